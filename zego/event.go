@@ -1,0 +1,116 @@
+package zego
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// EventRoomClose is the event name of a [RoomClose].
+const EventRoomClose = "room_close"
+
+// Event is a parsed callback: a [*RoomClose], or an [*Other] for every event
+// that has no type of its own here.
+type Event interface {
+	// Head gives the fields that all callbacks share.
+	Head() *Common
+}
+
+// Common holds the fields that all callbacks share.
+type Common struct {
+	// Event is the event's name, such as "room_close".
+	Event string
+	// AppID is ZEGO's id of the app; it selects the secrets that may have signed.
+	AppID uint32
+	// Timestamp is ZEGO's clock when it sent the callback, in Unix seconds.
+	Timestamp int64
+	// Nonce is a random string; ZEGO's look like decimal numbers of 19 digits.
+	Nonce string
+	// Signature is the one received: 40 lower-case hex digits if it is genuine.
+	Signature string
+	// Fingerprint is a SHA-256 over all fields of the body, unknown ones too. The
+	// same fields in another order or spacing have the same one, so it tells a
+	// callback that ZEGO repeats from another body under the same signature. It
+	// is set by [Parse] and never sent.
+	Fingerprint [32]byte
+}
+
+// Head implements [Event].
+func (c *Common) Head() *Common { return c }
+
+// Other is a callback of an event that has no type of its own in this package.
+// Nothing but the common fields was looked at.
+type Other struct{ Common }
+
+// RoomClose says that a room was destroyed. ZEGO sends it at least once, in no
+// particular order with the room's other callbacks.
+type RoomClose struct {
+	Common
+	// RoomID is the room's name. It is reused: the next room of that name has
+	// another RoomSessionID.
+	RoomID string
+	// RoomSessionID is one life of the room. It uses all 64 bits, so it must
+	// never pass through a float or a JSON number that becomes one.
+	RoomSessionID uint64
+	// CloseReason says why the room was destroyed.
+	CloseReason CloseReason
+	// RoomCloseTime is when, by ZEGO's clock, to the millisecond and in UTC.
+	RoomCloseTime time.Time
+}
+
+// CloseReason is ZEGO's close_reason. Values without a constant here are valid:
+// ZEGO announces that it may add some.
+type CloseReason uint32
+
+// The reasons that ZEGO documents.
+const (
+	// CloseNormal is the normal end of a room.
+	CloseNormal CloseReason = 0
+	// CloseHeartbeatTimeout means that the last user's heartbeat timed out.
+	CloseHeartbeatTimeout CloseReason = 1
+	// CloseOffline means that the last user went offline.
+	CloseOffline CloseReason = 2
+	// CloseKickedOut means that the last user was kicked out.
+	CloseKickedOut CloseReason = 3
+)
+
+// String says the reason in a few words.
+func (r CloseReason) String() string {
+	switch r {
+	case CloseNormal:
+		return "normal"
+	case CloseHeartbeatTimeout:
+		return "last user's heartbeat timed out"
+	case CloseOffline:
+		return "last user went offline"
+	case CloseKickedOut:
+		return "last user was kicked out"
+	default:
+		return "unknown reason " + strconv.FormatUint(uint64(r), 10)
+	}
+}
+
+// MarshalJSON writes the callback's body as ZEGO sends it: room_session_id as a
+// number, room_close_time as a string of Unix milliseconds. Use it to play ZEGO
+// against one's own handler; set Signature with [Sign] before.
+func (r RoomClose) MarshalJSON() ([]byte, error) {
+	b, err := json.Marshal(struct {
+		Event         string      `json:"event"`
+		AppID         uint32      `json:"appid"`
+		Timestamp     int64       `json:"timestamp"`
+		Nonce         string      `json:"nonce"`
+		Signature     string      `json:"signature"`
+		RoomID        string      `json:"room_id"`
+		RoomSessionID uint64      `json:"room_session_id"`
+		CloseReason   CloseReason `json:"close_reason"`
+		RoomCloseTime string      `json:"room_close_time"`
+	}{
+		EventRoomClose, r.AppID, r.Timestamp, r.Nonce, r.Signature,
+		r.RoomID, r.RoomSessionID, r.CloseReason, strconv.FormatInt(r.RoomCloseTime.UnixMilli(), 10),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encode room_close: %w", err)
+	}
+	return b, nil
+}

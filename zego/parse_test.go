@@ -1,0 +1,319 @@
+package zego_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/url"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/closeouthq/closeout/zego"
+)
+
+const form = "application/x-www-form-urlencoded"
+
+// documented is the body on ZEGO's page of the callback, with a room_session_id
+// that a float would round.
+const documented = `{"event":"room_close","appid":1,"timestamp":1499676989,"nonce":"350176","signature":"signature",` +
+	`"room_id":"rid_1242649","room_session_id":858012925204410417,"close_reason":1,"room_close_time":"1499676989909"}`
+
+func body(changes ...any) string {
+	m := map[string]json.RawMessage{}
+	if err := json.Unmarshal([]byte(documented), &m); err != nil {
+		panic(err)
+	}
+	for i := 0; i < len(changes); i += 2 {
+		if name := changes[i].(string); changes[i+1] == nil {
+			delete(m, name)
+		} else {
+			m[name] = json.RawMessage(changes[i+1].(string))
+		}
+	}
+	b, err := json.Marshal(m)
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
+}
+
+func TestParseRoomClose(t *testing.T) {
+	type want struct {
+		id      string
+		session uint64
+		reason  zego.CloseReason
+		millis  int64
+	}
+	std := want{"rid_1242649", 858012925204410417, zego.CloseHeartbeatTimeout, 1499676989909}
+	asForm := url.Values{"event": {"room_close"}, "appid": {"1"}, "timestamp": {"1499676989"}, "nonce": {"350176"}, "signature": {"signature"},
+		"room_id": {"a+b %&"}, "room_session_id": {"18446744073709551615"}, "close_reason": {"0"}, "room_close_time": {"1499676989909"}}.Encode()
+	tests := []struct {
+		name, contentType, body string
+		want                    want
+	}{
+		{"documented", "application/json", documented, std},
+		{"no content type", "", documented, std},
+		{"JSON under a form's content type", form, documented, std},
+		{"spaces around", "", "\r\n " + documented + "\n", std},
+		{"numbers as strings", "", body("appid", `"1"`, "timestamp", `"1499676989"`, "room_session_id", `"858012925204410417"`, "close_reason", `"1"`), std},
+		{"room_close_time as a number", "", body("room_close_time", `1499676989909`), std},
+		{"largest session", "", body("room_session_id", `18446744073709551615`), want{std.id, math.MaxUint64, std.reason, std.millis}},
+		{"largest session as a string", "", body("room_session_id", `"18446744073709551615"`), want{std.id, math.MaxUint64, std.reason, std.millis}},
+		{"smallest session", "", body("room_session_id", `0`), want{std.id, 0, std.reason, std.millis}},
+		{"beyond a float's integers", "", body("room_session_id", `9007199254740993`), want{std.id, 9007199254740993, std.reason, std.millis}},
+		{"unknown reason", "", body("close_reason", `4294967295`), want{std.id, std.session, math.MaxUint32, std.millis}},
+		{"unknown fields", "", body("new", `{"a":[1,null]}`, "Room_ID", `7`), std},
+		{"JSON is not percent-decoded", "", body("room_id", `"50%25+a"`), want{"50%25+a", std.session, std.reason, std.millis}},
+		{"form", form, asForm, want{"a+b %&", math.MaxUint64, zego.CloseNormal, std.millis}},
+		{"form with a charset", form + "; charset=utf-8", asForm, want{"a+b %&", math.MaxUint64, zego.CloseNormal, std.millis}},
+		{"percent-encoded", "", url.PathEscape(documented), std},
+		{"percent-encoded in lower case", "text/plain", strings.ToLower(url.QueryEscape(documented)), std},
+		{"percent-encoded under a form's content type", form, url.QueryEscape(documented), std},
+		{"a plus in percent-encoded JSON", "", strings.ReplaceAll(url.PathEscape(body("room_id", `"a+b"`)), "%2B", "+"), want{"a+b", std.session, std.reason, std.millis}},
+		{"last millisecond of the year 9999", "", body("room_close_time", `"253402300799999"`), want{std.id, std.session, std.reason, 253402300799999}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			event, err := zego.Parse(tt.contentType, []byte(tt.body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, ok := event.(*zego.RoomClose)
+			if !ok {
+				t.Fatalf("Parse gave a %T", event)
+			}
+			if got.Event != "room_close" || got.AppID != 1 || got.Timestamp != 1499676989 || got.Nonce != "350176" || got.Signature != "signature" {
+				t.Errorf("common fields: %+v", got.Common)
+			}
+			if g := (want{got.RoomID, got.RoomSessionID, got.CloseReason, got.RoomCloseTime.UnixMilli()}); g != tt.want {
+				t.Errorf("got %+v, want %+v", g, tt.want)
+			}
+			if got.RoomCloseTime.Location() != time.UTC {
+				t.Errorf("room_close_time in %v", got.RoomCloseTime.Location())
+			}
+		})
+	}
+}
+
+func TestParseOther(t *testing.T) {
+	event, err := zego.Parse("", []byte(`{"event":"room_logout","appid":"7","timestamp":"1","nonce":"n","signature":"s","room_seq":"5"}`))
+	other, ok := event.(*zego.Other)
+	if err != nil || !ok || other.Event != "room_logout" || other.AppID != 7 || other.Timestamp != 1 {
+		t.Errorf("Parse = %+v, %v", event, err)
+	}
+}
+
+// In each case the error has to name the field, or to be ErrMalformed.
+func TestParseRefuses(t *testing.T) {
+	const malformed = ""
+	tests := []struct{ name, contentType, body, field string }{
+		{"empty", "", "", malformed},
+		{"empty form", form, "", "event"},
+		{"array", "", "[" + documented + "]", malformed},
+		{"null", "", "null", malformed},
+		{"string", "", `"room_close"`, malformed},
+		{"cut off", "", documented[:len(documented)-1], malformed},
+		{"cut off in a value", "", documented[:60], malformed},
+		{"cut off percent-encoding", "", url.PathEscape(documented)[:20] + "%", malformed},
+		{"percent-encoded twice", "", url.PathEscape(url.PathEscape(documented)), malformed},
+		{"two objects", "", documented + documented, malformed},
+		{"rubbish behind", "", documented + "x", malformed},
+		{"form without its content type", "", "event=room_close", malformed},
+		{"not UTF-8", "", strings.Replace(documented, "rid_", "rid_\xff", 1), malformed},
+		{"byte order mark", "", "\ufeff" + documented, malformed},
+		{"nested too deep", "", `{"a":` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + `}`, malformed},
+		{"field given twice", "", strings.Replace(documented, "{", `{"room_session_id":1,`, 1), "room_session_id"},
+		{"form field given twice", form, "event=a&event=b", "event"},
+		{"form not UTF-8", form, "event=%ff", "event"},
+		{"no event", "", body("event", nil), "event"},
+		{"event not a string", "", body("event", `["room_close"]`), "event"},
+		{"empty event", "", body("event", `""`), "event"},
+		{"no appid", "", body("appid", nil), "appid"},
+		{"appid beyond 32 bits", "", body("appid", `4294967296`), "appid"},
+		{"negative appid", "", body("appid", `-1`), "appid"},
+		{"appid an object", "", body("appid", `{}`), "appid"},
+		{"no timestamp", "", body("timestamp", nil), "timestamp"},
+		{"timestamp null", "", body("timestamp", `null`), "timestamp"},
+		{"timestamp with an exponent", "", body("timestamp", `1.499676989e9`), "timestamp"},
+		{"timestamp with leading zeros", "", body("timestamp", `"01499676989"`), "timestamp"},
+		{"timestamp beyond 63 bits", "", body("timestamp", `9223372036854775808`), "timestamp"},
+		{"no nonce", "", body("nonce", nil), "nonce"},
+		{"nonce a number", "", body("nonce", `350176`), "nonce"},
+		{"no signature", "", body("signature", nil), "signature"},
+		{"signature true", "", body("signature", `true`), "signature"},
+		{"no room_id", "", body("room_id", nil), "room_id"},
+		{"field in other case", "", body("room_id", nil, "Room_id", `"r"`), "room_id"},
+		{"room_id a number", "", body("room_id", `5`), "room_id"},
+		{"room_id with NUL", "", body("room_id", `"a\u0000b"`), "room_id"},
+		{"no room_session_id", "", body("room_session_id", nil), "room_session_id"},
+		{"session beyond 64 bits", "", body("room_session_id", `18446744073709551616`), "room_session_id"},
+		{"negative session", "", body("room_session_id", `"-1"`), "room_session_id"},
+		{"session with a fraction", "", body("room_session_id", `858012925204410417.0`), "room_session_id"},
+		{"session through a float", "", body("room_session_id", `8.580129252044104e17`), "room_session_id"},
+		{"session with a space", "", body("room_session_id", `" 1"`), "room_session_id"},
+		{"empty session", "", body("room_session_id", `""`), "room_session_id"},
+		{"huge number", "", body("room_session_id", strings.Repeat("9", 5000)), "room_session_id"},
+		{"no close_reason", "", body("close_reason", nil), "close_reason"},
+		{"close_reason beyond 32 bits", "", body("close_reason", `4294967296`), "close_reason"},
+		{"no room_close_time", "", body("room_close_time", nil), "room_close_time"},
+		{"room_close_time not digits", "", body("room_close_time", `"2017-07-10"`), "room_close_time"},
+		{"room_close_time zero", "", body("room_close_time", `"0"`), "room_close_time"},
+		{"room_close_time after the year 9999", "", body("room_close_time", `"253402300800000"`), "room_close_time"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			event, err := zego.Parse(tt.contentType, []byte(tt.body))
+			if event != nil {
+				t.Errorf("Parse gave %+v", event)
+			}
+			var field *zego.FieldError
+			switch {
+			case tt.field == malformed:
+				if !errors.Is(err, zego.ErrMalformed) {
+					t.Errorf("error %v, want ErrMalformed", err)
+				}
+			case !errors.As(err, &field) || field.Field != tt.field:
+				t.Errorf("error %v, want one about %s", err, tt.field)
+			}
+			if err != nil && len(err.Error()) > 300 {
+				t.Errorf("an error of %d characters", len(err.Error()))
+			}
+		})
+	}
+}
+
+func TestFingerprint(t *testing.T) {
+	print := func(body string) [32]byte {
+		t.Helper()
+		event, err := zego.Parse("", []byte(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return event.Head().Fingerprint
+	}
+	reordered := body() // json.Marshal sorts by name
+	if reordered == documented || print(reordered) != print(documented) {
+		t.Error("another order of the same fields has another fingerprint")
+	}
+	if print(strings.ReplaceAll(documented, ",", " ,\n")) != print(documented) {
+		t.Error("spaces between fields change the fingerprint")
+	}
+	for _, change := range [][]any{{"room_session_id", "858012925204410418"}, {"room_id", `"r"`}, {"unknown", "1"}, {"close_reason", "2"}} {
+		if print(body(change...)) == print(documented) {
+			t.Errorf("another %v has the same fingerprint", change[0])
+		}
+	}
+}
+
+func TestRoomCloseRoundTrip(t *testing.T) {
+	want := zego.RoomClose{
+		Common: zego.Common{Event: zego.EventRoomClose, AppID: math.MaxUint32, Timestamp: 1499676989, Nonce: "1", Signature: "s"},
+		RoomID: "a b+%25é", RoomSessionID: math.MaxUint64, CloseReason: 9, RoomCloseTime: time.UnixMilli(1499676989909).UTC(),
+	}
+	b, err := json.Marshal(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	event, err := zego.Parse("", b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := *event.(*zego.RoomClose)
+	got.Fingerprint = want.Fingerprint
+	if got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+func TestCloseReasonString(t *testing.T) {
+	for reason, want := range map[zego.CloseReason]string{0: "normal", 3: "last user was kicked out", 4: "unknown reason 4"} {
+		if got := reason.String(); got != want {
+			t.Errorf("reason %d: %q, want %q", uint32(reason), got, want)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	for _, b := range []string{documented, url.PathEscape(documented), body("room_session_id", `"1"`), "event=a&appid=1", "%7B", "{", `{"event":"\ud800"}`} {
+		f.Add("", []byte(b))
+		f.Add(form, []byte(b))
+	}
+	f.Fuzz(func(t *testing.T, contentType string, body []byte) {
+		event, err := zego.Parse(contentType, body)
+		if (event == nil) == (err == nil) {
+			t.Fatalf("event %v with error %v", event, err)
+		}
+		closed, ok := event.(*zego.RoomClose)
+		if !ok {
+			return
+		}
+		// What was understood has to survive being sent again.
+		b, err := json.Marshal(closed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := zego.Parse("", b)
+		if err != nil {
+			t.Fatalf("%s: %v", b, err)
+		}
+		got := *again.(*zego.RoomClose)
+		got.Fingerprint = closed.Fingerprint
+		if got != *closed {
+			t.Fatalf("got %+v, want %+v", got, *closed)
+		}
+	})
+}
+
+func BenchmarkParseAndVerify(b *testing.B) {
+	now := func() time.Time { return time.Unix(1499676989, 0) }
+	ring, err := zego.NewKeyring(map[uint32][]string{1: {"secret"}}, time.Minute, now)
+	if err != nil {
+		b.Fatal(err)
+	}
+	signed := []byte(strings.Replace(documented, `"signature":"signature"`, `"signature":"`+zego.Sign("secret", 1499676989, "350176")+`"`, 1))
+	b.ReportAllocs()
+	for b.Loop() {
+		event, err := zego.Parse("application/json", signed)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := ring.Verify(event.Head()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func Example() {
+	// What a handler gets. Here it is made and signed, as a test of one's own
+	// handler would do it.
+	sent := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	received, _ := json.Marshal(zego.RoomClose{
+		Common: zego.Common{
+			AppID: 1, Timestamp: sent.Unix(), Nonce: "7266888922840654370",
+			Signature: zego.Sign("secret", sent.Unix(), "7266888922840654370"),
+		},
+		RoomID: "lobby", RoomSessionID: 858012925204410417, CloseReason: zego.CloseOffline, RoomCloseTime: sent,
+	})
+
+	keyring, err := zego.NewKeyring(map[uint32][]string{1: {"secret"}}, 10*time.Minute, func() time.Time { return sent })
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return
+	}
+	event, err := zego.Parse("application/json", received)
+	if err != nil {
+		fmt.Println("answer 400:", err)
+		return
+	}
+	if err := keyring.Verify(event.Head()); err != nil {
+		fmt.Println("answer 401:", err)
+		return
+	}
+	if closed, ok := event.(*zego.RoomClose); ok {
+		fmt.Println(closed.RoomID, closed.RoomSessionID, closed.CloseReason)
+	}
+	// Output: lobby 858012925204410417 last user went offline
+}
