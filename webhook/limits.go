@@ -1,0 +1,48 @@
+package webhook
+
+import (
+	"log/slog"
+	"net/http"
+	"time"
+)
+
+// Every limit of the listener, each with its reason.
+const (
+	// MaxBody is the most bytes that a body may have. A room_close has 300; a
+	// callback that lists the files of a long recording has some 100,000.
+	MaxBody = 1 << 20
+	// maxHeader bounds what a stranger can make us hold before anything is known
+	// of him. ZEGO's headers have a few hundred bytes.
+	maxHeader = 16 << 10
+	// readHeaderTimeout and readTimeout end a connection that dribbles.
+	readHeaderTimeout = 5 * time.Second
+	readTimeout       = 10 * time.Second
+	// writeTimeout counts from the end of the header, so it has to hold
+	// readTimeout and AnswerWithin.
+	writeTimeout = 20 * time.Second
+	// idleTimeout lets a busy sender keep its connection between callbacks.
+	idleTimeout = 60 * time.Second
+	// AnswerWithin is how long the intake may take before ZEGO gets a 503. Nobody
+	// knows how long ZEGO waits for an answer; it should have one within 2 s.
+	AnswerWithin = 1500 * time.Millisecond
+	// retryAfter is the number of seconds after which ZEGO tries first again.
+	retryAfter = "2"
+	// rememberSignatures is for how many signatures the listener remembers what
+	// they signed: some 20 MB, and at 80 callbacks a second the 20 minutes for
+	// which a signature is fresh.
+	rememberSignatures = 100_000
+)
+
+// NewServer makes a server with the timeouts and limits that a listener open to
+// the internet needs.
+func NewServer(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}

@@ -1,0 +1,266 @@
+package webhook
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/gorilla/mux"
+
+	"github.com/closeouthq/closeout/zego"
+)
+
+// Path is where callbacks are posted to, followed by "/" and the token if there
+// is one.
+const Path = "/zego/callbacks"
+
+// Intake takes responsibility for a verified callback.
+type Intake interface {
+	// RoomClose returns a receipt only once the callback will survive the death of
+	// this process. After an error the sender is asked to try again, so it may be
+	// called any number of times for one session. It should heed ctx.
+	RoomClose(ctx context.Context, c *zego.RoomClose) (Receipt, error)
+}
+
+// Receipt says what an [Intake] did with a callback.
+type Receipt struct {
+	// Status is what the sender is told.
+	Status Status `json:"status"`
+	// WorkflowID is the ID of the workflow that closes the session out.
+	WorkflowID string `json:"workflow_id,omitempty"`
+}
+
+// Status is the outcome of a callback that was accepted.
+type Status string
+
+// The outcomes of a callback that was accepted.
+const (
+	// Started means that a workflow was started for the session.
+	Started Status = "started"
+	// Duplicate means that the session had its workflow already.
+	Duplicate Status = "duplicate"
+	// Ignored means that the callback is genuine and that there is no use for it.
+	Ignored Status = "ignored"
+)
+
+// Outcome is what became of a request, for logs and metrics: a [Status], or one
+// of the refusals.
+type Outcome string
+
+// The refusals.
+const (
+	// RefusedMalformed means that the body was no callback (400).
+	RefusedMalformed Outcome = "malformed"
+	// RefusedUnread means that the body didn't arrive whole (400).
+	RefusedUnread Outcome = "unread"
+	// RefusedTooLarge means that the body had more than [MaxBody] bytes (413).
+	RefusedTooLarge Outcome = "too_large"
+	// RefusedUnknownApp means that there is no secret for its appid (401).
+	RefusedUnknownApp Outcome = "unknown_app"
+	// RefusedSignature means that its signature was wrong (401).
+	RefusedSignature Outcome = "bad_signature"
+	// RefusedTooOld and RefusedTooNew mean that its timestamp was out of the
+	// window (401): an old callback sent again, or a clock that is wrong.
+	RefusedTooOld Outcome = "too_old"
+	RefusedTooNew Outcome = "too_new"
+	// RefusedReplay means that its signature came with another body before (401).
+	RefusedReplay Outcome = "replay"
+	// Unavailable means that the intake could not take it (503).
+	Unavailable Outcome = "unavailable"
+)
+
+// Options are what a [Router] needs.
+type Options struct {
+	// Keyring verifies callbacks.
+	Keyring *zego.Keyring
+	// Intake takes them.
+	Intake Intake
+	// Token, if not empty, is a secret last segment of the path: a second lock,
+	// as ZEGO's signature doesn't cover the body.
+	Token string
+	// AnswerWithin is how long the intake may take; 0 stands for [AnswerWithin].
+	AnswerWithin time.Duration
+	// Log gets a line for each request.
+	Log *slog.Logger
+	// Observe, if set, is told the event, the outcome and the duration of each
+	// request. The event is "room_close", "other", or empty for a request that
+	// was refused: nobody can make up more.
+	Observe func(event string, outcome Outcome, took time.Duration)
+}
+
+// Router serves the callbacks, and answers everything else with a problem
+// document (RFC 9457).
+func Router(o Options) http.Handler {
+	if o.AnswerWithin == 0 {
+		o.AnswerWithin = AnswerWithin
+	}
+	if o.Observe == nil {
+		o.Observe = func(string, Outcome, time.Duration) {}
+	}
+	h := &handler{Options: o, seen: newSignatures(rememberSignatures)}
+
+	r := mux.NewRouter().SkipClean(true) // A redirect would be no answer to ZEGO.
+	r.NotFoundHandler = http.HandlerFunc(notFound)
+	r.MethodNotAllowedHandler = http.HandlerFunc(methodNotAllowed)
+	if o.Token == "" {
+		r.Handle(Path, h).Methods(http.MethodPost)
+		return r
+	}
+	r.Handle(Path+"/{token}", h).Methods(http.MethodPost).MatcherFunc(func(r *http.Request, _ *mux.RouteMatch) bool {
+		// Whoever lacks the token doesn't learn that there is one.
+		return subtle.ConstantTimeCompare([]byte(r.URL.Path), []byte(Path+"/"+o.Token)) == 1
+	})
+	return r
+}
+
+type handler struct {
+	Options
+	seen *signatures
+}
+
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	began := time.Now()
+	log := h.Log.With("remote", r.RemoteAddr)
+
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
+	if err != nil {
+		outcome, status, detail := RefusedUnread, http.StatusBadRequest, "The body did not arrive whole."
+		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+			outcome, status, detail = RefusedTooLarge, http.StatusRequestEntityTooLarge, "The body has more than 1 MiB."
+		}
+		log.Warn("callback refused", "outcome", outcome, "error", err)
+		h.Observe("", outcome, time.Since(began))
+		problem{Status: status, Detail: detail}.write(w)
+		return
+	}
+
+	event, err := zego.Parse(r.Header.Get("Content-Type"), body)
+	if err != nil {
+		log.Warn("callback refused", "outcome", RefusedMalformed, "error", err)
+		h.Observe("", RefusedMalformed, time.Since(began))
+		p := problem{Status: http.StatusBadRequest, Detail: err.Error()}
+		if field := new(zego.FieldError); errors.As(err, &field) {
+			p.Field = field.Field
+		}
+		p.write(w)
+		return
+	}
+
+	head := event.Head()
+	if outcome := h.verify(head); outcome != "" {
+		log.Warn("callback refused", "outcome", outcome, "event", head.Event, "appid", head.AppID, "timestamp", head.Timestamp)
+		h.Observe("", outcome, time.Since(began))
+		problem{Status: http.StatusUnauthorized, Detail: "The callback could not be verified."}.write(w)
+		return
+	}
+
+	receipt, err := h.accept(r.Context(), event)
+	log = log.With("event", head.Event, "appid", head.AppID, "took", time.Since(began))
+	if closed, ok := event.(*zego.RoomClose); ok {
+		log = log.With("room_id", closed.RoomID, "room_session_id", strconv.FormatUint(closed.RoomSessionID, 10))
+	}
+	if err != nil {
+		log.Error("callback not taken, ZEGO has to try again", "outcome", Unavailable, "error", err)
+		h.Observe(label(event), Unavailable, time.Since(began))
+		w.Header().Set("Retry-After", retryAfter)
+		problem{Status: http.StatusServiceUnavailable, Detail: "The callback can't be taken now. Try again."}.write(w)
+		return
+	}
+	log.Info("callback accepted", "outcome", receipt.Status, "workflow_id", receipt.WorkflowID)
+	h.Observe(label(event), Outcome(receipt.Status), time.Since(began))
+	writeJSON(w, http.StatusOK, "application/json", receipt)
+}
+
+// verify gives the reason for which a callback is not to be believed, or none.
+func (h *handler) verify(head *zego.Common) Outcome {
+	err := h.Keyring.Verify(head)
+	switch {
+	case errors.Is(err, zego.ErrUnknownApp):
+		return RefusedUnknownApp
+	case errors.Is(err, zego.ErrTooOld):
+		return RefusedTooOld
+	case errors.Is(err, zego.ErrTooNew):
+		return RefusedTooNew
+	case err != nil:
+		return RefusedSignature
+	case !h.seen.same(head.Signature, head.Fingerprint):
+		return RefusedReplay
+	}
+	return ""
+}
+
+// accept hands the event to the intake, and waits no longer than AnswerWithin
+// even for one that doesn't heed its context.
+func (h *handler) accept(ctx context.Context, event zego.Event) (Receipt, error) {
+	closed, ok := event.(*zego.RoomClose)
+	if !ok {
+		return Receipt{Status: Ignored}, nil
+	}
+	// A sender that hangs up doesn't take its callback back.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.AnswerWithin)
+	type answer struct {
+		receipt Receipt
+		err     error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		defer cancel()
+		receipt, err := h.Intake.RoomClose(ctx, closed)
+		done <- answer{receipt, err}
+	}()
+	select {
+	case a := <-done:
+		return a.receipt, a.err
+	case <-ctx.Done():
+	}
+	// Both may have come at once, and a receipt must not go to waste.
+	select {
+	case a := <-done:
+		return a.receipt, a.err
+	default:
+		return Receipt{}, context.Cause(ctx)
+	}
+}
+
+func label(event zego.Event) string {
+	if _, ok := event.(*zego.RoomClose); ok {
+		return zego.EventRoomClose
+	}
+	return "other"
+}
+
+func notFound(w http.ResponseWriter, _ *http.Request) {
+	problem{Status: http.StatusNotFound, Detail: "Callbacks are taken at another path."}.write(w)
+}
+
+func methodNotAllowed(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Allow", http.MethodPost)
+	problem{Status: http.StatusMethodNotAllowed, Detail: "Callbacks are taken by POST."}.write(w)
+}
+
+// problem is a problem document (RFC 9457).
+type problem struct {
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
+	// Field is the field of the callback that is at fault.
+	Field string `json:"field,omitempty"`
+}
+
+func (p problem) write(w http.ResponseWriter) {
+	p.Type, p.Title = "about:blank", http.StatusText(p.Status)
+	writeJSON(w, p.Status, "application/problem+json", p)
+}
+
+func writeJSON(w http.ResponseWriter, status int, contentType string, v any) {
+	w.Header().Set("Content-Type", contentType)
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // The sender may be gone, which is its affair.
+}

@@ -1,0 +1,377 @@
+package webhook_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/closeouthq/closeout/webhook"
+	"github.com/closeouthq/closeout/zego"
+)
+
+var now = time.Unix(1499676989, 0)
+
+// intake is a webhook.Intake made of a function.
+type intake func(context.Context, *zego.RoomClose) (webhook.Receipt, error)
+
+func (f intake) RoomClose(ctx context.Context, c *zego.RoomClose) (webhook.Receipt, error) {
+	return f(ctx, c)
+}
+
+// bundle is a router with what it was told and what it told.
+type bundle struct {
+	http.Handler
+	taken    atomic.Int64
+	outcomes []string
+	log      bytes.Buffer
+}
+
+func newBundle(t *testing.T, take intake, change ...func(*webhook.Options)) *bundle {
+	t.Helper()
+	b := &bundle{}
+	ring, err := zego.NewKeyring(map[uint32][]string{1: {"secret", "older"}}, 10*time.Minute, func() time.Time { return now })
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := webhook.Options{
+		Keyring: ring,
+		Intake: intake(func(ctx context.Context, c *zego.RoomClose) (webhook.Receipt, error) {
+			b.taken.Add(1)
+			return take(ctx, c)
+		}),
+		Log:     slog.New(slog.NewJSONHandler(&b.log, nil)),
+		Observe: func(event string, o webhook.Outcome, _ time.Duration) { b.outcomes = append(b.outcomes, event+":"+string(o)) },
+	}
+	for _, f := range change {
+		f(&o)
+	}
+	b.Handler = webhook.Router(o)
+	return b
+}
+
+func started(context.Context, *zego.RoomClose) (webhook.Receipt, error) {
+	return webhook.Receipt{Status: webhook.Started, WorkflowID: "room-close-1-858012925204410417"}, nil
+}
+
+func (b *bundle) do(method, path, contentType, body string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, path, strings.NewReader(body))
+	r.Header.Set("Content-Type", contentType)
+	w := httptest.NewRecorder()
+	b.ServeHTTP(w, r)
+	return w
+}
+
+func (b *bundle) post(body string) *httptest.ResponseRecorder {
+	return b.do(http.MethodPost, webhook.Path, "application/json", body)
+}
+
+// signed is a genuine room_close, changed by f before it is encoded.
+func signed(secret string, f ...func(*zego.RoomClose)) string {
+	c := zego.RoomClose{
+		Common: zego.Common{AppID: 1, Timestamp: now.Unix(), Nonce: "350176"},
+		RoomID: "rid_1242649", RoomSessionID: 858012925204410417, CloseReason: 1, RoomCloseTime: time.UnixMilli(1499676989909),
+	}
+	c.Signature = zego.Sign(secret, c.Timestamp, c.Nonce)
+	for _, f := range f {
+		f(&c)
+	}
+	b, err := json.Marshal(c)
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
+}
+
+// signedOther is a genuine callback of another event.
+func signedOther(event string) string {
+	return `{"event":"` + event + `","appid":"1","timestamp":"1499676989","nonce":"1","signature":"` + zego.Sign("secret", now.Unix(), "1") + `"}`
+}
+
+func TestAnswers(t *testing.T) {
+	genuine := signed("secret")
+	at := func(seconds int64) string {
+		return signed("secret", func(c *zego.RoomClose) {
+			c.Timestamp = seconds
+			c.Signature = zego.Sign("secret", seconds, c.Nonce)
+		})
+	}
+	tests := []struct {
+		name, method, path, contentType, body string
+		status                                int
+		contains                              string
+		outcome                               string
+	}{
+		{"genuine", "POST", webhook.Path, "application/json", genuine, 200, `"status":"started","workflow_id":"room-close-1-858012925204410417"`, "room_close:started"},
+		{"no content type", "POST", webhook.Path, "", genuine, 200, `"started"`, "room_close:started"},
+		{"older secret", "POST", webhook.Path, "", signed("older"), 200, `"started"`, "room_close:started"},
+		{"percent-encoded", "POST", webhook.Path, "", url.PathEscape(genuine), 200, `"started"`, "room_close:started"},
+		{"query is nothing to us", "POST", webhook.Path + "?a=b", "", genuine, 200, `"started"`, "room_close:started"},
+		{"other event", "POST", webhook.Path, "", signedOther("room_logout"), 200, `{"status":"ignored"}`, "other:ignored"},
+
+		{"empty", "POST", webhook.Path, "", "", 400, "neither a JSON object", ":malformed"},
+		{"not JSON", "POST", webhook.Path, "", "hello", 400, "neither a JSON object", ":malformed"},
+		{"field missing", "POST", webhook.Path, "", strings.Replace(genuine, "room_id", "room_ID", 1), 400, `"field":"room_id"`, ":malformed"},
+		{"field out of range", "POST", webhook.Path, "", strings.Replace(genuine, "858012925204410417", "18446744073709551616", 1), 400, `"field":"room_session_id"`, ":malformed"},
+
+		{"unknown app", "POST", webhook.Path, "", strings.Replace(genuine, `"appid":1`, `"appid":2`, 1), 401, "could not be verified", ":unknown_app"},
+		{"forged", "POST", webhook.Path, "", signed("guess"), 401, "could not be verified", ":bad_signature"},
+		{"forged other event", "POST", webhook.Path, "", strings.Replace(signedOther("x"), `"1"`, `"2"`, 1), 401, "could not be verified", ":unknown_app"},
+		{"stale", "POST", webhook.Path, "", at(now.Unix() - 601), 401, "could not be verified", ":too_old"},
+		{"from the future", "POST", webhook.Path, "", at(now.Unix() + 601), 401, "could not be verified", ":too_new"},
+
+		{"other path", "POST", "/zego", "", genuine, 404, "Not Found", ""},
+		{"slash behind", "POST", webhook.Path + "/", "", genuine, 404, "Not Found", ""},
+		{"a token where there is none", "POST", webhook.Path + "/t0ken-t0ken", "", genuine, 404, "Not Found", ""},
+		{"path that isn't clean", "POST", "/" + webhook.Path, "", genuine, 404, "Not Found", ""},
+		{"admin's path", "GET", "/metrics", "", "", 404, "Not Found", ""},
+		{"GET", "GET", webhook.Path, "", "", 405, "Method Not Allowed", ""},
+		{"PUT", "PUT", webhook.Path, "", genuine, 405, "Method Not Allowed", ""},
+		{"OPTIONS", "OPTIONS", webhook.Path, "", "", 405, "Method Not Allowed", ""},
+
+		{"as large as may be", "POST", webhook.Path, "", genuine + strings.Repeat(" ", webhook.MaxBody-len(genuine)), 200, `"started"`, "room_close:started"},
+		{"too large", "POST", webhook.Path, "", genuine + strings.Repeat(" ", webhook.MaxBody-len(genuine)+1), 413, "1 MiB", ":too_large"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBundle(t, started)
+			w := b.do(tt.method, tt.path, tt.contentType, tt.body)
+			if w.Code != tt.status || !strings.Contains(w.Body.String(), tt.contains) {
+				t.Errorf("got %d %s, want %d with %s", w.Code, w.Body, tt.status, tt.contains)
+			}
+			if want := strings.Contains(tt.outcome, "started"); (b.taken.Load() == 1) != want {
+				t.Errorf("handed to the intake %d times", b.taken.Load())
+			}
+			if got := strings.Join(b.outcomes, ","); got != tt.outcome {
+				t.Errorf("observed %q, want %q", got, tt.outcome)
+			}
+			if tt.status == 405 && w.Header().Get("Allow") != "POST" {
+				t.Errorf("Allow: %q", w.Header().Get("Allow"))
+			}
+			if tt.status == 200 {
+				return
+			}
+			var problem struct {
+				Type, Title, Detail string
+				Status              int
+			}
+			if err := json.Unmarshal(w.Body.Bytes(), &problem); err != nil || w.Header().Get("Content-Type") != "application/problem+json" {
+				t.Errorf("no problem document: %s %v", w.Header().Get("Content-Type"), err)
+			}
+			if problem.Status != tt.status || problem.Type != "about:blank" || problem.Title != http.StatusText(tt.status) || problem.Detail == "" {
+				t.Errorf("problem %+v", problem)
+			}
+		})
+	}
+}
+
+// Nobody learns from an answer why a callback wasn't believed.
+func TestRefusalsLookAlike(t *testing.T) {
+	b := newBundle(t, started)
+	var answers []string
+	for _, body := range []string{
+		signed("guess"),
+		strings.Replace(signed("secret"), `"appid":1`, `"appid":2`, 1),
+		signed("secret", func(c *zego.RoomClose) { c.Timestamp = 5; c.Signature = zego.Sign("secret", 5, c.Nonce) }),
+	} {
+		answers = append(answers, b.post(body).Body.String())
+	}
+	for _, a := range answers[1:] {
+		if a != answers[0] {
+			t.Errorf("%s differs from %s", a, answers[0])
+		}
+	}
+}
+
+func TestSignatureIsGoodForOneBody(t *testing.T) {
+	b := newBundle(t, started)
+	first := signed("secret")
+	steps := []struct {
+		name, body string
+		status     int
+	}{
+		{"first", first, 200},
+		{"retry", first, 200},
+		{"retry, encoded another way", url.PathEscape(first), 200},
+		{"another session under the same signature", strings.Replace(first, "858012925204410417", "858012925204410418", 1), 401},
+		{"another unknown field", strings.Replace(first, "{", `{"new":1,`, 1), 401},
+		{"another event", strings.Replace(first, "room_close", "room_kill", 1), 401},
+		{"still good for the first", first, 200},
+	}
+	for _, s := range steps {
+		if w := b.post(s.body); w.Code != s.status {
+			t.Errorf("%s: got %d %s, want %d", s.name, w.Code, w.Body, s.status)
+		}
+	}
+	if n := b.taken.Load(); n != 4 {
+		t.Errorf("handed to the intake %d times, want 4", n)
+	}
+}
+
+// A forged callback must not use a signature up.
+func TestForgeryDoesNotPoisonSignature(t *testing.T) {
+	b := newBundle(t, started)
+	genuine := signed("secret")
+	forged := strings.Replace(genuine, `"nonce":"350176"`, `"nonce":"350177"`, 1) // the same signature
+	if w := b.post(forged); w.Code != 401 {
+		t.Fatalf("forged: %d", w.Code)
+	}
+	if w := b.post(genuine); w.Code != 200 {
+		t.Errorf("genuine: %d %s", w.Code, w.Body)
+	}
+}
+
+func TestToken(t *testing.T) {
+	b := newBundle(t, started, func(o *webhook.Options) { o.Token = "s3cret-path" })
+	for path, want := range map[string]int{
+		webhook.Path + "/s3cret-path":  200,
+		webhook.Path + "/s3cret-pat":   404,
+		webhook.Path + "/s3cret-path2": 404,
+		webhook.Path + "/s3cret-path/": 404,
+		webhook.Path + "/":             404,
+		webhook.Path:                   404,
+	} {
+		if w := b.do("POST", path, "", signed("secret")); w.Code != want {
+			t.Errorf("%s: %d, want %d", path, w.Code, want)
+		}
+	}
+	if w := b.do("GET", webhook.Path+"/wrong-token", "", ""); w.Code != 404 {
+		t.Errorf("GET with a wrong token: %d, want 404", w.Code)
+	}
+	if w := b.do("GET", webhook.Path+"/s3cret-path", "", ""); w.Code != 405 {
+		t.Errorf("GET with the token: %d, want 405", w.Code)
+	}
+	if strings.Contains(b.log.String(), "s3cret") {
+		t.Error("the token is in the log")
+	}
+}
+
+func TestUnavailable(t *testing.T) {
+	b := newBundle(t, func(context.Context, *zego.RoomClose) (webhook.Receipt, error) {
+		return webhook.Receipt{}, errors.New("dial tcp 10.1.2.3:7233: internal detail")
+	})
+	w := b.post(signed("secret"))
+	if w.Code != 503 || w.Header().Get("Retry-After") != "2" {
+		t.Errorf("got %d, Retry-After %q", w.Code, w.Header().Get("Retry-After"))
+	}
+	if strings.Contains(w.Body.String(), "internal detail") {
+		t.Errorf("the answer shows internals: %s", w.Body)
+	}
+	if !strings.Contains(b.log.String(), "internal detail") || strings.Join(b.outcomes, ",") != "room_close:unavailable" {
+		t.Errorf("not logged or counted: %s %v", b.log.String(), b.outcomes)
+	}
+}
+
+// The answer comes in time even from an intake that heeds nothing.
+func TestAnswersInTime(t *testing.T) {
+	release := make(chan struct{})
+	defer close(release)
+	b := newBundle(t, func(context.Context, *zego.RoomClose) (webhook.Receipt, error) {
+		<-release
+		return webhook.Receipt{}, nil
+	}, func(o *webhook.Options) { o.AnswerWithin = 20 * time.Millisecond })
+	answered := make(chan int)
+	go func() { answered <- b.post(signed("secret")).Code }()
+	select {
+	case code := <-answered:
+		if code != 503 {
+			t.Errorf("got %d, want 503", code)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("no answer")
+	}
+}
+
+// A sender that hangs up doesn't stop what its callback began.
+func TestIntakeOutlivesClient(t *testing.T) {
+	entered, gone, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	b := newBundle(t, func(ctx context.Context, _ *zego.RoomClose) (webhook.Receipt, error) {
+		close(entered)
+		<-gone
+		ended <- ctx.Err()
+		return webhook.Receipt{Status: webhook.Started}, nil
+	}, func(o *webhook.Options) { o.AnswerWithin = time.Minute })
+	ctx, hangUp := context.WithCancel(context.Background())
+	go b.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("POST", webhook.Path, strings.NewReader(signed("secret"))).WithContext(ctx))
+	<-entered
+	hangUp()
+	close(gone)
+	if err := <-ended; err != nil {
+		t.Errorf("the intake's context ended with the client: %v", err)
+	}
+}
+
+func TestLogSaysWhoAndWhyAndNoSecret(t *testing.T) {
+	b := newBundle(t, started)
+	genuine := signed("secret")
+	b.post(genuine)
+	b.post(signed("guess"))
+	log := b.log.String()
+	for _, want := range []string{`"room_session_id":"858012925204410417"`, `"workflow_id":"room-close-1-858012925204410417"`, `"outcome":"bad_signature"`, `"remote":"192.0.2.1:1234"`} {
+		if !strings.Contains(log, want) {
+			t.Errorf("the log lacks %s:\n%s", want, log)
+		}
+	}
+	for _, secret := range []string{zego.Sign("secret", now.Unix(), "350176"), zego.Sign("guess", now.Unix(), "350176"), "350176"} {
+		if strings.Contains(log, secret) {
+			t.Errorf("the log shows %s", secret)
+		}
+	}
+}
+
+// The server's own limits, over a real connection.
+func TestServerRefusesLargeHeader(t *testing.T) {
+	b := newBundle(t, started)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := webhook.NewServer(b, slog.New(slog.DiscardHandler))
+	go func() { _ = server.Serve(l) }()
+	t.Cleanup(func() { _ = server.Close() })
+	if server.ReadHeaderTimeout == 0 || server.ReadTimeout == 0 || server.WriteTimeout <= server.ReadTimeout+webhook.AnswerWithin || server.IdleTimeout == 0 {
+		t.Errorf("timeouts: header %v, read %v, write %v, idle %v", server.ReadHeaderTimeout, server.ReadTimeout, server.WriteTimeout, server.IdleTimeout)
+	}
+
+	for size, want := range map[int]int{100: 200, 64 << 10: 431} {
+		req, err := http.NewRequest("POST", "http://"+l.Addr().String()+webhook.Path, strings.NewReader(signed("secret")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("X-Long", strings.Repeat("x", size))
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("header of %d bytes: %d, want %d", size, resp.StatusCode, want)
+		}
+	}
+}
+
+// A body that ends early is no callback.
+func TestBodyCutOff(t *testing.T) {
+	b := newBundle(t, started)
+	r := httptest.NewRequest("POST", webhook.Path, io.MultiReader(strings.NewReader(signed("secret")), brokenReader{}))
+	w := httptest.NewRecorder()
+	b.ServeHTTP(w, r)
+	if w.Code != 400 || b.taken.Load() != 0 || strings.Join(b.outcomes, "") != ":unread" {
+		t.Errorf("got %d, taken %d, observed %v", w.Code, b.taken.Load(), b.outcomes)
+	}
+}
+
+type brokenReader struct{}
+
+func (brokenReader) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
