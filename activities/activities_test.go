@@ -1,0 +1,355 @@
+package activities_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/testsuite"
+	"gocloud.dev/blob"
+	"gocloud.dev/blob/fileblob"
+	"gocloud.dev/blob/memblob"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/testenv"
+	"github.com/closeouthq/closeout/zego"
+)
+
+var task = activities.Task{
+	Session: activities.Session{
+		AppID: 1, RoomID: "lobby", RoomSessionID: math.MaxUint64, CloseReason: zego.CloseOffline,
+		RoomCloseTime: time.UnixMilli(1499676989909).UTC(),
+	},
+	IdempotencyKey: uuid.MustParse("018f6f3e-0000-7000-8000-000000000001"),
+}
+
+// run runs an activity as a worker would.
+func run[R any](t *testing.T, env *testsuite.TestActivityEnvironment, activity any) (R, error) {
+	t.Helper()
+	var result R
+	env.RegisterActivity(activity)
+	value, err := env.ExecuteActivity(activity, task)
+	if err == nil {
+		err = value.Get(&result)
+	}
+	return result, err
+}
+
+func newEnv() *testsuite.TestActivityEnvironment {
+	return (&testsuite.WorkflowTestSuite{}).NewTestActivityEnvironment()
+}
+
+func openLedger(t *testing.T, databaseURL string) *ledger.Ledger {
+	t.Helper()
+	l, err := ledger.Open(databaseURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	return l
+}
+
+func sqlite(t *testing.T) *ledger.Ledger {
+	return openLedger(t, "sqlite:"+filepath.Join(t.TempDir(), "ledger.db"))
+}
+
+func TestFinalizeBill(t *testing.T) {
+	testenv.Databases(t, func(t *testing.T, databaseURL string) {
+		billing := &activities.Billing{Ledger: openLedger(t, databaseURL)}
+		for range 2 {
+			bill, err := run[activities.Bill](t, newEnv(), billing.FinalizeBill)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if bill.ID != task.IdempotencyKey || bill.RoomSessionID != math.MaxUint64 || !bill.RoomCloseTime.Equal(task.Session.RoomCloseTime) || bill.Posted {
+				t.Errorf("bill %+v", bill)
+			}
+		}
+	})
+}
+
+func TestBillingAPI(t *testing.T) {
+	const retries, blocks, done = "retries", "blocks", "done"
+	tests := []struct {
+		status     int
+		retryAfter string
+		want       string
+		delay      time.Duration
+	}{
+		{200, "", done, 0}, {201, "", done, 0}, {204, "", done, 0}, {409, "", done, 0},
+		{400, "", blocks, 0}, {401, "", blocks, 0}, {402, "", blocks, 0}, {404, "", blocks, 0}, {422, "", blocks, 0},
+		{302, "", retries, 0}, {408, "", retries, 0}, {429, "", retries, 0}, {500, "", retries, 0}, {503, "", retries, 0},
+		{503, "7", retries, 7 * time.Second}, {429, "99999999", retries, time.Hour}, {503, "soon", retries, 0},
+	}
+	for _, tt := range tests {
+		t.Run(fmt.Sprint(tt.status, tt.retryAfter), func(t *testing.T) {
+			var got *http.Request
+			var body []byte
+			api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				got = r
+				body, _ = io.ReadAll(r.Body)
+				w.Header().Set("Retry-After", tt.retryAfter)
+				w.Header().Set("Location", "/elsewhere")
+				w.WriteHeader(tt.status)
+				fmt.Fprint(w, "what the API says")
+			}))
+			defer api.Close()
+			client := api.Client()
+			client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+			billing := &activities.Billing{Ledger: sqlite(t), API: activities.BillingAPI{URL: api.URL + "/bills", Token: "t0ken", Client: client}}
+			bill, err := run[activities.Bill](t, newEnv(), billing.FinalizeBill)
+
+			var app *temporal.ApplicationError
+			switch {
+			case tt.want == done:
+				if err != nil || !bill.Posted {
+					t.Errorf("bill %+v, error %v", bill, err)
+				}
+			case !errors.As(err, &app):
+				t.Errorf("error %v", err)
+			case app.NonRetryable() != (tt.want == blocks):
+				t.Errorf("%v: non-retryable: %v", err, app.NonRetryable())
+			case !strings.Contains(app.Message(), "what the API says") || !strings.Contains(app.Message(), fmt.Sprint(tt.status)):
+				t.Errorf("message %q", app.Message())
+			case app.NextRetryDelay() != tt.delay:
+				t.Errorf("retries after %v, want %v", app.NextRetryDelay(), tt.delay)
+			}
+
+			if got.Method != "POST" || got.URL.Path != "/bills" || got.Header.Get("Idempotency-Key") != task.IdempotencyKey.String() ||
+				got.Header.Get("Authorization") != "Bearer t0ken" || !strings.HasPrefix(got.Header.Get("Content-Type"), "application/cloudevents+json") {
+				t.Errorf("request %v %v %v", got.Method, got.URL, got.Header)
+			}
+			var event struct {
+				SpecVersion, ID, Source, Type, Subject, Time, DataContentType string
+				Data                                                          map[string]any
+			}
+			if err := json.Unmarshal(body, &event); err != nil {
+				t.Fatal(err)
+			}
+			if event.SpecVersion != "1.0" || event.ID != task.IdempotencyKey.String() || event.Source != "/closeout/apps/1" || event.Type == "" ||
+				event.Time != "2017-07-10T08:56:29.909Z" || event.Subject != "18446744073709551615" || event.DataContentType != "application/json" ||
+				event.Data["room_session_id"] != "18446744073709551615" || event.Data["room_id"] != "lobby" {
+				t.Errorf("event %s", body)
+			}
+		})
+	}
+}
+
+// A billing API that is away is tried again, and the bill is in the ledger.
+func TestBillingAPIAway(t *testing.T) {
+	api := httptest.NewServer(http.NotFoundHandler())
+	api.Close()
+	l := sqlite(t)
+	billing := &activities.Billing{Ledger: l, API: activities.BillingAPI{URL: api.URL, Client: http.DefaultClient}}
+	_, err := run[activities.Bill](t, newEnv(), billing.FinalizeBill)
+	var app *temporal.ApplicationError
+	if err == nil || errors.As(err, &app) && app.NonRetryable() {
+		t.Errorf("error %v, want one to retry", err)
+	}
+	if _, err := l.Bill(t.Context(), 1, math.MaxUint64); err != nil {
+		t.Error(err)
+	}
+}
+
+const folder = "1/18446744073709551615/"
+
+// buckets runs a test on two buckets in memory, and on two folders.
+func buckets(t *testing.T, test func(t *testing.T, r *activities.Recordings)) {
+	t.Run("memory", func(t *testing.T) {
+		test(t, &activities.Recordings{Source: memblob.OpenBucket(nil), Archive: memblob.OpenBucket(nil)})
+	})
+	t.Run("folders", func(t *testing.T) {
+		open := func(metadata fileblob.Options) *blob.Bucket {
+			metadata.NoTempDir = true
+			b, err := fileblob.OpenBucket(t.TempDir(), &metadata)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = b.Close() })
+			return b
+		}
+		// The archive keeps no checksums of its own.
+		test(t, &activities.Recordings{Source: open(fileblob.Options{}), Archive: open(fileblob.Options{Metadata: fileblob.MetadataDontWrite})})
+	})
+}
+
+func put(t *testing.T, b *blob.Bucket, key string, content []byte) {
+	t.Helper()
+	if err := b.WriteAll(t.Context(), key, content, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func get(t *testing.T, b *blob.Bucket, key string) []byte {
+	t.Helper()
+	content, err := b.ReadAll(t.Context(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
+
+func TestArchiveRecordings(t *testing.T) {
+	buckets(t, func(t *testing.T, r *activities.Recordings) {
+		large := bytes.Repeat([]byte("0123456789abcdef"), 1<<16) // several times the copy buffer
+		put(t, r.Source, folder+"b_V.mp4", large)
+		put(t, r.Source, folder+"a/a_A.aac", []byte("audio"))
+		put(t, r.Source, folder+"empty.txt", nil)
+		put(t, r.Source, "1/1844674407370955161/of another session", []byte("x"))
+		put(t, r.Source, "11/18446744073709551615/of another app", []byte("x"))
+
+		done, err := run[activities.Archived](t, newEnv(), r.ArchiveRecordings)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if done != (activities.Archived{Manifest: folder + "manifest.json", Files: 3, Bytes: int64(len(large)) + 5}) {
+			t.Errorf("result %+v", done)
+		}
+		if !bytes.Equal(get(t, r.Archive, folder+"recordings/b_V.mp4"), large) {
+			t.Error("the large file differs")
+		}
+		first := get(t, r.Archive, done.Manifest)
+		var m activities.Manifest
+		if err := json.Unmarshal(first, &m); err != nil {
+			t.Fatal(err)
+		}
+		sum := sha256.Sum256(large)
+		if m.Version != 1 || m.RoomSessionID != math.MaxUint64 || m.RoomID != "lobby" || len(m.Files) != 3 ||
+			m.Files[0].Name != folder+"recordings/a/a_A.aac" ||
+			m.Files[1] != (activities.File{Name: folder + "recordings/b_V.mp4", Source: folder + "b_V.mp4", Size: int64(len(large)), SHA256: hex.EncodeToString(sum[:])}) {
+			t.Errorf("manifest %s", first)
+		}
+		if !bytes.Contains(first, []byte(`"room_session_id": "18446744073709551615"`)) {
+			t.Errorf("room_session_id isn't a string in %s", first)
+		}
+
+		// Where there is a manifest there is nothing left to do, not even with what
+		// came late.
+		put(t, r.Source, folder+"late.mp4", []byte("late"))
+		again, err := run[activities.Archived](t, newEnv(), r.ArchiveRecordings)
+		if err != nil || again != done || !bytes.Equal(get(t, r.Archive, done.Manifest), first) {
+			t.Errorf("again: %+v, %v", again, err)
+		}
+	})
+}
+
+func TestArchiveNoRecordings(t *testing.T) {
+	buckets(t, func(t *testing.T, r *activities.Recordings) {
+		done, err := run[activities.Archived](t, newEnv(), r.ArchiveRecordings)
+		if err != nil || done.Files != 0 {
+			t.Fatalf("result %+v, %v", done, err)
+		}
+		if m := get(t, r.Archive, done.Manifest); !bytes.Contains(m, []byte(`"files": []`)) {
+			t.Errorf("manifest %s", m)
+		}
+	})
+}
+
+// What an attempt left behind that died at some moment.
+func TestArchiveResumes(t *testing.T) {
+	content := []byte("a recording")
+	sum := sha256.Sum256(content)
+	finished := activities.File{Name: folder + "recordings/a.mp4", Source: folder + "a.mp4", Size: int64(len(content)), SHA256: hex.EncodeToString(sum[:])}
+	type heartbeat struct {
+		Finished []activities.File `json:"finished"`
+	}
+	tests := []struct {
+		name      string
+		archived  []byte // nil: nothing
+		heartbeat *heartbeat
+		copies    bool
+	}{
+		{"nothing", nil, nil, true},
+		{"copied, and said so", content, &heartbeat{[]activities.File{finished}}, false},
+		{"copied, and didn't say so", content, nil, false},
+		{"another content of the same size", []byte("b recording"), nil, true},
+		{"part of it", content[:5], nil, true},
+		{"said so of another upload", content, &heartbeat{[]activities.File{{Name: finished.Name, Source: finished.Source, Size: 3, SHA256: "00"}}}, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			buckets(t, func(t *testing.T, r *activities.Recordings) {
+				put(t, r.Source, finished.Source, content)
+				var before time.Time
+				if tt.archived != nil {
+					put(t, r.Archive, finished.Name, tt.archived)
+					before = modified(t, r.Archive, finished.Name)
+				}
+				env := newEnv()
+				if tt.heartbeat != nil {
+					env.SetHeartbeatDetails(tt.heartbeat)
+				}
+				done, err := run[activities.Archived](t, env, r.ArchiveRecordings)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var m activities.Manifest
+				if err := json.Unmarshal(get(t, r.Archive, done.Manifest), &m); err != nil {
+					t.Fatal(err)
+				}
+				if len(m.Files) != 1 || m.Files[0] != finished {
+					t.Errorf("manifest %+v, want %+v", m.Files, finished)
+				}
+				if got := get(t, r.Archive, finished.Name); !bytes.Equal(got, content) {
+					t.Errorf("archived %q", got)
+				}
+				if copied := modified(t, r.Archive, finished.Name) != before; copied != tt.copies {
+					t.Errorf("copied: %v, want %v", copied, tt.copies)
+				}
+			})
+		})
+	}
+}
+
+func modified(t *testing.T, b *blob.Bucket, key string) time.Time {
+	t.Helper()
+	a, err := b.Attributes(t.Context(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a.ModTime
+}
+
+// A worker that stops gives way in the middle of a file, and leaves no part of it.
+func TestArchiveStopsWithWorker(t *testing.T) {
+	buckets(t, func(t *testing.T, r *activities.Recordings) {
+		put(t, r.Source, folder+"a.mp4", []byte("a recording"))
+		stop := make(chan struct{})
+		close(stop)
+		env := newEnv()
+		env.SetWorkerStopChannel(stop)
+		_, err := run[activities.Archived](t, env, r.ArchiveRecordings)
+		var app *temporal.ApplicationError
+		if err == nil || errors.As(err, &app) && app.NonRetryable() {
+			t.Errorf("error %v, want one to retry", err)
+		}
+		for _, key := range []string{folder + "recordings/a.mp4", folder + "manifest.json"} {
+			if exists, err := r.Archive.Exists(t.Context(), key); exists || err != nil {
+				t.Errorf("%s exists: %v, %v", key, exists, err)
+			}
+		}
+	})
+}
+
+func TestBlockedIsNotRetried(t *testing.T) {
+	cause := errors.New("cause")
+	err := activities.Blocked("no price for %s: %w", "lobby", cause)
+	var app *temporal.ApplicationError
+	if !errors.As(err, &app) || !app.NonRetryable() || !errors.Is(err, cause) || app.Message() != "no price for lobby: cause" {
+		t.Errorf("got %#v", err)
+	}
+}

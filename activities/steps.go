@@ -1,0 +1,64 @@
+package activities
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/closeouthq/closeout/zego"
+)
+
+// Steps holds all steps. A worker registers each exported method of it, those of
+// the embedded structs included, under the method's name.
+type Steps struct {
+	*Billing
+	*Recordings
+}
+
+// Session is one life of a room, as its room_close told it.
+type Session struct {
+	// AppID is ZEGO's id of the app.
+	AppID uint32 `json:"appid"`
+	// RoomID is the room's name; other sessions have had it or will have it.
+	RoomID string `json:"room_id"`
+	// RoomSessionID names the session within the app. In JSON it is a string, as
+	// many readers of JSON would round the number.
+	RoomSessionID uint64 `json:"room_session_id,string"`
+	// CloseReason is why the room was destroyed.
+	CloseReason zego.CloseReason `json:"close_reason"`
+	// RoomCloseTime is when, by ZEGO's clock.
+	RoomCloseTime time.Time `json:"room_close_time"`
+}
+
+// SessionOf takes the session out of a callback, and leaves behind what proves
+// the callback: no signature belongs in a workflow's history.
+func SessionOf(c *zego.RoomClose) Session {
+	return Session{c.AppID, c.RoomID, c.RoomSessionID, c.CloseReason, c.RoomCloseTime}
+}
+
+// Key names the session in one word that no other session has, whatever the app:
+// "<appid>-<room_session_id>".
+func (s Session) Key() string {
+	return strconv.FormatUint(uint64(s.AppID), 10) + "-" + strconv.FormatUint(s.RoomSessionID, 10)
+}
+
+// Task is what a step is given.
+type Task struct {
+	// Session is what there is to close out.
+	Session Session `json:"session"`
+	// IdempotencyKey is the same for every run of this step for this session, and
+	// no other has it. Hand it to whatever the step changes.
+	IdempotencyKey uuid.UUID `json:"idempotency_key"`
+}
+
+// Blocked is the error of a step that can't succeed however often it is tried.
+// Temporal doesn't retry it; the workflow waits for a person instead. Every
+// other error is retried until the step's deadline.
+func Blocked(format string, args ...any) error {
+	err := fmt.Errorf(format, args...)
+	return temporal.NewNonRetryableApplicationError(err.Error(), "Blocked", errors.Unwrap(err))
+}

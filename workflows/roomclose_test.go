@@ -1,0 +1,340 @@
+package workflows_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/mock"
+	"go.temporal.io/api/sdk/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/workflows"
+	"github.com/closeouthq/closeout/zego"
+)
+
+var session = activities.Session{
+	AppID: 1, RoomID: "lobby", RoomSessionID: math.MaxUint64, CloseReason: zego.CloseOffline,
+	RoomCloseTime: time.UnixMilli(1499676989909).UTC(),
+}
+
+// env is an environment for a run that was started as Closeout starts it, with
+// mocked steps and skipped time.
+type env struct {
+	*testsuite.TestWorkflowEnvironment
+	options client.StartWorkflowOptions
+	states  []string // what CloseoutState was set to
+}
+
+func newEnv(t *testing.T) *env {
+	t.Helper()
+	e := &env{TestWorkflowEnvironment: (&testsuite.WorkflowTestSuite{}).NewTestWorkflowEnvironment()}
+	e.options = workflows.StartOptions(session, "closeout")
+	e.SetStartTime(time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC))
+	e.RegisterActivity(&activities.Steps{})
+	e.OnUpsertTypedSearchAttributes(mock.Anything).Run(func(args mock.Arguments) {
+		state, _ := args.Get(0).(temporal.SearchAttributes).GetKeyword(workflows.CloseoutState)
+		e.states = append(e.states, state)
+	}).Return(nil).Maybe()
+	return e
+}
+
+// run runs RoomClose to its end. The environment can't start a run with search
+// attributes, so they are set first.
+func (e *env) run() {
+	e.SetStartWorkflowOptions(e.options)
+	e.ExecuteWorkflow(func(ctx workflow.Context, s activities.Session) (workflows.Result, error) {
+		if e.options.TypedSearchAttributes.Size() > 0 {
+			state, _ := e.options.TypedSearchAttributes.GetKeyword(workflows.CloseoutState)
+			if err := workflow.UpsertTypedSearchAttributes(ctx, workflows.CloseoutState.ValueSet(state)); err != nil {
+				return workflows.Result{}, err
+			}
+		}
+		return workflows.RoomClose(ctx, s)
+	}, session)
+}
+
+// details is what the Web UI shows of the run now.
+func (e *env) details(t *testing.T) string {
+	t.Helper()
+	value, err := e.QueryWorkflow("__temporal_workflow_metadata")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var metadata sdk.WorkflowMetadata
+	if err := value.Get(&metadata); err != nil {
+		t.Fatal(err)
+	}
+	return metadata.GetCurrentDetails()
+}
+
+var steps activities.Steps
+
+func finish(t *testing.T, env *env) workflows.Result {
+	t.Helper()
+	env.run()
+	if !env.IsWorkflowCompleted() {
+		t.Fatal("the run hasn't completed")
+	}
+	var result workflows.Result
+	if err := env.GetWorkflowError(); err != nil {
+		t.Fatal(err)
+	}
+	if err := env.GetWorkflowResult(&result); err != nil {
+		t.Fatal(err)
+	}
+	return result
+}
+
+// update sends an update to the run and gives back what came of it.
+func update(env *env, name string, d workflows.Decision) *outcome {
+	o := &outcome{}
+	env.UpdateWorkflow(name, "", o, d)
+	return o
+}
+
+type outcome struct {
+	accepted bool
+	err      error
+	result   any
+}
+
+func (o *outcome) Accept()                      { o.accepted = true }
+func (o *outcome) Reject(err error)             { o.err = err }
+func (o *outcome) Complete(result any, _ error) { o.result = result }
+
+func TestRoomClose(t *testing.T) {
+	env := newEnv(t)
+	bill := activities.Bill{Posted: true}
+	bill.ID = workflows.IdempotencyKey(session, "billing")
+	env.OnActivity(steps.FinalizeBill, mock.Anything, activities.Task{Session: session, IdempotencyKey: bill.ID}).Return(bill, nil).Once()
+	env.OnActivity(steps.ArchiveRecordings, mock.Anything, activities.Task{Session: session, IdempotencyKey: workflows.IdempotencyKey(session, "recordings")}).
+		Return(activities.Archived{Manifest: "m", Files: 2, Bytes: 7}, nil).Once()
+
+	result := finish(t, env)
+	if result.State != workflows.StateDone || result.Session != session || len(result.Decisions) != 0 || len(result.Steps) != 2 {
+		t.Fatalf("result %+v", result)
+	}
+	if s := result.Steps[0]; s.Step != "billing" || s.State != workflows.StateDone || !strings.Contains(s.Summary, bill.ID.String()) {
+		t.Errorf("billing %+v", s)
+	}
+	if s := result.Steps[1]; s.Step != "recordings" || s.State != workflows.StateDone || s.Summary != "2 recordings of 7 bytes, see m" || string(s.Output) != `{"manifest":"m","files":2,"bytes":7}` {
+		t.Errorf("recordings %+v", s)
+	}
+	if got := strings.Join(env.states, ","); got != "running,done" {
+		t.Errorf("CloseoutState became %s", got)
+	}
+	env.AssertExpectations(t)
+}
+
+var (
+	archived = activities.Archived{Manifest: "m"}
+	billed   = activities.Bill{}
+)
+
+// mockArchive lets the recordings succeed, in tests about billing.
+func (e *env) mockArchive() {
+	e.OnActivity(steps.ArchiveRecordings, mock.Anything, mock.Anything).Return(archived, nil).Once()
+}
+
+// billingFails is a billing step that fails so many times before it succeeds.
+func (e *env) billingFails(times int, err error) *int {
+	attempts := 0
+	e.OnActivity(steps.FinalizeBill, mock.Anything, mock.Anything).Return(func(context.Context, activities.Task) (activities.Bill, error) {
+		if attempts++; attempts <= times {
+			return activities.Bill{}, err
+		}
+		return billed, nil
+	})
+	return &attempts
+}
+
+func TestStepRetries(t *testing.T) {
+	env := newEnv(t)
+	env.mockArchive()
+	attempts := env.billingFails(9, errors.New("ledger is away")) // the environment gives up after ten
+	result := finish(t, env)
+	if result.State != workflows.StateDone || *attempts != 10 || strings.Join(env.states, ",") != "running,done" {
+		t.Errorf("result %+v after %d attempts, states %v", result, *attempts, env.states)
+	}
+}
+
+// A step that can't succeed blocks, shows it, and is retried by a person, while
+// the other step is done long ago.
+func TestBlockedThenRetried(t *testing.T) {
+	for name, err := range map[string]error{
+		"non-retryable": activities.Blocked("the billing API refused the bill: 422"),
+		// It would be tried again only after its deadline.
+		"deadline": temporal.NewApplicationErrorWithOptions("ledger is away", "", temporal.ApplicationErrorOptions{NextRetryDelay: 25 * time.Hour}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			env := newEnv(t)
+			env.mockArchive()
+			env.billingFails(1, err)
+			env.RegisterDelayedCallback(func() {
+				if got := strings.Join(env.states, ","); got != "running,blocked" {
+					t.Errorf("CloseoutState became %s", got)
+				}
+				for _, want := range []string{"**billing** is **blocked**", "**recordings** is done", "`lobby`", "18446744073709551615"} {
+					if details := env.details(t); !strings.Contains(details, want) {
+						t.Errorf("details lack %q:\n%s", want, details)
+					}
+				}
+				update(env, workflows.UpdateRetry, workflows.Decision{Step: "billing", Reason: "mended"})
+			}, 48*time.Hour)
+			result := finish(t, env)
+			if result.State != workflows.StateDone || result.Steps[0].State != workflows.StateDone {
+				t.Errorf("result %+v", result)
+			}
+			want := workflows.DecisionResult{Decision: "retry", Step: "billing", Reason: "mended", Time: time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)}
+			if len(result.Decisions) != 1 || result.Decisions[0] != want {
+				t.Errorf("decisions %+v, want %+v", result.Decisions, want)
+			}
+			if got := strings.Join(env.states, ","); got != "running,blocked,running,done" {
+				t.Errorf("CloseoutState became %s", got)
+			}
+		})
+	}
+}
+
+func TestBlockedThenSkipped(t *testing.T) {
+	env := newEnv(t)
+	env.mockArchive()
+	env.billingFails(1<<30, activities.Blocked("no price list"))
+	env.RegisterDelayedCallback(func() {
+		update(env, workflows.UpdateSkip, workflows.Decision{Reason: "free of charge"}) // the only blocked one
+	}, time.Hour)
+	result := finish(t, env)
+	if result.State != workflows.StateSkipped || strings.Join(env.states, ",") != "running,blocked,skipped" {
+		t.Errorf("result %+v, states %v", result, env.states)
+	}
+	if s := result.Steps[0]; s.State != workflows.StateSkipped || s.Summary != "skipped: free of charge" || s.Failure != "no price list" || s.Output != nil {
+		t.Errorf("billing %+v", s)
+	}
+	if result.Steps[1].State != workflows.StateDone {
+		t.Errorf("recordings %+v", result.Steps[1])
+	}
+}
+
+func TestDecisionsRefused(t *testing.T) {
+	env := newEnv(t)
+	checked := 0
+	env.billingFails(1<<30, activities.Blocked("no price list"))
+	env.OnActivity(steps.ArchiveRecordings, mock.Anything, mock.Anything).Return(archived, activities.Blocked("no bucket"))
+	refuse := func(d workflows.Decision, want string) {
+		o := update(env, workflows.UpdateRetry, d)
+		env.RegisterDelayedCallback(func() {
+			if o.accepted || o.err == nil || !strings.Contains(o.err.Error(), want) {
+				t.Errorf("%+v: accepted %v, error %v, want one with %q", d, o.accepted, o.err, want)
+			}
+			checked++
+		}, time.Second)
+	}
+	env.RegisterDelayedCallback(func() {
+		refuse(workflows.Decision{Step: "billing"}, "reason: missing")
+		refuse(workflows.Decision{Step: "billing", Reason: "  "}, "reason: missing")
+		refuse(workflows.Decision{Reason: "which?"}, "billing, recordings")
+		refuse(workflows.Decision{Step: "bill", Reason: "typo"}, "billing, recordings")
+		update(env, workflows.UpdateSkip, workflows.Decision{Step: "billing", Reason: "r"})
+	}, time.Minute)
+	env.RegisterDelayedCallback(func() {
+		refuse(workflows.Decision{Step: "billing", Reason: "too late"}, "recordings")
+	}, 2*time.Minute)
+	env.RegisterDelayedCallback(func() {
+		update(env, workflows.UpdateSkip, workflows.Decision{Step: "recordings", Reason: "r"})
+	}, 3*time.Minute)
+	if result := finish(t, env); result.State != workflows.StateSkipped || len(result.Decisions) != 2 || checked != 5 {
+		t.Errorf("result %+v, %d refusals checked", result, checked)
+	}
+}
+
+// A run that was started without search attributes, as the namespace lacked
+// them, doesn't set any.
+func TestWithoutSearchAttributes(t *testing.T) {
+	env := newEnv(t)
+	env.options.TypedSearchAttributes = temporal.SearchAttributes{}
+	env.mockArchive()
+	env.billingFails(0, nil)
+	if result := finish(t, env); result.State != workflows.StateDone || len(env.states) != 0 {
+		t.Errorf("result %+v, states %v", result, env.states)
+	}
+}
+
+func TestCancelled(t *testing.T) {
+	env := newEnv(t)
+	env.mockArchive()
+	env.billingFails(1<<30, activities.Blocked("no price list"))
+	env.RegisterDelayedCallback(env.CancelWorkflow, time.Hour)
+	env.run()
+	if err := env.GetWorkflowError(); !temporal.IsCanceledError(err) {
+		t.Errorf("error %v, want a cancellation", err)
+	}
+}
+
+// What a stranger named his room is shown as it is, and is no Markdown.
+func TestDetailsEscape(t *testing.T) {
+	options := workflows.StartOptions(activities.Session{RoomID: "a`[b](http://c)\n# d"}, "q")
+	if want := "Room `a'[b](http://c) # d` closed: normal"; options.StaticSummary != want {
+		t.Errorf("summary %q, want %q", options.StaticSummary, want)
+	}
+}
+
+func TestInputJSON(t *testing.T) {
+	b, err := json.Marshal(session)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := `{"appid":1,"room_id":"lobby","room_session_id":"18446744073709551615","close_reason":2,"room_close_time":"2017-07-10T08:56:29.909Z"}`; string(b) != want {
+		t.Errorf("got  %s\nwant %s", b, want)
+	}
+}
+
+func TestWorkflowID(t *testing.T) {
+	id := workflows.WorkflowID(session)
+	if id != "room-close-1-18446744073709551615" {
+		t.Errorf("ID %s", id)
+	}
+	if app, s, err := workflows.ParseWorkflowID(id); app != 1 || s != math.MaxUint64 || err != nil {
+		t.Errorf("parsed %d, %d, %v", app, s, err)
+	}
+	for _, bad := range []string{"", "room-close-1", "room-close-1-", "room-close--1", "close-1-2", "room-close-4294967296-1", "room-close-1-18446744073709551616"} {
+		if _, _, err := workflows.ParseWorkflowID(bad); err == nil {
+			t.Errorf("%q was parsed", bad)
+		}
+	}
+}
+
+// Bills are kept under these keys: they may never change.
+func TestIdempotencyKeyIsStable(t *testing.T) {
+	if got := workflows.IdempotencyKey(session, "billing").String(); got != "0b0bc6c3-74e8-53a2-b0d9-c03f1b0c6859" {
+		t.Errorf("key %s", got)
+	}
+}
+
+func TestStartOptions(t *testing.T) {
+	long := session
+	long.RoomID = strings.Repeat("é", 300)
+	o := workflows.StartOptions(long, "closeout")
+	if id, _ := o.TypedSearchAttributes.GetKeyword(workflows.RoomID); id != strings.Repeat("é", 255) {
+		t.Errorf("RoomId has %d bytes", len(id))
+	}
+	if s, _ := o.TypedSearchAttributes.GetKeyword(workflows.RoomSessionID); s != "18446744073709551615" {
+		t.Errorf("RoomSessionId %s", s)
+	}
+	if o.Memo["room_id"] != long.RoomID {
+		t.Error("the memo lacks the whole room_id")
+	}
+	for _, key := range workflows.SearchAttributes() {
+		if !o.TypedSearchAttributes.ContainsKey(key) {
+			t.Errorf("%s is not set", key.GetName())
+		}
+	}
+}
