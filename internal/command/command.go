@@ -1,0 +1,92 @@
+// Package command is Closeout's command line.
+package command
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os/signal"
+	"syscall"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/closeouthq/closeout/internal/config"
+	"github.com/closeouthq/closeout/internal/service"
+	"github.com/closeouthq/closeout/internal/telemetry"
+)
+
+// Main runs the command line and returns the exit code: 0, or 1 after an error
+// that it has written to stderr. SIGINT and SIGTERM stop what runs; a second one
+// kills.
+func Main(args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+
+	root := &cli.Command{
+		Name:  "closeout",
+		Usage: "close out the voice rooms that ZEGO has destroyed",
+		Description: "Takes ZEGO's room_close callbacks and runs a Temporal workflow for each session, once.\n\n" +
+			"Every setting is an environment variable and a flag. Temporal's own are those of its SDKs:\n" +
+			"TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_TLS_*, TEMPORAL_API_KEY, TEMPORAL_PROFILE.\n\n" +
+			"A first start, with Temporal on localhost:7233:\n\n" +
+			"    export CLOSEOUT_APPS='1=secret'\n    closeout setup\n    closeout serve",
+		EnableShellCompletion: true,
+		Commands: []*cli.Command{
+			run("serve", "take callbacks and run workflows, in one process", service.Parts{Webhook: true, Worker: true}),
+			run("webhook", "take callbacks", service.Parts{Webhook: true}),
+			run("worker", "run workflows", service.Parts{Worker: true}),
+			setup(), Send(), blocked(), health(), version(),
+		},
+	}
+	return Run(ctx, root, args, stdout, stderr)
+}
+
+// Run runs a command line and returns its exit code.
+func Run(ctx context.Context, root *cli.Command, args []string, stdout, stderr io.Writer) int {
+	root.Writer, root.ErrWriter = stdout, stderr
+	root.ExitErrHandler = func(context.Context, *cli.Command, error) {} // it would exit by itself
+	if err := root.Run(ctx, args); err != nil {
+		fmt.Fprintln(stderr, "error:", err)
+		return 1
+	}
+	return 0
+}
+
+// Flags are the flags of all settings.
+func Flags() []cli.Flag {
+	var flags []cli.Flag
+	for _, s := range config.Settings() {
+		// No source: the environment is read by package config, so that a secret in
+		// it is not shown as a default.
+		usage := s.Usage + " [$" + s.Env + "]"
+		flags = append(flags, &cli.StringFlag{Name: s.Flag(), Usage: usage, DefaultText: s.Default})
+		if s.Secret {
+			flags = append(flags, &cli.StringFlag{Name: s.Flag() + "-file", Usage: "file with the above [$" + s.Env + "_FILE]"})
+		}
+	}
+	return flags
+}
+
+// Load reads the settings that the command was given.
+func Load(cmd *cli.Command, apps bool) (*config.Config, *slog.Logger, error) {
+	c, err := config.Load(func(name string) (string, bool) { return cmd.String(name), cmd.IsSet(name) }, apps)
+	if err != nil {
+		return nil, nil, fmt.Errorf("settings:\n%w", err)
+	}
+	return c, telemetry.NewLogger(cmd.Root().ErrWriter, c.LogLevel, c.LogJSON), nil
+}
+
+func run(name, usage string, parts service.Parts) *cli.Command {
+	return &cli.Command{
+		Name: name, Usage: usage, Flags: Flags(),
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			c, log, err := Load(cmd, parts.Webhook)
+			if err != nil {
+				return err
+			}
+			return service.Run(ctx, c, parts, log)
+		},
+	}
+}

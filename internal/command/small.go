@@ -1,0 +1,94 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/closeouthq/closeout/internal/service"
+)
+
+func setup() *cli.Command {
+	return &cli.Command{
+		Name:        "setup",
+		Usage:       "make the namespace, its search attributes and the ledger's tables",
+		Description: "Makes what is missing and leaves alone what is there, so it may be run any number of times.",
+		Flags: append(Flags(),
+			&cli.DurationFlag{Name: "wait", Value: 2 * time.Minute, Usage: "how long to wait for Temporal and the database"}),
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			c, log, err := Load(cmd, false)
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(ctx, cmd.Duration("wait"))
+			defer cancel()
+			return service.Setup(ctx, c, log)
+		},
+	}
+}
+
+func health() *cli.Command {
+	return &cli.Command{
+		Name:  "health",
+		Usage: "ask a running process whether it is ready",
+		Description: "Asks /readyz at CLOSEOUT_ADMIN_LISTEN, and fails with what is wrong. For health checks in\n" +
+			"containers, which have no other program to ask with.",
+		Flags: Flags(),
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			c, _, err := Load(cmd, false)
+			if err != nil {
+				return err
+			}
+			host, port, err := net.SplitHostPort(c.AdminListen)
+			if err != nil {
+				return fmt.Errorf("CLOSEOUT_ADMIN_LISTEN: %w", err)
+			}
+			if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+				host = "localhost"
+			}
+			ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
+			defer cancel()
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/readyz", nil)
+			if err != nil {
+				return err
+			}
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				return err
+			}
+			defer resp.Body.Close()
+			text, err := io.ReadAll(io.LimitReader(resp.Body, 4096))
+			if err != nil {
+				return err
+			}
+			if resp.StatusCode != http.StatusOK {
+				return fmt.Errorf("not ready: %s", strings.TrimSpace(string(text)))
+			}
+			fmt.Fprintln(cmd.Root().Writer, "ready")
+			return nil
+		},
+	}
+}
+
+func version() *cli.Command {
+	return &cli.Command{
+		Name:  "version",
+		Usage: "print the version",
+		Action: func(_ context.Context, cmd *cli.Command) error {
+			v := "unknown"
+			if info, ok := debug.ReadBuildInfo(); ok {
+				v = info.Main.Version
+			}
+			fmt.Fprintf(cmd.Root().Writer, "closeout %s, %s, %s/%s\n", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return nil
+		},
+	}
+}

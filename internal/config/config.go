@@ -1,0 +1,318 @@
+// Package config reads Closeout's settings from flags and the environment, and
+// checks them all before anything starts.
+package config
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/contrib/envconfig"
+)
+
+// Config holds the settings, checked and with their defaults.
+type Config struct {
+	// Apps are the callback secrets of each app, the current one first.
+	Apps map[uint32][]string
+	// Listen is the address for callbacks.
+	Listen string
+	// AdminListen is the address for health and metrics.
+	AdminListen string
+	// CallbackToken is the secret last segment of the callback's path, if any.
+	CallbackToken string
+	// CallbackWindow is how far a callback's timestamp may be off; 0: any.
+	CallbackWindow time.Duration
+	// Data is the folder for everything embedded, as an absolute path.
+	Data string
+	// DatabaseURL is where the ledger is.
+	DatabaseURL string
+	// RecordingsURL and ArchiveURL are bucket URLs.
+	RecordingsURL, ArchiveURL string
+	// BillingURL is where bills are posted; empty: nowhere.
+	BillingURL string
+	// BillingToken authorizes that, if not empty.
+	BillingToken string
+	// TaskQueue is Temporal's task queue.
+	TaskQueue string
+	// Retention is for how long a namespace made by setup keeps closed runs.
+	Retention time.Duration
+	// StopTimeout is how long a stop waits for what is under way.
+	StopTimeout time.Duration
+	// LogLevel is the lowest level that is logged.
+	LogLevel slog.Level
+	// LogJSON says that logs are JSON.
+	LogJSON bool
+	// Temporal says how to reach Temporal.
+	Temporal client.Options
+}
+
+// Setting is one setting: an environment variable, and a flag of the same name.
+type Setting struct {
+	// Env is the environment variable.
+	Env string
+	// Default is what it is when it isn't set.
+	Default string
+	// Usage says what it is for.
+	Usage string
+	// Secret says that it can also be a file: the one named by Env + "_FILE".
+	Secret bool
+
+	set func(c *Config, value string) error
+}
+
+// Flag is the name of the setting's flag: CLOSEOUT_ADMIN_LISTEN is admin-listen.
+func (s Setting) Flag() string {
+	return strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(s.Env, "CLOSEOUT_"), "_", "-"))
+}
+
+// Settings lists the settings, but for those of Temporal, whose names and files
+// are Temporal's own.
+func Settings() []Setting {
+	return []Setting{
+		{Env: "CLOSEOUT_APPS", Secret: true, Usage: "callback secrets, as appid=secret[,older-secret], several separated by ';' (in a file: one per line)",
+			set: func(c *Config, v string) (err error) { c.Apps, err = parseApps(v); return err }},
+		{Env: "CLOSEOUT_LISTEN", Default: ":8080", Usage: "address for callbacks",
+			set: func(c *Config, v string) error { c.Listen = v; return checkAddress(v) }},
+		{Env: "CLOSEOUT_ADMIN_LISTEN", Default: "127.0.0.1:9090", Usage: "address for /livez, /readyz, /metrics and /debug/pprof; keep it private",
+			set: func(c *Config, v string) error { c.AdminListen = v; return checkAddress(v) }},
+		{Env: "CLOSEOUT_CALLBACK_TOKEN", Secret: true, Usage: "secret last segment of the callback's path: /zego/callbacks/<token>",
+			set: func(c *Config, v string) error { c.CallbackToken = v; return checkToken(v) }},
+		{Env: "CLOSEOUT_CALLBACK_WINDOW", Default: "10m", Usage: "how far a callback's timestamp may be from our clock; 0 accepts any",
+			set: func(c *Config, v string) (err error) {
+				if c.CallbackWindow, err = parseDuration(v); err == nil && c.CallbackWindow != 0 && c.CallbackWindow < time.Second {
+					err = fmt.Errorf("found %q, want 0 or at least 1s", v)
+				}
+				return err
+			}},
+		{Env: "CLOSEOUT_DATA", Default: "./data", Usage: "folder for everything embedded",
+			set: func(c *Config, v string) (err error) { c.Data, err = filepath.Abs(v); return err }},
+		{Env: "CLOSEOUT_DATABASE_URL", Secret: true, Usage: "the ledger, postgres://... or sqlite:/path (default: sqlite in the data folder)",
+			set: func(c *Config, v string) error {
+				c.DatabaseURL = v
+				return checkScheme(v, "postgres", "postgresql", "sqlite")
+			}},
+		{Env: "CLOSEOUT_RECORDINGS_URL", Usage: "bucket that recordings are uploaded to, file://, s3://, gs:// or azblob:// (default: a folder in the data folder)",
+			set: func(c *Config, v string) error {
+				c.RecordingsURL = v
+				return checkScheme(v, "file", "s3", "gs", "azblob")
+			}},
+		{Env: "CLOSEOUT_ARCHIVE_URL", Usage: "bucket that recordings are archived in (default: a folder in the data folder)",
+			set: func(c *Config, v string) error {
+				c.ArchiveURL = v
+				return checkScheme(v, "file", "s3", "gs", "azblob")
+			}},
+		{Env: "CLOSEOUT_BILLING_URL", Usage: "HTTP API that bills are posted to (default: none)",
+			set: func(c *Config, v string) error { c.BillingURL = v; return checkScheme(v, "http", "https") }},
+		{Env: "CLOSEOUT_BILLING_TOKEN", Secret: true, Usage: "bearer token for that API",
+			set: func(c *Config, v string) error { c.BillingToken = v; return nil }},
+		{Env: "CLOSEOUT_TASK_QUEUE", Default: "closeout", Usage: "Temporal task queue",
+			set: func(c *Config, v string) error { c.TaskQueue = v; return nil }},
+		{Env: "CLOSEOUT_RETENTION", Default: "720h", Usage: "for how long a namespace that setup makes keeps closed runs",
+			set: func(c *Config, v string) (err error) {
+				if c.Retention, err = parseDuration(v); err == nil && c.Retention < 24*time.Hour {
+					err = fmt.Errorf("found %q, want at least 24h, Temporal's own minimum", v)
+				}
+				return err
+			}},
+		{Env: "CLOSEOUT_STOP_TIMEOUT", Default: "10s", Usage: "how long a stop waits for what is under way",
+			set: func(c *Config, v string) (err error) { c.StopTimeout, err = parseDuration(v); return err }},
+		{Env: "CLOSEOUT_LOG_LEVEL", Default: "info", Usage: "lowest level to log: debug, info, warn or error",
+			set: func(c *Config, v string) error {
+				if c.LogLevel.UnmarshalText([]byte(v)) != nil {
+					return fmt.Errorf("found %q, want debug, info, warn or error", v)
+				}
+				return nil
+			}},
+		{Env: "CLOSEOUT_LOG_FORMAT", Default: "text", Usage: "text or json",
+			set: func(c *Config, v string) error {
+				c.LogJSON = v == "json"
+				if !c.LogJSON && v != "text" {
+					return fmt.Errorf("found %q, want text or json", v)
+				}
+				return nil
+			}},
+	}
+}
+
+// Load reads the settings: from flag, which knows those given on the command
+// line by their flag, else from the environment. The error names every setting
+// that is at fault. CLOSEOUT_APPS is needed if apps says so.
+func Load(flag func(name string) (string, bool), apps bool) (*Config, error) {
+	c := &Config{}
+	var faults []error
+	for _, s := range Settings() {
+		value, name, err := s.find(flag)
+		if err == nil && value != "" {
+			err = s.set(c, value)
+		}
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", name, err))
+		}
+		if s.Env == "CLOSEOUT_APPS" && apps && err == nil && value == "" {
+			faults = append(faults, errors.New("CLOSEOUT_APPS: missing, want appid=secret, as in CLOSEOUT_APPS='1234567890=your-callback-secret'"))
+		}
+	}
+	c.DatabaseURL = cmp.Or(c.DatabaseURL, "sqlite:"+filepath.Join(c.Data, "ledger.db"))
+	c.RecordingsURL = cmp.Or(c.RecordingsURL, folderURL(c.Data, "recordings"))
+	c.ArchiveURL = cmp.Or(c.ArchiveURL, folderURL(c.Data, "archive"))
+
+	var err error
+	if c.Temporal, err = envconfig.LoadDefaultClientOptions(); err != nil {
+		faults = append(faults, fmt.Errorf("TEMPORAL_*: %w", err))
+	}
+	c.Temporal.HostPort = cmp.Or(c.Temporal.HostPort, client.DefaultHostPort)
+	c.Temporal.Namespace = cmp.Or(c.Temporal.Namespace, client.DefaultNamespace)
+	return c, errors.Join(faults...)
+}
+
+// find gives the setting's value, and the name of where it came from.
+func (s Setting) find(flag func(string) (string, bool)) (value, name string, err error) {
+	if v, ok := flag(s.Flag()); ok {
+		return v, "--" + s.Flag(), nil
+	}
+	value, name = os.Getenv(s.Env), s.Env
+	if !s.Secret {
+		return cmp.Or(value, s.Default), name, nil
+	}
+	file := os.Getenv(s.Env + "_FILE")
+	if v, ok := flag(s.Flag() + "-file"); ok {
+		file = v
+	}
+	switch {
+	case file == "":
+		return value, name, nil
+	case value != "":
+		return "", name, fmt.Errorf("set together with %s_FILE, want one of the two", s.Env)
+	}
+	name = s.Env + "_FILE"
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", name, fmt.Errorf("read the secret: %w", err)
+	}
+	if value = strings.TrimSpace(string(b)); value == "" {
+		return "", name, fmt.Errorf("%s is empty", file)
+	}
+	return value, name, nil
+}
+
+// parseApps parses appid=secret[,older-secret], separated by semicolons or line
+// ends. Its errors don't show a secret.
+func parseApps(s string) (map[uint32][]string, error) {
+	apps := map[uint32][]string{}
+	var faults []error
+	n := 0
+	for entry := range strings.FieldsFuncSeq(s, func(r rune) bool { return r == ';' || r == '\n' }) {
+		if entry = strings.TrimSpace(entry); entry == "" || entry[0] == '#' {
+			continue
+		}
+		n++
+		id, list, _ := strings.Cut(entry, "=")
+		app, err := strconv.ParseUint(strings.TrimSpace(id), 10, 32)
+		secrets := strings.Split(list, ",")
+		for i := range secrets {
+			secrets[i] = strings.TrimSpace(secrets[i])
+		}
+		switch {
+		case err != nil:
+			// What stands there may be a secret that lacks its appid.
+			faults = append(faults, fmt.Errorf("entry %d: doesn't begin with an appid, want appid=secret[,older-secret]", n))
+		case len(apps[uint32(app)]) > 0:
+			faults = append(faults, fmt.Errorf("entry %d: app %d is there twice, want its secrets in one entry, separated by commas", n, app))
+		case slices.Contains(secrets, ""):
+			faults = append(faults, fmt.Errorf("entry %d: app %d has an empty secret, want %d=secret[,older-secret]", n, app, app))
+		default:
+			apps[uint32(app)] = secrets
+		}
+	}
+	if n == 0 {
+		faults = append(faults, errors.New("no app in it, want appid=secret[,older-secret]"))
+	}
+	return apps, errors.Join(faults...)
+}
+
+func checkAddress(v string) error {
+	_, port, err := net.SplitHostPort(v)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err != nil {
+		return fmt.Errorf("found %q, want host:port, as in 127.0.0.1:8080 or :8080", v)
+	}
+	return nil
+}
+
+var token = regexp.MustCompile(`^[A-Za-z0-9_-]{8,}$`)
+
+func checkToken(v string) error {
+	if !token.MatchString(v) {
+		return errors.New("want at least 8 letters, digits, '-' and '_'")
+	}
+	return nil
+}
+
+// checkScheme doesn't show the URL, which may hold a password.
+func checkScheme(v string, schemes ...string) error {
+	u, err := url.Parse(v)
+	if err == nil && slices.Contains(schemes, u.Scheme) {
+		return nil
+	}
+	return fmt.Errorf("not a URL that begins with one of: %s:", strings.Join(schemes, ":, "))
+}
+
+func parseDuration(v string) (time.Duration, error) {
+	d, err := time.ParseDuration(v)
+	if err != nil || d < 0 {
+		return 0, fmt.Errorf("found %q, want a duration such as 10m or 1h30m", v)
+	}
+	return d, nil
+}
+
+// folderURL is a bucket in the data folder. Files in the making lie beside the
+// finished ones, as they could not be renamed from another file system.
+func folderURL(data, name string) string {
+	u := url.URL{Scheme: "file", Path: filepath.ToSlash(filepath.Join(data, name)), RawQuery: "create_dir=true&no_tmp_dir=true"}
+	return u.String()
+}
+
+// LogValue implements [slog.LogValuer]. It shows no secret: of URLs only the
+// scheme and the host.
+func (c *Config) LogValue() slog.Value {
+	return slog.GroupValue(
+		slog.Any("apps", slices.Sorted(maps.Keys(c.Apps))),
+		slog.String("listen", c.Listen),
+		slog.String("admin_listen", c.AdminListen),
+		slog.Bool("callback_token", c.CallbackToken != ""),
+		slog.Duration("callback_window", c.CallbackWindow),
+		slog.String("data", c.Data),
+		slog.String("database", where(c.DatabaseURL)),
+		slog.String("recordings", where(c.RecordingsURL)),
+		slog.String("archive", where(c.ArchiveURL)),
+		slog.String("billing", where(c.BillingURL)),
+		slog.String("temporal", c.Temporal.HostPort),
+		slog.String("namespace", c.Temporal.Namespace),
+		slog.String("task_queue", c.TaskQueue),
+	)
+}
+
+func where(rawURL string) string {
+	u, err := url.Parse(rawURL)
+	if err != nil || rawURL == "" {
+		return ""
+	}
+	if u.Host == "" || u.Scheme == "file" || u.Scheme == "sqlite" {
+		return u.Scheme + ":" + cmp.Or(u.Opaque, u.Path)
+	}
+	return u.Scheme + "://" + u.Host
+}

@@ -1,0 +1,152 @@
+package config_test
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/closeouthq/closeout/internal/config"
+)
+
+// load loads with only these settings in the environment.
+func load(t *testing.T, env, flags map[string]string, apps bool) (*config.Config, error) {
+	t.Helper()
+	for _, variable := range os.Environ() {
+		name, _, _ := strings.Cut(variable, "=")
+		if strings.HasPrefix(name, "CLOSEOUT_") || strings.HasPrefix(name, "TEMPORAL_") {
+			t.Setenv(name, "")
+		}
+	}
+	t.Setenv("TEMPORAL_CONFIG_FILE", filepath.Join(t.TempDir(), "none.toml"))
+	for name, value := range env {
+		t.Setenv(name, value)
+	}
+	return config.Load(func(name string) (string, bool) { v, ok := flags[name]; return v, ok }, apps)
+}
+
+func TestDefaults(t *testing.T) {
+	c, err := load(t, map[string]string{"CLOSEOUT_APPS": "1=secret"}, nil, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := filepath.Abs("data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Listen != ":8080" || c.AdminListen != "127.0.0.1:9090" || c.CallbackWindow != 10*time.Minute || c.Data != data ||
+		c.DatabaseURL != "sqlite:"+filepath.Join(data, "ledger.db") || c.BillingURL != "" || c.TaskQueue != "closeout" ||
+		!strings.HasPrefix(c.RecordingsURL, "file://"+data+"/recordings?") || !strings.HasPrefix(c.ArchiveURL, "file://"+data+"/archive?") ||
+		c.Temporal.HostPort != "localhost:7233" || c.Temporal.Namespace != "default" {
+		t.Errorf("defaults %+v", c)
+	}
+}
+
+func TestApps(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "apps")
+	if err := os.WriteFile(file, []byte("# the apps\n1 = secret, older\r\n\n4294967295=with=sign\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name       string
+		env, flags map[string]string
+		want       map[uint32][]string
+	}{
+		{"one", map[string]string{"CLOSEOUT_APPS": "1=secret"}, nil, map[uint32][]string{1: {"secret"}}},
+		{"several", map[string]string{"CLOSEOUT_APPS": "1=secret,older; 2=b;"}, nil, map[uint32][]string{1: {"secret", "older"}, 2: {"b"}}},
+		{"file", map[string]string{"CLOSEOUT_APPS_FILE": file}, nil, map[uint32][]string{1: {"secret", "older"}, 4294967295: {"with=sign"}}},
+		{"flag over environment", map[string]string{"CLOSEOUT_APPS": "1=secret"}, map[string]string{"apps": "2=b"}, map[uint32][]string{2: {"b"}}},
+		{"file by flag", nil, map[string]string{"apps-file": file}, map[uint32][]string{1: {"secret", "older"}, 4294967295: {"with=sign"}}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c, err := load(t, tt.env, tt.flags, true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(c.Apps, tt.want) {
+				t.Errorf("apps %v, want %v", c.Apps, tt.want)
+			}
+		})
+	}
+}
+
+// Every fault is named at once, by the name it was set under, with what would do
+// and without a secret.
+func TestFaults(t *testing.T) {
+	empty := filepath.Join(t.TempDir(), "empty")
+	if err := os.WriteFile(empty, []byte("\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name       string
+		env, flags map[string]string
+		want       []string
+	}{
+		{"nothing", nil, nil, []string{"CLOSEOUT_APPS: missing, want appid=secret"}},
+		{"all at once", map[string]string{
+			"CLOSEOUT_APPS": "hunter2", "CLOSEOUT_LISTEN": "8080", "CLOSEOUT_ADMIN_LISTEN": "localhost:http:80", "CLOSEOUT_CALLBACK_TOKEN": "hunter2",
+			"CLOSEOUT_CALLBACK_WINDOW": "10", "CLOSEOUT_DATABASE_URL": "mysql://root:hunter2@db/x", "CLOSEOUT_RECORDINGS_URL": "ftp://x", "CLOSEOUT_ARCHIVE_URL": "/srv",
+			"CLOSEOUT_BILLING_URL": "billing:80", "CLOSEOUT_RETENTION": "1h", "CLOSEOUT_STOP_TIMEOUT": "-1s", "CLOSEOUT_LOG_LEVEL": "loud", "CLOSEOUT_LOG_FORMAT": "xml",
+		}, nil, []string{
+			"CLOSEOUT_APPS: entry 1: doesn't begin with an appid", `CLOSEOUT_LISTEN: found "8080"`, "CLOSEOUT_ADMIN_LISTEN: found", "CLOSEOUT_CALLBACK_TOKEN: want at least 8",
+			`CLOSEOUT_CALLBACK_WINDOW: found "10"`, "CLOSEOUT_DATABASE_URL: not a URL that begins with one of: postgres:", "CLOSEOUT_RECORDINGS_URL: not", "CLOSEOUT_ARCHIVE_URL: not",
+			"CLOSEOUT_BILLING_URL: not", `CLOSEOUT_RETENTION: found "1h", want at least 24h`, `CLOSEOUT_STOP_TIMEOUT: found "-1s"`, `CLOSEOUT_LOG_LEVEL: found "loud"`, `CLOSEOUT_LOG_FORMAT: found "xml"`,
+		}},
+		{"window too short", map[string]string{"CLOSEOUT_APPS": "1=a", "CLOSEOUT_CALLBACK_WINDOW": "10ms"}, nil, []string{`CLOSEOUT_CALLBACK_WINDOW: found "10ms", want 0 or at least 1s`}},
+		{"by flag", map[string]string{"CLOSEOUT_APPS": "1=a"}, map[string]string{"listen": "x"}, []string{`--listen: found "x"`}},
+		{"apps", map[string]string{"CLOSEOUT_APPS": "1=a;1=b;2=;3=a,,b;x=hunter2"}, nil,
+			[]string{"entry 2: app 1 is there twice", "entry 3: app 2 has an empty secret", "entry 4: app 3 has an empty secret", "entry 5: doesn't begin"}},
+		{"no app in it", map[string]string{"CLOSEOUT_APPS": ";"}, nil, []string{"CLOSEOUT_APPS: no app in it"}},
+		{"both", map[string]string{"CLOSEOUT_APPS": "1=a", "CLOSEOUT_APPS_FILE": empty}, nil, []string{"CLOSEOUT_APPS: set together with CLOSEOUT_APPS_FILE"}},
+		{"empty file", map[string]string{"CLOSEOUT_APPS_FILE": empty}, nil, []string{"CLOSEOUT_APPS_FILE: " + empty + " is empty"}},
+		{"no such file", map[string]string{"CLOSEOUT_APPS_FILE": empty + "2"}, nil, []string{"CLOSEOUT_APPS_FILE: read the secret: open " + empty + "2"}},
+		{"Temporal's", map[string]string{"CLOSEOUT_APPS": "1=a", "TEMPORAL_TLS_CLIENT_CERT_PATH": "/no/such.pem"}, nil, []string{"TEMPORAL_*: "}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := load(t, tt.env, tt.flags, true)
+			if err == nil {
+				t.Fatal("no error")
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("the error lacks %q:\n%v", want, err)
+				}
+			}
+			if strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("the error shows a secret:\n%v", err)
+			}
+		})
+	}
+}
+
+func TestLogShowsNoSecret(t *testing.T) {
+	c, err := load(t, map[string]string{
+		"CLOSEOUT_APPS": "1=hunter2", "CLOSEOUT_CALLBACK_TOKEN": "hunter2hunter2", "CLOSEOUT_DATABASE_URL": "postgres://u:hunter2@db.example/x?password=hunter2",
+		"CLOSEOUT_BILLING_URL": "https://u:hunter2@billing.example/hunter2", "CLOSEOUT_BILLING_TOKEN": "hunter2", "CLOSEOUT_ARCHIVE_URL": "s3://bucket?secret=hunter2",
+		"TEMPORAL_API_KEY": "hunter2",
+	}, nil, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	slog.New(slog.NewTextHandler(&b, nil)).Info("settings", "settings", c)
+	if strings.Contains(b.String(), "hunter2") {
+		t.Errorf("the log shows a secret: %s", b.String())
+	}
+	for _, want := range []string{"apps=[1]", "postgres://db.example", "https://billing.example", "s3://bucket", "callback_token=true"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("the log lacks %s: %s", want, b.String())
+		}
+	}
+}
+
+func TestAppsAreNotNeededByAll(t *testing.T) {
+	if _, err := load(t, nil, nil, false); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,116 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/cenkalti/backoff/v5"
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/operatorservice/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/closeouthq/closeout/internal/config"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+// Setup makes what Closeout needs and is not there yet: the namespace, its
+// search attributes and the ledger's tables. It waits until ctx ends for what
+// doesn't answer, and may be run any number of times.
+func Setup(ctx context.Context, c *config.Config, log *slog.Logger) error {
+	temporal, err := Dial(c, log, nil)
+	if err != nil {
+		return err
+	}
+	defer temporal.Close()
+	if err := setUpTemporal(ctx, c, temporal, log); err != nil {
+		return err
+	}
+
+	books, err := ledger.Open(c.DatabaseURL)
+	if err != nil {
+		return fmt.Errorf("CLOSEOUT_DATABASE_URL: %w", err)
+	}
+	defer books.Close()
+	if err := insist(ctx, log, "set up the ledger", func() error { return books.Migrate(ctx) }); err != nil {
+		return err
+	}
+	log.Info("the ledger is set up")
+	return nil
+}
+
+func setUpTemporal(ctx context.Context, c *config.Config, temporal client.Client, log *slog.Logger) error {
+	namespace := c.Temporal.Namespace
+	err := insist(ctx, log, "set up the namespace", func() error {
+		_, err := temporal.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: namespace})
+		if missing := new(serviceerror.NamespaceNotFound); !errors.As(err, &missing) {
+			return err
+		}
+		_, err = temporal.WorkflowService().RegisterNamespace(ctx, &workflowservice.RegisterNamespaceRequest{
+			Namespace:                        namespace,
+			Description:                      "Rooms closed out by Closeout",
+			WorkflowExecutionRetentionPeriod: durationpb.New(c.Retention),
+		})
+		if exists := new(serviceerror.NamespaceAlreadyExists); errors.As(err, &exists) {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	log.Info("the namespace is there", "namespace", namespace)
+
+	err = insist(ctx, log, "set up the search attributes", func() error {
+		return addSearchAttributes(ctx, namespace, temporal)
+	})
+	if err != nil {
+		return err
+	}
+	log.Info("the search attributes are there", "namespace", namespace)
+	return nil
+}
+
+func addSearchAttributes(ctx context.Context, namespace string, temporal client.Client) error {
+	there, err := temporal.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: namespace})
+	if err != nil {
+		return fmt.Errorf("list search attributes: %w", err)
+	}
+	missing := &operatorservice.AddSearchAttributesRequest{Namespace: namespace, SearchAttributes: map[string]enums.IndexedValueType{}}
+	var queries []string
+	for _, key := range workflows.SearchAttributes() {
+		name, want := key.GetName(), key.GetValueType()
+		queries = append(queries, name+" IS NOT NULL")
+		found, ok := there.GetCustomAttributes()[name]
+		switch {
+		case !ok:
+			missing.SearchAttributes[name] = want
+		case found != want:
+			return backoff.Permanent(fmt.Errorf("search attribute %s of namespace %s: found type %v, want %v; remove it or use another namespace", name, namespace, found, want))
+		}
+	}
+	if len(missing.SearchAttributes) > 0 {
+		_, err := temporal.OperatorService().AddSearchAttributes(ctx, missing)
+		if exists := new(serviceerror.AlreadyExists); err != nil && !errors.As(err, &exists) {
+			return fmt.Errorf("add search attributes: %w", err)
+		}
+	}
+	// Temporal's caches learn of them a little later; a start would be refused
+	// until then.
+	if _, err := temporal.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{Namespace: namespace, Query: strings.Join(queries, " AND ")}); err != nil {
+		return fmt.Errorf("query by search attributes: %w", err)
+	}
+	return nil
+}
+
+// insist is [retry] for what has no result.
+func insist(ctx context.Context, log *slog.Logger, what string, try func() error) error {
+	_, err := retry(ctx, log, what, func() (struct{}, error) { return struct{}{}, try() })
+	return err
+}
