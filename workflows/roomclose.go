@@ -20,7 +20,7 @@ func RoomClose(ctx workflow.Context, session activities.Session) (Result, error)
 
 	Run(steps, Step{Name: "billing", Summary: "Make the session's bill"}, do.FinalizeBill)
 	Run(steps, Step{Name: "recordings", Summary: "Move the recordings to the archive",
-		Deadline: 72 * time.Hour, Attempt: 12 * time.Hour, Heartbeat: time.Minute}, do.ArchiveRecordings)
+		Deadline: 72 * time.Hour, Attempt: 12 * time.Hour, Heartbeat: 30 * time.Second}, do.ArchiveRecordings)
 
 	return steps.Finish()
 }

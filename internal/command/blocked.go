@@ -16,7 +16,8 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-func blocked() *cli.Command {
+// Blocked is the command by which people decide about blocked steps.
+func Blocked() *cli.Command {
 	return &cli.Command{
 		Name:  "blocked",
 		Usage: "list the runs that wait for a person, and decide about them",

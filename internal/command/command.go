@@ -37,7 +37,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 			run("serve", "take callbacks and run workflows, in one process", service.Parts{Webhook: true, Worker: true}),
 			run("webhook", "take callbacks", service.Parts{Webhook: true}),
 			run("worker", "run workflows", service.Parts{Worker: true}),
-			setup(), Send(), blocked(), health(), version(),
+			setup(), Send(), Blocked(), health(), version(),
 		},
 	}
 	return Run(ctx, root, args, stdout, stderr)

@@ -39,7 +39,15 @@ import (
 const maxActivities = 100
 
 // Parts says what of Closeout runs in this process.
-type Parts struct{ Webhook, Worker bool }
+type Parts struct {
+	// Webhook takes callbacks.
+	Webhook bool
+	// Worker runs workflows.
+	Worker bool
+	// Started, if set, is called once when all of it runs, with the address that
+	// callbacks are taken on, if they are.
+	Started func(callbacks net.Addr)
+}
 
 // Run runs the parts until ctx ends, and then stops them in order: it accepts no
 // more, answers what is open, and stops the worker. It returns nil after such a
@@ -97,13 +105,24 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) (
 	group, ctx := errgroup.WithContext(ctx)
 	health := &health{temporal: temporal, namespace: c.Temporal.Namespace, worker: parts.Worker}
 	serve(ctx, group, admin, &http.Server{Handler: adminRouter(health, metrics), ReadHeaderTimeout: 5 * time.Second}, c.StopTimeout)
+	started := func() {}
+	if parts.Started != nil {
+		var callbacks net.Addr
+		if parts.Webhook {
+			callbacks = public.Addr()
+		}
+		started = func() { parts.Started(callbacks) }
+	}
 	drained := ctx.Done()
 	if parts.Webhook {
 		drained = serve(ctx, group, public, webhook.NewServer(router, log), c.StopTimeout)
 		log.Info("callbacks are taken", "address", public.Addr().String(), "path", webhook.Path)
 	}
 	if parts.Worker {
+		health.polled = started
 		group.Go(func() error { return work(ctx, drained, c, temporal, steps, health, log) })
+	} else {
+		started()
 	}
 	err = group.Wait()
 	log.Info("closeout has stopped")
@@ -214,6 +233,7 @@ func work(ctx context.Context, drained <-chan struct{}, c *config.Config, tempor
 		return nil // stopped before Temporal came
 	}
 	health.polling.Store(true)
+	health.polled()
 	log.Info("the worker is polling", "task_queue", c.TaskQueue, "namespace", c.Temporal.Namespace)
 	defer w.Stop()
 	select {
@@ -249,6 +269,7 @@ type health struct {
 	namespace string
 	worker    bool
 	polling   atomic.Bool
+	polled    func() // called when polling becomes true
 }
 
 // check gives what is wrong.

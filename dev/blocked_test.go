@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+// A bill that the API refuses blocks the run, and nothing else; an operator finds
+// it and has it tried again from the command line.
+func TestBlockedStepIsFoundAndRetried(t *testing.T) {
+	var mu sync.Mutex
+	status, keys := 422, map[string]int{}
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		keys[r.Header.Get("Idempotency-Key")]++
+		w.WriteHeader(status)
+		fmt.Fprint(w, "no such customer")
+	}))
+	defer api.Close()
+	c := settings(t, map[string]string{"billing-url": api.URL})
+	setUp(t, c)
+	address := start(t, c, both)
+	temporalClient := dial(t, c)
+	closed := newClose()
+	if a := post(t, address, closed); a.code != 200 {
+		t.Fatalf("answer %+v", a)
+	}
+	id := workflows.WorkflowID(activities.SessionOf(&closed))
+	wait(t, "the run is blocked", func() bool {
+		return runs(t, temporalClient, "CloseoutState = 'blocked' AND WorkflowId = '"+id+"'") == 1
+	})
+	wait(t, "the recordings are archived all the same", func() bool { return exists(archived(c, closed, "manifest.json")) })
+
+	blocked := func(arguments ...string) (code int, stdout, stderr string) {
+		t.Helper()
+		var out, err lines
+		code = run(t.Context(), append([]string{"dev", "blocked"}, arguments...), &out, &err)
+		return code, out.String(), err.String()
+	}
+	t.Setenv("TEMPORAL_ADDRESS", temporal.Address())
+	if code, out, err := blocked("list"); code != 0 || !strings.Contains(out, id) || !strings.Contains(out, "rid_1242649") {
+		t.Errorf("list: %d\n%s%s", code, out, err)
+	}
+	if code, out, err := blocked("retry", "--step", "recordings", "--reason", "wrong step", id); code != 1 || !strings.Contains(err, "want one that is blocked: billing") {
+		t.Errorf("retry of another step: %d\n%s%s", code, out, err)
+	}
+	mu.Lock()
+	status = 201
+	mu.Unlock()
+	if code, out, err := blocked("retry", "--reason", "customer added", id); code != 0 || !strings.Contains(out, "retry of billing") {
+		t.Errorf("retry: %d\n%s%s", code, out, err)
+	}
+	r := result(t, temporalClient, closed)
+	if r.State != workflows.StateDone || len(r.Decisions) != 1 || r.Decisions[0].Reason != "customer added" {
+		t.Errorf("result %+v", r)
+	}
+	if key := workflows.IdempotencyKey(r.Session, "billing").String(); len(keys) != 1 || keys[key] != 2 {
+		t.Errorf("the API saw %v, want %s twice", keys, key)
+	}
+}
+
+// A step that keeps failing is blocked at its deadline, which says so.
+func TestStepBlocksAtItsDeadline(t *testing.T) {
+	t.Parallel()
+	c := settings(t, nil)
+	setUp(t, c)
+	temporalClient := dial(t, c)
+	w := worker.New(temporalClient, c.TaskQueue, worker.Options{})
+	w.RegisterWorkflowWithOptions(func(ctx workflow.Context, s activities.Session) (workflows.Result, error) {
+		steps := workflows.Begin(ctx, s)
+		workflows.Run(steps, workflows.Step{Name: "wallet", Deadline: 2 * time.Second}, chargeWallet)
+		return steps.Finish()
+	}, workflow.RegisterOptions{Name: "ChargeOnly"})
+	w.RegisterActivity(chargeWallet)
+	if err := w.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer w.Stop()
+	closed := newClose()
+	s := activities.SessionOf(&closed)
+	run, err := temporalClient.ExecuteWorkflow(t.Context(), workflows.StartOptions(s, c.TaskQueue), "ChargeOnly", s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "the run is blocked", func() bool {
+		return runs(t, temporalClient, "CloseoutState = 'blocked' AND WorkflowId = '"+run.GetID()+"'") == 1
+	})
+	handle, err := temporalClient.UpdateWorkflow(t.Context(), client.UpdateWorkflowOptions{
+		WorkflowID: run.GetID(), UpdateName: workflows.UpdateSkip, Args: []any{workflows.Decision{Step: "wallet", Reason: "enough"}}, WaitForStage: client.WorkflowUpdateStageCompleted,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said string
+	if err := handle.Get(t.Context(), &said); err != nil || said != "skip of wallet" {
+		t.Errorf("said %q, %v", said, err)
+	}
+	if r := result(t, temporalClient, closed); r.State != workflows.StateSkipped || r.Steps[0].Failure != "not done within 2s: the wallet is away" {
+		t.Errorf("result %+v", r)
+	}
+}
+
+// chargeWallet is a step that never succeeds.
+func chargeWallet(context.Context, activities.Task) (string, error) {
+	return "", errors.New("the wallet is away")
+}

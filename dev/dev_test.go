@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// The one command, as a newcomer meets it: it says how to send a callback, what
+// it says works, its state survives a restart, and Ctrl-C ends it.
+func TestOneCommand(t *testing.T) {
+	data := t.TempDir()
+	t.Setenv("CLOSEOUT_APPS", "")
+	temporalPort, uiPort := freePort(t), freePort(t)
+	dev := func() (out *lines, stop func()) {
+		t.Helper()
+		out = &lines{}
+		log := &lines{}
+		ctx, cancel := context.WithCancel(context.Background())
+		code := make(chan int, 1)
+		go func() {
+			code <- run(ctx, []string{"dev", "--data", data, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
+				"--temporal-port", temporalPort, "--ui-port", uiPort}, out, log)
+		}()
+		stop = func() {
+			t.Helper()
+			cancel()
+			select {
+			case c := <-code:
+				if c != 0 {
+					t.Errorf("exit code %d:\n%s", c, log)
+				}
+			case <-time.After(patience):
+				t.Fatalf("it doesn't stop:\n%s", log)
+			}
+		}
+		wait(t, "it runs", func() bool {
+			select {
+			case c := <-code:
+				t.Fatalf("exit code %d:\n%s", c, log)
+			default:
+			}
+			return strings.Contains(out.String(), "Ctrl-C stops everything")
+		})
+		return out, stop
+	}
+
+	out, stop := dev()
+	if !strings.Contains(out.String(), "http://127.0.0.1:"+uiPort) || !strings.Contains(out.String(), filepath.Join(data, "ledger.db")) {
+		t.Errorf("it says:\n%s", out)
+	}
+	if code, said := sendAsTold(t, out.String()); code != 0 || !strings.Contains(said, `"status":"started"`) {
+		t.Errorf("the command it gives: %d\n%s", code, said)
+	}
+	manifest := filepath.Join(data, "archive", "1", "858012925204410417", "manifest.json")
+	wait(t, "the sample is archived", func() bool { return exists(manifest) })
+	if m := read(t, manifest); !strings.Contains(m, `"size": 16044`) {
+		t.Errorf("manifest %s", m)
+	}
+	curl(t, out.String())
+	stop()
+
+	out, stop = dev()
+	if code, said := sendAsTold(t, out.String()); code != 0 || !strings.Contains(said, `"status":"duplicate"`) {
+		t.Errorf("after a restart: %d\n%s", code, said)
+	}
+	stop()
+}
+
+var sendLine = regexp.MustCompile(`go run -C dev \. (send .*)`)
+
+func sendAsTold(t *testing.T, said string) (int, string) {
+	t.Helper()
+	line := sendLine.FindStringSubmatch(said)
+	if line == nil {
+		t.Fatalf("no command in:\n%s", said)
+	}
+	var out lines
+	code := run(t.Context(), append([]string{"dev"}, strings.Fields(line[1])...), &out, &out)
+	return code, out.String()
+}
+
+// curl runs the lines that it gives for a shell.
+func curl(t *testing.T, said string) {
+	t.Helper()
+	for _, program := range []string{"sh", "curl", "sha1sum"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Logf("the lines for a shell were not tried: %v", err)
+			return
+		}
+	}
+	_, script, _ := strings.Cut(said, "or by hand:")
+	script, _, _ = strings.Cut(script, "Ctrl-C")
+	if out, err := exec.Command("sh", "-c", script).CombinedOutput(); err != nil || !strings.Contains(string(out), "200 OK") {
+		t.Errorf("the lines for a shell: %v\n%s", err, out)
+	}
+}
+
+func TestTakenPortIsAnError(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	taken := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	for _, flag := range []string{"--temporal-port", "--ui-port"} {
+		ports := map[string]string{"--temporal-port": freePort(t), "--ui-port": freePort(t)}
+		ports[flag] = taken
+		var out lines
+		code := run(t.Context(), []string{"dev", "--data", t.TempDir(), "--temporal-port", ports["--temporal-port"], "--ui-port", ports["--ui-port"]}, &out, &out)
+		if code != 1 || !strings.Contains(out.String(), "port "+taken) || !strings.Contains(out.String(), flag) {
+			t.Errorf("%s: %d\n%s", flag, code, &out)
+		}
+	}
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+}

@@ -1,0 +1,149 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/closeouthq/closeout/internal/config"
+	"github.com/closeouthq/closeout/internal/service"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+// build builds the closeout binary, once for all tests.
+var build = sync.OnceValues(func() (string, error) {
+	binary := filepath.Join(os.TempDir(), "closeout-under-test")
+	args := []string{"build", "-o", binary}
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	cmd := exec.Command("go", append(args, "./cmd/closeout")...)
+	cmd.Dir = ".."
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		err = &buildError{err, string(out)}
+	}
+	return binary, err
+})
+
+type buildError struct {
+	error
+	out string
+}
+
+func (e *buildError) Error() string { return e.error.Error() + "\n" + e.out }
+
+// process starts a closeout process with the settings.
+func process(t *testing.T, c *config.Config, command string) (*exec.Cmd, *lines) {
+	t.Helper()
+	binary, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(binary, command)
+	cmd.Env = append(os.Environ(), "CLOSEOUT_APPS=1=secret", "CLOSEOUT_LISTEN=127.0.0.1:0", "CLOSEOUT_ADMIN_LISTEN=127.0.0.1:0",
+		"CLOSEOUT_DATA="+c.Data, "CLOSEOUT_TASK_QUEUE="+c.TaskQueue, "TEMPORAL_ADDRESS="+c.Temporal.HostPort)
+	log := &lines{}
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if cmd.ProcessState == nil {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}
+	})
+	return cmd, log
+}
+
+// A worker is killed with one file of three archived and another under way. The
+// next worker completes the archive and leaves alone what is there.
+func TestWorkerKilledInMidArchiveIsResumed(t *testing.T) {
+	t.Parallel()
+	c := settings(t, nil)
+	setUp(t, c)
+	address := start(t, c, service.Parts{Webhook: true})
+	closed := newClose()
+	record(t, c, closed, "1.mp4", []byte("first"))
+	second := record(t, c, closed, "2.mp4", nil)
+	record(t, c, closed, "3.mp4", []byte("third"))
+	// Reading a pipe that nobody writes to takes for ever: a copy under way, for
+	// as long as the test needs it.
+	if err := os.Remove(second); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(second, 0o600); err != nil {
+		t.Skipf("no named pipes here: %v", err)
+	}
+
+	worker, log := process(t, c, "worker")
+	if a := post(t, address, closed); a.code != 200 {
+		t.Fatalf("answer %+v", a)
+	}
+	first := archived(c, closed, "recordings/1.mp4")
+	wait(t, "the first file is archived", func() bool { return exists(first) })
+	before, err := os.Stat(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := worker.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = worker.Wait()
+	if exists(archived(c, closed, "manifest.json")) {
+		t.Fatalf("there is a manifest already:\n%s", log)
+	}
+	if err := os.Remove(second); err != nil {
+		t.Fatal(err)
+	}
+	record(t, c, closed, "2.mp4", []byte("second"))
+
+	_, log = process(t, c, "worker")
+	r := result(t, dial(t, c), closed)
+	if r.State != workflows.StateDone || !strings.Contains(r.Steps[1].Summary, "3 recordings of 16 bytes") {
+		t.Errorf("result %+v\n%s", r, log)
+	}
+	for name, want := range map[string]string{"1.mp4": "first", "2.mp4": "second", "3.mp4": "third"} {
+		if got := read(t, archived(c, closed, "recordings/"+name)); got != want {
+			t.Errorf("%s is %q", name, got)
+		}
+	}
+	if after, err := os.Stat(first); err != nil || !after.ModTime().Equal(before.ModTime()) {
+		t.Errorf("the first file was copied again: %v, %v", after.ModTime(), err)
+	}
+	bill(t, c, closed)
+}
+
+// SIGTERM stops a process in order, and it says so with its exit code.
+func TestSIGTERMStopsInOrder(t *testing.T) {
+	t.Parallel()
+	c := settings(t, nil)
+	setUp(t, c)
+	for _, command := range []string{"serve", "webhook", "worker"} {
+		cmd, log := process(t, c, command)
+		ready := "the worker is polling"
+		if command == "webhook" {
+			ready = "callbacks are taken"
+		}
+		wait(t, command+" is ready", func() bool { return strings.Contains(log.String(), ready) })
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		select {
+		case err := <-ended:
+			if err != nil || !strings.Contains(log.String(), "closeout has stopped") {
+				t.Errorf("%s: %v\n%s", command, err, log)
+			}
+		case <-time.After(patience):
+			t.Fatalf("%s doesn't stop:\n%s", command, log)
+		}
+	}
+}

@@ -1,0 +1,122 @@
+// Command dev runs all of Closeout in one process, with nothing to install: a
+// real Temporal server on a SQLite file, its Web UI, the webhook and a worker.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/closeouthq/closeout/dev/server"
+	"github.com/closeouthq/closeout/internal/command"
+	"github.com/closeouthq/closeout/internal/config"
+	"github.com/closeouthq/closeout/internal/service"
+)
+
+func main() {
+	// Before the server starts, so that nothing in it is interrupted unasked.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	code := run(ctx, os.Args, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run runs the command line and returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	// All commands agree on the app, so that the first callback is a plain one.
+	if os.Getenv("CLOSEOUT_APPS") == "" && os.Getenv("CLOSEOUT_APPS_FILE") == "" {
+		_ = os.Setenv("CLOSEOUT_APPS", "1=secret")
+	}
+	return command.Run(ctx, &cli.Command{
+		Name:  "dev",
+		Usage: "run Temporal, its Web UI, the webhook and a worker in one process",
+		Description: "State is kept in CLOSEOUT_DATA and survives a restart. Ctrl-C stops everything. There is one app,\n" +
+			"1 with the secret `secret`, unless CLOSEOUT_APPS says otherwise.",
+		Flags: append(command.Flags(),
+			&cli.IntFlag{Name: "temporal-port", Value: 7233, Usage: "port of Temporal", Sources: cli.EnvVars("CLOSEOUT_DEV_TEMPORAL_PORT")},
+			&cli.IntFlag{Name: "ui-port", Value: 8233, Usage: "port of Temporal's Web UI", Sources: cli.EnvVars("CLOSEOUT_DEV_UI_PORT")}),
+		Commands: []*cli.Command{command.Send(), command.Blocked()},
+		Action:   dev,
+	}, args, stdout, stderr)
+}
+
+func dev(ctx context.Context, cmd *cli.Command) (err error) {
+	c, log, err := command.Load(cmd, true)
+	if err != nil {
+		return err
+	}
+	out := cmd.Root().Writer
+	fmt.Fprintln(out, "starting Temporal ...")
+	temporal, err := server.Start(ctx, server.Options{
+		Dir:       filepath.Join(c.Data, "temporal"),
+		Port:      cmd.Int("temporal-port"),
+		UIPort:    cmd.Int("ui-port"),
+		Namespace: c.Temporal.Namespace,
+		Logger:    log,
+	})
+	if err != nil {
+		return fmt.Errorf("%w (--temporal-port and --ui-port choose other ports, --data another folder)", err)
+	}
+	defer func() { err = errors.Join(err, temporal.Stop()) }()
+
+	c.Temporal.HostPort = temporal.Address()
+	if err := service.Setup(ctx, c, log); err != nil {
+		return err
+	}
+	sample, err := writeSample(ctx, c)
+	if err != nil {
+		return err
+	}
+	return service.Run(ctx, c, service.Parts{Webhook: true, Worker: true, Started: func(callbacks net.Addr) {
+		fmt.Fprint(out, welcome(c, temporal, callbacks.(*net.TCPAddr).Port, sample))
+	}}, log)
+}
+
+// welcome says where everything is, and how to send a callback.
+func welcome(c *config.Config, temporal *server.Server, port int, sample sample) string {
+	url := fmt.Sprintf("http://localhost:%d%s", port, callbackPath(c))
+	secret := "$SECRET" // one that isn't ours is not printed
+	if secrets := c.Apps[sample.appID]; len(secrets) == 1 && secrets[0] == "secret" {
+		secret = "secret"
+	}
+	elsewhere := ""
+	if port != 8080 {
+		elsewhere = " --url " + url
+	}
+	session := strconv.FormatUint(sample.roomSessionID, 10)
+	return fmt.Sprintf(`
+Closeout is running.
+
+  Temporal Web UI  %s
+  Temporal         %s
+  callbacks        %s
+  health, metrics  http://%s/readyz, /metrics
+  bills            %s
+  recordings       %s
+  archive          %s
+
+Send a signed callback from another terminal, in the same folder:
+
+  go run -C dev . send%s --room %s --session %s
+
+or by hand:
+
+  ts=$(date +%%s) nonce=350176
+  sig=$(printf '%%s\n' "%s" "$ts" "$nonce" | LC_ALL=C sort | tr -d '\n' | sha1sum | cut -c1-40)
+  curl -i '%s' -d '{"event":"room_close","appid":%d,"timestamp":'$ts',"nonce":"'$nonce'","signature":"'$sig'","room_id":"%s","room_session_id":%s,"close_reason":0,"room_close_time":"'$ts'000"}'
+
+Ctrl-C stops everything.
+
+`, temporal.UIURL(), temporal.Address(), url, c.AdminListen, c.DatabaseURL, c.RecordingsURL, c.ArchiveURL,
+		elsewhere, sample.roomID, session, secret, url, sample.appID, sample.roomID, session)
+}

@@ -1,0 +1,184 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/sdk/trace"
+	"go.temporal.io/server/common/authorization"
+	"go.temporal.io/server/common/cluster"
+	"go.temporal.io/server/common/config"
+	"go.temporal.io/server/common/dynamicconfig"
+	"go.temporal.io/server/common/log/tag"
+	"go.temporal.io/server/common/membership/static"
+	"go.temporal.io/server/common/metrics"
+	"go.temporal.io/server/common/primitives"
+	"go.temporal.io/server/temporal"
+	"go.uber.org/fx"
+)
+
+const clusterName = "active"
+
+// dynamicConfig departs from the server's defaults where those are made for a
+// shared production cluster. Workflow updates, eager start, worker heartbeats
+// and versioning are on by default.
+var dynamicConfig = dynamicconfig.StaticClient{
+	// Timers are due within a second of their time by default: long for a test.
+	dynamicconfig.TimerProcessorMaxTimeShift.Key(): time.Millisecond,
+	// New search attributes are usable after one refresh.
+	dynamicconfig.NamespaceCacheRefreshInterval.Key(): 200 * time.Millisecond,
+	// A page of the Web UI, or a test that polls a list query, is past the
+	// default of 10 a second.
+	dynamicconfig.FrontendMaxNamespaceVisibilityRPSPerInstance.Key(): 1000,
+	// Registering search attributes again and again is what tests do.
+	dynamicconfig.FrontendMaxNamespaceNamespaceReplicationInducingAPIsRPSPerInstance.Key(): 100,
+	dynamicconfig.FrontendGlobalNamespaceNamespaceReplicationInducingAPIsRPS.Key():         100,
+	// One process gains nothing from spreading a task queue.
+	dynamicconfig.MatchingNumTaskqueueReadPartitions.Key():  1,
+	dynamicconfig.MatchingNumTaskqueueWritePartitions.Key(): 1,
+	// Housekeeping for big databases, whose workers the server doesn't stop.
+	dynamicconfig.TaskQueueScannerEnabled.Key():       false,
+	dynamicconfig.HistoryScannerEnabled.Key():         false,
+	dynamicconfig.EnableParentClosePolicyWorker.Key(): false, // the history service does its work
+	// The default, 128000 workflows, may hold gigabytes.
+	dynamicconfig.HistoryCacheHostLevelMaxSize.Key(): 8192,
+	// No calls home.
+	dynamicconfig.EnableServerVersionCheck.Key(): false,
+}
+
+// temporalModule is Temporal's own, with a handle on the server, which can stop
+// services that a failed start has left, and without tracing, which would take
+// the OpenTelemetry settings and error handler meant for the rest of the process.
+func temporalModule(server **temporal.ServerImpl) fx.Option {
+	return fx.Options(
+		temporal.TopLevelModule,
+		fx.Replace([]trace.SpanExporter{}),
+		fx.Populate(server),
+	)
+}
+
+func temporalOptions(o Options, frontend string, ports *ports, db *config.SQL, log *logger) []temporal.ServerOption {
+	rpc := func(ip string, port int) config.Service {
+		return config.Service{RPC: config.RPC{BindOnIP: ip, GRPCPort: port}}
+	}
+	local := func(port int) static.Hosts {
+		return static.SingleLocalHost(fmt.Sprintf("%s:%d", loopback, port))
+	}
+	history, matching, worker := port(ports.history), port(ports.matching), port(ports.worker)
+	return []temporal.ServerOption{
+		temporal.ForServices(temporal.DefaultServices),
+		temporal.WithConfig(&config.Config{
+			Persistence: config.Persistence{
+				DefaultStore:     "sqlite",
+				VisibilityStore:  "sqlite",
+				NumHistoryShards: 1,
+				DataStores:       map[string]config.DataStore{"sqlite": {SQL: db}},
+			},
+			ClusterMetadata: &cluster.Config{
+				FailoverVersionIncrement: 10,
+				MasterClusterName:        clusterName,
+				CurrentClusterName:       clusterName,
+				ClusterInformation: map[string]cluster.ClusterInformation{
+					clusterName: {Enabled: true, InitialFailoverVersion: 1, RPCAddress: frontend},
+				},
+			},
+			DCRedirectionPolicy: config.DCRedirectionPolicy{Policy: "noop"},
+			Services: map[string]config.Service{
+				string(primitives.FrontendService): rpc(o.IP, port(ports.frontend)),
+				string(primitives.HistoryService):  rpc(loopback, history),
+				string(primitives.MatchingService): rpc(loopback, matching),
+				string(primitives.WorkerService):   rpc(loopback, worker),
+			},
+			PublicClient: config.PublicClient{HostPort: frontend},
+			Archival: config.Archival{
+				History:    config.HistoryArchival{State: config.ArchivalDisabled},
+				Visibility: config.VisibilityArchival{State: config.ArchivalDisabled},
+			},
+			NamespaceDefaults: config.NamespaceDefaults{Archival: config.ArchivalNamespaceDefaults{
+				History:    config.HistoryArchivalNamespaceDefaults{State: config.ArchivalDisabled},
+				Visibility: config.VisibilityArchivalNamespaceDefaults{State: config.ArchivalDisabled},
+			}},
+		}),
+		// Known hosts spare the gossip between services, its ports and its start-up time.
+		temporal.WithStaticHosts(map[primitives.ServiceName]static.Hosts{
+			primitives.FrontendService: static.SingleLocalHost(frontend),
+			primitives.HistoryService:  local(history),
+			primitives.MatchingService: local(matching),
+			primitives.WorkerService:   local(worker),
+		}),
+		temporal.WithDynamicConfigClient(dynamicConfig),
+		temporal.WithAuthorizer(authorization.NewNoopAuthorizer()),
+		temporal.WithClaimMapper(func(*config.Config) authorization.ClaimMapper { return authorization.NewNoopClaimMapper() }),
+		temporal.WithCustomMetricsHandler(metrics.NoopMetricsHandler),
+		temporal.WithLogger(log),
+	}
+}
+
+// logger is Temporal's logger on top of slog.
+type logger struct {
+	to       *slog.Logger
+	building atomic.Bool // the server is being made, in one goroutine
+	stopping atomic.Bool // its parts now complain of each other's absence
+	fatal    chan error  // the first fatal error after building
+}
+
+func newLogger(to *slog.Logger) *logger {
+	return &logger{to: to, fatal: make(chan error, 1)}
+}
+
+func (l *logger) log(level slog.Level, msg string, tags []tag.Tag) {
+	ctx := context.Background()
+	if l.stopping.Load() || strings.HasPrefix(msg, "HTTP API port has not been set") { // on purpose
+		level = min(level, slog.LevelDebug)
+	}
+	if !l.to.Enabled(ctx, level) {
+		return
+	}
+	attrs := make([]slog.Attr, 0, len(tags))
+	for _, t := range tags {
+		attrs = append(attrs, slog.Any(t.Key(), t.Value()))
+	}
+	l.to.LogAttrs(ctx, level, msg, attrs...)
+}
+
+// The server's chatter of every start is one level below what it calls itself.
+func (l *logger) Debug(msg string, tags ...tag.Tag)  { l.log(slog.LevelDebug-4, msg, tags) }
+func (l *logger) Info(msg string, tags ...tag.Tag)   { l.log(slog.LevelDebug, msg, tags) }
+func (l *logger) Warn(msg string, tags ...tag.Tag)   { l.log(slog.LevelWarn, msg, tags) }
+func (l *logger) Error(msg string, tags ...tag.Tag)  { l.log(slog.LevelError, msg, tags) }
+func (l *logger) DPanic(msg string, tags ...tag.Tag) { l.log(slog.LevelError, msg, tags) }
+
+func (l *logger) Panic(msg string, tags ...tag.Tag) {
+	l.log(slog.LevelError, msg, tags)
+	panic(msg)
+}
+
+// Fatal is for the errors that the server ends its process for; here the process
+// isn't the server's. While the server is being made, [Server.build] catches the
+// panic. After that, this ends the goroutine that can't go on, which the start
+// and stop of a service survive, and the error becomes Start's if that still waits.
+func (l *logger) Fatal(msg string, tags ...tag.Tag) {
+	l.log(slog.LevelError, msg, tags)
+	err := errors.New(msg)
+	for _, t := range tags {
+		if t.Key() == "error" {
+			err = fmt.Errorf("%s: %v", msg, t.Value())
+		}
+	}
+	if l.building.Load() {
+		panic(fatalError{err})
+	}
+	select {
+	case l.fatal <- err:
+	default:
+	}
+	runtime.Goexit()
+}
+
+type fatalError struct{ error }

@@ -1,0 +1,262 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/dev/server"
+	"github.com/closeouthq/closeout/internal/config"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/service"
+	"github.com/closeouthq/closeout/webhook"
+	"github.com/closeouthq/closeout/workflows"
+	"github.com/closeouthq/closeout/zego"
+)
+
+// patience is how long a test waits for what should take seconds.
+const patience = 2 * time.Minute
+
+// temporal is a real Temporal server for all tests.
+var temporal *server.Server
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "closeout-test-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		temporal, err = server.Start(context.Background(), server.Options{Dir: dir, UIPort: -1, Logger: quiet})
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer func() { _ = temporal.Stop() }()
+		return m.Run()
+	}())
+}
+
+var quiet = slog.New(slog.DiscardHandler)
+
+// settings are those of a Closeout with a data folder and a task queue of its
+// own, on free ports.
+func settings(t *testing.T, flags map[string]string) *config.Config {
+	t.Helper()
+	all := map[string]string{
+		"apps": "1=secret", "listen": "127.0.0.1:0", "admin-listen": "127.0.0.1:0", "data": t.TempDir(), "task-queue": t.Name(), "stop-timeout": "2s",
+	}
+	for name, value := range flags {
+		all[name] = value
+	}
+	c, err := config.Load(func(name string) (string, bool) { v, ok := all[name]; return v, ok }, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Temporal.HostPort = temporal.Address()
+	return c
+}
+
+// setUp makes what the settings need in Temporal.
+func setUp(t *testing.T, c *config.Config) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := service.Setup(ctx, c, quiet); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// start runs parts of Closeout until the test ends, and gives the address for
+// callbacks.
+func start(t *testing.T, c *config.Config, parts service.Parts) (address string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	started, ended := make(chan net.Addr, 1), make(chan error, 1)
+	parts.Started = func(a net.Addr) { started <- a }
+	go func() { ended <- service.Run(ctx, c, parts, quiet) }()
+	var stop sync.Once
+	t.Cleanup(func() {
+		stop.Do(cancel)
+		if err := <-ended; err != nil {
+			t.Errorf("stop: %v", err)
+		}
+	})
+	select {
+	case a := <-started:
+		if a == nil {
+			return ""
+		}
+		return a.String()
+	case err := <-ended:
+		ended <- nil
+		t.Fatalf("start: %v", err)
+	case <-time.After(patience):
+		t.Fatal("it doesn't start")
+	}
+	return ""
+}
+
+var both = service.Parts{Webhook: true, Worker: true}
+
+// newClose is a genuine room_close of a session that no other test has.
+func newClose() zego.RoomClose {
+	c := zego.RoomClose{
+		Common: zego.Common{AppID: 1, Timestamp: time.Now().Unix(), Nonce: fmt.Sprint(rand.Uint64())},
+		RoomID: "rid_1242649", RoomSessionID: rand.Uint64() | 1<<63, CloseReason: zego.CloseOffline, RoomCloseTime: time.Now().UTC().Truncate(time.Millisecond),
+	}
+	c.Signature = zego.Sign("secret", c.Timestamp, c.Nonce)
+	return c
+}
+
+// answer is what the webhook says.
+type answer struct {
+	code   int
+	header http.Header
+	webhook.Receipt
+}
+
+func post(t *testing.T, address string, c zego.RoomClose) answer {
+	t.Helper()
+	body, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.Post("http://"+address+webhook.Path, "application/json", bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	a := answer{code: resp.StatusCode, header: resp.Header}
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &a.Receipt); err != nil && resp.StatusCode == 200 {
+		t.Fatalf("%s: %v", text, err)
+	}
+	return a
+}
+
+func dial(t *testing.T, c *config.Config) client.Client {
+	t.Helper()
+	temporal, err := service.Dial(c, quiet, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(temporal.Close)
+	return temporal
+}
+
+// result waits for the session's run to complete.
+func result(t *testing.T, temporal client.Client, c zego.RoomClose) workflows.Result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var r workflows.Result
+	if err := temporal.GetWorkflow(ctx, workflows.WorkflowID(activities.SessionOf(&c)), "").Get(ctx, &r); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// runs counts the runs that a query finds.
+func runs(t *testing.T, temporal client.Client, query string) int64 {
+	t.Helper()
+	count, err := temporal.CountWorkflow(t.Context(), &workflowservice.CountWorkflowExecutionsRequest{Query: query})
+	if err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	return count.GetCount()
+}
+
+// wait waits until the condition holds.
+func wait(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+func bill(t *testing.T, c *config.Config, session zego.RoomClose) ledger.Bill {
+	t.Helper()
+	l, err := ledger.Open(c.DatabaseURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	b, err := l.Bill(t.Context(), session.AppID, session.RoomSessionID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// record puts a recording of the session where ZEGO would, and gives its path.
+func record(t *testing.T, c *config.Config, session zego.RoomClose, name string, content []byte) string {
+	t.Helper()
+	path := filepath.Join(c.Data, "recordings", filepath.FromSlash(activities.SessionFolder(activities.SessionOf(&session))), name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// archived is where an object of the session's archive lies.
+func archived(c *config.Config, session zego.RoomClose, name string) string {
+	return filepath.Join(c.Data, "archive", filepath.FromSlash(activities.SessionFolder(activities.SessionOf(&session))), filepath.FromSlash(name))
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// lines is a writer whose text can be waited for.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
