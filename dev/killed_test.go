@@ -19,7 +19,7 @@ import (
 var build = sync.OnceValues(func() (string, error) {
 	binary := filepath.Join(os.TempDir(), "closeout-under-test")
 	args := []string{"build", "-o", binary}
-	if raceEnabled {
+	if os.Getenv("CI") != "" {
 		args = append(args, "-race")
 	}
 	cmd := exec.Command("go", append(args, "./cmd/closeout")...)

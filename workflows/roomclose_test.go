@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -126,7 +127,7 @@ func TestRoomClose(t *testing.T) {
 	if s := result.Steps[0]; s.Step != "billing" || s.State != workflows.StateDone || !strings.Contains(s.Summary, bill.ID.String()) {
 		t.Errorf("billing %+v", s)
 	}
-	if s := result.Steps[1]; s.Step != "recordings" || s.State != workflows.StateDone || s.Summary != "2 recordings of 7 bytes, see m" || string(s.Output) != `{"manifest":"m","files":2,"bytes":7}` {
+	if s := result.Steps[1]; s.Step != "recordings" || s.State != workflows.StateDone || s.Summary != "2 recordings of 7 bytes, see m" || !reflect.DeepEqual(s.Output, map[string]any{"manifest": "m", "files": 2.0, "bytes": 7.0}) {
 		t.Errorf("recordings %+v", s)
 	}
 	if got := strings.Join(env.states, ","); got != "running,done" {

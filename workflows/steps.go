@@ -3,7 +3,6 @@ package workflows
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -94,7 +93,7 @@ type StepResult struct {
 	// Summary says it in a few words: the step's result, or why it was skipped.
 	Summary string `json:"summary"`
 	// Output is what the step's activity returned, if it succeeded.
-	Output json.RawMessage `json:"output,omitempty"`
+	Output any `json:"output,omitempty"`
 	// Failure is the last failure, if it was skipped.
 	Failure string `json:"failure,omitempty"`
 }
@@ -123,10 +122,10 @@ type Steps struct {
 type step struct {
 	Step
 	state    State
-	summary  string          // of the output
-	output   json.RawMessage // if done
-	failure  string          // the last one
-	decision string          // made, and not yet acted upon
+	summary  string // of the output
+	output   any    // of the activity
+	failure  string // the last one
+	decision string // made, and not yet acted upon
 }
 
 // Begin begins a run that closes the session out. Call [Run] for each step and
@@ -171,9 +170,8 @@ func Run[R any](s *Steps, definition Step, activity func(context.Context, activi
 			if text, ok := any(result).(fmt.Stringer); ok {
 				st.summary = text.String()
 			}
-			var err error
-			st.output, err = json.Marshal(result)
-			return err
+			st.output = result
+			return nil
 		})
 	})
 }
@@ -249,23 +247,24 @@ func (s *Steps) state() State {
 // details is what the Web UI shows of the run, in its Markdown.
 func (s *Steps) details() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Room %s, session %d of app %d, closed at %s (%v).\n\n", code(s.session.RoomID), s.session.RoomSessionID, s.session.AppID,
+	write := func(format string, args ...any) { b.WriteString(fmt.Sprintf(format, args...)) }
+	write("Room %s, session %d of app %d, closed at %s (%v).\n\n", code(s.session.RoomID), s.session.RoomSessionID, s.session.AppID,
 		s.session.RoomCloseTime.UTC().Format(time.RFC3339Nano), s.session.CloseReason)
 	for _, st := range s.steps {
 		switch st.state {
 		case StateDone:
-			fmt.Fprintf(&b, "- **%s** is done: %s\n", st.Name, code(st.summary))
+			write("- **%s** is done: %s\n", st.Name, code(st.summary))
 		case StateSkipped:
-			fmt.Fprintf(&b, "- **%s** was skipped: %s\n", st.Name, code(s.reason(st)))
+			write("- **%s** was skipped: %s\n", st.Name, code(s.reason(st)))
 		case StateBlocked:
-			fmt.Fprintf(&b, "- **%s** is **blocked**: %s\n  Mend it and send the update `%s` with %s, or do without it with `%s`.\n",
+			write("- **%s** is **blocked**: %s\n  Mend it and send the update `%s` with %s, or do without it with `%s`.\n",
 				st.Name, code(st.failure), UpdateRetry, code(fmt.Sprintf(`{"step": %q, "reason": "why"}`, st.Name)), UpdateSkip)
 		default:
-			fmt.Fprintf(&b, "- **%s** is running: %s\n", st.Name, cmp.Or(st.Summary, st.Name))
+			write("- **%s** is running: %s\n", st.Name, cmp.Or(st.Summary, st.Name))
 		}
 	}
 	for _, d := range s.decisions {
-		fmt.Fprintf(&b, "- %s: %s of **%s**, because: %s\n", d.Time.UTC().Format(time.RFC3339), d.Decision, d.Step, code(d.Reason))
+		write("- %s: %s of **%s**, because: %s\n", d.Time.UTC().Format(time.RFC3339), d.Decision, d.Step, code(d.Reason))
 	}
 	return b.String()
 }

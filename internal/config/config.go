@@ -268,7 +268,7 @@ func checkScheme(v string, schemes ...string) error {
 	if err == nil && slices.Contains(schemes, u.Scheme) {
 		return nil
 	}
-	return fmt.Errorf("not a URL that begins with one of: %s:", strings.Join(schemes, ":, "))
+	return fmt.Errorf("not a URL with one of the schemes %s", strings.Join(schemes, ", "))
 }
 
 func parseDuration(v string) (time.Duration, error) {

@@ -93,7 +93,7 @@ func TestFaults(t *testing.T) {
 			"CLOSEOUT_BILLING_URL": "billing:80", "CLOSEOUT_RETENTION": "1h", "CLOSEOUT_STOP_TIMEOUT": "-1s", "CLOSEOUT_LOG_LEVEL": "loud", "CLOSEOUT_LOG_FORMAT": "xml",
 		}, nil, []string{
 			"CLOSEOUT_APPS: entry 1: doesn't begin with an appid", `CLOSEOUT_LISTEN: found "8080"`, "CLOSEOUT_ADMIN_LISTEN: found", "CLOSEOUT_CALLBACK_TOKEN: want at least 8",
-			`CLOSEOUT_CALLBACK_WINDOW: found "10"`, "CLOSEOUT_DATABASE_URL: not a URL that begins with one of: postgres:", "CLOSEOUT_RECORDINGS_URL: not", "CLOSEOUT_ARCHIVE_URL: not",
+			`CLOSEOUT_CALLBACK_WINDOW: found "10"`, "CLOSEOUT_DATABASE_URL: not a URL with one of the schemes postgres, ", "CLOSEOUT_RECORDINGS_URL: not", "CLOSEOUT_ARCHIVE_URL: not",
 			"CLOSEOUT_BILLING_URL: not", `CLOSEOUT_RETENTION: found "1h", want at least 24h`, `CLOSEOUT_STOP_TIMEOUT: found "-1s"`, `CLOSEOUT_LOG_LEVEL: found "loud"`, `CLOSEOUT_LOG_FORMAT: found "xml"`,
 		}},
 		{"window too short", map[string]string{"CLOSEOUT_APPS": "1=a", "CLOSEOUT_CALLBACK_WINDOW": "10ms"}, nil, []string{`CLOSEOUT_CALLBACK_WINDOW: found "10ms", want 0 or at least 1s`}},

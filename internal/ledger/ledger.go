@@ -91,7 +91,7 @@ func Open(databaseURL string) (*Ledger, error) {
 		db.SetConnMaxIdleTime(5 * time.Minute)
 		return &Ledger{db: db, dialect: goose.DialectPostgres}, nil
 	}
-	return nil, errors.New("open ledger: URL is neither sqlite: nor postgres:")
+	return nil, errors.New("open ledger: the scheme of its URL is neither sqlite nor postgres")
 }
 
 // Close closes the database.

@@ -279,7 +279,7 @@ func (h *health) check(ctx context.Context) error {
 	var faults []error
 	// An answer for the namespace says more than an open port.
 	if _, err := h.temporal.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: h.namespace}); err != nil {
-		faults = append(faults, fmt.Errorf("Temporal: namespace %s: %w", h.namespace, err))
+		faults = append(faults, fmt.Errorf("namespace %s of Temporal: %w", h.namespace, err))
 	}
 	if h.worker && !h.polling.Load() {
 		faults = append(faults, errors.New("the worker isn't polling yet"))
