@@ -50,8 +50,10 @@ func newBundle(t *testing.T, take intake, change ...func(*webhook.Options)) *bun
 			b.taken.Add(1)
 			return take(ctx, c)
 		}),
-		Log:     slog.New(slog.NewJSONHandler(&b.log, nil)),
-		Observe: func(event string, o webhook.Outcome, _ time.Duration) { b.outcomes = append(b.outcomes, event+":"+string(o)) },
+		Log: slog.New(slog.NewJSONHandler(&b.log, nil)),
+		Observe: func(event string, o webhook.Outcome, _ time.Duration) {
+			b.outcomes = append(b.outcomes, event+":"+string(o))
+		},
 	}
 	for _, f := range change {
 		f(&o)

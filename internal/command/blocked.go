@@ -25,7 +25,7 @@ func Blocked() *cli.Command {
 			"    closeout blocked list\n" +
 			"    closeout blocked retry --step billing --reason 'price list corrected' room-close-1-858012925204410417",
 		Commands: []*cli.Command{
-			{Name: "list", Usage: "list the runs with a blocked step", Flags: Flags(), Action: listBlocked},
+			{Name: "list", Usage: "list the runs with a blocked step", Flags: Flags("LOG_LEVEL", "LOG_FORMAT"), Action: listBlocked},
 			decide(workflows.UpdateRetry, "try a blocked step again"),
 			decide(workflows.UpdateSkip, "do without a blocked step"),
 		},
@@ -35,7 +35,7 @@ func Blocked() *cli.Command {
 func decide(update, usage string) *cli.Command {
 	return &cli.Command{
 		Name: update, Usage: usage, ArgsUsage: "WORKFLOW-ID...",
-		Flags: append(Flags(),
+		Flags: append(Flags("LOG_LEVEL", "LOG_FORMAT"),
 			&cli.StringFlag{Name: "step", Usage: "the step (default: the blocked one, if there is one only)"},
 			&cli.StringFlag{Name: "reason", Usage: "why; it is kept with the run", Required: true}),
 		Action: func(ctx context.Context, cmd *cli.Command) error {

@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/urfave/cli/v3"
@@ -24,19 +26,24 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	defer stop()
 	context.AfterFunc(ctx, stop)
 
+	all := Flags()
 	root := &cli.Command{
-		Name:  "closeout",
-		Usage: "close out the voice rooms that ZEGO has destroyed",
+		Name:    "closeout",
+		Usage:   "close out the voice rooms that ZEGO has destroyed",
+		Version: buildVersion(),
 		Description: "Takes ZEGO's room_close callbacks and runs a Temporal workflow for each session, once.\n\n" +
 			"Every setting is an environment variable and a flag. Temporal's own are those of its SDKs:\n" +
 			"TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_TLS_*, TEMPORAL_API_KEY, TEMPORAL_PROFILE.\n\n" +
 			"A first start, with Temporal on localhost:7233:\n\n" +
 			"    export CLOSEOUT_APPS='1=secret'\n    closeout setup\n    closeout serve",
 		EnableShellCompletion: true,
+		Action:                func(_ context.Context, cmd *cli.Command) error { return cli.ShowRootCommandHelp(cmd) },
 		Commands: []*cli.Command{
-			run("serve", "take callbacks and run workflows, in one process", service.Parts{Webhook: true, Worker: true}),
-			run("webhook", "take callbacks", service.Parts{Webhook: true}),
-			run("worker", "run workflows", service.Parts{Worker: true}),
+			run("serve", "take callbacks and run workflows, in one process", service.Parts{Webhook: true, Worker: true}, all),
+			run("webhook", "take callbacks", service.Parts{Webhook: true}, Flags("APPS", "LISTEN", "ADMIN_LISTEN", "CALLBACK_TOKEN",
+				"CALLBACK_WINDOW", "TASK_QUEUE", "STOP_TIMEOUT", "LOG_LEVEL", "LOG_FORMAT")),
+			run("worker", "run workflows", service.Parts{Worker: true}, Flags("ADMIN_LISTEN", "DATA", "DATABASE_URL", "RECORDINGS_URL",
+				"ARCHIVE_URL", "BILLING_URL", "BILLING_TOKEN", "TASK_QUEUE", "STOP_TIMEOUT", "LOG_LEVEL", "LOG_FORMAT")),
 			setup(), Send(), Blocked(), health(), version(),
 		},
 	}
@@ -47,6 +54,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 func Run(ctx context.Context, root *cli.Command, args []string, stdout, stderr io.Writer) int {
 	root.Writer, root.ErrWriter = stdout, stderr
 	root.ExitErrHandler = func(context.Context, *cli.Command, error) {} // it would exit by itself
+	strict(root)
 	if err := root.Run(ctx, args); err != nil {
 		fmt.Fprintln(stderr, "error:", err)
 		return 1
@@ -54,10 +62,34 @@ func Run(ctx context.Context, root *cli.Command, args []string, stdout, stderr i
 	return 0
 }
 
-// Flags are the flags of all settings.
-func Flags() []cli.Flag {
+// strict makes a command, and those below it, say in a line what is wrong with
+// how it was called.
+func strict(cmd *cli.Command) {
+	hint := func(cmd *cli.Command) string { return cmd.FullName() + " --help" }
+	cmd.OnUsageError = func(_ context.Context, cmd *cli.Command, err error, _ bool) error {
+		return fmt.Errorf("%w; see: %s", err, hint(cmd))
+	}
+	if action := cmd.Action; action != nil && cmd.ArgsUsage == "" {
+		cmd.Action = func(ctx context.Context, cmd *cli.Command) error {
+			if cmd.Args().Present() {
+				return fmt.Errorf("unexpected argument %q; see: %s", cmd.Args().First(), hint(cmd))
+			}
+			return action(ctx, cmd)
+		}
+	}
+	for _, c := range cmd.Commands {
+		strict(c)
+	}
+}
+
+// Flags are the flags of the settings with these names, or of all. What a command
+// has no use for is still read from the environment, and checked.
+func Flags(names ...string) []cli.Flag {
 	var flags []cli.Flag
 	for _, s := range config.Settings() {
+		if len(names) > 0 && !slices.Contains(names, strings.TrimPrefix(s.Env, "CLOSEOUT_")) {
+			continue
+		}
 		// No source: the environment is read by package config, so that a secret in
 		// it is not shown as a default.
 		usage := s.Usage + " [$" + s.Env + "]"
@@ -78,9 +110,9 @@ func Load(cmd *cli.Command, apps bool) (*config.Config, *slog.Logger, error) {
 	return c, telemetry.NewLogger(cmd.Root().ErrWriter, c.LogLevel, c.LogJSON), nil
 }
 
-func run(name, usage string, parts service.Parts) *cli.Command {
+func run(name, usage string, parts service.Parts, flags []cli.Flag) *cli.Command {
 	return &cli.Command{
-		Name: name, Usage: usage, Flags: Flags(),
+		Name: name, Usage: usage, Flags: flags,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			c, log, err := Load(cmd, parts.Webhook)
 			if err != nil {

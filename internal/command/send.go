@@ -27,7 +27,7 @@ func Send() *cli.Command {
 		Description: "Tries again after 2, 4, 8, 16 and 32 s where it gets no 2XX, as ZEGO does. Signs with the first\n" +
 			"secret of the app in CLOSEOUT_APPS. For example\n\n" +
 			"    CLOSEOUT_APPS='1=secret' closeout send --room lobby --session 858012925204410417",
-		Flags: append(Flags(),
+		Flags: append(Flags("APPS", "LISTEN", "CALLBACK_TOKEN"),
 			&cli.StringFlag{Name: "url", Usage: "where to post (default: " + webhook.Path + " at CLOSEOUT_LISTEN on this machine)"},
 			&cli.Uint32Flag{Name: "app", Usage: "appid (default: the lowest in CLOSEOUT_APPS)"},
 			&cli.StringFlag{Name: "room", Value: "lobby", Usage: "room_id"},

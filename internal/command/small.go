@@ -21,7 +21,7 @@ func setup() *cli.Command {
 		Name:        "setup",
 		Usage:       "make the namespace, its search attributes and the ledger's tables",
 		Description: "Makes what is missing and leaves alone what is there, so it may be run any number of times.",
-		Flags: append(Flags(),
+		Flags: append(Flags("DATA", "DATABASE_URL", "RETENTION", "LOG_LEVEL", "LOG_FORMAT"),
 			&cli.DurationFlag{Name: "wait", Value: 2 * time.Minute, Usage: "how long to wait for Temporal and the database"}),
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			c, log, err := Load(cmd, false)
@@ -41,7 +41,7 @@ func health() *cli.Command {
 		Usage: "ask a running process whether it is ready",
 		Description: "Asks /readyz at CLOSEOUT_ADMIN_LISTEN, and fails with what is wrong. For health checks in\n" +
 			"containers, which have no other program to ask with.",
-		Flags: Flags(),
+		Flags: Flags("ADMIN_LISTEN"),
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			c, _, err := Load(cmd, false)
 			if err != nil {
@@ -83,12 +83,16 @@ func version() *cli.Command {
 		Name:  "version",
 		Usage: "print the version",
 		Action: func(_ context.Context, cmd *cli.Command) error {
-			v := "unknown"
-			if info, ok := debug.ReadBuildInfo(); ok {
-				v = info.Main.Version
-			}
-			fmt.Fprintf(cmd.Root().Writer, "closeout %s, %s, %s/%s\n", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			fmt.Fprintf(cmd.Root().Writer, "closeout %s, %s, %s/%s\n", buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return nil
 		},
 	}
+}
+
+// buildVersion is what Go knows of the version: a tag, a commit, or "(devel)".
+func buildVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return info.Main.Version
+	}
+	return "unknown"
 }

@@ -23,6 +23,8 @@ import (
 	_ "gocloud.dev/blob/gcsblob"   // gs:// buckets
 	_ "gocloud.dev/blob/s3blob"    // s3:// buckets
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	grpcbackoff "google.golang.org/grpc/backoff"
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/config"
@@ -132,6 +134,12 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) (
 // Dial makes a client for Temporal. It doesn't connect before it is used.
 func Dial(c *config.Config, log *slog.Logger, metrics *telemetry.Metrics) (client.Client, error) {
 	options := c.Temporal
+	// After an outage the SDK would wait for up to 10 s before it looks again, and
+	// every callback in that time would have to be sent again.
+	pause := grpcbackoff.DefaultConfig
+	pause.BaseDelay, pause.MaxDelay = 100*time.Millisecond, time.Second
+	options.ConnectionOptions.DialOptions = append(options.ConnectionOptions.DialOptions,
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: pause, MinConnectTimeout: 5 * time.Second}))
 	options.Logger = tlog.NewStructuredLogger(log)
 	if metrics != nil {
 		options.MetricsHandler = metrics.Temporal()
