@@ -11,6 +11,8 @@ const (
 	// MaxBody is the most bytes that a body may have. A room_close has 300; a
 	// callback that lists the files of a long recording has some 100,000.
 	MaxBody = 1 << 20
+	// drainBody is how much more of a body that is too large is read and forgotten.
+	drainBody = 16 << 20
 	// maxHeader bounds what a stranger can make us hold before anything is known
 	// of him. ZEGO's headers have a few hundred bytes.
 	maxHeader = 16 << 10

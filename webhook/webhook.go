@@ -133,6 +133,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		outcome, status, detail := RefusedUnread, http.StatusBadRequest, "The body did not arrive whole."
 		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
 			outcome, status, detail = RefusedTooLarge, http.StatusRequestEntityTooLarge, "The body has more than 1 MiB."
+			// Whoever is still writing when the connection is closed never reads the answer.
+			_, _ = io.CopyN(io.Discard, r.Body, drainBody)
 		}
 		log.Warn("callback refused", "outcome", outcome, "error", err)
 		h.Observe("", outcome, time.Since(began))

@@ -331,6 +331,20 @@ func TestLogSaysWhoAndWhyAndNoSecret(t *testing.T) {
 	}
 }
 
+// A sender of far too much gets to read that it is.
+func TestFarTooLargeIsAnswered(t *testing.T) {
+	server := httptest.NewServer(newBundle(t, started))
+	defer server.Close()
+	resp, err := http.Post(server.URL+webhook.Path, "application/json", strings.NewReader(strings.Repeat("x", 12<<20)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != 413 {
+		t.Errorf("got %d, want 413", resp.StatusCode)
+	}
+}
+
 // The server's own limits, over a real connection.
 func TestServerRefusesLargeHeader(t *testing.T) {
 	b := newBundle(t, started)

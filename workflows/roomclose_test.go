@@ -327,6 +327,9 @@ func TestStartOptions(t *testing.T) {
 	if id, _ := o.TypedSearchAttributes.GetKeyword(workflows.RoomID); id != strings.Repeat("é", 255) {
 		t.Errorf("RoomId has %d bytes", len(id))
 	}
+	if len(o.StaticSummary) > 400 {
+		t.Errorf("the summary has %d bytes", len(o.StaticSummary))
+	}
 	if s, _ := o.TypedSearchAttributes.GetKeyword(workflows.RoomSessionID); s != "18446744073709551615" {
 		t.Errorf("RoomSessionId %s", s)
 	}

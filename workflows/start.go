@@ -77,7 +77,7 @@ func StartOptions(s activities.Session, taskQueue string) client.StartWorkflowOp
 		WorkflowIDConflictPolicy:                 enums.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
 		WorkflowExecutionErrorWhenAlreadyStarted: true,
 		TypedSearchAttributes: temporal.NewSearchAttributes(
-			RoomID.ValueSet(clip(s.RoomID)),
+			RoomID.ValueSet(clip(s.RoomID, 255)),
 			RoomSessionID.ValueSet(strconv.FormatUint(s.RoomSessionID, 10)),
 			AppID.ValueSet(int64(s.AppID)),
 			CloseReason.ValueSet(int64(s.CloseReason)),
@@ -88,16 +88,16 @@ func StartOptions(s activities.Session, taskQueue string) client.StartWorkflowOp
 			"close_reason":    s.CloseReason.String(),
 			"room_close_time": closed,
 		},
-		StaticSummary: fmt.Sprintf("Room %s closed: %v", code(clip(s.RoomID)), s.CloseReason),
+		StaticSummary: fmt.Sprintf("Room %s closed: %v", code(clip(s.RoomID, 80)), s.CloseReason),
 		StaticDetails: fmt.Sprintf("Session %d of room %s of app %d closed at %s: %v.", s.RoomSessionID, code(s.RoomID), s.AppID, closed, s.CloseReason),
 	}
 }
 
-// clip shortens a room's name to what Temporal's SQL stores can index: 255
-// characters.
-func clip(roomID string) string {
-	if r := []rune(roomID); len(r) > 255 {
-		return string(r[:255])
+// clip shortens a room's name: Temporal's SQL stores index 255 characters, and
+// its limit for a summary is 400 bytes.
+func clip(roomID string, most int) string {
+	if r := []rune(roomID); len(r) > most {
+		return string(r[:most])
 	}
 	return roomID
 }

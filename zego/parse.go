@@ -33,6 +33,10 @@ type FieldError struct {
 // Error implements error.
 func (e *FieldError) Error() string { return "zego: " + e.Field + ": " + e.Problem }
 
+// maxText is the most bytes that a string may have. ZEGO's own limit for a
+// room_id is far below; much above it, stores would refuse what was accepted.
+const maxText = 1024
+
 // The latest room_close_time that fits a four-digit year, the longest that
 // RFC 3339 (and so time.Time in JSON) can carry.
 const maxMillis = 253402300799999
@@ -208,6 +212,9 @@ func (r *reader) text(name string) string {
 	}
 	if s == "" {
 		r.fail(name, "found an empty string")
+	}
+	if len(s) > maxText {
+		r.fail(name, "found %d bytes, want at most %d", len(s), maxText)
 	}
 	// No name holds control characters, and a NUL can't be stored by PostgreSQL.
 	if strings.ContainsFunc(s, unicode.IsControl) {

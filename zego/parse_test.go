@@ -73,6 +73,7 @@ func TestParseRoomClose(t *testing.T) {
 		{"percent-encoded in lower case", "text/plain", strings.ToLower(url.QueryEscape(documented)), std},
 		{"percent-encoded under a form's content type", form, url.QueryEscape(documented), std},
 		{"a plus in percent-encoded JSON", "", strings.ReplaceAll(url.PathEscape(body("room_id", `"a+b"`)), "%2B", "+"), want{"a+b", std.session, std.reason, std.millis}},
+		{"longest room_id", "", body("room_id", `"`+strings.Repeat("r", 1024)+`"`), want{strings.Repeat("r", 1024), std.session, std.reason, std.millis}},
 		{"last millisecond of the year 9999", "", body("room_close_time", `"253402300799999"`), want{std.id, std.session, std.reason, 253402300799999}},
 	}
 	for _, tt := range tests {
@@ -147,6 +148,7 @@ func TestParseRefuses(t *testing.T) {
 		{"no room_id", "", body("room_id", nil), "room_id"},
 		{"field in other case", "", body("room_id", nil, "Room_id", `"r"`), "room_id"},
 		{"room_id a number", "", body("room_id", `5`), "room_id"},
+		{"room_id too long", "", body("room_id", `"`+strings.Repeat("r", 1025)+`"`), "room_id"},
 		{"room_id with NUL", "", body("room_id", `"a\u0000b"`), "room_id"},
 		{"no room_session_id", "", body("room_session_id", nil), "room_session_id"},
 		{"session beyond 64 bits", "", body("room_session_id", `18446744073709551616`), "room_session_id"},

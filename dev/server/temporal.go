@@ -134,7 +134,9 @@ func newLogger(to *slog.Logger) *logger {
 
 func (l *logger) log(level slog.Level, msg string, tags []tag.Tag) {
 	ctx := context.Background()
-	if l.stopping.Load() || strings.HasPrefix(msg, "HTTP API port has not been set") { // on purpose
+	if l.stopping.Load() ||
+		strings.HasPrefix(msg, "HTTP API port has not been set") || // on purpose
+		strings.HasPrefix(msg, "GetHistory page size is larger") { // whenever the Web UI shows a run
 		level = min(level, slog.LevelDebug)
 	}
 	if !l.to.Enabled(ctx, level) {
