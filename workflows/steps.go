@@ -31,6 +31,10 @@ type Step struct {
 	Attempt time.Duration
 	// Heartbeat is how long an attempt may be silent; for steps that heartbeat.
 	Heartbeat time.Duration
+	// Added says that the step came to a workflow which had been deployed without
+	// it. Runs that are older than the step then go on without it; otherwise they
+	// could not be replayed.
+	Added bool
 }
 
 // The backoff between the attempts of a step.
@@ -143,11 +147,14 @@ func Begin(ctx workflow.Context, session activities.Session) *Steps {
 // Run runs a step beside the others. The activity is tried until it succeeds,
 // with a growing pause between the attempts. Where it can't succeed
 // ([activities.Blocked]), or hasn't by the step's deadline, the step waits for a
-// person. If the activity's result has a String method, that is how people see
-// it.
+// person. If the activity's result is a string or has a String method, that is
+// how people see it.
 func Run[R any](s *Steps, definition Step, activity func(context.Context, activities.Task) (R, error)) {
 	if definition.Name == "" || slices.ContainsFunc(s.steps, func(other *step) bool { return other.Name == definition.Name }) {
 		panic(fmt.Sprintf("step %q: want a name that no other step of the workflow has", definition.Name))
+	}
+	if definition.Added && workflow.GetVersion(s.ctx, "step "+definition.Name, workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		return
 	}
 	st := &step{Step: definition}
 	s.steps = append(s.steps, st)
@@ -166,9 +173,13 @@ func Run[R any](s *Steps, definition Step, activity func(context.Context, activi
 			if err := workflow.ExecuteActivity(ctx, activity, task).Get(ctx, &result); err != nil {
 				return err
 			}
-			st.summary = "done"
-			if text, ok := any(result).(fmt.Stringer); ok {
-				st.summary = text.String()
+			switch r := any(result).(type) {
+			case fmt.Stringer:
+				st.summary = r.String()
+			case string:
+				st.summary = r
+			default:
+				st.summary = "done"
 			}
 			st.output = result
 			return nil

@@ -174,7 +174,7 @@ func (s *Server) stop() error {
 		case err := <-done:
 			errs = append(errs, err)
 		case <-time.After(stopTimeout):
-			errs = append(errs, fmt.Errorf("Temporal hasn't stopped after %s", stopTimeout))
+			errs = append(errs, fmt.Errorf("temporal hasn't stopped after %s", stopTimeout))
 		}
 	}
 	// The database goes after the server, the lock after the database: nobody

@@ -1,0 +1,59 @@
+package service
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"gocloud.dev/blob"
+
+	"github.com/closeouthq/closeout/internal/config"
+	"github.com/closeouthq/closeout/internal/telemetry"
+	"github.com/closeouthq/closeout/webhook"
+)
+
+func TestBucketSchemes(t *testing.T) {
+	for _, scheme := range []string{"file", "s3", "gs", "azblob"} {
+		if !blob.DefaultURLMux().ValidBucketScheme(scheme) {
+			t.Errorf("%s:// is not compiled in", scheme)
+		}
+	}
+}
+
+func TestOpenStepsNamesTheSetting(t *testing.T) {
+	good := config.Config{DatabaseURL: "sqlite:" + t.TempDir() + "/l.db", RecordingsURL: "file://" + t.TempDir(), ArchiveURL: "file://" + t.TempDir()}
+	for setting, change := range map[string]func(*config.Config){
+		"CLOSEOUT_DATABASE_URL":   func(c *config.Config) { c.DatabaseURL = "postgres://u:hunter2@h:port/db" },
+		"CLOSEOUT_RECORDINGS_URL": func(c *config.Config) { c.RecordingsURL = "file:///no/such/folder" },
+		"CLOSEOUT_ARCHIVE_URL":    func(c *config.Config) { c.ArchiveURL = "s3://bucket?no_such_option=1" },
+	} {
+		c := good
+		change(&c)
+		_, _, err := openSteps(t.Context(), &c)
+		if err == nil || !strings.HasPrefix(err.Error(), setting+": ") || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: %v", setting, err)
+		}
+	}
+	_, closeAll, err := openSteps(t.Context(), &good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeAll()
+}
+
+func TestMetrics(t *testing.T) {
+	metrics, err := telemetry.NewMetrics()
+	if err != nil {
+		t.Fatal(err)
+	}
+	metrics.Callback("room_close", webhook.Outcome(webhook.Started), 0)
+	metrics.Callback("", webhook.RefusedSignature, 0)
+	w := httptest.NewRecorder()
+	adminRouter(&health{}, metrics).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	for _, want := range []string{`closeout_callbacks_total{event="room_close",outcome="started"} 1`, `closeout_callbacks_total{event="",outcome="bad_signature"} 1`, "go_goroutines "} {
+		if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), want) {
+			t.Errorf("%d without %s", w.Code, want)
+		}
+	}
+}
