@@ -17,7 +17,7 @@ import (
 
 // build builds the closeout binary, once for all tests.
 var build = sync.OnceValues(func() (string, error) {
-	binary := filepath.Join(os.TempDir(), "closeout-under-test")
+	binary := filepath.Join(testDir, "closeout")
 	args := []string{"build", "-o", binary}
 	if os.Getenv("CI") != "" {
 		args = append(args, "-race")

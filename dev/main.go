@@ -117,6 +117,6 @@ or by hand:
 
 Ctrl-C stops everything.
 
-`, temporal.UIURL(), temporal.Address(), url, c.AdminListen, c.DatabaseURL, c.RecordingsURL, c.ArchiveURL,
+`, temporal.UIURL(), temporal.Address(), url, c.AdminListen, config.Where(c.DatabaseURL), config.Where(c.RecordingsURL), config.Where(c.ArchiveURL),
 		elsewhere, sample.roomID, session, secret, url, sample.appID, sample.roomID, session)
 }

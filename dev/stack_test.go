@@ -33,8 +33,11 @@ import (
 // patience is how long a test waits for what should take seconds.
 const patience = 2 * time.Minute
 
-// temporal is a real Temporal server for all tests.
-var temporal *server.Server
+// temporal is a real Temporal server for all tests, and testDir a folder.
+var (
+	temporal *server.Server
+	testDir  string
+)
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
@@ -44,7 +47,8 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		defer os.RemoveAll(dir)
-		temporal, err = server.Start(context.Background(), server.Options{Dir: dir, UIPort: -1, Logger: quiet})
+		testDir = dir
+		temporal, err = server.Start(context.Background(), server.Options{Dir: filepath.Join(dir, "temporal"), UIPort: -1, Logger: quiet})
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1

@@ -296,23 +296,25 @@ func (c *Config) LogValue() slog.Value {
 		slog.Bool("callback_token", c.CallbackToken != ""),
 		slog.Duration("callback_window", c.CallbackWindow),
 		slog.String("data", c.Data),
-		slog.String("database", where(c.DatabaseURL)),
-		slog.String("recordings", where(c.RecordingsURL)),
-		slog.String("archive", where(c.ArchiveURL)),
-		slog.String("billing", where(c.BillingURL)),
+		slog.String("database", Where(c.DatabaseURL)),
+		slog.String("recordings", Where(c.RecordingsURL)),
+		slog.String("archive", Where(c.ArchiveURL)),
+		slog.String("billing", Where(c.BillingURL)),
 		slog.String("temporal", c.Temporal.HostPort),
 		slog.String("namespace", c.Temporal.Namespace),
 		slog.String("task_queue", c.TaskQueue),
 	)
 }
 
-func where(rawURL string) string {
+// Where is what may be shown of a URL: for what is on this machine its path, else
+// the scheme and the host.
+func Where(rawURL string) string {
 	u, err := url.Parse(rawURL)
 	if err != nil || rawURL == "" {
 		return ""
 	}
 	if u.Host == "" || u.Scheme == "file" || u.Scheme == "sqlite" {
-		return u.Scheme + ":" + cmp.Or(u.Opaque, u.Path)
+		return cmp.Or(u.Opaque, u.Path)
 	}
 	return u.Scheme + "://" + u.Host
 }

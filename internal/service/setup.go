@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/cenkalti/backoff/v5"
 	"go.temporal.io/api/enums/v1"
@@ -101,9 +102,13 @@ func addSearchAttributes(ctx context.Context, namespace string, temporal client.
 			return fmt.Errorf("add search attributes: %w", err)
 		}
 	}
-	// Temporal's caches learn of them a little later; a start would be refused
-	// until then.
-	if _, err := temporal.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{Namespace: namespace, Query: strings.Join(queries, " AND ")}); err != nil {
+	// Temporal's caches learn of new ones a little later. Until then a start would
+	// be refused.
+	query := strings.Join(queries, " AND ")
+	_, err = backoff.Retry(ctx, func() (any, error) {
+		return temporal.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{Namespace: namespace, Query: query})
+	}, backoff.WithBackOff(backoff.NewConstantBackOff(100*time.Millisecond)), backoff.WithMaxElapsedTime(30*time.Second))
+	if err != nil {
 		return fmt.Errorf("query by search attributes: %w", err)
 	}
 	return nil
