@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/urfave/cli/v3"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
 
 	"github.com/closeouthq/closeout/internal/service"
 	"github.com/closeouthq/closeout/workflows"
@@ -68,10 +68,13 @@ func sendDecision(ctx context.Context, temporal client.Client, id, update string
 	handle, err := temporal.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{
 		WorkflowID: id, UpdateName: update, Args: []any{d}, WaitForStage: client.WorkflowUpdateStageCompleted,
 	})
-	if err != nil {
-		return "", err
+	if err == nil {
+		err = handle.Get(ctx, &text)
 	}
-	return text, handle.Get(ctx, &text)
+	if err != nil && ctx.Err() != nil {
+		return "", fmt.Errorf("no answer, is a worker running? %w", err)
+	}
+	return text, err
 }
 
 func listBlocked(ctx context.Context, cmd *cli.Command) error {
@@ -89,8 +92,9 @@ func listBlocked(ctx context.Context, cmd *cli.Command) error {
 			return fmt.Errorf("list blocked runs: %w", err)
 		}
 		for _, run := range answer.GetExecutions() {
-			room := string(run.GetSearchAttributes().GetIndexedFields()[workflows.RoomID.GetName()].GetData())
-			fmt.Fprintf(table, "%s\t%s\t%s\n", run.GetExecution().GetWorkflowId(), run.GetStartTime().AsTime().Format(time.RFC3339), strings.Trim(room, `"`))
+			var room string // stays empty for a run without search attributes
+			_ = converter.GetDefaultDataConverter().FromPayload(run.GetSearchAttributes().GetIndexedFields()[workflows.RoomID.GetName()], &room)
+			fmt.Fprintf(table, "%s\t%s\t%s\n", run.GetExecution().GetWorkflowId(), run.GetStartTime().AsTime().Format(time.RFC3339), room)
 		}
 		if page = answer.GetNextPageToken(); len(page) == 0 {
 			return table.Flush()
