@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"github.com/urfave/cli/v3"
+	"go.temporal.io/sdk/client"
 
 	"github.com/closeouthq/closeout/dev/server"
 	"github.com/closeouthq/closeout/internal/command"
@@ -69,7 +70,8 @@ func dev(ctx context.Context, cmd *cli.Command) (err error) {
 	}
 	defer func() { err = errors.Join(err, temporal.Stop()) }()
 
-	c.Temporal.HostPort = temporal.Address()
+	// Whatever other Temporal the environment knows, with its TLS and keys: not that.
+	c.Temporal = client.Options{HostPort: temporal.Address(), Namespace: c.Temporal.Namespace}
 	if err := service.Setup(ctx, c, log); err != nil {
 		return err
 	}

@@ -74,7 +74,7 @@ func settings(t *testing.T, flags map[string]string) *config.Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Temporal.HostPort = temporal.Address()
+	c.Temporal = client.Options{HostPort: temporal.Address(), Namespace: "default"}
 	return c
 }
 
