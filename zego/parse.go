@@ -3,6 +3,7 @@ package zego
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -166,16 +167,18 @@ func decodeForm(body string) (fields, error) {
 
 // fingerprint hashes the fields by name, so that their order and the spaces
 // between them don't matter.
-func (f fields) fingerprint() (sum [32]byte) {
-	h := sha256.New()
-	var compact bytes.Buffer
+func (f fields) fingerprint() [32]byte {
+	var b bytes.Buffer
+	var length [8]byte
 	for _, name := range slices.Sorted(maps.Keys(f)) {
-		compact.Reset()
-		_ = json.Compact(&compact, f[name]) // it was decoded from JSON
-		fmt.Fprintf(h, "%d:%s%d:%s", len(name), name, compact.Len(), compact.Bytes())
+		// Lengths, so that no two lists of fields run together into the same bytes.
+		b.Write(binary.BigEndian.AppendUint64(length[:0], uint64(len(name))))
+		b.WriteString(name)
+		start := b.Len()
+		_ = json.Compact(&b, f[name]) // it was decoded from JSON
+		b.Write(binary.BigEndian.AppendUint64(length[:0], uint64(b.Len()-start)))
 	}
-	h.Sum(sum[:0])
-	return sum
+	return sha256.Sum256(b.Bytes())
 }
 
 // reader takes typed values out of fields and keeps the first error.
