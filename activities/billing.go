@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"time"
 
@@ -112,6 +114,9 @@ func (a BillingAPI) post(ctx context.Context, bill ledger.Bill) error {
 	}
 	resp, err := a.Client.Do(req)
 	if err != nil {
+		if wrapped := new(url.Error); errors.As(err, &wrapped) {
+			err = wrapped.Err // without the URL, which may hold a key
+		}
 		return fmt.Errorf("post the bill to the billing API: %w", err)
 	}
 	defer resp.Body.Close()

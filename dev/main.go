@@ -115,7 +115,7 @@ or by hand:
 
   ts=$(date +%%s) nonce=350176
   sig=$(printf '%%s\n' "%s" "$ts" "$nonce" | LC_ALL=C sort | tr -d '\n' | sha1sum | cut -c1-40)
-  curl -i '%s' -d '{"event":"room_close","appid":%d,"timestamp":'$ts',"nonce":"'$nonce'","signature":"'$sig'","room_id":"%s","room_session_id":%s,"close_reason":0,"room_close_time":"'$ts'000"}'
+  curl -i "%s" -d '{"event":"room_close","appid":%d,"timestamp":'$ts',"nonce":"'$nonce'","signature":"'$sig'","room_id":"%s","room_session_id":%s,"close_reason":0,"room_close_time":"'$ts'000"}'
 
 Ctrl-C stops everything.
 

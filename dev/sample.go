@@ -69,10 +69,10 @@ func tone() []byte {
 	return b
 }
 
-// callbackPath is where callbacks are taken.
+// callbackPath is where callbacks are taken, with the token left to the shell.
 func callbackPath(c *config.Config) string {
 	if c.CallbackToken == "" {
 		return webhook.Path
 	}
-	return webhook.Path + "/" + c.CallbackToken
+	return webhook.Path + "/$CLOSEOUT_CALLBACK_TOKEN"
 }

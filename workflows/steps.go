@@ -156,11 +156,13 @@ func Run[R any](s *Steps, definition Step, activity func(context.Context, activi
 	if definition.Added && workflow.GetVersion(s.ctx, "step "+definition.Name, workflow.DefaultVersion, 1) == workflow.DefaultVersion {
 		return
 	}
+	definition.Summary = cmp.Or(definition.Summary, definition.Name)
+	definition.Deadline = cmp.Or(definition.Deadline, 24*time.Hour)
 	st := &step{Step: definition}
 	s.steps = append(s.steps, st)
 	options := workflow.ActivityOptions{
-		Summary:                cmp.Or(st.Summary, st.Name),
-		ScheduleToCloseTimeout: cmp.Or(st.Deadline, 24*time.Hour),
+		Summary:                st.Summary,
+		ScheduleToCloseTimeout: st.Deadline,
 		StartToCloseTimeout:    cmp.Or(st.Attempt, time.Minute),
 		HeartbeatTimeout:       st.Heartbeat,
 		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: firstRetry, BackoffCoefficient: 2, MaximumInterval: lastRetry},
@@ -199,7 +201,7 @@ func (s *Steps) follow(ctx workflow.Context, st *step, attempt func() error) {
 		if ctx.Err() != nil {
 			return // Finish says that the run was cancelled
 		}
-		st.failure = failure(err, cmp.Or(st.Deadline, 24*time.Hour))
+		st.failure = failure(err, st.Deadline)
 		workflow.GetLogger(ctx).Warn("step blocked", "step", st.Name, "room_session_id", s.session.Key(), "failure", st.failure)
 		s.enter(st, StateBlocked)
 		if workflow.Await(ctx, func() bool { return st.decision != "" }) != nil {
@@ -271,7 +273,7 @@ func (s *Steps) details() string {
 			write("- **%s** is **blocked**: %s\n  Mend it and send the update `%s` with %s, or do without it with `%s`.\n",
 				st.Name, code(st.failure), UpdateRetry, code(fmt.Sprintf(`{"step": %q, "reason": "why"}`, st.Name)), UpdateSkip)
 		default:
-			write("- **%s** is running: %s\n", st.Name, cmp.Or(st.Summary, st.Name))
+			write("- **%s** is running: %s\n", st.Name, st.Summary)
 		}
 	}
 	for _, d := range s.decisions {

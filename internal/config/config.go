@@ -168,6 +168,11 @@ func Load(flag func(name string) (string, bool), apps bool) (*Config, error) {
 	c.RecordingsURL = cmp.Or(c.RecordingsURL, folderURL(c.Data, "recordings"))
 	c.ArchiveURL = cmp.Or(c.ArchiveURL, folderURL(c.Data, "archive"))
 
+	if c.ArchiveURL == c.RecordingsURL {
+		// Archived files would be found as recordings, and archived again.
+		faults = append(faults, errors.New("CLOSEOUT_ARCHIVE_URL: the same as CLOSEOUT_RECORDINGS_URL, want another bucket or prefix"))
+	}
+
 	var err error
 	if c.Temporal, err = envconfig.LoadDefaultClientOptions(); err != nil {
 		faults = append(faults, fmt.Errorf("TEMPORAL_*: %w", err))

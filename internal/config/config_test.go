@@ -102,6 +102,8 @@ func TestFaults(t *testing.T) {
 			[]string{"entry 2: app 1 is there twice", "entry 3: app 2 has an empty secret", "entry 4: app 3 has an empty secret", "entry 5: doesn't begin"}},
 		{"no app in it", map[string]string{"CLOSEOUT_APPS": ";"}, nil, []string{"CLOSEOUT_APPS: no app in it"}},
 		{"both", map[string]string{"CLOSEOUT_APPS": "1=a", "CLOSEOUT_APPS_FILE": empty}, nil, []string{"CLOSEOUT_APPS: set together with CLOSEOUT_APPS_FILE"}},
+		{"one bucket for both", map[string]string{"CLOSEOUT_APPS": "1=a", "CLOSEOUT_RECORDINGS_URL": "s3://b", "CLOSEOUT_ARCHIVE_URL": "s3://b"}, nil,
+			[]string{"CLOSEOUT_ARCHIVE_URL: the same as CLOSEOUT_RECORDINGS_URL"}},
 		{"empty file", map[string]string{"CLOSEOUT_APPS_FILE": empty}, nil, []string{"CLOSEOUT_APPS_FILE: " + empty + " is empty"}},
 		{"no such file", map[string]string{"CLOSEOUT_APPS_FILE": empty + "2"}, nil, []string{"CLOSEOUT_APPS_FILE: read the secret: open " + empty + "2"}},
 		{"Temporal's", map[string]string{"CLOSEOUT_APPS": "1=a", "TEMPORAL_TLS_CLIENT_CERT_PATH": "/no/such.pem"}, nil, []string{"TEMPORAL_*: "}},

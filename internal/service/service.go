@@ -54,7 +54,7 @@ type Parts struct {
 // Run runs the parts until ctx ends, and then stops them in order: it accepts no
 // more, answers what is open, and stops the worker. It returns nil after such a
 // stop. Temporal may be away, at the start too.
-func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) (err error) {
+func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) error {
 	// Both addresses are taken before anything else happens, so that one which is
 	// in use is an error and not half a start.
 	admin, err := listen(ctx, "CLOSEOUT_ADMIN_LISTEN", c.AdminListen)
