@@ -1,0 +1,70 @@
+package activities_test
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"gocloud.dev/blob"
+	"gocloud.dev/blob/memblob"
+	_ "gocloud.dev/blob/s3blob" // s3:// buckets
+
+	"github.com/closeouthq/closeout/activities"
+)
+
+// A store that speaks S3's protocol, says that all is well and keeps something
+// else, of the same size or of another, is found out before there is a manifest.
+func TestArchiveFindsOutCorruption(t *testing.T) {
+	content := []byte("a recording")
+	for kept, want := range map[string]string{
+		"b recording": "checksum",
+		"a record":    "archived with 8",
+	} {
+		t.Run(kept, func(t *testing.T) {
+			var written, manifest atomic.Bool
+			store := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodPut {
+					_, _ = io.Copy(io.Discard, r.Body)
+					written.Store(true)
+					manifest.CompareAndSwap(false, strings.HasSuffix(r.URL.Path, "manifest.json"))
+					w.Header().Set("ETag", `"not an MD5"`)
+					return
+				}
+				if !written.Load() || strings.HasSuffix(r.URL.Path, "manifest.json") {
+					w.WriteHeader(http.StatusNotFound)
+					if r.Method == http.MethodGet {
+						_, _ = io.WriteString(w, "<Error><Code>NoSuchKey</Code></Error>")
+					}
+					return
+				}
+				w.Header().Set("Content-Length", strconv.Itoa(len(kept)))
+				w.Header().Set("ETag", `"not an MD5"`)
+				if r.Method == http.MethodGet {
+					_, _ = io.WriteString(w, kept)
+				}
+			}))
+			defer store.Close()
+			for name, value := range map[string]string{"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null", "AWS_PROFILE": ""} {
+				t.Setenv(name, value)
+			}
+			archive, err := blob.OpenBucket(t.Context(), "s3://archive?region=us-east-1&use_path_style=true&endpoint="+store.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer archive.Close()
+			r := &activities.Recordings{Source: memblob.OpenBucket(nil), Archive: archive}
+			put(t, r.Source, folder+"a.mp4", bytes.Clone(content))
+			if done, err := run[activities.Archived](t, newEnv(), r.ArchiveRecordings); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("result %+v, error %v, want one with %q", done, err, want)
+			}
+			if !written.Load() || manifest.Load() {
+				t.Errorf("recording written: %v, manifest written: %v", written.Load(), manifest.Load())
+			}
+		})
+	}
+}
