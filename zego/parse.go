@@ -7,8 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"maps"
 	"mime"
 	"net/url"
 	"slices"
@@ -56,6 +54,9 @@ func Parse(contentType string, body []byte) (Event, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := f.sort(); err != nil {
+		return nil, err
+	}
 	r := reader{fields: f}
 	common := Common{
 		Event:       r.text("event"),
@@ -84,14 +85,18 @@ func Parse(contentType string, body []byte) (Event, error) {
 	return event, nil
 }
 
-// fields are the members of the body's object, each as JSON.
-type fields map[string]json.RawMessage
+// fields are the members of the body's object.
+type fields []member
+
+// member is a field's name, decoded, and its value as valid JSON without spaces
+// around it. Both may point into the body, so nothing that outlives Parse may
+// keep them.
+type member struct{ name, value []byte }
 
 func decode(contentType string, body []byte) (fields, error) {
 	f, err := decodeJSON(body)
-	var field *FieldError
-	if err == nil || errors.As(err, &field) {
-		return f, err
+	if err == nil {
+		return f, nil
 	}
 	// Ahead of the form, as no form's first name begins with a brace.
 	if len(body) >= 3 && strings.EqualFold(string(body[:3]), "%7B") {
@@ -113,34 +118,83 @@ func decodeJSON(body []byte) (fields, error) {
 	if !utf8.Valid(body) {
 		return nil, fmt.Errorf("%w: not UTF-8", ErrMalformed)
 	}
-	dec := json.NewDecoder(bytes.NewReader(body))
-	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
+	rest := skipSpace(body)
+	if len(rest) == 0 || rest[0] != '{' {
 		return nil, fmt.Errorf("%w: not a JSON object", ErrMalformed)
 	}
-	f := fields{}
-	var twice error
-	for dec.More() {
-		t, err := dec.Token()
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
-		}
-		name, _ := t.(string)
-		var value json.RawMessage
-		if err := dec.Decode(&value); err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
-		}
-		if _, ok := f[name]; ok && twice == nil {
-			twice = &FieldError{clip(name), "given twice"}
-		}
-		f[name] = value
+	if !json.Valid(body) {
+		// Valid keeps the reason to itself, but allocates nothing if there is none.
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, json.Unmarshal(body, new(json.RawMessage)))
 	}
-	if _, err := dec.Token(); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	return split(rest), nil
+}
+
+// split gives the members of a JSON object. It may be called with valid JSON
+// only, and relies on that: it never looks for an end that might be missing.
+func split(object []byte) fields {
+	f := make(fields, 0, 16) // room for a room_close and a few fields to come
+	for rest := skipSpace(object[1:]); rest[0] != '}'; {
+		n := valueLen(rest)
+		name := unquote(rest[:n])
+		rest = skipSpace(rest[n:])
+		rest = skipSpace(rest[1:]) // the colon
+		n = valueLen(rest)
+		f = append(f, member{name, rest[:n]})
+		if rest = skipSpace(rest[n:]); rest[0] == ',' {
+			rest = skipSpace(rest[1:])
+		}
 	}
-	if _, err := dec.Token(); err != io.EOF {
-		return nil, fmt.Errorf("%w: more after the JSON object", ErrMalformed)
+	return f
+}
+
+// skipSpace gives what follows the white space, as JSON has it, in front of b.
+func skipSpace(b []byte) []byte {
+	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t' || b[0] == '\r' || b[0] == '\n') {
+		b = b[1:]
 	}
-	return f, twice
+	return b
+}
+
+// valueLen gives the length of the value at the start of b, in which at least
+// the end of the object around it follows.
+func valueLen(b []byte) int {
+	depth := 0
+	for i := 0; ; i++ {
+		switch b[i] {
+		case '"':
+			for i++; b[i] != '"'; i++ {
+				if b[i] == '\\' {
+					i++ // what follows may be a quote
+				}
+			}
+			if depth == 0 {
+				return i + 1
+			}
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth == 0 {
+				return i // it ends the object, and so the number or word in front of it
+			}
+			if depth--; depth == 0 {
+				return i + 1
+			}
+		case ',', ' ', '\t', '\r', '\n':
+			if depth == 0 {
+				return i
+			}
+		}
+	}
+}
+
+// unquote gives what a JSON string stands for.
+func unquote(quoted []byte) []byte {
+	if bytes.IndexByte(quoted, '\\') < 0 {
+		return quoted[1 : len(quoted)-1]
+	}
+	var s string
+	_ = json.Unmarshal(quoted, &s) // it is known to be a string
+	return []byte(s)
 }
 
 func decodeForm(body string) (fields, error) {
@@ -148,7 +202,7 @@ func decodeForm(body string) (fields, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
-	f := fields{}
+	f := make(fields, 0, len(form))
 	for name, values := range form {
 		if len(values) > 1 {
 			return nil, &FieldError{clip(name), "given twice"}
@@ -160,25 +214,41 @@ func decodeForm(body string) (fields, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 		}
-		f[name] = value
+		f = append(f, member{[]byte(name), value})
 	}
 	return f, nil
 }
 
-// fingerprint hashes the fields by name, so that their order and the spaces
-// between them don't matter.
-func (f fields) fingerprint() [32]byte {
-	var b bytes.Buffer
-	var length [8]byte
-	for _, name := range slices.Sorted(maps.Keys(f)) {
-		// Lengths, so that no two lists of fields run together into the same bytes.
-		b.Write(binary.BigEndian.AppendUint64(length[:0], uint64(len(name))))
-		b.WriteString(name)
-		start := b.Len()
-		_ = json.Compact(&b, f[name]) // it was decoded from JSON
-		b.Write(binary.BigEndian.AppendUint64(length[:0], uint64(b.Len()-start)))
+// sort puts the fields in the order of their names. It fails if a field was
+// given twice.
+func (f fields) sort() error {
+	slices.SortFunc(f, func(a, b member) int { return bytes.Compare(a.name, b.name) })
+	for i := range f {
+		if i > 0 && bytes.Equal(f[i-1].name, f[i].name) {
+			return &FieldError{clip(string(f[i].name)), "given twice"}
+		}
 	}
-	return sha256.Sum256(b.Bytes())
+	return nil
+}
+
+// fingerprint hashes the fields, which have to be sorted by then, so that their
+// order and the spaces between them don't matter.
+func (f fields) fingerprint() [32]byte {
+	b := make([]byte, 0, 1024) // enough for a room_close, and no garbage
+	for _, m := range f {
+		value := m.value
+		if value[0] == '{' || value[0] == '[' { // no other value has spaces to lose
+			var compact bytes.Buffer
+			_ = json.Compact(&compact, value) // it is valid
+			value = compact.Bytes()
+		}
+		// Lengths, so that no two lists of fields run together into the same bytes.
+		b = binary.AppendUvarint(b, uint64(len(m.name)))
+		b = append(b, m.name...)
+		b = binary.AppendUvarint(b, uint64(len(value)))
+		b = append(b, value...)
+	}
+	return sha256.Sum256(b)
 }
 
 // reader takes typed values out of fields and keeps the first error.
@@ -194,13 +264,14 @@ func (r *reader) fail(name, problem string, args ...any) {
 }
 
 // value gives the field's JSON, and none if it is missing.
-func (r *reader) value(name string) json.RawMessage {
-	v := r.fields[name]
-	if v == nil || string(v) == "null" {
-		r.fail(name, "missing")
-		return nil
+func (r *reader) value(name string) []byte {
+	for _, m := range r.fields {
+		if string(m.name) == name && string(m.value) != "null" {
+			return m.value
+		}
 	}
-	return v
+	r.fail(name, "missing")
+	return nil
 }
 
 // text gives the field as a string that any store can keep.
@@ -209,10 +280,11 @@ func (r *reader) text(name string) string {
 	if v == nil {
 		return ""
 	}
-	var s string
-	if err := json.Unmarshal(v, &s); err != nil {
+	if v[0] != '"' {
 		r.fail(name, "found %s, want a string", kind(v))
+		return ""
 	}
+	s := string(unquote(v))
 	if s == "" {
 		r.fail(name, "found an empty string")
 	}
@@ -234,14 +306,12 @@ func (r *reader) unsigned(name string, bits int) uint64 {
 	if v == nil {
 		return 0
 	}
-	digits := string(v)
-	if digits[0] == '"' {
-		if err := json.Unmarshal(v, &digits); err != nil {
-			r.fail(name, "not a JSON string")
-		}
+	digits := v
+	if v[0] == '"' {
+		digits = unquote(v)
 	}
-	n, err := strconv.ParseUint(digits, 10, bits)
-	if err != nil || strconv.FormatUint(n, 10) != digits {
+	n, err := strconv.ParseUint(string(digits), 10, bits)
+	if err != nil || len(digits) > 1 && digits[0] == '0' {
 		r.fail(name, "found %s, want a decimal integer from 0 to %d", clip(string(v)), uint64(1)<<(bits-1)-1+uint64(1)<<(bits-1))
 	}
 	return n
@@ -257,7 +327,7 @@ func (r *reader) millis(name string) time.Time {
 }
 
 // kind names the JSON type of v.
-func kind(v json.RawMessage) string {
+func kind(v []byte) string {
 	switch v[0] {
 	case '{':
 		return "an object"

@@ -59,6 +59,8 @@ func TestParseRoomClose(t *testing.T) {
 		{"JSON under a form's content type", form, documented, std},
 		{"spaces around", "", "\r\n " + documented + "\n", std},
 		{"numbers as strings", "", body("appid", `"1"`, "timestamp", `"1499676989"`, "room_session_id", `"858012925204410417"`, "close_reason", `"1"`), std},
+		{"escapes", "", strings.NewReplacer(`"appid":1`, `"app\u0069d":"\u0031"`, `"rid_1242649"`, `"\u0061\/\"\ud83d\ude00\ud83d"`).Replace(documented),
+			want{`a/"😀` + "\ufffd", std.session, std.reason, std.millis}},
 		{"room_close_time as a number", "", body("room_close_time", `1499676989909`), std},
 		{"largest session", "", body("room_session_id", `18446744073709551615`), want{std.id, math.MaxUint64, std.reason, std.millis}},
 		{"largest session as a string", "", body("room_session_id", `"18446744073709551615"`), want{std.id, math.MaxUint64, std.reason, std.millis}},

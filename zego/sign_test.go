@@ -1,7 +1,11 @@
 package zego_test
 
 import (
+	"crypto/sha1" // #nosec G505
 	"errors"
+	"fmt"
+	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -28,6 +32,21 @@ func TestSignVectors(t *testing.T) {
 	for _, v := range vectors {
 		if got := zego.Sign(v.secret, v.timestamp, v.nonce); got != v.signature {
 			t.Errorf("Sign(%q, %d, %q) = %s, want %s", v.secret, v.timestamp, v.nonce, got, v.signature)
+		}
+	}
+}
+
+// Strings of every length, across those for which a buffer has room.
+func TestSignLengths(t *testing.T) {
+	for n := range 300 {
+		for _, timestamp := range []int64{math.MinInt64, -1, 0, math.MaxInt64} {
+			secret, nonce := strings.Repeat("s", n), strings.Repeat("0", 2*n)
+			parts := []string{secret, fmt.Sprint(timestamp), nonce}
+			slices.Sort(parts)
+			want := fmt.Sprintf("%x", sha1.Sum([]byte(strings.Join(parts, "")))) // #nosec G401
+			if got := zego.Sign(secret, timestamp, nonce); got != want {
+				t.Fatalf("a secret of %d bytes at %d: %s, want %s", n, timestamp, got, want)
+			}
 		}
 	}
 }
