@@ -3,10 +3,14 @@ package command
 import (
 	"cmp"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"net"
+	"os"
 	"slices"
 	"strconv"
 	"time"
@@ -23,21 +27,39 @@ import (
 func Send() *cli.Command {
 	return &cli.Command{
 		Name:  "send",
-		Usage: "play ZEGO: sign room_close callbacks and post them",
+		Usage: "play ZEGO: sign room_close callbacks and post them, one or many",
 		Description: "Tries again after 2, 4, 8, 16 and 32 s where it gets no 2XX, as ZEGO does. Signs with the first\n" +
 			"secret of the app in CLOSEOUT_APPS. For example\n\n" +
-			"    CLOSEOUT_APPS='1=secret' closeout send --room lobby --session 858012925204410417",
+			"    CLOSEOUT_APPS='1=secret' closeout send --room lobby --session 858012925204410417\n\n" +
+			"With --rate it is a load: callbacks come when they are due, however slow the answers are, and\n" +
+			"latency counts from then. For example, 20,000 sessions, 500 per second and 1,000 at once every 10 s,\n" +
+			"some twice, out of order and with forgeries among them:\n\n" +
+			"    closeout send --count 20000 --rate 500 --burst 1000 --burst-every 10s \\\n" +
+			"      --duplicates 0.3 --spread 5s --bad-signatures 0.01 --journal sent.jsonl\n\n" +
+			"Fails if a callback was not acknowledged, or a badly signed one was.",
 		Flags: append(Flags("APPS", "LISTEN", "CALLBACK_TOKEN"),
 			&cli.StringFlag{Name: "url", Usage: "where to post (default: " + webhook.Path + " at CLOSEOUT_LISTEN on this machine)"},
 			&cli.Uint32Flag{Name: "app", Usage: "appid (default: the lowest in CLOSEOUT_APPS)"},
 			&cli.StringFlag{Name: "room", Value: "lobby", Usage: "room_id"},
-			&cli.StringFlag{Name: "session", Usage: "room_session_id of the first callback, each further one has the next (default: a random one)"},
+			&cli.IntFlag{Name: "rooms", Value: 1, Usage: "over how many rooms to spread the sessions; more than one are called as --room says, with -1, -2 ... behind it"},
+			&cli.StringFlag{Name: "session", Usage: "room_session_id of the first callback, each further one has the next (default: one made of the seed)"},
 			&cli.Uint32Flag{Name: "reason", Usage: "close_reason: 0 normal, 1 heartbeat timed out, 2 offline, 3 kicked out"},
-			&cli.TimestampFlag{Name: "closed-at", Usage: "room_close_time (default: now)", Config: cli.TimestampConfig{Layouts: []string{time.RFC3339Nano}}},
-			&cli.IntFlag{Name: "count", Value: 1, Usage: "how many callbacks to send"},
-			&cli.IntFlag{Name: "parallel", Value: 16, Usage: "how many to have under way at once"},
+			&cli.TimestampFlag{Name: "closed-at", Usage: "room_close_time (default: when a session's callback is first sent)", Config: cli.TimestampConfig{Layouts: []string{time.RFC3339Nano}}},
+			&cli.IntFlag{Name: "count", Value: 1, Usage: "how many sessions to send a callback for"},
+			&cli.FloatFlag{Name: "rate", Usage: "how many sessions to offer per second, whatever the answers; 0: the next when a connection is free"},
+			&cli.IntFlag{Name: "burst", Usage: "how many of the sessions to offer at one instant, at the start and then every --burst-every"},
+			&cli.DurationFlag{Name: "burst-every", Usage: "time from one burst to the next"},
+			&cli.DurationFlag{Name: "spread", Usage: "delay each delivery by a random time up to this, so that they come in another order"},
+			&cli.FloatFlag{Name: "duplicates", Usage: "share of sessions whose callback to deliver twice, 0 to 1"},
+			&cli.FloatFlag{Name: "bad-signatures", Usage: "for what share of sessions to deliver another, badly signed callback, 0 to 1"},
+			&cli.FloatFlag{Name: "resign", Value: 0.5, Usage: "share of sessions whose further deliveries have a timestamp, nonce and signature of their own, 0 to 1"},
+			&cli.Uint64Flag{Name: "seed", DefaultText: "a random one", Usage: "repeats what was random in a run"},
+			&cli.IntFlag{Name: "parallel", DefaultText: "16, and 512 with --rate or --burst", Usage: "how many attempts to have under way at once"},
 			&cli.DurationFlag{Name: "timeout", Value: 5 * time.Second, Usage: "how long to wait for an answer"},
 			&cli.BoolFlag{Name: "once", Usage: "don't try again"},
+			&cli.BoolFlag{Name: "verbose", Usage: "print a line about each attempt, even for more than 20 sessions"},
+			&cli.StringFlag{Name: "json", Usage: "write the report as JSON to this file, or to stdout if it is -"},
+			&cli.StringFlag{Name: "journal", Usage: "write what became of each session to this file, as JSON Lines"},
 		),
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			c, _, err := Load(cmd, true)
@@ -48,16 +70,71 @@ func Send() *cli.Command {
 			if err != nil {
 				return err
 			}
-			report, err := send.Run(ctx, o, cmd.Root().Writer)
-			if o.Count > 1 {
-				fmt.Fprintf(cmd.Root().Writer, "%d acknowledged, %d lost\n", report.Acknowledged, report.Lost)
-			}
-			if err == nil && report.Lost > 0 {
-				err = fmt.Errorf("%d of %d callbacks were not acknowledged", report.Lost, o.Count)
-			}
-			return err
+			return sendAll(ctx, cmd, o)
 		},
 	}
+}
+
+// sendAll sends, and writes the report and the journal where they are wanted.
+func sendAll(ctx context.Context, cmd *cli.Command, o send.Options) (err error) {
+	out, reportTo := cmd.Root().Writer, io.Writer(nil)
+	switch path := cmd.String("json"); path {
+	case "":
+	case "-":
+		out, reportTo = cmd.Root().ErrWriter, out
+	default:
+		// Before anything is sent, so that a run isn't for nothing.
+		f, createErr := os.Create(path)
+		if createErr != nil {
+			return fmt.Errorf("--json: %w", createErr)
+		}
+		defer func() { err = errors.Join(err, f.Close()) }()
+		reportTo = f
+	}
+	o.Progress = cmd.Root().ErrWriter
+	if path := cmd.String("journal"); path != "" {
+		f, createErr := os.Create(path)
+		if createErr != nil {
+			return fmt.Errorf("--journal: %w", createErr)
+		}
+		defer func() { err = errors.Join(err, f.Close()) }()
+		stoppable, stop := context.WithCancelCause(ctx)
+		defer stop(nil)
+		ctx = stoppable
+		// Each line is written at once, so that it is there whatever happens next.
+		journal := json.NewEncoder(f)
+		o.Journal = func(e send.Entry) {
+			if err := journal.Encode(e); err != nil {
+				stop(fmt.Errorf("--journal: %w", err))
+			}
+		}
+	}
+
+	report, err := send.Run(ctx, o, out)
+	if report == nil {
+		return err
+	}
+	if err != nil {
+		err = fmt.Errorf("stopped before all was sent: %w", err)
+	}
+	// A single callback's line says it all.
+	if o.Count > 1 || o.Duplicates > 0 || o.BadSignatures > 0 || reportTo != nil {
+		err = errors.Join(err, report.WriteText(out))
+	}
+	if reportTo != nil {
+		enc := json.NewEncoder(reportTo)
+		enc.SetIndent("", "  ")
+		if encodeErr := enc.Encode(report); encodeErr != nil {
+			err = errors.Join(err, fmt.Errorf("--json: %w", encodeErr))
+		}
+	}
+	if report.Lost > 0 {
+		err = errors.Join(err, fmt.Errorf("%d of %d callbacks were not acknowledged", report.Lost, o.Count))
+	}
+	if accepted := report.BadlySigned.Accepted; accepted > 0 {
+		err = errors.Join(err, fmt.Errorf("%d of %d badly signed callbacks were accepted", accepted, report.BadlySigned.Sent))
+	}
+	return err
 }
 
 func sendOptions(cmd *cli.Command, c *config.Config) (send.Options, error) {
@@ -65,13 +142,22 @@ func sendOptions(cmd *cli.Command, c *config.Config) (send.Options, error) {
 		URL:           cmd.String("url"),
 		AppID:         cmd.Uint32("app"),
 		RoomID:        cmd.String("room"),
-		RoomSessionID: rand.Uint64(),
+		Rooms:         cmd.Int("rooms"),
 		CloseReason:   zego.CloseReason(cmd.Uint32("reason")),
-		RoomCloseTime: cmp.Or(cmd.Timestamp("closed-at"), time.Now()),
+		RoomCloseTime: cmd.Timestamp("closed-at"),
 		Count:         cmd.Int("count"),
+		Rate:          cmd.Float("rate"),
+		Burst:         cmd.Int("burst"),
+		BurstEvery:    cmd.Duration("burst-every"),
+		Spread:        cmd.Duration("spread"),
+		Duplicates:    cmd.Float("duplicates"),
+		BadSignatures: cmd.Float("bad-signatures"),
+		Resign:        cmd.Float("resign"),
+		Seed:          rand.Uint64(),
 		Parallel:      cmd.Int("parallel"),
 		Timeout:       cmd.Duration("timeout"),
 		Once:          cmd.Bool("once"),
+		Verbose:       cmd.Bool("verbose"),
 	}
 	if o.URL == "" {
 		host, port, err := net.SplitHostPort(c.Listen)
@@ -91,15 +177,24 @@ func sendOptions(cmd *cli.Command, c *config.Config) (send.Options, error) {
 		return o, fmt.Errorf("--app: CLOSEOUT_APPS has no secret for app %d", o.AppID)
 	}
 	o.Secret = secrets[0]
+	if cmd.IsSet("seed") {
+		o.Seed = cmd.Uint64("seed")
+	}
 	if s := cmd.String("session"); s != "" {
 		n, err := strconv.ParseUint(s, 10, 64)
 		if err != nil {
 			return o, fmt.Errorf("--session: found %q, want an integer from 0 to 18446744073709551615", s)
 		}
 		o.RoomSessionID = n
+	} else {
+		// Apart from what the seed decides of the run.
+		o.RoomSessionID = rand.New(rand.NewPCG(o.Seed, 1)).Uint64()
 	}
-	if o.Count < 1 || o.Parallel < 1 {
-		return o, fmt.Errorf("--count and --parallel: found %d and %d, want at least 1 each", o.Count, o.Parallel)
+	// What 0 stands for in the options would surprise someone who asks for it.
+	for _, name := range []string{"rooms", "parallel"} {
+		if cmd.IsSet(name) && cmd.Int(name) < 1 {
+			return o, fmt.Errorf("--%s: found %d, want at least 1", name, cmd.Int(name))
+		}
 	}
-	return o, nil
+	return o, o.Validate()
 }

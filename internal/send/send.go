@@ -1,148 +1,225 @@
-// Package send plays ZEGO: it signs room_close callbacks and posts them, and
-// tries again as ZEGO does.
+// Package send plays ZEGO: it signs room_close callbacks and delivers them at a
+// rate of its own, tries again as ZEGO does, and counts what came of it.
+//
+// Two things make it hard on a webhook. Deliveries come when they are due and
+// not when the webhook is ready for them, so that one which stalls is measured
+// by all that it kept waiting. And it does what ZEGO doesn't rule out: callbacks
+// come twice, out of order, in bursts, and with a signature that is wrong.
 package send
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
-	"strconv"
+	"net/url"
 	"strings"
-	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
+	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/zego"
 )
 
-// Ladder is after how long ZEGO tries again, each counted from the attempt
-// before. After the last it forgets the callback.
+// Ladder is after how long ZEGO tries again, each counted from the end of the
+// attempt before. After the last it forgets the callback.
 var Ladder = [...]time.Duration{2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, 32 * time.Second}
 
-// Options say what is sent, and where.
+const (
+	// parallelClosed is how many attempts are under way at once where nothing else
+	// sets the pace, and parallelOpen where the rate does: as many as are open when
+	// a webhook hangs for a tenth of a second at 5,000 callbacks a second.
+	parallelClosed = 16
+	parallelOpen   = 512
+	// maxParallel is how many ports a machine has for one address.
+	maxParallel = 65535
+	// maxRate is the most callbacks per second that the clock can tell apart.
+	maxRate = 1e6
+	// lineCount is for how many sessions each attempt gets a line.
+	lineCount = 20
+)
+
+// Options say what is sent, where, and how hard. Only URL, RoomID, Count and
+// Timeout can't be left out.
 type Options struct {
-	// URL is where the callbacks are posted to.
+	// URL is where the callbacks are posted to. Its path may hold a secret, and is
+	// never shown whole.
 	URL string
 	// AppID and Secret are the app's.
 	AppID  uint32
 	Secret string
-	// RoomID, RoomSessionID, CloseReason and RoomCloseTime are those of the first
-	// callback. Each further one is of the next session.
-	RoomID        string
+	// RoomID is the rooms' name, with "-1", "-2" and so on behind it where there are
+	// several.
+	RoomID string
+	// Rooms is over how many rooms the sessions are spread, in turn; 0 is 1.
+	Rooms int
+	// RoomSessionID is that of the first session. Each further one has the next.
 	RoomSessionID uint64
-	CloseReason   zego.CloseReason
+	// CloseReason is that of all sessions.
+	CloseReason zego.CloseReason
+	// RoomCloseTime is that of all sessions; if it is zero, each was closed when
+	// its first callback is sent.
 	RoomCloseTime time.Time
-	// Count is how many callbacks are sent.
+
+	// Count is how many sessions there are.
 	Count int
-	// Parallel is how many are under way at once.
+	// Rate is how many sessions per second are offered. The i-th is due i/Rate after
+	// the start, whatever became of those before it: an open loop. Where neither Rate
+	// nor Burst is set, the next one is due when a connection is free: a closed loop,
+	// as fast as Parallel allows.
+	Rate float64
+	// Burst, of the Count sessions, are offered at one instant, at the start and then
+	// every BurstEvery, on top of Rate.
+	Burst      int
+	BurstEvery time.Duration
+	// Spread delays each delivery by a random time up to it, so that they arrive in
+	// another order. In a closed loop all sessions are then offered at once.
+	Spread time.Duration
+	// Duplicates is the share of sessions, from 0 to 1, of which a copy is delivered:
+	// once, up to Spread after the original is due, and whatever the answer. It has
+	// no further attempts, as those are ZEGO's for the callback and not for its copy.
+	Duplicates float64
+	// BadSignatures is for what share of sessions, from 0 to 1, another callback with
+	// a wrong signature is delivered, once. Its room_session_id is that of the
+	// session with the highest bit flipped, so it is no session's.
+	BadSignatures float64
+	// Resign is for what share of sessions, from 0 to 1, each further delivery has a
+	// timestamp, nonce and signature of its own. The others repeat the first one's.
+	// Nobody knows which of the two ZEGO does.
+	Resign float64
+	// Seed decides all that is random but the nonces: the same options with the same
+	// seed give the same sessions, copies, delays and choices. Nonces are new each
+	// time, because a signature that comes back with another body is refused.
+	Seed uint64
+
+	// Parallel is how many attempts are under way at once, and so how many connections
+	// there are. What is due beyond that waits, and its latency counts. 0 is 512 in an
+	// open loop and 16 in a closed one.
 	Parallel int
-	// Timeout is how long an answer is waited for.
+	// Timeout is how long an answer is waited for, from when an attempt begins.
 	Timeout time.Duration
+	// Ladder is after how long each further attempt comes; [Ladder] if it is nil.
+	Ladder []time.Duration
 	// Once leaves out the further attempts.
 	Once bool
 	// Transport carries the requests; one with enough connections if it is nil.
 	Transport http.RoundTripper
+
+	// Verbose writes a line about each attempt even where there are more than 20
+	// sessions.
+	Verbose bool
+	// Progress, if set, is told how far a run is that has no line about each attempt:
+	// by a bar if it is a terminal, and otherwise by a line every 10 seconds.
+	Progress io.Writer
+	// Journal, if set, is told of each session when it is decided. It is called by
+	// one goroutine, one entry after another, and all calls are over when Run returns.
+	Journal func(Entry)
 }
 
-// Report is what came of it.
-type Report struct {
-	// Acknowledged is how many callbacks got a 2XX.
-	Acknowledged int64
-	// Lost is how many got none, so that ZEGO would have forgotten them.
-	Lost int64
+// Validate says what is wrong with the options, naming the flags of `closeout
+// send` that set them.
+func (o *Options) Validate() error {
+	u, err := url.Parse(o.URL)
+	switch {
+	case err != nil:
+		// Without the address, which may hold a secret.
+		if bad := new(url.Error); errors.As(err, &bad) {
+			err = bad.Err
+		}
+		return fmt.Errorf("--url: %w", err)
+	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
+		return errors.New("--url: want an address like http://localhost:8080" + webhook.Path)
+	case o.RoomID == "":
+		return errors.New("--room: found an empty name, want at least a character")
+	case o.Count < 1:
+		return fmt.Errorf("--count: found %d, want at least 1", o.Count)
+	case o.Rooms < 0:
+		return fmt.Errorf("--rooms: found %d, want at least 1", o.Rooms)
+	case o.Parallel < 0 || o.Parallel > maxParallel:
+		return fmt.Errorf("--parallel: found %d, want 1 to %d", o.Parallel, maxParallel)
+	case !(o.Rate >= 0 && o.Rate <= maxRate): // so that NaN is none either
+		return fmt.Errorf("--rate: found %v, want 0 (no rate) to %d per second", o.Rate, int(maxRate))
+	case o.Burst < 0:
+		return fmt.Errorf("--burst: found %d, want 0 (none) or more", o.Burst)
+	case o.BurstEvery < 0:
+		return fmt.Errorf("--burst-every: found %v, want more than 0s", o.BurstEvery)
+	case o.Burst > 0 && o.BurstEvery == 0:
+		return fmt.Errorf("--burst: found %d without --burst-every, want both or neither", o.Burst)
+	case o.Burst == 0 && o.BurstEvery > 0:
+		return fmt.Errorf("--burst-every: found %v without --burst, want both or neither", o.BurstEvery)
+	case o.Spread < 0:
+		return fmt.Errorf("--spread: found %v, want 0s (none) or more", o.Spread)
+	case o.Timeout <= 0:
+		return fmt.Errorf("--timeout: found %v, want more than 0s", o.Timeout)
+	}
+	for _, share := range []struct {
+		flag  string
+		value float64
+	}{{"duplicates", o.Duplicates}, {"bad-signatures", o.BadSignatures}, {"resign", o.Resign}} {
+		if !(share.value >= 0 && share.value <= 1) {
+			return fmt.Errorf("--%s: found %v, want 0 to 1", share.flag, share.value)
+		}
+	}
+	return nil
 }
 
-// Run sends the callbacks, writes a line about each attempt to out, and ends
-// when each was acknowledged or is lost, or with ctx.
-func Run(ctx context.Context, o Options, out io.Writer) (Report, error) {
-	var acknowledged, lost atomic.Int64
-	lines := make(chan string, 100)
-	written := make(chan struct{})
-	go func() {
-		defer close(written)
-		for line := range lines {
-			fmt.Fprintln(out, line)
-		}
-	}()
-	client := &http.Client{Timeout: o.Timeout, Transport: cmp.Or[http.RoundTripper](o.Transport, &http.Transport{MaxIdleConnsPerHost: o.Parallel})}
-	group, groupCtx := errgroup.WithContext(ctx)
-	group.SetLimit(o.Parallel)
-	for i := range o.Count {
-		group.Go(func() error {
-			c := zego.RoomClose{
-				Common:        zego.Common{AppID: o.AppID, Timestamp: time.Now().Unix(), Nonce: strconv.FormatUint(rand.Uint64()>>1, 10)},
-				RoomID:        o.RoomID,
-				RoomSessionID: o.RoomSessionID + uint64(i),
-				CloseReason:   o.CloseReason,
-				RoomCloseTime: o.RoomCloseTime,
-			}
-			ok, err := deliver(groupCtx, client, o, c, lines)
-			if ok {
-				acknowledged.Add(1)
-			} else {
-				lost.Add(1)
-			}
-			return err
-		})
-	}
-	err := group.Wait()
-	close(lines)
-	<-written
-	return Report{acknowledged.Load(), lost.Load()}, err
-}
+// open says whether sessions come by the clock, and not when there is room.
+func (o *Options) open() bool { return o.Rate > 0 || o.Burst > 0 }
 
-// deliver posts one callback until it is acknowledged or ZEGO would forget it.
-func deliver(ctx context.Context, client *http.Client, o Options, c zego.RoomClose, lines chan<- string) (bool, error) {
-	c.Signature = zego.Sign(o.Secret, c.Timestamp, c.Nonce)
-	body, err := json.Marshal(c)
-	if err != nil {
-		return false, err
+// eachAttempt says whether each attempt gets a line.
+func (o *Options) eachAttempt() bool { return o.Verbose || o.Count <= lineCount }
+
+// defaults fills in what was left out.
+func (o *Options) defaults() {
+	o.Rooms = cmp.Or(o.Rooms, 1)
+	if o.Parallel == 0 {
+		o.Parallel = parallelClosed
+		if o.open() {
+			o.Parallel = parallelOpen
+		}
 	}
-	for attempt := 0; ; attempt++ {
-		ok, answer := post(ctx, client, o.URL, body)
-		line := fmt.Sprintf("room_session_id %d, attempt %d: %s", c.RoomSessionID, attempt+1, answer)
-		last := ok || o.Once || attempt == len(Ladder)
-		switch {
-		case ctx.Err() != nil:
-			return false, ctx.Err()
-		case !last:
-			line += fmt.Sprintf("; again in %v", Ladder[attempt])
-		case !ok && !o.Once:
-			line += "; ZEGO would now forget it"
-		}
-		lines <- line
-		if last {
-			return ok, nil
-		}
-		select {
-		case <-time.After(Ladder[attempt]):
-		case <-ctx.Done():
-			return false, ctx.Err()
-		}
+	if o.Ladder == nil {
+		o.Ladder = Ladder[:]
+	}
+	if o.Once {
+		o.Ladder = nil
 	}
 }
 
-// post makes one attempt, and tells what came back.
-func post(ctx context.Context, client *http.Client, url string, body []byte) (ok bool, answer string) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
-	if err != nil {
-		return false, err.Error()
+// Run sends the callbacks, writes a line about each attempt to out if there are
+// few, and ends when each session is decided: acknowledged, or lost. When ctx
+// ends it stops at once and returns ctx's cause, with a report on what was done
+// by then.
+func Run(ctx context.Context, o Options, out io.Writer) (*Report, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
 	}
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := client.Do(req)
+	o.defaults()
+	r, err := newRunner(o)
 	if err != nil {
-		return false, err.Error()
+		return nil, err
 	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, 4096))
-	if err != nil {
-		return false, err.Error()
+	stop := r.background(out)
+	err = r.run(ctx)
+	report := r.finalReport()
+	stop()
+	return report, err
+}
+
+// shownURL is the address without what may be secret in it: user, query, and
+// what follows the webhook's path. Of another path nothing is known, so none of
+// it is shown.
+func shownURL(u *url.URL) string {
+	shown := url.URL{Scheme: u.Scheme, Host: u.Host}
+	before, after, found := strings.Cut(u.Path, webhook.Path)
+	switch {
+	case found && after == "":
+		shown.Path = before + webhook.Path
+	case found:
+		return shown.String() + (&url.URL{Path: before + webhook.Path}).EscapedPath() + "/..."
+	case strings.Trim(u.Path, "/") != "":
+		return shown.String() + "/..."
 	}
-	return resp.StatusCode/100 == 2, resp.Status + " " + strings.TrimSpace(string(text))
+	return shown.String()
 }

@@ -1,0 +1,78 @@
+package send
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"time"
+
+	"github.com/closeouthq/closeout/zego"
+)
+
+// Entry is a line of the journal: what ZEGO would know of a session. A session
+// of which nothing was ever sent has none.
+type Entry struct {
+	// AppID, RoomSessionID, RoomID, CloseReason and RoomCloseTime are what the
+	// callback said. RoomSessionID is a string in JSON, as it is beyond 2^53.
+	AppID         uint32           `json:"appid"`
+	RoomSessionID uint64           `json:"room_session_id,string"`
+	RoomID        string           `json:"room_id"`
+	CloseReason   zego.CloseReason `json:"close_reason"`
+	RoomCloseTime time.Time        `json:"room_close_time"`
+	// Acknowledged says whether any delivery of the callback, original or copy, got
+	// a 2XX: they say the same, so whoever acknowledged one has to see to the session.
+	Acknowledged bool `json:"acknowledged"`
+	// Undecided says that the run was stopped when nothing had been acknowledged and
+	// not all had been tried. The webhook may have taken the callback all the same.
+	Undecided bool `json:"undecided,omitempty"`
+	// Status is what the first acknowledgement said, such as "started".
+	Status string `json:"status,omitempty"`
+	// Attempts is how many attempts of the original were begun.
+	Attempts int `json:"attempts"`
+	// Duplicates is how many copies were sent.
+	Duplicates int `json:"duplicates"`
+	// OfferedAt is when the first delivery was due, by this machine's clock.
+	OfferedAt time.Time `json:"offered_at"`
+	// AcknowledgedAfter is how long it then took to the first 2XX, in milliseconds.
+	AcknowledgedAfter float64 `json:"acknowledged_after_ms,omitempty"`
+}
+
+// maxEntry is the most bytes that a line of a journal may have. The longest that
+// is written has a room_id of 1024 bytes, each escaped.
+const maxEntry = 64 << 10
+
+// ReadJournal gives the entries of a journal of JSON Lines, one after another.
+// After an error, which names the line, there are no more.
+func ReadJournal(r io.Reader) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		lines := bufio.NewScanner(r)
+		lines.Buffer(nil, maxEntry)
+		number := 0
+		for lines.Scan() {
+			number++
+			line := bytes.TrimSpace(lines.Bytes())
+			if len(line) == 0 {
+				continue
+			}
+			var e Entry
+			err := json.Unmarshal(line, &e)
+			if err == nil && e.RoomID == "" {
+				err = errors.New("no room_id: not a journal's line")
+			}
+			if err != nil {
+				yield(Entry{}, fmt.Errorf("journal, line %d: %w", number, err))
+				return
+			}
+			if !yield(e, nil) {
+				return
+			}
+		}
+		if err := lines.Err(); err != nil {
+			yield(Entry{}, fmt.Errorf("journal, line %d: %w", number+1, err))
+		}
+	}
+}

@@ -1,0 +1,112 @@
+package send
+
+import (
+	"math"
+	"math/rand/v2"
+	"time"
+)
+
+// never is later than any run lasts.
+const never = time.Duration(math.MaxInt64)
+
+// plan makes the sessions up, one after another and each when it is asked for,
+// so that a long run needs no more memory than a short one. All times are since
+// the start.
+type plan struct {
+	options *Options
+	random  *rand.Rand
+	made    int // sessions so far
+	steady  int // of them, those that came by the rate
+	bursts  int // bursts that are over
+	inBurst int // sessions so far of the burst that isn't
+	latest  time.Duration
+}
+
+func newPlan(o *Options) *plan {
+	return &plan{options: o, random: rand.New(rand.NewPCG(o.Seed, 0))}
+}
+
+// done says whether there are no more sessions.
+func (p *plan) done() bool { return p.made == p.options.Count }
+
+// due is when the next session is to be offered, in an open loop.
+func (p *plan) due() time.Duration {
+	return min(p.dueSteady(), p.dueBurst())
+}
+
+func (p *plan) dueSteady() time.Duration {
+	if p.options.Rate == 0 {
+		return never
+	}
+	return duration(float64(p.steady) / p.options.Rate * float64(time.Second))
+}
+
+func (p *plan) dueBurst() time.Duration {
+	if p.options.Burst == 0 {
+		return never
+	}
+	return duration(float64(p.bursts) * float64(p.options.BurstEvery))
+}
+
+// duration keeps what a Duration can't hold from wrapping around.
+func duration(nanoseconds float64) time.Duration {
+	if nanoseconds >= float64(never) {
+		return never
+	}
+	return time.Duration(nanoseconds)
+}
+
+// choice is what was decided about a session.
+type choice struct {
+	index  int
+	due    time.Duration // of the original
+	copied bool
+	copy   time.Duration // when the copy is due
+	forged bool
+	forge  time.Duration // when the badly signed one is due
+	how    forgery
+	resign bool
+}
+
+// forgery is a way in which a signature is wrong.
+type forgery int
+
+const (
+	otherSecret forgery = iota
+	otherTimestamp
+	otherDigit
+	forgeries // how many there are
+)
+
+// next makes up the next session, which is offered at that time.
+func (p *plan) next(at time.Duration) choice {
+	if p.options.open() {
+		if p.dueBurst() <= p.dueSteady() {
+			if p.inBurst++; p.inBurst == p.options.Burst {
+				p.bursts, p.inBurst = p.bursts+1, 0
+			}
+		} else {
+			p.steady++
+		}
+	}
+	// Each session takes the same random numbers in the same order, whatever the
+	// options, so that one option more doesn't change what the others do.
+	var random [7]float64
+	for i := range random {
+		random[i] = p.random.Float64()
+	}
+	spread := func(r float64) time.Duration { return duration(r * float64(p.options.Spread)) }
+	c := choice{
+		index:  p.made,
+		due:    at + spread(random[0]),
+		copied: random[1] < p.options.Duplicates,
+		forged: random[3] < p.options.BadSignatures,
+		forge:  at + spread(random[4]),
+		how:    forgery(random[5] * float64(forgeries)),
+		resign: random[6] < p.options.Resign,
+	}
+	c.copy = c.due + spread(random[2])
+	p.made++
+	p.latest = at
+	return c
+}

@@ -1,0 +1,454 @@
+package send
+
+import (
+	"container/heap"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/closeouthq/closeout/zego"
+)
+
+// session is one that is under way.
+type session struct {
+	choice
+	zego.RoomClose // as it was last signed
+	body           []byte
+	offered        time.Duration
+
+	attempts int // of the original, begun
+	copies   int // begun
+	open     int // deliveries that aren't over
+	// by is which attempt of the original was acknowledged, if any.
+	by           int
+	acknowledged bool
+	status       string        // of the first acknowledgement
+	after        time.Duration // when it came, since the session was offered
+	cut          bool          // the run was stopped before all was tried
+}
+
+// delivery is an original, a copy or a badly signed callback that is waiting for
+// its next attempt, or has it.
+type delivery struct {
+	session *session
+	kind    kind
+	due     time.Duration
+	order   uint64 // among those that are due together
+	attempt int    // begun so far
+}
+
+type kind int
+
+const (
+	original kind = iota
+	duplicate
+	forged
+)
+
+// String says which delivery it is, for people.
+func (d *delivery) String() string {
+	switch d.kind {
+	case duplicate:
+		return fmt.Sprintf("room_session_id %d, duplicate", d.session.RoomSessionID)
+	case forged:
+		return fmt.Sprintf("room_session_id %d, badly signed", d.session.RoomSessionID)
+	}
+	return fmt.Sprintf("room_session_id %d, attempt %d", d.session.RoomSessionID, d.attempt)
+}
+
+// runner makes a run. One goroutine owns all of it but the attempts under way,
+// so that it needs no locks and its choices come in one order. All times are
+// since the start.
+type runner struct {
+	Options
+	plan     *plan
+	post     *poster
+	began    time.Time
+	queue    queue
+	order    uint64
+	underWay int
+	results  chan result
+	report   Report
+	// lastAcknowledged is when the last session was.
+	lastAcknowledged time.Duration
+	acknowledged     durations
+	all              durations
+	sessions         durations
+	waited           durations
+	state            state
+	lines            chan string // nil if nobody wants them
+	entries          chan Entry  // nil if nobody wants them
+}
+
+// state is how far the run is, for the one who shows it.
+type state struct{ acknowledged, lost, retrying, decided atomic.Int64 }
+
+func newRunner(o Options) (*runner, error) {
+	post, err := newPoster(&o)
+	if err != nil {
+		return nil, err
+	}
+	r := &runner{
+		Options: o, post: post,
+		results:      make(chan result, o.Parallel), // no attempt ever waits to tell its result
+		acknowledged: newDurations(), all: newDurations(), sessions: newDurations(), waited: newDurations(),
+		report: Report{Seed: o.Seed, URL: shownURL(post.request.URL), Count: o.Count, Answers: map[string]int64{}, Failures: map[string]int64{}},
+	}
+	r.plan = newPlan(&r.Options)
+	return r, nil
+}
+
+// background starts what must not hold up the run when a disk or a terminal is
+// slow. What it returns waits until all is written.
+func (r *runner) background(out io.Writer) (stop func()) {
+	var writers sync.WaitGroup
+	done := make(chan struct{})
+	if r.eachAttempt() {
+		r.lines = make(chan string, 1000)
+		writers.Go(func() {
+			for line := range r.lines {
+				fmt.Fprintln(out, line)
+			}
+		})
+	} else if r.Progress != nil {
+		fmt.Fprintf(r.Progress, "sending %d sessions to %s, seed %d\n", r.Count, r.report.URL, r.Seed)
+		writers.Go(func() { r.state.show(r.Progress, r.Count, isTerminal(r.Progress), done) })
+	}
+	if r.Journal != nil {
+		r.entries = make(chan Entry, 1000)
+		writers.Go(func() {
+			for e := range r.entries {
+				r.Journal(e)
+			}
+		})
+	}
+	return func() {
+		close(done)
+		if r.lines != nil {
+			close(r.lines)
+		}
+		if r.entries != nil {
+			close(r.entries)
+		}
+		writers.Wait()
+	}
+}
+
+func (r *runner) now() time.Duration { return time.Since(r.began) }
+
+// run offers the sessions when they are due, and ends when all are decided.
+func (r *runner) run(ctx context.Context) error {
+	defer r.post.close()
+	r.began = time.Now()
+	r.report.StartedAt = r.began.UTC()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		now := r.now()
+		for r.open() && !r.plan.done() && r.plan.due() <= now {
+			r.offer(r.plan.due())
+		}
+		for r.underWay < r.Parallel {
+			if len(r.queue) > 0 && r.queue[0].due <= now {
+				r.start(ctx, heap.Pop(&r.queue).(*delivery))
+			} else if !r.open() && !r.plan.done() {
+				now = r.now()
+				r.offer(now)
+			} else {
+				break
+			}
+		}
+		if r.underWay == 0 && len(r.queue) == 0 && r.plan.done() {
+			return nil
+		}
+		var wake <-chan time.Time
+		if next := r.next(); r.underWay < r.Parallel && next != never {
+			timer.Reset(next - r.now())
+			wake = timer.C
+		}
+		select {
+		case result := <-r.results:
+			r.settle(ctx, result)
+		case <-wake:
+		case <-ctx.Done():
+		}
+	}
+	r.abandon(ctx)
+	return context.Cause(ctx)
+}
+
+// next is when there is something to do for which no answer is needed.
+func (r *runner) next() time.Duration {
+	next := never
+	if len(r.queue) > 0 {
+		next = r.queue[0].due
+	}
+	if r.open() && !r.plan.done() {
+		next = min(next, r.plan.due())
+	}
+	return next
+}
+
+// offer queues the deliveries of the next session.
+func (r *runner) offer(at time.Duration) {
+	choice := r.plan.next(at)
+	s := &session{choice: choice, offered: choice.due, open: 1, RoomClose: zego.RoomClose{
+		Common:        zego.Common{Event: zego.EventRoomClose, AppID: r.AppID},
+		RoomID:        r.RoomID,
+		RoomSessionID: r.RoomSessionID + uint64(choice.index),
+		CloseReason:   r.CloseReason,
+		RoomCloseTime: r.RoomCloseTime,
+	}}
+	if r.Rooms > 1 {
+		s.RoomID += "-" + strconv.Itoa(choice.index%r.Rooms+1)
+	}
+	r.enqueue(&delivery{session: s, kind: original, due: choice.due})
+	if choice.copied {
+		s.open++
+		r.enqueue(&delivery{session: s, kind: duplicate, due: choice.copy})
+	}
+	if choice.forged {
+		forgery := &session{choice: choice, RoomClose: s.RoomClose}
+		forgery.RoomSessionID ^= 1 << 63
+		r.enqueue(&delivery{session: forgery, kind: forged, due: choice.forge})
+	}
+}
+
+func (r *runner) enqueue(d *delivery) {
+	d.order = r.order
+	r.order++
+	heap.Push(&r.queue, d)
+}
+
+// start begins a delivery's next attempt.
+func (r *runner) start(ctx context.Context, d *delivery) {
+	s := d.session
+	d.attempt++
+	switch d.kind {
+	case forged:
+		r.report.BadlySigned.Sent++
+	default:
+		if s.attempts+s.copies == 0 {
+			r.report.Sessions++
+		}
+		if d.kind == original {
+			s.attempts++
+		} else {
+			s.copies++
+			r.report.Duplicates.Sent++
+		}
+	}
+	if s.body == nil || s.resign && d.kind != forged {
+		s.sign(r.Secret, d.kind == forged)
+	}
+	r.underWay++
+	go func(body []byte) {
+		began := r.now()
+		result := r.post.attempt(ctx, body)
+		result.delivery, result.began, result.ended = d, began, r.now()
+		r.results <- result
+	}(s.body)
+}
+
+// sign makes the body. The nonce is never the seed's: a run that is repeated
+// within a second would have the signatures of the first on other bodies.
+func (s *session) sign(secret string, wrongly bool) {
+	now := time.Now()
+	if s.RoomCloseTime.IsZero() {
+		s.RoomCloseTime = now
+	}
+	s.RoomCloseTime = s.RoomCloseTime.Truncate(time.Millisecond).UTC()
+	s.Timestamp, s.Nonce = now.Unix(), strconv.FormatUint(rand.Uint64()>>1, 10)
+	s.Signature = zego.Sign(secret, s.Timestamp, s.Nonce)
+	if wrongly {
+		switch s.how {
+		case otherSecret:
+			s.Signature = zego.Sign(secret+"?", s.Timestamp, s.Nonce)
+		case otherTimestamp:
+			s.Signature = zego.Sign(secret, s.Timestamp-1, s.Nonce)
+		default:
+			digit := byte('0')
+			if s.Signature[0] == digit {
+				digit = '1'
+			}
+			s.Signature = string(digit) + s.Signature[1:]
+		}
+	}
+	// It has nothing in it that can't be encoded.
+	s.body, _ = s.RoomClose.MarshalJSON()
+}
+
+// settle takes in what came of an attempt.
+func (r *runner) settle(ctx context.Context, a result) {
+	r.underWay--
+	d := a.delivery
+	if a.code == 0 && ctx.Err() != nil {
+		r.over(d, true) // it failed because the run was stopped
+		return
+	}
+	note := ""
+	if d.kind == forged {
+		r.settleForged(a)
+	} else {
+		note = r.settleGenuine(a)
+	}
+	if r.lines != nil {
+		r.lines <- d.String() + ": " + a.text + note
+	}
+}
+
+func (r *runner) settleForged(a result) {
+	switch {
+	case a.ok():
+		r.report.BadlySigned.Accepted++
+	case a.code == http.StatusUnauthorized:
+		r.report.BadlySigned.Refused++
+	}
+}
+
+// settleGenuine returns what is to be said of how it goes on.
+func (r *runner) settleGenuine(a result) (note string) {
+	d, s := a.delivery, a.delivery.session
+	r.report.Attempts++
+	r.all.add(a.ended - d.due)
+	r.waited.add(a.began - d.due)
+	if a.ok() {
+		count(r.report.Answers, a.kind)
+		r.acknowledged.add(a.ended - d.due)
+		if !s.acknowledged {
+			s.acknowledged, s.status, s.after = true, a.kind, a.ended-s.offered
+			r.sessions.add(s.after)
+			r.lastAcknowledged = max(r.lastAcknowledged, a.ended)
+		}
+	} else {
+		count(r.report.Failures, a.kind)
+	}
+
+	if d.kind == duplicate {
+		if a.ok() {
+			r.report.Duplicates.Acknowledged++
+		} else {
+			r.report.Duplicates.Lost++
+		}
+		r.over(d, false)
+		return ""
+	}
+	if !a.ok() && d.attempt <= len(r.Ladder) {
+		if d.attempt == 1 {
+			r.state.retrying.Add(1)
+		}
+		pause := r.Ladder[d.attempt-1]
+		d.due = a.ended + pause
+		r.enqueue(d)
+		return fmt.Sprintf("; again in %v", pause)
+	}
+	if d.attempt > 1 {
+		r.state.retrying.Add(-1)
+	}
+	if a.ok() {
+		s.by = d.attempt
+	} else if !r.Once {
+		note = "; ZEGO would now forget it"
+	}
+	r.over(d, false)
+	return note
+}
+
+// over ends a delivery, and decides its session when it was the last.
+func (r *runner) over(d *delivery, cut bool) {
+	s := d.session
+	if d.kind == forged {
+		return
+	}
+	s.cut = s.cut || cut
+	s.open--
+	if s.open > 0 || s.attempts+s.copies == 0 {
+		return
+	}
+	switch {
+	case !s.acknowledged && s.cut:
+		r.report.Undecided++
+	case !s.acknowledged:
+		r.report.Lost++
+		r.state.lost.Add(1)
+	default:
+		r.report.Acknowledged++
+		r.state.acknowledged.Add(1)
+		switch {
+		case s.by == 1:
+			r.report.FirstAttempt++
+		case s.by > 1:
+			r.report.LaterAttempt++
+		default:
+			r.report.ByDuplicate++
+		}
+	}
+	r.state.decided.Add(1)
+	if r.entries != nil {
+		r.entries <- Entry{
+			AppID: s.AppID, RoomSessionID: s.RoomSessionID, RoomID: s.RoomID, CloseReason: s.CloseReason, RoomCloseTime: s.RoomCloseTime,
+			Acknowledged: s.acknowledged, Undecided: !s.acknowledged && s.cut, Status: s.status, Attempts: s.attempts, Duplicates: s.copies,
+			OfferedAt: r.began.Add(s.offered).UTC(), AcknowledgedAfter: float64(s.after.Microseconds()) / 1000,
+		}
+	}
+}
+
+// abandon ends all that is under way or was still to come.
+func (r *runner) abandon(ctx context.Context) {
+	for r.underWay > 0 {
+		r.settle(ctx, <-r.results)
+	}
+	for _, d := range r.queue {
+		r.over(d, true)
+	}
+	r.queue = nil
+}
+
+// finalReport completes the report when the run is over.
+func (r *runner) finalReport() *Report {
+	report := &r.report
+	report.Duration = r.now().Seconds()
+	if at := r.plan.latest; at > 0 {
+		report.OfferedRate = float64(r.plan.made-1) / at.Seconds()
+	}
+	if at := r.lastAcknowledged; at > 0 {
+		report.AcknowledgedRate = float64(report.Acknowledged) / at.Seconds()
+	}
+	report.Latency = Latency{
+		Acknowledged: r.acknowledged.percentiles(), All: r.all.percentiles(),
+		Session: r.sessions.percentiles(), Waited: r.waited.percentiles(),
+	}
+	return report
+}
+
+// queue is a heap of what is waiting for its time, or for a connection.
+type queue []*delivery
+
+// Len implements [heap.Interface].
+func (q queue) Len() int { return len(q) }
+
+// Less implements [heap.Interface].
+func (q queue) Less(i, j int) bool {
+	return q[i].due < q[j].due || q[i].due == q[j].due && q[i].order < q[j].order
+}
+
+// Swap implements [heap.Interface].
+func (q queue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+
+// Push implements [heap.Interface].
+func (q *queue) Push(d any) { *q = append(*q, d.(*delivery)) }
+
+// Pop implements [heap.Interface].
+func (q *queue) Pop() any {
+	last := len(*q) - 1
+	d := (*q)[last]
+	(*q)[last] = nil // let go of its session
+	*q = (*q)[:last]
+	return d
+}
