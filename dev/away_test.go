@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strconv"
@@ -13,30 +15,31 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/closeouthq/closeout/dev/server"
+	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/service"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/workflows"
+	"github.com/closeouthq/closeout/zego"
 )
 
-// The webhook starts and answers without Temporal; when Temporal comes, callbacks
-// are taken and the worker works, with nothing restarted.
+// The webhook starts, and takes callbacks, without Temporal; when Temporal comes,
+// they are closed out, with nothing restarted. Then it goes and comes once more.
 func TestTemporalComesLater(t *testing.T) {
 	t.Parallel()
 	c := settings(t, nil)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := strconv.Atoi(freePort(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := l.Addr().(*net.TCPAddr).Port
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
 	c.Temporal.HostPort = "127.0.0.1:" + strconv.Itoa(port)
+	c.AdminListen = "127.0.0.1:" + freePort(t)
 
 	address := start(t, c, service.Parts{Webhook: true})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- service.Run(ctx, c, service.Parts{Worker: true}, quiet) }()
+	worker := *c
+	worker.AdminListen = "127.0.0.1:0"
+	go func() { ended <- service.Run(ctx, &worker, service.Parts{Worker: true}, quiet) }()
 	defer func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -44,31 +47,83 @@ func TestTemporalComesLater(t *testing.T) {
 		}
 	}()
 
-	closed := newClose()
-	if a := post(t, address, closed); a.code != 503 || a.header.Get("Retry-After") == "" {
+	first := newClose()
+	if a := post(t, address, first); a.code != 200 || a.Status != webhook.Queued {
 		t.Errorf("answer without Temporal %+v", a)
 	}
+	if a := post(t, address, first); a.code != 200 || a.Status != webhook.Duplicate {
+		t.Errorf("second answer without Temporal %+v", a)
+	}
+	if code, text := get(t, c, "/readyz"); code != 200 || !strings.HasPrefix(text, "degraded: queuing: namespace default of Temporal: ") ||
+		!strings.Contains(text, "1 callbacks wait in the inbox") {
+		t.Errorf("readiness without Temporal: %d %s", code, text)
+	}
 
-	late, err := server.Start(t.Context(), server.Options{Dir: t.TempDir(), Port: port, UIPort: -1, Logger: quiet})
+	o := server.Options{Dir: t.TempDir(), Port: port, UIPort: -1, Logger: quiet}
+	late, err := server.Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = late.Stop() })
 	setUp(t, c)
-	var a answer
-	wait(t, "the callback is taken", func() bool {
-		a = post(t, address, closed)
-		return a.code == 200
+	temporalClient := dial(t, c)
+	closedOut := func(c zego.RoomClose) {
+		t.Helper()
+		if r := result(t, temporalClient, c); r.State != workflows.StateDone {
+			t.Errorf("result %+v", r)
+		}
+	}
+	closedOut(first)
+	second := newClose()
+	wait(t, "callbacks go straight to Temporal", func() bool {
+		second = newClose()
+		return post(t, address, second).Status == webhook.Started
 	})
-	if a.Status != webhook.Started && a.Status != webhook.Duplicate {
-		t.Errorf("answer %+v", a)
+	closedOut(second)
+	wait(t, "all is well", func() bool { _, text := get(t, c, "/readyz"); return text == "ok" })
+
+	if err := late.Stop(); err != nil {
+		t.Fatal(err)
 	}
-	if r := result(t, dial(t, c), closed); r.State != workflows.StateDone {
-		t.Errorf("result %+v", r)
+	var during []zego.RoomClose
+	for range 20 {
+		closed := newClose()
+		if a := post(t, address, closed); a.code != 200 || a.Status != webhook.Queued {
+			t.Errorf("answer while Temporal was away %+v", a)
+		}
+		during = append(during, closed)
 	}
+	if _, text := get(t, c, "/metrics"); !strings.Contains(text, `closeout_inbox_depth{state="waiting"} 20`) || !strings.Contains(text, "closeout_inbox_oldest_age_seconds ") {
+		t.Errorf("metrics:\n%s", text)
+	}
+	if late, err = server.Start(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	for _, closed := range during {
+		closedOut(closed)
+	}
+	wait(t, "the inbox is empty", func() bool {
+		_, text := get(t, c, "/metrics")
+		return strings.Contains(text, `closeout_inbox_depth{state="waiting"} 0`) && strings.Contains(text, "closeout_temporal_takes 1")
+	})
 }
 
-// A namespace that was never set up costs the search attributes, and no callback.
+// get asks the listener for operators.
+func get(t *testing.T, c *config.Config, path string) (int, string) {
+	t.Helper()
+	resp, err := http.Get("http://" + c.AdminListen + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, strings.TrimSpace(string(text))
+}
+
+// In a namespace that isn't set up, callbacks wait for it to be.
 func TestMissingSearchAttributesCostNoCallback(t *testing.T) {
 	t.Parallel()
 	c := settings(t, nil)
@@ -81,10 +136,15 @@ func TestMissingSearchAttributesCostNoCallback(t *testing.T) {
 	}
 	address := start(t, c, both)
 	closed := newClose()
-	wait(t, "the callback is taken", func() bool { return post(t, address, closed).code == 200 })
+	if a := post(t, address, closed); a.code != 200 || a.Status != webhook.Queued {
+		t.Errorf("answer %+v", a)
+	}
+	setUp(t, c)
 	if r := result(t, temporalClient, closed); r.State != workflows.StateDone {
 		t.Errorf("result %+v", r)
 	}
+	query := fmt.Sprintf("RoomSessionId = '%d'", closed.RoomSessionID)
+	wait(t, "it is found by its search attributes", func() bool { return runs(t, temporalClient, query) == 1 })
 }
 
 // Setup may be run again and again, and by several at once.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -17,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 
@@ -169,13 +171,21 @@ func dial(t *testing.T, c *config.Config) client.Client {
 	return temporal
 }
 
-// result waits for the session's run to complete.
+// result waits for the session's run to begin and to complete.
 func result(t *testing.T, temporal client.Client, c zego.RoomClose) workflows.Result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
+	id := workflows.WorkflowID(activities.SessionOf(&c))
+	wait(t, id+" is there", func() bool {
+		_, err := temporal.DescribeWorkflowExecution(ctx, id, "")
+		if none := new(serviceerror.NotFound); err != nil && !errors.As(err, &none) {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
 	var r workflows.Result
-	if err := temporal.GetWorkflow(ctx, workflows.WorkflowID(activities.SessionOf(&c)), "").Get(ctx, &r); err != nil {
+	if err := temporal.GetWorkflow(ctx, id, "").Get(ctx, &r); err != nil {
 		t.Fatal(err)
 	}
 	return r

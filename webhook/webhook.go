@@ -45,6 +45,8 @@ const (
 	Started Status = "started"
 	// Duplicate means that the session had its workflow already.
 	Duplicate Status = "duplicate"
+	// Queued means that it is on the disk until Temporal takes it.
+	Queued Status = "queued"
 	// Ignored means that the callback is genuine and that there is no use for it.
 	Ignored Status = "ignored"
 )

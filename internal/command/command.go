@@ -41,10 +41,10 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		Commands: []*cli.Command{
 			run("serve", "take callbacks and run workflows, in one process", service.Parts{Webhook: true, Worker: true}, all),
 			run("webhook", "take callbacks", service.Parts{Webhook: true}, Flags("APPS", "LISTEN", "ADMIN_LISTEN", "CALLBACK_TOKEN",
-				"CALLBACK_WINDOW", "TASK_QUEUE", "STOP_TIMEOUT", "LOG_LEVEL", "LOG_FORMAT")),
+				"CALLBACK_WINDOW", "DATA", "TASK_QUEUE", "STOP_TIMEOUT", "LOG_LEVEL", "LOG_FORMAT")),
 			run("worker", "run workflows", service.Parts{Worker: true}, Flags("ADMIN_LISTEN", "DATA", "DATABASE_URL", "RECORDINGS_URL",
 				"ARCHIVE_URL", "BILLING_URL", "BILLING_TOKEN", "TASK_QUEUE", "STOP_TIMEOUT", "LOG_LEVEL", "LOG_FORMAT")),
-			setup(), Send(), Blocked(), health(), version(),
+			setup(), Send(), Blocked(), Inbox(), health(), version(),
 		},
 	}
 	return Run(ctx, root, args, stdout, stderr)

@@ -1,6 +1,7 @@
 package command_test
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -65,16 +66,18 @@ func TestHealth(t *testing.T) {
 	ready := true
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/readyz" || !ready {
-			http.Error(w, "namespace default of Temporal: away", http.StatusServiceUnavailable)
+			http.Error(w, "can't accept: namespace default of Temporal: away", http.StatusServiceUnavailable)
+			return
 		}
+		fmt.Fprintln(w, "degraded: queuing")
 	}))
 	defer server.Close()
 	args := "health --admin-listen " + strings.TrimPrefix(server.URL, "http://")
-	if code, stdout, stderr := closeout(args); code != 0 || stdout != "ready\n" {
+	if code, stdout, stderr := closeout(args); code != 0 || stdout != "degraded: queuing\n" {
 		t.Errorf("ready: %d %s%s", code, stdout, stderr)
 	}
 	ready = false
-	if code, _, stderr := closeout(args); code != 1 || !strings.Contains(stderr, "not ready: namespace default of Temporal: away") {
+	if code, _, stderr := closeout(args); code != 1 || !strings.Contains(stderr, "not ready: can't accept: namespace default of Temporal: away") {
 		t.Errorf("not ready: %d %s", code, stderr)
 	}
 }

@@ -72,7 +72,8 @@ func health() *cli.Command {
 			if resp.StatusCode != http.StatusOK {
 				return fmt.Errorf("not ready: %s", strings.TrimSpace(string(text)))
 			}
-			fmt.Fprintln(cmd.Root().Writer, "ready")
+			// "ok", or what is less than that.
+			fmt.Fprintln(cmd.Root().Writer, strings.TrimSpace(string(text)))
 			return nil
 		},
 	}

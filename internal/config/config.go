@@ -58,6 +58,9 @@ type Config struct {
 	Temporal client.Options
 }
 
+// Inbox is the folder of the callbacks that wait for Temporal.
+func (c *Config) Inbox() string { return filepath.Join(c.Data, "inbox") }
+
 // Setting is one setting: an environment variable, and a flag of the same name.
 type Setting struct {
 	// Env is the environment variable.

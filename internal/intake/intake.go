@@ -1,21 +1,48 @@
 // Package intake takes responsibility for verified callbacks: it starts a
-// workflow for each session, once.
+// workflow for each session, once, or keeps the callback on the disk until
+// Temporal takes it.
 package intake
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
+	"time"
 
-	"go.temporal.io/api/serviceerror"
+	"github.com/failsafe-go/failsafe-go/adaptivelimiter"
+	"github.com/failsafe-go/failsafe-go/circuitbreaker"
+	lru "github.com/hashicorp/golang-lru/v2"
 	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/temporal"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
+)
+
+const (
+	// patience is how long a sender waits for Temporal. What takes longer goes
+	// into the inbox, while the start goes on.
+	patience = 60 * time.Millisecond
+	// startTimeout bounds a start. Nobody waits for it but the inbox.
+	startTimeout = 5 * time.Second
+	// remember is how many sessions that were acknowledged are known without
+	// asking Temporal, which has a third of a start's work with a repeated one:
+	// some 10 MB, and at 200 callbacks a second the four minutes after each.
+	remember = 50_000
+
+	// After so many failures in a row Temporal is left alone, for so long between
+	// two attempts.
+	failures, rest = 5, time.Second
+
+	// How many starts may be in flight; where between is found out all the time.
+	// The server that was measured took most with four to eight, and ever less
+	// with more.
+	leastInFlight, firstInFlight, mostInFlight = 2, 8, 200
 )
 
 // Starter starts workflows. A Temporal client is one.
@@ -23,42 +50,145 @@ type Starter interface {
 	ExecuteWorkflow(ctx context.Context, options client.StartWorkflowOptions, workflow any, args ...any) (client.WorkflowRun, error)
 }
 
-// Intake is a [webhook.Intake] that hands callbacks to Temporal.
-type Intake struct {
+// Inbox keeps on the disk what Temporal doesn't take at once. An [inbox.Inbox]
+// is one.
+type Inbox interface {
+	Put(ctx context.Context, key string, body []byte) error
+	Next(ctx context.Context, after int64, n int) ([]inbox.Entry, error)
+	Remove(ctx context.Context, key string) error
+	Shelve(ctx context.Context, key, reason string) error
+	Wake() <-chan struct{}
+}
+
+// Options are what an [Intake] needs.
+type Options struct {
 	// Temporal starts the workflows.
 	Temporal Starter
-	// TaskQueue is where workers look for them.
+	// Inbox takes what Temporal doesn't.
+	Inbox Inbox
+	// TaskQueue is where workers look for the workflows.
 	TaskQueue string
+	// Eager lets a worker of the same client begin a run without a round trip.
+	Eager bool
 	// Log gets what operators should know.
 	Log *slog.Logger
+	// Observe, if set, is told the outcome of each start: "started", "duplicate",
+	// "refused" or "failed"; and whether it came from the inbox.
+	Observe func(outcome string, relayed bool)
+}
+
+// Intake is a [webhook.Intake] that hands callbacks to Temporal, and to the inbox
+// where Temporal can't take them at once. Run what is in the inbox with
+// [Intake.Relay].
+type Intake struct {
+	Options
+	recent  *lru.Cache[session, struct{}]
+	breaker circuitbreaker.CircuitBreaker[any]
+	limiter adaptivelimiter.AdaptiveLimiter[any]
+
+	mu       sync.Mutex
+	inFlight map[string]*attempt
+	settling sync.WaitGroup
 }
 
 var _ webhook.Intake = (*Intake)(nil)
 
-// RoomClose implements [webhook.Intake]. A callback counts as taken when
-// Temporal has a workflow for the session, running or closed.
-func (i *Intake) RoomClose(ctx context.Context, c *zego.RoomClose) (webhook.Receipt, error) {
-	session := activities.SessionOf(c)
-	options := workflows.StartOptions(session, i.TaskQueue)
-	err := i.start(ctx, options, session)
-	if invalid := new(serviceerror.InvalidArgument); errors.As(err, &invalid) {
-		// Most likely the namespace lacks a search attribute, which must not cost a
-		// callback: a run that is hard to find is better than none.
-		i.Log.Error("Temporal refused the start, trying without search attributes; run `closeout setup`",
-			"workflow_id", options.ID, "error", err)
-		options.TypedSearchAttributes = temporal.SearchAttributes{}
-		err = i.start(ctx, options, session)
-	}
-	receipt := webhook.Receipt{Status: webhook.Started, WorkflowID: options.ID}
-	if started := new(serviceerror.WorkflowExecutionAlreadyStarted); errors.As(err, &started) {
-		receipt.Status = webhook.Duplicate
-	} else if err != nil {
-		return webhook.Receipt{}, fmt.Errorf("start workflow %s: %w", options.ID, err)
-	}
-	return receipt, nil
+// session names a session without a pointer.
+type session struct {
+	app uint32
+	id  uint64
 }
 
-func (i *Intake) start(ctx context.Context, options client.StartWorkflowOptions, session activities.Session) error {
-	_, err := i.Temporal.ExecuteWorkflow(ctx, options, workflows.Route(session), session)
-	return err
+// New makes an intake.
+func New(o Options) *Intake {
+	if o.Observe == nil {
+		o.Observe = func(string, bool) {}
+	}
+	recent, err := lru.New[session, struct{}](remember)
+	if err != nil {
+		panic(err) // only for a size that isn't positive
+	}
+	i := &Intake{Options: o, recent: recent, inFlight: map[string]*attempt{}}
+	i.breaker = circuitbreaker.NewBuilder[any]().
+		WithFailureThreshold(failures).
+		WithSuccessThreshold(1). // and so one attempt at a time, while it is open
+		WithDelay(rest).WithJitterFactor(.2).
+		OnOpen(func(circuitbreaker.StateChangedEvent) {
+			o.Log.Warn("Temporal can't take callbacks, they are queued on the disk")
+		}).
+		OnClose(func(circuitbreaker.StateChangedEvent) { o.Log.Info("Temporal takes callbacks again") }).
+		Build()
+	i.limiter = adaptivelimiter.NewBuilder[any]().WithLimits(leastInFlight, mostInFlight, firstInFlight).WithLogger(o.Log).Build()
+	return i
+}
+
+// RoomClose implements [webhook.Intake]. A callback counts as taken when Temporal
+// has a workflow for the session, running or closed, or when the inbox has it on
+// the disk.
+func (i *Intake) RoomClose(ctx context.Context, c *zego.RoomClose) (webhook.Receipt, error) {
+	s := activities.SessionOf(c)
+	id := workflows.WorkflowID(s)
+	known := session{s.AppID, s.RoomSessionID}
+	if i.recent.Contains(known) {
+		return webhook.Receipt{Status: webhook.Duplicate, WorkflowID: id}, nil
+	}
+
+	a, joined := i.attempt(id, s)
+	if a != nil && a.wait(ctx, patience) && a.err == nil {
+		i.recent.Add(known, struct{}{})
+		if joined {
+			return webhook.Receipt{Status: webhook.Duplicate, WorkflowID: id}, nil
+		}
+		return webhook.Receipt{Status: a.status, WorkflowID: id}, nil
+	}
+
+	body, err := json.Marshal(s)
+	if err != nil {
+		return webhook.Receipt{}, fmt.Errorf("encode session: %w", err)
+	}
+	diskErr := i.Inbox.Put(ctx, id, body)
+	if diskErr == nil {
+		i.recent.Add(known, struct{}{})
+		if a != nil {
+			i.settling.Go(func() { i.settle(a, id) })
+		}
+		return webhook.Receipt{Status: webhook.Queued, WorkflowID: id}, nil
+	}
+
+	// Without the disk there is only Temporal, for as long as the sender waits.
+	if a == nil {
+		if a, err = i.attemptWithin(ctx, id, s); err != nil {
+			return webhook.Receipt{}, errors.Join(diskErr, err)
+		}
+	}
+	if !a.wait(ctx, startTimeout) {
+		return webhook.Receipt{}, errors.Join(diskErr, fmt.Errorf("start workflow %s: %w", id, context.DeadlineExceeded))
+	}
+	if a.err != nil {
+		return webhook.Receipt{}, errors.Join(diskErr, fmt.Errorf("start workflow %s: %w", id, a.err))
+	}
+	i.recent.Add(known, struct{}{})
+	return webhook.Receipt{Status: a.status, WorkflowID: id}, nil
+}
+
+// settle takes a callback out of the inbox once the start that took too long has
+// succeeded after all. If it hasn't, the relay finds the callback there.
+func (i *Intake) settle(a *attempt, id string) {
+	<-a.done
+	if a.err != nil {
+		return
+	}
+	if err := i.Inbox.Remove(context.Background(), id); err != nil {
+		i.Log.Warn("a callback stays in the inbox though Temporal has it; it is removed later", "workflow_id", id, "error", err)
+	}
+}
+
+// Wait waits for the starts that outlast the answer to their callback: at most a
+// few seconds. The inbox is not to be closed before.
+func (i *Intake) Wait() { i.settling.Wait() }
+
+// State tells whether Temporal takes callbacks at the moment, as far as is known,
+// and how many starts may be in flight and are.
+func (i *Intake) State() (takes bool, limit, inFlight int) {
+	return !i.breaker.IsOpen(), i.limiter.Limit(), i.limiter.Inflight()
 }

@@ -2,8 +2,13 @@ package intake_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -12,68 +17,453 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/intake"
 	"github.com/closeouthq/closeout/webhook"
+	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 )
 
-// starter answers each start with the next error, and keeps what it was asked.
+var quiet = slog.New(slog.DiscardHandler)
+
+// starter is a Temporal that answers by a function.
 type starter struct {
-	answers []error
-	asked   []client.StartWorkflowOptions
-	input   any
+	mu     sync.Mutex
+	asked  []client.StartWorkflowOptions
+	inputs []activities.Session
+	answer func(ctx context.Context, n int, o client.StartWorkflowOptions) error
 }
 
-func (s *starter) ExecuteWorkflow(_ context.Context, o client.StartWorkflowOptions, _ any, args ...any) (client.WorkflowRun, error) {
-	err := s.answers[len(s.asked)]
+func (s *starter) ExecuteWorkflow(ctx context.Context, o client.StartWorkflowOptions, _ any, args ...any) (client.WorkflowRun, error) {
+	s.mu.Lock()
 	s.asked = append(s.asked, o)
-	s.input = args[0]
-	return nil, err
+	s.inputs = append(s.inputs, args[0].(activities.Session))
+	n, answer := len(s.asked), s.answer
+	s.mu.Unlock()
+	return nil, answer(ctx, n, o)
 }
+
+// will changes the answer.
+func (s *starter) will(answer func(ctx context.Context, n int, o client.StartWorkflowOptions) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answer = answer
+}
+
+// ids lists the workflows that were asked for.
+func (s *starter) ids() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var ids []string
+	for _, o := range s.asked {
+		ids = append(ids, o.ID)
+	}
+	return ids
+}
+
+func always(err error) func(context.Context, int, client.StartWorkflowOptions) error {
+	return func(context.Context, int, client.StartWorkflowOptions) error { return err }
+}
+
+func sequence(errs ...error) func(context.Context, int, client.StartWorkflowOptions) error {
+	return func(_ context.Context, n int, _ client.StartWorkflowOptions) error { return errs[n-1] }
+}
+
+// hang answers nothing in time.
+func hang(ctx context.Context, _ int, _ client.StartWorkflowOptions) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func newInbox(t *testing.T) *inbox.Inbox {
+	t.Helper()
+	b, err := inbox.Open(t.Context(), t.TempDir(), quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Close() })
+	return b
+}
+
+func newIntake(t *testing.T, s *starter, b intake.Inbox) *intake.Intake {
+	t.Helper()
+	i := intake.New(intake.Options{Temporal: s, Inbox: b, TaskQueue: "q", Eager: true, Log: quiet})
+	t.Cleanup(i.Wait)
+	return i
+}
+
+// relay runs the relay until the test ends.
+func relay(t *testing.T, i *intake.Intake) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); i.Relay(ctx) }()
+	t.Cleanup(func() { cancel(); <-ended })
+}
+
+func callback(session uint64) *zego.RoomClose {
+	return &zego.RoomClose{
+		Common: zego.Common{AppID: 1, Signature: "proof"}, RoomID: "lobby", RoomSessionID: session, RoomCloseTime: time.UnixMilli(1).UTC(),
+	}
+}
+
+func id(session uint64) string { return fmt.Sprintf("room-close-1-%d", session) }
+
+func wait(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+func stats(t *testing.T, b *inbox.Inbox) inbox.Stats {
+	t.Helper()
+	s, err := b.Stats(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+var (
+	away    = serviceerror.NewUnavailable("away")
+	exists  = serviceerror.NewWorkflowExecutionAlreadyStarted("exists", "", "run")
+	missing = serviceerror.NewInvalidArgument("Namespace default has no mapping defined for search attribute RoomId")
+	invalid = serviceerror.NewInvalidArgument("blob size exceeds limit")
+)
 
 func TestRoomClose(t *testing.T) {
-	const id = "room-close-1-858012925204410417"
-	away := serviceerror.NewUnavailable("away")
-	invalid := serviceerror.NewInvalidArgument("Namespace default has no mapping defined for search attribute RoomId")
-	exists := serviceerror.NewWorkflowExecutionAlreadyStarted("exists", "", "run")
-	started, duplicate := webhook.Receipt{Status: webhook.Started, WorkflowID: id}, webhook.Receipt{Status: webhook.Duplicate, WorkflowID: id}
+	const session = 858012925204410417
 	tests := []struct {
 		name    string
 		answers []error
-		want    webhook.Receipt
-		err     error
+		want    webhook.Status
+		waiting int64
 	}{
-		{"started", []error{nil}, started, nil},
-		{"duplicate", []error{exists}, duplicate, nil},
-		{"away", []error{away}, webhook.Receipt{}, away},
-		{"a search attribute is missing", []error{invalid, nil}, started, nil},
-		{"and it is a duplicate", []error{invalid, exists}, duplicate, nil},
-		{"invalid for another reason", []error{invalid, invalid}, webhook.Receipt{}, invalid},
+		{"started", []error{nil}, webhook.Started, 0},
+		{"duplicate", []error{exists}, webhook.Duplicate, 0},
+		{"away", []error{away}, webhook.Queued, 1},
+		{"deadline", []error{context.DeadlineExceeded}, webhook.Queued, 1},
+		{"no namespace yet", []error{serviceerror.NewNamespaceNotFound("default")}, webhook.Queued, 1},
+		{"over the limit", []error{serviceerror.NewResourceExhausted(enums.RESOURCE_EXHAUSTED_CAUSE_RPS_LIMIT, "slow down")}, webhook.Queued, 1},
+		{"no search attributes yet", []error{missing}, webhook.Queued, 1},
+		{"invalid, and so again without search attributes", []error{invalid, nil}, webhook.Started, 0},
+		{"and it is a duplicate", []error{invalid, exists}, webhook.Duplicate, 0},
+		{"invalid all the same", []error{invalid, invalid}, webhook.Queued, 1},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s := &starter{answers: tt.answers}
-			in := intake.Intake{Temporal: s, TaskQueue: "q", Log: slog.New(slog.DiscardHandler)}
-			got, err := in.RoomClose(t.Context(), &zego.RoomClose{
-				Common: zego.Common{AppID: 1, Signature: "proof"}, RoomID: "lobby", RoomSessionID: 858012925204410417, RoomCloseTime: time.UnixMilli(1),
-			})
-			if got != tt.want || !errors.Is(err, tt.err) {
-				t.Errorf("got %+v, %v, want %+v, %v", got, err, tt.want, tt.err)
+			s, b := &starter{answer: sequence(tt.answers...)}, newInbox(t)
+			in := newIntake(t, s, b)
+			got, err := in.RoomClose(t.Context(), callback(session))
+			if want := (webhook.Receipt{Status: tt.want, WorkflowID: id(session)}); got != want || err != nil {
+				t.Fatalf("got %+v, %v, want %+v", got, err, want)
 			}
 			if len(s.asked) != len(tt.answers) {
 				t.Fatalf("asked %d times", len(s.asked))
 			}
 			first := s.asked[0]
-			if first.ID != id || first.TaskQueue != "q" || first.WorkflowIDReusePolicy != enums.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE ||
-				!first.WorkflowExecutionErrorWhenAlreadyStarted || first.TypedSearchAttributes.Size() == 0 {
+			if first.ID != id(session) || first.TaskQueue != "q" || first.WorkflowIDReusePolicy != enums.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE ||
+				!first.WorkflowExecutionErrorWhenAlreadyStarted || !first.EnableEagerStart || first.TypedSearchAttributes.Size() == 0 {
 				t.Errorf("started with %+v", first)
 			}
-			if len(s.asked) == 2 && (s.asked[1].ID != id || s.asked[1].TypedSearchAttributes.Size() != 0) {
+			if len(s.asked) == 2 && (s.asked[1].ID != id(session) || s.asked[1].TypedSearchAttributes.Size() != 0) {
 				t.Errorf("tried again with %+v", s.asked[1])
 			}
-			if input, ok := s.input.(activities.Session); !ok || input.RoomSessionID != 858012925204410417 || input.RoomID != "lobby" {
-				t.Errorf("input %+v", s.input)
+			if input := s.inputs[0]; input.RoomSessionID != session || input.RoomID != "lobby" {
+				t.Errorf("input %+v", input)
+			}
+			if n := stats(t, b).Waiting; n != tt.waiting {
+				t.Errorf("%d wait, want %d", n, tt.waiting)
+			}
+			// A repetition costs Temporal and the disk nothing.
+			again, err := in.RoomClose(t.Context(), callback(session))
+			if again.Status != webhook.Duplicate || err != nil || len(s.asked) != len(tt.answers) {
+				t.Errorf("the second time got %+v, %v, and Temporal was asked %d times", again, err, len(s.asked))
 			}
 		})
+	}
+}
+
+func TestNothingSecretIsQueued(t *testing.T) {
+	b := newInbox(t)
+	in := newIntake(t, &starter{answer: always(away)}, b)
+	if _, err := in.RoomClose(t.Context(), callback(1)); err != nil {
+		t.Fatal(err)
+	}
+	e, err := b.Get(t.Context(), id(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(e.Body), "proof") {
+		t.Errorf("the signature is on the disk: %s", e.Body)
+	}
+	var s activities.Session
+	if err := json.Unmarshal(e.Body, &s); err != nil || s != activities.SessionOf(callback(1)) {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+func TestASlowTemporalIsNotWaitedFor(t *testing.T) {
+	release := make(chan struct{})
+	s, b := &starter{answer: func(context.Context, int, client.StartWorkflowOptions) error { <-release; return nil }}, newInbox(t)
+	in := newIntake(t, s, b)
+	// More at once than may be in flight: all are answered though not one start is.
+	for n := range uint64(300) {
+		got, err := in.RoomClose(t.Context(), callback(n))
+		if got.Status != webhook.Queued || err != nil {
+			t.Fatalf("got %+v, %v", got, err)
+		}
+		if n == 40 {
+			break // 41 of them each waited their turn; the limit was reached long before
+		}
+	}
+	if n := len(s.ids()); n > 8 {
+		t.Errorf("%d starts are in flight", n)
+	}
+	close(release)
+	in.Wait()
+	inFlight := int64(len(s.ids()))
+	if n := stats(t, b).Waiting; n != 41-inFlight {
+		t.Errorf("%d wait, want those that were not in flight, %d", n, 41-inFlight)
+	}
+	relay(t, in)
+	wait(t, "the inbox is empty", func() bool { return stats(t, b).Waiting == 0 })
+	ids := s.ids()
+	slices.Sort(ids)
+	if len(ids) != 41 || len(slices.Compact(ids)) != 41 {
+		t.Errorf("%d starts, want one a session: 41", len(s.ids()))
+	}
+}
+
+func TestWhileTemporalIsAwayNothingIsLostAndHardlyAsked(t *testing.T) {
+	s, b := &starter{answer: always(away)}, newInbox(t)
+	in := newIntake(t, s, b)
+	relay(t, in)
+	const sessions = 500
+	for n := range uint64(sessions) {
+		if got, err := in.RoomClose(t.Context(), callback(n)); got.Status != webhook.Queued || err != nil {
+			t.Fatalf("got %+v, %v", got, err)
+		}
+	}
+	if n := len(s.ids()); n >= sessions/2 {
+		t.Errorf("Temporal was asked %d times", n)
+	}
+	if takes, _, _ := in.State(); takes {
+		t.Error("Temporal is said to take callbacks")
+	}
+
+	s.will(always(nil))
+	wait(t, "the inbox is empty", func() bool { return stats(t, b).Waiting == 0 })
+	if takes, _, _ := in.State(); !takes {
+		t.Error("Temporal is said to take none")
+	}
+	started := map[string]bool{}
+	for _, id := range s.ids() {
+		started[id] = true
+	}
+	if len(started) != sessions {
+		t.Errorf("%d sessions were started, want %d", len(started), sessions)
+	}
+}
+
+func TestTheOldestIsStartedFirst(t *testing.T) {
+	s, b := &starter{answer: always(away)}, newInbox(t)
+	in := newIntake(t, s, b)
+	const sessions = 450 // more than are read at once
+	for n := range uint64(sessions) {
+		if _, err := in.RoomClose(t.Context(), callback(n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	asked := len(s.ids())
+	s.will(func(context.Context, int, client.StartWorkflowOptions) error { time.Sleep(time.Millisecond); return nil }) // as it takes some time
+	relay(t, in)
+	wait(t, "the inbox is empty", func() bool { return stats(t, b).Waiting == 0 })
+	for place, got := range s.ids()[asked:] {
+		_, n, err := workflows.ParseWorkflowID(got)
+		// Those that found Temporal away look again a little later, and a few
+		// overtake them.
+		if err != nil || int(n) < place-100 || int(n) > place+100 {
+			t.Errorf("%s is the %d. start", got, place)
+		}
+	}
+}
+
+func TestWhatTemporalNeverTakesIsSetAside(t *testing.T) {
+	poison := func(_ context.Context, _ int, o client.StartWorkflowOptions) error {
+		switch o.ID {
+		case id(3):
+			return invalid
+		case id(4):
+			return serviceerror.NewResourceExhausted(enums.RESOURCE_EXHAUSTED_CAUSE_UNSPECIFIED, "grpc: received message larger than max (5 vs. 4)")
+		case id(5):
+			return errors.New("unable to encode argument")
+		}
+		return nil
+	}
+	s, b := &starter{answer: always(away)}, newInbox(t)
+	in := newIntake(t, s, b)
+	for n := range uint64(50) {
+		if _, err := in.RoomClose(t.Context(), callback(n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.Put(t.Context(), "room-close-1-x", []byte("no session")); err != nil {
+		t.Fatal(err)
+	}
+	s.will(poison)
+	relay(t, in)
+	wait(t, "the others are started", func() bool { return stats(t, b).Waiting == 0 })
+	var aside []string
+	for e, err := range b.SetAside(t.Context()) {
+		if err != nil || e.Reason == "" {
+			t.Fatalf("%+v, %v", e, err)
+		}
+		aside = append(aside, e.Key)
+	}
+	slices.Sort(aside)
+	if want := []string{id(3), id(4), id(5), "room-close-1-x"}; !slices.Equal(aside, want) {
+		t.Errorf("%v were set aside, want %v", aside, want)
+	}
+
+	s.will(always(nil))
+	if err := b.Retry(t.Context(), id(3)); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "the retried one is started", func() bool { return stats(t, b) == inbox.Stats{SetAside: 3} })
+}
+
+func TestOneThatFailsAloneDoesNotHoldUpTheOthers(t *testing.T) {
+	s, b := &starter{answer: always(away)}, newInbox(t)
+	in := newIntake(t, s, b)
+	for n := range uint64(100) {
+		if _, err := in.RoomClose(t.Context(), callback(n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.will(func(_ context.Context, _ int, o client.StartWorkflowOptions) error {
+		if o.ID == id(0) {
+			return serviceerror.NewInternal("always")
+		}
+		return nil
+	})
+	relay(t, in)
+	wait(t, "the others are started", func() bool { return stats(t, b).Waiting == 1 })
+	if e, err := b.Get(t.Context(), id(0)); err != nil || !e.SetAsideAt.IsZero() {
+		t.Errorf("%+v, %v, want it to wait", e, err)
+	}
+	s.will(always(nil))
+	wait(t, "it is started too", func() bool { return stats(t, b).Waiting == 0 })
+}
+
+func TestADuplicateInTheInboxIsDone(t *testing.T) {
+	s, b := &starter{answer: always(away)}, newInbox(t)
+	in := newIntake(t, s, b)
+	if _, err := in.RoomClose(t.Context(), callback(1)); err != nil {
+		t.Fatal(err)
+	}
+	s.will(always(exists))
+	relay(t, in)
+	wait(t, "the inbox is empty", func() bool { return stats(t, b).Waiting == 0 })
+}
+
+// aged is an inbox whose entries have been there for long.
+type aged struct{ *inbox.Inbox }
+
+func (a aged) Next(ctx context.Context, after int64, n int) ([]inbox.Entry, error) {
+	entries, err := a.Inbox.Next(ctx, after, n)
+	for i := range entries {
+		entries[i].QueuedAt = entries[i].QueuedAt.Add(-time.Hour)
+	}
+	return entries, err
+}
+
+func TestSearchAttributesAreNotWaitedForForEver(t *testing.T) {
+	s, b := &starter{answer: func(_ context.Context, _ int, o client.StartWorkflowOptions) error {
+		if o.TypedSearchAttributes.Size() > 0 {
+			return missing
+		}
+		return nil
+	}}, aged{newInbox(t)}
+	in := newIntake(t, s, b)
+	if got, err := in.RoomClose(t.Context(), callback(1)); got.Status != webhook.Queued || err != nil {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	relay(t, in)
+	wait(t, "it is started without", func() bool { return stats(t, b.Inbox).Waiting == 0 })
+}
+
+// fullDisk is an inbox that takes nothing.
+type fullDisk struct{ *inbox.Inbox }
+
+var errFull = errors.New("disk is full")
+
+func (fullDisk) Put(context.Context, string, []byte) error { return errFull }
+
+func TestAFullDisk(t *testing.T) {
+	t.Run("with Temporal away", func(t *testing.T) {
+		in := newIntake(t, &starter{answer: always(away)}, fullDisk{newInbox(t)})
+		for n := range uint64(20) { // past the point where Temporal isn't asked any more
+			if got, err := in.RoomClose(t.Context(), callback(n)); !errors.Is(err, errFull) {
+				t.Fatalf("got %+v, %v", got, err)
+			}
+		}
+	})
+	t.Run("with Temporal slow", func(t *testing.T) {
+		arrived, release := make(chan struct{}), make(chan struct{})
+		in := newIntake(t, &starter{answer: func(context.Context, int, client.StartWorkflowOptions) error {
+			arrived <- struct{}{}
+			<-release
+			return nil
+		}}, fullDisk{newInbox(t)})
+		answers := make(chan error)
+		go func() {
+			_, err := in.RoomClose(t.Context(), callback(1))
+			answers <- err
+		}()
+		<-arrived
+		select {
+		case err := <-answers:
+			t.Errorf("answered %v before Temporal had it", err)
+		case <-time.After(200 * time.Millisecond): // longer than it waits with a disk
+		}
+		close(release)
+		if err := <-answers; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("with Temporal hanging", func(t *testing.T) {
+		in := newIntake(t, &starter{answer: hang}, fullDisk{newInbox(t)})
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		if got, err := in.RoomClose(ctx, callback(1)); !errors.Is(err, errFull) {
+			t.Errorf("got %+v, %v", got, err)
+		}
+	})
+}
+
+func TestManyCallbacksOfOneSessionAreOneStart(t *testing.T) {
+	release := make(chan struct{})
+	s, b := &starter{answer: func(context.Context, int, client.StartWorkflowOptions) error { <-release; return nil }}, newInbox(t)
+	in := newIntake(t, s, b)
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			if _, err := in.RoomClose(t.Context(), callback(1)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if n := stats(t, b).Waiting; n != 1 {
+		t.Errorf("%d wait, want 1", n)
+	}
+	close(release)
+	in.Wait()
+	if n := stats(t, b).Waiting; n != 0 || len(s.ids()) != 1 {
+		t.Errorf("%d wait after %d starts, want none after one", n, len(s.ids()))
 	}
 }

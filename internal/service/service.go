@@ -8,12 +8,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/pprof"
-	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
-	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	tlog "go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/worker"
@@ -28,6 +25,7 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/config"
+	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/intake"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/telemetry"
@@ -46,6 +44,9 @@ type Parts struct {
 	Webhook bool
 	// Worker runs workflows.
 	Worker bool
+	// Activities, if set, are what a worker does instead of the steps that the
+	// settings describe.
+	Activities any
 	// Started, if set, is called once when all of it runs, with the address that
 	// callbacks are taken on, if they are.
 	Started func(callbacks net.Addr)
@@ -80,32 +81,47 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 	}
 	defer temporal.Close()
 
+	health := &health{temporal: temporal, namespace: c.Temporal.Namespace, worker: parts.Worker}
 	var router http.Handler
+	var relay func(context.Context)
 	if parts.Webhook {
+		box, err := inbox.Open(ctx, c.Inbox(), log)
+		if err != nil {
+			return fmt.Errorf("CLOSEOUT_DATA: %w", err)
+		}
+		defer box.Close()
+		in := intake.New(intake.Options{
+			Temporal: temporal, Inbox: box, TaskQueue: c.TaskQueue, Eager: parts.Worker, Log: log, Observe: metrics.Start,
+		})
+		defer in.Wait()
+		relay, health.inbox = in.Relay, box
+		if err := metrics.Inbox(func(ctx context.Context) (telemetry.Inbox, error) { return look(ctx, box, in) }); err != nil {
+			return err
+		}
 		keyring, err := zego.NewKeyring(c.Apps, c.CallbackWindow, time.Now)
 		if err != nil {
 			return err
 		}
 		router = webhook.Router(webhook.Options{
 			Keyring: keyring,
-			Intake:  &intake.Intake{Temporal: temporal, TaskQueue: c.TaskQueue, Log: log},
+			Intake:  in,
 			Token:   c.CallbackToken,
 			Log:     log,
 			Observe: metrics.Callback,
 		})
 	}
-	var steps *activities.Steps
-	if parts.Worker {
-		var closeSteps func()
-		if steps, closeSteps, err = openSteps(ctx, c); err != nil {
+	steps := parts.Activities
+	if parts.Worker && steps == nil {
+		opened, closeSteps, err := openSteps(ctx, c)
+		if err != nil {
 			return err
 		}
 		defer closeSteps()
+		steps = opened
 	}
 
 	log.Info("closeout starts", "settings", c)
 	group, ctx := errgroup.WithContext(ctx)
-	health := &health{temporal: temporal, namespace: c.Temporal.Namespace, worker: parts.Worker}
 	serve(ctx, group, admin, &http.Server{Handler: adminRouter(health, metrics), ReadHeaderTimeout: 5 * time.Second}, c.StopTimeout)
 	started := func() {}
 	if parts.Started != nil {
@@ -118,6 +134,7 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 	drained := ctx.Done()
 	if parts.Webhook {
 		drained = serve(ctx, group, public, webhook.NewServer(router, log), c.StopTimeout)
+		group.Go(func() error { relay(ctx); return nil })
 		log.Info("callbacks are taken", "address", public.Addr().String(), "path", webhook.Path)
 	}
 	if parts.Worker {
@@ -224,7 +241,7 @@ func openSteps(ctx context.Context, c *config.Config) (*activities.Steps, func()
 }
 
 // work runs a worker, as soon as Temporal is there for it and until drained.
-func work(ctx context.Context, drained <-chan struct{}, c *config.Config, temporal client.Client, steps *activities.Steps, health *health, log *slog.Logger) error {
+func work(ctx context.Context, drained <-chan struct{}, c *config.Config, temporal client.Client, steps any, health *health, log *slog.Logger) error {
 	fatal := make(chan error, 1)
 	w, err := retry(ctx, log, "start the worker", func() (worker.Worker, error) {
 		w := worker.New(temporal, c.TaskQueue, worker.Options{
@@ -269,46 +286,4 @@ func retry[T any](ctx context.Context, log *slog.Logger, what string, try func()
 		return result, fmt.Errorf("%s: %w", what, err)
 	}
 	return result, nil
-}
-
-// health tells whether this process does its work.
-type health struct {
-	temporal  client.Client
-	namespace string
-	worker    bool
-	polling   atomic.Bool
-	polled    func() // called when polling becomes true
-}
-
-// check gives what is wrong.
-func (h *health) check(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	var faults []error
-	// An answer for the namespace says more than an open port.
-	if _, err := h.temporal.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: h.namespace}); err != nil {
-		faults = append(faults, fmt.Errorf("namespace %s of Temporal: %w", h.namespace, err))
-	}
-	if h.worker && !h.polling.Load() {
-		faults = append(faults, errors.New("the worker isn't polling yet"))
-	}
-	return errors.Join(faults...)
-}
-
-// adminRouter serves what only operators should reach.
-func adminRouter(h *health, metrics *telemetry.Metrics) http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		if err := h.check(r.Context()); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, "ok")
-	})
-	mux.Handle("GET /metrics", metrics.Handler())
-	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	return mux
 }

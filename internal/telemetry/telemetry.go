@@ -3,6 +3,7 @@ package telemetry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -38,6 +39,7 @@ type Metrics struct {
 	provider  *sdkmetric.MeterProvider
 	callbacks metric.Int64Counter
 	durations metric.Float64Histogram
+	starts    metric.Int64Counter
 }
 
 // NewMetrics makes the metrics, with those of the Go runtime and the process.
@@ -59,7 +61,69 @@ func NewMetrics() (*Metrics, error) {
 		metric.WithExplicitBucketBoundaries(.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 1.5, 2.5, 5, 10)); err != nil {
 		return nil, fmt.Errorf("make metrics: %w", err)
 	}
+	if m.starts, err = meter.Int64Counter("closeout.starts",
+		metric.WithDescription("Starts of workflows by outcome, and whether the callback came from the inbox.")); err != nil {
+		return nil, fmt.Errorf("make metrics: %w", err)
+	}
 	return m, nil
+}
+
+// Start counts a start. Its outcome is one of "started", "duplicate", "refused"
+// and "failed".
+func (m *Metrics) Start(outcome string, relayed bool) {
+	m.starts.Add(context.Background(), 1, metric.WithAttributes(attribute.String("outcome", outcome), attribute.Bool("relayed", relayed)))
+}
+
+// Inbox is what is known of an inbox when metrics are asked for.
+type Inbox struct {
+	// Waiting and SetAside are how many callbacks wait for Temporal, and for a
+	// person.
+	Waiting, SetAside int64
+	// Oldest is how long the first of those that wait for Temporal has waited.
+	Oldest time.Duration
+	// Takes says whether Temporal takes callbacks, as far as is known.
+	Takes bool
+	// Limit is how many starts may be in flight, and InFlight how many are.
+	Limit, InFlight int
+}
+
+// Inbox has the inbox looked at whenever the metrics are read. While it can't be
+// read, its depth and age are missing.
+func (m *Metrics) Inbox(look func(context.Context) (Inbox, error)) error {
+	meter := m.provider.Meter("closeout")
+	var faults []error
+	gauge := func(name, description string) metric.Int64ObservableGauge {
+		g, err := meter.Int64ObservableGauge(name, metric.WithDescription(description))
+		faults = append(faults, err)
+		return g
+	}
+	depth := gauge("closeout.inbox.depth", "Callbacks in the inbox, by whether they wait for Temporal or were set aside for a person.")
+	age, err := meter.Float64ObservableGauge("closeout.inbox.oldest.age", metric.WithUnit("s"),
+		metric.WithDescription("How long the oldest callback that waits for Temporal has been in the inbox; 0 without any."))
+	faults = append(faults, err)
+	takes := gauge("closeout.temporal.takes", "1 while Temporal takes callbacks, 0 while it is left alone after failures.")
+	limit := gauge("closeout.starts.limit", "How many starts may be in flight, as found out from how long they take.")
+	inFlight := gauge("closeout.starts.in_flight", "How many starts are in flight.")
+	_, err = meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		s, err := look(ctx)
+		if err == nil {
+			o.ObserveInt64(depth, s.Waiting, metric.WithAttributes(attribute.String("state", "waiting")))
+			o.ObserveInt64(depth, s.SetAside, metric.WithAttributes(attribute.String("state", "set_aside")))
+			o.ObserveFloat64(age, s.Oldest.Seconds())
+		}
+		up := int64(0)
+		if s.Takes {
+			up = 1
+		}
+		o.ObserveInt64(takes, up)
+		o.ObserveInt64(limit, int64(s.Limit))
+		o.ObserveInt64(inFlight, int64(s.InFlight))
+		return nil // the other metrics are as good as ever
+	}, depth, age, takes, limit, inFlight)
+	if err := errors.Join(append(faults, err)...); err != nil {
+		return fmt.Errorf("make metrics: %w", err)
+	}
+	return nil
 }
 
 // Callback counts an answered callback. Its signature is that of

@@ -1,0 +1,455 @@
+package inbox_test
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/closeouthq/closeout/internal/inbox"
+)
+
+var quiet = slog.New(slog.DiscardHandler)
+
+func open(t *testing.T, dir string) *inbox.Inbox {
+	t.Helper()
+	b, err := inbox.Open(t.Context(), dir, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Close() })
+	return b
+}
+
+func put(t *testing.T, b *inbox.Inbox, keys ...string) {
+	t.Helper()
+	for _, key := range keys {
+		if err := b.Put(t.Context(), key, []byte("body of "+key)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// keys lists what waits.
+func keys(t *testing.T, b *inbox.Inbox) []string {
+	t.Helper()
+	entries, err := b.Next(t.Context(), 0, 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var keys []string
+	for _, e := range entries {
+		keys = append(keys, e.Key)
+	}
+	return keys
+}
+
+func TestEntriesComeInOrderAndOnce(t *testing.T) {
+	dir := t.TempDir()
+	b := open(t, dir)
+	before := time.Now().Truncate(time.Millisecond)
+	put(t, b, "c", "a", "b", "a")
+	if got := keys(t, b); !slices.Equal(got, []string{"c", "a", "b"}) {
+		t.Errorf("%v", got)
+	}
+	e, err := b.Get(t.Context(), "a")
+	if err != nil || string(e.Body) != "body of a" || e.QueuedAt.Before(before) || e.QueuedAt.After(time.Now()) || !e.SetAsideAt.IsZero() {
+		t.Errorf("%+v, %v", e, err)
+	}
+	if s, err := b.Stats(t.Context()); err != nil || s.Waiting != 3 || s.SetAside != 0 || s.Oldest.Before(before) {
+		t.Errorf("%+v, %v", s, err)
+	}
+	select {
+	case <-b.Wake():
+	default:
+		t.Error("nobody is woken")
+	}
+
+	if err := b.Remove(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Remove(t.Context(), "a"); err != nil {
+		t.Errorf("the second time: %v", err)
+	}
+	put(t, b, "a")
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := keys(t, open(t, dir)); !slices.Equal(got, []string{"c", "b", "a"}) {
+		t.Errorf("after it was opened again: %v", got)
+	}
+}
+
+func TestWhatIsSetAsideWaitsForAPerson(t *testing.T) {
+	dir := t.TempDir()
+	b := open(t, dir)
+	put(t, b, "a", "b", "c")
+	if err := b.Shelve(t.Context(), "a", "too large"); err != nil {
+		t.Fatal(err)
+	}
+	put(t, b, "a") // ZEGO repeats it
+	if got := keys(t, b); !slices.Equal(got, []string{"b", "c"}) {
+		t.Errorf("%v wait", got)
+	}
+
+	// From another process.
+	s, err := inbox.Attach(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	var all, aside []string
+	for e, err := range s.All(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, e.Key)
+	}
+	for e, err := range s.SetAside(t.Context()) {
+		if err != nil || e.Reason != "too large" || e.SetAsideAt.IsZero() {
+			t.Fatalf("%+v, %v", e, err)
+		}
+		aside = append(aside, e.Key)
+	}
+	if !slices.Equal(all, []string{"a", "b", "c"}) || !slices.Equal(aside, []string{"a"}) {
+		t.Errorf("all %v, set aside %v", all, aside)
+	}
+	if err := errors.Join(s.Retry(t.Context(), "a"), s.Drop(t.Context(), "c")); err != nil {
+		t.Fatal(err)
+	}
+	if got := keys(t, b); !slices.Equal(got, []string{"a", "b"}) {
+		t.Errorf("then %v wait", got)
+	}
+	for name, err := range map[string]error{"retry": s.Retry(t.Context(), "x"), "drop": s.Drop(t.Context(), "x")} {
+		if !errors.Is(err, inbox.ErrNone) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := s.Get(t.Context(), "x"); !errors.Is(err, inbox.ErrNone) {
+		t.Errorf("get: %v", err)
+	}
+}
+
+func TestAttachWhereThereIsNone(t *testing.T) {
+	if _, err := inbox.Attach(t.Context(), t.TempDir()); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
+func TestASecondProcessIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	open(t, dir)
+	_, err := inbox.Open(t.Context(), dir, quiet)
+	if !errors.Is(err, inbox.ErrLocked) || !strings.Contains(err.Error(), dir) {
+		t.Error(err)
+	}
+}
+
+func TestANewerDatabaseIsLeftAlone(t *testing.T) {
+	dir := t.TempDir()
+	b := open(t, dir)
+	put(t, b, "a")
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", filepath.Join(dir, inbox.File))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec("PRAGMA user_version = 2"); err != nil {
+		t.Fatal(err)
+	}
+	b = open(t, dir)
+	if err := b.Put(t.Context(), "b", nil); err == nil || !strings.Contains(err.Error(), "newer") {
+		t.Error(err)
+	}
+}
+
+func TestManyWritersShareTransactions(t *testing.T) {
+	b := open(t, t.TempDir())
+	var all sync.WaitGroup
+	for w := range 200 {
+		all.Go(func() {
+			for n := range 20 {
+				key := fmt.Sprintf("%d-%d", w, n%15) // five of them are there already
+				if err := b.Put(t.Context(), key, []byte(key)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if s, err := b.Stats(t.Context()); err != nil || s.Waiting != 200*15 {
+		t.Errorf("%+v, %v", s, err)
+	}
+	// Pages end neither too early nor too late.
+	n := 0
+	for e, err := range b.All(t.Context()) {
+		if err != nil || string(e.Body) != e.Key {
+			t.Fatalf("%+v, %v", e, err)
+		}
+		n++
+	}
+	if n != 200*15 {
+		t.Errorf("%d are listed", n)
+	}
+}
+
+func TestAfterClosingNothingIsAcknowledged(t *testing.T) {
+	b := open(t, t.TempDir())
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Put(t.Context(), "a", nil); err == nil {
+		t.Error("it was")
+	}
+	if err := b.Close(); err != nil {
+		t.Errorf("closed twice: %v", err)
+	}
+}
+
+func TestNobodyWaitsLongerThanTheirContext(t *testing.T) {
+	b := open(t, t.TempDir())
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := b.Put(ctx, "a", nil); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+func TestSpaceIsGivenBack(t *testing.T) {
+	dir := t.TempDir()
+	b := open(t, dir)
+	size := func() (n int64) {
+		files, err := filepath.Glob(filepath.Join(dir, "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			if info, err := os.Stat(f); err == nil {
+				n += info.Size()
+			}
+		}
+		return n
+	}
+	const entries, body = 64, 1 << 20
+	var all sync.WaitGroup
+	for n := range entries {
+		all.Go(func() {
+			if err := b.Put(t.Context(), fmt.Sprint(n), make([]byte, body)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if size() < entries*body {
+		t.Fatalf("%d bytes hold %d", size(), entries*body)
+	}
+	for n := range entries {
+		if err := b.Remove(t.Context(), fmt.Sprint(n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for deadline := time.Now().Add(time.Minute); size() > 17<<20; {
+		if time.Now().After(deadline) {
+			t.Fatalf("still %d bytes", size())
+		}
+		if err := b.Probe(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// The following run this test binary again, as a process that can be killed or
+// whose disk can be full.
+const roleVariable = "CLOSEOUT_TEST_INBOX"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(roleVariable); dir != "" {
+		play(dir)
+	}
+	os.Exit(m.Run())
+}
+
+// play puts entries without end, by 16 writers, and writes the key of each that
+// was acknowledged to stdout.
+func play(dir string) {
+	b, err := inbox.Open(context.Background(), dir, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	for w := range 16 {
+		go func() {
+			for n := 0; ; n++ {
+				key := fmt.Sprintf("%d-%d-%d", os.Getpid(), w, n)
+				if err := b.Put(context.Background(), key, []byte(strings.Repeat(key, 10))); err != nil {
+					fmt.Println("refused")
+					continue
+				}
+				fmt.Println(key) // one write call, so a line is whole or not there
+			}
+		}()
+	}
+	select {}
+}
+
+// player starts such a process. Its lines are in out once it has ended.
+func player(t *testing.T, dir string, out *acknowledged) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), roleVariable+"="+dir)
+	cmd.Stdout = out
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("stderr: %s", stderr.String())
+		}
+	})
+	return cmd
+}
+
+// acknowledged collects what a player wrote, and counts it.
+type acknowledged struct {
+	mu      sync.Mutex
+	text    bytes.Buffer
+	refused int
+	lines   int
+}
+
+func (a *acknowledged) Write(p []byte) (int, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.refused += bytes.Count(p, []byte("refused\n"))
+	a.lines += bytes.Count(p, []byte("\n"))
+	return a.text.Write(p)
+}
+
+func (a *acknowledged) counts() (acknowledged, refused int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.lines - a.refused, a.refused
+}
+
+// check says that all that was acknowledged is in the inbox.
+func (a *acknowledged) check(t *testing.T, b *inbox.Inbox) {
+	t.Helper()
+	there := map[string]bool{}
+	for e, err := range b.All(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(e.Body) != strings.Repeat(e.Key, 10) {
+			t.Errorf("the body of %s is %q", e.Key, e.Body)
+		}
+		there[e.Key] = true
+	}
+	missing := 0
+	for line := range strings.Lines(a.text.String()) {
+		key, whole := strings.CutSuffix(line, "\n")
+		if whole && key != "refused" && !there[key] {
+			missing++
+		}
+	}
+	if n, _ := a.counts(); missing > 0 || n == 0 {
+		t.Errorf("%d of %d acknowledged entries are lost", missing, n)
+	}
+}
+
+func TestNothingAcknowledgedIsLostByKill(t *testing.T) {
+	dir := t.TempDir()
+	var out acknowledged
+	for round := range 5 {
+		cmd := player(t, dir, &out)
+		before, _ := out.counts()
+		wait(t, "some are acknowledged", func() bool { n, _ := out.counts(); return n > before+100*(round+1) })
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait()
+	}
+	out.check(t, open(t, dir))
+}
+
+// A crash of the machine may leave the end of the log half written.
+func TestATornLastWriteIsNoHarm(t *testing.T) {
+	dir := t.TempDir()
+	var out acknowledged
+	cmd := player(t, dir, &out)
+	wait(t, "some are acknowledged", func() bool { n, _ := out.counts(); return n > 100 })
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	f, err := os.OpenFile(filepath.Join(dir, inbox.File+"-wal"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write(bytes.Repeat([]byte{7}, 5000)); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b := open(t, dir)
+	out.check(t, b)
+	put(t, b, "and it goes on")
+}
+
+// A disk that is full is made with a small file system of its own, which takes
+// privileges.
+func TestAFullDiskRefusesAndForgetsNothing(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"); err != nil {
+		t.Skipf("can't mount a small file system here: %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	folder := filepath.Join(dir, "inbox")
+	var out acknowledged
+	cmd := player(t, folder, &out)
+	wait(t, "the disk is full", func() bool { _, refused := out.counts(); return refused > 100 })
+	// What is on it can be read nevertheless, and space makes it work again.
+	s, err := inbox.Attach(t.Context(), folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stats, err := s.Stats(t.Context()); err != nil || stats.Waiting == 0 {
+		t.Errorf("%+v, %v", stats, err)
+	}
+	_ = s.Close()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, "size=64m"); err != nil {
+		t.Fatal(err)
+	}
+	n, _ := out.counts()
+	wait(t, "it takes entries again", func() bool { more, _ := out.counts(); return more > n+100 })
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	out.check(t, open(t, folder))
+}
+
+func wait(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}

@@ -1,0 +1,170 @@
+package intake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/failsafe-go/failsafe-go/adaptivelimiter"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+	"google.golang.org/grpc/status"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/webhook"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+// attempt is a start that is under way, or was.
+type attempt struct {
+	done chan struct{}
+	// The following are set when done is closed: what became of it, and whether
+	// Temporal will never take it.
+	status  webhook.Status
+	err     error
+	refused bool
+}
+
+// wait says whether the attempt ended within that time.
+func (a *attempt) wait(ctx context.Context, most time.Duration) bool {
+	timer := time.NewTimer(most)
+	defer timer.Stop()
+	select {
+	case <-a.done:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// attempt starts the session's workflow, unless Temporal has enough to do or is
+// away. It joins a start of the same session that is under way.
+func (i *Intake) attempt(id string, s activities.Session) (a *attempt, joined bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if a := i.inFlight[id]; a != nil {
+		return a, true
+	}
+	permit, ok := i.limiter.TryAcquirePermit()
+	if !ok {
+		return nil, false
+	}
+	// The last to be asked: what the breaker permits has to be reported to it.
+	if !i.breaker.TryAcquirePermit() {
+		permit.Drop()
+		return nil, false
+	}
+	return i.begin(id, s, permit, false, false), false
+}
+
+// attemptWithin is attempt for a caller that can wait until ctx ends.
+func (i *Intake) attemptWithin(ctx context.Context, id string, s activities.Session) (*attempt, error) {
+	permit, err := i.limiter.AcquirePermit(ctx)
+	if err != nil {
+		return nil, errors.Join(errors.New("Temporal has too much to do"), err)
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if a := i.inFlight[id]; a != nil {
+		permit.Drop()
+		return a, nil
+	}
+	if !i.breaker.TryAcquirePermit() {
+		permit.Drop()
+		return nil, errors.New("Temporal didn't answer the last times")
+	}
+	return i.begin(id, s, permit, false, true), nil
+}
+
+// begin starts the workflow in the background, if need be bare of search
+// attributes. It is called with the lock held, and with the limiter's and the
+// breaker's permission.
+func (i *Intake) begin(id string, s activities.Session, permit adaptivelimiter.Permit, relayed, bare bool) *attempt {
+	a := &attempt{done: make(chan struct{})}
+	i.inFlight[id] = a
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+		defer cancel()
+		a.status, a.err = i.start(ctx, s, bare)
+		a.refused = a.err != nil && refusal(a.err)
+		switch {
+		case a.err == nil:
+			permit.Record()
+			i.breaker.RecordSuccess()
+			i.Observe(string(a.status), relayed)
+		case a.refused || errors.Is(a.err, errNotSetUp):
+			permit.Record()
+			i.breaker.RecordSuccess() // Temporal is there
+			i.Observe("refused", relayed)
+		default:
+			// How long a failure took says nothing of how much Temporal can take.
+			permit.Drop()
+			i.breaker.RecordFailure()
+			i.Observe("failed", relayed)
+		}
+		i.mu.Lock()
+		delete(i.inFlight, id)
+		i.mu.Unlock()
+		close(a.done)
+	}()
+	return a
+}
+
+// errNotSetUp means that the namespace lacks the search attributes.
+var errNotSetUp = errors.New("the namespace lacks search attributes; run `closeout setup`")
+
+// start starts the session's workflow. It is no error if there is one already.
+func (i *Intake) start(ctx context.Context, s activities.Session, bare bool) (webhook.Status, error) {
+	options := workflows.StartOptions(s, i.TaskQueue)
+	options.EnableEagerStart = i.Eager
+	err := i.execute(ctx, options, s)
+	if invalid := new(serviceerror.InvalidArgument); errors.As(err, &invalid) {
+		if !bare && strings.Contains(strings.ToLower(invalid.Message), "search attribute") {
+			return "", fmt.Errorf("%w: %w", errNotSetUp, err)
+		}
+		i.Log.Error("Temporal refused the start, trying without search attributes", "workflow_id", options.ID, "error", err)
+		options.TypedSearchAttributes = temporal.SearchAttributes{}
+		err = i.execute(ctx, options, s)
+	}
+	if started := new(serviceerror.WorkflowExecutionAlreadyStarted); errors.As(err, &started) {
+		return webhook.Duplicate, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return webhook.Started, nil
+}
+
+func (i *Intake) execute(ctx context.Context, options client.StartWorkflowOptions, s activities.Session) error {
+	_, err := i.Temporal.ExecuteWorkflow(ctx, options, workflows.Route(s), s)
+	return err
+}
+
+// refusal says whether Temporal will answer the same however often it is asked:
+// it found the request invalid, or the SDK couldn't even make one of it. All
+// else may pass: an outage, a limit, a namespace or a permission that is missing.
+func refusal(err error) bool {
+	if errors.Is(err, errNotSetUp) {
+		return false
+	}
+	if invalid := new(serviceerror.InvalidArgument); errors.As(err, &invalid) {
+		return true
+	}
+	// gRPC's own answer to what is too large for it; Temporal's limits have a cause.
+	if strings.Contains(err.Error(), "message larger than max") {
+		return true
+	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return false
+	}
+	var answered serviceerror.ServiceError
+	if errors.As(err, &answered) {
+		return false
+	}
+	_, transport := status.FromError(err)
+	return !transport
+}
