@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"os/signal"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -44,7 +46,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 				"CALLBACK_WINDOW", "DATA", "TASK_QUEUE", "STOP_TIMEOUT", "LOG_LEVEL", "LOG_FORMAT")),
 			run("worker", "run workflows", service.Parts{Worker: true}, Flags("ADMIN_LISTEN", "DATA", "DATABASE_URL", "RECORDINGS_URL",
 				"ARCHIVE_URL", "BILLING_URL", "BILLING_TOKEN", "TASK_QUEUE", "STOP_TIMEOUT", "LOG_LEVEL", "LOG_FORMAT")),
-			setup(), Send(), Blocked(), Inbox(), health(), version(),
+			setup(), Send(), Blocked(), Inbox(), Audit(), health(), version(),
 		},
 	}
 	return Run(ctx, root, args, stdout, stderr)
@@ -117,6 +119,11 @@ func run(name, usage string, parts service.Parts, flags []cli.Flag) *cli.Command
 			c, log, err := Load(cmd, parts.Webhook)
 			if err != nil {
 				return err
+			}
+			if os.Getenv("GOGC") == "" {
+				// A callback leaves little behind. What a burst makes of garbage is memory
+				// that a container would have to be made for.
+				debug.SetGCPercent(50)
 			}
 			return service.Run(ctx, c, parts, log)
 		},

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"log/slog"
 	"net/url"
 	"os"
@@ -161,27 +162,105 @@ func (l *Ledger) Finalize(ctx context.Context, b Bill) (Bill, error) {
 	return l.Bill(ctx, b.AppID, b.RoomSessionID)
 }
 
+// MadeBill is a bill, and when it was made.
+type MadeBill struct {
+	Bill
+	// MadeAt is when, by the clock of the worker that made it, to the millisecond
+	// and in UTC.
+	MadeAt time.Time `json:"made_at"`
+}
+
 // Bill finds the session's bill. The error wraps [sql.ErrNoRows] if it has none.
 func (l *Ledger) Bill(ctx context.Context, appID uint32, roomSessionID uint64) (Bill, error) {
+	b, err := l.MadeBill(ctx, appID, roomSessionID)
+	return b.Bill, err
+}
+
+const billColumns = "id, appid, room_id, room_session_id, close_reason, room_close_time, made_at"
+
+// MadeBill is [Ledger.Bill] that also tells when the bill was made.
+func (l *Ledger) MadeBill(ctx context.Context, appID uint32, roomSessionID uint64) (MadeBill, error) {
 	if err := l.Migrate(ctx); err != nil {
-		return Bill{}, err
+		return MadeBill{}, err
 	}
-	var (
-		b              Bill
-		session        string
-		closeMillis    int64
-		app, closeCode int64
-	)
-	err := l.db.QueryRowContext(ctx, `
-		SELECT id, appid, room_id, room_session_id, close_reason, room_close_time
-		FROM bills WHERE appid = $1 AND room_session_id = $2`, int64(appID), strconv.FormatUint(roomSessionID, 10)).
-		Scan(&b.ID, &app, &b.RoomID, &session, &closeCode, &closeMillis)
+	b, err := scanBill(l.db.QueryRowContext(ctx, "SELECT "+billColumns+" FROM bills WHERE appid = $1 AND room_session_id = $2",
+		int64(appID), strconv.FormatUint(roomSessionID, 10)))
 	if err != nil {
-		return Bill{}, fmt.Errorf("read the bill of session %d of app %d: %w", roomSessionID, appID, err)
-	}
-	b.AppID, b.CloseReason, b.RoomCloseTime = uint32(app), uint32(closeCode), time.UnixMilli(closeMillis).UTC()
-	if b.RoomSessionID, err = strconv.ParseUint(session, 10, 64); err != nil {
-		return Bill{}, fmt.Errorf("read the bill of session %d of app %d: %w", roomSessionID, appID, err)
+		return MadeBill{}, fmt.Errorf("read the bill of session %d of app %d: %w", roomSessionID, appID, err)
 	}
 	return b, nil
+}
+
+// billsPage is how many bills are read in one go.
+var billsPage = 5000
+
+// Bills lists the bills that were made at a time or later; all, if it is zero.
+// They are read in pages, so that neither memory nor the writers' time is held
+// for long. A bill that is made meanwhile may be listed or not; all others are,
+// once. An error ends the list.
+func (l *Ledger) Bills(ctx context.Context, since time.Time) iter.Seq2[MadeBill, error] {
+	return func(yield func(MadeBill, error) bool) {
+		if err := l.Migrate(ctx); err != nil {
+			yield(MadeBill{}, err)
+			return
+		}
+		last := MadeBill{}
+		for first := true; ; first = false {
+			page, err := l.billsAfter(ctx, last.Bill, first, since)
+			if err != nil {
+				yield(MadeBill{}, fmt.Errorf("list bills: %w", err))
+				return
+			}
+			for _, b := range page {
+				if !yield(b, nil) {
+					return
+				}
+			}
+			if len(page) < billsPage {
+				return
+			}
+			last = page[len(page)-1]
+		}
+	}
+}
+
+// billsAfter reads a page in the order of the index bills_session. Which order
+// of text that is depends on the database, and doesn't matter.
+func (l *Ledger) billsAfter(ctx context.Context, last Bill, first bool, since time.Time) ([]MadeBill, error) {
+	app, session := int64(last.AppID), strconv.FormatUint(last.RoomSessionID, 10)
+	if first {
+		app, session = -1, ""
+	}
+	rows, err := l.db.QueryContext(ctx, "SELECT "+billColumns+` FROM bills
+		WHERE (appid, room_session_id) > ($1, $2) AND made_at >= $3
+		ORDER BY appid, room_session_id LIMIT $4`, app, session, since.UnixMilli(), billsPage)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var page []MadeBill
+	for rows.Next() {
+		b, err := scanBill(rows)
+		if err != nil {
+			return nil, err
+		}
+		page = append(page, b)
+	}
+	return page, rows.Err()
+}
+
+// scanBill reads the billColumns of a row.
+func scanBill(row interface{ Scan(...any) error }) (b MadeBill, err error) {
+	var (
+		session           string
+		closeMillis, made int64
+		app, closeCode    int64
+	)
+	if err := row.Scan(&b.ID, &app, &b.RoomID, &session, &closeCode, &closeMillis, &made); err != nil {
+		return b, err
+	}
+	b.AppID, b.CloseReason = uint32(app), uint32(closeCode)
+	b.RoomCloseTime, b.MadeAt = time.UnixMilli(closeMillis).UTC(), time.UnixMilli(made).UTC()
+	b.RoomSessionID, err = strconv.ParseUint(session, 10, 64)
+	return b, err
 }

@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"errors"
 	"math"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"strings"
@@ -113,6 +114,112 @@ func TestMigrateByProcesses(t *testing.T) {
 		b := bill()
 		if got, err := open(t, databaseURL).Finalize(t.Context(), b); err != nil || got != b {
 			t.Errorf("Finalize = %+v, %v", got, err)
+		}
+	})
+}
+
+// Every bill is listed once, whatever the page, and whatever is written meanwhile.
+func TestBillsAreListedOnce(t *testing.T) {
+	ledger.SmallPages(t, 3)
+	testenv.Databases(t, func(t *testing.T, databaseURL string) {
+		l := open(t, databaseURL)
+		for b, err := range l.Bills(t.Context(), time.Time{}) {
+			t.Fatalf("an empty ledger lists %+v, %v", b, err)
+		}
+		began := time.Now().Truncate(time.Millisecond)
+		want := map[ledger.Bill]bool{}
+		finalize := func(app uint32, session uint64) {
+			t.Helper()
+			b := bill()
+			b.AppID, b.RoomSessionID = app, session
+			if _, err := l.Finalize(t.Context(), b); err != nil {
+				t.Fatal(err)
+			}
+			want[b] = true
+		}
+		// As text, 9 comes after 10; two apps have the same sessions; six fill two
+		// pages to the last.
+		for _, session := range []uint64{0, 9, 10, math.MaxUint64, 858012925204410417, 1 << 63} {
+			finalize(1, session)
+			finalize(math.MaxUint32, session)
+		}
+		old := len(want)
+		seen := map[ledger.Bill]int{}
+		for b, err := range l.Bills(t.Context(), time.Time{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(seen) == 0 { // before the first and after the last of what there is
+				finalize(0, 5)
+				finalize(math.MaxUint32, math.MaxUint64-1)
+			}
+			if b.MadeAt.Before(began) || b.MadeAt.After(time.Now()) {
+				t.Errorf("%+v: made at %v, after %v", b.Bill, b.MadeAt, began)
+			}
+			seen[b.Bill]++
+		}
+		for b, n := range seen {
+			if n != 1 || !want[b] {
+				t.Errorf("%+v was listed %d times, and made: %v", b, n, want[b])
+			}
+		}
+		if len(seen) < old {
+			t.Errorf("%d bills were listed of %d", len(seen), old)
+		}
+		// A list may be left early.
+		for range l.Bills(t.Context(), time.Time{}) {
+			break
+		}
+	})
+}
+
+func TestBillsSince(t *testing.T) {
+	testenv.Databases(t, func(t *testing.T, databaseURL string) {
+		l := open(t, databaseURL)
+		if _, err := l.Finalize(t.Context(), bill()); err != nil {
+			t.Fatal(err)
+		}
+		made, err := l.MadeBill(t.Context(), math.MaxUint32, math.MaxUint64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for since, want := range map[time.Time]int{{}: 1, made.MadeAt: 1, made.MadeAt.Add(time.Millisecond): 0} {
+			n := 0
+			for b, err := range l.Bills(t.Context(), since) {
+				if n++; err != nil || b != made {
+					t.Errorf("since %v: %+v, %v, want %+v", since, b, err, made)
+				}
+			}
+			if n != want {
+				t.Errorf("since %v: %d bills, want %d", since, n, want)
+			}
+		}
+	})
+}
+
+// A list that breaks off says so, and doesn't look like one that has ended.
+func TestBillsSayThatTheyBrokeOff(t *testing.T) {
+	ledger.SmallPages(t, 1)
+	testenv.Databases(t, func(t *testing.T, databaseURL string) {
+		l := open(t, databaseURL)
+		for range 3 {
+			b := bill()
+			b.RoomSessionID = rand.Uint64()
+			if _, err := l.Finalize(t.Context(), b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		listed, failed := 0, error(nil)
+		for _, err := range l.Bills(t.Context(), time.Time{}) {
+			if err != nil {
+				failed = err
+				continue
+			}
+			listed++
+			_ = l.Close()
+		}
+		if listed != 1 || failed == nil || !strings.HasPrefix(failed.Error(), "list bills: ") {
+			t.Errorf("listed %d, then %v", listed, failed)
 		}
 	})
 }

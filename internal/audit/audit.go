@@ -1,0 +1,463 @@
+// Package audit proves, on a live system, that nothing was lost and nothing was
+// done twice: it compares what was acknowledged with the inbox, Temporal's runs,
+// the ledger and the archive.
+//
+// A session moves while it is looked at: from the journal of what was
+// acknowledged to the inbox, to a run, to a bill and a manifest. The places are
+// therefore read in that order, so that whoever has left one before it was read
+// is found in a later one. What still looks wrong then is only a candidate. It
+// is examined by itself, where it can't be out of date: Temporal's list of runs
+// lags behind, but what Temporal says of a single workflow ID doesn't, and
+// neither does the ledger or the archive. Only that makes it a [Fault].
+package audit
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"iter"
+	"strings"
+	"sync"
+	"time"
+
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"gocloud.dev/blob"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+// Options say what is compared.
+type Options struct {
+	// Temporal has the runs.
+	Temporal Temporal
+	// Ledger has the bills.
+	Ledger *ledger.Ledger
+	// Archive is the bucket with the manifests.
+	Archive *blob.Bucket
+	// Inbox has the sessions that were acknowledged and have no run yet. All of
+	// the webhooks' inboxes have to be in it. Nil if there is none.
+	Inbox Inbox
+	// Journal lists the sessions that the webhook was offered. It is read from
+	// its beginning, and once more if there are bills that it doesn't account
+	// for. Without it only runs, bills, manifests and inbox are compared, and a
+	// session that has left no trace in any of them isn't missed.
+	Journal iter.Seq2[Offered, error]
+	// Complete says that nothing was offered but what the journal lists.
+	Complete bool
+	// Since and Until leave out the sessions whose runs started before or not
+	// before. A zero time leaves out none.
+	Since, Until time.Time
+	// Retention is for how long Temporal keeps closed runs: a bill that is older
+	// may be without one. 0 stands for ever. It is that of the whole time looked
+	// at; where it was raised meanwhile, let Since leave out what is older.
+	Retention time.Duration
+	// Grace is for how long a bill may be there before the journal has its
+	// session: whoever offers it writes down how that ended, which after lost
+	// answers is later than the run. See [Report.Unsettled].
+	Grace time.Duration
+	// Parallel is how many sessions are looked at at once; 32 unless set.
+	Parallel int
+	// Now is the clock; [time.Now] unless set.
+	Now func() time.Time
+}
+
+// Temporal is what is asked of Temporal. A [client.Client] is one.
+type Temporal interface {
+	ListWorkflow(ctx context.Context, request *workflowservice.ListWorkflowExecutionsRequest) (*workflowservice.ListWorkflowExecutionsResponse, error)
+	DescribeWorkflowExecution(ctx context.Context, workflowID, runID string) (*workflowservice.DescribeWorkflowExecutionResponse, error)
+	GetWorkflow(ctx context.Context, workflowID, runID string) client.WorkflowRun
+}
+
+// Inbox is a queue of callbacks that were acknowledged and not yet started.
+type Inbox interface {
+	// Waiting lists them. One that leaves the queue meanwhile may be listed or
+	// not; it has its run before it leaves.
+	Waiting(ctx context.Context) iter.Seq2[Waiting, error]
+}
+
+// Waiting is a session in the inbox.
+type Waiting struct {
+	// AppID and RoomSessionID name the session.
+	AppID         uint32
+	RoomSessionID uint64
+	// SetAside says that Temporal has refused it for good.
+	SetAside bool
+	// Reason is why.
+	Reason string
+}
+
+// Offered is a line of a journal: what came of offering a session to the webhook.
+// There may be several of a session.
+type Offered struct {
+	// AppID and RoomSessionID name the session.
+	AppID         uint32
+	RoomSessionID uint64
+	// Acknowledged says that the webhook answered 2XX. If it is false, whoever
+	// offered the session has given it up.
+	Acknowledged bool
+	// Undecided says that it was neither: nobody knows whether an answer was on its
+	// way. Such a session may have a run and a bill, and need not.
+	Undecided bool
+}
+
+const (
+	defaultParallel = 32
+	// runsPage is the most that Temporal lists in one answer.
+	runsPage = 1000
+	// skew is how far the clocks of Temporal, the workers and this machine may be
+	// apart, and for how long an audit may take, where it is to be told whether
+	// the run of an old bill is still kept.
+	skew = time.Hour
+)
+
+// audit is one that is under way.
+type audit struct {
+	Options
+	began    time.Time
+	sessions sessions
+	// reasons are why sessions are set aside, of as many as are reported.
+	reasons map[key]string
+	// unaccounted says that there are bills which the journal doesn't account
+	// for, and aside that there are sessions set aside.
+	unaccounted, aside bool
+
+	mu     sync.Mutex
+	report Report
+}
+
+// Run compares everything once. Its error means that something couldn't be read;
+// what is wrong with what was read is in the report. It holds 30 to 45 bytes of
+// memory for each session.
+func Run(ctx context.Context, o Options) (Report, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	o.Parallel = cmp.Or(o.Parallel, defaultParallel)
+	a := &audit{Options: o, began: o.Now(), sessions: sessions{}, reasons: map[key]string{}}
+	a.report = Report{Began: a.began, Journal: o.Journal != nil, Inbox: o.Inbox != nil, Kinds: map[Kind]int64{}, Faults: []Fault{}}
+
+	// The order matters: see the package's comment.
+	for _, read := range []func(context.Context) error{a.readJournal, a.readInbox, a.readRuns, a.readBills, a.readAgain, a.compare} {
+		if err := read(ctx); err != nil {
+			return Report{}, err
+		}
+	}
+	a.report.Ended = o.Now()
+	a.report.sort()
+	return a.report, nil
+}
+
+// Wait is [Run], repeated until nothing is pending or the time is over. It gives
+// the last report.
+func Wait(ctx context.Context, o Options, patience time.Duration) (Report, error) {
+	deadline := time.Now().Add(patience)
+	for {
+		began := time.Now()
+		report, err := Run(ctx, o)
+		if err != nil || report.Pending() == 0 || !time.Now().Before(deadline) {
+			return report, err
+		}
+		// Half of the time is left to what the audit competes with.
+		pause := min(max(time.Since(began), 200*time.Millisecond), time.Until(deadline))
+		select {
+		case <-ctx.Done():
+			return Report{}, ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (a *audit) readJournal(context.Context) error {
+	if a.Journal == nil {
+		return nil
+	}
+	for o, err := range a.Journal {
+		if err != nil {
+			return fmt.Errorf("read the journal: %w", err)
+		}
+		a.sessions.mark(keyOf(o.AppID, o.RoomSessionID), o.flags())
+	}
+	return nil
+}
+
+func (o Offered) flags() flags {
+	switch {
+	case o.Acknowledged:
+		return offered | acknowledged
+	case o.Undecided:
+		return offered | undecided
+	}
+	return offered
+}
+
+func (a *audit) readInbox(ctx context.Context) error {
+	if a.Inbox == nil {
+		return nil
+	}
+	for w, err := range a.Inbox.Waiting(ctx) {
+		if err != nil {
+			return fmt.Errorf("read the inbox: %w", err)
+		}
+		f := waiting
+		if w.SetAside {
+			f, a.aside = setAside, true
+		}
+		a.sessions.mark(keyOf(w.AppID, w.RoomSessionID), f)
+	}
+	return nil
+}
+
+// idPrefix is what the IDs of all runs begin with.
+var idPrefix = strings.TrimSuffix(workflows.WorkflowID(activities.Session{}), "0-0")
+
+// readRuns reads Temporal's list. It lags behind, and shows a run twice that
+// closes between two pages.
+func (a *audit) readRuns(ctx context.Context) error {
+	query := fmt.Sprintf("WorkflowId STARTS_WITH '%s'", idPrefix)
+	if !a.Since.IsZero() {
+		// There is no such limit for Until: of the later runs has to be known that
+		// their bills are theirs.
+		query += fmt.Sprintf(" AND StartTime >= '%s'", a.Since.UTC().Format(time.RFC3339Nano))
+	}
+	for run, err := range a.list(ctx, query) {
+		if err != nil {
+			return fmt.Errorf("list runs: %w", err)
+		}
+		app, session, err := workflows.ParseWorkflowID(run.id)
+		k := keyOf(app, session)
+		if err != nil || k.workflowID() != run.id {
+			a.report.Foreign++
+			continue
+		}
+		r := a.sessions[k]
+		if r.has(listed) || run.status == enums.WORKFLOW_EXECUTION_STATUS_CONTINUED_AS_NEW {
+			r.flags |= severally
+		}
+		r.flags |= listed
+		switch {
+		case a.late(run.start):
+			r.flags |= outside
+		case run.status == enums.WORKFLOW_EXECUTION_STATUS_COMPLETED:
+			r.flags |= completed
+		case under(run.status):
+			r.flags |= running
+			if run.blocked {
+				r.flags |= blocked
+			}
+		default:
+			r.flags |= ended
+		}
+		r.told = run.told.sum()
+		a.sessions[k] = r
+	}
+	return nil
+}
+
+// late says that a run started too late to be of interest.
+func (a *audit) late(start time.Time) bool {
+	return !a.Until.IsZero() && !start.Before(a.Until)
+}
+
+// under says that a run with the status is under way.
+func under(status enums.WorkflowExecutionStatus) bool {
+	return status == enums.WORKFLOW_EXECUTION_STATUS_RUNNING || status == enums.WORKFLOW_EXECUTION_STATUS_PAUSED
+}
+
+// readBills reads the ledger. A bill is older than the end of its run and younger
+// than its beginning, so those before Since are of no interest.
+func (a *audit) readBills(ctx context.Context) error {
+	for b, err := range a.Ledger.Bills(ctx, a.Since) {
+		if err != nil {
+			return fmt.Errorf("read the ledger: %w", err)
+		}
+		k := keyOf(b.AppID, b.RoomSessionID)
+		r := a.sessions[k]
+		r.flags |= billed
+		if a.gone(b.MadeAt) {
+			r.flags |= old
+		}
+		if b.MadeAt.After(a.began.Add(-a.Grace)) {
+			r.flags |= young
+		}
+		if r.told != 0 && r.told != billDetails(b.Bill).sum() {
+			r.flags |= differs
+		}
+		a.sessions[k] = r
+		if a.unaccountedFor(r) {
+			a.unaccounted = true
+		}
+	}
+	return nil
+}
+
+// gone says that the run which made something at that time need not be there any
+// more: Temporal keeps it for the retention from its end on, which is later.
+func (a *audit) gone(made time.Time) bool {
+	return made.Before(a.Since) || a.Retention > 0 && made.Before(a.Now().Add(skew-a.Retention))
+}
+
+// unaccountedFor says that the session is billed although nobody seems to have
+// been told that it is taken care of. Whatever is in the inbox was acknowledged,
+// or is about to be.
+func (a *audit) unaccountedFor(r record) bool {
+	return a.Journal != nil && r.has(billed) && !r.has(acknowledged|undecided|waiting|setAside) && (r.has(offered) || a.Complete)
+}
+
+// unsettled says that it is too early to hold such a bill against the journal,
+// which has nothing of the session yet.
+func (a *audit) unsettled(r record) bool {
+	return a.unaccountedFor(r) && !r.has(offered) && r.has(young)
+}
+
+// readAgain reads what was read before what it is compared with, where that
+// matters: the journal, which gets its line after the bill is made, and the
+// inbox, where people put back what is set aside.
+func (a *audit) readAgain(ctx context.Context) error {
+	if a.unaccounted {
+		for o, err := range a.Journal {
+			if err != nil {
+				return fmt.Errorf("read the journal again: %w", err)
+			}
+			k := keyOf(o.AppID, o.RoomSessionID)
+			if r, ok := a.sessions[k]; ok {
+				r.flags |= o.flags()
+				a.sessions[k] = r
+			}
+		}
+	}
+	if a.aside {
+		for w, err := range a.Inbox.Waiting(ctx) {
+			if err != nil {
+				return fmt.Errorf("read the inbox again: %w", err)
+			}
+			k := keyOf(w.AppID, w.RoomSessionID)
+			if !w.SetAside {
+				a.sessions.mark(k, waiting)
+				continue
+			}
+			a.sessions.mark(k, setAside|stillAside)
+			if len(a.reasons) < MaxFaults {
+				a.reasons[k] = w.Reason
+			}
+		}
+	}
+	return nil
+}
+
+// compare judges every session, and looks for the manifests of the closed ones.
+func (a *audit) compare(ctx context.Context) error {
+	group, look := errgroup.WithContext(ctx)
+	group.SetLimit(a.Parallel)
+	for k, r := range a.sessions {
+		if look.Err() != nil {
+			break
+		}
+		switch {
+		case r.has(outside):
+			a.count(k, r, finding{outside: true})
+		case a.suspicious(r):
+			group.Go(func() error { return a.examine(look, k, r) })
+		case r.has(completed):
+			group.Go(func() error {
+				archived, err := a.archived(look, k)
+				switch {
+				case err != nil:
+					return err
+				case !archived:
+					return a.examine(look, k, r)
+				}
+				a.count(k, r, finding{status: enums.WORKFLOW_EXECUTION_STATUS_COMPLETED, billed: true, archived: true})
+				return nil
+			})
+		default:
+			f := finding{billed: r.has(billed), blocked: r.has(blocked), expired: r.has(billed) && !r.has(listed) && !r.has(waiting)}
+			if r.has(running) {
+				f.status = enums.WORKFLOW_EXECUTION_STATUS_RUNNING
+			}
+			a.count(k, r, f)
+		}
+	}
+	return cmp.Or(group.Wait(), ctx.Err())
+}
+
+// suspicious says that something looks wrong with the session, apart from its
+// manifest, which wasn't looked for yet.
+func (a *audit) suspicious(r record) bool {
+	if !r.has(listed) && !r.has(waiting) {
+		if r.has(billed) && !r.has(old) || !r.has(billed) && r.has(acknowledged|setAside) {
+			return true
+		}
+	}
+	return r.has(severally|ended|differs) ||
+		r.has(completed) && !r.has(billed) ||
+		a.unaccountedFor(r) && !a.unsettled(r)
+}
+
+// archived looks for the session's manifest.
+func (a *audit) archived(ctx context.Context, k key) (bool, error) {
+	found, err := a.Archive.Exists(ctx, k.manifest())
+	if err != nil {
+		return false, fmt.Errorf("look for %s in the archive: %w", k.manifest(), err)
+	}
+	return found, nil
+}
+
+// finding is what is known of a session in the end.
+type finding struct {
+	status           enums.WorkflowExecutionStatus // of its run; none if 0
+	blocked          bool
+	billed, archived bool
+	skipped          bool // a person decided to do without the bill or the manifest
+	expired          bool // closed out, and its run is not kept any more
+	outside          bool
+	faults           []Fault
+}
+
+// count adds a session to the report.
+func (a *audit) count(k key, r record, f finding) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := &a.report
+	add := func(count *int64, holds bool) {
+		if holds {
+			*count++
+		}
+	}
+	add(&n.Offered, r.has(offered))
+	add(&n.Acknowledged, r.has(acknowledged))
+	add(&n.Waiting, r.has(waiting))
+	add(&n.SetAside, r.has(stillAside))
+	add(&n.Outside, f.outside)
+	if f.outside {
+		return
+	}
+	add(&n.Bills, f.billed)
+	add(&n.Manifests, f.archived)
+	add(&n.Skipped, f.skipped)
+	add(&n.Expired, f.expired)
+	add(&n.Unsettled, a.unsettled(r))
+	switch f.status {
+	case enums.WORKFLOW_EXECUTION_STATUS_UNSPECIFIED:
+	case enums.WORKFLOW_EXECUTION_STATUS_COMPLETED:
+		n.Runs.Completed++
+	case enums.WORKFLOW_EXECUTION_STATUS_FAILED:
+		n.Runs.Failed++
+	case enums.WORKFLOW_EXECUTION_STATUS_TERMINATED:
+		n.Runs.Terminated++
+	case enums.WORKFLOW_EXECUTION_STATUS_TIMED_OUT:
+		n.Runs.TimedOut++
+	case enums.WORKFLOW_EXECUTION_STATUS_CANCELED:
+		n.Runs.Canceled++
+	default:
+		add(&n.Runs.Blocked, f.blocked)
+		add(&n.Runs.Running, !f.blocked)
+	}
+	for _, fault := range f.faults {
+		n.add(k, fault)
+	}
+}

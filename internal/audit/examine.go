@@ -1,0 +1,228 @@
+package audit
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"go.temporal.io/api/enums/v1"
+	"gocloud.dev/gcerrors"
+
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+// The steps of [workflows.RoomClose] that leave a bill and a manifest.
+const (
+	billingStep    = "billing"
+	recordingsStep = "recordings"
+)
+
+// examine looks at a session by itself, and counts what it finds.
+func (a *audit) examine(ctx context.Context, k key, r record) error {
+	f, err := a.look(ctx, k, r)
+	if errors.Is(err, errNoRun) {
+		// It was there a moment ago: a closed run, which Temporal has just deleted.
+		f, err = finding{expired: true}, nil
+	}
+	if err == nil {
+		a.count(k, r, f)
+	}
+	return err
+}
+
+// look looks at a session by itself. Each place is asked before the one that the
+// session was at earlier, so that a bill has its run, however fast the session
+// moves.
+func (a *audit) look(ctx context.Context, k key, r record) (f finding, err error) {
+	bill, err := a.bill(ctx, k)
+	if err != nil {
+		return f, err
+	}
+	run, err := a.describe(ctx, k.workflowID(), "")
+	switch {
+	case errors.Is(err, errNoRun):
+		return a.withoutRun(ctx, k, r, bill)
+	case err != nil:
+		return f, err
+	case a.late(run.start), run.start.Before(a.Since):
+		return finding{outside: true}, nil
+	}
+	f.status, f.blocked = run.status, run.blocked
+	if !under(run.status) {
+		if bill == nil { // it may have been made between the two questions
+			if bill, err = a.bill(ctx, k); err != nil {
+				return f, err
+			}
+		}
+		if f.archived, err = a.archived(ctx, k); err != nil {
+			return f, err
+		}
+	}
+	f.billed = bill != nil
+
+	if r.has(severally) {
+		starts, err := a.starts(ctx, run.id)
+		if err != nil {
+			return f, err
+		}
+		if len(starts) > 1 {
+			slices.Sort(starts)
+			f.fault(SeveralRuns, fmt.Sprintf("It was started %d times, with the runs %s.", len(starts), strings.Join(starts, ", ")),
+				"Find out who started it besides the webhook, and compare what the runs did outside of Closeout. The ledger has one bill all the same.")
+		}
+	}
+	if kind, how := badEnd(run.status); kind != "" {
+		f.fault(kind, fmt.Sprintf("Its run %s. It has %s and %s.", how, either(f.billed, "a bill", "no bill"), either(f.archived, "a manifest", "no manifest")),
+			"Reset the run to its first workflow task, in the Web UI by More Actions → Reset. What was done is not done again.")
+	}
+	if run.status == enums.WORKFLOW_EXECUTION_STATUS_COMPLETED && !(f.billed && f.archived) {
+		if err := a.incomplete(ctx, run, &f); err != nil {
+			return f, err
+		}
+	}
+	if bill != nil {
+		a.compareBill(r, run, *bill, &f)
+	}
+	return f, nil
+}
+
+// bill finds the session's bill; nil if it has none.
+func (a *audit) bill(ctx context.Context, k key) (*ledger.MadeBill, error) {
+	b, err := a.Ledger.MadeBill(ctx, k.app, k.sessionID())
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	return &b, err
+}
+
+// withoutRun judges a session that has no run.
+func (a *audit) withoutRun(ctx context.Context, k key, r record, bill *ledger.MadeBill) (f finding, err error) {
+	f.billed = bill != nil
+	taken := r.has(acknowledged | setAside)
+	var done time.Time // when a step left something, which only a run does
+	switch {
+	case r.has(stillAside):
+		f.fault(SetAside, fmt.Sprintf("It is in the inbox, set aside, as Temporal refuses it: %q", a.reasons[k]),
+			"Mend what Temporal complains of, and then: closeout inbox retry "+k.workflowID())
+		return f, nil
+	case r.has(waiting):
+		return f, nil
+	case bill != nil:
+		done = bill.MadeAt
+	case !taken:
+		return f, nil
+	default:
+		attributes, err := a.Archive.Attributes(ctx, k.manifest())
+		switch {
+		case err == nil:
+			f.archived, done = true, attributes.ModTime
+		case gcerrors.Code(err) != gcerrors.NotFound:
+			return f, fmt.Errorf("look for %s in the archive: %w", k.manifest(), err)
+		}
+	}
+	if bill != nil {
+		a.phantom(r, "no run", &f)
+	}
+	switch {
+	case len(f.faults) > 0:
+	case done.IsZero():
+		f.fault(Lost, "It was acknowledged, but Temporal has no run of it, and it isn't in the inbox.",
+			fmt.Sprintf("Send it again, with what is known of it elsewhere: closeout send --app %d --session %d --room ROOM --reason REASON --closed-at TIME", k.app, k.sessionID()))
+	case a.gone(done):
+		f.expired = true
+	default:
+		f.fault(NoRun, fmt.Sprintf("It has %s of %s, but Temporal has no run of it, and it isn't in the inbox.", either(f.billed, "a bill", "a manifest"), done.UTC().Format(time.RFC3339)),
+			"Find out who made that, or deleted the run. If Temporal has lost it, send the session again: what was done is not done again.")
+	}
+	return f, nil
+}
+
+// incomplete judges a completed run that lacks a bill or a manifest.
+func (a *audit) incomplete(ctx context.Context, run run, f *finding) error {
+	result, unreadable, err := a.result(ctx, run)
+	if err != nil {
+		return err
+	}
+	for _, lacks := range []struct {
+		there            bool
+		kind             Kind
+		step, what, mend string
+	}{
+		{f.billed, NoBill, billingStep, "the ledger has no bill", "Find out who removed it, or whether the worker writes to another ledger than this. " +
+			"To have it made again, reset the run to its first workflow task, in the Web UI by More Actions → Reset."},
+		{f.archived, NoManifest, recordingsStep, "the archive has no manifest", "Find out who removed it, or whether the worker writes to another archive than this. " +
+			"To have it made again, reset the run to its first workflow task, in the Web UI by More Actions → Reset."},
+	} {
+		if lacks.there {
+			continue
+		}
+		at := slices.IndexFunc(result.Steps, func(s workflows.StepResult) bool { return s.Step == lacks.step })
+		switch {
+		case unreadable != nil:
+			f.fault(lacks.kind, fmt.Sprintf("Its run completed, but %s, and the run's result can't be read: %v", lacks.what, unreadable), lacks.mend)
+		case at < 0:
+			f.fault(lacks.kind, fmt.Sprintf("Its run completed, but %s: the run had no step %q.", lacks.what, lacks.step),
+				"Give the workflow that step, if it is to have it, and reset the run to its first workflow task, in the Web UI by More Actions → Reset.")
+		case result.Steps[at].State == workflows.StateSkipped:
+			f.skipped = true
+		default:
+			f.fault(lacks.kind, fmt.Sprintf("Its run completed and says that the step %q is %s, but %s.", lacks.step, result.Steps[at].State, lacks.what), lacks.mend)
+		}
+	}
+	return nil
+}
+
+// compareBill judges the bill of a session that has a run.
+func (a *audit) compareBill(r record, run run, bill ledger.MadeBill, f *finding) {
+	a.phantom(r, "a run", f)
+	if billed := billDetails(bill.Bill); run.told.sum() != 0 && billed != run.told {
+		f.fault(BillDiffers, fmt.Sprintf("The bill is of %v, and the run of %v.", billed, run.told),
+			"Find out which of the two is right. The ledger keeps the first bill of a session, also where a later run was told something else.")
+	}
+}
+
+// phantom judges a bill that nobody answers for. run says whether there is a run.
+func (a *audit) phantom(r record, run string, f *finding) {
+	if !a.unaccountedFor(r) || a.unsettled(r) {
+		return
+	}
+	if r.has(offered) {
+		f.fault(Phantom, fmt.Sprintf("It is billed, and has %s, although it was never acknowledged however often it was offered.", run),
+			"If the room did close, the answers were lost on their way and there is nothing to mend. Otherwise cancel the bill.")
+		return
+	}
+	f.fault(Phantom, fmt.Sprintf("It is billed, and has %s, although it was never offered.", run),
+		"Find out who started or billed it besides the webhook, and whether that room did close. Otherwise cancel the bill.")
+}
+
+// badEnd is the fault that a run's end is; none if it is none.
+func badEnd(status enums.WorkflowExecutionStatus) (kind Kind, how string) {
+	switch status {
+	case enums.WORKFLOW_EXECUTION_STATUS_FAILED:
+		return RunFailed, "failed"
+	case enums.WORKFLOW_EXECUTION_STATUS_TERMINATED:
+		return RunTerminated, "was terminated"
+	case enums.WORKFLOW_EXECUTION_STATUS_TIMED_OUT:
+		return RunTimedOut, "timed out"
+	case enums.WORKFLOW_EXECUTION_STATUS_CANCELED:
+		return RunCanceled, "was canceled"
+	}
+	return "", ""
+}
+
+func either(holds bool, yes, no string) string {
+	if holds {
+		return yes
+	}
+	return no
+}
+
+// String says the details in a few words. The room's name may be any text.
+func (d details) String() string {
+	return fmt.Sprintf("room %q closed at %s: %s", d.room, d.time(), d.reason)
+}

@@ -1,0 +1,70 @@
+package audit_test
+
+import (
+	"errors"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/closeouthq/closeout/internal/audit"
+)
+
+// readJournal gives what a journal lists before its error.
+func readJournal(path string) (lines []audit.Offered, failed error) {
+	for o, err := range audit.Journal(path) {
+		if err != nil {
+			failed = err
+			continue
+		}
+		lines = append(lines, o)
+	}
+	return lines, failed
+}
+
+func TestJournal(t *testing.T) {
+	const good = `{"appid":1,"room_session_id":"858012925204410417","room_id":"lobby","acknowledged":true,"attempts":2}` + "\n"
+	one := audit.Offered{AppID: 1, RoomSessionID: 858012925204410417, Acknowledged: true}
+	tests := []struct {
+		name, text string
+		want       []audit.Offered
+		fails      string
+	}{
+		{"empty", "", nil, ""},
+		{"one", good, []audit.Offered{one}, ""},
+		{"largest", `{"appid":4294967295,"room_session_id":"18446744073709551615","acknowledged":false}` + "\n",
+			[]audit.Offered{{AppID: math.MaxUint32, RoomSessionID: math.MaxUint64}}, ""},
+		{"undecided", `{"appid":1,"room_session_id":"2","acknowledged":false,"undecided":true}` + "\n",
+			[]audit.Offered{{AppID: 1, RoomSessionID: 2, Undecided: true}}, ""},
+		{"empty lines and CRLF", "\n" + strings.TrimSpace(good) + "\r\n\n" + good, []audit.Offered{one, one}, ""},
+		{"a long line", strings.Replace(good, "lobby", strings.Repeat("é", 1<<20), 1), []audit.Offered{one}, ""},
+		{"the last line lacks only its end", good + strings.TrimSpace(good), []audit.Offered{one, one}, ""},
+		{"the last line is cut off", good + good[:40], []audit.Offered{one}, ""},
+		{"a line is cut off", good + good[:40] + "\n" + good, []audit.Offered{one}, "j.jsonl:2: "},
+		{"the last line is JSON, and of something else", good + "{}", []audit.Offered{one}, "j.jsonl:2: appid: missing"},
+		{"no JSON", "\nhello\n", nil, "j.jsonl:2: "},
+		{"a number", `{"appid":1,"room_session_id":858012925204410417,"acknowledged":true}` + "\n", nil, "j.jsonl:1: "},
+		{"too large", `{"appid":1,"room_session_id":"18446744073709551616","acknowledged":true}` + "\n", nil, "j.jsonl:1: "},
+		{"a negative app", `{"appid":-1,"room_session_id":"1","acknowledged":true}` + "\n", nil, "j.jsonl:1: "},
+		{"no session", `{"appid":1,"acknowledged":true}` + "\n", nil, "j.jsonl:1: room_session_id: missing"},
+		{"no answer", `{"appid":1,"room_session_id":"1"}` + "\n", nil, "j.jsonl:1: acknowledged: missing"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "j.jsonl")
+			if err := os.WriteFile(path, []byte(tt.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			got, err := readJournal(path)
+			if !slices.Equal(got, tt.want) || (err == nil) != (tt.fails == "") || err != nil && !strings.Contains(err.Error(), tt.fails) {
+				t.Errorf("got %+v, %v; want %+v, %q", got, err, tt.want, tt.fails)
+			}
+		})
+	}
+	if got, err := readJournal(filepath.Join(t.TempDir(), "none")); len(got) > 0 || !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no file: %+v, %v", got, err)
+	}
+}

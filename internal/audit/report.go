@@ -1,0 +1,198 @@
+package audit
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// Kind is a kind of fault.
+type Kind string
+
+// The kinds of faults.
+const (
+	// Lost is a session that was acknowledged and is nowhere.
+	Lost Kind = "lost"
+	// SetAside is a session in the inbox which Temporal has refused for good.
+	SetAside Kind = "set_aside"
+	// SeveralRuns is a session that was started more than once. A reset is no start.
+	SeveralRuns Kind = "several_runs"
+	// RunFailed is a session whose run failed.
+	RunFailed Kind = "run_failed"
+	// RunTerminated is a session whose run was terminated.
+	RunTerminated Kind = "run_terminated"
+	// RunTimedOut is a session whose run timed out.
+	RunTimedOut Kind = "run_timed_out"
+	// RunCanceled is a session whose run was canceled.
+	RunCanceled Kind = "run_canceled"
+	// NoBill is a session whose run completed without a bill, though nobody decided
+	// to do without it.
+	NoBill Kind = "no_bill"
+	// NoManifest is a session whose run completed without a manifest, likewise.
+	NoManifest Kind = "no_manifest"
+	// NoRun is a session with a bill or a manifest, and neither a run, though it
+	// would still be kept, nor a place in the inbox.
+	NoRun Kind = "no_run"
+	// Phantom is a session that is billed although the journal knows of no answer
+	// that would have kept ZEGO from sending it again.
+	Phantom Kind = "phantom"
+	// BillDiffers is a session whose bill is not of what its run was told.
+	BillDiffers Kind = "bill_differs"
+)
+
+// MaxFaults is how many faults of a kind are reported in detail.
+const MaxFaults = 1000
+
+// Report is what an audit found. Its counts are of sessions.
+type Report struct {
+	// Began and Ended are when.
+	Began time.Time `json:"began"`
+	Ended time.Time `json:"ended"`
+	// Journal and Inbox say that there was one to compare with.
+	Journal bool `json:"journal"`
+	Inbox   bool `json:"inbox"`
+	// Offered and Acknowledged are those in the journal.
+	Offered      int64 `json:"offered"`
+	Acknowledged int64 `json:"acknowledged"`
+	// Waiting are in the inbox and go on by themselves.
+	Waiting int64 `json:"waiting"`
+	// SetAside are in the inbox and don't.
+	SetAside int64 `json:"set_aside"`
+	// Runs are those with a run.
+	Runs Runs `json:"runs"`
+	// Bills are those with a bill.
+	Bills int64 `json:"bills"`
+	// Manifests are those with a manifest. It is looked for when the run is closed.
+	Manifests int64 `json:"manifests"`
+	// Skipped are those without a bill or a manifest because a person decided so.
+	Skipped int64 `json:"skipped"`
+	// Expired are those with a bill or a manifest whose run isn't kept any more.
+	Expired int64 `json:"expired"`
+	// Unsettled are those with a bill younger than [Options.Grace] which the
+	// journal hasn't got, and may get yet.
+	Unsettled int64 `json:"unsettled"`
+	// Outside are those whose run started before Since or not before Until. Nothing
+	// else was looked at of them.
+	Outside int64 `json:"outside"`
+	// Foreign counts workflows whose ID is like that of a session, and isn't one.
+	Foreign int64 `json:"foreign"`
+	// Kinds counts the faults.
+	Kinds map[Kind]int64 `json:"faults_by_kind"`
+	// Faults are the faults, by session; of each kind [MaxFaults] at most.
+	Faults []Fault `json:"faults"`
+}
+
+// Runs counts sessions by the state of their run.
+type Runs struct {
+	// Running go on by themselves.
+	Running int64 `json:"running"`
+	// Blocked wait for a person.
+	Blocked    int64 `json:"blocked"`
+	Completed  int64 `json:"completed"`
+	Failed     int64 `json:"failed"`
+	Terminated int64 `json:"terminated"`
+	TimedOut   int64 `json:"timed_out"`
+	Canceled   int64 `json:"canceled"`
+}
+
+// Fault is something that is wrong with a session.
+type Fault struct {
+	Kind Kind `json:"kind"`
+	// AppID and RoomSessionID name the session.
+	AppID         uint32 `json:"appid"`
+	RoomSessionID uint64 `json:"room_session_id,string"`
+	// WorkflowID is that of its run, if it had one.
+	WorkflowID string `json:"workflow_id"`
+	// Problem is a sentence that says what is wrong.
+	Problem string `json:"problem"`
+	// Remedy is one that says what would mend it.
+	Remedy string `json:"remedy"`
+}
+
+// OK says that there is no fault.
+func (r Report) OK() bool { return r.Count() == 0 }
+
+// Count is how many faults there are, also of those that are not in detail.
+func (r Report) Count() (n int64) {
+	for _, of := range r.Kinds {
+		n += of
+	}
+	return n
+}
+
+// Pending is how many sessions will be different without anybody's doing. Those
+// that wait for a person are not among them.
+func (r Report) Pending() int64 { return r.Waiting + r.Runs.Running + r.Unsettled }
+
+func (f *finding) fault(kind Kind, problem, remedy string) {
+	f.faults = append(f.faults, Fault{Kind: kind, Problem: problem, Remedy: remedy})
+}
+
+func (r *Report) add(k key, f Fault) {
+	if r.Kinds[f.Kind]++; r.Kinds[f.Kind] <= MaxFaults {
+		f.AppID, f.RoomSessionID, f.WorkflowID = k.app, k.sessionID(), k.workflowID()
+		r.Faults = append(r.Faults, f)
+	}
+}
+
+func (r *Report) sort() {
+	slices.SortFunc(r.Faults, func(a, b Fault) int {
+		return cmp.Or(cmp.Compare(a.AppID, b.AppID), cmp.Compare(a.RoomSessionID, b.RoomSessionID), cmp.Compare(a.Kind, b.Kind))
+	})
+}
+
+// WriteText writes the report for people.
+func (r Report) WriteText(w io.Writer) error {
+	var b strings.Builder
+	table := tabwriter.NewWriter(&b, 0, 0, 0, ' ', tabwriter.AlignRight)
+	line := func(name string, n int64) { fmt.Fprintf(table, "%d\t %s\n", n, name) }
+	maybe := func(name string, n int64) {
+		if n > 0 {
+			line(name, n)
+		}
+	}
+	if r.Journal {
+		line("offered", r.Offered)
+		line("acknowledged", r.Acknowledged)
+	}
+	if r.Inbox {
+		line("waiting in the inbox", r.Waiting)
+		maybe("set aside in the inbox", r.SetAside)
+	}
+	line("with a run under way", r.Runs.Running)
+	line("with a run that waits for a person", r.Runs.Blocked)
+	line("with a completed run", r.Runs.Completed)
+	maybe("with a failed run", r.Runs.Failed)
+	maybe("with a terminated run", r.Runs.Terminated)
+	maybe("with a run that timed out", r.Runs.TimedOut)
+	maybe("with a canceled run", r.Runs.Canceled)
+	line("with a bill", r.Bills)
+	line("closed out with a manifest", r.Manifests)
+	maybe("without a bill or manifest, as a person decided", r.Skipped)
+	maybe("closed out so long ago that the run isn't kept", r.Expired)
+	maybe("with a bill too young to be missing in the journal", r.Unsettled)
+	maybe("with a run out of the time looked at", r.Outside)
+	maybe("workflows whose ID is like a session's and isn't one", r.Foreign)
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(&b)
+	if r.OK() {
+		fmt.Fprintln(&b, "No faults.")
+	}
+	for _, f := range r.Faults {
+		fmt.Fprintf(&b, "%s: %s\n    %s\n    %s\n", f.WorkflowID, f.Kind, f.Problem, f.Remedy)
+	}
+	for _, kind := range slices.Sorted(maps.Keys(r.Kinds)) {
+		if n := r.Kinds[kind]; n > MaxFaults {
+			fmt.Fprintf(&b, "%s: %d in all, of which %d are shown\n", kind, n, MaxFaults)
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}

@@ -1,0 +1,96 @@
+package audit
+
+import (
+	"hash/fnv"
+	"io"
+	"time"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/workflows"
+	"github.com/closeouthq/closeout/zego"
+)
+
+// sessions is what is known of each session. There may be a million: a key and a
+// record take 20 bytes together, and hold no pointer that the garbage collector
+// would have to follow.
+type sessions map[key]record
+
+// mark adds flags to what is known of a session.
+func (s sessions) mark(k key, f flags) {
+	r := s[k]
+	r.flags |= f
+	s[k] = r
+}
+
+// key names a session. The halves of its id need no padding.
+type key struct{ app, high, low uint32 }
+
+func keyOf(appID uint32, roomSessionID uint64) key {
+	return key{appID, uint32(roomSessionID >> 32), uint32(roomSessionID)} // #nosec G115 -- both halves are kept
+}
+
+func (k key) sessionID() uint64 { return uint64(k.high)<<32 | uint64(k.low) }
+
+func (k key) session() activities.Session {
+	return activities.Session{AppID: k.app, RoomSessionID: k.sessionID()}
+}
+
+func (k key) workflowID() string { return workflows.WorkflowID(k.session()) }
+
+func (k key) manifest() string { return activities.SessionFolder(k.session()) + "manifest.json" }
+
+// record is what is known of a session.
+type record struct {
+	flags flags
+	told  uint32 // details.sum of its run
+}
+
+// has says that it has one of the flags.
+func (r record) has(f flags) bool { return r.flags&f != 0 }
+
+type flags uint32
+
+const (
+	offered      flags = 1 << iota // in the journal
+	acknowledged                   // in the journal, with a 2XX
+	undecided                      // in the journal, stopped before it was either
+	waiting                        // in the inbox
+	setAside                       // in the inbox, refused for good
+	stillAside                     // the same, when the inbox was read again
+	listed                         // by Temporal
+	severally                      // more than once
+	running                        // the run is under way
+	blocked                        // and waits for a person
+	completed                      // the run completed
+	ended                          // the run closed otherwise
+	outside                        // the run started too late to be of interest
+	billed                         // in the ledger
+	old                            // and for so long that the run need not be there
+	young                          // and for so short that the journal need not say so
+	differs                        // and not as the run was told
+)
+
+// details are what a run is told of a session and a bill repeats.
+type details struct {
+	room   string
+	reason string
+	closed int64 // Unix milliseconds
+}
+
+func billDetails(b ledger.Bill) details {
+	return details{b.RoomID, zego.CloseReason(b.CloseReason).String(), b.RoomCloseTime.UnixMilli()}
+}
+
+// sum is a hash of the details, by which most that differ are told apart; 0 if
+// there are none.
+func (d details) sum() uint32 {
+	if d == (details{}) {
+		return 0
+	}
+	h := fnv.New32a()
+	_, _ = io.WriteString(h, d.room+"\x00"+d.reason+"\x00"+d.time())
+	return max(h.Sum32(), 1)
+}
+
+func (d details) time() string { return time.UnixMilli(d.closed).UTC().Format(time.RFC3339Nano) }

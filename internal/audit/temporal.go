@@ -1,0 +1,138 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"time"
+
+	"go.temporal.io/api/common/v1"
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflow/v1"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/converter"
+
+	"github.com/closeouthq/closeout/workflows"
+)
+
+// run is what matters of a run.
+type run struct {
+	id, runID string
+	first     string // the run ID of the first of its chain
+	status    enums.WorkflowExecutionStatus
+	start     time.Time
+	blocked   bool
+	told      details // zero if it can't be read
+}
+
+func runOf(info *workflow.WorkflowExecutionInfo) run {
+	r := run{
+		id:     info.GetExecution().GetWorkflowId(),
+		runID:  info.GetExecution().GetRunId(),
+		first:  info.GetFirstRunId(),
+		status: info.GetStatus(),
+		start:  info.GetStartTime().AsTime(),
+	}
+	var state, closed string
+	_ = text(info.GetSearchAttributes().GetIndexedFields()[workflows.CloseoutState.GetName()], &state) // a run may lack it
+	r.blocked = workflows.State(state) == workflows.StateBlocked
+
+	// A run that was started by hand, or of which everything is encrypted, can't be
+	// compared with its bill.
+	memo := info.GetMemo().GetFields()
+	told := details{}
+	if text(memo["room_id"], &told.room) && text(memo["close_reason"], &told.reason) && text(memo["room_close_time"], &closed) {
+		if t, err := time.Parse(time.RFC3339Nano, closed); err == nil {
+			told.closed = t.UnixMilli()
+			r.told = told
+		}
+	}
+	return r
+}
+
+func text(payload *common.Payload, s *string) bool {
+	return payload != nil && converter.GetDefaultDataConverter().FromPayload(payload, s) == nil
+}
+
+// list lists what Temporal's visibility store finds.
+func (a *audit) list(ctx context.Context, query string) iter.Seq2[run, error] {
+	return func(yield func(run, error) bool) {
+		for page := []byte(nil); ; {
+			answer, err := a.Temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: query, PageSize: runsPage, NextPageToken: page})
+			if err != nil {
+				yield(run{}, err)
+				return
+			}
+			for _, info := range answer.GetExecutions() {
+				if !yield(runOf(info), nil) {
+					return
+				}
+			}
+			if page = answer.GetNextPageToken(); len(page) == 0 {
+				return
+			}
+		}
+	}
+}
+
+var errNoRun = errors.New("no run")
+
+// describe asks for a single run, or without a run ID for the current one. The
+// error is errNoRun if there is none.
+func (a *audit) describe(ctx context.Context, id, runID string) (run, error) {
+	answer, err := a.Temporal.DescribeWorkflowExecution(ctx, id, runID)
+	if missing := new(serviceerror.NotFound); errors.As(err, &missing) {
+		return run{}, errNoRun
+	}
+	if err != nil {
+		return run{}, fmt.Errorf("ask Temporal for the run %s: %w", id, err)
+	}
+	return runOf(answer.GetWorkflowExecutionInfo()), nil
+}
+
+// starts gives the run IDs with which the workflow ID was started. A run that was
+// reset or went on as another is one with what it was before.
+func (a *audit) starts(ctx context.Context, id string) ([]string, error) {
+	var firsts []string
+	for listed, err := range a.list(ctx, fmt.Sprintf("WorkflowId = '%s'", id)) {
+		if err != nil {
+			return nil, fmt.Errorf("list the runs of %s: %w", id, err)
+		}
+		r, err := a.describe(ctx, id, listed.runID)
+		switch {
+		case errors.Is(err, errNoRun):
+			continue // deleted, and the list lags behind
+		case err != nil:
+			return nil, err
+		case r.first == "":
+			r.first = r.runID
+		}
+		if !slices.Contains(firsts, r.first) {
+			firsts = append(firsts, r.first)
+		}
+	}
+	return firsts, nil
+}
+
+// result gives what the completed run says of its steps. unreadable is why it
+// can't be read, if so.
+func (a *audit) result(ctx context.Context, r run) (result workflows.Result, unreadable, err error) {
+	err = a.Temporal.GetWorkflow(ctx, r.id, r.runID).Get(ctx, &result)
+	if err == nil {
+		return result, nil, nil
+	}
+	if missing := new(serviceerror.NotFound); errors.As(err, &missing) {
+		return result, nil, errNoRun
+	}
+	// Another workflow may have another result, and some encrypt it.
+	for _, other := range []error{converter.ErrUnableToDecode, converter.ErrUnableToSetValue,
+		converter.ErrEncodingIsNotSupported, converter.ErrEncodingIsNotSet, converter.ErrMetadataIsNotSet, converter.ErrTypeIsNotByteSlice} {
+		if errors.Is(err, other) {
+			return result, err, nil
+		}
+	}
+	return result, nil, fmt.Errorf("read the result of %s: %w", r.id, err)
+}

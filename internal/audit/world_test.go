@@ -1,0 +1,381 @@
+package audit_test
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"go.temporal.io/api/common/v1"
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflow/v1"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
+	"gocloud.dev/blob"
+	"gocloud.dev/blob/memblob"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/audit"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/testenv"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+const (
+	running    = enums.WORKFLOW_EXECUTION_STATUS_RUNNING
+	completed  = enums.WORKFLOW_EXECUTION_STATUS_COMPLETED
+	terminated = enums.WORKFLOW_EXECUTION_STATUS_TERMINATED
+)
+
+// execution is a run in a fakeTemporal.
+type execution struct {
+	id, runID, first string
+	session          activities.Session
+	status           enums.WorkflowExecutionStatus
+	state            workflows.State
+	start            time.Time
+	result           any
+	bare             bool // without memo and search attributes
+
+	listed  bool                          // in visibility, which may lag behind
+	visible enums.WorkflowExecutionStatus // there
+}
+
+// fakeTemporal has runs. What it lists is what visibility was told, two to a page.
+type fakeTemporal struct {
+	mu   sync.Mutex
+	runs []*execution
+	page int
+	// describing, if set, happens before a run is described.
+	describing func(id string)
+	fail       error
+	described  int
+}
+
+func (f *fakeTemporal) ListWorkflow(_ context.Context, r *workflowservice.ListWorkflowExecutionsRequest) (*workflowservice.ListWorkflowExecutionsResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fail != nil {
+		return nil, f.fail
+	}
+	matches := func(e *execution) bool { return strings.HasPrefix(e.id, "room-close-") }
+	if id, ok := strings.CutPrefix(r.Query, "WorkflowId = '"); ok {
+		matches = func(e *execution) bool { return e.id+"'" == id }
+	} else if _, since, ok := strings.Cut(r.Query, " AND StartTime >= "); ok {
+		t, err := time.Parse("'"+time.RFC3339Nano+"'", since)
+		if err != nil {
+			return nil, serviceerror.NewInvalidArgument(err.Error())
+		}
+		matches = func(e *execution) bool { return strings.HasPrefix(e.id, "room-close-") && !e.start.Before(t) }
+	} else if r.Query != "WorkflowId STARTS_WITH 'room-close-'" {
+		return nil, serviceerror.NewInvalidArgument("query: " + r.Query)
+	}
+	answer := &workflowservice.ListWorkflowExecutionsResponse{}
+	at, _ := strconv.Atoi(string(r.NextPageToken))
+	for ; at < len(f.runs) && len(answer.Executions) < f.page; at++ {
+		if e := f.runs[at]; e.listed && matches(e) {
+			answer.Executions = append(answer.Executions, e.info(e.visible))
+		}
+	}
+	if at < len(f.runs) {
+		answer.NextPageToken = []byte(strconv.Itoa(at))
+	}
+	return answer, nil
+}
+
+func (f *fakeTemporal) DescribeWorkflowExecution(_ context.Context, id, runID string) (*workflowservice.DescribeWorkflowExecutionResponse, error) {
+	if f.describing != nil {
+		f.describing(id)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.described++
+	e := f.find(id, runID)
+	if e == nil {
+		return nil, serviceerror.NewNotFound("workflow execution not found")
+	}
+	info := e.info(e.status)
+	info.FirstRunId = e.first // which visibility hasn't got
+	return &workflowservice.DescribeWorkflowExecutionResponse{WorkflowExecutionInfo: info}, nil
+}
+
+// find finds a run, or without a run ID the newest.
+func (f *fakeTemporal) find(id, runID string) *execution {
+	for _, e := range slices.Backward(f.runs) {
+		if e.id == id && (runID == "" || e.runID == runID) {
+			return e
+		}
+	}
+	return nil
+}
+
+func (f *fakeTemporal) GetWorkflow(_ context.Context, id, runID string) client.WorkflowRun {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return outcome{f.find(id, runID)}
+}
+
+// deleted is the result of a run that Temporal deletes before it is asked for it.
+const deleted = "deleted"
+
+// outcome is a closed run's.
+type outcome struct{ *execution }
+
+func (o outcome) GetID() string { return o.id }
+
+func (o outcome) GetRunID() string { return o.runID }
+
+func (o outcome) GetFirstExecutionRunID() string { return o.first }
+
+func (o outcome) Get(_ context.Context, to any) error {
+	if o.execution == nil || o.status != completed || o.result == deleted {
+		return serviceerror.NewNotFound("no completed run")
+	}
+	if o.result == nil {
+		return nil
+	}
+	return converter.GetDefaultDataConverter().FromPayload(payload(o.result), to)
+}
+
+func (o outcome) GetWithOptions(ctx context.Context, to any, _ client.WorkflowRunGetOptions) error {
+	return o.Get(ctx, to)
+}
+
+func payload(v any) *common.Payload {
+	p, err := converter.GetDefaultDataConverter().ToPayload(v)
+	if err != nil {
+		panic(err)
+	}
+	return p
+}
+
+// info is what Temporal tells of a run that was started as Closeout starts it.
+func (e *execution) info(status enums.WorkflowExecutionStatus) *workflow.WorkflowExecutionInfo {
+	info := &workflow.WorkflowExecutionInfo{
+		Execution: &common.WorkflowExecution{WorkflowId: e.id, RunId: e.runID},
+		Status:    status, StartTime: timestamppb.New(e.start),
+		Memo: &common.Memo{Fields: map[string]*common.Payload{}}, SearchAttributes: &common.SearchAttributes{},
+	}
+	if !e.bare {
+		for name, value := range workflows.StartOptions(e.session, "q").Memo {
+			info.Memo.Fields[name] = payload(value)
+		}
+		info.SearchAttributes.IndexedFields = map[string]*common.Payload{workflows.CloseoutState.GetName(): payload(string(e.state))}
+	}
+	return info
+}
+
+// fakeInbox is a queue.
+type fakeInbox struct {
+	mu      sync.Mutex
+	entries []audit.Waiting
+	// reading, if set, happens before it is read, with how often it was before.
+	reading func(before int)
+	reads   int
+	fail    error
+}
+
+func (f *fakeInbox) Waiting(context.Context) iter.Seq2[audit.Waiting, error] {
+	return func(yield func(audit.Waiting, error) bool) {
+		if f.reading != nil {
+			f.reading(f.reads)
+		}
+		f.mu.Lock()
+		f.reads++
+		entries := slices.Clone(f.entries)
+		f.mu.Unlock()
+		for _, w := range entries {
+			if !yield(w, nil) {
+				return
+			}
+		}
+		if f.fail != nil {
+			yield(audit.Waiting{}, f.fail)
+		}
+	}
+}
+
+func (f *fakeInbox) add(s activities.Session, setAside bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.entries = append(f.entries, audit.Waiting{AppID: s.AppID, RoomSessionID: s.RoomSessionID, SetAside: setAside, Reason: "too\nbig"})
+}
+
+func (f *fakeInbox) remove(s activities.Session) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.entries = slices.DeleteFunc(f.entries, func(w audit.Waiting) bool { return w.AppID == s.AppID && w.RoomSessionID == s.RoomSessionID })
+}
+
+// fakeJournal is a journal that is written to while it is read.
+type fakeJournal struct {
+	mu    sync.Mutex
+	lines []audit.Offered
+	// reading, if set, happens before it is read, with how often it was before.
+	reading func(before int)
+	reads   int
+	fail    error
+}
+
+func (f *fakeJournal) add(s activities.Session, acknowledged bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lines = append(f.lines, audit.Offered{AppID: s.AppID, RoomSessionID: s.RoomSessionID, Acknowledged: acknowledged})
+}
+
+func (f *fakeJournal) all(yield func(audit.Offered, error) bool) {
+	if f.reading != nil {
+		f.reading(f.reads)
+	}
+	f.mu.Lock()
+	f.reads++
+	lines := slices.Clone(f.lines)
+	f.mu.Unlock()
+	for _, o := range lines {
+		if !yield(o, nil) {
+			return
+		}
+	}
+	if f.fail != nil {
+		yield(audit.Offered{}, f.fail)
+	}
+}
+
+// world is a Closeout of which everything can be made as one likes.
+type world struct {
+	t        testing.TB
+	temporal *fakeTemporal
+	ledger   *ledger.Ledger
+	archive  *blob.Bucket
+	inbox    *fakeInbox
+	journal  *fakeJournal
+	options  audit.Options
+	next     uint64
+}
+
+func newWorld(t testing.TB, databaseURL string) *world {
+	t.Helper()
+	books, err := ledger.Open(databaseURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = books.Close() })
+	w := &world{t: t, temporal: &fakeTemporal{page: 2}, ledger: books, archive: memblob.OpenBucket(nil), inbox: &fakeInbox{}, journal: &fakeJournal{}}
+	t.Cleanup(func() { _ = w.archive.Close() })
+	w.options = audit.Options{
+		Temporal: w.temporal, Ledger: w.ledger, Archive: w.archive, Inbox: w.inbox, Journal: w.journal.all, Complete: true, Retention: 720 * time.Hour,
+	}
+	return w
+}
+
+// worlds runs a test on both databases.
+func worlds(t *testing.T, test func(t *testing.T, w *world)) {
+	testenv.Databases(t, func(t *testing.T, databaseURL string) { test(t, newWorld(t, databaseURL)) })
+}
+
+// session is one that no other is, though its id shares either half with others.
+func (w *world) session() activities.Session {
+	w.next++
+	return activities.Session{
+		AppID: 1 + uint32(w.next%2), RoomID: "lobby", RoomSessionID: w.next%3<<63 | w.next, CloseReason: 2,
+		RoomCloseTime: time.UnixMilli(1499676989909).UTC(),
+	}
+}
+
+// offered is a session that the journal has.
+func (w *world) offered(acknowledged bool) activities.Session {
+	s := w.session()
+	w.journal.add(s, acknowledged)
+	return s
+}
+
+// run starts a run of the session, which visibility knows of.
+func (w *world) run(s activities.Session, status enums.WorkflowExecutionStatus) *execution {
+	return w.start(s, status, true)
+}
+
+func (w *world) start(s activities.Session, status enums.WorkflowExecutionStatus, listed bool) *execution {
+	e := &execution{
+		id: workflows.WorkflowID(s), runID: uuid.NewString(), session: s, status: status, state: workflows.StateRunning,
+		start: time.Now(), result: result("done", "done"), listed: listed, visible: status,
+	}
+	e.first = e.runID
+	w.temporal.mu.Lock()
+	defer w.temporal.mu.Unlock()
+	w.temporal.runs = append(w.temporal.runs, e)
+	return e
+}
+
+// result is that of a run, with the states of its steps.
+func result(billing, recordings workflows.State) workflows.Result {
+	return workflows.Result{Steps: []workflows.StepResult{{Step: "billing", State: billing}, {Step: "recordings", State: recordings}}}
+}
+
+func (w *world) bill(s activities.Session) {
+	w.t.Helper()
+	if _, err := w.ledger.Finalize(context.Background(), ledger.Bill{
+		ID: workflows.IdempotencyKey(s, "billing"), AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID,
+		CloseReason: uint32(s.CloseReason), RoomCloseTime: s.RoomCloseTime,
+	}); err != nil {
+		w.t.Error(err)
+	}
+}
+
+func (w *world) manifest(s activities.Session) {
+	w.t.Helper()
+	if err := w.archive.WriteAll(context.Background(), activities.SessionFolder(s)+"manifest.json", []byte("{}"), nil); err != nil {
+		w.t.Error(err)
+	}
+}
+
+// closedOut is a session with which all is well.
+func (w *world) closedOut() (activities.Session, *execution) {
+	w.t.Helper()
+	s := w.offered(true)
+	w.bill(s)
+	w.manifest(s)
+	return s, w.run(s, completed)
+}
+
+// audit audits, without an error.
+func (w *world) audit() audit.Report {
+	w.t.Helper()
+	r, err := audit.Run(context.Background(), w.options)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return r
+}
+
+// expect is an audit that finds these faults and no other: "kind workflow-ID".
+func (w *world) expect(want ...string) audit.Report {
+	w.t.Helper()
+	r := w.audit()
+	var got []string
+	for _, f := range r.Faults {
+		got = append(got, fmt.Sprintf("%s %s", f.Kind, f.WorkflowID))
+		if workflows.WorkflowID(activities.Session{AppID: f.AppID, RoomSessionID: f.RoomSessionID}) != f.WorkflowID || strings.ContainsAny(f.Problem+f.Remedy, "\n") {
+			w.t.Errorf("fault %+v", f)
+		}
+		for _, sentence := range []string{f.Problem, f.Remedy} {
+			if len(sentence) < 20 || strings.Contains(sentence, "%!") {
+				w.t.Errorf("%s: said %q", f.Kind, sentence)
+			}
+		}
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) || r.OK() != (len(want) == 0) || r.Count() != int64(len(want)) {
+		w.t.Errorf("found %q, %d, OK %v; want %q\n%+v", got, r.Count(), r.OK(), want, r.Faults)
+	}
+	return r
+}
