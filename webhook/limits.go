@@ -29,9 +29,9 @@ const (
 	AnswerWithin = 1500 * time.Millisecond
 	// retryAfter is the number of seconds after which ZEGO tries first again.
 	retryAfter = "2"
-	// rememberSignatures is for how many signatures the listener remembers what
-	// they signed: some 20 MB, and at 80 callbacks a second the 20 minutes for
-	// which a signature is fresh.
+	// rememberSignatures is for how many signatures, at least, the listener
+	// remembers what they signed: some 10 MB, and at 80 callbacks a second the 20
+	// minutes for which a signature is fresh.
 	rememberSignatures = 100_000
 )
 

@@ -24,7 +24,8 @@ const Path = "/zego/callbacks"
 type Intake interface {
 	// RoomClose returns a receipt only once the callback will survive the death of
 	// this process. After an error the sender is asked to try again, so it may be
-	// called any number of times for one session. It should heed ctx.
+	// called any number of times for one session. It has to return when ctx ends,
+	// as the sender waits for it.
 	RoomClose(ctx context.Context, c *zego.RoomClose) (Receipt, error)
 }
 
@@ -128,56 +129,62 @@ type handler struct {
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
-	log := h.Log.With("remote", r.RemoteAddr)
+	// What is known of the request, for its one line in the log.
+	known := make([]slog.Attr, 0, 10)
+	known = append(known, slog.String("remote", r.RemoteAddr))
+	refuse := func(outcome Outcome, p problem, why ...slog.Attr) {
+		known = append(known, slog.String("outcome", string(outcome)))
+		h.Log.LogAttrs(r.Context(), slog.LevelWarn, "callback refused", append(known, why...)...)
+		h.Observe("", outcome, time.Since(began))
+		p.write(w)
+	}
 
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
 	if err != nil {
-		outcome, status, detail := RefusedUnread, http.StatusBadRequest, "The body did not arrive whole."
 		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
-			outcome, status, detail = RefusedTooLarge, http.StatusRequestEntityTooLarge, "The body has more than 1 MiB."
 			// Whoever is still writing when the connection is closed never reads the answer.
 			_, _ = io.CopyN(io.Discard, r.Body, drainBody)
+			refuse(RefusedTooLarge, problem{Status: http.StatusRequestEntityTooLarge, Detail: "The body has more than 1 MiB."}, slog.Any("error", err))
+			return
 		}
-		log.Warn("callback refused", "outcome", outcome, "error", err)
-		h.Observe("", outcome, time.Since(began))
-		problem{Status: status, Detail: detail}.write(w)
+		refuse(RefusedUnread, problem{Status: http.StatusBadRequest, Detail: "The body did not arrive whole."}, slog.Any("error", err))
 		return
 	}
 
 	event, err := zego.Parse(r.Header.Get("Content-Type"), body)
 	if err != nil {
-		log.Warn("callback refused", "outcome", RefusedMalformed, "error", err)
-		h.Observe("", RefusedMalformed, time.Since(began))
 		p := problem{Status: http.StatusBadRequest, Detail: err.Error()}
 		if field := new(zego.FieldError); errors.As(err, &field) {
 			p.Field = field.Field
 		}
-		p.write(w)
+		refuse(RefusedMalformed, p, slog.Any("error", err))
 		return
 	}
 
 	head := event.Head()
+	known = append(known, slog.String("event", head.Event), slog.Uint64("appid", uint64(head.AppID)))
 	if outcome := h.verify(head); outcome != "" {
-		log.Warn("callback refused", "outcome", outcome, "event", head.Event, "appid", head.AppID, "timestamp", head.Timestamp)
-		h.Observe("", outcome, time.Since(began))
-		problem{Status: http.StatusUnauthorized, Detail: "The callback could not be verified."}.write(w)
+		refuse(outcome, problem{Status: http.StatusUnauthorized, Detail: "The callback could not be verified."}, slog.Int64("timestamp", head.Timestamp))
 		return
 	}
 
 	receipt, err := h.accept(r.Context(), event)
-	log = log.With("event", head.Event, "appid", head.AppID, "took", time.Since(began))
+	took := time.Since(began)
+	known = append(known, slog.Duration("took", took))
 	if closed, ok := event.(*zego.RoomClose); ok {
-		log = log.With("room_id", closed.RoomID, "room_session_id", strconv.FormatUint(closed.RoomSessionID, 10))
+		known = append(known, slog.String("room_id", closed.RoomID), slog.String("room_session_id", strconv.FormatUint(closed.RoomSessionID, 10)))
 	}
 	if err != nil {
-		log.Error("callback not taken, ZEGO has to try again", "outcome", Unavailable, "error", err)
-		h.Observe(label(event), Unavailable, time.Since(began))
+		h.Log.LogAttrs(r.Context(), slog.LevelError, "callback not taken, ZEGO has to try again",
+			append(known, slog.String("outcome", string(Unavailable)), slog.Any("error", err))...)
+		h.Observe(label(event), Unavailable, took)
 		w.Header().Set("Retry-After", retryAfter)
 		problem{Status: http.StatusServiceUnavailable, Detail: "The callback can't be taken now. Try again."}.write(w)
 		return
 	}
-	log.Info("callback accepted", "outcome", receipt.Status, "workflow_id", receipt.WorkflowID)
-	h.Observe(label(event), Outcome(receipt.Status), time.Since(began))
+	h.Log.LogAttrs(r.Context(), slog.LevelInfo, "callback accepted",
+		append(known, slog.String("outcome", string(receipt.Status)), slog.String("workflow_id", receipt.WorkflowID))...)
+	h.Observe(label(event), Outcome(receipt.Status), took)
 	writeJSON(w, http.StatusOK, "application/json", receipt)
 }
 
@@ -199,8 +206,7 @@ func (h *handler) verify(head *zego.Common) Outcome {
 	return ""
 }
 
-// accept hands the event to the intake, and waits no longer than AnswerWithin
-// even for one that doesn't heed its context.
+// accept hands the event to the intake.
 func (h *handler) accept(ctx context.Context, event zego.Event) (Receipt, error) {
 	closed, ok := event.(*zego.RoomClose)
 	if !ok {
@@ -208,28 +214,8 @@ func (h *handler) accept(ctx context.Context, event zego.Event) (Receipt, error)
 	}
 	// A sender that hangs up doesn't take its callback back.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.AnswerWithin)
-	type answer struct {
-		receipt Receipt
-		err     error
-	}
-	done := make(chan answer, 1)
-	go func() {
-		defer cancel()
-		receipt, err := h.Intake.RoomClose(ctx, closed)
-		done <- answer{receipt, err}
-	}()
-	select {
-	case a := <-done:
-		return a.receipt, a.err
-	case <-ctx.Done():
-	}
-	// Both may have come at once, and a receipt must not go to waste.
-	select {
-	case a := <-done:
-		return a.receipt, a.err
-	default:
-		return Receipt{}, context.Cause(ctx)
-	}
+	defer cancel()
+	return h.Intake.RoomClose(ctx, closed)
 }
 
 func label(event zego.Event) string {

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -29,6 +30,13 @@ const (
 	mostOps = 1024
 	// vacuumAbove is how many bytes an empty inbox may keep for the next burst.
 	vacuumAbove = 16 << 20
+	// A transaction of that many writes is a crowd, and the inbox is crowded until
+	// there was none for so long.
+	crowd, crowdedFor = 32, 200 * time.Millisecond
+	// pace is how far apart transactions begin at least, while there is one after
+	// the other: an entry that comes alone doesn't wait, and a burst shares its
+	// syncs, each of which costs as much as several entries.
+	pace = 4 * time.Millisecond
 	// shrinkEvery is how often that is looked at, at most.
 	shrinkEvery = 5 * time.Second
 )
@@ -38,6 +46,8 @@ type Inbox struct {
 	*Store
 	lock *flock.Flock
 	log  *slog.Logger
+
+	crowded atomic.Int64 // when it was last, in Unix nanoseconds
 
 	ops  chan op
 	wake chan struct{}
@@ -118,6 +128,12 @@ func (b *Inbox) Put(ctx context.Context, key string, body []byte) error {
 	return nil
 }
 
+// Crowded says whether so many write at once that the machine has its hands full
+// with them.
+func (b *Inbox) Crowded() bool {
+	return time.Since(time.Unix(0, b.crowded.Load())) < crowdedFor
+}
+
 // Wake receives a value after entries were put.
 func (b *Inbox) Wake() <-chan struct{} { return b.wake }
 
@@ -188,8 +204,10 @@ func (b *Inbox) enqueue(o op) error {
 func (b *Inbox) write() {
 	defer close(b.done)
 	failing := false
-	var shrunk time.Time
+	var began, shrunk time.Time
 	for first := range b.ops {
+		time.Sleep(pace - time.Since(began))
+		began = time.Now()
 		batch := []op{first}
 	collect:
 		for len(batch) < mostOps {
@@ -202,6 +220,9 @@ func (b *Inbox) write() {
 			default:
 				break collect
 			}
+		}
+		if len(batch) >= crowd {
+			b.crowded.Store(began.UnixNano())
 		}
 		err := b.commit(batch)
 		if (err != nil) != failing {

@@ -119,8 +119,8 @@ func (s *Store) open(ctx context.Context) (*sql.DB, error) {
 			// wrong checksum, and was never acknowledged.
 			"synchronous(FULL)",
 			// The keys come in no order, so the index on them wants more than the 2 MB
-			// of SQLite's default: here 8 MB a connection.
-			"cache_size(-8192)",
+			// of SQLite's default.
+			"cache_size(-4096)",
 			// After a burst the log gives its space back.
 			"journal_size_limit(16777216)",
 		},

@@ -14,11 +14,11 @@ import (
 
 	"github.com/failsafe-go/failsafe-go/adaptivelimiter"
 	"github.com/failsafe-go/failsafe-go/circuitbreaker"
-	lru "github.com/hashicorp/golang-lru/v2"
 	"go.temporal.io/sdk/client"
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/inbox"
+	"github.com/closeouthq/closeout/internal/recent"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
@@ -30,10 +30,10 @@ const (
 	patience = 60 * time.Millisecond
 	// startTimeout bounds a start. Nobody waits for it but the inbox.
 	startTimeout = 5 * time.Second
-	// remember is how many sessions that were acknowledged are known without
-	// asking Temporal, which has a third of a start's work with a repeated one:
-	// some 10 MB, and at 200 callbacks a second the four minutes after each.
-	remember = 50_000
+	// remember is how many sessions that were acknowledged, at least, are known
+	// without asking Temporal, which has a third of a start's work with a repeated
+	// one: some 5 MB, and at 200 callbacks a second the eight minutes after each.
+	remember = 100_000
 
 	// After so many failures in a row Temporal is left alone, for so long between
 	// two attempts.
@@ -58,6 +58,7 @@ type Inbox interface {
 	Remove(ctx context.Context, key string) error
 	Shelve(ctx context.Context, key, reason string) error
 	Wake() <-chan struct{}
+	Crowded() bool
 }
 
 // Options are what an [Intake] needs.
@@ -82,7 +83,7 @@ type Options struct {
 // [Intake.Relay].
 type Intake struct {
 	Options
-	recent  *lru.Cache[session, struct{}]
+	recent  *recent.Map[session, struct{}]
 	breaker circuitbreaker.CircuitBreaker[any]
 	limiter adaptivelimiter.AdaptiveLimiter[any]
 
@@ -104,11 +105,7 @@ func New(o Options) *Intake {
 	if o.Observe == nil {
 		o.Observe = func(string, bool) {}
 	}
-	recent, err := lru.New[session, struct{}](remember)
-	if err != nil {
-		panic(err) // only for a size that isn't positive
-	}
-	i := &Intake{Options: o, recent: recent, inFlight: map[string]*attempt{}}
+	i := &Intake{Options: o, recent: recent.New[session, struct{}](remember), inFlight: map[string]*attempt{}}
 	i.breaker = circuitbreaker.NewBuilder[any]().
 		WithFailureThreshold(failures).
 		WithSuccessThreshold(1). // and so one attempt at a time, while it is open
@@ -129,7 +126,7 @@ func (i *Intake) RoomClose(ctx context.Context, c *zego.RoomClose) (webhook.Rece
 	s := activities.SessionOf(c)
 	id := workflows.WorkflowID(s)
 	known := session{s.AppID, s.RoomSessionID}
-	if i.recent.Contains(known) {
+	if _, found := i.recent.Get(known); found {
 		return webhook.Receipt{Status: webhook.Duplicate, WorkflowID: id}, nil
 	}
 

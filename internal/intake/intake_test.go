@@ -279,7 +279,10 @@ func TestTheOldestIsStartedFirst(t *testing.T) {
 		}
 	}
 	asked := len(s.ids())
-	s.will(func(context.Context, int, client.StartWorkflowOptions) error { time.Sleep(time.Millisecond); return nil }) // as it takes some time
+	s.will(func(context.Context, int, client.StartWorkflowOptions) error {
+		time.Sleep(time.Millisecond)
+		return nil
+	}) // as it takes some time
 	relay(t, in)
 	wait(t, "the inbox is empty", func() bool { return stats(t, b).Waiting == 0 })
 	for place, got := range s.ids()[asked:] {

@@ -20,6 +20,9 @@ const (
 	// lookAgain is how often an inbox is looked into in which nothing was put:
 	// another process may have given something its turn again.
 	lookAgain = 2 * time.Second
+	// lookForSlots is how often the number of slots is looked at, if none is given
+	// back meanwhile.
+	lookForSlots = 100 * time.Millisecond
 	// mostAlone is how often an entry is tried in a row that fails while others
 	// don't, before it makes room for them.
 	mostAlone = 3
@@ -99,8 +102,14 @@ func (i *Intake) pass(ctx context.Context) (left int, err error) {
 }
 
 // share is how many starts the relay may have in flight. The other half is for
-// new callbacks, which find a place however much is waiting.
-func (i *Intake) share() int { return max(1, (i.limiter.Limit()+1)/2) }
+// new callbacks, which find a place however much is waiting. In a burst it keeps
+// to one, as starts take more of a machine than anything else does.
+func (i *Intake) share() int {
+	if i.Inbox.Crowded() {
+		return 1
+	}
+	return max(1, (i.limiter.Limit()+1)/2)
+}
 
 // relay starts one entry, and gives what is then to be done with it in the inbox.
 // It gives nothing if the entry stays there: while the relay ends, while another
@@ -192,9 +201,14 @@ func (s *slots) take(ctx context.Context, most func() int) bool {
 			return true
 		}
 		s.mu.Unlock()
+		timer := time.NewTimer(lookForSlots)
 		select {
 		case <-s.free:
+		case <-timer.C:
 		case <-ctx.Done():
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
 			return false
 		}
 	}

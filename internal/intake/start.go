@@ -41,13 +41,18 @@ func (a *attempt) wait(ctx context.Context, most time.Duration) bool {
 	return false
 }
 
-// attempt starts the session's workflow, unless Temporal has enough to do or is
-// away. It joins a start of the same session that is under way.
+// attempt starts the session's workflow, unless there is enough to do or Temporal
+// is away. It joins a start of the same session that is under way.
 func (i *Intake) attempt(id string, s activities.Session) (a *attempt, joined bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if a := i.inFlight[id]; a != nil {
 		return a, true
+	}
+	if i.Inbox.Crowded() {
+		// In a burst it is best to get everything in. What isn't taken now is lost,
+		// and what is can be started later.
+		return nil, false
 	}
 	permit, ok := i.limiter.TryAcquirePermit()
 	if !ok {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	prom "github.com/prometheus/client_golang/prometheus"
@@ -40,6 +41,7 @@ type Metrics struct {
 	callbacks metric.Int64Counter
 	durations metric.Float64Histogram
 	starts    metric.Int64Counter
+	labels    sync.Map // of callback to labels
 }
 
 // NewMetrics makes the metrics, with those of the Go runtime and the process.
@@ -129,9 +131,30 @@ func (m *Metrics) Inbox(look func(context.Context) (Inbox, error)) error {
 // Callback counts an answered callback. Its signature is that of
 // [webhook.Options].Observe.
 func (m *Metrics) Callback(event string, outcome webhook.Outcome, took time.Duration) {
-	o := attribute.String("outcome", string(outcome))
-	m.callbacks.Add(context.Background(), 1, metric.WithAttributes(attribute.String("event", event), o))
-	m.durations.Record(context.Background(), took.Seconds(), metric.WithAttributes(o))
+	key := callback{event, outcome}
+	known, ok := m.labels.Load(key)
+	if !ok {
+		o := attribute.String("outcome", string(outcome))
+		known, _ = m.labels.LoadOrStore(key, labels{
+			[]metric.AddOption{metric.WithAttributeSet(attribute.NewSet(attribute.String("event", event), o))},
+			[]metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(o))},
+		})
+	}
+	l := known.(labels)
+	m.callbacks.Add(context.Background(), 1, l.count...)
+	m.durations.Record(context.Background(), took.Seconds(), l.duration...)
+}
+
+// callback and labels spare each callback the making of its labels. There are
+// some dozens of them.
+type callback struct {
+	event   string
+	outcome webhook.Outcome
+}
+
+type labels struct {
+	count    []metric.AddOption
+	duration []metric.RecordOption
 }
 
 // Temporal takes the metrics of Temporal's SDK.
