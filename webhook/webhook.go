@@ -182,7 +182,13 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		problem{Status: http.StatusServiceUnavailable, Detail: "The callback can't be taken now. Try again."}.write(w)
 		return
 	}
-	h.Log.LogAttrs(r.Context(), slog.LevelInfo, "callback accepted",
+	level := slog.LevelInfo
+	if receipt.Status == Queued {
+		// In a burst the lines would cost as much as the disk does. Who queues it says
+		// so when it gets on.
+		level = slog.LevelDebug
+	}
+	h.Log.LogAttrs(r.Context(), level, "callback accepted",
 		append(known, slog.String("outcome", string(receipt.Status)), slog.String("workflow_id", receipt.WorkflowID))...)
 	h.Observe(label(event), Outcome(receipt.Status), took)
 	writeJSON(w, http.StatusOK, "application/json", receipt)
@@ -250,7 +256,11 @@ func (p problem) write(w http.ResponseWriter) {
 }
 
 func writeJSON(w http.ResponseWriter, status int, contentType string, v any) {
-	w.Header().Set("Content-Type", contentType)
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // none of ours holds what can't be encoded
+	}
+	w.Header()["Content-Type"] = []string{contentType}
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(v) // The sender may be gone, which is its affair.
+	_, _ = w.Write(append(b, '\n')) // The sender may be gone, which is its affair.
 }

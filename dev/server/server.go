@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -391,4 +392,17 @@ func dialable(a net.Addr) string {
 		tcp.IP = net.ParseIP(loopback)
 	}
 	return tcp.String()
+}
+
+// Serve runs a server until ctx ends. When it is there, it writes the frontend's
+// address to out, in a line. It is for processes that do nothing else, so that
+// they can be stopped and killed.
+func Serve(ctx context.Context, o Options, out io.Writer) error {
+	s, err := Start(ctx, o)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(out, s.Address())
+	<-ctx.Done()
+	return s.Stop()
 }

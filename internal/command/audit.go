@@ -71,11 +71,11 @@ func runAudit(ctx context.Context, cmd *cli.Command) (err error) {
 	if len(folders) == 0 {
 		folders = []string{c.Inbox()}
 	}
-	inboxes, err := openInboxes(ctx, folders)
+	inboxes, err := OpenInboxes(ctx, folders)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, inboxes.close()) }()
+	defer func() { err = errors.Join(err, inboxes.Close()) }()
 	o.Inbox = inboxes
 
 	namespace, err := temporal.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: c.Temporal.Namespace})
@@ -105,38 +105,39 @@ func runAudit(ctx context.Context, cmd *cli.Command) (err error) {
 	return nil
 }
 
-// stores are the inboxes that are audited.
-type stores []*inbox.Store
+// Inboxes are the inboxes that are audited.
+type Inboxes []*inbox.Store
 
-// openInboxes opens the inboxes in the folders. Where no webhook has run, there
+// OpenInboxes opens the inboxes in the folders. Where no webhook has run, there
 // is none.
-func openInboxes(ctx context.Context, folders []string) (stores, error) {
-	var opened stores
+func OpenInboxes(ctx context.Context, folders []string) (Inboxes, error) {
+	var opened Inboxes
 	for _, folder := range folders {
 		store, err := inbox.Attach(ctx, folder)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return nil, errors.Join(err, opened.close())
+			return nil, errors.Join(err, opened.Close())
 		}
 		opened = append(opened, store)
 	}
 	return opened, nil
 }
 
-func (s stores) close() error {
+// Close closes them.
+func (i Inboxes) Close() error {
 	var faults []error
-	for _, store := range s {
+	for _, store := range i {
 		faults = append(faults, store.Close())
 	}
 	return errors.Join(faults...)
 }
 
 // Waiting implements [audit.Inbox].
-func (s stores) Waiting(ctx context.Context) iter.Seq2[audit.Waiting, error] {
+func (i Inboxes) Waiting(ctx context.Context) iter.Seq2[audit.Waiting, error] {
 	return func(yield func(audit.Waiting, error) bool) {
-		for _, store := range s {
+		for _, store := range i {
 			for e, err := range store.All(ctx) {
 				var w audit.Waiting
 				if err == nil {

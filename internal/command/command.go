@@ -112,6 +112,11 @@ func Load(cmd *cli.Command, apps bool) (*config.Config, *slog.Logger, error) {
 	return c, telemetry.NewLogger(cmd.Root().ErrWriter, c.LogLevel, c.LogJSON), nil
 }
 
+// GCPercent is how much garbage there may be for what is in use, unless GOGC says
+// otherwise. A callback leaves little behind, and what a burst makes of garbage
+// is memory that a container would have to be made for.
+const GCPercent = 75
+
 func run(name, usage string, parts service.Parts, flags []cli.Flag) *cli.Command {
 	return &cli.Command{
 		Name: name, Usage: usage, Flags: flags,
@@ -121,9 +126,7 @@ func run(name, usage string, parts service.Parts, flags []cli.Flag) *cli.Command
 				return err
 			}
 			if os.Getenv("GOGC") == "" {
-				// A callback leaves little behind. What a burst makes of garbage is memory
-				// that a container would have to be made for.
-				debug.SetGCPercent(50)
+				debug.SetGCPercent(GCPercent)
 			}
 			return service.Run(ctx, c, parts, log)
 		},

@@ -33,8 +33,8 @@ const (
 	// A transaction of that many writes is a crowd, and the inbox is crowded until
 	// there was none for so long.
 	crowd, crowdedFor = 32, 200 * time.Millisecond
-	// pace is how far apart transactions begin at least, while there is one after
-	// the other: an entry that comes alone doesn't wait, and a burst shares its
+	// pace is how far apart transactions begin that are no crowd: an entry that
+	// comes alone doesn't wait, and those that come one after the other share their
 	// syncs, each of which costs as much as several entries.
 	pace = 4 * time.Millisecond
 	// shrinkEvery is how often that is looked at, at most.
@@ -206,21 +206,8 @@ func (b *Inbox) write() {
 	failing := false
 	var began, shrunk time.Time
 	for first := range b.ops {
-		time.Sleep(pace - time.Since(began))
+		batch := b.collect(first, pace-time.Since(began))
 		began = time.Now()
-		batch := []op{first}
-	collect:
-		for len(batch) < mostOps {
-			select {
-			case o, open := <-b.ops:
-				if !open {
-					break collect
-				}
-				batch = append(batch, o)
-			default:
-				break collect
-			}
-		}
 		if len(batch) >= crowd {
 			b.crowded.Store(began.UnixNano())
 		}
@@ -240,6 +227,42 @@ func (b *Inbox) write() {
 			shrunk = time.Now()
 		}
 	}
+}
+
+// collect gives what is to be written together with the first: all that is there,
+// and unless that is a crowd, what comes within that time.
+func (b *Inbox) collect(first op, within time.Duration) []op {
+	batch := []op{first}
+	var late <-chan time.Time
+	if within > 0 {
+		timer := time.NewTimer(within)
+		defer timer.Stop()
+		late = timer.C
+	}
+	for len(batch) < mostOps {
+		select {
+		case o, open := <-b.ops:
+			if !open {
+				return batch
+			}
+			batch = append(batch, o)
+			continue
+		default:
+		}
+		if late == nil || len(batch) >= crowd {
+			return batch
+		}
+		select {
+		case o, open := <-b.ops:
+			if !open {
+				return batch
+			}
+			batch = append(batch, o)
+		case <-late:
+			late = nil
+		}
+	}
+	return batch
 }
 
 // commit does the batch in one transaction. It heeds none of the callers'

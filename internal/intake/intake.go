@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/failsafe-go/failsafe-go/adaptivelimiter"
@@ -90,6 +91,8 @@ type Intake struct {
 	mu       sync.Mutex
 	inFlight map[string]*attempt
 	settling sync.WaitGroup
+
+	queued, told atomic.Int64 // since it was told, and when that was, in Unix nanoseconds
 }
 
 var _ webhook.Intake = (*Intake)(nil)
@@ -146,6 +149,7 @@ func (i *Intake) RoomClose(ctx context.Context, c *zego.RoomClose) (webhook.Rece
 	diskErr := i.Inbox.Put(ctx, id, body)
 	if diskErr == nil {
 		i.recent.Add(known, struct{}{})
+		i.tell()
 		if a != nil {
 			i.settling.Go(func() { i.settle(a, id) })
 		}
@@ -166,6 +170,17 @@ func (i *Intake) RoomClose(ctx context.Context, c *zego.RoomClose) (webhook.Rece
 	}
 	i.recent.Add(known, struct{}{})
 	return webhook.Receipt{Status: a.status, WorkflowID: id}, nil
+}
+
+// tell logs how many callbacks were queued, once a second: one by one they are
+// logged when Temporal takes them.
+func (i *Intake) tell() {
+	i.queued.Add(1)
+	now := time.Now().UnixNano()
+	last := i.told.Load()
+	if now-last > int64(time.Second) && i.told.CompareAndSwap(last, now) {
+		i.Log.Info("callbacks queued on the disk", "count", i.queued.Swap(0))
+	}
 }
 
 // settle takes a callback out of the inbox once the start that took too long has

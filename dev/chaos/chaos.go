@@ -1,0 +1,502 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"go.temporal.io/sdk/client"
+	"gocloud.dev/blob"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/audit"
+	"github.com/closeouthq/closeout/internal/command"
+	"github.com/closeouthq/closeout/internal/config"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/send"
+	"github.com/closeouthq/closeout/internal/service"
+	"github.com/closeouthq/closeout/webhook"
+)
+
+// Options say how much is broken.
+type Options struct {
+	// Sessions is how many are offered, and Rate how many a second.
+	Sessions int
+	Rate     float64
+	// Outage is how long Temporal is away each time, up to half as much again.
+	Outage time.Duration
+	// Pause is how long nothing new is broken, up to twice as much.
+	Pause time.Duration
+	// Seed decides what is broken when, and what is sent when. What comes of it
+	// depends on the machine too.
+	Seed uint64
+	// Dir is where everything is kept; empty stands for a folder that is removed
+	// if all went well.
+	Dir string
+}
+
+// restart bounds how long a process that was killed stays away.
+const restart = 2 * time.Second
+
+// diskFull bounds how long the disk is full: with Temporal away at the same time
+// nothing can be taken, and ZEGO tries for 62 s only.
+const diskFull = 15 * time.Second
+
+// patience is how long everything may take to be closed out in the end.
+const patience = 15 * time.Minute
+
+// Run does it, and returns an error if any promise was broken.
+func Run(ctx context.Context, o Options, out io.Writer) (err error) {
+	fmt.Fprintf(out, "seed %d\n", o.Seed)
+	dir := o.Dir
+	if dir == "" {
+		if dir, err = os.MkdirTemp("", "closeout-chaos-"); err != nil {
+			return err
+		}
+		defer func() {
+			if err == nil {
+				err = os.RemoveAll(dir)
+			} else {
+				fmt.Fprintf(out, "logs, ledger and archive are in %s\n", dir)
+			}
+		}()
+	}
+	s, err := newStage(ctx, o, dir, out)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	return s.play(ctx)
+}
+
+// stage has everything that is broken.
+type stage struct {
+	Options
+	out                       io.Writer
+	config                    *config.Config
+	journal                   string
+	temporal, webhook, worker *process
+	disk                      *disk // nil without privileges
+	billing                   *billing
+	broken                    map[string]int
+}
+
+func newStage(ctx context.Context, o Options, dir string, out io.Writer) (_ *stage, err error) {
+	s := &stage{Options: o, out: out, journal: filepath.Join(dir, "journal.jsonl"), broken: map[string]int{}}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	binary, err := build(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	ports, err := freePorts(5)
+	if err != nil {
+		return nil, err
+	}
+	local := func(i int) string { return fmt.Sprintf("127.0.0.1:%d", ports[i]) }
+	if s.billing, err = newBilling(local(4), o.Seed); err != nil {
+		return nil, err
+	}
+
+	// The webhook's disk is another one than the worker's.
+	box := filepath.Join(dir, "webhook")
+	if s.disk, err = mountDisk(box); errors.Is(err, errNoDisk) {
+		fmt.Fprintf(out, "%v, so the disk is never full\n", err)
+	} else if err != nil {
+		return nil, err
+	}
+	data := filepath.Join(dir, "data")
+	flags := map[string]string{
+		"apps": "1=secret", "listen": local(1), "data": data, "billing-url": "http://" + local(4),
+	}
+	if s.config, err = config.Load(func(name string) (string, bool) { v, ok := flags[name]; return v, ok }, true); err != nil {
+		return nil, err
+	}
+	s.config.Temporal = client.Options{HostPort: local(0), Namespace: client.DefaultNamespace}
+	for _, folder := range []string{s.config.RecordingsURL, s.config.ArchiveURL} {
+		b, err := blob.OpenBucket(ctx, folder) // which makes it
+		if err != nil {
+			return nil, err
+		}
+		_ = b.Close()
+	}
+
+	environment := []string{
+		"CLOSEOUT_APPS=1=secret", "CLOSEOUT_LISTEN=" + local(1), "CLOSEOUT_BILLING_URL=http://" + local(4),
+		"TEMPORAL_ADDRESS=" + local(0), "TEMPORAL_NAMESPACE=" + client.DefaultNamespace,
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	s.temporal = &process{
+		name: "temporal", argv: []string{self}, env: []string{fmt.Sprintf("%s=%d:%s", temporalVariable, ports[0], filepath.Join(dir, "temporal"))},
+		log: filepath.Join(dir, "temporal.log"), ready: s.namespaceAnswers,
+	}
+	s.webhook = &process{
+		name: "webhook", argv: []string{binary, "webhook"}, env: append(environment, "CLOSEOUT_DATA="+box, "CLOSEOUT_ADMIN_LISTEN="+local(2)),
+		log: filepath.Join(dir, "webhook.log"), ready: answers("http://" + local(2) + "/livez"),
+	}
+	s.worker = &process{
+		name: "worker", argv: []string{binary, "worker"}, env: append(environment, "CLOSEOUT_DATA="+data, "CLOSEOUT_ADMIN_LISTEN="+local(3)),
+		log: filepath.Join(dir, "worker.log"), ready: answers("http://" + local(3) + "/readyz"),
+	}
+	for _, p := range []*process{s.temporal, s.webhook, s.worker} {
+		if err := p.start(); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.temporal.wait(ctx); err != nil {
+		return nil, err
+	}
+	setup, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if err := service.Setup(setup, s.config, slog.New(slog.DiscardHandler)); err != nil {
+		return nil, err
+	}
+	if err := s.webhook.wait(ctx); err != nil {
+		return nil, err
+	}
+	return s, s.worker.wait(ctx)
+}
+
+// namespaceAnswers says whether Temporal is there.
+func (s *stage) namespaceAnswers(ctx context.Context) bool {
+	c, err := client.DialContext(ctx, s.config.Temporal)
+	if err != nil {
+		return false
+	}
+	c.Close()
+	return true
+}
+
+func (s *stage) close() {
+	for _, p := range []*process{s.worker, s.webhook, s.temporal} {
+		if p != nil {
+			p.end(syscall.SIGTERM)
+		}
+	}
+	if s.billing != nil {
+		s.billing.close()
+	}
+	if s.disk != nil {
+		s.disk.unmount()
+	}
+}
+
+// play sends and breaks, mends everything, and audits.
+func (s *stage) play(ctx context.Context) error {
+	breaking, enough := context.WithCancel(ctx)
+	group, groupCtx := errgroup.WithContext(ctx)
+	var report *send.Report
+	group.Go(func() (err error) {
+		defer enough()
+		report, err = s.send(groupCtx)
+		return err
+	})
+	group.Go(func() error { return s.breakThings(breaking) })
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	fmt.Fprintln(s.out, "broken:")
+	for _, what := range slices.Sorted(maps.Keys(s.broken)) {
+		fmt.Fprintf(s.out, "  %-16s %3d times\n", what, s.broken[what])
+	}
+	if err := report.WriteText(s.out); err != nil {
+		return err
+	}
+	found, err := s.audit(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(s.out, "\naudit:")
+	if err := found.WriteText(s.out); err != nil {
+		return err
+	}
+	fmt.Fprintln(s.out)
+	return s.judge(report, found)
+}
+
+func (s *stage) send(ctx context.Context) (*send.Report, error) {
+	f, err := os.Create(s.journal)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	lines := json.NewEncoder(f)
+	var fault error
+	recordings := filepath.Join(s.config.Data, "recordings")
+	report, err := send.Run(ctx, send.Options{
+		URL: "http://" + s.config.Listen + webhook.Path, AppID: 1, Secret: "secret", RoomID: "room", Rooms: 500,
+		RoomSessionID: 1 << 63, Count: s.Sessions, Rate: s.Rate, Spread: 2 * time.Second, Duplicates: .3, BadSignatures: .01, Resign: .5,
+		Timeout: 5 * time.Second, Seed: s.Seed, Progress: s.out,
+		Journal: func(e send.Entry) { fault = errors.Join(fault, lines.Encode(e)) },
+		// Recordings are there before the room is closed.
+		Transport: &recorder{folder: recordings, next: &http.Transport{MaxIdleConnsPerHost: 512}},
+	}, s.out)
+	return report, errors.Join(err, fault)
+}
+
+// breakThings breaks one thing after another, and sometimes two at once, until
+// ctx ends. Then all is mended.
+func (s *stage) breakThings(ctx context.Context) error {
+	// The context of what mends.
+	mend := context.WithoutCancel(ctx)
+	r := rand.New(rand.NewPCG(s.Seed, 1))
+	up := func(most time.Duration) time.Duration { return time.Duration(r.Int64N(int64(most) + 1)) }
+	pause := func(d time.Duration) {
+		select {
+		case <-time.After(d):
+		case <-ctx.Done():
+		}
+	}
+	kill := func(p *process, away time.Duration) error {
+		s.broken[p.name+" killed"]++
+		p.end(syscall.SIGKILL)
+		pause(away)
+		if err := p.start(); err != nil {
+			return err
+		}
+		if p == s.webhook {
+			return p.wait(mend)
+		}
+		return nil
+	}
+	outage := func(d time.Duration, during func() error) error {
+		s.broken["Temporal stopped"]++
+		s.temporal.end(syscall.SIGTERM)
+		began := time.Now()
+		if err := during(); err != nil {
+			return err
+		}
+		pause(d - time.Since(began))
+		if err := s.temporal.start(); err != nil {
+			return err
+		}
+		return s.temporal.wait(mend)
+	}
+	full := func(d time.Duration) error {
+		if s.disk == nil {
+			return nil
+		}
+		s.broken["disk full"]++
+		if err := s.disk.fill(); err != nil {
+			return err
+		}
+		pause(d)
+		return s.disk.free()
+	}
+	for ctx.Err() == nil {
+		pause(s.Pause/4 + up(s.Pause))
+		if ctx.Err() != nil {
+			break
+		}
+		// Drawn in any case, so that the seed's further choices don't depend on it.
+		what, long, away, filled := r.IntN(10), s.Outage+up(s.Outage/2), up(restart), up(diskFull)
+		var err error
+		switch what {
+		case 0, 1, 2:
+			err = kill(s.webhook, away)
+		case 3, 4:
+			err = kill(s.worker, away)
+		case 5:
+			err = outage(long, func() error { return nil })
+		case 6:
+			err = outage(long, func() error { return kill(s.webhook, away) })
+		case 7:
+			err = outage(long, func() error { return full(filled) })
+		case 8:
+			err = full(filled)
+		case 9:
+			// Killed with the disk full, it comes back to a full disk.
+			err = full(0)
+			if err == nil && s.disk != nil {
+				err = errors.Join(s.disk.fill(), kill(s.webhook, away))
+				pause(filled / 3)
+				err = errors.Join(err, s.disk.free())
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *stage) audit(ctx context.Context) (audit.Report, error) {
+	temporal, err := service.Dial(s.config, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		return audit.Report{}, err
+	}
+	defer temporal.Close()
+	books, err := ledger.Open(s.config.DatabaseURL)
+	if err != nil {
+		return audit.Report{}, err
+	}
+	defer books.Close()
+	archive, err := blob.OpenBucket(ctx, s.config.ArchiveURL)
+	if err != nil {
+		return audit.Report{}, err
+	}
+	defer archive.Close()
+	inboxes, err := command.OpenInboxes(ctx, []string{filepath.Join(filepath.Dir(s.config.Data), "webhook", "inbox")})
+	if err != nil {
+		return audit.Report{}, err
+	}
+	defer inboxes.Close()
+	return audit.Wait(ctx, audit.Options{
+		Temporal: temporal, Ledger: books, Archive: archive, Inbox: inboxes, Journal: audit.Journal(s.journal), Complete: true,
+	}, patience)
+}
+
+// judge says which promises were broken.
+func (s *stage) judge(sent *send.Report, found audit.Report) error {
+	var faults []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			faults = append(faults, fmt.Errorf(format, args...))
+		}
+	}
+	check(sent.Lost == 0, "%d callbacks were lost: ZEGO would have forgotten them", sent.Lost)
+	check(sent.Acknowledged == int64(s.Sessions), "%d of %d sessions were acknowledged", sent.Acknowledged, s.Sessions)
+	check(sent.BadlySigned.Accepted == 0, "%d badly signed callbacks were accepted", sent.BadlySigned.Accepted)
+	check(found.OK(), "the audit found %d faults", found.Count())
+	check(found.Pending() == 0, "%d sessions were still pending after %v", found.Pending(), patience)
+	check(found.Bills == sent.Acknowledged, "%d bills for %d acknowledged sessions", found.Bills, sent.Acknowledged)
+	faults = append(faults, s.billing.check(int(sent.Acknowledged)))
+	if err := errors.Join(faults...); err != nil {
+		return fmt.Errorf("seed %d: %w", s.Seed, err)
+	}
+	fmt.Fprintf(s.out, "%d sessions acknowledged: each has one run, one bill and one manifest\n", sent.Acknowledged)
+	return nil
+}
+
+// recorder puts a recording where ZEGO would have, for some of the sessions,
+// before their callback is sent.
+type recorder struct {
+	folder string
+	next   http.RoundTripper
+}
+
+func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
+	body, err := req.GetBody()
+	if err != nil {
+		return nil, err
+	}
+	var c struct {
+		RoomSessionID uint64 `json:"room_session_id"`
+	}
+	if err := json.NewDecoder(body).Decode(&c); err != nil {
+		return nil, err
+	}
+	if c.RoomSessionID>>63 == 1 && c.RoomSessionID%5 == 0 { // a badly signed one has the highest bit flipped
+		dir := filepath.Join(r.folder, filepath.FromSlash(activities.SessionFolder(activities.Session{AppID: 1, RoomSessionID: c.RoomSessionID})))
+		path := filepath.Join(dir, "recording.mp4")
+		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+			if err := os.MkdirAll(dir, 0o750); err != nil {
+				return nil, err
+			}
+			if err := os.WriteFile(path, []byte(strings.Repeat("sound and picture\n", 1000)), 0o600); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return r.next.RoundTrip(req)
+}
+
+// billing is the API that bills are posted to. It fails now and then, before and
+// after it took a bill, as such APIs do.
+type billing struct {
+	server *http.Server
+	mu     sync.Mutex
+	random *rand.Rand
+	bills  map[string]string // by session, the key and body of the bill
+	faults []error
+}
+
+func newBilling(address string, seed uint64) (*billing, error) {
+	b := &billing{random: rand.New(rand.NewPCG(seed, 2)), bills: map[string]string{}}
+	b.server = &http.Server{Handler: b, ReadHeaderTimeout: 5 * time.Second}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	go func() { _ = b.server.Serve(l) }()
+	return b, nil
+}
+
+func (b *billing) close() { _ = b.server.Close() }
+
+func (b *billing) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var event struct {
+		Data struct {
+			AppID         uint32 `json:"appid"`
+			RoomSessionID string `json:"room_session_id"`
+		} `json:"data"`
+	}
+	body, err := io.ReadAll(r.Body)
+	if err == nil {
+		err = json.Unmarshal(body, &event)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err != nil || event.Data.RoomSessionID == "" {
+		b.faults = append(b.faults, fmt.Errorf("a bill that can't be read: %s: %w", body, err))
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	chance := b.random.IntN(100)
+	if chance == 0 {
+		w.WriteHeader(http.StatusInternalServerError)
+		return
+	}
+	session := fmt.Sprintf("%d-%s", event.Data.AppID, event.Data.RoomSessionID)
+	bill := r.Header.Get("Idempotency-Key") + " " + string(body)
+	if first, ok := b.bills[session]; ok && first != bill {
+		b.faults = append(b.faults, fmt.Errorf("session %s was billed twice:\n%s\n%s", session, first, bill))
+	}
+	b.bills[session] = bill
+	if chance == 1 {
+		w.WriteHeader(http.StatusBadGateway)
+	}
+}
+
+// check says whether each session has exactly one bill.
+func (b *billing) check(sessions int) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	faults := b.faults
+	if len(b.bills) != sessions {
+		faults = append(faults, fmt.Errorf("the billing API has the bills of %d sessions, want %d", len(b.bills), sessions))
+	}
+	keys := map[string]bool{}
+	for _, bill := range b.bills {
+		key, _, _ := strings.Cut(bill, " ")
+		if key == "" || keys[key] {
+			faults = append(faults, fmt.Errorf("idempotency key %q is missing or another session's", key))
+		}
+		keys[key] = true
+	}
+	return errors.Join(faults...)
+}
