@@ -1,0 +1,69 @@
+// Command bench measures Closeout against the bare SDK, against the handler that
+// everybody writes, and against bare handlers that only verify and store, side by
+// side on the same real Temporal server. `make bench` runs all of it.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/closeouthq/closeout/internal/command"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	code := run(ctx, os.Args, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	measures := []measure{
+		{"parse", "the cost of one callback", measureParse},
+		{"knee", "how many starts a second the server takes, by how many are in flight", measureKnee},
+		{"healthy", "starts through to Temporal, against the SDK alone and the naive handler", measureHealthy},
+		{"burst", "callbacks acknowledged with Temporal away, against handlers that only verify and store", measureBurst},
+		{"finishing", "runs completed, against the naive handler", measureFinishing},
+		{"drain", "how fast a backlog is started, and what new callbacks see of it", measureDrain},
+	}
+	// What the measures run as processes of their own is hidden.
+	commands := []*cli.Command{temporalCommand(), bareCommand(), closeoutCommand(), naiveCommand(), loadCommand()}
+	for _, m := range measures {
+		commands = append(commands, &cli.Command{Name: m.name, Usage: m.usage, Action: func(ctx context.Context, cmd *cli.Command) error {
+			return take(ctx, cmd, m)
+		}})
+	}
+	return command.Run(ctx, &cli.Command{
+		Name:     "bench",
+		Usage:    "measure Closeout against its baselines; all of it, or one of the commands",
+		Commands: commands,
+		Action:   func(ctx context.Context, cmd *cli.Command) error { return take(ctx, cmd, measures...) },
+	}, args, stdout, stderr)
+}
+
+// measure is one of the things that are measured.
+type measure struct {
+	name, usage string
+	take        func(context.Context, *bench) error
+}
+
+func take(ctx context.Context, cmd *cli.Command, measures ...measure) error {
+	b, err := newBench(cmd.Root().Writer, cmd.Root().ErrWriter)
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	for _, m := range measures {
+		if err := m.take(ctx, b); err != nil {
+			return fmt.Errorf("measure %s: %w", m.name, err)
+		}
+	}
+	return nil
+}

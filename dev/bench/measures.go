@@ -1,0 +1,557 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/send"
+	"github.com/closeouthq/closeout/webhook"
+	"github.com/closeouthq/closeout/workflows"
+	"github.com/closeouthq/closeout/zego"
+)
+
+// rounds is how often each measure is taken. Of each figure, and of each ratio
+// within a round, the median counts.
+const rounds = 3
+
+func median(figures []float64) float64 {
+	figures = slices.Sorted(slices.Values(figures))
+	if len(figures) == 0 {
+		return 0
+	}
+	return figures[len(figures)/2]
+}
+
+// series collects figures by name, round by round.
+type series map[string][]float64
+
+func (s series) add(name string, figure float64) { s[name] = append(s[name], figure) }
+
+// ratio is the median of the ratios of two figures in each round.
+func (s series) ratio(over, under string) float64 {
+	var ratios []float64
+	for i := range min(len(s[over]), len(s[under])) {
+		ratios = append(ratios, s[over][i]/s[under][i])
+	}
+	return median(ratios)
+}
+
+// world is a Temporal server of its own, with a client.
+type world struct {
+	*process
+	client client.Client
+}
+
+func (b *bench) newWorld(ctx context.Context) (*world, error) {
+	p, err := b.start("temporal", "--dir", b.folder())
+	if err != nil {
+		return nil, err
+	}
+	if err := setUp(ctx, p.address, b.folder()); err != nil {
+		p.stop()
+		return nil, err
+	}
+	c, err := client.Dial(client.Options{HostPort: p.address, Logger: silent})
+	if err != nil {
+		p.stop()
+		return nil, err
+	}
+	return &world{p, c}, nil
+}
+
+func (w *world) stop() {
+	w.client.Close()
+	w.process.stop()
+}
+
+// count counts the runs that a query finds.
+func (w *world) count(ctx context.Context, query string) (int64, error) {
+	answer, err := w.client.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{Query: query})
+	if err != nil {
+		return 0, fmt.Errorf("count %s: %w", query, err)
+	}
+	return answer.GetCount(), nil
+}
+
+// bare starts workflows by the SDK alone, so many at a time.
+func (w *world) bare(ctx context.Context, inFlight int, d time.Duration) (*load, error) {
+	var (
+		mu    sync.Mutex
+		all   load
+		fault error
+		wg    sync.WaitGroup
+	)
+	began := time.Now()
+	for range inFlight {
+		wg.Go(func() {
+			for time.Since(began) < d {
+				s := activities.Session{AppID: 1, RoomID: "rid_1242649", RoomSessionID: rand.Uint64(), RoomCloseTime: time.Now()}
+				at := time.Now()
+				_, err := w.client.ExecuteWorkflow(ctx, workflows.StartOptions(s, taskQueue), workflows.RoomClose, s)
+				mu.Lock()
+				all.latencies = append(all.latencies, time.Since(at))
+				fault = err
+				mu.Unlock()
+				if err != nil {
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	all.took = time.Since(began)
+	slices.Sort(all.latencies)
+	return &all, fault
+}
+
+// waiting asks a Closeout how many callbacks are in its inbox.
+func waiting(admin string) (int, error) {
+	resp, err := http.Get("http://" + admin + "/metrics")
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	scanner := bufio.NewScanner(resp.Body)
+	for scanner.Scan() {
+		var n int
+		if _, err := fmt.Sscanf(scanner.Text(), `closeout_inbox_depth{state="waiting"} %d`, &n); err == nil {
+			return n, nil
+		}
+	}
+	return 0, fmt.Errorf("no depth in the metrics: %w", scanner.Err())
+}
+
+// drained waits until the inbox is empty.
+func drained(ctx context.Context, admin string) error {
+	for ctx.Err() == nil {
+		n, err := waiting(admin)
+		if err != nil || n == 0 {
+			return err
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return ctx.Err()
+}
+
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+// closeout starts one, and gives its address for operators too.
+func (b *bench) closeout(temporal, dir string, worker bool) (*process, string, error) {
+	admin, err := freeAddress()
+	if err != nil {
+		return nil, "", err
+	}
+	p, err := b.start("closeout", "--temporal", temporal, "--dir", dir, "--admin", admin, fmt.Sprintf("--worker=%v", worker))
+	return p, admin, err
+}
+
+// measureKnee tells how many starts a second the server takes, by how many are in
+// flight.
+func measureKnee(ctx context.Context, b *bench) error {
+	w, err := b.newWorld(ctx)
+	if err != nil {
+		return err
+	}
+	defer w.stop()
+	b.table("in flight\tstarts/s\tp50\tp99")
+	for _, n := range []int{1, 2, 4, 8, 16, 32, 64} {
+		l, err := w.bare(ctx, n, 4*time.Second)
+		if err != nil {
+			return err
+		}
+		b.row("%d\t%.0f\t%v\t%v", n, l.rate(), ms(l.quantile(.5)), ms(l.quantile(.99)))
+	}
+	return b.flush()
+}
+
+func ms(d time.Duration) time.Duration { return d.Round(100 * time.Microsecond) }
+
+// bestInFlight are the numbers of callers among which each finds its best.
+var bestInFlight = []int{4, 8}
+
+// measureHealthy compares what is acknowledged through to Temporal with what the
+// SDK alone starts, and with the naive handler. Nobody runs the workflows.
+func measureHealthy(ctx context.Context, b *bench) error {
+	w, err := b.newWorld(ctx)
+	if err != nil {
+		return err
+	}
+	defer w.stop()
+	naive, err := b.start("naive", "--temporal", w.address)
+	if err != nil {
+		return err
+	}
+	defer naive.stop()
+	ours, admin, err := b.closeout(w.address, b.folder(), false)
+	if err != nil {
+		return err
+	}
+	defer ours.stop()
+
+	s := series{}
+	const d = 5 * time.Second
+	for range rounds {
+		best := map[string]float64{}
+		for _, n := range bestInFlight {
+			l, err := w.bare(ctx, n, d)
+			if err != nil {
+				return err
+			}
+			best["SDK"] = max(best["SDK"], l.rate())
+			if l, err = closedLoop(ctx, naive.address, n, d); err != nil {
+				return err
+			}
+			best["naive"] = max(best["naive"], l.rate())
+			began := time.Now()
+			if l, err = closedLoop(ctx, ours.address, n, d); err != nil {
+				return err
+			}
+			// Only what Temporal has counts.
+			if err := drained(ctx, admin); err != nil {
+				return err
+			}
+			best["Closeout"] = max(best["Closeout"], float64(l.n())/time.Since(began).Seconds())
+		}
+		for name, rate := range best {
+			s.add(name, rate)
+		}
+	}
+	b.table("healthy\tstarts/s")
+	for _, name := range []string{"SDK", "naive", "Closeout"} {
+		b.row("%s\t%.0f", name, median(s[name]))
+	}
+	b.row("Closeout / SDK\t%.2f (want 0.97)", s.ratio("Closeout", "SDK"))
+	b.row("Closeout / naive\t%.2f (want 1)", s.ratio("Closeout", "naive"))
+	return b.flush()
+}
+
+// measureBurst compares how much is acknowledged durably while Temporal is away
+// with handlers that only verify and store.
+func measureBurst(ctx context.Context, b *bench) error {
+	const d = 5 * time.Second
+	nowhere, err := freeAddress()
+	if err != nil {
+		return err
+	}
+	names := []string{"none", "pebble", "sqlite", "bbolt", "Closeout"}
+	for _, connections := range []int{64, 512} {
+		rates, tails := series{}, series{}
+		for range rounds {
+			fastest := 0.0
+			for _, name := range names {
+				var p *process
+				if name == "Closeout" {
+					p, _, err = b.closeout(nowhere, b.folder(), false)
+				} else {
+					p, err = b.start("bare", "--store", name, "--dir", b.folder())
+				}
+				if err != nil {
+					return err
+				}
+				l, err := closedLoop(ctx, p.address, connections, d)
+				p.stop()
+				if err != nil {
+					return fmt.Errorf("%s: %w", name, err)
+				}
+				rates.add(name, l.rate())
+				tails.add(name, l.quantile(.99).Seconds()*1000)
+				if name != "none" && name != "Closeout" {
+					fastest = max(fastest, l.rate())
+				}
+			}
+			rates.add("fastest", fastest)
+		}
+		b.table(fmt.Sprintf("burst, %d connections\tacknowledged/s\tp99 ms", connections))
+		for _, name := range names {
+			b.row("%s\t%.0f\t%.0f", name, median(rates[name]), median(tails[name]))
+		}
+		b.row("Closeout / fastest that stores\t%.2f (want 0.8)\t", rates.ratio("Closeout", "fastest"))
+		if err := b.flush(); err != nil {
+			return err
+		}
+	}
+	return measureOpenBurst(ctx, b)
+}
+
+// measureOpenBurst sends 20,000 callbacks at 5,000 a second, with Temporal away
+// and with Temporal there, and tells how much memory that takes.
+func measureOpenBurst(ctx context.Context, b *bench) error {
+	w, err := b.newWorld(ctx)
+	if err != nil {
+		return err
+	}
+	stopped := false
+	stop := func() {
+		if !stopped {
+			w.stop()
+			stopped = true
+		}
+	}
+	defer stop()
+	b.table("20,000 callbacks at 5,000/s\tlost\tp50 ms\tp99 ms\tresident MB")
+	for _, c := range []struct {
+		name   string
+		worker bool
+		away   bool
+	}{{"Closeout webhook, Temporal there", false, false}, {"Closeout serve, Temporal there", true, false}, {"Closeout webhook, Temporal away", false, true}, {"pebble", false, true}} {
+		if c.away {
+			stop()
+		}
+		var p *process
+		if c.name == "pebble" {
+			p, err = b.start("bare", "--store", "pebble", "--dir", b.folder())
+		} else {
+			p, _, err = b.closeout(w.address, b.folder(), c.worker)
+		}
+		if err != nil {
+			return err
+		}
+		report, err := send.Run(ctx, send.Options{
+			URL: "http://" + p.address + webhook.Path, AppID: 1, Secret: secret, RoomID: "lobby", RoomSessionID: rand.Uint64(),
+			Count: 20_000, Rate: 5000, Timeout: 5 * time.Second, Seed: rand.Uint64(),
+		}, b.log)
+		rss := p.rss()
+		p.stop()
+		if err != nil {
+			return err
+		}
+		b.row("%s\t%d\t%.0f\t%.0f\t%d", c.name, report.Lost, report.Latency.Session.P50, report.Latency.Session.P99, rss>>20)
+	}
+	return b.flush()
+}
+
+// measureFinishing compares how many runs complete while callbacks keep coming,
+// with two steps that do nothing.
+func measureFinishing(ctx context.Context, b *bench) error {
+	const d, connections = 10 * time.Second, 8
+	s := series{}
+	for range rounds {
+		for _, name := range []string{"naive", "Closeout"} {
+			w, err := b.newWorld(ctx)
+			if err != nil {
+				return err
+			}
+			var p *process
+			if name == "Closeout" {
+				p, _, err = b.closeout(w.address, b.folder(), true)
+			} else {
+				p, err = b.start("naive", "--temporal", w.address, "--worker")
+			}
+			if err != nil {
+				w.stop()
+				return err
+			}
+			l, err := closedLoop(ctx, p.address, connections, d)
+			var done, started int64
+			if err == nil {
+				done, err = w.count(ctx, "ExecutionStatus = 'Completed'")
+			}
+			if err == nil {
+				started, err = w.count(ctx, "")
+			}
+			p.stop()
+			w.stop()
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			s.add(name, float64(done)/d.Seconds())
+			s.add(name+" acknowledged", l.rate())
+			s.add(name+" started", float64(started)/d.Seconds())
+		}
+	}
+	b.table("finishing\tcompleted/s\tstarted/s\tacknowledged/s")
+	for _, name := range []string{"naive", "Closeout"} {
+		b.row("%s\t%.0f\t%.0f\t%.0f", name, median(s[name]), median(s[name+" started"]), median(s[name+" acknowledged"]))
+	}
+	b.row("Closeout / naive\t%.2f (want 1.4)\t\t", s.ratio("Closeout", "naive"))
+	if err := b.flush(); err != nil {
+		return err
+	}
+	return measureStarving(ctx, b)
+}
+
+// measureStarving tells whether what is started in the minute of a burst is
+// finished in it.
+func measureStarving(ctx context.Context, b *bench) error {
+	w, err := b.newWorld(ctx)
+	if err != nil {
+		return err
+	}
+	defer w.stop()
+	p, _, err := b.closeout(w.address, b.folder(), true)
+	if err != nil {
+		return err
+	}
+	defer p.stop()
+	began := time.Now()
+	if _, err := closedLoop(ctx, p.address, 64, 10*time.Second); err != nil {
+		return err
+	}
+	time.Sleep(time.Minute - time.Since(began)) // the minute that is looked at
+	done, err := w.count(ctx, "ExecutionStatus = 'Completed'")
+	if err != nil {
+		return err
+	}
+	started, err := w.count(ctx, "")
+	if err != nil {
+		return err
+	}
+	b.table("the minute of a burst\tstarted\tcompleted\tratio")
+	b.row("Closeout\t%d\t%d\t%.2f (want 0.8)", started, done, float64(done)/float64(started))
+	return b.flush()
+}
+
+// measureDrain compares how fast a backlog is started with what the SDK alone
+// starts, and how long new callbacks take meanwhile with how long they take
+// without a backlog.
+func measureDrain(ctx context.Context, b *bench) error {
+	const backlog = 2000
+	s := series{}
+	for range rounds {
+		w, err := b.newWorld(ctx)
+		if err != nil {
+			return err
+		}
+		err = func() error {
+			defer w.stop()
+			best := 0.0
+			for _, n := range bestInFlight {
+				l, err := w.bare(ctx, n, 5*time.Second)
+				if err != nil {
+					return err
+				}
+				best = max(best, l.rate())
+			}
+			s.add("SDK", best)
+
+			dir := b.folder()
+			if err := fill(ctx, b, dir, backlog); err != nil {
+				return err
+			}
+			began := time.Now()
+			p, admin, err := b.closeout(w.address, dir, false)
+			if err != nil {
+				return err
+			}
+			if err := drained(ctx, admin); err != nil {
+				return err
+			}
+			s.add("drain", backlog/time.Since(began).Seconds())
+			without, err := trickle(ctx, b, p.address)
+			p.stop()
+			if err != nil {
+				return err
+			}
+
+			dir = b.folder()
+			if err := fill(ctx, b, dir, 10*backlog); err != nil { // for longer than the trickle lasts
+				return err
+			}
+			if p, _, err = b.closeout(w.address, dir, false); err != nil {
+				return err
+			}
+			defer p.stop()
+			with, err := trickle(ctx, b, p.address)
+			if err != nil {
+				return err
+			}
+			s.add("without", without.Latency.Session.P99)
+			s.add("with", with.Latency.Session.P99)
+			s.add("straight", float64(with.Answers["started"])/float64(with.Sessions))
+			return nil
+		}()
+		if err != nil {
+			return err
+		}
+	}
+	b.table("drain\t")
+	b.row("SDK alone\t%.0f starts/s", median(s["SDK"]))
+	b.row("backlog of %d\t%.0f starts/s", backlog, median(s["drain"]))
+	b.row("backlog / SDK\t%.2f (want 0.9)", s.ratio("drain", "SDK"))
+	b.row("new callbacks, no backlog\tp99 %.0f ms", median(s["without"]))
+	b.row("new callbacks, backlog\tp99 %.0f ms, %.0f %% straight to Temporal", median(s["with"]), 100*median(s["straight"]))
+	b.row("with / without\t%.2f (want at most 2)", s.ratio("with", "without"))
+	return b.flush()
+}
+
+// trickle sends what a quiet day brings.
+func trickle(ctx context.Context, b *bench, address string) (*send.Report, error) {
+	return send.Run(ctx, send.Options{
+		URL: "http://" + address + webhook.Path, AppID: 1, Secret: secret, RoomID: "lobby", RoomSessionID: rand.Uint64(),
+		Count: 300, Rate: 20, Timeout: 5 * time.Second, Seed: rand.Uint64(),
+	}, b.log)
+}
+
+// fill puts callbacks into an inbox, by a Closeout that has no Temporal.
+func fill(ctx context.Context, b *bench, dir string, n int) error {
+	nowhere, err := freeAddress()
+	if err != nil {
+		return err
+	}
+	p, _, err := b.closeout(nowhere, dir, false)
+	if err != nil {
+		return err
+	}
+	defer p.stop()
+	report, err := send.Run(ctx, send.Options{
+		URL: "http://" + p.address + webhook.Path, AppID: 1, Secret: secret, RoomID: "lobby", RoomSessionID: rand.Uint64(),
+		Count: n, Parallel: 64, Timeout: 5 * time.Second, Seed: rand.Uint64(),
+	}, b.log)
+	if err == nil && report.Acknowledged != int64(n) {
+		err = fmt.Errorf("%d of %d were acknowledged", report.Acknowledged, n)
+	}
+	return err
+}
+
+// measureParse tells what it costs to parse and verify one callback.
+func measureParse(_ context.Context, b *bench) error {
+	body, err := newCallback()
+	if err != nil {
+		return err
+	}
+	keyring, err := newKeyring()
+	if err != nil {
+		return err
+	}
+	var times, allocs, bytes []float64
+	for range rounds {
+		r := testing.Benchmark(func(t *testing.B) {
+			t.ReportAllocs()
+			for t.Loop() {
+				event, err := zego.Parse("application/json", body)
+				if err == nil {
+					err = keyring.Verify(event.Head())
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+		times = append(times, float64(r.NsPerOp()))
+		allocs = append(allocs, float64(r.AllocsPerOp()))
+		bytes = append(bytes, float64(r.AllocedBytesPerOp()))
+	}
+	b.table("parse and verify one callback\t")
+	b.row("%s\t%.1f µs, %.0f allocations, %.0f bytes", strings.ToLower(zego.EventRoomClose), median(times)/1000, median(allocs), median(bytes))
+	return b.flush()
+}

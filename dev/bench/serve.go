@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"github.com/urfave/cli/v3"
+	"go.temporal.io/sdk/client"
+	tlog "go.temporal.io/sdk/log"
+	"go.temporal.io/sdk/worker"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/command"
+	"github.com/closeouthq/closeout/internal/config"
+	"github.com/closeouthq/closeout/internal/service"
+	"github.com/closeouthq/closeout/internal/telemetry"
+)
+
+// taskQueue is where the workers of all handlers look.
+const taskQueue = "bench"
+
+// noSteps are steps that do nothing, so that what is measured is all but them.
+type noSteps struct{}
+
+// FinalizeBill does nothing.
+func (*noSteps) FinalizeBill(_ context.Context, t activities.Task) (activities.Bill, error) {
+	return activities.Bill{}, nil
+}
+
+// ArchiveRecordings does nothing.
+func (*noSteps) ArchiveRecordings(_ context.Context, t activities.Task) (activities.Archived, error) {
+	return activities.Archived{}, nil
+}
+
+// handlerFlags are those of the handlers that know Temporal.
+func handlerFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "temporal"}, &cli.StringFlag{Name: "dir"}, &cli.StringFlag{Name: "admin", Value: "127.0.0.1:0"},
+		&cli.BoolFlag{Name: "worker"},
+	}
+}
+
+// closeoutCommand runs Closeout as it is, but for the steps, which do nothing.
+func closeoutCommand() *cli.Command {
+	return &cli.Command{Name: "closeout", Hidden: true, Flags: handlerFlags(), Action: func(ctx context.Context, cmd *cli.Command) error {
+		c, err := settings(cmd)
+		if err != nil {
+			return err
+		}
+		// As in production, each callback is logged.
+		log := telemetry.NewLogger(os.Stderr, slog.LevelInfo, false)
+		debug.SetGCPercent(command.GCPercent)
+		return service.Run(ctx, c, service.Parts{
+			Webhook: true, Worker: cmd.Bool("worker"), Activities: &noSteps{},
+			Started: func(a net.Addr) { fmt.Fprintln(cmd.Root().Writer, a) },
+		}, log)
+	}}
+}
+
+func settings(cmd *cli.Command) (*config.Config, error) {
+	flags := map[string]string{
+		"apps": "1=" + secret, "listen": "127.0.0.1:0", "admin-listen": cmd.String("admin"), "data": cmd.String("dir"), "task-queue": taskQueue,
+	}
+	c, err := config.Load(func(name string) (string, bool) { v, ok := flags[name]; return v, ok }, true)
+	if err != nil {
+		return nil, err
+	}
+	c.Temporal = client.Options{HostPort: cmd.String("temporal"), Namespace: client.DefaultNamespace}
+	return c, nil
+}
+
+// naiveCommand runs the handler that everybody writes.
+func naiveCommand() *cli.Command {
+	return &cli.Command{Name: "naive", Hidden: true, Flags: handlerFlags(), Action: func(ctx context.Context, cmd *cli.Command) error {
+		temporal, err := client.Dial(client.Options{HostPort: cmd.String("temporal"), Logger: silent})
+		if err != nil {
+			return err
+		}
+		defer temporal.Close()
+		if cmd.Bool("worker") {
+			w := worker.New(temporal, taskQueue, worker.Options{})
+			w.RegisterWorkflow(naiveWorkflow)
+			w.RegisterActivity(naiveBill)
+			w.RegisterActivity(naiveArchive)
+			if err := w.Start(); err != nil {
+				return err
+			}
+			defer w.Stop()
+		}
+		return serve(ctx, cmd, naiveHandler(temporal))
+	}}
+}
+
+var silent = tlog.NewStructuredLogger(slog.New(slog.DiscardHandler))
+
+// setUp makes the search attributes on a new server.
+func setUp(ctx context.Context, address, dir string) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	flags := map[string]string{"data": dir}
+	c, err := config.Load(func(name string) (string, bool) { v, ok := flags[name]; return v, ok }, false)
+	if err != nil {
+		return err
+	}
+	c.Temporal = client.Options{HostPort: address, Namespace: client.DefaultNamespace}
+	return service.Setup(ctx, c, slog.New(slog.DiscardHandler))
+}
+
+// loadCommand is the closed loop alone, for a look at a handler with a profiler.
+func loadCommand() *cli.Command {
+	return &cli.Command{
+		Name: "load", Hidden: true,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "address", Value: "127.0.0.1:8080"}, &cli.IntFlag{Name: "connections", Value: 64},
+			&cli.DurationFlag{Name: "duration", Value: 5 * time.Second},
+		},
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			l, err := closedLoop(ctx, cmd.String("address"), cmd.Int("connections"), cmd.Duration("duration"))
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.Root().Writer, "%.0f/s, p50 %v, p99 %v, %v\n", l.rate(), l.quantile(.5), l.quantile(.99), l.statuses)
+			return err
+		},
+	}
+}
