@@ -188,6 +188,17 @@ func TestAddressInUse(t *testing.T) {
 	}
 }
 
+// Two webhooks on one data folder would be two writers of one inbox.
+func TestDataFolderInUse(t *testing.T) {
+	t.Parallel()
+	c := settings(t, nil)
+	start(t, c, service.Parts{Webhook: true})
+	err := service.Run(t.Context(), c, service.Parts{Webhook: true}, quiet)
+	if err == nil || !strings.HasPrefix(err.Error(), "CLOSEOUT_DATA: ") || !strings.Contains(err.Error(), "in use by another process") || !strings.Contains(err.Error(), c.Data) {
+		t.Error(err)
+	}
+}
+
 // Health is on a listener of its own.
 func TestHealthIsNotPublic(t *testing.T) {
 	t.Parallel()

@@ -1,15 +1,16 @@
 package main
 
 import (
+	"context"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/closeouthq/closeout/dev/internal/binary"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/service"
 	"github.com/closeouthq/closeout/workflows"
@@ -17,26 +18,12 @@ import (
 
 // build builds the closeout binary, once for all tests.
 var build = sync.OnceValues(func() (string, error) {
-	binary := filepath.Join(testDir, "closeout")
-	args := []string{"build", "-o", binary}
+	var flags []string
 	if os.Getenv("CI") != "" {
-		args = append(args, "-race")
+		flags = append(flags, "-race")
 	}
-	cmd := exec.Command("go", append(args, "./cmd/closeout")...)
-	cmd.Dir = ".."
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		err = &buildError{err, string(out)}
-	}
-	return binary, err
+	return binary.Build(context.Background(), testDir, flags...)
 })
-
-type buildError struct {
-	error
-	out string
-}
-
-func (e *buildError) Error() string { return e.error.Error() + "\n" + e.out }
 
 // process starts a closeout process with the settings.
 func process(t *testing.T, c *config.Config, command string) (*exec.Cmd, *lines) {

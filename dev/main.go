@@ -46,7 +46,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		Flags: append(command.Flags(),
 			&cli.IntFlag{Name: "temporal-port", Value: 7233, Usage: "port of Temporal", Sources: cli.EnvVars("CLOSEOUT_DEV_TEMPORAL_PORT")},
 			&cli.IntFlag{Name: "ui-port", Value: 8233, Usage: "port of Temporal's Web UI", Sources: cli.EnvVars("CLOSEOUT_DEV_UI_PORT")}),
-		Commands: []*cli.Command{command.Send(), command.Blocked()},
+		Commands: []*cli.Command{command.Send(), command.Blocked(), command.Inbox(), command.Audit()},
 		Action:   dev,
 	}, args, stdout, stderr)
 }

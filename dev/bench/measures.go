@@ -3,10 +3,15 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -15,8 +20,10 @@ import (
 
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/send"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/workflows"
@@ -126,9 +133,9 @@ func waiting(admin string) (int, error) {
 	defer resp.Body.Close()
 	scanner := bufio.NewScanner(resp.Body)
 	for scanner.Scan() {
-		var n int
-		if _, err := fmt.Sscanf(scanner.Text(), `closeout_inbox_depth{state="waiting"} %d`, &n); err == nil {
-			return n, nil
+		var n float64 // a million is written as 1e+06
+		if _, err := fmt.Sscanf(scanner.Text(), `closeout_inbox_depth{state="waiting"} %g`, &n); err == nil {
+			return int(n), nil
 		}
 	}
 	return 0, fmt.Errorf("no depth in the metrics: %w", scanner.Err())
@@ -155,14 +162,38 @@ func freeAddress() (string, error) {
 	return l.Addr().String(), nil
 }
 
-// closeout starts one, and gives its address for operators too.
+// closeout starts one, and gives its address for operators too. A webhook is the
+// binary that is deployed; with a worker it is this one, as its steps do nothing.
 func (b *bench) closeout(temporal, dir string, worker bool) (*process, string, error) {
 	admin, err := freeAddress()
 	if err != nil {
 		return nil, "", err
 	}
-	p, err := b.start("closeout", "--temporal", temporal, "--dir", dir, "--admin", admin, fmt.Sprintf("--worker=%v", worker))
-	return p, admin, err
+	if worker {
+		p, err := b.start("closeout", "--temporal", temporal, "--dir", dir, "--admin", admin)
+		return p, admin, err
+	}
+	listen, err := freeAddress()
+	if err != nil {
+		return nil, "", err
+	}
+	p, err := b.startWebhook(
+		"CLOSEOUT_APPS=1="+secret, "CLOSEOUT_LISTEN="+listen, "CLOSEOUT_ADMIN_LISTEN="+admin, "CLOSEOUT_DATA="+dir, "CLOSEOUT_TASK_QUEUE="+taskQueue,
+		"TEMPORAL_ADDRESS="+temporal, "TEMPORAL_NAMESPACE="+client.DefaultNamespace)
+	if err != nil {
+		return nil, "", err
+	}
+	p.address = listen
+	for began := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		resp, err := http.Get("http://" + admin + "/livez")
+		if err == nil {
+			return p, admin, resp.Body.Close()
+		}
+		if time.Since(began) > time.Minute {
+			p.stop()
+			return nil, "", fmt.Errorf("the webhook doesn't start: %w", err)
+		}
+	}
 }
 
 // measureKnee tells how many starts a second the server takes, by how many are in
@@ -521,6 +552,67 @@ func fill(ctx context.Context, b *bench, dir string, n int) error {
 		err = fmt.Errorf("%d of %d were acknowledged", report.Acknowledged, n)
 	}
 	return err
+}
+
+// measureBacklog tells what a million callbacks in the inbox cost: on the disk, at
+// the start, and in memory.
+func measureBacklog(ctx context.Context, b *bench) error {
+	const entries = 1_000_000
+	dir := b.folder()
+	box, err := inbox.Open(ctx, filepath.Join(dir, "inbox"), slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	group, groupCtx := errgroup.WithContext(ctx)
+	for w := range 256 {
+		group.Go(func() error {
+			for n := w; n < entries; n += 256 {
+				s := activities.Session{AppID: 1, RoomID: "rid_1242649", RoomSessionID: rand.Uint64(), RoomCloseTime: time.Now().UTC()}
+				body, err := json.Marshal(s)
+				if err == nil {
+					err = box.Put(groupCtx, workflows.WorkflowID(s), body)
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := errors.Join(group.Wait(), box.Close()); err != nil {
+		return err
+	}
+	size := int64(0)
+	if info, err := os.Stat(filepath.Join(dir, "inbox", inbox.File)); err == nil {
+		size = info.Size()
+	}
+
+	nowhere, err := freeAddress()
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	p, admin, err := b.closeout(nowhere, dir, false) // returns when it takes callbacks
+	if err != nil {
+		return err
+	}
+	defer p.stop()
+	took := time.Since(began)
+	if n, err := waiting(admin); err != nil || n != entries {
+		return fmt.Errorf("%d wait, want %d: %w", n, entries, err)
+	}
+	report, err := send.Run(ctx, send.Options{
+		URL: "http://" + p.address + webhook.Path, AppID: 1, Secret: secret, RoomID: "lobby", RoomSessionID: rand.Uint64(),
+		Count: 20_000, Rate: 2000, Timeout: 5 * time.Second, Seed: rand.Uint64(),
+	}, b.log)
+	if err != nil {
+		return err
+	}
+	b.table("a million callbacks in the inbox\t")
+	b.row("its file\t%d MB", size>>20)
+	b.row("starting with it\t%.2f s (want 2)", took.Seconds())
+	b.row("resident, after 20,000 more at 2,000/s\t%d MB (want 150), p99 %.0f ms", p.rss()>>20, report.Latency.Session.P99)
+	return b.flush()
 }
 
 // measureParse tells what it costs to parse and verify one callback.

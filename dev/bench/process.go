@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -16,23 +17,29 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/closeouthq/closeout/dev/internal/binary"
 	"github.com/closeouthq/closeout/dev/server"
 )
 
 // bench is one run: a folder, and the processes in it.
 type bench struct {
 	dir    string
+	binary string    // closeout
 	log    io.Writer // for what isn't a result
 	result *tabwriter.Writer
 	n      int
 }
 
-func newBench(out, log io.Writer) (*bench, error) {
+func newBench(ctx context.Context, out, log io.Writer) (*bench, error) {
 	dir, err := os.MkdirTemp("", "closeout-bench-")
 	if err != nil {
 		return nil, err
 	}
-	return &bench{dir: dir, log: log, result: tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)}, nil
+	closeout, err := binary.Build(ctx, dir)
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return &bench{dir: dir, binary: closeout, log: log, result: tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)}, nil
 }
 
 // table begins a table of results, row adds to it and flush shows it.
@@ -63,15 +70,9 @@ func (b *bench) start(command string, args ...string) (*process, error) {
 		return nil, err
 	}
 	cmd := exec.Command(self, append([]string{command}, args...)...)
-	b.n++
-	log, err := os.Create(filepath.Join(b.dir, fmt.Sprintf("%s-%d.log", command, b.n)))
-	if err != nil {
+	if err := b.prepare(cmd); err != nil {
 		return nil, err
 	}
-	defer log.Close()
-	cmd.Stderr = log
-	// Without this process it has nothing to do.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
@@ -83,10 +84,39 @@ func (b *bench) start(command string, args ...string) (*process, error) {
 	if err != nil {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
-		text, _ := os.ReadFile(log.Name())
+		text, _ := os.ReadFile(b.logOf(cmd))
 		return nil, fmt.Errorf("start %s: %w\n%s", command, err, text)
 	}
 	return &process{cmd: cmd, address: strings.TrimSpace(line)}, nil
+}
+
+// startWebhook starts the binary that is deployed.
+func (b *bench) startWebhook(environment ...string) (*process, error) {
+	cmd := exec.Command(b.binary, "webhook")
+	cmd.Env = append(os.Environ(), environment...)
+	if err := b.prepare(cmd); err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	return &process{cmd: cmd}, nil
+}
+
+// prepare has a command log to a file, and end with this process.
+func (b *bench) prepare(cmd *exec.Cmd) error {
+	b.n++
+	log, err := os.Create(b.logOf(cmd))
+	if err != nil {
+		return err
+	}
+	cmd.Stderr = log // which is open as long as this process
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return nil
+}
+
+func (b *bench) logOf(cmd *exec.Cmd) string {
+	return filepath.Join(b.dir, fmt.Sprintf("%s-%d.log", cmd.Args[1], b.n))
 }
 
 // stop ends it in order.

@@ -45,7 +45,7 @@ func handlerFlags() []cli.Flag {
 	}
 }
 
-// closeoutCommand runs Closeout as it is, but for the steps, which do nothing.
+// closeoutCommand runs `closeout serve`, but for the steps, which do nothing.
 func closeoutCommand() *cli.Command {
 	return &cli.Command{Name: "closeout", Hidden: true, Flags: handlerFlags(), Action: func(ctx context.Context, cmd *cli.Command) error {
 		c, err := settings(cmd)
@@ -56,7 +56,7 @@ func closeoutCommand() *cli.Command {
 		log := telemetry.NewLogger(os.Stderr, slog.LevelInfo, false)
 		debug.SetGCPercent(command.GCPercent)
 		return service.Run(ctx, c, service.Parts{
-			Webhook: true, Worker: cmd.Bool("worker"), Activities: &noSteps{},
+			Webhook: true, Worker: true, Activities: &noSteps{},
 			Started: func(a net.Addr) { fmt.Fprintln(cmd.Root().Writer, a) },
 		}, log)
 	}}

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/dev/internal/binary"
 	"github.com/closeouthq/closeout/internal/audit"
 	"github.com/closeouthq/closeout/internal/command"
 	"github.com/closeouthq/closeout/internal/config"
@@ -106,7 +107,7 @@ func newStage(ctx context.Context, o Options, dir string, out io.Writer) (_ *sta
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	binary, err := build(ctx, dir)
+	closeout, err := binary.Build(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -155,11 +156,11 @@ func newStage(ctx context.Context, o Options, dir string, out io.Writer) (_ *sta
 		log: filepath.Join(dir, "temporal.log"), ready: s.namespaceAnswers,
 	}
 	s.webhook = &process{
-		name: "webhook", argv: []string{binary, "webhook"}, env: append(environment, "CLOSEOUT_DATA="+box, "CLOSEOUT_ADMIN_LISTEN="+local(2)),
+		name: "webhook", argv: []string{closeout, "webhook"}, env: append(environment, "CLOSEOUT_DATA="+box, "CLOSEOUT_ADMIN_LISTEN="+local(2)),
 		log: filepath.Join(dir, "webhook.log"), ready: answers("http://" + local(2) + "/livez"),
 	}
 	s.worker = &process{
-		name: "worker", argv: []string{binary, "worker"}, env: append(environment, "CLOSEOUT_DATA="+data, "CLOSEOUT_ADMIN_LISTEN="+local(3)),
+		name: "worker", argv: []string{closeout, "worker"}, env: append(environment, "CLOSEOUT_DATA="+data, "CLOSEOUT_ADMIN_LISTEN="+local(3)),
 		log: filepath.Join(dir, "worker.log"), ready: answers("http://" + local(3) + "/readyz"),
 	}
 	for _, p := range []*process{s.temporal, s.webhook, s.worker} {

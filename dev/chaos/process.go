@@ -117,21 +117,6 @@ func playTemporal(ctx context.Context) (played bool, code int) {
 	return true, 0
 }
 
-// build builds the closeout binary from the product's own module.
-func build(ctx context.Context, dir string) (string, error) {
-	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/closeouthq/closeout").Output()
-	if err != nil {
-		return "", fmt.Errorf("find the module: %w", err)
-	}
-	binary := filepath.Join(dir, "closeout")
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", binary, "./cmd/closeout")
-	cmd.Dir = strings.TrimSpace(string(out))
-	if text, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build closeout: %w\n%s", err, text)
-	}
-	return binary, nil
-}
-
 // freePorts are ports that are free at the moment, each another one.
 func freePorts(n int) ([]int, error) {
 	var ports []int

@@ -26,9 +26,10 @@ import (
 )
 
 const (
-	// patience is how long a sender waits for Temporal. What takes longer goes
-	// into the inbox, while the start goes on.
-	patience = 60 * time.Millisecond
+	// A sender waits for Temporal for so many times as long as a start takes at its
+	// best, within these bounds. What takes longer goes into the inbox, while the
+	// start goes on.
+	patienceFactor, leastPatience, mostPatience = 4, 30 * time.Millisecond, 300 * time.Millisecond
 	// startTimeout bounds a start. Nobody waits for it but the inbox.
 	startTimeout = 5 * time.Second
 	// remember is how many sessions that were acknowledged, at least, are known
@@ -40,10 +41,13 @@ const (
 	// two attempts.
 	failures, rest = 5, time.Second
 
-	// How many starts may be in flight; where between is found out all the time.
-	// The server that was measured took most with four to eight, and ever less
-	// with more.
-	leastInFlight, firstInFlight, mostInFlight = 2, 8, 200
+	// How many starts may be in flight; where between is found out all the time,
+	// from how much longer they take than they did in the last so many windows of a
+	// second or more. The server that was measured took most with two to four, and
+	// ever less with more. A shorter memory would get used to a server that is
+	// overloaded, and overload it more.
+	leastInFlight, firstInFlight, mostInFlight = 2, 4, 200
+	baselineWindows                            = 100
 )
 
 // Starter starts workflows. A Temporal client is one.
@@ -88,6 +92,8 @@ type Intake struct {
 	breaker circuitbreaker.CircuitBreaker[any]
 	limiter adaptivelimiter.AdaptiveLimiter[any]
 
+	fastest fastest
+
 	mu       sync.Mutex
 	inFlight map[string]*attempt
 	settling sync.WaitGroup
@@ -118,7 +124,12 @@ func New(o Options) *Intake {
 		}).
 		OnClose(func(circuitbreaker.StateChangedEvent) { o.Log.Info("Temporal takes callbacks again") }).
 		Build()
-	i.limiter = adaptivelimiter.NewBuilder[any]().WithLimits(leastInFlight, mostInFlight, firstInFlight).WithLogger(o.Log).Build()
+	i.limiter = adaptivelimiter.NewBuilder[any]().
+		WithLimits(leastInFlight, mostInFlight, firstInFlight).
+		WithBaselineWindow(baselineWindows).
+		// The slowest tell of the disk's pauses rather than of how much there is to do.
+		WithRecentQuantile(.5).
+		WithLogger(o.Log).Build()
 	return i
 }
 
@@ -133,8 +144,9 @@ func (i *Intake) RoomClose(ctx context.Context, c *zego.RoomClose) (webhook.Rece
 		return webhook.Receipt{Status: webhook.Duplicate, WorkflowID: id}, nil
 	}
 
-	a, joined := i.attempt(id, s)
-	if a != nil && a.wait(ctx, patience) && a.err == nil {
+	patience := time.Now().Add(i.fastest.patience())
+	a, joined := i.attempt(ctx, id, s, patience)
+	if a != nil && a.wait(ctx, time.Until(patience)) && a.err == nil {
 		i.recent.Add(known, struct{}{})
 		if joined {
 			return webhook.Receipt{Status: webhook.Duplicate, WorkflowID: id}, nil

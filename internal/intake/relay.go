@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -20,9 +19,9 @@ const (
 	// lookAgain is how often an inbox is looked into in which nothing was put:
 	// another process may have given something its turn again.
 	lookAgain = 2 * time.Second
-	// lookForSlots is how often the number of slots is looked at, if none is given
-	// back meanwhile.
-	lookForSlots = 100 * time.Millisecond
+	// lookAround is how long the relay waits before it looks again whether it is its
+	// turn.
+	lookAround = 20 * time.Millisecond
 	// mostAlone is how often an entry is tried in a row that fails while others
 	// don't, before it makes room for them.
 	mostAlone = 3
@@ -66,160 +65,193 @@ func (i *Intake) Relay(ctx context.Context) {
 	}
 }
 
+// item is an entry on its way to Temporal.
+type item struct {
+	inbox.Entry
+	session activities.Session
+	alone   int // how often it failed while others didn't
+	*attempt
+}
+
 // pass goes through the inbox once, and tells how many entries are still there
 // that it came across.
 func (i *Intake) pass(ctx context.Context) (left int, err error) {
 	var (
-		mu      sync.Mutex
-		started sync.WaitGroup
-		slots   = slots{free: make(chan struct{}, 1)}
+		entries []inbox.Entry // that were read and not begun
+		again   []*item       // that are older than those, and failed with all others
+		after   int64
+		more    = true
+		running int
+		ended   = make(chan *item, mostInFlight) // never full, so that no start waits here
+		settled = make(chan bool)
+		settles int
 	)
-	defer started.Wait()
-	keep := func() { mu.Lock(); left++; mu.Unlock() }
-	for after := int64(0); ; {
-		entries, err := i.Inbox.Next(ctx, after, page)
-		if err != nil {
-			return 1, err
+	settle := func(f func() error) {
+		settles++
+		go func() { settled <- f() == nil }() // the disk is not what permits are scarce for
+	}
+	finish := func(e *item) {
+		running--
+		switch verdict, f := i.judge(ctx, e); verdict {
+		case retry:
+			again = append(again, e)
+		case keep:
+			left++
+		case done:
+			settle(f)
 		}
-		for _, e := range entries {
-			after = e.ID
-			if !slots.take(ctx, i.share) {
-				return 1, nil
+	}
+	defer func() {
+		for ; running > 0; running-- { // each within startTimeout
+			if verdict, f := i.judge(ctx, <-ended); verdict == done {
+				settle(f)
 			}
-			started.Go(func() {
-				settle := i.relay(ctx, e)
-				slots.give() // the disk is not what they are scarce for
-				if settle == nil || settle() != nil {
-					keep()
-				}
-			})
 		}
-		if len(entries) < page {
-			started.Wait()
+		for ; settles > 0; settles-- {
+			if !<-settled {
+				left++
+			}
+		}
+	}()
+	for {
+		select {
+		case e := <-ended:
+			finish(e)
+			continue
+		case ok := <-settled:
+			if settles--; !ok {
+				left++
+			}
+			continue
+		case <-ctx.Done():
+			return 1, nil
+		default:
+		}
+
+		var next *item
+		switch {
+		case len(again) > 0:
+			next, again = again[0], again[1:]
+		case len(entries) > 0:
+			next, entries = &item{Entry: entries[0]}, entries[1:]
+			after = next.ID
+			if err := json.Unmarshal(next.Body, &next.session); err != nil {
+				settle(i.shelve(ctx, next.Entry, fmt.Errorf("decode session: %w", err)))
+				continue
+			}
+		case more:
+			if entries, err = i.Inbox.Next(ctx, after, page); err != nil {
+				return 1, err
+			}
+			more = len(entries) == page
+			continue
+		case running > 0:
+			select {
+			case e := <-ended:
+				finish(e)
+			case <-ctx.Done():
+			}
+			continue
+		default:
 			return left, nil
 		}
+
+		if next.attempt, err = i.attemptRelayed(ctx, next); err != nil {
+			return 1, nil // ctx has ended
+		}
+		if next.attempt == nil {
+			left++ // another start of the session is under way
+			continue
+		}
+		running++
+		go func() {
+			<-next.done
+			ended <- next
+		}()
 	}
 }
 
-// share is how many starts the relay may have in flight. The other half is for
-// new callbacks, which find a place however much is waiting. In a burst it keeps
-// to one, as starts take more of a machine than anything else does.
-func (i *Intake) share() int {
-	if i.Inbox.Crowded() {
-		return 1
-	}
-	return max(1, (i.limiter.Limit()+1)/2)
-}
+// What is to be done with an entry whose start has ended.
+const (
+	done  = iota // something in the inbox
+	retry        // start it before all others
+	keep         // leave it there until the next pass
+)
 
-// relay starts one entry, and gives what is then to be done with it in the inbox.
-// It gives nothing if the entry stays there: while the relay ends, while another
-// start of the session is under way, or when it alone can't be started.
-func (i *Intake) relay(ctx context.Context, e inbox.Entry) (settle func() error) {
-	// What Temporal has must not stay, whoever wants the relay to stop.
-	settled := context.WithoutCancel(ctx)
-	shelve := func(reason error) func() error {
-		i.Log.Error("a callback is set aside; see `closeout inbox list`", "workflow_id", e.Key, "error", reason)
-		return func() error { return i.Inbox.Shelve(settled, e.Key, reason.Error()) }
+// judge says what became of an entry's start, and what is then to be done in the
+// inbox. What Temporal has must not stay there, whoever wants the relay to stop.
+func (i *Intake) judge(ctx context.Context, e *item) (verdict int, settle func() error) {
+	switch {
+	case e.err == nil:
+		i.Log.Info("callback from the inbox taken by Temporal", "workflow_id", e.Key, "outcome", e.status,
+			"queued_for", time.Since(e.QueuedAt).Round(time.Millisecond))
+		return done, func() error { return i.Inbox.Remove(context.WithoutCancel(ctx), e.Key) }
+	case e.refused:
+		return done, i.shelve(ctx, e.Entry, e.err)
+	case errors.Is(e.err, errNotSetUp):
+		i.Log.Error("a callback waits in the inbox", "workflow_id", e.Key, "error", e.err)
+		return keep, nil
 	}
-	var s activities.Session
-	if err := json.Unmarshal(e.Body, &s); err != nil {
-		return shelve(fmt.Errorf("decode session: %w", err))
+	i.Log.Debug("a callback from the inbox can't be started yet", "workflow_id", e.Key, "error", e.err)
+	if i.breaker.IsClosed() {
+		e.alone++
 	}
-	for alone := 0; alone < mostAlone; {
-		a := i.attemptRelayed(ctx, e.Key, s, time.Since(e.QueuedAt) > waitForSetup)
-		if a == nil {
-			return nil
-		}
-		<-a.done // within startTimeout
-		switch {
-		case a.refused:
-			return shelve(a.err)
-		case a.err == nil:
-			i.Log.Info("callback from the inbox taken by Temporal", "workflow_id", e.Key, "outcome", a.status,
-				"queued_for", time.Since(e.QueuedAt).Round(time.Millisecond))
-			return func() error { return i.Inbox.Remove(settled, e.Key) }
-		}
-		if errors.Is(a.err, errNotSetUp) {
-			i.Log.Error("a callback waits in the inbox", "workflow_id", e.Key, "error", a.err)
-			return nil
-		}
-		i.Log.Debug("a callback from the inbox can't be started yet", "workflow_id", e.Key, "error", a.err)
+	if e.alone < mostAlone {
 		// While nothing can be started, the oldest keep their place.
-		if i.breaker.IsClosed() {
-			alone++
-		}
+		return retry, nil
 	}
-	i.Log.Warn("a callback from the inbox can't be started while others can, it is tried again later", "workflow_id", e.Key)
-	return nil
+	i.Log.Warn("a callback from the inbox can't be started while others can, it is tried again later", "workflow_id", e.Key, "error", e.err)
+	return keep, nil
 }
 
-// attemptRelayed is attempt for the relay, which can wait.
-func (i *Intake) attemptRelayed(ctx context.Context, id string, s activities.Session, bare bool) *attempt {
+// shelve sets aside what Temporal will never take, where a person finds it.
+func (i *Intake) shelve(ctx context.Context, e inbox.Entry, reason error) func() error {
+	i.Log.Error("a callback is set aside; see `closeout inbox list`", "workflow_id", e.Key, "error", reason)
+	return func() error { return i.Inbox.Shelve(context.WithoutCancel(ctx), e.Key, reason.Error()) }
+}
+
+// attemptRelayed is attempt for the relay, which waits for its turn: until
+// Temporal can take another start, and the machine isn't busy with a burst. It is
+// the only one that waits without an end, so new callbacks come in between. It
+// gives no attempt if another start of the session is under way.
+func (i *Intake) attemptRelayed(ctx context.Context, e *item) (*attempt, error) {
 	for {
-		permit, err := i.limiter.AcquirePermit(ctx)
-		if err != nil {
-			return nil
+		wait := i.breaker.RemainingDelay()
+		if i.Inbox.Crowded() && i.limiter.Inflight() > 0 {
+			// Starts take more of a machine than anything else does.
+			wait = max(wait, lookAround)
 		}
-		i.mu.Lock()
-		if i.inFlight[id] != nil {
-			i.mu.Unlock()
-			permit.Drop()
-			return nil
+		if wait == 0 {
+			a, joined, err := i.takeTurn(ctx, e)
+			if a != nil || joined || err != nil {
+				return a, err
+			}
+			wait = lookAround // another start finds out whether Temporal is there
 		}
-		if i.breaker.TryAcquirePermit() {
-			a := i.begin(id, s, permit, true, bare)
-			i.mu.Unlock()
-			return a
-		}
-		i.mu.Unlock()
-		permit.Drop()
-		// One of the starts that wait here will be the next attempt.
-		timer := time.NewTimer(max(i.breaker.RemainingDelay(), 10*time.Millisecond))
+		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return nil
+			return nil, ctx.Err()
 		}
 	}
 }
 
-// slots bounds goroutines by a number that changes.
-type slots struct {
-	mu   sync.Mutex
-	used int
-	free chan struct{}
-}
-
-// take waits for a slot. It says no when ctx ends.
-func (s *slots) take(ctx context.Context, most func() int) bool {
-	for {
-		s.mu.Lock()
-		if s.used < most() {
-			s.used++
-			s.mu.Unlock()
-			return true
-		}
-		s.mu.Unlock()
-		timer := time.NewTimer(lookForSlots)
-		select {
-		case <-s.free:
-		case <-timer.C:
-		case <-ctx.Done():
-		}
-		timer.Stop()
-		if ctx.Err() != nil {
-			return false
-		}
+func (i *Intake) takeTurn(ctx context.Context, e *item) (a *attempt, joined bool, err error) {
+	permit, err := i.limiter.AcquirePermit(ctx)
+	if err != nil {
+		return nil, false, err
 	}
-}
-
-func (s *slots) give() {
-	s.mu.Lock()
-	s.used--
-	s.mu.Unlock()
-	select {
-	case s.free <- struct{}{}:
-	default:
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.inFlight[e.Key] != nil {
+		permit.Drop()
+		return nil, true, nil
 	}
+	if !i.breaker.TryAcquirePermit() {
+		permit.Drop()
+		return nil, false, nil
+	}
+	return i.begin(e.Key, e.session, permit, true, time.Since(e.QueuedAt) > waitForSetup), false, nil
 }

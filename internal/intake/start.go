@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/failsafe-go/failsafe-go/adaptivelimiter"
@@ -42,21 +43,35 @@ func (a *attempt) wait(ctx context.Context, most time.Duration) bool {
 }
 
 // attempt starts the session's workflow, unless there is enough to do or Temporal
-// is away. It joins a start of the same session that is under way.
-func (i *Intake) attempt(id string, s activities.Session) (a *attempt, joined bool) {
+// is away, or there is no place for it in half of the time left. It joins a start
+// of the same session that is under way.
+func (i *Intake) attempt(ctx context.Context, id string, s activities.Session, patience time.Time) (a *attempt, joined bool) {
 	i.mu.Lock()
-	defer i.mu.Unlock()
-	if a := i.inFlight[id]; a != nil {
+	a = i.inFlight[id]
+	i.mu.Unlock()
+	if a != nil {
 		return a, true
 	}
-	if i.Inbox.Crowded() {
-		// In a burst it is best to get everything in. What isn't taken now is lost,
-		// and what is can be started later.
+	// In a burst it is best to get everything in. What isn't taken now is lost, and
+	// what is can be started later.
+	if i.Inbox.Crowded() || i.breaker.IsOpen() {
 		return nil, false
 	}
 	permit, ok := i.limiter.TryAcquirePermit()
+	if !ok && i.limiter.Queued() < i.limiter.Limit() {
+		// The relay takes what there is, and waits for more in the same line.
+		var err error
+		permit, err = i.limiter.AcquirePermitWithMaxWait(ctx, time.Until(patience)/2)
+		ok = err == nil
+	}
 	if !ok {
 		return nil, false
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if a := i.inFlight[id]; a != nil {
+		permit.Drop()
+		return a, true
 	}
 	// The last to be asked: what the breaker permits has to be reported to it.
 	if !i.breaker.TryAcquirePermit() {
@@ -94,11 +109,13 @@ func (i *Intake) begin(id string, s activities.Session, permit adaptivelimiter.P
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 		defer cancel()
+		began := time.Now()
 		a.status, a.err = i.start(ctx, s, bare)
 		a.refused = a.err != nil && refusal(a.err)
 		switch {
 		case a.err == nil:
 			permit.Record()
+			i.fastest.add(time.Since(began))
 			i.breaker.RecordSuccess()
 			i.Observe(string(a.status), relayed)
 		case a.refused || errors.Is(a.err, errNotSetUp):
@@ -172,4 +189,36 @@ func refusal(err error) bool {
 	}
 	_, transport := status.FromError(err)
 	return !transport
+}
+
+// fastest knows how long a start took at its best, among the last some hundred.
+type fastest struct {
+	mu           sync.Mutex
+	n            int
+	best, former time.Duration // of this window and of the one before; 0: none yet
+}
+
+const fastestWindow = 100
+
+func (f *fastest) add(took time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.n == fastestWindow {
+		f.n, f.best, f.former = 0, 0, f.best
+	}
+	f.n++
+	if f.best == 0 || took < f.best {
+		f.best = took
+	}
+}
+
+// patience is how long a sender waits for a start.
+func (f *fastest) patience() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	best := f.best
+	if best == 0 || f.former != 0 && f.former < best {
+		best = f.former
+	}
+	return min(max(patienceFactor*best, leastPatience), mostPatience)
 }

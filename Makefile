@@ -1,0 +1,22 @@
+# The commands that are longer than their names. Nothing needs make: each can be
+# typed as it stands here.
+
+help: ## list these commands
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+dev: ## run Temporal, its Web UI, the webhook and a worker in one process
+	go run -C dev .
+
+test: ## run the tests; the second half on a real Temporal
+	go test ./... && go test -C dev ./...
+
+chaos: ## break everything while callbacks come in, and audit what became of them; 15 minutes, as root
+	go run -C dev ./chaos
+
+bench: ## measure against the bare SDK, the naive handler and bare stores; 15 minutes, on a quiet machine
+	go run -C dev ./bench
+
+ci: ## check everything, as CI does
+	.ci/run
+
+.PHONY: help dev test chaos bench ci

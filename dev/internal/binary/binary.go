@@ -1,0 +1,26 @@
+// Package binary builds the product as it is deployed, from its own module.
+package binary
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// Build builds closeout into the folder, with further flags for `go build`, and
+// gives its path.
+func Build(ctx context.Context, dir string, flags ...string) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/closeouthq/closeout").Output()
+	if err != nil {
+		return "", fmt.Errorf("find the module of closeout: %w", err)
+	}
+	path := filepath.Join(dir, "closeout")
+	cmd := exec.CommandContext(ctx, "go", append(append([]string{"build", "-o", path}, flags...), "./cmd/closeout")...)
+	cmd.Dir = strings.TrimSpace(string(out))
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build closeout: %w\n%s", err, text)
+	}
+	return path, nil
+}
