@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command bench measures Closeout against the bare SDK, against the handler that
 // everybody writes, and against bare handlers that only verify and store, side by
 // side on the same real Temporal server. `make bench` runs all of it.

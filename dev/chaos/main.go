@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command chaos proves Closeout's promises by breaking everything. Callbacks
 // come in, many of them twice, while at random moments the webhook and the
 // worker are killed, Temporal is stopped, and the webhook's disk is full. All of

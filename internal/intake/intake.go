@@ -27,9 +27,12 @@ import (
 
 const (
 	// A sender waits for Temporal for so many times as long as a start takes at its
-	// best, within these bounds. What takes longer goes into the inbox, while the
-	// start goes on.
-	patienceFactor, leastPatience, mostPatience = 4, 30 * time.Millisecond, 300 * time.Millisecond
+	// best, within these bounds; what takes longer goes into the inbox, while the
+	// start goes on. While the relay keeps Temporal busy, starts take longer, and a
+	// sender shouldn't see it.
+	patienceFactor, leastPatience         = 10, 100 * time.Millisecond
+	patienceFactorBusy, leastPatienceBusy = 4, 30 * time.Millisecond
+	mostPatience                          = 300 * time.Millisecond
 	// startTimeout bounds a start. Nobody waits for it but the inbox.
 	startTimeout = 5 * time.Second
 	// remember is how many sessions that were acknowledged, at least, are known
@@ -47,7 +50,7 @@ const (
 	// ever less with more. A shorter memory would get used to a server that is
 	// overloaded, and overload it more.
 	leastInFlight, firstInFlight, mostInFlight = 2, 4, 200
-	baselineWindows                            = 100
+	baselineWindows                            = 1000
 )
 
 // Starter starts workflows. A Temporal client is one.
@@ -92,11 +95,16 @@ type Intake struct {
 	breaker circuitbreaker.CircuitBreaker[any]
 	limiter adaptivelimiter.AdaptiveLimiter[any]
 
-	fastest fastest
+	fastest  fastest
+	relaying atomic.Bool // the relay has something to start
 
 	mu       sync.Mutex
 	inFlight map[string]*attempt
 	settling sync.WaitGroup
+	// How many of those in flight came from a sender and how many from the relay,
+	// and a sign when one of them ended.
+	direct, relayed atomic.Int64
+	ended           chan struct{}
 
 	queued, told atomic.Int64 // since it was told, and when that was, in Unix nanoseconds
 }
@@ -114,7 +122,7 @@ func New(o Options) *Intake {
 	if o.Observe == nil {
 		o.Observe = func(string, bool) {}
 	}
-	i := &Intake{Options: o, recent: recent.New[session, struct{}](remember), inFlight: map[string]*attempt{}}
+	i := &Intake{Options: o, recent: recent.New[session, struct{}](remember), inFlight: map[string]*attempt{}, ended: make(chan struct{}, 1)}
 	i.breaker = circuitbreaker.NewBuilder[any]().
 		WithFailureThreshold(failures).
 		WithSuccessThreshold(1). // and so one attempt at a time, while it is open
@@ -144,8 +152,8 @@ func (i *Intake) RoomClose(ctx context.Context, c *zego.RoomClose) (webhook.Rece
 		return webhook.Receipt{Status: webhook.Duplicate, WorkflowID: id}, nil
 	}
 
-	patience := time.Now().Add(i.fastest.patience())
-	a, joined := i.attempt(ctx, id, s, patience)
+	patience := time.Now().Add(i.fastest.patience(i.relaying.Load()))
+	a, joined := i.attempt(id, s)
 	if a != nil && a.wait(ctx, time.Until(patience)) && a.err == nil {
 		i.recent.Add(known, struct{}{})
 		if joined {

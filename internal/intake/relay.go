@@ -38,6 +38,7 @@ func (i *Intake) Relay(ctx context.Context) {
 	pause.InitialInterval, pause.MaxInterval = 200*time.Millisecond, 5*time.Second
 	for ctx.Err() == nil {
 		left, err := i.pass(ctx)
+		i.relaying.Store(left > 0)
 		wait := lookAgain
 		switch {
 		case err != nil && ctx.Err() == nil:
@@ -133,6 +134,7 @@ func (i *Intake) pass(ctx context.Context) (left int, err error) {
 		case len(again) > 0:
 			next, again = again[0], again[1:]
 		case len(entries) > 0:
+			i.relaying.Store(true)
 			next, entries = &item{Entry: entries[0]}, entries[1:]
 			after = next.ID
 			if err := json.Unmarshal(next.Body, &next.session); err != nil {
@@ -210,32 +212,40 @@ func (i *Intake) shelve(ctx context.Context, e inbox.Entry, reason error) func()
 	return func() error { return i.Inbox.Shelve(context.WithoutCancel(ctx), e.Key, reason.Error()) }
 }
 
-// attemptRelayed is attempt for the relay, which waits for its turn: until
-// Temporal can take another start, and the machine isn't busy with a burst. It is
-// the only one that waits without an end, so new callbacks come in between. It
-// gives no attempt if another start of the session is under way.
+// attemptRelayed is attempt for the relay, which waits for its turn. It gives no
+// attempt if another start of the session is under way.
 func (i *Intake) attemptRelayed(ctx context.Context, e *item) (*attempt, error) {
 	for {
 		wait := i.breaker.RemainingDelay()
-		if i.Inbox.Crowded() && i.limiter.Inflight() > 0 {
-			// Starts take more of a machine than anything else does.
-			wait = max(wait, lookAround)
-		}
-		if wait == 0 {
+		if wait <= 0 && i.relayed.Load() < i.share() {
 			a, joined, err := i.takeTurn(ctx, e)
 			if a != nil || joined || err != nil {
 				return a, err
 			}
-			wait = lookAround // another start finds out whether Temporal is there
 		}
-		timer := time.NewTimer(wait)
+		// Something has to end first, or another start finds out whether Temporal is
+		// there.
+		timer := time.NewTimer(max(wait, lookAround))
 		select {
 		case <-timer.C:
+		case <-i.ended:
 		case <-ctx.Done():
-			timer.Stop()
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// share is how many starts the relay may have in flight: half of what Temporal
+// can take, as new callbacks shall find a place however much is waiting, and one
+// while there are any or a burst comes in.
+func (i *Intake) share() int64 {
+	if i.direct.Load() > 0 || i.Inbox.Crowded() {
+		return 1
+	}
+	return int64(max(1, (i.limiter.Limit()+1)/2))
 }
 
 func (i *Intake) takeTurn(ctx context.Context, e *item) (a *attempt, joined bool, err error) {

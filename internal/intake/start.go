@@ -43,35 +43,21 @@ func (a *attempt) wait(ctx context.Context, most time.Duration) bool {
 }
 
 // attempt starts the session's workflow, unless there is enough to do or Temporal
-// is away, or there is no place for it in half of the time left. It joins a start
-// of the same session that is under way.
-func (i *Intake) attempt(ctx context.Context, id string, s activities.Session, patience time.Time) (a *attempt, joined bool) {
+// is away. It joins a start of the same session that is under way.
+func (i *Intake) attempt(id string, s activities.Session) (a *attempt, joined bool) {
 	i.mu.Lock()
-	a = i.inFlight[id]
-	i.mu.Unlock()
-	if a != nil {
+	defer i.mu.Unlock()
+	if a := i.inFlight[id]; a != nil {
 		return a, true
 	}
 	// In a burst it is best to get everything in. What isn't taken now is lost, and
 	// what is can be started later.
-	if i.Inbox.Crowded() || i.breaker.IsOpen() {
+	if i.Inbox.Crowded() {
 		return nil, false
 	}
 	permit, ok := i.limiter.TryAcquirePermit()
-	if !ok && i.limiter.Queued() < i.limiter.Limit() {
-		// The relay takes what there is, and waits for more in the same line.
-		var err error
-		permit, err = i.limiter.AcquirePermitWithMaxWait(ctx, time.Until(patience)/2)
-		ok = err == nil
-	}
 	if !ok {
 		return nil, false
-	}
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if a := i.inFlight[id]; a != nil {
-		permit.Drop()
-		return a, true
 	}
 	// The last to be asked: what the breaker permits has to be reported to it.
 	if !i.breaker.TryAcquirePermit() {
@@ -106,6 +92,11 @@ func (i *Intake) attemptWithin(ctx context.Context, id string, s activities.Sess
 func (i *Intake) begin(id string, s activities.Session, permit adaptivelimiter.Permit, relayed, bare bool) *attempt {
 	a := &attempt{done: make(chan struct{})}
 	i.inFlight[id] = a
+	count := &i.direct
+	if relayed {
+		count = &i.relayed
+	}
+	count.Add(1)
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 		defer cancel()
@@ -131,7 +122,12 @@ func (i *Intake) begin(id string, s activities.Session, permit adaptivelimiter.P
 		i.mu.Lock()
 		delete(i.inFlight, id)
 		i.mu.Unlock()
+		count.Add(-1)
 		close(a.done)
+		select {
+		case i.ended <- struct{}{}:
+		default: // the relay looks anyway
+		}
 	}()
 	return a
 }
@@ -212,13 +208,20 @@ func (f *fastest) add(took time.Duration) {
 	}
 }
 
-// patience is how long a sender waits for a start.
-func (f *fastest) patience() time.Duration {
+// patience is how long a sender waits for a start. The first ones, for which the
+// connection has to be made, are waited for longest.
+func (f *fastest) patience(busy bool) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	best := f.best
 	if best == 0 || f.former != 0 && f.former < best {
 		best = f.former
+	}
+	switch {
+	case best == 0:
+		return mostPatience
+	case busy:
+		return min(max(patienceFactorBusy*best, leastPatienceBusy), mostPatience)
 	}
 	return min(max(patienceFactor*best, leastPatience), mostPatience)
 }
