@@ -556,6 +556,96 @@ func fill(ctx context.Context, b *bench, dir string, n int) error {
 	return err
 }
 
+// measureOutage stops Temporal for 90 s while 20 callbacks a second come in, with
+// ZEGO's own attempts, and counts what is lost.
+func measureOutage(ctx context.Context, b *bench) error {
+	const sessions, rate, before, outage = 2600, 20, 10 * time.Second, 90 * time.Second
+	free, err := freeAddress()
+	if err != nil {
+		return err
+	}
+	_, port, err := net.SplitHostPort(free)
+	if err != nil {
+		return err
+	}
+	dir := b.folder()
+	temporal := func() (*process, error) { return b.start("temporal", "--dir", dir, "--port", port) }
+	server, err := temporal()
+	if err != nil {
+		return err
+	}
+	defer func() { server.stop() }()
+	if err := setUp(ctx, server.address, b.folder()); err != nil {
+		return err
+	}
+	naive, err := b.start("naive", "--temporal", server.address)
+	if err != nil {
+		return err
+	}
+	defer naive.stop()
+	ours, admin, err := b.closeout(server.address, b.folder(), false)
+	if err != nil {
+		return err
+	}
+	defer ours.stop()
+
+	group, groupCtx := errgroup.WithContext(ctx)
+	reports := make([]*send.Report, 2)
+	for n, address := range []string{naive.address, ours.address} {
+		group.Go(func() (err error) {
+			reports[n], err = send.Run(groupCtx, send.Options{
+				URL: "http://" + address + webhook.Path, AppID: 1, Secret: secret, RoomID: "lobby", RoomSessionID: rand.Uint64(),
+				Count: sessions, Rate: rate, Timeout: 5 * time.Second, Seed: rand.Uint64(),
+			}, b.log)
+			return err
+		})
+	}
+	group.Go(func() error {
+		for _, step := range []struct {
+			after time.Duration
+			do    func() error
+		}{
+			{before, func() error { server.stop(); return nil }},
+			{outage, func() (err error) { server, err = temporal(); return err }},
+		} {
+			select {
+			case <-time.After(step.after):
+			case <-groupCtx.Done():
+				return groupCtx.Err()
+			}
+			if err := step.do(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	if err := drained(ctx, admin); err != nil {
+		return err
+	}
+	c, err := client.Dial(client.Options{HostPort: server.address, Logger: silent})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	w := &world{server, c}
+	b.table(fmt.Sprintf("Temporal away for %v, %d callbacks at %d/s\tlost for good\truns\tp99 ms", outage, sessions, rate))
+	for n, name := range []string{"naive", "Closeout"} {
+		query := "WorkflowType = 'naiveWorkflow'"
+		if name == "Closeout" {
+			query = "WorkflowType = 'RoomClose'"
+		}
+		runs, err := w.count(ctx, query)
+		if err != nil {
+			return err
+		}
+		b.row("%s\t%d\t%d\t%.0f", name, reports[n].Lost, runs, reports[n].Latency.Session.P99)
+	}
+	return b.flush()
+}
+
 // measureBacklog tells what a million callbacks in the inbox cost: on the disk, at
 // the start, and in memory.
 func measureBacklog(ctx context.Context, b *bench) error {

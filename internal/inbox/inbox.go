@@ -117,7 +117,7 @@ func (b *Inbox) Close() error {
 // that ends makes Put return, and takes nothing back.
 func (b *Inbox) Put(ctx context.Context, key string, body []byte) error {
 	now := time.Now().UnixMilli()
-	err := b.do(ctx, `INSERT INTO callbacks (key, body, queued_at) VALUES ($1, $2, $3) ON CONFLICT (key) DO NOTHING`, key, body, now)
+	err := b.do(ctx, newOp(ctx, `INSERT INTO callbacks (key, body, queued_at) VALUES ($1, $2, $3) ON CONFLICT (key) DO NOTHING`, key, body, now))
 	if err != nil {
 		return fmt.Errorf("put %s into the inbox: %w", key, err)
 	}
@@ -137,18 +137,22 @@ func (b *Inbox) Crowded() bool {
 // Wake receives a value after entries were put.
 func (b *Inbox) Wake() <-chan struct{} { return b.wake }
 
-// Remove forgets an entry, if it is there. After an error, or a crash, it may
-// still be there.
-func (b *Inbox) Remove(ctx context.Context, key string) error {
-	if err := b.do(ctx, `DELETE FROM callbacks WHERE key = $1`, key); err != nil {
-		return fmt.Errorf("remove %s from the inbox: %w", key, err)
+// Remove forgets entries, those that are there. After an error, or a crash, any of
+// them may still be there.
+func (b *Inbox) Remove(ctx context.Context, keys ...string) error {
+	ops := make([]op, len(keys))
+	for n, key := range keys {
+		ops[n] = newOp(ctx, `DELETE FROM callbacks WHERE key = $1`, key)
+	}
+	if err := b.do(ctx, ops...); err != nil {
+		return fmt.Errorf("remove %d entries from the inbox: %w", len(keys), err)
 	}
 	return nil
 }
 
 // Shelve sets an entry aside, for the reason.
 func (b *Inbox) Shelve(ctx context.Context, key, reason string) error {
-	err := b.do(ctx, `UPDATE callbacks SET set_aside_at = $2, reason = $3 WHERE key = $1`, key, time.Now().UnixMilli(), reason)
+	err := b.do(ctx, newOp(ctx, `UPDATE callbacks SET set_aside_at = $2, reason = $3 WHERE key = $1`, key, time.Now().UnixMilli(), reason))
 	if err != nil {
 		return fmt.Errorf("set %s aside: %w", key, err)
 	}
@@ -157,7 +161,7 @@ func (b *Inbox) Shelve(ctx context.Context, key, reason string) error {
 
 // Probe writes something, and so tells whether Put would work.
 func (b *Inbox) Probe(ctx context.Context) error {
-	err := b.do(ctx, `INSERT INTO probe (id, at) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET at = excluded.at`, time.Now().UnixMilli())
+	err := b.do(ctx, newOp(ctx, `INSERT INTO probe (id, at) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET at = excluded.at`, time.Now().UnixMilli()))
 	if err != nil {
 		return fmt.Errorf("write to the inbox: %w", err)
 	}
@@ -172,17 +176,28 @@ type op struct {
 	done      chan error
 }
 
-func (b *Inbox) do(ctx context.Context, statement string, args ...any) error {
-	o := op{ctx, statement, args, make(chan error, 1)}
-	if err := b.enqueue(o); err != nil {
-		return err
+func newOp(ctx context.Context, statement string, args ...any) op {
+	return op{ctx, statement, args, make(chan error, 1)}
+}
+
+// do has the statements executed, and gives the first error.
+func (b *Inbox) do(ctx context.Context, ops ...op) error {
+	for _, o := range ops {
+		if err := b.enqueue(o); err != nil {
+			return err
+		}
 	}
-	select {
-	case err := <-o.done:
-		return err
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	for _, o := range ops {
+		select {
+		case err := <-o.done:
+			if err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
+	return nil
 }
 
 func (b *Inbox) enqueue(o op) error {

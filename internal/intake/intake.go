@@ -63,7 +63,7 @@ type Starter interface {
 type Inbox interface {
 	Put(ctx context.Context, key string, body []byte) error
 	Next(ctx context.Context, after int64, n int) ([]inbox.Entry, error)
-	Remove(ctx context.Context, key string) error
+	Remove(ctx context.Context, keys ...string) error
 	Shelve(ctx context.Context, key, reason string) error
 	Wake() <-chan struct{}
 	Crowded() bool
@@ -153,7 +153,7 @@ func (i *Intake) RoomClose(ctx context.Context, c *zego.RoomClose) (webhook.Rece
 	}
 
 	patience := time.Now().Add(i.fastest.patience(i.relaying.Load()))
-	a, joined := i.attempt(id, s)
+	a, joined := i.attempt(ctx, id, s, patience)
 	if a != nil && a.wait(ctx, time.Until(patience)) && a.err == nil {
 		i.recent.Add(known, struct{}{})
 		if joined {

@@ -19,6 +19,9 @@ const (
 	// lookAgain is how often an inbox is looked into in which nothing was put:
 	// another process may have given something its turn again.
 	lookAgain = 2 * time.Second
+	// removeEvery is how long what was started may stay in the inbox. After a crash
+	// it is started again, and found to be a duplicate.
+	removeEvery = 250 * time.Millisecond
 	// lookAround is how long the relay waits before it looks again whether it is its
 	// turn.
 	lookAround = 20 * time.Millisecond
@@ -86,28 +89,41 @@ func (i *Intake) pass(ctx context.Context) (left int, err error) {
 		ended   = make(chan *item, mostInFlight) // never full, so that no start waits here
 		settled = make(chan bool)
 		settles int
+		started []string // and not yet removed
+		removed = time.Now()
 	)
 	settle := func(f func() error) {
 		settles++
 		go func() { settled <- f() == nil }() // the disk is not what permits are scarce for
 	}
+	remove := func() {
+		keys := started
+		started, removed = nil, time.Now()
+		if len(keys) > 0 {
+			settle(func() error { return i.Inbox.Remove(context.WithoutCancel(ctx), keys...) })
+		}
+	}
 	finish := func(e *item) {
 		running--
-		switch verdict, f := i.judge(ctx, e); verdict {
+		switch i.judge(e) {
 		case retry:
 			again = append(again, e)
 		case keep:
 			left++
-		case done:
-			settle(f)
+		case refused:
+			settle(i.shelve(ctx, e.Entry, e.err))
+		case taken:
+			// Many at once: each transaction is a sync, and Temporal may share the disk.
+			if started = append(started, e.Key); len(started) >= page || time.Since(removed) > removeEvery {
+				remove()
+			}
 		}
 	}
 	defer func() {
-		for ; running > 0; running-- { // each within startTimeout
-			if verdict, f := i.judge(ctx, <-ended); verdict == done {
-				settle(f)
-			}
+		for running > 0 {
+			finish(<-ended) // each within startTimeout
 		}
+		remove()
 		for ; settles > 0; settles-- {
 			if !<-settled {
 				left++
@@ -173,26 +189,27 @@ func (i *Intake) pass(ctx context.Context) (left int, err error) {
 	}
 }
 
-// What is to be done with an entry whose start has ended.
+// verdict is what became of an entry's start.
+type verdict int
+
 const (
-	done  = iota // something in the inbox
-	retry        // start it before all others
-	keep         // leave it there until the next pass
+	taken   verdict = iota // Temporal has it
+	refused                // Temporal will never take it
+	retry                  // it is to be started before all others
+	keep                   // it stays in the inbox until the next pass
 )
 
-// judge says what became of an entry's start, and what is then to be done in the
-// inbox. What Temporal has must not stay there, whoever wants the relay to stop.
-func (i *Intake) judge(ctx context.Context, e *item) (verdict int, settle func() error) {
+func (i *Intake) judge(e *item) verdict {
 	switch {
 	case e.err == nil:
 		i.Log.Info("callback from the inbox taken by Temporal", "workflow_id", e.Key, "outcome", e.status,
 			"queued_for", time.Since(e.QueuedAt).Round(time.Millisecond))
-		return done, func() error { return i.Inbox.Remove(context.WithoutCancel(ctx), e.Key) }
+		return taken
 	case e.refused:
-		return done, i.shelve(ctx, e.Entry, e.err)
+		return refused
 	case errors.Is(e.err, errNotSetUp):
 		i.Log.Error("a callback waits in the inbox", "workflow_id", e.Key, "error", e.err)
-		return keep, nil
+		return keep
 	}
 	i.Log.Debug("a callback from the inbox can't be started yet", "workflow_id", e.Key, "error", e.err)
 	if i.breaker.IsClosed() {
@@ -200,13 +217,14 @@ func (i *Intake) judge(ctx context.Context, e *item) (verdict int, settle func()
 	}
 	if e.alone < mostAlone {
 		// While nothing can be started, the oldest keep their place.
-		return retry, nil
+		return retry
 	}
 	i.Log.Warn("a callback from the inbox can't be started while others can, it is tried again later", "workflow_id", e.Key, "error", e.err)
-	return keep, nil
+	return keep
 }
 
-// shelve sets aside what Temporal will never take, where a person finds it.
+// shelve sets aside what Temporal will never take, where a person finds it. That
+// has to be done whoever wants the relay to stop.
 func (i *Intake) shelve(ctx context.Context, e inbox.Entry, reason error) func() error {
 	i.Log.Error("a callback is set aside; see `closeout inbox list`", "workflow_id", e.Key, "error", reason)
 	return func() error { return i.Inbox.Shelve(context.WithoutCancel(ctx), e.Key, reason.Error()) }

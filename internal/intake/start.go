@@ -44,10 +44,11 @@ func (a *attempt) wait(ctx context.Context, most time.Duration) bool {
 
 // attempt starts the session's workflow, unless there is enough to do or Temporal
 // is away. It joins a start of the same session that is under way.
-func (i *Intake) attempt(id string, s activities.Session) (a *attempt, joined bool) {
+func (i *Intake) attempt(ctx context.Context, id string, s activities.Session, patience time.Time) (a *attempt, joined bool) {
 	i.mu.Lock()
-	defer i.mu.Unlock()
-	if a := i.inFlight[id]; a != nil {
+	a = i.inFlight[id]
+	i.mu.Unlock()
+	if a != nil {
 		return a, true
 	}
 	// In a burst it is best to get everything in. What isn't taken now is lost, and
@@ -56,8 +57,20 @@ func (i *Intake) attempt(id string, s activities.Session) (a *attempt, joined bo
 		return nil, false
 	}
 	permit, ok := i.limiter.TryAcquirePermit()
+	if !ok && !i.relaying.Load() && i.limiter.Queued() < i.limiter.Limit() {
+		// A place will be free soon, and to wait for it is less work than to queue.
+		var err error
+		permit, err = i.limiter.AcquirePermitWithMaxWait(ctx, time.Until(patience)/2)
+		ok = err == nil
+	}
 	if !ok {
 		return nil, false
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if a := i.inFlight[id]; a != nil {
+		permit.Drop()
+		return a, true
 	}
 	// The last to be asked: what the breaker permits has to be reported to it.
 	if !i.breaker.TryAcquirePermit() {

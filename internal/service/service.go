@@ -243,9 +243,16 @@ func openSteps(ctx context.Context, c *config.Config) (*activities.Steps, func()
 // work runs a worker, as soon as Temporal is there for it and until drained.
 func work(ctx context.Context, drained <-chan struct{}, c *config.Config, temporal client.Client, steps any, health *health, log *slog.Logger) error {
 	fatal := make(chan error, 1)
+	pollers := worker.NewPollerBehaviorAutoscaling(worker.PollerBehaviorAutoscalingOptions{
+		InitialNumberOfPollers: 8, MinimumNumberOfPollers: 2, MaximumNumberOfPollers: 50,
+	})
 	w, err := retry(ctx, log, "start the worker", func() (worker.Worker, error) {
 		w := worker.New(temporal, c.TaskQueue, worker.Options{
 			MaxConcurrentActivityExecutionSize: maxActivities,
+			// Two pollers, the default, bring some 40 tasks a second from a server that
+			// has much to do, and runs that were started would wait to be finished.
+			WorkflowTaskPollerBehavior: pollers,
+			ActivityTaskPollerBehavior: pollers,
 			// Without it, activities would be cut off at once.
 			WorkerStopTimeout: c.StopTimeout,
 			OnFatalError:      func(err error) { fatal <- err },
