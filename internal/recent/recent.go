@@ -1,6 +1,6 @@
 // Package recent remembers what was added last, in little memory: maps without
-// pointers, which the garbage collector doesn't look into. An LRU cache of the
-// same number of keys takes four times as much.
+// pointers, which the garbage collector doesn't look into. An LRU cache, with a
+// list entry for each key, takes a few times as much.
 package recent
 
 import "sync"
