@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"go.temporal.io/api/common/v1"
-	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/workflowservice/v1"
 
 	"github.com/closeouthq/closeout/activities"
@@ -56,7 +55,7 @@ func TestAuditOnARealTemporal(t *testing.T) {
 	before := result(t, temporalClient, sessions[0])
 	if _, err := temporalClient.WorkflowService().ResetWorkflowExecution(t.Context(), &workflowservice.ResetWorkflowExecutionRequest{
 		Namespace: "audited", WorkflowExecution: &common.WorkflowExecution{WorkflowId: id(0)}, Reason: "test", RequestId: "1",
-		WorkflowTaskFinishEventId: 4, ResetReapplyType: enums.RESET_REAPPLY_TYPE_NONE,
+		WorkflowTaskFinishEventId: 4,
 	}); err != nil {
 		t.Fatal(err)
 	}

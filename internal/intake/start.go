@@ -84,7 +84,7 @@ func (i *Intake) attempt(ctx context.Context, id string, s activities.Session, p
 func (i *Intake) attemptWithin(ctx context.Context, id string, s activities.Session) (*attempt, error) {
 	permit, err := i.limiter.AcquirePermit(ctx)
 	if err != nil {
-		return nil, errors.Join(errors.New("Temporal has too much to do"), err)
+		return nil, errors.Join(errors.New("no place for another start"), err)
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -94,7 +94,7 @@ func (i *Intake) attemptWithin(ctx context.Context, id string, s activities.Sess
 	}
 	if !i.breaker.TryAcquirePermit() {
 		permit.Drop()
-		return nil, errors.New("Temporal didn't answer the last times")
+		return nil, errors.New("the last starts failed")
 	}
 	return i.begin(id, s, permit, false, true), nil
 }

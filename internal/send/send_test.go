@@ -275,7 +275,7 @@ func TestFailuresAreNamed(t *testing.T) {
 		url  func(*testing.T) string
 	}{
 		{"503", server(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) })},
-		{"302", server(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", 302) })},
+		{"302", server(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) })},
 		{"timeout", server(func(_ http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)
 			<-r.Context().Done()
