@@ -30,10 +30,12 @@ const (
 	mostOps = 1024
 	// vacuumAbove is how many bytes an empty inbox may keep for the next burst.
 	vacuumAbove = 16 << 20
-	// A transaction of that many writes is a crowd, and the inbox is crowded until
-	// there was none for so long.
-	crowd, crowdedFor = 32, 200 * time.Millisecond
-	// pace is how far apart transactions begin that are no crowd: an entry that
+	// A transaction of that many writes is a crowd: some 3,000 a second. The inbox is
+	// crowded until there was none for so long.
+	crowd, crowdedFor = 12, 200 * time.Millisecond
+	// full is how many writes don't wait for more.
+	full = 32
+	// pace is how far apart transactions begin that are not full: an entry that
 	// comes alone doesn't wait, and those that come one after the other share their
 	// syncs, each of which costs as much as several entries.
 	pace = 4 * time.Millisecond
@@ -245,7 +247,7 @@ func (b *Inbox) write() {
 }
 
 // collect gives what is to be written together with the first: all that is there,
-// and unless that is a crowd, what comes within that time.
+// and unless that is enough, what comes within that time.
 func (b *Inbox) collect(first op, within time.Duration) []op {
 	batch := []op{first}
 	var late <-chan time.Time
@@ -264,7 +266,7 @@ func (b *Inbox) collect(first op, within time.Duration) []op {
 			continue
 		default:
 		}
-		if late == nil || len(batch) >= crowd {
+		if late == nil || len(batch) >= full {
 			return batch
 		}
 		select {

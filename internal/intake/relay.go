@@ -25,6 +25,8 @@ const (
 	// lookAround is how long the relay waits before it looks again whether it is its
 	// turn.
 	lookAround = 20 * time.Millisecond
+	// lookAroundCrowded is how long it waits before each start in a burst.
+	lookAroundCrowded = 100 * time.Millisecond
 	// mostAlone is how often an entry is tried in a row that fails while others
 	// don't, before it makes room for them.
 	mostAlone = 3
@@ -233,6 +235,15 @@ func (i *Intake) shelve(ctx context.Context, e inbox.Entry, reason error) func()
 // attemptRelayed is attempt for the relay, which waits for its turn. It gives no
 // attempt if another start of the session is under way.
 func (i *Intake) attemptRelayed(ctx context.Context, e *item) (*attempt, error) {
+	if i.Inbox.Crowded() {
+		// Starts take more of a machine than anything else does. A few go on, as a
+		// burst may last.
+		select {
+		case <-time.After(lookAroundCrowded):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	for {
 		wait := i.breaker.RemainingDelay()
 		if wait <= 0 && i.relayed.Load() < i.share() {
