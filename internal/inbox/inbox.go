@@ -30,7 +30,7 @@ const (
 	mostOps = 1024
 	// vacuumAbove is how many bytes an empty inbox may keep for the next burst.
 	vacuumAbove = 16 << 20
-	// A transaction of that many writes is a crowd: some 3,000 a second. The inbox is
+	// A transaction of that many new entries is a crowd: some 3,000 a second. The inbox is
 	// crowded until there was none for so long.
 	crowd, crowdedFor = 12, 200 * time.Millisecond
 	// full is how many writes don't wait for more.
@@ -114,12 +114,18 @@ func (b *Inbox) Close() error {
 	return err
 }
 
+const insert = `INSERT INTO callbacks (key, body, queued_at) VALUES ($1, $2, $3) ON CONFLICT (key) DO NOTHING`
+
 // Put keeps an entry. When it returns nil, the entry is on the disk, or one of
 // the same key was there already. After an error it may be there or not. A ctx
 // that ends makes Put return, and takes nothing back.
 func (b *Inbox) Put(ctx context.Context, key string, body []byte) error {
+	if len(body) == 0 {
+		// It would be NULL, and take with it what shares its transaction.
+		return fmt.Errorf("put %s into the inbox: it has no body", key)
+	}
 	now := time.Now().UnixMilli()
-	err := b.do(ctx, newOp(ctx, `INSERT INTO callbacks (key, body, queued_at) VALUES ($1, $2, $3) ON CONFLICT (key) DO NOTHING`, key, body, now))
+	err := b.do(ctx, newOp(ctx, insert, key, body, now))
 	if err != nil {
 		return fmt.Errorf("put %s into the inbox: %w", key, err)
 	}
@@ -225,7 +231,7 @@ func (b *Inbox) write() {
 	for first := range b.ops {
 		batch := b.collect(first, pace-time.Since(began))
 		began = time.Now()
-		if len(batch) >= crowd {
+		if puts(batch) >= crowd {
 			b.crowded.Store(began.UnixNano())
 		}
 		err := b.commit(batch)
@@ -244,6 +250,16 @@ func (b *Inbox) write() {
 			shrunk = time.Now()
 		}
 	}
+}
+
+// puts counts the entries that are put: only they come from outside.
+func puts(batch []op) (n int) {
+	for _, o := range batch {
+		if o.statement == insert {
+			n++
+		}
+	}
+	return n
 }
 
 // collect gives what is to be written together with the first: all that is there,

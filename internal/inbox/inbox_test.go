@@ -171,7 +171,7 @@ func TestANewerDatabaseIsLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	b = open(t, dir)
-	if err := b.Put(t.Context(), "b", nil); err == nil || !strings.Contains(err.Error(), "newer") {
+	if err := b.Put(t.Context(), "b", []byte("body")); err == nil || !strings.Contains(err.Error(), "newer") {
 		t.Error(err)
 	}
 }
@@ -206,12 +206,41 @@ func TestManyWritersShareTransactions(t *testing.T) {
 	}
 }
 
+// A crowd is of callers with something new, and not of what is cleared away.
+func TestOnlyNewEntriesAreACrowd(t *testing.T) {
+	b := open(t, t.TempDir())
+	var all []string
+	for n := range 100 {
+		all = append(all, fmt.Sprint(n))
+	}
+	put(t, b, all...) // one after the other
+	if err := b.Remove(t.Context(), all...); err != nil {
+		t.Fatal(err)
+	}
+	if b.Crowded() {
+		t.Error("crowded by removals")
+	}
+	wait(t, "many at once are a crowd", func() bool {
+		var at sync.WaitGroup
+		for _, key := range all {
+			at.Go(func() {
+				if err := b.Put(t.Context(), key, []byte("body")); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		at.Wait()
+		return b.Crowded()
+	})
+	wait(t, "the crowd is gone", func() bool { return !b.Crowded() })
+}
+
 func TestAfterClosingNothingIsAcknowledged(t *testing.T) {
 	b := open(t, t.TempDir())
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Put(t.Context(), "a", nil); err == nil {
+	if err := b.Put(t.Context(), "a", []byte("body")); err == nil {
 		t.Error("it was")
 	}
 	if err := b.Close(); err != nil {
@@ -219,11 +248,19 @@ func TestAfterClosingNothingIsAcknowledged(t *testing.T) {
 	}
 }
 
+func TestAnEntryWithoutABodyIsRefused(t *testing.T) {
+	b := open(t, t.TempDir())
+	if err := b.Put(t.Context(), "a", nil); err == nil {
+		t.Error("it wasn't")
+	}
+	put(t, b, "b")
+}
+
 func TestNobodyWaitsLongerThanTheirContext(t *testing.T) {
 	b := open(t, t.TempDir())
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := b.Put(ctx, "a", nil); !errors.Is(err, context.Canceled) {
+	if err := b.Put(ctx, "a", []byte("body")); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }
