@@ -30,8 +30,8 @@ const (
 	mostOps = 1024
 	// vacuumAbove is how many bytes an empty inbox may keep for the next burst.
 	vacuumAbove = 16 << 20
-	// A transaction of that many new entries is a crowd: some 3,000 a second. The inbox is
-	// crowded until there was none for so long.
+	// A transaction of that many new entries is a crowd: some 3,000 a second. The
+	// inbox is crowded until there was none for so long.
 	crowd, crowdedFor = 12, 200 * time.Millisecond
 	// full is how many writes don't wait for more.
 	full = 32
@@ -83,7 +83,7 @@ func Open(ctx context.Context, dir string, log *slog.Logger) (*Inbox, error) {
 	}
 	if _, err := b.open(ctx); err != nil {
 		log.Error("the inbox can't be opened, trying again with each callback that needs it", "error", err)
-	} else if err := syncDir(dir); err != nil {
+	} else if err := errors.Join(syncDir(dir), syncDir(filepath.Dir(dir))); err != nil {
 		log.Error("the inbox's folder can't be synced", "error", err)
 	}
 	go b.write()
@@ -125,7 +125,7 @@ func (b *Inbox) Put(ctx context.Context, key string, body []byte) error {
 		return fmt.Errorf("put %s into the inbox: it has no body", key)
 	}
 	now := time.Now().UnixMilli()
-	err := b.do(ctx, newOp(ctx, insert, key, body, now))
+	err := b.do(ctx, newOp(insert, key, body, now))
 	if err != nil {
 		return fmt.Errorf("put %s into the inbox: %w", key, err)
 	}
@@ -150,7 +150,7 @@ func (b *Inbox) Wake() <-chan struct{} { return b.wake }
 func (b *Inbox) Remove(ctx context.Context, keys ...string) error {
 	ops := make([]op, len(keys))
 	for n, key := range keys {
-		ops[n] = newOp(ctx, `DELETE FROM callbacks WHERE key = $1`, key)
+		ops[n] = newOp(`DELETE FROM callbacks WHERE key = $1`, key)
 	}
 	if err := b.do(ctx, ops...); err != nil {
 		return fmt.Errorf("remove %d entries from the inbox: %w", len(keys), err)
@@ -160,7 +160,7 @@ func (b *Inbox) Remove(ctx context.Context, keys ...string) error {
 
 // Shelve sets an entry aside, for the reason.
 func (b *Inbox) Shelve(ctx context.Context, key, reason string) error {
-	err := b.do(ctx, newOp(ctx, `UPDATE callbacks SET set_aside_at = $2, reason = $3 WHERE key = $1`, key, time.Now().UnixMilli(), reason))
+	err := b.do(ctx, newOp(`UPDATE callbacks SET set_aside_at = $2, reason = $3 WHERE key = $1`, key, time.Now().UnixMilli(), reason))
 	if err != nil {
 		return fmt.Errorf("set %s aside: %w", key, err)
 	}
@@ -169,7 +169,7 @@ func (b *Inbox) Shelve(ctx context.Context, key, reason string) error {
 
 // Probe writes something, and so tells whether Put would work.
 func (b *Inbox) Probe(ctx context.Context) error {
-	err := b.do(ctx, newOp(ctx, `INSERT INTO probe (id, at) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET at = excluded.at`, time.Now().UnixMilli()))
+	err := b.do(ctx, newOp(`INSERT INTO probe (id, at) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET at = excluded.at`, time.Now().UnixMilli()))
 	if err != nil {
 		return fmt.Errorf("write to the inbox: %w", err)
 	}
@@ -178,20 +178,19 @@ func (b *Inbox) Probe(ctx context.Context) error {
 
 // op is a statement that somebody waits for.
 type op struct {
-	ctx       context.Context
 	statement string
 	args      []any
 	done      chan error
 }
 
-func newOp(ctx context.Context, statement string, args ...any) op {
-	return op{ctx, statement, args, make(chan error, 1)}
+func newOp(statement string, args ...any) op {
+	return op{statement, args, make(chan error, 1)}
 }
 
 // do has the statements executed, and gives the first error.
 func (b *Inbox) do(ctx context.Context, ops ...op) error {
 	for _, o := range ops {
-		if err := b.enqueue(o); err != nil {
+		if err := b.enqueue(ctx, o); err != nil {
 			return err
 		}
 	}
@@ -208,7 +207,7 @@ func (b *Inbox) do(ctx context.Context, ops ...op) error {
 	return nil
 }
 
-func (b *Inbox) enqueue(o op) error {
+func (b *Inbox) enqueue(ctx context.Context, o op) error {
 	b.closing.RLock()
 	defer b.closing.RUnlock()
 	if b.closed {
@@ -217,8 +216,8 @@ func (b *Inbox) enqueue(o op) error {
 	select {
 	case b.ops <- o:
 		return nil
-	case <-o.ctx.Done():
-		return context.Cause(o.ctx)
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 
@@ -298,16 +297,13 @@ func (b *Inbox) collect(first op, within time.Duration) []op {
 	return batch
 }
 
-// commit does the batch in one transaction. It heeds none of the callers'
-// contexts: one that ends must not take the others' writes with it.
+// commit does the batch in one transaction, all of it: what a caller is told
+// must be true also for one whose context ends at this very moment.
 func (b *Inbox) commit(batch []op) error {
 	ctx := context.Background()
 	return b.transact(ctx, func(tx *sql.Tx) error {
 		prepared := map[string]*sql.Stmt{}
 		for _, o := range batch {
-			if o.ctx.Err() != nil {
-				continue // nobody waits for it any more
-			}
 			statement := prepared[o.statement]
 			if statement == nil {
 				var err error
