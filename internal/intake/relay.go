@@ -247,9 +247,16 @@ func (i *Intake) attemptRelayed(ctx context.Context, e *item) (*attempt, error) 
 	for {
 		wait := i.breaker.RemainingDelay()
 		if wait <= 0 && i.relayed.Load() < i.share() {
-			a, joined, err := i.takeTurn(ctx, e)
-			if a != nil || joined || err != nil {
-				return a, err
+			permit, err := i.limiter.AcquirePermit(ctx)
+			if err != nil {
+				return nil, err
+			}
+			a, joined := i.enter(e.Key, e.session, permit, true, time.Since(e.QueuedAt) > waitForSetup)
+			switch {
+			case joined:
+				return nil, nil
+			case a != nil:
+				return a, nil
 			}
 		}
 		// Something has to end first, or another start finds out whether Temporal is
@@ -275,22 +282,4 @@ func (i *Intake) share() int64 {
 		return 1
 	}
 	return int64(max(1, (i.limiter.Limit()+1)/2))
-}
-
-func (i *Intake) takeTurn(ctx context.Context, e *item) (a *attempt, joined bool, err error) {
-	permit, err := i.limiter.AcquirePermit(ctx)
-	if err != nil {
-		return nil, false, err
-	}
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if i.inFlight[e.Key] != nil {
-		permit.Drop()
-		return nil, true, nil
-	}
-	if !i.breaker.TryAcquirePermit() {
-		permit.Drop()
-		return nil, false, nil
-	}
-	return i.begin(e.Key, e.session, permit, true, time.Since(e.QueuedAt) > waitForSetup), false, nil
 }

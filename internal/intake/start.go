@@ -39,7 +39,12 @@ func (a *attempt) wait(ctx context.Context, most time.Duration) bool {
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-	return false
+	select {
+	case <-a.done: // at the same moment
+		return true
+	default:
+		return false
+	}
 }
 
 // attempt starts the session's workflow, unless there is enough to do or Temporal
@@ -66,6 +71,25 @@ func (i *Intake) attempt(ctx context.Context, id string, s activities.Session, p
 	if !ok {
 		return nil, false
 	}
+	return i.enter(id, s, permit, false, false)
+}
+
+// attemptWithin is attempt for a caller that can wait until ctx ends.
+func (i *Intake) attemptWithin(ctx context.Context, id string, s activities.Session) (*attempt, error) {
+	permit, err := i.limiter.AcquirePermit(ctx)
+	if err != nil {
+		return nil, errors.Join(errors.New("no place for another start"), err)
+	}
+	a, _ := i.enter(id, s, permit, false, true)
+	if a == nil {
+		return nil, errors.New("the last starts failed")
+	}
+	return a, nil
+}
+
+// enter begins a start for which the limiter has a place, or joins one of the
+// same session. It gives none if the breaker is against it.
+func (i *Intake) enter(id string, s activities.Session, permit adaptivelimiter.Permit, relayed, bare bool) (a *attempt, joined bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if a := i.inFlight[id]; a != nil {
@@ -77,26 +101,7 @@ func (i *Intake) attempt(ctx context.Context, id string, s activities.Session, p
 		permit.Drop()
 		return nil, false
 	}
-	return i.begin(id, s, permit, false, false), false
-}
-
-// attemptWithin is attempt for a caller that can wait until ctx ends.
-func (i *Intake) attemptWithin(ctx context.Context, id string, s activities.Session) (*attempt, error) {
-	permit, err := i.limiter.AcquirePermit(ctx)
-	if err != nil {
-		return nil, errors.Join(errors.New("no place for another start"), err)
-	}
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if a := i.inFlight[id]; a != nil {
-		permit.Drop()
-		return a, nil
-	}
-	if !i.breaker.TryAcquirePermit() {
-		permit.Drop()
-		return nil, errors.New("the last starts failed")
-	}
-	return i.begin(id, s, permit, false, true), nil
+	return i.begin(id, s, permit, relayed, bare), false
 }
 
 // begin starts the workflow in the background, if need be bare of search

@@ -152,7 +152,7 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 func Dial(c *config.Config, log *slog.Logger, metrics *telemetry.Metrics) (client.Client, error) {
 	options := c.Temporal
 	// After an outage the SDK would wait for up to 10 s before it looks again, and
-	// every callback in that time would have to be sent again.
+	// every callback in that time would be queued.
 	pause := grpcbackoff.DefaultConfig
 	pause.BaseDelay, pause.MaxDelay = 100*time.Millisecond, time.Second
 	options.ConnectionOptions.DialOptions = append(options.ConnectionOptions.DialOptions,
