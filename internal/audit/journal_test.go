@@ -1,6 +1,7 @@
 package audit_test
 
 import (
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"math"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/closeouthq/closeout/internal/audit"
+	"github.com/closeouthq/closeout/internal/send"
 )
 
 // readJournal gives what a journal lists before its error.
@@ -66,5 +68,33 @@ func TestJournal(t *testing.T) {
 	}
 	if got, err := readJournal(filepath.Join(t.TempDir(), "none")); len(got) > 0 || !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no file: %+v, %v", got, err)
+	}
+}
+
+// What is written is what is read.
+func TestJournalOfASender(t *testing.T) {
+	var text []byte
+	for _, e := range []send.Entry{
+		{AppID: 1, RoomSessionID: math.MaxUint64, RoomID: strings.Repeat("<", 1024), Acknowledged: true, Status: "started"},
+		{AppID: math.MaxUint32, RoomSessionID: 2, RoomID: "lobby", Undecided: true},
+		{},
+	} {
+		line, err := json.Marshal(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = append(append(text, line...), '\n')
+	}
+	path := filepath.Join(t.TempDir(), "j.jsonl")
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want := []audit.Offered{
+		{AppID: 1, RoomSessionID: math.MaxUint64, Acknowledged: true},
+		{AppID: math.MaxUint32, RoomSessionID: 2, Undecided: true},
+		{},
+	}
+	if got, err := readJournal(path); err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %+v, %v; want %+v", got, err, want)
 	}
 }

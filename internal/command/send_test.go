@@ -116,14 +116,14 @@ func TestSendJournal(t *testing.T) {
 	if code, _, stderr := closeout(receiver(t, 200, 401) + "--count 50 --session 100 --duplicates 0.5 --journal " + file); code != 0 {
 		t.Fatalf("exit code %d: %s", code, stderr)
 	}
-	f, err := os.Open(file)
+	journal, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
 	sessions := map[uint64]bool{}
-	for e, err := range send.ReadJournal(f) {
-		if err != nil {
+	for line := range strings.Lines(string(journal)) {
+		var e send.Entry
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
 			t.Fatal(err)
 		}
 		sessions[e.RoomSessionID] = e.Acknowledged && e.Status == "started" && e.AppID == 1

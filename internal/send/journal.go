@@ -1,13 +1,6 @@
 package send
 
 import (
-	"bufio"
-	"bytes"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
-	"iter"
 	"time"
 
 	"github.com/closeouthq/closeout/zego"
@@ -39,40 +32,4 @@ type Entry struct {
 	OfferedAt time.Time `json:"offered_at"`
 	// AcknowledgedAfter is how long it then took to the first 2XX, in milliseconds.
 	AcknowledgedAfter float64 `json:"acknowledged_after_ms,omitempty"`
-}
-
-// maxEntry is the most bytes that a line of a journal may have. The longest that
-// is written has a room_id of 1024 bytes, each escaped.
-const maxEntry = 64 << 10
-
-// ReadJournal gives the entries of a journal of JSON Lines, one after another.
-// After an error, which names the line, there are no more.
-func ReadJournal(r io.Reader) iter.Seq2[Entry, error] {
-	return func(yield func(Entry, error) bool) {
-		lines := bufio.NewScanner(r)
-		lines.Buffer(nil, maxEntry)
-		number := 0
-		for lines.Scan() {
-			number++
-			line := bytes.TrimSpace(lines.Bytes())
-			if len(line) == 0 {
-				continue
-			}
-			var e Entry
-			err := json.Unmarshal(line, &e)
-			if err == nil && e.RoomID == "" {
-				err = errors.New("no room_id: not a journal's line")
-			}
-			if err != nil {
-				yield(Entry{}, fmt.Errorf("journal, line %d: %w", number, err))
-				return
-			}
-			if !yield(e, nil) {
-				return
-			}
-		}
-		if err := lines.Err(); err != nil {
-			yield(Entry{}, fmt.Errorf("journal, line %d: %w", number+1, err))
-		}
-	}
 }
