@@ -28,7 +28,6 @@ import (
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/dev/internal/binary"
 	"github.com/closeouthq/closeout/internal/audit"
-	"github.com/closeouthq/closeout/internal/command"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/send"
@@ -299,7 +298,7 @@ func (s *stage) breakThings(ctx context.Context) error {
 		}
 		return s.temporal.wait(mend)
 	}
-	full := func(d time.Duration) error {
+	full := func(meanwhile func() error) error {
 		if s.disk == nil {
 			return nil
 		}
@@ -307,9 +306,9 @@ func (s *stage) breakThings(ctx context.Context) error {
 		if err := s.disk.fill(); err != nil {
 			return err
 		}
-		pause(d)
-		return s.disk.free()
+		return errors.Join(meanwhile(), s.disk.free())
 	}
+	still := func(d time.Duration) func() error { return func() error { pause(d); return nil } }
 	for ctx.Err() == nil {
 		pause(s.Pause/4 + up(s.Pause))
 		if ctx.Err() != nil {
@@ -328,17 +327,16 @@ func (s *stage) breakThings(ctx context.Context) error {
 		case 6:
 			err = outage(long, func() error { return kill(s.webhook, away) })
 		case 7:
-			err = outage(long, func() error { return full(filled) })
+			err = outage(long, func() error { return full(still(filled)) })
 		case 8:
-			err = full(filled)
+			err = full(still(filled))
 		case 9:
 			// Killed with the disk full, it comes back to a full disk.
-			err = full(0)
-			if err == nil && s.disk != nil {
-				err = errors.Join(s.disk.fill(), kill(s.webhook, away))
+			err = full(func() error {
+				err := kill(s.webhook, away)
 				pause(filled / 3)
-				err = errors.Join(err, s.disk.free())
-			}
+				return err
+			})
 		}
 		if err != nil {
 			return err
@@ -363,7 +361,7 @@ func (s *stage) audit(ctx context.Context) (audit.Report, error) {
 		return audit.Report{}, err
 	}
 	defer archive.Close()
-	inboxes, err := command.OpenInboxes(ctx, []string{filepath.Join(filepath.Dir(s.config.Data), "webhook", "inbox")})
+	inboxes, err := audit.OpenInboxes(ctx, []string{filepath.Join(filepath.Dir(s.config.Data), "webhook", "inbox")})
 	if err != nil {
 		return audit.Report{}, err
 	}

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"iter"
-	"os"
 	"time"
 
 	"github.com/urfave/cli/v3"
@@ -14,10 +12,8 @@ import (
 	"gocloud.dev/blob"
 
 	"github.com/closeouthq/closeout/internal/audit"
-	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/service"
-	"github.com/closeouthq/closeout/workflows"
 )
 
 // Audit is the command that proves that nothing was lost or done twice.
@@ -71,7 +67,7 @@ func runAudit(ctx context.Context, cmd *cli.Command) (err error) {
 	if len(folders) == 0 {
 		folders = []string{c.Inbox()}
 	}
-	inboxes, err := OpenInboxes(ctx, folders)
+	inboxes, err := audit.OpenInboxes(ctx, folders)
 	if err != nil {
 		return err
 	}
@@ -103,53 +99,6 @@ func runAudit(ctx context.Context, cmd *cli.Command) (err error) {
 		return fmt.Errorf("%d sessions are still pending after %v", pending, wait)
 	}
 	return nil
-}
-
-// Inboxes are the inboxes that are audited.
-type Inboxes []*inbox.Store
-
-// OpenInboxes opens the inboxes in the folders. Where no webhook has run, there
-// is none.
-func OpenInboxes(ctx context.Context, folders []string) (Inboxes, error) {
-	var opened Inboxes
-	for _, folder := range folders {
-		store, err := inbox.Attach(ctx, folder)
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, errors.Join(err, opened.Close())
-		}
-		opened = append(opened, store)
-	}
-	return opened, nil
-}
-
-// Close closes them.
-func (i Inboxes) Close() error {
-	var faults []error
-	for _, store := range i {
-		faults = append(faults, store.Close())
-	}
-	return errors.Join(faults...)
-}
-
-// Waiting implements [audit.Inbox].
-func (i Inboxes) Waiting(ctx context.Context) iter.Seq2[audit.Waiting, error] {
-	return func(yield func(audit.Waiting, error) bool) {
-		for _, store := range i {
-			for e, err := range store.All(ctx) {
-				var w audit.Waiting
-				if err == nil {
-					w.AppID, w.RoomSessionID, err = workflows.ParseWorkflowID(e.Key)
-					w.SetAside, w.Reason = !e.SetAsideAt.IsZero(), e.Reason
-				}
-				if !yield(w, err) || err != nil {
-					return
-				}
-			}
-		}
-	}
 }
 
 func writeReport(cmd *cli.Command, report audit.Report) error {

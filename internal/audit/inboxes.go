@@ -1,0 +1,58 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"os"
+
+	"github.com/closeouthq/closeout/internal/inbox"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+// Inboxes are the inboxes that are audited.
+type Inboxes []*inbox.Store
+
+// OpenInboxes opens the inboxes in the folders. Where no webhook has run, there
+// is none.
+func OpenInboxes(ctx context.Context, folders []string) (Inboxes, error) {
+	var opened Inboxes
+	for _, folder := range folders {
+		store, err := inbox.Attach(ctx, folder)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, errors.Join(err, opened.Close())
+		}
+		opened = append(opened, store)
+	}
+	return opened, nil
+}
+
+// Close closes them.
+func (i Inboxes) Close() error {
+	var faults []error
+	for _, store := range i {
+		faults = append(faults, store.Close())
+	}
+	return errors.Join(faults...)
+}
+
+// Waiting implements [Inbox].
+func (i Inboxes) Waiting(ctx context.Context) iter.Seq2[Waiting, error] {
+	return func(yield func(Waiting, error) bool) {
+		for _, store := range i {
+			for e, err := range store.All(ctx) {
+				var w Waiting
+				if err == nil {
+					w.AppID, w.RoomSessionID, err = workflows.ParseWorkflowID(e.Key)
+					w.SetAside, w.Reason = !e.SetAsideAt.IsZero(), e.Reason
+				}
+				if !yield(w, err) || err != nil {
+					return
+				}
+			}
+		}
+	}
+}
