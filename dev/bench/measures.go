@@ -359,10 +359,7 @@ func measureOpenBurst(ctx context.Context, b *bench) error {
 		if err != nil {
 			return err
 		}
-		report, err := send.Run(ctx, send.Options{
-			URL: "http://" + p.address + webhook.Path, AppID: 1, Secret: secret, RoomID: "lobby", RoomSessionID: rand.Uint64(),
-			Count: 20_000, Rate: 5000, Timeout: 5 * time.Second, Seed: rand.Uint64(),
-		}, b.log)
+		report, err := b.send(ctx, p.address, send.Options{Count: 20_000, Rate: 5000})
 		rss := p.rss()
 		p.stop()
 		if err != nil {
@@ -527,12 +524,16 @@ func measureDrain(ctx context.Context, b *bench) error {
 	return b.flush()
 }
 
+// send sends callbacks of new sessions as ZEGO would.
+func (b *bench) send(ctx context.Context, address string, o send.Options) (*send.Report, error) {
+	o.URL, o.Timeout = "http://"+address+webhook.Path, 5*time.Second
+	o.AppID, o.Secret, o.RoomID, o.RoomSessionID, o.Seed = 1, secret, "lobby", rand.Uint64(), rand.Uint64()
+	return send.Run(ctx, o, b.log)
+}
+
 // trickle sends what a quiet day brings.
 func trickle(ctx context.Context, b *bench, address string) (*send.Report, error) {
-	return send.Run(ctx, send.Options{
-		URL: "http://" + address + webhook.Path, AppID: 1, Secret: secret, RoomID: "lobby", RoomSessionID: rand.Uint64(),
-		Count: 300, Rate: 20, Timeout: 5 * time.Second, Seed: rand.Uint64(),
-	}, b.log)
+	return b.send(ctx, address, send.Options{Count: 300, Rate: 20})
 }
 
 // fill puts callbacks into an inbox, by a Closeout that has no Temporal.
@@ -546,10 +547,7 @@ func fill(ctx context.Context, b *bench, dir string, n int) error {
 		return err
 	}
 	defer p.stop()
-	report, err := send.Run(ctx, send.Options{
-		URL: "http://" + p.address + webhook.Path, AppID: 1, Secret: secret, RoomID: "lobby", RoomSessionID: rand.Uint64(),
-		Count: n, Parallel: 64, Timeout: 5 * time.Second, Seed: rand.Uint64(),
-	}, b.log)
+	report, err := b.send(ctx, p.address, send.Options{Count: n, Parallel: 64})
 	if err == nil && report.Acknowledged != int64(n) {
 		err = fmt.Errorf("%d of %d were acknowledged", report.Acknowledged, n)
 	}
@@ -593,10 +591,7 @@ func measureOutage(ctx context.Context, b *bench) error {
 	reports := make([]*send.Report, 2)
 	for n, address := range []string{naive.address, ours.address} {
 		group.Go(func() (err error) {
-			reports[n], err = send.Run(groupCtx, send.Options{
-				URL: "http://" + address + webhook.Path, AppID: 1, Secret: secret, RoomID: "lobby", RoomSessionID: rand.Uint64(),
-				Count: sessions, Rate: rate, Timeout: 5 * time.Second, Seed: rand.Uint64(),
-			}, b.log)
+			reports[n], err = b.send(groupCtx, address, send.Options{Count: sessions, Rate: rate})
 			return err
 		})
 	}
@@ -693,10 +688,7 @@ func measureBacklog(ctx context.Context, b *bench) error {
 	if n, err := waiting(admin); err != nil || n != entries {
 		return fmt.Errorf("%d wait, want %d: %w", n, entries, err)
 	}
-	report, err := send.Run(ctx, send.Options{
-		URL: "http://" + p.address + webhook.Path, AppID: 1, Secret: secret, RoomID: "lobby", RoomSessionID: rand.Uint64(),
-		Count: 20_000, Rate: 2000, Timeout: 5 * time.Second, Seed: rand.Uint64(),
-	}, b.log)
+	report, err := b.send(ctx, p.address, send.Options{Count: 20_000, Rate: 2000})
 	if err != nil {
 		return err
 	}

@@ -24,9 +24,8 @@ import (
 // that it has written to stderr. SIGINT and SIGTERM stop what runs; a second one
 // kills.
 func Main(args []string, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := Interruptible()
 	defer stop()
-	context.AfterFunc(ctx, stop)
 
 	all := Flags()
 	root := &cli.Command{
@@ -50,6 +49,14 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		},
 	}
 	return Run(ctx, root, args, stdout, stderr)
+}
+
+// Interruptible gives a context that ends with the first SIGINT or SIGTERM. The
+// second one kills.
+func Interruptible() (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
 }
 
 // Run runs a command line and returns its exit code.
