@@ -150,7 +150,7 @@ func drained(ctx context.Context, admin string) error {
 		if err != nil || n == 0 {
 			return err
 		}
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(200 * time.Millisecond) // to ask is work as well
 	}
 	return ctx.Err()
 }
@@ -241,29 +241,46 @@ func measureHealthy(ctx context.Context, b *bench) error {
 	}
 	defer ours.stop()
 
+	const d = 3 * time.Second
+	contenders := []struct {
+		name string
+		rate func(connections int) (float64, error)
+	}{
+		{"SDK", func(n int) (float64, error) {
+			l, err := w.bare(ctx, n, d)
+			return l.rate(), err
+		}},
+		{"naive", func(n int) (float64, error) {
+			l, err := closedLoop(ctx, naive.address, n, d)
+			return l.rate(), err
+		}},
+		{"Closeout", func(n int) (float64, error) {
+			l, err := closedLoop(ctx, ours.address, n, d)
+			if err != nil {
+				return 0, err
+			}
+			// Only what Temporal has by now counts.
+			left, err := waiting(admin)
+			if err != nil {
+				return 0, err
+			}
+			return float64(l.n()-left) / l.took.Seconds(), drained(ctx, admin)
+		}},
+	}
 	s := series{}
-	const d = 5 * time.Second
-	for range rounds {
+	for round := range 3 * rounds {
 		best := map[string]float64{}
 		for _, n := range bestInFlight {
-			l, err := w.bare(ctx, n, d)
-			if err != nil {
-				return err
+			for k := range contenders {
+				// Each is the first as often as the others: the server gets slower as it
+				// fills, and pauses now and then.
+				c := contenders[(k+round)%len(contenders)]
+				rate, err := c.rate(n)
+				if err != nil {
+					return fmt.Errorf("%s: %w", c.name, err)
+				}
+				best[c.name] = max(best[c.name], rate)
 			}
-			best["SDK"] = max(best["SDK"], l.rate())
-			if l, err = closedLoop(ctx, naive.address, n, d); err != nil {
-				return err
-			}
-			best["naive"] = max(best["naive"], l.rate())
-			began := time.Now()
-			if l, err = closedLoop(ctx, ours.address, n, d); err != nil {
-				return err
-			}
-			// Only what Temporal has counts.
-			if err := drained(ctx, admin); err != nil {
-				return err
-			}
-			best["Closeout"] = max(best["Closeout"], float64(l.n())/time.Since(began).Seconds())
 		}
 		for name, rate := range best {
 			s.add(name, rate)

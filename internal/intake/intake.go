@@ -26,13 +26,16 @@ import (
 )
 
 const (
-	// A sender waits for Temporal for so many times as long as a start takes at its
-	// best, within these bounds; what takes longer goes into the inbox, while the
-	// start goes on. While the relay keeps Temporal busy, starts take longer, and a
-	// sender shouldn't see it.
-	patienceFactor, leastPatience         = 10, 100 * time.Millisecond
+	// A sender waits for Temporal for that long, and up to half of it for its turn;
+	// what takes longer goes into the inbox, while the start goes on.
+	patience = 300 * time.Millisecond
+	// While the relay keeps Temporal busy, starts take longer, and a sender shouldn't
+	// see it: it waits for so many times as long as a start takes at its best.
 	patienceFactorBusy, leastPatienceBusy = 4, 30 * time.Millisecond
-	mostPatience                          = 300 * time.Millisecond
+	// mostWaiting is how many senders wait for their turn. A start takes much less
+	// of Temporal, and of the disk, than one by way of the inbox; but in a burst all
+	// but a few shall be answered at once.
+	mostWaiting = 16
 	// startTimeout bounds a start. Nobody waits for it but the inbox.
 	startTimeout = 5 * time.Second
 	// remember is how many sessions that were acknowledged, at least, are known
@@ -96,7 +99,7 @@ type Intake struct {
 	limiter adaptivelimiter.AdaptiveLimiter[any]
 
 	fastest  fastest
-	relaying atomic.Bool // the relay has something to start
+	relaying atomic.Bool // the relay keeps Temporal busy
 
 	mu       sync.Mutex
 	inFlight map[string]*attempt
@@ -152,9 +155,9 @@ func (i *Intake) RoomClose(ctx context.Context, c *zego.RoomClose) (webhook.Rece
 		return webhook.Receipt{Status: webhook.Duplicate, WorkflowID: id}, nil
 	}
 
-	patience := time.Now().Add(i.fastest.patience(i.relaying.Load()))
-	a, joined := i.attempt(ctx, id, s, patience)
-	if a != nil && a.wait(ctx, time.Until(patience)) && a.err == nil {
+	until := time.Now().Add(i.patience())
+	a, joined := i.attempt(ctx, id, s, until)
+	if a != nil && a.wait(ctx, time.Until(until)) && a.err == nil {
 		i.recent.Add(known, struct{}{})
 		if joined {
 			return webhook.Receipt{Status: webhook.Duplicate, WorkflowID: id}, nil
@@ -190,6 +193,15 @@ func (i *Intake) RoomClose(ctx context.Context, c *zego.RoomClose) (webhook.Rece
 	}
 	i.recent.Add(known, struct{}{})
 	return webhook.Receipt{Status: a.status, WorkflowID: id}, nil
+}
+
+// patience is how long a sender waits for a start.
+func (i *Intake) patience() time.Duration {
+	best := i.fastest.get()
+	if best == 0 || !i.relaying.Load() {
+		return patience
+	}
+	return min(max(patienceFactorBusy*best, leastPatienceBusy), patience)
 }
 
 // tell logs how many callbacks were queued, once a second: one by one they are

@@ -43,7 +43,7 @@ func (i *Intake) Relay(ctx context.Context) {
 	pause.InitialInterval, pause.MaxInterval = 200*time.Millisecond, 5*time.Second
 	for ctx.Err() == nil {
 		left, err := i.pass(ctx)
-		i.relaying.Store(left > 0)
+		i.relaying.Store(false)
 		wait := lookAgain
 		switch {
 		case err != nil && ctx.Err() == nil:
@@ -152,7 +152,6 @@ func (i *Intake) pass(ctx context.Context) (left int, err error) {
 		case len(again) > 0:
 			next, again = again[0], again[1:]
 		case len(entries) > 0:
-			i.relaying.Store(true)
 			next, entries = &item{Entry: entries[0]}, entries[1:]
 			after = next.ID
 			if err := json.Unmarshal(next.Body, &next.session); err != nil {
@@ -163,7 +162,9 @@ func (i *Intake) pass(ctx context.Context) (left int, err error) {
 			if entries, err = i.Inbox.Next(ctx, after, page); err != nil {
 				return 1, err
 			}
-			more = len(entries) == page
+			if more = len(entries) == page; more {
+				i.relaying.Store(true)
+			}
 			continue
 		case running > 0:
 			select {

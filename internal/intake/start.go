@@ -49,7 +49,7 @@ func (a *attempt) wait(ctx context.Context, most time.Duration) bool {
 
 // attempt starts the session's workflow, unless there is enough to do or Temporal
 // is away. It joins a start of the same session that is under way.
-func (i *Intake) attempt(ctx context.Context, id string, s activities.Session, patience time.Time) (a *attempt, joined bool) {
+func (i *Intake) attempt(ctx context.Context, id string, s activities.Session, until time.Time) (a *attempt, joined bool) {
 	i.mu.Lock()
 	a = i.inFlight[id]
 	i.mu.Unlock()
@@ -62,10 +62,10 @@ func (i *Intake) attempt(ctx context.Context, id string, s activities.Session, p
 		return nil, false
 	}
 	permit, ok := i.limiter.TryAcquirePermit()
-	if !ok && !i.relaying.Load() && i.limiter.Queued() < i.limiter.Limit() {
+	if !ok && !i.relaying.Load() && i.limiter.Queued() < mostWaiting {
 		// A place will be free soon, and to wait for it is less work than to queue.
 		var err error
-		permit, err = i.limiter.AcquirePermitWithMaxWait(ctx, time.Until(patience)/2)
+		permit, err = i.limiter.AcquirePermitWithMaxWait(ctx, time.Until(until)/2)
 		ok = err == nil
 	}
 	if !ok {
@@ -226,20 +226,12 @@ func (f *fastest) add(took time.Duration) {
 	}
 }
 
-// patience is how long a sender waits for a start. The first ones, for which the
-// connection has to be made, are waited for longest.
-func (f *fastest) patience(busy bool) time.Duration {
+// get gives that duration, or 0 if none is known.
+func (f *fastest) get() time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	best := f.best
-	if best == 0 || f.former != 0 && f.former < best {
-		best = f.former
+	if f.best == 0 || f.former != 0 && f.former < f.best {
+		return f.former
 	}
-	switch {
-	case best == 0:
-		return mostPatience
-	case busy:
-		return min(max(patienceFactorBusy*best, leastPatienceBusy), mostPatience)
-	}
-	return min(max(patienceFactor*best, leastPatience), mostPatience)
+	return f.best
 }
