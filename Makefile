@@ -10,10 +10,10 @@ dev: ## run Temporal, its Web UI, the webhook and a worker in one process
 test: ## run the tests; the second half on a real Temporal
 	go test ./... && go test -C dev ./...
 
-chaos: ## break everything while callbacks come in, and audit what became of them; 15 minutes, as root
+chaos: ## break everything while callbacks come in, and audit what became of them; as root, some 25 minutes
 	go run -C dev ./chaos
 
-bench: ## measure against the bare SDK, the naive handler and bare stores; 15 minutes, on a quiet machine
+bench: ## measure against the bare SDK, the naive handler and bare stores; on a quiet machine, some 25 minutes
 	go run -C dev ./bench
 
 ci: ## check everything, as CI does

@@ -472,7 +472,7 @@ func measureStarving(ctx context.Context, b *bench) error {
 // starts, and how long new callbacks take meanwhile with how long they take
 // without a backlog.
 func measureDrain(ctx context.Context, b *bench) error {
-	const backlog = 2000
+	const backlog = 4000
 	s := series{}
 	for range rounds {
 		w, err := b.newWorld(ctx)
@@ -511,7 +511,7 @@ func measureDrain(ctx context.Context, b *bench) error {
 			}
 
 			dir = b.folder()
-			if err := fill(ctx, b, dir, 10*backlog); err != nil { // for longer than the trickle lasts
+			if err := fill(ctx, b, dir, 5*backlog); err != nil { // for longer than the trickle lasts
 				return err
 			}
 			if p, _, err = b.closeout(w.address, dir, false); err != nil {

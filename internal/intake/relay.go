@@ -27,6 +27,9 @@ const (
 	lookAround = 20 * time.Millisecond
 	// lookAroundCrowded is how long it waits before each start in a burst.
 	lookAroundCrowded = 100 * time.Millisecond
+	// quiet is for how long no callback has come in when the relay has Temporal for
+	// itself.
+	quiet = time.Second
 	// mostAlone is how often an entry is tried in a row that fails while others
 	// don't, before it makes room for them.
 	mostAlone = 3
@@ -275,12 +278,17 @@ func (i *Intake) attemptRelayed(ctx context.Context, e *item) (*attempt, error) 
 	}
 }
 
-// share is how many starts the relay may have in flight: half of what Temporal
-// can take, as new callbacks shall find a place however much is waiting, and one
-// while there are any or a burst comes in.
+// share is how many starts the relay may have in flight. With nothing else to do
+// it leaves a single place. Where callbacks come in, it takes a quarter of what
+// Temporal can take, as they shall find it quick to answer, and one start while one
+// of theirs is in flight or a burst comes in.
 func (i *Intake) share() int64 {
-	if i.direct.Load() > 0 || i.Inbox.Crowded() {
+	limit := int64(i.limiter.Limit())
+	switch {
+	case i.direct.Load() > 0 || i.Inbox.Crowded():
 		return 1
+	case time.Since(time.Unix(0, i.came.Load())) < quiet:
+		return max(1, limit/4)
 	}
-	return int64(max(1, (i.limiter.Limit()+1)/2))
+	return max(1, limit-1)
 }
