@@ -206,6 +206,52 @@ func TestNothingSecretIsQueued(t *testing.T) {
 	}
 }
 
+// As long as Temporal keeps up, a few more than may be in flight wait for their
+// turn, and don't go by way of the inbox.
+func TestSendersWaitForTheirTurn(t *testing.T) {
+	const inFlight, waiting = 8, 16
+	release := make(chan struct{})
+	s, b := &starter{answer: func(context.Context, int, client.StartWorkflowOptions) error { <-release; return nil }}, newInbox(t)
+	in := newIntake(t, s, b)
+	var all sync.WaitGroup
+	for n := range uint64(inFlight + waiting) {
+		all.Go(func() {
+			if got, err := in.RoomClose(t.Context(), callback(n)); got.Status != webhook.Started || err != nil {
+				t.Errorf("got %+v, %v", got, err)
+			}
+		})
+	}
+	wait(t, "all places are taken", func() bool { return len(s.ids()) == inFlight })
+	close(release)
+	all.Wait()
+}
+
+// However much is in the inbox, the relay leaves a place for who comes.
+func TestTheRelayLeavesAPlace(t *testing.T) {
+	release := make(chan struct{})
+	s, b := &starter{answer: func(context.Context, int, client.StartWorkflowOptions) error { <-release; return nil }}, newInbox(t)
+	in := newIntake(t, s, b)
+	for n := range uint64(30) {
+		body, err := json.Marshal(activities.SessionOf(callback(n)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Put(t.Context(), id(n), body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	relay(t, in)
+	wait(t, "the relay has all places but one", func() bool { return len(s.ids()) == 7 })
+	if _, err := in.RoomClose(t.Context(), callback(99)); err != nil {
+		t.Fatal(err)
+	}
+	if ids := s.ids(); len(ids) != 8 || ids[7] != id(99) {
+		t.Errorf("asked for %v, want the new one as the 8th", ids)
+	}
+	close(release)
+	wait(t, "the inbox is empty", func() bool { return stats(t, b).Waiting == 0 })
+}
+
 func TestASlowTemporalIsNotWaitedFor(t *testing.T) {
 	release := make(chan struct{})
 	s, b := &starter{answer: func(context.Context, int, client.StartWorkflowOptions) error { <-release; return nil }}, newInbox(t)
