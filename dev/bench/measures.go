@@ -618,7 +618,13 @@ func measureOutage(ctx context.Context, b *bench) error {
 			do    func() error
 		}{
 			{before, func() error { server.stop(); return nil }},
-			{outage, func() (err error) { server, err = temporal(); return err }},
+			{outage, func() error {
+				again, err := temporal()
+				if err == nil {
+					server = again
+				}
+				return err
+			}},
 		} {
 			select {
 			case <-time.After(step.after):
