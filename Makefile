@@ -10,10 +10,10 @@ dev: ## run Temporal, its Web UI, the webhook and a worker in one process
 test: ## run the tests; the second half on a real Temporal
 	go test ./... && go test -C dev ./...
 
-chaos: ## break everything while callbacks come in, and audit what became of them; as root, some 25 minutes
+chaos: ## break everything while callbacks come in, and audit what became of them; as root, and it takes long
 	go run -C dev ./chaos
 
-bench: ## measure against the bare SDK, the naive handler and bare stores; on a quiet machine, some 25 minutes
+bench: ## measure against the bare SDK, the naive handler and bare stores; on a quiet machine, and it takes long
 	go run -C dev ./bench
 
 ci: ## check everything, as CI does

@@ -32,9 +32,9 @@ const (
 	// While the relay keeps Temporal busy, starts take longer, and a sender shouldn't
 	// see it: it waits for so many times as long as a start takes at its best.
 	patienceFactorBusy, leastPatienceBusy = 4, 25 * time.Millisecond
-	// mostWaiting is how many senders wait for their turn. A start takes much less
-	// of Temporal, and of the disk, than one by way of the inbox; but in a burst all
-	// but a few shall be answered at once.
+	// mostWaiting is how many senders wait for their turn. A start takes less of the
+	// disk than one by way of the inbox, and Temporal may share the disk; but in a
+	// burst all but a few shall be answered at once.
 	mostWaiting = 16
 	// startTimeout bounds a start. Nobody waits for it but the inbox.
 	startTimeout = 5 * time.Second
