@@ -100,7 +100,7 @@ type Intake struct {
 
 	fastest  fastest
 	came     atomic.Int64 // when the last new callback did, in Unix nanoseconds
-	relaying atomic.Bool  // the relay keeps Temporal busy
+	relaying atomic.Bool  // Temporal is busy with the relay, or was away
 
 	mu       sync.Mutex
 	inFlight map[string]*attempt

@@ -135,6 +135,9 @@ func (i *Intake) begin(id string, s activities.Session, permit adaptivelimiter.P
 			// How long a failure took says nothing of how much Temporal can take.
 			permit.Drop()
 			i.breaker.RecordFailure()
+			// A Temporal that comes back is slow at first. The relay takes this back once
+			// it is through with what failed.
+			i.relaying.Store(true)
 			i.Observe("failed", relayed)
 		}
 		i.mu.Lock()
