@@ -108,9 +108,7 @@ func TestBillingAPI(t *testing.T) {
 				fmt.Fprint(w, "what the API says")
 			}))
 			defer api.Close()
-			client := api.Client()
-			client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-			billing := &activities.Billing{Ledger: sqlite(t), API: activities.BillingAPI{URL: api.URL + "/bills", Token: "t0ken", Client: client}}
+			billing := &activities.Billing{Ledger: sqlite(t), API: activities.Endpoint{Name: "the billing API", URL: api.URL + "/bills", Token: "t0ken"}}
 			bill, err := run[activities.Bill](t, newEnv(), billing.FinalizeBill)
 
 			var app *temporal.ApplicationError
@@ -154,7 +152,7 @@ func TestBillingAPIAway(t *testing.T) {
 	api := httptest.NewServer(http.NotFoundHandler())
 	api.Close()
 	l := sqlite(t)
-	billing := &activities.Billing{Ledger: l, API: activities.BillingAPI{URL: api.URL + "?key=hunter2", Client: http.DefaultClient}}
+	billing := &activities.Billing{Ledger: l, API: activities.Endpoint{Name: "the billing API", URL: api.URL + "?key=hunter2"}}
 	_, err := run[activities.Bill](t, newEnv(), billing.FinalizeBill)
 	var app *temporal.ApplicationError
 	if err == nil || errors.As(err, &app) && app.NonRetryable() {

@@ -1,19 +1,12 @@
 package activities
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"net/http"
-	"net/url"
 	"strconv"
 	"time"
 
 	"go.temporal.io/sdk/activity"
-	"go.temporal.io/sdk/temporal"
 
 	"github.com/closeouthq/closeout/internal/ledger"
 )
@@ -22,18 +15,8 @@ import (
 type Billing struct {
 	// Ledger keeps the bills.
 	Ledger *ledger.Ledger
-	// API, if its URL is not empty, hears of each bill.
-	API BillingAPI
-}
-
-// BillingAPI says where bills are posted to.
-type BillingAPI struct {
-	// URL takes a POST of a CloudEvents 1.0 event in JSON.
-	URL string
-	// Token, if not empty, is sent as a bearer token.
-	Token string
-	// Client sends the requests. It should not follow redirects.
-	Client *http.Client
+	// API, if its URL is not empty, hears of each bill, in a CloudEvents 1.0 event.
+	API Endpoint
 }
 
 // Bill is what was billed for a session.
@@ -70,7 +53,9 @@ func (b *Billing) FinalizeBill(ctx context.Context, task Task) (Bill, error) {
 	if b.API.URL == "" {
 		return Bill{Bill: bill}, nil
 	}
-	if err := b.API.post(ctx, bill); err != nil {
+	api := b.API
+	api.ContentType = "application/cloudevents+json; charset=utf-8"
+	if err := api.Post(ctx, bill.ID, event(bill), nil); err != nil {
 		return Bill{}, err
 	}
 	activity.GetLogger(ctx).Info("bill posted", "bill", bill.ID)
@@ -89,8 +74,9 @@ type cloudEvent struct {
 	Data            ledger.Bill `json:"data"`
 }
 
-func (a BillingAPI) post(ctx context.Context, bill ledger.Bill) error {
-	body, err := json.Marshal(cloudEvent{
+// event tells the billing API of a bill.
+func event(bill ledger.Bill) cloudEvent {
+	return cloudEvent{
 		SpecVersion:     "1.0",
 		ID:              bill.ID.String(),
 		Source:          "/closeout/apps/" + strconv.FormatUint(uint64(bill.AppID), 10),
@@ -99,49 +85,5 @@ func (a BillingAPI) post(ctx context.Context, bill ledger.Bill) error {
 		Time:            bill.RoomCloseTime,
 		DataContentType: "application/json",
 		Data:            bill,
-	})
-	if err != nil {
-		return Blocked("encode the bill: %w", err)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.URL, bytes.NewReader(body))
-	if err != nil {
-		return Blocked("make a request to the billing API: %w", err)
-	}
-	req.Header.Set("Content-Type", "application/cloudevents+json; charset=utf-8")
-	req.Header.Set("Idempotency-Key", bill.ID.String())
-	if a.Token != "" {
-		req.Header.Set("Authorization", "Bearer "+a.Token)
-	}
-	resp, err := a.Client.Do(req)
-	if err != nil {
-		if wrapped := new(url.Error); errors.As(err, &wrapped) {
-			err = wrapped.Err // without the URL, which may hold a key
-		}
-		return fmt.Errorf("post the bill to the billing API: %w", err)
-	}
-	defer resp.Body.Close()
-	// Some of the answer tells people in the Web UI what was wrong; reading it
-	// also lets the connection be used again.
-	said, _ := io.ReadAll(io.LimitReader(resp.Body, 500))
-
-	switch code := resp.StatusCode; {
-	case code/100 == 2, code == http.StatusConflict:
-		return nil
-	case code == http.StatusTooManyRequests, code == http.StatusRequestTimeout:
-		// Of the 4xx these two alone say that it is worth trying again.
-	case code/100 == 4:
-		return Blocked("the billing API refused the bill: %s: %q", resp.Status, said)
-	}
-	return temporal.NewApplicationErrorWithOptions(fmt.Sprintf("the billing API failed: %s: %q", resp.Status, said), "BillingAPI",
-		temporal.ApplicationErrorOptions{NextRetryDelay: retryAfter(resp)})
-}
-
-// retryAfter is for how long the API asks to be left alone, up to an hour; 0 if
-// it doesn't.
-func retryAfter(resp *http.Response) time.Duration {
-	seconds, err := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 32)
-	if err != nil {
-		return 0
-	}
-	return min(time.Duration(seconds)*time.Second, time.Hour)
 }

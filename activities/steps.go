@@ -1,13 +1,10 @@
 package activities
 
 import (
-	"errors"
-	"fmt"
 	"strconv"
 	"time"
 
 	"github.com/google/uuid"
-	"go.temporal.io/sdk/temporal"
 
 	"github.com/closeouthq/closeout/zego"
 )
@@ -53,12 +50,4 @@ type Task struct {
 	// IdempotencyKey is the same for every run of this step for this session, and
 	// no other has it. Hand it to whatever the step changes.
 	IdempotencyKey uuid.UUID `json:"idempotency_key"`
-}
-
-// Blocked is the error of a step that can't succeed however often it is tried.
-// Temporal doesn't retry it; the workflow waits for a person instead. Every
-// other error is retried until the step's deadline.
-func Blocked(format string, args ...any) error {
-	err := fmt.Errorf(format, args...)
-	return temporal.NewNonRetryableApplicationError(err.Error(), "Blocked", errors.Unwrap(err))
 }

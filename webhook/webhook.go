@@ -20,6 +20,10 @@ import (
 // is one.
 const Path = "/zego/callbacks"
 
+// HooksPath is the path below which a [Router] has the endpoints of
+// [Options.Hooks].
+const HooksPath = "/hooks"
+
 // Intake takes responsibility for a verified callback.
 type Intake interface {
 	// RoomClose returns a receipt only once the callback will survive the death of
@@ -89,7 +93,9 @@ type Options struct {
 	Token string
 	// AnswerWithin is how long the intake may take; 0 stands for [AnswerWithin].
 	AnswerWithin time.Duration
-	// Log gets a line for each request.
+	// Hooks, if set, adds endpoints below [HooksPath], with the listener's limits.
+	Hooks func(*mux.Router)
+	// Log gets a line for each callback.
 	Log *slog.Logger
 	// Observe, if set, is told the event, the outcome and the duration of each
 	// request. The event is "room_close", "other", or empty for a request that
@@ -111,6 +117,11 @@ func Router(o Options) http.Handler {
 	r := mux.NewRouter().SkipClean(true) // A redirect would be no answer to ZEGO.
 	r.NotFoundHandler = http.HandlerFunc(notFound)
 	r.MethodNotAllowedHandler = http.HandlerFunc(methodNotAllowed)
+	if o.Hooks != nil {
+		hooks := r.PathPrefix(HooksPath).Subrouter()
+		hooks.Use(func(next http.Handler) http.Handler { return http.MaxBytesHandler(next, MaxBody) })
+		o.Hooks(hooks)
+	}
 	if o.Token == "" {
 		r.Handle(Path, h).Methods(http.MethodPost)
 		return r

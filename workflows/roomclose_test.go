@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"reflect"
 	"strings"
@@ -11,13 +12,10 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/mock"
-	"go.temporal.io/api/sdk/v1"
-	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
-	"go.temporal.io/sdk/testsuite"
-	"go.temporal.io/sdk/workflow"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/closeouttest"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -27,76 +25,21 @@ var session = activities.Session{
 	RoomCloseTime: time.UnixMilli(1499676989909).UTC(),
 }
 
-// env is an environment for a run that was started as Closeout starts it, with
-// mocked steps and skipped time.
-type env struct {
-	*testsuite.TestWorkflowEnvironment
-	options client.StartWorkflowOptions
-	states  []string // what CloseoutState was set to
-}
+// env is the environment of a run that closes out the session of these tests.
+type env struct{ *closeouttest.Env }
 
-func newEnv(t *testing.T) *env {
+func newEnv(t *testing.T, steps ...any) env {
 	t.Helper()
-	e := &env{TestWorkflowEnvironment: (&testsuite.WorkflowTestSuite{}).NewTestWorkflowEnvironment()}
-	e.options = workflows.StartOptions(session, "closeout")
-	e.SetStartTime(time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC))
-	e.RegisterActivity(&activities.Steps{})
-	e.OnUpsertTypedSearchAttributes(mock.Anything).Run(func(args mock.Arguments) {
-		state, _ := args.Get(0).(temporal.SearchAttributes).GetKeyword(workflows.CloseoutState)
-		e.states = append(e.states, state)
-	}).Return(nil).Maybe()
-	return e
+	return env{closeouttest.NewEnv(t, steps...)}
 }
 
-// run runs RoomClose to its end. The environment can't start a run with search
-// attributes, so they are set first.
-func (e *env) run() {
-	e.SetStartWorkflowOptions(e.options)
-	e.ExecuteWorkflow(func(ctx workflow.Context, s activities.Session) (workflows.Result, error) {
-		if e.options.TypedSearchAttributes.Size() > 0 {
-			state, _ := e.options.TypedSearchAttributes.GetKeyword(workflows.CloseoutState)
-			if err := workflow.UpsertTypedSearchAttributes(ctx, workflows.CloseoutState.ValueSet(state)); err != nil {
-				return workflows.Result{}, err
-			}
-		}
-		return workflows.RoomClose(ctx, s)
-	}, session)
-}
+var steps = closeouttest.Standard
 
-// details is what the Web UI shows of the run now.
-func (e *env) details(t *testing.T) string {
-	t.Helper()
-	value, err := e.QueryWorkflow("__temporal_workflow_metadata")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var metadata sdk.WorkflowMetadata
-	if err := value.Get(&metadata); err != nil {
-		t.Fatal(err)
-	}
-	return metadata.GetCurrentDetails()
-}
-
-var steps activities.Steps
-
-func finish(t *testing.T, env *env) workflows.Result {
-	t.Helper()
-	env.run()
-	if !env.IsWorkflowCompleted() {
-		t.Fatal("the run hasn't completed")
-	}
-	var result workflows.Result
-	if err := env.GetWorkflowError(); err != nil {
-		t.Fatal(err)
-	}
-	if err := env.GetWorkflowResult(&result); err != nil {
-		t.Fatal(err)
-	}
-	return result
-}
+// states are those that CloseoutState has had.
+func (e env) states() string { return strings.Trim(fmt.Sprint(e.States()), "[]") }
 
 // update sends an update to the run and gives back what came of it.
-func update(env *env, name string, d workflows.Decision) *outcome {
+func update(env env, name string, d workflows.Decision) *outcome {
 	o := &outcome{}
 	env.UpdateWorkflow(name, "", o, d)
 	return o
@@ -120,7 +63,7 @@ func TestRoomClose(t *testing.T) {
 	env.OnActivity(steps.ArchiveRecordings, mock.Anything, activities.Task{Session: session, IdempotencyKey: workflows.IdempotencyKey(session, "recordings")}).
 		Return(activities.Archived{Manifest: "m", Files: 2, Bytes: 7}, nil).Once()
 
-	result := finish(t, env)
+	result := env.Run(workflows.RoomClose, session)
 	if result.State != workflows.StateDone || result.Session != session || len(result.Decisions) != 0 || len(result.Steps) != 2 {
 		t.Fatalf("result %+v", result)
 	}
@@ -130,7 +73,7 @@ func TestRoomClose(t *testing.T) {
 	if s := result.Steps[1]; s.Step != "recordings" || s.State != workflows.StateDone || s.Summary != "2 recordings of 7 bytes, see m" || !reflect.DeepEqual(s.Output, map[string]any{"manifest": "m", "files": 2.0, "bytes": 7.0}) {
 		t.Errorf("recordings %+v", s)
 	}
-	if got := strings.Join(env.states, ","); got != "running,done" {
+	if got := env.states(); got != "running done" {
 		t.Errorf("CloseoutState became %s", got)
 	}
 	env.AssertExpectations(t)
@@ -142,12 +85,12 @@ var (
 )
 
 // mockArchive lets the recordings succeed, in tests about billing.
-func (e *env) mockArchive() {
+func (e env) mockArchive() {
 	e.OnActivity(steps.ArchiveRecordings, mock.Anything, mock.Anything).Return(archived, nil).Once()
 }
 
 // billingFails is a billing step that fails so many times before it succeeds.
-func (e *env) billingFails(times int, err error) *int {
+func (e env) billingFails(times int, err error) *int {
 	attempts := 0
 	e.OnActivity(steps.FinalizeBill, mock.Anything, mock.Anything).Return(func(context.Context, activities.Task) (activities.Bill, error) {
 		if attempts++; attempts <= times {
@@ -162,9 +105,9 @@ func TestStepRetries(t *testing.T) {
 	env := newEnv(t)
 	env.mockArchive()
 	attempts := env.billingFails(9, errors.New("ledger is away")) // the environment gives up after ten
-	result := finish(t, env)
-	if result.State != workflows.StateDone || *attempts != 10 || strings.Join(env.states, ",") != "running,done" {
-		t.Errorf("result %+v after %d attempts, states %v", result, *attempts, env.states)
+	result := env.Run(workflows.RoomClose, session)
+	if result.State != workflows.StateDone || *attempts != 10 || env.states() != "running done" {
+		t.Errorf("result %+v after %d attempts, states %v", result, *attempts, env.states())
 	}
 }
 
@@ -181,25 +124,25 @@ func TestBlockedThenRetried(t *testing.T) {
 			env.mockArchive()
 			env.billingFails(1, err)
 			env.RegisterDelayedCallback(func() {
-				if got := strings.Join(env.states, ","); got != "running,blocked" {
+				if got := env.states(); got != "running blocked" {
 					t.Errorf("CloseoutState became %s", got)
 				}
 				for _, want := range []string{"**billing** is **blocked**", "**recordings** is done", "`lobby`", "18446744073709551615"} {
-					if details := env.details(t); !strings.Contains(details, want) {
+					if details := env.Details(); !strings.Contains(details, want) {
 						t.Errorf("details lack %q:\n%s", want, details)
 					}
 				}
-				update(env, workflows.UpdateRetry, workflows.Decision{Step: "billing", Reason: "mended"})
+				env.Retry("billing", "mended")
 			}, 48*time.Hour)
-			result := finish(t, env)
+			result := env.Run(workflows.RoomClose, session)
 			if result.State != workflows.StateDone || result.Steps[0].State != workflows.StateDone {
 				t.Errorf("result %+v", result)
 			}
-			want := workflows.DecisionResult{Decision: "retry", Step: "billing", Reason: "mended", Time: time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)}
+			want := workflows.DecisionResult{Decision: "retry", Step: "billing", Reason: "mended", Time: session.RoomCloseTime.Add(48 * time.Hour)}
 			if len(result.Decisions) != 1 || result.Decisions[0] != want {
 				t.Errorf("decisions %+v, want %+v", result.Decisions, want)
 			}
-			if got := strings.Join(env.states, ","); got != "running,blocked,running,done" {
+			if got := env.states(); got != "running blocked running done" {
 				t.Errorf("CloseoutState became %s", got)
 			}
 		})
@@ -213,9 +156,9 @@ func TestBlockedThenSkipped(t *testing.T) {
 	env.RegisterDelayedCallback(func() {
 		update(env, workflows.UpdateSkip, workflows.Decision{Reason: "free of charge"}) // the only blocked one
 	}, time.Hour)
-	result := finish(t, env)
-	if result.State != workflows.StateSkipped || strings.Join(env.states, ",") != "running,blocked,skipped" {
-		t.Errorf("result %+v, states %v", result, env.states)
+	result := env.Run(workflows.RoomClose, session)
+	if result.State != workflows.StateSkipped || env.states() != "running blocked skipped" {
+		t.Errorf("result %+v, states %v", result, env.states())
 	}
 	if s := result.Steps[0]; s.State != workflows.StateSkipped || s.Summary != "skipped: free of charge" || s.Failure != "no price list" || s.Output != nil {
 		t.Errorf("billing %+v", s)
@@ -252,7 +195,7 @@ func TestDecisionsRefused(t *testing.T) {
 	env.RegisterDelayedCallback(func() {
 		update(env, workflows.UpdateSkip, workflows.Decision{Step: "recordings", Reason: "r"})
 	}, 3*time.Minute)
-	if result := finish(t, env); result.State != workflows.StateSkipped || len(result.Decisions) != 2 || checked != 5 {
+	if result := env.Run(workflows.RoomClose, session); result.State != workflows.StateSkipped || len(result.Decisions) != 2 || checked != 5 {
 		t.Errorf("result %+v, %d refusals checked", result, checked)
 	}
 }
@@ -261,11 +204,15 @@ func TestDecisionsRefused(t *testing.T) {
 // them, doesn't set any.
 func TestWithoutSearchAttributes(t *testing.T) {
 	env := newEnv(t)
-	env.options.TypedSearchAttributes = temporal.SearchAttributes{}
 	env.mockArchive()
 	env.billingFails(0, nil)
-	if result := finish(t, env); result.State != workflows.StateDone || len(env.states) != 0 {
-		t.Errorf("result %+v, states %v", result, env.states)
+	env.ExecuteWorkflow(workflows.RoomClose, session)
+	var result workflows.Result
+	if err := env.GetWorkflowResult(&result); err != nil {
+		t.Fatal(err)
+	}
+	if result.State != workflows.StateDone || len(env.States()) != 0 {
+		t.Errorf("result %+v, states %v", result, env.states())
 	}
 }
 
@@ -273,8 +220,8 @@ func TestCancelled(t *testing.T) {
 	env := newEnv(t)
 	env.mockArchive()
 	env.billingFails(1<<30, activities.Blocked("no price list"))
-	env.RegisterDelayedCallback(env.CancelWorkflow, time.Hour)
-	env.run()
+	env.After(time.Hour, env.CancelWorkflow)
+	env.Start(workflows.RoomClose, session)
 	if err := env.GetWorkflowError(); !temporal.IsCanceledError(err) {
 		t.Errorf("error %v, want a cancellation", err)
 	}

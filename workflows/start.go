@@ -1,28 +1,45 @@
 package workflows
 
 import (
+	"context"
 	"fmt"
+	"reflect"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
-	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
 
 	"github.com/closeouthq/closeout/activities"
 )
 
-// Register tells a worker of the workflows that it runs. A new one gets a line
-// here and another in [Route].
-func Register(r worker.WorkflowRegistry) {
-	r.RegisterWorkflow(RoomClose)
+// Workflow is what can close a session out. Its name, by which Temporal knows it,
+// is that of the function.
+type Workflow func(workflow.Context, activities.Session) (Result, error)
+
+// All gives the workflows that a worker runs. A new one gets a line here and, in
+// [Route], the sessions that it is for.
+func All() []Workflow {
+	return []Workflow{
+		RoomClose,
+	}
 }
 
-// Route chooses the workflow that closes a session out.
-func Route(activities.Session) any {
+// Route chooses the workflow that closes a session out. It is asked for a session
+// whenever its callback is about to be started; the first start counts.
+func Route(activities.Session) Workflow {
 	return RoomClose
+}
+
+// Name is the workflow's name.
+func Name(w Workflow) string {
+	full := runtime.FuncForPC(reflect.ValueOf(w).Pointer()).Name()
+	return strings.TrimSuffix(full[strings.LastIndexByte(full, '.')+1:], "-fm") // of a method's value
 }
 
 // The search attributes of a run, by which the Web UI finds it.
@@ -93,6 +110,15 @@ func StartOptions(s activities.Session, taskQueue string) client.StartWorkflowOp
 	}
 }
 
+// Signal sends the result of a step that a session's run awaits: see [Await]. The
+// error is a [go.temporal.io/api/serviceerror.NotFound] if the session has no run under way.
+func Signal(ctx context.Context, temporal client.Client, s activities.Session, step string, result any) error {
+	if err := temporal.SignalWorkflow(ctx, WorkflowID(s), "", step, result); err != nil {
+		return fmt.Errorf("signal %q to %s: %w", step, WorkflowID(s), err)
+	}
+	return nil
+}
+
 // clip shortens a room's name: Temporal's SQL stores index 255 characters, and
 // its limit for a summary is 400 bytes.
 func clip(roomID string, most int) string {
@@ -100,4 +126,13 @@ func clip(roomID string, most int) string {
 		return string(r[:most])
 	}
 	return roomID
+}
+
+// keyspace is the namespace of the UUIDs that are idempotency keys.
+var keyspace = uuid.MustParse("dae2ee15-f6ee-579e-bf43-12098b064d47")
+
+// IdempotencyKey is the key of a step's effects for a session, a UUIDv5. It
+// depends on nothing else, so that also a run started by hand has it.
+func IdempotencyKey(session activities.Session, step string) uuid.UUID {
+	return uuid.NewSHA1(keyspace, []byte(WorkflowID(session)+"/"+step))
 }

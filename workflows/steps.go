@@ -3,14 +3,10 @@ package workflows
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/google/uuid"
-	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
@@ -31,6 +27,14 @@ type Step struct {
 	Attempt time.Duration
 	// Heartbeat is how long an attempt may be silent; for steps that heartbeat.
 	Heartbeat time.Duration
+	// After are steps that have to be done before this one begins. If one of them
+	// ends without, so does this one.
+	After []Earlier
+	// NotBefore is when the step begins at the earliest, by the workflow's clock.
+	NotBefore time.Time
+	// Optional says that the run can do without the step: where another one would
+	// wait for a person, it is given up.
+	Optional bool
 	// Added says that the step came to a workflow which had been deployed without
 	// it. Runs that are older than the step then go on without it; otherwise they
 	// could not be replayed.
@@ -42,77 +46,6 @@ const (
 	firstRetry = time.Second
 	lastRetry  = 5 * time.Minute
 )
-
-// State is the state of a step, or of a whole run in [CloseoutState].
-type State string
-
-// The states of steps and runs.
-const (
-	// StateRunning means that it is being tried.
-	StateRunning State = "running"
-	// StateBlocked means that it can't go on without a person: see [Decision].
-	StateBlocked State = "blocked"
-	// StateDone means that it succeeded.
-	StateDone State = "done"
-	// StateSkipped means that a person decided to do without it; of a run, that
-	// this was decided of at least one step.
-	StateSkipped State = "skipped"
-)
-
-// The updates by which a person decides what becomes of a blocked step. Both
-// take a [Decision] and return a string.
-const (
-	// UpdateRetry has the step tried again, with a new deadline.
-	UpdateRetry = "retry"
-	// UpdateSkip gives the step up.
-	UpdateSkip = "skip"
-)
-
-// Decision is what a person decides about a blocked step.
-type Decision struct {
-	// Step is the step's name. It may be left out if only one step is blocked.
-	Step string `json:"step"`
-	// Reason is why; it is kept in the result and must not be empty.
-	Reason string `json:"reason"`
-}
-
-// Result is what came of a run.
-type Result struct {
-	// Session is what was closed out.
-	Session activities.Session `json:"session"`
-	// State is [StateDone], or [StateSkipped] if a step was skipped.
-	State State `json:"state"`
-	// Steps says what each step did, in their order in the workflow.
-	Steps []StepResult `json:"steps"`
-	// Decisions are those that people made, in their order in time.
-	Decisions []DecisionResult `json:"decisions,omitempty"`
-}
-
-// StepResult is what one step did.
-type StepResult struct {
-	// Step is its name.
-	Step string `json:"step"`
-	// State is [StateDone] or [StateSkipped].
-	State State `json:"state"`
-	// Summary says it in a few words: the step's result, or why it was skipped.
-	Summary string `json:"summary"`
-	// Output is what the step's activity returned, if it succeeded.
-	Output any `json:"output,omitempty"`
-	// Failure is the last failure, if it was skipped.
-	Failure string `json:"failure,omitempty"`
-}
-
-// DecisionResult is a decision that was made.
-type DecisionResult struct {
-	// Decision is [UpdateRetry] or [UpdateSkip].
-	Decision string `json:"decision"`
-	// Step is the step that it was about.
-	Step string `json:"step"`
-	// Reason is the one given.
-	Reason string `json:"reason"`
-	// Time is when, by the workflow's clock.
-	Time time.Time `json:"time"`
-}
 
 // Steps are the steps of one run, and what people decide about them.
 type Steps struct {
@@ -129,6 +62,7 @@ type step struct {
 	summary  string // of the output
 	output   any    // of the activity
 	failure  string // the last one
+	reason   string // for which it was skipped
 	decision string // made, and not yet acted upon
 }
 
@@ -144,21 +78,99 @@ func Begin(ctx workflow.Context, session activities.Session) *Steps {
 	return s
 }
 
+// Future is what will come of a step.
+type Future[R any] struct {
+	steps  *Steps
+	step   *step // nil if the run is older than the step
+	result R
+}
+
+// Earlier is the [Future] of a step, whatever its result.
+type Earlier interface{ earlier() *step }
+
+func (f *Future[R]) earlier() *step { return f.step }
+
+// Wait waits for the step and gives what it returned. done is false if there is
+// no such result, and never will be: the step was skipped or given up, the run
+// was cancelled, or it is older than the step. The steps that were begun go on
+// meanwhile. Only the workflow function itself can wait, not a coroutine of it.
+func (f *Future[R]) Wait() (result R, done bool) {
+	if f.step == nil || workflow.Await(f.steps.ctx, f.step.ended) != nil || f.step.state != StateDone {
+		return result, false
+	}
+	return f.result, true
+}
+
 // Run runs a step beside the others. The activity is tried until it succeeds,
 // with a growing pause between the attempts. Where it can't succeed
 // ([activities.Blocked]), or hasn't by the step's deadline, the step waits for a
 // person. If the activity's result is a string or has a String method, that is
 // how people see it.
-func Run[R any](s *Steps, definition Step, activity func(context.Context, activities.Task) (R, error)) {
+func Run[R any](s *Steps, definition Step, activity func(context.Context, activities.Task) (R, error)) *Future[R] {
+	return begin(s, definition, func(ctx workflow.Context, task activities.Task, result *R) error {
+		return workflow.ExecuteActivity(ctx, activity, task).Get(ctx, result)
+	})
+}
+
+// RunWith is [Run] for an activity that needs to know more than the session.
+// Like everything that a workflow hands to an activity, the input is kept in the
+// history: it should be small, and no secret.
+func RunWith[I, R any](s *Steps, definition Step, activity func(context.Context, activities.Task, I) (R, error), input I) *Future[R] {
+	return begin(s, definition, func(ctx workflow.Context, task activities.Task, result *R) error {
+		return workflow.ExecuteActivity(ctx, activity, task, input).Get(ctx, result)
+	})
+}
+
+// Then runs a step with what an earlier one returned, as soon as that is done.
+func Then[I, R any](earlier *Future[I], definition Step, activity func(context.Context, activities.Task, I) (R, error)) *Future[R] {
+	definition.After = append(slices.Clip(definition.After), earlier)
+	return begin(earlier.steps, definition, func(ctx workflow.Context, task activities.Task, result *R) error {
+		return workflow.ExecuteActivity(ctx, activity, task, earlier.result).Get(ctx, result)
+	})
+}
+
+// Await adds a step that somebody else does. It is done when the signal that is
+// named as the step arrives, be it before the step begins, and its result is what
+// the signal carries; one that carries something else is ignored. [Signal] sends
+// one. Where none arrives by the deadline, the step waits for a person; to retry
+// it is to wait anew.
+func Await[R any](s *Steps, definition Step) *Future[R] {
+	return begin(s, definition, func(ctx workflow.Context, _ activities.Task, result *R) error {
+		most, signals := deadline(definition), workflow.GetSignalChannel(ctx, definition.Name)
+		for until := workflow.Now(ctx).Add(most); ; {
+			came, err := workflow.AwaitWithTimeout(ctx, until.Sub(workflow.Now(ctx)), func() bool { return signals.Len() > 0 })
+			switch {
+			case err != nil:
+				return err
+			case !came:
+				return fmt.Errorf("not done within %v: no signal %q came", most, definition.Name)
+			case signals.ReceiveAsync(result):
+				return nil
+			}
+			// It carried something else, which the SDK has logged and dropped.
+			*result = *new(R)
+		}
+	})
+}
+
+func deadline(definition Step) time.Duration { return cmp.Or(definition.Deadline, 24*time.Hour) }
+
+// begin adds a step and takes it to its end beside the others.
+func begin[R any](s *Steps, definition Step, attempt func(workflow.Context, activities.Task, *R) error) *Future[R] {
 	if definition.Name == "" || slices.ContainsFunc(s.steps, func(other *step) bool { return other.Name == definition.Name }) {
 		panic(fmt.Sprintf("step %q: want a name that no other step of the workflow has", definition.Name))
 	}
+	future := &Future[R]{steps: s}
+	if slices.ContainsFunc(definition.After, func(e Earlier) bool { return e.earlier() == nil }) {
+		return future // a run that is too old for the one is too old for the other
+	}
 	if definition.Added && workflow.GetVersion(s.ctx, "step "+definition.Name, workflow.DefaultVersion, 1) == workflow.DefaultVersion {
-		return
+		return future
 	}
 	definition.Summary = cmp.Or(definition.Summary, definition.Name)
-	definition.Deadline = cmp.Or(definition.Deadline, 24*time.Hour)
+	definition.Deadline = deadline(definition)
 	st := &step{Step: definition}
+	future.step = st
 	s.steps = append(s.steps, st)
 	options := workflow.ActivityOptions{
 		Summary:                st.Summary,
@@ -170,23 +182,54 @@ func Run[R any](s *Steps, definition Step, activity func(context.Context, activi
 	task := activities.Task{Session: s.session, IdempotencyKey: IdempotencyKey(s.session, st.Name)}
 	workflow.Go(s.ctx, func(ctx workflow.Context) {
 		ctx = workflow.WithActivityOptions(ctx, options)
+		if !s.due(ctx, st) {
+			return
+		}
 		s.follow(ctx, st, func() error {
 			var result R
-			if err := workflow.ExecuteActivity(ctx, activity, task).Get(ctx, &result); err != nil {
+			if err := attempt(ctx, task, &result); err != nil {
 				return err
 			}
-			switch r := any(result).(type) {
-			case fmt.Stringer:
-				st.summary = r.String()
-			case string:
-				st.summary = r
-			default:
-				st.summary = "done"
-			}
-			st.output = result
+			future.result, st.output, st.summary = result, result, inWords(result)
 			return nil
 		})
 	})
+	return future
+}
+
+// inWords is what people see of a result.
+func inWords(result any) string {
+	switch r := result.(type) {
+	case fmt.Stringer:
+		return r.String()
+	case string:
+		return r
+	default:
+		return "done"
+	}
+}
+
+// due waits until a step may begin, and says whether it may.
+func (s *Steps) due(ctx workflow.Context, st *step) bool {
+	for _, e := range st.After {
+		earlier := e.earlier()
+		if !earlier.ended() {
+			s.enter(st, StateWaiting)
+		}
+		if workflow.Await(ctx, earlier.ended) != nil {
+			return false // Finish says that the run was cancelled
+		}
+		if earlier.state != StateDone {
+			st.reason = earlier.Name + " wasn't done"
+			s.enter(st, StateSkipped)
+			return false
+		}
+	}
+	if wait := st.NotBefore.Sub(workflow.Now(ctx)); wait > 0 {
+		s.enter(st, StateWaiting)
+		return workflow.Sleep(ctx, wait) == nil
+	}
+	return true
 }
 
 // follow takes a step to its end.
@@ -202,7 +245,13 @@ func (s *Steps) follow(ctx workflow.Context, st *step, attempt func() error) {
 			return // Finish says that the run was cancelled
 		}
 		st.failure = failure(err, st.Deadline)
-		workflow.GetLogger(ctx).Warn("step blocked", "step", st.Name, "room_session_id", s.session.Key(), "failure", st.failure)
+		logger := workflow.GetLogger(ctx)
+		if st.Optional || activities.IsGivenUp(err) {
+			logger.Warn("step given up", "step", st.Name, "room_session_id", s.session.Key(), "failure", st.failure)
+			s.enter(st, StateGivenUp)
+			return
+		}
+		logger.Warn("step blocked", "step", st.Name, "room_session_id", s.session.Key(), "failure", st.failure)
 		s.enter(st, StateBlocked)
 		if workflow.Await(ctx, func() bool { return st.decision != "" }) != nil {
 			return
@@ -218,152 +267,70 @@ func (s *Steps) follow(ctx workflow.Context, st *step, attempt func() error) {
 // Finish waits for the steps and says what came of them. Its error is that of a
 // run which was cancelled; a step's failure is none.
 func (s *Steps) Finish() (Result, error) {
-	if err := workflow.Await(s.ctx, func() bool {
-		return !slices.ContainsFunc(s.steps, func(st *step) bool { return st.state != StateDone && st.state != StateSkipped })
-	}); err != nil {
+	if err := workflow.Await(s.ctx, s.ended); err != nil {
 		return Result{}, err
 	}
+	s.show()
 	result := Result{Session: s.session, State: s.state(), Decisions: s.decisions}
 	for _, st := range s.steps {
 		r := StepResult{Step: st.Name, State: st.state, Summary: st.summary, Output: st.output}
-		if st.state == StateSkipped {
-			r.Summary, r.Failure = "skipped: "+s.reason(st), st.failure
+		switch st.state {
+		case StateSkipped:
+			r.Summary, r.Failure = "skipped: "+st.reason, st.failure
+		case StateGivenUp:
+			r.Summary, r.Failure = "given up: "+st.failure, st.failure
 		}
 		result.Steps = append(result.Steps, r)
 	}
 	return result, nil
 }
 
-// enter moves a step to a state and shows it.
+// enter moves a step to a state and lets people see it.
 func (s *Steps) enter(st *step, state State) {
 	st.state = state
 	workflow.SetCurrentDetails(s.ctx, s.details())
-	if now := s.state(); s.shown != "" && s.shown != now {
-		s.shown = now
-		if err := workflow.UpsertTypedSearchAttributes(s.ctx, CloseoutState.ValueSet(string(now))); err != nil {
-			workflow.GetLogger(s.ctx).Error("search attribute not set", "attribute", CloseoutState.GetName(), "error", err)
-		}
+	workflow.GetMetricsHandler(s.ctx).WithTags(map[string]string{"step": st.Name, "state": string(state)}).Counter("closeout_steps").Inc(1)
+	if !s.ended() { // else there is another step to come, or Finish
+		s.show()
+	}
+}
+
+// show lets people find the run by its state.
+func (s *Steps) show() {
+	now := s.state()
+	if s.shown == "" || s.shown == now {
+		return
+	}
+	s.shown = now
+	if err := workflow.UpsertTypedSearchAttributes(s.ctx, CloseoutState.ValueSet(string(now))); err != nil {
+		workflow.GetLogger(s.ctx).Error("search attribute not set", "attribute", CloseoutState.GetName(), "error", err)
 	}
 }
 
 // state is the state of the run as a whole: the one of its steps that matters
 // most to people.
 func (s *Steps) state() State {
-	for _, state := range []State{StateBlocked, StateRunning, StateSkipped} {
-		if slices.ContainsFunc(s.steps, func(st *step) bool { return cmp.Or(st.state, StateRunning) == state }) {
-			return state
-		}
+	is := func(state State) bool {
+		return slices.ContainsFunc(s.steps, func(st *step) bool { return st.state == state })
+	}
+	switch {
+	case is(StateBlocked):
+		return StateBlocked
+	case !s.ended():
+		return StateRunning
+	case is(StateGivenUp):
+		return StateGivenUp
+	case is(StateSkipped):
+		return StateSkipped
 	}
 	return StateDone
 }
 
-// details is what the Web UI shows of the run, in its Markdown.
-func (s *Steps) details() string {
-	var b strings.Builder
-	write := func(format string, args ...any) { b.WriteString(fmt.Sprintf(format, args...)) }
-	write("Room %s, session %d of app %d, closed at %s (%v).\n\n", code(s.session.RoomID), s.session.RoomSessionID, s.session.AppID,
-		s.session.RoomCloseTime.UTC().Format(time.RFC3339Nano), s.session.CloseReason)
-	for _, st := range s.steps {
-		switch st.state {
-		case StateDone:
-			write("- **%s** is done: %s\n", st.Name, code(st.summary))
-		case StateSkipped:
-			write("- **%s** was skipped: %s\n", st.Name, code(s.reason(st)))
-		case StateBlocked:
-			write("- **%s** is **blocked**: %s\n  Mend it and send the update `%s` with %s, or do without it with `%s`.\n",
-				st.Name, code(st.failure), UpdateRetry, code(fmt.Sprintf(`{"step": %q, "reason": "why"}`, st.Name)), UpdateSkip)
-		default:
-			write("- **%s** is running: %s\n", st.Name, st.Summary)
-		}
-	}
-	for _, d := range s.decisions {
-		write("- %s: %s of **%s**, because: %s\n", d.Time.UTC().Format(time.RFC3339), d.Decision, d.Step, code(d.Reason))
-	}
-	return b.String()
+// ended says whether all steps that there are so far have ended.
+func (s *Steps) ended() bool {
+	return !slices.ContainsFunc(s.steps, func(st *step) bool { return !st.ended() })
 }
 
-// offer lets people make a decision by an update.
-func (s *Steps) offer(update, description string) {
-	decide := func(ctx workflow.Context, d Decision) (string, error) {
-		st, err := s.blocked(d)
-		if err != nil {
-			return "", err
-		}
-		st.decision = update
-		s.decisions = append(s.decisions, DecisionResult{update, st.Name, d.Reason, workflow.Now(ctx)})
-		return update + " of " + st.Name, nil
-	}
-	if err := workflow.SetUpdateHandlerWithOptions(s.ctx, update, decide, workflow.UpdateHandlerOptions{
-		// Refused here, a decision leaves no trace in the history.
-		Validator:   func(d Decision) error { _, err := s.blocked(d); return err },
-		Description: description + ` Input: {"step": "billing", "reason": "why"}`,
-	}); err != nil {
-		panic(err) // only for a handler of the wrong type
-	}
-}
-
-// blocked finds the step that a decision is about.
-func (s *Steps) blocked(d Decision) (*step, error) {
-	if strings.TrimSpace(d.Reason) == "" {
-		return nil, errors.New("reason: missing; say why, it is kept with the run")
-	}
-	var names []string
-	var found []*step
-	for _, st := range s.steps {
-		if st.state == StateBlocked && st.decision == "" {
-			names = append(names, st.Name)
-			if d.Step == "" || d.Step == st.Name {
-				found = append(found, st)
-			}
-		}
-	}
-	switch {
-	case len(names) == 0:
-		return nil, errors.New("no step is blocked")
-	case len(found) != 1:
-		return nil, fmt.Errorf("step: found %q, want one that is blocked: %s", d.Step, strings.Join(names, ", "))
-	}
-	return found[0], nil
-}
-
-// reason is the one given with the last decision about the step.
-func (s *Steps) reason(st *step) (reason string) {
-	for _, d := range s.decisions {
-		if d.Step == st.Name {
-			reason = d.Reason
-		}
-	}
-	return reason
-}
-
-// failure says in a line why an activity ended.
-func failure(err error, deadline time.Duration) string {
-	var ended *temporal.ActivityError
-	var timeout *temporal.TimeoutError
-	var app *temporal.ApplicationError
-	text := err.Error()
-	switch {
-	case errors.As(err, &app):
-		text = app.Message()
-	case errors.As(err, &timeout):
-		text = timeout.Message()
-	}
-	if errors.As(err, &ended) && ended.RetryState() == enums.RETRY_STATE_TIMEOUT || errors.As(err, &timeout) {
-		return fmt.Sprintf("not done within %v: %s", deadline, text)
-	}
-	return text
-}
-
-// code makes a Markdown code span of text that may hold anything.
-func code(s string) string {
-	return "`" + strings.Join(strings.Fields(strings.ReplaceAll(s, "`", "'")), " ") + "`"
-}
-
-// keyspace is the namespace of the UUIDs that are idempotency keys.
-var keyspace = uuid.MustParse("dae2ee15-f6ee-579e-bf43-12098b064d47")
-
-// IdempotencyKey is the key of a step's effects for a session, a UUIDv5. It
-// depends on nothing else, so that also a run started by hand has it.
-func IdempotencyKey(session activities.Session, step string) uuid.UUID {
-	return uuid.NewSHA1(keyspace, []byte(WorkflowID(session)+"/"+step))
+func (st *step) ended() bool {
+	return st.state == StateDone || st.state == StateSkipped || st.state == StateGivenUp
 }

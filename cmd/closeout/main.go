@@ -1,12 +1,8 @@
 // Command closeout closes out the voice rooms that ZEGO has destroyed.
 package main
 
-import (
-	"os"
-
-	"github.com/closeouthq/closeout/internal/command"
-)
+import "github.com/closeouthq/closeout"
 
 func main() {
-	os.Exit(command.Main(os.Args, os.Stdout, os.Stderr))
+	closeout.Main(closeout.Service{})
 }

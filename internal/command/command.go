@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -20,32 +21,33 @@ import (
 	"github.com/closeouthq/closeout/internal/telemetry"
 )
 
-// Main runs the command line and returns the exit code: 0, or 1 after an error
-// that it has written to stderr. SIGINT and SIGTERM stop what runs; a second one
-// kills.
-func Main(args []string, stdout, stderr io.Writer) int {
+// Main runs the command line of a program with that extension. It returns the exit
+// code: 0, or 1 after an error that it has written to stderr. SIGINT and SIGTERM
+// stop what runs; a second one kills.
+func Main(extension service.Extension, args []string, stdout, stderr io.Writer) int {
 	ctx, stop := Interruptible()
 	defer stop()
 
 	all := Flags()
+	name := filepath.Base(args[0])
 	root := &cli.Command{
-		Name:    "closeout",
+		Name:    name,
 		Usage:   "close out the voice rooms that ZEGO has destroyed",
 		Version: buildVersion(),
 		Description: "Takes ZEGO's room_close callbacks and runs a Temporal workflow for each session, once.\n\n" +
 			"Every setting is an environment variable and a flag. Temporal's own are those of its SDKs:\n" +
 			"TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_TLS_*, TEMPORAL_API_KEY, TEMPORAL_PROFILE.\n\n" +
 			"A first start, with Temporal on localhost:7233:\n\n" +
-			"    export CLOSEOUT_APPS='1=secret'\n    closeout setup\n    closeout serve",
+			"    export CLOSEOUT_APPS='1=secret'\n    " + name + " setup\n    " + name + " serve",
 		EnableShellCompletion: true,
 		Action:                func(_ context.Context, cmd *cli.Command) error { return cli.ShowRootCommandHelp(cmd) },
 		Commands: []*cli.Command{
-			run("serve", "take callbacks and run workflows, in one process", service.Parts{Webhook: true, Worker: true}, all),
-			run("webhook", "take callbacks", service.Parts{Webhook: true}, Flags("APPS", "LISTEN", "ADMIN_LISTEN", "CALLBACK_TOKEN",
+			run("serve", "take callbacks and run workflows, in one process", service.Parts{Webhook: true, Worker: true, Extension: extension}, all),
+			run("webhook", "take callbacks", service.Parts{Webhook: true, Extension: extension}, Flags("APPS", "LISTEN", "ADMIN_LISTEN", "CALLBACK_TOKEN",
 				"CALLBACK_WINDOW", "DATA", "TASK_QUEUE", "STOP_TIMEOUT", "LOG_LEVEL", "LOG_FORMAT")),
-			run("worker", "run workflows", service.Parts{Worker: true}, Flags("ADMIN_LISTEN", "DATA", "DATABASE_URL", "RECORDINGS_URL",
-				"ARCHIVE_URL", "BILLING_URL", "BILLING_TOKEN", "TASK_QUEUE", "STOP_TIMEOUT", "LOG_LEVEL", "LOG_FORMAT")),
-			setup(), Send(), Blocked(), Inbox(), Audit(), health(), version(),
+			run("worker", "run workflows", service.Parts{Worker: true, Extension: extension}, Flags("ADMIN_LISTEN", "DATA", "DATABASE_URL", "RECORDINGS_URL",
+				"ARCHIVE_URL", "BILLING_URL", "BILLING_TOKEN", "TASK_QUEUE", "TEMPORAL_DEPLOYMENT_NAME", "TEMPORAL_WORKER_BUILD_ID", "STOP_TIMEOUT", "LOG_LEVEL", "LOG_FORMAT")),
+			setup(), Send(), Blocked(), Inbox(), Audit(), History(), health(), version(),
 		},
 	}
 	return Run(ctx, root, args, stdout, stderr)

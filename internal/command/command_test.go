@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/closeouthq/closeout/internal/command"
+	"github.com/closeouthq/closeout/internal/service"
 )
 
 func TestMain(m *testing.M) {
@@ -22,7 +23,7 @@ func TestMain(m *testing.M) {
 
 func closeout(args string) (code int, stdout, stderr string) {
 	var out, err strings.Builder
-	code = command.Main(append([]string{"closeout"}, strings.Fields(args)...), &out, &err)
+	code = command.Main(service.Extension{}, append([]string{"closeout"}, strings.Fields(args)...), &out, &err)
 	return code, out.String(), err.String()
 }
 

@@ -46,6 +46,9 @@ type Config struct {
 	BillingToken string
 	// TaskQueue is Temporal's task queue.
 	TaskQueue string
+	// DeploymentName and BuildID make the worker a version of a Worker Deployment;
+	// both empty: it isn't one.
+	DeploymentName, BuildID string
 	// Retention is for how long a namespace made by setup keeps closed runs.
 	Retention time.Duration
 	// StopTimeout is how long a stop waits for what is under way.
@@ -80,8 +83,8 @@ func (s Setting) Flag() string {
 	return strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(s.Env, "CLOSEOUT_"), "_", "-"))
 }
 
-// Settings lists the settings, but for those of Temporal, whose names and files
-// are Temporal's own.
+// Settings lists the settings, but for those of Temporal's client, whose names
+// and files are Temporal's own.
 func Settings() []Setting {
 	return []Setting{
 		{Env: "CLOSEOUT_APPS", Secret: true, Usage: "callback secrets, as appid=secret[,older-secret], several separated by ';' (in a file: one per line)",
@@ -122,6 +125,10 @@ func Settings() []Setting {
 			set: func(c *Config, v string) error { c.BillingToken = v; return nil }},
 		{Env: "CLOSEOUT_TASK_QUEUE", Default: "closeout", Usage: "Temporal task queue",
 			set: func(c *Config, v string) error { c.TaskQueue = v; return nil }},
+		{Env: "TEMPORAL_DEPLOYMENT_NAME", Usage: "Worker Deployment that the worker belongs to; its runs are pinned to their version (default: none, no Worker Versioning)",
+			set: func(c *Config, v string) error { c.DeploymentName = v; return checkDeployment(v) }},
+		{Env: "TEMPORAL_WORKER_BUILD_ID", Usage: "the worker's version in that deployment",
+			set: func(c *Config, v string) error { c.BuildID = v; return nil }},
 		{Env: "CLOSEOUT_RETENTION", Default: "720h", Usage: "for how long a namespace that setup makes keeps closed runs",
 			set: func(c *Config, v string) (err error) {
 				if c.Retention, err = parseDuration(v); err == nil && c.Retention < 24*time.Hour {
@@ -174,6 +181,10 @@ func Load(flag func(name string) (string, bool), apps bool) (*Config, error) {
 	if c.ArchiveURL == c.RecordingsURL {
 		// Archived files would be found as recordings, and archived again.
 		faults = append(faults, errors.New("CLOSEOUT_ARCHIVE_URL: the same as CLOSEOUT_RECORDINGS_URL, want another bucket or prefix"))
+	}
+
+	if (c.DeploymentName == "") != (c.BuildID == "") {
+		faults = append(faults, errors.New("TEMPORAL_DEPLOYMENT_NAME, TEMPORAL_WORKER_BUILD_ID: found one of the two, want both or none"))
 	}
 
 	var err error
@@ -270,6 +281,15 @@ func checkToken(v string) error {
 	return nil
 }
 
+// checkDeployment keeps the characters out that Temporal parts it from the build
+// ID by.
+func checkDeployment(v string) error {
+	if strings.ContainsAny(v, ".:") {
+		return fmt.Errorf("found %q, want no '.' and no ':' in it", v)
+	}
+	return nil
+}
+
 // checkScheme doesn't show the URL, which may hold a password.
 func checkScheme(v string, schemes ...string) error {
 	u, err := url.Parse(v)
@@ -311,6 +331,8 @@ func (c *Config) LogValue() slog.Value {
 		slog.String("temporal", c.Temporal.HostPort),
 		slog.String("namespace", c.Temporal.Namespace),
 		slog.String("task_queue", c.TaskQueue),
+		slog.String("deployment", c.DeploymentName),
+		slog.String("build_id", c.BuildID),
 	)
 }
 

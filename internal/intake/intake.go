@@ -80,6 +80,8 @@ type Options struct {
 	Inbox Inbox
 	// TaskQueue is where workers look for the workflows.
 	TaskQueue string
+	// Route chooses the workflow of a session; [workflows.Route] unless set.
+	Route func(activities.Session) workflows.Workflow
 	// Eager lets a worker of the same client begin a run without a round trip.
 	Eager bool
 	// Log gets what operators should know.
@@ -125,6 +127,9 @@ type session struct {
 func New(o Options) *Intake {
 	if o.Observe == nil {
 		o.Observe = func(string, bool) {}
+	}
+	if o.Route == nil {
+		o.Route = workflows.Route
 	}
 	i := &Intake{Options: o, recent: recent.New[session, struct{}](remember), inFlight: map[string]*attempt{}, ended: make(chan struct{}, 1)}
 	i.breaker = circuitbreaker.NewBuilder[any]().

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -158,16 +159,20 @@ var errNotSetUp = errors.New("the namespace lacks search attributes; run `closeo
 
 // start starts the session's workflow. It is no error if there is one already.
 func (i *Intake) start(ctx context.Context, s activities.Session, bare bool) (webhook.Status, error) {
+	workflow, err := i.route(s)
+	if err != nil {
+		return "", err
+	}
 	options := workflows.StartOptions(s, i.TaskQueue)
 	options.EnableEagerStart = i.Eager
-	err := i.execute(ctx, options, s)
+	err = i.execute(ctx, options, workflow, s)
 	if invalid := new(serviceerror.InvalidArgument); errors.As(err, &invalid) {
 		if !bare && strings.Contains(strings.ToLower(invalid.Message), "search attribute") {
 			return "", fmt.Errorf("%w: %w", errNotSetUp, err)
 		}
 		i.Log.Error("Temporal refused the start, trying without search attributes", "workflow_id", options.ID, "error", err)
 		options.TypedSearchAttributes = temporal.SearchAttributes{}
-		err = i.execute(ctx, options, s)
+		err = i.execute(ctx, options, workflow, s)
 	}
 	if started := new(serviceerror.WorkflowExecutionAlreadyStarted); errors.As(err, &started) {
 		return webhook.Duplicate, nil
@@ -178,17 +183,35 @@ func (i *Intake) start(ctx context.Context, s activities.Session, bare bool) (we
 	return webhook.Started, nil
 }
 
-func (i *Intake) execute(ctx context.Context, options client.StartWorkflowOptions, s activities.Session) error {
-	_, err := i.Temporal.ExecuteWorkflow(ctx, options, workflows.Route(s), s)
+func (i *Intake) execute(ctx context.Context, options client.StartWorkflowOptions, workflow workflows.Workflow, s activities.Session) error {
+	_, err := i.Temporal.ExecuteWorkflow(ctx, options, workflow, s)
 	return err
 }
 
-// refusal says whether Temporal will answer the same however often it is asked:
-// it found the request invalid, or the SDK couldn't even make one of it. All
+// errRoute means that nobody knows which workflow a session should have.
+var errRoute = errors.New("the route to a workflow panicked")
+
+// route chooses the workflow. What a panic would do here is to end the process,
+// again and again.
+func (i *Intake) route(s activities.Session) (w workflows.Workflow, err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			i.Log.Error("the route to a workflow panicked; the callback is set aside", "session", s.Key(), "panic", fault, "stack", string(debug.Stack()))
+			err = fmt.Errorf("%w: %v", errRoute, fault)
+		}
+	}()
+	return i.Route(s), nil
+}
+
+// refusal says whether it will be the same however often Temporal is asked: it
+// found the request invalid, or the SDK couldn't even make one of it. All
 // else may pass: an outage, a limit, a namespace or a permission that is missing.
 func refusal(err error) bool {
 	if errors.Is(err, errNotSetUp) {
 		return false
+	}
+	if errors.Is(err, errRoute) {
+		return true
 	}
 	if invalid := new(serviceerror.InvalidArgument); errors.As(err, &invalid) {
 		return true

@@ -11,9 +11,11 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	"github.com/gorilla/mux"
 	"go.temporal.io/sdk/client"
 	tlog "go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
 	"gocloud.dev/blob"
 	_ "gocloud.dev/blob/azureblob" // azblob:// buckets
 	_ "gocloud.dev/blob/fileblob"  // file:// buckets
@@ -30,7 +32,6 @@ import (
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/telemetry"
 	"github.com/closeouthq/closeout/webhook"
-	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -47,6 +48,8 @@ type Parts struct {
 	// Activities, if set, are what a worker does instead of the steps that the
 	// settings describe.
 	Activities any
+	// Extension is what the program adds.
+	Extension Extension
 	// Started, if set, is called once when all of it runs, with the address that
 	// callbacks are taken on, if they are.
 	Started func(callbacks net.Addr)
@@ -71,6 +74,9 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 		defer public.Close()
 	}
 
+	if err := parts.Extension.Check(); err != nil {
+		return err
+	}
 	metrics, err := telemetry.NewMetrics()
 	if err != nil {
 		return err
@@ -91,7 +97,7 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 		}
 		defer box.Close()
 		in := intake.New(intake.Options{
-			Temporal: temporal, Inbox: box, TaskQueue: c.TaskQueue, Eager: parts.Worker, Log: log, Observe: metrics.Start,
+			Temporal: temporal, Inbox: box, TaskQueue: c.TaskQueue, Eager: parts.Worker, Route: parts.Extension.route, Log: log, Observe: metrics.Start,
 		})
 		defer in.Wait()
 		relay, health.inbox = in.Relay, box
@@ -102,22 +108,33 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 		if err != nil {
 			return err
 		}
-		router = webhook.Router(webhook.Options{
+		options := webhook.Options{
 			Keyring: keyring,
 			Intake:  in,
 			Token:   c.CallbackToken,
 			Log:     log,
 			Observe: metrics.Callback,
-		})
-	}
-	steps := parts.Activities
-	if parts.Worker && steps == nil {
-		opened, closeSteps, err := openSteps(ctx, c)
-		if err != nil {
-			return err
 		}
-		defer closeSteps()
-		steps = opened
+		if hooks := parts.Extension.Hooks; hooks != nil {
+			options.Hooks = func(r *mux.Router) { hooks(r, temporal) }
+		}
+		router = webhook.Router(options)
+	}
+	var newWorker func(fatal func(error)) (worker.Worker, error)
+	if parts.Worker {
+		steps := parts.Activities
+		if steps == nil {
+			opened, closeSteps, err := openSteps(ctx, c)
+			if err != nil {
+				return err
+			}
+			defer closeSteps()
+			steps = opened
+		}
+		newWorker = func(fatal func(error)) (worker.Worker, error) {
+			w := worker.New(temporal, c.TaskQueue, workerOptions(c, fatal))
+			return w, parts.Extension.register(w, steps)
+		}
 	}
 
 	log.Info("closeout starts", "settings", c)
@@ -139,7 +156,7 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 	}
 	if parts.Worker {
 		health.polled = started
-		group.Go(func() error { return work(ctx, drained, c, temporal, steps, health, log) })
+		group.Go(func() error { return work(ctx, drained, c, newWorker, health, log) })
 	} else {
 		started()
 	}
@@ -227,38 +244,46 @@ func openSteps(ctx context.Context, c *config.Config) (*activities.Steps, func()
 	return &activities.Steps{
 		Billing: &activities.Billing{
 			Ledger: books,
-			API: activities.BillingAPI{
-				URL:   c.BillingURL,
-				Token: c.BillingToken,
-				Client: &http.Client{
-					// Elsewhere a bill could be taken for done, and the token would leak.
-					CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-				},
-			},
+			API:    activities.Endpoint{Name: "the billing API", URL: c.BillingURL, Token: c.BillingToken},
 		},
 		Recordings: &activities.Recordings{Source: recordings, Archive: archive},
 	}, closeAll, nil
 }
 
-// work runs a worker, as soon as Temporal is there for it and until drained.
-func work(ctx context.Context, drained <-chan struct{}, c *config.Config, temporal client.Client, steps any, health *health, log *slog.Logger) error {
-	fatal := make(chan error, 1)
+// workerOptions are those of a worker. fatal hears of what ends it.
+func workerOptions(c *config.Config, fatal func(error)) worker.Options {
 	pollers := worker.NewPollerBehaviorAutoscaling(worker.PollerBehaviorAutoscalingOptions{
 		InitialNumberOfPollers: 8, MinimumNumberOfPollers: 2, MaximumNumberOfPollers: 50,
 	})
+	options := worker.Options{
+		MaxConcurrentActivityExecutionSize: maxActivities,
+		// Two pollers, the default, bring some 40 tasks a second from a server that
+		// has much to do, and runs that were started would wait to be finished.
+		WorkflowTaskPollerBehavior: pollers,
+		ActivityTaskPollerBehavior: pollers,
+		// Without it, activities would be cut off at once.
+		WorkerStopTimeout: c.StopTimeout,
+		OnFatalError:      fatal,
+	}
+	if c.BuildID != "" {
+		options.DeploymentOptions = worker.DeploymentOptions{
+			UseVersioning: true,
+			Version:       worker.WorkerDeploymentVersion{DeploymentName: c.DeploymentName, BuildID: c.BuildID},
+			// A run stays with the code that it began with.
+			DefaultVersioningBehavior: workflow.VersioningBehaviorPinned,
+		}
+	}
+	return options
+}
+
+// work runs a worker, as soon as Temporal is there for it and until drained.
+func work(ctx context.Context, drained <-chan struct{}, c *config.Config, newWorker func(fatal func(error)) (worker.Worker, error), health *health, log *slog.Logger) error {
+	fatal := make(chan error, 1)
 	w, err := retry(ctx, log, "start the worker", func() (worker.Worker, error) {
-		w := worker.New(temporal, c.TaskQueue, worker.Options{
-			MaxConcurrentActivityExecutionSize: maxActivities,
-			// Two pollers, the default, bring some 40 tasks a second from a server that
-			// has much to do, and runs that were started would wait to be finished.
-			WorkflowTaskPollerBehavior: pollers,
-			ActivityTaskPollerBehavior: pollers,
-			// Without it, activities would be cut off at once.
-			WorkerStopTimeout: c.StopTimeout,
-			OnFatalError:      func(err error) { fatal <- err },
-		})
-		workflows.Register(w)
-		w.RegisterActivity(steps)
+		w, err := newWorker(func(err error) { fatal <- err })
+		if err != nil {
+			return nil, backoff.Permanent(err)
+		}
 		return w, w.Start()
 	})
 	if err != nil {
@@ -266,7 +291,8 @@ func work(ctx context.Context, drained <-chan struct{}, c *config.Config, tempor
 	}
 	health.polling.Store(true)
 	health.polled()
-	log.Info("the worker is polling", "task_queue", c.TaskQueue, "namespace", c.Temporal.Namespace)
+	log.Info("the worker is polling", "task_queue", c.TaskQueue, "namespace", c.Temporal.Namespace,
+		"deployment", c.DeploymentName, "build_id", c.BuildID)
 	defer w.Stop()
 	select {
 	case <-drained:

@@ -1,0 +1,108 @@
+package activities
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Endpoint is an HTTP API that a step posts to.
+type Endpoint struct {
+	// Name is what people call it, in the errors that they read: "the billing API".
+	Name string
+	// URL takes the posts.
+	URL string
+	// Token, if not empty, is sent as a bearer token.
+	Token string
+	// ContentType is that of the posts; application/json unless set.
+	ContentType string
+	// Client sends them; unless set, one that doesn't follow redirects.
+	Client *http.Client
+}
+
+// direct doesn't follow redirects: what is posted elsewhere could be taken for
+// done, and the token would leak.
+var direct = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+
+// maxAnswer is how much of an answer is read, in bytes.
+const maxAnswer = 1 << 20
+
+// Post posts body as JSON under an Idempotency-Key and, unless answer is nil,
+// decodes what comes back into it. Its errors are ready to be returned by a step:
+//
+//   - 2xx is done, and so is 409 where no answer is wanted: it was done before;
+//   - 408, 429, 5xx and all that is no answer are worth another try, after the
+//     Retry-After if there is one;
+//   - any other 4xx blocks the step, and tells people what was said.
+func (e Endpoint) Post(ctx context.Context, key uuid.UUID, body, answer any) error {
+	encoded, err := json.Marshal(body)
+	if err != nil {
+		return Blocked("encode what is for %s: %w", e.Name, err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.URL, bytes.NewReader(encoded))
+	if err != nil {
+		return Blocked("make a request to %s: %w", e.Name, bare(err))
+	}
+	req.Header.Set("Content-Type", cmp.Or(e.ContentType, "application/json"))
+	req.Header.Set("Idempotency-Key", key.String())
+	if e.Token != "" {
+		req.Header.Set("Authorization", "Bearer "+e.Token)
+	}
+	resp, err := cmp.Or(e.Client, direct).Do(req)
+	if err != nil {
+		return fmt.Errorf("post to %s: %w", e.Name, bare(err))
+	}
+	defer resp.Body.Close()
+	// Reading it all lets the connection be used again.
+	said, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	shown := said[:min(len(said), 500)]
+
+	switch code := resp.StatusCode; {
+	case code/100 == 2 && answer != nil:
+		if err == nil {
+			err = json.Unmarshal(said, answer)
+		}
+		if err != nil {
+			return fmt.Errorf("read the answer of %s: %s: %q: %w", e.Name, resp.Status, shown, err)
+		}
+		return nil
+	case code/100 == 2, code == http.StatusConflict && answer == nil:
+		return nil
+	case code == http.StatusTooManyRequests, code == http.StatusRequestTimeout, code == http.StatusConflict:
+		// Of the 4xx these say that it is worth trying again.
+	case code/100 == 4:
+		return Blocked("%s refused it: %s: %q", e.Name, resp.Status, shown)
+	}
+	if pause := retryAfter(resp); pause > 0 {
+		return RetryAfter(pause, "%s failed: %s: %q", e.Name, resp.Status, shown)
+	}
+	return fmt.Errorf("%s failed: %s: %q", e.Name, resp.Status, shown)
+}
+
+// bare takes the URL out of an error, as it may hold a key.
+func bare(err error) error {
+	if wrapped := new(url.Error); errors.As(err, &wrapped) {
+		return wrapped.Err
+	}
+	return err
+}
+
+// retryAfter is for how long the API asks to be left alone, up to an hour; 0 if
+// it doesn't.
+func retryAfter(resp *http.Response) time.Duration {
+	seconds, err := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 32)
+	if err != nil {
+		return 0
+	}
+	return min(time.Duration(seconds)*time.Second, time.Hour)
+}

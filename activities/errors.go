@@ -1,0 +1,51 @@
+package activities
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+)
+
+// The kinds of failure, as the Web UI and the metrics show them.
+const (
+	typeRetryAfter = "RetryAfter"
+	typeBlocked    = "Blocked"
+	typeGivenUp    = "GivenUp"
+)
+
+// An error that is none of the following is worth another try: Temporal tries
+// again with a growing pause, from a second to five minutes, until the step's
+// deadline.
+
+// RetryAfter is the error of a step that is to be tried again, but not before the
+// pause is over: a service has said when it has time. If the step's deadline
+// comes first, the step waits for a person at once.
+func RetryAfter(pause time.Duration, format string, args ...any) error {
+	err := fmt.Errorf(format, args...)
+	return temporal.NewApplicationErrorWithOptions(err.Error(), typeRetryAfter,
+		temporal.ApplicationErrorOptions{NextRetryDelay: pause, Cause: errors.Unwrap(err)})
+}
+
+// Blocked is the error of a step that can't succeed however often it is tried,
+// until a person has mended something. Temporal doesn't retry it; the workflow
+// waits for that person instead.
+func Blocked(format string, args ...any) error {
+	err := fmt.Errorf(format, args...)
+	return temporal.NewNonRetryableApplicationError(err.Error(), typeBlocked, errors.Unwrap(err))
+}
+
+// GiveUp is the error of a step that can't succeed, and that no person needs to
+// be asked about: nobody has left an address to write to. The run goes on
+// without it, and says so.
+func GiveUp(format string, args ...any) error {
+	err := fmt.Errorf(format, args...)
+	return temporal.NewNonRetryableApplicationError(err.Error(), typeGivenUp, errors.Unwrap(err))
+}
+
+// IsGivenUp says whether a step failed with [GiveUp].
+func IsGivenUp(err error) bool {
+	app := new(temporal.ApplicationError)
+	return errors.As(err, &app) && app.Type() == typeGivenUp
+}

@@ -1,0 +1,64 @@
+package closeouttest
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"time"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/webhook"
+	"github.com/closeouthq/closeout/zego"
+)
+
+// The app of the callbacks, and the secret that signs them.
+const (
+	AppID  = 1
+	Secret = "secret"
+)
+
+// RoomClose makes a room_close as ZEGO sends it now: signed with [Secret], and of
+// a session that no other call gives. The changes are made before it is signed.
+func RoomClose(changes ...func(*zego.RoomClose)) *zego.RoomClose {
+	now := time.Now()
+	c := &zego.RoomClose{
+		Common: zego.Common{Event: zego.EventRoomClose, AppID: AppID, Timestamp: now.Unix(), Nonce: strconv.FormatUint(rand.Uint64(), 10)},
+		RoomID: "lobby",
+		// One that a float or a signed integer would spoil.
+		RoomSessionID: rand.Uint64() | 1<<63 | 1,
+		CloseReason:   zego.CloseNormal,
+		RoomCloseTime: now.UTC().Truncate(time.Millisecond),
+	}
+	for _, change := range changes {
+		change(c)
+	}
+	c.Signature = zego.Sign(Secret, c.Timestamp, c.Nonce)
+	return c
+}
+
+// Session makes a session as a workflow gets it, one that no other call gives.
+func Session(changes ...func(*zego.RoomClose)) activities.Session {
+	return activities.SessionOf(RoomClose(changes...))
+}
+
+// Request makes the request by which ZEGO posts the callback to [webhook.Path].
+func Request(c *zego.RoomClose) *http.Request {
+	body, err := c.MarshalJSON()
+	if err != nil {
+		panic(err) // there is nothing in it that can't be encoded
+	}
+	r := httptest.NewRequest(http.MethodPost, webhook.Path, bytes.NewReader(body))
+	r.Header.Set("Content-Type", "application/json")
+	return r
+}
+
+// Keyring verifies the callbacks.
+func Keyring() *zego.Keyring {
+	k, err := zego.NewKeyring(map[uint32][]string{AppID: {Secret}}, 10*time.Minute, time.Now)
+	if err != nil {
+		panic(err) // the app and its secret are constants
+	}
+	return k
+}

@@ -1,0 +1,135 @@
+package closeouttest
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/mock"
+	"go.temporal.io/api/sdk/v1"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+// Standard names the standard steps, to mock them: env.OnActivity(Standard.FinalizeBill, ...).
+var Standard activities.Steps
+
+// Env is the SDK's environment for a workflow, with skipped time, made for a run
+// that Closeout starts. The standard steps succeed, unless the test mocks them
+// itself. The environment's clock begins at the time at which the session was
+// closed.
+type Env struct {
+	*testsuite.TestWorkflowEnvironment
+	t      testing.TB
+	states []workflows.State
+}
+
+// NewEnv makes an environment in which the steps, pointers to structs as in
+// closeout.Service, are known. They are run for real where the test doesn't mock
+// them.
+func NewEnv(t testing.TB, steps ...any) *Env {
+	t.Helper()
+	e := &Env{TestWorkflowEnvironment: (&testsuite.WorkflowTestSuite{}).NewTestWorkflowEnvironment(), t: t}
+	e.RegisterActivity(&activities.Steps{})
+	for _, s := range steps {
+		e.RegisterActivity(s)
+	}
+	e.OnUpsertTypedSearchAttributes(mock.Anything).Run(func(args mock.Arguments) {
+		attributes, _ := args.Get(0).(temporal.SearchAttributes)
+		if state, ok := attributes.GetKeyword(workflows.CloseoutState); ok {
+			e.states = append(e.states, workflows.State(state))
+		}
+	}).Return(nil).Maybe()
+	return e
+}
+
+// Start runs the workflow for the session, as far as it goes. It may be called
+// once.
+func (e *Env) Start(w workflows.Workflow, s activities.Session) {
+	e.t.Helper()
+	// What the test has mocked itself comes first, as it was there first.
+	e.OnActivity(Standard.FinalizeBill, mock.Anything, mock.Anything).Return(activities.Bill{}, nil).Maybe()
+	e.OnActivity(Standard.ArchiveRecordings, mock.Anything, mock.Anything).Return(activities.Archived{Manifest: activities.SessionFolder(s) + "manifest.json"}, nil).Maybe()
+
+	e.SetStartTime(s.RoomCloseTime)
+	options := workflows.StartOptions(s, "closeout")
+	e.SetStartWorkflowOptions(options)
+	// The environment can't start a run with search attributes, so they are set in
+	// it.
+	e.ExecuteWorkflow(func(ctx workflow.Context, s activities.Session) (workflows.Result, error) {
+		state, _ := options.TypedSearchAttributes.GetKeyword(workflows.CloseoutState)
+		if err := workflow.UpsertTypedSearchAttributes(ctx, workflows.CloseoutState.ValueSet(state)); err != nil {
+			return workflows.Result{}, err
+		}
+		return w(ctx, s)
+	}, s)
+}
+
+// Run runs the workflow to its end and gives its result. A run that fails or
+// doesn't end fails the test.
+func (e *Env) Run(w workflows.Workflow, s activities.Session) workflows.Result {
+	e.t.Helper()
+	e.Start(w, s)
+	if !e.IsWorkflowCompleted() {
+		e.t.Fatalf("%s has not completed", workflows.Name(w))
+	}
+	var result workflows.Result
+	if err := e.GetWorkflowError(); err != nil {
+		e.t.Fatalf("%s: %v", workflows.Name(w), err)
+	}
+	if err := e.GetWorkflowResult(&result); err != nil {
+		e.t.Fatalf("read the result of %s: %v", workflows.Name(w), err)
+	}
+	return result
+}
+
+// After does something when the run is that old, by its clock. Call it before
+// the run.
+func (e *Env) After(age time.Duration, do func()) { e.RegisterDelayedCallback(do, age) }
+
+// Retry has a blocked step retried, as a person would by [workflows.UpdateRetry].
+// Call it from [Env.After]. A refusal fails the test.
+func (e *Env) Retry(step, reason string) { e.decide(workflows.UpdateRetry, step, reason) }
+
+// Skip has a blocked step skipped, as a person would by [workflows.UpdateSkip].
+// Call it from [Env.After]. A refusal fails the test.
+func (e *Env) Skip(step, reason string) { e.decide(workflows.UpdateSkip, step, reason) }
+
+func (e *Env) decide(update, step, reason string) {
+	e.UpdateWorkflow(update, "", &decided{e.t, update + " of " + step}, workflows.Decision{Step: step, Reason: reason})
+}
+
+// decided hears what came of a decision.
+type decided struct {
+	t    testing.TB
+	what string
+}
+
+func (d *decided) Accept()          {}
+func (d *decided) Reject(err error) { d.t.Errorf("%s: %v", d.what, err) }
+func (d *decided) Complete(_ any, err error) {
+	if err != nil {
+		d.t.Errorf("%s: %v", d.what, err)
+	}
+}
+
+// States are those that [workflows.CloseoutState] has had so far.
+func (e *Env) States() []workflows.State { return slices.Clone(e.states) }
+
+// Details is what the Web UI shows of the run now, in Markdown.
+func (e *Env) Details() string {
+	e.t.Helper()
+	value, err := e.QueryWorkflow("__temporal_workflow_metadata")
+	if err != nil {
+		e.t.Fatalf("query the details: %v", err)
+	}
+	var metadata sdk.WorkflowMetadata
+	if err := value.Get(&metadata); err != nil {
+		e.t.Fatalf("read the details: %v", err)
+	}
+	return metadata.GetCurrentDetails()
+}

@@ -1,0 +1,93 @@
+package service
+
+import (
+	"errors"
+	"fmt"
+	"go/token"
+
+	"github.com/gorilla/mux"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+// Extension is what a program adds to Closeout; see closeout.Service.
+type Extension struct {
+	Workflows []workflows.Workflow
+	Route     func(activities.Session) workflows.Workflow
+	Steps     []any
+	Hooks     func(hooks *mux.Router, temporal client.Client)
+}
+
+// route chooses the workflow for a session.
+func (e Extension) route(s activities.Session) workflows.Workflow {
+	if e.Route != nil {
+		if w := e.Route(s); w != nil {
+			return w
+		}
+	}
+	return workflows.Route(s)
+}
+
+// workflows are all that a worker runs.
+func (e Extension) workflows() []workflows.Workflow {
+	return append(workflows.All(), e.Workflows...)
+}
+
+// Check tells whether a worker can be made of it. It finds out in any process, so
+// that a webhook doesn't start what no worker will ever run.
+func (e Extension) Check() error {
+	seen := map[string]bool{}
+	var faults []error
+	for i, w := range e.Workflows {
+		if w == nil {
+			faults = append(faults, fmt.Errorf("workflow %d of %d is nil", i+1, len(e.Workflows)))
+		}
+	}
+	if len(faults) > 0 {
+		return errors.Join(faults...)
+	}
+	for _, w := range e.workflows() {
+		name := workflows.Name(w)
+		if !token.IsExported(name) || !token.IsIdentifier(name) {
+			faults = append(faults, fmt.Errorf("workflow %q: want an exported function, not a literal, as Temporal knows a workflow by its name", name))
+		}
+		if seen[name] {
+			faults = append(faults, fmt.Errorf("workflow %s: there are two of this name, want another", name))
+		}
+		seen[name] = true
+	}
+	if len(faults) > 0 {
+		return errors.Join(faults...)
+	}
+	offline, err := client.NewLazyClient(client.Options{})
+	if err != nil {
+		return fmt.Errorf("make a client: %w", err)
+	}
+	defer offline.Close()
+	return e.register(worker.New(offline, "check", worker.Options{}), &activities.Steps{})
+}
+
+// register tells a worker of it, and of the standard steps. The SDK panics where
+// something is wrong.
+func (e Extension) register(w worker.Registry, standard any) (err error) {
+	what := "the standard steps"
+	defer func() {
+		if fault := recover(); fault != nil {
+			err = fmt.Errorf("%s: %v", what, fault)
+		}
+	}()
+	w.RegisterActivity(standard)
+	for _, s := range e.Steps {
+		what = fmt.Sprintf("steps of %T", s)
+		w.RegisterActivity(s)
+	}
+	for _, f := range e.workflows() {
+		what = "workflow " + workflows.Name(f)
+		w.RegisterWorkflowWithOptions(f, workflow.RegisterOptions{Name: workflows.Name(f)})
+	}
+	return nil
+}

@@ -1,0 +1,88 @@
+package service
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+type wallet struct{}
+
+func (*wallet) Charge(context.Context, activities.Task) (string, error) { return "charged", nil }
+
+type clash struct{}
+
+func (*clash) FinalizeBill(context.Context, activities.Task) (string, error) { return "", nil }
+
+type notOnlySteps struct{ wallet }
+
+func (*notOnlySteps) Close() {}
+
+func CloseShow(workflow.Context, activities.Session) (workflows.Result, error) {
+	return workflows.Result{}, nil
+}
+
+type other struct{}
+
+func (other) CloseShow(workflow.Context, activities.Session) (workflows.Result, error) {
+	return workflows.Result{}, nil
+}
+
+func (other) RoomClose(workflow.Context, activities.Session) (workflows.Result, error) {
+	return workflows.Result{}, nil
+}
+
+func TestCheckExtension(t *testing.T) {
+	tests := []struct {
+		name      string
+		extension Extension
+		want      []string // in the error; none means that it is well
+	}{
+		{"nothing", Extension{}, nil},
+		{"all is well", Extension{Workflows: []workflows.Workflow{CloseShow}, Steps: []any{&wallet{}}}, nil},
+		{"nil", Extension{Workflows: []workflows.Workflow{nil}}, []string{"workflow 1 of 1 is nil"}},
+		{"literal", Extension{Workflows: []workflows.Workflow{func(workflow.Context, activities.Session) (workflows.Result, error) { return workflows.Result{}, nil }}},
+			[]string{`workflow "func1": want an exported function`}},
+		{"one name twice, and a standard one", Extension{Workflows: []workflows.Workflow{CloseShow, other{}.CloseShow, other{}.RoomClose}},
+			[]string{"workflow CloseShow: there are two", "workflow RoomClose: there are two"}},
+		{"no step", Extension{Steps: []any{&struct{}{}}}, []string{"steps of *struct {}: "}},
+		{"nil steps", Extension{Steps: []any{nil}}, []string{"steps of <nil>: "}},
+		{"a step of a standard name", Extension{Steps: []any{&clash{}}}, []string{"steps of *service.clash: ", "FinalizeBill"}},
+		{"a method that is no step", Extension{Steps: []any{&notOnlySteps{}}}, []string{"steps of *service.notOnlySteps: ", "Close"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			err := tt.extension.Check()
+			if len(tt.want) == 0 && err != nil {
+				t.Fatal(err)
+			}
+			for _, want := range tt.want {
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("error %v, want %q", err, want)
+				}
+			}
+		})
+	}
+}
+
+func TestRouteFallsBackToTheDefault(t *testing.T) {
+	route := func(s activities.Session) workflows.Workflow {
+		if s.RoomID == "show" {
+			return CloseShow
+		}
+		return nil
+	}
+	for _, tt := range []struct {
+		extension  Extension
+		room, want string
+	}{{Extension{}, "show", "RoomClose"}, {Extension{Route: route}, "show", "CloseShow"}, {Extension{Route: route}, "lobby", "RoomClose"}} {
+		if got := workflows.Name(tt.extension.route(activities.Session{RoomID: tt.room})); got != tt.want {
+			t.Errorf("room %s is for %s, want %s", tt.room, got, tt.want)
+		}
+	}
+}

@@ -1,0 +1,406 @@
+package workflows_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/mock"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+// shop holds the steps of these tests. Each has what happened written down.
+type shop struct {
+	failure map[string]error // by step
+	events  []string
+}
+
+func (s *shop) did(what string) (string, error) {
+	err := s.failure[what]
+	if err != nil {
+		what += " failed"
+	}
+	s.events = append(s.events, what)
+	return what, err
+}
+
+func (s *shop) Charge(context.Context, activities.Task) (Charge, error) {
+	_, err := s.did("charge")
+	return Charge{Amount: 7}, err
+}
+
+func (s *shop) PayOut(_ context.Context, _ activities.Task, c Charge) (string, error) {
+	return s.did(fmt.Sprintf("pay out %d", c.Amount))
+}
+
+func (s *shop) Refund(_ context.Context, _ activities.Task, c Charge) (string, error) {
+	return s.did(fmt.Sprintf("refund %d", c.Amount))
+}
+
+func (s *shop) Survey(context.Context, activities.Task) (string, error) { return s.did("survey") }
+
+func (s *shop) Archive(context.Context, activities.Task) (string, error) { return s.did("archive") }
+
+// Charge is what a step returns and others are given.
+type Charge struct {
+	Amount int `json:"amount"`
+}
+
+func (c Charge) String() string { return fmt.Sprintf("charged %d", c.Amount) }
+
+// run runs the workflow in an environment in which the steps are those of the shop.
+func (s *shop) run(t *testing.T, w workflows.Workflow, prepare func(env)) workflows.Result {
+	t.Helper()
+	e := newEnv(t, s)
+	if prepare != nil {
+		prepare(e)
+	}
+	return e.Run(w, session)
+}
+
+// ends gives the steps and how they ended.
+func ends(r workflows.Result) string {
+	var all []string
+	for _, s := range r.Steps {
+		all = append(all, s.Step+" "+string(s.State))
+	}
+	return strings.Join(all, ", ")
+}
+
+func (s *shop) happened(t *testing.T, want ...string) {
+	t.Helper()
+	if !reflect.DeepEqual(s.events, want) {
+		t.Errorf("happened %q, want %q", s.events, want)
+	}
+}
+
+var refused = activities.Blocked("the bank refused")
+
+func TestALaterStepIsGivenWhatTheEarlierReturned(t *testing.T) {
+	s := &shop{}
+	r := s.run(t, func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
+		steps := workflows.Begin(ctx, session)
+		charge := workflows.Run(steps, workflows.Step{Name: "charge"}, s.Charge)
+		workflows.Then(charge, workflows.Step{Name: "payout"}, s.PayOut)
+		return steps.Finish()
+	}, nil)
+	s.happened(t, "charge", "pay out 7")
+	if r.State != workflows.StateDone || ends(r) != "charge done, payout done" || r.Steps[0].Summary != "charged 7" {
+		t.Errorf("result %+v", r)
+	}
+}
+
+// A step that can't begin, as another wasn't done, is skipped, and so are those
+// that come after it; what doesn't depend on it goes on.
+func TestWhatNeedsASkippedStepIsSkipped(t *testing.T) {
+	s := &shop{failure: map[string]error{"charge": refused}}
+	var details string
+	r := s.run(t, func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
+		steps := workflows.Begin(ctx, session)
+		charge := workflows.Run(steps, workflows.Step{Name: "charge"}, s.Charge)
+		payout := workflows.Then(charge, workflows.Step{Name: "payout"}, s.PayOut)
+		workflows.Run(steps, workflows.Step{Name: "survey", After: []workflows.Earlier{payout}}, s.Survey)
+		workflows.Run(steps, workflows.Step{Name: "archive"}, s.Archive)
+		return steps.Finish()
+	}, func(e env) {
+		e.After(time.Hour, func() {
+			details = e.Details()
+			e.Skip("charge", "a guest")
+		})
+	})
+	s.happened(t, "charge failed", "archive")
+	if r.State != workflows.StateSkipped || ends(r) != "charge skipped, payout skipped, survey skipped, archive done" {
+		t.Errorf("result %+v", r)
+	}
+	if got := r.Steps[1].Summary; got != "skipped: charge wasn't done" {
+		t.Errorf("summary %q", got)
+	}
+	for _, want := range []string{"**charge** is **blocked**", "**payout** waits for **charge**", "**survey** waits for **payout**", "**archive** is done"} {
+		if !strings.Contains(details, want) {
+			t.Errorf("details lack %q:\n%s", want, details)
+		}
+	}
+}
+
+// After waits for several steps, and runs when the last of them is done.
+func TestAfterSeveralSteps(t *testing.T) {
+	for _, first := range []string{"charge", "archive"} {
+		t.Run(first+" last", func(t *testing.T) {
+			s := &shop{failure: map[string]error{first: refused}}
+			r := s.run(t, func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
+				steps := workflows.Begin(ctx, session)
+				charge := workflows.Run(steps, workflows.Step{Name: "charge"}, s.Charge)
+				archive := workflows.Run(steps, workflows.Step{Name: "archive"}, s.Archive)
+				workflows.Run(steps, workflows.Step{Name: "survey", After: []workflows.Earlier{charge, archive}}, s.Survey)
+				return steps.Finish()
+			}, func(e env) {
+				e.After(time.Hour, func() {
+					delete(s.failure, first)
+					e.Retry(first, "the bank was asked")
+				})
+			})
+			if got := s.events[len(s.events)-1]; got != "survey" || len(s.events) != 4 || r.State != workflows.StateDone {
+				t.Errorf("happened %q, result %+v", s.events, r)
+			}
+		})
+	}
+}
+
+// compensated charges, pays out, and gives the money back if that wasn't done.
+func (s *shop) compensated(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
+	steps := workflows.Begin(ctx, session)
+	charge := workflows.Run(steps, workflows.Step{Name: "charge"}, s.Charge)
+	payout := workflows.Then(charge, workflows.Step{Name: "payout"}, s.PayOut)
+	if _, paid := payout.Wait(); !paid {
+		if charged, ok := charge.Wait(); ok {
+			workflows.RunWith(steps, workflows.Step{Name: "refund"}, s.Refund, charged)
+		}
+	}
+	return steps.Finish()
+}
+
+func TestCompensation(t *testing.T) {
+	tests := map[string]struct {
+		failure map[string]error
+		prepare func(env)
+		events  []string
+		ends    string
+		states  string
+	}{
+		"all is well": {nil, nil, []string{"charge", "pay out 7"}, "charge done, payout done", "running done"},
+		"the payout is given up": {map[string]error{"pay out 7": activities.GiveUp("no account")}, nil,
+			[]string{"charge", "pay out 7 failed", "refund 7"}, "charge done, payout given_up, refund done", "running given_up"},
+		"the payout is skipped": {map[string]error{"pay out 7": refused},
+			func(e env) { e.After(time.Hour, func() { e.Skip("payout", "fraud") }) },
+			[]string{"charge", "pay out 7 failed", "refund 7"}, "charge done, payout skipped, refund done", "running blocked running skipped"},
+		"nothing was charged": {map[string]error{"charge": refused},
+			func(e env) { e.After(time.Hour, func() { e.Skip("charge", "a guest") }) },
+			[]string{"charge failed"}, "charge skipped, payout skipped", "running blocked running skipped"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := &shop{failure: tt.failure}
+			e := newEnv(t, s)
+			if tt.prepare != nil {
+				tt.prepare(e)
+			}
+			r := e.Run(s.compensated, session)
+			s.happened(t, tt.events...)
+			if ends(r) != tt.ends || e.states() != tt.states {
+				t.Errorf("ended as %s, want %s; states %s, want %s", ends(r), tt.ends, e.states(), tt.states)
+			}
+		})
+	}
+}
+
+// An optional step is given up where another one would be blocked.
+func TestAnOptionalStepIsGivenUp(t *testing.T) {
+	for name, failure := range map[string]error{
+		"blocked":  activities.Blocked("no address"),
+		"given up": activities.GiveUp("no address"),
+		// It would be tried again only after its deadline.
+		"deadline": activities.RetryAfter(25*time.Hour, "no address"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &shop{failure: map[string]error{"survey": failure}}
+			var details string
+			r := s.run(t, func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
+				steps := workflows.Begin(ctx, session)
+				workflows.Run(steps, workflows.Step{Name: "survey", Optional: true}, s.Survey)
+				workflows.Run(steps, workflows.Step{Name: "archive", NotBefore: session.RoomCloseTime.Add(time.Hour)}, s.Archive)
+				return steps.Finish()
+			}, func(e env) { e.After(time.Minute, func() { details = e.Details() }) })
+			if r.State != workflows.StateGivenUp || ends(r) != "survey given_up, archive done" {
+				t.Errorf("result %+v", r)
+			}
+			if got := r.Steps[0]; !strings.HasPrefix(got.Summary, "given up: ") || !strings.HasSuffix(got.Summary, "no address") || !strings.HasSuffix(got.Failure, "no address") || got.Output != nil {
+				t.Errorf("survey %+v", got)
+			}
+			if !strings.Contains(details, "**survey** was given up: `") || !strings.Contains(details, "**archive** waits until 2017-07-10T09:56:29Z") {
+				t.Errorf("details:\n%s", details)
+			}
+		})
+	}
+}
+
+// A step's time may come later; in the past it is now.
+func TestNotBefore(t *testing.T) {
+	for name, tt := range map[string]struct{ notBefore, want time.Duration }{
+		"later": {3 * time.Hour, 3 * time.Hour}, "now": {0, 0}, "past": {-time.Hour, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &shop{}
+			e := newEnv(t, s)
+			var at time.Time
+			e.OnActivity(s.Survey, mock.Anything, mock.Anything).Return(func(context.Context, activities.Task) (string, error) {
+				at = e.Now()
+				return "sent", nil
+			})
+			e.Run(func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
+				steps := workflows.Begin(ctx, session)
+				workflows.Run(steps, workflows.Step{Name: "survey", NotBefore: session.RoomCloseTime.Add(tt.notBefore)}, s.Survey)
+				return steps.Finish()
+			}, session)
+			if got := at.Sub(session.RoomCloseTime).Round(time.Minute); got != tt.want {
+				t.Errorf("it began after %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+// transcribed awaits a transcript, and archives what it says.
+func (s *shop) transcribed(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
+	steps := workflows.Begin(ctx, session)
+	job := workflows.Run(steps, workflows.Step{Name: "charge", NotBefore: session.RoomCloseTime.Add(time.Minute)}, s.Charge)
+	transcript := workflows.Await[Charge](steps, workflows.Step{Name: "transcript", Deadline: 6 * time.Hour, After: []workflows.Earlier{job}})
+	workflows.Then(transcript, workflows.Step{Name: "payout"}, s.PayOut)
+	return steps.Finish()
+}
+
+func TestAwait(t *testing.T) {
+	signal := func(e env, at time.Duration, v any) { e.After(at, func() { e.SignalWorkflow("transcript", v) }) }
+	tests := map[string]struct {
+		prepare func(env)
+		states  string
+		result  workflows.State
+		events  []string
+	}{
+		"it comes":                      {func(e env) { signal(e, time.Hour, Charge{5}) }, "running done", workflows.StateDone, []string{"charge", "pay out 5"}},
+		"it comes before anybody waits": {func(e env) { signal(e, time.Second, Charge{5}) }, "running done", workflows.StateDone, []string{"charge", "pay out 5"}},
+		"it comes twice": {func(e env) { signal(e, time.Second, Charge{5}); signal(e, 2*time.Second, Charge{6}) },
+			"running done", workflows.StateDone, []string{"charge", "pay out 5"}},
+		"it is something else at first": {func(e env) { signal(e, time.Hour, "no charge"); signal(e, 2*time.Hour, Charge{5}) },
+			"running done", workflows.StateDone, []string{"charge", "pay out 5"}},
+		"it never comes": {func(e env) { e.After(7*time.Hour, func() { e.Skip("transcript", "too late") }) },
+			"running blocked running skipped", workflows.StateSkipped, []string{"charge"}},
+		"it comes while the step is blocked, which is then retried": {func(e env) {
+			signal(e, 7*time.Hour, Charge{5})
+			e.After(8*time.Hour, func() { e.Retry("transcript", "it is here now") })
+		}, "running blocked running done", workflows.StateDone, []string{"charge", "pay out 5"}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := &shop{}
+			e := newEnv(t, s)
+			tt.prepare(e)
+			r := e.Run(s.transcribed, session)
+			s.happened(t, tt.events...)
+			if r.State != tt.result || e.states() != tt.states {
+				t.Errorf("states %s, want %s; result %+v", e.states(), tt.states, r)
+			}
+			if tt.result == workflows.StateSkipped && r.Steps[1].Failure != `not done within 6h0m0s: no signal "transcript" came` {
+				t.Errorf("failure %q", r.Steps[1].Failure)
+			}
+		})
+	}
+}
+
+// A run that is cancelled ends, whatever its steps wait for.
+func TestCancelledWhileStepsWait(t *testing.T) {
+	s := &shop{}
+	e := newEnv(t, s)
+	e.After(10*time.Minute, e.CancelWorkflow)
+	e.Start(func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
+		steps := workflows.Begin(ctx, session)
+		transcript := workflows.Await[Charge](steps, workflows.Step{Name: "transcript"})
+		workflows.Then(transcript, workflows.Step{Name: "payout"}, s.PayOut)
+		later := workflows.Run(steps, workflows.Step{Name: "survey", NotBefore: session.RoomCloseTime.Add(time.Hour)}, s.Survey)
+		if _, done := later.Wait(); done {
+			t.Error("it was done")
+		}
+		return steps.Finish()
+	}, session)
+	if err := e.GetWorkflowError(); !temporal.IsCanceledError(err) {
+		t.Errorf("error %v, want a cancellation", err)
+	}
+	s.happened(t)
+}
+
+// An older run goes on without a step that was added, and without what depends
+// on it.
+func TestAddedSteps(t *testing.T) {
+	for name, version := range map[string]workflow.Version{"an older run": workflow.DefaultVersion, "a new run": 1} {
+		t.Run(name, func(t *testing.T) {
+			s := &shop{}
+			e := newEnv(t, s)
+			e.OnGetVersion("step charge", workflow.DefaultVersion, workflow.Version(1)).Return(version)
+			r := e.Run(func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
+				steps := workflows.Begin(ctx, session)
+				workflows.Run(steps, workflows.Step{Name: "archive"}, s.Archive)
+				charge := workflows.Run(steps, workflows.Step{Name: "charge", Added: true}, s.Charge)
+				workflows.Then(charge, workflows.Step{Name: "payout"}, s.PayOut)
+				if _, done := charge.Wait(); done != (version == 1) {
+					t.Errorf("done %v", done)
+				}
+				return steps.Finish()
+			}, session)
+			want := "archive done"
+			if version == 1 {
+				want = "archive done, charge done, payout done"
+			}
+			if ends(r) != want || r.State != workflows.StateDone {
+				t.Errorf("ended as %s, want %s", ends(r), want)
+			}
+		})
+	}
+}
+
+func TestAStepWantsANameOfItsOwn(t *testing.T) {
+	for _, name := range []string{"", "archive"} {
+		s := &shop{}
+		e := newEnv(t, s)
+		e.Start(func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
+			steps := workflows.Begin(ctx, session)
+			workflows.Run(steps, workflows.Step{Name: "archive"}, s.Archive)
+			workflows.Run(steps, workflows.Step{Name: name}, s.Survey)
+			return steps.Finish()
+		}, session)
+		if err := e.GetWorkflowError(); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("step %q: want a name", name)) {
+			t.Errorf("error %v", err)
+		}
+	}
+}
+
+func TestNameOfAWorkflow(t *testing.T) {
+	s := &shop{}
+	for want, w := range map[string]workflows.Workflow{"RoomClose": workflows.RoomClose, "transcribed": s.transcribed} {
+		if got := workflows.Name(w); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// signaller is a Temporal that has one run.
+type signaller struct {
+	client.Client
+	id, name string
+	value    any
+}
+
+func (s *signaller) SignalWorkflow(_ context.Context, id, runID, name string, value any) error {
+	if id != s.id || runID != "" {
+		return errors.New("no such run")
+	}
+	s.name, s.value = name, value
+	return nil
+}
+
+func TestSignal(t *testing.T) {
+	s := &signaller{id: "room-close-1-18446744073709551615"}
+	if err := workflows.Signal(t.Context(), s, session, "transcript", 7); err != nil || s.name != "transcript" || s.value != 7 {
+		t.Errorf("%q, %v, error %v", s.name, s.value, err)
+	}
+	s.id = "another"
+	if err := workflows.Signal(t.Context(), s, session, "transcript", 7); err == nil || !strings.Contains(err.Error(), `signal "transcript" to room-close-1-`) {
+		t.Errorf("error %v", err)
+	}
+}
