@@ -1,12 +1,16 @@
 package closeouttest
 
 import (
+	"log/slog"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/mock"
 	"go.temporal.io/api/sdk/v1"
+	"go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
 	"go.temporal.io/sdk/workflow"
@@ -33,7 +37,11 @@ type Env struct {
 // them.
 func NewEnv(t testing.TB, steps ...any) *Env {
 	t.Helper()
-	e := &Env{TestWorkflowEnvironment: (&testsuite.WorkflowTestSuite{}).NewTestWorkflowEnvironment(), t: t}
+	suite := &testsuite.WorkflowTestSuite{}
+	logged := &output{TB: t}
+	t.Cleanup(logged.end)
+	suite.SetLogger(log.NewStructuredLogger(slog.New(slog.NewTextHandler(logged, nil))))
+	e := &Env{TestWorkflowEnvironment: suite.NewTestWorkflowEnvironment(), t: t}
 	e.RegisterActivity(&activities.Steps{})
 	for _, s := range steps {
 		e.RegisterActivity(s)
@@ -45,6 +53,30 @@ func NewEnv(t testing.TB, steps ...any) *Env {
 		}
 	}).Return(nil).Maybe()
 	return e
+}
+
+// output writes to the log of a test, which is seen where the test fails, until
+// the test ends: a step may outlast it.
+type output struct {
+	testing.TB
+	mu    sync.Mutex
+	ended bool
+}
+
+// Write implements [io.Writer].
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.ended {
+		o.Log(strings.TrimSuffix(string(p), "\n"))
+	}
+	return len(p), nil
+}
+
+func (o *output) end() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.ended = true
 }
 
 // Start runs the workflow for the session, as far as it goes. It may be called

@@ -1,0 +1,138 @@
+package closeouttest
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/mock"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/workflows"
+	"github.com/closeouthq/closeout/zego"
+)
+
+func TestRoomCloseIsGenuineAndParses(t *testing.T) {
+	c := RoomClose(func(c *zego.RoomClose) { c.RoomID, c.Nonce = "live-1", "of the test" })
+	r := Request(c)
+	body := make([]byte, r.ContentLength)
+	if _, err := r.Body.Read(body); err != nil || r.Method != http.MethodPost {
+		t.Fatal(r.Method, err)
+	}
+	event, err := zego.Parse(r.Header.Get("Content-Type"), body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Keyring().Verify(event.Head()); err != nil {
+		t.Error(err)
+	}
+	parsed, ok := event.(*zego.RoomClose)
+	if !ok || activities.SessionOf(parsed) != activities.SessionOf(c) || parsed.RoomID != "live-1" || parsed.Nonce != "of the test" {
+		t.Errorf("parsed %+v, made %+v", event, c)
+	}
+	if other := RoomClose(); other.RoomSessionID == c.RoomSessionID {
+		t.Error("two calls gave one session")
+	}
+}
+
+// What the test mocks itself comes before the standard step that succeeds.
+func TestStandardStepsCanBeMocked(t *testing.T) {
+	env := NewEnv(t)
+	env.OnActivity(Standard.FinalizeBill, mock.Anything, mock.Anything).Return(activities.Bill{}, activities.GiveUp("free of charge"))
+	if r := env.Run(workflows.RoomClose, Session()); r.State != workflows.StateGivenUp || r.Steps[0].Failure != "free of charge" || r.Steps[1].State != workflows.StateDone {
+		t.Errorf("result %+v", r)
+	}
+}
+
+// recorder is a test that is expected to fail.
+type recorder struct {
+	testing.TB
+	failure string
+}
+
+func (r *recorder) Helper() {}
+func (r *recorder) Fatalf(format string, args ...any) {
+	r.failure = format
+	panic(r)
+}
+
+// ended runs f, which may end by a Fatalf.
+func (r *recorder) ended(f func()) {
+	defer func() {
+		if fault := recover(); fault != nil && fault != any(r) {
+			panic(fault)
+		}
+	}()
+	f()
+}
+
+func TestARunThatFailsFailsTheTest(t *testing.T) {
+	r := &recorder{TB: t}
+	r.ended(func() {
+		NewEnv(r).Run(func(workflow.Context, activities.Session) (workflows.Result, error) {
+			return workflows.Result{}, errors.New("no")
+		}, Session())
+	})
+	if r.failure == "" {
+		t.Error("it passed")
+	}
+}
+
+// Reordered is RoomClose with its steps the other way round, under the same name.
+type changed struct{}
+
+func (changed) RoomClose(ctx workflow.Context, s activities.Session) (workflows.Result, error) {
+	steps := workflows.Begin(ctx, s)
+	workflows.Run(steps, workflows.Step{Name: "recordings"}, Standard.ArchiveRecordings)
+	workflows.Run(steps, workflows.Step{Name: "billing"}, Standard.FinalizeBill)
+	return steps.Finish()
+}
+
+func another(context.Context, activities.Task) (string, error) { return "", nil }
+
+func (changed) CloseShow(ctx workflow.Context, s activities.Session) (workflows.Result, error) {
+	steps := workflows.Begin(ctx, s)
+	workflows.Run(steps, workflows.Step{Name: "another"}, another)
+	return steps.Finish()
+}
+
+func TestReplayFindsWhatRunsCouldNotTake(t *testing.T) {
+	recorded := filepath.Join("..", "workflows", "testdata", "roomclose_completed.json")
+	empty := filepath.Join(t.TempDir(), "empty.json")
+	if err := os.WriteFile(empty, []byte(`{"events": []}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name, file string
+		workflows  []workflows.Workflow
+		want       string
+	}{
+		{"unchanged", recorded, []workflows.Workflow{changed{}.CloseShow, workflows.RoomClose}, ""},
+		{"changed", recorded, []workflows.Workflow{changed{}.RoomClose}, "runs of RoomClose that are under way could not go on"},
+		{"removed", recorded, []workflows.Workflow{changed{}.CloseShow}, `it is of a workflow "RoomClose", and there is none`},
+		{"no events", empty, nil, "it has no events"},
+		{"no file", "none.json", nil, "read a history"},
+		{"no history", "replay.go", nil, "no history"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := replay(tt.file, tt.workflows)
+			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+				t.Errorf("error %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestReplayWantsAHistoryOfEachWorkflow(t *testing.T) {
+	got := unrecorded([]workflows.Workflow{workflows.RoomClose, changed{}.CloseShow}, []string{"RoomClose"})
+	if !slices.Equal(got, []string{"CloseShow"}) {
+		t.Errorf("%v lack a history", got)
+	}
+}

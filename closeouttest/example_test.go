@@ -1,0 +1,79 @@
+package closeouttest_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/mock"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/closeouttest"
+	"github.com/closeouthq/closeout/webhook"
+	"github.com/closeouthq/closeout/workflows"
+	"github.com/closeouthq/closeout/zego"
+)
+
+// Wallet and CloseShow stand for steps and a workflow of your own.
+type Wallet struct{}
+
+func (*Wallet) Charge(context.Context, activities.Task) (string, error) { return "charged", nil }
+
+var wallet *Wallet
+
+func CloseShow(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
+	steps := workflows.Begin(ctx, session)
+	workflows.Run(steps, workflows.Step{Name: "charge", Summary: "Charge the caller's wallet"}, wallet.Charge)
+	workflows.Run(steps, workflows.Step{Name: "billing", Summary: "Make the session's bill"}, closeouttest.Standard.FinalizeBill)
+	return steps.Finish()
+}
+
+// A test of a workflow: the wallet refuses, and a person has it tried again.
+func ExampleEnv() {
+	var t testing.TB = &testing.T{} // the test's own
+	env := closeouttest.NewEnv(t, &Wallet{})
+	env.SetTestTimeout(time.Minute)
+	env.OnActivity(wallet.Charge, mock.Anything, mock.Anything).Return("", activities.Blocked("no such wallet")).Once()
+	env.OnActivity(wallet.Charge, mock.Anything, mock.Anything).Return("charged", nil).Once()
+	env.After(time.Hour, func() { env.Retry("charge", "the wallet was restored") })
+
+	result := env.Run(CloseShow, closeouttest.Session())
+	for _, s := range result.Steps {
+		fmt.Println(s.Step, s.State)
+	}
+	fmt.Println(env.States())
+	// Output:
+	// charge done
+	// billing done
+	// [running blocked running done]
+}
+
+// A handler that takes ZEGO's callbacks is given a genuine one.
+func ExampleRequest() {
+	router := webhook.Router(webhook.Options{Keyring: closeouttest.Keyring(), Intake: printer{}, Log: slog.New(slog.DiscardHandler)})
+	callback := closeouttest.RoomClose(func(c *zego.RoomClose) { c.RoomID = "live-1" })
+	answer := httptest.NewRecorder()
+	router.ServeHTTP(answer, closeouttest.Request(callback))
+	fmt.Print(answer.Code, " ", answer.Body)
+	// Output:
+	// room live-1 closed
+	// 200 {"status":"started"}
+}
+
+type printer struct{}
+
+func (printer) RoomClose(_ context.Context, c *zego.RoomClose) (webhook.Receipt, error) {
+	fmt.Println("room", c.RoomID, "closed")
+	return webhook.Receipt{Status: webhook.Started}, nil
+}
+
+// In a test function: runs of RoomClose that are under way can go on.
+func ExampleReplay() {
+	_ = func(t *testing.T) {
+		closeouttest.Replay(t, "../workflows/testdata", workflows.RoomClose)
+	}
+}

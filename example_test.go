@@ -1,0 +1,62 @@
+package closeout_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/closeouthq/closeout"
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+// Wallet has steps of our own. Its fields are what they need.
+type Wallet struct{ API activities.Endpoint }
+
+// Charge charges the caller.
+func (w *Wallet) Charge(ctx context.Context, task activities.Task) (string, error) {
+	err := w.API.Post(ctx, task.IdempotencyKey, map[string]string{"room": task.Session.RoomID}, nil)
+	return "charged", err
+}
+
+// The steps by their names, for workflows: none of their fields is set here.
+var (
+	wallet   *Wallet
+	standard activities.Steps
+)
+
+// CloseShow closes a paid room out.
+func CloseShow(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
+	steps := workflows.Begin(ctx, session)
+
+	workflows.Run(steps, workflows.Step{Name: "charge", Summary: "Charge the caller's wallet"}, wallet.Charge)
+	workflows.Run(steps, workflows.Step{Name: "recordings", Summary: "Move the recordings to the archive"}, standard.ArchiveRecordings)
+
+	return steps.Finish()
+}
+
+// route gives paid rooms their workflow, and all others the default one.
+func route(s activities.Session) workflows.Workflow {
+	if strings.HasPrefix(s.RoomID, "paid-") {
+		return CloseShow
+	}
+	return nil
+}
+
+// A program of one's own. In its main stands: closeout.Main(service).
+func Example() {
+	service := closeout.Service{
+		Workflows: []workflows.Workflow{CloseShow},
+		Route:     route,
+		Steps:     []any{&Wallet{API: activities.Endpoint{Name: "the wallet", URL: os.Getenv("WALLET_URL")}}},
+	}
+	if err := service.Check(); err != nil {
+		fmt.Println(err)
+	}
+	fmt.Println(workflows.Name(service.Route(activities.Session{RoomID: "paid-7"})))
+	// Output:
+	// CloseShow
+}

@@ -1,0 +1,88 @@
+package intake_test
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"testing"
+
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/inbox"
+	"github.com/closeouthq/closeout/internal/intake"
+	"github.com/closeouthq/closeout/webhook"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+func CloseShow(workflow.Context, activities.Session) (workflows.Result, error) {
+	return workflows.Result{}, nil
+}
+
+// routed is a Temporal that remembers which workflow a session was started with.
+type routed struct {
+	mu    sync.Mutex
+	names map[string]string // by workflow ID
+}
+
+func (r *routed) ExecuteWorkflow(_ context.Context, o client.StartWorkflowOptions, w any, _ ...any) (client.WorkflowRun, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.names[o.ID] = workflows.Name(w.(workflows.Workflow))
+	return nil, nil
+}
+
+func (r *routed) name(session uint64) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.names[id(session)]
+}
+
+func TestTheRouteChoosesTheWorkflow(t *testing.T) {
+	temporal := &routed{names: map[string]string{}}
+	in := intake.New(intake.Options{Temporal: temporal, Inbox: newInbox(t), TaskQueue: "q", Log: quiet, Route: func(s activities.Session) workflows.Workflow {
+		if s.RoomSessionID == 2 {
+			return CloseShow
+		}
+		return workflows.RoomClose
+	}})
+	for session, want := range map[uint64]string{1: "RoomClose", 2: "CloseShow"} {
+		if _, err := in.RoomClose(t.Context(), callback(session)); err != nil {
+			t.Fatal(err)
+		}
+		if got := temporal.name(session); got != want {
+			t.Errorf("session %d was started with %q, want %q", session, got, want)
+		}
+	}
+}
+
+// A route that panics loses no callback, and holds up no other: it is set aside,
+// and can be retried when the route is mended.
+func TestWhatTheRoutePanicsAtIsSetAside(t *testing.T) {
+	temporal, b := &routed{names: map[string]string{}}, newInbox(t)
+	var mended sync.Map
+	in := intake.New(intake.Options{Temporal: temporal, Inbox: b, TaskQueue: "q", Log: quiet, Route: func(s activities.Session) workflows.Workflow {
+		if _, ok := mended.Load("yes"); !ok && s.RoomSessionID == 1 {
+			panic("no show of this room")
+		}
+		return workflows.RoomClose
+	}})
+	relay(t, in)
+	for session := range uint64(10) {
+		receipt, err := in.RoomClose(t.Context(), callback(session))
+		if err != nil || session == 1 && receipt.Status != webhook.Queued {
+			t.Fatalf("%+v, error %v", receipt, err)
+		}
+	}
+	wait(t, "it is set aside", func() bool { return stats(t, b) == inbox.Stats{SetAside: 1} })
+	e, err := b.Get(t.Context(), id(1))
+	if err != nil || !strings.Contains(e.Reason, "no show of this room") {
+		t.Errorf("%+v, error %v", e, err)
+	}
+	mended.Store("yes", true)
+	if err := b.Retry(t.Context(), id(1)); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "it is started", func() bool { return temporal.name(1) == "RoomClose" })
+}

@@ -1,0 +1,49 @@
+package webhook_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/gorilla/mux"
+
+	"github.com/closeouthq/closeout/webhook"
+)
+
+// Endpoints of one's own lie below HooksPath, have the listener's limit for
+// bodies, and change nothing for callbacks.
+func TestHooks(t *testing.T) {
+	b := newBundle(t, started, func(o *webhook.Options) {
+		o.Hooks = func(r *mux.Router) {
+			r.HandleFunc("/transcripts/{session}", func(w http.ResponseWriter, r *http.Request) {
+				body, err := io.ReadAll(r.Body)
+				if err != nil {
+					w.WriteHeader(http.StatusRequestEntityTooLarge)
+					return
+				}
+				fmt.Fprint(w, mux.Vars(r)["session"], " ", len(body))
+			}).Methods(http.MethodPost)
+		}
+	})
+	tests := []struct {
+		method, path, body string
+		status             int
+		want               string
+	}{
+		{"POST", "/hooks/transcripts/7", "text", 200, "7 4"},
+		{"POST", "/hooks/transcripts/7", strings.Repeat("x", webhook.MaxBody+1), 413, ""},
+		{"GET", "/hooks/transcripts/7", "", 405, `"title":"Method Not Allowed"`},
+		{"POST", "/hooks/others", "", 404, `"title":"Not Found"`},
+		{"POST", "/transcripts/7", "", 404, `"title":"Not Found"`},
+	}
+	for _, tt := range tests {
+		if w := b.do(tt.method, tt.path, "text/plain", tt.body); w.Code != tt.status || !strings.Contains(w.Body.String(), tt.want) {
+			t.Errorf("%s %s: %d %s, want %d %s", tt.method, tt.path, w.Code, w.Body, tt.status, tt.want)
+		}
+	}
+	if b.taken.Load() != 0 {
+		t.Error("one was taken for a callback")
+	}
+}

@@ -1,0 +1,66 @@
+package workflows_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/closeouttest"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+// Support has the steps that follow a support call.
+type Support struct{}
+
+// Transcribe has the call transcribed.
+func (*Support) Transcribe(_ context.Context, task activities.Task) (string, error) {
+	return "transcript of " + task.Session.RoomID, nil
+}
+
+// Summarize puts a transcript in a sentence.
+func (*Support) Summarize(_ context.Context, _ activities.Task, transcript string) (string, error) {
+	return "summary of the " + transcript, nil
+}
+
+// Ask asks the caller how it was.
+func (*Support) Ask(context.Context, activities.Task) (string, error) {
+	return "", activities.GiveUp("the caller has left no address")
+}
+
+var (
+	support  *Support
+	standard activities.Steps
+)
+
+// CloseSupportCall closes a support call out. The recordings are archived beside
+// the rest; the summary is made when there is a transcript, and an hour later the
+// caller is asked how it was.
+func CloseSupportCall(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
+	steps := workflows.Begin(ctx, session)
+
+	workflows.Run(steps, workflows.Step{Name: "recordings"}, standard.ArchiveRecordings)
+	transcript := workflows.Run(steps, workflows.Step{Name: "transcript", Deadline: 6 * time.Hour}, support.Transcribe)
+	workflows.Then(transcript, workflows.Step{Name: "summary"}, support.Summarize)
+	workflows.Run(steps, workflows.Step{Name: "survey", NotBefore: session.RoomCloseTime.Add(time.Hour), Optional: true}, support.Ask)
+
+	return steps.Finish()
+}
+
+// A workflow of one's own, run as in a test.
+func Example() {
+	env := closeouttest.NewEnv(&testing.T{}, &Support{}) // the t of the test
+	session := closeouttest.Session()
+	for _, step := range env.Run(CloseSupportCall, session).Steps[1:] {
+		fmt.Printf("%s is %s: %s\n", step.Step, step.State, step.Summary)
+	}
+	fmt.Println(env.Now().Sub(session.RoomCloseTime).Round(time.Minute))
+	// Output:
+	// transcript is done: transcript of lobby
+	// summary is done: summary of the transcript of lobby
+	// survey is given_up: given up: the caller has left no address
+	// 1h0m0s
+}
