@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -65,7 +66,7 @@ func (e Endpoint) Post(ctx context.Context, key uuid.UUID, body, answer any) err
 	defer resp.Body.Close()
 	// Reading it all lets the connection be used again.
 	said, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	shown := said[:min(len(said), 500)]
+	shown := strings.Join(strings.Fields(strings.ToValidUTF8(string(said[:min(len(said), 500)]), "?")), " ") // in a line, for people
 
 	switch code := resp.StatusCode; {
 	case code/100 == 2 && answer != nil:
@@ -73,7 +74,7 @@ func (e Endpoint) Post(ctx context.Context, key uuid.UUID, body, answer any) err
 			err = json.Unmarshal(said, answer)
 		}
 		if err != nil {
-			return fmt.Errorf("read the answer of %s: %s: %q: %w", e.Name, resp.Status, shown, err)
+			return fmt.Errorf("read the answer of %s: %s: %s: %w", e.Name, resp.Status, shown, err)
 		}
 		return nil
 	case code/100 == 2, code == http.StatusConflict && answer == nil:
@@ -81,12 +82,12 @@ func (e Endpoint) Post(ctx context.Context, key uuid.UUID, body, answer any) err
 	case code == http.StatusTooManyRequests, code == http.StatusRequestTimeout, code == http.StatusConflict:
 		// Of the 4xx these say that it is worth trying again.
 	case code/100 == 4:
-		return Blocked("%s refused it: %s: %q", e.Name, resp.Status, shown)
+		return Blocked("%s refused it: %s: %s", e.Name, resp.Status, shown)
 	}
 	if pause := retryAfter(resp); pause > 0 {
-		return RetryAfter(pause, "%s failed: %s: %q", e.Name, resp.Status, shown)
+		return RetryAfter(pause, "%s failed: %s: %s", e.Name, resp.Status, shown)
 	}
-	return fmt.Errorf("%s failed: %s: %q", e.Name, resp.Status, shown)
+	return fmt.Errorf("%s failed: %s: %s", e.Name, resp.Status, shown)
 }
 
 // bare takes the URL out of an error, as it may hold a key.

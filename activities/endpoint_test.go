@@ -24,11 +24,11 @@ func TestEndpointAnswers(t *testing.T) {
 		blocks       bool
 	}{
 		{"decoded", `{"id": "c-1"}`, 201, "", false},
-		{"not JSON", `<html>`, 200, `read the answer of the wallet: 200 OK: "<html>"`, false},
+		{"not JSON", `<html>`, 200, `read the answer of the wallet: 200 OK: <html>`, false},
 		{"nothing", ``, 204, "read the answer of the wallet: 204 No Content", false},
 		// The answer to the first post may be on its way.
 		{"conflict", `{"id": "c-1"}`, 409, "the wallet failed: 409 Conflict", false},
-		{"refused", `no money`, 402, `the wallet refused it: 402 Payment Required: "no money"`, true},
+		{"refused", "no\n money \n", 402, `the wallet refused it: 402 Payment Required: no money`, true},
 		{"redirect", ``, 307, "the wallet failed: 307", false},
 	}
 	for _, tt := range tests {

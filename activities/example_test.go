@@ -56,7 +56,7 @@ func Example() {
 	fmt.Println(err)
 	// Output:
 	// ticket 7 <nil>
-	// the CRM failed: 503 Service Unavailable: "busy" (type: RetryAfter, retryable: true)
-	// the CRM refused it: 422 Unprocessable Entity: "no such customer" (type: Blocked, retryable: false)
+	// the CRM failed: 503 Service Unavailable: busy (type: RetryAfter, retryable: true)
+	// the CRM refused it: 422 Unprocessable Entity: no such customer (type: Blocked, retryable: false)
 	// room test is muted (type: GivenUp, retryable: false)
 }

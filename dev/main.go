@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -40,21 +41,71 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		Usage: "run Temporal, its Web UI, the webhook and a worker in one process",
 		Description: "State is kept in CLOSEOUT_DATA and survives a restart. Ctrl-C stops everything. There is one app,\n" +
 			"1 with the secret `secret`, unless CLOSEOUT_APPS says otherwise.",
-		Flags: append(command.Flags(),
-			&cli.IntFlag{Name: "temporal-port", Value: 7233, Usage: "port of Temporal", Sources: cli.EnvVars("CLOSEOUT_DEV_TEMPORAL_PORT")},
-			&cli.IntFlag{Name: "ui-port", Value: 8233, Usage: "port of Temporal's Web UI", Sources: cli.EnvVars("CLOSEOUT_DEV_UI_PORT")}),
-		Commands: []*cli.Command{command.Send(), command.Blocked(), command.Inbox(), command.Audit()},
+		Flags:    append(command.Flags(), portFlags()...),
+		Commands: []*cli.Command{alone(), command.Send(), command.Blocked(), command.Inbox(), command.Audit(), command.History()},
 		Action:   dev,
 	}, args, stdout, stderr)
 }
 
-func dev(ctx context.Context, cmd *cli.Command) (err error) {
+func portFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.IntFlag{Name: "temporal-port", Value: 7233, Usage: "port of Temporal", Sources: cli.EnvVars("CLOSEOUT_DEV_TEMPORAL_PORT")},
+		&cli.IntFlag{Name: "ui-port", Value: 8233, Usage: "port of Temporal's Web UI", Sources: cli.EnvVars("CLOSEOUT_DEV_UI_PORT")},
+	}
+}
+
+func dev(ctx context.Context, cmd *cli.Command) error {
+	return withTemporal(ctx, cmd, func(c *config.Config, temporal *server.Server, log *slog.Logger) error {
+		sample, err := writeSample(ctx, c)
+		if err != nil {
+			return err
+		}
+		return service.Run(ctx, c, service.Parts{Webhook: true, Worker: true, Started: func(callbacks net.Addr) {
+			fmt.Fprint(cmd.Root().Writer, welcome(c, temporal, callbacks.(*net.TCPAddr).Port, sample))
+		}}, log)
+	})
+}
+
+// alone is the command that leaves webhook and worker to another program.
+func alone() *cli.Command {
+	return &cli.Command{
+		Name:  "temporal",
+		Usage: "run Temporal and its Web UI alone, for a program of your own",
+		Description: "Makes the namespace, its search attributes and the ledger's tables, as setup does. State is kept\n" +
+			"in CLOSEOUT_DATA and survives a restart. Ctrl-C stops Temporal.",
+		Flags: append(command.Flags("DATA", "DATABASE_URL", "LOG_LEVEL", "LOG_FORMAT"), portFlags()...),
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			return withTemporal(ctx, cmd, func(c *config.Config, temporal *server.Server, _ *slog.Logger) error {
+				fmt.Fprintf(cmd.Root().Writer, `
+Temporal is running.
+
+  Temporal Web UI  %s
+  Temporal         %s, namespace %s
+  bills            %s
+
+Run your program with
+
+  export CLOSEOUT_APPS='1=secret' CLOSEOUT_DATA='%s'
+  export TEMPORAL_ADDRESS='%s' TEMPORAL_NAMESPACE='%s'
+
+Ctrl-C stops Temporal.
+
+`, temporal.UIURL(), temporal.Address(), c.Temporal.Namespace, config.Where(c.DatabaseURL), c.Data, temporal.Address(), c.Temporal.Namespace)
+				<-ctx.Done()
+				return nil
+			})
+		},
+	}
+}
+
+// withTemporal runs Temporal, with all in it that Closeout needs, for as long as
+// then does.
+func withTemporal(ctx context.Context, cmd *cli.Command, then func(*config.Config, *server.Server, *slog.Logger) error) (err error) {
 	c, log, err := command.Load(cmd, true)
 	if err != nil {
 		return err
 	}
-	out := cmd.Root().Writer
-	fmt.Fprintln(out, "starting Temporal ...")
+	fmt.Fprintln(cmd.Root().Writer, "starting Temporal ...")
 	temporal, err := server.Start(ctx, server.Options{
 		Dir:       filepath.Join(c.Data, "temporal"),
 		Port:      cmd.Int("temporal-port"),
@@ -72,13 +123,7 @@ func dev(ctx context.Context, cmd *cli.Command) (err error) {
 	if err := service.Setup(ctx, c, log); err != nil {
 		return err
 	}
-	sample, err := writeSample(ctx, c)
-	if err != nil {
-		return err
-	}
-	return service.Run(ctx, c, service.Parts{Webhook: true, Worker: true, Started: func(callbacks net.Addr) {
-		fmt.Fprint(out, welcome(c, temporal, callbacks.(*net.TCPAddr).Port, sample))
-	}}, log)
+	return then(c, temporal, log)
 }
 
 // welcome says where everything is, and how to send a callback.

@@ -247,11 +247,11 @@ func (s *Steps) follow(ctx workflow.Context, st *step, attempt func() error) {
 		st.failure = failure(err, st.Deadline)
 		logger := workflow.GetLogger(ctx)
 		if st.Optional || activities.IsGivenUp(err) {
-			logger.Warn("step given up", "step", st.Name, "room_session_id", s.session.Key(), "failure", st.failure)
+			logger.Warn("step given up", "step", st.Name, "session", s.session.Key(), "failure", st.failure)
 			s.enter(st, StateGivenUp)
 			return
 		}
-		logger.Warn("step blocked", "step", st.Name, "room_session_id", s.session.Key(), "failure", st.failure)
+		logger.Warn("step blocked", "step", st.Name, "session", s.session.Key(), "failure", st.failure)
 		s.enter(st, StateBlocked)
 		if workflow.Await(ctx, func() bool { return st.decision != "" }) != nil {
 			return

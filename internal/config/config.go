@@ -70,8 +70,10 @@ type Setting struct {
 	Env string
 	// Default is what it is when it isn't set.
 	Default string
-	// Usage says what it is for.
+	// Usage says what it is for, in a line.
 	Usage string
+	// More says more, in Markdown, for the reference.
+	More string
 	// Secret says that it can also be a file: the one named by Env + "_FILE".
 	Secret bool
 
@@ -88,14 +90,19 @@ func (s Setting) Flag() string {
 func Settings() []Setting {
 	return []Setting{
 		{Env: "CLOSEOUT_APPS", Secret: true, Usage: "callback secrets, as appid=secret[,older-secret], several separated by ';' (in a file: one per line)",
-			set: func(c *Config, v string) (err error) { c.Apps, err = parseApps(v); return err }},
+			More: "Needed by what takes callbacks. The secret is the project's *CallbackSecret*, not its ServerSecret. Several secrets let you change one while callbacks signed with the other still come in. In a file, lines that begin with `#` are skipped.",
+			set:  func(c *Config, v string) (err error) { c.Apps, err = parseApps(v); return err }},
 		{Env: "CLOSEOUT_LISTEN", Default: ":8080", Usage: "address for callbacks",
-			set: func(c *Config, v string) error { c.Listen = v; return checkAddress(v) }},
+			More: "Nothing but callbacks, and the endpoints of `Service.Hooks` below `/hooks/`, is served there. Put what terminates TLS in front of it.",
+			set:  func(c *Config, v string) error { c.Listen = v; return checkAddress(v) }},
 		{Env: "CLOSEOUT_ADMIN_LISTEN", Default: "127.0.0.1:9090", Usage: "address for /livez, /readyz, /metrics and /debug/pprof; keep it private",
-			set: func(c *Config, v string) error { c.AdminListen = v; return checkAddress(v) }},
+			More: "Each process listens there: two of them on one machine need two addresses.",
+			set:  func(c *Config, v string) error { c.AdminListen = v; return checkAddress(v) }},
 		{Env: "CLOSEOUT_CALLBACK_TOKEN", Secret: true, Usage: "secret last segment of the callback's path: /zego/callbacks/<token>",
-			set: func(c *Config, v string) error { c.CallbackToken = v; return checkToken(v) }},
+			More: "A second lock, as ZEGO's signature doesn't cover the body. At least 8 letters, digits, `-` and `_`.",
+			set:  func(c *Config, v string) error { c.CallbackToken = v; return checkToken(v) }},
 		{Env: "CLOSEOUT_CALLBACK_WINDOW", Default: "10m", Usage: "how far a callback's timestamp may be from our clock; 0 accepts any",
+			More: "ZEGO's retries come within about 62 seconds; the rest is for clocks that are wrong.",
 			set: func(c *Config, v string) (err error) {
 				if c.CallbackWindow, err = parseDuration(v); err == nil && c.CallbackWindow != 0 && c.CallbackWindow < time.Second {
 					err = fmt.Errorf("found %q, want 0 or at least 1s", v)
@@ -103,33 +110,41 @@ func Settings() []Setting {
 				return err
 			}},
 		{Env: "CLOSEOUT_DATA", Default: "./data", Usage: "folder for everything embedded",
-			set: func(c *Config, v string) (err error) { c.Data, err = filepath.Abs(v); return err }},
+			More: "For a webhook it has to last, and be its own: the inbox is in it. A second process on the same inbox is refused.",
+			set:  func(c *Config, v string) (err error) { c.Data, err = filepath.Abs(v); return err }},
 		{Env: "CLOSEOUT_DATABASE_URL", Secret: true, Usage: "the ledger, postgres://... or sqlite:/path (default: sqlite in the data folder)",
+			More: "`closeout setup` makes the tables, and may be run at any time.",
 			set: func(c *Config, v string) error {
 				c.DatabaseURL = v
 				return checkScheme(v, "postgres", "postgresql", "sqlite")
 			}},
 		{Env: "CLOSEOUT_RECORDINGS_URL", Usage: "bucket that recordings are uploaded to, file://, s3://, gs:// or azblob:// (default: a folder in the data folder)",
+			More: "With the options of [gocloud.dev/blob](https://gocloud.dev/howto/blob/). A session's recordings are those below `<appid>/<room_session_id>/`.",
 			set: func(c *Config, v string) error {
 				c.RecordingsURL = v
 				return checkScheme(v, "file", "s3", "gs", "azblob")
 			}},
 		{Env: "CLOSEOUT_ARCHIVE_URL", Usage: "bucket that recordings are archived in (default: a folder in the data folder)",
+			More: "Another bucket or prefix than that of the recordings.",
 			set: func(c *Config, v string) error {
 				c.ArchiveURL = v
 				return checkScheme(v, "file", "s3", "gs", "azblob")
 			}},
 		{Env: "CLOSEOUT_BILLING_URL", Usage: "HTTP API that bills are posted to (default: none)",
-			set: func(c *Config, v string) error { c.BillingURL = v; return checkScheme(v, "http", "https") }},
+			More: "Each bill is posted as a CloudEvents 1.0 event with an `Idempotency-Key`. 2xx and 409 are done, 408 and 429 are tried again, other 4xx block the step, and all else is tried again.",
+			set:  func(c *Config, v string) error { c.BillingURL = v; return checkScheme(v, "http", "https") }},
 		{Env: "CLOSEOUT_BILLING_TOKEN", Secret: true, Usage: "bearer token for that API",
 			set: func(c *Config, v string) error { c.BillingToken = v; return nil }},
 		{Env: "CLOSEOUT_TASK_QUEUE", Default: "closeout", Usage: "Temporal task queue",
-			set: func(c *Config, v string) error { c.TaskQueue = v; return nil }},
+			More: "The same for webhook and worker.",
+			set:  func(c *Config, v string) error { c.TaskQueue = v; return nil }},
 		{Env: "TEMPORAL_DEPLOYMENT_NAME", Usage: "Worker Deployment that the worker belongs to; its runs are pinned to their version (default: none, no Worker Versioning)",
-			set: func(c *Config, v string) error { c.DeploymentName = v; return checkDeployment(v) }},
+			More: "Without `.` and `:`. Together with `TEMPORAL_WORKER_BUILD_ID`; both are set by Temporal's Worker Controller. See [changing workflows](changing-workflows.md).",
+			set:  func(c *Config, v string) error { c.DeploymentName = v; return checkDeployment(v) }},
 		{Env: "TEMPORAL_WORKER_BUILD_ID", Usage: "the worker's version in that deployment",
 			set: func(c *Config, v string) error { c.BuildID = v; return nil }},
 		{Env: "CLOSEOUT_RETENTION", Default: "720h", Usage: "for how long a namespace that setup makes keeps closed runs",
+			More: "Read by `closeout setup` alone. At least `24h`, which is Temporal's minimum. A workflow ID is refused a second time for as long as its run is kept.",
 			set: func(c *Config, v string) (err error) {
 				if c.Retention, err = parseDuration(v); err == nil && c.Retention < 24*time.Hour {
 					err = fmt.Errorf("found %q, want at least 24h, Temporal's own minimum", v)
@@ -137,7 +152,8 @@ func Settings() []Setting {
 				return err
 			}},
 		{Env: "CLOSEOUT_STOP_TIMEOUT", Default: "10s", Usage: "how long a stop waits for what is under way",
-			set: func(c *Config, v string) (err error) { c.StopTimeout, err = parseDuration(v); return err }},
+			More: "First for callbacks that are being answered, then for steps.",
+			set:  func(c *Config, v string) (err error) { c.StopTimeout, err = parseDuration(v); return err }},
 		{Env: "CLOSEOUT_LOG_LEVEL", Default: "info", Usage: "lowest level to log: debug, info, warn or error",
 			set: func(c *Config, v string) error {
 				if c.LogLevel.UnmarshalText([]byte(v)) != nil {

@@ -1,0 +1,80 @@
+package config
+
+import (
+	"flag"
+	"os"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write docs/configuration.md anew")
+
+const referenceFile = "../../docs/configuration.md"
+
+// The reference of the settings is made of the settings themselves:
+//
+//	go test ./internal/config -run Reference -update
+func TestReferenceIsUpToDate(t *testing.T) {
+	want := reference()
+	if *update {
+		if err := os.WriteFile(referenceFile, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(referenceFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != want {
+		t.Error("docs/configuration.md is out of date: go test ./internal/config -run Reference -update")
+	}
+}
+
+// reference is docs/configuration.md.
+func reference() string {
+	var b strings.Builder
+	b.WriteString(`# Configuration
+
+<!-- Made by: go test ./internal/config -run Reference -update -->
+
+Every setting is an environment variable and a flag: ` + "`CLOSEOUT_ADMIN_LISTEN` is `--admin-listen`" + `. A flag wins. All settings are checked at the start,
+and all that are wrong are named at once. ` + "`closeout <command> --help`" + ` lists those that a command reads.
+
+What may hold a secret can be in a file instead: the variable with ` + "`_FILE`" + ` behind it, or the flag with ` + "`-file`" + `, names the file. No secret is
+logged; of a URL only the scheme and the host are.
+
+`)
+	for _, s := range Settings() {
+		b.WriteString("## `" + s.Env + "`\n\n")
+		b.WriteString(strings.ToUpper(s.Usage[:1]) + strings.ReplaceAll(s.Usage[1:], "/zego/callbacks/<token>", "`/zego/callbacks/<token>`") + ".")
+		if s.More != "" {
+			b.WriteString(" " + s.More)
+		}
+		b.WriteString("\n\nFlag `--" + s.Flag() + "`")
+		if s.Secret {
+			b.WriteString("; or a file: `" + s.Env + "_FILE`, `--" + s.Flag() + "-file`")
+		}
+		if s.Default != "" {
+			b.WriteString(". Default: `" + s.Default + "`")
+		}
+		b.WriteString(".\n\n")
+	}
+	b.WriteString(`## Temporal
+
+How to reach Temporal is set as for all of Temporal's programs, by its
+[environment configuration](https://docs.temporal.io/develop/environment-configuration): ` + "`TEMPORAL_ADDRESS`" + ` (default ` + "`localhost:7233`" + `),
+` + "`TEMPORAL_NAMESPACE`" + ` (` + "`default`" + `), ` + "`TEMPORAL_API_KEY`, `TEMPORAL_TLS_CLIENT_CERT_PATH`, `TEMPORAL_TLS_CLIENT_KEY_PATH`" + ` and the like, or a profile of
+` + "`temporal.toml`" + ` that ` + "`TEMPORAL_PROFILE`" + ` names.
+
+## The command in ` + "`dev/`" + `
+
+` + "`go run -C dev .`" + ` has the same settings. In addition ` + "`CLOSEOUT_DEV_TEMPORAL_PORT`" + ` (` + "`--temporal-port`, `7233`" + `) and ` + "`CLOSEOUT_DEV_UI_PORT`" + `
+(` + "`--ui-port`, `8233`" + `) choose Temporal's ports. Without ` + "`CLOSEOUT_APPS`" + ` there is one app, 1, with the secret ` + "`secret`" + `.
+
+## Others
+
+` + "`GOGC`, `GOMEMLIMIT` and `GOMAXPROCS`" + ` are Go's. Unless ` + "`GOGC`" + ` is set, it is 50, as what a burst makes of garbage is memory that a container would
+have to be made for.
+`)
+	return b.String()
+}
