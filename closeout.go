@@ -5,7 +5,7 @@
 //		closeout.Main(closeout.Service{
 //			Workflows: []workflows.Workflow{CloseShow},
 //			Route:     route,
-//			Steps:     []any{&Wallet{API: os.Getenv("WALLET_URL")}},
+//			Steps:     []any{&Wallet{}},
 //		})
 //	}
 //
@@ -41,6 +41,10 @@ type Service struct {
 	// Steps are pointers to structs, of which each exported method is an activity of
 	// its own name. The standard ones of [activities.Steps] are there already.
 	Steps []any
+	// Init, if set, is called once before serve, webhook or worker begins: to read
+	// the settings of the steps, and to open what they need. Its error ends the
+	// program.
+	Init func() error
 	// Hooks, if set, adds endpoints to the listener for callbacks, below
 	// [webhook.HooksPath]: for services that a step has started and that report
 	// back. They have to authenticate whom they hear from. Use [workflows.Signal] to

@@ -44,7 +44,8 @@ const maxAnswer = 1 << 20
 //   - 2xx is done, and so is 409 where no answer is wanted: it was done before;
 //   - 408, 429, 5xx and all that is no answer are worth another try, after the
 //     Retry-After if there is one;
-//   - any other 4xx blocks the step, and tells people what was said.
+//   - any other 4xx blocks the step, and tells people what was said; a [*Refusal]
+//     is in the error, for steps that know better.
 func (e Endpoint) Post(ctx context.Context, key uuid.UUID, body, answer any) error {
 	encoded, err := json.Marshal(body)
 	if err != nil {
@@ -82,12 +83,29 @@ func (e Endpoint) Post(ctx context.Context, key uuid.UUID, body, answer any) err
 	case code == http.StatusTooManyRequests, code == http.StatusRequestTimeout, code == http.StatusConflict:
 		// Of the 4xx these say that it is worth trying again.
 	case code/100 == 4:
-		return Blocked("%s refused it: %s: %s", e.Name, resp.Status, shown)
+		return Blocked("%w", &Refusal{Name: e.Name, Status: code, Body: shown})
 	}
 	if pause := retryAfter(resp); pause > 0 {
 		return RetryAfter(pause, "%s failed: %s: %s", e.Name, resp.Status, shown)
 	}
 	return fmt.Errorf("%s failed: %s: %s", e.Name, resp.Status, shown)
+}
+
+// Refusal is the answer of an [Endpoint] that won't be another one by trying
+// again. A step may find it in the error by [errors.As], and make another kind of
+// failure of it.
+type Refusal struct {
+	// Name is the endpoint's.
+	Name string
+	// Status is HTTP's, a 4xx.
+	Status int
+	// Body is the beginning of the answer, in a line.
+	Body string
+}
+
+// Error implements error.
+func (r *Refusal) Error() string {
+	return fmt.Sprintf("%s refused it: %d %s: %s", r.Name, r.Status, http.StatusText(r.Status), r.Body)
 }
 
 // bare takes the URL out of an error, as it may hold a key.

@@ -59,6 +59,9 @@ func TestEndpointAnswers(t *testing.T) {
 			}
 			app := new(temporal.ApplicationError)
 			blocks := errors.As(err, &app) && app.NonRetryable()
+			if refusal := new(activities.Refusal); errors.As(err, &refusal) != tt.blocks || tt.blocks && (refusal.Status != tt.status || refusal.Body != "no money") {
+				t.Errorf("refusal %+v", refusal)
+			}
 			if err == nil || !strings.Contains(err.Error(), tt.want) || blocks != tt.blocks {
 				t.Errorf("error %v, want %q; blocks %v", err, tt.want, blocks)
 			}

@@ -41,7 +41,11 @@ func Blocked(format string, args ...any) error {
 // without it, and says so.
 func GiveUp(format string, args ...any) error {
 	err := fmt.Errorf(format, args...)
-	return temporal.NewNonRetryableApplicationError(err.Error(), typeGivenUp, errors.Unwrap(err))
+	return temporal.NewApplicationErrorWithOptions(err.Error(), typeGivenUp, temporal.ApplicationErrorOptions{
+		NonRetryable: true, Cause: errors.Unwrap(err),
+		// It is expected: Temporal's SDK neither logs nor counts it as a failure.
+		Category: temporal.ApplicationErrorCategoryBenign,
+	})
 }
 
 // IsGivenUp says whether a step failed with [GiveUp].

@@ -2,11 +2,13 @@ package activities_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 
 	"github.com/google/uuid"
+	"go.temporal.io/sdk/temporal"
 
 	"github.com/closeouthq/closeout/activities"
 )
@@ -48,15 +50,17 @@ func Example() {
 	crm := &CRM{API: activities.Endpoint{Name: "the CRM", URL: api.URL}, Muted: map[string]bool{"test": true}}
 	task := activities.Task{Session: activities.Session{RoomID: "lobby"}, IdempotencyKey: uuid.New()}
 	fmt.Println(crm.Tell(context.Background(), task))
-	for range 2 {
-		_, err := crm.Tell(context.Background(), task) // tried again after a minute; blocked
-		fmt.Println(err)
+	tell := func(_ string, err error) {
+		if failure := new(temporal.ApplicationError); errors.As(err, &failure) {
+			fmt.Println(failure.Type()+":", failure.Message())
+		}
 	}
-	_, err := crm.Tell(context.Background(), activities.Task{Session: activities.Session{RoomID: "test"}})
-	fmt.Println(err)
+	tell(crm.Tell(context.Background(), task))
+	tell(crm.Tell(context.Background(), task))
+	tell(crm.Tell(context.Background(), activities.Task{Session: activities.Session{RoomID: "test"}}))
 	// Output:
 	// ticket 7 <nil>
-	// the CRM failed: 503 Service Unavailable: busy (type: RetryAfter, retryable: true)
-	// the CRM refused it: 422 Unprocessable Entity: no such customer (type: Blocked, retryable: false)
-	// room test is muted (type: GivenUp, retryable: false)
+	// RetryAfter: the CRM failed: 503 Service Unavailable: busy
+	// Blocked: the CRM refused it: 422 Unprocessable Entity: no such customer
+	// GivenUp: room test is muted
 }

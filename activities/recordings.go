@@ -156,7 +156,8 @@ func (r *Recordings) manifest(ctx context.Context, key string) (m Manifest, err 
 	if err != nil {
 		return m, err
 	}
-	return m, json.Unmarshal(b, &m)
+	err = json.Unmarshal(b, &m)
+	return m, err
 }
 
 // archive sees to it that the archive has the object under the name, whole.

@@ -243,12 +243,18 @@ func label(event zego.Event) string {
 }
 
 func notFound(w http.ResponseWriter, _ *http.Request) {
-	problem{Status: http.StatusNotFound, Detail: "Callbacks are taken at another path."}.write(w)
+	Problem(w, http.StatusNotFound, "There is nothing at this path.")
 }
 
 func methodNotAllowed(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Allow", http.MethodPost)
-	problem{Status: http.StatusMethodNotAllowed, Detail: "Callbacks are taken by POST."}.write(w)
+	Problem(w, http.StatusMethodNotAllowed, "Callbacks are taken by POST.")
+}
+
+// Problem answers with a problem document (RFC 9457). Hooks may use it, too. The
+// detail is for the caller, and no secret.
+func Problem(w http.ResponseWriter, status int, detail string) {
+	problem{Status: status, Detail: detail}.write(w)
 }
 
 // problem is a problem document (RFC 9457).

@@ -18,9 +18,18 @@ var do activities.Steps
 func RoomClose(ctx workflow.Context, session activities.Session) (Result, error) {
 	steps := Begin(ctx, session)
 
-	Run(steps, Step{Name: "billing", Summary: "Make the session's bill"}, do.FinalizeBill)
-	Run(steps, Step{Name: "recordings", Summary: "Move the recordings to the archive",
-		Deadline: 72 * time.Hour, Attempt: 12 * time.Hour, Heartbeat: 30 * time.Second}, do.ArchiveRecordings)
+	Run(steps, Billing, do.FinalizeBill)
+	Run(steps, Recordings, do.ArchiveRecordings)
 
 	return steps.Finish()
 }
+
+// The standard steps, for use in other workflows as well.
+var (
+	// Billing is [activities.Billing.FinalizeBill].
+	Billing = Step{Name: "billing", Summary: "Make the session's bill"}
+	// Recordings is [activities.Recordings.ArchiveRecordings]. A recording may be of
+	// a day, and is uploaded after the room has closed.
+	Recordings = Step{Name: "recordings", Summary: "Move the recordings to the archive",
+		Deadline: 72 * time.Hour, Attempt: 12 * time.Hour, Heartbeat: 30 * time.Second}
+)

@@ -110,11 +110,11 @@ func StartOptions(s activities.Session, taskQueue string) client.StartWorkflowOp
 	}
 }
 
-// Signal sends the result of a step that a session's run awaits: see [Await]. The
-// error is a [go.temporal.io/api/serviceerror.NotFound] if the session has no run under way.
-func Signal(ctx context.Context, temporal client.Client, s activities.Session, step string, result any) error {
-	if err := temporal.SignalWorkflow(ctx, WorkflowID(s), "", step, result); err != nil {
-		return fmt.Errorf("signal %q to %s: %w", step, WorkflowID(s), err)
+// Signal sends a run the result of a step that it awaits: see [Await]. The error
+// wraps a [go.temporal.io/api/serviceerror.NotFound] if no such run is under way.
+func Signal(ctx context.Context, temporal client.Client, workflowID, step string, result any) error {
+	if err := temporal.SignalWorkflow(ctx, workflowID, "", step, result); err != nil {
+		return fmt.Errorf("signal %q to %s: %w", step, workflowID, err)
 	}
 	return nil
 }

@@ -59,11 +59,12 @@ type Steps struct {
 type step struct {
 	Step
 	state    State
-	summary  string // of the output
-	output   any    // of the activity
-	failure  string // the last one
-	reason   string // for which it was skipped
-	decision string // made, and not yet acted upon
+	summary  string      // of the output
+	output   any         // of the activity
+	failure  string      // the last one
+	reason   string      // for which it was skipped
+	decision string      // made, and not yet acted upon
+	arrived  func() bool // whether what an awaited step waits for has come; or nil
 }
 
 // Begin begins a run that closes the session out. Call [Run] for each step and
@@ -132,25 +133,38 @@ func Then[I, R any](earlier *Future[I], definition Step, activity func(context.C
 // Await adds a step that somebody else does. It is done when the signal that is
 // named as the step arrives, be it before the step begins, and its result is what
 // the signal carries; one that carries something else is ignored. [Signal] sends
-// one. Where none arrives by the deadline, the step waits for a person; to retry
-// it is to wait anew.
+// one. Where none arrives by the deadline, the step waits for a person, and still
+// for the signal.
+//
+// If the result has a method Err() error, by which somebody else can say that it
+// wasn't done, the error blocks the step, or gives it up if it is an
+// [activities.GiveUp].
 func Await[R any](s *Steps, definition Step) *Future[R] {
-	return begin(s, definition, func(ctx workflow.Context, _ activities.Task, result *R) error {
-		most, signals := deadline(definition), workflow.GetSignalChannel(ctx, definition.Name)
+	signals := workflow.GetSignalChannel(s.ctx, definition.Name)
+	arrived := func() bool { return signals.Len() > 0 }
+	future := begin(s, definition, func(ctx workflow.Context, _ activities.Task, result *R) error {
+		most := deadline(definition)
 		for until := workflow.Now(ctx).Add(most); ; {
-			came, err := workflow.AwaitWithTimeout(ctx, until.Sub(workflow.Now(ctx)), func() bool { return signals.Len() > 0 })
+			came, err := workflow.AwaitWithTimeout(ctx, until.Sub(workflow.Now(ctx)), arrived)
 			switch {
 			case err != nil:
 				return err
 			case !came:
 				return fmt.Errorf("not done within %v: no signal %q came", most, definition.Name)
 			case signals.ReceiveAsync(result):
+				if failed, ok := any(result).(interface{ Err() error }); ok {
+					return failed.Err()
+				}
 				return nil
 			}
 			// It carried something else, which the SDK has logged and dropped.
 			*result = *new(R)
 		}
 	})
+	if future.step != nil {
+		future.step.arrived = arrived
+	}
+	return future
 }
 
 func deadline(definition Step) time.Duration { return cmp.Or(definition.Deadline, 24*time.Hour) }
@@ -253,7 +267,7 @@ func (s *Steps) follow(ctx workflow.Context, st *step, attempt func() error) {
 		}
 		logger.Warn("step blocked", "step", st.Name, "session", s.session.Key(), "failure", st.failure)
 		s.enter(st, StateBlocked)
-		if workflow.Await(ctx, func() bool { return st.decision != "" }) != nil {
+		if workflow.Await(ctx, func() bool { return st.decision != "" || st.arrived != nil && st.arrived() }) != nil {
 			return
 		}
 		if st.decision == UpdateSkip {

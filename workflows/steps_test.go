@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,10 +22,13 @@ import (
 // shop holds the steps of these tests. Each has what happened written down.
 type shop struct {
 	failure map[string]error // by step
+	mu      sync.Mutex
 	events  []string
 }
 
 func (s *shop) did(what string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	err := s.failure[what]
 	if err != nil {
 		what += " failed"
@@ -78,7 +82,9 @@ func ends(r workflows.Result) string {
 
 func (s *shop) happened(t *testing.T, want ...string) {
 	t.Helper()
-	if !reflect.DeepEqual(s.events, want) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.Equal(s.events, want) {
 		t.Errorf("happened %q, want %q", s.events, want)
 	}
 }
@@ -117,7 +123,8 @@ func TestWhatNeedsASkippedStepIsSkipped(t *testing.T) {
 			e.Skip("charge", "a guest")
 		})
 	})
-	s.happened(t, "charge failed", "archive")
+	slices.Sort(s.events) // the two run side by side
+	s.happened(t, "archive", "charge failed")
 	if r.State != workflows.StateSkipped || ends(r) != "charge skipped, payout skipped, survey skipped, archive done" {
 		t.Errorf("result %+v", r)
 	}
@@ -282,10 +289,12 @@ func TestAwait(t *testing.T) {
 			"running done", workflows.StateDone, []string{"charge", "pay out 5"}},
 		"it never comes": {func(e env) { e.After(7*time.Hour, func() { e.Skip("transcript", "too late") }) },
 			"running blocked running skipped", workflows.StateSkipped, []string{"charge"}},
-		"it comes while the step is blocked, which is then retried": {func(e env) {
-			signal(e, 7*time.Hour, Charge{5})
-			e.After(8*time.Hour, func() { e.Retry("transcript", "it is here now") })
+		"it comes when it is retried": {func(e env) {
+			e.After(7*time.Hour, func() { e.Retry("transcript", "they were asked") })
+			signal(e, 8*time.Hour, Charge{5})
 		}, "running blocked running done", workflows.StateDone, []string{"charge", "pay out 5"}},
+		"it comes too late, and nobody has decided": {func(e env) { signal(e, 7*time.Hour, Charge{5}) },
+			"running blocked running done", workflows.StateDone, []string{"charge", "pay out 5"}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -299,6 +308,56 @@ func TestAwait(t *testing.T) {
 			}
 			if tt.result == workflows.StateSkipped && r.Steps[1].Failure != `not done within 6h0m0s: no signal "transcript" came` {
 				t.Errorf("failure %q", r.Steps[1].Failure)
+			}
+		})
+	}
+}
+
+// Verdict is a result by which somebody else can say that it wasn't done.
+type Verdict struct {
+	Text    string
+	Refused string
+	Never   bool
+}
+
+func (v *Verdict) Err() error {
+	switch {
+	case v.Never:
+		return activities.GiveUp("never: %s", v.Refused)
+	case v.Refused != "":
+		return errors.New(v.Refused)
+	}
+	return nil
+}
+
+func TestWhatIsAwaitedMayFail(t *testing.T) {
+	tests := map[string]struct {
+		verdicts []Verdict // an hour apart
+		states   string
+		want     string // the failure, or the output's text
+	}{
+		"not at all":        {[]Verdict{{Text: "yes"}}, "running done", "yes"},
+		"and be done later": {[]Verdict{{Refused: "busy"}, {Text: "yes"}}, "running blocked running done", "yes"},
+		"and fail again":    {[]Verdict{{Refused: "busy"}, {Refused: "ill", Never: true}}, "running blocked running given_up", "never: ill"},
+		"and never be done": {[]Verdict{{Refused: "ill", Never: true}}, "running given_up", "never: ill"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			e := newEnv(t)
+			for i, v := range tt.verdicts {
+				e.After(time.Duration(i+1)*time.Hour, func() { e.SignalWorkflow("review", v) })
+			}
+			r := e.Run(func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
+				steps := workflows.Begin(ctx, session)
+				workflows.Await[Verdict](steps, workflows.Step{Name: "review"})
+				return steps.Finish()
+			}, session)
+			got := r.Steps[0].Failure
+			if output, ok := r.Steps[0].Output.(map[string]any); ok {
+				got, _ = output["Text"].(string)
+			}
+			if got != tt.want || e.states() != tt.states {
+				t.Errorf("%q, states %s; want %q, %s", got, e.states(), tt.want, tt.states)
 			}
 		})
 	}
@@ -396,11 +455,11 @@ func (s *signaller) SignalWorkflow(_ context.Context, id, runID, name string, va
 
 func TestSignal(t *testing.T) {
 	s := &signaller{id: "room-close-1-18446744073709551615"}
-	if err := workflows.Signal(t.Context(), s, session, "transcript", 7); err != nil || s.name != "transcript" || s.value != 7 {
+	if err := workflows.Signal(t.Context(), s, workflows.WorkflowID(session), "transcript", 7); err != nil || s.name != "transcript" || s.value != 7 {
 		t.Errorf("%q, %v, error %v", s.name, s.value, err)
 	}
 	s.id = "another"
-	if err := workflows.Signal(t.Context(), s, session, "transcript", 7); err == nil || !strings.Contains(err.Error(), `signal "transcript" to room-close-1-`) {
+	if err := workflows.Signal(t.Context(), s, workflows.WorkflowID(session), "transcript", 7); err == nil || !strings.Contains(err.Error(), `signal "transcript" to room-close-1-`) {
 		t.Errorf("error %v", err)
 	}
 }

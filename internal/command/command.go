@@ -137,6 +137,7 @@ func run(name, usage string, parts service.Parts, flags []cli.Flag) *cli.Command
 			if os.Getenv("GOGC") == "" {
 				debug.SetGCPercent(GCPercent)
 			}
+			slog.SetDefault(log) // for steps and hooks that log
 			return service.Run(ctx, c, parts, log)
 		},
 	}

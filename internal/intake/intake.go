@@ -29,9 +29,14 @@ const (
 	// A sender waits for Temporal for that long, and up to half of it for its turn;
 	// what takes longer goes into the inbox, while the start goes on.
 	patience = 300 * time.Millisecond
-	// While the relay keeps Temporal busy, starts take longer, and a sender shouldn't
-	// see it: it waits for so many times as long as a start takes at its best.
+	// While Temporal is busy with the relay or in trouble, starts take longer, and a
+	// sender shouldn't see it: it waits for so many times as long as a start takes at
+	// its best.
 	patienceFactorBusy, leastPatienceBusy = 4, 25 * time.Millisecond
+	// Temporal is in trouble when so many senders in a row have waited in vain, and
+	// after a failure until so many starts in a row were quick, at most for so long:
+	// what comes back is slow at first, and has much to do.
+	inVain, calm, recovery = 2, 10, 30 * time.Second
 	// mostWaiting is how many senders wait for their turn. A start takes less of the
 	// disk than one by way of the inbox, and Temporal may share the disk; but in a
 	// burst all but a few shall be answered at once.
@@ -102,7 +107,8 @@ type Intake struct {
 
 	fastest  fastest
 	came     atomic.Int64 // when the last new callback did, in Unix nanoseconds
-	relaying atomic.Bool  // Temporal is busy with the relay, or was away
+	relaying atomic.Bool  // Temporal is busy with the relay
+	trouble  trouble
 
 	mu       sync.Mutex
 	inFlight map[string]*attempt
@@ -165,7 +171,9 @@ func (i *Intake) RoomClose(ctx context.Context, c *zego.RoomClose) (webhook.Rece
 	i.came.Store(now.UnixNano())
 	until := now.Add(i.patience())
 	a, joined := i.attempt(ctx, id, s, until)
-	if a != nil && a.wait(ctx, time.Until(until)) && a.err == nil {
+	if a != nil && !a.wait(ctx, time.Until(until)) {
+		i.trouble.unanswered.Add(1)
+	} else if a != nil && a.err == nil {
 		i.recent.Add(known, struct{}{})
 		if joined {
 			return webhook.Receipt{Status: webhook.Duplicate, WorkflowID: id}, nil
@@ -205,11 +213,46 @@ func (i *Intake) RoomClose(ctx context.Context, c *zego.RoomClose) (webhook.Rece
 
 // patience is how long a sender waits for a start.
 func (i *Intake) patience() time.Duration {
+	if i.busy() {
+		return i.patienceBusy()
+	}
+	return patience
+}
+
+func (i *Intake) patienceBusy() time.Duration {
 	best := i.fastest.get()
-	if best == 0 || !i.relaying.Load() {
-		return patience
+	if best == 0 {
+		return patience // nobody knows how long it takes
 	}
 	return min(max(patienceFactorBusy*best, leastPatienceBusy), patience)
+}
+
+// busy says whether Temporal is likely to be slower than it can be.
+func (i *Intake) busy() bool { return i.relaying.Load() || i.trouble.is() }
+
+// trouble knows whether Temporal is away, or was a moment ago.
+type trouble struct {
+	unanswered atomic.Int32 // senders in a row that waited in vain
+	failed     atomic.Int64 // when a start failed last, in Unix nanoseconds
+	quick      atomic.Int32 // starts in a row since then that were quick
+}
+
+func (t *trouble) is() bool {
+	return t.unanswered.Load() >= inVain || t.quick.Load() < calm && time.Since(time.Unix(0, t.failed.Load())) < recovery
+}
+
+func (t *trouble) fail() {
+	t.failed.Store(time.Now().UnixNano())
+	t.quick.Store(0)
+}
+
+func (t *trouble) succeed(quick bool) {
+	t.unanswered.Store(0)
+	if quick {
+		t.quick.Add(1)
+	} else {
+		t.quick.Store(0)
+	}
 }
 
 // tell logs how many callbacks were queued, once a second: one by one they are

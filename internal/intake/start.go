@@ -63,7 +63,7 @@ func (i *Intake) attempt(ctx context.Context, id string, s activities.Session, u
 		return nil, false
 	}
 	permit, ok := i.limiter.TryAcquirePermit()
-	if !ok && !i.relaying.Load() && i.limiter.Queued() < mostWaiting {
+	if !ok && !i.busy() && i.limiter.Queued() < mostWaiting {
 		// A place will be free soon, and to wait for it is less work than to queue.
 		var err error
 		permit, err = i.limiter.AcquirePermitWithMaxWait(ctx, time.Until(until)/2)
@@ -125,7 +125,9 @@ func (i *Intake) begin(id string, s activities.Session, permit adaptivelimiter.P
 		switch {
 		case a.err == nil:
 			permit.Record()
-			i.fastest.add(time.Since(began))
+			took := time.Since(began)
+			i.fastest.add(took)
+			i.trouble.succeed(took <= i.patienceBusy())
 			i.breaker.RecordSuccess()
 			i.Observe(string(a.status), relayed)
 		case a.refused || errors.Is(a.err, errNotSetUp):
@@ -136,9 +138,7 @@ func (i *Intake) begin(id string, s activities.Session, permit adaptivelimiter.P
 			// How long a failure took says nothing of how much Temporal can take.
 			permit.Drop()
 			i.breaker.RecordFailure()
-			// A Temporal that comes back is slow at first. The relay takes this back once
-			// it is through with what failed.
-			i.relaying.Store(true)
+			i.trouble.fail()
 			i.Observe("failed", relayed)
 		}
 		i.mu.Lock()

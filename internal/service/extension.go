@@ -19,6 +19,7 @@ type Extension struct {
 	Workflows []workflows.Workflow
 	Route     func(activities.Session) workflows.Workflow
 	Steps     []any
+	Init      func() error
 	Hooks     func(hooks *mux.Router, temporal client.Client)
 }
 

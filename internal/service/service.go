@@ -77,6 +77,11 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 	if err := parts.Extension.Check(); err != nil {
 		return err
 	}
+	if init := parts.Extension.Init; init != nil {
+		if err := init(); err != nil {
+			return err
+		}
+	}
 	metrics, err := telemetry.NewMetrics()
 	if err != nil {
 		return err
