@@ -33,7 +33,7 @@ func CloseShow(ctx workflow.Context, session activities.Session) (workflows.Resu
 	steps := workflows.Begin(ctx, session)
 
 	workflows.Run(steps, workflows.Step{Name: "charge", Summary: "Charge the caller's wallet"}, wallet.Charge)
-	workflows.Run(steps, workflows.Step{Name: "recordings", Summary: "Move the recordings to the archive"}, standard.ArchiveRecordings)
+	workflows.Run(steps, workflows.Recordings, standard.ArchiveRecordings)
 
 	return steps.Finish()
 }

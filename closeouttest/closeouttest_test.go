@@ -84,13 +84,23 @@ func TestARunThatFailsFailsTheTest(t *testing.T) {
 	}
 }
 
-// Reordered is RoomClose with its steps the other way round, under the same name.
+// changed has RoomClose with its steps the other way round, under the same name.
 type changed struct{}
 
 func (changed) RoomClose(ctx workflow.Context, s activities.Session) (workflows.Result, error) {
 	steps := workflows.Begin(ctx, s)
 	workflows.Run(steps, workflows.Step{Name: "recordings"}, Standard.ArchiveRecordings)
 	workflows.Run(steps, workflows.Step{Name: "billing"}, Standard.FinalizeBill)
+	return steps.Finish()
+}
+
+// renamed is RoomClose with another name for a step.
+type renamed struct{}
+
+func (renamed) RoomClose(ctx workflow.Context, s activities.Session) (workflows.Result, error) {
+	steps := workflows.Begin(ctx, s)
+	workflows.Run(steps, workflows.Step{Name: "bill"}, Standard.FinalizeBill)
+	workflows.Run(steps, workflows.Recordings, Standard.ArchiveRecordings)
 	return steps.Finish()
 }
 
@@ -115,6 +125,7 @@ func TestReplayFindsWhatRunsCouldNotTake(t *testing.T) {
 	}{
 		{"unchanged", recorded, []workflows.Workflow{changed{}.CloseShow, workflows.RoomClose}, ""},
 		{"changed", recorded, []workflows.Workflow{changed{}.RoomClose}, "runs of RoomClose that are under way could not go on"},
+		{"a step renamed", recorded, []workflows.Workflow{renamed{}.RoomClose}, "the step that runs FinalizeBill has another idempotency key"},
 		{"removed", recorded, []workflows.Workflow{changed{}.CloseShow}, `it is of a workflow "RoomClose", and there is none`},
 		{"no events", empty, nil, "it has no events"},
 		{"no file", "none.json", nil, "read a history"},

@@ -8,18 +8,23 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/google/uuid"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/interceptor"
 	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
 
+	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/workflows"
 )
 
 // Replay replays every recorded history in the folder, the files "*.json", on the
 // workflows as they are now. It fails for a history that its workflow doesn't
 // take any more: runs that are under way would be stuck after the next
-// deployment. It also fails for a workflow without a history, and for a history
-// without its workflow.
+// deployment. It fails as well for a step that has another idempotency key than
+// it had, for a workflow without a history, and for a history without its
+// workflow.
 //
 // `closeout history save <room_session_id>` records a history.
 func Replay(t *testing.T, folder string, all ...workflows.Workflow) {
@@ -63,12 +68,64 @@ func replay(file string, all []workflows.Workflow) (name string, err error) {
 	if of < 0 {
 		return name, fmt.Errorf("it is of a workflow %q, and there is none. If no run of it is under way, remove the file", name)
 	}
-	replayer := worker.NewWorkflowReplayer()
+	asked := &keys{of: map[uuid.UUID]bool{}}
+	replayer, err := worker.NewWorkflowReplayerWithOptions(worker.WorkflowReplayerOptions{Interceptors: []interceptor.WorkerInterceptor{asked}})
+	if err != nil {
+		return name, fmt.Errorf("make a replayer: %w", err)
+	}
 	replayer.RegisterWorkflowWithOptions(all[of], workflow.RegisterOptions{Name: name})
 	if err := replayer.ReplayWorkflowHistory(nil, history); err != nil {
 		return name, fmt.Errorf("runs of %s that are under way could not go on. Put the change behind Step.Added or workflow.GetVersion: %w", name, err)
 	}
+	for _, event := range history.GetEvents() {
+		step := event.GetActivityTaskScheduledEventAttributes()
+		var task activities.Task
+		if converter.GetDefaultDataConverter().FromPayloads(step.GetInput(), &task) != nil || task.IdempotencyKey == uuid.Nil {
+			continue // another event, or an activity that is no step
+		}
+		if !asked.of[task.IdempotencyKey] {
+			return name, fmt.Errorf("the step that runs %s has another idempotency key than in runs that are under way: was it renamed? "+
+				"What it has done already, it would do again", step.GetActivityType().GetName())
+		}
+	}
 	return name, nil
+}
+
+// keys are the idempotency keys of the steps that a replayed workflow asks for. A
+// replay doesn't compare what steps are given. The interceptors find them out.
+type keys struct {
+	interceptor.WorkerInterceptorBase
+	of map[uuid.UUID]bool
+}
+
+// InterceptWorkflow implements [interceptor.WorkerInterceptor].
+func (k *keys) InterceptWorkflow(_ workflow.Context, next interceptor.WorkflowInboundInterceptor) interceptor.WorkflowInboundInterceptor {
+	return &inbound{interceptor.WorkflowInboundInterceptorBase{Next: next}, k}
+}
+
+type inbound struct {
+	interceptor.WorkflowInboundInterceptorBase
+	*keys
+}
+
+// Init implements [interceptor.WorkflowInboundInterceptor].
+func (i *inbound) Init(next interceptor.WorkflowOutboundInterceptor) error {
+	return i.Next.Init(&outbound{interceptor.WorkflowOutboundInterceptorBase{Next: next}, i.keys})
+}
+
+type outbound struct {
+	interceptor.WorkflowOutboundInterceptorBase
+	*keys
+}
+
+// ExecuteActivity implements [interceptor.WorkflowOutboundInterceptor].
+func (o *outbound) ExecuteActivity(ctx workflow.Context, activityType string, args ...any) workflow.Future {
+	for _, arg := range args {
+		if task, ok := arg.(activities.Task); ok {
+			o.of[task.IdempotencyKey] = true
+		}
+	}
+	return o.Next.ExecuteActivity(ctx, activityType, args...)
 }
 
 // unrecorded names the workflows that no history is of.

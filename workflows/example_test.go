@@ -42,7 +42,7 @@ var (
 func CloseSupportCall(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
 	steps := workflows.Begin(ctx, session)
 
-	workflows.Run(steps, workflows.Step{Name: "recordings"}, standard.ArchiveRecordings)
+	workflows.Run(steps, workflows.Recordings, standard.ArchiveRecordings)
 	transcript := workflows.Run(steps, workflows.Step{Name: "transcript", Deadline: 6 * time.Hour}, support.Transcribe)
 	workflows.Then(transcript, workflows.Step{Name: "summary"}, support.Summarize)
 	workflows.Run(steps, workflows.Step{Name: "survey", NotBefore: session.RoomCloseTime.Add(time.Hour), Optional: true}, support.Ask)
