@@ -412,7 +412,7 @@ type finding struct {
 	status           enums.WorkflowExecutionStatus // of its run; none if 0
 	blocked          bool
 	billed, archived bool
-	skipped          bool // a person decided to do without the bill or the manifest
+	skipped          bool // the step that makes the bill or the manifest was skipped or given up
 	expired          bool // closed out, and its run is not kept any more
 	outside          bool
 	faults           []Fault

@@ -90,6 +90,13 @@ func TestEachFaultIsFound(t *testing.T) {
 			return s
 		}
 	}
+	other := func(plant func(w *world) activities.Session) func(w *world) activities.Session {
+		return func(w *world) activities.Session {
+			s := plant(w)
+			w.temporal.find(workflows.WorkflowID(s), "").workflow = "CloseShow"
+			return s
+		}
+	}
 	tests := []struct {
 		name  string
 		plant func(w *world) activities.Session
@@ -148,6 +155,12 @@ func TestEachFaultIsFound(t *testing.T) {
 		{"no bill, and no result", without(false, true, nil), []audit.Kind{audit.NoBill}, `no step "billing"`},
 		{"no bill, and another result", without(false, true, "all is well"), []audit.Kind{audit.NoBill}, "can't be read"},
 		{"no bill, and a result that isn't JSON", without(false, true, []byte{1}), []audit.Kind{audit.NoBill}, "can't be read"},
+		{"no bill of another workflow", other(without(false, true, result("done", "done"))), []audit.Kind{audit.NoBill}, `"billing" is done, but the ledger has no bill`},
+		{"no manifest of another workflow", other(without(true, false, result("done", "done"))), []audit.Kind{audit.NoManifest}, `"recordings" is done, but the archive has no manifest`},
+		{"no bill of another workflow, which has no recordings", other(without(false, false, only("billing", "done"))), []audit.Kind{audit.NoBill}, "no bill"},
+		{"no manifest of another workflow, which has no bill", other(without(false, false, only("recordings", "done"))), []audit.Kind{audit.NoManifest}, "no manifest"},
+		{"no bill, and another step was given up", without(false, false, result("done", "given_up")), []audit.Kind{audit.NoBill}, "no bill"},
+		{"another workflow failed", other(ends(enums.WORKFLOW_EXECUTION_STATUS_FAILED)), []audit.Kind{audit.RunFailed}, "failed. It has a bill and no manifest"},
 		{"a bill without a run", func(w *world) activities.Session { s := w.offered(true); w.bill(s); return s },
 			[]audit.Kind{audit.NoRun}, "a bill of 2"},
 		{"a manifest without a run", func(w *world) activities.Session { s := w.offered(true); w.manifest(s); return s },
@@ -213,6 +226,60 @@ func TestEachFaultIsFound(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Bills and manifests are owed by the steps that make them: those that RoomClose
+// has to have, and another workflow may have.
+func TestWhatIsNotOwed(t *testing.T) {
+	tests := []struct {
+		name           string
+		workflow       string
+		result         any
+		bill, manifest bool
+		skipped        int64
+	}{
+		{"both given up", "RoomClose", result("given_up", "given_up"), false, false, 1},
+		{"billing given up", "RoomClose", result("given_up", "done"), false, true, 1},
+		{"recordings given up", "RoomClose", result("done", "given_up"), true, false, 1},
+		{"one skipped, one given up", "RoomClose", result("skipped", "given_up"), false, false, 1},
+		{"given up after it had done its work", "RoomClose", result("given_up", "done"), true, true, 0},
+		{"another workflow, without a step", "CloseShow", workflows.Result{}, false, false, 0},
+		{"another workflow, with another step", "CloseShow", only("wallet", "done"), false, false, 0},
+		{"another workflow, with billing", "CloseShow", only("billing", "done"), true, false, 0},
+		{"another workflow, with recordings", "CloseShow", only("recordings", "done"), false, true, 0},
+		{"another workflow, with billing given up", "CloseShow", only("billing", "given_up"), false, false, 1},
+		{"another workflow, with recordings skipped", "CloseShow", only("recordings", "skipped"), false, false, 1},
+		{"another workflow, without a result", "CloseShow", nil, false, false, 0},
+		{"another workflow, with a result of its own", "CloseShow", "all is well", false, false, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			worlds(t, func(t *testing.T, w *world) {
+				s := w.offered(true)
+				if tt.bill {
+					w.bill(s)
+				}
+				if tt.manifest {
+					w.manifest(s)
+				}
+				e := w.run(s, completed)
+				e.workflow, e.result = tt.workflow, tt.result
+				r := w.expect()
+				if r.Skipped != tt.skipped || r.Runs.Completed != 1 {
+					t.Errorf("report %+v, want %d skipped", r, tt.skipped)
+				}
+				var text strings.Builder
+				if err := r.WriteText(&text); err != nil || strings.Contains(text.String(), "1 without a bill or manifest, as its step was skipped or given up\n") != (tt.skipped > 0) {
+					t.Errorf("%v\n%s", err, text.String())
+				}
+			})
+		})
+	}
+}
+
+// only is the result of a run with a single step.
+func only(step string, state workflows.State) workflows.Result {
+	return workflows.Result{Steps: []workflows.StepResult{{Step: step, State: state}}}
 }
 
 // What looks like a fault, as not everything is read at one time, is none.

@@ -16,7 +16,7 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// The steps of [workflows.RoomClose] that leave a bill and a manifest.
+// The steps that leave a bill and a manifest, of whatever workflow has them.
 const (
 	billingStep    = "billing"
 	recordingsStep = "recordings"
@@ -142,6 +142,10 @@ func (a *audit) withoutRun(ctx context.Context, k key, r record, bill *ledger.Ma
 	return f, nil
 }
 
+// roomClose is the workflow that has to have both steps. Others leave what they
+// have steps for.
+var roomClose = workflows.Name(workflows.RoomClose)
+
 // incomplete judges a completed run that lacks a bill or a manifest.
 func (a *audit) incomplete(ctx context.Context, run run, f *finding) error {
 	result, unreadable, err := a.result(ctx, run)
@@ -162,13 +166,16 @@ func (a *audit) incomplete(ctx context.Context, run run, f *finding) error {
 			continue
 		}
 		at := slices.IndexFunc(result.Steps, func(s workflows.StepResult) bool { return s.Step == lacks.step })
+		if at < 0 && run.workflow != roomClose {
+			continue
+		}
 		switch {
 		case unreadable != nil:
 			f.fault(lacks.kind, fmt.Sprintf("Its run completed, but %s, and the run's result can't be read: %v", lacks.what, unreadable), lacks.mend)
 		case at < 0:
 			f.fault(lacks.kind, fmt.Sprintf("Its run completed, but %s: the run had no step %q.", lacks.what, lacks.step),
 				"Give the workflow that step, if it is to have it, and reset the run to its first workflow task, in the Web UI by More Actions → Reset.")
-		case result.Steps[at].State == workflows.StateSkipped:
+		case result.Steps[at].State == workflows.StateSkipped, result.Steps[at].State == workflows.StateGivenUp:
 			f.skipped = true
 		default:
 			f.fault(lacks.kind, fmt.Sprintf("Its run completed and says that the step %q is %s, but %s.", lacks.step, result.Steps[at].State, lacks.what), lacks.mend)

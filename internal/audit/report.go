@@ -30,8 +30,9 @@ const (
 	RunTimedOut Kind = "run_timed_out"
 	// RunCanceled is a session whose run was canceled.
 	RunCanceled Kind = "run_canceled"
-	// NoBill is a session whose run completed without a bill, though nobody decided
-	// to do without it.
+	// NoBill is a session whose run completed without a bill, though the step that
+	// makes one was neither skipped nor given up. Only [workflows.RoomClose] has to
+	// have such a step.
 	NoBill Kind = "no_bill"
 	// NoManifest is a session whose run completed without a manifest, likewise.
 	NoManifest Kind = "no_manifest"
@@ -69,7 +70,8 @@ type Report struct {
 	Bills int64 `json:"bills"`
 	// Manifests are those with a manifest. It is looked for when the run is closed.
 	Manifests int64 `json:"manifests"`
-	// Skipped are those without a bill or a manifest because a person decided so.
+	// Skipped are those without a bill or a manifest because the step that makes it
+	// was skipped or given up.
 	Skipped int64 `json:"skipped"`
 	// Expired are those with a bill or a manifest whose run isn't kept any more.
 	Expired int64 `json:"expired"`
@@ -173,7 +175,7 @@ func (r Report) WriteText(w io.Writer) error {
 	maybe("with a canceled run", r.Runs.Canceled)
 	line("with a bill", r.Bills)
 	line("closed out with a manifest", r.Manifests)
-	maybe("without a bill or manifest, as a person decided", r.Skipped)
+	maybe("without a bill or manifest, as its step was skipped or given up", r.Skipped)
 	maybe("closed out so long ago that the run isn't kept", r.Expired)
 	maybe("with a bill too young to be missing in the journal", r.Unsettled)
 	maybe("with a run out of the time looked at", r.Outside)

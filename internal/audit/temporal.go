@@ -22,6 +22,7 @@ import (
 type run struct {
 	id, runID string
 	first     string // the run ID of the first of its chain
+	workflow  string // its name
 	status    enums.WorkflowExecutionStatus
 	start     time.Time
 	blocked   bool
@@ -30,11 +31,12 @@ type run struct {
 
 func runOf(info *workflow.WorkflowExecutionInfo) run {
 	r := run{
-		id:     info.GetExecution().GetWorkflowId(),
-		runID:  info.GetExecution().GetRunId(),
-		first:  info.GetFirstRunId(),
-		status: info.GetStatus(),
-		start:  info.GetStartTime().AsTime(),
+		id:       info.GetExecution().GetWorkflowId(),
+		runID:    info.GetExecution().GetRunId(),
+		first:    info.GetFirstRunId(),
+		workflow: info.GetType().GetName(),
+		status:   info.GetStatus(),
+		start:    info.GetStartTime().AsTime(),
 	}
 	var state, closed string
 	_ = text(info.GetSearchAttributes().GetIndexedFields()[workflows.CloseoutState.GetName()], &state) // a run may lack it

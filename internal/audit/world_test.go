@@ -39,6 +39,7 @@ const (
 // execution is a run in a fakeTemporal.
 type execution struct {
 	id, runID, first string
+	workflow         string
 	session          activities.Session
 	status           enums.WorkflowExecutionStatus
 	state            workflows.State
@@ -162,6 +163,7 @@ func payload(v any) *common.Payload {
 func (e *execution) info(status enums.WorkflowExecutionStatus) *workflow.WorkflowExecutionInfo {
 	info := &workflow.WorkflowExecutionInfo{
 		Execution: &common.WorkflowExecution{WorkflowId: e.id, RunId: e.runID},
+		Type:      &common.WorkflowType{Name: e.workflow},
 		Status:    status, StartTime: timestamppb.New(e.start),
 		Memo: &common.Memo{Fields: map[string]*common.Payload{}}, SearchAttributes: &common.SearchAttributes{},
 	}
@@ -305,7 +307,7 @@ func (w *world) run(s activities.Session, status enums.WorkflowExecutionStatus) 
 
 func (w *world) start(s activities.Session, status enums.WorkflowExecutionStatus, listed bool) *execution {
 	e := &execution{
-		id: workflows.WorkflowID(s), runID: uuid.NewString(), session: s, status: status, state: workflows.StateRunning,
+		id: workflows.WorkflowID(s), runID: uuid.NewString(), workflow: "RoomClose", session: s, status: status, state: workflows.StateRunning,
 		start: time.Now(), result: result("done", "done"), listed: listed, visible: status,
 	}
 	e.first = e.runID
