@@ -31,6 +31,15 @@ type Endpoint struct {
 	Client *http.Client
 }
 
+// At is the endpoint at a path below its URL.
+func (e Endpoint) At(path string) Endpoint {
+	// Of a URL that is none Post tells.
+	if joined, err := url.JoinPath(e.URL, path); err == nil {
+		e.URL = joined
+	}
+	return e
+}
+
 // direct doesn't follow redirects: what is posted elsewhere could be taken for
 // done, and the token would leak.
 var direct = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
@@ -43,7 +52,8 @@ const maxAnswer = 1 << 20
 //
 //   - 2xx is done, and so is 409 where no answer is wanted: it was done before;
 //   - 408, 429, 5xx and all that is no answer are worth another try, after the
-//     Retry-After if there is one;
+//     Retry-After if there is one; so is 409 where an answer is wanted, as the
+//     first post of the key may still be worked on;
 //   - any other 4xx blocks the step, and tells people what was said; a [*Refusal]
 //     is in the error, for steps that know better.
 func (e Endpoint) Post(ctx context.Context, key uuid.UUID, body, answer any) error {

@@ -86,3 +86,16 @@ func TestEndpointBlocksWhatCanNeverBePosted(t *testing.T) {
 		})
 	}
 }
+
+func TestEndpointAtAPath(t *testing.T) {
+	for base, want := range map[string]string{
+		"https://wallet":           "https://wallet/charges",
+		"https://wallet/v1":        "https://wallet/v1/charges",
+		"https://wallet/v1/?key=k": "https://wallet/v1/charges?key=k",
+		"://":                      "://",
+	} {
+		if got := (activities.Endpoint{URL: base}).At("charges").URL; got != want {
+			t.Errorf("%s: %s, want %s", base, got, want)
+		}
+	}
+}

@@ -56,6 +56,12 @@ func TestBlockedStepIsFoundAndRetried(t *testing.T) {
 	if code, out, err := blocked("list"); code != 0 || !strings.Contains(out, id) || !strings.Contains(out, "rid_1242649") {
 		t.Errorf("list: %d\n%s%s", code, out, err)
 	}
+	if code, out, err := blocked("show", id); code != 0 || !strings.Contains(out, "**billing** is **blocked**: `the billing API refused it: 422 Unprocessable Entity: no such customer`") {
+		t.Errorf("show: %d\n%s%s", code, out, err)
+	}
+	if code, out, err := blocked("show", "room-close-1-1"); code != 1 || !strings.Contains(err, "room-close-1-1: ask for its details: ") {
+		t.Errorf("show of none: %d\n%s%s", code, out, err)
+	}
 	if code, out, err := blocked("retry", "--step", "recordings", "--reason", "wrong step", id); code != 1 || !strings.Contains(err, "want one that is blocked: billing") {
 		t.Errorf("retry of another step: %d\n%s%s", code, out, err)
 	}

@@ -10,6 +10,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/closeouthq/closeout/internal/config"
+	"github.com/closeouthq/closeout/webhook"
+	"github.com/closeouthq/closeout/workflows"
 )
 
 // The one command, as a newcomer meets it: it says how to send a callback, what
@@ -20,35 +24,7 @@ func TestOneCommand(t *testing.T) {
 	temporalPort, uiPort := freePort(t), freePort(t)
 	dev := func() (out *lines, stop func()) {
 		t.Helper()
-		out = &lines{}
-		log := &lines{}
-		ctx, cancel := context.WithCancel(context.Background())
-		code := make(chan int, 1)
-		go func() {
-			code <- run(ctx, []string{"dev", "--data", data, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
-				"--temporal-port", temporalPort, "--ui-port", uiPort}, out, log)
-		}()
-		stop = func() {
-			t.Helper()
-			cancel()
-			select {
-			case c := <-code:
-				if c != 0 {
-					t.Errorf("exit code %d:\n%s", c, log)
-				}
-			case <-time.After(patience):
-				t.Fatalf("it doesn't stop:\n%s", log)
-			}
-		}
-		wait(t, "it runs", func() bool {
-			select {
-			case c := <-code:
-				t.Fatalf("exit code %d:\n%s", c, log)
-			default:
-			}
-			return strings.Contains(out.String(), "Ctrl-C stops everything")
-		})
-		return out, stop
+		return launch(t, "--data", data, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--temporal-port", temporalPort, "--ui-port", uiPort)
 	}
 
 	out, stop := dev()
@@ -71,6 +47,65 @@ func TestOneCommand(t *testing.T) {
 		t.Errorf("after a restart: %d\n%s", code, said)
 	}
 	stop()
+}
+
+// launch runs the one command until stop, which is its Ctrl-C.
+func launch(t *testing.T, arguments ...string) (out *lines, stop func()) {
+	t.Helper()
+	out = &lines{}
+	log := &lines{}
+	ctx, cancel := context.WithCancel(context.Background())
+	code := make(chan int, 1)
+	go func() { code <- run(ctx, append([]string{"dev"}, arguments...), out, log) }()
+	stop = func() {
+		t.Helper()
+		cancel()
+		select {
+		case c := <-code:
+			if c != 0 {
+				t.Errorf("exit code %d:\n%s", c, log)
+			}
+		case <-time.After(patience):
+			t.Fatalf("it doesn't stop:\n%s", log)
+		}
+	}
+	wait(t, "it runs", func() bool {
+		select {
+		case c := <-code:
+			t.Fatalf("exit code %d:\n%s", c, log)
+		default:
+		}
+		return strings.Contains(out.String(), "Ctrl-C stops")
+	})
+	return out, stop
+}
+
+// Temporal alone has all that a program of one's own needs, with the settings that
+// it says: nothing else is set up.
+func TestTemporalAlone(t *testing.T) {
+	data, temporalPort, uiPort := t.TempDir(), freePort(t), freePort(t)
+	out, stop := launch(t, "temporal", "--data", data, "--temporal-port", temporalPort, "--ui-port", uiPort)
+	t.Cleanup(stop) // after those of the program, which the next lines start
+	for _, want := range []string{"http://127.0.0.1:" + uiPort, "TEMPORAL_ADDRESS='127.0.0.1:" + temporalPort + "'"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("without %s it says:\n%s", want, out)
+		}
+	}
+	if code, page := get(t, &config.Config{AdminListen: "127.0.0.1:" + uiPort}, "/"); code != 200 || !strings.Contains(page, "<html") {
+		t.Errorf("the Web UI: %d\n%s", code, page)
+	}
+
+	c := settings(t, map[string]string{"data": data})
+	c.Temporal.HostPort = "127.0.0.1:" + temporalPort
+	address := start(t, c, both)
+	closed := newClose()
+	if a := post(t, address, closed); a.code != 200 || a.Status != webhook.Started {
+		t.Errorf("answer %+v", a)
+	}
+	if r := result(t, dial(t, c), closed); r.State != workflows.StateDone {
+		t.Errorf("result %+v", r)
+	}
+	bill(t, c, closed)
 }
 
 var sendLine = regexp.MustCompile(`go run -C dev \. (send .*)`)

@@ -81,16 +81,15 @@ Temporal is running.
 
   Temporal Web UI  %s
   Temporal         %s, namespace %s
-  bills            %s
 
 Run your program with
 
-  export CLOSEOUT_APPS='1=secret' CLOSEOUT_DATA='%s'
   export TEMPORAL_ADDRESS='%s' TEMPORAL_NAMESPACE='%s'
+  export CLOSEOUT_APPS='1=secret'   # or your own apps
 
 Ctrl-C stops Temporal.
 
-`, temporal.UIURL(), temporal.Address(), c.Temporal.Namespace, config.Where(c.DatabaseURL), c.Data, temporal.Address(), c.Temporal.Namespace)
+`, temporal.UIURL(), temporal.Address(), c.Temporal.Namespace, temporal.Address(), c.Temporal.Namespace)
 				<-ctx.Done()
 				return nil
 			})

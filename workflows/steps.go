@@ -16,7 +16,9 @@ import (
 // Step describes a step of a workflow. Only the name is needed.
 type Step struct {
 	// Name is what people call the step, in the Web UI and in a [Decision]. The
-	// step's idempotency key is made of it, so it can't be changed later.
+	// step's idempotency key is made of it and the session, so it can't be changed
+	// later, and if a session has several workflows, no two of their steps may share
+	// one.
 	Name string
 	// Summary is a line about the step for the Web UI's timeline.
 	Summary string
@@ -270,6 +272,7 @@ func (s *Steps) follow(ctx workflow.Context, st *step, attempt func() error) {
 		if workflow.Await(ctx, func() bool { return st.decision != "" || st.arrived != nil && st.arrived() }) != nil {
 			return
 		}
+		logger.Info("step goes on", "step", st.Name, "session", s.session.Key(), "by", cmp.Or(st.decision, "signal"))
 		if st.decision == UpdateSkip {
 			s.enter(st, StateSkipped)
 			return

@@ -84,16 +84,26 @@ func version() *cli.Command {
 		Name:  "version",
 		Usage: "print the version",
 		Action: func(_ context.Context, cmd *cli.Command) error {
-			fmt.Fprintf(cmd.Root().Writer, "closeout %s, %s, %s/%s\n", buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			fmt.Fprintf(cmd.Root().Writer, "%s %s, %s, %s/%s\n", cmd.Root().Name, buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return nil
 		},
 	}
 }
 
-// buildVersion is what Go knows of the version: a tag, a commit, or "(devel)".
+// module is this one's path.
+const module = "github.com/closeouthq/closeout"
+
+// buildVersion is what Go knows of the version: a tag, a commit, or "(devel)"; in
+// a program of another module with that of Closeout.
 func buildVersion() string {
-	if info, ok := debug.ReadBuildInfo(); ok {
-		return info.Main.Version
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
 	}
-	return "unknown"
+	for _, d := range info.Deps {
+		if d.Path == module {
+			return info.Main.Version + " with closeout " + d.Version
+		}
+	}
+	return info.Main.Version
 }

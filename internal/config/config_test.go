@@ -106,6 +106,14 @@ func TestFaults(t *testing.T) {
 			[]string{"CLOSEOUT_ARCHIVE_URL: the same as CLOSEOUT_RECORDINGS_URL"}},
 		{"empty file", map[string]string{"CLOSEOUT_APPS_FILE": empty}, nil, []string{"CLOSEOUT_APPS_FILE: " + empty + " is empty"}},
 		{"no such file", map[string]string{"CLOSEOUT_APPS_FILE": empty + "2"}, nil, []string{"CLOSEOUT_APPS_FILE: read the secret: open " + empty + "2"}},
+		{"a deployment and no build", map[string]string{"CLOSEOUT_APPS": "1=a", "TEMPORAL_DEPLOYMENT_NAME": "closeout"}, nil,
+			[]string{"TEMPORAL_DEPLOYMENT_NAME, TEMPORAL_WORKER_BUILD_ID: found one of the two, want both or none"}},
+		{"a build and no deployment", map[string]string{"CLOSEOUT_APPS": "1=a"}, map[string]string{"temporal-worker-build-id": "1.4.2"},
+			[]string{"TEMPORAL_DEPLOYMENT_NAME, TEMPORAL_WORKER_BUILD_ID: found one of the two, want both or none"}},
+		{"a dot in a deployment's name", map[string]string{"CLOSEOUT_APPS": "1=a", "TEMPORAL_DEPLOYMENT_NAME": "close.out", "TEMPORAL_WORKER_BUILD_ID": "1"}, nil,
+			[]string{`TEMPORAL_DEPLOYMENT_NAME: found "close.out", want no '.' and no ':' in it`}},
+		{"a colon in a deployment's name", map[string]string{"CLOSEOUT_APPS": "1=a", "TEMPORAL_WORKER_BUILD_ID": "1"}, map[string]string{"temporal-deployment-name": "close:out"},
+			[]string{`--temporal-deployment-name: found "close:out", want no '.' and no ':' in it`}},
 		{"Temporal's", map[string]string{"CLOSEOUT_APPS": "1=a", "TEMPORAL_TLS_CLIENT_CERT_PATH": "/no/such.pem"}, nil, []string{"TEMPORAL_*: "}},
 	}
 	for _, tt := range tests {
@@ -123,6 +131,17 @@ func TestFaults(t *testing.T) {
 				t.Errorf("the error shows a secret:\n%v", err)
 			}
 		})
+	}
+}
+
+// A build's ID is free: it is often a version such as v1.4.2, or a commit.
+func TestDeployment(t *testing.T) {
+	c, err := load(t, map[string]string{"TEMPORAL_DEPLOYMENT_NAME": "close-out", "TEMPORAL_WORKER_BUILD_ID": "v1.4.2"}, nil, false)
+	if err != nil || c.DeploymentName != "close-out" || c.BuildID != "v1.4.2" {
+		t.Errorf("%q, %q, %v", c.DeploymentName, c.BuildID, err)
+	}
+	if c, err = load(t, nil, nil, false); err != nil || c.DeploymentName != "" || c.BuildID != "" {
+		t.Errorf("unset: %q, %q, %v", c.DeploymentName, c.BuildID, err)
 	}
 }
 

@@ -2,12 +2,15 @@ package service
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -83,6 +86,19 @@ func TestRouteFallsBackToTheDefault(t *testing.T) {
 	}{{Extension{}, "show", "RoomClose"}, {Extension{Route: route}, "show", "CloseShow"}, {Extension{Route: route}, "lobby", "RoomClose"}} {
 		if got := workflows.Name(tt.extension.route(activities.Session{RoomID: tt.room})); got != tt.want {
 			t.Errorf("room %s is for %s, want %s", tt.room, got, tt.want)
+		}
+	}
+}
+
+// What is wrong with a program is told before anything is begun.
+func TestInitIsAskedFirst(t *testing.T) {
+	missing := errors.New("WALLET_URL: missing")
+	// An address that can't be had would be the next error.
+	c := &config.Config{AdminListen: "256.0.0.0:1"}
+	for _, parts := range []Parts{{Webhook: true}, {Worker: true}} {
+		parts.Extension = Extension{Init: func() error { return missing }}
+		if err := Run(t.Context(), c, parts, slog.New(slog.DiscardHandler)); !errors.Is(err, missing) {
+			t.Errorf("error %v", err)
 		}
 	}
 }

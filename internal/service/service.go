@@ -59,7 +59,15 @@ type Parts struct {
 // more, answers what is open, and stops the worker. It returns nil after such a
 // stop. Temporal may be away, at the start too.
 func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) error {
-	// Both addresses are taken before anything else happens, so that one which is
+	if err := parts.Extension.Check(); err != nil {
+		return err
+	}
+	if init := parts.Extension.Init; init != nil {
+		if err := init(); err != nil {
+			return err
+		}
+	}
+	// Both addresses are taken before anything is begun, so that one which is
 	// in use is an error and not half a start.
 	admin, err := listen(ctx, "CLOSEOUT_ADMIN_LISTEN", c.AdminListen)
 	if err != nil {
@@ -74,14 +82,6 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 		defer public.Close()
 	}
 
-	if err := parts.Extension.Check(); err != nil {
-		return err
-	}
-	if init := parts.Extension.Init; init != nil {
-		if err := init(); err != nil {
-			return err
-		}
-	}
 	metrics, err := telemetry.NewMetrics()
 	if err != nil {
 		return err
@@ -102,7 +102,10 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 		}
 		defer box.Close()
 		in := intake.New(intake.Options{
-			Temporal: temporal, Inbox: box, TaskQueue: c.TaskQueue, Eager: parts.Worker, Route: parts.Extension.route, Log: log, Observe: metrics.Start,
+			Temporal: temporal, Inbox: box, TaskQueue: c.TaskQueue,
+			// An eager run begins here, whichever build of a deployment is current.
+			Eager: parts.Worker && c.BuildID == "",
+			Route: parts.Extension.route, Log: log, Observe: metrics.Start,
 		})
 		defer in.Wait()
 		relay, health.inbox = in.Relay, box

@@ -1,0 +1,206 @@
+package workflows_test
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/mock"
+	tlog "go.temporal.io/sdk/log"
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/closeouttest"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+// CRM has a step that RoomClose may be given.
+type CRM struct{}
+
+// Notify tells the CRM that the room has closed.
+func (*CRM) Notify(context.Context, activities.Task) (string, error) { return "told", nil }
+
+var crm *CRM
+
+// The changes of RoomClose that docs/changing-workflows.md shows. Each is made
+// twice: as one would who forgets that there are runs under way, and so that those
+// go on as they began.
+
+func withCRMNaively(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
+	steps := workflows.Begin(ctx, session)
+
+	workflows.Run(steps, workflows.Step{Name: "crm"}, crm.Notify)
+	workflows.Run(steps, workflows.Billing, standard.FinalizeBill)
+	workflows.Run(steps, workflows.Recordings, standard.ArchiveRecordings)
+
+	return steps.Finish()
+}
+
+func withCRM(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
+	steps := workflows.Begin(ctx, session)
+
+	workflows.Run(steps, workflows.Step{Name: "crm", Added: true}, crm.Notify)
+	workflows.Run(steps, workflows.Billing, standard.FinalizeBill)
+	workflows.Run(steps, workflows.Recordings, standard.ArchiveRecordings)
+
+	return steps.Finish()
+}
+
+func withoutRecordingsNaively(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
+	steps := workflows.Begin(ctx, session)
+
+	workflows.Run(steps, workflows.Billing, standard.FinalizeBill)
+
+	return steps.Finish()
+}
+
+func withoutRecordings(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
+	steps := workflows.Begin(ctx, session)
+
+	workflows.Run(steps, workflows.Billing, standard.FinalizeBill)
+	if workflow.GetVersion(ctx, "no recordings", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		workflows.Run(steps, workflows.Recordings, standard.ArchiveRecordings)
+	}
+
+	return steps.Finish()
+}
+
+func recordingsFirstNaively(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
+	steps := workflows.Begin(ctx, session)
+
+	recordings := workflows.Run(steps, workflows.Recordings, standard.ArchiveRecordings)
+	workflows.Run(steps, workflows.Step{Name: "billing", After: []workflows.Earlier{recordings}}, standard.FinalizeBill)
+
+	return steps.Finish()
+}
+
+func recordingsFirst(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
+	steps := workflows.Begin(ctx, session)
+
+	if workflow.GetVersion(ctx, "recordings first", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		workflows.Run(steps, workflows.Billing, standard.FinalizeBill)
+		workflows.Run(steps, workflows.Recordings, standard.ArchiveRecordings)
+	} else {
+		recordings := workflows.Run(steps, workflows.Recordings, standard.ArchiveRecordings)
+		workflows.Run(steps, workflows.Step{Name: "billing", After: []workflows.Earlier{recordings}}, standard.FinalizeBill)
+	}
+
+	return steps.Finish()
+}
+
+// A change takes every run of RoomClose that was recorded before it, the one that
+// is blocked among them, and new runs have it. Made naively, it takes none.
+func TestChangeWhileRunsAreUnderWay(t *testing.T) {
+	if !strings.Contains(strings.Join(histories(t), " "), "roomclose_blocked.json") {
+		t.Fatal("there is no history of a run that is blocked")
+	}
+	for _, tt := range []struct {
+		name             string
+		naively, changed workflows.Workflow
+		newRuns          string
+	}{
+		{"a step is added before the others", withCRMNaively, withCRM, "crm done, billing done, recordings given_up"},
+		{"a step is removed", withoutRecordingsNaively, withoutRecordings, "billing done"},
+		{"a step comes after another", recordingsFirstNaively, recordingsFirst, "recordings given_up, billing skipped"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, file := range histories(t) {
+				if err := replay(file, tt.naively); err == nil || !strings.Contains(err.Error(), nondeterminism) {
+					t.Errorf("%s, changed naively: %v", file, err)
+				}
+				if err := replay(file, tt.changed); err != nil {
+					t.Errorf("%s: %v", file, err)
+				}
+			}
+			env := closeouttest.NewEnv(t, &CRM{})
+			// Whatever comes after this step is not begun.
+			env.OnActivity(standard.ArchiveRecordings, mock.Anything, mock.Anything).Return(activities.Archived{}, activities.GiveUp("nothing was recorded")).Maybe()
+			if got := ends(env.Run(tt.changed, session)); got != tt.newRuns {
+				t.Errorf("a new run ended as %s, want %s", got, tt.newRuns)
+			}
+		})
+	}
+}
+
+// A replay doesn't look at how a step is described, and how long it may take.
+func TestChangeThatNeedsNoCare(t *testing.T) {
+	otherLimits := func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
+		steps := workflows.Begin(ctx, session)
+		workflows.Run(steps, workflows.Step{Name: "billing", Summary: "Bill it", Deadline: time.Hour, Attempt: time.Second}, standard.FinalizeBill)
+		workflows.Run(steps, workflows.Step{Name: "recordings", Heartbeat: time.Second}, standard.ArchiveRecordings)
+		return steps.Finish()
+	}
+	for _, file := range histories(t) {
+		if err := replay(file, otherLimits); err != nil {
+			t.Errorf("%s: %v", file, err)
+		}
+	}
+}
+
+// A replay doesn't look at a step's name either. But with another name the step
+// has another idempotency key, and would have its effect twice.
+func TestReplayDoesNotSeeANewName(t *testing.T) {
+	renamed := func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
+		steps := workflows.Begin(ctx, session)
+		workflows.Run(steps, workflows.Step{Name: "bill"}, standard.FinalizeBill)
+		workflows.Run(steps, workflows.Recordings, standard.ArchiveRecordings)
+		return steps.Finish()
+	}
+	if err := replay("testdata/roomclose_blocked.json", renamed); err != nil {
+		t.Errorf("it is seen: %v; say so in docs/changing-workflows.md", err)
+	}
+	if workflows.IdempotencyKey(session, "billing") == workflows.IdempotencyKey(session, "bill") {
+		t.Error("two steps have one key")
+	}
+}
+
+// The Go code in the documentation is that of these tests.
+func TestDocumentedChangesAreTested(t *testing.T) {
+	lines := func(file string) string {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var trimmed []string
+		for line := range strings.Lines(string(b)) {
+			trimmed = append(trimmed, strings.TrimSpace(line))
+		}
+		return strings.Join(trimmed, "\n")
+	}
+	tested := lines("change_test.go") + lines("replay_test.go")
+	blocks := strings.Split(lines("../docs/changing-workflows.md"), "\n```go\n")[1:]
+	if len(blocks) == 0 {
+		t.Fatal("no code")
+	}
+	for _, block := range blocks {
+		if code, _, _ := strings.Cut(block, "\n```"); !strings.Contains(tested, code) {
+			t.Errorf("in no test:\n%s", code)
+		}
+	}
+}
+
+// nondeterminism is Temporal's name for what keeps a run from being replayed.
+const nondeterminism = "[TMPRL1100]"
+
+// histories are the recorded ones.
+func histories(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob("testdata/*.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+// replay replays a history of RoomClose on what that became. It is
+// [closeouttest.Replay] for a test in which it may fail.
+func replay(file string, changed workflows.Workflow) error {
+	replayer := worker.NewWorkflowReplayer()
+	replayer.RegisterWorkflowWithOptions(changed, workflow.RegisterOptions{Name: "RoomClose"})
+	return replayer.ReplayWorkflowHistoryFromJSONFile(tlog.NewStructuredLogger(slog.New(slog.DiscardHandler)), file)
+}
