@@ -1,0 +1,50 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+// Shows are the rooms of each show, without the show's name in front.
+type Shows map[string][]string
+
+// parseShows parses show=room,room, several separated by semicolons.
+func parseShows(s string) (Shows, error) {
+	shows := Shows{}
+	var faults []error
+	for entry := range strings.SplitSeq(s, ";") {
+		entry = strings.TrimSpace(entry)
+		show, list, _ := strings.Cut(entry, "=")
+		rooms := strings.Split(list, ",")
+		if show == "" || strings.ContainsAny(entry, "/ \n") || slices.Contains(rooms, "") || shows[show] != nil {
+			faults = append(faults, fmt.Errorf("SHOWS: found %q, want each show once as in launch=main,backstage", entry))
+		}
+		shows[show] = rooms
+	}
+	return shows, errors.Join(faults...)
+}
+
+// of gives the show that a room belongs to, and all of its rooms; or neither.
+func (s Shows) of(roomID string) (show string, rooms []string) {
+	show, room, _ := strings.Cut(roomID, "/")
+	if !slices.Contains(s[show], room) {
+		return "", nil
+	}
+	for _, room := range s[show] {
+		rooms = append(rooms, show+"/"+room)
+	}
+	return show, rooms
+}
+
+// route gives the rooms of a show a workflow of their own.
+func (s *Steps) route(session activities.Session) workflows.Workflow {
+	if show, _ := s.Shows.of(session.RoomID); show != "" {
+		return CloseShowRoom
+	}
+	return nil // the default
+}

@@ -1,0 +1,307 @@
+// Package examples tests that the programs in its folders do on a real Temporal
+// what their READMEs say.
+package examples
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.temporal.io/api/common/v1"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+
+	"github.com/closeouthq/closeout/workflows"
+)
+
+// patience is how long the test waits for what should take seconds. Builds, which
+// may have to download, are waited for as long as they take.
+const patience = time.Minute
+
+func TestExamplesDoWhatTheySay(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds all programs and runs a real Temporal")
+	}
+	programs := t.TempDir()
+	build(t, ".", programs, "./...")
+	build(t, "../dev", programs, ".")
+	temporal := startTemporal(t, filepath.Join(programs, "dev"))
+
+	// What is sent, in this order, and what comes of it.
+	type step struct {
+		send     string // further flags of the command
+		recorded bool   // whether there is a recording of the session
+		workflow string
+		decide   string // when the run is blocked: the command of "blocked", with flags
+		reset    bool   // whether a person has the run done again, from its beginning
+		want     string // the state, and that of each step
+	}
+	type test struct {
+		name     string
+		settings []string
+		steps    []step
+	}
+	tests := []test{
+		{"wallet", nil, []step{
+			{send: "--room paid-1 --session 1", workflow: "room-close-1-1", want: "done recordings:done charge:done payout:done"},
+			{send: "--room paid-left --session 2", workflow: "room-close-1-2", want: "given_up recordings:done charge:done payout:given_up refund:done"},
+			{send: "--room paid-frozen --session 3", workflow: "room-close-1-3", decide: "skip --reason refunded", want: "skipped recordings:done charge:done payout:skipped refund:done"},
+			{send: "--room lobby --session 4", workflow: "room-close-1-4", want: "done billing:done recordings:done"},
+		}},
+		{"transcription", nil, []step{
+			{send: "--room lobby --session 11", recorded: true, workflow: "room-close-1-11", want: "done billing:done recordings:done order:done transcript:done"},
+			{send: "--room lobby --session 12", workflow: "room-close-1-12", want: "done billing:done recordings:done"},
+		}},
+		{"digest", nil, []step{
+			{send: "--room launch/main --session 21", workflow: "room-close-1-21", want: "done billing:done recordings:done digest:done"},
+			{send: "--room launch/backstage --session 22", workflow: "room-close-1-22", want: "done billing:done recordings:done digest:done"},
+			{workflow: "digest-1-launch", want: "done mail:done"},
+			// It asks the digest again and gets the same answer; a session that is new to
+			// the digest comes too late.
+			{reset: true, workflow: "room-close-1-21", want: "done billing:done recordings:done digest:done"},
+			{send: "--room launch/main --session 23", workflow: "room-close-1-23", want: "given_up billing:done recordings:done digest:given_up"},
+		}},
+		{"service", []string{"SUPPORT_APP=2"}, []step{
+			{send: "--room live-tonight --session 31", recorded: true, workflow: "room-close-1-31", want: "done billing:done recordings:done replay:done announcement:done"},
+			{send: "--room live-silent --session 32", workflow: "room-close-1-32", want: "given_up billing:done recordings:done replay:given_up announcement:skipped"},
+			{send: "--app 2 --room ticket-4711 --session 33 --closed-at 2026-01-02T15:04:05Z", workflow: "room-close-2-33", want: "done billing:done recordings:done ticket:done survey:done"},
+			{send: "--room lobby --session 34", workflow: "room-close-1-34", want: "done billing:done recordings:done"},
+		}},
+	}
+	for _, program := range list(t, programs) {
+		if program != "dev" && !slices.ContainsFunc(tests, func(tt test) bool { return tt.name == program }) {
+			t.Errorf("example %s is not tested", program)
+		}
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			data, address := t.TempDir(), freeAddress(t)
+			env := append(tt.settings, "CLOSEOUT_APPS=1=secret;2=secret", "CLOSEOUT_DATA="+data, "CLOSEOUT_TASK_QUEUE="+tt.name,
+				"CLOSEOUT_LISTEN="+address, "CLOSEOUT_ADMIN_LISTEN=127.0.0.1:0", "PUBLIC_URL=http://"+address, "TEMPORAL_ADDRESS="+temporal)
+			program := filepath.Join(programs, tt.name)
+			start(t, env, program, "serve").await(t, "the worker is polling")
+			runs := dial(t, temporal)
+			for _, s := range tt.steps {
+				if s.recorded {
+					record(t, data, strings.TrimPrefix(s.workflow, "room-close-"))
+				}
+				if s.send != "" {
+					run(t, env, program, "send "+s.send)
+				}
+				if s.decide != "" {
+					awaitBlocked(t, env, program, s.workflow)
+					run(t, env, program, "blocked "+s.decide+" "+s.workflow)
+				}
+				if s.reset {
+					reset(t, runs, s.workflow)
+				}
+				if got := outcome(t, runs, s.workflow); got != s.want {
+					t.Errorf("%s is\n%s, want\n%s", s.workflow, got, s.want)
+				}
+			}
+		})
+	}
+}
+
+// build builds programs into a folder, each named as the folder that it is in.
+func build(t *testing.T, module, folder string, packages ...string) {
+	t.Helper()
+	cmd := exec.Command("go", append([]string{"build", "-C", module, "-o", folder + string(filepath.Separator)}, packages...)...)
+	if said, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v\n%s", cmd.Args, err, said)
+	}
+}
+
+// list names what is in a folder.
+func list(t *testing.T, folder string) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		names = append(names, strings.TrimSuffix(e.Name(), ".exe"))
+	}
+	return names
+}
+
+// startTemporal runs a Temporal until the test ends, and gives its address.
+func startTemporal(t *testing.T, dev string) (address string) {
+	t.Helper()
+	p := start(t, []string{"CLOSEOUT_DATA=" + t.TempDir()}, dev, "temporal", "--temporal-port", "0", "--ui-port", "0")
+	return p.await(t, `  Temporal +(\S+), namespace default`)[1]
+}
+
+func dial(t *testing.T, address string) client.Client {
+	t.Helper()
+	c, err := client.Dial(client.Options{HostPort: address})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+// freeAddress gives an address that was free a moment ago.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// record puts a recording of the session, "<appid>-<room_session_id>", where ZEGO
+// would.
+func record(t *testing.T, data, session string) {
+	t.Helper()
+	folder := filepath.Join(data, "recordings", strings.Replace(session, "-", string(filepath.Separator), 1))
+	if err := os.MkdirAll(folder, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(folder, "1.mp4"), []byte("sound"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// reset has a run done again, as the Web UI's More Actions → Reset does.
+func reset(t *testing.T, runs client.Client, workflow string) {
+	t.Helper()
+	_, err := runs.ResetWorkflowExecution(t.Context(), &workflowservice.ResetWorkflowExecutionRequest{
+		Namespace:                 client.DefaultNamespace,
+		WorkflowExecution:         &common.WorkflowExecution{WorkflowId: workflow},
+		WorkflowTaskFinishEventId: 4, // started, and the first workflow task scheduled, started, completed
+		Reason:                    "a test",
+		RequestId:                 workflow,
+	})
+	if err != nil {
+		t.Fatalf("reset %s: %v", workflow, err)
+	}
+}
+
+// outcome waits for the run to end and says in a line what came of it.
+func outcome(t *testing.T, runs client.Client, workflow string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var result workflows.Result
+	if err := runs.GetWorkflow(ctx, workflow, "").Get(ctx, &result); err != nil {
+		t.Fatalf("%s: %v", workflow, err)
+	}
+	words := []string{string(result.State)}
+	for _, s := range result.Steps {
+		words = append(words, fmt.Sprintf("%s:%s", s.Step, s.State))
+	}
+	return strings.Join(words, " ")
+}
+
+// command is a command that knows no settings but these.
+func command(settings []string, program string, args ...string) *exec.Cmd {
+	cmd := exec.Command(program, args...)
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, "CLOSEOUT_") || strings.HasPrefix(v, "TEMPORAL_")
+	}), settings...)
+	return cmd
+}
+
+// run runs a command and gives what it says.
+func run(t *testing.T, settings []string, program, args string) string {
+	t.Helper()
+	said, err := command(settings, program, strings.Fields(args)...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", args, err, said)
+	}
+	return string(said)
+}
+
+// awaitBlocked waits until a run is listed as blocked.
+func awaitBlocked(t *testing.T, settings []string, program, workflow string) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !strings.Contains(run(t, settings, program, "blocked list"), workflow+" "); {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s is not blocked", workflow)
+		}
+	}
+}
+
+// process is a program that runs until the test ends.
+type process struct {
+	name  string
+	ended chan struct{}
+
+	mu   sync.Mutex
+	said bytes.Buffer
+}
+
+// Write keeps what the program says.
+func (p *process) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.said.Write(b)
+}
+
+func (p *process) String() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.said.String()
+}
+
+func start(t *testing.T, settings []string, program string, args ...string) *process {
+	t.Helper()
+	p := &process{name: filepath.Base(program), ended: make(chan struct{})}
+	cmd := command(settings, program, args...)
+	cmd.Stdout, cmd.Stderr = p, p
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = cmd.Wait() // what it said says more
+		close(p.ended)
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-p.ended:
+		case <-time.After(patience):
+			t.Errorf("%s doesn't stop", p.name)
+			_ = cmd.Process.Kill()
+			<-p.ended
+		}
+		if t.Failed() {
+			t.Logf("%s said:\n%s", p.name, p)
+		}
+	})
+	return p
+}
+
+// await waits until the program says something, and gives the submatches.
+func (p *process) await(t *testing.T, pattern string) []string {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(patience); ; {
+		if found := regexp.MustCompile(pattern).FindStringSubmatch(p.String()); found != nil {
+			return found
+		}
+		select {
+		case <-tick.C:
+		case <-p.ended:
+			t.Fatalf("%s ended before it said %q", p.name, pattern)
+		case <-deadline:
+			t.Fatalf("%s didn't say %q", p.name, pattern)
+		}
+	}
+}

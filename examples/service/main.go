@@ -1,0 +1,23 @@
+// Command service is a Closeout of your own: copy the folder and begin. It has
+// workflows for two kinds of rooms, steps that call two services, and settings.
+package main
+
+import (
+	"os"
+
+	"github.com/closeouthq/closeout"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+func main() { closeout.Main(service(os.Getenv)) }
+
+// service is all that this program adds to Closeout.
+func service(getenv func(string) string) closeout.Service {
+	c := &settings{}
+	return closeout.Service{
+		Workflows: []workflows.Workflow{CloseLiveShow, CloseSupportCall},
+		Route:     c.route,
+		Steps:     []any{&c.studio, &c.helpDesk},
+		Init:      func() error { return c.load(getenv) },
+	}
+}

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"context"
+
+	"github.com/closeouthq/closeout/activities"
+)
+
+// Studio publishes replays.
+type Studio struct{ api activities.Endpoint }
+
+// Replay is a published one.
+type Replay struct {
+	// URL is where it can be heard.
+	URL string `json:"url"`
+}
+
+// String is what people see of it.
+func (r Replay) String() string { return "replay at " + r.URL }
+
+// PublishReplay makes a replay of what was archived.
+func (s *Studio) PublishReplay(ctx context.Context, task activities.Task, archived activities.Archived) (Replay, error) {
+	if archived.Files == 0 {
+		return Replay{}, activities.GiveUp("nothing was recorded")
+	}
+	var replay Replay
+	err := s.api.At("replays").Post(ctx, task.IdempotencyKey, struct {
+		Session  activities.Session `json:"session"`
+		Manifest string             `json:"manifest"`
+	}{task.Session, archived.Manifest}, &replay)
+	return replay, err
+}
+
+// AnnounceReplay tells the followers of a replay.
+func (s *Studio) AnnounceReplay(ctx context.Context, task activities.Task, replay Replay) (string, error) {
+	return "announced", s.api.At("announcements").Post(ctx, task.IdempotencyKey, replay, nil)
+}
+
+// HelpDesk keeps the tickets. The room of a call is named after its ticket.
+type HelpDesk struct{ api activities.Endpoint }
+
+// CloseTicket closes the ticket of a call.
+func (h *HelpDesk) CloseTicket(ctx context.Context, task activities.Task) (string, error) {
+	return "closed", h.api.At("tickets/close").Post(ctx, task.IdempotencyKey, task.Session, nil)
+}
+
+// SendSurvey asks the customer how the call was.
+func (h *HelpDesk) SendSurvey(ctx context.Context, task activities.Task) (string, error) {
+	return "asked", h.api.At("surveys").Post(ctx, task.IdempotencyKey, task.Session, nil)
+}

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"time"
+
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+// These name the steps. It is the worker that runs them, with their settings.
+var (
+	standard activities.Steps
+	studio   *Studio
+	helpDesk *HelpDesk
+)
+
+// CloseLiveShow publishes the recordings of a show as its replay.
+func CloseLiveShow(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
+	steps := workflows.Begin(ctx, session)
+
+	workflows.Run(steps, workflows.Billing, standard.FinalizeBill)
+	recordings := workflows.Run(steps, workflows.Recordings, standard.ArchiveRecordings)
+	replay := workflows.Then(recordings, workflows.Step{Name: "replay", Summary: "Publish the replay"}, studio.PublishReplay)
+	// Nobody wants to hear of it on the next day, and no person should have to decide.
+	workflows.Then(replay, workflows.Step{Name: "announcement", Summary: "Tell the followers of the replay",
+		Deadline: time.Hour, Optional: true}, studio.AnnounceReplay)
+
+	return steps.Finish()
+}
+
+// surveyAfter is how long after a support call the customer is asked about it.
+const surveyAfter = time.Hour
+
+// CloseSupportCall closes the call's ticket, as soon as all that is to be found
+// there exists, and asks the customer.
+func CloseSupportCall(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
+	steps := workflows.Begin(ctx, session)
+
+	billing := workflows.Run(steps, workflows.Billing, standard.FinalizeBill)
+	recordings := workflows.Run(steps, workflows.Recordings, standard.ArchiveRecordings)
+	workflows.Run(steps, workflows.Step{Name: "ticket", Summary: "Close the ticket",
+		After: []workflows.Earlier{billing, recordings}}, helpDesk.CloseTicket)
+	workflows.Run(steps, workflows.Step{Name: "survey", Summary: "Ask the customer",
+		NotBefore: session.RoomCloseTime.Add(surveyAfter), Optional: true}, helpDesk.SendSurvey)
+
+	return steps.Finish()
+}

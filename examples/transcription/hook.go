@@ -1,0 +1,61 @@
+package main
+
+import (
+	"context"
+	"crypto/hmac"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/gorilla/mux"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/client"
+
+	"github.com/closeouthq/closeout/webhook"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+const (
+	// maxBody is the most bytes that a transcript's report may have: it goes into a
+	// history.
+	maxBody = 16 << 10
+	// answerWithin is how long Temporal may take before the API is sent away.
+	answerWithin = 5 * time.Second
+)
+
+// hooks takes what the API reports, and tells the session's run.
+func (t *Transcription) hooks(r *mux.Router, temporal client.Client) {
+	r.HandleFunc("/transcripts/{workflow}", func(w http.ResponseWriter, r *http.Request) {
+		// Whoever lacks the token doesn't learn which runs there are.
+		workflowID := mux.Vars(r)["workflow"]
+		if !hmac.Equal([]byte(r.URL.Query().Get("token")), []byte(t.token(workflowID))) {
+			webhook.Problem(w, http.StatusUnauthorized, "The token is not of this address.")
+			return
+		}
+		var transcript Transcript
+		switch err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&transcript); {
+		case errors.As(err, new(*http.MaxBytesError)):
+			webhook.Problem(w, http.StatusRequestEntityTooLarge, "The body has more than 16 KiB.")
+			return
+		case err != nil || transcript.ID == "":
+			webhook.Problem(w, http.StatusBadRequest, `The body is not a transcript: want {"id": "...", "words": 1}.`)
+			return
+		}
+
+		ctx, cancel := context.WithTimeout(r.Context(), answerWithin)
+		defer cancel()
+		switch err := workflows.Signal(ctx, temporal, workflowID, awaited, transcript); {
+		case err == nil:
+			// So is a second one, of which the run makes nothing.
+			w.WriteHeader(http.StatusNoContent)
+		case errors.As(err, new(*serviceerror.NotFound)):
+			webhook.Problem(w, http.StatusNotFound, "No such run is under way: it has ended, or never was. Don't try again.")
+		default:
+			slog.Error("transcript not taken, the API has to try again", "workflow", workflowID, "error", err)
+			w.Header().Set("Retry-After", "10")
+			webhook.Problem(w, http.StatusServiceUnavailable, "The transcript can't be taken now. Try again.")
+		}
+	}).Methods(http.MethodPost)
+}

@@ -1,0 +1,23 @@
+// Command transcription has the recordings of a voice room transcribed by an API
+// that takes its time, and reports back when it is done.
+package main
+
+import (
+	"github.com/closeouthq/closeout"
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+func main() { closeout.Main(service()) }
+
+// service is all that this program adds to Closeout.
+func service() closeout.Service {
+	steps := new(Transcription)
+	return closeout.Service{
+		Workflows: []workflows.Workflow{CloseTranscribedRoom},
+		Route:     func(activities.Session) workflows.Workflow { return CloseTranscribedRoom },
+		Steps:     []any{steps},
+		Init:      steps.load,
+		Hooks:     steps.hooks,
+	}
+}

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+// These name the steps. Those that a worker runs have their fields set.
+var (
+	transcription *Transcription
+	standard      activities.Steps
+)
+
+// awaited is the step that is done when the hook hears of the transcript, and the
+// signal by which it is told.
+const awaited = "transcript"
+
+// Transcript is what the API says of a recorded session when it is done with it.
+// It is kept in the run's history, where the text itself would be too large and
+// too private.
+type Transcript struct {
+	// ID is the API's name for it.
+	ID string `json:"id"`
+	// Words is how many there are.
+	Words int `json:"words"`
+	// Failed is why there is none; else empty.
+	Failed string `json:"failed,omitempty"`
+}
+
+// String says it in a few words, for people.
+func (t Transcript) String() string {
+	return fmt.Sprintf("%d words, see %s", t.Words, t.ID)
+}
+
+// Err says that there is none, by which [workflows.Await] knows that the step isn't
+// done. It is given up and not blocked: the API has listened and heard no speech,
+// and would hear none if a person asked it again.
+func (t Transcript) Err() error {
+	if t.Failed == "" {
+		return nil
+	}
+	return activities.GiveUp("no transcript: %s", t.Failed)
+}
+
+// CloseTranscribedRoom makes the bill and archives the recordings as ever. If there
+// are any, it orders their transcript and waits for it: that costs nothing, as no
+// process has to live for so long.
+func CloseTranscribedRoom(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
+	steps := workflows.Begin(ctx, session)
+
+	workflows.Run(steps, workflows.Billing, standard.FinalizeBill)
+	recordings := workflows.Run(steps, workflows.Recordings, standard.ArchiveRecordings)
+
+	if archived, ok := recordings.Wait(); ok && archived.Files > 0 {
+		order := workflows.Then(recordings, workflows.Step{Name: "order", Summary: "Order a transcript"}, transcription.OrderTranscript)
+		workflows.Await[Transcript](steps, workflows.Step{Name: awaited, Summary: "Wait for the transcript",
+			After: []workflows.Earlier{order}, Deadline: 6 * time.Hour})
+	}
+	return steps.Finish()
+}

@@ -1,0 +1,300 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/closeouttest"
+	"github.com/closeouthq/closeout/workflows"
+	"github.com/closeouthq/closeout/zego"
+)
+
+// world is a run with a wallet that is reached by HTTP.
+type world struct {
+	*closeouttest.Env
+	fake *fakeWallet
+	// trouble, if set, is what lies between the run and the wallet.
+	trouble func(w http.ResponseWriter, r *http.Request, wallet http.Handler)
+}
+
+func walletAt(url string) *Wallet {
+	return &Wallet{API: activities.Endpoint{Name: "the wallet", URL: url, Token: "token"}}
+}
+
+func newWorld(t *testing.T) *world {
+	w := &world{fake: &fakeWallet{}}
+	api := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if w.trouble != nil {
+			w.trouble(rw, r, w.fake)
+			return
+		}
+		w.fake.ServeHTTP(rw, r)
+	}))
+	t.Cleanup(api.Close)
+	w.Env = closeouttest.NewEnv(t, walletAt(api.URL))
+	return w
+}
+
+func (w *world) close(room string) workflows.Result {
+	return w.Run(ClosePaidRoom, closeouttest.Session(func(c *zego.RoomClose) { c.RoomID = room }))
+}
+
+// booked is what the wallet has on its accounts.
+func (w *world) booked() string {
+	var all []string
+	for _, b := range w.fake.booked {
+		kind, _, _ := strings.Cut(b.ID, "-")
+		all = append(all, kind)
+	}
+	slices.Sort(all)
+	return strings.Join(all, " ")
+}
+
+// outcomes is what came of the steps.
+func outcomes(r workflows.Result) string {
+	var all []string
+	for _, s := range r.Steps {
+		all = append(all, s.Step+" "+string(s.State))
+	}
+	return strings.Join(all, ", ")
+}
+
+// failure is why a step has no result.
+func failure(r workflows.Result, step string) string {
+	for _, s := range r.Steps {
+		if s.Step == step {
+			return s.Failure
+		}
+	}
+	return ""
+}
+
+func TestMoneyGoesWhereItBelongs(t *testing.T) {
+	for room, want := range map[string]struct {
+		booked, outcomes string
+		state            workflows.State
+	}{
+		"paid-talk":  {"charge payout", "recordings done, charge done, payout done", workflows.StateDone},
+		"paid-broke": {"", "recordings done, charge given_up, payout skipped", workflows.StateGivenUp},
+		"paid-left":  {"charge refund", "recordings done, charge done, payout given_up, refund done", workflows.StateGivenUp},
+	} {
+		t.Run(room, func(t *testing.T) {
+			w := newWorld(t)
+			result := w.close(room)
+			if result.State != want.state || outcomes(result) != want.outcomes {
+				t.Errorf("%s: %s, want %s: %s", result.State, outcomes(result), want.state, want.outcomes)
+			}
+			if w.booked() != want.booked {
+				t.Errorf("booked %q, want %q", w.booked(), want.booked)
+			}
+		})
+	}
+}
+
+func TestSkippedPayoutIsRefunded(t *testing.T) {
+	w := newWorld(t)
+	w.After(time.Hour, func() {
+		if want := "**payout** is **blocked**"; !strings.Contains(w.Details(), want) {
+			t.Errorf("details lack %q:\n%s", want, w.Details())
+		}
+		w.Skip("payout", "fraud")
+	})
+	result := w.close("paid-frozen")
+	if want := "recordings done, charge done, payout skipped, refund done"; outcomes(result) != want || w.booked() != "charge refund" {
+		t.Errorf("%s, booked %s", outcomes(result), w.booked())
+	}
+}
+
+func TestRetriedPayoutIsNotRefunded(t *testing.T) {
+	w := newWorld(t)
+	frozen := true
+	w.trouble = func(rw http.ResponseWriter, r *http.Request, wallet http.Handler) {
+		if r.URL.Path == "/payouts" && frozen {
+			http.Error(rw, "the host's account is frozen", http.StatusUnprocessableEntity)
+			return
+		}
+		wallet.ServeHTTP(rw, r)
+	}
+	w.After(time.Hour, func() {
+		frozen = false
+		w.Retry("payout", "thawed")
+	})
+	result := w.close("paid-talk")
+	if want := "recordings done, charge done, payout done"; outcomes(result) != want || w.booked() != "charge payout" {
+		t.Errorf("%s, booked %s", outcomes(result), w.booked())
+	}
+}
+
+// The wallet books, and its answer doesn't arrive.
+func TestLostAnswersAreBookedOnce(t *testing.T) {
+	w := newWorld(t)
+	lost := map[string]int{}
+	w.trouble = func(rw http.ResponseWriter, r *http.Request, wallet http.Handler) {
+		if lost[r.URL.Path]++; lost[r.URL.Path] < 3 {
+			wallet.ServeHTTP(httptest.NewRecorder(), r)
+			http.Error(rw, "upstream is away", http.StatusBadGateway)
+			return
+		}
+		wallet.ServeHTTP(rw, r)
+	}
+	if result := w.close("paid-talk"); result.State != workflows.StateDone || w.booked() != "charge payout" {
+		t.Errorf("%s, booked %s", outcomes(result), w.booked())
+	}
+}
+
+// A payout that went through without our hearing of it must not be refunded, even
+// if somebody skips it.
+func TestNobodyIsPaidTwice(t *testing.T) {
+	w := newWorld(t)
+	w.trouble = func(rw http.ResponseWriter, r *http.Request, wallet http.Handler) {
+		if r.URL.Path == "/payouts" {
+			wallet.ServeHTTP(httptest.NewRecorder(), r)
+			http.Error(rw, "no", http.StatusForbidden)
+			return
+		}
+		wallet.ServeHTTP(rw, r)
+	}
+	w.After(time.Hour, func() { w.Skip("payout", "never mind") })
+	w.After(2*time.Hour, func() { w.Skip("refund", "the host has it") })
+	result := w.close("paid-talk")
+	if want := "recordings done, charge done, payout skipped, refund skipped"; outcomes(result) != want || w.booked() != "charge payout" {
+		t.Errorf("%s, booked %s", outcomes(result), w.booked())
+	}
+	if got := failure(result, "refund"); !strings.Contains(got, "is among the payouts already") {
+		t.Errorf("the refund failed with %q", got)
+	}
+}
+
+// What a cancelled payout came to is unknown, so nothing is made up for it.
+func TestCancelledRunIsNotRefunded(t *testing.T) {
+	w := newWorld(t)
+	w.After(time.Hour, w.CancelWorkflow)
+	w.Start(ClosePaidRoom, closeouttest.Session(func(c *zego.RoomClose) { c.RoomID = "paid-frozen" }))
+	if err := w.GetWorkflowError(); !temporal.IsCanceledError(err) || w.booked() != "charge" {
+		t.Errorf("error %v, booked %s", err, w.booked())
+	}
+}
+
+// Whether a person is asked depends on what was refused and on how.
+func TestOnlyWhatNobodyCouldMendIsGivenUp(t *testing.T) {
+	for name, tt := range map[string]struct {
+		step    string
+		status  int
+		blocked bool
+	}{
+		"the caller has no money":        {"charge", http.StatusPaymentRequired, false},
+		"the host is gone":               {"payout", http.StatusGone, false},
+		"the wallet is gone":             {"charge", http.StatusGone, true},
+		"the house has no money":         {"payout", http.StatusPaymentRequired, true},
+		"the house can't give it back":   {"refund", http.StatusPaymentRequired, true},
+		"nobody is there to be refunded": {"refund", http.StatusGone, true},
+		"the token is wrong":             {"charge", http.StatusUnauthorized, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.trouble = func(rw http.ResponseWriter, r *http.Request, wallet http.Handler) {
+				if r.URL.Path == "/"+tt.step+"s" {
+					http.Error(rw, "it says why", tt.status)
+					return
+				}
+				wallet.ServeHTTP(rw, r)
+			}
+			blocked := false
+			w.After(time.Hour, func() {
+				if blocked = strings.Contains(w.Details(), "**"+tt.step+"** is **blocked**"); blocked {
+					w.Skip(tt.step, "paid by bank transfer")
+				}
+			})
+			result := w.close("paid-left")
+			if blocked != tt.blocked {
+				t.Errorf("blocked %t: %s", blocked, outcomes(result))
+			}
+			if got, want := failure(result, tt.step), fmt.Sprintf("the wallet refused it: %d %s: it says why", tt.status, http.StatusText(tt.status)); got != want {
+				t.Errorf("%s failed with %q, want %q", tt.step, got, want)
+			}
+		})
+	}
+}
+
+func TestWhatIsPosted(t *testing.T) {
+	session := closeouttest.Session()
+	task := activities.Task{Session: session, IdempotencyKey: workflows.IdempotencyKey(session, "payout")}
+	var got *http.Request
+	var body order
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got = r
+		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+			t.Error(err)
+		}
+		_ = json.NewEncoder(w).Encode(Booking{ID: "p", Account: "host", Cents: 1234})
+	}))
+	defer api.Close()
+	paid, err := walletAt(api.URL+"/v1").PayOut(t.Context(), task, Booking{ID: "c"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if paid.String() != "host: 12.34, p" {
+		t.Errorf("paid %s", paid)
+	}
+	if got.URL.Path != "/v1/payouts" || got.Header.Get("Authorization") != "Bearer token" || got.Header.Get("Idempotency-Key") != task.IdempotencyKey.String() {
+		t.Errorf("%s with %v", got.URL, got.Header)
+	}
+	if body != (order{session, "c"}) {
+		t.Errorf("body %+v", body)
+	}
+}
+
+func TestSettingsAreRead(t *testing.T) {
+	for name, tt := range map[string]struct {
+		url, token string
+		want       string // where the wallet is; empty if the URL is at fault
+	}{
+		"none, and a fake wallet": {want: "http://fake"},
+		"a wallet":                {url: "https://wallet.example.com/v1/", token: "hunter2", want: "https://wallet.example.com/v1"},
+		"one without a token":     {url: "http://wallet", want: "http://wallet"},
+		"a token without a URL":   {token: "hunter2"},
+		"no scheme":               {url: "wallet.example.com"},
+		"another scheme":          {url: "ftp://user:hunter2@wallet.example.com"},
+		"no host":                 {url: "http://"},
+		"no URL":                  {url: "https://user:hunter2@[::1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("WALLET_URL", tt.url)
+			t.Setenv("WALLET_TOKEN", tt.token)
+			wallet := new(Wallet)
+			err := wallet.load()
+			if tt.want != "" && (err != nil || wallet.API.URL != tt.want || wallet.API.Token != tt.token) {
+				t.Errorf("the wallet is at %s, want %s: %v", wallet.API.URL, tt.want, err)
+			}
+			if tt.want == "" && (err == nil || !strings.HasPrefix(err.Error(), "WALLET_URL: ") || strings.Contains(err.Error(), "hunter2")) {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
+
+func TestOnlyPaidRoomsArePaid(t *testing.T) {
+	if w := route(activities.Session{RoomID: "paid-talk"}); workflows.Name(w) != "ClosePaidRoom" {
+		t.Errorf("a paid room is closed out by %s", workflows.Name(w))
+	}
+	if route(activities.Session{RoomID: "lobby"}) != nil {
+		t.Error("the lobby isn't closed out by the default")
+	}
+}
+
+func TestServiceIsSound(t *testing.T) {
+	if err := service().Check(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRunsUnderWayGoOn(t *testing.T) { closeouttest.Replay(t, "testdata", ClosePaidRoom) }
