@@ -8,7 +8,10 @@ dev: ## run Temporal, its Web UI, the webhook and a worker in one process
 	go run -C dev .
 
 test: ## run the tests; the second half on a real Temporal
-	go test ./... && go test -C dev ./...
+	go test ./... && go test -C dev ./... && go test -C examples ./...
+
+check: ## find what in a workflow could not be replayed
+	go run go.temporal.io/sdk/contrib/tools/workflowcheck@v0.6.0 ./workflows/...
 
 chaos: ## break everything while callbacks come in, and audit what became of them; as root, and it takes long
 	go run -C dev ./chaos
@@ -19,4 +22,4 @@ bench: ## measure against the bare SDK, the naive handler and bare stores; on a 
 ci: ## check everything, as CI does
 	.ci/run
 
-.PHONY: help dev test chaos bench ci
+.PHONY: help dev test check chaos bench ci

@@ -1,0 +1,131 @@
+package closeout_test
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+var (
+	link       = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	named      = regexp.MustCompile("`(Test[A-Za-z]+)`")
+	definition = regexp.MustCompile(`(?m)^func (Test\w+)\(`)
+)
+
+// documents are the Markdown files, by their path.
+func documents(t *testing.T) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	walk(t, ".md", func(path, text string) { all[path] = text })
+	if len(all) < 10 {
+		t.Fatalf("found only %d documents", len(all))
+	}
+	return all
+}
+
+func walk(t *testing.T, extension string, f func(path, text string)) {
+	t.Helper()
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() && path != "." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "data") {
+			if d != nil && d.IsDir() && err == nil {
+				return filepath.SkipDir
+			}
+			return err
+		}
+		if d.IsDir() || filepath.Ext(path) != extension {
+			return nil
+		}
+		b, err := os.ReadFile(path)
+		f(path, string(b))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestLinksInTheDocumentationLeadSomewhere(t *testing.T) {
+	documents := documents(t)
+	for path, text := range documents {
+		for _, m := range link.FindAllStringSubmatch(text, -1) {
+			target, anchor, _ := strings.Cut(m[1], "#")
+			if strings.Contains(target, "://") {
+				continue
+			}
+			file := path
+			if target != "" {
+				file = filepath.Join(filepath.Dir(path), target)
+			}
+			if _, err := os.Stat(file); err != nil {
+				t.Errorf("%s: %s: %v", path, m[1], err)
+				continue
+			}
+			if anchor != "" && !hasAnchor(documents[file], anchor) {
+				t.Errorf("%s: %s: there is no such heading", path, m[1])
+			}
+		}
+	}
+}
+
+// hasAnchor says whether a document has a heading for which Markdown's viewers
+// make that anchor.
+func hasAnchor(text, anchor string) bool {
+	for line := range strings.Lines(text) {
+		if heading, ok := strings.CutPrefix(strings.TrimLeft(line, "#"), " "); ok && strings.HasPrefix(line, "#") {
+			made := strings.Map(func(r rune) rune {
+				switch {
+				case r == ' ':
+					return '-'
+				case r == '-', r == '_', 'a' <= r && r <= 'z', '0' <= r && r <= '9':
+					return r
+				}
+				return -1
+			}, strings.ToLower(strings.TrimSpace(heading)))
+			if made == anchor {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// A guarantee names the tests that hold it.
+func TestTestsNamedInTheDocumentationExist(t *testing.T) {
+	defined := map[string]bool{}
+	walk(t, ".go", func(_, text string) {
+		for _, m := range definition.FindAllStringSubmatch(text, -1) {
+			defined[m[1]] = true
+		}
+	})
+	n := 0
+	for path, text := range documents(t) {
+		for _, m := range named.FindAllStringSubmatch(text, -1) {
+			if n++; !defined[m[1]] {
+				t.Errorf("%s names a test %s, and there is none", path, m[1])
+			}
+		}
+	}
+	if n == 0 {
+		t.Error("no document names a test")
+	}
+}
+
+// The workflow that the documentation shows whole is the one that runs.
+func TestTheWorkflowInTheDocumentationIsTheRealOne(t *testing.T) {
+	document, err := os.ReadFile("docs/workflows.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	code, err := os.ReadFile("workflows/roomclose.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, shown, _ := strings.Cut(string(document), "```go\n")
+	shown, _, _ = strings.Cut(shown, "```")
+	if !strings.HasPrefix(shown, "func RoomClose(") || !strings.Contains(string(code), shown) {
+		t.Errorf("docs/workflows.md shows another RoomClose than workflows/roomclose.go has:\n%s", shown)
+	}
+}
