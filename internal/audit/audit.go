@@ -249,6 +249,9 @@ func (a *audit) readRuns(ctx context.Context) error {
 			if run.blocked {
 				r.flags |= blocked
 			}
+			if len(run.problems) > 0 {
+				r.flags |= stuck
+			}
 		default:
 			r.flags |= ended
 		}
@@ -393,7 +396,7 @@ func (a *audit) suspicious(r record) bool {
 			return true
 		}
 	}
-	return r.has(severally|ended|differs) ||
+	return r.has(severally|ended|differs|stuck) ||
 		r.has(completed) && !r.has(billed) ||
 		a.unaccountedFor(r) && !a.unsettled(r)
 }

@@ -137,6 +137,11 @@ func TestEachFaultIsFound(t *testing.T) {
 			w.run(s, completed)
 			return s
 		}, []audit.Kind{audit.SeveralRuns}, "started 2 times"},
+		{"stuck", func(w *world) activities.Session {
+			s := w.offered(true)
+			w.run(s, enums.WORKFLOW_EXECUTION_STATUS_RUNNING).problems = []string{"category=WorkflowTaskFailed", "cause=WorkflowTaskFailedCauseNonDeterministicError"}
+			return s
+		}, []audit.Kind{audit.Stuck}, "cause=WorkflowTaskFailedCauseNonDeterministicError"},
 		{"failed", ends(enums.WORKFLOW_EXECUTION_STATUS_FAILED), []audit.Kind{audit.RunFailed}, "failed. It has a bill and no manifest"},
 		{"terminated", ends(terminated), []audit.Kind{audit.RunTerminated}, "was terminated"},
 		{"timed out", ends(enums.WORKFLOW_EXECUTION_STATUS_TIMED_OUT), []audit.Kind{audit.RunTimedOut}, "timed out"},

@@ -80,6 +80,11 @@ func (a *audit) look(ctx context.Context, k key, r record) (f finding, err error
 		f.fault(kind, fmt.Sprintf("Its run %s. It has %s and %s.", how, either(f.billed, "a bill", "no bill"), either(f.archived, "a manifest", "no manifest")),
 			"Reset the run to its first workflow task, in the Web UI by More Actions → Reset. What was done is not done again.")
 	}
+	if under(run.status) && len(run.problems) > 0 {
+		f.fault(Stuck, fmt.Sprintf("Its run is stuck, as the workers fail at it again and again: %s.", strings.Join(run.problems, ", ")),
+			"See why in the run's history. If its code has changed in a way that the run can't take, deploy code that it can, "+
+				"as in docs/changing-workflows.md: it then goes on where it was.")
+	}
 	if run.status == enums.WORKFLOW_EXECUTION_STATUS_COMPLETED && !(f.billed && f.archived) {
 		if err := a.incomplete(ctx, run, &f); err != nil {
 			return f, err

@@ -22,6 +22,9 @@ const (
 	SetAside Kind = "set_aside"
 	// SeveralRuns is a session that was started more than once. A reset is no start.
 	SeveralRuns Kind = "several_runs"
+	// Stuck is a session whose run is under way and can't go on, as the workers' code
+	// fails at it.
+	Stuck Kind = "stuck"
 	// RunFailed is a session whose run failed.
 	RunFailed Kind = "run_failed"
 	// RunTerminated is a session whose run was terminated.

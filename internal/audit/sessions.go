@@ -62,6 +62,7 @@ const (
 	severally                      // more than once
 	running                        // the run is under way
 	blocked                        // and waits for a person
+	stuck                          // or can't go on
 	completed                      // the run completed
 	ended                          // the run closed otherwise
 	outside                        // the run started too late to be of interest

@@ -26,8 +26,13 @@ type run struct {
 	status    enums.WorkflowExecutionStatus
 	start     time.Time
 	blocked   bool
-	told      details // zero if it can't be read
+	problems  []string // for which it can't go on, as Temporal reports them
+	told      details  // zero if it can't be read
 }
+
+// reportedProblems is the search attribute in which Temporal says that a run's
+// workflow tasks fail again and again. Older servers lack it.
+const reportedProblems = "TemporalReportedProblems"
 
 func runOf(info *workflow.WorkflowExecutionInfo) run {
 	r := run{
@@ -41,6 +46,9 @@ func runOf(info *workflow.WorkflowExecutionInfo) run {
 	var state, closed string
 	_ = text(info.GetSearchAttributes().GetIndexedFields()[workflows.CloseoutState.GetName()], &state) // a run may lack it
 	r.blocked = workflows.State(state) == workflows.StateBlocked
+	if problems := info.GetSearchAttributes().GetIndexedFields()[reportedProblems]; problems != nil {
+		_ = converter.GetDefaultDataConverter().FromPayload(problems, &r.problems) // what is no list tells nothing
+	}
 
 	// A run that was started by hand, or of which everything is encrypted, can't be
 	// compared with its bill.

@@ -43,6 +43,7 @@ type execution struct {
 	session          activities.Session
 	status           enums.WorkflowExecutionStatus
 	state            workflows.State
+	problems         []string
 	start            time.Time
 	result           any
 	bare             bool // without memo and search attributes
@@ -172,6 +173,9 @@ func (e *execution) info(status enums.WorkflowExecutionStatus) *workflow.Workflo
 			info.Memo.Fields[name] = payload(value)
 		}
 		info.SearchAttributes.IndexedFields = map[string]*common.Payload{workflows.CloseoutState.GetName(): payload(string(e.state))}
+		if e.problems != nil {
+			info.SearchAttributes.IndexedFields["TemporalReportedProblems"] = payload(e.problems)
+		}
 	}
 	return info
 }
