@@ -126,6 +126,6 @@ func TestTheWorkflowInTheDocumentationIsTheRealOne(t *testing.T) {
 	_, shown, _ := strings.Cut(string(document), "```go\n")
 	shown, _, _ = strings.Cut(shown, "```")
 	if !strings.HasPrefix(shown, "func RoomClose(") || !strings.Contains(string(code), shown) {
-		t.Errorf("docs/workflows.md shows another RoomClose than workflows/roomclose.go has:\n%s", shown)
+		t.Errorf("docs/workflows.md shows another RoomClose than workflows/roomclose.go has; copy it there:\n%s", shown)
 	}
 }

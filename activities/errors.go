@@ -48,8 +48,13 @@ func GiveUp(format string, args ...any) error {
 	})
 }
 
+// IsBlocked says whether a step failed with [Blocked].
+func IsBlocked(err error) bool { return is(err, typeBlocked) }
+
 // IsGivenUp says whether a step failed with [GiveUp].
-func IsGivenUp(err error) bool {
+func IsGivenUp(err error) bool { return is(err, typeGivenUp) }
+
+func is(err error, kind string) bool {
 	app := new(temporal.ApplicationError)
-	return errors.As(err, &app) && app.Type() == typeGivenUp
+	return errors.As(err, &app) && app.Type() == kind
 }

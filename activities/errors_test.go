@@ -29,6 +29,9 @@ func TestKindsOfFailure(t *testing.T) {
 			if !errors.Is(tt.err, io.ErrUnexpectedEOF) {
 				t.Error("the cause is lost")
 			}
+			if got := activities.IsBlocked(tt.err); got != (tt.name == "blocked") {
+				t.Errorf("blocked: %v", got)
+			}
 			if got := activities.IsGivenUp(tt.err); got != tt.givenUp {
 				t.Errorf("given up: %v", got)
 			}

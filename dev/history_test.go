@@ -49,7 +49,7 @@ func TestSavedHistoriesAreReplayed(t *testing.T) {
 		return code, out.String()
 	}
 	number := strconv.FormatUint(completed.RoomSessionID, 10)
-	if code, text := save(number, id); code != 0 || !strings.Contains(text, filepath.Join(folder, "RoomClose_"+id+".json")) {
+	if code, text := save(number, id); code != 0 || !strings.Contains(text, filepath.Join(folder, "RoomClose_"+id+"_")) {
 		t.Fatalf("%d\n%s", code, text)
 	}
 	closeouttest.Replay(t, folder, workflows.RoomClose)

@@ -299,6 +299,7 @@ func (s *Steps) Finish() (Result, error) {
 		}
 		result.Steps = append(result.Steps, r)
 	}
+	workflow.GetLogger(s.ctx).Info("session closed out", "session", s.session.Key(), "state", result.State)
 	return result, nil
 }
 
