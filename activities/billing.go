@@ -17,6 +17,9 @@ type Billing struct {
 	Ledger *ledger.Ledger
 	// API, if its URL is not empty, hears of each bill, in a CloudEvents 1.0 event.
 	API Endpoint
+	// Observe, if set, is told of each bill that was "made", "found" by a repeat, and
+	// "posted".
+	Observe func(outcome string)
 }
 
 // Bill is what was billed for a session.
@@ -39,6 +42,13 @@ func (b Bill) String() string {
 // one under the same Idempotency-Key.
 func (b *Billing) FinalizeBill(ctx context.Context, task Task) (Bill, error) {
 	s := task.Session
+	outcome := "made"
+	if b.Observe != nil {
+		// What goes wrong here goes wrong once more below.
+		if _, err := b.Ledger.Bill(ctx, s.AppID, s.RoomSessionID); err == nil {
+			outcome = "found"
+		}
+	}
 	bill, err := b.Ledger.Finalize(ctx, ledger.Bill{
 		ID:            task.IdempotencyKey,
 		AppID:         s.AppID,
@@ -50,6 +60,7 @@ func (b *Billing) FinalizeBill(ctx context.Context, task Task) (Bill, error) {
 	if err != nil {
 		return Bill{}, fmt.Errorf("write the bill to the ledger: %w", err)
 	}
+	b.observe(outcome)
 	if b.API.URL == "" {
 		return Bill{Bill: bill}, nil
 	}
@@ -58,8 +69,15 @@ func (b *Billing) FinalizeBill(ctx context.Context, task Task) (Bill, error) {
 	if err := api.Post(ctx, bill.ID, event(bill), nil); err != nil {
 		return Bill{}, err
 	}
+	b.observe("posted")
 	activity.GetLogger(ctx).Info("bill posted", "bill", bill.ID)
 	return Bill{Bill: bill, Posted: true}, nil
+}
+
+func (b *Billing) observe(outcome string) {
+	if b.Observe != nil {
+		b.Observe(outcome)
+	}
 }
 
 // cloudEvent is a CloudEvents 1.0 event in its JSON format.

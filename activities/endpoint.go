@@ -15,6 +15,10 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Endpoint is an HTTP API that a step posts to.
@@ -31,7 +35,7 @@ type Endpoint struct {
 	Client *http.Client
 }
 
-// At is the endpoint at a path below its URL.
+// At is the endpoint at a path below its URL, such as "charges".
 func (e Endpoint) At(path string) Endpoint {
 	// Of a URL that is none Post tells.
 	if joined, err := url.JoinPath(e.URL, path); err == nil {
@@ -57,6 +61,9 @@ const maxAnswer = 1 << 20
 //   - any other 4xx blocks the step, and tells people what was said; a [*Refusal]
 //     is in the error, for steps that know better.
 func (e Endpoint) Post(ctx context.Context, key uuid.UUID, body, answer any) error {
+	if e.URL == "" {
+		return Blocked("%s has no URL", cmp.Or(e.Name, "an endpoint"))
+	}
 	encoded, err := json.Marshal(body)
 	if err != nil {
 		return Blocked("encode what is for %s: %w", e.Name, err)
@@ -70,11 +77,18 @@ func (e Endpoint) Post(ctx context.Context, key uuid.UUID, body, answer any) err
 	if e.Token != "" {
 		req.Header.Set("Authorization", "Bearer "+e.Token)
 	}
+	req, span := e.trace(req)
+	defer span.End()
 	resp, err := cmp.Or(e.Client, direct).Do(req)
 	if err != nil {
+		span.SetStatus(codes.Error, bare(err).Error())
 		return fmt.Errorf("post to %s: %w", e.Name, bare(err))
 	}
 	defer resp.Body.Close()
+	span.SetAttributes(attribute.Int("http.response.status_code", resp.StatusCode))
+	if resp.StatusCode >= 400 {
+		span.SetStatus(codes.Error, "")
+	}
 	// Reading it all lets the connection be used again.
 	said, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	shown := strings.Join(strings.Fields(strings.ToValidUTF8(string(said[:min(len(said), 500)]), "?")), " ") // in a line, for people
@@ -99,6 +113,19 @@ func (e Endpoint) Post(ctx context.Context, key uuid.UUID, body, answer any) err
 		return RetryAfter(pause, "%s failed: %s: %s", e.Name, resp.Status, shown)
 	}
 	return fmt.Errorf("%s failed: %s: %s", e.Name, resp.Status, shown)
+}
+
+// trace begins a span for a post and tells the API of it, if the step is traced.
+// The URL is not in it, as it may hold a key.
+func (e Endpoint) trace(req *http.Request) (*http.Request, trace.Span) {
+	step := trace.SpanFromContext(req.Context())
+	if !step.SpanContext().IsValid() {
+		return req, step
+	}
+	ctx, span := step.TracerProvider().Tracer("closeout").Start(req.Context(), "POST "+e.Name, trace.WithSpanKind(trace.SpanKindClient))
+	req = req.WithContext(ctx)
+	propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(req.Header))
+	return req, span
 }
 
 // Refusal is the answer of an [Endpoint] that won't be another one by trying

@@ -75,6 +75,7 @@ func TestEndpointBlocksWhatCanNeverBePosted(t *testing.T) {
 		body any
 	}{
 		"an URL that is none":       {"://hunter2", nil},
+		"no URL":                    {"", nil},
 		"a body that can't be JSON": {"http://localhost", func() {}},
 	} {
 		t.Run(name, func(t *testing.T) {

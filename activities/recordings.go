@@ -30,6 +30,8 @@ type Recordings struct {
 	// SessionFolder + "recordings/", with a [Manifest] in SessionFolder +
 	// "manifest.json".
 	Archive *blob.Bucket
+	// Observe, if set, is told of each file that was copied, and its size in bytes.
+	Observe func(size int64)
 }
 
 // SessionFolder is where a session's objects lie in both buckets:
@@ -237,6 +239,9 @@ func (r *Recordings) copy(ctx context.Context, progress *progress, object *blob.
 		return File{}, fmt.Errorf("it was listed with %d bytes, read with %d and archived with %d", object.Size, read.size, stored.Size)
 	case !bytes.Equal(kept, read.md5):
 		return File{}, fmt.Errorf("its checksum is %x, and %x in the archive", read.md5, kept)
+	}
+	if r.Observe != nil {
+		r.Observe(read.size)
 	}
 	want.SHA256 = hex.EncodeToString(read.sha256)
 	return want, nil

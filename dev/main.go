@@ -42,7 +42,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		Description: "State is kept in CLOSEOUT_DATA and survives a restart. Ctrl-C stops everything. There is one app,\n" +
 			"1 with the secret `secret`, unless CLOSEOUT_APPS says otherwise.",
 		Flags:    append(command.Flags(), portFlags()...),
-		Commands: []*cli.Command{alone(), command.Send(), command.Blocked(), command.Inbox(), command.Audit(), command.History()},
+		Commands: []*cli.Command{alone(), command.Send(), command.Blocked(), command.Inbox(), command.Status(), command.Audit(), command.Doctor(), command.History()},
 		Action:   dev,
 	}, args, stdout, stderr)
 }
@@ -154,7 +154,7 @@ Send a signed callback from another terminal, in the same folder:
 
 or by hand:
 
-  ts=$(date +%%s) nonce=350176
+  ts=$(date +%%s) nonce=$(od -An -N6 -tu8 /dev/urandom | tr -d ' ')
   sig=$(printf '%%s\n' "%s" "$ts" "$nonce" | LC_ALL=C sort | tr -d '\n' | sha1sum | cut -c1-40)
   curl -i "%s" -d '{"event":"room_close","appid":%d,"timestamp":'$ts',"nonce":"'$nonce'","signature":"'$sig'","room_id":"%s","room_session_id":%s,"close_reason":0,"room_close_time":"'$ts'000"}'
 

@@ -11,8 +11,18 @@ const (
 	// MaxBody is the most bytes that a body may have. A room_close has 300; a
 	// callback that lists the files of a long recording has some 100,000.
 	MaxBody = 1 << 20
+	// smallBody is how much of any body is read. The rest of a larger one, which no
+	// room_close is, is read of maxLarge at once, each of which may hold MaxBody for
+	// as long as readTimeout.
+	smallBody = 8 << 10
+	maxLarge  = 32
 	// drainBody is how much more of a body that is too large is read and forgotten.
 	drainBody = 16 << 20
+	// maxStrangers is how many connections there may be that are idle or haven't
+	// brought a genuine callback, unless the process may not have twice as many
+	// files open: the rest is for Temporal, the inbox and metrics. A stranger who
+	// dribbles costs 12 to 20 kB, and some 40 kB with TLS.
+	maxStrangers = 10_000
 	// maxHeader bounds what a stranger can make us hold before anything is known
 	// of him. ZEGO's headers have a few hundred bytes.
 	maxHeader = 16 << 10
@@ -33,12 +43,27 @@ const (
 	// remembers what they signed: some 10 MB, and at 80 callbacks a second the 20
 	// minutes for which a signature is fresh.
 	rememberSignatures = 100_000
+	// sourceLines is how many lines at once, and then a minute, the log gets of what
+	// is refused to one source, and rememberSources of how many sources, at least, it
+	// is known how many there were. linesAtOnce and linesPerSecond bound the lines
+	// of all sources, as a flood may come from many.
+	sourceLines     = 30
+	rememberSources = 1000
+	linesAtOnce     = 300
+	linesPerSecond  = 10
 )
+
+// unlimited is more files than can be made use of.
+const unlimited = 1 << 30
 
 // NewServer makes a server with the timeouts and limits that a listener open to
 // the internet needs.
 func NewServer(h http.Handler, log *slog.Logger) *http.Server {
-	return &http.Server{
+	return newServer(h, log, min(maxStrangers, openFiles()/2))
+}
+
+func newServer(h http.Handler, log *slog.Logger, most int) *http.Server {
+	s := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
@@ -47,4 +72,6 @@ func NewServer(h http.Handler, log *slog.Logger) *http.Server {
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
+	newCrowd(most).watch(s)
+	return s
 }

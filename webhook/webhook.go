@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"bytes"
 	"context"
 	"crypto/subtle"
 	"encoding/json"
@@ -9,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/gorilla/mux"
@@ -68,6 +70,12 @@ const (
 	RefusedUnread Outcome = "unread"
 	// RefusedTooLarge means that the body had more than [MaxBody] bytes (413).
 	RefusedTooLarge Outcome = "too_large"
+	// RefusedCrowded means that as many large bodies as may be were being read (503).
+	// No room_close has one.
+	RefusedCrowded Outcome = "crowded"
+	// RefusedPath means that the token in the path was missing or wrong, or that
+	// there is none in the options (404).
+	RefusedPath Outcome = "wrong_path"
 	// RefusedUnknownApp means that there is no secret for its appid (401).
 	RefusedUnknownApp Outcome = "unknown_app"
 	// RefusedSignature means that its signature was wrong (401).
@@ -95,7 +103,8 @@ type Options struct {
 	AnswerWithin time.Duration
 	// Hooks, if set, adds endpoints below [HooksPath], with the listener's limits.
 	Hooks func(*mux.Router)
-	// Log gets a line for each callback.
+	// Log gets a line for each callback, but of those that are refused only the
+	// first of many: the next line says how many there were.
 	Log *slog.Logger
 	// Observe, if set, is told the event, the outcome and the duration of each
 	// request. The event is "room_close", "other", or empty for a request that
@@ -112,10 +121,10 @@ func Router(o Options) http.Handler {
 	if o.Observe == nil {
 		o.Observe = func(string, Outcome, time.Duration) {}
 	}
-	h := &handler{Options: o, seen: newSignatures(rememberSignatures)}
+	h := &handler{Options: o, seen: newSignatures(rememberSignatures), refusals: newRefusals(), large: make(chan struct{}, maxLarge)}
 
 	r := mux.NewRouter().SkipClean(true) // A redirect would be no answer to ZEGO.
-	r.NotFoundHandler = http.HandlerFunc(notFound)
+	r.NotFoundHandler = http.HandlerFunc(h.notFound)
 	r.MethodNotAllowedHandler = http.HandlerFunc(methodNotAllowed)
 	if o.Hooks != nil {
 		hooks := r.PathPrefix(HooksPath).Subrouter()
@@ -135,7 +144,9 @@ func Router(o Options) http.Handler {
 
 type handler struct {
 	Options
-	seen *signatures
+	seen     *signatures
+	refusals *refusals
+	large    chan struct{} // holds one for each large body
 }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -144,14 +155,17 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	known := make([]slog.Attr, 0, 10)
 	known = append(known, slog.String("remote", r.RemoteAddr))
 	refuse := func(outcome Outcome, p problem, why ...slog.Attr) {
-		known = append(known, slog.String("outcome", string(outcome)))
-		h.Log.LogAttrs(r.Context(), slog.LevelWarn, "callback refused", append(known, why...)...)
-		h.Observe("", outcome, time.Since(began))
-		p.write(w)
+		h.refuse(w, r, began, outcome, p, append(known, why...)...)
 	}
 
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
+	body, done, err := h.read(http.MaxBytesReader(w, r.Body, MaxBody))
+	defer done()
 	if err != nil {
+		if errors.Is(err, errCrowded) {
+			w.Header().Set("Retry-After", retryAfter)
+			refuse(RefusedCrowded, problem{Status: http.StatusServiceUnavailable, Detail: "Many large callbacks are being read. Try again."})
+			return
+		}
 		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
 			// Whoever is still writing when the connection is closed never reads the answer.
 			_, _ = io.CopyN(io.Discard, r.Body, drainBody)
@@ -178,6 +192,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(outcome, problem{Status: http.StatusUnauthorized, Detail: "The callback could not be verified."}, slog.Int64("timestamp", head.Timestamp))
 		return
 	}
+	proved(r.Context())
 
 	receipt, err := h.accept(r.Context(), event)
 	took := time.Since(began)
@@ -203,6 +218,27 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		append(known, slog.String("outcome", string(receipt.Status)), slog.String("workflow_id", receipt.WorkflowID))...)
 	h.Observe(label(event), Outcome(receipt.Status), took)
 	writeJSON(w, http.StatusOK, "application/json", receipt)
+}
+
+var errCrowded = errors.New("many large bodies are being read")
+
+// read reads a body. What it held for a large one is free again after done.
+func (h *handler) read(body io.Reader) (read []byte, done func(), err error) {
+	done = func() {}
+	// For a room_close, the only memory that this takes.
+	b := bytes.NewBuffer(make([]byte, 0, 2*bytes.MinRead))
+	n, err := b.ReadFrom(io.LimitReader(body, smallBody))
+	if err != nil || n < smallBody {
+		return b.Bytes(), done, err
+	}
+	select {
+	case h.large <- struct{}{}:
+		done = func() { <-h.large }
+		_, err = b.ReadFrom(body)
+		return b.Bytes(), done, err
+	default:
+		return nil, done, errCrowded
+	}
 }
 
 // verify gives the reason for which a callback is not to be believed, or none.
@@ -242,8 +278,25 @@ func label(event zego.Event) string {
 	return "other"
 }
 
-func notFound(w http.ResponseWriter, _ *http.Request) {
-	Problem(w, http.StatusNotFound, "There is nothing at this path.")
+// refuse answers a request, and tells why where it is told.
+func (h *handler) refuse(w http.ResponseWriter, r *http.Request, began time.Time, outcome Outcome, p problem, known ...slog.Attr) {
+	if unlogged, ok := h.refusals.line(r.RemoteAddr, outcome); ok {
+		h.Log.LogAttrs(r.Context(), slog.LevelWarn, "callback refused",
+			append(known, slog.String("outcome", string(outcome)), slog.Int64("unlogged", unlogged))...)
+	}
+	h.Observe("", outcome, time.Since(began))
+	p.write(w)
+}
+
+func (h *handler) notFound(w http.ResponseWriter, r *http.Request) {
+	p := problem{Status: http.StatusNotFound, Detail: "There is nothing at this path."}
+	if !strings.HasPrefix(r.URL.Path, Path) {
+		p.write(w)
+		return
+	}
+	// It may be ZEGO, with an address of which somebody has forgotten the end. The
+	// path isn't logged, as it may be nearly the secret one.
+	h.refuse(w, r, time.Now(), RefusedPath, p, slog.String("remote", r.RemoteAddr))
 }
 
 func methodNotAllowed(w http.ResponseWriter, _ *http.Request) {

@@ -133,8 +133,8 @@ func TestAnswers(t *testing.T) {
 		{"from the future", "POST", webhook.Path, "", at(now.Unix() + 601), 401, "could not be verified", ":too_new"},
 
 		{"other path", "POST", "/zego", "", genuine, 404, "Not Found", ""},
-		{"slash behind", "POST", webhook.Path + "/", "", genuine, 404, "Not Found", ""},
-		{"a token where there is none", "POST", webhook.Path + "/t0ken-t0ken", "", genuine, 404, "Not Found", ""},
+		{"slash behind", "POST", webhook.Path + "/", "", genuine, 404, "Not Found", ":wrong_path"},
+		{"a token where there is none", "POST", webhook.Path + "/t0ken-t0ken", "", genuine, 404, "Not Found", ":wrong_path"},
 		{"path that isn't clean", "POST", "/" + webhook.Path, "", genuine, 404, "Not Found", ""},
 		{"admin's path", "GET", "/metrics", "", "", 404, "Not Found", ""},
 		{"GET", "GET", webhook.Path, "", "", 405, "Method Not Allowed", ""},

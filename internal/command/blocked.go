@@ -10,9 +10,12 @@ import (
 
 	"github.com/urfave/cli/v3"
 	"go.temporal.io/api/sdk/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/temporal"
 
 	"github.com/closeouthq/closeout/internal/service"
 	"github.com/closeouthq/closeout/workflows"
@@ -28,7 +31,7 @@ func Blocked() *cli.Command {
 			"    closeout blocked show room-close-1-858012925204410417\n" +
 			"    closeout blocked retry --step billing --reason 'price list corrected' room-close-1-858012925204410417",
 		Commands: []*cli.Command{
-			{Name: "list", Usage: "list the runs with a blocked step", Flags: Flags("LOG_LEVEL", "LOG_FORMAT"), Action: listBlocked},
+			{Name: "list", Usage: "list the runs with a blocked step, and those that are stuck", Flags: Flags("LOG_LEVEL", "LOG_FORMAT"), Action: listBlocked},
 			{Name: "show", Usage: "show how far a run is and what it waits for, in the words of the Web UI", ArgsUsage: "WORKFLOW-ID...",
 				Flags: Flags("LOG_LEVEL", "LOG_FORMAT"), Action: showBlocked},
 			decide(workflows.UpdateRetry, "try a blocked step again"),
@@ -96,7 +99,7 @@ func detailsOf(ctx context.Context, temporal client.Client, id string) (string, 
 		return "", fmt.Errorf("no answer, is a worker running? %w", err)
 	}
 	if err != nil {
-		return "", fmt.Errorf("ask for its details: %w", err)
+		return "", fmt.Errorf("ask for its details: %w", stuck(err))
 	}
 	var metadata sdk.WorkflowMetadata
 	if err := value.Get(&metadata); err != nil {
@@ -120,7 +123,7 @@ func sendDecision(ctx context.Context, temporal client.Client, id, update string
 	if err != nil && ctx.Err() != nil {
 		return "", fmt.Errorf("no answer, is a worker running? %w", err)
 	}
-	return text, err
+	return text, stuck(err)
 }
 
 func listBlocked(ctx context.Context, cmd *cli.Command) error {
@@ -130,22 +133,48 @@ func listBlocked(ctx context.Context, cmd *cli.Command) error {
 	}
 	defer temporal.Close()
 	table := tabwriter.NewWriter(cmd.Root().Writer, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "WORKFLOW ID\tSTARTED\tROOM")
-	query := fmt.Sprintf("%s = '%s' AND ExecutionStatus = 'Running'", workflows.CloseoutState.GetName(), workflows.StateBlocked)
+	fmt.Fprintln(table, "WORKFLOW ID\tSTATE\tSTARTED\tROOM")
+	blocked := fmt.Sprintf("%s = '%s' AND ExecutionStatus = 'Running'", workflows.CloseoutState.GetName(), workflows.StateBlocked)
+	// Those are in need of a person, too: of another kind.
+	query := fmt.Sprintf("(%s) OR (%s IS NOT NULL AND ExecutionStatus = 'Running')", blocked, reportedProblems)
 	for page := []byte(nil); ; {
 		answer, err := temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: query, NextPageToken: page})
+		if unknown := new(serviceerror.InvalidArgument); errors.As(err, &unknown) && query != blocked {
+			query = blocked // an older server
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("list blocked runs: %w", err)
 		}
 		for _, run := range answer.GetExecutions() {
-			var room string // stays empty for a run without search attributes
-			_ = converter.GetDefaultDataConverter().FromPayload(run.GetSearchAttributes().GetIndexedFields()[workflows.RoomID.GetName()], &room)
-			fmt.Fprintf(table, "%s\t%s\t%s\n", run.GetExecution().GetWorkflowId(), run.GetStartTime().AsTime().Format(time.RFC3339), room)
+			state := "blocked"
+			if run.GetSearchAttributes().GetIndexedFields()[reportedProblems] != nil {
+				state = "stuck"
+			}
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", run.GetExecution().GetWorkflowId(), state, run.GetStartTime().AsTime().Format(time.RFC3339), attribute(run, workflows.RoomID))
 		}
 		if page = answer.GetNextPageToken(); len(page) == 0 {
 			return table.Flush()
 		}
 	}
+}
+
+// reportedProblems is the search attribute in which Temporal says that a run's
+// workflow tasks fail again and again. Older servers lack it.
+const reportedProblems = "TemporalReportedProblems"
+
+// stuck says more of an answer that a run can't give, as its workflow task fails.
+func stuck(err error) error {
+	if err != nil && strings.Contains(err.Error(), "Workflow Task in failed state") {
+		return fmt.Errorf("%w; the workers' code can't take this run: see its history, and docs/changing-workflows.md", err)
+	}
+	return err
+}
+
+// attribute is the text of a search attribute; empty for a run without it.
+func attribute(run *workflow.WorkflowExecutionInfo, key temporal.SearchAttributeKey) (text string) {
+	_ = converter.GetDefaultDataConverter().FromPayload(run.GetSearchAttributes().GetIndexedFields()[key.GetName()], &text)
+	return text
 }
 
 func dial(cmd *cli.Command) (client.Client, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"go.temporal.io/api/history/v1"
 	"go.temporal.io/api/taskqueue/v1"
 	"go.temporal.io/api/temporalproto"
+	"go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -33,7 +35,7 @@ func History() *cli.Command {
 			"    closeout history save --output workflows/testdata 858012925204410417",
 		Commands: []*cli.Command{{
 			Name: "save", Usage: "save the history of a run", ArgsUsage: "ROOM-SESSION-ID|WORKFLOW-ID...",
-			Description: "The file is <workflow>_<workflow ID>.json. It holds all that the run knows, the room's name and the\n" +
+			Description: "The file is <workflow>_<workflow ID>_<number of events>.json. It holds all that the run knows, the room's name and the\n" +
 				"results of the steps included, but neither host names nor who decided. A run that is under way is\n" +
 				"saved as far as it has come.",
 			Flags: append(Flags("LOG_LEVEL", "LOG_FORMAT"),
@@ -93,7 +95,7 @@ func saveHistory(ctx context.Context, temporal client.Client, arg, folder string
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return "", 0, fmt.Errorf("--output: %w", err)
 	}
-	file = filepath.Join(folder, inFileName(workflow+"_"+id)+".json")
+	file = filepath.Join(folder, inFileName(fmt.Sprintf("%s_%s_%d.json", workflow, id, len(h.Events))))
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644) // #nosec G302 -- it is to be committed
 	if errors.Is(err, os.ErrExist) {
 		return "", 0, fmt.Errorf("%s is there already; remove it, or choose another folder by --output", file)
@@ -111,25 +113,36 @@ func saveHistory(ctx context.Context, temporal client.Client, arg, folder string
 // workflowOf finds the workflow ID of a session. Two apps may have a session of
 // the same number.
 func workflowOf(ctx context.Context, temporal client.Client, roomSessionID string) (id string, err error) {
-	answer, err := temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{
-		Query: fmt.Sprintf("%s = '%s'", workflows.RoomSessionID.GetName(), roomSessionID),
-	})
+	started, _, err := startedAt(ctx, temporal, fmt.Sprintf("%s = '%s'", workflows.RoomSessionID.GetName(), roomSessionID), nil)
 	if err != nil {
-		return "", fmt.Errorf("look for the session: %w", err)
+		return "", err
 	}
-	var ids []string
-	for _, run := range answer.GetExecutions() {
-		if id := run.GetExecution().GetWorkflowId(); !slices.Contains(ids, id) {
-			ids = append(ids, id)
-		}
-	}
+	ids := slices.Sorted(maps.Keys(started))
 	switch len(ids) {
 	case 0:
-		return "", errors.New("no run of such a session; one that was started a moment ago may be found in another")
+		return "", errors.New("no run of such a session; one that was started just now is found in a moment")
 	case 1:
 		return ids[0], nil
 	}
 	return "", fmt.Errorf("found sessions of several apps, want a workflow ID: %s", strings.Join(ids, ", "))
+}
+
+// startedAt gives the workflow IDs that a query finds, a thousand at most, and
+// when each was last started, without those that aren't wanted. more says that
+// there are others.
+func startedAt(ctx context.Context, temporal client.Client, query string, wanted func(*workflow.WorkflowExecutionInfo) bool) (ids map[string]time.Time, more bool, err error) {
+	answer, err := temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: query, PageSize: 1000})
+	if err != nil {
+		return nil, false, fmt.Errorf("look for the session: %w", err)
+	}
+	ids = map[string]time.Time{}
+	for _, run := range answer.GetExecutions() {
+		id, start := run.GetExecution().GetWorkflowId(), run.GetStartTime().AsTime()
+		if start.After(ids[id]) && (wanted == nil || wanted(run)) {
+			ids[id] = start
+		}
+	}
+	return ids, len(answer.GetNextPageToken()) > 0, nil
 }
 
 // anonymize takes out who did something, and on which machine: it is of no use

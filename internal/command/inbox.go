@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/inbox"
 )
 
@@ -44,15 +45,22 @@ func withInbox(ctx context.Context, cmd *cli.Command, f func(*inbox.Store) error
 	if err != nil {
 		return err
 	}
-	store, err := inbox.Attach(ctx, c.Inbox())
-	if errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("no webhook has run in %s; --data or CLOSEOUT_DATA choose another folder", c.Data)
-	}
+	store, err := openInbox(ctx, c)
 	if err != nil {
 		return err
 	}
 	defer store.Close()
 	return f(store)
+}
+
+// openInbox opens the inbox in the data folder. The error wraps [os.ErrNotExist]
+// where none was made yet.
+func openInbox(ctx context.Context, c *config.Config) (*inbox.Store, error) {
+	store, err := inbox.Attach(ctx, c.Inbox())
+	if errors.Is(err, os.ErrNotExist) {
+		err = fmt.Errorf("no webhook has run in %s; --data or CLOSEOUT_DATA choose another folder: %w", c.Data, os.ErrNotExist)
+	}
+	return store, err
 }
 
 // each does something about every workflow ID in the arguments.

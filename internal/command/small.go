@@ -13,6 +13,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/service"
 )
 
@@ -47,36 +48,43 @@ func health() *cli.Command {
 			if err != nil {
 				return err
 			}
-			host, port, err := net.SplitHostPort(c.AdminListen)
-			if err != nil {
-				return fmt.Errorf("CLOSEOUT_ADMIN_LISTEN: %w", err)
-			}
-			if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-				host = "localhost"
-			}
 			ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
 			defer cancel()
-			req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/readyz", nil)
+			ready, state, err := askReady(ctx, c)
 			if err != nil {
 				return err
 			}
-			resp, err := http.DefaultClient.Do(req)
-			if err != nil {
-				return err
-			}
-			defer resp.Body.Close()
-			text, err := io.ReadAll(io.LimitReader(resp.Body, 4096))
-			if err != nil {
-				return err
-			}
-			if resp.StatusCode != http.StatusOK {
-				return fmt.Errorf("not ready: %s", strings.TrimSpace(string(text)))
+			if !ready {
+				return fmt.Errorf("not ready: %s", state)
 			}
 			// "ok", or what is less than that.
-			fmt.Fprintln(cmd.Root().Writer, strings.TrimSpace(string(text)))
+			fmt.Fprintln(cmd.Root().Writer, state)
 			return nil
 		},
 	}
+}
+
+// askReady asks the process at the admin address whether it is ready, and how it
+// says that it is.
+func askReady(ctx context.Context, c *config.Config) (ready bool, state string, err error) {
+	host, port, err := net.SplitHostPort(c.AdminListen)
+	if err != nil {
+		return false, "", fmt.Errorf("CLOSEOUT_ADMIN_LISTEN: %w", err)
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/readyz", nil)
+	if err != nil {
+		return false, "", err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false, "", err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 4096))
+	return resp.StatusCode == http.StatusOK, strings.TrimSpace(string(text)), err
 }
 
 func version() *cli.Command {

@@ -28,6 +28,9 @@ type Config struct {
 	Apps map[uint32][]string
 	// Listen is the address for callbacks.
 	Listen string
+	// TLSCert and TLSKey are PEM files, with which Listen speaks TLS; both empty: it
+	// doesn't.
+	TLSCert, TLSKey string
 	// AdminListen is the address for health and metrics.
 	AdminListen string
 	// CallbackToken is the secret last segment of the callback's path, if any.
@@ -57,6 +60,10 @@ type Config struct {
 	LogLevel slog.Level
 	// LogJSON says that logs are JSON.
 	LogJSON bool
+	// Traces says that traces are exported, as OpenTelemetry's own variables say.
+	Traces bool
+	// UIURL is where Temporal's Web UI is.
+	UIURL string
 	// Temporal says how to reach Temporal.
 	Temporal client.Options
 }
@@ -93,8 +100,13 @@ func Settings() []Setting {
 			More: "Needed by what takes callbacks. The secret is the project's *CallbackSecret*, not its ServerSecret. Several secrets let you change one while callbacks signed with the other still come in. In a file, lines that begin with `#` are skipped.",
 			set:  func(c *Config, v string) (err error) { c.Apps, err = parseApps(v); return err }},
 		{Env: "CLOSEOUT_LISTEN", Default: ":8080", Usage: "address for callbacks",
-			More: "Nothing but callbacks, and the endpoints of `Service.Hooks` below `/hooks/`, is served there. Put what terminates TLS in front of it.",
+			More: "Nothing but callbacks, and the endpoints of `Service.Hooks` below `/hooks/`, is served there. Put what terminates TLS in front of it, or set `CLOSEOUT_TLS_CERT`.",
 			set:  func(c *Config, v string) error { c.Listen = v; return checkAddress(v) }},
+		{Env: "CLOSEOUT_TLS_CERT", Usage: "PEM file with the certificate for callbacks, and those between it and its root (default: no TLS)",
+			More: "Together with `CLOSEOUT_TLS_KEY`. A new connection has the files read again if that was five seconds ago, so they can be replaced at any time; while they are no pair, the old one stays in use and the log says so. TLS 1.2 or later, HTTP/1.1.",
+			set:  func(c *Config, v string) error { c.TLSCert = v; return nil }},
+		{Env: "CLOSEOUT_TLS_KEY", Usage: "PEM file with the key of that certificate",
+			set: func(c *Config, v string) error { c.TLSKey = v; return nil }},
 		{Env: "CLOSEOUT_ADMIN_LISTEN", Default: "127.0.0.1:9090", Usage: "address for /livez, /readyz, /metrics and /debug/pprof; keep it private",
 			More: "Each process listens there: two of them on one machine need two addresses.",
 			set:  func(c *Config, v string) error { c.AdminListen = v; return checkAddress(v) }},
@@ -151,6 +163,9 @@ func Settings() []Setting {
 				}
 				return err
 			}},
+		{Env: "CLOSEOUT_UI_URL", Default: "http://localhost:8233", Usage: "where Temporal's Web UI is",
+			More: "Read by `closeout status` alone, which links to it. Of Temporal Cloud it is `https://cloud.temporal.io`.",
+			set:  func(c *Config, v string) error { c.UIURL = v; return checkScheme(v, "http", "https") }},
 		{Env: "CLOSEOUT_STOP_TIMEOUT", Default: "10s", Usage: "how long a stop waits for what is under way",
 			More: "First for callbacks that are being answered, then for steps.",
 			set:  func(c *Config, v string) (err error) { c.StopTimeout, err = parseDuration(v); return err }},
@@ -199,6 +214,9 @@ func Load(flag func(name string) (string, bool), apps bool) (*Config, error) {
 		faults = append(faults, errors.New("CLOSEOUT_ARCHIVE_URL: the same as CLOSEOUT_RECORDINGS_URL, want another bucket or prefix"))
 	}
 
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		faults = append(faults, errors.New("CLOSEOUT_TLS_CERT, CLOSEOUT_TLS_KEY: found one of the two, want both or none"))
+	}
 	if (c.DeploymentName == "") != (c.BuildID == "") {
 		faults = append(faults, errors.New("TEMPORAL_DEPLOYMENT_NAME, TEMPORAL_WORKER_BUILD_ID: found one of the two, want both or none"))
 	}
@@ -206,6 +224,9 @@ func Load(flag func(name string) (string, bool), apps bool) (*Config, error) {
 	var err error
 	if c.Temporal, err = envconfig.LoadDefaultClientOptions(); err != nil {
 		faults = append(faults, fmt.Errorf("TEMPORAL_*: %w", err))
+	}
+	if c.Traces, err = traces(); err != nil {
+		faults = append(faults, err)
 	}
 	c.Temporal.HostPort = cmp.Or(c.Temporal.HostPort, client.DefaultHostPort)
 	c.Temporal.Namespace = cmp.Or(c.Temporal.Namespace, client.DefaultNamespace)
@@ -277,6 +298,38 @@ func parseApps(s string) (map[uint32][]string, error) {
 	return apps, errors.Join(faults...)
 }
 
+// traces says whether there are to be traces: where OpenTelemetry's own variables
+// name their exporter or a place for them. Of those it checks what the exporter
+// would only complain of later, or pass over.
+func traces() (bool, error) {
+	const everything, ours = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+	exporter := os.Getenv("OTEL_TRACES_EXPORTER")
+	switch {
+	case strings.EqualFold(os.Getenv("OTEL_SDK_DISABLED"), "true"), exporter == "none":
+		return false, nil
+	case exporter == "" && os.Getenv(everything) == "" && os.Getenv(ours) == "":
+		return false, nil
+	case exporter != "" && exporter != "otlp":
+		return false, fmt.Errorf("OTEL_TRACES_EXPORTER: found %q, want otlp or none", exporter)
+	}
+	var faults []error
+	for _, name := range []string{everything, ours} {
+		if v := os.Getenv(name); v != "" {
+			if err := checkScheme(v, "http", "https"); err != nil {
+				faults = append(faults, fmt.Errorf("%s: %w", name, err))
+			}
+		}
+	}
+	protocol := "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL" // wins over the other one
+	if os.Getenv(protocol) == "" {
+		protocol = "OTEL_EXPORTER_OTLP_PROTOCOL"
+	}
+	if v := os.Getenv(protocol); v != "" && v != "http/protobuf" {
+		faults = append(faults, fmt.Errorf("%s: found %q, want http/protobuf, which collectors take at port 4318", protocol, v))
+	}
+	return true, errors.Join(faults...)
+}
+
 func checkAddress(v string) error {
 	_, port, err := net.SplitHostPort(v)
 	if err == nil {
@@ -336,6 +389,7 @@ func (c *Config) LogValue() slog.Value {
 	return slog.GroupValue(
 		slog.Any("apps", slices.Sorted(maps.Keys(c.Apps))),
 		slog.String("listen", c.Listen),
+		slog.String("tls_cert", c.TLSCert),
 		slog.String("admin_listen", c.AdminListen),
 		slog.Bool("callback_token", c.CallbackToken != ""),
 		slog.Duration("callback_window", c.CallbackWindow),
@@ -349,6 +403,7 @@ func (c *Config) LogValue() slog.Value {
 		slog.String("task_queue", c.TaskQueue),
 		slog.String("deployment", c.DeploymentName),
 		slog.String("build_id", c.BuildID),
+		slog.Bool("traces", c.Traces),
 	)
 }
 

@@ -196,7 +196,7 @@ var errRoute = errors.New("the route to a workflow panicked")
 func (i *Intake) route(s activities.Session) (w workflows.Workflow, err error) {
 	defer func() {
 		if fault := recover(); fault != nil {
-			i.Log.Error("the route to a workflow panicked; the callback is set aside", "session", s.Key(), "panic", fault, "stack", string(debug.Stack()))
+			i.Log.Error("the route to a workflow panicked; the callback is set aside", "workflow_id", workflows.WorkflowID(s), "panic", fault, "stack", string(debug.Stack()))
 			err = fmt.Errorf("%w: %v", errRoute, fault)
 		}
 	}()

@@ -8,3 +8,10 @@ func SmallPages(t *testing.T, size int) {
 	billsPage = size
 	t.Cleanup(func() { billsPage = before })
 }
+
+// Forget takes out of the database what says that it was migrated.
+func (l *Ledger) Forget(t *testing.T) {
+	if _, err := l.db.Exec("DELETE FROM " + versions + " WHERE version_id > 0"); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -31,6 +31,9 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
+// versions is the table in which goose keeps what it has migrated.
+const versions = "ledger_migrations"
+
 // Bill is the entry of one session. There is never a second one.
 type Bill struct {
 	// ID is the idempotency key under which it was made.
@@ -118,7 +121,7 @@ func (l *Ledger) migrate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	options := []goose.ProviderOption{goose.WithTableName("ledger_migrations"), goose.WithSlog(slog.New(slog.DiscardHandler))}
+	options := []goose.ProviderOption{goose.WithTableName(versions), goose.WithSlog(slog.New(slog.DiscardHandler))}
 	switch l.dialect {
 	case goose.DialectPostgres:
 		locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 60)) // 60 tries, 1 s apart

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"go/token"
+	"reflect"
 
 	"github.com/gorilla/mux"
 	"go.temporal.io/sdk/client"
@@ -91,4 +92,19 @@ func (e Extension) register(w worker.Registry, standard any) (err error) {
 		w.RegisterWorkflowWithOptions(f, workflow.RegisterOptions{Name: workflows.Name(f)})
 	}
 	return nil
+}
+
+// unmade names the embedded structs of the steps that nobody has made: their
+// methods are steps, and would find nothing of what they need.
+func unmade(steps any) (names []string) {
+	v := reflect.Indirect(reflect.ValueOf(steps))
+	if v.Kind() != reflect.Struct {
+		return nil
+	}
+	for i := range v.NumField() {
+		if f := v.Type().Field(i); f.Anonymous && f.Type.Kind() == reflect.Pointer && v.Field(i).IsNil() {
+			names = append(names, f.Name)
+		}
+	}
+	return names
 }

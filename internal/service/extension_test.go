@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 
@@ -99,6 +100,18 @@ func TestInitIsAskedFirst(t *testing.T) {
 		parts.Extension = Extension{Init: func() error { return missing }}
 		if err := Run(t.Context(), c, parts, slog.New(slog.DiscardHandler)); !errors.Is(err, missing) {
 			t.Errorf("error %v", err)
+		}
+	}
+}
+
+// What is forgotten in openSteps is found at the start, and not by a step.
+func TestUnmadeStepsAreNamed(t *testing.T) {
+	if got := unmade(&activities.Steps{Billing: &activities.Billing{}}); !slices.Equal(got, []string{"Recordings"}) {
+		t.Errorf("%v", got)
+	}
+	for _, made := range []any{&wallet{}, &struct{ API *int }{}, &notOnlySteps{}} {
+		if got := unmade(made); got != nil {
+			t.Errorf("%T: %v", made, got)
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/gorilla/mux"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	tlog "go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/worker"
@@ -32,6 +33,7 @@ import (
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/telemetry"
 	"github.com/closeouthq/closeout/webhook"
+	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -80,13 +82,30 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 			return err
 		}
 		defer public.Close()
+		if c.TLSCert != "" {
+			if public, err = secure(public, c.TLSCert, c.TLSKey, log); err != nil {
+				return err
+			}
+		}
 	}
 
 	metrics, err := telemetry.NewMetrics()
 	if err != nil {
 		return err
 	}
-	temporal, err := Dial(c, log, metrics)
+	var traces *telemetry.Traces
+	if c.Traces {
+		if traces, err = telemetry.NewTraces(ctx, log); err != nil {
+			return err
+		}
+		defer traces.Close()
+		log = traces.Logger(log)
+	}
+	dialed := *c // the caller's stays as it is
+	if dialed.Temporal.Interceptors, err = traces.Temporal(c.Temporal.Interceptors); err != nil {
+		return err
+	}
+	temporal, err := Dial(&dialed, log, metrics)
 	if err != nil {
 		return err
 	}
@@ -102,7 +121,7 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 		}
 		defer box.Close()
 		in := intake.New(intake.Options{
-			Temporal: temporal, Inbox: box, TaskQueue: c.TaskQueue,
+			Temporal: traces.Starter(temporal), Inbox: box, TaskQueue: c.TaskQueue,
 			// An eager run begins here, whichever build of a deployment is current.
 			Eager: parts.Worker && c.BuildID == "",
 			Route: parts.Extension.route, Log: log, Observe: metrics.Start,
@@ -118,7 +137,7 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 		}
 		options := webhook.Options{
 			Keyring: keyring,
-			Intake:  in,
+			Intake:  metrics.Intake(traces.Intake(in)),
 			Token:   c.CallbackToken,
 			Log:     log,
 			Observe: metrics.Callback,
@@ -126,7 +145,7 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 		if hooks := parts.Extension.Hooks; hooks != nil {
 			options.Hooks = func(r *mux.Router) { hooks(r, temporal) }
 		}
-		router = webhook.Router(options)
+		router = traces.Callbacks(webhook.Router(options))
 	}
 	var newWorker func(fatal func(error)) (worker.Worker, error)
 	if parts.Worker {
@@ -137,7 +156,16 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 				return err
 			}
 			defer closeSteps()
+			metrics.Steps(opened)
 			steps = opened
+		}
+		if err := metrics.Blocked(func(ctx context.Context) (int64, error) { return countBlocked(ctx, temporal) }); err != nil {
+			return err
+		}
+		for _, made := range append([]any{steps}, parts.Extension.Steps...) {
+			if names := unmade(made); len(names) > 0 {
+				return fmt.Errorf("steps of %T: %v: nil, want them made with what their steps need", made, names)
+			}
 		}
 		newWorker = func(fatal func(error)) (worker.Worker, error) {
 			w := worker.New(temporal, c.TaskQueue, workerOptions(c, fatal))
@@ -160,7 +188,7 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 	if parts.Webhook {
 		drained = serve(ctx, group, public, webhook.NewServer(router, log), c.StopTimeout)
 		group.Go(func() error { relay(ctx); return nil })
-		log.Info("callbacks are taken", "address", public.Addr().String(), "path", webhook.Path)
+		log.Info("callbacks are taken", "address", public.Addr().String(), "path", webhook.Path, "tls", c.TLSCert != "")
 	}
 	if parts.Worker {
 		health.polled = started
@@ -256,6 +284,14 @@ func openSteps(ctx context.Context, c *config.Config) (*activities.Steps, func()
 		},
 		Recordings: &activities.Recordings{Source: recordings, Archive: archive},
 	}, closeAll, nil
+}
+
+// countBlocked asks Temporal how many runs wait for a person.
+func countBlocked(ctx context.Context, temporal client.Client) (int64, error) {
+	count, err := temporal.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{
+		Query: fmt.Sprintf("%s = '%s' AND ExecutionStatus = 'Running'", workflows.CloseoutState.GetName(), workflows.StateBlocked),
+	})
+	return count.GetCount(), err
 }
 
 // workerOptions are those of a worker. fatal hears of what ends it.

@@ -35,9 +35,12 @@ func TestOpenStepsNamesTheSetting(t *testing.T) {
 			t.Errorf("%s: %v", setting, err)
 		}
 	}
-	_, closeAll, err := openSteps(t.Context(), &good)
+	steps, closeAll, err := openSteps(t.Context(), &good)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if names := unmade(steps); len(names) > 0 {
+		t.Errorf("%v are not made", names)
 	}
 	closeAll()
 }

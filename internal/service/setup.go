@@ -79,28 +79,19 @@ func setUpTemporal(ctx context.Context, c *config.Config, temporal client.Client
 }
 
 func addSearchAttributes(ctx context.Context, namespace string, temporal client.Client) error {
-	there, err := temporal.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: namespace})
+	missing, err := MissingSearchAttributes(ctx, namespace, temporal)
 	if err != nil {
-		return fmt.Errorf("list search attributes: %w", err)
+		return err
 	}
-	missing := &operatorservice.AddSearchAttributesRequest{Namespace: namespace, SearchAttributes: map[string]enums.IndexedValueType{}}
-	var queries []string
-	for _, key := range workflows.SearchAttributes() {
-		name, want := key.GetName(), key.GetValueType()
-		queries = append(queries, name+" IS NOT NULL")
-		found, ok := there.GetCustomAttributes()[name]
-		switch {
-		case !ok:
-			missing.SearchAttributes[name] = want
-		case found != want:
-			return backoff.Permanent(fmt.Errorf("search attribute %s of namespace %s: found type %v, want %v; remove it or use another namespace", name, namespace, found, want))
-		}
-	}
-	if len(missing.SearchAttributes) > 0 {
-		_, err := temporal.OperatorService().AddSearchAttributes(ctx, missing)
+	if len(missing) > 0 {
+		_, err := temporal.OperatorService().AddSearchAttributes(ctx, &operatorservice.AddSearchAttributesRequest{Namespace: namespace, SearchAttributes: missing})
 		if exists := new(serviceerror.AlreadyExists); err != nil && !errors.As(err, &exists) {
 			return fmt.Errorf("add search attributes: %w", err)
 		}
+	}
+	var queries []string
+	for _, key := range workflows.SearchAttributes() {
+		queries = append(queries, key.GetName()+" IS NOT NULL")
 	}
 	// Temporal's caches learn of new ones a little later. Until then a start would
 	// be refused.
@@ -112,6 +103,26 @@ func addSearchAttributes(ctx context.Context, namespace string, temporal client.
 		return fmt.Errorf("query by search attributes: %w", err)
 	}
 	return nil
+}
+
+// MissingSearchAttributes gives those that the namespace lacks, by name. One that
+// is there with another type is an error, which says what would do.
+func MissingSearchAttributes(ctx context.Context, namespace string, temporal client.Client) (map[string]enums.IndexedValueType, error) {
+	there, err := temporal.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: namespace})
+	if err != nil {
+		return nil, fmt.Errorf("list search attributes: %w", err)
+	}
+	missing := map[string]enums.IndexedValueType{}
+	for _, key := range workflows.SearchAttributes() {
+		name, want := key.GetName(), key.GetValueType()
+		switch found, ok := there.GetCustomAttributes()[name]; {
+		case !ok:
+			missing[name] = want
+		case found != want:
+			return nil, backoff.Permanent(fmt.Errorf("search attribute %s of namespace %s: found type %v, want %v; remove it or use another namespace", name, namespace, found, want))
+		}
+	}
+	return missing, nil
 }
 
 // insist is [retry] for what has no result.

@@ -1,12 +1,10 @@
-// Package telemetry makes Closeout's logs and metrics.
+// Package telemetry makes Closeout's logs, metrics and traces.
 package telemetry
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"net/http"
 	"sync"
 	"time"
@@ -21,26 +19,25 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/contrib/opentelemetry"
 
+	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/webhook"
+	"github.com/closeouthq/closeout/zego"
 )
 
-// NewLogger makes a logger that writes lines of text or of JSON.
-func NewLogger(w io.Writer, level slog.Level, json bool) *slog.Logger {
-	options := &slog.HandlerOptions{Level: level}
-	if json {
-		return slog.New(slog.NewJSONHandler(w, options))
-	}
-	return slog.New(slog.NewTextHandler(w, options))
-}
-
 // Metrics are the metrics of one process. There is no label for a room, a user
-// or anything else of which there is no small number.
+// or anything else of which there is no small number: each new value of a label
+// is a series that is kept here and in Prometheus, and who may close a room could
+// fill both.
 type Metrics struct {
 	registry  *prom.Registry
 	provider  *sdkmetric.MeterProvider
 	callbacks metric.Int64Counter
 	durations metric.Float64Histogram
 	starts    metric.Int64Counter
+	skew      metric.Float64Histogram
+	bills     metric.Int64Counter
+	files     metric.Int64Counter
+	bytes     metric.Int64Counter
 	labels    sync.Map // of callback to labels
 }
 
@@ -67,13 +64,125 @@ func NewMetrics() (*Metrics, error) {
 		metric.WithDescription("Starts of workflows by outcome, and whether the callback came from the inbox.")); err != nil {
 		return nil, fmt.Errorf("make metrics: %w", err)
 	}
+	if m.skew, err = meter.Float64Histogram("closeout.callback.skew", metric.WithUnit("s"),
+		metric.WithDescription("Our clock less ZEGO's timestamp, of room_close callbacks that were taken. ZEGO's clock has whole seconds."),
+		metric.WithExplicitBucketBoundaries(-300, -60, -30, -10, -5, -2, -1, 0, 1, 2, 5, 10, 30, 60, 120, 300, 600)); err != nil {
+		return nil, fmt.Errorf("make metrics: %w", err)
+	}
+	if m.bills, err = meter.Int64Counter("closeout.bills",
+		metric.WithDescription("Bills that were made, that a repeat found made, and that the billing API has taken.")); err != nil {
+		return nil, fmt.Errorf("make metrics: %w", err)
+	}
+	if m.files, err = meter.Int64Counter("closeout.archived.files",
+		metric.WithDescription("Recordings that were copied to the archive and checked.")); err != nil {
+		return nil, fmt.Errorf("make metrics: %w", err)
+	}
+	if m.bytes, err = meter.Int64Counter("closeout.archived", metric.WithUnit("By"),
+		metric.WithDescription("How large those recordings are together.")); err != nil {
+		return nil, fmt.Errorf("make metrics: %w", err)
+	}
 	return m, nil
+}
+
+// Intake measures by how much ZEGO's clock differs from ours. It has the counts
+// of callbacks and starts begin at 0: a count that began with the first one of its
+// kind would hide it from whoever looks for growth.
+func (m *Metrics) Intake(next webhook.Intake) webhook.Intake {
+	for event, outcomes := range map[string][]webhook.Outcome{
+		zego.EventRoomClose: {webhook.Outcome(webhook.Started), webhook.Outcome(webhook.Duplicate), webhook.Outcome(webhook.Queued), webhook.Unavailable},
+		"other":             {webhook.Outcome(webhook.Ignored)},
+		"": {webhook.RefusedMalformed, webhook.RefusedUnread, webhook.RefusedTooLarge, webhook.RefusedCrowded, webhook.RefusedUnknownApp,
+			webhook.RefusedSignature, webhook.RefusedTooOld, webhook.RefusedTooNew, webhook.RefusedReplay},
+	} {
+		for _, outcome := range outcomes {
+			m.callbacks.Add(context.Background(), 0, m.labelsOf(event, outcome).count...)
+		}
+	}
+	for _, outcome := range []string{"started", "duplicate", "refused", "failed"} {
+		m.start(0, outcome, false)
+		m.start(0, outcome, true)
+	}
+	return measured{m.skew, next}
+}
+
+type measured struct {
+	skew metric.Float64Histogram
+	webhook.Intake
+}
+
+// RoomClose implements [webhook.Intake].
+func (i measured) RoomClose(ctx context.Context, c *zego.RoomClose) (webhook.Receipt, error) {
+	skew := time.Since(time.Unix(c.Timestamp, 0))
+	receipt, err := i.Intake.RoomClose(ctx, c)
+	if err == nil {
+		i.skew.Record(context.Background(), skew.Seconds())
+	}
+	return receipt, err
+}
+
+// Steps has the standard steps counted.
+func (m *Metrics) Steps(steps *activities.Steps) {
+	bill := func(n int64, outcome string) {
+		m.bills.Add(context.Background(), n, metric.WithAttributes(attribute.String("outcome", outcome)))
+	}
+	for _, outcome := range []string{"made", "found", "posted"} {
+		bill(0, outcome)
+	}
+	archived := func(files, size int64) {
+		m.files.Add(context.Background(), files)
+		m.bytes.Add(context.Background(), size)
+	}
+	archived(0, 0)
+	steps.Billing.Observe = func(outcome string) { bill(1, outcome) }
+	steps.Recordings.Observe = func(size int64) { archived(1, size) }
+}
+
+const (
+	// countEvery is how often Temporal is asked for what is blocked, at most, and
+	// countWithin how long it may take. Prometheus gives up a scrape after 10 s.
+	countEvery  = 30 * time.Second
+	countWithin = 2 * time.Second
+)
+
+// Blocked has the runs that wait for a person counted when the metrics are read,
+// every 30 s at most. While that fails, their number is missing.
+func (m *Metrics) Blocked(count func(context.Context) (int64, error)) error {
+	var (
+		mu      sync.Mutex
+		asked   time.Time
+		blocked int64
+		err     error
+	)
+	_, failed := m.provider.Meter("closeout").Int64ObservableGauge("closeout.runs.blocked",
+		metric.WithDescription("Runs that wait for a person, in the whole namespace: the same from each worker."),
+		metric.WithInt64Callback(func(ctx context.Context, o metric.Int64Observer) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if time.Since(asked) >= countEvery {
+				ctx, cancel := context.WithTimeout(ctx, countWithin)
+				defer cancel()
+				blocked, err = count(ctx)
+				asked = time.Now() // a failure counts: while Temporal is away, not each scrape shall wait for it
+			}
+			if err == nil {
+				o.Observe(blocked)
+			}
+			return nil // the other metrics are as good as ever
+		}))
+	if failed != nil {
+		return fmt.Errorf("make metrics: %w", failed)
+	}
+	return nil
 }
 
 // Start counts a start. Its outcome is one of "started", "duplicate", "refused"
 // and "failed".
 func (m *Metrics) Start(outcome string, relayed bool) {
-	m.starts.Add(context.Background(), 1, metric.WithAttributes(attribute.String("outcome", outcome), attribute.Bool("relayed", relayed)))
+	m.start(1, outcome, relayed)
+}
+
+func (m *Metrics) start(n int64, outcome string, relayed bool) {
+	m.starts.Add(context.Background(), n, metric.WithAttributes(attribute.String("outcome", outcome), attribute.Bool("relayed", relayed)))
 }
 
 // Inbox is what is known of an inbox when metrics are asked for.
@@ -131,6 +240,12 @@ func (m *Metrics) Inbox(look func(context.Context) (Inbox, error)) error {
 // Callback counts an answered callback. Its signature is that of
 // [webhook.Options].Observe.
 func (m *Metrics) Callback(event string, outcome webhook.Outcome, took time.Duration) {
+	l := m.labelsOf(event, outcome)
+	m.callbacks.Add(context.Background(), 1, l.count...)
+	m.durations.Record(context.Background(), took.Seconds(), l.duration...)
+}
+
+func (m *Metrics) labelsOf(event string, outcome webhook.Outcome) labels {
 	key := callback{event, outcome}
 	known, ok := m.labels.Load(key)
 	if !ok {
@@ -140,9 +255,7 @@ func (m *Metrics) Callback(event string, outcome webhook.Outcome, took time.Dura
 			[]metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(o))},
 		})
 	}
-	l := known.(labels)
-	m.callbacks.Add(context.Background(), 1, l.count...)
-	m.durations.Record(context.Background(), took.Seconds(), l.duration...)
+	return known.(labels)
 }
 
 // callback and labels spare each callback the making of its labels. There are

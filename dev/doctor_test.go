@@ -1,0 +1,59 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+// `doctor` names what is missing before setup, a run that no worker takes after
+// it, and nothing once all runs.
+func TestDoctorOnARealTemporal(t *testing.T) {
+	c := settings(t, map[string]string{"admin-listen": "127.0.0.1:" + freePort(t)})
+	c.Temporal.Namespace = "doctor"
+	t.Setenv("TEMPORAL_ADDRESS", temporal.Address())
+	t.Setenv("TEMPORAL_NAMESPACE", "doctor")
+	doctor := func(arguments ...string) (code int, text string) {
+		t.Helper()
+		var out lines
+		code = run(t.Context(), append([]string{"dev", "doctor", "--data", c.Data, "--admin-listen", c.AdminListen, "--task-queue", c.TaskQueue}, arguments...), &out, &out)
+		return code, out.String()
+	}
+	expect := func(wantCode int, wants ...string) {
+		t.Helper()
+		code, text := doctor()
+		for _, want := range wants {
+			if code != wantCode || !strings.Contains(text, want) {
+				t.Errorf("%d, want %d and %q:\n%s", code, wantCode, want, text)
+			}
+		}
+	}
+
+	expect(1, "ok    temporal ", "FAIL  namespace          doctor isn't there", "skip  search attributes", "FAIL  ledger ", "warn  running process")
+
+	setUp(t, c)
+	expect(0, "ok    namespace          doctor keeps closed runs for 720h", "ok    search attributes  RoomId Keyword, ", "warn  workflow pollers ", "ok    ledger ")
+
+	closed := newClose()
+	session := activities.SessionOf(&closed)
+	if _, err := dial(t, c).ExecuteWorkflow(t.Context(), workflows.StartOptions(session, c.TaskQueue), workflows.RoomClose, session); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "it is told that a task waits", func() bool {
+		code, text := doctor()
+		return code == 1 && strings.Contains(text, "FAIL  workflow pollers   task queue "+c.TaskQueue+": no worker, tasks that wait 1")
+	})
+
+	start(t, c, both)
+	result(t, dial(t, c), closed)
+	wait(t, "it finds nothing wrong", func() bool {
+		code, text := doctor()
+		return code == 0 && strings.Contains(text, "14 ok, 0 warned, 0 failed, 0 skipped")
+	})
+
+	if code, text := doctor("--apps", "x", "--listen", "80"); code != 1 || strings.Count(text, "FAIL  settings") != 2 {
+		t.Errorf("with wrong settings: %d\n%s", code, text)
+	}
+}

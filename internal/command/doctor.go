@@ -1,0 +1,510 @@
+package command
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/urfave/cli/v3"
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/taskqueue/v1"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"gocloud.dev/blob"
+	"google.golang.org/grpc/codes"
+
+	"github.com/closeouthq/closeout/internal/config"
+	"github.com/closeouthq/closeout/internal/inbox"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/service"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+// Doctor is the command that looks for what keeps Closeout from its work.
+func Doctor() *cli.Command {
+	return &cli.Command{
+		Name:  "doctor",
+		Usage: "check the settings and all that they name, and say how to mend what is wrong",
+		Description: "Run it with the settings, and as the user, of the process that it is about. It makes nothing: what it\n" +
+			"writes to the data folder and the archive to find out whether it can, it removes. It fails if a check\n" +
+			"does; a warning is for a person to judge.\n\n" +
+			"    closeout doctor\n" +
+			"    closeout doctor --for worker",
+		Flags: append(Flags(),
+			&cli.StringFlag{Name: "for", Value: "serve", Usage: "what runs with these settings: serve, webhook or worker"},
+			&cli.BoolFlag{Name: "json", Usage: "write it as JSON"}),
+		Action: examine,
+	}
+}
+
+// checkPatience is how long a check may take.
+const checkPatience = 5 * time.Second
+
+// check finds out about one thing.
+type check struct {
+	name string
+	find func(context.Context) finding
+}
+
+// The marks of findings.
+const (
+	markOK   = "ok"
+	markWarn = "warn"
+	markFail = "FAIL"
+	markSkip = "skip"
+)
+
+// finding is what came of a check.
+type finding struct {
+	Check string `json:"check"`
+	Mark  string `json:"mark"`
+	Found string `json:"found"`
+	// Mend is what would do, if something would.
+	Mend string `json:"mend,omitempty"`
+}
+
+func good(format string, args ...any) finding {
+	return finding{Mark: markOK, Found: fmt.Sprintf(format, args...)}
+}
+
+func skip(why string) finding { return finding{Mark: markSkip, Found: why} }
+
+func warn(mend, format string, args ...any) finding {
+	return finding{Mark: markWarn, Found: fmt.Sprintf(format, args...), Mend: mend}
+}
+
+func fail(mend, format string, args ...any) finding {
+	return finding{Mark: markFail, Found: fmt.Sprintf(format, args...), Mend: mend}
+}
+
+func examine(ctx context.Context, cmd *cli.Command) error {
+	role := cmd.String("for")
+	if !slices.Contains([]string{"serve", "webhook", "worker"}, role) {
+		return fmt.Errorf("--for: found %q, want serve, webhook or worker", role)
+	}
+	var findings []finding
+	tell := func(f finding) {
+		f.Found, f.Mend = inALine(f.Found), inALine(f.Mend)
+		findings = append(findings, f)
+		if !cmd.Bool("json") {
+			f.write(cmd.Root().Writer)
+		}
+	}
+	c, _, err := Load(cmd, role != "worker")
+	if err != nil {
+		for fault := range strings.SplitSeq(errors.Unwrap(err).Error(), "\n") {
+			tell(finding{Check: "settings", Mark: markFail, Found: fault})
+		}
+		tell(finding{Check: "all else", Mark: markSkip, Found: "can be checked when the settings are right"})
+	} else {
+		tell(finding{Check: "settings", Mark: markOK, Found: "complete, for " + role})
+		// What the SDK would log is what the findings say.
+		temporal, err := service.Dial(c, slog.New(slog.DiscardHandler), nil)
+		if err != nil {
+			return err
+		}
+		defer temporal.Close()
+		for f := range sideBySide(ctx, checks(c, temporal, role)) {
+			tell(f)
+		}
+	}
+	return conclude(cmd, findings)
+}
+
+// write writes it as a line for people.
+func (f finding) write(out io.Writer) {
+	fmt.Fprintf(out, "%-4s  %-17s  %s", f.Mark, f.Check, f.Found)
+	if f.Mend != "" {
+		fmt.Fprintf(out, " → %s", f.Mend)
+	}
+	fmt.Fprintln(out)
+}
+
+// conclude sums the findings up. The error says how many checks failed.
+func conclude(cmd *cli.Command, findings []finding) error {
+	count := map[string]int{}
+	for _, f := range findings {
+		count[f.Mark]++
+	}
+	out := cmd.Root().Writer
+	if cmd.Bool("json") {
+		enc := json.NewEncoder(out)
+		enc.SetIndent("", "  ")
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(map[string]any{"checks": findings, "failed": count[markFail], "warned": count[markWarn]}); err != nil {
+			return err
+		}
+	} else {
+		fmt.Fprintf(out, "\n%d ok, %d warned, %d failed, %d skipped\n", count[markOK], count[markWarn], count[markFail], count[markSkip])
+	}
+	switch n := count[markFail]; n {
+	case 0:
+		return nil
+	case 1:
+		return errors.New("1 check failed")
+	default:
+		return fmt.Errorf("%d checks failed", n)
+	}
+}
+
+// sideBySide does all checks at once, and gives their findings in order.
+func sideBySide(ctx context.Context, checks []check) func(yield func(finding) bool) {
+	found := make([]chan finding, len(checks))
+	for n, c := range checks {
+		found[n] = make(chan finding, 1)
+		go func() { found[n] <- c.do(ctx) }()
+	}
+	return func(yield func(finding) bool) {
+		for _, f := range found {
+			if !yield(<-f) {
+				return
+			}
+		}
+	}
+}
+
+// do gives up on a check that doesn't heed its deadline, such as one of a file
+// system that hangs.
+func (c check) do(ctx context.Context) (f finding) {
+	ctx, cancel := context.WithTimeout(ctx, checkPatience)
+	defer cancel()
+	found := make(chan finding, 1)
+	go func() { found <- c.find(ctx) }()
+	select {
+	case f = <-found:
+	case <-time.After(2 * checkPatience):
+		f = fail("find out what hangs", "no answer within %v", 2*checkPatience)
+	}
+	f.Check = c.name
+	return f
+}
+
+// checks are those for what runs with the settings, in the order in which they
+// are read.
+func checks(c *config.Config, temporal client.Client, role string) []check {
+	d := doctor{c, temporal, namespaceOf(c, temporal)}
+	all := []check{
+		{"temporal", d.reached}, {"namespace", d.kept}, {"search attributes", d.attributes},
+		{"workflow pollers", d.polled(enums.TASK_QUEUE_TYPE_WORKFLOW)}, {"activity pollers", d.polled(enums.TASK_QUEUE_TYPE_ACTIVITY)},
+		{"data folder", d.data},
+	}
+	if role != "worker" {
+		all = append(all, check{"inbox", d.inbox}, check{"set aside", d.setAside})
+	}
+	if role != "webhook" {
+		all = append(all, check{"ledger", d.ledger}, check{"recordings", d.recordings}, check{"archive", d.archive}, check{"billing", d.billing})
+	}
+	return append(all, check{"running process", d.process})
+}
+
+// doctor does the checks.
+type doctor struct {
+	*config.Config
+	temporal client.Client
+	// namespace is what Temporal says of ours; asked once, for all that need it.
+	namespace func() (*workflowservice.DescribeNamespaceResponse, error)
+}
+
+func namespaceOf(c *config.Config, temporal client.Client) func() (*workflowservice.DescribeNamespaceResponse, error) {
+	return sync.OnceValues(func() (*workflowservice.DescribeNamespaceResponse, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), checkPatience)
+		defer cancel()
+		return temporal.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: c.Temporal.Namespace})
+	})
+}
+
+// reached finds out whether Temporal answers, be it that the namespace isn't there.
+func (d doctor) reached(context.Context) finding {
+	_, err := d.namespace()
+	where, tls := d.Temporal.HostPort, "without TLS"
+	if d.Temporal.ConnectionOptions.TLS != nil {
+		tls = "with TLS"
+	}
+	switch {
+	case err == nil, isMissing(err):
+		return good("%s answers, %s", where, tls)
+	case isDenied(err):
+		return fail("TEMPORAL_API_KEY, or the client certificate in TEMPORAL_TLS_*, has to be one that may use namespace "+d.Temporal.Namespace,
+			"%s refuses us, %s: %v", where, tls, err)
+	}
+	return fail("is it running there? TEMPORAL_ADDRESS says where it is, and TEMPORAL_TLS_* how it is talked to", "%s can't be reached, %s: %v", where, tls, err)
+}
+
+func isMissing(err error) bool {
+	missing := new(serviceerror.NamespaceNotFound)
+	return errors.As(err, &missing)
+}
+
+func isDenied(err error) bool {
+	code := serviceerror.ToStatus(err).Code()
+	return code == codes.PermissionDenied || code == codes.Unauthenticated
+}
+
+// kept finds out whether the namespace is there, and how long it keeps runs.
+func (d doctor) kept(context.Context) finding {
+	answer, err := d.namespace()
+	name := d.Temporal.Namespace
+	switch {
+	case isMissing(err):
+		return fail("closeout setup makes it; TEMPORAL_NAMESPACE names another", "%s isn't there", name)
+	case err != nil:
+		return skip("needs Temporal")
+	}
+	retention := answer.GetConfig().GetWorkflowExecutionRetentionTtl().AsDuration()
+	if retention < 24*time.Hour {
+		return warn(fmt.Sprintf("temporal operator namespace update --namespace %s --retention 720h", name),
+			"%s keeps closed runs for %v: a callback that comes later is closed out a second time, and audits see no more than that", name, retention)
+	}
+	return good("%s keeps closed runs for %v", name, retention)
+}
+
+// attributes finds out whether the search attributes are there.
+func (d doctor) attributes(ctx context.Context) finding {
+	if _, err := d.namespace(); err != nil {
+		return skip("needs the namespace")
+	}
+	missing, err := service.MissingSearchAttributes(ctx, d.Temporal.Namespace, d.temporal)
+	switch {
+	case err != nil && isDenied(err):
+		return warn("closeout setup makes those that are missing, if it may", "we may not list them: %v", err)
+	case err != nil:
+		return fail("", "%v", err)
+	case len(missing) > 0:
+		return fail("closeout setup makes them", "missing: %s", strings.Join(slices.Sorted(maps.Keys(missing)), ", "))
+	}
+	var there []string
+	for _, key := range workflows.SearchAttributes() {
+		there = append(there, key.GetName()+" "+key.GetValueType().String())
+	}
+	return good("%s", strings.Join(there, ", "))
+}
+
+// pollersLast is for how long a worker is one that polls, as a poll takes a minute
+// at most. Temporal lists it for longer.
+const pollersLast = 2 * time.Minute
+
+// polled finds out whether a worker asks for tasks.
+func (d doctor) polled(kind enums.TaskQueueType) func(context.Context) finding {
+	return func(ctx context.Context) finding {
+		if _, err := d.namespace(); err != nil {
+			return skip("needs the namespace")
+		}
+		answer, err := d.temporal.WorkflowService().DescribeTaskQueue(ctx, &workflowservice.DescribeTaskQueueRequest{
+			Namespace: d.Temporal.Namespace, TaskQueue: &taskqueue.TaskQueue{Name: d.TaskQueue}, TaskQueueType: kind, ReportStats: true,
+		})
+		if err != nil {
+			return fail("", "ask who polls task queue %s: %v", d.TaskQueue, err)
+		}
+		workers := map[string]bool{}
+		for _, p := range answer.GetPollers() {
+			if time.Since(p.GetLastAccessTime().AsTime()) < pollersLast {
+				workers[p.GetIdentity()] = true
+			}
+		}
+		start := fmt.Sprintf("start a worker, or see that it has CLOSEOUT_TASK_QUEUE %s, TEMPORAL_NAMESPACE %s and the right TEMPORAL_ADDRESS", d.TaskQueue, d.Temporal.Namespace)
+		switch tasks := answer.GetStats().GetApproximateBacklogCount(); {
+		case len(workers) > 0:
+			return good("task queue %s: workers %d, tasks that wait %d", d.TaskQueue, len(workers), tasks)
+		case tasks > 0:
+			return fail(start, "task queue %s: no worker, tasks that wait %d", d.TaskQueue, tasks)
+		default:
+			return warn(start, "task queue %s: no worker", d.TaskQueue)
+		}
+	}
+}
+
+// spaceWanted is how many bytes should be free: what four million callbacks need.
+const spaceWanted = 1 << 30
+
+// data finds out whether the data folder can be written, and how much fits.
+func (d doctor) data(context.Context) finding {
+	folder, there := existing(d.Data)
+	f, err := os.CreateTemp(folder, ".closeout-doctor-*")
+	if err == nil {
+		_, err = f.Write(make([]byte, 4096))
+		err = errors.Join(err, f.Sync(), f.Close(), os.Remove(f.Name()))
+	}
+	if err != nil {
+		return fail("make room, give it to this user, or choose another by CLOSEOUT_DATA", "%s can't be written to by user %d: %v", folder, os.Getuid(), err)
+	}
+	what := d.Data + " can be written"
+	if !there {
+		what = d.Data + " isn't there yet and can be made"
+	}
+	free, known := freeSpace(folder)
+	switch {
+	case !known:
+		return good("%s", what)
+	case free < spaceWanted:
+		return warn("make room: a million queued callbacks need 240 MB, and what is embedded needs more", "%s, %d MB are free", what, free>>20)
+	}
+	return good("%s, %d GB are free", what, free>>30)
+}
+
+// existing is the folder, or the nearest above it that is there.
+func existing(folder string) (nearest string, there bool) {
+	for nearest = folder; ; nearest = filepath.Dir(nearest) {
+		if _, err := os.Stat(nearest); !errors.Is(err, fs.ErrNotExist) || nearest == filepath.Dir(nearest) {
+			return nearest, nearest == folder
+		}
+	}
+}
+
+// inbox finds out whether the inbox takes callbacks, or is that of a process that
+// does.
+func (d doctor) inbox(ctx context.Context) finding {
+	if _, err := os.Stat(d.Inbox()); errors.Is(err, fs.ErrNotExist) {
+		return good("none yet, the webhook makes it in %s", d.Data)
+	}
+	mend := "see that the disk has room and the files in it belong to this user"
+	box, err := inbox.Open(ctx, d.Inbox(), slog.New(slog.DiscardHandler))
+	if errors.Is(err, inbox.ErrLocked) {
+		return good("%s is in use by a running process", d.Inbox())
+	}
+	if err != nil {
+		return fail(mend, "%v", err)
+	}
+	defer box.Close()
+	if err := box.Probe(ctx); err != nil {
+		return fail(mend, "%s: %v", d.Inbox(), err)
+	}
+	return good("%s can be written, no process uses it", d.Inbox())
+}
+
+// setAside finds out whether callbacks wait for a person, or for too long.
+func (d doctor) setAside(ctx context.Context) finding {
+	store, err := openInbox(ctx, d.Config)
+	if errors.Is(err, fs.ErrNotExist) {
+		return good("nothing, there is no inbox yet")
+	}
+	if err != nil {
+		return fail("", "%v", err)
+	}
+	defer store.Close()
+	stats, err := store.Stats(ctx)
+	waiting := fmt.Sprintf("%d callbacks wait for Temporal", stats.Waiting)
+	if stats.Waiting > 0 {
+		waiting += ", the oldest since " + moment(stats.Oldest)
+	}
+	switch {
+	case err != nil:
+		return fail("", "%v", err)
+	case stats.SetAside > 0:
+		return warn("closeout inbox list --set-aside tells why; mend it and closeout inbox retry --all", "%d callbacks are set aside, %s", stats.SetAside, waiting)
+	case stats.Waiting > 0 && time.Since(stats.Oldest) > time.Minute:
+		return warn("see that a webhook runs on this data folder, and reaches Temporal", "none, but %s", waiting)
+	}
+	return good("none, %s", waiting)
+}
+
+// ledger finds out whether the ledger answers and has its tables.
+func (d doctor) ledger(ctx context.Context) finding {
+	where := config.Where(d.DatabaseURL)
+	books, err := ledger.Open(d.DatabaseURL)
+	if err != nil {
+		return fail("", "CLOSEOUT_DATABASE_URL: %v", err)
+	}
+	defer books.Close()
+	switch err := books.Check(ctx); {
+	case errors.Is(err, ledger.ErrNotSetUp):
+		return fail("closeout setup makes them", "%s: %v", where, err)
+	case err != nil:
+		return fail("is the database there, and may this user use it? CLOSEOUT_DATABASE_URL says where it is", "%s: %v", where, err)
+	}
+	return good("%s answers and has its tables", where)
+}
+
+func (d doctor) recordings(ctx context.Context) finding {
+	return d.bucket(ctx, "CLOSEOUT_RECORDINGS_URL", d.RecordingsURL, false)
+}
+
+func (d doctor) archive(ctx context.Context) finding {
+	return d.bucket(ctx, "CLOSEOUT_ARCHIVE_URL", d.ArchiveURL, true)
+}
+
+// probe is what the names of objects begin with that are written to find out
+// whether they can be. No session's do.
+const probe = "closeout-doctor-"
+
+// bucket finds out whether a bucket can be read, and if it has to be, written.
+func (d doctor) bucket(ctx context.Context, setting, bucketURL string, write bool) finding {
+	where := config.Where(bucketURL)
+	fault := func(what string, err error) finding {
+		return fail("see that the bucket is there and that we may "+what+"; "+setting+" says where it is", "%s: %s: %v", where, what, err)
+	}
+	bucket, err := openBucket(ctx, bucketURL)
+	if errors.Is(err, fs.ErrNotExist) && strings.Contains(bucketURL, "create_dir=true") {
+		return good("%s isn't there yet, the worker makes it", where)
+	}
+	if err != nil {
+		return fault("open it", err)
+	}
+	defer bucket.Close()
+	if _, _, err := bucket.ListPage(ctx, blob.FirstPageToken, 1, nil); err != nil && !errors.Is(err, io.EOF) {
+		return fault("list it", err)
+	}
+	if !write {
+		return good("%s can be listed", where)
+	}
+	key := probe + uuid.NewString()
+	if err := bucket.WriteAll(ctx, key, []byte("may be deleted\n"), &blob.WriterOptions{ContentType: "text/plain"}); err != nil {
+		return fault("write to it", err)
+	}
+	if err := bucket.Delete(ctx, key); err != nil {
+		return warn("delete it yourself; Closeout has no need to", "%s can be listed and written, but %s can't be deleted: %v", where, key, err)
+	}
+	return good("%s can be listed and written", where)
+}
+
+// billing finds out whether the billing API's name leads somewhere. Only a post
+// would tell more.
+func (d doctor) billing(ctx context.Context) finding {
+	if d.BillingURL == "" {
+		return good("no API, bills are in the ledger alone")
+	}
+	u, err := url.Parse(d.BillingURL)
+	if err != nil || u.Hostname() == "" {
+		return fail("CLOSEOUT_BILLING_URL wants one, as in https://billing.example.com/v1/bills", "the URL has no host")
+	}
+	host, via := u.Hostname(), ""
+	if proxy, err := http.ProxyFromEnvironment(&http.Request{URL: u}); err == nil && proxy != nil {
+		host, via = proxy.Hostname(), ", by way of the proxy "+proxy.Hostname()
+	}
+	addresses, err := net.DefaultResolver.LookupHost(ctx, host)
+	if err != nil {
+		return fail("see that the host is right, in CLOSEOUT_BILLING_URL or HTTPS_PROXY, and that this machine's DNS knows it", "%s%s: %v", config.Where(d.BillingURL), via, err)
+	}
+	return good("%s%s: found at %s; nothing was posted", config.Where(d.BillingURL), via, strings.Join(addresses, ", "))
+}
+
+// process asks the process that runs with these settings.
+func (d doctor) process(ctx context.Context) finding {
+	ready, state, err := askReady(ctx, d.Config)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return fail("look into its log, and at /debug/pprof/goroutine there", "at %s: no answer: %v", d.AdminListen, err)
+	case err != nil:
+		return warn("start it, or see that it has the same CLOSEOUT_ADMIN_LISTEN", "none answers at %s: %v", d.AdminListen, err)
+	case !ready:
+		return fail("what it says is checked above; its log says more", "at %s: %s", d.AdminListen, state)
+	case !strings.HasPrefix(state, "ok"):
+		return warn("what it says is checked above; its log says more", "at %s: %s", d.AdminListen, state)
+	}
+	return good("at %s: %s", d.AdminListen, state)
+}

@@ -1,0 +1,290 @@
+package command_test
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/errordetails/v1"
+	"go.temporal.io/api/namespace/v1"
+	"go.temporal.io/api/operatorservice/v1"
+	"go.temporal.io/api/taskqueue/v1"
+	"go.temporal.io/api/workflowservice/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/closeouthq/closeout/internal/inbox"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+// patient is a Temporal that something may be wrong with.
+type patient struct {
+	workflowservice.UnimplementedWorkflowServiceServer
+	operatorservice.UnimplementedOperatorServiceServer
+	namespace  error
+	retention  time.Duration
+	attributes map[string]enums.IndexedValueType
+	listing    error
+	polled     time.Time // by its worker; zero without one
+	backlog    int64
+}
+
+// healthy is one that nothing is wrong with.
+func healthy() *patient {
+	p := &patient{retention: 24 * time.Hour, attributes: map[string]enums.IndexedValueType{}, polled: time.Now()}
+	for _, key := range workflows.SearchAttributes() {
+		p.attributes[key.GetName()] = key.GetValueType()
+	}
+	return p
+}
+
+func (p *patient) DescribeNamespace(context.Context, *workflowservice.DescribeNamespaceRequest) (*workflowservice.DescribeNamespaceResponse, error) {
+	return &workflowservice.DescribeNamespaceResponse{Config: &namespace.NamespaceConfig{WorkflowExecutionRetentionTtl: durationpb.New(p.retention)}}, p.namespace
+}
+
+func (p *patient) ListSearchAttributes(context.Context, *operatorservice.ListSearchAttributesRequest) (*operatorservice.ListSearchAttributesResponse, error) {
+	return &operatorservice.ListSearchAttributesResponse{CustomAttributes: p.attributes}, p.listing
+}
+
+func (p *patient) DescribeTaskQueue(_ context.Context, r *workflowservice.DescribeTaskQueueRequest) (*workflowservice.DescribeTaskQueueResponse, error) {
+	answer := &workflowservice.DescribeTaskQueueResponse{}
+	if !p.polled.IsZero() {
+		poller := &taskqueue.PollerInfo{Identity: "1@worker", LastAccessTime: timestamppb.New(p.polled)}
+		answer.Pollers = []*taskqueue.PollerInfo{poller, poller} // as many as it has goroutines
+	}
+	if r.GetReportStats() && r.GetTaskQueueType() == enums.TASK_QUEUE_TYPE_WORKFLOW {
+		answer.Stats = &taskqueue.TaskQueueStats{ApproximateBacklogCount: p.backlog}
+	}
+	return answer, nil
+}
+
+// serve has TEMPORAL_ADDRESS name it.
+func (p *patient) serve(t *testing.T) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	workflowservice.RegisterWorkflowServiceServer(server, p)
+	operatorservice.RegisterOperatorServiceServer(server, p)
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(server.Stop)
+	t.Setenv("TEMPORAL_ADDRESS", listener.Addr().String())
+}
+
+// doctor sets up a data folder, and gives the arguments that name it and a process
+// that says that state.
+func doctor(t *testing.T, state string) (data, args string) {
+	t.Helper()
+	data = t.TempDir()
+	books, err := ledger.Open("sqlite:" + filepath.Join(data, "ledger.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer books.Close()
+	if err := books.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range []string{"archive", "recordings"} {
+		if err := os.Mkdir(filepath.Join(data, folder), 0o750); err != nil {
+			t.Fatal(err)
+		}
+	}
+	process := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if strings.HasPrefix(state, "can't") {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		fmt.Fprintln(w, state)
+	}))
+	t.Cleanup(process.Close)
+	return data, "doctor --apps 1=s --data " + data + " --admin-listen " + process.Listener.Addr().String()
+}
+
+func TestDoctorFindsNothingWrongAndLeavesNothingBehind(t *testing.T) {
+	healthy().serve(t)
+	data, args := doctor(t, "ok")
+	box, err := inbox.Open(t.Context(), filepath.Join(data, "inbox"), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer box.Close()
+	code, stdout, stderr := closeout(args + " --billing-url http://127.0.0.1:1/bills")
+	if code != 0 || stderr != "" || !strings.HasSuffix(stdout, "\n14 ok, 0 warned, 0 failed, 0 skipped\n") {
+		t.Errorf("%d\n%s%s", code, stdout, stderr)
+	}
+	for _, want := range []string{
+		"ok    namespace          default keeps closed runs for 24h", "AppId Int, ", "task queue closeout: workers 1, tasks that wait 0",
+		" can be written, ", "inbox is in use by a running process", "none, 0 callbacks wait", "ledger.db answers", "recordings can be listed\n", "archive can be listed and written\n",
+		"http://127.0.0.1:1: found at 127.0.0.1; nothing was posted",
+	} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("without %q:\n%s", want, stdout)
+		}
+	}
+	for _, folder := range []string{data, filepath.Join(data, "archive")} {
+		entries, err := os.ReadDir(folder)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if strings.Contains(e.Name(), "doctor") {
+				t.Errorf("it left %s in %s", e.Name(), folder)
+			}
+		}
+	}
+}
+
+func TestDoctorTellsWhatIsWrongWithTemporal(t *testing.T) {
+	notThere, err := status.New(codes.NotFound, "none").WithDetails(&errordetails.NamespaceNotFoundFailure{Namespace: "default"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name string
+		harm func(*patient)
+		code int
+		want []string
+	}{
+		{"away", nil, 1, []string{"FAIL  temporal           127.0.0.1:1 can't be reached, without TLS: ", "TEMPORAL_ADDRESS", "skip  namespace ", "skip  search attributes", "skip  workflow pollers"}},
+		{"refuses", func(p *patient) { p.namespace = status.Error(codes.PermissionDenied, "no") }, 1, []string{"FAIL  temporal ", " refuses us", "TEMPORAL_API_KEY"}},
+		{"knows no such key", func(p *patient) { p.namespace = status.Error(codes.Unauthenticated, "no") }, 1, []string{"FAIL  temporal ", " refuses us"}},
+		{"no namespace", func(p *patient) { p.namespace = notThere.Err() }, 1, []string{"ok    temporal ", "FAIL  namespace          default isn't there → closeout setup", "skip  search attributes"}},
+		{"short retention", func(p *patient) { p.retention = time.Hour }, 0, []string{"warn  namespace          default keeps closed runs for 1h", "--retention 720h"}},
+		{"an attribute missing", func(p *patient) { delete(p.attributes, "RoomId") }, 1, []string{"FAIL  search attributes  missing: RoomId → closeout setup"}},
+		{"an attribute of another type", func(p *patient) { p.attributes["AppId"] = enums.INDEXED_VALUE_TYPE_TEXT }, 1,
+			[]string{"FAIL  search attributes  search attribute AppId of namespace default: found type Text, want Int; "}},
+		{"attributes are nobody's business", func(p *patient) { p.listing = status.Error(codes.PermissionDenied, "no") }, 0, []string{"warn  search attributes  we may not list them"}},
+		{"no worker", func(p *patient) { p.polled = time.Time{} }, 0, []string{"warn  workflow pollers   task queue closeout: no worker → start a worker", "warn  activity pollers"}},
+		{"the worker is gone", func(p *patient) { p.polled = time.Now().Add(-time.Hour) }, 0, []string{"warn  workflow pollers   task queue closeout: no worker"}},
+		{"no worker for what waits", func(p *patient) { p.polled, p.backlog = time.Time{}, 7 }, 1, []string{"FAIL  workflow pollers   task queue closeout: no worker, tasks that wait 7", "warn  activity pollers"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
+			if tt.harm != nil {
+				p := healthy()
+				tt.harm(p)
+				p.serve(t)
+			}
+			_, args := doctor(t, "ok")
+			code, stdout, stderr := closeout(args)
+			if code != tt.code {
+				t.Errorf("exit code %d\n%s%s", code, stdout, stderr)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(stdout, want) {
+					t.Errorf("without %q:\n%s%s", want, stdout, stderr)
+				}
+			}
+		})
+	}
+}
+
+func TestDoctorTellsWhatIsWrongBesidesTemporal(t *testing.T) {
+	healthy().serve(t)
+	remove := func(t *testing.T, name string) func(string) {
+		return func(data string) {
+			if err := os.RemoveAll(filepath.Join(data, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	keep := func(string) {}
+	tests := []struct {
+		name, state, args string
+		harm              func(data string)
+		code              int
+		want              []string
+	}{
+		{"no tables", "ok", "", remove(t, "ledger.db"), 1, []string{"FAIL  ledger ", "ledger.db isn't there: ", " → closeout setup"}},
+		{"no database", "ok", "--database-url postgres://u:hunter2@127.0.0.1:1/x", keep, 1, []string{"FAIL  ledger             postgres://127.0.0.1:1: ", "CLOSEOUT_DATABASE_URL"}},
+		{"no archive yet", "ok", "", remove(t, "archive"), 0, []string{"ok    archive ", "archive isn't there yet, the worker makes it"}},
+		{"no archive", "ok", "--archive-url file:///no/such/folder", keep, 1, []string{"FAIL  archive            /no/such/folder: open it: ", "CLOSEOUT_ARCHIVE_URL"}},
+		{"no recordings", "ok", "--recordings-url file:///no/such/folder", keep, 1, []string{"FAIL  recordings         /no/such/folder: open it: ", "CLOSEOUT_RECORDINGS_URL"}},
+		{"no such host", "ok", "--billing-url http://u:hunter2@billing.invalid/hunter2", keep, 1, []string{"FAIL  billing            http://billing.invalid: ", "CLOSEOUT_BILLING_URL"}},
+		{"the process refuses", "can't accept: away", "", keep, 1, []string{"FAIL  running process ", "can't accept: away"}},
+		{"the process is degraded", "degraded: queuing", "", keep, 0, []string{"warn  running process ", "degraded: queuing"}},
+		{"no process", "ok", "--admin-listen 127.0.0.1:1", keep, 0, []string{"warn  running process    none answers at 127.0.0.1:1: "}},
+		{"no folder yet", "ok", "", func(data string) { remove(t, "")(data) }, 1, []string{"ok    data folder ", " isn't there yet and can be made", "ok    inbox              none yet", "FAIL  ledger "}},
+		{"a file for a folder", "ok", "", func(data string) {
+			remove(t, "")(data)
+			if err := os.WriteFile(data, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, 1, []string{"FAIL  data folder ", " can't be written to by user ", "CLOSEOUT_DATA"}},
+		{"set aside", "ok", "", func(data string) {
+			queue(t, data, "room-close-1-1")
+		}, 0, []string{"ok    inbox ", " can be written, no process uses it", "warn  set aside          1 callbacks are set aside", "closeout inbox list --set-aside"}},
+		{"waits for too long", "ok", "", func(data string) {
+			queue(t, data, "room-close-1-1", "room-close-1-2")
+			db, err := sql.Open("sqlite", filepath.Join(data, "inbox", inbox.File))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer db.Close()
+			if _, err := db.Exec("DELETE FROM callbacks WHERE set_aside_at IS NOT NULL; UPDATE callbacks SET queued_at = 1000"); err != nil {
+				t.Fatal(err)
+			}
+		}, 0, []string{"warn  set aside          none, but 1 callbacks wait for Temporal, the oldest since 1970"}},
+		{"a worker has no apps", "ok", "--for worker --apps=", keep, 0, []string{"complete, for worker", "ok    ledger ", "12 ok, 0 warned, 0 failed, 0 skipped"}},
+		{"a webhook has no ledger", "ok", "--for webhook --database-url postgres://127.0.0.1:1/x", keep, 0, []string{"complete, for webhook", "ok    inbox ", "10 ok, 0 warned, 0 failed, 0 skipped"}},
+		{"settings", "ok", "--listen 80 --archive-url /hunter2 --apps=", keep, 1,
+			[]string{`FAIL  settings           --listen: found "80"`, "FAIL  settings           --archive-url: not a URL", "FAIL  settings           CLOSEOUT_APPS: missing", "skip  all else"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			data, args := doctor(t, tt.state)
+			tt.harm(data)
+			code, stdout, stderr := closeout(args + " --billing-token hunter2 --callback-token hunter2_ " + tt.args)
+			if code != tt.code || strings.Contains(stdout+stderr, "hunter2") {
+				t.Errorf("exit code %d\n%s%s", code, stdout, stderr)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(stdout, want) {
+					t.Errorf("without %q:\n%s%s", want, stdout, stderr)
+				}
+			}
+			if lines := strings.Count(stdout, "\n"); lines > 16 {
+				t.Errorf("not one line for each check:\n%s", stdout)
+			}
+		})
+	}
+}
+
+func TestDoctorAsJSON(t *testing.T) {
+	healthy().serve(t)
+	_, args := doctor(t, "can't accept")
+	code, stdout, stderr := closeout(args + " --json")
+	var report struct {
+		Checks []struct{ Check, Mark, Found, Mend string }
+		Failed int
+	}
+	if err := json.Unmarshal([]byte(stdout), &report); err != nil || code != 1 || stderr != "error: 1 check failed\n" {
+		t.Fatalf("%d, %v\n%s%s", code, err, stdout, stderr)
+	}
+	if last := report.Checks[len(report.Checks)-1]; report.Failed != 1 || last.Check != "running process" || last.Mark != "FAIL" || last.Mend == "" {
+		t.Errorf("%+v", report)
+	}
+}
+
+func TestDoctorRefuses(t *testing.T) {
+	if code, stdout, stderr := closeout("doctor --for all"); code != 1 || stdout != "" || !strings.Contains(stderr, `--for: found "all", want serve, webhook or worker`) {
+		t.Errorf("%d\n%s%s", code, stdout, stderr)
+	}
+}

@@ -1,0 +1,505 @@
+package command
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/urfave/cli/v3"
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflow/v1"
+	"go.temporal.io/sdk/client"
+	"gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/config"
+	"github.com/closeouthq/closeout/internal/inbox"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/service"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+// Status is the command that tells where a session is.
+func Status() *cli.Command {
+	return &cli.Command{
+		Name:  "status",
+		Usage: "tell where a session is: inbox, run, bill, manifest",
+		Description: "Of a room it tells all sessions, the newest first. What can't be asked is said, and keeps nothing\n" +
+			"else from being told. It fails if nothing is found. A session whose run Temporal doesn't list is\n" +
+			"found by its number if CLOSEOUT_APPS has its app, and by its workflow ID.\n\n" +
+			"    closeout status 858012925204410417\n" +
+			"    closeout status lobby",
+		ArgsUsage: "ROOM-SESSION-ID|ROOM-ID|WORKFLOW-ID...",
+		Flags: append(Flags("DATA", "DATABASE_URL", "ARCHIVE_URL", "UI_URL", "LOG_LEVEL", "LOG_FORMAT"),
+			&cli.IntFlag{Name: "limit", Value: 10, Usage: "how many sessions at most for each argument"},
+			&cli.BoolFlag{Name: "json", Usage: "write it as JSON"}),
+		Action: tellStatus,
+	}
+}
+
+// placePatience is how long a place may take to answer.
+const placePatience = 5 * time.Second
+
+// The places that a session leaves something in, as people read them.
+const (
+	inInbox    = "inbox"
+	inTemporal = "run"
+	inLedger   = "bill"
+	inArchive  = "manifest"
+)
+
+// sessionStatus is what the places tell of a session. What isn't there is nil.
+type sessionStatus struct {
+	WorkflowID string `json:"workflow_id"`
+	// RoomID is as the first place tells it that knows it.
+	RoomID   string               `json:"room_id,omitempty"`
+	Inbox    *inboxStatus         `json:"inbox"`
+	Run      *runStatus           `json:"run"`
+	Bill     *ledger.MadeBill     `json:"bill"`
+	Manifest *activities.Archived `json:"manifest"`
+	// URL is the run in the Web UI, unless there is none.
+	URL string `json:"url,omitempty"`
+	// Unknown is why a place couldn't be asked, by its name.
+	Unknown map[string]string `json:"unknown,omitempty"`
+}
+
+type inboxStatus struct {
+	QueuedAt   time.Time  `json:"queued_at"`
+	SetAsideAt *time.Time `json:"set_aside_at,omitempty"`
+	Reason     string     `json:"reason,omitempty"`
+}
+
+type runStatus struct {
+	RunID    string `json:"run_id"`
+	Workflow string `json:"workflow"`
+	// Status is Temporal's word for it, and State is Closeout's.
+	Status    string          `json:"status"`
+	State     workflows.State `json:"state,omitempty"`
+	StartedAt time.Time       `json:"started_at"`
+	ClosedAt  *time.Time      `json:"closed_at,omitempty"`
+	// Details are the steps of a run under way, in the Markdown of the Web UI.
+	Details string `json:"details,omitempty"`
+	// Result is that of a completed run.
+	Result *workflows.Result `json:"result,omitempty"`
+	// Fault is why there is neither.
+	Fault string `json:"fault,omitempty"`
+}
+
+func (s *sessionStatus) found() bool {
+	return s.Inbox != nil || s.Run != nil || s.Bill != nil || s.Manifest != nil
+}
+
+func tellStatus(ctx context.Context, cmd *cli.Command) error {
+	if cmd.NArg() == 0 {
+		return errors.New("no session, want a room_session_id, a room_id or a workflow ID as in: closeout status 858012925204410417")
+	}
+	limit := cmd.Int("limit")
+	if limit < 1 {
+		return fmt.Errorf("--limit: found %d, want at least 1", limit)
+	}
+	c, log, err := Load(cmd, false)
+	if err != nil {
+		return err
+	}
+	temporal, err := service.Dial(c, log, nil)
+	if err != nil {
+		return err
+	}
+	defer temporal.Close()
+	p := openPlaces(ctx, c)
+	defer p.close()
+	p.temporal = temporal
+
+	all := struct {
+		Sessions []*sessionStatus `json:"sessions"`
+		More     []string         `json:"more,omitempty"` // arguments that have more sessions
+	}{Sessions: []*sessionStatus{}}
+	var faults []error
+	for _, arg := range cmd.Args().Slice() {
+		sessions, more, err := p.find(ctx, arg, limit)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", arg, err))
+		}
+		all.Sessions = append(all.Sessions, sessions...)
+		if more {
+			all.More = append(all.More, arg)
+		}
+	}
+	out := cmd.Root().Writer
+	if cmd.Bool("json") {
+		enc := json.NewEncoder(out)
+		enc.SetIndent("", "  ")
+		return errors.Join(append(faults, enc.Encode(all))...)
+	}
+	for n, s := range all.Sessions {
+		if n > 0 {
+			fmt.Fprintln(out)
+		}
+		s.write(out)
+	}
+	for _, arg := range all.More {
+		fmt.Fprintf(out, "\n%s has more sessions than these; --limit shows more\n", arg)
+	}
+	return errors.Join(faults...)
+}
+
+// places are where a session may have left something. One that can't be opened is
+// nil, and shut says why.
+type places struct {
+	config   *config.Config
+	temporal client.Client
+	inbox    *inbox.Store
+	ledger   *ledger.Ledger
+	archive  *blob.Bucket
+	shut     map[string]error
+}
+
+func openPlaces(ctx context.Context, c *config.Config) *places {
+	p := &places{config: c, shut: map[string]error{}}
+	if p.inbox, p.shut[inInbox] = openInbox(ctx, c); p.shut[inInbox] != nil {
+		p.inbox = nil
+	}
+	p.ledger, p.shut[inLedger] = ledger.Open(c.DatabaseURL)
+	p.archive, p.shut[inArchive] = openBucket(ctx, c.ArchiveURL)
+	return p
+}
+
+func (p *places) close() {
+	if p.inbox != nil {
+		_ = p.inbox.Close()
+	}
+	if p.ledger != nil {
+		_ = p.ledger.Close()
+	}
+	if p.archive != nil {
+		_ = p.archive.Close()
+	}
+}
+
+// openBucket opens a bucket, and makes no folder for it: who asks may not be who
+// runs the service. The error wraps [os.ErrNotExist] if there is none.
+func openBucket(ctx context.Context, bucketURL string) (*blob.Bucket, error) {
+	if u, err := url.Parse(bucketURL); err == nil && u.Scheme == "file" {
+		if _, err := os.Stat(filepath.FromSlash(u.Path)); err != nil {
+			return nil, err
+		}
+	}
+	return blob.OpenBucket(ctx, bucketURL)
+}
+
+// find tells of the sessions that an argument means, the newest first. more says
+// that there are others.
+func (p *places) find(ctx context.Context, arg string, limit int) (found []*sessionStatus, more bool, err error) {
+	ids, more, unasked := []string{arg}, false, []string(nil)
+	if _, _, notAnID := workflows.ParseWorkflowID(arg); notAnID != nil {
+		ids, more, unasked = p.search(ctx, arg, limit)
+	}
+	told := make([]*sessionStatus, len(ids))
+	var group errgroup.Group
+	group.SetLimit(8)
+	for n, id := range ids {
+		group.Go(func() error { told[n] = p.tell(ctx, id); return nil })
+	}
+	_ = group.Wait()
+	for _, s := range told {
+		if s.found() {
+			found = append(found, s)
+			continue
+		}
+		for _, place := range slices.Sorted(maps.Keys(s.Unknown)) {
+			if fault := place + ": " + s.Unknown[place]; !slices.Contains(unasked, fault) {
+				unasked = append(unasked, fault)
+			}
+		}
+	}
+	switch {
+	case len(found) > 0:
+		return found, more, nil
+	case len(unasked) > 0:
+		return nil, false, fmt.Errorf("nothing was found, and not all could be asked: %s", strings.Join(unasked, "; "))
+	}
+	return nil, false, errors.New("nothing was found; one that came a moment ago, or is older than Temporal keeps runs, is found by its workflow ID, as in room-close-1-858012925204410417")
+}
+
+// search gives the workflow IDs of the sessions with that number or of that room,
+// the newest first. Those that it can only guess come last, and may not be there.
+func (p *places) search(ctx context.Context, arg string, limit int) (ids []string, more bool, unasked []string) {
+	ctx, cancel := context.WithTimeout(ctx, placePatience)
+	defer cancel()
+	since, more, err := startedAt(ctx, p.temporal, queryFor(arg), func(run *workflow.WorkflowExecutionInfo) bool {
+		return attribute(run, workflows.RoomID) == arg || attribute(run, workflows.RoomSessionID) == arg
+	})
+	if err != nil {
+		unasked = append(unasked, inALine(err.Error()))
+		since = map[string]time.Time{}
+	}
+	if p.inbox != nil {
+		for e, err := range p.inbox.All(ctx) {
+			if err != nil {
+				unasked = append(unasked, inALine(err.Error()))
+				break
+			}
+			var s activities.Session // stays empty for what isn't one
+			_ = json.Unmarshal(e.Body, &s)
+			if (s.RoomID == arg || strings.HasSuffix(e.Key, "-"+arg)) && since[e.Key].IsZero() {
+				since[e.Key] = e.QueuedAt
+			}
+		}
+	}
+	ids = slices.SortedFunc(maps.Keys(since), func(a, b string) int {
+		return cmp.Or(since[b].Compare(since[a]), cmp.Compare(a, b))
+	})
+	if len(ids) > limit {
+		return ids[:limit], true, unasked
+	}
+	if session, err := strconv.ParseUint(arg, 10, 64); err == nil {
+		for _, app := range slices.Sorted(maps.Keys(p.config.Apps)) {
+			if id := workflows.WorkflowID(activities.Session{AppID: app, RoomSessionID: session}); since[id].IsZero() {
+				ids = append(ids, id)
+			}
+		}
+	}
+	return ids, more, unasked
+}
+
+// queryFor finds what has that number or room, and maybe more: Temporal knows no
+// way to ask for a text with quotes or backslashes in it, only for what is before.
+func queryFor(arg string) string {
+	if clean := strings.IndexAny(arg, "'\"\\"); clean >= 0 {
+		return fmt.Sprintf("%s STARTS_WITH '%s'", workflows.RoomID.GetName(), arg[:clean])
+	}
+	return fmt.Sprintf("%s = '%s' OR %s = '%[2]s'", workflows.RoomSessionID.GetName(), arg, workflows.RoomID.GetName())
+}
+
+// tell asks all places for a session, side by side.
+func (p *places) tell(ctx context.Context, id string) *sessionStatus {
+	app, number, _ := workflows.ParseWorkflowID(id)
+	session := activities.Session{AppID: app, RoomSessionID: number}
+	s := &sessionStatus{WorkflowID: id, Unknown: map[string]string{}}
+	var rooms [4]string // by place
+	var mu sync.Mutex
+	var group sync.WaitGroup
+	ask := func(place string, f func(context.Context) error) {
+		group.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, placePatience)
+			defer cancel()
+			err := p.shut[place]
+			if err == nil {
+				err = f(ctx)
+			}
+			if err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				s.Unknown[place] = inALine(err.Error())
+			}
+		})
+	}
+	ask(inTemporal, func(ctx context.Context) (err error) {
+		s.Run, rooms[0], err = p.run(ctx, id)
+		return err
+	})
+	ask(inInbox, func(ctx context.Context) error {
+		e, err := p.inbox.Get(ctx, id)
+		if errors.Is(err, inbox.ErrNone) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		s.Inbox = &inboxStatus{QueuedAt: e.QueuedAt, Reason: e.Reason}
+		if !e.SetAsideAt.IsZero() {
+			s.Inbox.SetAsideAt = &e.SetAsideAt
+		}
+		var queued activities.Session // stays empty for what isn't one
+		_ = json.Unmarshal(e.Body, &queued)
+		rooms[1] = queued.RoomID
+		return nil
+	})
+	ask(inLedger, func(ctx context.Context) error {
+		if err := p.ledger.Check(ctx); err != nil {
+			return err
+		}
+		bill, err := p.ledger.MadeBill(ctx, app, number)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		s.Bill, rooms[2] = &bill, bill.RoomID
+		return nil
+	})
+	ask(inArchive, func(ctx context.Context) error {
+		key := activities.SessionFolder(session) + "manifest.json"
+		b, err := p.archive.ReadAll(ctx, key)
+		if gcerrors.Code(err) == gcerrors.NotFound {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read %s: %w", key, err)
+		}
+		var m activities.Manifest
+		if err := json.Unmarshal(b, &m); err != nil {
+			return fmt.Errorf("read %s: %w", key, err)
+		}
+		s.Manifest, rooms[3] = &activities.Archived{Manifest: key, Files: len(m.Files)}, m.RoomID
+		for _, f := range m.Files {
+			s.Manifest.Bytes += f.Size
+		}
+		return nil
+	})
+	group.Wait()
+	s.RoomID = cmp.Or(rooms[:]...)
+	switch {
+	case s.Run != nil:
+		s.URL = runURL(p.config, id, s.Run.RunID)
+	case s.Unknown[inTemporal] != "":
+		s.URL = runURL(p.config, id, "")
+	}
+	return s
+}
+
+// run tells of the session's run, the last one if there are several; nil if there
+// is none.
+func (p *places) run(ctx context.Context, id string) (r *runStatus, room string, err error) {
+	answer, err := p.temporal.DescribeWorkflowExecution(ctx, id, "")
+	if missing := new(serviceerror.NotFound); errors.As(err, &missing) {
+		return nil, "", nil
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("ask Temporal at %s: %w", p.config.Temporal.HostPort, err)
+	}
+	info := answer.GetWorkflowExecutionInfo()
+	r = &runStatus{
+		RunID: info.GetExecution().GetRunId(), Workflow: info.GetType().GetName(), Status: info.GetStatus().String(),
+		State: workflows.State(attribute(info, workflows.CloseoutState)), StartedAt: info.GetStartTime().AsTime(),
+	}
+	if closed := info.GetCloseTime(); closed != nil {
+		t := closed.AsTime()
+		r.ClosedAt = &t
+	}
+	switch info.GetStatus() {
+	case enums.WORKFLOW_EXECUTION_STATUS_RUNNING, enums.WORKFLOW_EXECUTION_STATUS_PAUSED:
+		// What was told so far stands, whether a worker answers or not.
+		if r.Details, err = detailsOf(ctx, p.temporal, id); err != nil {
+			r.Fault = inALine(err.Error())
+		}
+	default:
+		var result workflows.Result
+		if err := p.temporal.GetWorkflow(ctx, id, r.RunID).Get(ctx, &result); err != nil {
+			r.Fault = inALine(err.Error())
+			break
+		}
+		r.Result, r.State = &result, result.State
+	}
+	return r, attribute(info, workflows.RoomID), nil
+}
+
+// runURL is a run in the Web UI, or a workflow's runs.
+func runURL(c *config.Config, id, runID string) string {
+	u := strings.TrimRight(c.UIURL, "/") + "/namespaces/" + url.PathEscape(c.Temporal.Namespace) + "/workflows/" + url.PathEscape(id)
+	if runID != "" {
+		u += "/" + url.PathEscape(runID) + "/history"
+	}
+	return u
+}
+
+// write writes it for people.
+func (s *sessionStatus) write(out io.Writer) {
+	fmt.Fprintln(out, s.WorkflowID)
+	line := func(name, format string, args ...any) {
+		if why := s.Unknown[name]; why != "" {
+			format, args = "unknown: %s", []any{why}
+		}
+		fmt.Fprintf(out, "  %-8s  %s\n", name, fmt.Sprintf(format, args...))
+	}
+	if s.RoomID != "" {
+		line("room", "%s", inALine(s.RoomID))
+	}
+	switch {
+	case s.Inbox == nil:
+		line(inInbox, "not in it")
+	case s.Inbox.SetAsideAt == nil:
+		line(inInbox, "waits since %s", moment(s.Inbox.QueuedAt))
+	default:
+		line(inInbox, "set aside at %s: %s", moment(*s.Inbox.SetAsideAt), s.Inbox.Reason)
+	}
+	switch r := s.Run; {
+	case r == nil:
+		line(inTemporal, "none")
+	default:
+		line(inTemporal, "%s", r)
+		for _, step := range r.steps() {
+			fmt.Fprintf(out, "  %-8s  %s\n", "", step)
+		}
+	}
+	switch b := s.Bill; b {
+	case nil:
+		line(inLedger, "none")
+	default:
+		line(inLedger, "%s, made at %s", b.ID, moment(b.MadeAt))
+	}
+	switch m := s.Manifest; m {
+	case nil:
+		line(inArchive, "none")
+	default:
+		line(inArchive, "%s", m)
+	}
+	if s.URL != "" {
+		line("Web UI", "%s", s.URL)
+	}
+}
+
+// String says in a line how far the run is.
+func (r *runStatus) String() string {
+	text := r.Status
+	if r.State != "" {
+		text += ", " + string(r.State)
+	}
+	text += fmt.Sprintf("; %s, started at %s", r.Workflow, moment(r.StartedAt))
+	if r.ClosedAt != nil {
+		text += fmt.Sprintf(", closed after %v", r.ClosedAt.Sub(r.StartedAt).Round(time.Millisecond))
+	}
+	return text
+}
+
+// steps says what each step does or did, in lines.
+func (r *runStatus) steps() (lines []string) {
+	switch {
+	case r.Result != nil:
+		for _, st := range r.Result.Steps {
+			lines = append(lines, fmt.Sprintf("- %s: %s", st.Step, inALine(st.Summary)))
+		}
+		for _, d := range r.Result.Decisions {
+			lines = append(lines, fmt.Sprintf("- %s: %s of %s, because: %s", moment(d.Time), d.Decision, d.Step, inALine(d.Reason)))
+		}
+	case r.Fault != "":
+		lines = []string{r.Fault}
+	default:
+		// The first paragraph says what is said here already.
+		_, steps, _ := strings.Cut(r.Details, "\n\n")
+		lines = strings.Split(strings.TrimSpace(steps), "\n")
+	}
+	return lines
+}
+
+func moment(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// inALine is a text that may hold line ends as one line.
+func inALine(text string) string { return strings.Join(strings.Fields(text), " ") }

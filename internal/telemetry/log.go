@@ -1,0 +1,102 @@
+package telemetry
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"strconv"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/closeouthq/closeout/workflows"
+)
+
+// NewLogger makes a logger that writes lines of text or of JSON. A line about a
+// run, whoever writes it, has its workflow_id and its room_session_id: the SDK,
+// which also speaks for the steps, has names of its own for such things.
+func NewLogger(w io.Writer, level slog.Level, json bool) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
+	if json {
+		return slog.New(lines{slog.NewJSONHandler(w, options)})
+	}
+	return slog.New(lines{slog.NewTextHandler(w, options)})
+}
+
+// lines completes the lines of a log.
+type lines struct{ slog.Handler }
+
+// Handle implements [slog.Handler].
+func (l lines) Handle(ctx context.Context, r slog.Record) error {
+	short, session := false, false
+	r.Attrs(func(a slog.Attr) bool {
+		short = short || a.Key == "workflow_id" || renamed[a.Key] != ""
+		session = session || a.Key == "room_session_id"
+		return true
+	})
+	if !short || session {
+		return l.Handler.Handle(ctx, r)
+	}
+	attrs := make([]slog.Attr, 0, r.NumAttrs())
+	r.Attrs(func(a slog.Attr) bool {
+		attrs = append(attrs, a)
+		return true
+	})
+	whole := slog.NewRecord(r.Time, r.Level, r.Message, r.PC)
+	whole.AddAttrs(complete(attrs)...)
+	return l.Handler.Handle(ctx, whole)
+}
+
+// WithAttrs implements [slog.Handler].
+func (l lines) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return lines{l.Handler.WithAttrs(complete(attrs))}
+}
+
+// WithGroup implements [slog.Handler].
+func (l lines) WithGroup(name string) slog.Handler { return lines{l.Handler.WithGroup(name)} }
+
+// renamed are the SDK's names for what has a name here.
+var renamed = map[string]string{"WorkflowID": "workflow_id", "RunID": "run_id", "TraceID": "trace_id", "SpanID": "span_id"}
+
+// complete gives the attributes by their names here, and the session to which a
+// workflow's ID belongs.
+func complete(attrs []slog.Attr) []slog.Attr {
+	whole := make([]slog.Attr, 0, len(attrs)+1)
+	for _, a := range attrs {
+		if name := renamed[a.Key]; name != "" {
+			a.Key = name
+		}
+		whole = append(whole, a)
+		if a.Key == "workflow_id" {
+			if _, session, err := workflows.ParseWorkflowID(a.Value.String()); err == nil {
+				whole = append(whole, slog.String("room_session_id", strconv.FormatUint(session, 10)))
+			}
+		}
+	}
+	return whole
+}
+
+// Logger makes a logger whose lines about what is traced name the trace.
+func (t *Traces) Logger(log *slog.Logger) *slog.Logger {
+	if t == nil {
+		return log
+	}
+	return slog.New(traced{log.Handler()})
+}
+
+// traced names the trace that a line's context belongs to.
+type traced struct{ slog.Handler }
+
+// Handle implements [slog.Handler].
+func (t traced) Handle(ctx context.Context, r slog.Record) error {
+	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
+		r = r.Clone()
+		r.AddAttrs(slog.String("trace_id", span.TraceID().String()), slog.String("span_id", span.SpanID().String()))
+	}
+	return t.Handler.Handle(ctx, r)
+}
+
+// WithAttrs implements [slog.Handler].
+func (t traced) WithAttrs(attrs []slog.Attr) slog.Handler { return traced{t.Handler.WithAttrs(attrs)} }
+
+// WithGroup implements [slog.Handler].
+func (t traced) WithGroup(name string) slog.Handler { return traced{t.Handler.WithGroup(name)} }

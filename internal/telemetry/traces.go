@@ -1,0 +1,190 @@
+package telemetry
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/contrib/opentelemetry"
+	"go.temporal.io/sdk/interceptor"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/intake"
+	"github.com/closeouthq/closeout/webhook"
+	"github.com/closeouthq/closeout/workflows"
+	"github.com/closeouthq/closeout/zego"
+)
+
+// lastExport is how long a stop waits for the spans that are not exported yet.
+const lastExport = 3 * time.Second
+
+// Traces are the traces of one process. Where there are none it is nil, and then
+// each method gives back what it was given: what isn't traced pays nothing.
+type Traces struct {
+	provider *sdktrace.TracerProvider
+	tracer   trace.Tracer
+	log      *slog.Logger
+	open     sync.Map // of workflow ID to the span of the callback that waits for its start
+}
+
+// NewTraces makes traces that are exported by OTLP over HTTP, as OpenTelemetry's
+// variables say. A collector that is away holds up nothing; log hears of it.
+func NewTraces(ctx context.Context, log *slog.Logger) (*Traces, error) {
+	var told atomic.Int64 // in Unix nanoseconds
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
+		// A busy process exports several times a second.
+		now, last := time.Now().UnixNano(), told.Load()
+		if now-last > int64(time.Minute) && told.CompareAndSwap(last, now) {
+			log.Warn("traces are not exported", "error", err)
+		}
+	}))
+	exporter, err := otlptracehttp.New(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("OTEL_*: make an exporter of traces: %w", err)
+	}
+	of, err := resource.New(ctx, resource.WithTelemetrySDK(),
+		resource.WithAttributes(attribute.String("service.name", "closeout")), resource.WithFromEnv()) // the last one wins
+	if err != nil {
+		return nil, fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w", err)
+	}
+	provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(of))
+	return &Traces{provider: provider, tracer: provider.Tracer("closeout"), log: log}, nil
+}
+
+// Close exports what wasn't yet, for a moment.
+func (t *Traces) Close() {
+	if t == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lastExport)
+	defer cancel()
+	if err := t.provider.Shutdown(ctx); err != nil {
+		t.log.Warn("the last traces are not exported", "error", err)
+	}
+}
+
+// Temporal adds to a client's interceptors the one that traces starts, workflows,
+// activities, signals and updates, and hands the trace on from one to the next.
+func (t *Traces) Temporal(others []interceptor.ClientInterceptor) ([]interceptor.ClientInterceptor, error) {
+	if t == nil {
+		return others, nil
+	}
+	ours, err := opentelemetry.NewTracingInterceptor(opentelemetry.TracerOptions{Tracer: t.tracer, DisableQueryTracing: true})
+	if err != nil {
+		return nil, fmt.Errorf("trace Temporal's client: %w", err)
+	}
+	return append(others[:len(others):len(others)], ours), nil
+}
+
+// Callbacks traces callbacks. A span says of which event it is and what became of
+// it: what was refused isn't ZEGO's word, and so it is "refused" and no more. A
+// trace of the sender's is not gone on with, as anybody could send one.
+func (t *Traces) Callbacks(next http.Handler) http.Handler {
+	if t == nil {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasPrefix(r.URL.Path, webhook.Path) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		ctx, span := t.tracer.Start(r.Context(), "callback", trace.WithSpanKind(trace.SpanKindServer))
+		defer span.End()
+		a := &answer{ResponseWriter: w, status: http.StatusOK}
+		next.ServeHTTP(a, r.WithContext(context.WithValue(ctx, answerKey{}, a)))
+		switch {
+		case a.outcome != "": // the intake's
+		case a.status == http.StatusOK:
+			a.event, a.outcome = "other", string(webhook.Ignored)
+		default:
+			a.outcome = "refused"
+		}
+		span.SetAttributes(attribute.String("event", a.event), attribute.String("outcome", a.outcome), attribute.Int("http.response.status_code", a.status))
+	})
+}
+
+type answerKey struct{}
+
+// answer remembers what a callback is answered, and what the intake said of it.
+type answer struct {
+	http.ResponseWriter
+	status         int
+	event, outcome string
+}
+
+// WriteHeader implements [http.ResponseWriter].
+func (a *answer) WriteHeader(status int) {
+	a.status = status
+	if status == http.StatusRequestEntityTooLarge {
+		a.Header().Set("Connection", "close") // as [http.MaxBytesReader] does where it knows the writer
+	}
+	a.ResponseWriter.WriteHeader(status)
+}
+
+// Intake tells the span of a callback what became of it, and hands the span on to
+// the start that is made meanwhile, by [Traces.Starter].
+func (t *Traces) Intake(next webhook.Intake) webhook.Intake {
+	if t == nil {
+		return next
+	}
+	return tracedIntake{t, next}
+}
+
+type tracedIntake struct {
+	traces *Traces
+	next   webhook.Intake
+}
+
+// RoomClose implements [webhook.Intake].
+func (i tracedIntake) RoomClose(ctx context.Context, c *zego.RoomClose) (webhook.Receipt, error) {
+	span := trace.SpanFromContext(ctx)
+	id, ours := workflows.WorkflowID(activities.SessionOf(c)), span.SpanContext()
+	if _, taken := i.traces.open.LoadOrStore(id, ours); !taken {
+		defer i.traces.open.Delete(id)
+	}
+	receipt, err := i.next.RoomClose(ctx, c)
+	outcome := string(receipt.Status)
+	if err != nil {
+		outcome = string(webhook.Unavailable)
+		span.SetStatus(codes.Error, err.Error())
+	}
+	if a, ok := ctx.Value(answerKey{}).(*answer); ok {
+		a.event, a.outcome = zego.EventRoomClose, outcome
+	}
+	return receipt, err
+}
+
+// Starter has starts go on with the trace of the callback that waits for them. One
+// that comes from the inbox begins a trace of its own: nobody waits for it.
+func (t *Traces) Starter(next intake.Starter) intake.Starter {
+	if t == nil {
+		return next
+	}
+	return tracedStarter{t, next}
+}
+
+type tracedStarter struct {
+	traces *Traces
+	next   intake.Starter
+}
+
+// ExecuteWorkflow implements [intake.Starter].
+func (s tracedStarter) ExecuteWorkflow(ctx context.Context, options client.StartWorkflowOptions, workflow any, args ...any) (client.WorkflowRun, error) {
+	if parent, ok := s.traces.open.Load(options.ID); ok {
+		ctx = trace.ContextWithSpanContext(ctx, parent.(trace.SpanContext))
+	}
+	return s.next.ExecuteWorkflow(ctx, options, workflow, args...)
+}

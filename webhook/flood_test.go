@@ -1,0 +1,382 @@
+package webhook_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/closeouthq/closeout/webhook"
+	"github.com/closeouthq/closeout/zego"
+)
+
+// patience is how long a test waits for what should take moments.
+const patience = time.Minute
+
+// A flood of forged callbacks gets its answers and few lines in the log, and
+// takes nothing from good callbacks of the same address.
+func TestForgedCallbacksDoNotFloodTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBundle(t, started)
+		from := func(remote, body string) int {
+			r := httptest.NewRequest("POST", webhook.Path, strings.NewReader(body))
+			r.RemoteAddr = remote
+			r.Header.Set("X-Forwarded-For", fmt.Sprintf("198.51.100.%d", len(b.outcomes)%256)) // anybody can say so
+			w := httptest.NewRecorder()
+			b.ServeHTTP(w, r)
+			return w.Code
+		}
+		steps := []struct {
+			name, remote, body    string
+			times, status, logged int
+			last                  string // in the log's last line
+		}{
+			{"the first are logged", "192.0.2.1:1", signed("guess"), 30, 401, 30, `"outcome":"bad_signature","unlogged":0`},
+			{"the others aren't, but are answered", "192.0.2.1:2", signed("guess"), 1000, 401, 0, ""},
+			{"another reason is", "192.0.2.1:3", "{}", 1, 400, 1, `"outcome":"malformed"`},
+			{"a good one is taken", "192.0.2.1:4", signed("secret"), 1, 200, 1, `"outcome":"started"`},
+			{"another address", "192.0.2.2:1", signed("guess"), 31, 401, 30, `"remote":"192.0.2.2:1"`},
+			{"an IPv4 address in IPv6", "[::ffff:192.0.2.2]:1", signed("guess"), 1, 401, 0, ""},
+			{"an IPv6 network", "[2001:db8::1]:1", signed("guess"), 31, 401, 30, `"remote":"[2001:db8::1]:1"`},
+			{"another address of it", "[2001:db8::ffff:ffff]:1", signed("guess"), 1, 401, 0, ""},
+			{"another network", "[2001:db8:0:1::1]:1", signed("guess"), 1, 401, 1, `"remote":"[2001:db8:0:1::1]:1"`},
+		}
+		for _, s := range steps {
+			b.log.Reset()
+			for range s.times {
+				if got := from(s.remote, s.body); got != s.status {
+					t.Fatalf("%s: %d, want %d", s.name, got, s.status)
+				}
+			}
+			lines := strings.Split(strings.TrimSpace(b.log.String()), "\n")
+			if n := strings.Count(b.log.String(), "\n"); n != s.logged || !strings.Contains(lines[len(lines)-1], s.last) {
+				t.Errorf("%s: %d lines, want %d, the last with %s:\n%s", s.name, n, s.logged, s.last, b.log.String())
+			}
+		}
+
+		time.Sleep(time.Minute)
+		b.log.Reset()
+		from("192.0.2.1:5", signed("guess"))
+		from("192.0.2.1:6", signed("guess"))
+		if first, second, _ := strings.Cut(b.log.String(), "\n"); !strings.Contains(first, `"unlogged":1000`) || !strings.Contains(second, `"unlogged":0`) {
+			t.Errorf("after a minute: %s", b.log.String())
+		}
+
+		time.Sleep(time.Minute)
+		b.log.Reset()
+		for n := range 10_000 {
+			from(fmt.Sprintf("10.0.%d.%d:1", n/256, n%256), signed("guess"))
+		}
+		if n := strings.Count(b.log.String(), "\n"); n != 300 {
+			t.Errorf("from many addresses: %d lines", n)
+		}
+		if n := len(b.outcomes); n != 30+1000+1+1+31+1+31+1+1+2+10_000 {
+			t.Errorf("%d were counted", n)
+		}
+	})
+}
+
+// What a stranger writes into a callback makes neither a second line in the log
+// nor another field of the first.
+func TestNobodyWritesTheLogButUs(t *testing.T) {
+	for name, body := range map[string]string{
+		"a room's name":       signed("secret", func(c *zego.RoomClose) { c.RoomID = "a\" outcome=duplicate\u2028level=ERROR msg=\"b" }),
+		"a line in the name":  strings.Replace(signed("secret"), "rid_", `a\nlevel=ERROR outcome=duplicate `, 1),
+		"an event":            strings.Replace(signed("guess"), `"room_close"`, `"x outcome=duplicate\u2028"`, 1),
+		"a field given twice": `{"a\nlevel=ERROR outcome=duplicate":1,"a\nlevel=ERROR outcome=duplicate":1}`,
+		"a number":            strings.Replace(signed("secret"), `"appid":1`, `"appid":"\n outcome=duplicate\n"`, 1),
+	} {
+		var log strings.Builder
+		b := newBundle(t, started, func(o *webhook.Options) { o.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+		b.post(body)
+		fields := regexp.MustCompile(`"(\\.|[^"\\])*"`).ReplaceAllString(log.String(), "quoted")
+		if strings.Count(log.String(), "\n") != 1 || strings.Contains(log.String(), "\u2028") || strings.Contains(fields, "outcome=duplicate") {
+			t.Errorf("%s: %s", name, log.String())
+		}
+	}
+}
+
+// Of large bodies a few are held in memory at once, and small ones don't wait
+// for them.
+func TestLargeBodiesAreReadAFewAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBundle(t, started)
+		large := signed("secret") + strings.Repeat(" ", webhook.SmallBody)
+		var open []*io.PipeWriter
+		for range webhook.MaxLarge {
+			r, w := io.Pipe()
+			open = append(open, w)
+			go b.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("POST", webhook.Path, r))
+			_, _ = w.Write([]byte(large))
+		}
+		synctest.Wait()
+		if w := b.post(large); w.Code != 503 || w.Header().Get("Retry-After") != "2" || b.outcomes[0] != ":crowded" {
+			t.Errorf("one more: %d, Retry-After %q, %v", w.Code, w.Header().Get("Retry-After"), b.outcomes)
+		}
+		if w := b.post(signed("secret")); w.Code != 200 {
+			t.Errorf("a small one: %d %s", w.Code, w.Body)
+		}
+		for n, w := range open {
+			if n%2 == 0 {
+				_ = w.Close()
+			} else {
+				_ = w.CloseWithError(io.ErrUnexpectedEOF)
+			}
+			synctest.Wait()
+		}
+		if w := b.post(large); w.Code != 200 {
+			t.Errorf("one after those: %d %s", w.Code, w.Body)
+		}
+		if n := b.taken.Load(); n != webhook.MaxLarge/2+2 {
+			t.Errorf("taken %d", n)
+		}
+	})
+}
+
+// serve serves on a port of its own until the test ends.
+func serve(t *testing.T, server *http.Server) (address string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = server.Serve(l) }()
+	t.Cleanup(func() { _ = server.Close() })
+	return l.Addr().String()
+}
+
+func connect(t *testing.T, address, begin string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	_ = c.SetDeadline(time.Now().Add(patience))
+	if _, err := io.WriteString(c, begin); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func request(body string) string {
+	return "POST " + webhook.Path + " HTTP/1.1\r\nHost: h\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n" + body
+}
+
+// answer reads an answer's status code.
+func answer(t *testing.T, c net.Conn) int {
+	t.Helper()
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode
+}
+
+// ended waits until the server has ended the connection.
+func ended(t *testing.T, what string, c net.Conn) {
+	t.Helper()
+	if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("%s: not ended: %v", what, err)
+	}
+}
+
+// Where there are too many connections, the one that has been no use for longest
+// gives way, and none whose callback is being taken.
+func TestTheOldestStrangerGivesWay(t *testing.T) {
+	const most = 3
+	taking, take := make(chan struct{}), make(chan struct{})
+	b := newBundle(t, func(context.Context, *zego.RoomClose) (webhook.Receipt, error) {
+		taking <- struct{}{}
+		<-take
+		return webhook.Receipt{Status: webhook.Started}, nil
+	}, func(o *webhook.Options) { o.AnswerWithin = patience })
+	address := serve(t, webhook.NewServerFor(b, slog.New(slog.DiscardHandler), most))
+	stranger := func() net.Conn { return connect(t, address, "POST ") }
+
+	genuine := connect(t, address, request(signed("secret")))
+	<-taking
+	var strangers []net.Conn
+	for range 2 * most {
+		strangers = append(strangers, stranger())
+	}
+	for n, c := range strangers[:most] {
+		ended(t, fmt.Sprint("stranger ", n), c)
+	}
+	take <- struct{}{}
+	if code := answer(t, genuine); code != 200 {
+		t.Errorf("with strangers around: %d", code)
+	}
+	// Now it is idle, the last in the row and one too many.
+	ended(t, "the next stranger", strangers[most])
+	stranger()
+	ended(t, "the one after", strangers[most+1])
+	if _, err := io.WriteString(genuine, request(signed("secret"))); err != nil {
+		t.Fatal(err)
+	}
+	<-taking
+	take <- struct{}{}
+	if code := answer(t, genuine); code != 200 {
+		t.Errorf("once more: %d", code)
+	}
+
+	stranger()
+	ended(t, "the last of the first, as the genuine one is idle again", strangers[most+2])
+
+	forger := connect(t, address, request(signed("guess")))
+	if code := answer(t, forger); code != 401 {
+		t.Errorf("forged: %d", code)
+	}
+	for range most {
+		stranger()
+	}
+	ended(t, "the genuine one, which has been idle since", genuine)
+	ended(t, "the forger", forger)
+}
+
+// Thousands of slow clients and a flood of forged callbacks keep no good one out,
+// and the slow ones are cut off.
+func TestSlowClientsKeepNobodyOut(t *testing.T) {
+	const good, each = 8, 50
+	slow := min(2000, webhook.OpenFiles()/4) // of the files, a half is for both ends of these
+	var taken atomic.Int64
+	ring, err := zego.NewKeyring(map[uint32][]string{1: {"secret"}}, 0, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	router := webhook.Router(webhook.Options{Keyring: ring, Log: slog.New(slog.DiscardHandler), Intake: intake(func(context.Context, *zego.RoomClose) (webhook.Receipt, error) {
+		taken.Add(1)
+		return webhook.Receipt{Status: webhook.Started}, nil
+	})})
+	server := webhook.NewServer(router, slog.New(slog.DiscardHandler))
+	server.ReadTimeout = server.ReadHeaderTimeout // to have done sooner
+	address := serve(t, server)
+
+	over := make(chan struct{})
+	var around, cut atomic.Int64
+	var others sync.WaitGroup
+	for n := range slow {
+		others.Go(func() {
+			genuine := request(signed("secret"))
+			quick := 20 // bytes that it begins with: a part of the header
+			if n%2 == 0 {
+				quick = len(genuine) - 100 // a part of the body
+			}
+			for first := true; ; first = false {
+				select {
+				case <-over:
+					return
+				default:
+				}
+				if dribble(address, genuine, quick, func() {
+					if first {
+						around.Add(1)
+					}
+				}) {
+					cut.Add(1)
+				}
+			}
+		})
+	}
+	for deadline := time.Now().Add(patience); around.Load() < int64(slow); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("only %d of %d slow clients could connect", around.Load(), slow)
+		}
+	}
+	post := func(client *http.Client, body string) int {
+		resp, err := client.Post("http://"+address+webhook.Path, "application/json", strings.NewReader(body))
+		if err != nil {
+			t.Error(err)
+			return 0
+		}
+		defer resp.Body.Close()
+		_, _ = io.Copy(io.Discard, resp.Body)
+		return resp.StatusCode
+	}
+	for range 2 {
+		others.Go(func() {
+			for client := new(http.Client); ; {
+				select {
+				case <-over:
+					return
+				default:
+				}
+				if code := post(client, signed("guess")); code != 401 {
+					t.Errorf("forged: %d", code)
+				}
+			}
+		})
+	}
+
+	var all sync.WaitGroup
+	for g := range good {
+		all.Go(func() {
+			// Half of them connect anew for each callback.
+			client := &http.Client{Transport: &http.Transport{DisableKeepAlives: g%2 == 0}}
+			defer client.CloseIdleConnections()
+			for n := range each {
+				body := signed("secret", func(c *zego.RoomClose) {
+					c.Nonce = fmt.Sprint(g, "-", n)
+					c.Signature = zego.Sign("secret", c.Timestamp, c.Nonce)
+				})
+				if code := post(client, body); code != 200 {
+					t.Errorf("a good one: %d", code)
+				}
+			}
+		})
+	}
+	all.Wait()
+	close(over)
+	others.Wait() // so all slow ones were cut off
+	if taken.Load() != good*each {
+		t.Errorf("taken %d, want %d", taken.Load(), good*each)
+	}
+	if cut.Load() < int64(slow) {
+		t.Errorf("of %d slow clients %d were cut off", slow, cut.Load())
+	}
+}
+
+// dribble sends a request, after a quick beginning a byte at a time, until the
+// server has had enough of it.
+func dribble(address, request string, quick int, begun func()) (cut bool) {
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, request[:quick]); err != nil {
+		return true
+	}
+	begun()
+	for i := quick; i < len(request)-1; {
+		_ = c.SetReadDeadline(time.Now().Add(time.Second))
+		_, err := io.CopyN(io.Discard, c, 1)
+		switch {
+		case err == nil:
+			continue // the answer to half a request
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return true
+		}
+		if _, err := io.WriteString(c, request[i:i+1]); err != nil {
+			return true
+		}
+		i++
+	}
+	return false
+}
