@@ -127,13 +127,17 @@ func withTemporal(ctx context.Context, cmd *cli.Command, then func(*config.Confi
 
 // welcome says where everything is, and how to send a callback.
 func welcome(c *config.Config, temporal *server.Server, port int, sample sample) string {
-	url := fmt.Sprintf("http://localhost:%d%s", port, callbackPath(c))
+	scheme := "http"
+	if c.TLSCert != "" {
+		scheme = "https"
+	}
+	url := fmt.Sprintf("%s://localhost:%d%s", scheme, port, callbackPath(c))
 	secret := "$SECRET" // one that isn't ours is not printed
 	if secrets := c.Apps[sample.appID]; len(secrets) == 1 && secrets[0] == "secret" {
 		secret = "secret"
 	}
 	elsewhere := ""
-	if port != 8080 {
+	if port != 8080 || scheme != "http" {
 		elsewhere = " --url " + url
 	}
 	session := strconv.FormatUint(sample.roomSessionID, 10)
