@@ -27,8 +27,7 @@ type Recordings struct {
 	// files are those below [SessionFolder].
 	Source *blob.Bucket
 	// Archive is the bucket that keeps them. A session's files go to
-	// SessionFolder + "recordings/", with a [Manifest] in SessionFolder +
-	// "manifest.json".
+	// SessionFolder + "recordings/", with a [Manifest] at [ManifestKey].
 	Archive *blob.Bucket
 	// Observe, if set, is told of each file that was copied, and its size in bytes.
 	Observe func(size int64)
@@ -40,6 +39,9 @@ type Recordings struct {
 func SessionFolder(s Session) string {
 	return strconv.FormatUint(uint64(s.AppID), 10) + "/" + strconv.FormatUint(s.RoomSessionID, 10) + "/"
 }
+
+// ManifestKey is where the archive has a session's [Manifest].
+func ManifestKey(s Session) string { return SessionFolder(s) + "manifest.json" }
 
 // Manifest lists what was archived of a session. It is written last, so that an
 // archive that has one is complete, and made of the session and its files alone,
@@ -102,10 +104,10 @@ var errStopping = errors.New("the worker is stopping, the next attempt goes on f
 func (r *Recordings) ArchiveRecordings(ctx context.Context, task Task) (Archived, error) {
 	s := task.Session
 	folder := SessionFolder(s)
-	manifestKey := folder + "manifest.json"
+	manifestKey := ManifestKey(s)
 	manifest, err := r.manifest(ctx, manifestKey)
 	if err == nil {
-		return summary(manifestKey, manifest), nil
+		return manifest.Archived(), nil
 	}
 	if gcerrors.Code(err) != gcerrors.NotFound {
 		return Archived{}, fmt.Errorf("read the manifest %s: %w", manifestKey, err)
@@ -142,11 +144,12 @@ func (r *Recordings) ArchiveRecordings(ctx context.Context, task Task) (Archived
 	if err := r.Archive.WriteAll(ctx, manifestKey, append(b, '\n'), &blob.WriterOptions{ContentType: "application/json"}); err != nil {
 		return Archived{}, fmt.Errorf("write the manifest %s: %w", manifestKey, err)
 	}
-	return summary(manifestKey, manifest), nil
+	return manifest.Archived(), nil
 }
 
-func summary(key string, m Manifest) Archived {
-	a := Archived{Manifest: key, Files: len(m.Files)}
+// Archived says what the manifest lists.
+func (m Manifest) Archived() Archived {
+	a := Archived{Manifest: ManifestKey(Session{AppID: m.AppID, RoomSessionID: m.RoomSessionID}), Files: len(m.Files)}
 	for _, f := range m.Files {
 		a.Bytes += f.Size
 	}

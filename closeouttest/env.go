@@ -87,7 +87,7 @@ func (o *output) end() {
 func (e *Env) MockStandard() {
 	e.OnActivity(Standard.ArchiveRecordings, mock.Anything, mock.Anything).
 		Return(func(_ context.Context, task activities.Task) (activities.Archived, error) {
-			return activities.Archived{Manifest: activities.SessionFolder(task.Session) + "manifest.json"}, nil
+			return activities.Archived{Manifest: activities.ManifestKey(task.Session)}, nil
 		}).Maybe()
 	steps := reflect.ValueOf(Standard)
 	for i := range steps.NumMethod() {

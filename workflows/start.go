@@ -61,6 +61,15 @@ func SearchAttributes() []temporal.SearchAttributeKey {
 	return []temporal.SearchAttributeKey{RoomID, RoomSessionID, AppID, CloseReason, CloseoutState}
 }
 
+// ReportedProblems is a search attribute of Temporal's own: why a run's workflow
+// tasks fail again and again, if they do. Older servers lack it.
+const ReportedProblems = "TemporalReportedProblems"
+
+// BlockedQuery finds the runs that wait for a person.
+func BlockedQuery() string {
+	return fmt.Sprintf("%s = '%s' AND ExecutionStatus = 'Running'", CloseoutState.GetName(), StateBlocked)
+}
+
 const workflowIDPrefix = "room-close-"
 
 // WorkflowID is the ID of the session's workflow, "room-close-<appid>-<room_session_id>".

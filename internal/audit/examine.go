@@ -16,12 +16,6 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// The steps that leave a bill and a manifest, of whatever workflow has them.
-const (
-	billingStep    = "billing"
-	recordingsStep = "recordings"
-)
-
 // examine looks at a session by itself, and counts what it finds.
 func (a *audit) examine(ctx context.Context, k key, r record) error {
 	f, err := a.look(ctx, k, r)
@@ -162,9 +156,9 @@ func (a *audit) incomplete(ctx context.Context, run run, f *finding) error {
 		kind             Kind
 		step, what, mend string
 	}{
-		{f.billed, NoBill, billingStep, "the ledger has no bill", "Find out who removed it, or whether the worker writes to another ledger than this. " +
+		{f.billed, NoBill, workflows.Billing.Name, "the ledger has no bill", "Find out who removed it, or whether the worker writes to another ledger than this. " +
 			"To have it made again, reset the run to its first workflow task, in the Web UI by More Actions → Reset."},
-		{f.archived, NoManifest, recordingsStep, "the archive has no manifest", "Find out who removed it, or whether the worker writes to another archive than this. " +
+		{f.archived, NoManifest, workflows.Recordings.Name, "the archive has no manifest", "Find out who removed it, or whether the worker writes to another archive than this. " +
 			"To have it made again, reset the run to its first workflow task, in the Web UI by More Actions → Reset."},
 	} {
 		if lacks.there {

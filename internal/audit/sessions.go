@@ -38,7 +38,7 @@ func (k key) session() activities.Session {
 
 func (k key) workflowID() string { return workflows.WorkflowID(k.session()) }
 
-func (k key) manifest() string { return activities.SessionFolder(k.session()) + "manifest.json" }
+func (k key) manifest() string { return activities.ManifestKey(k.session()) }
 
 // record is what is known of a session.
 type record struct {

@@ -30,10 +30,6 @@ type run struct {
 	told      details  // zero if it can't be read
 }
 
-// reportedProblems is the search attribute in which Temporal says that a run's
-// workflow tasks fail again and again. Older servers lack it.
-const reportedProblems = "TemporalReportedProblems"
-
 func runOf(info *workflow.WorkflowExecutionInfo) run {
 	r := run{
 		id:       info.GetExecution().GetWorkflowId(),
@@ -46,7 +42,7 @@ func runOf(info *workflow.WorkflowExecutionInfo) run {
 	var state, closed string
 	_ = text(info.GetSearchAttributes().GetIndexedFields()[workflows.CloseoutState.GetName()], &state) // a run may lack it
 	r.blocked = workflows.State(state) == workflows.StateBlocked
-	if problems := info.GetSearchAttributes().GetIndexedFields()[reportedProblems]; problems != nil {
+	if problems := info.GetSearchAttributes().GetIndexedFields()[workflows.ReportedProblems]; problems != nil {
 		_ = converter.GetDefaultDataConverter().FromPayload(problems, &r.problems) // what is no list tells nothing
 	}
 

@@ -134,9 +134,9 @@ func listBlocked(ctx context.Context, cmd *cli.Command) error {
 	defer temporal.Close()
 	table := tabwriter.NewWriter(cmd.Root().Writer, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "WORKFLOW ID\tSTATE\tSTARTED\tROOM")
-	blocked := fmt.Sprintf("%s = '%s' AND ExecutionStatus = 'Running'", workflows.CloseoutState.GetName(), workflows.StateBlocked)
+	blocked := workflows.BlockedQuery()
 	// Those are in need of a person, too: of another kind.
-	query := fmt.Sprintf("(%s) OR (%s IS NOT NULL AND ExecutionStatus = 'Running')", blocked, reportedProblems)
+	query := fmt.Sprintf("(%s) OR (%s IS NOT NULL AND ExecutionStatus = 'Running')", blocked, workflows.ReportedProblems)
 	for page := []byte(nil); ; {
 		answer, err := temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: query, NextPageToken: page})
 		if unknown := new(serviceerror.InvalidArgument); errors.As(err, &unknown) && query != blocked {
@@ -148,7 +148,7 @@ func listBlocked(ctx context.Context, cmd *cli.Command) error {
 		}
 		for _, run := range answer.GetExecutions() {
 			state := "blocked"
-			if run.GetSearchAttributes().GetIndexedFields()[reportedProblems] != nil {
+			if run.GetSearchAttributes().GetIndexedFields()[workflows.ReportedProblems] != nil {
 				state = "stuck"
 			}
 			fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", run.GetExecution().GetWorkflowId(), state, run.GetStartTime().AsTime().Format(time.RFC3339), attribute(run, workflows.RoomID))
@@ -158,10 +158,6 @@ func listBlocked(ctx context.Context, cmd *cli.Command) error {
 		}
 	}
 }
-
-// reportedProblems is the search attribute in which Temporal says that a run's
-// workflow tasks fail again and again. Older servers lack it.
-const reportedProblems = "TemporalReportedProblems"
 
 // stuck says more of an answer that a run can't give, as its workflow task fails.
 func stuck(err error) error {

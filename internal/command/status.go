@@ -346,7 +346,7 @@ func (p *places) tell(ctx context.Context, id string) *sessionStatus {
 		return nil
 	})
 	ask(inArchive, func(ctx context.Context) error {
-		key := activities.SessionFolder(session) + "manifest.json"
+		key := activities.ManifestKey(session)
 		b, err := p.archive.ReadAll(ctx, key)
 		if gcerrors.Code(err) == gcerrors.NotFound {
 			return nil
@@ -358,10 +358,9 @@ func (p *places) tell(ctx context.Context, id string) *sessionStatus {
 		if err := json.Unmarshal(b, &m); err != nil {
 			return fmt.Errorf("read %s: %w", key, err)
 		}
-		s.Manifest, rooms[3] = &activities.Archived{Manifest: key, Files: len(m.Files)}, m.RoomID
-		for _, f := range m.Files {
-			s.Manifest.Bytes += f.Size
-		}
+		archived := m.Archived()
+		archived.Manifest = key // where it was found
+		s.Manifest, rooms[3] = &archived, m.RoomID
 		return nil
 	})
 	group.Wait()

@@ -288,9 +288,7 @@ func openSteps(ctx context.Context, c *config.Config) (*activities.Steps, func()
 
 // countBlocked asks Temporal how many runs wait for a person.
 func countBlocked(ctx context.Context, temporal client.Client) (int64, error) {
-	count, err := temporal.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{
-		Query: fmt.Sprintf("%s = '%s' AND ExecutionStatus = 'Running'", workflows.CloseoutState.GetName(), workflows.StateBlocked),
-	})
+	count, err := temporal.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{Query: workflows.BlockedQuery()})
 	return count.GetCount(), err
 }
 

@@ -91,7 +91,7 @@ func (m *Metrics) Intake(next webhook.Intake) webhook.Intake {
 	for event, outcomes := range map[string][]webhook.Outcome{
 		zego.EventRoomClose: {webhook.Outcome(webhook.Started), webhook.Outcome(webhook.Duplicate), webhook.Outcome(webhook.Queued), webhook.Unavailable},
 		"other":             {webhook.Outcome(webhook.Ignored)},
-		"": {webhook.RefusedMalformed, webhook.RefusedUnread, webhook.RefusedTooLarge, webhook.RefusedCrowded, webhook.RefusedUnknownApp,
+		"": {webhook.RefusedPath, webhook.RefusedMalformed, webhook.RefusedUnread, webhook.RefusedTooLarge, webhook.RefusedCrowded, webhook.RefusedUnknownApp,
 			webhook.RefusedSignature, webhook.RefusedTooOld, webhook.RefusedTooNew, webhook.RefusedReplay},
 	} {
 		for _, outcome := range outcomes {
