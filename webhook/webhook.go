@@ -90,6 +90,19 @@ const (
 	Unavailable Outcome = "unavailable"
 )
 
+// Outcomes are all that [Options].Observe is told, by event.
+func Outcomes() map[string][]Outcome {
+	return map[string][]Outcome{
+		zego.EventRoomClose: {Outcome(Started), Outcome(Duplicate), Outcome(Queued), Unavailable},
+		otherEvent:          {Outcome(Ignored)},
+		"": {RefusedPath, RefusedMalformed, RefusedUnread, RefusedTooLarge, RefusedCrowded, RefusedUnknownApp,
+			RefusedSignature, RefusedTooOld, RefusedTooNew, RefusedReplay},
+	}
+}
+
+// otherEvent stands for all events but room_close.
+const otherEvent = "other"
+
 // Options are what a [Router] needs.
 type Options struct {
 	// Keyring verifies callbacks.
@@ -275,7 +288,7 @@ func label(event zego.Event) string {
 	if _, ok := event.(*zego.RoomClose); ok {
 		return zego.EventRoomClose
 	}
-	return "other"
+	return otherEvent
 }
 
 // refuse answers a request, and tells why where it is told.

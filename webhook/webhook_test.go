@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -156,6 +157,9 @@ func TestAnswers(t *testing.T) {
 			}
 			if got := strings.Join(b.outcomes, ","); got != tt.outcome {
 				t.Errorf("observed %q, want %q", got, tt.outcome)
+			}
+			if event, outcome, told := strings.Cut(tt.outcome, ":"); told && !slices.Contains(webhook.Outcomes()[event], webhook.Outcome(outcome)) {
+				t.Errorf("%q is not among the outcomes", tt.outcome)
 			}
 			if tt.status == 405 && w.Header().Get("Allow") != "POST" {
 				t.Errorf("Allow: %q", w.Header().Get("Allow"))

@@ -97,6 +97,10 @@ func TestInitIsAskedFirst(t *testing.T) {
 	// An address that can't be had would be the next error.
 	c := &config.Config{AdminListen: "256.0.0.0:1"}
 	for _, parts := range []Parts{{Webhook: true}, {Worker: true}} {
+		parts.Extension = Extension{Workflows: []workflows.Workflow{nil}}
+		if err := Run(t.Context(), c, parts, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "is nil") {
+			t.Errorf("a program that can't be run: %v", err)
+		}
 		parts.Extension = Extension{Init: func() error { return missing }}
 		if err := Run(t.Context(), c, parts, slog.New(slog.DiscardHandler)); !errors.Is(err, missing) {
 			t.Errorf("error %v", err)

@@ -88,12 +88,7 @@ func NewMetrics() (*Metrics, error) {
 // of callbacks and starts begin at 0: a count that began with the first one of its
 // kind would hide it from whoever looks for growth.
 func (m *Metrics) Intake(next webhook.Intake) webhook.Intake {
-	for event, outcomes := range map[string][]webhook.Outcome{
-		zego.EventRoomClose: {webhook.Outcome(webhook.Started), webhook.Outcome(webhook.Duplicate), webhook.Outcome(webhook.Queued), webhook.Unavailable},
-		"other":             {webhook.Outcome(webhook.Ignored)},
-		"": {webhook.RefusedPath, webhook.RefusedMalformed, webhook.RefusedUnread, webhook.RefusedTooLarge, webhook.RefusedCrowded, webhook.RefusedUnknownApp,
-			webhook.RefusedSignature, webhook.RefusedTooOld, webhook.RefusedTooNew, webhook.RefusedReplay},
-	} {
+	for event, outcomes := range webhook.Outcomes() {
 		for _, outcome := range outcomes {
 			m.callbacks.Add(context.Background(), 0, m.labelsOf(event, outcome).count...)
 		}
