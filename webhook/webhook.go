@@ -35,7 +35,15 @@ type Intake interface {
 	RoomClose(ctx context.Context, c *zego.RoomClose) (Receipt, error)
 }
 
-// Receipt says what an [Intake] did with a callback.
+// Collector takes responsibility for the verified callbacks that tell what
+// happened in a session.
+type Collector interface {
+	// Collect returns as [Intake].RoomClose does. The event is a [*zego.RoomCreate],
+	// [*zego.RoomLogin] or [*zego.RoomLogout]; it may come any number of times.
+	Collect(ctx context.Context, event zego.Event) (Receipt, error)
+}
+
+// Receipt says what an [Intake] or a [Collector] did with a callback.
 type Receipt struct {
 	// Status is what the sender is told.
 	Status Status `json:"status"`
@@ -52,7 +60,9 @@ const (
 	Started Status = "started"
 	// Duplicate means that the session had its workflow already.
 	Duplicate Status = "duplicate"
-	// Queued means that it is on the disk until Temporal takes it.
+	// Stored means that the ledger has it.
+	Stored Status = "stored"
+	// Queued means that it is on the disk until Temporal or the ledger takes it.
 	Queued Status = "queued"
 	// Ignored means that the callback is genuine and that there is no use for it.
 	Ignored Status = "ignored"
@@ -92,23 +102,30 @@ const (
 
 // Outcomes are all that [Options].Observe is told, by event.
 func Outcomes() map[string][]Outcome {
+	collected := []Outcome{Outcome(Stored), Outcome(Queued), Outcome(Ignored), Unavailable}
 	return map[string][]Outcome{
-		zego.EventRoomClose: {Outcome(Started), Outcome(Duplicate), Outcome(Queued), Unavailable},
-		otherEvent:          {Outcome(Ignored)},
+		zego.EventRoomClose:  {Outcome(Started), Outcome(Duplicate), Outcome(Queued), Unavailable},
+		zego.EventRoomCreate: collected,
+		zego.EventRoomLogin:  collected,
+		zego.EventRoomLogout: collected,
+		otherEvent:           {Outcome(Ignored)},
 		"": {RefusedPath, RefusedMalformed, RefusedUnread, RefusedTooLarge, RefusedCrowded, RefusedUnknownApp,
 			RefusedSignature, RefusedTooOld, RefusedTooNew, RefusedReplay},
 	}
 }
 
-// otherEvent stands for all events but room_close.
+// otherEvent stands for all events that have no type in package zego.
 const otherEvent = "other"
 
 // Options are what a [Router] needs.
 type Options struct {
 	// Keyring verifies callbacks.
 	Keyring *zego.Keyring
-	// Intake takes them.
+	// Intake takes each room_close.
 	Intake Intake
+	// Collector, if set, takes the other callbacks of a session. Without one they are
+	// acknowledged and ignored.
+	Collector Collector
 	// Token, if not empty, is a secret last segment of the path: a second lock,
 	// as ZEGO's signature doesn't cover the body.
 	Token string
@@ -120,8 +137,8 @@ type Options struct {
 	// first of many: the next line says how many there were.
 	Log *slog.Logger
 	// Observe, if set, is told the event, the outcome and the duration of each
-	// request. The event is "room_close", "other", or empty for a request that
-	// was refused: nobody can make up more.
+	// request. The event is one that has a type in package zego, "other", or empty
+	// for a request that was refused: nobody can make up more.
 	Observe func(event string, outcome Outcome, took time.Duration)
 }
 
@@ -210,8 +227,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	receipt, err := h.accept(r.Context(), event)
 	took := time.Since(began)
 	known = append(known, slog.Duration("took", took))
-	if closed, ok := event.(*zego.RoomClose); ok {
-		known = append(known, slog.String("room_id", closed.RoomID), slog.String("room_session_id", strconv.FormatUint(closed.RoomSessionID, 10)))
+	if roomID, session, ok := sessionOf(event); ok {
+		known = append(known, slog.String("room_id", roomID), slog.String("room_session_id", strconv.FormatUint(session, 10)))
 	}
 	if err != nil {
 		h.Log.LogAttrs(r.Context(), slog.LevelError, "callback not taken, ZEGO has to try again",
@@ -272,23 +289,42 @@ func (h *handler) verify(head *zego.Common) Outcome {
 	return ""
 }
 
-// accept hands the event to the intake.
+// accept hands the event to who takes it.
 func (h *handler) accept(ctx context.Context, event zego.Event) (Receipt, error) {
-	closed, ok := event.(*zego.RoomClose)
-	if !ok {
-		return Receipt{Status: Ignored}, nil
-	}
 	// A sender that hangs up doesn't take its callback back.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.AnswerWithin)
 	defer cancel()
-	return h.Intake.RoomClose(ctx, closed)
+	closed, ok := event.(*zego.RoomClose)
+	switch {
+	case ok:
+		return h.Intake.RoomClose(ctx, closed)
+	case h.Collector == nil || label(event) == otherEvent:
+		return Receipt{Status: Ignored}, nil
+	}
+	return h.Collector.Collect(ctx, event)
 }
 
+// label names the event's kind, for metrics.
 func label(event zego.Event) string {
-	if _, ok := event.(*zego.RoomClose); ok {
-		return zego.EventRoomClose
+	if _, other := event.(*zego.Other); other {
+		return otherEvent
 	}
-	return otherEvent
+	return event.Head().Event
+}
+
+// sessionOf tells which session the event is of, if that is known.
+func sessionOf(event zego.Event) (roomID string, roomSessionID uint64, ok bool) {
+	switch e := event.(type) {
+	case *zego.RoomClose:
+		return e.RoomID, e.RoomSessionID, true
+	case *zego.RoomCreate:
+		return e.RoomID, e.RoomSessionID, true
+	case *zego.RoomLogin:
+		return e.RoomID, e.RoomSessionID, true
+	case *zego.RoomLogout:
+		return e.RoomID, e.RoomSessionID, true
+	}
+	return "", 0, false
 }
 
 // refuse answers a request, and tells why where it is told.

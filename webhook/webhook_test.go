@@ -120,7 +120,7 @@ func TestAnswers(t *testing.T) {
 		{"older secret", "POST", webhook.Path, "", signed("older"), 200, `"started"`, "room_close:started"},
 		{"percent-encoded", "POST", webhook.Path, "", url.PathEscape(genuine), 200, `"started"`, "room_close:started"},
 		{"query is nothing to us", "POST", webhook.Path + "?a=b", "", genuine, 200, `"started"`, "room_close:started"},
-		{"other event", "POST", webhook.Path, "", signedOther("room_logout"), 200, `{"status":"ignored"}`, "other:ignored"},
+		{"other event", "POST", webhook.Path, "", signedOther("stream_create"), 200, `{"status":"ignored"}`, "other:ignored"},
 
 		{"empty", "POST", webhook.Path, "", "", 400, "neither a JSON object", ":malformed"},
 		{"not JSON", "POST", webhook.Path, "", "hello", 400, "neither a JSON object", ":malformed"},

@@ -40,8 +40,8 @@ const maxText = 1024
 // RFC 3339 (and so time.Time in JSON) can carry.
 const maxMillis = 253402300799999
 
-// Parse reads the body of a callback. It returns a [*RoomClose] or an [*Other],
-// or an error that wraps [ErrMalformed] or is a [*FieldError]. What it returns
+// Parse reads the body of a callback. It returns one of the types of [Event], or
+// an error that wraps [ErrMalformed] or is a [*FieldError]. What it returns
 // is not yet to be trusted: see [Keyring.Verify].
 //
 // The body is taken, in this order, as a JSON object, as a percent-encoded JSON
@@ -69,15 +69,25 @@ func Parse(contentType string, body []byte) (Event, error) {
 	if r.err != nil {
 		return nil, r.err
 	}
-	if common.Event != EventRoomClose {
-		return &Other{common}, nil
-	}
-	event := &RoomClose{
-		Common:        common,
-		RoomID:        r.text("room_id"),
-		RoomSessionID: r.unsigned("room_session_id", 64),
-		CloseReason:   CloseReason(r.unsigned("close_reason", 32)),
-		RoomCloseTime: r.millis("room_close_time"),
+	var event Event
+	switch common.Event {
+	case EventRoomClose:
+		event = &RoomClose{
+			Common:        common,
+			RoomID:        r.text("room_id"),
+			RoomSessionID: r.unsigned("room_session_id", 64),
+			CloseReason:   CloseReason(r.unsigned("close_reason", 32)),
+			RoomCloseTime: r.millis("room_close_time"),
+		}
+	case EventRoomCreate:
+		event = r.roomCreate(common)
+	case EventRoomLogin:
+		login := r.roomLogin(common)
+		event = &login
+	case EventRoomLogout:
+		event = r.roomLogout(common)
+	default:
+		event = &Other{common}
 	}
 	if r.err != nil {
 		return nil, r.err

@@ -102,9 +102,9 @@ func TestParseRoomClose(t *testing.T) {
 }
 
 func TestParseOther(t *testing.T) {
-	event, err := zego.Parse("", []byte(`{"event":"room_logout","appid":"7","timestamp":"1","nonce":"n","signature":"s","room_seq":"5"}`))
+	event, err := zego.Parse("", []byte(`{"event":"stream_close","appid":"7","timestamp":"1","nonce":"n","signature":"s","room_seq":"5"}`))
 	other, ok := event.(*zego.Other)
-	if err != nil || !ok || other.Event != "room_logout" || other.AppID != 7 || other.Timestamp != 1 {
+	if err != nil || !ok || other.Event != "stream_close" || other.AppID != 7 || other.Timestamp != 1 {
 		t.Errorf("Parse = %+v, %v", event, err)
 	}
 }

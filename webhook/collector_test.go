@@ -1,0 +1,72 @@
+package webhook_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/closeouthq/closeout/webhook"
+	"github.com/closeouthq/closeout/zego"
+)
+
+type collector func(context.Context, zego.Event) (webhook.Receipt, error)
+
+func (f collector) Collect(ctx context.Context, event zego.Event) (webhook.Receipt, error) {
+	return f(ctx, event)
+}
+
+// signedLogout is a genuine room_logout.
+func signedLogout() string {
+	return strings.TrimSuffix(signedOther(zego.EventRoomLogout), "}") +
+		`,"room_id":"r","room_seq":"858012925204410417","user_account":"u","session_id":"1","login_time":"1499676989909","logout_time":"1499676999909","reason":"0"}`
+}
+
+func TestTheOtherCallbacksOfASessionAreCollected(t *testing.T) {
+	tests := []struct {
+		name     string
+		receipt  webhook.Receipt
+		err      error
+		status   int
+		contains string
+		outcome  string
+	}{
+		{"stored", webhook.Receipt{Status: webhook.Stored}, nil, 200, `{"status":"stored"}`, "room_logout:stored"},
+		{"queued", webhook.Receipt{Status: webhook.Queued}, nil, 200, `{"status":"queued"}`, "room_logout:queued"},
+		{"neither", webhook.Receipt{}, errors.New("disk full"), 503, "Try again", "room_logout:unavailable"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			var got zego.Event
+			b := newBundle(t, started, func(o *webhook.Options) {
+				o.Collector = collector(func(_ context.Context, event zego.Event) (webhook.Receipt, error) {
+					got = event
+					return test.receipt, test.err
+				})
+			})
+			w := b.post(signedLogout())
+			if w.Code != test.status || !strings.Contains(w.Body.String(), test.contains) {
+				t.Errorf("got %d %s, want %d with %s", w.Code, w.Body, test.status, test.contains)
+			}
+			if logout, ok := got.(*zego.RoomLogout); !ok || logout.RoomSessionID != 858012925204410417 {
+				t.Errorf("collected %+v, want the room_logout", got)
+			}
+			if b.taken.Load() != 0 {
+				t.Error("it was handed to the intake, too")
+			}
+			if outcomes := strings.Join(b.outcomes, ","); outcomes != test.outcome {
+				t.Errorf("observed %q, want %q", outcomes, test.outcome)
+			}
+		})
+	}
+}
+
+func TestWithoutACollectorTheyAreIgnored(t *testing.T) {
+	b := newBundle(t, started)
+	if w := b.post(signedLogout()); w.Code != 200 || !strings.Contains(w.Body.String(), `"ignored"`) {
+		t.Errorf("got %d %s, want it ignored", w.Code, w.Body)
+	}
+	if outcomes := strings.Join(b.outcomes, ","); outcomes != "room_logout:ignored" {
+		t.Errorf("observed %q", outcomes)
+	}
+}

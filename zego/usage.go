@@ -1,0 +1,124 @@
+package zego
+
+import "time"
+
+// The event names of [RoomCreate], [RoomLogin] and [RoomLogout].
+const (
+	EventRoomCreate = "room_create"
+	EventRoomLogin  = "room_login"
+	EventRoomLogout = "room_logout"
+)
+
+// RoomCreate says that a room was created, by its first user's login.
+type RoomCreate struct {
+	Common
+	// RoomID is the room's name, as in [RoomClose].
+	RoomID string
+	// RoomSessionID is the life of the room that begins here.
+	RoomSessionID uint64
+	// RoomCreateTime is when, by ZEGO's clock, to the millisecond and in UTC.
+	RoomCreateTime time.Time
+	// Creator is the user that created it, id_name; it may be empty.
+	Creator string
+}
+
+// UserRole is ZEGO's user_role.
+type UserRole uint32
+
+// RoleService is the role of users that are no participants: those that record
+// the room or moderate it.
+const RoleService UserRole = 4
+
+// RoomLogin says that a user entered a room.
+type RoomLogin struct {
+	Common
+	// RoomID is the room's name, as in [RoomClose].
+	RoomID string
+	// RoomSessionID is the life of the room; the callback calls it room_seq.
+	RoomSessionID uint64
+	// UserAccount is the user's name.
+	UserAccount string
+	// SessionID names the user's stay, from this login to its logout. It is not
+	// the room's.
+	SessionID string
+	// LoginTime is when, by ZEGO's clock, to the millisecond and in UTC.
+	LoginTime time.Time
+	// UserRole is 0 if the callback has none.
+	UserRole UserRole
+}
+
+// RoomLogout says that a user left a room. It has both ends of the stay, so that
+// a [RoomLogin] that was lost is no loss.
+type RoomLogout struct {
+	RoomLogin
+	// LogoutTime is when, by ZEGO's clock, to the millisecond and in UTC. It may be
+	// ahead of LoginTime, as nothing is promised.
+	LogoutTime time.Time
+	// Reason is why: 0 normal; 1 and 2 the heartbeat or the connection was lost; 3
+	// logged in elsewhere or kicked out; 4 the token expired. 0 if the callback has
+	// none.
+	Reason uint32
+}
+
+// roomCreate reads the fields of a room_create. ZEGO's in-app chat has an event
+// of the same name, of which this package knows nothing: it has an
+// operator_account and no room_session_id.
+func (r *reader) roomCreate(common Common) Event {
+	if r.has("operator_account") && !r.has("room_session_id") {
+		return &Other{common}
+	}
+	return &RoomCreate{
+		Common:         common,
+		RoomID:         r.text("room_id"),
+		RoomSessionID:  r.unsigned("room_session_id", 64),
+		RoomCreateTime: r.millis("room_create_time"),
+		Creator:        r.optionalText("id_name"),
+	}
+}
+
+func (r *reader) roomLogin(common Common) RoomLogin {
+	return RoomLogin{
+		Common:        common,
+		RoomID:        r.text("room_id"),
+		RoomSessionID: r.unsigned("room_seq", 64),
+		UserAccount:   r.text("user_account"),
+		SessionID:     r.text("session_id"),
+		LoginTime:     r.millis("login_time"),
+		UserRole:      UserRole(r.optionalUnsigned("user_role", 32)),
+	}
+}
+
+func (r *reader) roomLogout(common Common) *RoomLogout {
+	return &RoomLogout{
+		RoomLogin:  r.roomLogin(common),
+		LogoutTime: r.millis("logout_time"),
+		Reason:     uint32(r.optionalUnsigned("reason", 32)),
+	}
+}
+
+// has says whether the callback has the field, with a value.
+func (r *reader) has(name string) bool {
+	for _, m := range r.fields {
+		if string(m.name) == name && string(m.value) != "null" && string(m.value) != `""` {
+			return true
+		}
+	}
+	return false
+}
+
+// optionalText is text for a field that may be missing or empty.
+func (r *reader) optionalText(name string) string {
+	if !r.has(name) {
+		return ""
+	}
+	return r.text(name)
+}
+
+// optionalUnsigned is unsigned for a field that may be missing or empty; it is 0
+// then.
+func (r *reader) optionalUnsigned(name string, bits int) uint64 {
+	if !r.has(name) {
+		return 0
+	}
+	return r.unsigned(name, bits)
+}

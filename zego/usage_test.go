@@ -1,0 +1,73 @@
+package zego_test
+
+import (
+	"errors"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/closeouthq/closeout/zego"
+)
+
+// Bodies with the fields of ZEGO's documentation.
+const (
+	roomCreate = `{"event":"room_create","appid":1,"timestamp":1499676978,"nonce":"350176","signature":"signature","room_id":"rid_1242649","room_session_id":17858012925204410400,"room_create_time":"1499676978027","id_name":"id_1242649"}`
+	roomLogin  = `{"event":"room_login","appid":"1","timestamp":"1499676989","nonce":"350176","signature":"signature","room_id":"rid_1242649","room_name":"rname","room_seq":"17858012925204410400","user_account":"888120154","user_nickname":"888120154","session_id":"17983648","login_time":"1499676989909","user_role":"1","auth_level":"1","relogin":"0","user_update_seq":"2","callback_data":"","term_type":"1"}`
+	roomLogout = `{"event":"room_logout","appid":"1","timestamp":"1499676999","nonce":"350176","signature":"signature","room_id":"rid_1242649","room_seq":"17858012925204410400","user_account":"888120154","user_nickname":"888120154","session_id":"17983648","login_time":"1499676989909","logout_time":"1499676999909","reason":"2","user_role":"4","user_update_seq":"3"}`
+)
+
+func TestTheCallbacksOfParticipantTimeAreParsed(t *testing.T) {
+	login := zego.RoomLogin{RoomID: "rid_1242649", RoomSessionID: 17858012925204410400, UserAccount: "888120154", SessionID: "17983648",
+		LoginTime: time.UnixMilli(1499676989909).UTC(), UserRole: 1}
+	service := login
+	service.UserRole = zego.RoleService
+	tests := []struct {
+		name, body string
+		want       zego.Event
+	}{
+		{"room_create", roomCreate, &zego.RoomCreate{RoomID: "rid_1242649", RoomSessionID: 17858012925204410400,
+			RoomCreateTime: time.UnixMilli(1499676978027).UTC(), Creator: "id_1242649"}},
+		{"room_login", roomLogin, &login},
+		{"room_logout", roomLogout, &zego.RoomLogout{RoomLogin: service, LogoutTime: time.UnixMilli(1499676999909).UTC(), Reason: 2}},
+		{"room_logout without what a bill doesn't need",
+			`{"event":"room_logout","appid":"1","timestamp":"1499676999","nonce":"350176","signature":"signature","room_id":"rid_1242649","room_seq":"17858012925204410400","user_account":"888120154","session_id":"17983648","login_time":"1499676989909","logout_time":"1499676999909","reason":"","user_role":null}`,
+			&zego.RoomLogout{RoomLogin: func() zego.RoomLogin { l := login; l.UserRole = 0; return l }(), LogoutTime: time.UnixMilli(1499676999909).UTC()}},
+		{"room_create of the in-app chat",
+			`{"event":"room_create","appid":"1","timestamp":"1499676978","nonce":"350176","signature":"signature","room_id":"chat","operator_account":"op"}`,
+			&zego.Other{}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := zego.Parse("", []byte(test.body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if head := got.Head(); head.AppID != 1 || head.Nonce != "350176" || head.Signature != "signature" {
+				t.Errorf("common fields: %+v", head)
+			}
+			*got.Head() = zego.Common{}
+			if !reflect.DeepEqual(got, test.want) {
+				t.Errorf("got %+v, want %+v", got, test.want)
+			}
+		})
+	}
+}
+
+func TestACallbackOfParticipantTimeThatLacksAFieldIsRefusedByName(t *testing.T) {
+	tests := []struct{ name, body, field string }{
+		{"a session", `{"event":"room_create","appid":1,"timestamp":1,"nonce":"n","signature":"s","room_id":"r","room_create_time":"1"}`, "room_session_id"},
+		{"room_seq", `{"event":"room_login","appid":1,"timestamp":1,"nonce":"n","signature":"s","room_id":"r","user_account":"u","session_id":"1","login_time":"1"}`, "room_seq"},
+		{"the user", `{"event":"room_login","appid":1,"timestamp":1,"nonce":"n","signature":"s","room_id":"r","room_seq":"1","session_id":"1","login_time":"1"}`, "user_account"},
+		{"the end", `{"event":"room_logout","appid":1,"timestamp":1,"nonce":"n","signature":"s","room_id":"r","room_seq":"1","user_account":"u","session_id":"1","login_time":"1"}`, "logout_time"},
+		{"a role that is none", `{"event":"room_login","appid":1,"timestamp":1,"nonce":"n","signature":"s","room_id":"r","room_seq":"1","user_account":"u","session_id":"1","login_time":"1","user_role":"host"}`, "user_role"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := zego.Parse("", []byte(test.body))
+			field := new(zego.FieldError)
+			if !errors.As(err, &field) || field.Field != test.field {
+				t.Errorf("got %v, want an error about %s", err, test.field)
+			}
+		})
+	}
+}
