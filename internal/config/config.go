@@ -56,6 +56,8 @@ type Config struct {
 	Retention time.Duration
 	// StopTimeout is how long a stop waits for what is under way.
 	StopTimeout time.Duration
+	// DrainTimeout is how long a stop waits, after that, for the inbox to be empty.
+	DrainTimeout time.Duration
 	// LogLevel is the lowest level that is logged.
 	LogLevel slog.Level
 	// LogJSON says that logs are JSON.
@@ -169,6 +171,9 @@ func Settings() []Setting {
 		{Env: "CLOSEOUT_STOP_TIMEOUT", Default: "10s", Usage: "how long a stop waits for what is under way",
 			More: "First for callbacks that are being answered, then for steps.",
 			set:  func(c *Config, v string) (err error) { c.StopTimeout, err = parseDuration(v); return err }},
+		{Env: "CLOSEOUT_DRAIN_TIMEOUT", Default: "10s", Usage: "how long a stop goes on handing what is in the inbox to Temporal",
+			More: "Once no more callbacks come in, and not while Temporal is away. What is left stays on the disk, and the next start on the same folder goes on with it.",
+			set:  func(c *Config, v string) (err error) { c.DrainTimeout, err = parseDuration(v); return err }},
 		{Env: "CLOSEOUT_LOG_LEVEL", Default: "info", Usage: "lowest level to log: debug, info, warn or error",
 			set: func(c *Config, v string) error {
 				if c.LogLevel.UnmarshalText([]byte(v)) != nil {

@@ -58,8 +58,8 @@ type Parts struct {
 }
 
 // Run runs the parts until ctx ends, and then stops them in order: it accepts no
-// more, answers what is open, and stops the worker. It returns nil after such a
-// stop. Temporal may be away, at the start too.
+// more, answers what is open, empties the inbox and stops the worker. It returns
+// nil after such a stop. Temporal may be away, at the start too.
 func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) error {
 	if err := parts.Extension.Check(); err != nil {
 		return err
@@ -113,7 +113,7 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 
 	health := &health{temporal: temporal, namespace: c.Temporal.Namespace, worker: parts.Worker}
 	var router http.Handler
-	var relay func(context.Context)
+	var queued backlog
 	if parts.Webhook {
 		box, err := inbox.Open(ctx, c.Inbox(), log)
 		if err != nil {
@@ -127,7 +127,15 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 			Route: parts.Extension.route, Log: log, Observe: metrics.Start,
 		})
 		defer in.Wait()
-		relay, health.inbox = in.Relay, box
+		health.inbox = box
+		queued = backlog{
+			relay: in.Relay,
+			waiting: func(ctx context.Context) (int64, error) {
+				stats, err := box.Stats(ctx)
+				return stats.Waiting, err
+			},
+			takes: func() bool { takes, _, _ := in.State(); return takes },
+		}
 		if err := metrics.Inbox(func(ctx context.Context) (telemetry.Inbox, error) { return look(ctx, box, in) }); err != nil {
 			return err
 		}
@@ -187,7 +195,7 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 	drained := ctx.Done()
 	if parts.Webhook {
 		drained = serve(ctx, group, public, webhook.NewServer(router, log), c.StopTimeout)
-		group.Go(func() error { relay(ctx); return nil })
+		group.Go(func() error { queued.empty(ctx, drained, c.DrainTimeout, log); return nil })
 		log.Info("callbacks are taken", "address", public.Addr().String(), "path", webhook.Path, "tls", c.TLSCert != "")
 	}
 	if parts.Worker {

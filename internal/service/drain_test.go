@@ -1,0 +1,74 @@
+package service
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func TestAStopEmptiesTheInbox(t *testing.T) {
+	tests := []struct {
+		name    string
+		waiting int64
+		moves   bool // the relay gets on
+		takes   bool
+		fault   error
+		within  time.Duration
+		left    int64
+		log     string
+	}{
+		{"nothing in it", 0, true, true, nil, time.Hour, 0, ""},
+		{"all of it", 5, true, true, nil, time.Hour, 0, "emptying the inbox"},
+		{"Temporal is away", 5, false, false, nil, time.Hour, 5, "callbacks stay in the inbox"},
+		{"no time", 5, false, true, nil, 0, 5, "callbacks stay in the inbox"},
+		{"not in time", 5, false, true, nil, 60 * time.Millisecond, 5, "callbacks stay in the inbox"},
+		{"the disk is broken", 5, false, true, errors.New("EIO"), time.Hour, 5, "EIO"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			var waiting atomic.Int64
+			waiting.Store(test.waiting)
+			var lines bytes.Buffer
+			ctx, stop := context.WithCancel(t.Context())
+			closed := make(chan struct{})
+			relaying := make(chan struct{})
+			b := backlog{
+				relay: func(ctx context.Context) {
+					close(relaying)
+					<-closed // before, the test wants to see it wait
+					for test.moves && waiting.Load() > 0 && ctx.Err() == nil {
+						waiting.Add(-1)
+					}
+					<-ctx.Done()
+				},
+				waiting: func(context.Context) (int64, error) { return waiting.Load(), test.fault },
+				takes:   func() bool { return test.takes },
+			}
+			emptied := make(chan struct{})
+			go func() {
+				b.empty(ctx, closed, test.within, slog.New(slog.NewTextHandler(&lines, nil)))
+				close(emptied)
+			}()
+			<-relaying
+			stop()
+			select {
+			case <-emptied:
+				t.Fatal("stopped while callbacks were still being answered")
+			case <-time.After(10 * time.Millisecond): // it has had the chance
+			}
+			close(closed)
+			<-emptied
+			if got := waiting.Load(); got != test.left {
+				t.Errorf("%d are left, want %d", got, test.left)
+			}
+			if got := lines.String(); !strings.Contains(got, test.log) || test.log == "" && got != "" {
+				t.Errorf("logged %q, want %q", got, test.log)
+			}
+		})
+	}
+}
