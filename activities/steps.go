@@ -29,12 +29,17 @@ type Session struct {
 	CloseReason zego.CloseReason `json:"close_reason"`
 	// RoomCloseTime is when, by ZEGO's clock.
 	RoomCloseTime time.Time `json:"room_close_time"`
+	// Reconciled says that no room_close came, and that the room was found gone. Its
+	// RoomCloseTime is then the best that is known of its end.
+	Reconciled bool `json:"reconciled,omitempty"`
 }
 
 // SessionOf takes the session out of a callback, and leaves behind what proves
 // the callback: no signature belongs in a workflow's history.
 func SessionOf(c *zego.RoomClose) Session {
-	return Session{c.AppID, c.RoomID, c.RoomSessionID, c.CloseReason, c.RoomCloseTime}
+	return Session{
+		AppID: c.AppID, RoomID: c.RoomID, RoomSessionID: c.RoomSessionID, CloseReason: c.CloseReason, RoomCloseTime: c.RoomCloseTime,
+	}
 }
 
 // Key names the session in one word that no other session has, whatever the app:

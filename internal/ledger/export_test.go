@@ -1,6 +1,9 @@
 package ledger
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 // SmallPages has bills listed in pages of a few, until the test ends.
 func SmallPages(t *testing.T, size int) {
@@ -14,4 +17,54 @@ func (l *Ledger) Forget(t *testing.T) {
 	if _, err := l.db.Exec("DELETE FROM " + versions + " WHERE version_id > 0"); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// StayRow is a row of the table of stays.
+type StayRow struct {
+	Stay, User    string
+	Role          int64
+	Login, Logout time.Time
+	Reason        int64
+	Contradicted  bool
+}
+
+// StayRows are the stays of a session in the order of their IDs.
+func (l *Ledger) StayRows(t *testing.T, appID uint32, session uint64) (all []StayRow) {
+	t.Helper()
+	k := keyOf(appID, session)
+	rows, err := l.db.Query("SELECT stay, user_account, user_role, login_time, logout_time, logout_reason, contradicted FROM stays WHERE appid = $1 AND room_session_id = $2 ORDER BY stay", k.app, k.session)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var r StayRow
+		var login, logout, contradicted int64
+		if err := rows.Scan(&r.Stay, &r.User, &r.Role, &login, &logout, &r.Reason, &contradicted); err != nil {
+			t.Fatal(err)
+		}
+		r.Login, r.Logout, r.Contradicted = fromMillis(login), fromMillis(logout), contradicted == 1
+		all = append(all, r)
+	}
+	return all
+}
+
+// CountStays counts the rows of the table of stays.
+func (l *Ledger) CountStays(t *testing.T) (n int) {
+	t.Helper()
+	if err := l.db.QueryRow("SELECT count(*) FROM stays").Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// Created is when a session's room was created.
+func (l *Ledger) Created(t *testing.T, appID uint32, session uint64) time.Time {
+	t.Helper()
+	k := keyOf(appID, session)
+	var ms int64
+	if err := l.db.QueryRow("SELECT room_create_time FROM sessions WHERE appid = $1 AND room_session_id = $2", k.app, k.session).Scan(&ms); err != nil {
+		t.Fatal(err)
+	}
+	return fromMillis(ms)
 }

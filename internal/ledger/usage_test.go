@@ -1,0 +1,285 @@
+package ledger_test
+
+import (
+	"math"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/testenv"
+	"github.com/closeouthq/closeout/zego"
+)
+
+const app, life = math.MaxUint32, uint64(math.MaxUint64)
+
+func at(seconds int64) time.Time { return time.UnixMilli(1499676000_000 + seconds*1000).UTC() }
+
+func created(seconds int64) ledger.Usage {
+	return ledger.Usage{AppID: app, RoomID: "Zimmer 7", RoomSessionID: life, Event: zego.EventRoomCreate, Create: at(seconds), SeenAt: at(seconds)}
+}
+
+func login(user, stay string, from int64) ledger.Usage {
+	return ledger.Usage{AppID: app, RoomID: "Zimmer 7", RoomSessionID: life, Event: zego.EventRoomLogin,
+		Stay: stay, User: user, Role: 1, Login: at(from), SeenAt: at(from)}
+}
+
+func logout(user, stay string, from, to int64) ledger.Usage {
+	u := login(user, stay, from)
+	u.Event, u.Logout, u.LogoutReason, u.SeenAt = zego.EventRoomLogout, at(to), 3, at(to)
+	return u
+}
+
+func TestUsageIsWhatTheCallbackTells(t *testing.T) {
+	common := zego.Common{AppID: 7}
+	in := zego.RoomLogin{Common: common, RoomID: "r", RoomSessionID: 5, UserAccount: "u", SessionID: "s", LoginTime: at(1), UserRole: zego.RoleService}
+	for _, tt := range []struct {
+		event zego.Event
+		want  ledger.Usage
+	}{
+		{&zego.RoomCreate{Common: common, RoomID: "r", RoomSessionID: 5, RoomCreateTime: at(1)},
+			ledger.Usage{AppID: 7, RoomID: "r", RoomSessionID: 5, Event: "room_create", Create: at(1), SeenAt: at(9)}},
+		{&in, ledger.Usage{AppID: 7, RoomID: "r", RoomSessionID: 5, Event: "room_login", Stay: "s", User: "u", Role: 4, Login: at(1), SeenAt: at(9)}},
+		{&zego.RoomLogout{RoomLogin: in, LogoutTime: at(2), Reason: 3},
+			ledger.Usage{AppID: 7, RoomID: "r", RoomSessionID: 5, Event: "room_logout", Stay: "s", User: "u", Role: 4, Login: at(1), Logout: at(2), LogoutReason: 3, SeenAt: at(9)}},
+	} {
+		if got, ok := ledger.UsageOf(tt.event, at(9)); !ok || got != tt.want {
+			t.Errorf("UsageOf(%T) = %+v, %v, want %+v", tt.event, got, ok, tt.want)
+		}
+	}
+	if _, ok := ledger.UsageOf(&zego.RoomClose{}, at(9)); ok {
+		t.Error("a room_close is taken for usage")
+	}
+}
+
+// The order of callbacks, how they are batched and how often they come make no
+// difference.
+func TestUsageComesInAnyOrderAndAnyNumberOfTimes(t *testing.T) {
+	testenv.Databases(t, func(t *testing.T, databaseURL string) {
+		l := open(t, databaseURL)
+		told := []ledger.Usage{created(0), login("a", "1", 1), logout("a", "1", 1, 10), login("b", "2", 2), logout("c", "3", 3, 7), login("é'\"", "4", 5)}
+		told[1].Role = 0 // the logout knows it
+		for round := range uint64(20) {
+			random := rand.New(rand.NewPCG(round, 1))
+			var batch []ledger.Usage
+			for _, u := range append(append([]ledger.Usage{}, told...), told...) {
+				u.RoomSessionID = round
+				batch = append(batch, u)
+			}
+			random.Shuffle(len(batch), func(i, j int) { batch[i], batch[j] = batch[j], batch[i] })
+			for len(batch) > 0 {
+				n := 1 + random.IntN(len(batch))
+				if err := l.Record(t.Context(), batch[:n]); err != nil {
+					t.Fatal(err)
+				}
+				batch = batch[n:]
+			}
+			want := []ledger.StayRow{{"1", "a", 1, at(1), at(10), 3, false}, {"2", "b", 1, at(2), time.Time{}, 0, false}, {"3", "c", 1, at(3), at(7), 3, false}, {"4", "é'\"", 1, at(5), time.Time{}, 0, false}}
+			if got := l.StayRows(t, app, round); !equal(got, want) {
+				t.Errorf("round %d: %+v, want %+v", round, got, want)
+			}
+			if got := l.Created(t, app, round); !got.Equal(at(0)) {
+				t.Errorf("round %d: created at %v, want %v", round, got, at(0))
+			}
+		}
+	})
+}
+
+func equal(a, b []ledger.StayRow) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// Whether they come in one batch or in two.
+func TestARepeatThatContradictsIsNotedAndChangesNothing(t *testing.T) {
+	recorder := login("a", "1", 1)
+	recorder.Role = 4
+	testenv.Databases(t, func(t *testing.T, databaseURL string) {
+		l := open(t, databaseURL)
+		session := uint64(0)
+		for _, tt := range []struct {
+			name          string
+			first, second ledger.Usage
+			contradicts   bool
+		}{
+			{"the same", logout("a", "1", 1, 10), logout("a", "1", 1, 10), false},
+			{"another login", logout("a", "1", 1, 10), login("a", "1", 2), true},
+			{"another logout", logout("a", "1", 1, 10), logout("a", "1", 1, 11), true},
+			{"another user", logout("a", "1", 1, 10), login("b", "1", 1), true},
+			{"a recorder", logout("a", "1", 1, 10), recorder, true},
+		} {
+			for _, batches := range [][][]ledger.Usage{{{tt.first, tt.second}}, {{tt.first}, {tt.second}}, {{tt.first}, {tt.second, tt.second}, {tt.first}}} {
+				session++
+				for _, batch := range batches {
+					for i := range batch {
+						batch[i].RoomSessionID = session
+					}
+					if err := l.Record(t.Context(), batch); err != nil {
+						t.Fatal(err)
+					}
+				}
+				want := []ledger.StayRow{{"1", "a", 1, at(1), at(10), 3, tt.contradicts}}
+				if got := l.StayRows(t, app, session); !equal(got, want) {
+					t.Errorf("%s: %+v, want %+v", tt.name, got, want)
+				}
+			}
+		}
+	})
+}
+
+// Batches that have the same sessions and stays in other orders are written at
+// once by several processes. None fails, and nothing of them is missing.
+func TestBatchesAreRecordedAtOnce(t *testing.T) {
+	testenv.Databases(t, func(t *testing.T, databaseURL string) {
+		const workers, sessions, stays = 6, 5, 40
+		var all sync.WaitGroup
+		for i := range workers {
+			l := open(t, databaseURL)
+			all.Go(func() {
+				for _, s := range rand.New(rand.NewPCG(uint64(i), 1)).Perm(sessions * stays) {
+					batch := []ledger.Usage{created(0), logout("u", string(rune('a'+s%stays)), 1, 2), logout("u", string(rune('a'+(s+1)%stays)), 1, 2)}
+					for j := range batch {
+						batch[j].RoomSessionID = uint64((s + j) % sessions)
+					}
+					if err := l.Record(t.Context(), batch); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		all.Wait()
+		l := open(t, databaseURL)
+		total := 0
+		for s := range uint64(sessions) {
+			total += len(l.StayRows(t, app, s))
+		}
+		if want := l.CountStays(t); total != want || total == 0 {
+			t.Errorf("%d stays of the sessions, %d in all", total, want)
+		}
+	})
+}
+
+func TestSessionsAreOverdueUntilTheyHaveClosed(t *testing.T) {
+	testenv.Databases(t, func(t *testing.T, databaseURL string) {
+		l := open(t, databaseURL)
+		var usage []ledger.Usage
+		for s := range uint64(10) { // two of each time
+			u := created(int64(s) / 2 * 60)
+			u.RoomSessionID = s
+			usage = append(usage, u)
+		}
+		if err := l.Record(t.Context(), usage); err != nil {
+			t.Fatal(err)
+		}
+		list := func(before time.Time) (all []uint64) {
+			t.Helper()
+			for after := (ledger.OpenSession{}); ; {
+				page, err := l.Overdue(t.Context(), before, after, 3)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, s := range page {
+					if s.AppID != app || s.RoomID != "Zimmer 7" || !s.CreateTime.Equal(at(int64(s.RoomSessionID)/2*60)) || !s.SeenAt.Before(before) {
+						t.Errorf("listed %+v", s)
+					}
+					all = append(all, s.RoomSessionID)
+				}
+				if len(page) < 3 {
+					return all
+				}
+				after = page[len(page)-1]
+			}
+		}
+		want := func(before time.Time, want ...uint64) {
+			t.Helper()
+			got := list(before)
+			if len(got) != len(want) {
+				t.Fatalf("overdue: %v, want %v", got, want)
+			}
+			for i := range got {
+				if got[i] != want[i] {
+					t.Fatalf("overdue: %v, want %v", got, want)
+				}
+			}
+		}
+		want(at(0))
+		want(at(121), 0, 1, 2, 3, 4, 5)
+		want(at(1000), 0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
+
+		if err := l.Closed(t.Context(), app, 3); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Alive(t.Context(), app, 0, at(125)); err != nil {
+			t.Fatal(err)
+		}
+		late := logout("a", "1", 0, 140)
+		late.RoomSessionID = 4 // a callback is a sign of life
+		late3 := late
+		late3.RoomSessionID = 3 // but what has closed stays closed
+		if err := l.Record(t.Context(), []ledger.Usage{late, late3}); err != nil {
+			t.Fatal(err)
+		}
+		want(at(121), 1, 2, 5)
+		want(at(1000), 1, 2, 5, 0, 4, 6, 7, 8, 9)
+
+		// One that was relayed late is no newer sign of life.
+		old := login("b", "2", 1)
+		old.RoomSessionID = 9
+		if err := l.Record(t.Context(), []ledger.Usage{old}); err != nil {
+			t.Fatal(err)
+		}
+		want(at(1000), 1, 2, 5, 0, 4, 6, 7, 8, 9)
+	})
+}
+
+func TestTheLastTimeIsTheLatestThatWasTold(t *testing.T) {
+	testenv.Databases(t, func(t *testing.T, databaseURL string) {
+		l := open(t, databaseURL)
+		for _, tt := range []struct {
+			told ledger.Usage
+			want time.Time
+		}{
+			{created(5), at(5)},
+			{login("a", "1", 3), at(5)},
+			{login("b", "2", 8), at(8)},
+			{logout("a", "1", 3, 20), at(20)},
+		} {
+			if err := l.Record(t.Context(), []ledger.Usage{tt.told}); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := l.LastTime(t.Context(), app, life); err != nil || !got.Equal(tt.want) {
+				t.Errorf("after %+v: %v, %v, want %v", tt.told, got, err, tt.want)
+			}
+		}
+		if got, err := l.LastTime(t.Context(), app, 1); err != nil || !got.IsZero() {
+			t.Errorf("of a session that nothing is known of: %v, %v", got, err)
+		}
+	})
+}
+
+func TestNothingIsDirtyBeforeItIsBilled(t *testing.T) {
+	testenv.Databases(t, func(t *testing.T, databaseURL string) {
+		l := open(t, databaseURL)
+		if err := l.Record(t.Context(), []ledger.Usage{created(0), logout("a", "1", 1, 10)}); err != nil {
+			t.Fatal(err)
+		}
+		if dirty, err := l.Dirty(t.Context(), 10); err != nil || len(dirty) != 0 {
+			t.Errorf("dirty: %+v, %v", dirty, err)
+		}
+	})
+}
+
+func TestNoUsageIsNoWork(t *testing.T) {
+	l := open(t, "postgres://nobody@127.0.0.1:1/none")
+	if err := l.Record(t.Context(), nil); err != nil {
+		t.Error(err)
+	}
+}
