@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/workflows"
+	"github.com/closeouthq/closeout/zego"
 )
 
 // A bill that the API refuses blocks the run, and nothing else; an operator finds
@@ -62,6 +65,13 @@ func TestBlockedStepIsFoundAndRetried(t *testing.T) {
 	if code, out, err := blocked("show", "room-close-1-1"); code != 1 || !strings.Contains(err, "room-close-1-1: ask for its details: ") {
 		t.Errorf("show of none: %d\n%s%s", code, out, err)
 	}
+	session := strconv.FormatUint(closed.RoomSessionID, 10)
+	if code, out, err := blocked("show", session); code != 0 || !strings.Contains(out, "**billing** is **blocked**") {
+		t.Errorf("show of the session: %d\n%s%s", code, out, err)
+	}
+	if code, out, err := blocked("retry", "--reason", "no such run", "1"); code != 1 || !strings.Contains(err, "no run of session 1 is under way") {
+		t.Errorf("retry of a session without a run: %d\n%s%s", code, out, err)
+	}
 	if code, out, err := blocked("retry", "--step", "recordings", "--reason", "wrong step", id); code != 1 || !strings.Contains(err, "want one that is blocked: billing") {
 		t.Errorf("retry of another step: %d\n%s%s", code, out, err)
 	}
@@ -77,6 +87,61 @@ func TestBlockedStepIsFoundAndRetried(t *testing.T) {
 	}
 	if key := workflows.IdempotencyKey(r.Session, "billing").String(); len(keys) != 1 || keys[key] != 2 {
 		t.Errorf("the API saw %v, want %s twice", keys, key)
+	}
+}
+
+// After an outage of what a step needs, a person decides about all runs at once.
+func TestManyBlockedRunsAreRetriedAtOnce(t *testing.T) {
+	var status atomic.Int64
+	status.Store(422)
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(int(status.Load())) }))
+	defer api.Close()
+	c := settings(t, map[string]string{"billing-url": api.URL})
+	setUp(t, c)
+	address := start(t, c, both)
+	temporalClient := dial(t, c)
+	const many = 5
+	var sessions []zego.RoomClose
+	ofRoom := "RoomId = '" + t.Name() + "'"
+	for range many {
+		closed := newClose()
+		closed.RoomID = t.Name()
+		if a := post(t, address, closed); a.code != 200 {
+			t.Fatalf("answer %+v", a)
+		}
+		sessions = append(sessions, closed)
+	}
+	wait(t, "they are blocked", func() bool {
+		return runs(t, temporalClient, "CloseoutState = 'blocked' AND "+ofRoom) == many
+	})
+	status.Store(201)
+
+	t.Setenv("TEMPORAL_ADDRESS", temporal.Address())
+	for _, test := range []struct {
+		name      string
+		arguments []string
+		code      int
+		says      string
+	}{
+		{"neither a session nor all", nil, 1, "no session, want a room_session_id"},
+		{"a session and all", []string{"--all", "1"}, 1, "together with --all"},
+		{"a filter without all", []string{"--where", ofRoom, "1"}, 1, "--where without --all"},
+		{"a filter that is none", []string{"--all", "--where", "Room is a"}, 1, "--where: "},
+		{"a filter that finds nothing", []string{"--all", "--where", "RoomId = 'nowhere'"}, 0, "no such run is blocked"},
+		{"to see how many", []string{"--all", "--where", ofRoom}, 1, "5 blocked runs, the first is room-close-1-"},
+		{"the wrong step", []string{"--all", "--where", ofRoom, "--step", "recordings", "--yes"}, 1, "want one that is blocked: billing"},
+		{"all of them", []string{"--all", "--where", ofRoom, "--yes"}, 0, "retry of 5 runs"},
+	} {
+		var out lines
+		code := run(t.Context(), append([]string{"dev", "blocked", "retry", "--reason", "the API is back"}, test.arguments...), &out, &out)
+		if code != test.code || !strings.Contains(out.String(), test.says) {
+			t.Errorf("%s: %d\n%s", test.name, code, out.String())
+		}
+	}
+	for _, closed := range sessions {
+		if r := result(t, temporalClient, closed); r.State != workflows.StateDone || len(r.Decisions) != 1 || r.Decisions[0].Reason != "the API is back" {
+			t.Errorf("result %+v", r)
+		}
 	}
 }
 

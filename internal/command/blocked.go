@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"text/tabwriter"
 	"time"
 
@@ -16,7 +19,9 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
+	"golang.org/x/sync/errgroup"
 
+	"github.com/closeouthq/closeout/internal/progress"
 	"github.com/closeouthq/closeout/internal/service"
 	"github.com/closeouthq/closeout/workflows"
 )
@@ -26,13 +31,15 @@ func Blocked() *cli.Command {
 	return &cli.Command{
 		Name:  "blocked",
 		Usage: "list the runs that wait for a person, and decide about them",
-		Description: "A step that can't go on waits. Mend what is wrong and retry it, or do without it:\n\n" +
+		Description: "A step that can't go on waits. Mend what is wrong and retry it, or do without it. A run is named by its\n" +
+			"room_session_id or its workflow ID.\n\n" +
 			"    closeout blocked list\n" +
-			"    closeout blocked show room-close-1-858012925204410417\n" +
-			"    closeout blocked retry --step billing --reason 'price list corrected' room-close-1-858012925204410417",
+			"    closeout blocked show 858012925204410417\n" +
+			"    closeout blocked retry --step billing --reason 'price list corrected' 858012925204410417\n" +
+			"    closeout blocked retry --step billing --reason 'price list corrected' --all --where 'AppId = 1' --yes",
 		Commands: []*cli.Command{
 			{Name: "list", Usage: "list the runs with a blocked step, and those that are stuck", Flags: Flags("LOG_LEVEL", "LOG_FORMAT"), Action: listBlocked},
-			{Name: "show", Usage: "show how far a run is and what it waits for, in the words of the Web UI", ArgsUsage: "WORKFLOW-ID...",
+			{Name: "show", Usage: "show how far a run is and what it waits for, in the words of the Web UI", ArgsUsage: "ROOM-SESSION-ID|WORKFLOW-ID...",
 				Flags: Flags("LOG_LEVEL", "LOG_FORMAT"), Action: showBlocked},
 			decide(workflows.UpdateRetry, "try a blocked step again"),
 			decide(workflows.UpdateSkip, "do without a blocked step"),
@@ -42,52 +49,179 @@ func Blocked() *cli.Command {
 
 func decide(update, usage string) *cli.Command {
 	return &cli.Command{
-		Name: update, Usage: usage, ArgsUsage: "WORKFLOW-ID...",
+		Name: update, Usage: usage, ArgsUsage: "ROOM-SESSION-ID|WORKFLOW-ID...",
+		Description: "With --all it is about all blocked runs, or those that --where finds; without --yes it only counts\n" +
+			"them. A run of which another person has decided meanwhile is a fault that is told, and changes nothing.",
 		Flags: append(Flags("LOG_LEVEL", "LOG_FORMAT"),
 			&cli.StringFlag{Name: "step", Usage: "the step (default: the blocked one, if there is one only)"},
-			&cli.StringFlag{Name: "reason", Usage: "why; it is kept with the run", Required: true}),
+			&cli.StringFlag{Name: "reason", Usage: "why; it is kept with the run", Required: true},
+			&cli.BoolFlag{Name: "all", Usage: "all blocked runs"},
+			&cli.StringFlag{Name: "where", Usage: "of --all, those that this List Filter of Temporal's finds, such as \"AppId = 1 AND StartTime > '2026-11-01T00:00:00Z'\""},
+			&cli.BoolFlag{Name: "yes", Usage: "with --all, do it"}),
 		Action: func(ctx context.Context, cmd *cli.Command) error {
-			if cmd.NArg() == 0 {
-				return errors.New("no workflow ID, want one as in: closeout blocked " + update + " --reason '...' room-close-1-858012925204410417")
+			switch {
+			case cmd.NArg() == 0 && !cmd.Bool("all"):
+				return errors.New("no session, want a room_session_id or a workflow ID as in: closeout blocked " + update + " --reason '...' 858012925204410417; or --all")
+			case cmd.NArg() > 0 && cmd.Bool("all"):
+				return fmt.Errorf("%q together with --all, want one of the two", cmd.Args().First())
+			case cmd.String("where") != "" && !cmd.Bool("all"):
+				return errors.New("--where without --all, want both or none")
 			}
 			temporal, err := dial(cmd)
 			if err != nil {
 				return err
 			}
 			defer temporal.Close()
-			var faults []error
-			for _, id := range cmd.Args().Slice() {
-				text, err := sendDecision(ctx, temporal, id, update, workflows.Decision{Step: cmd.String("step"), Reason: cmd.String("reason")})
-				if err != nil {
-					faults = append(faults, fmt.Errorf("%s: %w", id, err))
-					continue
-				}
-				fmt.Fprintf(cmd.Root().Writer, "%s: %s\n", id, text)
+			if !cmd.Bool("all") {
+				return decideEach(ctx, cmd, temporal, update)
 			}
-			return errors.Join(faults...)
+			ids, err := blockedRuns(ctx, temporal, cmd.String("where"))
+			switch {
+			case err != nil:
+				return err
+			case len(ids) == 0:
+				fmt.Fprintln(cmd.Root().Writer, "no such run is blocked")
+				return nil
+			case !cmd.Bool("yes"):
+				return fmt.Errorf("%d blocked runs, the first is %s; add --yes to %s all of them", len(ids), ids[0], update)
+			}
+			return decideAll(ctx, cmd, temporal, update, ids)
 		},
 	}
 }
 
+// decideEach decides about the runs in the arguments, one after the other.
+func decideEach(ctx context.Context, cmd *cli.Command, temporal client.Client, update string) error {
+	return eachRun(ctx, cmd, temporal, func(id string) error {
+		text, err := sendDecision(ctx, temporal, id, update, workflows.Decision{Step: cmd.String("step"), Reason: cmd.String("reason")})
+		if err == nil {
+			fmt.Fprintf(cmd.Root().Writer, "%s: %s\n", id, text)
+		}
+		return err
+	})
+}
+
+// eachRun does something with each of the runs in the arguments.
+func eachRun(ctx context.Context, cmd *cli.Command, temporal client.Client, do func(id string) error) error {
+	var faults []error
+	for _, arg := range cmd.Args().Slice() {
+		ids, err := runsOf(ctx, temporal, arg)
+		for _, id := range ids {
+			if failed := do(id); failed != nil {
+				err = errors.Join(err, fmt.Errorf("%s: %w", id, failed))
+			}
+		}
+		faults = append(faults, err)
+	}
+	return errors.Join(faults...)
+}
+
+// runsOf gives the workflow ID that was given, or those of the session that was:
+// more than one only if two apps have a session of that number.
+func runsOf(ctx context.Context, temporal client.Client, arg string) ([]string, error) {
+	if _, err := strconv.ParseUint(arg, 10, 64); err != nil {
+		return []string{arg}, nil
+	}
+	ids, err := workflowIDs(ctx, temporal, fmt.Sprintf("%s = '%s' AND ExecutionStatus = 'Running'", workflows.RoomSessionID.GetName(), arg))
+	if err == nil && len(ids) == 0 {
+		err = fmt.Errorf("no run of session %s is under way", arg)
+	}
+	return ids, err
+}
+
+// blockedRuns gives the workflow IDs of the blocked runs, of those that the filter
+// finds unless it is empty. They are all there before any is decided about: it
+// would change what is listed.
+func blockedRuns(ctx context.Context, temporal client.Client, where string) ([]string, error) {
+	query := workflows.BlockedQuery()
+	if where != "" {
+		query += " AND (" + where + ")"
+	}
+	ids, err := workflowIDs(ctx, temporal, query)
+	if invalid := new(serviceerror.InvalidArgument); where != "" && errors.As(err, &invalid) {
+		err = fmt.Errorf("--where: %w", err)
+	}
+	return ids, err
+}
+
+func workflowIDs(ctx context.Context, temporal client.Client, query string) (ids []string, err error) {
+	for page := []byte(nil); ; {
+		answer, err := temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: query, NextPageToken: page})
+		if err != nil {
+			return nil, fmt.Errorf("list runs: %w", err)
+		}
+		for _, run := range answer.GetExecutions() {
+			ids = append(ids, run.GetExecution().GetWorkflowId())
+		}
+		if page = answer.GetNextPageToken(); len(page) == 0 {
+			return ids, nil
+		}
+	}
+}
+
+// Of many runs so many are decided about at a time, and of so many it is told what
+// was wrong.
+const decisionsAtOnce, faultsTold = 16, 20
+
+// decideAll decides about many runs, and shows how far it is.
+func decideAll(ctx context.Context, cmd *cli.Command, temporal client.Client, update string, ids []string) error {
+	var decided, failed atomic.Int64
+	shown := make(chan struct{})
+	done := make(chan struct{})
+	bar := progress.Bar{Total: int64(len(ids)), What: "runs", Done: decided.Load, State: func() string { return fmt.Sprintf("%d failed", failed.Load()) }}
+	go func() { bar.Show(cmd.Root().ErrWriter, done); close(shown) }()
+
+	var mu sync.Mutex
+	var faults []error
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(decisionsAtOnce)
+	for _, id := range ids {
+		if ctx.Err() != nil {
+			break
+		}
+		group.Go(func() error {
+			_, err := sendDecision(ctx, temporal, id, update, workflows.Decision{Step: cmd.String("step"), Reason: cmd.String("reason")})
+			decided.Add(1)
+			if err == nil {
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if failed.Add(1) <= faultsTold {
+				faults = append(faults, fmt.Errorf("%s: %w", id, err))
+			}
+			return ctx.Err()
+		})
+	}
+	stopped := group.Wait()
+	close(done)
+	<-shown
+	fmt.Fprintf(cmd.Root().Writer, "%s of %d runs\n", update, decided.Load()-failed.Load())
+	if more := failed.Load() - int64(len(faults)); more > 0 {
+		faults = append(faults, fmt.Errorf("and %d more", more))
+	}
+	if left := int64(len(ids)) - decided.Load(); left > 0 {
+		faults = append(faults, fmt.Errorf("stopped with %d of %d runs to go: %w", left, len(ids), stopped))
+	}
+	return errors.Join(faults...)
+}
+
 func showBlocked(ctx context.Context, cmd *cli.Command) error {
 	if cmd.NArg() == 0 {
-		return errors.New("no workflow ID, want one as in: closeout blocked show room-close-1-858012925204410417")
+		return errors.New("no session, want a room_session_id or a workflow ID as in: closeout blocked show 858012925204410417")
 	}
 	temporal, err := dial(cmd)
 	if err != nil {
 		return err
 	}
 	defer temporal.Close()
-	var faults []error
-	for _, id := range cmd.Args().Slice() {
+	return eachRun(ctx, cmd, temporal, func(id string) error {
 		details, err := detailsOf(ctx, temporal, id)
-		if err != nil {
-			faults = append(faults, fmt.Errorf("%s: %w", id, err))
-			continue
+		if err == nil {
+			fmt.Fprintln(cmd.Root().Writer, details)
 		}
-		fmt.Fprintln(cmd.Root().Writer, details)
-	}
-	return errors.Join(faults...)
+		return err
+	})
 }
 
 // detailsOf asks a worker for the current details of a run.

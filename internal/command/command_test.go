@@ -48,7 +48,7 @@ func TestHelpAndFaults(t *testing.T) {
 		{"send --apps 1=s --app 2", 1, "", "--app: CLOSEOUT_APPS has no secret for app 2"},
 		{"send --apps 1=s --count 0", 1, "", "--count"},
 		{"blocked retry room-close-1-2", 1, "", `"reason"`},
-		{"blocked skip --reason r", 1, "", "no workflow ID"},
+		{"blocked skip --reason r", 1, "", "no session, want a room_session_id"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/closeouthq/closeout/internal/progress"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -89,6 +90,11 @@ type runner struct {
 // state is how far the run is, for the one who shows it.
 type state struct{ acknowledged, lost, retrying, decided atomic.Int64 }
 
+// String says what became of the sessions so far.
+func (s *state) String() string {
+	return fmt.Sprintf("%d acknowledged, %d retrying, %d lost", s.acknowledged.Load(), s.retrying.Load(), s.lost.Load())
+}
+
 func newRunner(o Options) (*runner, error) {
 	post, err := newPoster(&o)
 	if err != nil {
@@ -118,7 +124,8 @@ func (r *runner) background(out io.Writer) (stop func()) {
 		})
 	} else if r.Progress != nil {
 		fmt.Fprintf(r.Progress, "sending %d sessions to %s, seed %d\n", r.Count, r.report.URL, r.Seed)
-		writers.Go(func() { r.state.show(r.Progress, r.Count, isTerminal(r.Progress), done) })
+		bar := progress.Bar{Total: int64(r.Count), What: "sessions", Done: r.state.decided.Load, State: r.state.String}
+		writers.Go(func() { bar.Show(r.Progress, done) })
 	}
 	if r.Journal != nil {
 		r.entries = make(chan Entry, 1000)

@@ -1,0 +1,66 @@
+// Package progress shows how far something is that takes long: on a terminal as a
+// bar, elsewhere in a line now and then.
+package progress
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/cheggaaa/pb/v3"
+	"github.com/mattn/go-isatty"
+)
+
+const (
+	redrawEvery = 200 * time.Millisecond
+	lineEvery   = 10 * time.Second
+)
+
+// Bar is what is shown.
+type Bar struct {
+	// Total is how many there are, and What they are, in the plural.
+	Total int64
+	What  string
+	// Done tells how many are done, and State, unless it is nil, what became of them.
+	Done  func() int64
+	State func() string
+}
+
+// Show shows the bar until done is closed, and takes it away then.
+func (b Bar) Show(w io.Writer, done <-chan struct{}) { b.show(w, isTerminal(w), done) }
+
+// isTerminal says whether someone may be watching.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && isatty.IsTerminal(f.Fd())
+}
+
+func (b Bar) show(w io.Writer, terminal bool, done <-chan struct{}) {
+	state := func(before string) string {
+		if b.State == nil {
+			return ""
+		}
+		return before + b.State()
+	}
+	every, show, end := lineEvery, func() { fmt.Fprintf(w, "%d of %d %s%s\n", b.Done(), b.Total, b.What, state(": ")) }, func() {}
+	if terminal {
+		bar := pb.New64(b.Total).SetTemplateString(`{{counters .}} {{bar .}} {{percent .}} {{string . "state"}} {{etime .}}`)
+		// It would otherwise redraw itself, at moments of its own.
+		bar.Set(pb.Static, true).Set(pb.Terminal, true).Set(pb.CleanOnFinish, true).SetWriter(w).Start()
+		every = redrawEvery
+		show = func() { bar.SetCurrent(b.Done()).Set("state", state("")).Write() }
+		end = func() { bar.Finish().Write() }
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			show()
+		case <-done:
+			end()
+			return
+		}
+	}
+}

@@ -1,0 +1,50 @@
+package progress
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+var quarter = Bar{Total: 1000, What: "sessions", Done: func() int64 { return 250 }, State: func() string { return "240 acknowledged, 10 lost" }}
+
+// On a terminal there is a bar with the numbers that matter, and in the end none.
+func TestATerminalHasABar(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var screen strings.Builder
+		done, gone := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(gone)
+			quarter.show(&screen, true, done)
+		}()
+		time.Sleep(redrawEvery + 1) // costs no time in a bubble
+		synctest.Wait()
+		if drawn := screen.String(); !strings.HasPrefix(drawn, "\r250 / 1000 [") || !strings.Contains(drawn, "25.00% 240 acknowledged, 10 lost") {
+			t.Errorf("drawn: %q", drawn)
+		}
+		close(done)
+		<-gone
+		if drawn := screen.String(); !strings.HasSuffix(drawn, "\r") || strings.Contains(drawn, "\n") {
+			t.Errorf("left behind: %q", drawn)
+		}
+	})
+}
+
+func TestALogHasALineNowAndThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		done, gone := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(gone)
+			quarter.Show(&log, done)
+		}()
+		time.Sleep(2*lineEvery + 1)
+		close(done)
+		<-gone
+		const line = "250 of 1000 sessions: 240 acknowledged, 10 lost\n"
+		if log.String() != line+line {
+			t.Errorf("logged %q", log.String())
+		}
+	})
+}
