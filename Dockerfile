@@ -7,7 +7,7 @@ ENV CGO_ENABLED=0 GOFLAGS=-trimpath
 # take most of the time; one that is missing here is compiled below. (A cache mount would do it all, with BuildKit only.)
 COPY go.mod go.sum ./
 RUN go mod download
-RUN go build go.temporal.io/sdk/worker gocloud.dev/blob/azureblob gocloud.dev/blob/gcsblob gocloud.dev/blob/s3blob modernc.org/sqlite
+RUN go build go.temporal.io/sdk/worker gocloud.dev/blob/azureblob gocloud.dev/blob/gcsblob gocloud.dev/blob/s3blob modernc.org/sqlite github.com/cockroachdb/pebble/v2
 
 COPY . .
 RUN go build -ldflags="-s -w" -o /out/closeout ./cmd/closeout

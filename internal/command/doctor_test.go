@@ -232,13 +232,18 @@ func TestDoctorTellsWhatIsWrongBesidesTemporal(t *testing.T) {
 			queue(t, data, "room-close-1-1")
 		}, 0, []string{"ok    inbox ", " can be written, no process uses it", "warn  set aside          1 callbacks are set aside", "closeout inbox list --set-aside"}},
 		{"waits for too long", "ok", "", func(data string) {
-			queue(t, data, "room-close-1-1", "room-close-1-2")
-			db, err := sql.Open("sqlite", filepath.Join(data, "inbox", inbox.File))
+			// One of a former version has no other name for the same.
+			folder := filepath.Join(data, "inbox")
+			if err := os.MkdirAll(folder, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			db, err := sql.Open("sqlite", filepath.Join(folder, "inbox.db"))
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer db.Close()
-			if _, err := db.Exec("DELETE FROM callbacks WHERE set_aside_at IS NOT NULL; UPDATE callbacks SET queued_at = 1000"); err != nil {
+			if _, err := db.Exec(`CREATE TABLE callbacks (id INTEGER PRIMARY KEY, key TEXT, body BLOB, queued_at INTEGER, set_aside_at INTEGER, reason TEXT);
+				INSERT INTO callbacks VALUES (1, 'room-close-1-2', '{}', 1000, NULL, ''); PRAGMA user_version = 1`); err != nil {
 				t.Fatal(err)
 			}
 		}, 0, []string{"warn  set aside          none, but 1 callbacks wait for Temporal, the oldest since 1970"}},

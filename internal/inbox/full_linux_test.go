@@ -13,7 +13,7 @@ import (
 // privileges.
 func TestAFullDiskRefusesAndForgetsNothing(t *testing.T) {
 	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"); err != nil {
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=24m"); err != nil {
 		testenv.Skip(t, "can't mount a small file system here: "+err.Error())
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
@@ -30,7 +30,7 @@ func TestAFullDiskRefusesAndForgetsNothing(t *testing.T) {
 		t.Errorf("%+v, %v", stats, err)
 	}
 	_ = s.Close()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, "size=64m"); err != nil {
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, "size=128m"); err != nil {
 		t.Fatal(err)
 	}
 	n, _ := out.counts()

@@ -1,0 +1,170 @@
+package inbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+var quiet = slog.New(slog.DiscardHandler)
+
+// A caller whose context ends may still be told that all went well, and then it
+// has to be true.
+func TestWhatIsReportedAsWrittenIsWritten(t *testing.T) {
+	b, err := Open(t.Context(), t.TempDir(), quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	// Whether it is taken on and what is heard of it are a matter of chance then.
+	for b.queue.enqueue(gone, nil, newOp(doPut, Entry{Key: "a", Body: []byte("body")})) != nil {
+	}
+	if err := b.Probe(t.Context()); err != nil { // is behind it
+		t.Fatal(err)
+	}
+	if _, err := b.Get(t.Context(), "a"); err != nil {
+		t.Error(err)
+	}
+}
+
+// faulty is a file system whose logs can't be synced while it fails.
+type faulty struct {
+	vfs.FS
+	err atomic.Pointer[error]
+}
+
+func (f *faulty) fail(err error) { f.err.Store(&err) }
+
+func (f *faulty) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	file, err := f.FS.Create(name, category)
+	if err == nil && strings.HasSuffix(name, ".log") {
+		file = faultyFile{file, f}
+	}
+	return file, err
+}
+
+type faultyFile struct {
+	vfs.File
+	of *faulty
+}
+
+func (f faultyFile) SyncData() error {
+	if err := f.of.err.Load(); err != nil && *err != nil {
+		return *err
+	}
+	return f.File.SyncData()
+}
+
+// A disk that fails once may have forgotten what was written, whatever the next
+// sync says. So nothing that waited for it is acknowledged, and it goes on with
+// what the disk has.
+func TestAFailedSyncAcknowledgesNothingAndIsRecoveredFrom(t *testing.T) {
+	disk := &faulty{FS: vfs.Default}
+	q := newQueue(t.TempDir(), quiet)
+	q.space.FS = disk
+	if err := q.open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	q.run()
+	defer q.close()
+	b := &Inbox{Store: &Store{q}, queue: q}
+	if err := b.Put(t.Context(), "before", []byte("body")); err != nil {
+		t.Fatal(err)
+	}
+	for _, fault := range []error{syscall.EIO, syscall.ENOSPC} {
+		disk.fail(fault)
+		var all sync.WaitGroup
+		for n := range 20 {
+			all.Go(func() {
+				if err := b.Put(t.Context(), fmt.Sprint(fault, n%10), []byte("body")); err == nil || !errors.Is(err, fault) && !strings.Contains(err.Error(), "failed") {
+					t.Errorf("acknowledged, %v", err)
+				}
+			})
+		}
+		all.Wait()
+		disk.fail(nil)
+		if err := b.Put(t.Context(), "after "+fault.Error(), []byte("body")); err != nil {
+			t.Errorf("not acknowledged: %v", err)
+		}
+	}
+	var there []string
+	for e, err := range b.All(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		there = append(there, e.Key)
+	}
+	for _, key := range []string{"before", "after " + syscall.EIO.Error(), "after " + syscall.ENOSPC.Error()} {
+		if !slices.Contains(there, key) {
+			t.Errorf("%s isn't among %v", key, there)
+		}
+	}
+	if s, err := b.Stats(t.Context()); err != nil || s.Waiting != int64(len(there)) {
+		t.Errorf("%+v of %d, %v", s, len(there), err)
+	}
+}
+
+// Whoever reads the queue while it is written to and cleared sees all of it.
+func TestNothingWaitsUnseen(t *testing.T) {
+	b, err := Open(t.Context(), t.TempDir(), quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	const writers, each = 8, 100
+	var all sync.WaitGroup
+	for w := range writers {
+		all.Go(func() {
+			for n := range each {
+				if err := b.Put(t.Context(), fmt.Sprint(w, "-", n), []byte("body")); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	shelved := map[string]bool{}
+	for seen := 0; seen < writers*each && !t.Failed(); {
+		entries, err := b.Next(t.Context(), 0, 50)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var done []string
+		for n, e := range entries {
+			if n%17 == 0 && !shelved[e.Key] { // it comes back, before all others
+				shelved[e.Key] = true
+				if err := errors.Join(b.Shelve(t.Context(), e.Key, "x"), b.Retry(t.Context(), e.Key)); err != nil {
+					t.Fatal(err)
+				}
+				continue
+			}
+			done = append(done, e.Key)
+		}
+		if err := b.Remove(t.Context(), done...); err != nil {
+			t.Fatal(err)
+		}
+		seen += len(done)
+		if len(entries) == 0 {
+			s, err := b.Stats(t.Context())
+			if err != nil || s.Waiting > 0 && s.Oldest.IsZero() {
+				if again, _ := b.Next(t.Context(), 0, 1); len(again) == 0 {
+					t.Fatalf("unseen: %+v, %v", s, err)
+				}
+			}
+		}
+	}
+	all.Wait()
+	if s, err := b.Stats(t.Context()); err != nil || s != (Stats{}) {
+		t.Errorf("left: %+v, %v", s, err)
+	}
+}

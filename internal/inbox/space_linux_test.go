@@ -1,0 +1,106 @@
+package inbox
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/closeouthq/closeout/internal/testenv"
+)
+
+// Where others fill the disk, there is no warning: entries are refused, none is
+// forgotten, the process lives and goes on where it was.
+func TestADiskThatOthersFillIsWaitedFor(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64m"); err != nil {
+		testenv.Skip(t, "can't mount a small file system here: "+err.Error())
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	folder, balloon := filepath.Join(dir, "inbox"), filepath.Join(dir, "balloon")
+	b, err := Open(t.Context(), folder, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	b.queue.space.reserve = 0
+	body := make([]byte, 20_000)
+	_, _ = rand.Read(body) // can't be compressed
+	acknowledged := 0
+	put := func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		err := b.Put(ctx, fmt.Sprint(acknowledged), body)
+		if err == nil {
+			acknowledged++
+		}
+		return err
+	}
+	for round := range 3 {
+		for range 100 {
+			if err := put(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.WriteFile(balloon, make([]byte, 64<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+		err := put()
+		for ; err == nil && acknowledged < 1e6; err = put() { // there was room in the log
+		}
+		if !errors.Is(err, errFull) {
+			t.Errorf("round %d: %v", round, err)
+		}
+		if s, err := b.Stats(t.Context()); err != nil || s.Waiting < int64(acknowledged) {
+			t.Errorf("%+v of %d, %v", s, acknowledged, err)
+		}
+		if err := os.Remove(balloon); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(time.Minute); put() != nil; time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("it doesn't recover")
+			}
+		}
+	}
+	// A stop with the disk full, and a start.
+	if err := os.WriteFile(balloon, make([]byte, 64<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	for put() == nil {
+	}
+	closed := b.Close()
+	if closed != nil && !errors.Is(closed, errFull) {
+		t.Errorf("closed: %v", closed)
+	}
+	again, err := Open(t.Context(), folder, quiet)
+	if closed != nil { // what waits for the disk may still write
+		if !errors.Is(err, ErrLocked) {
+			t.Errorf("opened twice: %v", err)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if err := again.Put(t.Context(), "x", body); !errors.Is(err, errFull) {
+		t.Errorf("after the start: %v", err)
+	}
+	if err := os.Remove(balloon); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(time.Minute); again.Put(t.Context(), "x", body) != nil; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it doesn't recover after the start")
+		}
+	}
+	if s, err := again.Stats(t.Context()); err != nil || s.Waiting < int64(acknowledged)+1 {
+		t.Errorf("after the start %+v of %d, %v", s, acknowledged, err)
+	}
+}
