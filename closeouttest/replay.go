@@ -16,6 +16,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/codec"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -69,7 +70,10 @@ func replay(file string, all []workflows.Workflow) (name string, err error) {
 		return name, fmt.Errorf("it is of a workflow %q, and there is none. If no run of it is under way, remove the file", name)
 	}
 	asked := &keys{of: map[uuid.UUID]bool{}}
-	replayer, err := worker.NewWorkflowReplayerWithOptions(worker.WorkflowReplayerOptions{Interceptors: []interceptor.WorkerInterceptor{asked}})
+	// Without a key: of what is encrypted it tells that it is.
+	data, failures := codec.Keys(nil).ForWorker()
+	replayer, err := worker.NewWorkflowReplayerWithOptions(worker.WorkflowReplayerOptions{
+		DataConverter: data, FailureConverter: failures, Interceptors: []interceptor.WorkerInterceptor{asked}})
 	if err != nil {
 		return name, fmt.Errorf("make a replayer: %w", err)
 	}

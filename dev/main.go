@@ -41,16 +41,17 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		Usage: "run Temporal, its Web UI, the webhook and a worker in one process",
 		Description: "State is kept in CLOSEOUT_DATA and survives a restart. Ctrl-C stops everything. There is one app,\n" +
 			"1 with the secret `secret`, unless CLOSEOUT_APPS says otherwise.",
-		Flags:    append(command.Flags(), portFlags()...),
+		Flags:    append(command.Flags(), devFlags()...),
 		Commands: []*cli.Command{alone(), command.Send(), command.Blocked(), command.Inbox(), command.Status(), command.Audit(), command.Doctor(), command.History()},
 		Action:   dev,
 	}, args, stdout, stderr)
 }
 
-func portFlags() []cli.Flag {
+func devFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.IntFlag{Name: "temporal-port", Value: 7233, Usage: "port of Temporal", Sources: cli.EnvVars("CLOSEOUT_DEV_TEMPORAL_PORT")},
 		&cli.IntFlag{Name: "ui-port", Value: 8233, Usage: "port of Temporal's Web UI", Sources: cli.EnvVars("CLOSEOUT_DEV_UI_PORT")},
+		&cli.BoolFlag{Name: "encrypt", Usage: "encrypt what Temporal keeps, and decrypt it for the Web UI; without CLOSEOUT_PAYLOAD_KEYS by a key that is made in the data folder"},
 	}
 }
 
@@ -62,6 +63,7 @@ func dev(ctx context.Context, cmd *cli.Command) error {
 		}
 		return service.Run(ctx, c, service.Parts{Webhook: true, Worker: true, Started: func(callbacks net.Addr) {
 			fmt.Fprint(cmd.Root().Writer, welcome(c, temporal, callbacks.(*net.TCPAddr).Port, sample))
+			fmt.Fprint(cmd.Root().Writer, aboutKeys(cmd, c))
 		}}, log)
 	})
 }
@@ -73,7 +75,7 @@ func alone() *cli.Command {
 		Usage: "run Temporal and its Web UI alone, for a program of your own",
 		Description: "Makes the namespace, its search attributes and the ledger's tables, as setup does. State is kept\n" +
 			"in CLOSEOUT_DATA and survives a restart. Ctrl-C stops Temporal.",
-		Flags: append(command.Flags("DATA", "DATABASE_URL", "LOG_LEVEL", "LOG_FORMAT"), portFlags()...),
+		Flags: append(command.Flags("DATA", "DATABASE_URL", "PAYLOAD_KEYS", "CODEC_LISTEN", "LOG_LEVEL", "LOG_FORMAT"), devFlags()...),
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			return withTemporal(ctx, cmd, func(c *config.Config, temporal *server.Server, _ *slog.Logger) error {
 				fmt.Fprintf(cmd.Root().Writer, `
@@ -90,6 +92,7 @@ Run your program with
 Ctrl-C stops Temporal.
 
 `, temporal.UIURL(), temporal.Address(), c.Temporal.Namespace, temporal.Address(), c.Temporal.Namespace)
+				fmt.Fprint(cmd.Root().Writer, aboutKeys(cmd, c))
 				<-ctx.Done()
 				return nil
 			})
@@ -104,6 +107,11 @@ func withTemporal(ctx context.Context, cmd *cli.Command, then func(*config.Confi
 	if err != nil {
 		return err
 	}
+	endpoint, decrypt, err := encrypt(ctx, cmd, c, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, decrypt.Close()) }()
 	fmt.Fprintln(cmd.Root().Writer, "starting Temporal ...")
 	temporal, err := server.Start(ctx, server.Options{
 		Dir:       filepath.Join(c.Data, "temporal"),
@@ -111,11 +119,15 @@ func withTemporal(ctx context.Context, cmd *cli.Command, then func(*config.Confi
 		UIPort:    cmd.Int("ui-port"),
 		Namespace: c.Temporal.Namespace,
 		Logger:    log,
+
+		CodecEndpoint: endpoint,
 	})
 	if err != nil {
 		return fmt.Errorf("%w (--temporal-port and --ui-port choose other ports, --data another folder)", err)
 	}
 	defer func() { err = errors.Join(err, temporal.Stop()) }()
+
+	decrypt.serve(temporal.UIURL())
 
 	// Whatever other Temporal the environment knows, with its TLS and keys: not that.
 	c.Temporal = client.Options{HostPort: temporal.Address(), Namespace: c.Temporal.Namespace}

@@ -94,30 +94,37 @@ func setUp(t *testing.T, c *config.Config) {
 // callbacks.
 func start(t *testing.T, c *config.Config, parts service.Parts) (address string) {
 	t.Helper()
+	address, _ = startUntil(t, c, parts)
+	return address
+}
+
+// startUntil is start of what can be stopped before.
+func startUntil(t *testing.T, c *config.Config, parts service.Parts) (address string, stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	started, ended := make(chan net.Addr, 1), make(chan error, 1)
 	parts.Started = func(a net.Addr) { started <- a }
 	go func() { ended <- service.Run(ctx, c, parts, quiet) }()
-	var stop sync.Once
-	t.Cleanup(func() {
-		stop.Do(cancel)
+	stop = sync.OnceFunc(func() {
+		cancel()
 		if err := <-ended; err != nil {
 			t.Errorf("stop: %v", err)
 		}
 	})
+	t.Cleanup(stop)
 	select {
 	case a := <-started:
 		if a == nil {
-			return ""
+			return "", stop
 		}
-		return a.String()
+		return a.String(), stop
 	case err := <-ended:
 		ended <- nil
 		t.Fatalf("start: %v", err)
 	case <-time.After(patience):
 		t.Fatal("it doesn't start")
 	}
-	return ""
+	return "", stop
 }
 
 var both = service.Parts{Webhook: true, Worker: true}

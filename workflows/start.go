@@ -102,6 +102,9 @@ func StartOptions(s activities.Session, taskQueue string) client.StartWorkflowOp
 		WorkflowIDReusePolicy:                    enums.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE,
 		WorkflowIDConflictPolicy:                 enums.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
 		WorkflowExecutionErrorWhenAlreadyStarted: true,
+		// Where task queues are fair, a burst of one app doesn't hold up the others.
+		// Steps inherit it. Servers that don't know it pass over it.
+		Priority: temporal.Priority{FairnessKey: strconv.FormatUint(uint64(s.AppID), 10)},
 		TypedSearchAttributes: temporal.NewSearchAttributes(
 			RoomID.ValueSet(clip(s.RoomID, 255)),
 			RoomSessionID.ValueSet(strconv.FormatUint(s.RoomSessionID, 10)),

@@ -1,12 +1,13 @@
 // Package server runs a real Temporal server, on a SQLite file, and its Web UI
 // inside the calling process: one program to develop and test against, nothing
-// to install. It has one node, no authentication and no TLS. It isn't meant for
-// production.
+// to install. It has one node and no authentication, and TLS only for tests of
+// clients. It isn't meant for production.
 package server
 
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -28,6 +29,7 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/server/temporal"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
@@ -60,12 +62,33 @@ type Options struct {
 	// Retention is how long Namespace keeps closed workflows, 7 days by default.
 	// It counts when the namespace is registered; an existing one keeps its own.
 	Retention time.Duration
+	// CodecEndpoint is where the Web UI has payloads decrypted; empty: nowhere.
+	CodecEndpoint string
+	// TLS, if set, is what the frontend speaks. The Web UI has to be left out.
+	TLS *TLS
 	// Logger gets the server's warnings and errors as they are, the rest at
 	// [slog.LevelDebug] and below; [slog.Default] by default.
 	Logger *slog.Logger
 }
 
+// TLS names PEM files: a certificate for a server and a client, its key, and the
+// certificate of the authority that has signed it and those of clients. A client
+// without one is refused.
+type TLS struct{ Cert, Key, CA string }
+
+func (t *TLS) credentials() (credentials.TransportCredentials, error) {
+	if t == nil {
+		return insecure.NewCredentials(), nil
+	}
+	pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
+	// #nosec G402 -- it is this process that it talks to
+	return credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{pair}, InsecureSkipVerify: true}), err
+}
+
 func (o *Options) setDefaults() error {
+	if o.TLS != nil && o.UIPort != -1 {
+		return errors.New("the Web UI can't be had with TLS")
+	}
 	if o.Dir == "" {
 		return errors.New("no folder given for the database")
 	}
@@ -215,7 +238,7 @@ func (s *Server) startTemporal(ctx context.Context, o Options, ports *ports) err
 		err = server.Start()
 	}
 	if err == nil {
-		err = s.awaitTemporal(ctx, o.Namespace)
+		err = s.awaitTemporal(ctx, o)
 	}
 	select {
 	case fatal := <-s.log.fatal: // says more than err
@@ -244,8 +267,13 @@ func (s *Server) build(options []temporal.ServerOption) (_ *temporal.ServerFx, e
 
 // awaitTemporal waits for the frontend to be healthy and for the history service
 // to know about workflows in the namespace, if only that it doesn't have this one.
-func (s *Server) awaitTemporal(ctx context.Context, namespace string) error {
-	conn, err := grpc.NewClient(s.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+func (s *Server) awaitTemporal(ctx context.Context, o Options) error {
+	namespace := o.Namespace
+	creds, err := o.TLS.credentials()
+	if err != nil {
+		return fmt.Errorf("reading the certificate: %w", err)
+	}
+	conn, err := grpc.NewClient(s.address, grpc.WithTransportCredentials(creds))
 	if err != nil {
 		return fmt.Errorf("connecting to the frontend: %w", err)
 	}
@@ -284,6 +312,7 @@ func (s *Server) startUI(ctx context.Context, o Options, ports *ports) error {
 		TemporalGRPCAddress: s.address,
 		EnableUI:            true,
 		DefaultNamespace:    o.Namespace,
+		Codec:               uiconfig.Codec{Endpoint: o.CodecEndpoint},
 		// Plain HTTP: the browser wouldn't send a secure cookie back.
 		CORS:             uiconfig.CORS{CookieInsecure: true},
 		DisableNewsFetch: true, // the page would fetch it from the internet

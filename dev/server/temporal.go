@@ -70,10 +70,20 @@ func temporalOptions(o Options, frontend string, ports *ports, db *config.SQL, l
 	local := func(port int) static.Hosts {
 		return static.SingleLocalHost(fmt.Sprintf("%s:%d", loopback, port))
 	}
+	var global config.Global
+	if o.TLS != nil {
+		ours := config.ClientTLS{DisableHostVerification: true, ForceTLS: true}
+		global.TLS.Frontend = config.GroupTLS{
+			Server: config.ServerTLS{CertFile: o.TLS.Cert, KeyFile: o.TLS.Key, ClientCAFiles: []string{o.TLS.CA}, RequireClientAuth: true},
+			Client: ours,
+		}
+		global.TLS.SystemWorker = config.WorkerTLS{CertFile: o.TLS.Cert, KeyFile: o.TLS.Key, Client: ours}
+	}
 	history, matching, worker := port(ports.history), port(ports.matching), port(ports.worker)
 	return []temporal.ServerOption{
 		temporal.ForServices(temporal.DefaultServices),
 		temporal.WithConfig(&config.Config{
+			Global: global,
 			Persistence: config.Persistence{
 				DefaultStore:     "sqlite",
 				VisibilityStore:  "sqlite",

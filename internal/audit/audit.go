@@ -23,6 +23,7 @@ import (
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
 	"gocloud.dev/blob"
 	"golang.org/x/sync/errgroup"
 
@@ -35,6 +36,8 @@ import (
 type Options struct {
 	// Temporal has the runs.
 	Temporal Temporal
+	// Data reads the memos of runs; the SDK's default unless set.
+	Data converter.DataConverter
 	// Ledger has the bills.
 	Ledger *ledger.Ledger
 	// Archive is the bucket with the manifests.
@@ -136,6 +139,9 @@ type audit struct {
 func Run(ctx context.Context, o Options) (Report, error) {
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Data == nil {
+		o.Data = converter.GetDefaultDataConverter()
 	}
 	o.Parallel = cmp.Or(o.Parallel, defaultParallel)
 	a := &audit{Options: o, began: o.Now(), sessions: sessions{}, reasons: map[key]string{}}

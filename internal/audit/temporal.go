@@ -30,7 +30,7 @@ type run struct {
 	told      details  // zero if it can't be read
 }
 
-func runOf(info *workflow.WorkflowExecutionInfo) run {
+func (a *audit) runOf(info *workflow.WorkflowExecutionInfo) run {
 	r := run{
 		id:       info.GetExecution().GetWorkflowId(),
 		runID:    info.GetExecution().GetRunId(),
@@ -39,6 +39,9 @@ func runOf(info *workflow.WorkflowExecutionInfo) run {
 		status:   info.GetStatus(),
 		start:    info.GetStartTime().AsTime(),
 	}
+	text := func(payload *common.Payload, s *string) bool {
+		return payload != nil && a.Data.FromPayload(payload, s) == nil
+	}
 	var state, closed string
 	_ = text(info.GetSearchAttributes().GetIndexedFields()[workflows.CloseoutState.GetName()], &state) // a run may lack it
 	r.blocked = workflows.State(state) == workflows.StateBlocked
@@ -46,8 +49,8 @@ func runOf(info *workflow.WorkflowExecutionInfo) run {
 		_ = converter.GetDefaultDataConverter().FromPayload(problems, &r.problems) // what is no list tells nothing
 	}
 
-	// A run that was started by hand, or of which everything is encrypted, can't be
-	// compared with its bill.
+	// A run that was started by hand, or is encrypted with a key that we lack, can't
+	// be compared with its bill.
 	memo := info.GetMemo().GetFields()
 	told := details{}
 	if text(memo["room_id"], &told.room) && text(memo["close_reason"], &told.reason) && text(memo["room_close_time"], &closed) {
@@ -57,10 +60,6 @@ func runOf(info *workflow.WorkflowExecutionInfo) run {
 		}
 	}
 	return r
-}
-
-func text(payload *common.Payload, s *string) bool {
-	return payload != nil && converter.GetDefaultDataConverter().FromPayload(payload, s) == nil
 }
 
 // list lists what Temporal's visibility store finds.
@@ -73,7 +72,7 @@ func (a *audit) list(ctx context.Context, query string) iter.Seq2[run, error] {
 				return
 			}
 			for _, info := range answer.GetExecutions() {
-				if !yield(runOf(info), nil) {
+				if !yield(a.runOf(info), nil) {
 					return
 				}
 			}
@@ -96,7 +95,7 @@ func (a *audit) describe(ctx context.Context, id, runID string) (run, error) {
 	if err != nil {
 		return run{}, fmt.Errorf("ask Temporal for the run %s: %w", id, err)
 	}
-	return runOf(answer.GetWorkflowExecutionInfo()), nil
+	return a.runOf(answer.GetWorkflowExecutionInfo()), nil
 }
 
 // starts gives the run IDs with which the workflow ID was started. A run that was

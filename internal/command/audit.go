@@ -26,7 +26,7 @@ func Audit() *cli.Command {
 			"was acknowledged it knows from a journal; without one it can't miss what has left no trace.\n\n" +
 			"    closeout audit --since 24h\n" +
 			"    closeout audit --journal sent.jsonl --complete --wait 5m",
-		Flags: append(Flags("DATA", "DATABASE_URL", "ARCHIVE_URL", "LOG_LEVEL", "LOG_FORMAT"),
+		Flags: append(Flags("DATA", "DATABASE_URL", "ARCHIVE_URL", "PAYLOAD_KEYS", "LOG_LEVEL", "LOG_FORMAT"),
 			&cli.StringFlag{Name: "journal", Usage: "file of JSON lines with what the webhook was offered, as send --journal writes it"},
 			&cli.StringSliceFlag{Name: "inbox", Usage: "folder of an inbox, once for each webhook (default: the one in the data folder)"},
 			&cli.BoolFlag{Name: "complete", Usage: "nothing was offered but what the journal lists"},
@@ -55,6 +55,7 @@ func runAudit(ctx context.Context, cmd *cli.Command) (err error) {
 	}
 	defer temporal.Close()
 	o.Temporal = temporal
+	o.Data, _ = c.PayloadKeys.ForClient()
 	if o.Ledger, err = ledger.Open(c.DatabaseURL); err != nil {
 		return fmt.Errorf("CLOSEOUT_DATABASE_URL: %w", err)
 	}

@@ -38,9 +38,9 @@ func Blocked() *cli.Command {
 			"    closeout blocked retry --step billing --reason 'price list corrected' 858012925204410417\n" +
 			"    closeout blocked retry --step billing --reason 'price list corrected' --all --where 'AppId = 1' --yes",
 		Commands: []*cli.Command{
-			{Name: "list", Usage: "list the runs with a blocked step, and those that are stuck", Flags: Flags("LOG_LEVEL", "LOG_FORMAT"), Action: listBlocked},
+			{Name: "list", Usage: "list the runs with a blocked step, and those that are stuck", Flags: Flags("PAYLOAD_KEYS", "LOG_LEVEL", "LOG_FORMAT"), Action: listBlocked},
 			{Name: "show", Usage: "show how far a run is and what it waits for, in the words of the Web UI", ArgsUsage: "ROOM-SESSION-ID|WORKFLOW-ID...",
-				Flags: Flags("LOG_LEVEL", "LOG_FORMAT"), Action: showBlocked},
+				Flags: Flags("PAYLOAD_KEYS", "LOG_LEVEL", "LOG_FORMAT"), Action: showBlocked},
 			decide(workflows.UpdateRetry, "try a blocked step again"),
 			decide(workflows.UpdateSkip, "do without a blocked step"),
 		},
@@ -52,7 +52,7 @@ func decide(update, usage string) *cli.Command {
 		Name: update, Usage: usage, ArgsUsage: "ROOM-SESSION-ID|WORKFLOW-ID...",
 		Description: "With --all it is about all blocked runs, or those that --where finds; without --yes it only counts\n" +
 			"them. A run of which another person has decided meanwhile is a fault that is told, and changes nothing.",
-		Flags: append(Flags("LOG_LEVEL", "LOG_FORMAT"),
+		Flags: append(Flags("PAYLOAD_KEYS", "LOG_LEVEL", "LOG_FORMAT"),
 			&cli.StringFlag{Name: "step", Usage: "the step (default: the blocked one, if there is one only)"},
 			&cli.StringFlag{Name: "reason", Usage: "why; it is kept with the run", Required: true},
 			&cli.BoolFlag{Name: "all", Usage: "all blocked runs"},

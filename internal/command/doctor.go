@@ -29,6 +29,7 @@ import (
 	"gocloud.dev/blob"
 	"google.golang.org/grpc/codes"
 
+	"github.com/closeouthq/closeout/internal/codec"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/ledger"
@@ -200,12 +201,12 @@ func (c check) do(ctx context.Context) (f finding) {
 func checks(c *config.Config, temporal client.Client, role string) []check {
 	d := doctor{c, temporal, namespaceOf(c, temporal)}
 	all := []check{
-		{"temporal", d.reached}, {"namespace", d.kept}, {"search attributes", d.attributes},
+		{"temporal", d.reached}, {"namespace", d.kept}, {"search attributes", d.attributes}, {"payload keys", d.keys},
 		{"workflow pollers", d.polled(enums.TASK_QUEUE_TYPE_WORKFLOW)}, {"activity pollers", d.polled(enums.TASK_QUEUE_TYPE_ACTIVITY)},
 		{"data folder", d.data},
 	}
 	if role != "worker" {
-		all = append(all, check{"inbox", d.inbox}, check{"set aside", d.setAside})
+		all = append(all, check{"certificate", d.certificate}, check{"inbox", d.inbox}, check{"set aside", d.setAside})
 	}
 	if role != "webhook" {
 		all = append(all, check{"ledger", d.ledger}, check{"recordings", d.recordings}, check{"archive", d.archive}, check{"billing", d.billing})
@@ -243,7 +244,28 @@ func (d doctor) reached(context.Context) finding {
 		return fail("TEMPORAL_API_KEY, or the client certificate in TEMPORAL_TLS_*, has to be one that may use namespace "+d.Temporal.Namespace,
 			"%s refuses us, %s: %v", where, tls, err)
 	}
-	return fail("is it running there? TEMPORAL_ADDRESS says where it is, and TEMPORAL_TLS_* how it is talked to", "%s can't be reached, %s: %v", where, tls, err)
+	return fail(mendConnection(err), "%s can't be reached, %s: %v", where, tls, err)
+}
+
+// mendConnection says what would do about a connection that fails. The errors come
+// by way of gRPC, which leaves their text alone.
+func mendConnection(err error) string {
+	for _, known := range []struct{ says, mend string }{
+		{"certificate required", "Temporal wants a client certificate: TEMPORAL_TLS_CLIENT_CERT_PATH and TEMPORAL_TLS_CLIENT_KEY_PATH"},
+		{"bad certificate", "Temporal doesn't take our client certificate: TEMPORAL_TLS_CLIENT_CERT_PATH has to be one of an authority that it knows"},
+		{"remote error: tls: unknown certificate authority", "Temporal doesn't take our client certificate: TEMPORAL_TLS_CLIENT_CERT_PATH has to be one of an authority that it knows"},
+		{"signed by unknown authority", "TEMPORAL_TLS_SERVER_CA_CERT_PATH has to name the certificate of the authority that has signed Temporal's"},
+		{"certificate is valid for", "TEMPORAL_TLS_SERVER_NAME has to be a name in Temporal's certificate, unless TEMPORAL_ADDRESS has one"},
+		{"doesn't contain any IP SANs", "TEMPORAL_TLS_SERVER_NAME has to be a name in Temporal's certificate, unless TEMPORAL_ADDRESS has one"},
+		{"has expired or is not yet valid", "renew Temporal's certificate, or set this machine's clock"},
+		{"does not look like a TLS handshake", "Temporal doesn't speak TLS there: unset TEMPORAL_TLS_*; with TEMPORAL_API_KEY, set TEMPORAL_TLS=false"},
+		{"error reading server preface", "Temporal may want TLS: TEMPORAL_TLS=true, and TEMPORAL_TLS_SERVER_CA_CERT_PATH if its authority isn't one that this machine knows"},
+	} {
+		if strings.Contains(err.Error(), known.says) {
+			return known.mend + "; see docs/temporal.md"
+		}
+	}
+	return "is it running there? TEMPORAL_ADDRESS says where it is, and TEMPORAL_TLS_* how it is talked to"
 }
 
 func isMissing(err error) bool {
@@ -293,6 +315,75 @@ func (d doctor) attributes(ctx context.Context) finding {
 		there = append(there, key.GetName()+" "+key.GetValueType().String())
 	}
 	return good("%s", strings.Join(there, ", "))
+}
+
+// keysLook is how many runs under way are asked for the keys that they need.
+const keysLook = 1000
+
+// keys finds out whether runs under way can be decrypted.
+func (d doctor) keys(ctx context.Context) finding {
+	ours := d.PayloadKeys.Names()
+	what := "none, nothing is encrypted"
+	if len(ours) > 0 {
+		what = ours[0] + " encrypts"
+	}
+	if len(ours) > 1 {
+		what += ", and " + strings.Join(ours[1:], ", ") + " decrypts"
+	}
+	if _, err := d.namespace(); err != nil {
+		return skip(what + "; which runs need needs the namespace")
+	}
+	answer, err := d.temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: "ExecutionStatus = 'Running'", PageSize: keysLook})
+	if err != nil {
+		return fail("", "%s; ask which runs need: %v", what, err)
+	}
+	needed := map[string]int{}
+	for _, run := range answer.GetExecutions() {
+		for _, name := range codec.KeysIn(run.GetMemo().GetFields()) {
+			needed[name]++
+		}
+	}
+	var missing []string
+	for _, name := range slices.Sorted(maps.Keys(needed)) {
+		what += fmt.Sprintf("; runs under way that need %s: %d", name, needed[name])
+		if !slices.Contains(ours, name) {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) > 0 {
+		return fail("add "+strings.Join(missing, ", ")+" to CLOSEOUT_PAYLOAD_KEYS, behind the first: those runs are stuck without", "%s", what)
+	}
+	return good("%s", what)
+}
+
+// renewWithin is how long a certificate should still last.
+const renewWithin = 14 * 24 * time.Hour
+
+// certificate finds out whether the listener for callbacks can speak TLS.
+func (d doctor) certificate(context.Context) finding {
+	if d.TLSCert == "" {
+		return good("none, callbacks are taken without TLS; have something in front terminate it")
+	}
+	pair, err := service.LoadCertificate(d.TLSCert, d.TLSKey)
+	if err != nil {
+		return fail("have both files be a certificate and its key, in PEM, that this user may read", "%v", err)
+	}
+	names := slices.Clone(pair.Leaf.DNSNames)
+	for _, ip := range pair.Leaf.IPAddresses {
+		names = append(names, ip.String())
+	}
+	what := fmt.Sprintf("%s is for %s, until %s", d.TLSCert, strings.Join(names, ", "), moment(pair.Leaf.NotAfter))
+	switch left := time.Until(pair.Leaf.NotAfter); {
+	case left < 0:
+		return fail("renew it: ZEGO may refuse to connect", "%s: it has expired", what)
+	case time.Now().Before(pair.Leaf.NotBefore):
+		return fail("set this machine's clock, or wait", "%s: it isn't valid before %s", what, moment(pair.Leaf.NotBefore))
+	case len(names) == 0:
+		return fail("have one made for the name in ZEGO's callback address", "%s is for no name", d.TLSCert)
+	case left < renewWithin:
+		return warn("renew it", "%s", what)
+	}
+	return good("%s", what)
 }
 
 // pollersLast is for how long a worker is one that polls, as a poll takes a minute

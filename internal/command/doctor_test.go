@@ -1,8 +1,11 @@
 package command_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/x509"
 	"database/sql"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -12,23 +15,29 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"go.temporal.io/api/common/v1"
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/errordetails/v1"
 	"go.temporal.io/api/namespace/v1"
 	"go.temporal.io/api/operatorservice/v1"
 	"go.temporal.io/api/taskqueue/v1"
+	"go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/closeouthq/closeout/internal/codec"
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/testenv"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -40,6 +49,7 @@ type patient struct {
 	retention  time.Duration
 	attributes map[string]enums.IndexedValueType
 	listing    error
+	runs       []*workflow.WorkflowExecutionInfo
 	polled     time.Time // by its worker; zero without one
 	backlog    int64
 }
@@ -61,6 +71,10 @@ func (p *patient) ListSearchAttributes(context.Context, *operatorservice.ListSea
 	return &operatorservice.ListSearchAttributesResponse{CustomAttributes: p.attributes}, p.listing
 }
 
+func (p *patient) ListWorkflowExecutions(context.Context, *workflowservice.ListWorkflowExecutionsRequest) (*workflowservice.ListWorkflowExecutionsResponse, error) {
+	return &workflowservice.ListWorkflowExecutionsResponse{Executions: p.runs}, nil
+}
+
 func (p *patient) DescribeTaskQueue(_ context.Context, r *workflowservice.DescribeTaskQueueRequest) (*workflowservice.DescribeTaskQueueResponse, error) {
 	answer := &workflowservice.DescribeTaskQueueResponse{}
 	if !p.polled.IsZero() {
@@ -74,13 +88,13 @@ func (p *patient) DescribeTaskQueue(_ context.Context, r *workflowservice.Descri
 }
 
 // serve has TEMPORAL_ADDRESS name it.
-func (p *patient) serve(t *testing.T) {
+func (p *patient) serve(t *testing.T, options ...grpc.ServerOption) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := grpc.NewServer()
+	server := grpc.NewServer(options...)
 	workflowservice.RegisterWorkflowServiceServer(server, p)
 	operatorservice.RegisterOperatorServiceServer(server, p)
 	go func() { _ = server.Serve(listener) }()
@@ -125,7 +139,7 @@ func TestDoctorFindsNothingWrongAndLeavesNothingBehind(t *testing.T) {
 	}
 	defer box.Close()
 	code, stdout, stderr := closeout(args + " --billing-url http://127.0.0.1:1/bills")
-	if code != 0 || stderr != "" || !strings.HasSuffix(stdout, "\n14 ok, 0 warned, 0 failed, 0 skipped\n") {
+	if code != 0 || stderr != "" || !strings.HasSuffix(stdout, "\n16 ok, 0 warned, 0 failed, 0 skipped\n") {
 		t.Errorf("%d\n%s%s", code, stdout, stderr)
 	}
 	for _, want := range []string{
@@ -247,8 +261,8 @@ func TestDoctorTellsWhatIsWrongBesidesTemporal(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, 0, []string{"warn  set aside          none, but 1 callbacks wait for Temporal, the oldest since 1970"}},
-		{"a worker has no apps", "ok", "--for worker --apps=", keep, 0, []string{"complete, for worker", "ok    ledger ", "12 ok, 0 warned, 0 failed, 0 skipped"}},
-		{"a webhook has no ledger", "ok", "--for webhook --database-url postgres://127.0.0.1:1/x", keep, 0, []string{"complete, for webhook", "ok    inbox ", "10 ok, 0 warned, 0 failed, 0 skipped"}},
+		{"a worker has no apps", "ok", "--for worker --apps=", keep, 0, []string{"complete, for worker", "ok    ledger ", "13 ok, 0 warned, 0 failed, 0 skipped"}},
+		{"a webhook has no ledger", "ok", "--for webhook --database-url postgres://127.0.0.1:1/x", keep, 0, []string{"complete, for webhook", "ok    inbox ", "12 ok, 0 warned, 0 failed, 0 skipped"}},
 		{"settings", "ok", "--listen 80 --archive-url /hunter2 --apps=", keep, 1,
 			[]string{`FAIL  settings           --listen: found "80"`, "FAIL  settings           --archive-url: not a URL", "FAIL  settings           CLOSEOUT_APPS: missing", "skip  all else"}},
 	}
@@ -265,7 +279,7 @@ func TestDoctorTellsWhatIsWrongBesidesTemporal(t *testing.T) {
 					t.Errorf("without %q:\n%s%s", want, stdout, stderr)
 				}
 			}
-			if lines := strings.Count(stdout, "\n"); lines > 16 {
+			if lines := strings.Count(stdout, "\n"); lines > 18 {
 				t.Errorf("not one line for each check:\n%s", stdout)
 			}
 		})
@@ -291,5 +305,107 @@ func TestDoctorAsJSON(t *testing.T) {
 func TestDoctorRefuses(t *testing.T) {
 	if code, stdout, stderr := closeout("doctor --for all"); code != 1 || stdout != "" || !strings.Contains(stderr, `--for: found "all", want serve, webhook or worker`) {
 		t.Errorf("%d\n%s%s", code, stdout, stderr)
+	}
+}
+
+func TestDoctorNamesTheKeysThatRunsNeed(t *testing.T) {
+	key := func(name string) string {
+		return name + "=" + base64.StdEncoding.EncodeToString(bytes.Repeat([]byte(name[:1]), 32))
+	}
+	p := healthy()
+	for _, name := range []string{"old", "old", "new", ""} {
+		memo := &common.Payload{Data: []byte(`"x"`)}
+		if name != "" {
+			keys, err := codec.ParseKeys(key(name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			all, err := keys.Codec().Encode([]*common.Payload{memo})
+			if err != nil {
+				t.Fatal(err)
+			}
+			memo = all[0]
+		}
+		p.runs = append(p.runs, &workflow.WorkflowExecutionInfo{Memo: &common.Memo{Fields: map[string]*common.Payload{"room_id": memo}}})
+	}
+	p.serve(t)
+	for keys, want := range map[string]string{
+		key("new") + ";" + key("old"): "ok    payload keys       new encrypts, and old decrypts; runs under way that need new: 1; runs under way that need old: 2\n",
+		key("new"):                    "need old: 2 → add old to CLOSEOUT_PAYLOAD_KEYS, behind the first",
+		"":                            "FAIL  payload keys       none, nothing is encrypted; ",
+	} {
+		t.Setenv("CLOSEOUT_PAYLOAD_KEYS", keys)
+		_, args := doctor(t, "ok")
+		if _, stdout, stderr := closeout(args); !strings.Contains(stdout, want) {
+			t.Errorf("without %q:\n%s%s", want, stdout, stderr)
+		}
+	}
+}
+
+func TestDoctorLooksAtTheCertificateForCallbacks(t *testing.T) {
+	healthy().serve(t)
+	authority := testenv.NewAuthority(t)
+	good, key := authority.Issue(t, testenv.For("closeout.example.com", 90*24*time.Hour))
+	soon, soonKey := authority.Issue(t, testenv.For("closeout.example.com", 24*time.Hour))
+	over, overKey := authority.Issue(t, testenv.For("closeout.example.com", -time.Minute))
+	nameless, namelessKey := authority.Issue(t, &x509.Certificate{NotAfter: time.Now().Add(90 * 24 * time.Hour)})
+	for _, tt := range []struct{ name, cert, key, want string }{
+		{"good", good, key, "ok    certificate        " + good + " is for closeout.example.com, until "},
+		{"not a pair", good, soonKey, "FAIL  certificate        CLOSEOUT_TLS_CERT, CLOSEOUT_TLS_KEY: "},
+		{"not there", "/no/such/file", key, "FAIL  certificate        CLOSEOUT_TLS_CERT: read the certificate"},
+		{"ends soon", soon, soonKey, " → renew it\n"},
+		{"has ended", over, overKey, "it has expired → renew it"},
+		{"nameless", nameless, namelessKey, "is for no name → "},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, args := doctor(t, "ok")
+			if _, stdout, stderr := closeout(args + " --tls-cert " + tt.cert + " --tls-key " + tt.key); !strings.Contains(stdout, tt.want) {
+				t.Errorf("without %q:\n%s%s", tt.want, stdout, stderr)
+			}
+		})
+	}
+}
+
+// An API key goes to Temporal, and nowhere else.
+func TestAnAPIKeyIsSentAndNeverShown(t *testing.T) {
+	const key = "eyJ-hunter2"
+	var sent atomic.Value
+	p := healthy()
+	p.serve(t, grpc.UnaryInterceptor(func(ctx context.Context, r any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+		header, _ := metadata.FromIncomingContext(ctx)
+		sent.Store(strings.Join(header.Get("authorization"), ";"))
+		return next(ctx, r)
+	}))
+	for _, by := range []string{"environment", "profile"} {
+		t.Run(by, func(t *testing.T) {
+			sent.Store("")
+			if by == "environment" {
+				t.Setenv("TEMPORAL_API_KEY", key)
+				t.Setenv("TEMPORAL_TLS", "false") // a key alone means TLS
+			} else {
+				file := filepath.Join(t.TempDir(), "temporal.toml")
+				if err := os.WriteFile(file, []byte("[profile.prod]\napi_key = '"+key+"'\ntls = { disabled = true }\n"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				t.Setenv("TEMPORAL_CONFIG_FILE", file)
+				t.Setenv("TEMPORAL_PROFILE", "prod")
+			}
+			_, args := doctor(t, "ok")
+			code, stdout, stderr := closeout(args)
+			if code != 0 || sent.Load() != "Bearer "+key || strings.Contains(stdout+stderr, "hunter2") {
+				t.Errorf("sent %q, %d\n%s%s", sent.Load(), code, stdout, stderr)
+			}
+			for _, refused := range []codes.Code{codes.Unauthenticated, codes.PermissionDenied} {
+				p.namespace = status.Error(refused, "no")
+				if code, stdout, stderr := closeout(args); code != 1 || !strings.Contains(stdout, " refuses us") || strings.Contains(stdout+stderr, "hunter2") {
+					t.Errorf("%d\n%s%s", code, stdout, stderr)
+				}
+			}
+			p.namespace = nil
+			t.Setenv("TEMPORAL_TLS", "true")
+			if code, stdout, stderr := closeout(args); by == "environment" && (code != 1 || !strings.Contains(stdout, "set TEMPORAL_TLS=false") || strings.Contains(stdout+stderr, "hunter2")) {
+				t.Errorf("%d\n%s%s", code, stdout, stderr)
+			}
+		})
 	}
 }

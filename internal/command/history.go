@@ -22,6 +22,8 @@ import (
 	"go.temporal.io/sdk/client"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/closeouthq/closeout/internal/codec"
+	"github.com/closeouthq/closeout/internal/service"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -36,9 +38,9 @@ func History() *cli.Command {
 		Commands: []*cli.Command{{
 			Name: "save", Usage: "save the history of a run", ArgsUsage: "ROOM-SESSION-ID|WORKFLOW-ID...",
 			Description: "The file is <workflow>_<workflow ID>_<number of events>.json. It holds all that the run knows, the room's name and the\n" +
-				"results of the steps included, but neither host names nor who decided. A run that is under way is\n" +
-				"saved as far as it has come.",
-			Flags: append(Flags("LOG_LEVEL", "LOG_FORMAT"),
+				"results of the steps included, but neither host names nor who decided. What is encrypted is saved as\n" +
+				"plain text. A run that is under way is saved as far as it has come.",
+			Flags: append(Flags("PAYLOAD_KEYS", "LOG_LEVEL", "LOG_FORMAT"),
 				&cli.StringFlag{Name: "output", Value: "testdata", Usage: "folder for the files"}),
 			Action: saveHistories,
 		}},
@@ -49,7 +51,11 @@ func saveHistories(ctx context.Context, cmd *cli.Command) error {
 	if cmd.NArg() == 0 {
 		return errors.New("no session, want a room_session_id or a workflow ID as in: closeout history save 858012925204410417")
 	}
-	temporal, err := dial(cmd)
+	c, log, err := Load(cmd, false)
+	if err != nil {
+		return err
+	}
+	temporal, err := service.Dial(c, log, nil)
 	if err != nil {
 		return err
 	}
@@ -58,7 +64,7 @@ func saveHistories(ctx context.Context, cmd *cli.Command) error {
 	defer cancel()
 	var faults []error
 	for _, arg := range cmd.Args().Slice() {
-		file, events, err := saveHistory(ctx, temporal, arg, cmd.String("output"))
+		file, events, err := saveHistory(ctx, temporal, c.PayloadKeys, arg, cmd.String("output"))
 		if err != nil {
 			faults = append(faults, fmt.Errorf("%s: %w", arg, err))
 			continue
@@ -68,7 +74,7 @@ func saveHistories(ctx context.Context, cmd *cli.Command) error {
 	return errors.Join(faults...)
 }
 
-func saveHistory(ctx context.Context, temporal client.Client, arg, folder string) (file string, events int, err error) {
+func saveHistory(ctx context.Context, temporal client.Client, keys codec.Keys, arg, folder string) (file string, events int, err error) {
 	id := arg
 	if _, notANumber := strconv.ParseUint(arg, 10, 64); notANumber == nil {
 		if id, err = workflowOf(ctx, temporal, arg); err != nil {
@@ -85,6 +91,9 @@ func saveHistory(ctx context.Context, temporal client.Client, arg, folder string
 	}
 	if len(h.Events) == 0 {
 		return "", 0, fmt.Errorf("the history of %s has no events", id)
+	}
+	if err := keys.DecryptHistory(ctx, h); err != nil {
+		return "", 0, fmt.Errorf("decrypt the history of %s: %w", id, err)
 	}
 	anonymize(h.ProtoReflect())
 	b, err := temporalproto.CustomJSONMarshalOptions{Indent: "  "}.Marshal(h)

@@ -46,7 +46,7 @@ func Status() *cli.Command {
 			"    closeout status 858012925204410417\n" +
 			"    closeout status lobby",
 		ArgsUsage: "ROOM-SESSION-ID|ROOM-ID|WORKFLOW-ID...",
-		Flags: append(Flags("DATA", "DATABASE_URL", "ARCHIVE_URL", "UI_URL", "LOG_LEVEL", "LOG_FORMAT"),
+		Flags: append(Flags("DATA", "DATABASE_URL", "ARCHIVE_URL", "PAYLOAD_KEYS", "UI_URL", "LOG_LEVEL", "LOG_FORMAT"),
 			&cli.IntFlag{Name: "limit", Value: 10, Usage: "how many sessions at most for each argument"},
 			&cli.BoolFlag{Name: "json", Usage: "write it as JSON"}),
 		Action: tellStatus,

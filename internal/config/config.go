@@ -20,6 +20,8 @@ import (
 
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/contrib/envconfig"
+
+	"github.com/closeouthq/closeout/internal/codec"
 )
 
 // Config holds the settings, checked and with their defaults.
@@ -66,6 +68,14 @@ type Config struct {
 	Traces bool
 	// UIURL is where Temporal's Web UI is.
 	UIURL string
+	// PayloadKeys encrypt what Temporal keeps; none: nothing is encrypted.
+	PayloadKeys codec.Keys
+	// CodecListen is the address of the codec server.
+	CodecListen string
+	// CodecToken is what the codec server's callers have to show, if not empty.
+	CodecToken string
+	// AppWeights are the apps' shares of the workers; 1 for those that it lacks.
+	AppWeights map[uint32]float32
 	// Temporal says how to reach Temporal.
 	Temporal client.Options
 }
@@ -105,7 +115,7 @@ func Settings() []Setting {
 			More: "Nothing but callbacks, and the endpoints of `Service.Hooks` below `/hooks/`, is served there. Put what terminates TLS in front of it, or set `CLOSEOUT_TLS_CERT`.",
 			set:  func(c *Config, v string) error { c.Listen = v; return checkAddress(v) }},
 		{Env: "CLOSEOUT_TLS_CERT", Usage: "PEM file with the certificate for callbacks, and those between it and its root (default: no TLS)",
-			More: "Together with `CLOSEOUT_TLS_KEY`. A new connection has the files read again if that was five seconds ago, so they can be replaced at any time; while they are no pair, the old one stays in use and the log says so. TLS 1.2 or later, HTTP/1.1.",
+			More: "Together with `CLOSEOUT_TLS_KEY`. `closeout codec` uses it as well. A new connection has the files read again if that was five seconds ago, so they can be replaced at any time; while they are no pair, the old one stays in use and the log says so. TLS 1.2 or later, HTTP/1.1.",
 			set:  func(c *Config, v string) error { c.TLSCert = v; return nil }},
 		{Env: "CLOSEOUT_TLS_KEY", Usage: "PEM file with the key of that certificate",
 			set: func(c *Config, v string) error { c.TLSKey = v; return nil }},
@@ -157,6 +167,17 @@ func Settings() []Setting {
 			set:  func(c *Config, v string) error { c.DeploymentName = v; return checkDeployment(v) }},
 		{Env: "TEMPORAL_WORKER_BUILD_ID", Usage: "the worker's version in that deployment",
 			set: func(c *Config, v string) error { c.BuildID = v; return nil }},
+		{Env: "CLOSEOUT_APP_WEIGHTS", Usage: "shares of apps in the workers, as appid=weight, several separated by ';' (default: the same for all)",
+			More: "From 0.001 to 1000, and 1 for an app that isn't listed. They count while runs of several apps wait for a worker, if Temporal's task queues are fair: see [Temporal](temporal.md#fairness-between-apps).",
+			set:  func(c *Config, v string) (err error) { c.AppWeights, err = parseWeights(v); return err }},
+		{Env: "CLOSEOUT_PAYLOAD_KEYS", Secret: true, Usage: "keys that encrypt what Temporal keeps, as name=key, several separated by ';' (in a file: one per line; default: none, and nothing is encrypted)",
+			More: "A key is 32 bytes in base64. The first one encrypts, and all decrypt. The same for webhooks, workers and commands; read at the start. See [encryption](temporal.md#encryption).",
+			set:  func(c *Config, v string) (err error) { c.PayloadKeys, err = codec.ParseKeys(v); return err }},
+		{Env: "CLOSEOUT_CODEC_LISTEN", Default: "127.0.0.1:8081", Usage: "address of `closeout codec`, which decrypts for Temporal's Web UI and command line",
+			More: "Who reaches it can read everything, unless `CLOSEOUT_CODEC_TOKEN` is set; on another address than the loopback it has to be.",
+			set:  func(c *Config, v string) error { c.CodecListen = v; return checkAddress(v) }},
+		{Env: "CLOSEOUT_CODEC_TOKEN", Secret: true, Usage: "bearer token that callers of `closeout codec` have to show (default: none)",
+			set: func(c *Config, v string) error { c.CodecToken = v; return checkToken(v) }},
 		{Env: "CLOSEOUT_RETENTION", Default: "720h", Usage: "for how long a namespace that setup makes keeps closed runs",
 			More: "Read by `closeout setup` alone. At least `24h`, which is Temporal's minimum. A workflow ID is refused a second time for as long as its run is kept.",
 			set: func(c *Config, v string) (err error) {
@@ -166,7 +187,7 @@ func Settings() []Setting {
 				return err
 			}},
 		{Env: "CLOSEOUT_UI_URL", Default: "http://localhost:8233", Usage: "where Temporal's Web UI is",
-			More: "Read by `closeout status` alone, which links to it. Of Temporal Cloud it is `https://cloud.temporal.io`.",
+			More: "Read by `closeout status`, which links to it, and `closeout codec`, which lets its pages call. Of Temporal Cloud it is `https://cloud.temporal.io`.",
 			set:  func(c *Config, v string) error { c.UIURL = v; return checkScheme(v, "http", "https") }},
 		{Env: "CLOSEOUT_STOP_TIMEOUT", Default: "10s", Usage: "how long a stop waits for what is under way",
 			More: "First for callbacks that are being answered, then for steps.",
@@ -303,6 +324,27 @@ func parseApps(s string) (map[uint32][]string, error) {
 	return apps, errors.Join(faults...)
 }
 
+// parseWeights parses appid=weight, separated by semicolons.
+func parseWeights(s string) (map[uint32]float32, error) {
+	weights := map[uint32]float32{}
+	for entry := range strings.SplitSeq(s, ";") {
+		if entry = strings.TrimSpace(entry); entry == "" {
+			continue
+		}
+		id, text, _ := strings.Cut(entry, "=")
+		app, err := strconv.ParseUint(strings.TrimSpace(id), 10, 32)
+		weight, notANumber := strconv.ParseFloat(strings.TrimSpace(text), 32)
+		if err != nil || notANumber != nil || !(0.001 <= weight && weight <= 1000) {
+			return nil, fmt.Errorf("found %q, want appid=weight, the weight from 0.001 to 1000", entry)
+		}
+		if _, twice := weights[uint32(app)]; twice {
+			return nil, fmt.Errorf("app %d is there twice, want it once", app)
+		}
+		weights[uint32(app)] = float32(weight)
+	}
+	return weights, nil
+}
+
 // traces says whether there are to be traces: where OpenTelemetry's own variables
 // name their exporter or a place for them. Of those it checks what the exporter
 // would only complain of later, or pass over.
@@ -408,6 +450,7 @@ func (c *Config) LogValue() slog.Value {
 		slog.String("task_queue", c.TaskQueue),
 		slog.String("deployment", c.DeploymentName),
 		slog.String("build_id", c.BuildID),
+		slog.Any("payload_keys", c.PayloadKeys.Names()),
 		slog.Bool("traces", c.Traces),
 	)
 }

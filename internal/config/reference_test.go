@@ -64,7 +64,7 @@ logged; of a URL only the scheme and the host are.
 How to reach Temporal is set as for all of Temporal's programs, by its
 [environment configuration](https://docs.temporal.io/develop/environment-configuration): ` + "`TEMPORAL_ADDRESS`" + ` (default ` + "`localhost:7233`" + `),
 ` + "`TEMPORAL_NAMESPACE`" + ` (` + "`default`" + `), ` + "`TEMPORAL_API_KEY`, `TEMPORAL_TLS_CLIENT_CERT_PATH`, `TEMPORAL_TLS_CLIENT_KEY_PATH`" + ` and the like, or a profile of
-` + "`temporal.toml`" + ` that ` + "`TEMPORAL_PROFILE`" + ` names.
+` + "`temporal.toml`" + ` that ` + "`TEMPORAL_PROFILE`" + ` names. Examples for each kind of Temporal are in [Temporal](temporal.md#connect).
 
 ## The command in ` + "`dev/`" + `
 

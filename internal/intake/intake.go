@@ -87,6 +87,8 @@ type Options struct {
 	TaskQueue string
 	// Route chooses the workflow of a session; [workflows.Route] unless set.
 	Route func(activities.Session) workflows.Workflow
+	// Weights are the apps' shares of the workers; 1 for those that it lacks.
+	Weights map[uint32]float32
 	// Eager lets a worker of the same client begin a run without a round trip.
 	Eager bool
 	// Log gets what operators should know.

@@ -165,6 +165,7 @@ func (i *Intake) start(ctx context.Context, s activities.Session, bare bool) (we
 	}
 	options := workflows.StartOptions(s, i.TaskQueue)
 	options.EnableEagerStart = i.Eager
+	options.Priority.FairnessWeight = i.Weights[s.AppID]
 	err = i.execute(ctx, options, workflow, s)
 	if invalid := new(serviceerror.InvalidArgument); errors.As(err, &invalid) {
 		if !bare && strings.Contains(strings.ToLower(invalid.Message), "search attribute") {

@@ -77,21 +77,30 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 
 // look reads the pair.
 func (c *certificate) look() error {
-	cert, err := os.ReadFile(c.certFile)
+	pair, err := LoadCertificate(c.certFile, c.keyFile)
 	if err != nil {
-		return fmt.Errorf("CLOSEOUT_TLS_CERT: read the certificate: %w", err)
-	}
-	key, err := os.ReadFile(c.keyFile)
-	if err != nil {
-		return fmt.Errorf("CLOSEOUT_TLS_KEY: read the key: %w", err)
-	}
-	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil {
-		return fmt.Errorf("CLOSEOUT_TLS_CERT, CLOSEOUT_TLS_KEY: %s and %s are no certificate and its key, both in PEM: %w", c.certFile, c.keyFile, err)
+		return err
 	}
 	if c.pair == nil || !bytes.Equal(c.pair.Leaf.Raw, pair.Leaf.Raw) {
 		c.log.Info("the certificate for callbacks is read", "names", pair.Leaf.DNSNames, "until", pair.Leaf.NotAfter)
 	}
-	c.pair = &pair
+	c.pair = pair
 	return nil
+}
+
+// LoadCertificate reads a pair of PEM files. Its errors name the settings.
+func LoadCertificate(certFile, keyFile string) (*tls.Certificate, error) {
+	cert, err := os.ReadFile(certFile)
+	if err != nil {
+		return nil, fmt.Errorf("CLOSEOUT_TLS_CERT: read the certificate: %w", err)
+	}
+	key, err := os.ReadFile(keyFile)
+	if err != nil {
+		return nil, fmt.Errorf("CLOSEOUT_TLS_KEY: read the key: %w", err)
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("CLOSEOUT_TLS_CERT, CLOSEOUT_TLS_KEY: %s and %s are no certificate and its key, both in PEM: %w", certFile, keyFile, err)
+	}
+	return &pair, nil
 }

@@ -105,6 +105,9 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 	if dialed.Temporal.Interceptors, err = traces.Temporal(c.Temporal.Interceptors); err != nil {
 		return err
 	}
+	if parts.Worker {
+		dialed.Temporal.DataConverter, dialed.Temporal.FailureConverter = c.PayloadKeys.ForWorker()
+	}
 	temporal, err := Dial(&dialed, log, metrics)
 	if err != nil {
 		return err
@@ -123,8 +126,8 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 		in := intake.New(intake.Options{
 			Temporal: traces.Starter(temporal), Inbox: box, TaskQueue: c.TaskQueue,
 			// An eager run begins here, whichever build of a deployment is current.
-			Eager: parts.Worker && c.BuildID == "",
-			Route: parts.Extension.route, Log: log, Observe: metrics.Start,
+			Eager:   parts.Worker && c.BuildID == "",
+			Weights: c.AppWeights, Route: parts.Extension.route, Log: log, Observe: metrics.Start,
 		})
 		defer in.Wait()
 		health.inbox = box
@@ -151,7 +154,16 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 			Observe: metrics.Callback,
 		}
 		if hooks := parts.Extension.Hooks; hooks != nil {
-			options.Hooks = func(r *mux.Router) { hooks(r, temporal) }
+			theirs := temporal
+			if parts.Worker { // whose client panics at what it can't decrypt
+				own := dialed
+				own.Temporal.DataConverter, own.Temporal.FailureConverter = c.PayloadKeys.ForClient()
+				if theirs, err = Dial(&own, log, metrics); err != nil {
+					return err
+				}
+				defer theirs.Close()
+			}
+			options.Hooks = func(r *mux.Router) { hooks(r, theirs) }
 		}
 		router = traces.Callbacks(webhook.Router(options))
 	}
@@ -212,6 +224,9 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 // Dial makes a client for Temporal. It doesn't connect before it is used.
 func Dial(c *config.Config, log *slog.Logger, metrics *telemetry.Metrics) (client.Client, error) {
 	options := c.Temporal
+	if options.DataConverter == nil {
+		options.DataConverter, options.FailureConverter = c.PayloadKeys.ForClient()
+	}
 	// After an outage the SDK would wait for up to 10 s before it looks again, and
 	// every callback in that time would be queued.
 	pause := grpcbackoff.DefaultConfig
