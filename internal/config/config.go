@@ -45,6 +45,8 @@ type Config struct {
 	DatabaseURL string
 	// RecordingsURL and ArchiveURL are bucket URLs.
 	RecordingsURL, ArchiveURL string
+	// MakeBuckets says that setup makes those of them that are s3://.
+	MakeBuckets bool
 	// BillingURL is where bills are posted; empty: nowhere.
 	BillingURL string
 	// BillingToken authorizes that, if not empty.
@@ -153,6 +155,15 @@ func Settings() []Setting {
 			set: func(c *Config, v string) error {
 				c.ArchiveURL = v
 				return checkScheme(v, "file", "s3", "gs", "azblob")
+			}},
+		{Env: "CLOSEOUT_MAKE_BUCKETS", Default: "false", Usage: "whether setup makes the buckets that are s3:// and not there: true or false",
+			More: "Read by `closeout setup` alone, for development and stores of your own. A bucket that is there is left alone.",
+			set: func(c *Config, v string) error {
+				c.MakeBuckets = v == "true"
+				if !c.MakeBuckets && v != "false" {
+					return fmt.Errorf("found %q, want true or false", v)
+				}
+				return nil
 			}},
 		{Env: "CLOSEOUT_BILLING_URL", Usage: "HTTP API that bills are posted to (default: none)",
 			More: "Each bill is posted as a CloudEvents 1.0 event with an `Idempotency-Key`. 2xx and 409 are done, 408 and 429 are tried again, other 4xx block the step, and all else is tried again.",

@@ -90,11 +90,11 @@ func TestFaults(t *testing.T) {
 		{"all at once", map[string]string{
 			"CLOSEOUT_APPS": "hunter2", "CLOSEOUT_LISTEN": "8080", "CLOSEOUT_ADMIN_LISTEN": "localhost:http:80", "CLOSEOUT_CALLBACK_TOKEN": "hunter2",
 			"CLOSEOUT_CALLBACK_WINDOW": "10", "CLOSEOUT_DATABASE_URL": "mysql://root:hunter2@db/x", "CLOSEOUT_RECORDINGS_URL": "ftp://x", "CLOSEOUT_ARCHIVE_URL": "/srv",
-			"CLOSEOUT_BILLING_URL": "billing:80", "CLOSEOUT_RETENTION": "1h", "CLOSEOUT_STOP_TIMEOUT": "-1s", "CLOSEOUT_LOG_LEVEL": "loud", "CLOSEOUT_LOG_FORMAT": "xml",
+			"CLOSEOUT_BILLING_URL": "billing:80", "CLOSEOUT_MAKE_BUCKETS": "yes", "CLOSEOUT_RETENTION": "1h", "CLOSEOUT_STOP_TIMEOUT": "-1s", "CLOSEOUT_LOG_LEVEL": "loud", "CLOSEOUT_LOG_FORMAT": "xml",
 		}, nil, []string{
 			"CLOSEOUT_APPS: entry 1: doesn't begin with an appid", `CLOSEOUT_LISTEN: found "8080"`, "CLOSEOUT_ADMIN_LISTEN: found", "CLOSEOUT_CALLBACK_TOKEN: want at least 8",
 			`CLOSEOUT_CALLBACK_WINDOW: found "10"`, "CLOSEOUT_DATABASE_URL: not a URL with one of the schemes postgres, ", "CLOSEOUT_RECORDINGS_URL: not", "CLOSEOUT_ARCHIVE_URL: not",
-			"CLOSEOUT_BILLING_URL: not", `CLOSEOUT_RETENTION: found "1h", want at least 24h`, `CLOSEOUT_STOP_TIMEOUT: found "-1s"`, `CLOSEOUT_LOG_LEVEL: found "loud"`, `CLOSEOUT_LOG_FORMAT: found "xml"`,
+			"CLOSEOUT_BILLING_URL: not", `CLOSEOUT_MAKE_BUCKETS: found "yes", want true or false`, `CLOSEOUT_RETENTION: found "1h", want at least 24h`, `CLOSEOUT_STOP_TIMEOUT: found "-1s"`, `CLOSEOUT_LOG_LEVEL: found "loud"`, `CLOSEOUT_LOG_FORMAT: found "xml"`,
 		}},
 		{"window too short", map[string]string{"CLOSEOUT_APPS": "1=a", "CLOSEOUT_CALLBACK_WINDOW": "10ms"}, nil, []string{`CLOSEOUT_CALLBACK_WINDOW: found "10ms", want 0 or at least 1s`}},
 		{"by flag", map[string]string{"CLOSEOUT_APPS": "1=a"}, map[string]string{"listen": "x"}, []string{`--listen: found "x"`}},

@@ -22,8 +22,9 @@ import (
 )
 
 // Setup makes what Closeout needs and is not there yet: the namespace, its
-// search attributes and the ledger's tables. It waits until ctx ends for what
-// doesn't answer, and may be run any number of times.
+// search attributes, the ledger's tables and, if the settings say so, the buckets.
+// It waits until ctx ends for what doesn't answer, and may be run any number of
+// times.
 func Setup(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	temporal, err := Dial(c, log, nil)
 	if err != nil {
@@ -43,6 +44,17 @@ func Setup(ctx context.Context, c *config.Config, log *slog.Logger) error {
 		return err
 	}
 	log.Info("the ledger is set up")
+
+	if !c.MakeBuckets {
+		return nil
+	}
+	for _, b := range []struct{ setting, url string }{{"CLOSEOUT_RECORDINGS_URL", c.RecordingsURL}, {"CLOSEOUT_ARCHIVE_URL", c.ArchiveURL}} {
+		made, err := retry(ctx, log, "make the bucket", func() (bool, error) { return makeBucket(ctx, b.setting, b.url) })
+		if err != nil {
+			return err
+		}
+		log.Info("the bucket is there", "bucket", config.Where(b.url), "made", made)
+	}
 	return nil
 }
 
