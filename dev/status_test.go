@@ -61,7 +61,7 @@ func TestStatusTellsWhereASessionIs(t *testing.T) {
 		"https://temporal.example.com/ui/namespaces/status/workflows/" + closedID + "/",
 	}
 	for _, argument := range []string{closedID, strconv.FormatUint(closed.RoomSessionID, 10)} {
-		code, text := status(argument)
+		code, text := status("--wait", "1m", argument)
 		tells(code, text, wholly...)
 	}
 
@@ -84,6 +84,9 @@ func TestStatusTellsWhereASessionIs(t *testing.T) {
 	tells(code, text, append(wholly, "run       Running, blocked; RoomClose", "- **billing** is **blocked**: `the billing API refused it: 422", "- **recordings** is done: ")...)
 	if strings.Index(text, closedID) < strings.Index(text, blockedID) {
 		t.Errorf("not the newest first:\n%s", text)
+	}
+	if code, text := status("--wait", "1ms", blockedID); code != 1 || !strings.Contains(text, "not closed out after 0s: "+blockedID+": its run is Running, blocked; ") {
+		t.Errorf("of one that is blocked: %d\n%s", code, text)
 	}
 	if code, text := status(`'`); code != 1 || !strings.Contains(text, "nothing was found; ") {
 		t.Errorf("of a room that begins with a quote: %d\n%s", code, text)

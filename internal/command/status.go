@@ -43,15 +43,22 @@ func Status() *cli.Command {
 		Description: "Of a room it tells all sessions, the newest first. What can't be asked is said, and keeps nothing\n" +
 			"else from being told. It fails if nothing is found. A session whose run Temporal doesn't list is\n" +
 			"found by its number if CLOSEOUT_APPS has its app, and by its workflow ID.\n\n" +
+			"With --wait it asks again until each session is closed out: the run done, the bill and the manifest\n" +
+			"that its steps make there. It fails if that takes too long.\n\n" +
 			"    closeout status 858012925204410417\n" +
+			"    closeout status --wait 1m 858012925204410417\n" +
 			"    closeout status lobby",
 		ArgsUsage: "ROOM-SESSION-ID|ROOM-ID|WORKFLOW-ID...",
 		Flags: append(Flags("DATA", "DATABASE_URL", "ARCHIVE_URL", "PAYLOAD_KEYS", "UI_URL", "LOG_LEVEL", "LOG_FORMAT"),
 			&cli.IntFlag{Name: "limit", Value: 10, Usage: "how many sessions at most for each argument"},
+			&cli.DurationFlag{Name: "wait", Usage: "how long to wait until each session is closed out (default: not at all)"},
 			&cli.BoolFlag{Name: "json", Usage: "write it as JSON"}),
 		Action: tellStatus,
 	}
 }
+
+// waitPause is how long to wait before all is asked again.
+const waitPause = 300 * time.Millisecond
 
 // placePatience is how long a place may take to answer.
 const placePatience = 5 * time.Second
@@ -132,7 +139,7 @@ func tellStatus(ctx context.Context, cmd *cli.Command) error {
 	}{Sessions: []*sessionStatus{}}
 	var faults []error
 	for _, arg := range cmd.Args().Slice() {
-		sessions, more, err := p.find(ctx, arg, limit)
+		sessions, more, err := p.await(ctx, arg, limit, cmd.Duration("wait"))
 		if err != nil {
 			faults = append(faults, fmt.Errorf("%s: %w", arg, err))
 		}
@@ -201,6 +208,63 @@ func openBucket(ctx context.Context, bucketURL string) (*blob.Bucket, error) {
 		}
 	}
 	return blob.OpenBucket(ctx, bucketURL)
+}
+
+// await is find, again and again for so long, until all sessions are closed out.
+func (p *places) await(ctx context.Context, arg string, limit int, patience time.Duration) (found []*sessionStatus, more bool, err error) {
+	for since := time.Now(); ; {
+		found, more, err = p.find(ctx, arg, limit)
+		if patience <= 0 {
+			return found, more, err
+		}
+		var lacking []string
+		for _, s := range found {
+			if what := s.lacks(); what != "" {
+				lacking = append(lacking, s.WorkflowID+": "+what)
+			}
+		}
+		switch {
+		case err == nil && len(lacking) == 0:
+			return found, more, nil
+		case ctx.Err() != nil || time.Since(since) > patience:
+			if err == nil {
+				err = errors.New(strings.Join(lacking, "; "))
+			}
+			return found, more, fmt.Errorf("not closed out after %v: %w", time.Since(since).Round(time.Second), err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(waitPause):
+		}
+	}
+}
+
+// lacks says what keeps a session from being closed out; nothing if it is.
+func (s *sessionStatus) lacks() string {
+	if s.Run == nil {
+		return s.lack(inTemporal)
+	}
+	if s.Run.Result == nil || s.Run.State != workflows.StateDone {
+		return fmt.Sprintf("its run is %s", s.Run)
+	}
+	for _, owed := range []struct {
+		step, place string
+		there       bool
+	}{{workflows.Billing.Name, inLedger, s.Bill != nil}, {workflows.Recordings.Name, inArchive, s.Manifest != nil}} {
+		made := slices.ContainsFunc(s.Run.Result.Steps, func(step workflows.StepResult) bool { return step.Step == owed.step })
+		if made && !owed.there {
+			return s.lack(owed.place)
+		}
+	}
+	return ""
+}
+
+// lack says why nothing of the session is known to be in a place.
+func (s *sessionStatus) lack(place string) string {
+	if why := s.Unknown[place]; why != "" {
+		return place + " unknown: " + why
+	}
+	return "no " + place
 }
 
 // find tells of the sessions that an argument means, the newest first. more says

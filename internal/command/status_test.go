@@ -194,8 +194,17 @@ func TestStatusOfARoomIsTheNewestFirst(t *testing.T) {
 		t.Errorf("query %s, want %s", temporal.query, want)
 	}
 
+	// Who waits is told what there is, and what it lacks.
+	code, stdout, stderr := closeout("status --wait 1ms --data " + data + " lobby")
+	if code != 1 || !strings.Contains(stdout, "room-close-1-3\n") || !strings.Contains(stderr, "lobby: not closed out after 0s: room-close-1-9: no run; room-close-1-3: its run is Failed, running; ") {
+		t.Errorf("waited: %d\n%s%s", code, stdout, stderr)
+	}
+	if code, _, stderr := closeout("status --wait 1ms --data " + data + " nobody"); code != 1 || !strings.Contains(stderr, "nobody: not closed out after 0s: nothing was found") {
+		t.Errorf("waited for nobody: %d\n%s", code, stderr)
+	}
+
 	temporal.token = []byte("more")
-	code, stdout, _ := closeout("status --json --data " + data + " lobby nobody")
+	code, stdout, _ = closeout("status --json --data " + data + " lobby nobody")
 	var all struct {
 		Sessions []struct {
 			ID  string `json:"workflow_id"`
