@@ -1,11 +1,24 @@
 # The commands that are longer than their names. Nothing needs make: each can be
 # typed as it stands here.
 
+COMPOSE = docker compose
+
 help: ## list these commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 dev: ## run Temporal, its Web UI, the webhook and a worker in one process
 	go run -C dev .
+
+up: ## build the image and bring up the whole stack with Docker; see docs/compose.md
+	$(COMPOSE) up --build --detach
+
+down: ## take the stack down again; its data stays
+	$(COMPOSE) down
+
+smoke: ## close a room on the stack that is up, and wait for its run, bill and manifest
+	@session=$$(date +%s) && set -x && \
+	$(COMPOSE) exec -T webhook /closeout send --room smoke --session $$session && \
+	$(COMPOSE) exec -T webhook /closeout status --wait 1m $$session
 
 test: ## run the tests; the second half on a real Temporal
 	go test ./... && go test -C dev ./... && go test -C examples ./...
@@ -22,4 +35,4 @@ bench: ## measure against the bare SDK, the naive handler and bare stores; on a 
 ci: ## check everything, as CI does
 	.ci/run
 
-.PHONY: help dev test check chaos bench ci
+.PHONY: help dev up down smoke test check chaos bench ci

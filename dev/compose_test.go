@@ -1,0 +1,83 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"gopkg.in/yaml.v3"
+)
+
+// What the compose file promises: nothing is open to other machines, images are
+// pinned, secrets are files, and no container of ours can do more than it needs.
+func TestTheComposeFileKeepsItsPromises(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join("..", "docker-compose.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct {
+		Services map[string]struct {
+			Image       string
+			Ports       []string
+			Secrets     []string
+			Volumes     []string
+			ReadOnly    bool     `yaml:"read_only"`
+			CapDrop     []string `yaml:"cap_drop"`
+			SecurityOpt []string `yaml:"security_opt"`
+			Environment map[string]string
+		}
+		Secrets map[string]struct{ File string }
+		Volumes map[string]any
+	}
+	if err := yaml.Unmarshal(b, &file); err != nil {
+		t.Fatal(err)
+	}
+	pinned := regexp.MustCompile(`^[a-z/-]+:v?\d+[\w.-]*$`)
+	for name, s := range file.Services {
+		ours := s.Image == "closeout:local"
+		if !ours && !pinned.MatchString(s.Image) {
+			t.Errorf("%s: image %q isn't pinned", name, s.Image)
+		}
+		if ours && (!s.ReadOnly || strings.Join(s.CapDrop, "") != "ALL" || len(s.SecurityOpt) == 0) {
+			t.Errorf("%s may do more than it needs", name)
+		}
+		for _, port := range s.Ports {
+			if !strings.HasPrefix(port, "127.0.0.1:") || ours && strings.HasSuffix(port, ":9090") {
+				t.Errorf("%s: port %q is open to others", name, port)
+			}
+		}
+		for variable, value := range s.Environment {
+			if regexp.MustCompile(`SECRET|PASSWORD|PWD|APPS|TOKEN`).MatchString(variable) && !strings.HasPrefix(value, "/run/secrets/") {
+				t.Errorf("%s: %s is a secret and not in a file", name, variable)
+			}
+		}
+		for _, secret := range s.Secrets {
+			if file.Secrets[secret].File == "" {
+				t.Errorf("%s: there is no secret %s", name, secret)
+			}
+		}
+		for _, volume := range s.Volumes {
+			from, _, _ := strings.Cut(volume, ":")
+			if _, named := file.Volumes[from]; !named && !inAClone(t, from) {
+				t.Errorf("%s: there is no volume %s", name, from)
+			}
+		}
+	}
+	for name, secret := range file.Secrets {
+		if path := strings.Replace(secret.File, "${CLOSEOUT_SECRETS:-./deploy/compose}", "./deploy/compose", 1); !inAClone(t, path) {
+			t.Errorf("secret %s: there is no file %s", name, path)
+		}
+	}
+}
+
+// inAClone says whether the file is there in a clone of the repository.
+func inAClone(t *testing.T, path string) bool {
+	t.Helper()
+	if !strings.HasPrefix(path, "./") {
+		return false
+	}
+	_, err := os.Stat(filepath.Join("..", path))
+	return err == nil
+}
