@@ -2,6 +2,8 @@
 # typed as it stands here.
 
 COMPOSE = docker compose
+# As in the Dockerfile: with other flags it is another program.
+IMAGE = CGO_ENABLED=0 GOFLAGS="-trimpath -tags=disable_grpc_modules"
 
 help: ## list these commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -32,7 +34,22 @@ chaos: ## break everything while callbacks come in, and audit what became of the
 bench: ## measure against the bare SDK, the naive handler and bare stores; on a quiet machine, and it takes long
 	go run -C dev ./bench
 
+verify: ## build the image's program here, and compare it with the one in the image
+	@dir=$$(mktemp -d) && container=$$(docker create closeout:local) && \
+	docker cp $$container:/closeout $$dir/image >/dev/null && docker rm $$container >/dev/null && \
+	GOTOOLCHAIN=go1.26.8 $(IMAGE) go build -buildvcs=false -ldflags="-s -w" -o $$dir/here ./cmd/closeout && \
+	sha256sum $$dir/image $$dir/here && cmp $$dir/image $$dir/here; \
+	code=$$?; rm -rf $$dir; exit $$code
+
+sbom: ## list the modules in the image's program, with their licenses, in closeout.cdx.json (CycloneDX)
+	$(IMAGE) go run github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0 app \
+	  -json -licenses -main cmd/closeout -output closeout.cdx.json .
+
+vuln: ## look for known vulnerabilities in what is called; asks https://vuln.go.dev
+	@go run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./... || \
+	{ echo "Not passed: either it lists vulnerabilities above, or it could not ask https://vuln.go.dev and has checked nothing."; exit 1; }
+
 ci: ## check everything, as CI does
 	.ci/run
 
-.PHONY: help dev up down smoke test check chaos bench ci
+.PHONY: help dev up down smoke test check chaos bench verify sbom vuln ci
