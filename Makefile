@@ -36,7 +36,7 @@ bench: ## measure against the bare SDK, the naive handler and bare stores; on a 
 
 verify: ## build the image's program here, and compare it with the one in the image
 	@dir=$$(mktemp -d) && container=$$(docker create closeout:local) && \
-	docker cp $$container:/closeout $$dir/image >/dev/null && docker rm $$container >/dev/null && \
+	docker cp $$container:/closeout $$dir/image >/dev/null && docker rm -v $$container >/dev/null && \
 	GOTOOLCHAIN=go1.26.8 $(IMAGE) go build -buildvcs=false -ldflags="-s -w" -o $$dir/here ./cmd/closeout && \
 	sha256sum $$dir/image $$dir/here && cmp $$dir/image $$dir/here; \
 	code=$$?; rm -rf $$dir; exit $$code
