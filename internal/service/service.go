@@ -290,7 +290,7 @@ func openSteps(ctx context.Context, c *config.Config) (*activities.Steps, func()
 			Ledger: books,
 			API:    activities.Endpoint{Name: "the billing API", URL: c.BillingURL, Token: c.BillingToken},
 		},
-		Recordings: &activities.Recordings{Source: recordings, Archive: archive},
+		Recordings: &activities.Recordings{Source: recordings, Archive: archive, Options: c.ArchiveOptions()},
 	}, closeAll, nil
 }
 
