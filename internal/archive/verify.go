@@ -69,11 +69,16 @@ func (m *Mover) fault(ctx context.Context, f File, moved func(int64)) string {
 	return ""
 }
 
+// Apps lists the apps that have a folder in the archive, by their folders.
+func Apps(ctx context.Context, bucket *blob.Bucket) iter.Seq2[string, error] {
+	return folders(ctx, bucket, "")
+}
+
 // Sessions lists the sessions that have a folder in the archive, by their folders;
 // each may have a manifest, or not yet.
 func Sessions(ctx context.Context, bucket *blob.Bucket) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
-		for app, err := range folders(ctx, bucket, "") {
+		for app, err := range Apps(ctx, bucket) {
 			if err != nil {
 				yield("", err)
 				return
