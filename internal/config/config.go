@@ -171,7 +171,7 @@ func Settings() []Setting {
 				return nil
 			}},
 		{Env: "CLOSEOUT_ARCHIVE_CLASS", Usage: "storage class of archived recordings, as the archive's store calls it (default: that of the bucket)",
-			More: "Such as `STANDARD_IA` or `GLACIER_IR` of S3, `NEARLINE` of Google Cloud Storage, `Cool` of Azure. Manifests keep the class of the bucket, as they are read again. See [recordings](recordings.md#the-archive).",
+			More: "Such as `STANDARD_IA` or `GLACIER_IR` of S3, `NEARLINE` of Google Cloud Storage, `Cool` of Azure. Manifests keep the class of the bucket, as they are read again. See [recordings](archive.md#what-the-store-is-told).",
 			set:  func(c *Config, v string) error { c.ArchiveClass = v; return nil }},
 		{Env: "CLOSEOUT_ARCHIVE_ENCRYPTION", Usage: "how the archive's store encrypts, as it calls that (default: as the bucket says)",
 			More: "S3: `AES256`, `aws:kms` or `aws:kms:dsse`, and `=` with a key's id or ARN behind it. Google Cloud Storage: the name of a Cloud KMS key. Azure: an encryption scope.",

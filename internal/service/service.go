@@ -37,8 +37,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// maxActivities bounds the activities that a worker runs at once. Each may hold
-// a copy buffer and connections to a bucket.
+// maxActivities bounds the activities that a worker runs at once.
 const maxActivities = 100
 
 // Parts says what of Closeout runs in this process.
