@@ -2,6 +2,7 @@ package activities_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -12,6 +13,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,6 +27,7 @@ import (
 	"gocloud.dev/blob/memblob"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/testenv"
 	"github.com/closeouthq/closeout/zego"
@@ -217,7 +221,7 @@ func TestArchiveRecordings(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if done != (activities.Archived{Manifest: folder + "manifest.json", Files: 3, Bytes: int64(len(large)) + 5}) {
+		if !reflect.DeepEqual(done, activities.Archived{Manifest: folder + "manifest.json", Files: 3, Bytes: int64(len(large)) + 5}) {
 			t.Errorf("result %+v", done)
 		}
 		if !bytes.Equal(get(t, r.Archive, folder+"recordings/b_V.mp4"), large) {
@@ -229,7 +233,7 @@ func TestArchiveRecordings(t *testing.T) {
 			t.Fatal(err)
 		}
 		sum := sha256.Sum256(large)
-		if m.Version != 1 || m.RoomSessionID != math.MaxUint64 || m.RoomID != "lobby" || len(m.Files) != 3 ||
+		if m.Version != 2 || m.RoomSessionID != math.MaxUint64 || m.RoomID != "lobby" || len(m.Files) != 3 ||
 			m.Files[0].Name != folder+"recordings/a/a_A.aac" ||
 			m.Files[1] != (activities.File{Name: folder + "recordings/b_V.mp4", Source: folder + "b_V.mp4", Size: int64(len(large)), SHA256: hex.EncodeToString(sum[:])}) {
 			t.Errorf("manifest %s", first)
@@ -242,7 +246,7 @@ func TestArchiveRecordings(t *testing.T) {
 		// came late.
 		put(t, r.Source, folder+"late.mp4", []byte("late"))
 		again, err := run[activities.Archived](t, newEnv(), r.ArchiveRecordings)
-		if err != nil || again != done || !bytes.Equal(get(t, r.Archive, done.Manifest), first) {
+		if err != nil || !reflect.DeepEqual(again, done) || !bytes.Equal(get(t, r.Archive, done.Manifest), first) {
 			t.Errorf("again: %+v, %v", again, err)
 		}
 	})
@@ -260,65 +264,65 @@ func TestArchiveNoRecordings(t *testing.T) {
 	})
 }
 
-// What an attempt left behind that died at some moment.
+// An attempt goes on where the heartbeat of an earlier one says that it was.
 func TestArchiveResumes(t *testing.T) {
-	content := []byte("a recording")
-	sum := sha256.Sum256(content)
-	finished := activities.File{Name: folder + "recordings/a.mp4", Source: folder + "a.mp4", Size: int64(len(content)), SHA256: hex.EncodeToString(sum[:])}
-	said := finished
-	said.SHA256 = "as the heartbeat said"
-	type heartbeat struct {
-		Finished []activities.File `json:"finished"`
+	buckets(t, func(t *testing.T, r *activities.Recordings) {
+		put(t, r.Source, folder+"a.mp4", []byte("a recording"))
+		name := folder + "recordings/a.mp4"
+		mover, err := archive.NewMover(r.Source, r.Archive, archive.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var heartbeat archive.Progress
+		item := archive.Item{Key: folder + "a.mp4", Name: "a.mp4", Size: 11}
+		_, err = mover.Move(t.Context(), folder, archive.Manifest{}, func(context.Context) ([]archive.Item, error) { return []archive.Item{item}, nil },
+			archive.Progress{}, func(p archive.Progress) { heartbeat = p })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Archive.Delete(t.Context(), folder+"manifest.json"); err != nil {
+			t.Fatal(err)
+		}
+		before := modified(t, r.Archive, name)
+		env := newEnv()
+		env.SetHeartbeatDetails(heartbeat)
+		done, err := run[activities.Archived](t, env, r.ArchiveRecordings)
+		if err != nil || done.Bytes != 11 || !modified(t, r.Archive, name).Equal(before) {
+			t.Errorf("result %+v, error %v; copied again: %v", done, err, !modified(t, r.Archive, name).Equal(before))
+		}
+	})
+}
+
+// The result links to what was archived.
+func TestArchivedSaysWhereItIs(t *testing.T) {
+	dir := t.TempDir()
+	kept, err := fileblob.OpenBucket(dir, &fileblob.Options{NoTempDir: true})
+	if err != nil {
+		t.Fatal(err)
 	}
-	tests := []struct {
-		name      string
-		archived  []byte // nil: nothing
-		heartbeat *heartbeat
-		copies    bool
-	}{
-		{"nothing", nil, nil, true},
-		{"copied, and said so", content, &heartbeat{[]activities.File{said}}, false},
-		{"copied, and didn't say so", content, nil, false},
-		{"another content of the same size", []byte("b recording"), nil, true},
-		{"part of it", content[:5], nil, true},
-		{"said so of another upload", content, &heartbeat{[]activities.File{{Name: finished.Name, Source: finished.Source, Size: 3, SHA256: "00"}}}, false},
+	defer kept.Close()
+	r := &activities.Recordings{Source: memblob.OpenBucket(nil), Archive: kept}
+	r.Options.ArchiveURL = "file://" + filepath.ToSlash(dir)
+	put(t, r.Source, folder+"a.mp4", []byte("a recording"))
+	for range 2 {
+		done, err := run[activities.Archived](t, newEnv(), r.ArchiveRecordings)
+		if want := []string{filepath.Join(dir, folder, "manifest.json"), filepath.Join(dir, folder, "recordings", "a.mp4")}; err != nil || !slices.Equal(done.Links, want) {
+			t.Errorf("links %q, want %q, error %v", done.Links, want, err)
+		}
 	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			buckets(t, func(t *testing.T, r *activities.Recordings) {
-				put(t, r.Source, finished.Source, content)
-				var before time.Time
-				if tt.archived != nil {
-					put(t, r.Archive, finished.Name, tt.archived)
-					before = modified(t, r.Archive, finished.Name)
-				}
-				env := newEnv()
-				if tt.heartbeat != nil {
-					env.SetHeartbeatDetails(tt.heartbeat)
-				}
-				done, err := run[activities.Archived](t, env, r.ArchiveRecordings)
-				if err != nil {
-					t.Fatal(err)
-				}
-				var m activities.Manifest
-				if err := json.Unmarshal(get(t, r.Archive, done.Manifest), &m); err != nil {
-					t.Fatal(err)
-				}
-				want := finished
-				if tt.heartbeat != nil && tt.heartbeat.Finished[0].Size == finished.Size {
-					want = said
-				}
-				if len(m.Files) != 1 || m.Files[0] != want {
-					t.Errorf("manifest %+v, want %+v", m.Files, want)
-				}
-				if got := get(t, r.Archive, finished.Name); !bytes.Equal(got, content) {
-					t.Errorf("archived %q", got)
-				}
-				if copied := modified(t, r.Archive, finished.Name) != before; copied != tt.copies {
-					t.Errorf("copied: %v, want %v", copied, tt.copies)
-				}
-			})
-		})
+}
+
+// What no retry mends waits for a person.
+func TestArchiveBlocksAtWhatIsNoManifest(t *testing.T) {
+	r := &activities.Recordings{Source: memblob.OpenBucket(nil), Archive: memblob.OpenBucket(nil)}
+	put(t, r.Archive, folder+"manifest.json", []byte("{"))
+	if done, err := run[activities.Archived](t, newEnv(), r.ArchiveRecordings); !activities.IsBlocked(err) || !strings.Contains(err.Error(), "no manifest that this version of Closeout can read") {
+		t.Errorf("result %+v, error %v", done, err)
+	}
+	r = &activities.Recordings{Source: memblob.OpenBucket(nil), Archive: memblob.OpenBucket(nil)}
+	r.Options.Class = "GLACIER"
+	if done, err := run[activities.Archived](t, newEnv(), r.ArchiveRecordings); !activities.IsBlocked(err) || !strings.Contains(err.Error(), "no storage classes") {
+		t.Errorf("result %+v, error %v", done, err)
 	}
 }
 

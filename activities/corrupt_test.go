@@ -52,12 +52,14 @@ func TestArchiveFindsOutCorruption(t *testing.T) {
 			for name, value := range map[string]string{"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null", "AWS_PROFILE": ""} {
 				t.Setenv(name, value)
 			}
-			archive, err := blob.OpenBucket(t.Context(), "s3://archive?region=us-east-1&use_path_style=true&endpoint="+store.URL)
+			where := "s3://archive?region=us-east-1&use_path_style=true&endpoint=" + store.URL
+			archive, err := blob.OpenBucket(t.Context(), where)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer archive.Close()
 			r := &activities.Recordings{Source: memblob.OpenBucket(nil), Archive: archive}
+			r.Options.ArchiveURL = where
 			put(t, r.Source, folder+"a.mp4", bytes.Clone(content))
 			if done, err := run[activities.Archived](t, newEnv(), r.ArchiveRecordings); err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("result %+v, error %v, want one with %q", done, err, want)

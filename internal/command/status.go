@@ -24,10 +24,10 @@ import (
 	"go.temporal.io/api/workflow/v1"
 	"go.temporal.io/sdk/client"
 	"gocloud.dev/blob"
-	"gocloud.dev/gcerrors"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/ledger"
@@ -411,18 +411,14 @@ func (p *places) tell(ctx context.Context, id string) *sessionStatus {
 	})
 	ask(inArchive, func(ctx context.Context) error {
 		key := activities.ManifestKey(session)
-		b, err := p.archive.ReadAll(ctx, key)
-		if gcerrors.Code(err) == gcerrors.NotFound {
+		m, err := archive.Read(ctx, p.archive, key)
+		if errors.Is(err, archive.ErrNone) {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("read %s: %w", key, err)
+			return err
 		}
-		var m activities.Manifest
-		if err := json.Unmarshal(b, &m); err != nil {
-			return fmt.Errorf("read %s: %w", key, err)
-		}
-		archived := m.Archived()
+		archived := activities.ArchivedOf(m)
 		archived.Manifest = key // where it was found
 		s.Manifest, rooms[3] = &archived, m.RoomID
 		return nil

@@ -21,6 +21,7 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/contrib/envconfig"
 
+	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/codec"
 )
 
@@ -47,6 +48,14 @@ type Config struct {
 	RecordingsURL, ArchiveURL string
 	// MakeBuckets says that setup makes those of them that are s3://.
 	MakeBuckets bool
+	// ArchiveTransfers is how many recordings a worker copies at once.
+	ArchiveTransfers int
+	// ArchiveClass, ArchiveEncryption and ArchiveTags are what the archive's store is
+	// told of recordings, in its own words; empty: nothing.
+	ArchiveClass, ArchiveEncryption string
+	ArchiveTags                     map[string]string
+	// DeleteRecordings says that recordings are deleted when they are archived.
+	DeleteRecordings bool
 	// BillingURL is where bills are posted; empty: nowhere.
 	BillingURL string
 	// BillingToken authorizes that, if not empty.
@@ -84,6 +93,14 @@ type Config struct {
 
 // Inbox is the folder of the callbacks that wait for Temporal.
 func (c *Config) Inbox() string { return filepath.Join(c.Data, "inbox") }
+
+// ArchiveOptions say how recordings are moved.
+func (c *Config) ArchiveOptions() archive.Options {
+	return archive.Options{
+		SourceURL: c.RecordingsURL, ArchiveURL: c.ArchiveURL, Transfers: c.ArchiveTransfers,
+		Class: c.ArchiveClass, Encryption: c.ArchiveEncryption, Tags: c.ArchiveTags, DeleteSources: c.DeleteRecordings,
+	}
+}
 
 // Setting is one setting: an environment variable, and a flag of the same name.
 type Setting struct {
@@ -161,6 +178,31 @@ func Settings() []Setting {
 			set: func(c *Config, v string) error {
 				c.MakeBuckets = v == "true"
 				if !c.MakeBuckets && v != "false" {
+					return fmt.Errorf("found %q, want true or false", v)
+				}
+				return nil
+			}},
+		{Env: "CLOSEOUT_ARCHIVE_TRANSFERS", Default: "4", Usage: "how many recordings a worker copies at once",
+			More: "Whatever the number of sessions. Each needs about 11 MiB of memory. From 1 to 64.",
+			set: func(c *Config, v string) (err error) {
+				if c.ArchiveTransfers, err = strconv.Atoi(v); err != nil || c.ArchiveTransfers < 1 || c.ArchiveTransfers > 64 {
+					return fmt.Errorf("found %q, want a number from 1 to 64", v)
+				}
+				return nil
+			}},
+		{Env: "CLOSEOUT_ARCHIVE_CLASS", Usage: "storage class of archived recordings, as the archive's store calls it (default: that of the bucket)",
+			More: "Such as `STANDARD_IA` or `GLACIER_IR` of S3, `NEARLINE` of Google Cloud Storage, `Cool` of Azure. Manifests keep the class of the bucket, as they are read again. See [recordings](archive.md#what-the-store-is-told).",
+			set:  func(c *Config, v string) error { c.ArchiveClass = v; return nil }},
+		{Env: "CLOSEOUT_ARCHIVE_ENCRYPTION", Usage: "how the archive's store encrypts, as it calls that (default: as the bucket says)",
+			More: "S3: `AES256`, `aws:kms` or `aws:kms:dsse`, and `=` with a key's id or ARN behind it. Google Cloud Storage: the name of a Cloud KMS key. Azure: an encryption scope.",
+			set:  func(c *Config, v string) error { c.ArchiveEncryption = v; return nil }},
+		{Env: "CLOSEOUT_ARCHIVE_TAGS", Usage: "tags of archived objects, as name=value[,name=value] (default: none)",
+			More: "For S3 and Azure, which let lifecycle rules choose by tags.",
+			set:  func(c *Config, v string) (err error) { c.ArchiveTags, err = parseTags(v); return err }},
+		{Env: "CLOSEOUT_RECORDINGS_DELETE", Default: "false", Usage: "delete recordings from their bucket when they are archived",
+			More: "Only what was verified in the archive and is listed in the manifest, after that is written, and only if it is still what was archived.",
+			set: func(c *Config, v string) (err error) {
+				if c.DeleteRecordings, err = strconv.ParseBool(v); err != nil {
 					return fmt.Errorf("found %q, want true or false", v)
 				}
 				return nil
@@ -249,6 +291,10 @@ func Load(flag func(name string) (string, bool), apps bool) (*Config, error) {
 	if c.ArchiveURL == c.RecordingsURL {
 		// Archived files would be found as recordings, and archived again.
 		faults = append(faults, errors.New("CLOSEOUT_ARCHIVE_URL: the same as CLOSEOUT_RECORDINGS_URL, want another bucket or prefix"))
+	}
+
+	if err := c.ArchiveOptions().Check(); err != nil {
+		faults = append(faults, fmt.Errorf("CLOSEOUT_ARCHIVE_CLASS, CLOSEOUT_ARCHIVE_ENCRYPTION, CLOSEOUT_ARCHIVE_TAGS: %w", err))
 	}
 
 	if (c.TLSCert == "") != (c.TLSKey == "") {
@@ -354,6 +400,22 @@ func parseWeights(s string) (map[uint32]float32, error) {
 		weights[uint32(app)] = float32(weight)
 	}
 	return weights, nil
+}
+
+// parseTags parses name=value[,name=value].
+func parseTags(s string) (map[string]string, error) {
+	tags := map[string]string{}
+	for entry := range strings.SplitSeq(s, ",") {
+		name, value, found := strings.Cut(strings.TrimSpace(entry), "=")
+		if name == "" || !found {
+			return nil, fmt.Errorf("found %q, want name=value[,name=value]", entry)
+		}
+		if _, twice := tags[name]; twice {
+			return nil, fmt.Errorf("found %q twice, want each name once", name)
+		}
+		tags[name] = value
+	}
+	return tags, nil
 }
 
 // traces says whether there are to be traces: where OpenTelemetry's own variables

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/config"
 )
 
@@ -104,6 +105,13 @@ func TestFaults(t *testing.T) {
 		{"both", map[string]string{"CLOSEOUT_APPS": "1=a", "CLOSEOUT_APPS_FILE": empty}, nil, []string{"CLOSEOUT_APPS: set together with CLOSEOUT_APPS_FILE"}},
 		{"one bucket for both", map[string]string{"CLOSEOUT_APPS": "1=a", "CLOSEOUT_RECORDINGS_URL": "s3://b", "CLOSEOUT_ARCHIVE_URL": "s3://b"}, nil,
 			[]string{"CLOSEOUT_ARCHIVE_URL: the same as CLOSEOUT_RECORDINGS_URL"}},
+		{"what a folder hasn't", map[string]string{"CLOSEOUT_APPS": "1=a", "CLOSEOUT_ARCHIVE_CLASS": "GLACIER", "CLOSEOUT_ARCHIVE_ENCRYPTION": "AES256", "CLOSEOUT_ARCHIVE_TAGS": "a=b"}, nil,
+			[]string{`CLOSEOUT_ARCHIVE_CLASS, CLOSEOUT_ARCHIVE_ENCRYPTION, CLOSEOUT_ARCHIVE_TAGS: found "GLACIER", but a folder has no storage classes, want none`,
+				`found "AES256", but a folder has no encryption`, `found "a=b", but a folder has no tags`}},
+		{"what S3 doesn't know", map[string]string{"CLOSEOUT_APPS": "1=a", "CLOSEOUT_ARCHIVE_URL": "s3://b", "CLOSEOUT_ARCHIVE_ENCRYPTION": "rot13"}, nil, []string{`found the encryption "rot13", want AES256`}},
+		{"what Google hasn't", map[string]string{"CLOSEOUT_APPS": "1=a", "CLOSEOUT_ARCHIVE_URL": "gs://b", "CLOSEOUT_ARCHIVE_TAGS": "a=b"}, nil, []string{`Google Cloud Storage has no tags`}},
+		{"of the archive", map[string]string{"CLOSEOUT_APPS": "1=a", "CLOSEOUT_ARCHIVE_TRANSFERS": "0", "CLOSEOUT_ARCHIVE_TAGS": "a", "CLOSEOUT_RECORDINGS_DELETE": "maybe"}, nil,
+			[]string{`CLOSEOUT_ARCHIVE_TRANSFERS: found "0", want a number from 1 to 64`, `CLOSEOUT_ARCHIVE_TAGS: found "a", want name=value`, `CLOSEOUT_RECORDINGS_DELETE: found "maybe"`}},
 		{"empty file", map[string]string{"CLOSEOUT_APPS_FILE": empty}, nil, []string{"CLOSEOUT_APPS_FILE: " + empty + " is empty"}},
 		{"no such file", map[string]string{"CLOSEOUT_APPS_FILE": empty + "2"}, nil, []string{"CLOSEOUT_APPS_FILE: read the secret: open " + empty + "2"}},
 		{"a deployment and no build", map[string]string{"CLOSEOUT_APPS": "1=a", "TEMPORAL_DEPLOYMENT_NAME": "closeout"}, nil,
@@ -135,6 +143,18 @@ func TestFaults(t *testing.T) {
 				t.Errorf("the error shows a secret:\n%v", err)
 			}
 		})
+	}
+}
+
+func TestArchiveOptions(t *testing.T) {
+	c, err := load(t, map[string]string{
+		"CLOSEOUT_RECORDINGS_URL": "s3://from", "CLOSEOUT_ARCHIVE_URL": "s3://to", "CLOSEOUT_ARCHIVE_CLASS": "STANDARD_IA", "CLOSEOUT_ARCHIVE_ENCRYPTION": "aws:kms=k",
+		"CLOSEOUT_ARCHIVE_TAGS": "team=voice, kept=7y", "CLOSEOUT_RECORDINGS_DELETE": "true",
+	}, nil, false)
+	want := archive.Options{SourceURL: "s3://from", ArchiveURL: "s3://to", Transfers: 4, Class: "STANDARD_IA", Encryption: "aws:kms=k",
+		Tags: map[string]string{"team": "voice", "kept": "7y"}, DeleteSources: true}
+	if got := c.ArchiveOptions(); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("options %+v, want %+v, error %v", got, want, err)
 	}
 }
 

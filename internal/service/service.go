@@ -37,8 +37,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// maxActivities bounds the activities that a worker runs at once. Each may hold
-// a copy buffer and connections to a bucket.
+// maxActivities bounds the activities that a worker runs at once.
 const maxActivities = 100
 
 // Parts says what of Closeout runs in this process.
@@ -305,7 +304,7 @@ func openSteps(ctx context.Context, c *config.Config) (*activities.Steps, func()
 			Ledger: books,
 			API:    activities.Endpoint{Name: "the billing API", URL: c.BillingURL, Token: c.BillingToken},
 		},
-		Recordings: &activities.Recordings{Source: recordings, Archive: archive},
+		Recordings: &activities.Recordings{Source: recordings, Archive: archive, Options: c.ArchiveOptions()},
 	}, closeAll, nil
 }
 

@@ -1,0 +1,283 @@
+// Package archive moves a session's recordings to where they are kept, and tells
+// whether they still are what they were.
+//
+// A [Mover] copies several objects at once and with bounded memory, checks each,
+// and writes the [Manifest] last. It may be killed at any moment and begun again:
+// what is in the archive, whole and of this very source, isn't copied again. It
+// knows nothing of Temporal.
+package archive
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gocloud.dev/blob"
+	"golang.org/x/sync/semaphore"
+)
+
+// Options say how recordings are moved. The zero value will do.
+type Options struct {
+	// SourceURL and ArchiveURL are where the buckets are. They say how a store is best
+	// used, beyond what all have in common; empty: only that is used.
+	SourceURL, ArchiveURL string
+	// Transfers is how many objects are copied at once by a [Mover], whoever uses it;
+	// [DefaultTransfers] unless set. Each needs about 11 MiB.
+	Transfers int
+	// Class is the storage class of the recordings, in the store's own words, Tags are
+	// their tags, and Encryption says how the store encrypts them: see [Options.Check].
+	Class      string
+	Tags       map[string]string
+	Encryption string
+	// DeleteSources has sources in the bucket deleted when the manifest is there.
+	DeleteSources bool
+	// Client reads URLs; nil: one that only goes to public addresses.
+	Client *http.Client
+}
+
+// DefaultTransfers is how many objects are copied at once unless set otherwise.
+const DefaultTransfers = 4
+
+// Item is one thing to move.
+type Item struct {
+	// Key names an object in the bucket of the recordings; or
+	Key string
+	// URL is where it can be read, by https.
+	URL string
+	// Name is what it is to be called, below the session's recordings. It is kept
+	// where that is possible; empty: as the last part of its key or URL.
+	Name string
+	// Size is how large it should be, in bytes; 0 if that isn't known.
+	Size int64
+	About
+}
+
+// Progress is how far a session's recordings are.
+type Progress struct {
+	// Files and Bytes are how many were moved, of Of and OfBytes. What was there
+	// already counts as moved. Bytes that were moved in vain count until they are
+	// moved again.
+	Files   int   `json:"files"`
+	Of      int   `json:"of"`
+	Bytes   int64 `json:"bytes"`
+	OfBytes int64 `json:"of_bytes"`
+	// Finished are those that were moved, for who goes on after a crash. It is
+	// bounded; those that it lacks are found in the archive.
+	Finished []Finished `json:"finished,omitempty"`
+}
+
+// Finished is a file that was moved.
+type Finished struct {
+	Name   string `json:"name"`
+	Mark   string `json:"mark"`
+	Size   int64  `json:"size"`
+	SHA256 string `json:"sha256"`
+}
+
+// mostFinished bounds what [Progress] carries: some 200 bytes for each.
+const mostFinished = 2000
+
+// Mover moves recordings.
+type Mover struct {
+	// Source is the bucket that recordings are uploaded to.
+	Source *blob.Bucket
+	// Archive is the bucket that keeps them.
+	Archive *blob.Bucket
+	// Observe, if set, is told of each file that was copied, and its size in bytes.
+	Observe func(size int64)
+
+	options Options
+	store   store
+	turn    *semaphore.Weighted
+	buffers sync.Pool // of *[]byte, readSize large
+}
+
+// NewMover makes a mover between two buckets. The error is of options that the
+// archive's store doesn't have.
+func NewMover(source, archive *blob.Bucket, options Options) (*Mover, error) {
+	if err := options.Check(); err != nil {
+		return nil, err
+	}
+	if options.Client == nil {
+		options.Client = publicOnly()
+	}
+	options.Transfers = cmp.Or(options.Transfers, DefaultTransfers)
+	m := &Mover{Source: source, Archive: archive, options: options, turn: semaphore.NewWeighted(int64(options.Transfers))}
+	m.buffers.New = func() any { b := make([]byte, readSize); return &b }
+	var err error
+	m.store, err = m.openStore()
+	return m, err
+}
+
+// Move moves the items to the folder of a session, "<appid>/<room_session_id>/", and
+// returns the manifest that is then there. Head is the manifest without its files.
+// Where there is a manifest already, items aren't asked for, and nothing is left to
+// do but to delete sources.
+// Earlier is how far an earlier attempt came, and report hears from time to time,
+// not concurrently, how far this one is.
+//
+// The error may be of one item or of several. The others have been moved, and
+// another call goes on from there. It wraps the cause of ctx's end, if that was it.
+func (m *Mover) Move(ctx context.Context, folder string, head Manifest, items func(context.Context) ([]Item, error), earlier Progress, report func(Progress)) (Manifest, error) {
+	key := folder + "manifest.json"
+	switch there, err := Read(ctx, m.Archive, key); {
+	case err == nil && m.options.DeleteSources:
+		return there, m.deleteListed(ctx, there)
+	case err == nil:
+		return there, nil
+	case !errors.Is(err, ErrNone):
+		return Manifest{}, err
+	}
+
+	all, err := items(ctx)
+	if err != nil {
+		return Manifest{}, err
+	}
+	r := &run{Mover: m, folder: folder, earlier: map[string]Finished{}, report: report}
+	r.progress.Finished = slices.Clone(earlier.Finished)
+	for _, f := range earlier.Finished {
+		r.earlier[f.Name] = f
+	}
+	r.progress.Of = len(all)
+	for _, item := range all {
+		r.progress.OfBytes += item.Size
+	}
+	files, sources, err := r.all(ctx, all)
+	if errors.Is(err, errComplete) {
+		return Read(ctx, m.Archive, key) // somebody else was faster
+	}
+	if err != nil {
+		return Manifest{}, err
+	}
+
+	head.Version, head.Files = Version, files
+	content, err := head.encode()
+	if err != nil {
+		return Manifest{}, err
+	}
+	switch err := m.store.create(ctx, key, content); {
+	case errors.Is(err, errExists):
+		return Read(ctx, m.Archive, key)
+	case err != nil:
+		return Manifest{}, fmt.Errorf("write the manifest %s: %w", key, err)
+	}
+	m.store.tidy(ctx, folder)
+	if m.options.DeleteSources {
+		return head, deleteMoved(ctx, sources)
+	}
+	return head, nil
+}
+
+// errComplete says that a manifest came meanwhile.
+var errComplete = errors.New("there is a manifest by now")
+
+// run is one call of Move.
+type run struct {
+	*Mover
+	folder  string
+	earlier map[string]Finished
+	report  func(Progress)
+
+	bytes    atomic.Int64
+	mu       sync.Mutex
+	progress Progress
+	reported time.Time
+}
+
+// moved is a source with the state in which it was moved.
+type moved struct {
+	source
+	state state
+}
+
+// mostFailures is how many items may fail before no other is begun: with a store
+// that is away, each would only take its time to fail.
+const mostFailures = 5
+
+// all moves the items, several at once.
+func (r *run) all(ctx context.Context, items []Item) ([]File, []moved, error) {
+	for i := range items {
+		if err := r.check(&items[i]); err != nil {
+			return nil, nil, err
+		}
+	}
+	names := assign(items)
+	files, sources := make([]File, len(items)), make([]moved, len(items))
+	var failures []error
+	var done sync.WaitGroup
+	for i, item := range items {
+		if err := r.turn.Acquire(ctx, 1); err != nil {
+			break
+		}
+		r.mu.Lock()
+		enough := len(failures) >= mostFailures
+		r.mu.Unlock()
+		if enough {
+			r.turn.Release(1)
+			break
+		}
+		done.Go(func() {
+			defer r.turn.Release(1)
+			src := r.source(item)
+			want := File{Name: r.folder + "recordings/" + names[i], Source: src.String(), About: item.About}
+			file, st, err := r.move(ctx, src, item, want)
+			files[i], sources[i] = file, moved{src, st}
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if err != nil {
+				failures = append(failures, fmt.Errorf("archive %s: %w", src, err))
+			}
+		})
+	}
+	done.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return nil, nil, err
+	}
+	for _, err := range failures {
+		if errors.Is(err, errComplete) {
+			return nil, nil, errComplete
+		}
+	}
+	return files, sources, errors.Join(failures...)
+}
+
+// finish notes that a file was moved.
+func (r *run) finish(f Finished) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.progress.Files++
+	if r.earlier[f.Name] != f {
+		r.progress.Finished = append(r.progress.Finished, f)
+	}
+	if over := len(r.progress.Finished) - mostFinished; over > 0 {
+		r.progress.Finished = slices.Delete(r.progress.Finished, 0, over)
+	}
+	r.tell(true)
+}
+
+// wrote notes that so many bytes were moved.
+func (r *run) wrote(n int64) {
+	r.bytes.Add(n)
+	if r.mu.TryLock() {
+		r.tell(false)
+		r.mu.Unlock()
+	}
+}
+
+// tell reports, once a second at most unless now.
+func (r *run) tell(now bool) {
+	if r.report == nil || !now && time.Since(r.reported) < time.Second {
+		return
+	}
+	r.reported = time.Now()
+	p := r.progress
+	p.Bytes = r.bytes.Load()
+	p.Finished = slices.Clone(p.Finished)
+	r.report(p)
+}

@@ -1,0 +1,726 @@
+package archive
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"gocloud.dev/blob"
+	_ "gocloud.dev/blob/fileblob" // file:// buckets
+	"gocloud.dev/blob/memblob"
+
+	"github.com/closeouthq/closeout/internal/testenv"
+)
+
+const folder = "1/18446744073709551615/"
+
+// world is two buckets and who moves recordings between them.
+type world struct {
+	*testing.T
+	*Mover
+	copied atomic.Int64 // objects
+}
+
+func newWorld(t *testing.T, options Options) *world {
+	t.Helper()
+	open := func(bucketURL string) *blob.Bucket {
+		b, err := memblob.OpenBucket(nil), error(nil)
+		if bucketURL != "" {
+			b, err = blob.OpenBucket(t.Context(), bucketURL)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = b.Close() })
+		return b
+	}
+	m, err := NewMover(open(options.SourceURL), open(options.ArchiveURL), options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{T: t, Mover: m}
+	m.Observe = func(int64) { w.copied.Add(1) }
+	return w
+}
+
+// again is another worker on the same buckets.
+func (w *world) again() *world {
+	w.Helper()
+	m, err := NewMover(w.Source, w.Archive, w.options)
+	if err != nil {
+		w.Fatal(err)
+	}
+	other := &world{T: w.T, Mover: m}
+	m.Observe = func(int64) { other.copied.Add(1) }
+	return other
+}
+
+func folderURL(t *testing.T) string {
+	return "file://" + filepath.ToSlash(t.TempDir()) + "?no_tmp_dir=1"
+}
+
+// everyStore runs a test with the archive in every kind of store.
+func everyStore(t *testing.T, test func(w *world)) {
+	for name, options := range map[string]func(t *testing.T) Options{
+		"memory":  func(*testing.T) Options { return Options{} },
+		"folders": func(t *testing.T) Options { return Options{SourceURL: folderURL(t), ArchiveURL: folderURL(t)} },
+		"folders without metadata": func(t *testing.T) Options {
+			return Options{SourceURL: folderURL(t), ArchiveURL: folderURL(t) + "&metadata=skip"}
+		},
+		"folder to S3": func(t *testing.T) Options {
+			return Options{SourceURL: folderURL(t), ArchiveURL: testenv.StartS3(t).URL("archive")}
+		},
+		"within S3": func(t *testing.T) Options {
+			s := testenv.StartS3(t)
+			return Options{SourceURL: s.URL("recordings"), ArchiveURL: s.URL("archive") + "&prefix=kept/"}
+		},
+	} {
+		t.Run(name, func(t *testing.T) { test(newWorld(t, options(t))) })
+	}
+}
+
+// put puts a recording where ZEGO would, and gives the item to move.
+func (w *world) put(name string, content []byte) Item {
+	w.Helper()
+	key := folder + name
+	if err := w.Source.WriteAll(context.Background(), key, content, nil); err != nil {
+		w.Fatal(err)
+	}
+	return Item{Key: key, Name: name, Size: int64(len(content))}
+}
+
+var head = Manifest{AppID: 1, RoomID: "lobby", RoomSessionID: 18446744073709551615, RoomCloseTime: time.UnixMilli(1499676989909).UTC()}
+
+func (w *world) move(earlier Progress, items ...Item) (Manifest, error) {
+	return w.Move(w.Context(), folder, head, func(context.Context) ([]Item, error) { return items, nil }, earlier, nil)
+}
+
+// moved moves the items, and fails the test if that fails.
+func (w *world) moved(items ...Item) Manifest {
+	w.Helper()
+	m, err := w.move(Progress{}, items...)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return m
+}
+
+func (w *world) get(key string) []byte {
+	w.Helper()
+	b, err := w.Archive.ReadAll(context.Background(), key)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return b
+}
+
+func (w *world) remove(key string) {
+	w.Helper()
+	if err := w.Archive.Delete(context.Background(), key); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// keys are all that the archive has.
+func (w *world) keys() (keys []string) {
+	w.Helper()
+	for list := w.Archive.List(nil); ; {
+		o, err := list.Next(context.Background())
+		if errors.Is(err, io.EOF) {
+			return keys
+		}
+		if err != nil {
+			w.Fatal(err)
+		}
+		keys = append(keys, o.Key)
+	}
+}
+
+func sumOf(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
+
+// random is content that no other seed has.
+func random(seed uint64, size int) []byte {
+	b := make([]byte, size)
+	_, _ = rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)}).Read(b)
+	return b
+}
+
+func TestWhatWasMovedIsInTheManifestAndTheArchive(t *testing.T) {
+	everyStore(t, func(w *world) {
+		contents := map[string][]byte{
+			"b_V.mp4": random(1, 3*partSize+17), "a/a_A.aac": []byte("audio"), "empty.txt": nil, "part.mp4": random(2, partSize), "more.mp4": random(3, partSize+1),
+		}
+		var items []Item
+		for name, content := range contents {
+			items = append(items, w.put(name, content))
+		}
+		about := About{DurationMS: 1500, TaskID: "0123456789abcdef", BeginTime: time.UnixMilli(1499676900123).UTC(), UserID: "u", StreamID: "s", TrackType: "VA"}
+		for i := range items {
+			items[i].About = about
+		}
+		m := w.moved(items...)
+		if m.Version != Version || m.RoomID != "lobby" || len(m.Files) != len(contents) || w.copied.Load() != int64(len(contents)) {
+			w.Errorf("manifest %+v, %d copied", m, w.copied.Load())
+		}
+		for _, f := range m.Files {
+			name := strings.TrimPrefix(f.Name, folder+"recordings/")
+			content, ok := contents[name]
+			if want := (File{Name: folder + "recordings/" + name, Source: folder + name, Size: int64(len(content)), SHA256: sumOf(content), About: about}); !ok || f != want {
+				w.Errorf("file %+v, want %+v", f, want)
+			}
+			if !bytes.Equal(w.get(f.Name), content) {
+				w.Errorf("%s has another content", f.Name)
+			}
+		}
+		first := w.get(folder + "manifest.json")
+		for _, want := range []string{`"version": 2`, `"room_session_id": "18446744073709551615"`, `"duration_ms": 1500`, `"begin_time": "2017-07-10T08:55:00.123Z"`} {
+			if !bytes.Contains(first, []byte(want)) {
+				w.Errorf("there is no %s in %s", want, first)
+			}
+		}
+		if keys := w.keys(); len(keys) != len(contents)+1 {
+			w.Errorf("the archive has %q", keys)
+		}
+
+		// Where there is a manifest there is nothing left to do, not even with what
+		// came late.
+		again, err := w.Move(w.Context(), folder, head, func(context.Context) ([]Item, error) { return nil, errors.New("asked") }, Progress{}, nil)
+		if err != nil || len(again.Files) != len(contents) || !bytes.Equal(w.get(folder+"manifest.json"), first) {
+			w.Errorf("again: %+v, %v", again, err)
+		}
+
+		// It is the same, whoever writes it, and in whatever order.
+		w.remove(folder + "manifest.json")
+		slices.Reverse(items)
+		w.again().moved(items...)
+		if second := w.get(folder + "manifest.json"); !bytes.Equal(second, first) {
+			w.Errorf("the second time: %s, and the first: %s", second, first)
+		}
+	})
+}
+
+// What an attempt has left that died at some moment is used if it is whole.
+func TestWhatIsWholeIsNotCopiedAgain(t *testing.T) {
+	content := random(1, partSize+100)
+	flipped := bytes.Clone(content)
+	flipped[partSize] ^= 1
+	everyStore(t, func(w *world) {
+		item := w.put("a.mp4", content)
+		name := folder + "recordings/a.mp4"
+		var last Progress
+		report := func(p Progress) { last = p }
+		all := func(context.Context) ([]Item, error) { return []Item{item}, nil }
+		if _, err := w.Move(w.Context(), folder, head, all, Progress{}, report); err != nil {
+			w.Fatal(err)
+		}
+		if last.Files != 1 || last.Of != 1 || last.Bytes != item.Size || last.OfBytes != item.Size || len(last.Finished) != 1 {
+			w.Errorf("progress %+v", last)
+		}
+		metadata := !strings.Contains(w.options.ArchiveURL, "metadata=skip")
+		for _, tt := range []struct {
+			name    string
+			change  func()
+			earlier Progress
+			copies  bool
+		}{
+			{"the heartbeat knows of it", func() {}, last, false},
+			{"the heartbeat is lost", func() {}, Progress{}, !metadata},
+			{"nothing is left", func() { w.remove(name) }, last, true},
+			{"a bit is flipped, and the heartbeat lost", func() { overwrite(w, name, flipped) }, Progress{}, true},
+			{"a part is missing", func() { overwrite(w, name, content[:partSize]) }, last, true},
+			{"the source was uploaded anew", func() { w.put("a.mp4", flipped) }, last, true},
+		} {
+			w.Run(tt.name, func(t *testing.T) {
+				_ = w.Archive.Delete(t.Context(), folder+"manifest.json")
+				tt.change()
+				other := w.again()
+				m, err := other.move(tt.earlier, item)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if copied := other.copied.Load() == 1; copied != tt.copies {
+					t.Errorf("copied: %v, want %v", copied, tt.copies)
+				}
+				got := w.get(name)
+				if source, err := w.Source.ReadAll(t.Context(), item.Key); err != nil || !bytes.Equal(got, source) || m.Files[0].SHA256 != sumOf(source) {
+					t.Errorf("the archive has something else: %v", err)
+				}
+			})
+		}
+	})
+}
+
+// overwrite changes the content of an object in the archive behind everybody's back,
+// with the metadata that it had.
+func overwrite(w *world, key string, content []byte) {
+	w.Helper()
+	if s, ok := w.store.(*folderStore); ok {
+		if err := os.WriteFile(s.path(key), content, 0o600); err != nil {
+			w.Fatal(err)
+		}
+		return
+	}
+	a, err := w.Archive.Attributes(context.Background(), key)
+	if err != nil {
+		w.Fatal(err)
+	}
+	// The store sums up what it is given. What it is compared with says something else.
+	if err := w.Archive.WriteAll(context.Background(), key, content, &blob.WriterOptions{Metadata: map[string]string{metaSource: a.Metadata[metaSource] + "x"}}); err != nil {
+		w.Fatal(err)
+	}
+}
+
+func TestNamesStayInTheSessionAndAreNeverShared(t *testing.T) {
+	long := strings.Repeat("ü", 300)
+	names := []string{
+		"T_room_1_user_2_stream_V_20260101000000000.mp4", "a b.mp4", "ünï/cödé 会议.mp4", "A.mp4", "a.mp4", "../../etc/passwd", "..", ".", "", "a/../b.mp4", "a/./b.mp4",
+		"/absolute.mp4", "trailing/", "a//b.mp4", "x\x00y\n.mp4", "back\\slash", "a", "a/b", "A/c", "x.attrs", "__0x2f__.mp4", long + ".mp4", long + "/x.mp4",
+		strings.Repeat("d/", 500) + "deep.mp4", "\xff\xfe.mp4", "é.mp4", "e\u0301.mp4", "con", "a%2E", "a.", "manifest.json", "Straße", "STRASSE", "v..", "v../w",
+	}
+	everyStore(t, func(w *world) {
+		var items []Item
+		for i, name := range names {
+			item := w.put(fmt.Sprintf("source-%02d", i), []byte(name))
+			item.Name = name
+			items = append(items, item)
+		}
+		m := w.moved(items...)
+		seen, source := map[string]bool{}, map[string]string{}
+		for _, f := range m.Files {
+			if !strings.HasPrefix(f.Name, folder+"recordings/") || strings.Contains(f.Name, "..") || len(f.Name) > 1000 || seen[fold(f.Name)] {
+				w.Errorf("name %q", f.Name)
+			}
+			seen[fold(f.Name)] = true
+			source[f.Source] = f.Name
+			if i := slices.IndexFunc(items, func(i Item) bool { return i.Key == f.Source }); string(w.get(f.Name)) != names[i] && names[i] != "" {
+				w.Errorf("%q is %q", f.Name, w.get(f.Name))
+			}
+		}
+		if len(seen) != len(names) || len(w.keys()) != len(names)+1 {
+			w.Errorf("%d of %d names, %d objects", len(seen), len(names), len(w.keys()))
+		}
+		for i, kept := range map[int]string{0: names[0], 1: "a b.mp4", 2: names[2], 3: "A.mp4", 5: "%2E%2E./etc/passwd"} {
+			want := folder + "recordings/" + kept
+			if i == 5 {
+				continue
+			}
+			if got := source[items[i].Key]; got != want {
+				w.Errorf("%q became %q, want %q", names[i], got, want)
+			}
+		}
+		// Nothing was written beside the session's folder.
+		for _, key := range w.keys() {
+			if !strings.HasPrefix(key, folder) {
+				w.Errorf("%q is in the archive", key)
+			}
+		}
+		if s, ok := w.store.(*folderStore); ok {
+			_ = filepath.WalkDir(filepath.Dir(s.path("")), func(path string, d fs.DirEntry, err error) error {
+				if err == nil && !d.IsDir() && strings.HasPrefix(path, s.path("")) && !strings.HasPrefix(path, s.path(folder)) {
+					w.Errorf("%s was written", path)
+				}
+				return err
+			})
+		}
+	})
+}
+
+func FuzzNames(f *testing.F) {
+	for _, seed := range []string{"a\x01a/b\x01A", "..\x01.\x01", "\x00\x01\xff\x01__0x2f__", strings.Repeat("é/", 400) + "\x01" + strings.Repeat("x", 900)} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, wanted string) {
+		var items []Item
+		for i, name := range strings.Split(wanted, "\x01") {
+			items = append(items, Item{Key: fmt.Sprint(i), Name: name})
+		}
+		names := assign(items)
+		taken, folders := map[string]bool{}, map[string]bool{}
+		for _, name := range names {
+			if taken[fold(name)] || name == "" || len(name) > 1000 || strings.HasPrefix(name, "/") || strings.HasSuffix(name, "/") {
+				t.Fatalf("%q of %q", name, names)
+			}
+			taken[fold(name)] = true
+			segments := strings.Split(name, "/")
+			for i, s := range segments {
+				if s == "" || s == "." || s == ".." || len(s) > 255-len(".attrs") || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' }) {
+					t.Fatalf("%q", name)
+				}
+				if i > 0 {
+					folders[fold(strings.Join(segments[:i], "/"))] = true
+				}
+			}
+		}
+		for name := range taken {
+			if folders[name] {
+				t.Fatalf("%q is a file and a folder", name)
+			}
+		}
+	})
+}
+
+// corrupting is a store that writes something else than it was given, so many times.
+type corrupting struct {
+	store
+	times atomic.Int64
+	flip  func(key string)
+}
+
+func (c *corrupting) put(ctx context.Context, key string, content *content) error {
+	err := c.store.put(ctx, key, content)
+	if c.times.Add(-1) >= 0 && err == nil {
+		c.flip(key)
+	}
+	return err
+}
+
+func TestABitThatFlipsInTheArchiveIsFoundOutAndCopiedAgain(t *testing.T) {
+	for _, suffix := range []string{"", "&metadata=skip"} {
+		for times, want := range map[int64]string{1: "", 2: "", 3: errDiffers.Error()} {
+			t.Run(fmt.Sprint(suffix, times), func(t *testing.T) {
+				w := newWorld(t, Options{SourceURL: folderURL(t), ArchiveURL: folderURL(t) + suffix})
+				content := random(1, 1<<20)
+				item := w.put("a.mp4", content)
+				files := w.store.(*folderStore)
+				c := &corrupting{store: files, flip: func(key string) {
+					b := w.get(key)
+					b[len(b)/2] ^= 1
+					if err := os.WriteFile(files.path(key), b, 0o600); err != nil {
+						t.Error(err)
+					}
+				}}
+				c.times.Store(times)
+				w.store = c
+				m, err := w.move(Progress{}, item)
+				if want != "" {
+					if err == nil || !strings.Contains(err.Error(), want) || len(w.keys()) != 0 {
+						t.Errorf("error %v, and the archive has %q", err, w.keys())
+					}
+					return
+				}
+				if err != nil || m.Files[0].SHA256 != sumOf(content) || !bytes.Equal(w.get(m.Files[0].Name), content) {
+					t.Errorf("manifest %+v, error %v", m, err)
+				}
+			})
+		}
+	}
+}
+
+// changing is a store during whose writing the source changes, so many times.
+func TestASourceThatChangesWhileItIsCopiedIsNoticed(t *testing.T) {
+	everyStore(t, func(w *world) {
+		item := w.put("a.mp4", random(1, 1000))
+		last := random(2, 1000)
+		c := &corrupting{store: w.store, flip: func(string) { w.put("a.mp4", last) }}
+		c.times.Store(1)
+		w.store = c
+		if m := w.moved(item); m.Files[0].SHA256 != sumOf(last) || !bytes.Equal(w.get(m.Files[0].Name), last) {
+			w.Errorf("the first state was archived")
+		}
+		c.times.Store(1 << 30)
+		w.remove(folder + "manifest.json")
+		c.flip = func(string) { w.put("a.mp4", random(uint64(c.times.Load()), 1000)) } //nolint:gosec // any number
+		if m, err := w.move(Progress{}, w.put("a.mp4", random(3, 1000))); !errors.Is(err, errChanged) {
+			w.Errorf("manifest %+v, error %v", m, err)
+		}
+		if slices.Contains(w.keys(), folder+"manifest.json") {
+			w.Error("there is a manifest")
+		}
+	})
+}
+
+func TestTwoWorkersMakeOneManifest(t *testing.T) {
+	everyStore(t, func(w *world) {
+		var items []Item
+		for i := range 8 {
+			items = append(items, w.put(fmt.Sprintf("%d.mp4", i), random(uint64(i), 10_000)))
+		}
+		// The second one would archive another state of the session.
+		heads := [2]Manifest{head, head}
+		heads[1].RoomID = "other"
+		var manifests [2]Manifest
+		var faults [2]error
+		var both sync.WaitGroup
+		for i, worker := range []*world{w, w.again()} {
+			both.Go(func() {
+				manifests[i], faults[i] = worker.Move(w.Context(), folder, heads[i], func(context.Context) ([]Item, error) { return items, nil }, Progress{}, nil)
+			})
+		}
+		both.Wait()
+		var written Manifest
+		if err := json.Unmarshal(w.get(folder+"manifest.json"), &written); err != nil {
+			w.Fatal(err)
+		}
+		for i, m := range manifests {
+			if faults[i] != nil || m.RoomID != written.RoomID || len(m.Files) != 8 {
+				w.Errorf("worker %d: %v %+v", i, faults[i], m)
+			}
+		}
+		if faults, err := w.Verify(w.Context(), written, nil); err != nil || len(faults) > 0 {
+			w.Errorf("faults %v, %v", faults, err)
+		}
+	})
+}
+
+// A store that takes a long time to write the manifest doesn't take two.
+func TestAManifestTakesNoOthersPlace(t *testing.T) {
+	everyStore(t, func(w *world) {
+		var created atomic.Int64
+		var all sync.WaitGroup
+		for i := range 8 {
+			all.Go(func() {
+				switch err := w.store.create(context.Background(), folder+"manifest.json", []byte{byte('0' + i)}); {
+				case err == nil:
+					created.Add(1)
+				case !errors.Is(err, errExists):
+					w.Errorf("%d: %v", i, err)
+				}
+			})
+		}
+		all.Wait()
+		if created.Load() != 1 {
+			w.Errorf("created %d times", created.Load())
+		}
+	})
+}
+
+func TestOldManifestsAreReadAndVerified(t *testing.T) {
+	everyStore(t, func(w *world) {
+		content := []byte("a recording")
+		name := folder + "recordings/a.mp4"
+		old := fmt.Sprintf(`{"version": 1, "appid": 1, "room_id": "lobby", "room_session_id": "18446744073709551615", "close_reason": 0,
+			"room_close_time": "2017-07-10T08:56:29.909Z", "files": [{"name": %q, "source": "s", "size": 11, "sha256": %q}]}`, name, sumOf(content))
+		for key, b := range map[string][]byte{name: content, folder + "manifest.json": []byte(old)} {
+			if err := w.Archive.WriteAll(w.Context(), key, b, nil); err != nil {
+				w.Fatal(err)
+			}
+		}
+		m, err := w.move(Progress{})
+		if err != nil || m.Version != 1 || m.Bytes() != 11 {
+			w.Fatalf("manifest %+v, %v", m, err)
+		}
+		if faults, err := w.Verify(w.Context(), m, nil); err != nil || len(faults) > 0 {
+			w.Errorf("faults %v, %v", faults, err)
+		}
+	})
+}
+
+func TestAManifestThatIsNoneIsLeftAlone(t *testing.T) {
+	for content, want := range map[string]string{"{": "unexpected end", "{}": "its version is 0", `{"version": 3}`: "its version is 3", "null": "its version is 0"} {
+		w := newWorld(t, Options{})
+		if err := w.Archive.WriteAll(t.Context(), folder+"manifest.json", []byte(content), nil); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.move(Progress{}, w.put("a", nil)); !errors.Is(err, ErrUnreadable) || !strings.Contains(err.Error(), want) || string(w.get(folder+"manifest.json")) != content {
+			t.Errorf("%s: %v", content, err)
+		}
+	}
+}
+
+func TestVerifyNamesWhatIsWrong(t *testing.T) {
+	everyStore(t, func(w *world) {
+		var items []Item
+		for _, name := range []string{"flipped", "good", "longer", "missing"} {
+			items = append(items, w.put(name, []byte("a recording "+name)))
+		}
+		m := w.moved(items...)
+		in := folder + "recordings/"
+		overwrite(w, in+"flipped", []byte("b recording flipped"))
+		overwrite(w, in+"longer", []byte("a recording longer and longer"))
+		w.remove(in + "missing")
+		faults, err := w.Verify(w.Context(), m, nil)
+		if err != nil || len(faults) != 3 || faults[0].Name != in+"flipped" || !strings.Contains(faults[0].What, "SHA-256") ||
+			!strings.Contains(faults[1].What, "it has 29 bytes, and had 18") || faults[2] != (Fault{in + "missing", "it is missing"}) {
+			w.Errorf("faults %+v, %v", faults, err)
+		}
+		var sessions []string
+		for s, err := range Sessions(w.Context(), w.Archive) {
+			if err != nil {
+				w.Fatal(err)
+			}
+			sessions = append(sessions, s)
+		}
+		if !slices.Equal(sessions, []string{folder}) {
+			w.Errorf("sessions %q", sessions)
+		}
+	})
+}
+
+// Sources are deleted when it was asked for, when there is a manifest, and if they
+// still are what was archived.
+func TestSourcesAreDeletedOnlyWhenTheyAreSafe(t *testing.T) {
+	everyStore(t, func(w *world) {
+		left := func() (names []string) {
+			for list := w.Source.List(nil); ; {
+				o, err := list.Next(context.Background())
+				if err != nil {
+					return names
+				}
+				names = append(names, strings.TrimPrefix(o.Key, folder))
+			}
+		}
+		items := []Item{w.put("a", []byte("a")), w.put("b", []byte("b"))}
+		w.moved(items...)
+		if got := left(); len(got) != 2 {
+			w.Fatalf("without being asked to, all but %q was deleted", got)
+		}
+
+		// An earlier run was killed before it could: one is what was archived, the
+		// other was uploaded anew, and a third is new.
+		w.options.DeleteSources = true
+		w.put("b", []byte("B"))
+		w.put("c", []byte("c"))
+		w.moved(items...)
+		if got := left(); !slices.Equal(got, []string{"b", "c"}) {
+			w.Errorf("%q are left", got)
+		}
+
+		w.remove(folder + "manifest.json")
+		c := &failing{store: w.store}
+		w.store = c
+		items = []Item{w.put("a", []byte("a")), w.put("b", []byte("b"))}
+		if _, err := w.move(Progress{}, items...); err == nil || len(left()) != 3 {
+			w.Errorf("without a manifest %q are left, error %v", left(), err)
+		}
+		w.store = c.store
+		w.moved(items...)
+		if got := left(); !slices.Equal(got, []string{"c"}) {
+			w.Errorf("with a manifest %q are left", got)
+		}
+	})
+}
+
+// failing is a store that takes no manifest.
+type failing struct{ store }
+
+func (failing) create(context.Context, string, []byte) error { return errors.New("no manifest") }
+
+// One that fails doesn't keep the others from being moved, and its failure is told.
+func TestWhatFailsKeepsNothingElse(t *testing.T) {
+	everyStore(t, func(w *world) {
+		items := []Item{w.put("a", []byte("a")), {Key: folder + "none", Name: "none"}, w.put("b", []byte("b")), {Key: folder + "a", Name: "size", Size: 7}}
+		_, err := w.move(Progress{}, items...)
+		if err == nil || !strings.Contains(err.Error(), "archive "+folder+"none: look at it") || !strings.Contains(err.Error(), "it has 1 bytes, and should have 7") {
+			w.Errorf("error %v", err)
+		}
+		if keys := w.keys(); len(keys) != 2 {
+			w.Errorf("the archive has %q", keys)
+		}
+	})
+}
+
+// What ZEGO couldn't upload is read by https, over connections that are cut.
+func TestWhatIsInZEGOsStorageIsReadByHTTPS(t *testing.T) {
+	content := random(1, 3<<20)
+	var cuts atomic.Int64
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/gone.mp4" {
+			http.NotFound(w, r)
+			return
+		}
+		if r.URL.Path == "/empty.mp4" {
+			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(nil))
+			return
+		}
+		w.Header().Set("ETag", `"e"`)
+		if cuts.Add(1)%3 == 0 {
+			w = &cutShort{w, 1 << 20}
+		}
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
+	}))
+	defer server.Close()
+	everyStore(t, func(w *world) {
+		w.options.Client = server.Client()
+		m, err := w.move(Progress{}, Item{URL: server.URL + "/backup/T_1_V.mp4?Signature=hunter2", Size: int64(len(content))}, Item{URL: server.URL + "/empty.mp4", Name: "empty"})
+		if err != nil {
+			w.Fatal(err)
+		}
+		if f := m.Files[0]; f.Name != folder+"recordings/T_1_V.mp4" || f.Source != server.URL+"/backup/T_1_V.mp4" || f.SHA256 != sumOf(content) || !bytes.Equal(w.get(f.Name), content) {
+			w.Errorf("file %+v", f)
+		}
+		w.remove(folder + "manifest.json")
+		_, err = w.again().move(Progress{}, Item{URL: server.URL + "/gone.mp4?Signature=hunter2"})
+		if err == nil || !strings.Contains(err.Error(), "404") || strings.Contains(err.Error(), "hunter2") {
+			w.Errorf("error %v", err)
+		}
+	})
+	w := newWorld(t, Options{})
+	for _, url := range []string{"http://example.com/a", "file:///etc/passwd", "https:///a", "a"} {
+		if _, err := w.move(Progress{}, Item{URL: url}); !errors.Is(err, ErrImpossible) {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+	// No address of our own is asked.
+	for _, host := range []string{server.URL, "https://169.254.169.254", "https://[::1]", "https://10.0.0.1"} {
+		if _, err := w.move(Progress{}, Item{URL: host + "/a"}); err == nil || !strings.Contains(err.Error(), "no public address") {
+			t.Errorf("%s: %v", host, err)
+		}
+	}
+}
+
+// cutShort is an answer that ends too early.
+type cutShort struct {
+	http.ResponseWriter
+	left int
+}
+
+func (c *cutShort) Write(p []byte) (int, error) {
+	if c.left -= len(p); c.left < 0 {
+		panic(http.ErrAbortHandler)
+	}
+	return c.ResponseWriter.Write(p)
+}
+
+func TestNothingThatMovesIsGivenUp(t *testing.T) {
+	defer func(d time.Duration) { stall = d }(stall)
+	stall = 50 * time.Millisecond
+	hang := make(chan struct{})
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "1000")
+		_, _ = io.WriteString(w, "some")
+		w.(http.Flusher).Flush()
+		select {
+		case <-hang:
+		case <-r.Context().Done():
+		}
+	}))
+	defer server.Close()
+	defer close(hang)
+	w := newWorld(t, Options{Client: server.Client()})
+	if _, err := w.move(Progress{}, Item{URL: server.URL + "/a"}); !errors.Is(err, errStalled) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestLinksSayWhereAnObjectIs(t *testing.T) {
+	for bucketURL, want := range map[string]string{
+		"":                                 "",
+		"s3://b?region=x&prefix=kept/":     "s3://b/kept/1/2/a b.mp4",
+		"gs://b":                           "gs://b/1/2/a b.mp4",
+		"file:///var/archive?no_tmp_dir=1": "/var/archive/1/2/a b.mp4",
+	} {
+		if got := Link(bucketURL, "1/2/a b.mp4"); got != want {
+			t.Errorf("%s: %s, want %s", bucketURL, got, want)
+		}
+	}
+}

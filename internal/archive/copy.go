@@ -1,0 +1,377 @@
+package archive
+
+import (
+	"bytes"
+	"context"
+	"crypto/md5" // #nosec G501 -- the checksum that some stores keep.
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"hash/crc64"
+	"io"
+	"time"
+
+	"gocloud.dev/blob"
+)
+
+// What an object in the archive says of itself, in its metadata.
+const (
+	metaSource = "closeout-source" // the mark of its source
+	metaSHA256 = "closeout-sha256" // of its content, where that was known in time
+)
+
+const (
+	readSize = 1 << 20
+	// mostCopies is how often an object is copied before its attempt has failed.
+	mostCopies = 3
+)
+
+// stall is for how long nothing may move before a copy is given up.
+var stall = 5 * time.Minute
+
+var (
+	errStalled = errors.New("nothing has moved for minutes")
+	errDiffers = errors.New("what the archive has isn't what was read")
+	errChanged = errors.New("it changed while it was copied")
+)
+
+// transfer is the moving of one item.
+type transfer struct {
+	*run
+	source source
+	item   Item
+	timer  *time.Timer // of a stall
+	bytes  int64       // counted as moved
+}
+
+// alive notes that something moves.
+func (t *transfer) alive(int64) { t.timer.Reset(stall) }
+
+// count notes that so much was moved.
+func (t *transfer) count(n int64) {
+	t.alive(n)
+	t.bytes += n
+	t.wrote(n)
+}
+
+// move sees to it that the archive has the item under the wanted name, whole.
+func (r *run) move(ctx context.Context, src source, item Item, want File) (File, state, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	t := &transfer{run: r, source: src, item: item, timer: time.AfterFunc(stall, func() { cancel(errStalled) })}
+	defer t.timer.Stop()
+	for try := 1; ; try++ {
+		file, st, err := t.try(ctx, want)
+		switch {
+		case err == nil:
+			r.finish(Finished{file.Name, st.mark(src), file.Size, file.SHA256})
+			return file, st, nil
+		case context.Cause(ctx) != nil:
+			return File{}, state{}, context.Cause(ctx)
+		case try == mostCopies || !errors.Is(err, errDiffers) && !errors.Is(err, errChanged):
+			return File{}, state{}, err
+		}
+		t.again()
+	}
+}
+
+// again forgets what was counted.
+func (t *transfer) again() {
+	t.wrote(-t.bytes)
+	t.bytes = 0
+}
+
+func (t *transfer) try(ctx context.Context, want File) (File, state, error) {
+	src := t.source
+	st, err := src.stat(ctx)
+	if err != nil {
+		return File{}, st, err
+	}
+	if t.item.Size > 0 && t.item.Size != st.size {
+		return File{}, st, fmt.Errorf("it has %d bytes, and should have %d", st.size, t.item.Size)
+	}
+	want.Size = st.size
+	if there, err := t.found(ctx, st, &want); there || err != nil {
+		return want, st, err
+	}
+
+	sums := t.store.sums()
+	content := &content{source: src, state: st, sums: sums, meta: map[string]string{metaSource: st.mark(src)}, alive: t.alive,
+		reader: &steady{ctx: ctx, source: src, size: st.size, to: sums, count: t.count}}
+	defer content.reader.Close()
+	if err := t.store.put(ctx, want.Name, content); err != nil {
+		return File{}, st, fmt.Errorf("copy it: %w", err)
+	}
+	switch now, err := src.stat(ctx); {
+	case err != nil:
+		return File{}, st, err
+	case now.mark(src) != st.mark(src) || content.reader.read != st.size:
+		t.discard(ctx, want.Name)
+		return File{}, st, fmt.Errorf("%w: it had %d bytes, then %d were read, then it had %d", errChanged, st.size, content.reader.read, now.size)
+	}
+	want.SHA256 = hex.EncodeToString(sums.sha256.Sum(nil))
+	if err := t.verify(ctx, want, sums); err != nil {
+		if errors.Is(err, errDiffers) {
+			t.discard(ctx, want.Name)
+		}
+		return File{}, st, err
+	}
+	if t.Observe != nil {
+		t.Observe(want.Size)
+	}
+	return want, st, nil
+}
+
+// discard removes what isn't what it should be, so that nobody takes it for that.
+// Without a manifest, nobody does.
+func (r *run) discard(ctx context.Context, name string) { _ = r.Archive.Delete(ctx, name) }
+
+// found finds out whether the archive has the source already, in this very state
+// and whole. It completes the file by what it finds.
+func (t *transfer) found(ctx context.Context, st state, want *File) (bool, error) {
+	mark := st.mark(t.source)
+	kept, err := t.store.look(ctx, want.Name)
+	if errors.Is(err, errNone) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for %s in the archive: %w", want.Name, err)
+	}
+	if f := t.earlier[want.Name]; kept.size == st.size && f.Size == st.size && f.Mark == mark && (kept.mark == "" || kept.mark == mark) {
+		want.SHA256 = f.SHA256
+		t.count(st.size)
+		return true, nil
+	}
+	if kept.size == st.size && kept.mark == mark {
+		sums := t.store.sums()
+		if err := t.readBack(ctx, want.Name, sums, t.count); err == nil && kept.agrees(sums) == yes {
+			want.SHA256 = hex.EncodeToString(sums.sha256.Sum(nil))
+			return true, nil
+		}
+		t.again()
+	}
+	// It is of another state of the source, or not whole. If there is a manifest by
+	// now, it may be what that lists.
+	if _, err := Read(ctx, t.Archive, t.folder+"manifest.json"); !errors.Is(err, ErrNone) {
+		if err == nil {
+			err = errComplete
+		}
+		return false, err
+	}
+	return false, nil
+}
+
+// verify compares what the archive has with what was read.
+func (t *transfer) verify(ctx context.Context, want File, sums *sums) error {
+	kept, err := t.store.look(ctx, want.Name)
+	if err != nil {
+		return fmt.Errorf("look at %s in the archive: %w", want.Name, err)
+	}
+	if kept.size != want.Size {
+		return fmt.Errorf("%w: it was read with %d bytes and archived with %d", errDiffers, want.Size, kept.size)
+	}
+	answer := kept.agrees(sums)
+	if kept.own && answer == yes {
+		return nil
+	}
+	// The store has no checksum of its own, or one that isn't of the content, as S3
+	// has for what it encrypts with a customer's key: only reading it back tells.
+	read := t.store.sums()
+	if err := t.readBack(ctx, want.Name, read, t.alive); err != nil {
+		return err
+	}
+	if sum := hex.EncodeToString(read.sha256.Sum(nil)); sum != want.SHA256 {
+		return fmt.Errorf("%w: its checksum is %s, and %s in the archive", errDiffers, want.SHA256, sum)
+	}
+	return nil
+}
+
+// readBack sums up an object of the archive.
+func (r *run) readBack(ctx context.Context, name string, sums *sums, count func(int64)) error {
+	from := &steady{ctx: ctx, source: &object{r.Archive, name}, size: -1, to: sums, count: count}
+	defer from.Close()
+	if err := r.drain(from); err != nil {
+		return fmt.Errorf("read %s in the archive, to check it: %w", name, err)
+	}
+	return nil
+}
+
+// sha256 sums up an object of a bucket.
+func (m *Mover) sha256(ctx context.Context, bucket *blob.Bucket, key string, count func(int64)) (string, error) {
+	sums := &sums{sha256: sha256.New()}
+	if count == nil {
+		count = func(int64) {}
+	}
+	from := &steady{ctx: ctx, source: &object{bucket, key}, size: -1, to: sums, count: count}
+	defer from.Close()
+	if err := m.drain(from); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(sums.sha256.Sum(nil)), nil
+}
+
+// drain reads to the end.
+func (m *Mover) drain(from io.Reader) error {
+	buffer := m.buffers.Get().(*[]byte)
+	defer m.buffers.Put(buffer)
+	for {
+		if _, err := from.Read(*buffer); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+// content is what is to be put into the archive.
+type content struct {
+	source source
+	state  state
+	sums   *sums
+	meta   map[string]string
+	reader *steady
+	alive  func(int64) // to be called now and then by what takes long
+}
+
+// sums are what is made of content that goes by: those checksums that the archive's
+// store has a use for, and SHA-256.
+type sums struct {
+	sha256, md5 hash.Hash
+	crc64       hash.Hash64
+}
+
+// nvme is the polynomial of CRC-64/NVME, the checksum that S3 keeps of what was
+// uploaded in parts.
+var nvme = crc64.MakeTable(0x9a6c9329ac4bc9b5)
+
+// Write implements [io.Writer].
+func (s *sums) Write(p []byte) (int, error) {
+	for _, h := range []hash.Hash{s.sha256, s.md5, s.crc64} {
+		if h != nil {
+			_, _ = h.Write(p)
+		}
+	}
+	return len(p), nil
+}
+
+// reset forgets what went by.
+func (s *sums) reset() {
+	for _, h := range []hash.Hash{s.sha256, s.md5, s.crc64} {
+		if h != nil {
+			h.Reset()
+		}
+	}
+}
+
+// kept is what the store knows of an object.
+type kept struct {
+	size int64
+	mark string // of the source
+	// sha256, md5 and crc64 are checksums of the content; nil where there is none.
+	sha256, md5, crc64 []byte
+	// own says that the store computed them itself, of what it keeps.
+	own bool
+}
+
+// answer is that of a comparison.
+type answer int
+
+const (
+	unknown answer = iota
+	yes
+	no
+)
+
+// agrees compares the best checksum that both have.
+func (k kept) agrees(s *sums) answer {
+	compare := func(a, b []byte) answer {
+		if bytes.Equal(a, b) {
+			return yes
+		}
+		return no
+	}
+	switch {
+	case k.sha256 != nil:
+		return compare(k.sha256, s.sha256.Sum(nil))
+	case k.crc64 != nil && s.crc64 != nil:
+		return compare(k.crc64, s.crc64.Sum(nil))
+	case k.md5 != nil && s.md5 != nil:
+		return compare(k.md5, s.md5.Sum(nil))
+	}
+	return unknown
+}
+
+// steady reads a source to its end, from where it was when the connection was cut.
+// It counts and sums up what goes by.
+type steady struct {
+	ctx    context.Context
+	source source
+	size   int64 // -1: not known
+	to     io.Writer
+	count  func(int64)
+
+	body io.ReadCloser
+	read int64
+	cuts int // in a row
+}
+
+// Read implements [io.Reader].
+func (s *steady) Read(p []byte) (int, error) {
+	for {
+		if err := context.Cause(s.ctx); err != nil {
+			return 0, err
+		}
+		n, err := s.once(p)
+		if n > 0 {
+			s.cuts = 0
+			s.read += int64(n)
+			_, _ = s.to.Write(p[:n])
+			s.count(int64(n))
+			return n, nil
+		}
+		switch {
+		case err == nil:
+			continue
+		case errors.Is(err, io.EOF) && (s.size < 0 || s.read >= s.size):
+			return 0, io.EOF
+		case errors.Is(err, io.EOF):
+			err = io.ErrUnexpectedEOF
+		}
+		s.Close()
+		if s.cuts++; s.cuts > 4 {
+			return 0, fmt.Errorf("read it, at byte %d: %w", s.read, err)
+		}
+		select {
+		case <-s.ctx.Done():
+		case <-time.After(time.Duration(s.cuts*s.cuts) * 100 * time.Millisecond):
+		}
+	}
+}
+
+// once reads, after it has opened the source if need be.
+func (s *steady) once(p []byte) (int, error) {
+	if s.body == nil {
+		body, err := s.source.open(s.ctx, s.read)
+		if err != nil {
+			return 0, err
+		}
+		s.body = body
+	}
+	n, err := s.body.Read(p)
+	if n > 0 {
+		return n, nil // an error comes again
+	}
+	return 0, err
+}
+
+// Close closes what is open; a Read would open it again.
+func (s *steady) Close() {
+	if s.body != nil {
+		_ = s.body.Close()
+		s.body = nil
+	}
+}
+
+func newMD5() hash.Hash { return md5.New() } // #nosec G401

@@ -1,0 +1,112 @@
+package archive
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
+
+	"github.com/closeouthq/closeout/zego"
+)
+
+// Version is the version of the manifests that are written. Those of all
+// versions up to it are read.
+const Version = 2
+
+// Manifest lists what was archived of a session. It is written last, so that an
+// archive that has one is complete, and made of the session and its files alone,
+// so that it is the same whoever writes it, and when.
+type Manifest struct {
+	// Version is the version of this format: 2. Version 1 had no more of a file
+	// than Name, Source, Size and SHA256.
+	Version int `json:"version"`
+	// AppID, RoomID and RoomSessionID name the session.
+	AppID         uint32 `json:"appid"`
+	RoomID        string `json:"room_id"`
+	RoomSessionID uint64 `json:"room_session_id,string"`
+	// CloseReason and RoomCloseTime say how and when it ended.
+	CloseReason   zego.CloseReason `json:"close_reason"`
+	RoomCloseTime time.Time        `json:"room_close_time"`
+	// Files are the recordings, by name.
+	Files []File `json:"files"`
+}
+
+// File is one archived recording.
+type File struct {
+	// Name is its key in the archive.
+	Name string `json:"name"`
+	// Source is where it was copied from: a key in the bucket of the recordings, or a
+	// URL, without what proves that it may be read.
+	Source string `json:"source"`
+	// Size is in bytes.
+	Size int64 `json:"size"`
+	// SHA256 is of its content, in hex.
+	SHA256 string `json:"sha256"`
+	About
+}
+
+// About is what is known of a recording beside its content. What isn't known is
+// empty, and left out of the manifest.
+type About struct {
+	// DurationMS is how long it plays, in milliseconds.
+	DurationMS int64 `json:"duration_ms,omitempty"`
+	// TaskID is the recording task's.
+	TaskID string `json:"task_id,omitempty"`
+	// BeginTime is when the recording began, by ZEGO's clock.
+	BeginTime time.Time `json:"begin_time,omitzero"`
+	// UserID and StreamID say who was recorded.
+	UserID   string `json:"user_id,omitempty"`
+	StreamID string `json:"stream_id,omitempty"`
+	// TrackType says what was: audio, video or both.
+	TrackType string `json:"track_type,omitempty"`
+}
+
+// Bytes is how large the files are together.
+func (m Manifest) Bytes() (n int64) {
+	for _, f := range m.Files {
+		n += f.Size
+	}
+	return n
+}
+
+// encode gives the manifest as it is written.
+func (m Manifest) encode() ([]byte, error) {
+	slices.SortFunc(m.Files, func(a, b File) int { return cmp.Compare(a.Name, b.Name) })
+	b, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("encode the manifest: %w", err)
+	}
+	return append(b, '\n'), nil
+}
+
+// ErrUnreadable is that there is something else where a manifest should be, which
+// no retry will mend.
+var ErrUnreadable = errors.New("it is no manifest that this version of Closeout can read; see what it is, then put it right, or move it away to have it written anew")
+
+// ErrNone is that there is no manifest.
+var ErrNone = errors.New("there is no manifest")
+
+// Read reads a manifest of any version. The error wraps [ErrNone] where there is
+// none, and [ErrUnreadable] where it is something else.
+func Read(ctx context.Context, bucket *blob.Bucket, key string) (m Manifest, err error) {
+	b, err := bucket.ReadAll(ctx, key)
+	if gcerrors.Code(err) == gcerrors.NotFound {
+		return m, fmt.Errorf("%s: %w", key, ErrNone)
+	}
+	if err != nil {
+		return m, fmt.Errorf("read the manifest %s: %w", key, err)
+	}
+	if err := json.Unmarshal(b, &m); err != nil {
+		return m, fmt.Errorf("%s: %w: %w", key, ErrUnreadable, err)
+	}
+	if m.Version < 1 || m.Version > Version {
+		return m, fmt.Errorf("%s: %w: its version is %d, want 1 to %d", key, ErrUnreadable, m.Version, Version)
+	}
+	return m, nil
+}

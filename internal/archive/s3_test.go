@@ -1,0 +1,403 @@
+package archive
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"cloud.google.com/go/storage"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"gocloud.dev/blob"
+
+	"github.com/closeouthq/closeout/internal/testenv"
+)
+
+// proxy stands before a store. What a test makes of a request is up to before,
+// which says whether it has answered it.
+type proxy struct {
+	address string
+	before  atomic.Pointer[func(w http.ResponseWriter, r *http.Request) bool]
+	seen    atomic.Int64
+	copies  atomic.Int64 // by the store itself
+	bare    atomic.Bool  // it shows no checksums
+}
+
+func newProxy(t *testing.T, s *testenv.S3) *proxy {
+	t.Helper()
+	p := &proxy{}
+	to := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: s.Address})
+	director := to.Director
+	to.Director = func(r *http.Request) { // the host is part of the signature
+		host := r.Host
+		director(r)
+		r.Host = host
+	}
+	to.ModifyResponse = func(r *http.Response) error {
+		if p.bare.Load() {
+			maps.DeleteFunc(r.Header, func(name string, _ []string) bool { return strings.HasPrefix(name, "X-Amz-Checksum-") })
+		}
+		return nil
+	}
+	to.ErrorHandler = func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) }
+	p.address = newServer(t, func(w http.ResponseWriter, r *http.Request) {
+		p.seen.Add(1)
+		if r.Header.Get("X-Amz-Copy-Source") != "" {
+			p.copies.Add(1)
+		}
+		if before := p.before.Load(); before != nil && (*before)(w, r) {
+			return
+		}
+		to.ServeHTTP(w, r)
+	})
+	return p
+}
+
+func (p *proxy) do(before func(w http.ResponseWriter, r *http.Request) bool) { p.before.Store(&before) }
+
+func slowDown(w http.ResponseWriter) bool {
+	w.WriteHeader(http.StatusServiceUnavailable)
+	fmt.Fprint(w, "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>")
+	return true
+}
+
+// A store that throttles, and connections that are cut, hold nothing up for good:
+// in the end there is one manifest, and it is right.
+func TestAStoreThatThrottlesAndCutsIsRetried(t *testing.T) {
+	s := testenv.StartS3(t)
+	p := newProxy(t, s)
+	w := newWorld(t, Options{SourceURL: folderURL(t), ArchiveURL: s.URLBy("archive", p.address)})
+	var items []Item
+	for i := range 6 {
+		items = append(items, w.put(fmt.Sprintf("%d.mp4", i), random(uint64(i), i*3<<20+1)))
+	}
+	var n atomic.Int64
+	p.do(func(w http.ResponseWriter, r *http.Request) bool {
+		switch i := n.Add(1); {
+		case i%7 == 3:
+			return slowDown(w)
+		case i%11 == 5: // in the middle of a body
+			_, _ = r.Body.Read(make([]byte, 1000))
+			panic(http.ErrAbortHandler)
+		}
+		return false
+	})
+	var m Manifest
+	var err error
+	for range 5 { // as Temporal would
+		if m, err = w.move(Progress{}, items...); err == nil {
+			break
+		}
+		t.Log(err)
+	}
+	if err != nil || len(m.Files) != len(items) || n.Load() < 30 {
+		t.Fatalf("manifest %+v, error %v, after %d requests", m, err, n.Load())
+	}
+	p.do(func(http.ResponseWriter, *http.Request) bool { return false })
+	if faults, err := w.Verify(t.Context(), m, nil); err != nil || len(faults) > 0 {
+		t.Errorf("faults %v, %v", faults, err)
+	}
+	if left := uploads(w); left != 0 {
+		t.Errorf("%d uploads were left", left)
+	}
+
+	// One that never relents is told of.
+	p.do(func(w http.ResponseWriter, r *http.Request) bool { return r.Method != http.MethodHead && slowDown(w) })
+	w.removeManifest(t, s)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if _, err := w.Move(ctx, folder, head, func(context.Context) ([]Item, error) { return items[:1], nil }, Progress{}, nil); err == nil {
+		t.Error("no error")
+	}
+}
+
+// removeManifest removes the manifest, past the proxy.
+func (w *world) removeManifest(t *testing.T, s *testenv.S3) {
+	t.Helper()
+	direct, err := blob.OpenBucket(t.Context(), s.URL("archive"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer direct.Close()
+	if err := direct.Delete(t.Context(), folder+"manifest.json"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// uploads counts those that were begun and neither completed nor aborted.
+func uploads(w *world) int {
+	w.Helper()
+	store := w.store.(*s3Store)
+	out, err := store.client.ListMultipartUploads(context.Background(), &s3.ListMultipartUploadsInput{Bucket: &store.bucket})
+	if err != nil {
+		w.Fatal(err)
+	}
+	return len(out.Uploads)
+}
+
+// The store is killed in the middle of an upload, and started again. What is whole
+// is used, what isn't is copied again, and nothing is left of what was begun.
+func TestAStoreKilledInMidUploadIsNoHarm(t *testing.T) {
+	s := testenv.StartS3(t)
+	p := newProxy(t, s)
+	w := newWorld(t, Options{SourceURL: folderURL(t), ArchiveURL: s.URLBy("archive", p.address), Transfers: 1})
+	items := []Item{w.put("a.mp4", random(1, 1000)), w.put("b.mp4", random(2, 4*partSize))}
+	p.do(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Query().Get("partNumber") == "2" {
+			s.Kill()
+			panic(http.ErrAbortHandler)
+		}
+		return false
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second) // and so is the worker
+	defer cancel()
+	if m, err := w.Move(ctx, folder, head, func(context.Context) ([]Item, error) { return items, nil }, Progress{}, nil); err == nil {
+		t.Fatalf("manifest %+v", m)
+	}
+	p.do(func(http.ResponseWriter, *http.Request) bool { return false })
+	s.Start()
+	if left := uploads(w); left != 1 {
+		t.Errorf("%d uploads were left, want one to be tidied", left)
+	}
+	other := w.again()
+	m, err := other.move(Progress{}, items...)
+	if err != nil || len(m.Files) != 2 || other.copied.Load() != 1 {
+		t.Fatalf("manifest %+v, error %v, %d copied", m, err, other.copied.Load())
+	}
+	if faults, err := w.Verify(t.Context(), m, nil); err != nil || len(faults) > 0 {
+		t.Errorf("faults %v, %v", faults, err)
+	}
+	if left := uploads(w); left != 0 {
+		t.Errorf("%d uploads were left", left)
+	}
+}
+
+// Within a store, what is large is copied by the store itself.
+func TestAStoreCopiesByItself(t *testing.T) {
+	defer func(n int64) { copyPart = n }(copyPart)
+	for part, copies := range map[int64]int64{1 << 30: 1, partSize: 3} {
+		for _, allowed := range []bool{true, false} {
+			t.Run(fmt.Sprint(part, allowed), func(t *testing.T) {
+				copyPart = part
+				s := testenv.StartS3(t)
+				p := newProxy(t, s)
+				w := newWorld(t, Options{SourceURL: s.URLBy("recordings", p.address) + "&prefix=up/", ArchiveURL: s.URLBy("archive", p.address)})
+				content := random(1, 2*partSize+partSize/2)
+				items := []Item{w.put("large ü+&.mp4", content), w.put("small.mp4", content[:1000])}
+				if !allowed {
+					p.do(func(w http.ResponseWriter, r *http.Request) bool {
+						if r.Header.Get("X-Amz-Copy-Source") == "" {
+							return false
+						}
+						w.WriteHeader(http.StatusForbidden)
+						fmt.Fprint(w, "<Error><Code>AccessDenied</Code></Error>")
+						return true
+					})
+				}
+				m := w.moved(items...)
+				if m.Files[0].SHA256 != sumOf(content) || !bytes.Equal(w.get(m.Files[0].Name), content) {
+					t.Errorf("file %+v", m.Files[0])
+				}
+				if allowed && p.copies.Load() != copies {
+					t.Errorf("%d requests to copy, want %d", p.copies.Load(), copies)
+				}
+				if left := uploads(w); left != 0 {
+					t.Errorf("%d uploads were left", left)
+				}
+			})
+		}
+	}
+}
+
+// A bit that flips on its way into the store is found out by the store, one that
+// flips in it by its checksum.
+func TestS3IsGivenAndAskedForChecksums(t *testing.T) {
+	s := testenv.StartS3(t)
+	p := newProxy(t, s)
+	w := newWorld(t, Options{SourceURL: folderURL(t), ArchiveURL: s.URLBy("archive", p.address)})
+	var sent, asked, read atomic.Int64
+	p.do(func(_ http.ResponseWriter, r *http.Request) bool {
+		for name := range r.Header {
+			if r.Method == http.MethodPut && strings.HasPrefix(name, "X-Amz-Checksum-") {
+				sent.Add(1)
+			}
+		}
+		if r.Method == http.MethodHead && r.Header.Get("X-Amz-Checksum-Mode") == "ENABLED" {
+			asked.Add(1)
+		}
+		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/recordings/") {
+			read.Add(1)
+		}
+		return false
+	})
+	w.moved(w.put("small.mp4", random(1, 1000)), w.put("large.mp4", random(2, partSize+1)))
+	if sent.Load() < 3 || asked.Load() < 2 || read.Load() != 0 {
+		t.Errorf("%d checksums sent, %d asked for, %d objects read back", sent.Load(), asked.Load(), read.Load())
+	}
+}
+
+// A store that keeps no checksums is read back.
+func TestAStoreWithoutChecksumsIsReadBack(t *testing.T) {
+	s := testenv.StartS3(t)
+	p := newProxy(t, s)
+	w := newWorld(t, Options{SourceURL: folderURL(t), ArchiveURL: s.URLBy("archive", p.address) + "&request_checksum_calculation=when_required"})
+	p.bare.Store(true)
+	var read atomic.Int64
+	p.do(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/recordings/") {
+			read.Add(1)
+		}
+		return false
+	})
+	content := random(2, 2*partSize+1)
+	if m := w.moved(w.put("large.mp4", content)); m.Files[0].SHA256 != sumOf(content) {
+		t.Errorf("manifest %+v", m)
+	}
+	if read.Load() == 0 {
+		t.Error("it wasn't read back")
+	}
+}
+
+// Class, encryption and tags reach the store, and the manifest keeps the bucket's
+// class.
+func TestWhatTheStoreIsToldOfRecordings(t *testing.T) {
+	s := testenv.StartS3(t)
+	p := newProxy(t, s)
+	w := newWorld(t, Options{SourceURL: folderURL(t), ArchiveURL: s.URLBy("archive", p.address)})
+	w.store.(*s3Store).options = Options{Class: "STANDARD_IA", Encryption: "aws:kms=key-1", Tags: map[string]string{"team": "voice & video"}}
+	var told, manifest atomic.Int64
+	p.do(func(rw http.ResponseWriter, r *http.Request) bool {
+		h := r.Header
+		begins := r.Method == http.MethodPut && r.URL.Query().Get("partNumber") == "" || r.Method == http.MethodPost && r.URL.Query().Has("uploads")
+		switch {
+		case !begins:
+		case strings.HasSuffix(r.URL.Path, "manifest.json"):
+			if h.Get("X-Amz-Storage-Class") == "" && h.Get("X-Amz-Server-Side-Encryption") == "aws:kms" && h.Get("If-None-Match") == "*" {
+				manifest.Add(1)
+			}
+		case h.Get("X-Amz-Storage-Class") == "STANDARD_IA" && h.Get("X-Amz-Server-Side-Encryption") == "aws:kms" &&
+			h.Get("X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id") == "key-1" && h.Get("X-Amz-Tagging") == "team=voice+%26+video":
+			told.Add(1)
+		}
+		return false
+	})
+	_, err := w.move(Progress{}, w.put("small.mp4", random(1, 1000)), w.put("large.mp4", random(2, partSize+1)))
+	if told.Load() != 2 || manifest.Load() != 1 && err == nil {
+		t.Errorf("told of %d recordings and %d manifests, error %v", told.Load(), manifest.Load(), err)
+	}
+}
+
+// The others are told in their own way.
+func TestWhatOtherStoresAreTold(t *testing.T) {
+	o := Options{Class: "Cool", Encryption: "scope", Tags: map[string]string{"a": "b"}}
+	var google storage.Writer
+	var azure azblob.UploadStreamOptions
+	for _, err := range []error{
+		o.beforeWrite(func(to any) bool {
+			p, ok := to.(**storage.Writer)
+			if ok {
+				*p = &google
+			}
+			return ok
+		}),
+		o.beforeWrite(func(to any) bool {
+			p, ok := to.(**azblob.UploadStreamOptions)
+			if ok {
+				*p = &azure
+			}
+			return ok
+		}),
+	} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if google.StorageClass != "Cool" || google.KMSKeyName != "scope" || *azure.AccessTier != "Cool" || *azure.CPKScopeInfo.EncryptionScope != "scope" || azure.Tags["a"] != "b" {
+		t.Errorf("google %+v, azure %+v", google.ObjectAttrs, azure)
+	}
+	if err := o.beforeWrite(func(any) bool { return false }); err == nil {
+		t.Error("a store that has none of it takes it")
+	}
+}
+
+// zeros is a file of which there is nothing in memory.
+type zeros struct{ size, at int64 }
+
+func (z *zeros) Read(p []byte) (int, error) {
+	if z.at >= z.size {
+		return 0, io.EOF
+	}
+	n := min(int64(len(p)), z.size-z.at)
+	clear(p[:n])
+	z.at += n
+	return int(n), nil
+}
+
+func (z *zeros) Seek(offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		offset += z.at
+	case io.SeekEnd:
+		offset += z.size
+	}
+	z.at = offset
+	return offset, nil
+}
+
+func newServer(t *testing.T, handle http.HandlerFunc) string {
+	t.Helper()
+	server := httptest.NewServer(handle)
+	t.Cleanup(server.Close)
+	return strings.TrimPrefix(server.URL, "http://")
+}
+
+// Memory stays within transfers times buffers, however large the files are.
+func TestMemoryIsBounded(t *testing.T) {
+	size, count := int64(32<<20), 8
+	if testing.Short() {
+		size = 16 << 20
+	}
+	s := testenv.StartS3(t)
+	for name, archiveURL := range map[string]string{"folder": folderURL(t), "S3": s.URL("archive")} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, Options{SourceURL: folderURL(t), ArchiveURL: archiveURL})
+			server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Content-Type", "video/mp4")
+				http.ServeContent(w, r, "", time.Time{}, &zeros{size: size})
+			}))
+			defer server.Close()
+			w.options.Client = server.Client()
+			var items []Item
+			for i := range count {
+				items = append(items, Item{URL: fmt.Sprintf("%s/%d", server.URL, i), Size: size})
+			}
+			runtime.GC()
+			var before, now runtime.MemStats
+			runtime.ReadMemStats(&before)
+			var most atomic.Uint64
+			_, err := w.Move(t.Context(), folder, head, func(context.Context) ([]Item, error) { return items, nil }, Progress{}, func(Progress) {
+				runtime.ReadMemStats(&now)
+				most.Store(max(most.Load(), now.HeapInuse))
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			grown := int64(most.Load()) - int64(before.HeapInuse) //nolint:gosec // some MiB
+			t.Logf("%d files of %d MiB took %d MiB of heap at most", count, size>>20, grown>>20)
+			if grown > 64<<20 {
+				t.Errorf("%d MiB, want 64 at most", grown>>20)
+			}
+		})
+	}
+}

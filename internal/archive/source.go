@@ -1,0 +1,262 @@
+package archive
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"path"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
+)
+
+// source is what is copied.
+type source interface {
+	// String is how the manifest calls it. No secret is in it.
+	String() string
+	// stat tells what state it is in.
+	stat(ctx context.Context) (state, error)
+	// open reads it from that offset to its end.
+	open(ctx context.Context, offset int64) (io.ReadCloser, error)
+}
+
+// state is what tells one content of a source from another.
+type state struct {
+	size int64
+	etag string
+	time time.Time
+	kind string // its content type
+}
+
+// mark is the state of the source in a word. An object in the archive carries that
+// of what it was copied from.
+func (s state) mark(src source) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%d\n%s\n%d", src, s.size, s.etag, s.time.UnixNano()))
+	return hex.EncodeToString(sum[:16])
+}
+
+// id names what the item is a copy of.
+func (i Item) id() string { return cmp.Or(i.Key, bare(i.URL)) }
+
+// check finds out whether the item can be moved, and gives it a name.
+func (m *Mover) check(item *Item) error {
+	if (item.Key == "") == (item.URL == "") {
+		return fmt.Errorf("%w: an item has the key %q and the URL %q, want one of the two", ErrImpossible, item.Key, bare(item.URL))
+	}
+	base := item.Key
+	if item.URL != "" {
+		u, err := url.Parse(item.URL)
+		if err != nil || u.Scheme != "https" || u.Host == "" {
+			return fmt.Errorf("%w: %q is not a URL with the scheme https", ErrImpossible, bare(item.URL))
+		}
+		base = u.Path
+	}
+	if item.Name == "" {
+		item.Name = path.Base(base)
+	}
+	return nil
+}
+
+// ErrImpossible is that something can't be moved, however often it is tried.
+var ErrImpossible = errors.New("can't be archived")
+
+func (m *Mover) source(item Item) source {
+	if item.Key != "" {
+		return &object{m.Source, item.Key}
+	}
+	return &remote{m.options.Client, item.URL}
+}
+
+// object is a source in a bucket.
+type object struct {
+	bucket *blob.Bucket
+	key    string
+}
+
+func (o *object) String() string { return o.key }
+
+func (o *object) stat(ctx context.Context) (state, error) {
+	a, err := o.bucket.Attributes(ctx, o.key)
+	if err != nil {
+		return state{}, fmt.Errorf("look at it: %w", err)
+	}
+	return state{a.Size, a.ETag, a.ModTime, a.ContentType}, nil
+}
+
+func (o *object) open(ctx context.Context, offset int64) (io.ReadCloser, error) {
+	if offset == 0 {
+		return o.bucket.NewReader(ctx, o.key, nil)
+	}
+	return o.bucket.NewRangeReader(ctx, o.key, offset, -1, nil)
+}
+
+// deleteMoved deletes what was moved and has been left alone since.
+func deleteMoved(ctx context.Context, sources []moved) error {
+	var faults []error
+	for _, s := range sources {
+		o, ok := s.source.(*object)
+		if !ok {
+			continue
+		}
+		if now, err := o.stat(ctx); err != nil || now.mark(o) != s.state.mark(o) {
+			faults = append(faults, missing(err))
+			continue
+		}
+		faults = append(faults, o.remove(ctx))
+	}
+	return errors.Join(faults...)
+}
+
+// deleteListed deletes what a manifest lists, if it is what the manifest says.
+func (m *Mover) deleteListed(ctx context.Context, manifest Manifest) error {
+	var faults []error
+	for _, f := range manifest.Files {
+		if strings.HasPrefix(f.Source, "https://") {
+			continue
+		}
+		o := &object{m.Source, f.Source}
+		if now, err := o.stat(ctx); err != nil || now.size != f.Size {
+			faults = append(faults, missing(err))
+			continue
+		}
+		sum, err := m.sha256(ctx, m.Source, f.Source, nil)
+		if err != nil {
+			faults = append(faults, missing(err))
+		} else if sum == f.SHA256 {
+			faults = append(faults, o.remove(ctx))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+func (o *object) remove(ctx context.Context) error {
+	if err := missing(o.bucket.Delete(ctx, o.key)); err != nil {
+		return fmt.Errorf("delete %s, which was archived: %w", o.key, err)
+	}
+	return nil
+}
+
+// missing is no error of what isn't there.
+func missing(err error) error {
+	if gcerrors.Code(err) == gcerrors.NotFound {
+		return nil
+	}
+	return err
+}
+
+// remote is a source that is read by https: ZEGO keeps there for some days what it
+// couldn't upload.
+type remote struct {
+	client *http.Client
+	url    string
+}
+
+func (r *remote) String() string { return bare(r.url) }
+
+// bare is a URL without what may prove that it may be read.
+func bare(rawURL string) string {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return ""
+	}
+	u.User, u.RawQuery, u.Fragment = nil, "", ""
+	return u.String()
+}
+
+// get asks for the content from an offset on, to an end if that isn't before it.
+func (r *remote) get(ctx context.Context, from, to int64) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url, nil)
+	if err != nil {
+		return nil, errors.New("not a URL")
+	}
+	wanted := "bytes=" + strconv.FormatInt(from, 10) + "-"
+	if to >= from {
+		wanted += strconv.FormatInt(to, 10)
+	}
+	req.Header.Set("Range", wanted)
+	req.Header.Set("Accept-Encoding", "identity")
+	resp, err := r.client.Do(req)
+	if wrapped := new(url.Error); errors.As(err, &wrapped) {
+		err = wrapped.Err // without the URL
+	}
+	if err != nil {
+		return nil, fmt.Errorf("get it: %w", err)
+	}
+	return resp, nil
+}
+
+func (r *remote) stat(ctx context.Context) (state, error) {
+	resp, err := r.get(ctx, 0, 0) // a signed URL may be for GET alone
+	if err != nil {
+		return state{}, err
+	}
+	defer resp.Body.Close()
+	size := resp.ContentLength
+	switch resp.StatusCode {
+	case http.StatusOK:
+	case http.StatusPartialContent, http.StatusRequestedRangeNotSatisfiable:
+		_, total, _ := strings.Cut(resp.Header.Get("Content-Range"), "/")
+		if size, err = strconv.ParseInt(total, 10, 64); err != nil {
+			return state{}, fmt.Errorf("get it: %s, with the range %q, want one with a size", resp.Status, resp.Header.Get("Content-Range"))
+		}
+	default:
+		return state{}, fmt.Errorf("get it: %s", resp.Status)
+	}
+	if size < 0 {
+		return state{}, errors.New("get it: the answer doesn't say how large it is")
+	}
+	modified, _ := http.ParseTime(resp.Header.Get("Last-Modified"))
+	return state{size, resp.Header.Get("ETag"), modified, resp.Header.Get("Content-Type")}, nil
+}
+
+func (r *remote) open(ctx context.Context, offset int64) (io.ReadCloser, error) {
+	resp, err := r.get(ctx, offset, -1)
+	switch {
+	case err != nil:
+		return nil, err
+	case resp.StatusCode == http.StatusPartialContent && strings.HasPrefix(resp.Header.Get("Content-Range"), "bytes "+strconv.FormatInt(offset, 10)+"-"),
+		resp.StatusCode == http.StatusOK && offset == 0:
+		return resp.Body, nil
+	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && offset == 0: // it is empty
+		_ = resp.Body.Close()
+		return http.NoBody, nil
+	}
+	_ = resp.Body.Close()
+	return nil, fmt.Errorf("get it from byte %d on: %s", offset, resp.Status)
+}
+
+// publicOnly is a client that speaks to no address of a network of one's own, as
+// what it reads is named by a callback. A proxy decides for itself.
+func publicOnly() *http.Client {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.ResponseHeaderTimeout = time.Minute
+	if proxy, _ := http.ProxyFromEnvironment(&http.Request{URL: &url.URL{Scheme: "https", Host: "example.com"}}); proxy == nil {
+		transport.DialContext = (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second, Control: refusePrivate}).DialContext
+	}
+	return &http.Client{Transport: transport, CheckRedirect: func(req *http.Request, via []*http.Request) error {
+		if req.URL.Scheme != "https" || len(via) > 5 {
+			return errors.New("redirected to where it isn't followed")
+		}
+		return nil
+	}}
+}
+
+func refusePrivate(_, address string, _ syscall.RawConn) error {
+	host, _, err := net.SplitHostPort(address)
+	ip := net.ParseIP(host)
+	if err != nil || ip == nil || !ip.IsGlobalUnicast() || ip.IsPrivate() {
+		return fmt.Errorf("%s is no public address", host)
+	}
+	return nil
+}

@@ -1,0 +1,216 @@
+package archive
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"path/filepath"
+	"strings"
+
+	"cloud.google.com/go/storage"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob"
+	azblobblob "github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blob"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
+)
+
+// store is what the archive's bucket is in, as far as stores differ.
+type store interface {
+	// sums are those that the store has a use for.
+	sums() *sums
+	// put writes an object, whole or not at all.
+	put(ctx context.Context, key string, c *content) error
+	// look tells what the store knows of an object, or errNone.
+	look(ctx context.Context, key string) (kept, error)
+	// create writes a small object, or returns errExists if there is one.
+	create(ctx context.Context, key string, content []byte) error
+	// tidy removes what killed attempts have left in the folder of a session that has
+	// its manifest. What it can't remove is no harm.
+	tidy(ctx context.Context, folder string)
+}
+
+var (
+	errNone   = errors.New("there is no such object")
+	errExists = errors.New("there is one already")
+)
+
+func (m *Mover) openStore() (store, error) {
+	u, err := url.Parse(m.options.ArchiveURL)
+	if err != nil {
+		return nil, errors.New("the archive's URL is none")
+	}
+	common := &anyStore{m.Archive, m.options}
+	prefix := u.Query().Get("prefix")
+	switch u.Scheme {
+	case "file":
+		return &folderStore{anyStore: common, path: func(key string) string { return filepath.Join(folderOf(u), filepath.FromSlash(prefix+key)) },
+			sidecar: u.Query().Get("metadata") != "skip"}, nil
+	case "s3":
+		var client *s3.Client
+		if !m.Archive.As(&client) {
+			// A bucket with a prefix hides what it is made of.
+			plain := *u
+			q := plain.Query()
+			q.Del("prefix")
+			plain.RawQuery = q.Encode()
+			bucket, err := blob.OpenBucket(context.Background(), plain.String())
+			if err != nil {
+				return nil, fmt.Errorf("open the bucket: %w", err)
+			}
+			bucket.As(&client)
+		}
+		s := &s3Store{anyStore: common, client: client, bucket: u.Host, prefix: prefix, query: u.Query()}
+		s.source = s.sameStore(m.options.SourceURL)
+		return s, nil
+	}
+	return common, nil
+}
+
+// folderOf is the folder of a file:// URL, as the library for buckets reads it.
+func folderOf(u *url.URL) string {
+	if u.Host == "." || filepath.Separator != '/' {
+		return filepath.FromSlash(strings.TrimPrefix(u.Path, "/"))
+	}
+	return u.Path
+}
+
+// Link is where an object is, for people: s3://bucket/key, or a file's path. It is
+// empty if the bucket's URL is.
+func Link(bucketURL, key string) string {
+	u, err := url.Parse(bucketURL)
+	if err != nil || bucketURL == "" {
+		return ""
+	}
+	key = u.Query().Get("prefix") + key
+	if u.Scheme == "file" {
+		path := filepath.Join(folderOf(u), filepath.FromSlash(key))
+		if absolute, err := filepath.Abs(path); err == nil {
+			path = absolute
+		}
+		return path
+	}
+	return u.Scheme + "://" + u.Host + "/" + key
+}
+
+// anyStore does what the library for buckets does for all stores.
+type anyStore struct {
+	bucket  *blob.Bucket
+	options Options
+}
+
+func (s *anyStore) sums() *sums { return &sums{sha256: sha256.New(), md5: newMD5()} }
+
+func (s *anyStore) put(ctx context.Context, key string, c *content) error {
+	// Cancelled before Close, a writer leaves nothing behind.
+	writing, cancel := context.WithCancel(ctx)
+	defer cancel()
+	w, err := s.bucket.NewWriter(writing, key, &blob.WriterOptions{
+		ContentType: cmp.Or(c.state.kind, "application/octet-stream"), Metadata: c.meta, BufferSize: partSize, MaxConcurrency: 1,
+		BeforeWrite: s.options.beforeWrite,
+	})
+	if err != nil {
+		return err
+	}
+	if _, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{c.reader}, make([]byte, 256<<10)); err != nil {
+		cancel()
+		_ = w.Close()
+		return err
+	}
+	return w.Close()
+}
+
+func (s *anyStore) look(ctx context.Context, key string) (kept, error) {
+	a, err := s.bucket.Attributes(ctx, key)
+	if gcerrors.Code(err) == gcerrors.NotFound {
+		return kept{}, errNone
+	}
+	if err != nil {
+		return kept{}, err
+	}
+	return kept{size: a.Size, mark: a.Metadata[metaSource], md5: a.MD5, own: true}, nil
+}
+
+func (s *anyStore) create(ctx context.Context, key string, content []byte) error {
+	options := &blob.WriterOptions{ContentType: "application/json", IfNotExist: true}
+	err := s.bucket.WriteAll(ctx, key, content, options)
+	if gcerrors.Code(err) == gcerrors.FailedPrecondition {
+		return errExists
+	}
+	return err
+}
+
+func (s *anyStore) tidy(context.Context, string) {}
+
+// beforeWrite sets what the options say of an object, in the store's own way.
+func (o Options) beforeWrite(as func(any) bool) error {
+	var google *storage.Writer
+	var azure *azblob.UploadStreamOptions
+	switch {
+	case o.Class == "" && o.Encryption == "" && len(o.Tags) == 0:
+	case as(&google):
+		google.StorageClass, google.KMSKeyName = o.Class, o.Encryption
+	case as(&azure):
+		if o.Class != "" {
+			tier := azblobblob.AccessTier(o.Class)
+			azure.AccessTier = &tier
+		}
+		if o.Encryption != "" {
+			azure.CPKScopeInfo = &azblobblob.CPKScopeInfo{EncryptionScope: &o.Encryption}
+		}
+		azure.Tags = o.Tags
+	default:
+		return fmt.Errorf("%w: the store has no storage classes, encryption and tags to be set", ErrImpossible)
+	}
+	return nil
+}
+
+// Check tells whether the archive's store has what the options ask for.
+func (o Options) Check() error {
+	u, err := url.Parse(o.ArchiveURL)
+	if err != nil {
+		return errors.New("the archive's URL is none")
+	}
+	var faults []error
+	refuse := func(what, value string) {
+		if value != "" {
+			faults = append(faults, fmt.Errorf("found %q, but %s, want none", value, what))
+		}
+	}
+	tags := ""
+	for k, v := range o.Tags {
+		tags = k + "=" + v
+	}
+	switch u.Scheme {
+	case "s3":
+		kind, _, _ := strings.Cut(o.Encryption, "=")
+		if kind != "" && kind != "AES256" && kind != "aws:kms" && kind != "aws:kms:dsse" {
+			faults = append(faults, fmt.Errorf("found the encryption %q, want AES256, aws:kms or aws:kms:dsse, with =<key> behind it to name the key", o.Encryption))
+		}
+	case "gs":
+		refuse("Google Cloud Storage has no tags of objects", tags)
+	case "azblob":
+	default:
+		where := "a " + cmp.Or(u.Scheme, "nameless") + " bucket"
+		if u.Scheme == "file" {
+			where = "a folder"
+		}
+		refuse(where+" has no storage classes", o.Class)
+		refuse(where+" has no encryption to be set", o.Encryption)
+		refuse(where+" has no tags", tags)
+	}
+	return errors.Join(faults...)
+}
+
+func fromHex(s string) []byte {
+	b, err := hex.DecodeString(s)
+	if err != nil || len(b) == 0 {
+		return nil
+	}
+	return b
+}

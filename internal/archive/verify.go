@@ -1,0 +1,116 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"strconv"
+	"strings"
+	"sync"
+
+	"gocloud.dev/blob"
+	"gocloud.dev/gcerrors"
+)
+
+// Fault is an object that isn't what its manifest says.
+type Fault struct {
+	// Name is the object's key, or the manifest's.
+	Name string `json:"name"`
+	// What says what is wrong.
+	What string `json:"what"`
+}
+
+// Verify reads every object that a manifest lists, several at once, and compares
+// size and SHA-256. Moved, if set, hears how many bytes were read, concurrently.
+// The error is ctx's.
+func (m *Mover) Verify(ctx context.Context, manifest Manifest, moved func(int64)) ([]Fault, error) {
+	if moved == nil {
+		moved = func(int64) {}
+	}
+	whats := make([]string, len(manifest.Files))
+	var done sync.WaitGroup
+	for i, f := range manifest.Files {
+		if m.turn.Acquire(ctx, 1) != nil {
+			break
+		}
+		done.Go(func() {
+			defer m.turn.Release(1)
+			whats[i] = m.fault(ctx, f, moved)
+		})
+	}
+	done.Wait()
+	var faults []Fault
+	for i, what := range whats {
+		if what != "" {
+			faults = append(faults, Fault{manifest.Files[i].Name, what})
+		}
+	}
+	return faults, context.Cause(ctx)
+}
+
+func (m *Mover) fault(ctx context.Context, f File, moved func(int64)) string {
+	a, err := m.Archive.Attributes(ctx, f.Name)
+	switch {
+	case gcerrors.Code(err) == gcerrors.NotFound:
+		return "it is missing"
+	case err != nil:
+		return fmt.Sprintf("can't be looked at: %v", err)
+	case a.Size != f.Size:
+		return fmt.Sprintf("it has %d bytes, and had %d", a.Size, f.Size)
+	}
+	switch sum, err := m.sha256(ctx, m.Archive, f.Name, moved); {
+	case err != nil:
+		return fmt.Sprintf("can't be read: %v", err)
+	case sum != f.SHA256:
+		return fmt.Sprintf("its SHA-256 is %s, and was %s", sum, f.SHA256)
+	}
+	return ""
+}
+
+// Apps lists the apps that have a folder in the archive, by their folders.
+func Apps(ctx context.Context, bucket *blob.Bucket) iter.Seq2[string, error] {
+	return folders(ctx, bucket, "")
+}
+
+// Sessions lists the sessions that have a folder in the archive, by their folders;
+// each may have a manifest, or not yet.
+func Sessions(ctx context.Context, bucket *blob.Bucket) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		for app, err := range Apps(ctx, bucket) {
+			if err != nil {
+				yield("", err)
+				return
+			}
+			for session, err := range folders(ctx, bucket, app) {
+				if !yield(session, err) || err != nil {
+					return
+				}
+			}
+		}
+	}
+}
+
+// folders lists the folders in a folder of which the names are numbers.
+func folders(ctx context.Context, bucket *blob.Bucket, prefix string) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		for list := bucket.List(&blob.ListOptions{Prefix: prefix, Delimiter: "/"}); ; {
+			o, err := list.Next(ctx)
+			if errors.Is(err, io.EOF) {
+				return
+			}
+			if err != nil {
+				yield("", fmt.Errorf("list the archive: %w", err))
+				return
+			}
+			name := strings.TrimSuffix(strings.TrimPrefix(o.Key, prefix), "/")
+			if _, err := strconv.ParseUint(name, 10, 64); !o.IsDir || err != nil {
+				continue
+			}
+			if !yield(o.Key, nil) {
+				return
+			}
+		}
+	}
+}

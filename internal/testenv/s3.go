@@ -1,0 +1,112 @@
+package testenv
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"gocloud.dev/blob"
+	_ "gocloud.dev/blob/s3blob" // s3:// buckets
+)
+
+// s3Variable names the program that is a store for the tests.
+const s3Variable = "CLOSEOUT_TEST_VERSITYGW"
+
+// S3 is a store that speaks S3's protocol, a versitygw on this machine.
+type S3 struct {
+	// Folder is what it keeps its buckets in.
+	Folder string
+	// Address is where it listens.
+	Address string
+
+	t       testing.TB
+	program string
+	process *exec.Cmd
+}
+
+// StartS3 starts a store, which is stopped after the test. It sets the credentials
+// for it in the environment.
+func StartS3(t testing.TB) *S3 {
+	t.Helper()
+	program := os.Getenv(s3Variable)
+	if program == "" {
+		var err error
+		if program, err = exec.LookPath("versitygw"); err != nil {
+			Skip(t, "there is no versitygw: go install github.com/versity/versitygw/cmd/versitygw@v1.8.0, and "+s3Variable+" or PATH says where it is")
+		}
+	}
+	for name, value := range map[string]string{
+		"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "testsecret", "AWS_SESSION_TOKEN": "",
+		"AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull, "AWS_PROFILE": "",
+	} {
+		t.Setenv(name, value)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &S3{Folder: t.TempDir(), Address: l.Addr().String(), t: t, program: program}
+	_ = l.Close()
+	s.Start()
+	t.Cleanup(s.Kill)
+	return s
+}
+
+// Start starts it, and waits until it answers.
+func (s *S3) Start() {
+	s.t.Helper()
+	s.process = exec.Command(s.program, "--port", s.Address, "--access", "test", "--secret", "testsecret", "--quiet", "posix", s.Folder) // #nosec G204
+	if err := s.process.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		resp, err := http.Get("http://" + s.Address) // #nosec G107
+		if err == nil {
+			_ = resp.Body.Close()
+			return
+		}
+		if time.Now().After(end) {
+			s.t.Fatalf("versitygw doesn't answer: %v", err)
+		}
+	}
+}
+
+// Kill kills it, as a power failure would.
+func (s *S3) Kill() {
+	if s.process != nil {
+		_ = s.process.Process.Kill()
+		_ = s.process.Wait()
+		s.process = nil
+	}
+}
+
+// URL makes a bucket, if there is none of that name, and gives its URL.
+func (s *S3) URL(name string) string { return s.URLBy(name, s.Address) }
+
+// URLBy is [S3.URL] by way of a proxy at another address.
+func (s *S3) URLBy(name, address string) string {
+	s.t.Helper()
+	direct := bucketURL(name, s.Address)
+	b, err := blob.OpenBucket(context.Background(), direct)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer b.Close()
+	var client *s3.Client
+	if ok, err := b.IsAccessible(context.Background()); b.As(&client) && (!ok || err != nil) {
+		if _, err := client.CreateBucket(context.Background(), &s3.CreateBucketInput{Bucket: &name}); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	return bucketURL(name, address)
+}
+
+func bucketURL(name, address string) string {
+	return "s3://" + name + "?region=us-east-1&use_path_style=true&endpoint=" + url.QueryEscape("http://"+address)
+}
