@@ -52,7 +52,7 @@ func TestAStopEmptiesTheInbox(t *testing.T) {
 					defer once.Do(func() { close(looked) })
 					return waiting.Load(), test.fault
 				},
-				takes:   func() bool { return test.takes },
+				takes: func() bool { return test.takes },
 			}
 			emptied := make(chan struct{})
 			go func() {
