@@ -1,6 +1,11 @@
 package zego
 
-import "time"
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+)
 
 // The event names of [RoomCreate], [RoomLogin] and [RoomLogout].
 const (
@@ -122,3 +127,65 @@ func (r *reader) optionalUnsigned(name string, bits int) uint64 {
 	}
 	return r.unsigned(name, bits)
 }
+
+// MarshalJSON writes the callback's body as ZEGO sends it: room_session_id as a
+// number, room_create_time as a string of Unix milliseconds. Use it to play ZEGO
+// against one's own handler; set Signature with [Sign] before.
+func (r RoomCreate) MarshalJSON() ([]byte, error) {
+	return encode(EventRoomCreate, struct {
+		Event          string `json:"event"`
+		AppID          uint32 `json:"appid"`
+		Timestamp      int64  `json:"timestamp"`
+		Nonce          string `json:"nonce"`
+		Signature      string `json:"signature"`
+		RoomID         string `json:"room_id"`
+		RoomSessionID  uint64 `json:"room_session_id"`
+		RoomCreateTime string `json:"room_create_time"`
+		Creator        string `json:"id_name"`
+	}{EventRoomCreate, r.AppID, r.Timestamp, r.Nonce, r.Signature, r.RoomID, r.RoomSessionID, unixMilli(r.RoomCreateTime), r.Creator})
+}
+
+// login is what room_login and room_logout have in common. All of it is strings,
+// the numbers too.
+type login struct {
+	Event         string `json:"event"`
+	AppID         uint32 `json:"appid,string"`
+	Timestamp     int64  `json:"timestamp,string"`
+	Nonce         string `json:"nonce"`
+	Signature     string `json:"signature"`
+	RoomID        string `json:"room_id"`
+	RoomSessionID uint64 `json:"room_seq,string"`
+	UserAccount   string `json:"user_account"`
+	SessionID     string `json:"session_id"`
+	LoginTime     string `json:"login_time"`
+	UserRole      uint32 `json:"user_role,string"`
+}
+
+func (r RoomLogin) login(event string) login {
+	return login{event, r.AppID, r.Timestamp, r.Nonce, r.Signature, r.RoomID, r.RoomSessionID, r.UserAccount, r.SessionID, unixMilli(r.LoginTime), uint32(r.UserRole)}
+}
+
+// MarshalJSON is as that of [RoomCreate], but that ZEGO sends all numbers of a
+// room_login as strings.
+func (r RoomLogin) MarshalJSON() ([]byte, error) {
+	return encode(EventRoomLogin, r.login(EventRoomLogin))
+}
+
+// MarshalJSON is as that of [RoomLogin].
+func (r RoomLogout) MarshalJSON() ([]byte, error) {
+	return encode(EventRoomLogout, struct {
+		login
+		LogoutTime string `json:"logout_time"`
+		Reason     uint32 `json:"reason,string"`
+	}{r.login(EventRoomLogout), unixMilli(r.LogoutTime), r.Reason})
+}
+
+func encode(event string, fields any) ([]byte, error) {
+	b, err := json.Marshal(fields)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", event, err)
+	}
+	return b, nil
+}
+
+func unixMilli(t time.Time) string { return strconv.FormatInt(t.UnixMilli(), 10) }

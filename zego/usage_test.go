@@ -1,6 +1,7 @@
 package zego_test
 
 import (
+	"encoding/json"
 	"errors"
 	"reflect"
 	"testing"
@@ -69,5 +70,30 @@ func TestACallbackOfParticipantTimeThatLacksAFieldIsRefusedByName(t *testing.T) 
 				t.Errorf("got %v, want an error about %s", err, test.field)
 			}
 		})
+	}
+}
+
+func TestWhatIsWrittenIsReadAgain(t *testing.T) {
+	common := func(event string) zego.Common {
+		return zego.Common{Event: event, AppID: 1, Timestamp: 1499676989, Nonce: "350176", Signature: "0a36e8e590a2298fb9d9b3ab0c94e82775b8cde2"}
+	}
+	at := time.UnixMilli(1499676989909).UTC()
+	login := zego.RoomLogin{Common: common(zego.EventRoomLogin), RoomID: "r", RoomSessionID: 1<<64 - 1, UserAccount: "u", SessionID: "7", LoginTime: at, UserRole: zego.RoleService}
+	logout := zego.RoomLogout{RoomLogin: login, LogoutTime: at.Add(time.Second), Reason: 3}
+	logout.Common = common(zego.EventRoomLogout)
+	create := zego.RoomCreate{Common: common(zego.EventRoomCreate), RoomID: "r", RoomSessionID: 1<<64 - 1, RoomCreateTime: at, Creator: "u"}
+	for _, want := range []zego.Event{&create, &login, &logout} {
+		body, err := json.Marshal(want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := zego.Parse("application/json", body)
+		if err != nil {
+			t.Fatalf("%s: %v", body, err)
+		}
+		got.Head().Fingerprint = [32]byte{} // is never sent
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s was read as %+v, want %+v", body, got, want)
+		}
 	}
 }

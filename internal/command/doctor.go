@@ -206,7 +206,13 @@ func checks(c *config.Config, temporal client.Client, role string) []check {
 		{"data folder", d.data},
 	}
 	if role != "worker" {
-		all = append(all, check{"certificate", d.certificate}, check{"inbox", d.inbox}, check{"set aside", d.setAside})
+		all = append(all, check{"certificate", d.certificate}, check{"inbox", d.inbox(d.Inbox())}, check{"set aside", d.setAside(d.Inbox(), "Temporal")})
+		if d.Usage {
+			all = append(all, check{"usage inbox", d.inbox(d.UsageInbox())}, check{"usage set aside", d.setAside(d.UsageInbox(), "the ledger")})
+		}
+	}
+	if role == "webhook" && d.Usage {
+		all = append(all, check{"ledger", d.usageLedger})
 	}
 	if role != "webhook" {
 		all = append(all, check{"ledger", d.ledger}, check{"recordings", d.recordings}, check{"archive", d.archive}, check{"billing", d.billing})
@@ -457,30 +463,39 @@ func existing(folder string) (nearest string, there bool) {
 	}
 }
 
-// inbox finds out whether the inbox takes callbacks, or is that of a process that
-// does.
-func (d doctor) inbox(ctx context.Context) finding {
-	if _, err := os.Stat(d.Inbox()); errors.Is(err, fs.ErrNotExist) {
+// inbox finds out whether the inbox in a folder takes callbacks, or is that of a
+// process that does.
+func (d doctor) inbox(folder string) func(context.Context) finding {
+	return func(ctx context.Context) finding { return d.inboxIn(ctx, folder) }
+}
+
+func (d doctor) inboxIn(ctx context.Context, folder string) finding {
+	if _, err := os.Stat(folder); errors.Is(err, fs.ErrNotExist) {
 		return good("none yet, the webhook makes it in %s", d.Data)
 	}
 	mend := "see that the disk has room and the files in it belong to this user"
-	box, err := inbox.Open(ctx, d.Inbox(), slog.New(slog.DiscardHandler))
+	box, err := inbox.Open(ctx, folder, slog.New(slog.DiscardHandler))
 	if errors.Is(err, inbox.ErrLocked) {
-		return good("%s is in use by a running process", d.Inbox())
+		return good("%s is in use by a running process", folder)
 	}
 	if err != nil {
 		return fail(mend, "%v", err)
 	}
 	defer box.Close()
 	if err := box.Probe(ctx); err != nil {
-		return fail(mend, "%s: %v", d.Inbox(), err)
+		return fail(mend, "%s: %v", folder, err)
 	}
-	return good("%s can be written, no process uses it", d.Inbox())
+	return good("%s can be written, no process uses it", folder)
 }
 
 // setAside finds out whether callbacks wait for a person, or for too long.
-func (d doctor) setAside(ctx context.Context) finding {
-	store, err := openInbox(ctx, d.Config)
+func (d doctor) setAside(folder, what string) func(context.Context) finding {
+	return func(ctx context.Context) finding { return d.setAsideIn(ctx, folder, what) }
+}
+
+// setAsideIn is told what the callbacks wait for.
+func (d doctor) setAsideIn(ctx context.Context, folder, what string) finding {
+	store, err := inbox.Attach(ctx, folder)
 	if errors.Is(err, fs.ErrNotExist) {
 		return good("nothing, there is no inbox yet")
 	}
@@ -489,7 +504,7 @@ func (d doctor) setAside(ctx context.Context) finding {
 	}
 	defer store.Close()
 	stats, err := store.Stats(ctx)
-	waiting := fmt.Sprintf("%d callbacks wait for Temporal", stats.Waiting)
+	waiting := fmt.Sprintf("%d callbacks wait for %s", stats.Waiting, what)
 	if stats.Waiting > 0 {
 		waiting += ", the oldest since " + moment(stats.Oldest)
 	}
@@ -499,9 +514,19 @@ func (d doctor) setAside(ctx context.Context) finding {
 	case stats.SetAside > 0:
 		return warn("closeout inbox list --set-aside tells why; mend it and closeout inbox retry --all", "%d callbacks are set aside, %s", stats.SetAside, waiting)
 	case stats.Waiting > 0 && time.Since(stats.Oldest) > time.Minute:
-		return warn("see that a webhook runs on this data folder, and reaches Temporal", "none, but %s", waiting)
+		return warn("see that a webhook runs on this data folder, and reaches "+what, "none, but %s", waiting)
 	}
 	return good("none, %s", waiting)
+}
+
+// usageLedger is [doctor.ledger] for a webhook, which may have one of its own by
+// mistake.
+func (d doctor) usageLedger(ctx context.Context) finding {
+	if f := d.ledger(ctx); f.Mark == markFail || !d.LedgerInData() {
+		return f
+	}
+	return warn("set CLOSEOUT_DATABASE_URL as for the worker, unless that has the same data folder; CLOSEOUT_USAGE=off stores no usage",
+		"%s is this data folder's own: a worker with another ledger bills without the usage that is stored here", config.Where(d.DatabaseURL))
 }
 
 // ledger finds out whether the ledger answers and has its tables.

@@ -262,7 +262,9 @@ func TestDoctorTellsWhatIsWrongBesidesTemporal(t *testing.T) {
 			}
 		}, 0, []string{"warn  set aside          none, but 1 callbacks wait for Temporal, the oldest since 1970"}},
 		{"a worker has no apps", "ok", "--for worker --apps=", keep, 0, []string{"complete, for worker", "ok    ledger ", "13 ok, 0 warned, 0 failed, 0 skipped"}},
-		{"a webhook has no ledger", "ok", "--for webhook --database-url postgres://127.0.0.1:1/x", keep, 0, []string{"complete, for webhook", "ok    inbox ", "12 ok, 0 warned, 0 failed, 0 skipped"}},
+		{"a webhook stores usage where a worker may not look", "ok", "--for webhook", keep, 0, []string{"warn  ledger ", "is this data folder's own", "ok    usage inbox "}},
+		{"a webhook can't store usage", "ok", "--for webhook --database-url postgres://127.0.0.1:1/x", keep, 1, []string{"FAIL  ledger "}},
+		{"a webhook that stores no usage has no ledger", "ok", "--for webhook --usage off --database-url postgres://127.0.0.1:1/x", keep, 0, []string{"complete, for webhook", "ok    inbox ", "11 ok, 0 warned, 0 failed, 0 skipped"}},
 		{"settings", "ok", "--listen 80 --archive-url /hunter2 --apps=", keep, 1,
 			[]string{`FAIL  settings           --listen: found "80"`, "FAIL  settings           --archive-url: not a URL", "FAIL  settings           CLOSEOUT_APPS: missing", "skip  all else"}},
 	}

@@ -44,13 +44,13 @@ func TestInboxCommands(t *testing.T) {
 		absent string
 		code   int
 	}{
-		{"list", []string{"room-close-1-1", "waiting", "lobby", "room-close-1-2", "set aside", "huge", "too large", "room-close-1-3", "1 waiting, 2 set aside\n"}, "", 0},
+		{"list", []string{"room-close-1-1", "waiting", "lobby", "room-close-1-2", "set aside", "huge", "too large", "room-close-1-3", "inbox room_close: 1 waiting, 2 set aside\ninbox usage: none\n"}, "", 0},
 		{"list --set-aside", []string{"room-close-1-2", "room-close-1-3"}, "room-close-1-1", 0},
 		{"list --limit 1", []string{"room-close-1-1", "--limit 0 lists them all"}, "room-close-1-2", 0},
 		{"show room-close-1-1", []string{`"room_session_id": "858012925204410417"`, `"queued_at"`}, "set_aside_at", 0},
 		{"show room-close-1-3", []string{`"not JSON"`, `"reason": "too large"`}, "", 0},
 		{"show room-close-1-9", []string{"room-close-1-9: not in the inbox"}, "", 1},
-		{"show", []string{"no workflow ID, want one as in: closeout inbox show room-close-1-"}, "", 1},
+		{"show", []string{"no ID, want one as in: closeout inbox show room-close-1-"}, "", 1},
 		{"retry room-close-1-2", []string{"room-close-1-2: is tried again"}, "", 0},
 		{"list", []string{"2 waiting, 1 set aside\n"}, "", 0},
 		{"retry --all room-close-1-2", []string{"want one of the two"}, "", 1},
@@ -82,6 +82,44 @@ func TestInboxCommands(t *testing.T) {
 	}
 	if err := json.Unmarshal([]byte(stdout), &shown); err != nil || shown.WorkflowID != "room-close-1-1" {
 		t.Errorf("show doesn't write JSON: %v\n%s", err, stdout)
+	}
+}
+
+func TestInboxCommandsKnowWhichInboxAnIDIsOf(t *testing.T) {
+	data := t.TempDir()
+	open := func(name string) *inbox.Inbox {
+		box, err := inbox.Open(t.Context(), filepath.Join(data, name), slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = box.Close() })
+		return box
+	}
+	const login, logout = "room_login-1-7-aa", "room_logout-1-7-bb"
+	for box, keys := range map[*inbox.Inbox][]string{open("inbox"): {"room-close-1-7"}, open("usage"): {login, logout}} {
+		for _, key := range keys {
+			if err := box.Put(t.Context(), key, []byte(`{"room_id":"lobby"}`)); err != nil {
+				t.Fatal(err)
+			}
+			if err := box.Shelve(t.Context(), key, "refused"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, test := range []struct{ args, want, absent string }{
+		{"list", "inbox room_close: 0 waiting, 1 set aside\n", ""},
+		{"list --usage", "inbox usage: 0 waiting, 2 set aside\n", "room_close:"},
+		{"show " + login, `"key": "` + login + `"`, "workflow_id"},
+		{"drop " + login, login + ": dropped", ""},
+		{"retry --all", logout + ": is tried again", login},
+		{"list --usage", "inbox usage: 1 waiting, 0 set aside\n", ""},
+		{"list", "inbox room_close: 1 waiting, 0 set aside\n", ""},
+	} {
+		words := strings.Fields(test.args)
+		code, stdout, stderr := closeout("inbox " + words[0] + " --data " + data + " " + strings.Join(words[1:], " "))
+		if code != 0 || !strings.Contains(stdout, test.want) || test.absent != "" && strings.Contains(stdout, test.absent) {
+			t.Errorf("%s: exit code %d, want %q\n%s%s", test.args, code, test.want, stdout, stderr)
+		}
 	}
 }
 

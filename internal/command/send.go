@@ -36,6 +36,8 @@ func Send() *cli.Command {
 			"some twice, out of order and with forgeries among them:\n\n" +
 			"    closeout send --count 20000 --rate 500 --burst 1000 --burst-every 10s \\\n" +
 			"      --duplicates 0.3 --spread 5s --bad-signatures 0.01 --journal sent.jsonl\n\n" +
+			"With --participants each session has a life: users who come, go and come back. What they did is in\n" +
+			"the journal, so that bills can be compared with it.\n\n" +
 			"Fails if a callback was not acknowledged, or a badly signed one was.",
 		Flags: append(Flags("APPS", "LISTEN", "CALLBACK_TOKEN"),
 			&cli.StringFlag{Name: "url", Usage: "where to post (default: " + webhook.Path + " at CLOSEOUT_LISTEN on this machine)"},
@@ -51,6 +53,8 @@ func Send() *cli.Command {
 			&cli.DurationFlag{Name: "burst-every", Usage: "time from one burst to the next"},
 			&cli.DurationFlag{Name: "spread", Usage: "delay each delivery by a random time up to this, so that they come in another order"},
 			&cli.FloatFlag{Name: "duplicates", Usage: "share of sessions whose callback to deliver twice, 0 to 1"},
+			&cli.IntFlag{Name: "participants", Usage: "play each session's whole life with so many users: room_create, room_login and room_logout beside its room_close"},
+			&cli.FloatFlag{Name: "missing", Usage: "with --participants, share of those callbacks that are never sent, 0 to 1"},
 			&cli.FloatFlag{Name: "bad-signatures", Usage: "for what share of sessions to deliver another, badly signed callback, 0 to 1"},
 			&cli.FloatFlag{Name: "resign", Value: 0.5, Usage: "share of sessions whose further deliveries have a timestamp, nonce and signature of their own, 0 to 1"},
 			&cli.Uint64Flag{Name: "seed", DefaultText: "a random one", Usage: "repeats what was random in a run"},
@@ -118,7 +122,7 @@ func sendAll(ctx context.Context, cmd *cli.Command, o send.Options) (err error) 
 		err = fmt.Errorf("stopped before all was sent: %w", err)
 	}
 	// A single callback's line says it all.
-	if o.Count > 1 || o.Duplicates > 0 || o.BadSignatures > 0 || reportTo != nil {
+	if o.Count > 1 || o.Duplicates > 0 || o.BadSignatures > 0 || o.Participants > 0 || reportTo != nil {
 		err = errors.Join(err, report.WriteText(out))
 	}
 	if reportTo != nil {
@@ -130,6 +134,9 @@ func sendAll(ctx context.Context, cmd *cli.Command, o send.Options) (err error) 
 	}
 	if report.Lost > 0 {
 		err = errors.Join(err, fmt.Errorf("%d of %d callbacks were not acknowledged", report.Lost, o.Count))
+	}
+	if u := report.Usage; u != nil && u.Lost > 0 {
+		err = errors.Join(err, fmt.Errorf("%d of %d usage callbacks were not acknowledged", u.Lost, u.Callbacks))
 	}
 	if accepted := report.BadlySigned.Accepted; accepted > 0 {
 		err = errors.Join(err, fmt.Errorf("%d of %d badly signed callbacks were accepted", accepted, report.BadlySigned.Sent))
@@ -152,6 +159,8 @@ func sendOptions(cmd *cli.Command, c *config.Config) (send.Options, error) {
 		Spread:        cmd.Duration("spread"),
 		Duplicates:    cmd.Float("duplicates"),
 		BadSignatures: cmd.Float("bad-signatures"),
+		Participants:  cmd.Int("participants"),
+		Missing:       cmd.Float("missing"),
 		Resign:        cmd.Float("resign"),
 		Seed:          rand.Uint64(),
 		Parallel:      cmd.Int("parallel"),

@@ -28,6 +28,7 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/archive"
+	"github.com/closeouthq/closeout/internal/collect"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/ledger"
@@ -69,6 +70,7 @@ const (
 	inTemporal = "run"
 	inLedger   = "bill"
 	inArchive  = "manifest"
+	inUsage    = "usage"
 )
 
 // sessionStatus is what the places tell of a session. What isn't there is nil.
@@ -80,6 +82,8 @@ type sessionStatus struct {
 	Run      *runStatus           `json:"run"`
 	Bill     *ledger.MadeBill     `json:"bill"`
 	Manifest *activities.Archived `json:"manifest"`
+	// Usage are the callbacks of its participants that the ledger doesn't have yet.
+	Usage *usageStatus `json:"usage_inbox,omitempty"`
 	// URL is the run in the Web UI, unless there is none.
 	URL string `json:"url,omitempty"`
 	// Unknown is why a place couldn't be asked, by its name.
@@ -90,6 +94,13 @@ type inboxStatus struct {
 	QueuedAt   time.Time  `json:"queued_at"`
 	SetAsideAt *time.Time `json:"set_aside_at,omitempty"`
 	Reason     string     `json:"reason,omitempty"`
+}
+
+type usageStatus struct {
+	// Waiting wait for the ledger, since Since, and SetAside for a person.
+	Waiting  int       `json:"waiting"`
+	SetAside int       `json:"set_aside"`
+	Since    time.Time `json:"since,omitzero"`
 }
 
 type runStatus struct {
@@ -109,7 +120,7 @@ type runStatus struct {
 }
 
 func (s *sessionStatus) found() bool {
-	return s.Inbox != nil || s.Run != nil || s.Bill != nil || s.Manifest != nil
+	return s.Inbox != nil || s.Usage != nil || s.Run != nil || s.Bill != nil || s.Manifest != nil
 }
 
 func tellStatus(ctx context.Context, cmd *cli.Command) error {
@@ -172,6 +183,7 @@ type places struct {
 	config   *config.Config
 	temporal client.Client
 	inbox    *inbox.Store
+	usage    *inbox.Store // nil also where none was made yet
 	ledger   *ledger.Ledger
 	archive  *blob.Bucket
 	shut     map[string]error
@@ -182,6 +194,12 @@ func openPlaces(ctx context.Context, c *config.Config) *places {
 	if p.inbox, p.shut[inInbox] = openInbox(ctx, c); p.shut[inInbox] != nil {
 		p.inbox = nil
 	}
+	if p.usage, p.shut[inUsage] = inbox.Attach(ctx, c.UsageInbox()); p.shut[inUsage] != nil {
+		p.usage = nil
+		if errors.Is(p.shut[inUsage], os.ErrNotExist) {
+			p.shut[inUsage] = nil
+		}
+	}
 	p.ledger, p.shut[inLedger] = ledger.Open(c.DatabaseURL)
 	p.archive, p.shut[inArchive] = openBucket(ctx, c.ArchiveURL)
 	return p
@@ -190,6 +208,9 @@ func openPlaces(ctx context.Context, c *config.Config) *places {
 func (p *places) close() {
 	if p.inbox != nil {
 		_ = p.inbox.Close()
+	}
+	if p.usage != nil {
+		_ = p.usage.Close()
 	}
 	if p.ledger != nil {
 		_ = p.ledger.Close()
@@ -395,6 +416,10 @@ func (p *places) tell(ctx context.Context, id string) *sessionStatus {
 		rooms[1] = queued.RoomID
 		return nil
 	})
+	ask(inUsage, func(ctx context.Context) (err error) {
+		s.Usage, err = p.queuedUsage(ctx, session)
+		return err
+	})
 	ask(inLedger, func(ctx context.Context) error {
 		if err := p.ledger.Check(ctx); err != nil {
 			return err
@@ -432,6 +457,33 @@ func (p *places) tell(ctx context.Context, id string) *sessionStatus {
 		s.URL = runURL(p.config, id, "")
 	}
 	return s
+}
+
+// queuedUsage tells what the ledger doesn't have of a session; nil if it has all.
+func (p *places) queuedUsage(ctx context.Context, s activities.Session) (*usageStatus, error) {
+	if p.usage == nil {
+		return nil, nil
+	}
+	var u usageStatus
+	for e, err := range p.usage.All(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		if _, app, session, err := collect.ParseKey(e.Key); err != nil || app != s.AppID || session != s.RoomSessionID {
+			continue
+		}
+		if !e.SetAsideAt.IsZero() {
+			u.SetAside++
+			continue
+		}
+		if u.Waiting++; u.Since.IsZero() {
+			u.Since = e.QueuedAt
+		}
+	}
+	if u == (usageStatus{}) {
+		return nil, nil
+	}
+	return &u, nil
 }
 
 // run tells of the session's run, the last one if there are several; nil if there
@@ -498,6 +550,14 @@ func (s *sessionStatus) write(out io.Writer) {
 		line(inInbox, "waits since %s", moment(s.Inbox.QueuedAt))
 	default:
 		line(inInbox, "set aside at %s: %s", moment(*s.Inbox.SetAsideAt), s.Inbox.Reason)
+	}
+	switch u := s.Usage; {
+	case u != nil && u.Waiting > 0:
+		line(inUsage, "%d callbacks wait for the ledger since %s, %d are set aside", u.Waiting, moment(u.Since), u.SetAside)
+	case u != nil:
+		line(inUsage, "%d callbacks are set aside", u.SetAside)
+	case s.Unknown[inUsage] != "":
+		line(inUsage, "")
 	}
 	switch r := s.Run; {
 	case r == nil:

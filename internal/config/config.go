@@ -42,6 +42,8 @@ type Config struct {
 	CallbackWindow time.Duration
 	// Data is the folder for everything embedded, as an absolute path.
 	Data string
+	// Usage says that the callbacks of participant time are stored.
+	Usage bool
 	// DatabaseURL is where the ledger is.
 	DatabaseURL string
 	// RecordingsURL and ArchiveURL are bucket URLs.
@@ -102,6 +104,14 @@ func (c *Config) ArchiveOptions() archive.Options {
 	}
 }
 
+// LedgerInData says that the ledger is the one in the data folder.
+func (c *Config) LedgerInData() bool { return c.DatabaseURL == ledgerIn(c.Data) }
+
+func ledgerIn(data string) string { return "sqlite:" + filepath.Join(data, "ledger.db") }
+
+// UsageInbox is the folder of the callbacks that wait for the ledger.
+func (c *Config) UsageInbox() string { return filepath.Join(c.Data, "usage") }
+
 // Setting is one setting: an environment variable, and a flag of the same name.
 type Setting struct {
 	// Env is the environment variable.
@@ -156,10 +166,19 @@ func Settings() []Setting {
 			More: "For a webhook it has to last, and be its own: the inbox is in it. A second process on the same inbox is refused.",
 			set:  func(c *Config, v string) (err error) { c.Data, err = filepath.Abs(v); return err }},
 		{Env: "CLOSEOUT_DATABASE_URL", Secret: true, Usage: "the ledger, postgres://... or sqlite:/path (default: sqlite in the data folder)",
-			More: "`closeout setup` makes the tables, and may be run at any time.",
+			More: "One for all webhooks and workers: webhooks store in it what callbacks tell of participants. `closeout setup` makes the tables, and may be run at any time.",
 			set: func(c *Config, v string) error {
 				c.DatabaseURL = v
 				return checkScheme(v, "postgres", "postgresql", "sqlite")
+			}},
+		{Env: "CLOSEOUT_USAGE", Default: "on", Usage: "whether room_create, room_login and room_logout are stored, for the bills: on or off",
+			More: "The same for webhook and worker. If it is off, these callbacks are acknowledged and ignored, and bills have no participant time and say why.",
+			set: func(c *Config, v string) error {
+				c.Usage = v == "on"
+				if !c.Usage && v != "off" {
+					return fmt.Errorf("found %q, want on or off", v)
+				}
+				return nil
 			}},
 		{Env: "CLOSEOUT_RECORDINGS_URL", Usage: "bucket that recordings are uploaded to, file://, s3://, gs:// or azblob:// (default: a folder in the data folder)",
 			More: "With the options of [gocloud.dev/blob](https://gocloud.dev/howto/blob/). A session's recordings are those below `<appid>/<room_session_id>/`.",
@@ -284,7 +303,7 @@ func Load(flag func(name string) (string, bool), apps bool) (*Config, error) {
 			faults = append(faults, errors.New("CLOSEOUT_APPS: missing, want appid=secret, as in CLOSEOUT_APPS='1234567890=your-callback-secret'"))
 		}
 	}
-	c.DatabaseURL = cmp.Or(c.DatabaseURL, "sqlite:"+filepath.Join(c.Data, "ledger.db"))
+	c.DatabaseURL = cmp.Or(c.DatabaseURL, ledgerIn(c.Data))
 	c.RecordingsURL = cmp.Or(c.RecordingsURL, folderURL(c.Data, "recordings"))
 	c.ArchiveURL = cmp.Or(c.ArchiveURL, folderURL(c.Data, "archive"))
 
@@ -515,6 +534,7 @@ func (c *Config) LogValue() slog.Value {
 		slog.Duration("callback_window", c.CallbackWindow),
 		slog.String("data", c.Data),
 		slog.String("database", Where(c.DatabaseURL)),
+		slog.Bool("usage", c.Usage),
 		slog.String("recordings", Where(c.RecordingsURL)),
 		slog.String("archive", Where(c.ArchiveURL)),
 		slog.String("billing", Where(c.BillingURL)),

@@ -58,6 +58,9 @@ type Report struct {
 
 	// Duplicates counts the copies.
 	Duplicates Duplicates `json:"duplicates"`
+	// Usage is what came of the callbacks that tell of the sessions' lives; nil if there
+	// were none. All else is of room_close alone.
+	Usage *Usage `json:"usage,omitempty"`
 	// BadlySigned counts what should have been refused.
 	BadlySigned BadlySigned `json:"badly_signed"`
 
@@ -140,6 +143,19 @@ func (r *Report) WriteText(w io.Writer) error {
 	}
 	if r.Duplicates.Sent > 0 {
 		row("duplicates", "%d: %d acknowledged, %d lost", r.Duplicates.Sent, r.Duplicates.Acknowledged, r.Duplicates.Lost)
+	}
+	if u := r.Usage; u != nil {
+		detail := fmt.Sprintf("%d acknowledged, %d lost", u.Acknowledged, u.Lost)
+		if u.Undecided > 0 {
+			detail += fmt.Sprintf(", %d undecided", u.Undecided)
+		}
+		if u.Withheld > 0 {
+			detail += fmt.Sprintf("; %d more never sent", u.Withheld)
+		}
+		row("usage callbacks", "%d: %s", u.Callbacks, detail)
+		row("  answers", "%s", counts(u.Answers))
+		row("  failures", "%s", counts(u.Failures))
+		row("  ms", "p50 %s, p99 %s, max %s", number(u.Latency.P50), number(u.Latency.P99), number(u.Latency.Max))
 	}
 	if b := r.BadlySigned; b.Sent > 0 {
 		detail := fmt.Sprintf("%d refused, %d accepted", b.Refused, b.Accepted)

@@ -20,6 +20,8 @@ import (
 type session struct {
 	choice
 	zego.RoomClose // as it was last signed
+	life           []*callback
+	begun          bool // an attempt of any delivery
 	body           []byte
 	offered        time.Duration
 
@@ -37,11 +39,12 @@ type session struct {
 // delivery is an original, a copy or a badly signed callback that is waiting for
 // its next attempt, or has it.
 type delivery struct {
-	session *session
-	kind    kind
-	due     time.Duration
-	order   uint64 // among those that are due together
-	attempt int    // begun so far
+	session  *session
+	kind     kind
+	callback *callback // of what is told of the session's life
+	due      time.Duration
+	order    uint64 // among those that are due together
+	attempt  int    // begun so far
 }
 
 type kind int
@@ -50,6 +53,8 @@ const (
 	original kind = iota
 	duplicate
 	forged
+	told
+	toldAgain
 )
 
 // String says which delivery it is, for people.
@@ -59,6 +64,10 @@ func (d *delivery) String() string {
 		return fmt.Sprintf("room_session_id %d, duplicate", d.session.RoomSessionID)
 	case forged:
 		return fmt.Sprintf("room_session_id %d, badly signed", d.session.RoomSessionID)
+	case told:
+		return fmt.Sprintf("room_session_id %d, %s, attempt %d", d.session.RoomSessionID, d.callback.describe(), d.attempt)
+	case toldAgain:
+		return fmt.Sprintf("room_session_id %d, %s, duplicate", d.session.RoomSessionID, d.callback.describe())
 	}
 	return fmt.Sprintf("room_session_id %d, attempt %d", d.session.RoomSessionID, d.attempt)
 }
@@ -82,6 +91,7 @@ type runner struct {
 	all              durations
 	sessions         durations
 	waited           durations
+	told             durations // of what is told of sessions' lives
 	state            state
 	lines            chan string // nil if nobody wants them
 	entries          chan Entry  // nil if nobody wants them
@@ -105,6 +115,10 @@ func newRunner(o Options) (*runner, error) {
 		results:      make(chan result, o.Parallel), // no attempt ever waits to tell its result
 		acknowledged: newDurations(), all: newDurations(), sessions: newDurations(), waited: newDurations(),
 		report: Report{Seed: o.Seed, URL: shownURL(post.request.URL), Count: o.Count, Answers: map[string]int64{}, Failures: map[string]int64{}},
+	}
+	if o.Participants > 0 {
+		r.report.Usage = &Usage{Answers: map[string]int64{}, Failures: map[string]int64{}}
+		r.told = newDurations()
 	}
 	r.plan = newPlan(&r.Options)
 	return r, nil
@@ -215,6 +229,13 @@ func (r *runner) offer(at time.Duration) {
 	if r.Rooms > 1 {
 		s.RoomID += "-" + strconv.Itoa(choice.index%r.Rooms+1)
 	}
+	if r.Participants > 0 {
+		if s.RoomCloseTime.IsZero() {
+			s.RoomCloseTime = r.began.Add(choice.due)
+		}
+		s.RoomCloseTime = s.RoomCloseTime.Truncate(time.Millisecond).UTC()
+		r.offerLife(s)
+	}
 	r.enqueue(&delivery{session: s, kind: original, due: choice.due})
 	if choice.copied {
 		s.open++
@@ -241,17 +262,28 @@ func (r *runner) start(ctx context.Context, d *delivery) {
 	case forged:
 		r.report.BadlySigned.Sent++
 	default:
-		if s.attempts+s.copies == 0 {
+		if !s.begun {
+			s.begun = true
 			r.report.Sessions++
 		}
-		if d.kind == original {
+		if c := d.callback; d.kind == told {
+			c.attempts++
+		} else if d.kind == toldAgain {
+			c.copies++
+		} else if d.kind == original {
 			s.attempts++
 		} else {
 			s.copies++
 			r.report.Duplicates.Sent++
 		}
 	}
-	if s.body == nil || s.resign && d.kind != forged {
+	body := &s.body
+	if c := d.callback; c != nil {
+		body = &c.body
+		if c.body == nil || s.resign {
+			c.sign(r.Secret)
+		}
+	} else if s.body == nil || s.resign && d.kind != forged {
 		s.sign(r.Secret, d.kind == forged)
 	}
 	r.underWay++
@@ -260,7 +292,7 @@ func (r *runner) start(ctx context.Context, d *delivery) {
 		result := r.post.attempt(ctx, body)
 		result.delivery, result.began, result.ended = d, began, r.now()
 		r.results <- result
-	}(s.body)
+	}(*body)
 }
 
 // sign makes the body. The nonce is never the seed's: a run that is repeated
@@ -302,6 +334,8 @@ func (r *runner) settle(ctx context.Context, a result) {
 	note := ""
 	if d.kind == forged {
 		r.settleForged(a)
+	} else if d.callback != nil {
+		note = r.settleTold(a)
 	} else {
 		note = r.settleGenuine(a)
 	}
@@ -373,11 +407,16 @@ func (r *runner) over(d *delivery, cut bool) {
 	if d.kind == forged {
 		return
 	}
-	s.cut = s.cut || cut
+	if d.callback != nil {
+		d.callback.cut = d.callback.cut || cut
+	} else {
+		s.cut = s.cut || cut
+	}
 	s.open--
-	if s.open > 0 || s.attempts+s.copies == 0 {
+	if s.open > 0 || !s.begun {
 		return
 	}
+	life := r.decideLife(s)
 	switch {
 	case !s.acknowledged && s.cut:
 		r.report.Undecided++
@@ -401,7 +440,7 @@ func (r *runner) over(d *delivery, cut bool) {
 		r.entries <- Entry{
 			AppID: s.AppID, RoomSessionID: s.RoomSessionID, RoomID: s.RoomID, CloseReason: s.CloseReason, RoomCloseTime: s.RoomCloseTime,
 			Acknowledged: s.acknowledged, Undecided: !s.acknowledged && s.cut, Status: s.status, Attempts: s.attempts, Duplicates: s.copies,
-			OfferedAt: r.began.Add(s.offered).UTC(), AcknowledgedAfter: float64(s.after.Microseconds()) / 1000,
+			Usage: life, OfferedAt: r.began.Add(s.offered).UTC(), AcknowledgedAfter: float64(s.after.Microseconds()) / 1000,
 		}
 	}
 }
@@ -426,6 +465,9 @@ func (r *runner) finalReport() *Report {
 	}
 	if at := r.lastAcknowledged; at > 0 {
 		report.AcknowledgedRate = float64(report.Acknowledged) / at.Seconds()
+	}
+	if report.Usage != nil {
+		report.Usage.Latency = r.told.percentiles()
 	}
 	report.Latency = Latency{
 		Acknowledged: r.acknowledged.percentiles(), All: r.all.percentiles(),

@@ -36,6 +36,8 @@ const (
 	maxParallel = 65535
 	// maxRate is the most callbacks per second that the clock can tell apart.
 	maxRate = 1e6
+	// maxParticipants bounds what is made up for one session.
+	maxParticipants = 100_000
 	// lineCount is for how many sessions each attempt gets a line.
 	lineCount = 20
 )
@@ -88,6 +90,14 @@ type Options struct {
 	// timestamp, nonce and signature of its own. The others repeat the first one's.
 	// Nobody knows which of the two ZEGO does.
 	Resign float64
+	// Participants is how many users each session has; 0 leaves out all but its
+	// room_close. What they did is made up, and told by room_create, room_login and
+	// room_logout, each at a random time up to Spread after the session is offered:
+	// so it comes in any order, and before or after the room_close. Duplicates is
+	// their share, too. In order of time they come where there is no Spread.
+	Participants int
+	// Missing is the share of those callbacks, from 0 to 1, that are never sent.
+	Missing float64
 	// Seed decides all that is random but the nonces: the same options with the same
 	// seed give the same sessions, copies, delays and choices. Nonces are new each
 	// time, because a signature that comes back with another body is refused.
@@ -134,6 +144,10 @@ func (o *Options) Validate() error {
 		return errors.New("--room: found an empty name, want at least a character")
 	case o.Count < 1:
 		return fmt.Errorf("--count: found %d, want at least 1", o.Count)
+	case o.Participants < 0 || o.Participants > maxParticipants:
+		return fmt.Errorf("--participants: found %d, want 0 (none) to %d", o.Participants, maxParticipants)
+	case o.Missing > 0 && o.Participants == 0:
+		return fmt.Errorf("--missing: found %v without --participants, want both or neither", o.Missing)
 	case o.Rooms < 0:
 		return fmt.Errorf("--rooms: found %d, want at least 1", o.Rooms)
 	case o.Parallel < 0 || o.Parallel > maxParallel:
@@ -156,7 +170,7 @@ func (o *Options) Validate() error {
 	for _, share := range []struct {
 		flag  string
 		value float64
-	}{{"duplicates", o.Duplicates}, {"bad-signatures", o.BadSignatures}, {"resign", o.Resign}} {
+	}{{"duplicates", o.Duplicates}, {"bad-signatures", o.BadSignatures}, {"resign", o.Resign}, {"missing", o.Missing}} {
 		if !(share.value >= 0 && share.value <= 1) {
 			return fmt.Errorf("--%s: found %v, want 0 to 1", share.flag, share.value)
 		}

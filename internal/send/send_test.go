@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -657,7 +658,7 @@ func TestJournalRoundTrip(t *testing.T) {
 		}
 		got[e.RoomSessionID] = e
 	}
-	if len(got) != 3 || !maps.Equal(got, want) {
+	if len(got) != 3 || !reflect.DeepEqual(got, want) {
 		t.Errorf("read    %+v\nwritten %+v", got, want)
 	}
 	if e := got[1<<63+2]; e.Status != "started" || e.Attempts != 1 || e.AcknowledgedAfter != 1.5 || e.OfferedAt.IsZero() || e.RoomCloseTime.IsZero() {

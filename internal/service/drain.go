@@ -11,6 +11,7 @@ const lookWhileDraining = 50 * time.Millisecond
 
 // backlog is an inbox and what empties it.
 type backlog struct {
+	name string
 	// relay empties the inbox until ctx ends.
 	relay func(ctx context.Context)
 	// waiting is how much is in it.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -36,18 +37,22 @@ func TestAStopEmptiesTheInbox(t *testing.T) {
 			var lines bytes.Buffer
 			ctx, stop := context.WithCancel(t.Context())
 			closed := make(chan struct{})
-			relaying := make(chan struct{})
+			relaying, looked := make(chan struct{}), make(chan struct{})
+			var once sync.Once
 			b := backlog{
 				relay: func(ctx context.Context) {
 					close(relaying)
-					<-closed // before, the test wants to see it wait
+					<-looked // before, the test wants to see it wait
 					for test.moves && waiting.Load() > 0 && ctx.Err() == nil {
 						waiting.Add(-1)
 					}
 					<-ctx.Done()
 				},
-				waiting: func(context.Context) (int64, error) { return waiting.Load(), test.fault },
-				takes:   func() bool { return test.takes },
+				waiting: func(context.Context) (int64, error) {
+					defer once.Do(func() { close(looked) })
+					return waiting.Load(), test.fault
+				},
+				takes: func() bool { return test.takes },
 			}
 			emptied := make(chan struct{})
 			go func() {

@@ -23,6 +23,7 @@ type health struct {
 	temporal  client.Client
 	namespace string
 	inbox     *inbox.Inbox // of a webhook
+	usage     *usage       // of a webhook that stores it
 	worker    bool
 	polling   atomic.Bool
 	polled    func() // called when polling becomes true
@@ -51,7 +52,10 @@ func (h *health) check(ctx context.Context) (string, error) {
 	if away != nil && full != nil {
 		return "", fmt.Errorf("can't accept: %w", errors.Join(away, full))
 	}
-	state := "ok"
+	state, degraded, more := "ok", "", ""
+	if h.usage != nil {
+		degraded, more = h.usage.state(ctx)
+	}
 	switch {
 	case away != nil:
 		state = "degraded: queuing: " + away.Error()
@@ -59,34 +63,58 @@ func (h *health) check(ctx context.Context) (string, error) {
 		state = "degraded: can't queue: " + full.Error()
 	case idle != nil:
 		state = "degraded: " + idle.Error()
+	case degraded != "":
+		state = "degraded: " + degraded
+	}
+	if degraded != "" && !strings.HasSuffix(state, degraded) {
+		state += "\n" + degraded
 	}
 	if full == nil {
 		stats, err := h.inbox.Stats(ctx)
 		if err == nil && stats.Waiting > 0 {
-			state += fmt.Sprintf("\n%d callbacks wait in the inbox, the oldest for %v", stats.Waiting, time.Since(stats.Oldest).Round(time.Second))
+			state += "\n" + waits(stats, "callbacks wait in the inbox")
 		}
 		if err == nil && stats.SetAside > 0 {
 			state += fmt.Sprintf("\n%d callbacks were set aside, see `closeout inbox list`", stats.SetAside)
 		}
 	}
-	return state, nil
+	return state + more, nil
+}
+
+// waits says how many wait, and for how long.
+func waits(s inbox.Stats, what string) string {
+	return fmt.Sprintf("%d %s, the oldest for %v", s.Waiting, what, time.Since(s.Oldest).Round(time.Second))
+}
+
+// waitingIn counts what waits in an inbox.
+func waitingIn(box *inbox.Inbox) func(context.Context) (int64, error) {
+	return func(ctx context.Context) (int64, error) {
+		stats, err := box.Stats(ctx)
+		return stats.Waiting, err
+	}
 }
 
 // look gives the metrics their figures.
 func look(ctx context.Context, box *inbox.Inbox, in *intake.Intake) (telemetry.Inbox, error) {
 	var l telemetry.Inbox
 	l.Takes, l.Limit, l.InFlight = in.State()
+	err := depth(ctx, box, &l)
+	return l, err
+}
+
+// depth tells how full an inbox is.
+func depth(ctx context.Context, box *inbox.Inbox, l *telemetry.Inbox) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	stats, err := box.Stats(ctx)
 	if err != nil {
-		return l, err
+		return err
 	}
 	l.Waiting, l.SetAside = stats.Waiting, stats.SetAside
 	if !stats.Oldest.IsZero() {
 		l.Oldest = time.Since(stats.Oldest)
 	}
-	return l, nil
+	return nil
 }
 
 // adminRouter serves what only operators should reach.

@@ -115,7 +115,7 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 
 	health := &health{temporal: temporal, namespace: c.Temporal.Namespace, worker: parts.Worker}
 	var router http.Handler
-	var queued backlog
+	var backlogs []backlog
 	if parts.Webhook {
 		box, err := inbox.Open(ctx, c.Inbox(), log)
 		if err != nil {
@@ -130,14 +130,9 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 		})
 		defer in.Wait()
 		health.inbox = box
-		queued = backlog{
-			relay: in.Relay,
-			waiting: func(ctx context.Context) (int64, error) {
-				stats, err := box.Stats(ctx)
-				return stats.Waiting, err
-			},
-			takes: func() bool { takes, _, _ := in.State(); return takes },
-		}
+		backlogs = append(backlogs, backlog{
+			name: "room_close", relay: in.Relay, waiting: waitingIn(box), takes: func() bool { takes, _, _ := in.State(); return takes },
+		})
 		if err := metrics.Inbox(func(ctx context.Context) (telemetry.Inbox, error) { return look(ctx, box, in) }); err != nil {
 			return err
 		}
@@ -151,6 +146,15 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 			Token:   c.CallbackToken,
 			Log:     log,
 			Observe: metrics.Callback,
+		}
+		if c.Usage {
+			usage, err := openUsage(ctx, c, !parts.Worker, metrics, log)
+			if err != nil {
+				return err
+			}
+			defer usage.close()
+			options.Collector, health.usage = traces.Collector(usage), usage
+			backlogs = append(backlogs, usage.backlog())
 		}
 		if hooks := parts.Extension.Hooks; hooks != nil {
 			theirs := temporal
@@ -206,7 +210,9 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 	drained := ctx.Done()
 	if parts.Webhook {
 		drained = serve(ctx, group, public, webhook.NewServer(router, log), c.StopTimeout)
-		group.Go(func() error { queued.empty(ctx, drained, c.DrainTimeout, log); return nil })
+		for _, b := range backlogs {
+			group.Go(func() error { b.empty(ctx, drained, c.DrainTimeout, log.With("inbox", b.name)); return nil })
+		}
 		log.Info("callbacks are taken", "address", public.Addr().String(), "path", webhook.Path, "tls", c.TLSCert != "")
 	}
 	if parts.Worker {

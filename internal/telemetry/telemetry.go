@@ -20,6 +20,7 @@ import (
 	"go.temporal.io/sdk/contrib/opentelemetry"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/collect"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -34,6 +35,7 @@ type Metrics struct {
 	callbacks metric.Int64Counter
 	durations metric.Float64Histogram
 	starts    metric.Int64Counter
+	writes    metric.Int64Counter
 	skew      metric.Float64Histogram
 	bills     metric.Int64Counter
 	files     metric.Int64Counter
@@ -62,6 +64,10 @@ func NewMetrics() (*Metrics, error) {
 	}
 	if m.starts, err = meter.Int64Counter("closeout.starts",
 		metric.WithDescription("Starts of workflows by outcome, and whether the callback came from the inbox.")); err != nil {
+		return nil, fmt.Errorf("make metrics: %w", err)
+	}
+	if m.writes, err = meter.Int64Counter("closeout.usage.writes",
+		metric.WithDescription("Usage callbacks that were written to the ledger, by outcome, and whether they came from the inbox.")); err != nil {
 		return nil, fmt.Errorf("make metrics: %w", err)
 	}
 	if m.skew, err = meter.Float64Histogram("closeout.callback.skew", metric.WithUnit("s"),
@@ -180,17 +186,65 @@ func (m *Metrics) start(n int64, outcome string, relayed bool) {
 	m.starts.Add(context.Background(), n, metric.WithAttributes(attribute.String("outcome", outcome), attribute.Bool("relayed", relayed)))
 }
 
+// Collected counts so many usage callbacks that were written to the ledger. The
+// outcome is one of "stored", "refused" and "failed".
+func (m *Metrics) Collected(outcome string, relayed bool, n int) {
+	m.writes.Add(context.Background(), int64(n), metric.WithAttributes(attribute.String("outcome", outcome), attribute.Bool("relayed", relayed)))
+}
+
 // Inbox is what is known of an inbox when metrics are asked for.
 type Inbox struct {
-	// Waiting and SetAside are how many callbacks wait for Temporal, and for a
-	// person.
+	// Waiting and SetAside are how many callbacks wait for Temporal or the ledger,
+	// and for a person.
 	Waiting, SetAside int64
-	// Oldest is how long the first of those that wait for Temporal has waited.
+	// Oldest is how long the first of those that don't wait for a person has waited.
 	Oldest time.Duration
-	// Takes says whether Temporal takes callbacks, as far as is known.
+	// Takes says whether what they wait for takes callbacks, as far as is known.
 	Takes bool
-	// Limit is how many starts may be in flight, and InFlight how many are.
+	// Limit is how many starts may be in flight, and InFlight how many are. Of the
+	// inbox of usage they are 0.
 	Limit, InFlight int
+}
+
+// Usage has the inbox of usage looked at whenever the metrics are read, as
+// [Metrics.Inbox] has the other one.
+func (m *Metrics) Usage(look func(context.Context) (Inbox, error)) error {
+	for _, outcome := range collect.Outcomes() {
+		m.Collected(outcome, false, 0)
+		m.Collected(outcome, true, 0)
+	}
+	meter := m.provider.Meter("closeout")
+	depth, depthErr := meter.Int64ObservableGauge("closeout.usage.inbox.depth",
+		metric.WithDescription("Usage callbacks on the disk, by whether they wait for the ledger or were set aside for a person."))
+	age, ageErr := meter.Float64ObservableGauge("closeout.usage.inbox.oldest.age", metric.WithUnit("s"),
+		metric.WithDescription("How long the oldest usage callback that waits for the ledger has been on the disk; 0 without any."))
+	takes, takesErr := meter.Int64ObservableGauge("closeout.ledger.takes",
+		metric.WithDescription("1 while the ledger takes usage, 0 while it didn't take the last of it."))
+	if err := errors.Join(depthErr, ageErr, takesErr); err != nil {
+		return fmt.Errorf("make metrics: %w", err)
+	}
+	_, err := meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		s, err := look(ctx)
+		if err == nil {
+			o.ObserveInt64(depth, s.Waiting, metric.WithAttributes(attribute.String("state", "waiting")))
+			o.ObserveInt64(depth, s.SetAside, metric.WithAttributes(attribute.String("state", "set_aside")))
+			o.ObserveFloat64(age, s.Oldest.Seconds())
+		}
+		o.ObserveInt64(takes, one(s.Takes))
+		return nil // the other metrics are as good as ever
+	}, depth, age, takes)
+	if err != nil {
+		return fmt.Errorf("make metrics: %w", err)
+	}
+	return nil
+}
+
+// one is 1 for what holds, and else 0.
+func one(holds bool) int64 {
+	if holds {
+		return 1
+	}
+	return 0
 }
 
 // Inbox has the inbox looked at whenever the metrics are read. While it can't be
@@ -217,11 +271,7 @@ func (m *Metrics) Inbox(look func(context.Context) (Inbox, error)) error {
 			o.ObserveInt64(depth, s.SetAside, metric.WithAttributes(attribute.String("state", "set_aside")))
 			o.ObserveFloat64(age, s.Oldest.Seconds())
 		}
-		up := int64(0)
-		if s.Takes {
-			up = 1
-		}
-		o.ObserveInt64(takes, up)
+		o.ObserveInt64(takes, one(s.Takes))
 		o.ObserveInt64(limit, int64(s.Limit))
 		o.ObserveInt64(inFlight, int64(s.InFlight))
 		return nil // the other metrics are as good as ever

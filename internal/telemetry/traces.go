@@ -150,21 +150,42 @@ type tracedIntake struct {
 
 // RoomClose implements [webhook.Intake].
 func (i tracedIntake) RoomClose(ctx context.Context, c *zego.RoomClose) (webhook.Receipt, error) {
-	span := trace.SpanFromContext(ctx)
-	id, ours := workflows.WorkflowID(activities.SessionOf(c)), span.SpanContext()
+	id, ours := workflows.WorkflowID(activities.SessionOf(c)), trace.SpanFromContext(ctx).SpanContext()
 	if _, taken := i.traces.open.LoadOrStore(id, ours); !taken {
 		defer i.traces.open.Delete(id)
 	}
 	receipt, err := i.next.RoomClose(ctx, c)
+	answered(ctx, zego.EventRoomClose, receipt, err)
+	return receipt, err
+}
+
+// Collector tells the span of a callback what became of it.
+func (t *Traces) Collector(next webhook.Collector) webhook.Collector {
+	if t == nil || next == nil {
+		return next
+	}
+	return tracedCollector{next}
+}
+
+type tracedCollector struct{ next webhook.Collector }
+
+// Collect implements [webhook.Collector].
+func (c tracedCollector) Collect(ctx context.Context, event zego.Event) (webhook.Receipt, error) {
+	receipt, err := c.next.Collect(ctx, event)
+	answered(ctx, event.Head().Event, receipt, err)
+	return receipt, err
+}
+
+// answered notes what became of a callback, for its span.
+func answered(ctx context.Context, event string, receipt webhook.Receipt, err error) {
 	outcome := string(receipt.Status)
 	if err != nil {
 		outcome = string(webhook.Unavailable)
-		span.SetStatus(codes.Error, err.Error())
+		trace.SpanFromContext(ctx).SetStatus(codes.Error, err.Error())
 	}
 	if a, ok := ctx.Value(answerKey{}).(*answer); ok {
-		a.event, a.outcome = zego.EventRoomClose, outcome
+		a.event, a.outcome = event, outcome
 	}
-	return receipt, err
 }
 
 // Starter has starts go on with the trace of the callback that waits for them. One

@@ -1,0 +1,323 @@
+// Package collect takes responsibility for the verified callbacks that tell what
+// happened in a session: it stores them in the ledger, many in a transaction, or
+// keeps them on the disk until the ledger takes them. It shares nothing with the
+// intake of room_close but the machine.
+package collect
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/closeouthq/closeout/internal/inbox"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/webhook"
+	"github.com/closeouthq/closeout/zego"
+)
+
+const (
+	// patience is how long a sender waits for the ledger. What takes longer goes into
+	// the inbox, and is written twice if need be, which the ledger doesn't mind.
+	patience = 300 * time.Millisecond
+	// writeTimeout bounds a transaction. Nobody waits for it that long but the relay.
+	writeTimeout = 10 * time.Second
+	// mostTogether is how many callbacks share a transaction, and how many more may
+	// wait for the next one. What comes beyond that goes into the inbox.
+	mostTogether = 1000
+	// full is how many callbacks don't wait for more, and pace how far apart the
+	// transactions begin that have fewer: one that comes alone doesn't wait.
+	full, pace = 256, 4 * time.Millisecond
+)
+
+// Ledger stores usage. A [ledger.Ledger] is one.
+type Ledger interface {
+	// Record stores it all or none of it, however often it is told.
+	Record(ctx context.Context, usage []ledger.Usage) error
+}
+
+// Inbox keeps on the disk what the ledger doesn't take at once. An [inbox.Inbox]
+// is one.
+type Inbox interface {
+	Put(ctx context.Context, key string, body []byte) error
+	Next(ctx context.Context, after int64, n int) ([]inbox.Entry, error)
+	Remove(ctx context.Context, keys ...string) error
+	Shelve(ctx context.Context, key, reason string) error
+	Wake() <-chan struct{}
+}
+
+// Options are what a [Collector] needs.
+type Options struct {
+	// Ledger stores what is collected.
+	Ledger Ledger
+	// Inbox takes what the ledger doesn't. It is not that of the intake.
+	Inbox Inbox
+	// Refusal says whether an error of the ledger is about what it was told, so that
+	// it would be the same again; [ledger.Refusal] unless set.
+	Refusal func(error) bool
+	// Log gets what operators should know.
+	Log *slog.Logger
+	// Observe, if set, is told what became of so many callbacks: "stored", "refused"
+	// or "failed"; and whether they came from the inbox.
+	Observe func(outcome string, relayed bool, n int)
+}
+
+// Collector is a [webhook.Collector] that stores callbacks in the ledger, and in
+// the inbox where the ledger can't take them at once. Run what is in the inbox
+// with [Collector.Relay].
+type Collector struct {
+	Options
+
+	mu      sync.Mutex
+	pending *batch // shares the next transaction
+	writing bool
+	began   time.Time // the last transaction
+	ready   chan struct{}
+	writers sync.WaitGroup
+
+	turn sync.Mutex // whose transaction it is: that of senders, or the relay's
+	// away says that the ledger didn't take the last that it was told, or not in time:
+	// nobody waits for it then but the relay.
+	away       atomic.Bool
+	complained atomic.Bool
+
+	queued, told atomic.Int64 // since it was told, and when that was, in Unix nanoseconds
+}
+
+var _ webhook.Collector = (*Collector)(nil)
+
+// New makes a collector.
+func New(o Options) *Collector {
+	if o.Observe == nil {
+		o.Observe = func(string, bool, int) {}
+	}
+	if o.Refusal == nil {
+		o.Refusal = ledger.Refusal
+	}
+	return &Collector{Options: o, ready: make(chan struct{}, 1)}
+}
+
+// Collect implements [webhook.Collector]. A callback counts as taken when the
+// ledger has committed it, or when the inbox has it on the disk.
+func (c *Collector) Collect(ctx context.Context, event zego.Event) (webhook.Receipt, error) {
+	usage, ok := ledger.UsageOf(event, time.Now())
+	if !ok {
+		return webhook.Receipt{Status: webhook.Ignored}, nil
+	}
+	var b *batch
+	if !c.away.Load() {
+		if b = c.join(usage, false); b != nil {
+			err, written := b.wait(ctx, patience)
+			if written && err == nil {
+				return webhook.Receipt{Status: webhook.Stored}, nil
+			}
+			if !written {
+				// The callback is in the inbox next, and the relay finds out how the ledger is.
+				c.away.Store(true)
+			}
+		}
+	}
+	diskErr := c.put(ctx, usage)
+	if diskErr == nil {
+		c.tell()
+		return webhook.Receipt{Status: webhook.Queued}, nil
+	}
+
+	// Without the disk there is only the ledger, for as long as the sender waits.
+	if b = c.join(usage, true); b == nil {
+		return webhook.Receipt{}, errors.Join(diskErr, errors.New("as many callbacks as may be wait for the ledger"))
+	}
+	if err, written := b.wait(ctx, writeTimeout); !written {
+		return webhook.Receipt{}, errors.Join(diskErr, fmt.Errorf("store usage in the ledger: %w", context.DeadlineExceeded))
+	} else if err != nil {
+		return webhook.Receipt{}, errors.Join(diskErr, fmt.Errorf("store usage in the ledger: %w", err))
+	}
+	return webhook.Receipt{Status: webhook.Stored}, nil
+}
+
+// put keeps usage on the disk.
+func (c *Collector) put(ctx context.Context, usage ledger.Usage) error {
+	body, err := json.Marshal(usage)
+	if err != nil {
+		return fmt.Errorf("encode usage: %w", err)
+	}
+	return c.Inbox.Put(ctx, Key(usage), body)
+}
+
+// tell logs how many callbacks were queued, once a second.
+func (c *Collector) tell() {
+	c.queued.Add(1)
+	now := time.Now().UnixNano()
+	last := c.told.Load()
+	if now-last > int64(time.Second) && c.told.CompareAndSwap(last, now) {
+		c.Log.Info("usage callbacks queued on the disk", "count", c.queued.Swap(0))
+	}
+}
+
+// Takes tells whether the ledger takes usage at the moment, as far as is known.
+func (c *Collector) Takes() bool { return !c.away.Load() }
+
+// Wait waits for the transactions that outlast the answers to their callbacks: at
+// most some seconds. Neither ledger nor inbox is to be closed before.
+func (c *Collector) Wait() { c.writers.Wait() }
+
+// batch is what shares a transaction.
+type batch struct {
+	usage []ledger.Usage
+	// insist says that somebody waits for it who has nowhere else to go, and that it
+	// is written even if the ledger is thought to be away.
+	insist bool
+	done   chan struct{}
+	err    error // set when done is closed
+}
+
+// wait says whether the batch was written within that time, and what came of it.
+func (b *batch) wait(ctx context.Context, most time.Duration) (err error, written bool) {
+	timer := time.NewTimer(most)
+	defer timer.Stop()
+	select {
+	case <-b.done:
+		return b.err, true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	select {
+	case <-b.done: // at the same moment
+		return b.err, true
+	default:
+		return nil, false
+	}
+}
+
+// join adds usage to the next transaction; nil if that is full.
+func (c *Collector) join(usage ledger.Usage, insist bool) *batch {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b := c.pending
+	if b == nil {
+		b = &batch{done: make(chan struct{})}
+		c.pending = b
+	}
+	if len(b.usage) >= mostTogether {
+		return nil
+	}
+	b.usage = append(b.usage, usage)
+	b.insist = b.insist || insist
+	switch {
+	case !c.writing:
+		c.writing = true
+		c.writers.Go(c.write)
+	case len(b.usage) == full:
+		select {
+		case c.ready <- struct{}{}:
+		default: // it is awake
+		}
+	}
+	return b
+}
+
+// write writes one batch after another, until there is none.
+func (c *Collector) write() {
+	for {
+		b := c.take()
+		if b == nil {
+			return
+		}
+		if c.away.Load() && !b.insist {
+			b.err = errAway
+		} else {
+			b.err = c.record(b.usage, false)
+		}
+		close(b.done)
+	}
+}
+
+var errAway = errors.New("the ledger didn't take what it was told before")
+
+// take gives the next batch, when it is full or it is its time; nil if there is
+// none, and then the writer has to end.
+func (c *Collector) take() *batch {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if wait := pace - time.Since(c.began); c.pending != nil && len(c.pending.usage) < full && wait > 0 {
+		c.mu.Unlock()
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-c.ready: // maybe of a batch that is gone, which only makes this one smaller
+		}
+		timer.Stop()
+		c.mu.Lock()
+	}
+	b := c.pending
+	c.pending, c.writing, c.began = nil, b != nil, time.Now()
+	return b
+}
+
+// record has the ledger store usage, in one transaction.
+func (c *Collector) record(usage []ledger.Usage, relayed bool) error {
+	c.turn.Lock()
+	defer c.turn.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
+	defer cancel()
+	err := c.Ledger.Record(ctx, usage)
+	if err != nil && !c.Refusal(err) {
+		c.away.Store(true)
+		if !c.complained.Swap(true) {
+			c.Log.Warn("the ledger can't take usage, it is queued on the disk", "error", err)
+		}
+		c.Observe(failed, relayed, len(usage))
+		return err
+	}
+	// The ledger is there, whatever it says.
+	c.away.Store(false)
+	if c.complained.Swap(false) {
+		c.Log.Info("the ledger takes usage again")
+	}
+	if err == nil {
+		c.Observe(stored, relayed, len(usage))
+	}
+	return err
+}
+
+// The outcomes of which [Options].Observe is told.
+const (
+	stored  = "stored"
+	refused = "refused"
+	failed  = "failed"
+)
+
+// Outcomes are all that [Options].Observe is told.
+func Outcomes() []string { return []string{stored, refused, failed} }
+
+// Key names usage in the inbox. All that a callback says is in it: one that comes
+// again is there once, and one that contradicts another doesn't take its place.
+func Key(usage ledger.Usage) string {
+	usage.SeenAt = time.Time{} // not the callback's
+	body, err := json.Marshal(usage)
+	if err != nil {
+		panic(err) // it has nothing in it that can't be encoded
+	}
+	sum := sha256.Sum256(body)
+	return fmt.Sprintf("%s-%d-%d-%x", usage.Event, usage.AppID, usage.RoomSessionID, sum[:10])
+}
+
+// ParseKey tells of which event and session the entry of a key is.
+func ParseKey(key string) (event string, appID uint32, roomSessionID uint64, err error) {
+	parts := strings.Split(key, "-")
+	if len(parts) == 4 {
+		app, appErr := strconv.ParseUint(parts[1], 10, 32)
+		session, sessionErr := strconv.ParseUint(parts[2], 10, 64)
+		if appErr == nil && sessionErr == nil {
+			return parts[0], uint32(app), session, nil
+		}
+	}
+	return "", 0, 0, fmt.Errorf("%q is no key of usage, want one as in room_login-1-858012925204410417-0123456789abcdef0123", key)
+}

@@ -1,0 +1,432 @@
+package collect_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/closeouthq/closeout/internal/collect"
+	"github.com/closeouthq/closeout/internal/inbox"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/webhook"
+	"github.com/closeouthq/closeout/zego"
+)
+
+var quiet = slog.New(slog.DiscardHandler)
+
+var (
+	errGone    = errors.New("connection refused")
+	errContent = errors.New("value too long")
+)
+
+// books is a ledger that answers by a function, and remembers what it took.
+type books struct {
+	mu     sync.Mutex
+	taken  []ledger.Usage
+	sizes  []int // of all transactions, in order
+	answer func(usage []ledger.Usage) error
+}
+
+func (b *books) Record(ctx context.Context, usage []ledger.Usage) error {
+	b.mu.Lock()
+	answer := b.answer
+	b.sizes = append(b.sizes, len(usage))
+	b.mu.Unlock()
+	done := make(chan error, 1)
+	go func() { done <- answer(usage) }()
+	select {
+	case err := <-done:
+		if err == nil {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.taken = append(b.taken, usage...)
+		}
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// will changes the answer.
+func (b *books) will(answer func([]ledger.Usage) error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.answer = answer
+}
+
+// stays are those that were taken, in order.
+func (b *books) stays() (stays []string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, u := range b.taken {
+		stays = append(stays, u.Stay)
+	}
+	return stays
+}
+
+func (b *books) transactions() []int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.sizes)
+}
+
+func always(err error) func([]ledger.Usage) error { return func([]ledger.Usage) error { return err } }
+
+// until hangs until released.
+func until(release <-chan struct{}) func([]ledger.Usage) error {
+	return func([]ledger.Usage) error { <-release; return nil }
+}
+
+func newInbox(t *testing.T) *inbox.Inbox {
+	t.Helper()
+	b, err := inbox.Open(t.Context(), t.TempDir(), quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Close() })
+	return b
+}
+
+func newCollector(t *testing.T, l collect.Ledger, b collect.Inbox) *collect.Collector {
+	t.Helper()
+	c := collect.New(collect.Options{Ledger: l, Inbox: b, Log: quiet, Refusal: func(err error) bool { return errors.Is(err, errContent) }})
+	t.Cleanup(c.Wait)
+	return c
+}
+
+// relay runs the relay until the test ends, or until it is stopped.
+func relay(t *testing.T, c *collect.Collector) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { defer close(ended); c.Relay(ctx) }()
+	stop = func() { cancel(); <-ended }
+	t.Cleanup(stop)
+	return stop
+}
+
+func logout(stay int) *zego.RoomLogout {
+	return &zego.RoomLogout{RoomLogin: zego.RoomLogin{
+		Common: zego.Common{AppID: 1, Event: zego.EventRoomLogout}, RoomID: "lobby", RoomSessionID: 858012925204410417,
+		UserAccount: "u", SessionID: fmt.Sprint(stay), LoginTime: time.UnixMilli(1000).UTC(),
+	}, LogoutTime: time.UnixMilli(2000).UTC()}
+}
+
+func collected(t *testing.T, c *collect.Collector, event zego.Event) webhook.Status {
+	t.Helper()
+	receipt, err := c.Collect(t.Context(), event)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return receipt.Status
+}
+
+func wait(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+func stats(t *testing.T, b *inbox.Inbox) (waiting, setAside int64) {
+	t.Helper()
+	s, err := b.Stats(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Waiting, s.SetAside
+}
+
+// full is an inbox whose disk is full.
+type full struct{ collect.Inbox }
+
+func (full) Put(context.Context, string, []byte) error { return errors.New("no space left on device") }
+
+func TestUsageIsStoredOrQueuedOrNotAcknowledged(t *testing.T) {
+	never := make(chan struct{})
+	defer close(never)
+	tests := []struct {
+		name     string
+		ledger   func([]ledger.Usage) error
+		full     bool
+		want     webhook.Status // none: an error
+		waiting  int64
+		contains string
+	}{
+		{"the ledger takes it", always(nil), false, webhook.Stored, 0, ""},
+		{"the ledger is away", always(errGone), false, webhook.Queued, 1, ""},
+		{"the ledger hangs", until(never), false, webhook.Queued, 1, ""},
+		{"the ledger refuses it", always(errContent), false, webhook.Queued, 1, ""},
+		{"the disk is full", always(nil), true, webhook.Stored, 0, ""},
+		{"the ledger is away and the disk is full", always(errGone), true, "", 0, "no space left on device"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			b := newInbox(t)
+			var box collect.Inbox = b
+			if test.full {
+				box = full{b}
+			}
+			// For the ledger that hangs there is no waiting in the end of the test.
+			c := collect.New(collect.Options{Ledger: &books{answer: test.ledger}, Inbox: box, Log: quiet, Refusal: func(err error) bool { return errors.Is(err, errContent) }})
+			receipt, err := c.Collect(t.Context(), logout(1))
+			if receipt.Status != test.want || (err != nil) != (test.want == "") {
+				t.Errorf("got %+v, error %v, want %q", receipt, err, test.want)
+			}
+			if err != nil && (!strings.Contains(err.Error(), test.contains) || !errors.Is(err, errGone)) {
+				t.Errorf("the error %q tells not both of what is wrong", err)
+			}
+			if waiting, aside := stats(t, b); waiting != test.waiting || aside != 0 {
+				t.Errorf("%d wait in the inbox, %d are set aside, want %d and none", waiting, aside, test.waiting)
+			}
+		})
+	}
+}
+
+// A disk that is full is no reason to refuse what a ledger takes that was away a
+// moment ago.
+func TestWithoutADiskTheLedgerIsAskedAgain(t *testing.T) {
+	l := &books{answer: always(errGone)}
+	c := newCollector(t, l, full{newInbox(t)})
+	if _, err := c.Collect(t.Context(), logout(1)); err == nil {
+		t.Fatal("acknowledged by nobody")
+	}
+	l.will(always(nil))
+	for n := range 3 {
+		if got := collected(t, c, logout(n)); got != webhook.Stored {
+			t.Errorf("callback %d is %q", n, got)
+		}
+	}
+}
+
+func TestCallersShareATransaction(t *testing.T) {
+	release := make(chan struct{})
+	l := &books{answer: until(release)}
+	c := newCollector(t, l, newInbox(t))
+	const callers = 200
+	var group sync.WaitGroup
+	group.Go(func() { _, _ = c.Collect(t.Context(), logout(0)) })
+	wait(t, "the first is under way", func() bool { return len(l.transactions()) == 1 })
+	statuses := make([]webhook.Status, callers)
+	for n := range callers {
+		group.Go(func() { statuses[n] = collected(t, c, logout(n+1)) })
+	}
+	time.AfterFunc(50*time.Millisecond, func() { close(release) })
+	group.Wait()
+	for n, s := range statuses {
+		if s != webhook.Stored && s != webhook.Queued { // queued on a machine that is too slow for all to come in time
+			t.Errorf("callback %d is %q", n, s)
+		}
+	}
+	if n := len(l.transactions()); n > callers/4 {
+		t.Errorf("%d transactions for %d callers", n, callers)
+	}
+}
+
+func TestNobodyWaitsWhileTheLedgerIsAway(t *testing.T) {
+	never := make(chan struct{})
+	t.Cleanup(func() { close(never) })
+	for name, answer := range map[string]func([]ledger.Usage) error{"it fails": always(errGone), "it hangs": until(never)} {
+		t.Run(name, func(t *testing.T) {
+			l := &books{answer: answer}
+			b := newInbox(t)
+			c := collect.New(collect.Options{Ledger: l, Inbox: b, Log: quiet})
+			for n := range 20 {
+				if got := collected(t, c, logout(n)); got != webhook.Queued {
+					t.Errorf("callback %d is %q", n, got)
+				}
+			}
+			if asked := l.transactions(); len(asked) != 1 || c.Takes() {
+				t.Errorf("the ledger was asked %d times, and is said to take usage: %v", len(asked), c.Takes())
+			}
+			if waiting, _ := stats(t, b); waiting != 20 {
+				t.Errorf("%d wait in the inbox", waiting)
+			}
+		})
+	}
+}
+
+func TestWhatWasQueuedIsStoredLaterInOrderAndThenNewOnesAgain(t *testing.T) {
+	l, b := &books{answer: always(errGone)}, newInbox(t)
+	c := newCollector(t, l, b)
+	relay(t, c)
+	var want []string
+	for n := range 520 { // more than a page
+		if got := collected(t, c, logout(n)); got != webhook.Queued {
+			t.Fatalf("callback %d is %q", n, got)
+		}
+		want = append(want, fmt.Sprint(n))
+	}
+	l.will(always(nil))
+	wait(t, "the inbox is empty", func() bool { waiting, aside := stats(t, b); return waiting+aside == 0 })
+	if got := l.stays(); !slices.Equal(got, want) {
+		t.Errorf("stored %d callbacks, want the %d in order", len(got), len(want))
+	}
+	if got := collected(t, c, logout(5000)); got != webhook.Stored {
+		t.Errorf("afterwards one is %q", got)
+	}
+}
+
+// forgetful is an inbox that fails to remove: the process could as well have been
+// killed after the commit.
+type forgetful struct {
+	*inbox.Inbox
+	broken atomic.Bool
+}
+
+func (f *forgetful) Remove(ctx context.Context, keys ...string) error {
+	if f.broken.Load() {
+		return errors.New("killed")
+	}
+	return f.Inbox.Remove(ctx, keys...)
+}
+
+func TestWhatWasStoredAndNotRemovedIsStoredAgain(t *testing.T) {
+	l := &books{answer: always(errGone)}
+	b := &forgetful{Inbox: newInbox(t)}
+	b.broken.Store(true)
+	c := newCollector(t, l, b)
+	for n := range 3 {
+		collected(t, c, logout(n))
+	}
+	l.will(always(nil))
+	relay(t, c)
+	wait(t, "it is stored, and stored again", func() bool { return len(l.stays()) >= 6 })
+	if waiting, _ := stats(t, b.Inbox); waiting != 3 {
+		t.Errorf("%d wait", waiting)
+	}
+	b.broken.Store(false)
+	wait(t, "the inbox is empty", func() bool { waiting, _ := stats(t, b.Inbox); return waiting == 0 })
+}
+
+func TestWhatTheLedgerRefusesIsSetAsideAndHoldsUpNothing(t *testing.T) {
+	var mended atomic.Bool
+	l, b := &books{answer: always(errGone)}, newInbox(t)
+	bad := map[string]bool{"0": true, "77": true, "78": true, "999": true}
+	c := newCollector(t, l, b)
+	var group sync.WaitGroup
+	for n := range 1000 {
+		group.Go(func() { collected(t, c, logout(n)) })
+	}
+	group.Wait()
+	// What can't even be decoded is no reason to hold up the others.
+	if err := b.Put(t.Context(), "room_login-1-2-zz", []byte("{")); err != nil {
+		t.Fatal(err)
+	}
+	l.will(func(usage []ledger.Usage) error {
+		for _, u := range usage {
+			if bad[u.Stay] && !mended.Load() {
+				return fmt.Errorf("stay %s: %w", u.Stay, errContent)
+			}
+		}
+		return nil
+	})
+	relay(t, c)
+	wait(t, "five are set aside and nothing waits", func() bool { waiting, aside := stats(t, b); return waiting == 0 && aside == 5 })
+	if got := len(l.stays()); got != 996 {
+		t.Errorf("%d are stored, want all others", got)
+	}
+	e, err := b.Get(t.Context(), keyOf(logout(77)))
+	if err != nil || !strings.Contains(e.Reason, "stay 77: value too long") {
+		t.Errorf("entry %+v, error %v", e, err)
+	}
+	mended.Store(true)
+	if err := b.Retry(t.Context(), e.Key); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "it is stored", func() bool { return slices.Contains(l.stays(), "77") })
+}
+
+func keyOf(event zego.Event) string {
+	usage, _ := ledger.UsageOf(event, time.Now())
+	return collect.Key(usage)
+}
+
+func TestARepeatIsThereOnceAndAContradictionIsKept(t *testing.T) {
+	first := logout(1)
+	again := *first
+	again.Timestamp, again.Nonce, again.Signature = 5, "other", "other" // ZEGO's retry
+	other := *first
+	other.LogoutTime = other.LogoutTime.Add(time.Millisecond)
+	user := *first
+	user.UserAccount = "v"
+	if keyOf(first) != keyOf(&again) {
+		t.Error("a repeat has a key of its own")
+	}
+	keys := []string{keyOf(first), keyOf(&other), keyOf(&user), keyOf(&first.RoomLogin), keyOf(logout(2))}
+	slices.Sort(keys)
+	if len(slices.Compact(keys)) != 5 {
+		t.Errorf("some have the same key: %v", keys)
+	}
+	event, app, session, err := collect.ParseKey(keyOf(first))
+	if err != nil || event != zego.EventRoomLogout || app != 1 || session != first.RoomSessionID {
+		t.Errorf("parsed %s %d %d, error %v", event, app, session, err)
+	}
+	for _, bad := range []string{"", "room-close-1-2", "room_login-1-2", "room_login-x-2-ab", "room_login-1-x-ab"} {
+		if _, _, _, err := collect.ParseKey(bad); err == nil {
+			t.Errorf("%q was parsed", bad)
+		}
+	}
+}
+
+// A burst comes while the ledger is slow, fails, hangs and comes back: whatever
+// was acknowledged is in the ledger in the end, and no transaction is without
+// bound.
+func TestNothingAcknowledgedIsLostInABurst(t *testing.T) {
+	const callbacks, senders = 10_000, 3000
+	var calls atomic.Int64
+	l, b := &books{answer: func([]ledger.Usage) error {
+		switch n := calls.Add(1); {
+		case n%7 == 0:
+			return errGone
+		case n%11 == 0:
+			time.Sleep(400 * time.Millisecond) // longer than anybody waits
+		}
+		return nil
+	}}, newInbox(t)
+	c := newCollector(t, l, b)
+	relay(t, c)
+	var next, queued atomic.Int64
+	var group sync.WaitGroup
+	for range senders {
+		group.Go(func() {
+			for n := next.Add(1); n <= callbacks; n = next.Add(1) {
+				receipt, err := c.Collect(t.Context(), logout(int(n)))
+				if err != nil {
+					t.Errorf("callback %d: %v", n, err)
+				} else if receipt.Status == webhook.Queued {
+					queued.Add(1)
+				}
+			}
+		})
+	}
+	group.Wait()
+	wait(t, "the inbox is empty", func() bool { waiting, _ := stats(t, b); return waiting == 0 })
+	c.Wait()
+	stays := l.stays()
+	slices.Sort(stays)
+	if got := len(slices.Compact(stays)); got != callbacks {
+		t.Errorf("%d of %d are in the ledger", got, callbacks)
+	}
+	if most := slices.Max(l.transactions()); most > 1000 {
+		t.Errorf("a transaction of %d", most)
+	}
+	t.Logf("%d were queued, %d transactions", queued.Load(), len(l.transactions()))
+}
+
+// The relay ends with its context, though the ledger is away for good.
+func TestTheRelayStops(t *testing.T) {
+	c := newCollector(t, &books{answer: always(errGone)}, newInbox(t))
+	stop := relay(t, c)
+	collected(t, c, logout(1))
+	stop()
+}

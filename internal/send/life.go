@@ -1,0 +1,219 @@
+package send
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	"github.com/closeouthq/closeout/zego"
+)
+
+// longestLife is how long a room may last, in its callbacks' own time.
+const longestLife = 2 * time.Hour
+
+// callback is one of those that tell of a session's life: a room_create, a
+// room_login or a room_logout.
+type callback struct {
+	event        zego.Event
+	withheld     bool // it is never sent
+	due          time.Duration
+	body         []byte
+	acknowledged bool
+	cut          bool // the run was stopped before all was tried
+	attempts     int
+	copies       int
+}
+
+// life makes up what happened in a session before its room_close, and so what has
+// to be on its bill. It is the seed's and the session's alone: it is the same
+// whatever else is sent.
+func (r *runner) life(s *session) []*callback {
+	if r.Participants == 0 {
+		return nil
+	}
+	random := rand.New(rand.NewPCG(r.Seed, s.RoomSessionID))
+	end := s.RoomCloseTime
+	lasted := time.Minute + rand64(random, longestLife-time.Minute)
+	begin := end.Add(-lasted)
+	moment := func(from, to time.Time) time.Time { return from.Add(rand64(random, to.Sub(from))) }
+
+	var all []*callback
+	add := func(event zego.Event) {
+		c := &callback{event: event, withheld: random.Float64() < r.Missing}
+		c.due = s.due + duration(random.Float64()*float64(r.Spread))
+		all = append(all, c)
+	}
+	common := func(event string) zego.Common { return zego.Common{Event: event, AppID: s.AppID} }
+	add(&zego.RoomCreate{Common: common(zego.EventRoomCreate), RoomID: s.RoomID, RoomSessionID: s.RoomSessionID, RoomCreateTime: begin})
+	var logouts []zego.Event
+	stay := func(user string, role zego.UserRole, from, to time.Time) {
+		login := zego.RoomLogin{Common: common(zego.EventRoomLogin), RoomID: s.RoomID, RoomSessionID: s.RoomSessionID, UserAccount: user,
+			SessionID: strconv.FormatUint(random.Uint64()>>1, 10), LoginTime: from, UserRole: role}
+		add(&login)
+		logout := &zego.RoomLogout{RoomLogin: login, LogoutTime: to}
+		logout.Common = common(zego.EventRoomLogout)
+		logouts = append(logouts, logout)
+	}
+	for n := range r.Participants {
+		user := fmt.Sprint("user-", n+1)
+		from := begin // the first one creates the room
+		if n > 0 {
+			from = moment(begin, end)
+		}
+		to := moment(from, end)
+		stay(user, 1, from, to)
+		if random.IntN(3) == 0 { // comes back, or is there twice
+			from = moment(from, end)
+			stay(user, 1, from, moment(from, end))
+		}
+	}
+	if random.IntN(5) == 0 {
+		stay("recorder", zego.RoleService, begin, end)
+	}
+	for _, logout := range logouts {
+		add(logout)
+	}
+	return all
+}
+
+// rand64 is a random duration below most, in whole milliseconds as ZEGO's times
+// are.
+func rand64(random *rand.Rand, most time.Duration) time.Duration {
+	return time.Duration(random.Int64N(max(most.Milliseconds(), 1))) * time.Millisecond
+}
+
+// offerLife queues the deliveries of what happened in a session.
+func (r *runner) offerLife(s *session) {
+	random := rand.New(rand.NewPCG(r.Seed^1, s.RoomSessionID))
+	s.life = r.life(s)
+	for _, c := range s.life {
+		copied, later := random.Float64() < r.Duplicates, duration(random.Float64()*float64(r.Spread))
+		if c.withheld {
+			r.report.Usage.Withheld++
+			continue
+		}
+		r.report.Usage.Callbacks++
+		s.open++
+		r.enqueue(&delivery{session: s, kind: told, callback: c, due: c.due})
+		if copied {
+			s.open++
+			r.enqueue(&delivery{session: s, kind: toldAgain, callback: c, due: c.due + later})
+		}
+	}
+}
+
+// sign makes the callback's body.
+func (c *callback) sign(secret string) {
+	head := c.event.Head()
+	head.Timestamp, head.Nonce = time.Now().Unix(), strconv.FormatUint(rand.Uint64()>>1, 10)
+	head.Signature = zego.Sign(secret, head.Timestamp, head.Nonce)
+	// It has nothing in it that can't be encoded.
+	c.body, _ = c.event.(interface{ MarshalJSON() ([]byte, error) }).MarshalJSON()
+}
+
+// settleTold takes in what came of an attempt to tell of a session's life.
+func (r *runner) settleTold(a result) (note string) {
+	d, c, u := a.delivery, a.delivery.callback, r.report.Usage
+	u.Attempts++
+	if a.ok() {
+		count(u.Answers, a.kind)
+		r.told.add(a.ended - d.due)
+		c.acknowledged = true
+	} else {
+		count(u.Failures, a.kind)
+	}
+	if d.kind == told && !a.ok() && d.attempt <= len(r.Ladder) {
+		pause := r.Ladder[d.attempt-1]
+		d.due = a.ended + pause
+		r.enqueue(d)
+		return fmt.Sprintf("; again in %v", pause)
+	}
+	r.over(d, false)
+	return ""
+}
+
+// decideLife counts what became of a session's life when all is over, for the
+// journal too.
+func (r *runner) decideLife(s *session) (entries []Told) {
+	u := r.report.Usage
+	for _, c := range s.life {
+		t := Told{Event: c.event.Head().Event, Withheld: c.withheld, Acknowledged: c.acknowledged, Undecided: !c.acknowledged && c.cut, Attempts: c.attempts, Duplicates: c.copies}
+		switch e := c.event.(type) {
+		case *zego.RoomCreate:
+			t.RoomCreateTime = e.RoomCreateTime
+		case *zego.RoomLogin:
+			t.Stay, t.User, t.Role, t.LoginTime = e.SessionID, e.UserAccount, e.UserRole, e.LoginTime
+		case *zego.RoomLogout:
+			t.Stay, t.User, t.Role, t.LoginTime, t.LogoutTime = e.SessionID, e.UserAccount, e.UserRole, e.LoginTime, e.LogoutTime
+		}
+		entries = append(entries, t)
+		switch {
+		case c.withheld:
+		case c.acknowledged:
+			u.Acknowledged++
+		case c.cut:
+			u.Undecided++
+		default:
+			u.Lost++
+		}
+	}
+	return entries
+}
+
+// Told is a callback about a session's life: what happened, whether or not it was
+// sent.
+type Told struct {
+	// Event is [zego.EventRoomCreate], [zego.EventRoomLogin] or [zego.EventRoomLogout].
+	Event string `json:"event"`
+	// Stay, User and Role are of a user's stay; empty of a room_create.
+	Stay string        `json:"stay,omitempty"`
+	User string        `json:"user,omitempty"`
+	Role zego.UserRole `json:"role,omitempty"`
+	// The times are those in the callback, to the millisecond.
+	RoomCreateTime time.Time `json:"room_create_time,omitzero"`
+	LoginTime      time.Time `json:"login_time,omitzero"`
+	LogoutTime     time.Time `json:"logout_time,omitzero"`
+	// Withheld says that it was never sent.
+	Withheld bool `json:"withheld,omitempty"`
+	// Acknowledged says whether any delivery got a 2XX, and Undecided that the run was
+	// stopped before that or its end.
+	Acknowledged bool `json:"acknowledged"`
+	Undecided    bool `json:"undecided,omitempty"`
+	// Attempts and Duplicates are how many were begun.
+	Attempts   int `json:"attempts"`
+	Duplicates int `json:"duplicates"`
+}
+
+// Usage is what came of the callbacks that tell of sessions' lives. At the end of
+// a run,
+//
+//	Callbacks = Acknowledged + Lost + Undecided
+type Usage struct {
+	// Callbacks is how many there were to be sent, and Withheld how many more that
+	// never were.
+	Callbacks int64 `json:"callbacks"`
+	Withheld  int64 `json:"withheld"`
+	// Acknowledged of them got a 2XX. Lost are those that ZEGO would have forgotten,
+	// and Undecided those of which it was too early to say when the run was stopped.
+	Acknowledged int64 `json:"acknowledged"`
+	Lost         int64 `json:"lost"`
+	Undecided    int64 `json:"undecided"`
+	// Attempts, Answers and Failures are as those of a [Report], copies included.
+	Attempts int64            `json:"attempts"`
+	Answers  map[string]int64 `json:"answers"`
+	Failures map[string]int64 `json:"failures"`
+	// Latency is of the attempts that got a 2XX.
+	Latency Percentiles `json:"latency"`
+}
+
+// describe says which callback it is, for people.
+func (c *callback) describe() string {
+	switch e := c.event.(type) {
+	case *zego.RoomLogin:
+		return e.Event + " of " + e.UserAccount
+	case *zego.RoomLogout:
+		return e.Event + " of " + e.UserAccount
+	}
+	return c.event.Head().Event
+}
