@@ -532,3 +532,32 @@ func (l *Ledger) CountBills(ctx context.Context, f Filter) (n int64, err error) 
 	}
 	return n, nil
 }
+
+// AppsOf are the apps of which something is known of a session. A room_session_id
+// is one app's, but nothing keeps two apps from having the same.
+func (l *Ledger) AppsOf(ctx context.Context, roomSessionID uint64) (apps []uint32, err error) {
+	if err := l.Migrate(ctx); err != nil {
+		return nil, err
+	}
+	session := keyOf(0, roomSessionID).session
+	// From app to app, as there is no index that begins with the session.
+	for app := int64(-1); ; {
+		var next sql.NullInt64
+		if err := l.db.QueryRowContext(ctx, `SELECT min(appid) FROM (
+			SELECT min(appid) AS appid FROM sessions WHERE appid > $1 UNION ALL SELECT min(appid) FROM bills WHERE appid > $1) AS apps`, app).Scan(&next); err != nil {
+			return nil, fmt.Errorf("list the apps: %w", err)
+		}
+		if !next.Valid {
+			return apps, nil
+		}
+		app = next.Int64
+		var known bool
+		if err := l.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM sessions WHERE appid = $1 AND room_session_id = $2)
+			OR EXISTS (SELECT 1 FROM bills WHERE appid = $1 AND room_session_id = $2)`, app, session).Scan(&known); err != nil {
+			return nil, fmt.Errorf("look for session %s of app %d: %w", session, app, err)
+		}
+		if known {
+			apps = append(apps, uint32(app))
+		}
+	}
+}
