@@ -32,6 +32,7 @@ chaos: ## break everything while callbacks come in, and audit what became of the
 	go run -C dev ./chaos
 
 bench: ## measure against the bare SDK, the naive handler and bare stores; on a quiet machine, and it takes long
+	go test ./internal/ledger -run '^$$' -bench Finalize -benchtime 5x
 	go run -C dev ./bench
 
 verify: ## build the image's program here, and compare it with the one in the image

@@ -2,13 +2,18 @@ package activities
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"go.temporal.io/sdk/activity"
 
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/usage"
 )
 
 // Billing makes a session's bill.
@@ -17,10 +22,24 @@ type Billing struct {
 	Ledger *ledger.Ledger
 	// API, if its URL is not empty, hears of each bill, in a CloudEvents 1.0 event.
 	API Endpoint
+	// Settling is how long a run waits for what ZEGO still sends of a session before
+	// the bill is made: see [Billing.SettlingTime].
+	Settling time.Duration
+	// NotCollected says that the callbacks which tell what participants use aren't
+	// taken, so that no bill has any of it.
+	NotCollected bool
+	// Prices are those of new bills. An app that has none gets bills without an
+	// amount.
+	Prices usage.Prices
 	// Observe, if set, is told of each bill that was "made", "found" by a repeat, and
-	// "posted".
+	// "posted", and of each adjustment that was "adjusted" and "posted".
 	Observe func(outcome string)
 }
+
+// SettlingTime tells a run how long it waits. It is no step: a run asks its worker
+// once, and keeps the answer in its history, so that the setting can be changed
+// while runs are under way.
+func (b *Billing) SettlingTime(context.Context) (time.Duration, error) { return b.Settling, nil }
 
 // Bill is what was billed for a session.
 type Bill struct {
@@ -31,14 +50,39 @@ type Bill struct {
 
 // String says it in a few words, for people.
 func (b Bill) String() string {
-	if b.Posted {
-		return "bill " + b.ID.String() + ", also at the billing API"
-	}
-	return "bill " + b.ID.String()
+	return "bill " + b.ID.String() + inWords(b.Bill) + atAPI(b.Posted)
 }
 
-// FinalizeBill writes the session's bill to the ledger and then, if there is a
-// billing API, posts it there. A repeat finds the first bill and posts the same
+// inWords says what a bill is about; nothing if it was made before usage was
+// collected.
+func inWords(b ledger.Bill) string {
+	u := b.Usage
+	if u.EndFrom == "" {
+		return ""
+	}
+	participants := "participants"
+	if u.Participants == 1 {
+		participants = "participant"
+	}
+	said := fmt.Sprintf(": %d %s, %d s, %d min", u.Participants, participants, u.Seconds, u.Minutes)
+	if b.Charge.Currency != "" {
+		said += fmt.Sprintf(", %s %d in minor units", b.Charge.Currency, b.Charge.Amount)
+	}
+	if u.Estimated != 0 {
+		said += "; estimated, because of " + strings.Join(u.Estimated.Names(), ", ")
+	}
+	return said
+}
+
+func atAPI(posted bool) string {
+	if posted {
+		return "; also at the billing API"
+	}
+	return ""
+}
+
+// FinalizeBill makes the session's bill in the ledger, of the usage that came, and
+// then, if there is a billing API, posts it there. A repeat finds the first bill and posts the same
 // one under the same Idempotency-Key.
 func (b *Billing) FinalizeBill(ctx context.Context, task Task) (Bill, error) {
 	s := task.Session
@@ -49,29 +93,91 @@ func (b *Billing) FinalizeBill(ctx context.Context, task Task) (Bill, error) {
 			outcome = "found"
 		}
 	}
-	bill, err := b.Ledger.Finalize(ctx, ledger.Bill{
+	due := ledger.Bill{
 		ID:            task.IdempotencyKey,
 		AppID:         s.AppID,
 		RoomID:        s.RoomID,
 		RoomSessionID: s.RoomSessionID,
 		CloseReason:   uint32(s.CloseReason),
 		RoomCloseTime: s.RoomCloseTime,
-	})
-	if err != nil {
+		Reconciled:    s.Reconciled,
+		Charge:        usage.Charge{Price: b.Prices.Of(s.AppID)},
+	}
+	if b.NotCollected {
+		due.Usage.Estimated = usage.NotCollected
+	}
+	bill, err := b.Ledger.Finalize(ctx, due)
+	switch {
+	case errors.Is(err, usage.ErrTooLarge):
+		return Bill{}, Blocked("make the bill: %w", err)
+	case err != nil:
 		return Bill{}, fmt.Errorf("write the bill to the ledger: %w", err)
 	}
 	b.observe(outcome)
-	if b.API.URL == "" {
-		return Bill{Bill: bill}, nil
+	// A subscriber of the first version of the event knows nothing of usage, and is
+	// as right about the rest as before.
+	posted, err := b.post(ctx, cloudEvent{
+		ID: bill.ID, Type: "io.closeout.bill.finalized.v1", Time: bill.RoomCloseTime, Data: bill,
+	}, bill)
+	return Bill{Bill: bill, Posted: posted}, err
+}
+
+// Adjusted is what was billed for a session after its bill.
+type Adjusted struct {
+	ledger.Adjustment
+	// Nothing says that no adjustment was needed.
+	Nothing bool `json:"nothing,omitempty"`
+	// Posted says that the billing API has it.
+	Posted bool `json:"posted"`
+}
+
+// String says it in a few words, for people.
+func (a Adjusted) String() string {
+	if a.Nothing {
+		return "nothing to adjust"
 	}
+	d := a.Difference
+	return fmt.Sprintf("adjustment %d of bill %s, by %+d s, %+d min, now%s%s", a.Number, a.Bill.ID, d.Seconds, d.Minutes,
+		strings.TrimPrefix(inWords(a.Bill), ":"), atAPI(a.Posted))
+}
+
+// AdjustBill makes an adjustment of the session's bill, of what came after it, and
+// then, if there is a billing API, posts it there. A repeat finds the adjustment of
+// that number and posts the same one under the same Idempotency-Key.
+func (b *Billing) AdjustBill(ctx context.Context, task Task, number int) (Adjusted, error) {
+	s := task.Session
+	made, err := b.Ledger.Adjust(ctx, task.IdempotencyKey, s.AppID, s.RoomSessionID, number)
+	switch {
+	case errors.Is(err, ledger.ErrNothingToAdjust):
+		return Adjusted{Nothing: true}, nil
+	case errors.Is(err, usage.ErrTooLarge), errors.Is(err, sql.ErrNoRows):
+		return Adjusted{}, Blocked("make the adjustment: %w", err)
+	case err != nil:
+		return Adjusted{}, fmt.Errorf("write the adjustment to the ledger: %w", err)
+	}
+	b.observe("adjusted")
+	posted, err := b.post(ctx, cloudEvent{
+		ID: made.ID, Type: "io.closeout.bill.adjusted.v1", Time: made.MadeAt, Data: made,
+	}, made.Bill)
+	return Adjusted{Adjustment: made, Posted: posted}, err
+}
+
+// post tells the billing API of an entry, if there is one.
+func (b *Billing) post(ctx context.Context, e cloudEvent, bill ledger.Bill) (bool, error) {
+	if b.API.URL == "" {
+		return false, nil
+	}
+	e.SpecVersion, e.DataContentType = "1.0", "application/json"
+	e.Source = "/closeout/apps/" + strconv.FormatUint(uint64(bill.AppID), 10)
+	e.Subject = strconv.FormatUint(bill.RoomSessionID, 10)
 	api := b.API
 	api.ContentType = "application/cloudevents+json; charset=utf-8"
-	if err := api.Post(ctx, bill.ID, event(bill), nil); err != nil {
-		return Bill{}, err
+	if err := api.Post(ctx, e.ID, e, nil); err != nil {
+		return false, err
 	}
 	b.observe("posted")
-	activity.GetLogger(ctx).Info("bill posted", "bill", bill.ID)
-	return Bill{Bill: bill, Posted: true}, nil
+	activity.GetLogger(ctx).Info("posted to the billing API", "type", e.Type, "id", e.ID)
+	return true, nil
 }
 
 func (b *Billing) observe(outcome string) {
@@ -82,26 +188,12 @@ func (b *Billing) observe(outcome string) {
 
 // cloudEvent is a CloudEvents 1.0 event in its JSON format.
 type cloudEvent struct {
-	SpecVersion     string      `json:"specversion"`
-	ID              string      `json:"id"`
-	Source          string      `json:"source"`
-	Type            string      `json:"type"`
-	Subject         string      `json:"subject"`
-	Time            time.Time   `json:"time"`
-	DataContentType string      `json:"datacontenttype"`
-	Data            ledger.Bill `json:"data"`
-}
-
-// event tells the billing API of a bill.
-func event(bill ledger.Bill) cloudEvent {
-	return cloudEvent{
-		SpecVersion:     "1.0",
-		ID:              bill.ID.String(),
-		Source:          "/closeout/apps/" + strconv.FormatUint(uint64(bill.AppID), 10),
-		Type:            "io.closeout.bill.finalized.v1",
-		Subject:         strconv.FormatUint(bill.RoomSessionID, 10),
-		Time:            bill.RoomCloseTime,
-		DataContentType: "application/json",
-		Data:            bill,
-	}
+	SpecVersion     string    `json:"specversion"`
+	ID              uuid.UUID `json:"id"`
+	Source          string    `json:"source"`
+	Type            string    `json:"type"`
+	Subject         string    `json:"subject"`
+	Time            time.Time `json:"time"`
+	DataContentType string    `json:"datacontenttype"`
+	Data            any       `json:"data"`
 }

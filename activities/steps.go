@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -46,6 +47,23 @@ func SessionOf(c *zego.RoomClose) Session {
 // "<appid>-<room_session_id>".
 func (s Session) Key() string {
 	return strconv.FormatUint(uint64(s.AppID), 10) + "-" + strconv.FormatUint(s.RoomSessionID, 10)
+}
+
+// Adjustment says which adjustment of a bill is to be made.
+type Adjustment struct {
+	// Session is what was billed.
+	Session Session `json:"session"`
+	// Number counts the adjustments of the bill from 1.
+	Number int `json:"number"`
+}
+
+// AdjustmentOf is the next adjustment of a session that got usage after its last
+// entry.
+func AdjustmentOf(b ledger.BilledSession) Adjustment {
+	return Adjustment{Session{
+		AppID: b.AppID, RoomID: b.RoomID, RoomSessionID: b.RoomSessionID,
+		CloseReason: zego.CloseReason(b.CloseReason), RoomCloseTime: b.RoomCloseTime, Reconciled: b.Reconciled,
+	}, b.Number}
 }
 
 // Task is what a step is given.

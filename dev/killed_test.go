@@ -34,7 +34,7 @@ func process(t *testing.T, c *config.Config, command string) (*exec.Cmd, *lines)
 	}
 	cmd := exec.Command(binary, command)
 	cmd.Env = append(os.Environ(), "CLOSEOUT_APPS=1=secret", "CLOSEOUT_LISTEN=127.0.0.1:0", "CLOSEOUT_ADMIN_LISTEN=127.0.0.1:0",
-		"CLOSEOUT_DATA="+c.Data, "CLOSEOUT_DATABASE_URL="+c.DatabaseURL,
+		"CLOSEOUT_DATA="+c.Data, "CLOSEOUT_DATABASE_URL="+c.DatabaseURL, "CLOSEOUT_SETTLING=0s",
 		"CLOSEOUT_TASK_QUEUE="+c.TaskQueue, "TEMPORAL_ADDRESS="+c.Temporal.HostPort, "TEMPORAL_NAMESPACE="+c.Temporal.Namespace)
 	log := &lines{}
 	cmd.Stdout, cmd.Stderr = log, log

@@ -36,13 +36,18 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if os.Getenv("CLOSEOUT_APPS") == "" && os.Getenv("CLOSEOUT_APPS_FILE") == "" {
 		_ = os.Setenv("CLOSEOUT_APPS", "1=secret")
 	}
+	// Nor does who looks at a first run want to wait.
+	if os.Getenv("CLOSEOUT_SETTLING") == "" {
+		_ = os.Setenv("CLOSEOUT_SETTLING", "3s")
+	}
 	return command.Run(ctx, &cli.Command{
 		Name:  "dev",
 		Usage: "run Temporal, its Web UI, the webhook and a worker in one process",
 		Description: "State is kept in CLOSEOUT_DATA and survives a restart. Ctrl-C stops everything. There is one app,\n" +
-			"1 with the secret `secret`, unless CLOSEOUT_APPS says otherwise.",
+			"1 with the secret `secret`, unless CLOSEOUT_APPS says otherwise. A bill is made 3 s after its run has\n" +
+			"begun, unless CLOSEOUT_SETTLING says otherwise.",
 		Flags:    append(command.Flags(), devFlags()...),
-		Commands: []*cli.Command{alone(), command.Send(), command.Blocked(), command.Inbox(), command.Status(), command.Audit(), command.Doctor(), command.History()},
+		Commands: []*cli.Command{alone(), command.Send(), command.Blocked(), command.Inbox(), command.Status(), command.Bill(), command.Audit(), command.Archive(), command.Doctor(), command.History()},
 		Action:   dev,
 	}, args, stdout, stderr)
 }
@@ -168,7 +173,7 @@ Send a signed callback from another terminal, in the same folder:
 
   go run -C dev . send%s --room %s --session %s
 
-or by hand:
+Its bill is made %v later. Or by hand:
 
   ts=$(date +%%s) nonce=$(od -An -N6 -tu8 /dev/urandom | tr -d ' ')
   sig=$(printf '%%s\n' "%s" "$ts" "$nonce" | LC_ALL=C sort | tr -d '\n' | sha1sum | cut -c1-40)
@@ -177,5 +182,5 @@ or by hand:
 Ctrl-C stops everything.
 
 `, temporal.UIURL(), temporal.Address(), url, c.AdminListen, config.Where(c.DatabaseURL), config.Where(c.RecordingsURL), config.Where(c.ArchiveURL),
-		elsewhere, sample.roomID, session, secret, url, sample.appID, sample.roomID, session)
+		elsewhere, sample.roomID, session, c.Settling, secret, url, sample.appID, sample.roomID, session)
 }

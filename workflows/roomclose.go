@@ -26,8 +26,9 @@ func RoomClose(ctx workflow.Context, session activities.Session) (Result, error)
 
 // The standard steps, for use in other workflows as well.
 var (
-	// Billing is [activities.Billing.FinalizeBill].
-	Billing = Step{Name: "billing", Summary: "Make the session's bill"}
+	// Billing is [activities.Billing.FinalizeBill]. The last logouts may come after
+	// the room has closed.
+	Billing = Step{Name: "billing", Summary: "Make the session's bill", Settled: true}
 	// Recordings is [activities.Recordings.ArchiveRecordings]. A recording may be of
 	// a day, and is uploaded after the room has closed.
 	Recordings = Step{Name: "recordings", Summary: "Move the recordings to the archive",

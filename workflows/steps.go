@@ -34,6 +34,10 @@ type Step struct {
 	After []Earlier
 	// NotBefore is when the step begins at the earliest, by the workflow's clock.
 	NotBefore time.Time
+	// Settled says that the step doesn't begin before what ZEGO still sends of the
+	// session should have come: some time after the run has begun, which is a setting
+	// of the workers. Runs that are older than this go on without waiting.
+	Settled bool
 	// Optional says that the run can do without the step: where another one would
 	// wait for a person, it is given up.
 	Optional bool
@@ -241,9 +245,34 @@ func (s *Steps) due(ctx workflow.Context, st *step) bool {
 			return false
 		}
 	}
+	if !s.settles(ctx, st) {
+		return false
+	}
 	if wait := st.NotBefore.Sub(workflow.Now(ctx)); wait > 0 {
 		s.enter(st, StateWaiting)
-		return workflow.Sleep(ctx, wait) == nil
+		summary := "Until " + st.Name + " may begin"
+		if st.Settled {
+			summary = "What ZEGO still sends of the session comes in, before " + st.Name
+		}
+		return workflow.NewTimerWithOptions(ctx, wait, workflow.TimerOptions{Summary: summary}).Get(ctx, nil) == nil
+	}
+	return true
+}
+
+// settles puts a step off that has to be settled. It fails if the run was
+// cancelled.
+func (s *Steps) settles(ctx workflow.Context, st *step) bool {
+	if !st.Settled || workflow.GetVersion(ctx, "settled "+st.Name, workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		return true
+	}
+	ctx = workflow.WithLocalActivityOptions(ctx, workflow.LocalActivityOptions{StartToCloseTimeout: 10 * time.Second})
+	var settling time.Duration
+	// It has no more to do than to say it, so only a cancellation ends it.
+	if err := workflow.ExecuteLocalActivity(ctx, do.Billing.SettlingTime).Get(ctx, &settling); err != nil {
+		return false
+	}
+	if settled := workflow.GetInfo(ctx).WorkflowStartTime.Add(settling); settled.After(st.NotBefore) {
+		st.NotBefore = settled
 	}
 	return true
 }

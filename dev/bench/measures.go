@@ -180,7 +180,7 @@ func (b *bench) closeout(temporal, dir string, worker bool) (*process, string, e
 		return nil, "", err
 	}
 	p, err := b.startWebhook(
-		"CLOSEOUT_APPS=1="+secret, "CLOSEOUT_LISTEN="+listen, "CLOSEOUT_ADMIN_LISTEN="+admin, "CLOSEOUT_DATA="+dir, "CLOSEOUT_TASK_QUEUE="+taskQueue,
+		"CLOSEOUT_APPS=1="+secret, "CLOSEOUT_LISTEN="+listen, "CLOSEOUT_ADMIN_LISTEN="+admin, "CLOSEOUT_DATA="+dir, "CLOSEOUT_SETTLING=0s", "CLOSEOUT_TASK_QUEUE="+taskQueue,
 		"TEMPORAL_ADDRESS="+temporal, "TEMPORAL_NAMESPACE="+client.DefaultNamespace)
 	if err != nil {
 		return nil, "", err

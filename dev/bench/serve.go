@@ -35,6 +35,8 @@ func (*noSteps) FinalizeBill(_ context.Context, t activities.Task) (activities.B
 }
 
 // ArchiveRecordings does nothing.
+func (*noSteps) SettlingTime(context.Context) (time.Duration, error) { return 0, nil }
+
 func (*noSteps) ArchiveRecordings(_ context.Context, t activities.Task) (activities.Archived, error) {
 	return activities.Archived{}, nil
 }
@@ -66,7 +68,7 @@ func closeoutCommand() *cli.Command {
 
 func settings(cmd *cli.Command) (*config.Config, error) {
 	flags := map[string]string{
-		"apps": "1=" + secret, "listen": "127.0.0.1:0", "admin-listen": cmd.String("admin"), "data": cmd.String("dir"), "task-queue": taskQueue,
+		"apps": "1=" + secret, "listen": "127.0.0.1:0", "admin-listen": cmd.String("admin"), "data": cmd.String("dir"), "task-queue": taskQueue, "settling": "0s",
 	}
 	c, err := config.Load(func(name string) (string, bool) { v, ok := flags[name]; return v, ok }, true)
 	if err != nil {

@@ -145,7 +145,7 @@ func newStage(ctx context.Context, o Options, dir string, out io.Writer) (_ *sta
 	}
 
 	environment := []string{
-		"CLOSEOUT_APPS=1=secret", "CLOSEOUT_LISTEN=" + local(1), "CLOSEOUT_BILLING_URL=http://" + local(4),
+		"CLOSEOUT_APPS=1=secret", "CLOSEOUT_SETTLING=0s", "CLOSEOUT_LISTEN=" + local(1), "CLOSEOUT_BILLING_URL=http://" + local(4),
 		"TEMPORAL_ADDRESS=" + local(0), "TEMPORAL_NAMESPACE=" + client.DefaultNamespace,
 	}
 	self, err := os.Executable()

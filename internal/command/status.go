@@ -328,7 +328,9 @@ func (p *places) search(ctx context.Context, arg string, limit int) (ids []strin
 	ctx, cancel := context.WithTimeout(ctx, placePatience)
 	defer cancel()
 	since, more, err := startedAt(ctx, p.temporal, queryFor(arg), func(run *workflow.WorkflowExecutionInfo) bool {
-		return attribute(run, workflows.RoomID) == arg || attribute(run, workflows.RoomSessionID) == arg
+		// An adjustment of the bill has them, too.
+		_, _, err := workflows.ParseWorkflowID(run.GetExecution().GetWorkflowId())
+		return err == nil && (attribute(run, workflows.RoomID) == arg || attribute(run, workflows.RoomSessionID) == arg)
 	})
 	if err != nil {
 		unasked = append(unasked, inALine(err.Error()))
@@ -573,6 +575,9 @@ func (s *sessionStatus) write(out io.Writer) {
 		line(inLedger, "none")
 	default:
 		line(inLedger, "%s, made at %s", b.ID, moment(b.MadeAt))
+		if b.Usage.EndFrom != "" {
+			fmt.Fprintf(out, "  %-8s  - %s\n", "", figuresInWords(b.Bill))
+		}
 	}
 	switch m := s.Manifest; m {
 	case nil:

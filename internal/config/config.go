@@ -23,6 +23,7 @@ import (
 
 	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/codec"
+	"github.com/closeouthq/closeout/internal/usage"
 )
 
 // Config holds the settings, checked and with their defaults.
@@ -62,6 +63,11 @@ type Config struct {
 	BillingURL string
 	// BillingToken authorizes that, if not empty.
 	BillingToken string
+	// Prices are what participants' time costs, if anything.
+	Prices usage.Prices
+	// Settling is how long a run waits, before it makes the bill, for what ZEGO still
+	// sends of the session.
+	Settling time.Duration
 	// TaskQueue is Temporal's task queue.
 	TaskQueue string
 	// DeploymentName and BuildID make the worker a version of a Worker Deployment;
@@ -227,10 +233,16 @@ func Settings() []Setting {
 				return nil
 			}},
 		{Env: "CLOSEOUT_BILLING_URL", Usage: "HTTP API that bills are posted to (default: none)",
-			More: "Each bill is posted as a CloudEvents 1.0 event with an `Idempotency-Key`. 2xx and 409 are done, 408 and 429 are tried again, other 4xx block the step, and all else is tried again.",
+			More: "Each bill, and each adjustment, is posted as a CloudEvents 1.0 event with an `Idempotency-Key`; see [bills](bills.md#what-the-billing-api-hears). 2xx and 409 are done, 408 and 429 are tried again, other 4xx block the step, and all else is tried again.",
 			set:  func(c *Config, v string) error { c.BillingURL = v; return checkScheme(v, "http", "https") }},
 		{Env: "CLOSEOUT_BILLING_TOKEN", Secret: true, Usage: "bearer token for that API",
 			set: func(c *Config, v string) error { c.BillingToken = v; return nil }},
+		{Env: "CLOSEOUT_PRICES", Usage: "prices of a participant's minute, as appid=currency amount, or *=... for all other apps, several separated by ';' (default: none, bills have no amount)",
+			More: "The amount is an integer of the currency's minor units: `*=EUR 2; 1234567890=EUR 3` is 2 cents, and 3 of one app. A session costs its minutes, which are rounded up once, times the price. Read by what runs workflows; a change is for new bills, and an adjustment has the price of its bill. See [bills](bills.md).",
+			set:  func(c *Config, v string) (err error) { c.Prices, err = parsePrices(v); return err }},
+		{Env: "CLOSEOUT_SETTLING", Default: "90s", Usage: "how long a run waits for what ZEGO still sends of the session, before it makes the bill",
+			More: "ZEGO tries a callback again for 62 seconds, so a logout may come that much after the room_close. What comes later still makes an adjustment. Read by what runs workflows. A run keeps the time that it began with.",
+			set:  func(c *Config, v string) (err error) { c.Settling, err = parseDuration(v); return err }},
 		{Env: "CLOSEOUT_TASK_QUEUE", Default: "closeout", Usage: "Temporal task queue",
 			More: "The same for webhook and worker.",
 			set:  func(c *Config, v string) error { c.TaskQueue = v; return nil }},
@@ -437,6 +449,46 @@ func parseTags(s string) (map[string]string, error) {
 	return tags, nil
 }
 
+// parsePrices parses appid=currency amount, separated by semicolons or line ends;
+// the app * is all others.
+func parsePrices(s string) (usage.Prices, error) {
+	const want = "want appid=currency amount, as in 1234567890=EUR 2, or *=EUR 2 for all other apps"
+	prices := usage.Prices{Apps: map[uint32]usage.Price{}}
+	var faults []error
+	for entry := range strings.FieldsFuncSeq(s, func(r rune) bool { return r == ';' || r == '\n' }) {
+		if entry = strings.TrimSpace(entry); entry == "" || entry[0] == '#' {
+			continue
+		}
+		id, price, _ := strings.Cut(entry, "=")
+		id = strings.TrimSpace(id)
+		app, appErr := strconv.ParseUint(id, 10, 32)
+		words := append(strings.Fields(price), "", "")
+		amount, err := strconv.ParseUint(words[1], 10, 63)
+		_, twice := prices.Apps[uint32(app)]
+		if id == "*" {
+			appErr, twice = nil, prices.Default.Currency != ""
+		}
+		switch {
+		case appErr != nil || len(words) != 4:
+			faults = append(faults, fmt.Errorf("found %q, %s", entry, want))
+		case !currency.MatchString(words[0]):
+			faults = append(faults, fmt.Errorf("found currency %q in %q, want the three capital letters of ISO 4217, as in EUR", words[0], entry))
+		case err != nil:
+			faults = append(faults, fmt.Errorf("found amount %q in %q, want an integer of the currency's minor units, such as cents", words[1], entry))
+		case twice:
+			faults = append(faults, fmt.Errorf("app %s is there twice, want one price", id))
+		case id == "*":
+			prices.Default = usage.Price{Currency: words[0], PerMinute: int64(amount)}
+		default:
+			prices.Apps[uint32(app)] = usage.Price{Currency: words[0], PerMinute: int64(amount)}
+		}
+	}
+	return prices, errors.Join(faults...)
+}
+
+// currency is what a code of ISO 4217 looks like.
+var currency = regexp.MustCompile(`^[A-Z]{3}$`)
+
 // traces says whether there are to be traces: where OpenTelemetry's own variables
 // name their exporter or a place for them. Of those it checks what the exporter
 // would only complain of later, or pass over.
@@ -538,6 +590,7 @@ func (c *Config) LogValue() slog.Value {
 		slog.String("recordings", Where(c.RecordingsURL)),
 		slog.String("archive", Where(c.ArchiveURL)),
 		slog.String("billing", Where(c.BillingURL)),
+		slog.Duration("settling", c.Settling),
 		slog.String("temporal", c.Temporal.HostPort),
 		slog.String("namespace", c.Temporal.Namespace),
 		slog.String("task_queue", c.TaskQueue),

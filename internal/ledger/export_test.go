@@ -3,6 +3,8 @@ package ledger
 import (
 	"testing"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // SmallPages has bills listed in pages of a few, until the test ends.
@@ -67,4 +69,19 @@ func (l *Ledger) Created(t *testing.T, appID uint32, session uint64) time.Time {
 		t.Fatal(err)
 	}
 	return fromMillis(ms)
+}
+
+// OldBill makes a bill as the versions did that knew of no usage.
+func (l *Ledger) OldBill(t *testing.T, appID uint32, session uint64) uuid.UUID {
+	t.Helper()
+	if err := l.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	id, k := uuid.New(), keyOf(appID, session)
+	if _, err := l.db.Exec(`
+		INSERT INTO bills (id, appid, room_id, room_session_id, close_reason, room_close_time, made_at)
+		VALUES ($1, $2, 'r', $3, 0, 5, 6) ON CONFLICT DO NOTHING`, id.String(), k.app, k.session); err != nil {
+		t.Fatal(err)
+	}
+	return id
 }

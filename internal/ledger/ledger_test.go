@@ -16,6 +16,7 @@ import (
 
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/testenv"
+	"github.com/closeouthq/closeout/internal/usage"
 )
 
 func open(t *testing.T, databaseURL string) *ledger.Ledger {
@@ -28,10 +29,13 @@ func open(t *testing.T, databaseURL string) *ledger.Ledger {
 	return l
 }
 
+// bill is one of a session of which nothing else is known.
 func bill() ledger.Bill {
+	closed := time.UnixMilli(1499676989909).UTC()
 	return ledger.Bill{
 		ID: uuid.New(), AppID: math.MaxUint32, RoomID: "Zimmer 7 é'\"", RoomSessionID: math.MaxUint64,
-		CloseReason: math.MaxUint32, RoomCloseTime: time.UnixMilli(1499676989909).UTC(),
+		CloseReason: math.MaxUint32, RoomCloseTime: closed,
+		Usage: usage.Figures{End: closed, EndFrom: usage.FromRoomClose, Estimated: usage.NoUsage | usage.NoRoomCreate},
 	}
 }
 

@@ -120,7 +120,11 @@ type BilledSession struct {
 	RoomID string `json:"room_id"`
 	// RoomSessionID is the life of the room.
 	RoomSessionID uint64 `json:"room_session_id,string"`
-	// Number is that of the next entry: 1 for the first adjustment of the bill.
+	// CloseReason, RoomCloseTime and Reconciled are those of its bill.
+	CloseReason   uint32    `json:"close_reason"`
+	RoomCloseTime time.Time `json:"room_close_time"`
+	Reconciled    bool      `json:"reconciled,omitempty"`
+	// Number is that of the next adjustment, from 1.
 	Number int `json:"number"`
 	// DirtyAt is when the first of what came later was recorded, by our clock.
 	DirtyAt time.Time `json:"dirty_at"`
@@ -133,7 +137,8 @@ func (l *Ledger) Dirty(ctx context.Context, limit int) ([]BilledSession, error) 
 		return nil, err
 	}
 	rows, err := l.db.QueryContext(ctx, `
-		SELECT appid, room_id, room_session_id, entries, dirty_at FROM sessions
+		SELECT appid, bills.room_id, room_session_id, close_reason, room_close_time, reconciled = 1, entries, dirty_at
+		FROM sessions JOIN bills USING (appid, room_session_id)
 		WHERE dirty_at <> 0 ORDER BY dirty_at, appid, room_session_id LIMIT $1`, limit)
 	if err != nil {
 		return nil, fmt.Errorf("list sessions to adjust: %w", err)
@@ -143,14 +148,14 @@ func (l *Ledger) Dirty(ctx context.Context, limit int) ([]BilledSession, error) 
 	for rows.Next() {
 		var b BilledSession
 		var session string
-		var dirty int64
-		if err := rows.Scan(&b.AppID, &b.RoomID, &session, &b.Number, &dirty); err != nil {
+		var closed, dirty int64
+		if err := rows.Scan(&b.AppID, &b.RoomID, &session, &b.CloseReason, &closed, &b.Reconciled, &b.Number, &dirty); err != nil {
 			return nil, fmt.Errorf("list sessions to adjust: %w", err)
 		}
 		if b.RoomSessionID, err = strconv.ParseUint(session, 10, 64); err != nil {
 			return nil, fmt.Errorf("list sessions to adjust: %w", err)
 		}
-		b.DirtyAt = fromMillis(dirty)
+		b.RoomCloseTime, b.DirtyAt = fromMillis(closed), fromMillis(dirty)
 		billed = append(billed, b)
 	}
 	if err := rows.Err(); err != nil {

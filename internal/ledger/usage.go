@@ -187,7 +187,8 @@ const (
 			contradicted = CASE WHEN ` + sessionDiffers + ` THEN 1 ELSE sessions.contradicted END,
 			seen_at = CASE WHEN excluded.seen_at > sessions.seen_at THEN excluded.seen_at ELSE sessions.seen_at END,
 			dirty_at = CASE WHEN sessions.entries > 0 AND sessions.dirty_at = 0 AND (` + sessionNews + `) THEN $%d ELSE sessions.dirty_at END
-		WHERE ` + sessionNews + ` OR sessions.closed_at = 0 AND excluded.seen_at > sessions.seen_at + $%d`
+		WHERE ` + sessionNews + ` OR sessions.entries > 0 OR sessions.closed_at = 0 AND excluded.seen_at > sessions.seen_at + $%d
+		RETURNING appid, room_session_id, entries`
 	sessionDiffers = `(excluded.contradicted = 1 OR sessions.room_create_time <> 0 AND excluded.room_create_time <> 0 AND sessions.room_create_time <> excluded.room_create_time)`
 	sessionNews    = `sessions.room_create_time = 0 AND excluded.room_create_time <> 0 OR sessions.contradicted = 0 AND ` + sessionDiffers
 
@@ -236,16 +237,10 @@ func (l *Ledger) record(ctx context.Context, tx *sql.Tx, sessions []sessionRow, 
 		s := sessions[i]
 		return []any{s.app, s.session, s.room, s.create, s.contradicted, s.see}
 	})
-	if _, err := tx.ExecContext(ctx, insertSessions+"SELECT "+sessionColumns+", 0, 0, 0 FROM "+from+" WHERE true"+fmt.Sprintf(updateSessions, len(args)+1, len(args)+2),
-		append(args, now, signOfLife)...); err != nil {
-		return fmt.Errorf("write sessions: %w", err)
-	}
-	if len(stays) == 0 {
-		return nil
-	}
-	billed, err := l.billed(ctx, tx, sessions)
+	billed, err := billed(tx.QueryContext(ctx, insertSessions+"SELECT "+sessionColumns+", 0, 0, 0 FROM "+from+" WHERE true"+
+		fmt.Sprintf(updateSessions, len(args)+1, len(args)+2), append(args, now, signOfLife)...))
 	if err != nil {
-		return fmt.Errorf("ask which sessions are billed: %w", err)
+		return fmt.Errorf("write sessions: %w", err)
 	}
 	// Of these few it matters whether there is anything new.
 	var late, others []stayRow
@@ -294,10 +289,8 @@ func (l *Ledger) recordStays(ctx context.Context, tx *sql.Tx, stays []stayRow) (
 	return done.RowsAffected()
 }
 
-// billed gives those of the sessions that have an entry.
-func (l *Ledger) billed(ctx context.Context, tx *sql.Tx, sessions []sessionRow) (map[sessionKey]bool, error) {
-	from, args := l.table(keyTypes, len(sessions), func(i int) []any { return []any{sessions[i].app, sessions[i].session} })
-	rows, err := tx.QueryContext(ctx, "SELECT appid, room_session_id FROM "+from+" JOIN sessions USING (appid, room_session_id) WHERE entries > 0", args...)
+// billed reads which sessions have an entry.
+func billed(rows *sql.Rows, err error) (map[sessionKey]bool, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -305,10 +298,11 @@ func (l *Ledger) billed(ctx context.Context, tx *sql.Tx, sessions []sessionRow) 
 	billed := map[sessionKey]bool{}
 	for rows.Next() {
 		var k sessionKey
-		if err := rows.Scan(&k.app, &k.session); err != nil {
+		var entries int64
+		if err := rows.Scan(&k.app, &k.session, &entries); err != nil {
 			return nil, err
 		}
-		billed[k] = true
+		billed[k] = entries > 0
 	}
 	return billed, rows.Err()
 }
@@ -320,7 +314,6 @@ type column struct {
 }
 
 var (
-	keyTypes     = columns("appid, room_session_id")
 	sessionTypes = columns(sessionColumns)
 	stayTypes    = columns(stayColumns)
 )

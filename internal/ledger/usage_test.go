@@ -139,7 +139,7 @@ func TestARepeatThatContradictsIsNotedAndChangesNothing(t *testing.T) {
 // once by several processes. None fails, and nothing of them is missing.
 func TestBatchesAreRecordedAtOnce(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
-		const workers, sessions, stays = 6, 5, 40
+		const workers, sessions, stays = 4, 5, 20
 		var all sync.WaitGroup
 		for i := range workers {
 			l := open(t, databaseURL)

@@ -91,6 +91,8 @@ func (e Extension) register(w worker.Registry, standard any) (err error) {
 		what = "workflow " + workflows.Name(f)
 		w.RegisterWorkflowWithOptions(f, workflow.RegisterOptions{Name: workflows.Name(f)})
 	}
+	what = "workflow AdjustBill"
+	w.RegisterWorkflow(workflows.AdjustBill)
 	return nil
 }
 

@@ -307,8 +307,9 @@ func openSteps(ctx context.Context, c *config.Config) (*activities.Steps, func()
 	opened = append(opened, archive.Close)
 	return &activities.Steps{
 		Billing: &activities.Billing{
-			Ledger: books,
-			API:    activities.Endpoint{Name: "the billing API", URL: c.BillingURL, Token: c.BillingToken},
+			Ledger:   books,
+			API:      activities.Endpoint{Name: "the billing API", URL: c.BillingURL, Token: c.BillingToken},
+			Settling: c.Settling, Prices: c.Prices,
 		},
 		Recordings: &activities.Recordings{Source: recordings, Archive: archive, Options: c.ArchiveOptions()},
 	}, closeAll, nil

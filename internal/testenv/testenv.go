@@ -24,7 +24,7 @@ func Databases(t *testing.T, test func(t *testing.T, databaseURL string)) {
 		test(t, "sqlite:"+filepath.Join(t.TempDir(), "ledger #1?.db")) // a path that a URL has to escape
 	})
 	t.Run("postgres", func(t *testing.T) {
-		test(t, postgres(t))
+		test(t, Postgres(t))
 	})
 }
 
@@ -37,8 +37,8 @@ func Skip(t testing.TB, reason string) {
 	t.Skip(reason)
 }
 
-// postgres makes an empty schema, and drops it after the test.
-func postgres(t *testing.T) string {
+// Postgres makes an empty schema, drops it after the test and gives its URL.
+func Postgres(t testing.TB) string {
 	t.Helper()
 	server := os.Getenv(postgresVariable)
 	if server == "" {

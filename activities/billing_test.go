@@ -1,0 +1,142 @@
+package activities_test
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"go.temporal.io/sdk/testsuite"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/usage"
+)
+
+// posts is a billing API that keeps what it gets, by its Idempotency-Key.
+func posts(t *testing.T) (activities.Endpoint, map[string]map[string]any) {
+	t.Helper()
+	got := map[string]map[string]any{}
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var event map[string]any
+		body, _ := io.ReadAll(r.Body)
+		if err := json.Unmarshal(body, &event); err != nil {
+			t.Errorf("%v: %s", err, body)
+		}
+		got[r.Header.Get("Idempotency-Key")] = event
+	}))
+	t.Cleanup(s.Close)
+	return activities.Endpoint{Name: "the billing API", URL: s.URL}, got
+}
+
+// stay is one of a user in the session of the task, which ends so long before it.
+func stay(user string, long, ahead time.Duration) ledger.Usage {
+	end := task.Session.RoomCloseTime.Add(-ahead)
+	return ledger.Usage{AppID: 1, RoomID: "lobby", RoomSessionID: task.Session.RoomSessionID, Event: "room_logout", Stay: user, User: user,
+		Role: 1, Login: end.Add(-long), Logout: end, SeenAt: time.Now()}
+}
+
+func adjust(t *testing.T, b *activities.Billing, key uuid.UUID, number int) (activities.Adjusted, error) {
+	t.Helper()
+	env := (&testsuite.WorkflowTestSuite{}).NewTestActivityEnvironment()
+	env.RegisterActivity(b.AdjustBill)
+	var adjusted activities.Adjusted
+	value, err := env.ExecuteActivity(b.AdjustBill, activities.Task{Session: task.Session, IdempotencyKey: key}, number)
+	if err == nil {
+		err = value.Get(&adjusted)
+	}
+	return adjusted, err
+}
+
+func TestABillSaysWhatWasUsedAndWhatItCosts(t *testing.T) {
+	api, posted := posts(t)
+	books := sqlite(t)
+	if err := books.Record(t.Context(), []ledger.Usage{stay("a", time.Minute, time.Second), stay("b", time.Second, 0)}); err != nil {
+		t.Fatal(err)
+	}
+	billing := &activities.Billing{Ledger: books, API: api, Prices: usage.Prices{Default: usage.Price{Currency: "EUR", PerMinute: 7}}}
+	bill, err := run[activities.Bill](t, newEnv(), billing.FinalizeBill)
+	if err != nil || bill.Usage.Seconds != 61 || bill.Usage.Minutes != 2 || bill.Charge.Amount != 14 || bill.Usage.Estimated != usage.NoRoomCreate {
+		t.Errorf("bill %+v, %v", bill, err)
+	}
+	if want := "bill " + bill.ID.String() + ": 2 participants, 61 s, 2 min, EUR 14 in minor units; estimated, because of no_room_create; also at the billing API"; bill.String() != want {
+		t.Errorf("in words %q, want %q", bill, want)
+	}
+	event := posted[bill.ID.String()]
+	data := event["data"].(map[string]any)
+	figures, charge := data["usage"].(map[string]any), data["charge"].(map[string]any)
+	if event["type"] != "io.closeout.bill.finalized.v1" || data["bill_id"] != bill.ID.String() || data["room_session_id"] != "18446744073709551615" ||
+		figures["participant_seconds"] != 61.0 || figures["estimated"].([]any)[0] != "no_room_create" || charge["amount"] != 14.0 || charge["currency"] != "EUR" {
+		t.Errorf("posted %v", event)
+	}
+}
+
+func TestABillWithoutCollectedUsageSaysWhy(t *testing.T) {
+	billing := &activities.Billing{Ledger: sqlite(t), NotCollected: true}
+	bill, err := run[activities.Bill](t, newEnv(), billing.FinalizeBill)
+	if want := usage.NotCollected | usage.NoUsage | usage.NoRoomCreate; err != nil || bill.Usage.Estimated != want || !strings.Contains(bill.String(), "not_collected") {
+		t.Errorf("bill %v, %v", bill, err)
+	}
+	if b, err := json.Marshal(bill); err != nil || strings.Contains(string(b), `"charge"`) {
+		t.Errorf("without a price there is an amount: %s, %v", b, err)
+	}
+}
+
+func TestAnAmountThatIsTooLargeBlocks(t *testing.T) {
+	books := sqlite(t)
+	if err := books.Record(t.Context(), []ledger.Usage{stay("a", time.Hour, 0)}); err != nil {
+		t.Fatal(err)
+	}
+	billing := &activities.Billing{Ledger: books, Prices: usage.Prices{Default: usage.Price{Currency: "EUR", PerMinute: 1 << 60}}}
+	if bill, err := run[activities.Bill](t, newEnv(), billing.FinalizeBill); !activities.IsBlocked(err) {
+		t.Errorf("bill %+v, %v", bill, err)
+	}
+}
+
+func TestAnAdjustmentIsPostedUnderAKeyOfItsOwn(t *testing.T) {
+	api, posted := posts(t)
+	books := sqlite(t)
+	var observed []string
+	billing := &activities.Billing{Ledger: books, API: api, Observe: func(outcome string) { observed = append(observed, outcome) }}
+	if _, err := adjust(t, billing, uuid.New(), 1); !activities.IsBlocked(err) {
+		t.Errorf("without a bill: %v", err)
+	}
+	bill, err := run[activities.Bill](t, newEnv(), billing.FinalizeBill)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, err := adjust(t, billing, uuid.New(), 1); err != nil || !a.Nothing || a.String() != "nothing to adjust" {
+		t.Errorf("without anything new: %+v, %v", a, err)
+	}
+	if err := books.Record(t.Context(), []ledger.Usage{stay("a", time.Minute, 0)}); err != nil {
+		t.Fatal(err)
+	}
+	dirty, err := books.Dirty(t.Context(), 10)
+	if err != nil || len(dirty) != 1 {
+		t.Fatal(dirty, err)
+	}
+	if next := activities.AdjustmentOf(dirty[0]); next.Session != task.Session || next.Number != 1 {
+		t.Errorf("next is %+v", next)
+	}
+	key := uuid.New()
+	for range 2 {
+		a, err := adjust(t, billing, key, 1)
+		if err != nil || a.ID != key || a.Bill.ID != bill.ID || a.Difference.Seconds != 60 || !a.Posted ||
+			!strings.HasPrefix(a.String(), "adjustment 1 of bill "+bill.ID.String()+", by +60 s, +1 min, now 1 participant, 60 s, 1 min; estimated") {
+			t.Errorf("adjusted %v, %+v, %v", a, a, err)
+		}
+	}
+	event := posted[key.String()]
+	data := event["data"].(map[string]any)
+	if event["type"] != "io.closeout.bill.adjusted.v1" || event["id"] != key.String() || data["adjustment_id"] != key.String() || data["bill_id"] != bill.ID.String() ||
+		data["number"] != 1.0 || data["difference"].(map[string]any)["participant_seconds"] != 60.0 || len(posted) != 2 {
+		t.Errorf("posted %v", posted)
+	}
+	if got := strings.Join(observed, " "); got != "made posted adjusted posted adjusted posted" {
+		t.Errorf("observed %s", got)
+	}
+}

@@ -1,0 +1,128 @@
+package ledger_test
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/testenv"
+)
+
+// BenchmarkFinalize bills a session of 10,000 users with 40,000 stays, and one of
+// 4 users, in a ledger that is empty otherwise and then in one that has
+// CLOSEOUT_BENCH_STAYS more stays, if it is set. It says how much resident memory
+// a bill takes at most.
+func BenchmarkFinalize(b *testing.B) {
+	more, _ := strconv.Atoi(os.Getenv("CLOSEOUT_BENCH_STAYS"))
+	databases := map[string]string{"sqlite": "sqlite:" + filepath.Join(b.TempDir(), "ledger.db")}
+	if os.Getenv("CLOSEOUT_TEST_POSTGRES_URL") != "" {
+		databases["postgres"] = testenv.Postgres(b)
+	}
+	for name, databaseURL := range databases {
+		l, err := ledger.Open(databaseURL)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { _ = l.Close() })
+		session := uint64(1 << 62)
+		measure := func(others int) {
+			for _, users := range []int{10_000, 4} {
+				b.Run(fmt.Sprintf("%s/%d_stays_beside_%d", name, users*4, others), func(b *testing.B) {
+					peak := 0
+					for range b.N {
+						b.StopTimer()
+						session++
+						fillSession(b, l, session, users)
+						debug.FreeOSMemory()
+						before, stop := resident(), make(chan int)
+						go watch(stop)
+						b.StartTimer()
+						bill, err := l.Finalize(b.Context(), ledger.Bill{ID: uuid.New(), AppID: app, RoomSessionID: session, RoomID: "r", RoomCloseTime: at(10_000)})
+						b.StopTimer()
+						stop <- 0
+						peak = max(peak, <-stop-before)
+						if err != nil || bill.Usage.Stays != int64(users*4) || bill.Usage.Participants != int64(users) || bill.Usage.Seconds != int64(users*35) {
+							b.Fatalf("billed %+v, %v", bill, err)
+						}
+						b.StartTimer()
+					}
+					b.ReportMetric(float64(peak)/1024, "MB-peak")
+				})
+			}
+		}
+		measure(0)
+		if more > 0 {
+			began := time.Now()
+			for n := 0; n < more; n += 40_000 {
+				fillSession(b, l, uint64(n), 10_000)
+			}
+			b.Logf("%d stays were recorded in %v", more, time.Since(began).Round(time.Second))
+			measure(more)
+		}
+	}
+}
+
+// fillSession records a session in which each user has four stays, two of which
+// overlap.
+func fillSession(b *testing.B, l *ledger.Ledger, session uint64, users int) {
+	b.Helper()
+	batch := []ledger.Usage{created(0)}
+	batch[0].RoomSessionID = session
+	for stay := range int64(4) {
+		for user := range users {
+			u := logout(fmt.Sprintf("user_%06d", user), fmt.Sprintf("%d%06d", stay, user), stay*5, stay*5+10)
+			if stay == 3 {
+				u = logout(u.User, u.Stay, 100, 115)
+			}
+			u.RoomSessionID = session
+			if batch = append(batch, u); len(batch) == 1000 {
+				if err := l.Record(b.Context(), batch); err != nil {
+					b.Fatal(err)
+				}
+				batch = batch[:0]
+			}
+		}
+	}
+	if err := l.Record(b.Context(), batch); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// watch gives the most resident memory there was until it is told to stop, in KB.
+func watch(stop chan int) {
+	peak := 0
+	for tick := time.NewTicker(5 * time.Millisecond); ; {
+		select {
+		case <-tick.C:
+			peak = max(peak, resident())
+		case <-stop:
+			stop <- max(peak, resident())
+			return
+		}
+	}
+}
+
+// resident is how much memory this process has, in KB; 0 where that can't be told.
+func resident() int {
+	f, err := os.Open("/proc/self/status")
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if size, ok := strings.CutPrefix(lines.Text(), "VmRSS:"); ok {
+			n, _ := strconv.Atoi(strings.Fields(size)[0])
+			return n
+		}
+	}
+	return 0
+}

@@ -1,0 +1,94 @@
+package workflows_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/mock"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/workflows"
+	"github.com/closeouthq/closeout/zego"
+)
+
+// The bill waits, and nothing else does. What people see says for what.
+func TestTheBillWaitsForWhatZegoStillSends(t *testing.T) {
+	env := newEnv(t)
+	env.OnActivity(steps.SettlingTime, mock.Anything).Return(90*time.Second, nil).Once()
+	archivedAt, billedAt := time.Time{}, time.Time{}
+	env.OnActivity(steps.ArchiveRecordings, mock.Anything, mock.Anything).Return(func(context.Context, activities.Task) (activities.Archived, error) {
+		archivedAt = env.Now()
+		return archived, nil
+	})
+	env.OnActivity(steps.FinalizeBill, mock.Anything, mock.Anything).Return(func(context.Context, activities.Task) (activities.Bill, error) {
+		billedAt = env.Now()
+		return billed, nil
+	})
+	env.After(time.Minute, func() {
+		if d := env.Details(); !strings.Contains(d, "**billing** waits until "+session.RoomCloseTime.Add(90*time.Second).Format(time.RFC3339)) || !strings.Contains(d, "**recordings** is done") {
+			t.Errorf("details %s", d)
+		}
+	})
+	if r := env.Run(workflows.RoomClose, session); r.State != workflows.StateDone {
+		t.Fatalf("result %+v", r)
+	}
+	if wait := billedAt.Sub(session.RoomCloseTime); wait < 90*time.Second || wait > 91*time.Second {
+		t.Errorf("the bill was made %v after the run began", wait)
+	}
+	if wait := archivedAt.Sub(session.RoomCloseTime); wait > time.Second {
+		t.Errorf("the recordings waited %v", wait)
+	}
+	env.AssertExpectations(t)
+}
+
+// A run waits from its begin, also where the step that waits comes after others.
+func TestTimeThatOtherStepsTookCountsAsWaiting(t *testing.T) {
+	env := newEnv(t, &CRM{})
+	env.OnActivity(steps.SettlingTime, mock.Anything).Return(90*time.Second, nil)
+	env.OnActivity(crm.Notify, mock.Anything, mock.Anything).After(time.Hour).Return("told", nil)
+	env.OnActivity(steps.FinalizeBill, mock.Anything, mock.Anything).Return(func(context.Context, activities.Task) (activities.Bill, error) {
+		if wait := env.Now().Sub(session.RoomCloseTime); wait < time.Hour || wait > time.Hour+time.Minute {
+			t.Errorf("the bill was made %v after the run began", wait)
+		}
+		return billed, nil
+	}).Once()
+	env.Run(func(ctx workflow.Context, s activities.Session) (workflows.Result, error) {
+		run := workflows.Begin(ctx, s)
+		told := workflows.Run(run, workflows.Step{Name: "crm"}, crm.Notify)
+		billing := workflows.Billing
+		billing.After = []workflows.Earlier{told}
+		workflows.Run(run, billing, standard.FinalizeBill)
+		return run.Finish()
+	}, session)
+	env.AssertExpectations(t)
+}
+
+func TestEachAdjustmentHasAKeyAndAWorkflowOfItsOwn(t *testing.T) {
+	next := activities.AdjustmentOf(ledger.BilledSession{AppID: 1, RoomID: "lobby", RoomSessionID: session.RoomSessionID,
+		CloseReason: uint32(zego.CloseOffline), RoomCloseTime: session.RoomCloseTime, Number: 2})
+	if next.Session != session {
+		t.Errorf("it is of %+v", next.Session)
+	}
+	options := workflows.AdjustOptions(next, "queue")
+	if options.ID != "bill-adjustment-1-18446744073709551615-2" || options.TaskQueue != "queue" || !strings.Contains(options.StaticSummary, "Adjustment 2") {
+		t.Errorf("options %+v", options)
+	}
+	env := newEnv(t)
+	env.OnActivity(steps.AdjustBill, mock.Anything, activities.Task{Session: session, IdempotencyKey: workflows.IdempotencyKey(session, "adjustment-2")}, 2).
+		Return(activities.Adjusted{Adjustment: ledger.Adjustment{ID: uuid.New(), Number: 2}}, nil).Once()
+	r := env.Run(func(ctx workflow.Context, _ activities.Session) (workflows.Result, error) {
+		return workflows.AdjustBill(ctx, next)
+	}, session)
+	if r.State != workflows.StateDone || r.Steps[0].Step != "adjustment-2" || !strings.HasPrefix(r.Steps[0].Summary, "adjustment 2 of bill") {
+		t.Errorf("result %+v", r)
+	}
+	env.AssertExpectations(t)
+	if workflows.IdempotencyKey(session, "adjustment-1") == workflows.IdempotencyKey(session, "adjustment-2") {
+		t.Error("two adjustments have one key")
+	}
+}
