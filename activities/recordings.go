@@ -26,6 +26,8 @@ type Recordings struct {
 	Archive *blob.Bucket
 	// Options say how; the zero value will do.
 	Options archive.Options
+	// Finding says how a session's recordings are found, and waited for.
+	Finding Finding
 	// Observe, if set, is told of each file that was copied, and its size in bytes.
 	Observe func(size int64)
 
@@ -64,10 +66,17 @@ type Archived struct {
 	// Links are where the manifest and the first of the recordings are: s3://bucket/key,
 	// or a file's path.
 	Links []string `json:"links,omitempty"`
+	// Lost are the recordings that ZEGO could upload nowhere, by name.
+	Lost []string `json:"lost,omitempty"`
+	// Waiting says that they are not all there yet.
+	Waiting *Waiting `json:"waiting,omitempty"`
 }
 
 // mostLinks bounds a result, as runs keep it. The manifest has all names.
 const mostLinks = 20
+
+// Waits implements [Waiter].
+func (a Archived) Waits() *Waiting { return a.Waiting }
 
 // String says it in a few words, for people.
 func (a Archived) String() string {

@@ -171,6 +171,34 @@ func (l *Ledger) RecordingsOf(ctx context.Context, appID uint32, roomID string, 
 	return tasks, lives, nil
 }
 
+// Lives gives the lives of a room in which there was something since a time.
+func (l *Ledger) Lives(ctx context.Context, appID uint32, roomID string, since time.Time) ([]RoomLife, error) {
+	if err := l.Migrate(ctx); err != nil {
+		return nil, err
+	}
+	lives, err := l.lives(ctx, int64(appID), roomID, since.UnixMilli())
+	if err != nil {
+		return nil, fmt.Errorf("ask for the sessions of room %q: %w", roomID, err)
+	}
+	return lives, nil
+}
+
+// RecordingTask finds a task. The error wraps [ErrNoRecording] if no callback told
+// of it.
+func (l *Ledger) RecordingTask(ctx context.Context, appID uint32, taskID string) (RecordingTask, error) {
+	if err := l.Migrate(ctx); err != nil {
+		return RecordingTask{}, err
+	}
+	tasks, err := l.recordingTasks(ctx, "appid = $1 AND task_id = $2", int64(appID), taskID)
+	if err == nil && len(tasks) == 0 {
+		err = ErrNoRecording
+	}
+	if err != nil {
+		return RecordingTask{}, fmt.Errorf("task %s of app %d: %w", taskID, appID, err)
+	}
+	return tasks[0], nil
+}
+
 func (l *Ledger) lives(ctx context.Context, app int64, roomID string, since int64) ([]RoomLife, error) {
 	rows, err := l.db.QueryContext(ctx, `
 		SELECT s.room_session_id, s.room_create_time,
@@ -294,7 +322,7 @@ func (l *Ledger) ArchivedRecordings(ctx context.Context, appID uint32, roomSessi
 	})
 }
 
-// Errors of [Ledger.AssignRecording].
+// Errors about one recording task.
 var (
 	ErrNoRecording       = errors.New("no callback told of such a recording task")
 	ErrRecordingArchived = errors.New("the recording task was archived with another session already")
@@ -314,8 +342,8 @@ func (l *Ledger) AssignRecording(ctx context.Context, appID uint32, taskID strin
 	if n, err := done.RowsAffected(); err != nil || n == 1 {
 		return err
 	}
-	if tasks, err := l.recordingTasks(ctx, "appid = $1 AND task_id = $2", k.app, taskID); err != nil || len(tasks) == 0 {
-		return errors.Join(err, fmt.Errorf("task %s of app %d: %w", taskID, appID, ErrNoRecording))
+	if _, err := l.RecordingTask(ctx, appID, taskID); err != nil {
+		return err
 	}
 	return fmt.Errorf("task %s of app %d: %w", taskID, appID, ErrRecordingArchived)
 }
