@@ -8,8 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"path"
 	"slices"
 	"strings"
 	"time"
@@ -17,6 +15,7 @@ import (
 	"gocloud.dev/blob"
 	"gocloud.dev/gcerrors"
 
+	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/recording"
 	"github.com/closeouthq/closeout/zego"
@@ -73,10 +72,10 @@ type search struct {
 	found   []found
 	keys    map[string]bool // of found
 	loose   []found         // of which no callback told
-	backup  []ledger.RecordedFile
+	backup  []found         // in ZEGO's backup storage alone
 	lost    []string
 	missing []string // what is waited for
-	unclear []string // what nobody but a person can tell
+	stuck   []string // what waiting doesn't help
 }
 
 // note is what a search has to know of the one before it.
@@ -107,6 +106,9 @@ func (r *Recordings) search(ctx context.Context, task Task) (*search, *Waiting, 
 			return nil, nil, err
 		}
 	}
+	if err := s.save(ctx); err != nil { // first of all
+		return nil, nil, err
+	}
 	if err := s.list(ctx); err != nil {
 		return nil, nil, err
 	}
@@ -122,7 +124,7 @@ func (s *search) told(ctx context.Context, t ledger.RecordingTask) error {
 	case recording.Maybe:
 		s.miss("recording task %s, which may be the session's and of which no file was told yet", t.TaskID)
 	case recording.Ambiguous:
-		s.unclear = append(s.unclear, fmt.Sprintf("recording task %s may be of session %s; assign it to one", t.TaskID, either(candidates)))
+		s.stick("recording task %s may be of session %s; assign it to one", t.TaskID, either(candidates))
 	case recording.Mine:
 		s.tasks = append(s.tasks, t.TaskID)
 		switch {
@@ -141,6 +143,10 @@ func (s *search) miss(format string, args ...any) {
 	s.missing = append(s.missing, fmt.Sprintf(format, args...))
 }
 
+func (s *search) stick(format string, args ...any) {
+	s.stuck = append(s.stuck, fmt.Sprintf(format, args...))
+}
+
 func either(sessions []uint64) string {
 	var words []string
 	for _, id := range sessions {
@@ -152,13 +158,15 @@ func either(sessions []uint64) string {
 // files considers the files of a task that is the session's.
 func (s *search) files(ctx context.Context, t ledger.RecordingTask) error {
 	folders := s.folders(t)
-	objects := map[string]*blob.ListObject{}
+	objects, below := map[string]*blob.ListObject{}, map[string]string{}
 	for _, folder := range folders {
 		for object, err := range s.objects(ctx, folder+t.TaskID+"_") {
 			if err != nil {
 				return err
 			}
-			objects[object.Key] = object
+			if objects[object.Key] == nil {
+				objects[object.Key], below[object.Key] = object, strings.TrimPrefix(object.Key, folder)
+			}
 		}
 	}
 	for i := range t.Files {
@@ -176,10 +184,10 @@ func (s *search) files(ctx context.Context, t ledger.RecordingTask) error {
 			case f.Size != 0 && f.Format != "hls" && object.Size != f.Size:
 				s.miss("%s, which has %d bytes in the bucket and %d by ZEGO's word", f.FileID, object.Size, f.Size)
 			default:
-				s.take(found{object: object, task: t.TaskID, told: f})
+				s.take(found{object: object, name: f.FileID, task: t.TaskID, told: f})
 			}
 		case f.Status == zego.FileInBackup:
-			s.backup = append(s.backup, *f)
+			s.backup = append(s.backup, found{name: f.FileID, task: t.TaskID, told: f})
 			s.found = append(s.found, found{name: f.FileID, task: t.TaskID, told: f})
 		case f.Status == zego.FileFailed:
 			s.lost = append(s.lost, f.FileID)
@@ -188,9 +196,9 @@ func (s *search) files(ctx context.Context, t ledger.RecordingTask) error {
 		}
 	}
 	// What it has beside them: the parts of a playlist, the sound waves.
-	for _, object := range objects {
-		if !s.keys[object.Key] && t.Uploaded {
-			s.take(found{object: object, task: t.TaskID})
+	for key, object := range objects {
+		if t.Uploaded {
+			s.take(found{object: object, name: below[key], task: t.TaskID})
 		}
 	}
 	return nil
@@ -236,27 +244,16 @@ func (s *search) locate(ctx context.Context, folders []string, objects map[strin
 }
 
 // take adds an object once.
-func (s *search) take(f found) {
+func (s *search) take(f found) bool {
 	if s.keys[f.object.Key] {
-		return
+		return false
 	}
 	s.keys[f.object.Key] = true
-	s.found = append(s.found, s.name(f))
-}
-
-// name names a found object: as it is called below the session's folder, or by the
-// name that ZEGO gave it.
-func (s *search) name(f found) found {
-	name, ok := strings.CutPrefix(f.object.Key, SessionFolder(s.task.Session))
-	switch {
-	case ok:
-	case f.told != nil:
-		name = f.told.FileID
-	default:
-		name = path.Base(f.object.Key)
+	if name, ok := strings.CutPrefix(f.object.Key, SessionFolder(s.task.Session)); ok {
+		f.name = name
 	}
-	f.name = name
-	return f
+	s.found = append(s.found, f)
+	return true
 }
 
 // list considers what is in the bucket and no callback has told of.
@@ -266,7 +263,7 @@ func (s *search) list(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.loosely(found{object: object})
+		s.loosely(object, strings.TrimPrefix(object.Key, folder))
 	}
 	prefix := s.place.Prefix
 	if strings.HasPrefix(prefix, folder) {
@@ -279,17 +276,18 @@ func (s *search) list(ctx context.Context) error {
 		if strings.HasPrefix(object.Key, folder) {
 			continue
 		}
+		below := strings.TrimPrefix(object.Key, prefix)
 		if s.place.OfSession {
-			s.loosely(found{object: object})
+			s.loosely(object, below)
 			continue
 		}
-		name, ok := zego.ParseFileName(strings.TrimPrefix(object.Key, prefix))
+		name, ok := zego.ParseFileName(below)
 		if !ok || !name.OfRoom(s.session.RoomID) {
 			continue
 		}
 		if s.known[name.TaskID] {
 			if s.open[name.TaskID] {
-				s.loosely(found{object: object, task: name.TaskID})
+				s.loosely(object, below)
 			}
 			continue
 		}
@@ -308,10 +306,10 @@ func (s *search) list(ctx context.Context) error {
 		}
 		if of == recording.Ambiguous {
 			slices.Sort(candidates)
-			s.unclear = append(s.unclear, fmt.Sprintf("%s may be of session %s; move it to the folder <appid>/<room_session_id>/ of one", object.Key, either(slices.Compact(candidates))))
+			s.stick("%s may be of session %s; move it to the folder <appid>/<room_session_id>/ of one", object.Key, either(slices.Compact(candidates)))
 			continue
 		}
-		s.loosely(found{object: object, task: name.TaskID})
+		s.loosely(object, below)
 	}
 	return nil
 }
@@ -333,36 +331,116 @@ func (s *search) others(ctx context.Context, name zego.FileName) (sessions []uin
 }
 
 // loosely takes an object of which no callback told.
-func (s *search) loosely(f found) {
-	if s.keys[f.object.Key] {
-		return
+func (s *search) loosely(object *blob.ListObject, name string) {
+	parts, _ := zego.ParseFileName(name)
+	f := found{object: object, name: name, task: parts.TaskID}
+	if s.take(f) {
+		s.loose = append(s.loose, f)
 	}
-	if name, ok := zego.ParseFileName(path.Base(f.object.Key)); ok && f.task == "" {
-		f.task = name.TaskID
-	}
-	s.keys[f.object.Key] = true
-	f = s.name(f)
-	s.loose = append(s.loose, f)
-	s.found = append(s.found, f)
 }
 
-// objects lists what is in the bucket below a prefix.
-func (s *search) objects(ctx context.Context, prefix string) func(yield func(*blob.ListObject, error) bool) {
-	return func(yield func(*blob.ListObject, error) bool) {
-		for list := s.Source.List(&blob.ListOptions{Prefix: prefix}); ; {
-			object, err := list.Next(ctx)
-			if errors.Is(err, io.EOF) {
-				return
-			}
+// save takes out of ZEGO's backup storage what nobody has yet: it keeps it for some
+// days only.
+func (s *search) save(ctx context.Context) error {
+	if len(s.backup) == 0 {
+		return nil
+	}
+	items := make([]archive.Item, 0, len(s.found))
+	for _, f := range s.backup {
+		items = append(items, archive.Item{URL: f.told.URL, Name: f.name, Size: f.told.Size, About: f.about()})
+	}
+	for _, f := range s.found {
+		if f.told != nil && f.told.Saved != "" {
+			item, err := f.item()
 			if err != nil {
-				yield(nil, fmt.Errorf("list the recordings in %s: %w", prefix, err))
-				return
+				return err
 			}
-			if !strings.HasSuffix(object.Key, "/") && !yield(object, nil) { // what object stores show as a folder
-				return
-			}
+			items = append(items, item)
 		}
 	}
+	files, cause := s.mover.Save(ctx, SessionFolder(s.task.Session), items)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	var unsaved []found
+	for i, f := range s.backup {
+		if i >= len(files) || files[i].Name == "" {
+			unsaved = append(unsaved, f)
+			if recording.Left(*f.told, s.now) <= 0 || errors.Is(cause, archive.ErrImpossible) {
+				s.stick("%s is in ZEGO's backup storage until %s and can't be saved: %v", f.name, f.told.Told.Add(zego.BackupKept).Format(time.RFC3339), cause)
+			} else {
+				s.miss("%s, which is in ZEGO's backup storage and can't be saved yet: %v", f.name, cause)
+			}
+			continue
+		}
+		saved, err := json.Marshal(files[i])
+		if err != nil {
+			return fmt.Errorf("encode what was saved: %w", err)
+		}
+		if err := s.Finding.Ledger.SaveRecording(ctx, s.session.AppID, f.task, f.told.FileID, string(saved)); err != nil {
+			return err
+		}
+		f.told.Saved = string(saved)
+	}
+	s.backup = unsaved
+	return nil
+}
+
+// items are what is to be moved.
+func (s *search) items() (items []archive.Item, err error) {
+	for _, f := range s.found {
+		item, err := f.item()
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, item)
+	}
+	for _, name := range s.lost {
+		items = append(items, archive.Item{Name: name, Lost: true})
+	}
+	return items, nil
+}
+
+// item is what is to be moved.
+func (f found) item() (archive.Item, error) {
+	if f.told != nil && f.told.Saved != "" {
+		kept := new(archive.File)
+		if err := json.Unmarshal([]byte(f.told.Saved), kept); err != nil {
+			return archive.Item{}, fmt.Errorf("read what was saved of %s: %w", f.name, err)
+		}
+		return archive.Item{Name: f.name, Kept: kept}, nil
+	}
+	return archive.Item{Key: f.object.Key, Name: f.name, Size: f.object.Size, About: f.about()}, nil
+}
+
+// about is what is known of it.
+func (f found) about() archive.About {
+	about := archive.About{TaskID: f.task}
+	if f.told == nil {
+		if name, ok := zego.ParseFileName(f.name); ok {
+			about.BeginTime = name.Begin
+		}
+		return about
+	}
+	about.DurationMS, about.BeginTime = f.told.Duration.Milliseconds(), f.told.Begin
+	about.UserID, about.StreamID = f.told.UserID, f.told.StreamID
+	about.TrackType = map[uint32]string{1: "audio", 2: "video", 3: "both"}[f.told.MediaTrackType]
+	return about
+}
+
+// taken notes whose the recordings are that were archived, so that no other session
+// takes them.
+func (r *Recordings) taken(ctx context.Context, s Session, m Manifest, found *search) error {
+	var tasks []string
+	if found != nil {
+		tasks = found.tasks
+	}
+	for _, f := range m.Files {
+		if f.TaskID != "" && !slices.Contains(tasks, f.TaskID) {
+			tasks = append(tasks, f.TaskID)
+		}
+	}
+	return r.Finding.Ledger.ArchivedRecordings(ctx, s.AppID, s.RoomSessionID, tasks)
 }
 
 // wait says whether there is something to wait for, and blocks where waiting won't
@@ -391,8 +469,8 @@ func (s *search) wait() (*Waiting, error) {
 	}
 	left := f.Deadline - s.elapsed
 	switch early := f.Grace - s.elapsed; {
-	case len(s.unclear) > 0 && early <= 0:
-		return nil, Blocked("it isn't clear which session they are of: %s", sentence(s.unclear))
+	case len(s.stuck) > 0 && early <= 0:
+		return nil, Blocked("%s", sentence(s.stuck))
 	case len(s.missing) > 0 && left <= 0:
 		return nil, Blocked("not all of the recordings are there after %v; missing: %s", f.Deadline, sentence(s.missing))
 	case len(s.missing) > 0:
@@ -421,9 +499,9 @@ func (s *search) keeps() string {
 	if len(s.backup) == 0 {
 		return ""
 	}
-	left := recording.Left(s.backup[0], s.now)
+	left := zego.BackupKept
 	for _, f := range s.backup {
-		left = min(left, recording.Left(f, s.now))
+		left = min(left, recording.Left(*f.told, s.now))
 	}
 	return fmt.Sprintf(" (%d in ZEGO's backup storage, for %d h more)", len(s.backup), int(max(left, 0).Hours()))
 }
