@@ -47,7 +47,7 @@ func Main(extension service.Extension, args []string, stdout, stderr io.Writer) 
 				"CALLBACK_WINDOW", "DATA", "TASK_QUEUE", "STOP_TIMEOUT", "DRAIN_TIMEOUT", "LOG_LEVEL", "LOG_FORMAT")),
 			run("worker", "run workflows", service.Parts{Worker: true, Extension: extension}, Flags("ADMIN_LISTEN", "DATA", "DATABASE_URL", "RECORDINGS_URL",
 				"ARCHIVE_URL", "ARCHIVE_TRANSFERS", "ARCHIVE_CLASS", "ARCHIVE_ENCRYPTION", "ARCHIVE_TAGS", "RECORDINGS_DELETE", "RECORDINGS", "RECORDINGS_PREFIX", "RECORDINGS_GRACE", "RECORDINGS_STABLE", "RECORDINGS_DEADLINE", "RECORDINGS_POLL", "BILLING_URL", "BILLING_TOKEN", "TASK_QUEUE", "TEMPORAL_DEPLOYMENT_NAME", "TEMPORAL_WORKER_BUILD_ID", "STOP_TIMEOUT", "LOG_LEVEL", "LOG_FORMAT")),
-			setup(), Send(), Blocked(), Inbox(), Status(), Audit(), Archive(), Doctor(), History(), health(), version(),
+			setup(), Send(), Blocked(), Recording(), Inbox(), Status(), Audit(), Archive(), Doctor(), History(), health(), version(),
 		},
 	}
 	return Run(ctx, root, args, stdout, stderr)
