@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,6 +27,8 @@ type Recordings struct {
 	Archive *blob.Bucket
 	// Options say how; the zero value will do.
 	Options archive.Options
+	// Finding says how a session's recordings are found, and waited for.
+	Finding Finding
 	// Observe, if set, is told of each file that was copied, and its size in bytes.
 	Observe func(size int64)
 
@@ -64,42 +67,102 @@ type Archived struct {
 	// Links are where the manifest and the first of the recordings are: s3://bucket/key,
 	// or a file's path.
 	Links []string `json:"links,omitempty"`
+	// Lost are the recordings that ZEGO could upload nowhere, by name.
+	Lost []string `json:"lost,omitempty"`
+	// Waiting says that they are not all there yet.
+	Waiting *Waiting `json:"waiting,omitempty"`
 }
+
+// Waits implements [Waiter].
+func (a Archived) Waits() *Waiting { return a.Waiting }
 
 // mostLinks bounds a result, as runs keep it. The manifest has all names.
 const mostLinks = 20
 
 // String says it in a few words, for people.
 func (a Archived) String() string {
+	lost := ""
+	if len(a.Lost) > 0 {
+		lost = fmt.Sprintf(", %d lost (%s)", len(a.Lost), sentence(a.Lost))
+	}
 	switch a.Files {
 	case 0:
-		return "no recordings, see " + a.Manifest
+		return "no recordings" + lost + ", see " + a.Manifest
 	case 1:
-		return fmt.Sprintf("1 recording of %d bytes, see %s", a.Bytes, a.Manifest)
+		return fmt.Sprintf("1 recording of %d bytes%s, see %s", a.Bytes, lost, a.Manifest)
 	default:
-		return fmt.Sprintf("%d recordings of %d bytes, see %s", a.Files, a.Bytes, a.Manifest)
+		return fmt.Sprintf("%d recordings of %d bytes%s, see %s", a.Files, a.Bytes, lost, a.Manifest)
 	}
 }
 
 // ArchiveRecordings copies the session's recordings to the archive, checks each
 // and writes the manifest. It heartbeats. After a crash it goes on where it was,
-// and where there is a manifest there is nothing left to do.
+// and where there is a manifest there is nothing left to do. As long as recordings
+// are missing it waits, but for those that ZEGO keeps only for some days.
 func (r *Recordings) ArchiveRecordings(ctx context.Context, task Task) (Archived, error) {
-	return r.move(ctx, task.Session, func(ctx context.Context) (items []archive.Item, err error) {
-		folder := SessionFolder(task.Session)
-		for list := r.Source.List(&blob.ListOptions{Prefix: folder}); ; {
+	var found *search
+	manifest, err := r.move(ctx, task.Session, func(ctx context.Context) (items []archive.Item, err error) {
+		if r.Finding.Ledger == nil {
+			return r.folder(ctx, task.Session)
+		}
+		var waiting *Waiting
+		if found, waiting, err = r.search(ctx, task); err == nil && waiting != nil {
+			err = &notYet{waiting}
+		}
+		if err != nil {
+			return nil, err
+		}
+		return found.items()
+	})
+	if yet := new(notYet); errors.As(err, &yet) {
+		return Archived{Waiting: yet.waiting}, nil
+	}
+	if err != nil {
+		return Archived{}, err
+	}
+	if r.Finding.Ledger != nil {
+		if err := r.taken(ctx, task.Session, manifest, found); err != nil {
+			return Archived{}, err
+		}
+	}
+	return r.archived(manifest), nil
+}
+
+// notYet is that there is something to wait for.
+type notYet struct{ waiting *Waiting }
+
+// Error implements error.
+func (n *notYet) Error() string { return "waits for " + n.waiting.For }
+
+// folder is what is in the session's folder.
+func (r *Recordings) folder(ctx context.Context, s Session) (items []archive.Item, err error) {
+	folder := SessionFolder(s)
+	for object, err := range r.objects(ctx, folder) {
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, archive.Item{Key: object.Key, Name: strings.TrimPrefix(object.Key, folder), Size: object.Size})
+	}
+	return items, nil
+}
+
+// objects lists what is in the bucket below a prefix.
+func (r *Recordings) objects(ctx context.Context, prefix string) iter.Seq2[*blob.ListObject, error] {
+	return func(yield func(*blob.ListObject, error) bool) {
+		for list := r.Source.List(&blob.ListOptions{Prefix: prefix}); ; {
 			object, err := list.Next(ctx)
 			if errors.Is(err, io.EOF) {
-				return items, nil
+				return
 			}
 			if err != nil {
-				return nil, fmt.Errorf("list the recordings in %s: %w", folder, err)
+				yield(nil, fmt.Errorf("list the recordings in %s: %w", prefix, err))
+				return
 			}
-			if !strings.HasSuffix(object.Key, "/") { // what object stores show as a folder
-				items = append(items, archive.Item{Key: object.Key, Name: strings.TrimPrefix(object.Key, folder), Size: object.Size})
+			if !strings.HasSuffix(object.Key, "/") && !yield(object, nil) { // what object stores show as a folder
+				return
 			}
 		}
-	})
+	}
 }
 
 // errStopping makes room for another worker: with the files that are finished in
@@ -111,21 +174,21 @@ const heartbeats = 5 * time.Second
 
 // move moves what is to be archived of a session, and writes the manifest. What is
 // asked for only if there is no manifest yet.
-func (r *Recordings) move(ctx context.Context, s Session, what func(context.Context) ([]archive.Item, error)) (Archived, error) {
+func (r *Recordings) move(ctx context.Context, s Session, what func(context.Context) ([]archive.Item, error)) (Manifest, error) {
 	r.once.Do(func() {
 		if r.mover, r.fault = archive.NewMover(r.Source, r.Archive, r.Options); r.fault == nil {
 			r.mover.Observe = r.Observe
 		}
 	})
 	if r.fault != nil {
-		return Archived{}, Blocked("%w", r.fault)
+		return Manifest{}, Blocked("%w", r.fault)
 	}
 
 	moving, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	select {
 	case <-activity.GetWorkerStopChannel(ctx):
-		return Archived{}, errStopping
+		return Manifest{}, errStopping
 	default:
 	}
 	var mu sync.Mutex
@@ -162,12 +225,12 @@ func (r *Recordings) move(ctx context.Context, s Session, what func(context.Cont
 		beat()
 	})
 	if errors.Is(err, archive.ErrUnreadable) || errors.Is(err, archive.ErrImpossible) {
-		return Archived{}, Blocked("%w", err)
+		return Manifest{}, Blocked("%w", err)
 	}
 	if err != nil {
-		return Archived{}, err
+		return Manifest{}, err
 	}
-	return r.archived(manifest), nil
+	return manifest, nil
 }
 
 // archived says what a manifest lists, and where that is.
@@ -187,5 +250,5 @@ func (r *Recordings) archived(m Manifest) Archived {
 
 // ArchivedOf says what a manifest lists.
 func ArchivedOf(m Manifest) Archived {
-	return Archived{Manifest: ManifestKey(Session{AppID: m.AppID, RoomSessionID: m.RoomSessionID}), Files: len(m.Files), Bytes: m.Bytes()}
+	return Archived{Manifest: ManifestKey(Session{AppID: m.AppID, RoomSessionID: m.RoomSessionID}), Files: len(m.Files), Bytes: m.Bytes(), Lost: m.Lost}
 }

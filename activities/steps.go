@@ -73,4 +73,7 @@ type Task struct {
 	// IdempotencyKey is the same for every run of this step for this session, and
 	// no other has it. Hand it to whatever the step changes.
 	IdempotencyKey uuid.UUID `json:"idempotency_key"`
+	// Waited is how long the step has waited; nil unless it said that it has to, by a
+	// [Waiting].
+	Waited *Waited `json:"waited,omitempty"`
 }

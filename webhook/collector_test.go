@@ -70,3 +70,29 @@ func TestWithoutACollectorTheyAreIgnored(t *testing.T) {
 		t.Errorf("observed %q", outcomes)
 	}
 }
+
+func TestARecordingCallbackIsCollected(t *testing.T) {
+	var got zego.Event
+	b := newBundle(t, started, func(o *webhook.Options) {
+		o.Collector = collector(func(_ context.Context, event zego.Event) (webhook.Receipt, error) {
+			got = event
+			return webhook.Receipt{Status: webhook.Stored}, nil
+		})
+	})
+	body := `{"app_id":1,"task_id":"YZ4joOE4IwmFAAAT","room_id":"r","event_type":5,"timestamp":"1499676989","nonce":"1","sequence":2,"detail":{},"signature":"`
+	if w := b.post(body + zego.Sign("another", now.Unix(), "1") + `"}`); w.Code != 401 || got != nil {
+		t.Errorf("one that isn't genuine: %d %s, collected %+v", w.Code, w.Body, got)
+	}
+	if w := b.post(body + zego.Sign("secret", now.Unix(), "1") + `"}`); w.Code != 200 || !strings.Contains(w.Body.String(), `{"status":"stored"}`) {
+		t.Errorf("got %d %s", w.Code, w.Body)
+	}
+	if r, ok := got.(*zego.Recording); !ok || r.TaskID != "YZ4joOE4IwmFAAAT" {
+		t.Errorf("collected %+v", got)
+	}
+	if outcomes := strings.Join(b.outcomes, ","); outcomes != ":bad_signature,recording:stored" {
+		t.Errorf("observed %q", outcomes)
+	}
+	if log := b.log.String(); !strings.Contains(log, `"task_id":"YZ4joOE4IwmFAAAT","event_type":5`) {
+		t.Errorf("logged %s", log)
+	}
+}

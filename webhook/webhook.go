@@ -36,10 +36,11 @@ type Intake interface {
 }
 
 // Collector takes responsibility for the verified callbacks that tell what
-// happened in a session.
+// happened in a session, its recordings included.
 type Collector interface {
 	// Collect returns as [Intake].RoomClose does. The event is a [*zego.RoomCreate],
-	// [*zego.RoomLogin] or [*zego.RoomLogout]; it may come any number of times.
+	// [*zego.RoomLogin], [*zego.RoomLogout] or [*zego.Recording]; it may come any number
+	// of times.
 	Collect(ctx context.Context, event zego.Event) (Receipt, error)
 }
 
@@ -108,6 +109,7 @@ func Outcomes() map[string][]Outcome {
 		zego.EventRoomCreate: collected,
 		zego.EventRoomLogin:  collected,
 		zego.EventRoomLogout: collected,
+		zego.EventRecording:  collected,
 		otherEvent:           {Outcome(Ignored)},
 		"": {RefusedPath, RefusedMalformed, RefusedUnread, RefusedTooLarge, RefusedCrowded, RefusedUnknownApp,
 			RefusedSignature, RefusedTooOld, RefusedTooNew, RefusedReplay},
@@ -229,6 +231,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	known = append(known, slog.Duration("took", took))
 	if roomID, session, ok := sessionOf(event); ok {
 		known = append(known, slog.String("room_id", roomID), slog.String("room_session_id", strconv.FormatUint(session, 10)))
+	} else if r, ok := event.(*zego.Recording); ok {
+		known = append(known, slog.String("room_id", r.RoomID), slog.String("task_id", r.TaskID), slog.Uint64("event_type", uint64(r.EventType)))
 	}
 	if err != nil {
 		h.Log.LogAttrs(r.Context(), slog.LevelError, "callback not taken, ZEGO has to try again",

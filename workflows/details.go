@@ -41,6 +41,9 @@ func (s *Steps) details() string {
 
 // waits says what a step waits for.
 func waits(st *step) string {
+	if st.waits != "" {
+		return " for " + code(st.waits)
+	}
 	for _, e := range st.After {
 		if earlier := e.earlier(); !earlier.ended() {
 			return " for **" + earlier.Name + "**"

@@ -65,12 +65,14 @@ type Steps struct {
 type step struct {
 	Step
 	state    State
-	summary  string      // of the output
-	output   any         // of the activity
-	failure  string      // the last one
-	reason   string      // for which it was skipped
-	decision string      // made, and not yet acted upon
-	arrived  func() bool // whether what an awaited step waits for has come; or nil
+	summary  string             // of the output
+	output   any                // of the activity
+	failure  string             // the last one
+	reason   string             // for which it was skipped
+	decision string             // made, and not yet acted upon
+	arrived  func() bool        // whether what an awaited step waits for has come; or nil
+	waited   *activities.Waited // how long it has, by its own word; or nil
+	waits    string             // and what for
 }
 
 // Begin begins a run that closes the session out. Call [Run] for each step and
@@ -207,7 +209,14 @@ func begin[R any](s *Steps, definition Step, attempt func(workflow.Context, acti
 		}
 		s.follow(ctx, st, func() error {
 			var result R
-			if err := attempt(ctx, task, &result); err != nil {
+			if err := s.patiently(ctx, st, task, func(task activities.Task) (*activities.Waiting, error) {
+				result = *new(R)
+				err := attempt(ctx, task, &result)
+				if w, ok := any(result).(activities.Waiter); ok && err == nil {
+					return w.Waits(), nil
+				}
+				return nil, err
+			}); err != nil {
 				return err
 			}
 			future.result, st.output, st.summary = result, result, inWords(result)
@@ -216,6 +225,44 @@ func begin[R any](s *Steps, definition Step, attempt func(workflow.Context, acti
 	})
 	return future
 }
+
+// patiently attempts a step for as long as it says that it has to wait.
+func (s *Steps) patiently(ctx workflow.Context, st *step, task activities.Task, attempt func(activities.Task) (*activities.Waiting, error)) error {
+	signals := workflow.GetSignalChannel(ctx, st.Name)
+	arrived := func() bool { return signals.Len() > 0 }
+	for {
+		began := workflow.Now(ctx)
+		if st.waited != nil {
+			for arrived() {
+				signals.ReceiveAsync(nil) // whatever it carries
+			}
+			waited := *st.waited
+			waited.Now, task.Waited = began, &waited
+		}
+		waiting, err := attempt(task)
+		if err != nil || waiting == nil {
+			return err
+		}
+		if st.waited == nil {
+			st.waited = &activities.Waited{Since: began}
+			st.arrived = arrived // from now on, also when it is blocked
+		}
+		st.waited.Times++
+		st.waited.Note, st.waits = waiting.Note, waiting.For
+		s.enter(st, StateWaiting)
+		if _, err := workflow.AwaitWithOptions(ctx, workflow.AwaitOptions{
+			Timeout: waiting.Pause, TimerOptions: workflow.TimerOptions{Summary: clip("Wait for "+waiting.For, mostOfTimer)},
+		}, arrived); err != nil {
+			return err
+		}
+		st.waits = ""
+		s.enter(st, StateRunning)
+	}
+}
+
+// mostOfTimer is how many characters a timer's summary may have: Temporal's limit
+// is 400 bytes.
+const mostOfTimer = 95
 
 // inWords is what people see of a result.
 func inWords(result any) string {
@@ -305,6 +352,9 @@ func (s *Steps) follow(ctx workflow.Context, st *step, attempt func() error) {
 		if st.decision == UpdateSkip {
 			s.enter(st, StateSkipped)
 			return
+		}
+		if st.decision == UpdateRetry {
+			st.waited = nil // it has all of its time again
 		}
 		st.decision = ""
 	}

@@ -10,8 +10,9 @@ import (
 // EventRoomClose is the event name of a [RoomClose].
 const EventRoomClose = "room_close"
 
-// Event is a parsed callback: a [*RoomClose], [*RoomCreate], [*RoomLogin] or
-// [*RoomLogout], or an [*Other] for every event that has no type of its own here.
+// Event is a parsed callback: a [*RoomClose], [*RoomCreate], [*RoomLogin],
+// [*RoomLogout] or [*Recording], or an [*Other] for every event that has no type
+// of its own here.
 type Event interface {
 	// Head gives the fields that all callbacks share.
 	Head() *Common

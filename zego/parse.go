@@ -58,9 +58,14 @@ func Parse(contentType string, body []byte) (Event, error) {
 		return nil, err
 	}
 	r := reader{fields: f}
+	name, app := EventRecording, "app_id"
+	recording := r.isRecording()
+	if !recording {
+		name, app = r.text("event"), "appid"
+	}
 	common := Common{
-		Event:       r.text("event"),
-		AppID:       uint32(r.unsigned("appid", 32)),
+		Event:       name,
+		AppID:       uint32(r.unsigned(app, 32)),
 		Timestamp:   int64(r.unsigned("timestamp", 63)),
 		Nonce:       r.text("nonce"),
 		Signature:   r.text("signature"),
@@ -70,8 +75,10 @@ func Parse(contentType string, body []byte) (Event, error) {
 		return nil, r.err
 	}
 	var event Event
-	switch common.Event {
-	case EventRoomClose:
+	switch {
+	case recording:
+		event = r.recording(common)
+	case name == EventRoomClose:
 		event = &RoomClose{
 			Common:        common,
 			RoomID:        r.text("room_id"),
@@ -79,12 +86,12 @@ func Parse(contentType string, body []byte) (Event, error) {
 			CloseReason:   CloseReason(r.unsigned("close_reason", 32)),
 			RoomCloseTime: r.millis("room_close_time"),
 		}
-	case EventRoomCreate:
+	case name == EventRoomCreate:
 		event = r.roomCreate(common)
-	case EventRoomLogin:
+	case name == EventRoomLogin:
 		login := r.roomLogin(common)
 		event = &login
-	case EventRoomLogout:
+	case name == EventRoomLogout:
 		event = r.roomLogout(common)
 	default:
 		event = &Other{common}
@@ -285,7 +292,10 @@ func (r *reader) value(name string) []byte {
 }
 
 // text gives the field as a string that any store can keep.
-func (r *reader) text(name string) string {
+func (r *reader) text(name string) string { return r.textOf(name, maxText) }
+
+// textOf is text for a field of so many bytes at most.
+func (r *reader) textOf(name string, most int) string {
 	v := r.value(name)
 	if v == nil {
 		return ""
@@ -298,8 +308,8 @@ func (r *reader) text(name string) string {
 	if s == "" {
 		r.fail(name, "found an empty string")
 	}
-	if len(s) > maxText {
-		r.fail(name, "found %d bytes, want at most %d", len(s), maxText)
+	if len(s) > most {
+		r.fail(name, "found %d bytes, want at most %d", len(s), most)
 	}
 	// No name holds control characters, and a NUL can't be stored by PostgreSQL.
 	if strings.ContainsFunc(s, unicode.IsControl) {

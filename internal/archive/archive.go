@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -55,6 +56,11 @@ type Item struct {
 	Name string
 	// Size is how large it should be, in bytes; 0 if that isn't known.
 	Size int64
+	// Kept, if set, is what [Mover.Save] said of it: it is in the archive already, and
+	// may be gone where it came from.
+	Kept *File
+	// Lost says that it is nowhere. The manifest names it.
+	Lost bool
 	About
 }
 
@@ -139,6 +145,12 @@ func (m *Mover) Move(ctx context.Context, folder string, head Manifest, items fu
 	if err != nil {
 		return Manifest{}, err
 	}
+	all = slices.DeleteFunc(slices.Clone(all), func(item Item) bool {
+		if item.Lost {
+			head.Lost = append(head.Lost, item.Name)
+		}
+		return item.Lost
+	})
 	r := &run{Mover: m, folder: folder, earlier: map[string]Finished{}, report: report}
 	r.progress.Finished = slices.Clone(earlier.Finished)
 	for _, f := range earlier.Finished {
@@ -174,6 +186,16 @@ func (m *Mover) Move(ctx context.Context, folder string, head Manifest, items fu
 	return head, nil
 }
 
+// Save moves items ahead of the others of their session, as they will be gone
+// before those are there. It returns a file for each, to be its item's Kept from
+// then on; one that has no name wasn't moved, and the error says why. Those that
+// were saved before have to be among the items, so that none takes their place.
+func (m *Mover) Save(ctx context.Context, folder string, items []Item) ([]File, error) {
+	r := &run{Mover: m, folder: folder, earlier: map[string]Finished{}}
+	files, _, err := r.all(ctx, items)
+	return files, err
+}
+
 // errComplete says that a manifest came meanwhile.
 var errComplete = errors.New("there is a manifest by now")
 
@@ -203,6 +225,10 @@ const mostFailures = 5
 // all moves the items, several at once.
 func (r *run) all(ctx context.Context, items []Item) ([]File, []moved, error) {
 	for i := range items {
+		if k := items[i].Kept; k != nil {
+			items[i].Name = strings.TrimPrefix(k.Name, r.folder+"recordings/")
+			continue
+		}
 		if err := r.check(&items[i]); err != nil {
 			return nil, nil, err
 		}
@@ -224,6 +250,16 @@ func (r *run) all(ctx context.Context, items []Item) ([]File, []moved, error) {
 		}
 		done.Go(func() {
 			defer r.turn.Release(1)
+			if item.Kept != nil {
+				file, err := r.kept(ctx, *item.Kept)
+				files[i] = file
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				if err != nil {
+					failures = append(failures, err)
+				}
+				return
+			}
 			src := r.source(item)
 			want := File{Name: r.folder + "recordings/" + names[i], Source: src.String(), About: item.About}
 			file, st, err := r.move(ctx, src, item, want)
@@ -245,6 +281,22 @@ func (r *run) all(ctx context.Context, items []Item) ([]File, []moved, error) {
 		}
 	}
 	return files, sources, errors.Join(failures...)
+}
+
+// kept finds what was saved before.
+func (r *run) kept(ctx context.Context, file File) (File, error) {
+	there, err := r.store.look(ctx, file.Name)
+	if err != nil {
+		return File{}, fmt.Errorf("look for %s, which was saved, in the archive: %w", file.Name, err)
+	}
+	if there.size != file.Size {
+		return File{}, fmt.Errorf("%s was saved with %d bytes and has %d in the archive", file.Name, file.Size, there.size)
+	}
+	r.mu.Lock()
+	r.progress.Files++
+	r.mu.Unlock()
+	r.wrote(file.Size)
+	return file, nil
 }
 
 // finish notes that a file was moved.

@@ -35,6 +35,9 @@ type Manifest struct {
 	RoomCloseTime time.Time        `json:"room_close_time"`
 	// Files are the recordings, by name.
 	Files []File `json:"files"`
+	// Lost are the recordings that there were and that are nowhere, by the names that
+	// ZEGO gave them.
+	Lost []string `json:"lost,omitempty"`
 }
 
 // File is one archived recording.

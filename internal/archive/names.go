@@ -104,6 +104,9 @@ func assign(items []Item) []string {
 		}
 	}
 	slices.SortFunc(order, func(a, b int) int {
+		if keptA, keptB := items[a].Kept != nil, items[b].Kept != nil; keptA != keptB {
+			return map[bool]int{true: -1, false: 1}[keptA] // what is there keeps its name
+		}
 		return cmp.Or(cmp.Compare(names[a], names[b]), cmp.Compare(items[a].id(), items[b].id()))
 	})
 	taken := map[string]bool{}

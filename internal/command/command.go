@@ -46,9 +46,10 @@ func Main(extension service.Extension, args []string, stdout, stderr io.Writer) 
 			run("webhook", "take callbacks", service.Parts{Webhook: true, Extension: extension}, Flags("APPS", "LISTEN", "TLS_CERT", "TLS_KEY", "ADMIN_LISTEN", "CALLBACK_TOKEN", "CALLBACK_WINDOW", "DATA", "DATABASE_URL", "USAGE",
 				"TASK_QUEUE", "APP_WEIGHTS", "PAYLOAD_KEYS", "STOP_TIMEOUT", "DRAIN_TIMEOUT", "LOG_LEVEL", "LOG_FORMAT")),
 			run("worker", "run workflows", service.Parts{Worker: true, Extension: extension}, Flags("ADMIN_LISTEN", "DATA", "DATABASE_URL", "USAGE", "RECORDINGS_URL", "ARCHIVE_URL", "ARCHIVE_TRANSFERS", "ARCHIVE_CLASS",
-				"ARCHIVE_ENCRYPTION", "ARCHIVE_TAGS", "RECORDINGS_DELETE", "BILLING_URL", "BILLING_TOKEN", "PRICES", "SETTLING", "TASK_QUEUE",
-				"PAYLOAD_KEYS", "TEMPORAL_DEPLOYMENT_NAME", "TEMPORAL_WORKER_BUILD_ID", "STOP_TIMEOUT", "LOG_LEVEL", "LOG_FORMAT")),
-			setup(), Send(), Blocked(), Inbox(), Status(), Bill(), Audit(), Archive(), Doctor(), History(), codecServer(), health(), version(),
+				"ARCHIVE_ENCRYPTION", "ARCHIVE_TAGS", "RECORDINGS_DELETE", "RECORDINGS", "RECORDINGS_PREFIX", "RECORDINGS_GRACE",
+				"RECORDINGS_STABLE", "RECORDINGS_DEADLINE", "RECORDINGS_POLL", "BILLING_URL", "BILLING_TOKEN", "PRICES", "SETTLING",
+				"TASK_QUEUE", "PAYLOAD_KEYS", "TEMPORAL_DEPLOYMENT_NAME", "TEMPORAL_WORKER_BUILD_ID", "STOP_TIMEOUT", "LOG_LEVEL", "LOG_FORMAT")),
+			setup(), Send(), Blocked(), Recording(), Inbox(), Status(), Bill(), Audit(), Archive(), Doctor(), History(), codecServer(), health(), version(),
 		},
 	}
 	return Run(ctx, root, args, stdout, stderr)

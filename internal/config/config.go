@@ -23,6 +23,7 @@ import (
 
 	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/codec"
+	"github.com/closeouthq/closeout/internal/recording"
 	"github.com/closeouthq/closeout/internal/usage"
 )
 
@@ -59,6 +60,8 @@ type Config struct {
 	ArchiveTags                     map[string]string
 	// DeleteRecordings says that recordings are deleted when they are archived.
 	DeleteRecordings bool
+	// Recordings says how it is known that a session's recordings are all there.
+	Recordings Recordings
 	// BillingURL is where bills are posted; empty: nowhere.
 	BillingURL string
 	// BillingToken authorizes that, if not empty.
@@ -97,6 +100,18 @@ type Config struct {
 	AppWeights map[uint32]float32
 	// Temporal says how to reach Temporal.
 	Temporal client.Options
+}
+
+// Recordings says how it is known that a session's recordings are all there.
+type Recordings struct {
+	// Expected is "none", "callback" or "bucket".
+	Expected string
+	// Prefix is where they lie in their bucket.
+	Prefix recording.Prefix
+	// Grace is how long one may take to show itself, Deadline how long they are waited
+	// for, Stable for how long files have to stay as they are of which no callback
+	// tells, and Poll the first pause between two looks.
+	Grace, Deadline, Stable, Poll time.Duration
 }
 
 // Inbox is the folder of the callbacks that wait for Temporal.
@@ -232,6 +247,38 @@ func Settings() []Setting {
 				}
 				return nil
 			}},
+		{Env: "CLOSEOUT_RECORDINGS", Default: "none", Usage: "how it is known that a session's recordings are all there: none, callback or bucket",
+			More: "`none`: no recordings are expected, and what is in the session's folder is archived at once. `callback`: ZEGO's recording callback comes to the same address as the others. `bucket`: it doesn't, and the bucket is watched. See [recordings](recordings.md). The same for webhook and worker.",
+			set: func(c *Config, v string) error {
+				if c.Recordings.Expected = v; v != "none" && v != "callback" && v != "bucket" {
+					return fmt.Errorf("found %q, want none, callback or bucket", v)
+				}
+				return nil
+			}},
+		{Env: "CLOSEOUT_RECORDINGS_PREFIX", Default: recording.DefaultPrefix, Usage: "where a session's recordings lie in their bucket, as a Go template of appid, room_id and room_session_id",
+			More: "Beside the folder `<appid>/<room_session_id>/`, in which they are always looked for. `/` is the whole bucket. Where it doesn't name the session, files are told apart by their names, as ZEGO gives them.",
+			set:  func(c *Config, v string) (err error) { c.Recordings.Prefix, err = recording.ParsePrefix(v); return err }},
+		{Env: "CLOSEOUT_RECORDINGS_GRACE", Default: "2m", Usage: "how long after the room's end a recording may show itself",
+			More: "A session of which no recording is known by then has none. With `bucket` it has to be longer than the longest upload.",
+			set:  func(c *Config, v string) (err error) { c.Recordings.Grace, err = parseDuration(v); return err }},
+		{Env: "CLOSEOUT_RECORDINGS_STABLE", Default: "10m", Usage: "for how long files of which no callback tells have to stay as they are to be complete",
+			set: func(c *Config, v string) (err error) { c.Recordings.Stable, err = parseDuration(v); return err }},
+		{Env: "CLOSEOUT_RECORDINGS_DEADLINE", Default: "72h", Usage: "for how long missing recordings are waited for",
+			More: "Then the step is blocked, and says which are missing. ZEGO records for 48 hours at most, and keeps in its backup storage for 72 hours what it can't upload. At most `336h`.",
+			set: func(c *Config, v string) (err error) {
+				if c.Recordings.Deadline, err = parseDuration(v); err == nil && (c.Recordings.Deadline < time.Second || c.Recordings.Deadline > 336*time.Hour) {
+					err = fmt.Errorf("found %q, want 1s to 336h", v)
+				}
+				return err
+			}},
+		{Env: "CLOSEOUT_RECORDINGS_POLL", Default: "10s", Usage: "the first pause between two looks for missing recordings; it grows to 15m",
+			More: "A callback has them looked for at once.",
+			set: func(c *Config, v string) (err error) {
+				if c.Recordings.Poll, err = parseDuration(v); err == nil && (c.Recordings.Poll < time.Second || c.Recordings.Poll > 15*time.Minute) {
+					err = fmt.Errorf("found %q, want 1s to 15m", v)
+				}
+				return err
+			}},
 		{Env: "CLOSEOUT_BILLING_URL", Usage: "HTTP API that bills are posted to (default: none)",
 			More: "Each bill, and each adjustment, is posted as a CloudEvents 1.0 event with an `Idempotency-Key`; see [bills](bills.md#what-the-billing-api-hears). 2xx and 409 are done, 408 and 429 are tried again, other 4xx block the step, and all else is tried again.",
 			set:  func(c *Config, v string) error { c.BillingURL = v; return checkScheme(v, "http", "https") }},
@@ -328,6 +375,9 @@ func Load(flag func(name string) (string, bool), apps bool) (*Config, error) {
 		faults = append(faults, fmt.Errorf("CLOSEOUT_ARCHIVE_CLASS, CLOSEOUT_ARCHIVE_ENCRYPTION, CLOSEOUT_ARCHIVE_TAGS: %w", err))
 	}
 
+	if r := c.Recordings; r.Deadline != 0 && (r.Grace > r.Deadline || r.Stable > r.Deadline) {
+		faults = append(faults, fmt.Errorf("CLOSEOUT_RECORDINGS_DEADLINE: found %v, want no less than CLOSEOUT_RECORDINGS_GRACE (%v) and CLOSEOUT_RECORDINGS_STABLE (%v)", r.Deadline, r.Grace, r.Stable))
+	}
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		faults = append(faults, errors.New("CLOSEOUT_TLS_CERT, CLOSEOUT_TLS_KEY: found one of the two, want both or none"))
 	}
@@ -589,6 +639,7 @@ func (c *Config) LogValue() slog.Value {
 		slog.Bool("usage", c.Usage),
 		slog.String("recordings", Where(c.RecordingsURL)),
 		slog.String("archive", Where(c.ArchiveURL)),
+		slog.String("recordings_expected", c.Recordings.Expected),
 		slog.String("billing", Where(c.BillingURL)),
 		slog.Duration("settling", c.Settling),
 		slog.String("temporal", c.Temporal.HostPort),

@@ -16,7 +16,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// Usage is what one callback told of a session's life.
+// Usage is what one callback told of a session's life, or of a recording.
 type Usage struct {
 	// AppID is ZEGO's id of the app.
 	AppID uint32 `json:"appid"`
@@ -42,6 +42,9 @@ type Usage struct {
 	LogoutReason uint32 `json:"logout_reason,omitempty"`
 	// SeenAt is when the callback was received, by our clock. Nothing is billed by it.
 	SeenAt time.Time `json:"seen_at"`
+	// Recording is what a callback told of a recording. Event is then
+	// [zego.EventRecording], and the session isn't known.
+	Recording *Recording `json:"recording,omitempty"`
 }
 
 // UsageOf is what a callback tells of a session's life. ok is false if it is
@@ -56,6 +59,8 @@ func UsageOf(event zego.Event, seenAt time.Time) (u Usage, ok bool) {
 		return Usage{AppID: e.AppID, RoomID: e.RoomID, RoomSessionID: e.RoomSessionID, Event: zego.EventRoomCreate, Create: e.RoomCreateTime, SeenAt: seenAt}, true
 	case *zego.RoomLogin:
 		return stay(zego.EventRoomLogin, e), true
+	case *zego.Recording:
+		return recordingOf(e, seenAt), true
 	case *zego.RoomLogout:
 		u = stay(zego.EventRoomLogout, &e.RoomLogin)
 		u.Logout, u.LogoutReason = e.LogoutTime, e.Reason
@@ -221,8 +226,23 @@ func (l *Ledger) Record(ctx context.Context, usage []Usage) error {
 	if err := l.Migrate(ctx); err != nil {
 		return err
 	}
-	sessions, stays := rowsOf(usage)
-	if err := l.in(ctx, func(tx *sql.Tx) error { return l.record(ctx, tx, sessions, stays) }); err != nil {
+	var lives, recordings []Usage
+	for _, u := range usage {
+		if u.Recording != nil {
+			recordings = append(recordings, u)
+		} else {
+			lives = append(lives, u)
+		}
+	}
+	sessions, stays := rowsOf(lives)
+	if err := l.in(ctx, func(tx *sql.Tx) error {
+		if len(sessions) > 0 {
+			if err := l.record(ctx, tx, sessions, stays); err != nil {
+				return err
+			}
+		}
+		return l.recordRecordings(ctx, tx, recordings)
+	}); err != nil {
 		return fmt.Errorf("record %d callbacks: %w", len(usage), err)
 	}
 	return nil

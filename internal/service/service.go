@@ -311,8 +311,17 @@ func openSteps(ctx context.Context, c *config.Config) (*activities.Steps, func()
 			API:      activities.Endpoint{Name: "the billing API", URL: c.BillingURL, Token: c.BillingToken},
 			Settling: c.Settling, Prices: c.Prices,
 		},
-		Recordings: &activities.Recordings{Source: recordings, Archive: archive, Options: c.ArchiveOptions()},
+		Recordings: &activities.Recordings{Finding: finding(c, books), Source: recordings, Archive: archive, Options: c.ArchiveOptions()},
 	}, closeAll, nil
+}
+
+// finding says how recordings are found.
+func finding(c *config.Config, books *ledger.Ledger) activities.Finding {
+	r := c.Recordings
+	if r.Expected == "none" {
+		return activities.Finding{}
+	}
+	return activities.Finding{Ledger: books, Prefix: r.Prefix, Grace: r.Grace, Stable: r.Stable, Poll: r.Poll, Deadline: r.Deadline}
 }
 
 // countBlocked asks Temporal how many runs wait for a person.

@@ -1,0 +1,380 @@
+package activities_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"go.temporal.io/sdk/testsuite"
+	"gocloud.dev/blob/memblob"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/archive"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/recording"
+	"github.com/closeouthq/closeout/internal/testenv"
+	"github.com/closeouthq/closeout/zego"
+)
+
+// closed is when the rooms of these tests were destroyed.
+var closed = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+
+const (
+	day    = 24 * time.Hour
+	taskID = "YZ4joOE4IwmFAAAT"
+	room   = "Zimmer/7 a_b é.."
+)
+
+// fileID is the name of a recording that begins so many minutes before the room
+// closes.
+func fileID(task string, minutes int) string {
+	return fmt.Sprintf("%s_%s_u_1_s_A_%s000.aac", task, room, closed.Add(-time.Duration(minutes)*time.Minute).Format("20060102150405"))
+}
+
+// world is a session with what belongs to it.
+type world struct {
+	t *testing.T
+	*activities.Recordings
+	ledger *ledger.Ledger
+	task   activities.Task
+	other  string // the folder of another session
+}
+
+func newWorld(t *testing.T, databaseURL string) *world {
+	t.Helper()
+	l := openLedger(t, databaseURL)
+	prefix, err := recording.ParsePrefix("zego/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &world{t, &activities.Recordings{Source: memblob.OpenBucket(nil), Archive: memblob.OpenBucket(nil),
+		Finding: activities.Finding{Ledger: l, Prefix: prefix, Grace: 2 * time.Minute, Stable: 10 * time.Minute, Poll: 10 * time.Second, Deadline: 72 * time.Hour}},
+		l, activities.Task{Session: activities.Session{AppID: 7, RoomID: room, RoomSessionID: 858012925204410417, RoomCloseTime: closed}, IdempotencyKey: uuid.New()},
+		"none"}
+}
+
+// told has ZEGO tell of a task.
+func (w *world) told(task string, event zego.RecordingEvent, sequence uint64, after time.Duration, files ...zego.RecordedFile) {
+	w.t.Helper()
+	u, _ := ledger.UsageOf(&zego.Recording{Common: zego.Common{AppID: 7, Timestamp: closed.Add(after).Unix()}, TaskID: task, RoomID: room, EventType: event, Sequence: sequence, Files: files}, time.Now())
+	if err := w.ledger.Record(w.t.Context(), []ledger.Usage{u}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// created has a life of the room begin.
+func (w *world) created(session uint64, before time.Duration) {
+	w.t.Helper()
+	if err := w.ledger.Record(w.t.Context(), []ledger.Usage{{AppID: 7, RoomID: room, RoomSessionID: session, Event: zego.EventRoomCreate, Create: closed.Add(-before), SeenAt: time.Now()}}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func file(name string, status zego.FileStatus, url string) zego.RecordedFile {
+	f := zego.RecordedFile{FileID: name, URL: url, Status: status, Size: 5, Duration: time.Second, UserID: "u_1", StreamID: "s", MediaTrackType: 1}
+	if parts, ok := zego.ParseFileName(name); ok {
+		f.Begin = parts.Begin
+	}
+	return f
+}
+
+// look runs the step when it has waited for so long.
+func (w *world) look(waited time.Duration, note ...string) (activities.Archived, error) {
+	w.t.Helper()
+	task := w.task
+	if waited > 0 {
+		task.Waited = &activities.Waited{Since: closed, Now: closed.Add(waited), Times: 3, Note: strings.Join(note, "")}
+	}
+	var env testsuite.WorkflowTestSuite
+	e := env.NewTestActivityEnvironment()
+	e.RegisterActivity(w.ArchiveRecordings)
+	value, err := e.ExecuteActivity(w.ArchiveRecordings, task)
+	var done activities.Archived
+	if err == nil {
+		err = value.Get(&done)
+	}
+	return done, err
+}
+
+// waits wants the step to wait for what is named.
+func (w *world) waits(waited time.Duration, words ...string) *activities.Waiting {
+	w.t.Helper()
+	done, err := w.look(waited)
+	if err != nil || done.Waiting == nil {
+		w.t.Fatalf("after %v: %+v, %v, want it to wait", waited, done, err)
+	}
+	for _, word := range words {
+		if !strings.Contains(done.Waiting.For, word) {
+			w.t.Errorf("after %v it waits for %q, want it to name %q", waited, done.Waiting.For, word)
+		}
+	}
+	return done.Waiting
+}
+
+// blocks wants the step to be blocked.
+func (w *world) blocks(waited time.Duration, words ...string) {
+	w.t.Helper()
+	done, err := w.look(waited)
+	if !activities.IsBlocked(err) {
+		w.t.Fatalf("after %v: %+v, %v, want it blocked", waited, done, err)
+	}
+	for _, word := range words {
+		if !strings.Contains(err.Error(), word) {
+			w.t.Errorf("after %v: %v, want it to name %q", waited, err, word)
+		}
+	}
+}
+
+// archives wants the step to be done, with these names, and nothing outside the
+// session's folder.
+func (w *world) archives(waited time.Duration, names ...string) activities.Archived {
+	w.t.Helper()
+	done, err := w.look(waited)
+	if err != nil || done.Waiting != nil {
+		w.t.Fatalf("after %v: %+v, %+v, %v, want it done", waited, done, done.Waiting, err)
+	}
+	var m activities.Manifest
+	if err := json.Unmarshal(get(w.t, w.Archive, done.Manifest), &m); err != nil {
+		w.t.Fatal(err)
+	}
+	var got []string
+	for _, f := range m.Files {
+		got = append(got, strings.TrimPrefix(f.Name, activities.SessionFolder(w.task.Session)+"recordings/"))
+	}
+	slices.Sort(names)
+	if !slices.Equal(got, names) {
+		w.t.Errorf("archived %q, want %q", got, names)
+	}
+	for list := w.Archive.List(nil); ; {
+		object, err := list.Next(w.t.Context())
+		if err != nil {
+			break
+		}
+		if !strings.HasPrefix(object.Key, activities.SessionFolder(w.task.Session)) && !strings.HasPrefix(object.Key, w.other) {
+			w.t.Errorf("%s is outside of the session's folder", object.Key)
+		}
+	}
+	return done
+}
+
+func each(t *testing.T, test func(t *testing.T, w *world)) {
+	testenv.Databases(t, func(t *testing.T, databaseURL string) { test(t, newWorld(t, databaseURL)) })
+}
+
+func TestASessionWithoutRecordingsIsDoneAfterTheGrace(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		if pause := w.waits(0, "recordings that begin to show").Pause; pause != 2*time.Minute {
+			t.Errorf("it looks again after %v", pause)
+		}
+		w.told(taskID, zego.RecordingUploaded, 0, time.Second) // nobody published
+		w.archives(2 * time.Minute)
+		w.Finding.Ledger = nil // not configured
+		w.other = activities.SessionFolder(w.task.Session)
+		w.task.Session.RoomSessionID++
+		w.archives(0)
+	})
+}
+
+func TestRecordingsThatCameEarlyAreArchivedAfterTheGrace(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		name := fileID(taskID, 10)
+		put(t, w.Source, "zego/"+name, []byte("sound"))
+		put(t, w.Source, "zego/"+strings.TrimSuffix(name, "aac")+"sw", []byte("waves"))
+		for range 2 {
+			w.told(taskID, zego.RecordingUploaded, 1, -time.Minute, file(name, zego.FileUploaded, "https://b.s3.example/zego/"+name))
+		}
+		w.waits(0)
+		done := w.archives(2*time.Minute, name, strings.TrimSuffix(name, "aac")+"sw")
+		if again := w.archives(day, name, strings.TrimSuffix(name, "aac")+"sw"); again.Bytes != done.Bytes {
+			t.Errorf("again %+v", again)
+		}
+		if left, err := w.ledger.LeftRecordings(t.Context(), closed.Add(day), 9); err != nil || len(left) != 0 {
+			t.Errorf("left: %+v, %v", left, err)
+		}
+		var m activities.Manifest
+		if err := json.Unmarshal(get(t, w.Archive, done.Manifest), &m); err != nil {
+			t.Fatal(err)
+		}
+		if f := m.Files[0]; f.TaskID != taskID || f.UserID != "u_1" || f.StreamID != "s" || f.DurationMS != 1000 || f.TrackType != "audio" || !f.BeginTime.Equal(closed.Add(-10*time.Minute)) {
+			t.Errorf("manifest %+v", f)
+		}
+	})
+}
+
+func TestRecordingsThatComeLateAreWaitedFor(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.created(w.task.Session.RoomSessionID, time.Hour)
+		w.told(taskID, zego.RecordingNoStream, 0, 10*time.Second)
+		w.waits(time.Hour, taskID, "which may be the session's")
+		name := fileID(taskID, 10)
+		w.told(taskID, zego.RecordingUploaded, 2, 2*time.Hour, file(name, zego.FileUploaded, ""))
+		if pause := w.waits(3*time.Hour, name, "isn't in the bucket").Pause; pause != 80*time.Second {
+			t.Errorf("it looks again after %v", pause)
+		}
+		put(t, w.Source, "zego/"+name, []byte("soun"))
+		w.waits(4*time.Hour, name, "has 4 bytes in the bucket and 5 by ZEGO's word")
+		put(t, w.Source, "zego/"+name, []byte("sound"))
+		w.archives(5*time.Hour, name)
+	})
+}
+
+func TestRecordingsThatNeverComeBlockTheStep(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		other := "ZZZZZZZZZZZZZZZZ"
+		w.told(taskID, zego.RecordingUploading, 0, 10*time.Second)
+		w.told(other, zego.RecordingUploaded, 0, time.Minute, file(fileID(other, 5), zego.FileUploaded, ""), file(fileID(other, 4), 9, ""))
+		w.waits(71 * time.Hour)
+		w.blocks(72*time.Hour, "after 72h0m0s", taskID, fileID(other, 5), fileID(other, 4)+", which has the unknown status 9")
+		// A person may say that a task is of another session, or of none.
+		for _, id := range []string{taskID, other} {
+			if err := w.ledger.AssignRecording(t.Context(), 7, id, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.archives(72 * time.Hour)
+	})
+}
+
+func TestARecordingOfTwoSessionsIsOfNoneUntilAPersonSaysSo(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.created(1, 2*time.Hour) // and nobody knows when it ended
+		name := fileID(taskID, 10)
+		put(t, w.Source, "zego/"+name, []byte("sound"))
+		w.told(taskID, zego.RecordingUploaded, 0, time.Minute, file(name, zego.FileUploaded, ""))
+		w.waits(time.Minute)
+		w.blocks(2*time.Minute, taskID, "1 or 858012925204410417")
+		if err := w.ledger.AssignRecording(t.Context(), 7, taskID, w.task.Session.RoomSessionID); err != nil {
+			t.Fatal(err)
+		}
+		w.archives(3*time.Minute, name)
+	})
+}
+
+func TestEachSessionOfARoomGetsItsOwn(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		earlier := *w
+		earlier.task.Session.RoomSessionID, earlier.task.Session.RoomCloseTime = 1, closed.Add(-time.Hour)
+		for i, minutes := range []int{90, 10} {
+			id := strings.Repeat(string(rune('A'+i)), 16)
+			put(t, w.Source, "zego/"+fileID(id, minutes), []byte("sound"))
+			w.told(id, zego.RecordingUploaded, 0, time.Minute, file(fileID(id, minutes), zego.FileUploaded, ""))
+		}
+		earlier.other = activities.SessionFolder(w.task.Session)
+		earlier.waits(0) // so that its end is known
+		w.archives(2*time.Minute, fileID("BBBBBBBBBBBBBBBB", 10))
+		earlier.archives(2*time.Minute, fileID("AAAAAAAAAAAAAAAA", 90))
+	})
+}
+
+func TestWhatZEGOKeepsForSomeDaysIsSavedFirst(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		gone := false
+		backup := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			if gone || r.URL.Query().Get("key") != "hunter2" {
+				http.Error(rw, "gone", http.StatusNotFound)
+				return
+			}
+			http.ServeContent(rw, r, "", closed, strings.NewReader("sound"))
+		}))
+		defer backup.Close()
+		w.Options = archive.Options{Client: backup.Client()}
+		saved, late, never := fileID(taskID, 10), fileID("ZZZZZZZZZZZZZZZZ", 9), fileID(taskID, 8)
+		w.told("ZZZZZZZZZZZZZZZZ", zego.RecordingUploading, 0, 10*time.Second)
+		w.told(taskID, zego.RecordingUploaded, 0, 0, file(saved, zego.FileInBackup, backup.URL+"/x?key=wrong"), file(never, zego.FileFailed, ""))
+		if what := w.waits(60*time.Hour, saved, "can't be saved yet", "1 in ZEGO's backup storage, for 12 h more").For; strings.Contains(what, "wrong") {
+			t.Errorf("it shows a secret: %s", what)
+		}
+		w.told(taskID, zego.RecordingUploaded, 1, time.Hour, file(saved, zego.FileInBackup, backup.URL+"/x?key=hunter2"), file(never, zego.FileFailed, ""))
+		if what := w.waits(61*time.Hour, "ZZZZZZZZZZZZZZZZ").For; strings.Contains(what, "backup") {
+			t.Errorf("after it was saved: %s", what)
+		}
+		gone = true
+		put(t, w.Source, "zego/"+late, []byte("sound"))
+		w.told("ZZZZZZZZZZZZZZZZ", zego.RecordingUploaded, 1, 70*time.Hour, file(late, zego.FileUploaded, ""))
+		done := w.archives(70*time.Hour, saved, late)
+		if !slices.Equal(done.Lost, []string{never}) || !strings.Contains(done.String(), "1 lost ("+never+")") {
+			t.Errorf("result %v, lost %v", done, done.Lost)
+		}
+	})
+}
+
+func TestWhatZEGONoLongerKeepsBlocksTheStep(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		backup := httptest.NewTLSServer(http.NotFoundHandler())
+		defer backup.Close()
+		w.Options = archive.Options{Client: backup.Client()}
+		w.Finding.Deadline = 200 * time.Hour
+		w.told(taskID, zego.RecordingUploaded, 0, 0, file(fileID(taskID, 1), zego.FileInBackup, backup.URL+"/x"))
+		w.waits(71*time.Hour, "for 1 h more")
+		w.blocks(73*time.Hour, fileID(taskID, 1), "2026-11-26T12:00:00Z", "404")
+	})
+}
+
+func TestWithoutACallbackTheBucketIsWatched(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		name := fileID(taskID, 10)
+		put(t, w.Source, "zego/"+name, []byte("sound"))
+		put(t, w.Source, "7/858012925204410417/by/hand.mp4", []byte("sound"))
+		put(t, w.Source, "zego/"+strings.Replace(name, room, "Zimmer", 1), []byte("of another room"))
+		put(t, w.Source, "zego/"+fileID("ZZZZZZZZZZZZZZZZ", -5), []byte("of the next session"))
+		put(t, w.Source, "zego/notes.txt", []byte("whatever"))
+		first := w.waits(2*time.Minute, "2 files in the bucket to stay as they are")
+		if first.Pause != 10*time.Minute {
+			t.Errorf("it looks again after %v", first.Pause)
+		}
+		put(t, w.Source, "zego/"+fileID(taskID, 9), []byte("sound"))
+		if done, err := w.look(12*time.Minute, first.Note); err != nil || done.Waiting == nil || done.Waiting.Note == first.Note {
+			t.Fatalf("with another file: %+v, %v", done.Waiting, err)
+		}
+		second := w.waits(12 * time.Minute)
+		if done, err := w.look(22*time.Minute, second.Note); err != nil || done.Waiting != nil || done.Files != 3 {
+			t.Errorf("got %+v, %v", done, err)
+		}
+	})
+}
+
+// "a_b" is a room, and "a" with a user "b" is one.
+func TestANameThatIsOfTwoRoomsBlocksTheStep(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		name := fileID(taskID, 10)
+		put(t, w.Source, "zego/"+name, []byte("sound"))
+		other := strings.TrimSuffix(room, "_b é..") // what comes before the "_"
+		if err := w.ledger.Record(t.Context(), []ledger.Usage{{AppID: 7, RoomID: other, RoomSessionID: 5, Event: zego.EventRoomCreate, Create: closed.Add(-time.Hour), SeenAt: time.Now()}}); err != nil {
+			t.Fatal(err)
+		}
+		w.blocks(2*time.Minute, "zego/"+name, "5 or 858012925204410417")
+	})
+}
+
+func TestNamesStayInTheArchive(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		names := []string{"../../../etc/passwd", "..", "a/../../b", "/root", "Å\\..\\x", "con .", strings.Repeat("é", 300)}
+		var files []zego.RecordedFile
+		for _, name := range names {
+			f := file(name, zego.FileUploaded, "")
+			f.Begin = closed.Add(-time.Minute)
+			files = append(files, f)
+			put(t, w.Source, "zego/"+name, []byte("sound"))
+		}
+		w.told(taskID, zego.RecordingUploaded, 0, 0, files...)
+		done, err := w.look(2 * time.Minute)
+		if err != nil || done.Files != len(names) {
+			t.Fatalf("got %+v %+v, %v", done, done.Waiting, err)
+		}
+		for list := w.Archive.List(nil); ; {
+			object, err := list.Next(t.Context())
+			if err != nil {
+				break
+			}
+			if rest, ok := strings.CutPrefix(object.Key, "7/858012925204410417/"); !ok || strings.Contains("/"+rest+"/", "/../") {
+				t.Errorf("%q is outside of the session's folder", object.Key)
+			}
+		}
+	})
+}

@@ -1,0 +1,366 @@
+package ledger
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/closeouthq/closeout/zego"
+)
+
+// Recording is what one callback told of a recording task.
+type Recording struct {
+	// TaskID names the task.
+	TaskID string `json:"task_id"`
+	// ClientTaskID is what the app called it, if that is known.
+	ClientTaskID string `json:"client_task_id,omitempty"`
+	// EventType is a [zego.RecordingEvent].
+	EventType zego.RecordingEvent `json:"event_type"`
+	// Sequence counts the task's callbacks.
+	Sequence int64 `json:"sequence"`
+	// Sent is when it was sent, by ZEGO's clock.
+	Sent time.Time `json:"sent"`
+	// Files are those that it tells of.
+	Files []RecordedFile `json:"files,omitempty"`
+}
+
+// RecordedFile is one file of a recording task.
+type RecordedFile struct {
+	zego.RecordedFile
+	// Sequence is that of the callback that told of it last.
+	Sequence int64 `json:"-"`
+	// Told is when its status was told first, by ZEGO's clock.
+	Told time.Time `json:"-"`
+	// Saved is what [Ledger.SaveRecording] was told.
+	Saved string `json:"-"`
+}
+
+// recordingOf is [UsageOf] for a recording callback.
+func recordingOf(e *zego.Recording, seenAt time.Time) Usage {
+	r := &Recording{TaskID: e.TaskID, ClientTaskID: e.ClientTaskID, EventType: e.EventType, Sequence: int64(e.Sequence), Sent: time.Unix(e.Timestamp, 0).UTC()}
+	for _, f := range e.Files {
+		r.Files = append(r.Files, RecordedFile{RecordedFile: f})
+	}
+	return Usage{AppID: e.AppID, RoomID: e.RoomID, Event: zego.EventRecording, SeenAt: seenAt, Recording: r}
+}
+
+// none is a sequence of no callback.
+const none = -1
+
+// recordRecordings writes what callbacks told of recordings. Whatever their order,
+// the same comes of it: of two that tell of one file, the later counts.
+func (l *Ledger) recordRecordings(ctx context.Context, tx *sql.Tx, usage []Usage) error {
+	// In an order that all writers have, so that none waits for another that waits
+	// for it.
+	slices.SortStableFunc(usage, func(a, b Usage) int {
+		return cmp.Or(cmp.Compare(a.AppID, b.AppID), strings.Compare(a.Recording.TaskID, b.Recording.TaskID))
+	})
+	for _, u := range usage {
+		r := u.Recording
+		uploaded, alive, ended := int64(none), int64(none), 0
+		switch r.EventType {
+		case zego.RecordingUploaded:
+			uploaded = r.Sequence
+		case zego.RecordingAborted, zego.RecordingEnded, zego.RecordingUploading:
+			ended = 1
+		case zego.RecordingNoStream, zego.RecordingStreamMissing, zego.RecordingPlaylist, zego.RecordingPaused, zego.RecordingResumed:
+			alive = r.Sequence
+		}
+		if _, err := tx.ExecContext(ctx, `
+			INSERT INTO recording_tasks (appid, task_id, room_id, client_task_id, first_time, last_time, uploaded, alive, ended, room_session_id, archived_at)
+			VALUES ($1, $2, $3, $4, $5, $5, $6, $7, $8, '', 0)
+			ON CONFLICT (appid, task_id) DO UPDATE SET
+				client_task_id = CASE WHEN recording_tasks.client_task_id = '' THEN excluded.client_task_id ELSE recording_tasks.client_task_id END,
+				first_time = CASE WHEN excluded.first_time < recording_tasks.first_time THEN excluded.first_time ELSE recording_tasks.first_time END,
+				last_time = CASE WHEN excluded.last_time > recording_tasks.last_time THEN excluded.last_time ELSE recording_tasks.last_time END,
+				uploaded = CASE WHEN excluded.uploaded > recording_tasks.uploaded THEN excluded.uploaded ELSE recording_tasks.uploaded END,
+				alive = CASE WHEN excluded.alive > recording_tasks.alive THEN excluded.alive ELSE recording_tasks.alive END,
+				ended = CASE WHEN excluded.ended > recording_tasks.ended THEN excluded.ended ELSE recording_tasks.ended END`,
+			int64(u.AppID), r.TaskID, u.RoomID, r.ClientTaskID, r.Sent.UnixMilli(), uploaded, alive, ended); err != nil {
+			return fmt.Errorf("write recording task %s: %w", r.TaskID, err)
+		}
+		for _, f := range r.Files {
+			if _, err := tx.ExecContext(ctx, `
+				INSERT INTO recording_files (appid, task_id, file_id, sequence, status, url, format, size, duration, user_id, stream_id, track, begin_time, told_time, saved)
+				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, '')
+				ON CONFLICT (appid, task_id, file_id) DO UPDATE SET
+					sequence = excluded.sequence, url = excluded.url, format = excluded.format, size = excluded.size, duration = excluded.duration,
+					user_id = excluded.user_id, stream_id = excluded.stream_id, track = excluded.track,
+					begin_time = CASE WHEN excluded.begin_time = 0 THEN recording_files.begin_time ELSE excluded.begin_time END,
+					told_time = CASE WHEN excluded.status = recording_files.status THEN recording_files.told_time ELSE excluded.told_time END,
+					status = excluded.status
+				WHERE excluded.sequence > recording_files.sequence`,
+				int64(u.AppID), r.TaskID, f.FileID, r.Sequence, int64(f.Status), f.URL, f.Format, f.Size, f.Duration.Milliseconds(),
+				f.UserID, f.StreamID, int64(f.MediaTrackType), millis(f.Begin), r.Sent.UnixMilli()); err != nil {
+				return fmt.Errorf("write recorded file %s: %w", f.FileID, err)
+			}
+			if _, err := tx.ExecContext(ctx, `
+				UPDATE recording_files SET told_time = $1
+				WHERE appid = $2 AND task_id = $3 AND file_id = $4 AND status = $5 AND told_time > $1`,
+				r.Sent.UnixMilli(), int64(u.AppID), r.TaskID, f.FileID, int64(f.Status)); err != nil {
+				return fmt.Errorf("write when recorded file %s was told of: %w", f.FileID, err)
+			}
+		}
+	}
+	return nil
+}
+
+// RecordingTask is what is known of a recording task.
+type RecordingTask struct {
+	AppID uint32 `json:"appid"`
+	// TaskID names the task.
+	TaskID string `json:"task_id"`
+	// RoomID is the recorded room's name.
+	RoomID string `json:"room_id"`
+	// ClientTaskID is what the app called it, if that is known.
+	ClientTaskID string `json:"client_task_id,omitempty"`
+	// First and Last are when its first and its last callback were sent, by ZEGO's
+	// clock. It began before the first.
+	First time.Time `json:"first"`
+	Last  time.Time `json:"last"`
+	// Uploaded says that a callback told of its files, and none later that it goes on.
+	Uploaded bool `json:"uploaded"`
+	// Ended says that a callback told that it ended.
+	Ended bool `json:"ended"`
+	// RoomSessionID is the session that a person assigned it to, or with which it was
+	// archived, if Assigned.
+	RoomSessionID uint64 `json:"room_session_id,string,omitempty"`
+	Assigned      bool   `json:"assigned"`
+	// ArchivedAt is when it was archived, by our clock; zero if it wasn't.
+	ArchivedAt time.Time `json:"archived_at,omitzero"`
+	// Files are its files, by name.
+	Files []RecordedFile `json:"files,omitempty"`
+}
+
+// RoomLife is one life of a room, as far as it is known.
+type RoomLife struct {
+	RoomSessionID uint64
+	// Created is when the room was created, and Login the earliest login of a user;
+	// Closed is when it was destroyed; all by ZEGO's clock, and zero if not known.
+	Created, Login, Closed time.Time
+}
+
+// RecordingsOf gives what there is to tell a session's recordings from those of
+// others: the tasks of its room, and those that somebody says are the session's,
+// of which a callback came since a time; and the lives of the room in which there
+// was something since then. It notes when the session was closed, for the others.
+func (l *Ledger) RecordingsOf(ctx context.Context, appID uint32, roomID string, roomSessionID uint64, closed, since time.Time) (tasks []RecordingTask, lives []RoomLife, err error) {
+	if err := l.Migrate(ctx); err != nil {
+		return nil, nil, err
+	}
+	k := keyOf(appID, roomSessionID)
+	if _, err := l.db.ExecContext(ctx, `
+		INSERT INTO room_ends (appid, room_session_id, room_id, room_close_time) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`,
+		k.app, k.session, roomID, closed.UnixMilli()); err != nil {
+		return nil, nil, fmt.Errorf("note the end of session %s: %w", k.session, err)
+	}
+	if lives, err = l.lives(ctx, k.app, roomID, since.UnixMilli()); err != nil {
+		return nil, nil, fmt.Errorf("ask for the sessions of room %q: %w", roomID, err)
+	}
+	tasks, err = l.recordingTasks(ctx, `appid = $1 AND (room_id = $2 AND last_time >= $3 OR client_task_id = $4 OR room_session_id = $4)`,
+		k.app, roomID, since.UnixMilli(), k.session)
+	if err != nil {
+		return nil, nil, fmt.Errorf("ask for the recordings of room %q: %w", roomID, err)
+	}
+	return tasks, lives, nil
+}
+
+// Lives gives the lives of a room in which there was something since a time.
+func (l *Ledger) Lives(ctx context.Context, appID uint32, roomID string, since time.Time) ([]RoomLife, error) {
+	if err := l.Migrate(ctx); err != nil {
+		return nil, err
+	}
+	lives, err := l.lives(ctx, int64(appID), roomID, since.UnixMilli())
+	if err != nil {
+		return nil, fmt.Errorf("ask for the sessions of room %q: %w", roomID, err)
+	}
+	return lives, nil
+}
+
+// RecordingTask finds a task. The error wraps [ErrNoRecording] if no callback told
+// of it.
+func (l *Ledger) RecordingTask(ctx context.Context, appID uint32, taskID string) (RecordingTask, error) {
+	if err := l.Migrate(ctx); err != nil {
+		return RecordingTask{}, err
+	}
+	tasks, err := l.recordingTasks(ctx, "appid = $1 AND task_id = $2", int64(appID), taskID)
+	if err == nil && len(tasks) == 0 {
+		err = ErrNoRecording
+	}
+	if err != nil {
+		return RecordingTask{}, fmt.Errorf("task %s of app %d: %w", taskID, appID, err)
+	}
+	return tasks[0], nil
+}
+
+func (l *Ledger) lives(ctx context.Context, app int64, roomID string, since int64) ([]RoomLife, error) {
+	rows, err := l.db.QueryContext(ctx, `
+		SELECT s.room_session_id, s.room_create_time,
+			coalesce((SELECT min(login_time) FROM stays WHERE stays.appid = s.appid AND stays.room_session_id = s.room_session_id AND login_time <> 0), 0),
+			coalesce((SELECT room_close_time FROM room_ends e WHERE e.appid = s.appid AND e.room_session_id = s.room_session_id), 0)
+		FROM sessions s WHERE s.appid = $1 AND s.room_id = $2 AND s.seen_at >= $3
+		UNION
+		SELECT e.room_session_id, coalesce(s.room_create_time, 0),
+			coalesce((SELECT min(login_time) FROM stays WHERE stays.appid = e.appid AND stays.room_session_id = e.room_session_id AND login_time <> 0), 0),
+			e.room_close_time
+		FROM room_ends e LEFT JOIN sessions s ON s.appid = e.appid AND s.room_session_id = e.room_session_id
+		WHERE e.appid = $1 AND e.room_id = $2 AND e.room_close_time >= $3`, app, roomID, since)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var lives []RoomLife
+	for rows.Next() {
+		var session string
+		var created, login, closed int64
+		if err := rows.Scan(&session, &created, &login, &closed); err != nil {
+			return nil, err
+		}
+		id, err := strconv.ParseUint(session, 10, 64)
+		if err != nil {
+			return nil, err
+		}
+		lives = append(lives, RoomLife{id, fromMillis(created), fromMillis(login), fromMillis(closed)})
+	}
+	slices.SortFunc(lives, func(a, b RoomLife) int { return cmp.Compare(a.RoomSessionID, b.RoomSessionID) })
+	return lives, rows.Err()
+}
+
+// recordingTasks reads tasks, with their files, in the order of their IDs.
+func (l *Ledger) recordingTasks(ctx context.Context, where string, args ...any) ([]RecordingTask, error) {
+	rows, err := l.db.QueryContext(ctx, `
+		SELECT appid, task_id, room_id, client_task_id, first_time, last_time, uploaded, alive, ended, room_session_id, archived_at
+		FROM recording_tasks WHERE `+where+" ORDER BY appid, task_id", args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var tasks []RecordingTask
+	for rows.Next() {
+		var t RecordingTask
+		var first, last, uploaded, alive, ended, archived int64
+		var session string
+		if err := rows.Scan(&t.AppID, &t.TaskID, &t.RoomID, &t.ClientTaskID, &first, &last, &uploaded, &alive, &ended, &session, &archived); err != nil {
+			return nil, err
+		}
+		t.First, t.Last, t.ArchivedAt = fromMillis(first), fromMillis(last), fromMillis(archived)
+		t.Uploaded, t.Ended = uploaded > alive, ended == 1
+		if t.Assigned = session != ""; t.Assigned {
+			if t.RoomSessionID, err = strconv.ParseUint(session, 10, 64); err != nil {
+				return nil, err
+			}
+		}
+		tasks = append(tasks, t)
+	}
+	if err := rows.Err(); err != nil || len(tasks) == 0 {
+		return nil, err
+	}
+	_ = rows.Close() // SQLite has few connections
+
+	files, err := l.db.QueryContext(ctx, `
+		SELECT appid, task_id, file_id, sequence, status, url, format, size, duration, user_id, stream_id, track, begin_time, told_time, saved
+		FROM recording_files WHERE (appid, task_id) IN (SELECT appid, task_id FROM recording_tasks WHERE `+where+`) ORDER BY appid, task_id, file_id`, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer files.Close()
+	at := map[string]*RecordingTask{}
+	key := func(app uint32, task string) string { return strconv.FormatUint(uint64(app), 10) + " " + task }
+	for i := range tasks {
+		at[key(tasks[i].AppID, tasks[i].TaskID)] = &tasks[i]
+	}
+	for files.Next() {
+		var f RecordedFile
+		var app uint32
+		var task string
+		var duration, begin, told int64
+		if err := files.Scan(&app, &task, &f.FileID, &f.Sequence, &f.Status, &f.URL, &f.Format, &f.Size, &duration, &f.UserID, &f.StreamID, &f.MediaTrackType, &begin, &told, &f.Saved); err != nil {
+			return nil, err
+		}
+		f.Duration, f.Begin, f.Told = time.Duration(duration)*time.Millisecond, fromMillis(begin), fromMillis(told)
+		if t := at[key(app, task)]; t != nil { // else it came meanwhile
+			t.Files = append(t.Files, f)
+		}
+	}
+	return tasks, files.Err()
+}
+
+// SaveRecording notes what became of a file that was saved out of ZEGO's backup
+// storage, so that nobody asks there for it again.
+func (l *Ledger) SaveRecording(ctx context.Context, appID uint32, taskID, fileID, saved string) error {
+	if err := l.Migrate(ctx); err != nil {
+		return err
+	}
+	if _, err := l.db.ExecContext(ctx, "UPDATE recording_files SET saved = $1 WHERE appid = $2 AND task_id = $3 AND file_id = $4",
+		saved, int64(appID), taskID, fileID); err != nil {
+		return fmt.Errorf("note that %s was saved: %w", fileID, err)
+	}
+	return nil
+}
+
+// ArchivedRecordings notes that tasks were archived with a session: they are of no
+// other one.
+func (l *Ledger) ArchivedRecordings(ctx context.Context, appID uint32, roomSessionID uint64, taskIDs []string) error {
+	if err := l.Migrate(ctx); err != nil {
+		return err
+	}
+	k := keyOf(appID, roomSessionID)
+	return l.in(ctx, func(tx *sql.Tx) error {
+		for _, task := range slices.Sorted(slices.Values(taskIDs)) {
+			if _, err := tx.ExecContext(ctx, "UPDATE recording_tasks SET room_session_id = $1, archived_at = $2 WHERE appid = $3 AND task_id = $4 AND archived_at = 0",
+				k.session, time.Now().UnixMilli(), k.app, task); err != nil {
+				return fmt.Errorf("note that recording task %s was archived: %w", task, err)
+			}
+		}
+		return nil
+	})
+}
+
+// Errors about one recording task.
+var (
+	ErrNoRecording       = errors.New("no callback told of such a recording task")
+	ErrRecordingArchived = errors.New("the recording task was archived with another session already")
+)
+
+// AssignRecording says which session a task is of, where nothing else tells.
+func (l *Ledger) AssignRecording(ctx context.Context, appID uint32, taskID string, roomSessionID uint64) error {
+	if err := l.Migrate(ctx); err != nil {
+		return err
+	}
+	k := keyOf(appID, roomSessionID)
+	done, err := l.db.ExecContext(ctx, "UPDATE recording_tasks SET room_session_id = $1 WHERE appid = $2 AND task_id = $3 AND (archived_at = 0 OR room_session_id = $1)",
+		k.session, k.app, taskID)
+	if err != nil {
+		return fmt.Errorf("assign recording task %s: %w", taskID, err)
+	}
+	if n, err := done.RowsAffected(); err != nil || n == 1 {
+		return err
+	}
+	if _, err := l.RecordingTask(ctx, appID, taskID); err != nil {
+		return err
+	}
+	return fmt.Errorf("task %s of app %d: %w", taskID, appID, ErrRecordingArchived)
+}
+
+// LeftRecordings lists tasks that have files and weren't archived, and of which
+// nothing was heard since before: the oldest first, at most so many.
+func (l *Ledger) LeftRecordings(ctx context.Context, before time.Time, limit int) ([]RecordingTask, error) {
+	if err := l.Migrate(ctx); err != nil {
+		return nil, err
+	}
+	tasks, err := l.recordingTasks(ctx, `(appid, task_id) IN (
+		SELECT t.appid, t.task_id FROM recording_tasks t WHERE archived_at = 0 AND last_time < $1
+			AND EXISTS (SELECT 1 FROM recording_files f WHERE f.appid = t.appid AND f.task_id = t.task_id)
+		ORDER BY last_time LIMIT $2)`, before.UnixMilli(), limit)
+	if err != nil {
+		return nil, fmt.Errorf("list recordings that were not archived: %w", err)
+	}
+	slices.SortStableFunc(tasks, func(a, b RecordingTask) int { return a.Last.Compare(b.Last) })
+	return tasks, nil
+}

@@ -1,0 +1,198 @@
+package ledger_test
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/testenv"
+	"github.com/closeouthq/closeout/zego"
+)
+
+var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+
+// told is what a recording callback tells, sent so many seconds after noon.
+func told(t *testing.T, task string, event zego.RecordingEvent, sequence uint64, sent int64, files ...zego.RecordedFile) ledger.Usage {
+	t.Helper()
+	u, ok := ledger.UsageOf(&zego.Recording{Common: zego.Common{Event: zego.EventRecording, AppID: math.MaxUint32, Timestamp: noon.Unix() + sent},
+		TaskID: task, RoomID: "Zimmer 7 é'\"", EventType: event, Sequence: sequence, Files: files}, time.Now())
+	if !ok {
+		t.Fatal("a recording callback is of no use")
+	}
+	return u
+}
+
+func file(name string, status zego.FileStatus) zego.RecordedFile {
+	return zego.RecordedFile{FileID: name, URL: "https://bucket/" + name, Format: "mp4", Size: math.MaxInt64, Duration: 1500 * time.Millisecond,
+		UserID: "u", StreamID: "s", Begin: noon, MediaTrackType: 3, Status: status}
+}
+
+func recordings(t *testing.T, l *ledger.Ledger) ([]ledger.RecordingTask, []ledger.RoomLife) {
+	t.Helper()
+	tasks, lives, err := l.RecordingsOf(t.Context(), math.MaxUint32, "Zimmer 7 é'\"", math.MaxUint64, noon, noon.Add(-time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tasks, lives
+}
+
+// However the callbacks of a task come, once or several times, in one batch or
+// several, the same is known of it in the end.
+func TestRecordingCallbacksMayComeInAnyOrder(t *testing.T) {
+	testenv.Databases(t, func(t *testing.T, databaseURL string) {
+		l := open(t, databaseURL)
+		all := func(task string) []ledger.Usage {
+			return []ledger.Usage{
+				told(t, task, zego.RecordingNoStream, 0, 10),
+				told(t, task, zego.RecordingUploaded, 1, 20, file("a", zego.FileInBackup), file("b", zego.FileFailed)),
+				told(t, task, zego.RecordingUploading, 2, 30),
+				told(t, task, zego.RecordingUploaded, 3, 40, file("a", zego.FileInBackup), file("b", zego.FileUploaded), file("c", zego.FileUploaded)),
+				told(t, task, zego.RecordingAborted, 4, 50),
+				told(t, task, 4711, 5, 60),
+			}
+		}
+		want := ledger.RecordingTask{AppID: math.MaxUint32, TaskID: "0000000000000000", RoomID: "Zimmer 7 é'\"",
+			First: noon.Add(10 * time.Second), Last: noon.Add(time.Minute), Uploaded: true, Ended: true, Files: []ledger.RecordedFile{
+				{RecordedFile: file("a", zego.FileInBackup), Sequence: 3, Told: noon.Add(20 * time.Second)},
+				{RecordedFile: file("b", zego.FileUploaded), Sequence: 3, Told: noon.Add(40 * time.Second)},
+				{RecordedFile: file("c", zego.FileUploaded), Sequence: 3, Told: noon.Add(40 * time.Second)},
+			}}
+		seed := rand.Uint64()
+		random := rand.New(rand.NewPCG(seed, 0))
+		var tasks []string
+		for i := range 30 {
+			task := fmt.Sprintf("%016d", i)
+			tasks = append(tasks, task)
+			usage := slices.Concat(all(task), all(task)[:random.IntN(7)])
+			random.Shuffle(len(usage), func(i, j int) { usage[i], usage[j] = usage[j], usage[i] })
+			for len(usage) > 0 {
+				n := 1 + random.IntN(len(usage))
+				if err := l.Record(t.Context(), usage[:n]); err != nil {
+					t.Fatal(err)
+				}
+				usage = usage[n:]
+			}
+		}
+		got, _ := recordings(t, l)
+		if len(got) != len(tasks) {
+			t.Fatalf("seed %d: %d tasks, want %d", seed, len(got), len(tasks))
+		}
+		for i, task := range got {
+			want.TaskID = tasks[i]
+			if !reflect.DeepEqual(task, want) {
+				t.Errorf("seed %d: got %+v\nwant %+v", seed, task, want)
+			}
+		}
+	})
+}
+
+func TestATaskThatGoesOnIsNotUploaded(t *testing.T) {
+	testenv.Databases(t, func(t *testing.T, databaseURL string) {
+		l := open(t, databaseURL)
+		for i, step := range []struct {
+			usage ledger.Usage
+			want  bool
+		}{
+			{told(t, "T", zego.RecordingNoStream, 0, 0), false},
+			{told(t, "T", zego.RecordingUploaded, 3, 1), true},
+			{told(t, "T", zego.RecordingNoStream, 2, 0), true}, // it was late
+			{told(t, "T", zego.RecordingResumed, 4, 2), false},
+			{told(t, "T", zego.RecordingEnded, 6, 3), false},
+			{told(t, "T", zego.RecordingUploaded, 5, 3), true},
+		} {
+			if err := l.Record(t.Context(), []ledger.Usage{step.usage}); err != nil {
+				t.Fatal(err)
+			}
+			if tasks, _ := recordings(t, l); len(tasks) != 1 || tasks[0].Uploaded != step.want {
+				t.Errorf("step %d: %+v, want uploaded %v", i, tasks, step.want)
+			}
+		}
+	})
+}
+
+func TestTheLivesOfARoomAreKnown(t *testing.T) {
+	testenv.Databases(t, func(t *testing.T, databaseURL string) {
+		l := open(t, databaseURL)
+		const app, room = math.MaxUint32, "Zimmer 7 é'\""
+		at := func(minutes int) time.Time { return noon.Add(time.Duration(minutes) * time.Minute) }
+		if err := l.Record(t.Context(), []ledger.Usage{
+			{AppID: app, RoomID: room, RoomSessionID: 1, Event: zego.EventRoomCreate, Create: at(0), SeenAt: at(0)},
+			{AppID: app, RoomID: room, RoomSessionID: 2, Event: zego.EventRoomLogin, Stay: "b", User: "b", Login: at(31), SeenAt: at(31)},
+			{AppID: app, RoomID: room, RoomSessionID: 2, Event: zego.EventRoomLogin, Stay: "a", User: "a", Login: at(30), SeenAt: at(30)},
+			{AppID: app, RoomID: "another", RoomSessionID: 3, Event: zego.EventRoomCreate, Create: at(0), SeenAt: at(0)},
+			{AppID: 1, RoomID: room, RoomSessionID: 4, Event: zego.EventRoomCreate, Create: at(0), SeenAt: at(0)},
+			{AppID: app, RoomID: room, RoomSessionID: 5, Event: zego.EventRoomCreate, Create: at(-120), SeenAt: at(-120)}, // long ago
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := l.RecordingsOf(t.Context(), app, room, 2, at(40), at(-60)); err != nil {
+			t.Fatal(err)
+		}
+		_, lives := recordings(t, l)
+		want := []ledger.RoomLife{
+			{RoomSessionID: 1, Created: at(0)},
+			{RoomSessionID: 2, Login: at(30), Closed: at(40)},
+			{RoomSessionID: math.MaxUint64, Closed: noon},
+		}
+		if !reflect.DeepEqual(lives, want) {
+			t.Errorf("got %+v\nwant %+v", lives, want)
+		}
+	})
+}
+
+func TestARecordingIsOfOneSession(t *testing.T) {
+	testenv.Databases(t, func(t *testing.T, databaseURL string) {
+		l := open(t, databaseURL)
+		if err := l.AssignRecording(t.Context(), math.MaxUint32, "T", 1); !errors.Is(err, ledger.ErrNoRecording) {
+			t.Errorf("assign one that isn't there: %v", err)
+		}
+		if err := l.Record(t.Context(), []ledger.Usage{told(t, "T", zego.RecordingUploaded, 0, 0, file("a", zego.FileUploaded)), told(t, "U", zego.RecordingUploaded, 0, 0)}); err != nil {
+			t.Fatal(err)
+		}
+		left := func() (names []string) {
+			tasks, err := l.LeftRecordings(t.Context(), noon.Add(time.Second), 10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, task := range tasks {
+				names = append(names, task.TaskID)
+			}
+			return names
+		}
+		if got := left(); !slices.Equal(got, []string{"T"}) {
+			t.Errorf("left: %v, want the one that has a file", got)
+		}
+		for _, session := range []uint64{1, math.MaxUint64} { // a person may be wrong, too
+			if err := l.AssignRecording(t.Context(), math.MaxUint32, "T", session); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := l.SaveRecording(t.Context(), math.MaxUint32, "T", "a", `{"name":"x"}`); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := l.ArchivedRecordings(t.Context(), math.MaxUint32, math.MaxUint64, []string{"T", "gone"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := l.ArchivedRecordings(t.Context(), math.MaxUint32, 1, []string{"T"}); err != nil {
+			t.Fatal(err)
+		}
+		tasks, _ := recordings(t, l)
+		if len(tasks) != 2 || !tasks[0].Assigned || tasks[0].RoomSessionID != math.MaxUint64 || tasks[0].ArchivedAt.IsZero() || tasks[0].Files[0].Saved == "" || tasks[1].Assigned {
+			t.Errorf("got %+v", tasks)
+		}
+		if err := l.AssignRecording(t.Context(), math.MaxUint32, "T", 1); !errors.Is(err, ledger.ErrRecordingArchived) {
+			t.Errorf("assign one that was archived: %v", err)
+		}
+		if got := left(); len(got) != 0 {
+			t.Errorf("left: %v", got)
+		}
+	})
+}

@@ -1,0 +1,85 @@
+package wake_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/mock"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/mocks"
+
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/testenv"
+	"github.com/closeouthq/closeout/internal/wake"
+	"github.com/closeouthq/closeout/webhook"
+	"github.com/closeouthq/closeout/zego"
+)
+
+var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+
+// store is a collector that stores what it gets.
+type store struct{ *ledger.Ledger }
+
+func (s store) Collect(ctx context.Context, event zego.Event) (webhook.Receipt, error) {
+	u, _ := ledger.UsageOf(event, time.Now())
+	return webhook.Receipt{Status: webhook.Stored}, s.Record(ctx, []ledger.Usage{u})
+}
+
+func TestTheRunOfTheRecordedSessionIsWoken(t *testing.T) {
+	testenv.Databases(t, func(t *testing.T, databaseURL string) {
+		l, err := ledger.Open(databaseURL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		for session, closed := range map[uint64]time.Time{1: noon, 2: noon.Add(time.Hour), 3: noon.Add(2 * time.Hour)} {
+			if _, _, err := l.RecordingsOf(t.Context(), 7, "lobby", session, closed, noon); err != nil {
+				t.Fatal(err)
+			}
+		}
+		temporal := &mocks.Client{}
+		done := make(chan string, 9)
+		temporal.On("SignalWorkflow", mock.Anything, mock.Anything, "", "recordings", nil).Return(func(_ context.Context, id, _, _ string, _ any) error {
+			done <- id
+			if id == "room-close-7-3" {
+				return serviceerror.NewNotFound("no such run")
+			}
+			return errors.New("away")
+		})
+		var log bytes.Buffer
+		c := wake.New(store{l}, l, temporal, slog.New(slog.NewTextHandler(&log, nil)))
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { c.Run(ctx); close(ended) }()
+		collect := func(task string, event zego.RecordingEvent, begin time.Time) {
+			t.Helper()
+			r := &zego.Recording{Common: zego.Common{AppID: 7, Timestamp: noon.Unix()}, TaskID: task, RoomID: "lobby", EventType: event, Files: []zego.RecordedFile{{FileID: "f", Begin: begin, Status: zego.FileUploaded}}}
+			if receipt, err := c.Collect(t.Context(), r); err != nil || receipt.Status != webhook.Stored {
+				t.Fatalf("%+v, %v", receipt, err)
+			}
+		}
+		collect("T", zego.RecordingNoStream, noon.Add(30*time.Minute)) // nothing to look at
+		collect("U", zego.RecordingUploaded, noon.Add(30*time.Minute))
+		collect("V", zego.RecordingUploaded, noon.Add(90*time.Minute))
+		for _, want := range []string{"room-close-7-2", "room-close-7-3"} {
+			select {
+			case got := <-done:
+				if got != want {
+					t.Errorf("%s was woken, want %s", got, want)
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatalf("%s wasn't woken", want)
+			}
+		}
+		stop()
+		<-ended
+		if !strings.Contains(log.String(), "came after its session was closed out") || !strings.Contains(log.String(), "room_session_id=3") {
+			t.Errorf("logged %s", &log)
+		}
+	})
+}
