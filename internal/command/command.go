@@ -46,7 +46,7 @@ func Main(extension service.Extension, args []string, stdout, stderr io.Writer) 
 			run("webhook", "take callbacks", service.Parts{Webhook: true, Extension: extension}, Flags("APPS", "LISTEN", "TLS_CERT", "TLS_KEY", "ADMIN_LISTEN", "CALLBACK_TOKEN",
 				"CALLBACK_WINDOW", "DATA", "TASK_QUEUE", "STOP_TIMEOUT", "DRAIN_TIMEOUT", "LOG_LEVEL", "LOG_FORMAT")),
 			run("worker", "run workflows", service.Parts{Worker: true, Extension: extension}, Flags("ADMIN_LISTEN", "DATA", "DATABASE_URL", "RECORDINGS_URL",
-				"ARCHIVE_URL", "BILLING_URL", "BILLING_TOKEN", "PRICES", "SETTLING", "TASK_QUEUE", "TEMPORAL_DEPLOYMENT_NAME", "TEMPORAL_WORKER_BUILD_ID", "STOP_TIMEOUT", "LOG_LEVEL", "LOG_FORMAT")),
+				"ARCHIVE_URL", "BILLING_URL", "BILLING_TOKEN", "PRICES", "SETTLING", "SERVER_SECRETS", "SERVER_API_URL", "OVERDUE_AFTER", "RECONCILE_INTERVAL", "TASK_QUEUE", "TEMPORAL_DEPLOYMENT_NAME", "TEMPORAL_WORKER_BUILD_ID", "STOP_TIMEOUT", "LOG_LEVEL", "LOG_FORMAT")),
 			setup(), Send(), Blocked(), Inbox(), Status(), Bill(), Audit(), Doctor(), History(), health(), version(),
 		},
 	}

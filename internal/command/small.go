@@ -20,9 +20,9 @@ import (
 func setup() *cli.Command {
 	return &cli.Command{
 		Name:        "setup",
-		Usage:       "make the namespace, its search attributes and the ledger's tables",
+		Usage:       "make the namespace, its search attributes, the schedule and the ledger's tables",
 		Description: "Makes what is missing and leaves alone what is there, so it may be run any number of times.",
-		Flags: append(Flags("DATA", "DATABASE_URL", "RETENTION", "LOG_LEVEL", "LOG_FORMAT"),
+		Flags: append(Flags("DATA", "DATABASE_URL", "RETENTION", "TASK_QUEUE", "RECONCILE_INTERVAL", "LOG_LEVEL", "LOG_FORMAT"),
 			&cli.DurationFlag{Name: "wait", Value: 2 * time.Minute, Usage: "how long to wait for Temporal and the database"}),
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			c, log, err := Load(cmd, false)

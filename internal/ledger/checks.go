@@ -77,6 +77,27 @@ func (l *Ledger) Checks(ctx context.Context, sessions []OpenSession) ([]Check, e
 	return checks, nil
 }
 
+// OpenSession finds a session of which callbacks came, and no room_close that is
+// known. The error wraps [sql.ErrNoRows] if there is none.
+func (l *Ledger) OpenSession(ctx context.Context, appID uint32, roomSessionID uint64) (Check, error) {
+	if err := l.Migrate(ctx); err != nil {
+		return Check{}, err
+	}
+	s := OpenSession{AppID: appID, RoomSessionID: roomSessionID}
+	k := s.key()
+	var created, seen int64
+	if err := l.db.QueryRowContext(ctx, "SELECT room_id, room_create_time, seen_at FROM sessions WHERE appid = $1 AND room_session_id = $2 AND closed_at = 0",
+		k.app, k.session).Scan(&s.RoomID, &created, &seen); err != nil {
+		return Check{}, fmt.Errorf("read session %d of app %d: %w", roomSessionID, appID, err)
+	}
+	s.CreateTime, s.SeenAt = fromMillis(created), fromMillis(seen)
+	checks, err := l.Checks(ctx, []OpenSession{s})
+	if err != nil || len(checks) == 0 {
+		return Check{OpenSession: s}, err
+	}
+	return checks[0], nil
+}
+
 // signs reads what callbacks told of open sessions, and what was asked.
 func (l *Ledger) signs(ctx context.Context, keys []sessionKey) (map[sessionKey]Check, error) {
 	signs := map[sessionKey]Check{}
