@@ -479,6 +479,9 @@ func (s *sessionStatus) write(out io.Writer) {
 			fmt.Fprintf(out, "  %-8s  %s\n", "", step)
 		}
 	}
+	if s.Open != nil {
+		line("open", "%s", s.Open)
+	}
 	switch b := s.Bill; b {
 	case nil:
 		line(inLedger, "none")
