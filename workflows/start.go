@@ -94,6 +94,10 @@ func ParseWorkflowID(id string) (appID uint32, roomSessionID uint64, err error) 
 // so that people find it and read what it is about.
 func StartOptions(s activities.Session, taskQueue string) client.StartWorkflowOptions {
 	closed := s.RoomCloseTime.UTC().Format(time.RFC3339Nano)
+	reason := s.CloseReason.String()
+	if s.Reconciled {
+		reason = "found gone without a room_close"
+	}
 	return client.StartWorkflowOptions{
 		ID:        WorkflowID(s),
 		TaskQueue: taskQueue,
@@ -117,8 +121,8 @@ func StartOptions(s activities.Session, taskQueue string) client.StartWorkflowOp
 			"close_reason":    s.CloseReason.String(),
 			"room_close_time": closed,
 		},
-		StaticSummary: fmt.Sprintf("Room %s closed: %v", code(clip(s.RoomID, 80)), s.CloseReason),
-		StaticDetails: fmt.Sprintf("Session %d of room %s of app %d closed at %s: %v.", s.RoomSessionID, code(s.RoomID), s.AppID, closed, s.CloseReason),
+		StaticSummary: fmt.Sprintf("Room %s closed: %s", code(clip(s.RoomID, 80)), reason),
+		StaticDetails: fmt.Sprintf("Session %d of room %s of app %d closed at %s: %s.", s.RoomSessionID, code(s.RoomID), s.AppID, closed, reason),
 	}
 }
 

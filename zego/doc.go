@@ -5,8 +5,9 @@
 // out. An event may be believed only after both: the signature covers neither
 // the body nor the order in which its fields stand.
 //
-// The package depends on the standard library alone, keeps no state of its own
-// and neither serves HTTP nor knows of Temporal. What it knows of ZEGO comes
-// from ZEGO's documentation of the room callbacks and its "Verification
-// Description".
+// [Client] asks ZEGO's server API about rooms.
+//
+// The package depends on the standard library alone, and neither serves HTTP nor
+// knows of Temporal. What it knows of ZEGO comes from ZEGO's documentation of the
+// room callbacks, its "Verification Description", and the pages of the server API.
 package zego

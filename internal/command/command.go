@@ -48,7 +48,8 @@ func Main(extension service.Extension, args []string, stdout, stderr io.Writer) 
 			run("worker", "run workflows", service.Parts{Worker: true, Extension: extension}, Flags("ADMIN_LISTEN", "DATA", "DATABASE_URL", "USAGE", "RECORDINGS_URL", "ARCHIVE_URL", "ARCHIVE_TRANSFERS", "ARCHIVE_CLASS",
 				"ARCHIVE_ENCRYPTION", "ARCHIVE_TAGS", "RECORDINGS_DELETE", "RECORDINGS", "RECORDINGS_PREFIX", "RECORDINGS_GRACE",
 				"RECORDINGS_STABLE", "RECORDINGS_DEADLINE", "RECORDINGS_POLL", "BILLING_URL", "BILLING_TOKEN", "PRICES", "SETTLING",
-				"TASK_QUEUE", "PAYLOAD_KEYS", "TEMPORAL_DEPLOYMENT_NAME", "TEMPORAL_WORKER_BUILD_ID", "STOP_TIMEOUT", "LOG_LEVEL", "LOG_FORMAT")),
+				"SERVER_SECRETS", "SERVER_API_URL", "OVERDUE_AFTER", "RECONCILE_INTERVAL", "TASK_QUEUE", "PAYLOAD_KEYS",
+				"TEMPORAL_DEPLOYMENT_NAME", "TEMPORAL_WORKER_BUILD_ID", "STOP_TIMEOUT", "LOG_LEVEL", "LOG_FORMAT")),
 			setup(), Send(), Blocked(), Recording(), Inbox(), Status(), Bill(), Audit(), Archive(), Doctor(), History(), codecServer(), health(), version(),
 		},
 	}

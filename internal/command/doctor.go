@@ -35,6 +35,7 @@ import (
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/service"
 	"github.com/closeouthq/closeout/workflows"
+	"github.com/closeouthq/closeout/zego"
 )
 
 // Doctor is the command that looks for what keeps Closeout from its work.
@@ -215,7 +216,8 @@ func checks(c *config.Config, temporal client.Client, role string) []check {
 		all = append(all, check{"ledger", d.usageLedger})
 	}
 	if role != "webhook" {
-		all = append(all, check{"ledger", d.ledger}, check{"recordings", d.recordings}, check{"archive", d.archive}, check{"billing", d.billing})
+		all = append(all, check{"ledger", d.ledger}, check{"recordings", d.recordings}, check{"archive", d.archive}, check{"billing", d.billing},
+			check{"schedule", d.schedule}, check{"server API", d.serverAPI}, check{"overdue", d.overdue})
 	}
 	return append(all, check{"running process", d.process})
 }
@@ -607,6 +609,71 @@ func (d doctor) billing(ctx context.Context) finding {
 		return fail("see that the host is right, in CLOSEOUT_BILLING_URL or HTTPS_PROXY, and that this machine's DNS knows it", "%s%s: %v", config.Where(d.BillingURL), via, err)
 	}
 	return good("%s%s: found at %s; nothing was posted", config.Where(d.BillingURL), via, strings.Join(addresses, ", "))
+}
+
+// schedule finds out whether overdue sessions are looked at.
+func (d doctor) schedule(ctx context.Context) finding {
+	if _, err := d.namespace(); err != nil {
+		return skip("needs the namespace")
+	}
+	id := service.ScheduleID(d.Config)
+	there, err := d.temporal.ScheduleClient().GetHandle(ctx, id).Describe(ctx)
+	missing := errors.As(err, new(*serviceerror.NotFound))
+	switch {
+	case d.ReconcileEvery == 0 && missing:
+		return good("none, as CLOSEOUT_RECONCILE_INTERVAL is 0: no session without a room_close is closed out, and no bill adjusted")
+	case missing:
+		return warn("closeout setup makes it, and each worker", "%s isn't there: no session without a room_close is closed out, and no bill adjusted", id)
+	case err != nil:
+		return fail("", "describe %s: %v", id, err)
+	case there.Schedule.State != nil && there.Schedule.State.Paused:
+		return warn("temporal schedule toggle --unpause --schedule-id "+id, "%s is paused: %s", id, there.Schedule.State.Note)
+	}
+	return good("%s has started %d runs", id, there.Info.NumActions)
+}
+
+// serverAPI finds out whether ZEGO answers for each app that has a server secret, by
+// asking about a room that nobody has.
+func (d doctor) serverAPI(ctx context.Context) finding {
+	if len(d.ServerSecrets) == 0 {
+		return good("no app has a server secret: sessions without a room_close are only reported; CLOSEOUT_SERVER_SECRETS lets them be closed out")
+	}
+	api, err := zego.NewClient(d.ServerAPI, d.ServerSecrets)
+	if err != nil {
+		return fail("", "%v", err)
+	}
+	for _, app := range slices.Sorted(maps.Keys(d.ServerSecrets)) {
+		_, err := api.DescribeUserNum(ctx, app, []string{"closeout-doctor"})
+		if refused := new(zego.APIError); errors.As(err, &refused) && refused.Unauthorized() {
+			return fail("CLOSEOUT_SERVER_SECRETS wants the app's ServerSecret, not its CallbackSecret; and this machine's clock has to be right", "%v", err)
+		} else if err != nil {
+			return fail("see that this machine reaches it; CLOSEOUT_SERVER_API_URL says where it is", "%s: %v", config.Where(d.ServerAPI), err)
+		}
+	}
+	return good("%s answers for %d apps with a server secret", config.Where(d.ServerAPI), len(d.ServerSecrets))
+}
+
+// overdue finds out whether sessions lack their room_close.
+func (d doctor) overdue(ctx context.Context) finding {
+	books, err := ledger.Open(d.DatabaseURL)
+	if err != nil {
+		return skip("needs the ledger")
+	}
+	defer books.Close()
+	if books.Check(ctx) != nil {
+		return skip("needs the ledger and its tables")
+	}
+	o, err := books.CountOverdue(ctx, time.Now().Add(-d.OverdueAfter))
+	switch {
+	case err != nil:
+		return fail("", "%v", err)
+	case o.Left > 0:
+		return warn("see the runs of "+service.ScheduleID(d.Config)+" in the Web UI, unless they are closed out in some minutes; it needs CLOSEOUT_SERVER_SECRETS",
+			"%d sessions that everybody has left have no room_close, %d others are silent, the oldest since %s", o.Left, o.Silent, moment(o.Oldest))
+	case o.Silent > 0:
+		return good("%d sessions are silent, the oldest since %s; somebody may be in them", o.Silent, moment(o.Oldest))
+	}
+	return good("no session")
 }
 
 // process asks the process that runs with these settings.

@@ -24,6 +24,7 @@ import (
 	"go.temporal.io/api/errordetails/v1"
 	"go.temporal.io/api/namespace/v1"
 	"go.temporal.io/api/operatorservice/v1"
+	"go.temporal.io/api/schedule/v1"
 	"go.temporal.io/api/taskqueue/v1"
 	"go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
@@ -38,7 +39,9 @@ import (
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/testenv"
+	"github.com/closeouthq/closeout/internal/zegofake"
 	"github.com/closeouthq/closeout/workflows"
+	"github.com/closeouthq/closeout/zego"
 )
 
 // patient is a Temporal that something may be wrong with.
@@ -52,6 +55,8 @@ type patient struct {
 	runs       []*workflow.WorkflowExecutionInfo
 	polled     time.Time // by its worker; zero without one
 	backlog    int64
+
+	unscheduled, paused bool
 }
 
 // healthy is one that nothing is wrong with.
@@ -85,6 +90,20 @@ func (p *patient) DescribeTaskQueue(_ context.Context, r *workflowservice.Descri
 		answer.Stats = &taskqueue.TaskQueueStats{ApproximateBacklogCount: p.backlog}
 	}
 	return answer, nil
+}
+
+func (p *patient) DescribeSchedule(context.Context, *workflowservice.DescribeScheduleRequest) (*workflowservice.DescribeScheduleResponse, error) {
+	if p.unscheduled {
+		return nil, status.Error(codes.NotFound, "no schedule")
+	}
+	return &workflowservice.DescribeScheduleResponse{
+		Schedule: &schedule.Schedule{
+			Spec: &schedule.ScheduleSpec{}, Policies: &schedule.SchedulePolicies{}, State: &schedule.ScheduleState{Paused: p.paused, Notes: "by hand"},
+			Action: &schedule.ScheduleAction{Action: &schedule.ScheduleAction_StartWorkflow{StartWorkflow: &workflow.NewWorkflowExecutionInfo{
+				WorkflowType: &common.WorkflowType{Name: "Reconcile"}, TaskQueue: &taskqueue.TaskQueue{Name: "closeout"}}}},
+		},
+		Info: &schedule.ScheduleInfo{ActionCount: 7},
+	}, nil
 }
 
 // serve has TEMPORAL_ADDRESS name it.
@@ -139,7 +158,7 @@ func TestDoctorFindsNothingWrongAndLeavesNothingBehind(t *testing.T) {
 	}
 	defer box.Close()
 	code, stdout, stderr := closeout(args + " --billing-url http://127.0.0.1:1/bills")
-	if code != 0 || stderr != "" || !strings.HasSuffix(stdout, "\n16 ok, 0 warned, 0 failed, 0 skipped\n") {
+	if code != 0 || stderr != "" || !strings.HasSuffix(stdout, "\n18 ok, 0 warned, 0 failed, 0 skipped\n") {
 		t.Errorf("%d\n%s%s", code, stdout, stderr)
 	}
 	for _, want := range []string{
@@ -178,6 +197,8 @@ func TestDoctorTellsWhatIsWrongWithTemporal(t *testing.T) {
 		{"away", nil, 1, []string{"FAIL  temporal           127.0.0.1:1 can't be reached, without TLS: ", "TEMPORAL_ADDRESS", "skip  namespace ", "skip  search attributes", "skip  workflow pollers"}},
 		{"refuses", func(p *patient) { p.namespace = status.Error(codes.PermissionDenied, "no") }, 1, []string{"FAIL  temporal ", " refuses us", "TEMPORAL_API_KEY"}},
 		{"knows no such key", func(p *patient) { p.namespace = status.Error(codes.Unauthenticated, "no") }, 1, []string{"FAIL  temporal ", " refuses us"}},
+		{"no schedule", func(p *patient) { p.unscheduled = true }, 0, []string{"warn  schedule           closeout-reconcile isn't there"}},
+		{"a schedule that is paused", func(p *patient) { p.paused = true }, 0, []string{"warn  schedule           closeout-reconcile is paused: by hand → temporal schedule toggle"}},
 		{"no namespace", func(p *patient) { p.namespace = notThere.Err() }, 1, []string{"ok    temporal ", "FAIL  namespace          default isn't there → closeout setup", "skip  search attributes"}},
 		{"short retention", func(p *patient) { p.retention = time.Hour }, 0, []string{"warn  namespace          default keeps closed runs for 1h", "--retention 720h"}},
 		{"an attribute missing", func(p *patient) { delete(p.attributes, "RoomId") }, 1, []string{"FAIL  search attributes  missing: RoomId → closeout setup"}},
@@ -261,6 +282,21 @@ func TestDoctorTellsWhatIsWrongBesidesTemporal(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, 0, []string{"warn  set aside          none, but 1 callbacks wait for Temporal, the oldest since 1970"}},
+		{"everybody has left a session", "ok", "", func(data string) {
+			books, err := ledger.Open("sqlite:" + filepath.Join(data, "ledger.db"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer books.Close()
+			long := time.Now().Add(-time.Hour)
+			if err := books.Record(t.Context(), []ledger.Usage{{AppID: 1, RoomID: "lobby", RoomSessionID: 7, Event: zego.EventRoomLogout, Stay: "a", User: "a", Login: long, Logout: long, SeenAt: long}}); err != nil {
+				t.Fatal(err)
+			}
+		}, 0, []string{"warn  overdue            1 sessions that everybody has left have no room_close, 0 others are silent, the oldest since 20"}},
+		{"a wrong server secret", "ok", "--server-secrets 1=hunter2 --server-api-url " + zegofake.New(1, "right").Serve(t), keep, 1,
+			[]string{"FAIL  server API         zego: DescribeUserNum of app 1: code 100000005", "not its CallbackSecret"}},
+		{"a right server secret", "ok", "--server-secrets 1=right --server-api-url " + zegofake.New(1, "right").Serve(t), keep, 0,
+			[]string{"answers for 1 apps with a server secret"}},
 		{"a worker has no apps", "ok", "--for worker --apps=", keep, 0, []string{"complete, for worker", "ok    ledger ", "13 ok, 0 warned, 0 failed, 0 skipped"}},
 		{"a webhook stores usage where a worker may not look", "ok", "--for webhook", keep, 0, []string{"warn  ledger ", "is this data folder's own", "ok    usage inbox "}},
 		{"a webhook can't store usage", "ok", "--for webhook --database-url postgres://127.0.0.1:1/x", keep, 1, []string{"FAIL  ledger "}},
@@ -281,7 +317,7 @@ func TestDoctorTellsWhatIsWrongBesidesTemporal(t *testing.T) {
 					t.Errorf("without %q:\n%s%s", want, stdout, stderr)
 				}
 			}
-			if lines := strings.Count(stdout, "\n"); lines > 18 {
+			if lines := strings.Count(stdout, "\n"); lines > 20 {
 				t.Errorf("not one line for each check:\n%s", stdout)
 			}
 		})

@@ -32,6 +32,7 @@ import (
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/reconcile"
 	"github.com/closeouthq/closeout/internal/service"
 	"github.com/closeouthq/closeout/workflows"
 )
@@ -77,9 +78,11 @@ const (
 type sessionStatus struct {
 	WorkflowID string `json:"workflow_id"`
 	// RoomID is as the first place tells it that knows it.
-	RoomID   string               `json:"room_id,omitempty"`
-	Inbox    *inboxStatus         `json:"inbox"`
-	Run      *runStatus           `json:"run"`
+	RoomID string       `json:"room_id,omitempty"`
+	Inbox  *inboxStatus `json:"inbox"`
+	Run    *runStatus   `json:"run"`
+	// Open is what callbacks told of a session whose room_close isn't known.
+	Open     *openStatus          `json:"open,omitempty"`
 	Bill     *ledger.MadeBill     `json:"bill"`
 	Manifest *activities.Archived `json:"manifest"`
 	// Usage are the callbacks of its participants that the ledger doesn't have yet.
@@ -103,6 +106,25 @@ type usageStatus struct {
 	Since    time.Time `json:"since,omitzero"`
 }
 
+type openStatus struct {
+	SeenAt  time.Time `json:"seen_at"`
+	Left    bool      `json:"left"`
+	Overdue bool      `json:"overdue"`
+	// Gone is how many of the last answers of ZEGO's told that the room is gone.
+	Gone int `json:"gone"`
+}
+
+func (o openStatus) String() string {
+	text := "no room_close is known, last sign of life at " + moment(o.SeenAt)
+	if o.Left {
+		text += ", everybody has left"
+	}
+	if o.Overdue {
+		text += fmt.Sprintf("; overdue, gone by %d of %d answers", o.Gone, reconcile.Answers)
+	}
+	return text
+}
+
 type runStatus struct {
 	RunID    string `json:"run_id"`
 	Workflow string `json:"workflow"`
@@ -120,7 +142,7 @@ type runStatus struct {
 }
 
 func (s *sessionStatus) found() bool {
-	return s.Inbox != nil || s.Usage != nil || s.Run != nil || s.Bill != nil || s.Manifest != nil
+	return s.Inbox != nil || s.Usage != nil || s.Run != nil || s.Open != nil || s.Bill != nil || s.Manifest != nil
 }
 
 func tellStatus(ctx context.Context, cmd *cli.Command) error {
@@ -379,7 +401,7 @@ func (p *places) tell(ctx context.Context, id string) *sessionStatus {
 	app, number, _ := workflows.ParseWorkflowID(id)
 	session := activities.Session{AppID: app, RoomSessionID: number}
 	s := &sessionStatus{WorkflowID: id, Unknown: map[string]string{}}
-	var rooms [4]string // by place
+	var rooms [5]string // by place
 	var mu sync.Mutex
 	var group sync.WaitGroup
 	ask := func(place string, f func(context.Context) error) {
@@ -424,6 +446,13 @@ func (p *places) tell(ctx context.Context, id string) *sessionStatus {
 	})
 	ask(inLedger, func(ctx context.Context) error {
 		if err := p.ledger.Check(ctx); err != nil {
+			return err
+		}
+		open, err := p.ledger.OpenSession(ctx, app, number)
+		if err == nil {
+			s.Open = &openStatus{open.SeenAt, open.Left, time.Since(open.SeenAt) > p.config.OverdueAfter, open.Gone}
+			rooms[4] = open.RoomID
+		} else if !errors.Is(err, sql.ErrNoRows) {
 			return err
 		}
 		bill, err := p.ledger.MadeBill(ctx, app, number)
@@ -569,6 +598,9 @@ func (s *sessionStatus) write(out io.Writer) {
 		for _, step := range r.steps() {
 			fmt.Fprintf(out, "  %-8s  %s\n", "", step)
 		}
+	}
+	if s.Open != nil {
+		line("open", "%s", s.Open)
 	}
 	switch b := s.Bill; b {
 	case nil:

@@ -25,6 +25,7 @@ import (
 	"github.com/closeouthq/closeout/internal/codec"
 	"github.com/closeouthq/closeout/internal/recording"
 	"github.com/closeouthq/closeout/internal/usage"
+	"github.com/closeouthq/closeout/zego"
 )
 
 // Config holds the settings, checked and with their defaults.
@@ -71,6 +72,14 @@ type Config struct {
 	// Settling is how long a run waits, before it makes the bill, for what ZEGO still
 	// sends of the session.
 	Settling time.Duration
+	// ServerSecrets are the server secrets of apps, the current one first.
+	ServerSecrets map[uint32][]string
+	// ServerAPI is where ZEGO's server API is.
+	ServerAPI string
+	// OverdueAfter is for how long an open session may be silent.
+	OverdueAfter time.Duration
+	// ReconcileEvery is how often overdue sessions are looked at; 0: never.
+	ReconcileEvery time.Duration
 	// TaskQueue is Temporal's task queue.
 	TaskQueue string
 	// DeploymentName and BuildID make the worker a version of a Worker Deployment;
@@ -290,6 +299,29 @@ func Settings() []Setting {
 		{Env: "CLOSEOUT_SETTLING", Default: "90s", Usage: "how long a run waits for what ZEGO still sends of the session, before it makes the bill",
 			More: "ZEGO tries a callback again for 62 seconds, so a logout may come that much after the room_close. What comes later still makes an adjustment. Read by what runs workflows. A run keeps the time that it began with.",
 			set:  func(c *Config, v string) (err error) { c.Settling, err = parseDuration(v); return err }},
+		{Env: "CLOSEOUT_SERVER_SECRETS", Secret: true, Usage: "server secrets of apps, appid=secret, separated by ';' or line ends (default: none, overdue sessions are only reported)",
+			More: "The ServerSecret of the ZEGO console, not the CallbackSecret: with it ZEGO's server API is asked about sessions whose `room_close` is overdue. Read by workers. While one is replaced, put the other behind a comma. See [reconciliation](reconciliation.md).",
+			set:  func(c *Config, v string) (err error) { c.ServerSecrets, err = parseApps(v); return err }},
+		{Env: "CLOSEOUT_SERVER_API_URL", Default: zego.ServerAPI, Usage: "ZEGO's server API",
+			More: "One of ZEGO's regions is `https://rtc-api-fra.zego.im`, for instance. It has to be https, but on this machine.",
+			set: func(c *Config, v string) error {
+				c.ServerAPI = v
+				if _, err := zego.NewClient(v, nil); err != nil {
+					return errors.New(strings.TrimPrefix(err.Error(), "zego: "))
+				}
+				return nil
+			}},
+		{Env: "CLOSEOUT_OVERDUE_AFTER", Default: "10m", Usage: "for how long a session may be silent before it is asked about",
+			More: "Since the last callback about its users, or the last answer that somebody is in it. Less than `3m` asks too early: who loses the connection is still in the room for 100 s, and ZEGO tries a callback for 62 s.",
+			set:  func(c *Config, v string) (err error) { c.OverdueAfter, err = parseDuration(v); return err }},
+		{Env: "CLOSEOUT_RECONCILE_INTERVAL", Default: "1m", Usage: "how often overdue sessions are looked at, and bills adjusted; 0: never",
+			More: "That of the Temporal Schedule `closeout-reconcile`, which `closeout setup` and each worker make, change or, with 0, delete. A session is asked about at most every minute.",
+			set: func(c *Config, v string) (err error) {
+				if c.ReconcileEvery, err = parseDuration(v); err == nil && c.ReconcileEvery != 0 && c.ReconcileEvery < time.Second {
+					err = fmt.Errorf("found %q, want 0 or at least 1s", v)
+				}
+				return err
+			}},
 		{Env: "CLOSEOUT_TASK_QUEUE", Default: "closeout", Usage: "Temporal task queue",
 			More: "The same for webhook and worker.",
 			set:  func(c *Config, v string) error { c.TaskQueue = v; return nil }},
@@ -642,6 +674,10 @@ func (c *Config) LogValue() slog.Value {
 		slog.String("recordings_expected", c.Recordings.Expected),
 		slog.String("billing", Where(c.BillingURL)),
 		slog.Duration("settling", c.Settling),
+		slog.Any("server_secrets", slices.Sorted(maps.Keys(c.ServerSecrets))),
+		slog.String("server_api", Where(c.ServerAPI)),
+		slog.Duration("overdue_after", c.OverdueAfter),
+		slog.Duration("reconcile_interval", c.ReconcileEvery),
 		slog.String("temporal", c.Temporal.HostPort),
 		slog.String("namespace", c.Temporal.Namespace),
 		slog.String("task_queue", c.TaskQueue),

@@ -157,23 +157,30 @@ func (i *Intake) begin(id string, s activities.Session, permit adaptivelimiter.P
 // errNotSetUp means that the namespace lacks the search attributes.
 var errNotSetUp = errors.New("the namespace lacks search attributes; run `closeout setup`")
 
+// Start starts a session's workflow for one that no callback has told of, just as
+// an [Intake] would. It is no error if there is one already. Of the options it needs
+// Temporal, TaskQueue, Route and Log.
+func Start(ctx context.Context, o Options, s activities.Session) (webhook.Status, error) {
+	return o.start(ctx, s, true)
+}
+
 // start starts the session's workflow. It is no error if there is one already.
-func (i *Intake) start(ctx context.Context, s activities.Session, bare bool) (webhook.Status, error) {
-	workflow, err := i.route(s)
+func (o *Options) start(ctx context.Context, s activities.Session, bare bool) (webhook.Status, error) {
+	workflow, err := o.route(s)
 	if err != nil {
 		return "", err
 	}
-	options := workflows.StartOptions(s, i.TaskQueue)
-	options.EnableEagerStart = i.Eager
-	options.Priority.FairnessWeight = i.Weights[s.AppID]
-	err = i.execute(ctx, options, workflow, s)
+	options := workflows.StartOptions(s, o.TaskQueue)
+	options.EnableEagerStart = o.Eager
+	options.Priority.FairnessWeight = o.Weights[s.AppID]
+	err = o.execute(ctx, options, workflow, s)
 	if invalid := new(serviceerror.InvalidArgument); errors.As(err, &invalid) {
 		if !bare && strings.Contains(strings.ToLower(invalid.Message), "search attribute") {
 			return "", fmt.Errorf("%w: %w", errNotSetUp, err)
 		}
-		i.Log.Error("Temporal refused the start, trying without search attributes", "workflow_id", options.ID, "error", err)
+		o.Log.Error("Temporal refused the start, trying without search attributes", "workflow_id", options.ID, "error", err)
 		options.TypedSearchAttributes = temporal.SearchAttributes{}
-		err = i.execute(ctx, options, workflow, s)
+		err = o.execute(ctx, options, workflow, s)
 	}
 	if started := new(serviceerror.WorkflowExecutionAlreadyStarted); errors.As(err, &started) {
 		return webhook.Duplicate, nil
@@ -184,8 +191,8 @@ func (i *Intake) start(ctx context.Context, s activities.Session, bare bool) (we
 	return webhook.Started, nil
 }
 
-func (i *Intake) execute(ctx context.Context, options client.StartWorkflowOptions, workflow workflows.Workflow, s activities.Session) error {
-	_, err := i.Temporal.ExecuteWorkflow(ctx, options, workflow, s)
+func (o *Options) execute(ctx context.Context, options client.StartWorkflowOptions, workflow workflows.Workflow, s activities.Session) error {
+	_, err := o.Temporal.ExecuteWorkflow(ctx, options, workflow, s)
 	return err
 }
 
@@ -194,14 +201,14 @@ var errRoute = errors.New("the route to a workflow panicked")
 
 // route chooses the workflow. What a panic would do here is to end the process,
 // again and again.
-func (i *Intake) route(s activities.Session) (w workflows.Workflow, err error) {
+func (o *Options) route(s activities.Session) (w workflows.Workflow, err error) {
 	defer func() {
 		if fault := recover(); fault != nil {
-			i.Log.Error("the route to a workflow panicked; the callback is set aside", "workflow_id", workflows.WorkflowID(s), "panic", fault, "stack", string(debug.Stack()))
+			o.Log.Error("the route to a workflow panicked; the callback is set aside", "workflow_id", workflows.WorkflowID(s), "panic", fault, "stack", string(debug.Stack()))
 			err = fmt.Errorf("%w: %v", errRoute, fault)
 		}
 	}()
-	return i.Route(s), nil
+	return o.Route(s), nil
 }
 
 // refusal says whether it will be the same however often Temporal is asked: it

@@ -85,3 +85,12 @@ func (l *Ledger) OldBill(t *testing.T, appID uint32, session uint64) uuid.UUID {
 	}
 	return id
 }
+
+// CountChecks counts the rows of the table of checks.
+func (l *Ledger) CountChecks(t *testing.T) (n int) {
+	t.Helper()
+	if err := l.db.QueryRow("SELECT count(*) FROM checks").Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}

@@ -12,6 +12,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/reconcile"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -70,12 +71,12 @@ func (e Extension) Check() error {
 		return fmt.Errorf("make a client: %w", err)
 	}
 	defer offline.Close()
-	return e.register(worker.New(offline, "check", worker.Options{}), &activities.Steps{})
+	return e.register(worker.New(offline, "check", worker.Options{}), &activities.Steps{}, &reconcile.Reconciler{})
 }
 
-// register tells a worker of it, and of the standard steps. The SDK panics where
-// something is wrong.
-func (e Extension) register(w worker.Registry, standard any) (err error) {
+// register tells a worker of it, of the standard steps, and of what looks at
+// overdue sessions if it isn't nil. The SDK panics where something is wrong.
+func (e Extension) register(w worker.Registry, standard any, reconciler *reconcile.Reconciler) (err error) {
 	what := "the standard steps"
 	defer func() {
 		if fault := recover(); fault != nil {
@@ -83,6 +84,9 @@ func (e Extension) register(w worker.Registry, standard any) (err error) {
 		}
 	}()
 	w.RegisterActivity(standard)
+	if reconciler != nil {
+		reconcile.Register(w, reconciler)
+	}
 	for _, s := range e.Steps {
 		what = fmt.Sprintf("steps of %T", s)
 		w.RegisterActivity(s)

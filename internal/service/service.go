@@ -31,6 +31,7 @@ import (
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/intake"
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/reconcile"
 	"github.com/closeouthq/closeout/internal/telemetry"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/workflows"
@@ -171,6 +172,7 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 		router = traces.Callbacks(webhook.Router(options))
 	}
 	var newWorker func(fatal func(error)) (worker.Worker, error)
+	var reconciler *reconcile.Reconciler
 	if parts.Worker {
 		steps := parts.Activities
 		if steps == nil {
@@ -181,6 +183,17 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 			defer closeSteps()
 			metrics.Steps(opened)
 			steps = opened
+			books := opened.Billing.Ledger
+			if reconciler, err = newReconciler(c, books, intake.Options{Temporal: temporal, TaskQueue: c.TaskQueue, Route: parts.Extension.route, Log: log}); err != nil {
+				return err
+			}
+			reconciler.Observe = metrics.Reconciled
+			if err := metrics.Overdue(func(ctx context.Context) (int64, int64, error) {
+				o, err := books.CountOverdue(ctx, time.Now().Add(-c.OverdueAfter))
+				return o.Left, o.Silent, err
+			}); err != nil {
+				return err
+			}
 		}
 		if err := metrics.Blocked(func(ctx context.Context) (int64, error) { return countBlocked(ctx, temporal) }); err != nil {
 			return err
@@ -192,7 +205,7 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 		}
 		newWorker = func(fatal func(error)) (worker.Worker, error) {
 			w := worker.New(temporal, c.TaskQueue, workerOptions(c, fatal))
-			return w, parts.Extension.register(w, steps)
+			return w, parts.Extension.register(w, steps, reconciler)
 		}
 	}
 
@@ -216,7 +229,12 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 		log.Info("callbacks are taken", "address", public.Addr().String(), "path", webhook.Path, "tls", c.TLSCert != "")
 	}
 	if parts.Worker {
-		health.polled = started
+		health.polled = func() {
+			if reconciler != nil {
+				group.Go(func() error { keepSchedule(ctx, c, temporal, log); return nil })
+			}
+			started()
+		}
 		group.Go(func() error { return work(ctx, drained, c, newWorker, health, log) })
 	} else {
 		started()

@@ -22,9 +22,9 @@ import (
 )
 
 // Setup makes what Closeout needs and is not there yet: the namespace, its
-// search attributes, the ledger's tables and, if the settings say so, the buckets.
-// It waits until ctx ends for what doesn't answer, and may be run any number of
-// times.
+// search attributes, the schedule, the ledger's tables and, if the settings say so,
+// the buckets. It waits until ctx ends for what doesn't answer, and may be run any
+// number of times.
 func Setup(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	temporal, err := Dial(c, log, nil)
 	if err != nil {
@@ -87,6 +87,11 @@ func setUpTemporal(ctx context.Context, c *config.Config, temporal client.Client
 		return err
 	}
 	log.Info("the search attributes are there", "namespace", namespace)
+
+	if err := insist(ctx, log, "set up the schedule "+ScheduleID(c), func() error { return setUpSchedule(ctx, c, temporal) }); err != nil {
+		return err
+	}
+	log.Info("the schedule is set up", "schedule", ScheduleID(c), "interval", c.ReconcileEvery)
 	return nil
 }
 

@@ -30,17 +30,18 @@ import (
 // is a series that is kept here and in Prometheus, and who may close a room could
 // fill both.
 type Metrics struct {
-	registry  *prom.Registry
-	provider  *sdkmetric.MeterProvider
-	callbacks metric.Int64Counter
-	durations metric.Float64Histogram
-	starts    metric.Int64Counter
-	writes    metric.Int64Counter
-	skew      metric.Float64Histogram
-	bills     metric.Int64Counter
-	files     metric.Int64Counter
-	bytes     metric.Int64Counter
-	labels    sync.Map // of callback to labels
+	registry   *prom.Registry
+	provider   *sdkmetric.MeterProvider
+	callbacks  metric.Int64Counter
+	durations  metric.Float64Histogram
+	starts     metric.Int64Counter
+	writes     metric.Int64Counter
+	skew       metric.Float64Histogram
+	bills      metric.Int64Counter
+	files      metric.Int64Counter
+	bytes      metric.Int64Counter
+	reconciled metric.Int64Counter
+	labels     sync.Map // of callback to labels
 }
 
 // NewMetrics makes the metrics, with those of the Go runtime and the process.
@@ -85,6 +86,10 @@ func NewMetrics() (*Metrics, error) {
 	}
 	if m.bytes, err = meter.Int64Counter("closeout.archived", metric.WithUnit("By"),
 		metric.WithDescription("How large those recordings are together.")); err != nil {
+		return nil, fmt.Errorf("make metrics: %w", err)
+	}
+	if m.reconciled, err = meter.Int64Counter("closeout.sessions.reconciled",
+		metric.WithDescription("Sessions that were found gone without a room_close and closed out, and those with which something failed, once in each run.")); err != nil {
 		return nil, fmt.Errorf("make metrics: %w", err)
 	}
 	return m, nil
@@ -134,6 +139,9 @@ func (m *Metrics) Steps(steps *activities.Steps) {
 		m.bytes.Add(context.Background(), size)
 	}
 	archived(0, 0)
+	for _, outcome := range []string{"closed_out", "failed"} {
+		m.Reconciled(outcome, 0)
+	}
 	steps.Billing.Observe = func(outcome string) { bill(1, outcome) }
 	steps.Recordings.Observe = func(size int64) { archived(1, size) }
 }
@@ -174,6 +182,44 @@ func (m *Metrics) Blocked(count func(context.Context) (int64, error)) error {
 		return fmt.Errorf("make metrics: %w", failed)
 	}
 	return nil
+}
+
+// Overdue has the overdue sessions counted when the metrics are read, every 30 s at
+// most. While that fails, their number is missing.
+func (m *Metrics) Overdue(count func(context.Context) (left, silent int64, err error)) error {
+	var (
+		mu           sync.Mutex
+		asked        time.Time
+		left, silent int64
+		err          error
+	)
+	_, failed := m.provider.Meter("closeout").Int64ObservableGauge("closeout.sessions.overdue",
+		metric.WithDescription("Open sessions without a sign of life for too long, by whether all participants have left or some may be silent; at most 10,000, in the whole ledger."),
+		metric.WithInt64Callback(func(ctx context.Context, o metric.Int64Observer) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if time.Since(asked) >= countEvery {
+				ctx, cancel := context.WithTimeout(ctx, countWithin)
+				defer cancel()
+				left, silent, err = count(ctx)
+				asked = time.Now()
+			}
+			if err == nil {
+				o.Observe(left, metric.WithAttributes(attribute.String("state", "left")))
+				o.Observe(silent, metric.WithAttributes(attribute.String("state", "silent")))
+			}
+			return nil // the other metrics are as good as ever
+		}))
+	if failed != nil {
+		return fmt.Errorf("make metrics: %w", failed)
+	}
+	return nil
+}
+
+// Reconciled counts sessions that were "closed_out" without a room_close, and those
+// with which that "failed".
+func (m *Metrics) Reconciled(outcome string, sessions int) {
+	m.reconciled.Add(context.Background(), int64(sessions), metric.WithAttributes(attribute.String("outcome", outcome)))
 }
 
 // Start counts a start. Its outcome is one of "started", "duplicate", "refused"

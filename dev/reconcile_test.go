@@ -1,0 +1,229 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/client"
+	sdk "go.temporal.io/sdk/temporal"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/config"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/reconcile"
+	"github.com/closeouthq/closeout/internal/service"
+	"github.com/closeouthq/closeout/internal/zegofake"
+	"github.com/closeouthq/closeout/webhook"
+	"github.com/closeouthq/closeout/workflows"
+	"github.com/closeouthq/closeout/zego"
+)
+
+// overdueSoon are settings with which a session is overdue at once and a run is made
+// every second, against a ZEGO that the test has.
+func overdueSoon(t *testing.T, api *zegofake.API) *config.Config {
+	c := settings(t, map[string]string{
+		"apps": "1=secret;2=secret", "server-secrets": "1=server secret", "server-api-url": api.Serve(t),
+		"overdue-after": "0s", "reconcile-interval": "1s",
+	})
+	// The schedule outlives the worker, and would start runs for ever.
+	t.Cleanup(func() {
+		temporal := dial(t, c)
+		_ = temporal.ScheduleClient().GetHandle(context.Background(), service.ScheduleID(c)).Delete(context.Background())
+	})
+	return c
+}
+
+// told has callbacks tell the ledger of a user's stay; a logout that is zero is lost.
+func told(t *testing.T, c *config.Config, s zego.RoomClose, user string, login, logout time.Time) {
+	t.Helper()
+	books, err := ledger.Open(c.DatabaseURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer books.Close()
+	common := ledger.Usage{AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID, SeenAt: time.Now()}
+	create, stay := common, common
+	create.Event, create.Create = zego.EventRoomCreate, login
+	stay.Event, stay.Stay, stay.User, stay.Login, stay.Logout = zego.EventRoomLogin, user, user, login, logout
+	if !logout.IsZero() {
+		stay.Event = zego.EventRoomLogout
+	}
+	if err := books.Record(t.Context(), []ledger.Usage{create, stay}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// started says whether a session has a workflow.
+func started(t *testing.T, temporal client.Client, s zego.RoomClose) bool {
+	t.Helper()
+	_, err := temporal.DescribeWorkflowExecution(t.Context(), workflows.WorkflowID(activities.SessionOf(&s)), "")
+	if missing := new(serviceerror.NotFound); err != nil && !errors.As(err, &missing) {
+		t.Fatal(err)
+	}
+	return err == nil
+}
+
+// reconciled gives what the last run that has ended came to: its result, also if it
+// failed.
+func reconciled(t *testing.T, temporal client.Client, c *config.Config) (result reconcile.Result, runs int, failure error) {
+	t.Helper()
+	d, err := temporal.ScheduleClient().GetHandle(t.Context(), service.ScheduleID(c)).Describe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := len(d.Info.RecentActions) - 1; i >= 0; i-- {
+		started := d.Info.RecentActions[i].StartWorkflowResult
+		info, err := temporal.DescribeWorkflowExecution(t.Context(), started.WorkflowID, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.GetWorkflowExecutionInfo().GetCloseTime() == nil {
+			continue
+		}
+		return resultOf(t, temporal, started.WorkflowID, d.Info.NumActions)
+	}
+	return result, 0, nil
+}
+
+func resultOf(t *testing.T, client client.Client, id string, runs int) (result reconcile.Result, n int, failure error) {
+	t.Helper()
+	failure = client.GetWorkflow(t.Context(), id, "").Get(t.Context(), &result)
+	if failed := new(sdk.ApplicationError); errors.As(failure, &failed) && failed.HasDetails() {
+		if err := failed.Details(&result); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return result, runs, failure
+}
+
+// A room was created, users came and went, and no room_close came, ever. The
+// schedule has the session closed out, once, with a bill that is an estimate. When
+// the room_close comes after all, it is a duplicate.
+func TestALostRoomCloseIsMadeUpFor(t *testing.T) {
+	t.Parallel()
+	api := zegofake.New(1, "server secret")
+	c := overdueSoon(t, api)
+	setUp(t, c)
+	address := start(t, c, both)
+	temporal := dial(t, c)
+
+	noon := time.Now().Add(-time.Hour).UTC().Truncate(time.Millisecond)
+	gone, first, second, unasked := newClose(), newClose(), newClose(), newClose()
+	gone.RoomID, first.RoomID, second.RoomID, unasked.RoomID = "gone", "lobby", "lobby", "gone"
+	unasked.AppID = 2
+	told(t, c, gone, "a", noon, noon.Add(time.Minute))
+	told(t, c, gone, "b", noon, noon.Add(2*time.Minute))
+	// The room's name lives on as another session, in which the same user is.
+	told(t, c, first, "a", noon, time.Time{})
+	told(t, c, second, "a", noon.Add(5*time.Minute), time.Time{})
+	api.Room(1, "lobby", zegofake.User{ID: "a", Login: noon.Add(5 * time.Minute)})
+	// Of this app there is no server secret.
+	told(t, c, unasked, "a", noon, noon.Add(time.Minute))
+
+	r := result(t, temporal, gone)
+	want := activities.Session{AppID: 1, RoomID: "gone", RoomSessionID: gone.RoomSessionID, RoomCloseTime: noon.Add(2 * time.Minute), Reconciled: true}
+	if r.State != workflows.StateDone || r.Session != want {
+		t.Errorf("result %+v", r)
+	}
+	if b := bill(t, c, gone); !b.RoomCloseTime.Equal(want.RoomCloseTime) {
+		t.Errorf("bill %+v", b)
+	}
+	if r := result(t, temporal, first); !r.Session.RoomCloseTime.Equal(noon) || !r.Session.Reconciled {
+		t.Errorf("the room's first session: %+v", r)
+	}
+	wait(t, "a run finds nothing gone any more", func() bool {
+		result, _, failure := reconciled(t, temporal, c)
+		if failure != nil {
+			t.Fatalf("a run failed: %v", failure)
+		}
+		return result.Apps[1].Overdue == result.Apps[1].Alive && result.Apps[2].Reported == 1
+	})
+	if started(t, temporal, second) || started(t, temporal, unasked) {
+		t.Error("the room's second session, or that without a server secret, is closed out")
+	}
+	query := "WorkflowId = '" + workflows.WorkflowID(r.Session) + "'"
+	if a := post(t, address, gone); a.code != 200 || a.Status != webhook.Duplicate {
+		t.Errorf("the room_close that came late: %+v", a)
+	}
+	wait(t, "the run is listed", func() bool { return runs(t, temporal, query) == 1 })
+}
+
+// While ZEGO can't be asked, nothing is closed out, and the runs fail, for all to
+// see. When it can be asked, they succeed.
+func TestNothingIsClosedOutWhileZEGOCannotBeAsked(t *testing.T) {
+	t.Parallel()
+	api := zegofake.New(1, "server secret")
+	api.Fail(func(url.Values) *zegofake.Failure {
+		return &zegofake.Failure{Code: 100000005, Message: "invalid signature"}
+	})
+	c := overdueSoon(t, api)
+	setUp(t, c)
+	start(t, c, service.Parts{Worker: true})
+	temporal := dial(t, c)
+	gone := newClose()
+	told(t, c, gone, "a", time.Now().Add(-time.Hour), time.Now().Add(-time.Minute))
+
+	wait(t, "runs fail", func() bool {
+		result, n, failure := reconciled(t, temporal, c)
+		return n > 3 && failure != nil && strings.Contains(failure.Error(), "invalid signature") && result.Apps[1].Failed == 1
+	})
+	if started(t, temporal, gone) {
+		t.Fatal("it is closed out")
+	}
+	api.Fail(nil)
+	if r := result(t, temporal, gone); !r.Session.Reconciled {
+		t.Errorf("result %+v", r)
+	}
+	wait(t, "runs succeed", func() bool {
+		_, _, failure := reconciled(t, temporal, c)
+		return failure == nil
+	})
+}
+
+// However many workers come and go, there is one schedule, with the last settings;
+// whether a person has paused it is up to that person.
+func TestThereIsOneSchedule(t *testing.T) {
+	t.Parallel()
+	c := overdueSoon(t, zegofake.New(1, "server secret"))
+	temporal := dial(t, c)
+	schedule := temporal.ScheduleClient().GetHandle(t.Context(), service.ScheduleID(c))
+	setUp(t, c)
+	if err := schedule.Pause(t.Context(), client.SchedulePauseOptions{Note: "by hand"}); err != nil {
+		t.Fatal(err)
+	}
+	c.ReconcileEvery = time.Hour
+	for range 3 {
+		start(t, c, service.Parts{Worker: true})
+	}
+	wait(t, "it has the new interval", func() bool {
+		d, err := schedule.Describe(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d.Schedule.Spec.Intervals[0].Every == time.Hour
+	})
+	d, err := schedule.Describe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !d.Schedule.State.Paused || d.Schedule.State.Note != "by hand" {
+		t.Errorf("state %+v", d.Schedule.State)
+	}
+	before := d.Info.LastUpdateAt
+	setUp(t, c)
+	if d, err = schedule.Describe(t.Context()); err != nil || !d.Info.LastUpdateAt.Equal(before) {
+		t.Errorf("what was right already was updated: %v, %v", d.Info, err)
+	}
+	c.ReconcileEvery = 0
+	setUp(t, c)
+	setUp(t, c)
+	_, err = schedule.Describe(t.Context())
+	if missing := new(serviceerror.NotFound); !errors.As(err, &missing) {
+		t.Errorf("turned off, it is still there: %v", err)
+	}
+}

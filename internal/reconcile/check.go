@@ -1,0 +1,363 @@
+package reconcile
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/zego"
+)
+
+const (
+	// Answers is how many answers in a row have to tell that a room is gone. A single
+	// one may be of a moment in which ZEGO knows less than usual.
+	Answers = 3
+	// sessionsInAPage bounds what is in memory.
+	sessionsInAPage = 200
+	// adjustmentsInARun bounds how many adjustments a run starts.
+	adjustmentsInARun = 1000
+	// attempts is how often a call is made that fails, and failures how many calls in
+	// a row may fail before their app is left alone for the rest of the run.
+	attempts, failures = 3, 3
+	// clocks is how far the clocks of ZEGO's servers may differ: what is later by less
+	// isn't taken for later.
+	clocks = 5 * time.Second
+)
+
+// Reconciler has the activities of [Reconcile].
+type Reconciler struct {
+	// Ledger knows the sessions.
+	Ledger *ledger.Ledger
+	// API asks ZEGO. Without one, or a secret of the app, sessions are only reported.
+	API *zego.Client
+	// Start starts the session's workflow; it is no error if there is one already.
+	Start func(context.Context, activities.Session) error
+	// Adjust starts the adjustment of a bill; again, there may be one already.
+	Adjust func(context.Context, ledger.BilledSession) error
+	// OverdueAfter is for how long a session may be silent.
+	OverdueAfter time.Duration
+	// Gap is the time between two answers about one session, at least.
+	Gap time.Duration
+	// Pause is how long a call that failed waits to be made again, and twice as long
+	// the next time; a second unless set.
+	Pause time.Duration
+	// Observe, if set, is told of each session that was "closed_out", and of those
+	// that "failed".
+	Observe func(outcome string, sessions int)
+	// Now is the clock; [time.Now] unless set.
+	Now func() time.Time
+}
+
+// Page is what came of a page of overdue sessions.
+type Page struct {
+	// Before, After and Away are those of the next page's [Progress].
+	Before time.Time          `json:"before"`
+	After  ledger.OpenSession `json:"after,omitzero"`
+	Away   []uint32           `json:"away,omitempty"`
+	// Last says that there is no next page.
+	Last bool `json:"last"`
+	// Apps are the counts of this page.
+	Apps map[uint32]Counts `json:"apps,omitempty"`
+}
+
+// CheckOverdueSessions asks ZEGO about a page of overdue sessions, and closes out
+// those that are gone. Its error is one of the ledger; what goes wrong with an app
+// is in the page.
+func (r *Reconciler) CheckOverdueSessions(ctx context.Context, p Progress) (Page, error) {
+	page := Page{Before: p.Before, Away: p.Away, Apps: map[uint32]Counts{}}
+	if page.Before.IsZero() {
+		page.Before = r.now().Add(-r.OverdueAfter)
+		if err := r.Ledger.ForgetChecks(ctx); err != nil {
+			return page, err
+		}
+	}
+	sessions, err := r.Ledger.Overdue(ctx, page.Before, p.After, sessionsInAPage)
+	if err != nil {
+		return page, err
+	}
+	page.Last = len(sessions) < sessionsInAPage
+	if n := len(sessions); n > 0 {
+		page.After = sessions[n-1]
+	}
+	checks, err := r.Ledger.Checks(ctx, sessions)
+	if err != nil {
+		return page, err
+	}
+	apps := map[uint32][]ledger.Check{}
+	for _, c := range checks {
+		apps[c.AppID] = append(apps[c.AppID], c)
+	}
+	for _, app := range slices.Sorted(maps.Keys(apps)) {
+		a := &asking{Reconciler: r, app: app, Counts: Counts{Overdue: len(apps[app])}}
+		switch {
+		case r.API == nil || !r.API.Knows(app):
+			a.Reported = len(apps[app])
+		case slices.Contains(p.Away, app):
+			a.Failed = len(apps[app])
+		default:
+			if err := a.ask(ctx, apps[app]); err != nil {
+				return page, err
+			}
+			if a.inARow >= failures {
+				page.Away = append(page.Away, app)
+			}
+		}
+		if a.Failed > 0 {
+			r.observe("failed", a.Failed)
+		}
+		page.Apps[app] = a.Counts
+	}
+	return page, nil
+}
+
+// asking asks about the sessions of one app.
+type asking struct {
+	*Reconciler
+	Counts
+	app    uint32
+	inARow int // calls that failed
+}
+
+// ask asks about sessions, ten rooms at a time.
+func (a *asking) ask(ctx context.Context, checks []ledger.Check) error {
+	rooms := map[string][]ledger.Check{} // a room may have several
+	var names []string
+	for _, c := range checks {
+		if c.Gone > 0 && a.now().Sub(c.AskedAt) < a.Gap {
+			a.Doubtful++ // it isn't time to ask again
+			continue
+		}
+		if rooms[c.RoomID] == nil {
+			names = append(names, c.RoomID)
+		}
+		rooms[c.RoomID] = append(rooms[c.RoomID], c)
+	}
+	for batch := range slices.Chunk(names, zego.MostRooms) {
+		if err := a.askAbout(ctx, batch, rooms); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// askAbout asks about up to ten rooms. If ZEGO can't make sense of one of them, the
+// others don't suffer.
+func (a *asking) askAbout(ctx context.Context, names []string, rooms map[string][]ledger.Check) error {
+	if a.inARow >= failures {
+		for _, name := range names {
+			a.Failed += len(rooms[name])
+		}
+		return nil
+	}
+	var counts map[string]zego.RoomUsers
+	err := a.try(ctx, func() (err error) {
+		counts, err = a.API.DescribeUserNum(ctx, a.app, names)
+		return err
+	})
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil && len(names) > 1 && isRefused(err):
+		for _, name := range names {
+			if err := a.askAbout(ctx, []string{name}, rooms); err != nil {
+				return err
+			}
+		}
+		return nil
+	case err != nil:
+		for _, name := range names {
+			a.fail(len(rooms[name]), err)
+		}
+		return nil
+	}
+	var answered []ledger.Check
+	for _, name := range names {
+		for _, c := range rooms[name] {
+			gone, err := a.judge(ctx, c, counts[name])
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err != nil {
+				a.fail(1, err)
+				continue
+			}
+			a.Asked++
+			c.AskedAt = a.now()
+			if gone {
+				c.Gone++
+			} else {
+				c.Gone = 0
+				a.Alive++
+			}
+			answered = append(answered, c)
+		}
+	}
+	if err := a.Ledger.NoteChecks(ctx, answered); err != nil {
+		return err
+	}
+	for _, c := range answered {
+		switch {
+		case c.Gone == 0:
+		case c.Gone < Answers:
+			a.Doubtful++
+		default:
+			if err := a.closeOut(ctx, c); err != nil {
+				a.fail(1, err)
+			}
+		}
+	}
+	return nil
+}
+
+// judge says whether the session is gone, by how many users its room has. Where it
+// can't be told for sure, it isn't: that costs nothing but time.
+func (a *asking) judge(ctx context.Context, c ledger.Check, users zego.RoomUsers) (gone bool, err error) {
+	switch {
+	case users.Participants() == 0:
+		return true, nil
+	case c.Later != 0:
+		return true, nil // the room has another life since
+	case !c.Left:
+		return false, nil // it may be those that callbacks have told of
+	}
+	// All that were in it have left, and somebody is in the room. If it is another
+	// life of the room, each has entered since. If it isn't, somebody was in it when
+	// the last one left of whom callbacks have told.
+	var list []zego.RoomUser
+	if err := a.try(ctx, func() (err error) {
+		list, _, err = a.API.DescribeUserList(ctx, a.app, c.RoomID, zego.MostUsers, "")
+		return err
+	}); err != nil || len(list) == 0 {
+		return false, err
+	}
+	var ids []string // those that have been there for the longest time
+	for _, u := range list {
+		ids = append(ids, u.UserID)
+	}
+	var statuses []zego.UserStatus
+	err = a.try(ctx, func() (err error) {
+		statuses, err = a.API.DescribeUsers(ctx, a.app, c.RoomID, ids)
+		return err
+	})
+	if refused := new(zego.APIError); errors.As(err, &refused) && refused.NoRoom() {
+		return true, nil // its last user has left it a moment ago
+	}
+	if err != nil {
+		return false, err
+	}
+	seen := false
+	for _, s := range statuses {
+		if s.InRoom && !s.LoginTime.After(c.LastTime.Add(clocks)) {
+			return false, nil
+		}
+		seen = seen || s.InRoom
+	}
+	return seen, nil
+}
+
+// closeOut starts the workflow of a session that is gone. Its end is the latest
+// time that callbacks told of it: a user's stay is billed as far as it is known.
+func (a *asking) closeOut(ctx context.Context, c ledger.Check) error {
+	if c.LastTime.IsZero() {
+		return fmt.Errorf("session %d: no callback told when it was", c.RoomSessionID)
+	}
+	session := activities.Session{AppID: c.AppID, RoomID: c.RoomID, RoomSessionID: c.RoomSessionID, RoomCloseTime: c.LastTime, Reconciled: true}
+	activity.RecordHeartbeat(ctx)
+	if err := a.Start(ctx, session); err != nil {
+		return fmt.Errorf("start the workflow of session %d: %w", c.RoomSessionID, err)
+	}
+	if err := a.Ledger.Closed(ctx, c.AppID, c.RoomSessionID); err != nil {
+		return err // it is started again, and found to be there
+	}
+	a.Gone++
+	a.observe("closed_out", 1)
+	activity.GetLogger(ctx).Info("a session without a room_close is closed out", "session", session.Key(), "room_close_time", session.RoomCloseTime,
+		"silent_since", c.SeenAt, "room_lives_on_as", c.Later)
+	return nil
+}
+
+// try makes a call, and if it fails, some more times with a growing pause.
+func (a *asking) try(ctx context.Context, call func() error) error {
+	for attempt := 1; ; attempt++ {
+		activity.RecordHeartbeat(ctx)
+		err := call()
+		if err == nil {
+			a.inARow = 0
+			return nil
+		}
+		refused := new(zego.APIError)
+		isAnswer := errors.As(err, &refused)
+		switch {
+		case isAnswer && refused.NoRoom(), isRefused(err):
+			return err // the same, however often it is asked
+		case isAnswer && refused.Unauthorized():
+			a.inARow = failures
+			return err
+		case attempt == attempts || ctx.Err() != nil:
+			a.inARow++
+			return err
+		}
+		select {
+		case <-time.After(time.Duration(attempt) * cmp.Or(a.Pause, time.Second)):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// isRefused says whether ZEGO found a parameter wrong: it would again.
+func isRefused(err error) bool {
+	refused := new(zego.APIError)
+	return errors.As(err, &refused) && (refused.Code == 2 || refused.Code == 3)
+}
+
+func (a *asking) fail(sessions int, err error) {
+	a.Failed += sessions
+	a.Error = err.Error()
+}
+
+func (r *Reconciler) observe(outcome string, sessions int) {
+	if r.Observe != nil {
+		r.Observe(outcome, sessions)
+	}
+}
+
+func (r *Reconciler) now() time.Time {
+	if r.Now != nil {
+		return r.Now()
+	}
+	return time.Now()
+}
+
+// StartAdjustments starts the adjustment of each bill that lacks usage which came
+// since, and says of how many.
+func (r *Reconciler) StartAdjustments(ctx context.Context) (int, error) {
+	if r.Adjust == nil {
+		return 0, nil
+	}
+	dirty, err := r.Ledger.Dirty(ctx, adjustmentsInARun)
+	if err != nil {
+		return 0, err
+	}
+	var faults []error
+	for _, s := range dirty {
+		activity.RecordHeartbeat(ctx)
+		if err := r.Adjust(ctx, s); err != nil {
+			faults = append(faults, fmt.Errorf("session %d of app %d: %w", s.RoomSessionID, s.AppID, err))
+		}
+		if ctx.Err() != nil {
+			return 0, ctx.Err()
+		}
+	}
+	if n := len(faults); n > 0 {
+		return 0, fmt.Errorf("%d of %d: %w", n, len(dirty), faults[n-1])
+	}
+	return len(dirty), nil
+}

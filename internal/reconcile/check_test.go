@@ -1,0 +1,432 @@
+package reconcile_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.temporal.io/sdk/testsuite"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/reconcile"
+	"github.com/closeouthq/closeout/internal/testenv"
+	"github.com/closeouthq/closeout/internal/zegofake"
+	"github.com/closeouthq/closeout/zego"
+)
+
+const (
+	overdueAfter = 10 * time.Minute
+	gap          = time.Minute
+)
+
+// world is a ledger, a ZEGO and what was started, with a clock that the test turns.
+type world struct {
+	*reconcile.Reconciler
+	t   *testing.T
+	api *zegofake.API
+
+	mu      sync.Mutex
+	now     time.Time
+	started map[uint64]activities.Session
+	refuse  error // of starts
+}
+
+// newWorld makes one in which app 1 has a server secret.
+func newWorld(t *testing.T, databaseURL string) *world {
+	t.Helper()
+	books, err := ledger.Open(databaseURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = books.Close() })
+	w := &world{t: t, api: zegofake.New(1, "server secret"), now: time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC), started: map[uint64]activities.Session{}}
+	client, err := zego.NewClient(zego.ServerAPI, map[uint32][]string{1: {"server secret"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client.HTTP.Transport = inProcess{w.api}
+	w.Reconciler = &reconcile.Reconciler{
+		Ledger: books, API: client, OverdueAfter: overdueAfter, Gap: gap, Now: w.clock, Pause: time.Millisecond,
+		Start: func(_ context.Context, s activities.Session) error {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if w.refuse == nil {
+				w.started[s.RoomSessionID] = s
+			}
+			return w.refuse
+		},
+	}
+	return w
+}
+
+// inProcess lets a client talk to a server without a network.
+type inProcess struct{ http.Handler }
+
+func (p inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
+	w := httptest.NewRecorder()
+	p.ServeHTTP(w, r)
+	return w.Result(), r.Context().Err()
+}
+
+func (w *world) clock() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.now
+}
+
+// pass lets time go by.
+func (w *world) pass(d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.now = w.now.Add(d)
+}
+
+// told records what callbacks tell now of a session of app 1: its creation unless it
+// is zero, and stays.
+func (w *world) told(app uint32, room string, session uint64, create time.Time, stays ...ledger.Usage) {
+	w.t.Helper()
+	usage := []ledger.Usage{}
+	if !create.IsZero() {
+		usage = append(usage, ledger.Usage{Event: zego.EventRoomCreate, Create: create})
+	}
+	for i := range usage {
+		usage[i].AppID, usage[i].RoomID, usage[i].RoomSessionID, usage[i].SeenAt = app, room, session, w.clock()
+	}
+	for _, s := range stays {
+		s.AppID, s.RoomID, s.RoomSessionID, s.SeenAt, s.Event = app, room, session, w.clock(), zego.EventRoomLogin
+		if !s.Logout.IsZero() {
+			s.Event = zego.EventRoomLogout
+		}
+		usage = append(usage, s)
+	}
+	if err := w.Ledger.Record(w.t.Context(), usage); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func stay(user string, login, logout time.Time) ledger.Usage {
+	return ledger.Usage{Stay: fmt.Sprint(user, login.UnixMilli()), User: user, Login: login, Logout: logout}
+}
+
+// check goes through all pages, as a run does.
+func (w *world) check() map[uint32]reconcile.Counts {
+	w.t.Helper()
+	all, _ := w.checkFrom(reconcile.Progress{})
+	return all
+}
+
+func (w *world) checkFrom(p reconcile.Progress) (map[uint32]reconcile.Counts, reconcile.Progress) {
+	w.t.Helper()
+	all := map[uint32]reconcile.Counts{}
+	for {
+		env := (&testsuite.WorkflowTestSuite{}).NewTestActivityEnvironment()
+		env.RegisterActivity(w.Reconciler)
+		value, err := env.ExecuteActivity(w.Reconciler.CheckOverdueSessions, p)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		var page reconcile.Page
+		if err := value.Get(&page); err != nil {
+			w.t.Fatal(err)
+		}
+		for app, c := range page.Apps {
+			sum := all[app]
+			sum.Overdue, sum.Asked, sum.Alive, sum.Doubtful = sum.Overdue+c.Overdue, sum.Asked+c.Asked, sum.Alive+c.Alive, sum.Doubtful+c.Doubtful
+			sum.Gone, sum.Reported, sum.Failed = sum.Gone+c.Gone, sum.Reported+c.Reported, sum.Failed+c.Failed
+			if c.Error != "" {
+				sum.Error = c.Error
+			}
+			all[app] = sum
+		}
+		p.Before, p.After, p.Away = page.Before, page.After, page.Away
+		if page.Last {
+			return all, p
+		}
+	}
+}
+
+// until checks every minute, and says after how many times sessions were started.
+func (w *world) until(started, most int) int {
+	w.t.Helper()
+	for n := 1; n <= most; n++ {
+		w.check()
+		if len(w.started) >= started {
+			return n
+		}
+		w.pass(gap)
+	}
+	return 0
+}
+
+func (w *world) sessions() []uint64 { return slices.Sorted(maps.Keys(w.started)) }
+
+func (w *world) expect(what string, got reconcile.Counts, want reconcile.Counts) {
+	w.t.Helper()
+	got.Error = ""
+	if got != want {
+		w.t.Errorf("%s: %+v, want %+v", what, got, want)
+	}
+}
+
+func onBoth(t *testing.T, test func(t *testing.T, w *world)) {
+	t.Parallel()
+	testenv.Databases(t, func(t *testing.T, databaseURL string) { test(t, newWorld(t, databaseURL)) })
+}
+
+// The room is gone, and no room_close came: after three answers a minute apart the
+// session is closed out, at the time of the last logout.
+func TestASessionThatIsGoneIsClosedOutAfterSeveralAnswers(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		noon := w.now
+		w.told(1, "lobby", 7, noon, stay("a", noon, noon.Add(time.Minute)), stay("b", noon, noon.Add(2*time.Minute)))
+		w.pass(overdueAfter)
+		w.expect("not overdue yet", w.check()[1], reconcile.Counts{})
+		w.pass(time.Minute)
+		w.expect("the first answer", w.check()[1], reconcile.Counts{Overdue: 1, Asked: 1, Doubtful: 1})
+		w.pass(gap / 2)
+		w.expect("too early to ask again", w.check()[1], reconcile.Counts{Overdue: 1, Doubtful: 1})
+		w.pass(gap / 2)
+		w.expect("the second", w.check()[1], reconcile.Counts{Overdue: 1, Asked: 1, Doubtful: 1})
+		if len(w.started) != 0 {
+			t.Fatal("two answers were enough")
+		}
+		w.pass(gap)
+		w.expect("the third", w.check()[1], reconcile.Counts{Overdue: 1, Asked: 1, Gone: 1})
+		if got, want := w.started[7], (activities.Session{AppID: 1, RoomID: "lobby", RoomSessionID: 7, RoomCloseTime: noon.Add(2 * time.Minute), Reconciled: true}); got != want {
+			t.Errorf("started %+v, want %+v", got, want)
+		}
+		w.pass(time.Hour)
+		w.expect("afterwards", w.check()[1], reconcile.Counts{})
+		if n := len(w.api.Calls("")); n != 3 {
+			t.Errorf("%d calls", n)
+		}
+	})
+}
+
+// Two empty answers, then somebody: it begins anew.
+func TestAnswersCountInARow(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		w.told(1, "lobby", 7, w.now, stay("a", w.now, time.Time{}))
+		w.pass(overdueAfter + time.Minute)
+		w.check()
+		w.pass(gap)
+		w.check()
+		w.pass(gap)
+		w.api.Room(1, "lobby", zegofake.User{ID: "a", Login: w.now.Add(-time.Hour)})
+		w.expect("somebody is there", w.check()[1], reconcile.Counts{Overdue: 1, Asked: 1, Alive: 1})
+		w.api.Room(1, "lobby")
+		w.pass(gap)
+		w.expect("it was seen alive just now", w.check()[1], reconcile.Counts{})
+		w.pass(overdueAfter)
+		if n := w.until(1, 5); n != reconcile.Answers {
+			t.Errorf("closed out after %d answers", n)
+		}
+	})
+}
+
+// Recorders stay when everybody has left.
+func TestARoomWithNobodyButRecordersIsEmpty(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		w.told(1, "lobby", 7, w.now, stay("a", w.now, w.now.Add(time.Minute)))
+		w.api.Room(1, "lobby", zegofake.User{ID: "recorder", Login: w.now, Admin: true})
+		w.pass(overdueAfter + time.Minute)
+		if n := w.until(1, 5); n != reconcile.Answers {
+			t.Errorf("closed out after %d answers", n)
+		}
+	})
+}
+
+// A room_id lives on as another session: callbacks have told of it, or ZEGO does by
+// when its users entered. Only the first is gone.
+func TestARoomThatLivesOnAsAnotherSession(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		first    func(noon time.Time) []ledger.Usage
+		second   bool // callbacks have told of it
+		login    time.Duration
+		gone     []uint64
+		lifetime int
+	}{
+		{"callbacks have told of it, and a logout was lost", func(noon time.Time) []ledger.Usage { return []ledger.Usage{stay("a", noon, time.Time{})} }, true, 5 * time.Minute, []uint64{7}, 2},
+		{"callbacks have told of it, and all had left", func(noon time.Time) []ledger.Usage { return []ledger.Usage{stay("a", noon, noon.Add(time.Minute))} }, true, 5 * time.Minute, []uint64{7}, 2},
+		{"all had left before the others entered", func(noon time.Time) []ledger.Usage { return []ledger.Usage{stay("a", noon, noon.Add(time.Minute))} }, false, 5 * time.Minute, []uint64{7}, 1},
+		{"somebody of whom no callback told was in it already", func(noon time.Time) []ledger.Usage { return []ledger.Usage{stay("a", noon, noon.Add(time.Minute))} }, false, 30 * time.Second, nil, 1},
+		{"somebody entered when the last one left", func(noon time.Time) []ledger.Usage { return []ledger.Usage{stay("a", noon, noon.Add(time.Minute))} }, false, 62 * time.Second, nil, 1},
+		{"somebody hasn't left it", func(noon time.Time) []ledger.Usage { return []ledger.Usage{stay("a", noon, time.Time{})} }, false, 5 * time.Minute, nil, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			onBoth(t, func(t *testing.T, w *world) {
+				noon := w.now
+				w.told(1, "lobby", 7, noon, tt.first(noon)...)
+				w.pass(10 * time.Minute)
+				if tt.second {
+					w.told(1, "lobby", 8, noon.Add(tt.login), stay("b", noon.Add(tt.login), time.Time{}))
+				}
+				w.api.Room(1, "lobby", zegofake.User{ID: "b", Login: noon.Add(tt.login)}, zegofake.User{ID: "c", Login: noon.Add(tt.login + time.Minute)})
+				w.pass(overdueAfter + time.Minute)
+				w.expect("the first answer", w.check()[1], reconcile.Counts{Overdue: tt.lifetime, Asked: tt.lifetime, Alive: tt.lifetime - len(tt.gone), Doubtful: len(tt.gone)})
+				for range reconcile.Answers {
+					w.pass(gap)
+					w.check()
+				}
+				w.pass(overdueAfter) // since it was seen alive
+				w.check()
+				if got := w.sessions(); !slices.Equal(got, tt.gone) {
+					t.Errorf("closed out %d, want %d", got, tt.gone)
+				}
+			})
+		})
+	}
+}
+
+// An app without a secret is reported, and keeps nothing from being done for others.
+func TestWithoutASecretSessionsAreReported(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		w.told(1, "lobby", 7, w.now, stay("a", w.now, w.now))
+		w.told(2, "lobby", 7, w.now, stay("a", w.now, w.now))
+		w.told(2, "hall", 9, w.now)
+		w.pass(overdueAfter + time.Minute)
+		got := w.check()
+		w.expect("with a secret", got[1], reconcile.Counts{Overdue: 1, Asked: 1, Doubtful: 1})
+		w.expect("without one", got[2], reconcile.Counts{Overdue: 2, Reported: 2})
+		if n := w.until(2, 5); n != 0 || w.started[7].AppID != 1 {
+			t.Errorf("started %v", w.started)
+		}
+		if o, err := w.Ledger.CountOverdue(t.Context(), w.now.Add(-overdueAfter)); err != nil || o.Left != 1 || o.Silent != 1 {
+			t.Errorf("counted %+v, %v", o, err)
+		}
+	})
+}
+
+// While ZEGO answers with errors, or not at all, nothing is taken for gone.
+func TestNoAnswerClosesNothingOut(t *testing.T) {
+	for name, failure := range map[string]zegofake.Failure{
+		"busy":           {Code: 1, Message: "failed"},
+		"limited":        {Code: 206, Message: "app qps limit"},
+		"a wrong secret": {Code: 100000005, Message: "invalid signature"},
+		"a proxy":        {Status: 502, Body: "Bad Gateway"},
+		"an empty page":  {Body: "{}"},
+		"no rooms":       {Body: `{"Code":0,"Data":{"UserCountList":[]}}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, "sqlite:"+t.TempDir()+"/ledger.db")
+			for n := range 40 {
+				w.told(1, fmt.Sprint("room", n), uint64(n+1), w.now, stay("a", w.now, w.now))
+			}
+			w.api.App(3, "another")
+			w.pass(overdueAfter + time.Minute)
+			w.api.Fail(func(url.Values) *zegofake.Failure { return &failure })
+			got, after := w.checkFrom(reconcile.Progress{})
+			if got[1].Failed != 40 || got[1].Error == "" || got[1].Overdue != 40 || !slices.Equal(after.Away, []uint32{1}) {
+				t.Errorf("counts %+v, away %v", got[1], after.Away)
+			}
+			if n := len(w.api.Calls("")); n > 9 {
+				t.Errorf("%d calls that failed", n)
+			}
+			if len(w.started) != 0 {
+				t.Errorf("started %v", w.sessions())
+			}
+			w.api.Fail(nil)
+			w.expect("when it is back", w.check()[1], reconcile.Counts{Overdue: 40, Asked: 40, Doubtful: 40})
+		})
+	}
+}
+
+// A room that ZEGO makes no sense of fails by itself.
+func TestARefusedRoomHoldsUpNoOther(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		for n := range 12 {
+			w.told(1, fmt.Sprint("room", n), uint64(n+1), w.now, stay("a", w.now, w.now))
+		}
+		w.api.Fail(func(q url.Values) *zegofake.Failure {
+			if slices.Contains(q["RoomId[]"], "room3") {
+				return &zegofake.Failure{Code: 2, Message: "input params error"}
+			}
+			return nil
+		})
+		w.pass(overdueAfter + time.Minute)
+		got := w.check()[1]
+		w.expect("of twelve", got, reconcile.Counts{Overdue: 12, Asked: 11, Doubtful: 11, Failed: 1})
+		if !strings.Contains(got.Error, "code 2: input params error") {
+			t.Errorf("error %q", got.Error)
+		}
+	})
+}
+
+// A call that fails once is made again.
+func TestAnErrorThatPasses(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "sqlite:"+t.TempDir()+"/ledger.db")
+	w.told(1, "lobby", 7, w.now, stay("a", w.now, w.now))
+	w.pass(overdueAfter + time.Minute)
+	failed := false
+	w.api.Fail(func(url.Values) *zegofake.Failure {
+		if failed {
+			return nil
+		}
+		failed = true
+		return &zegofake.Failure{Status: 503, Body: "busy"}
+	})
+	w.expect("one of two", w.check()[1], reconcile.Counts{Overdue: 1, Asked: 1, Doubtful: 1})
+}
+
+// Where the workflow can't be started, the session stays overdue.
+func TestAStartThatFailsIsTriedAgain(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		w.told(1, "lobby", 7, w.now, stay("a", w.now, w.now))
+		w.pass(overdueAfter + time.Minute)
+		w.refuse = errors.New("the route panicked")
+		for range 2 {
+			w.check()
+			w.pass(gap)
+		}
+		got := w.check()[1]
+		w.expect("the start fails", got, reconcile.Counts{Overdue: 1, Asked: 1, Failed: 1})
+		if !strings.Contains(got.Error, "the route panicked") {
+			t.Errorf("error %q", got.Error)
+		}
+		w.refuse = nil
+		w.pass(gap)
+		w.expect("it succeeds", w.check()[1], reconcile.Counts{Overdue: 1, Asked: 1, Gone: 1})
+	})
+}
+
+// Rooms are asked about ten a call, one of several sessions once, and all of many
+// pages.
+func TestManySessionsAreAskedAboutTenACall(t *testing.T) {
+	t.Parallel() // it waits for ZEGO's limit: some five seconds
+	w := newWorld(t, "sqlite:"+t.TempDir()+"/ledger.db")
+	const rooms = 450
+	for n := range rooms {
+		w.told(1, fmt.Sprint("room", n), uint64(n+1), w.now, stay("a", w.now, w.now))
+	}
+	w.told(1, "room0", rooms+1, w.now)
+	w.pass(overdueAfter + time.Minute)
+	w.expect("all", w.check()[1], reconcile.Counts{Overdue: rooms + 1, Asked: rooms + 1, Doubtful: rooms + 1})
+	calls := w.api.Calls("DescribeUserNum")
+	if len(calls) < 45 || len(calls) > 48 { // a page may end with fewer than ten
+		t.Errorf("%d calls", len(calls))
+	}
+}
+
+func TestAdjustmentsAreStartedOneByOne(t *testing.T) {
+	w := newWorld(t, "sqlite:"+t.TempDir()+"/ledger.db")
+	env := (&testsuite.WorkflowTestSuite{}).NewTestActivityEnvironment()
+	env.RegisterActivity(w.Reconciler)
+	value, err := env.ExecuteActivity(w.StartAdjustments)
+	var n int
+	if err != nil || value.Get(&n) != nil || n != 0 {
+		t.Errorf("%d, %v", n, err)
+	}
+}

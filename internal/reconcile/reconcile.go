@@ -1,0 +1,191 @@
+// Package reconcile closes out the sessions whose room_close was lost, and has the
+// bills adjusted of those of which usage came late. A Temporal Schedule starts
+// [Reconcile], one run at a time however many workers there are; what a run does,
+// its activities do, on [Reconciler].
+package reconcile
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/closeouthq/closeout/internal/ledger"
+)
+
+// Name is the workflow's.
+const Name = "Reconcile"
+
+// pagesInARun is after how many pages a run goes on as another: a page adds some
+// ten events to the history, of which Temporal keeps some ten thousands at most.
+const pagesInARun = 200
+
+// Progress is how far a reconciliation has come. The zero value begins one.
+type Progress struct {
+	// Before and After are where the next page of overdue sessions begins: silent
+	// since before, and after that one in their order.
+	Before time.Time          `json:"before,omitzero"`
+	After  ledger.OpenSession `json:"after,omitzero"`
+	// Away are the apps that aren't asked any more, as too many answers were errors.
+	Away []uint32 `json:"away,omitempty"`
+	// Result is what has come of it so far.
+	Result Result `json:"result,omitzero"`
+}
+
+// Result is what came of a reconciliation.
+type Result struct {
+	// Apps says it for each app that has overdue sessions, by appid.
+	Apps map[uint32]Counts `json:"apps,omitempty"`
+	// Adjustments is how many bills are being adjusted since.
+	Adjustments int `json:"adjustments"`
+	// Failed is what couldn't be done, for all apps; the next run tries it again.
+	Failed []string `json:"failed,omitempty"`
+}
+
+// Counts are the overdue sessions of one app. Each is counted as overdue and as one
+// of the last five.
+type Counts struct {
+	// Overdue sessions had no sign of life for too long, and no room_close.
+	Overdue int `json:"overdue"`
+	// Asked is about how many of them ZEGO was asked and has answered.
+	Asked int `json:"asked"`
+	// Alive are those whose room has somebody in it.
+	Alive int `json:"alive"`
+	// Doubtful are those that seem to be gone, and are asked about again.
+	Doubtful int `json:"doubtful"`
+	// Gone are those that were found gone, and have a workflow now.
+	Gone int `json:"gone"`
+	// Reported are those about which nobody is asked, for lack of a server secret.
+	Reported int `json:"reported"`
+	// Failed are those with which something went wrong, and Error is the last of it.
+	Failed int    `json:"failed"`
+	Error  string `json:"error,omitempty"`
+}
+
+func (c Counts) add(more Counts) Counts {
+	return Counts{c.Overdue + more.Overdue, c.Asked + more.Asked, c.Alive + more.Alive, c.Doubtful + more.Doubtful,
+		c.Gone + more.Gone, c.Reported + more.Reported, c.Failed + more.Failed, cmp.Or(more.Error, c.Error)}
+}
+
+// do names the activities.
+var do *Reconciler
+
+// Reconcile is the workflow. It goes through all overdue sessions, a page at a
+// time, and then through the bills to adjust. What goes wrong holds up nothing
+// else; in the end the run fails with it, so that it is seen, and the next run
+// tries it again.
+func Reconcile(ctx workflow.Context, progress Progress) (Result, error) {
+	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		StartToCloseTimeout: 15 * time.Minute,
+		HeartbeatTimeout:    time.Minute,
+		RetryPolicy:         &temporal.RetryPolicy{InitialInterval: time.Second, MaximumAttempts: 3},
+	})
+	result := &progress.Result
+	if result.Apps == nil {
+		result.Apps = map[uint32]Counts{}
+	}
+	for pages := 0; ; pages++ {
+		workflow.SetCurrentDetails(ctx, details(progress, "Asks about overdue sessions."))
+		if pages == pagesInARun {
+			return Result{}, workflow.NewContinueAsNewError(ctx, Name, progress)
+		}
+		var page Page
+		err := workflow.ExecuteActivity(withSummary(ctx, fmt.Sprintf("Overdue sessions, page %d", pages+1)), do.CheckOverdueSessions, progress).Get(ctx, &page)
+		if ctx.Err() != nil {
+			return Result{}, ctx.Err()
+		}
+		if err != nil {
+			// Where the next page begins isn't known, and what is wrong isn't ZEGO's.
+			result.Failed = append(result.Failed, "check overdue sessions: "+reason(err))
+			break
+		}
+		for _, app := range slices.Sorted(maps.Keys(page.Apps)) {
+			result.Apps[app] = result.Apps[app].add(page.Apps[app])
+		}
+		progress.Before, progress.After, progress.Away = page.Before, page.After, page.Away
+		if page.Last {
+			break
+		}
+	}
+
+	workflow.SetCurrentDetails(ctx, details(progress, "Starts adjustments of bills."))
+	if err := workflow.ExecuteActivity(withSummary(ctx, "Bills to adjust"), do.StartAdjustments).Get(ctx, &result.Adjustments); err != nil {
+		if ctx.Err() != nil {
+			return Result{}, ctx.Err()
+		}
+		result.Failed = append(result.Failed, "adjust bills: "+reason(err))
+	}
+
+	workflow.SetCurrentDetails(ctx, details(progress, ""))
+	failed := slices.Clone(result.Failed)
+	for _, app := range slices.Sorted(maps.Keys(result.Apps)) {
+		c := result.Apps[app]
+		if c.Reported > 0 {
+			workflow.GetLogger(ctx).Warn("sessions are overdue, and nobody can be asked without CLOSEOUT_SERVER_SECRETS", "appid", app, "sessions", c.Reported)
+		}
+		if c.Failed > 0 {
+			failed = append(failed, fmt.Sprintf("app %d: %d sessions: %s", app, c.Failed, c.Error))
+		}
+	}
+	if len(failed) > 0 {
+		return Result{}, temporal.NewApplicationErrorWithOptions(strings.Join(failed, "; "), "Incomplete",
+			temporal.ApplicationErrorOptions{NonRetryable: true, Details: []any{*result}})
+	}
+	return *result, nil
+}
+
+// Register tells a worker of the workflow, and of its activities.
+func Register(w worker.Registry, r *Reconciler) {
+	w.RegisterWorkflowWithOptions(Reconcile, workflow.RegisterOptions{Name: Name})
+	w.RegisterActivity(r)
+}
+
+func withSummary(ctx workflow.Context, summary string) workflow.Context {
+	options := workflow.GetActivityOptions(ctx)
+	options.Summary = summary
+	return workflow.WithActivityOptions(ctx, options)
+}
+
+// reason says in a line why an activity failed.
+func reason(err error) string {
+	if app := new(temporal.ApplicationError); errors.As(err, &app) {
+		return app.Message()
+	}
+	return err.Error()
+}
+
+// details is what the Web UI shows of the run, in its Markdown.
+func details(p Progress, doing string) string {
+	var b strings.Builder
+	if doing != "" {
+		b.WriteString(doing + "\n\n")
+	}
+	for _, app := range slices.Sorted(maps.Keys(p.Result.Apps)) {
+		c := p.Result.Apps[app]
+		fmt.Fprintf(&b, "- App %d: %d overdue sessions; %d asked about, %d alive, %d doubtful, %d gone and closed out, %d only reported, %d failed\n",
+			app, c.Overdue, c.Asked, c.Alive, c.Doubtful, c.Gone, c.Reported, c.Failed)
+		if c.Error != "" {
+			fmt.Fprintf(&b, "  Last error: %s\n", code(c.Error))
+		}
+	}
+	if len(p.Result.Apps) == 0 {
+		b.WriteString("No session is overdue so far.\n")
+	}
+	fmt.Fprintf(&b, "- Adjustments of bills: %d\n", p.Result.Adjustments)
+	for _, f := range p.Result.Failed {
+		fmt.Fprintf(&b, "- Failed: %s\n", code(f))
+	}
+	return b.String()
+}
+
+// code makes a Markdown code span of text that may hold anything.
+func code(s string) string {
+	return "`" + strings.Join(strings.Fields(strings.ReplaceAll(s, "`", "'")), " ") + "`"
+}

@@ -1,0 +1,290 @@
+// Package zegofake is a server API for tests that speaks as ZEGO's documentation
+// says, and is as strict.
+package zegofake
+
+import (
+	"crypto/md5" // #nosec G501 -- ZEGO's scheme.
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// User is in a room.
+type User struct {
+	ID    string
+	Login time.Time
+	// Admin says that it records or moderates.
+	Admin bool
+}
+
+// API answers as ZEGO does. The zero value knows no app.
+type API struct {
+	// Now is its clock, if it isn't the real one.
+	Now func() time.Time
+
+	mu      sync.Mutex
+	secrets map[uint32]string
+	rooms   map[room][]User
+	calls   []url.Values
+	lately  map[string][]time.Time // calls by what limits them
+	fail    func(url.Values) *Failure
+}
+
+type room struct {
+	app  uint32
+	name string
+}
+
+// Failure is an answer without what was asked for.
+type Failure struct {
+	// Status is that of HTTP, 200 unless set.
+	Status int
+	// Body is sent as it is if it isn't empty; else Code and Message are.
+	Body    string
+	Code    int
+	Message string
+	// Hang says that no answer comes until the sender gives up.
+	Hang bool
+}
+
+// New makes one of an app. More can be added with App.
+func New(appID uint32, secret string) *API {
+	a := &API{Now: time.Now, secrets: map[uint32]string{}, rooms: map[room][]User{}, lately: map[string][]time.Time{}}
+	a.App(appID, secret)
+	return a
+}
+
+// Serve serves it on this machine until the test ends, and gives its URL.
+func (a *API) Serve(t testing.TB) string {
+	server := httptest.NewServer(a)
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// App adds an app, or changes its secret.
+func (a *API) App(appID uint32, secret string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.secrets[appID] = secret
+}
+
+// Room says who is in a room. Without anybody it isn't there.
+func (a *API) Room(appID uint32, name string, users ...User) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.rooms[room{appID, name}] = users
+}
+
+// Fail has calls fail for which it gives a failure. It is told their parameters.
+func (a *API) Fail(fail func(url.Values) *Failure) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.fail = fail
+}
+
+// Calls are the parameters of those made so far, of an action if it isn't empty.
+func (a *API) Calls(action string) (calls []url.Values) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, c := range a.calls {
+		if action == "" || c.Get("Action") == action {
+			calls = append(calls, c)
+		}
+	}
+	return calls
+}
+
+// ServeHTTP implements [http.Handler].
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	a.mu.Lock()
+	a.calls = append(a.calls, query)
+	n := len(a.calls)
+	var failure *Failure
+	if a.fail != nil {
+		failure = a.fail(query)
+	}
+	a.mu.Unlock()
+	if failure != nil && failure.Hang {
+		<-r.Context().Done()
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if failure != nil && failure.Status != 0 {
+		w.WriteHeader(failure.Status)
+	}
+	if failure != nil && failure.Body != "" {
+		_, _ = w.Write([]byte(failure.Body))
+		return
+	}
+	code, message, data := 0, "success", any(nil)
+	switch {
+	case failure != nil:
+		code, message = failure.Code, failure.Message
+	case r.Method != http.MethodGet || r.URL.Path != "/":
+		code, message = 100000007, "unsupported action"
+	default:
+		code, message, data = a.answer(query)
+	}
+	// Both kinds are seen in ZEGO's documentation.
+	id := any(strconv.FormatUint(7840039829955402142+uint64(n), 10))
+	if n%2 == 0 {
+		id = json.Number(id.(string))
+	}
+	_ = json.NewEncoder(w).Encode(map[string]any{"Code": code, "Message": message, "RequestId": id, "Data": data})
+}
+
+var nonces = regexp.MustCompile(`^[0-9a-f]{16}$`)
+
+func (a *API) answer(q url.Values) (code int, message string, data any) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	id, err := strconv.ParseUint(q.Get("AppId"), 10, 32)
+	if err != nil {
+		return 100000001, "invalid AppId", nil
+	}
+	app := uint32(id)
+	timestamp, err := strconv.ParseInt(q.Get("Timestamp"), 10, 64)
+	if err != nil {
+		return 100000003, "invalid Timestamp", nil
+	}
+	if off := a.Now().Sub(time.Unix(timestamp, 0)).Abs(); off > 10*time.Minute {
+		return 100000004, "signature expired", nil
+	}
+	if !nonces.MatchString(q.Get("SignatureNonce")) {
+		return 100000008, "SignatureNonce is null", nil
+	}
+	if q.Get("SignatureVersion") != "2.0" {
+		return 100000014, "unsupported SignatureVersion", nil
+	}
+	secret, known := a.secrets[app]
+	if !known {
+		return 100000010, "failed to get ServerSecret", nil
+	}
+	sum := md5.Sum([]byte(q.Get("AppId") + q.Get("SignatureNonce") + secret + q.Get("Timestamp"))) // #nosec G401
+	if hex.EncodeToString(sum[:]) != q.Get("Signature") {
+		// As careless as a message can be.
+		return 100000005, "invalid signature " + q.Get("Signature"), nil
+	}
+	switch action := q.Get("Action"); action {
+	case "DescribeUserNum":
+		return a.userNum(app, q)
+	case "DescribeUsers":
+		return a.users(app, q)
+	case "DescribeUserList":
+		return a.userList(app, q)
+	default:
+		return 100000007, "unsupported Action", nil
+	}
+}
+
+// limited counts a call, and says whether there were too many within a second.
+func (a *API) limited(kind string, most int) bool {
+	now := a.Now()
+	a.lately[kind] = append(slices.DeleteFunc(a.lately[kind], func(t time.Time) bool { return now.Sub(t) >= time.Second }), now)
+	return len(a.lately[kind]) > most
+}
+
+func (a *API) userNum(app uint32, q url.Values) (int, string, any) {
+	if a.limited(fmt.Sprint(app, " num"), 10) {
+		return 206, "app qps limit", nil
+	}
+	names := q["RoomId[]"]
+	if len(names) == 0 || len(names) > 10 {
+		return 2, "input params error", nil
+	}
+	var list []map[string]any
+	for _, name := range names {
+		users := a.rooms[room{app, name}]
+		admins := 0
+		for _, u := range users {
+			if u.Admin {
+				admins++
+			}
+		}
+		list = append(list, map[string]any{"RoomId": name, "UserCount": len(users), "AdminUserCount": admins})
+	}
+	return 0, "success", map[string]any{"UserCountList": list}
+}
+
+func (a *API) users(app uint32, q url.Values) (int, string, any) {
+	if a.limited(fmt.Sprint(app, " users"), 10) {
+		return 206, "app qps limit", nil
+	}
+	ids := q["UserId[]"]
+	if q.Get("RoomId") == "" || len(ids) == 0 || len(ids) > 10 {
+		return 2, "input params error", nil
+	}
+	there := a.rooms[room{app, q.Get("RoomId")}]
+	if len(there) == 0 {
+		return 50001, "room not exist", nil
+	}
+	var list []map[string]any
+	for _, id := range ids {
+		status := map[string]any{"UserId": id, "Status": 0, "LoginTime": 0, "UserRole": 0}
+		for _, u := range there {
+			if u.ID == id {
+				status = map[string]any{"UserId": id, "Status": 1, "LoginTime": u.Login.UnixMilli(), "UserRole": role(u)}
+			}
+		}
+		list = append(list, status)
+	}
+	return 0, "success", map[string]any{"UserStatusList": list}
+}
+
+func (a *API) userList(app uint32, q url.Values) (int, string, any) {
+	if a.limited(fmt.Sprint(app, " list"), 200) {
+		return 206, "app qps limit", nil
+	}
+	if a.limited(fmt.Sprint(app, " list ", q.Get("RoomId")), 1) {
+		return 207, "room qps limit", nil
+	}
+	limit := 200
+	if text := q.Get("Limit"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 0 || n > 200 {
+			return 2, "input params error", nil
+		}
+		limit = n
+	}
+	if q.Get("RoomId") == "" || !slices.Contains([]string{"", "0", "1"}, q.Get("Mode")) {
+		return 2, "input params error", nil
+	}
+	users := slices.Clone(a.rooms[room{app, q.Get("RoomId")}])
+	slices.SortStableFunc(users, func(x, y User) int { return x.Login.Compare(y.Login) })
+	if q.Get("Mode") == "1" {
+		slices.Reverse(users)
+	}
+	from := 0
+	if _, after, ok := strings.Cut(q.Get("Marker"), "-"); ok {
+		from = 1 + slices.IndexFunc(users, func(u User) bool { return u.ID == after })
+	}
+	users = users[from:]
+	marker := ""
+	if len(users) > limit {
+		users = users[:limit]
+		marker = fmt.Sprintf("%d-%s", users[limit-1].Login.UnixMilli(), users[limit-1].ID)
+	}
+	list := []map[string]any{}
+	for _, u := range users {
+		list = append(list, map[string]any{"UserId": u.ID, "UserName": u.ID, "UserRole": role(u)})
+	}
+	return 0, "success", map[string]any{"Marker": marker, "UserList": list}
+}
+
+func role(u User) int {
+	if u.Admin {
+		return 4
+	}
+	return 1
+}
