@@ -43,6 +43,11 @@ func (l *load) quantile(q float64) time.Duration {
 // so long. It speaks HTTP by itself: an http.Client takes as much of the machine
 // as the handlers that are measured.
 func closedLoop(ctx context.Context, address string, connections int, d time.Duration) (*load, error) {
+	return closedLoopOf(ctx, address, connections, d, newCallback)
+}
+
+// closedLoopOf is closedLoop for callbacks of another kind.
+func closedLoopOf(ctx context.Context, address string, connections int, d time.Duration, next func() ([]byte, error)) (*load, error) {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	var (
@@ -54,7 +59,7 @@ func closedLoop(ctx context.Context, address string, connections int, d time.Dur
 	began := time.Now()
 	for range connections {
 		wg.Go(func() {
-			l, err := oneConnection(ctx, address)
+			l, err := oneConnection(ctx, address, next)
 			mu.Lock()
 			defer mu.Unlock()
 			all.latencies = append(all.latencies, l.latencies...)
@@ -72,7 +77,7 @@ func closedLoop(ctx context.Context, address string, connections int, d time.Dur
 	return &all, fault
 }
 
-func oneConnection(ctx context.Context, address string) (*load, error) {
+func oneConnection(ctx context.Context, address string, next func() ([]byte, error)) (*load, error) {
 	l := &load{statuses: map[string]int{}}
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	if err != nil {
@@ -82,7 +87,7 @@ func oneConnection(ctx context.Context, address string) (*load, error) {
 	in := bufio.NewReader(conn)
 	var out []byte
 	for ctx.Err() == nil {
-		body, err := newCallback()
+		body, err := next()
 		if err != nil {
 			return l, err
 		}
@@ -142,7 +147,7 @@ func answer(in *bufio.Reader) (string, error) {
 	if !strings.Contains(line, " 200 ") {
 		return "", fmt.Errorf("answered %s%s", line, body)
 	}
-	for _, status := range []webhook.Status{webhook.Started, webhook.Duplicate, webhook.Queued} {
+	for _, status := range []webhook.Status{webhook.Started, webhook.Duplicate, webhook.Stored, webhook.Queued} {
 		if strings.Contains(string(body), `"`+string(status)+`"`) {
 			return string(status), nil
 		}

@@ -127,7 +127,10 @@ func (w *world) bare(ctx context.Context, inFlight int, d time.Duration) (*load,
 }
 
 // waiting asks a Closeout how many callbacks are in its inbox.
-func waiting(admin string) (int, error) {
+func waiting(admin string) (int, error) { return depth(admin, "closeout_inbox_depth") }
+
+// depth is the one of an inbox of that metric.
+func depth(admin, metric string) (int, error) {
 	resp, err := http.Get("http://" + admin + "/metrics")
 	if err != nil {
 		return 0, err
@@ -136,7 +139,7 @@ func waiting(admin string) (int, error) {
 	scanner := bufio.NewScanner(resp.Body)
 	for scanner.Scan() {
 		var n float64 // a million is written as 1e+06
-		if _, err := fmt.Sscanf(scanner.Text(), `closeout_inbox_depth{state="waiting"} %g`, &n); err == nil {
+		if _, err := fmt.Sscanf(scanner.Text(), metric+`{state="waiting"} %g`, &n); err == nil {
 			return int(n), nil
 		}
 	}
@@ -145,8 +148,12 @@ func waiting(admin string) (int, error) {
 
 // drained waits until the inbox is empty.
 func drained(ctx context.Context, admin string) error {
+	return emptied(ctx, admin, "closeout_inbox_depth")
+}
+
+func emptied(ctx context.Context, admin, metric string) error {
 	for ctx.Err() == nil {
-		n, err := waiting(admin)
+		n, err := depth(admin, metric)
 		if err != nil || n == 0 {
 			return err
 		}
@@ -166,7 +173,7 @@ func freeAddress() (string, error) {
 
 // closeout starts one, and gives its address for operators too. A webhook is the
 // binary that is deployed; with a worker it is this one, as its steps do nothing.
-func (b *bench) closeout(temporal, dir string, worker bool) (*process, string, error) {
+func (b *bench) closeout(temporal, dir string, worker bool, environment ...string) (*process, string, error) {
 	admin, err := freeAddress()
 	if err != nil {
 		return nil, "", err
@@ -179,9 +186,9 @@ func (b *bench) closeout(temporal, dir string, worker bool) (*process, string, e
 	if err != nil {
 		return nil, "", err
 	}
-	p, err := b.startWebhook(
+	p, err := b.startWebhook(append(environment,
 		"CLOSEOUT_APPS=1="+secret, "CLOSEOUT_LISTEN="+listen, "CLOSEOUT_ADMIN_LISTEN="+admin, "CLOSEOUT_DATA="+dir, "CLOSEOUT_SETTLING=0s", "CLOSEOUT_TASK_QUEUE="+taskQueue,
-		"TEMPORAL_ADDRESS="+temporal, "TEMPORAL_NAMESPACE="+client.DefaultNamespace)
+		"TEMPORAL_ADDRESS="+temporal, "TEMPORAL_NAMESPACE="+client.DefaultNamespace)...)
 	if err != nil {
 		return nil, "", err
 	}

@@ -50,6 +50,11 @@ type Options struct {
 	// for. Without it only runs, bills, manifests and inbox are compared, and a
 	// session that has left no trace in any of them isn't missed.
 	Journal iter.Seq2[Offered, error]
+	// UsageInbox has the callbacks of participants that were acknowledged and aren't in
+	// the ledger yet, of all webhooks. Usage lists those that the journal knows to be
+	// acknowledged. Either may be nil.
+	UsageInbox Inboxes
+	Usage      iter.Seq2[ledger.Usage, error]
 	// Complete says that nothing was offered but what the journal lists.
 	Complete bool
 	// Since and Until leave out the sessions whose runs started before or not
@@ -148,7 +153,7 @@ func Run(ctx context.Context, o Options) (Report, error) {
 	a.report = Report{Began: a.began, Journal: o.Journal != nil, Inbox: o.Inbox != nil, Kinds: map[Kind]int64{}, Faults: []Fault{}}
 
 	// The order matters: see the package's comment.
-	for _, read := range []func(context.Context) error{a.readJournal, a.readInbox, a.readRuns, a.readBills, a.readAgain, a.compare} {
+	for _, read := range []func(context.Context) error{a.readJournal, a.readInbox, a.readRuns, a.readBills, a.readAgain, a.compare, a.readUsage} {
 		if err := read(ctx); err != nil {
 			return Report{}, err
 		}

@@ -47,6 +47,12 @@ const (
 	Phantom Kind = "phantom"
 	// BillDiffers is a session whose bill is not of what its run was told.
 	BillDiffers Kind = "bill_differs"
+	// UsageLost is a session of whose participants a callback was acknowledged that is
+	// neither in the ledger nor in the inbox.
+	UsageLost Kind = "usage_lost"
+	// UsageSetAside is a session of whose participants a callback is in the inbox, as
+	// the ledger refuses it.
+	UsageSetAside Kind = "usage_set_aside"
 )
 
 // MaxFaults is how many faults of a kind are reported in detail.
@@ -86,6 +92,12 @@ type Report struct {
 	Outside int64 `json:"outside"`
 	// Foreign counts workflows whose ID is like that of a session, and isn't one.
 	Foreign int64 `json:"foreign"`
+	// UsageAcknowledged, UsageWaiting and UsageSetAside count callbacks of participants:
+	// those in the journal, those in their inbox that go on by themselves, and those
+	// that don't.
+	UsageAcknowledged int64 `json:"usage_acknowledged"`
+	UsageWaiting      int64 `json:"usage_waiting"`
+	UsageSetAside     int64 `json:"usage_set_aside"`
 	// Kinds counts the faults.
 	Kinds map[Kind]int64 `json:"faults_by_kind"`
 	// Faults are the faults, by session; of each kind [MaxFaults] at most.
@@ -132,7 +144,7 @@ func (r Report) Count() (n int64) {
 
 // Pending is how many sessions will be different without anybody's doing. Those
 // that wait for a person are not among them.
-func (r Report) Pending() int64 { return r.Waiting + r.Runs.Running + r.Unsettled }
+func (r Report) Pending() int64 { return r.Waiting + r.Runs.Running + r.Unsettled + r.UsageWaiting }
 
 func (f *finding) fault(kind Kind, problem, remedy string) {
 	f.faults = append(f.faults, Fault{Kind: kind, Problem: problem, Remedy: remedy})
@@ -183,6 +195,9 @@ func (r Report) WriteText(w io.Writer) error {
 	maybe("with a bill too young to be missing in the journal", r.Unsettled)
 	maybe("with a run out of the time looked at", r.Outside)
 	maybe("workflows whose ID is like a session's and isn't one", r.Foreign)
+	maybe("callbacks of participants acknowledged", r.UsageAcknowledged)
+	maybe("callbacks of participants waiting for the ledger", r.UsageWaiting)
+	maybe("callbacks of participants set aside", r.UsageSetAside)
 	if err := table.Flush(); err != nil {
 		return err
 	}

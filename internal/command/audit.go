@@ -29,6 +29,7 @@ func Audit() *cli.Command {
 		Flags: append(Flags("DATA", "DATABASE_URL", "ARCHIVE_URL", "PAYLOAD_KEYS", "LOG_LEVEL", "LOG_FORMAT"),
 			&cli.StringFlag{Name: "journal", Usage: "file of JSON lines with what the webhook was offered, as send --journal writes it"},
 			&cli.StringSliceFlag{Name: "inbox", Usage: "folder of an inbox, once for each webhook (default: the one in the data folder)"},
+			&cli.StringSliceFlag{Name: "usage-inbox", Usage: "folder of an inbox of usage, likewise"},
 			&cli.BoolFlag{Name: "complete", Usage: "nothing was offered but what the journal lists"},
 			&cli.StringFlag{Name: "since", Usage: "leave out runs that started before: an RFC 3339 time, or a duration ago such as 24h"},
 			&cli.StringFlag{Name: "until", Usage: "leave out runs that started then or later, likewise"},
@@ -74,6 +75,13 @@ func runAudit(ctx context.Context, cmd *cli.Command) (err error) {
 	}
 	defer func() { err = errors.Join(err, inboxes.Close()) }()
 	o.Inbox = inboxes
+	if folders = cmd.StringSlice("usage-inbox"); len(folders) == 0 {
+		folders = []string{c.UsageInbox()}
+	}
+	if o.UsageInbox, err = audit.OpenInboxes(ctx, folders); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, o.UsageInbox.Close()) }()
 
 	namespace, err := temporal.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: c.Temporal.Namespace})
 	if err != nil {
@@ -117,7 +125,7 @@ func writeReport(cmd *cli.Command, report audit.Report) error {
 // auditOptions are the options that are flags of the command.
 func auditOptions(cmd *cli.Command, now time.Time) (o audit.Options, err error) {
 	if file := cmd.String("journal"); file != "" {
-		o.Journal = audit.Journal(file)
+		o.Journal, o.Usage = audit.Journal(file), audit.JournalUsage(file)
 	}
 	if o.Complete = cmd.Bool("complete"); o.Complete && o.Journal == nil {
 		return o, errors.New("--complete: says something of a journal, want it with --journal")
