@@ -15,10 +15,8 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
-
-// told is what a recording callback tells, sent so many seconds after noon.
-func told(t *testing.T, task string, event zego.RecordingEvent, sequence uint64, sent int64, files ...zego.RecordedFile) ledger.Usage {
+// tells is what a recording callback tells, sent so many seconds after noon.
+func tells(t *testing.T, task string, event zego.RecordingEvent, sequence uint64, sent int64, files ...zego.RecordedFile) ledger.Usage {
 	t.Helper()
 	u, ok := ledger.UsageOf(&zego.Recording{Common: zego.Common{Event: zego.EventRecording, AppID: math.MaxUint32, Timestamp: noon.Unix() + sent},
 		TaskID: task, RoomID: "Zimmer 7 é'\"", EventType: event, Sequence: sequence, Files: files}, time.Now())
@@ -49,12 +47,12 @@ func TestRecordingCallbacksMayComeInAnyOrder(t *testing.T) {
 		l := open(t, databaseURL)
 		all := func(task string) []ledger.Usage {
 			return []ledger.Usage{
-				told(t, task, zego.RecordingNoStream, 0, 10),
-				told(t, task, zego.RecordingUploaded, 1, 20, file("a", zego.FileInBackup), file("b", zego.FileFailed)),
-				told(t, task, zego.RecordingUploading, 2, 30),
-				told(t, task, zego.RecordingUploaded, 3, 40, file("a", zego.FileInBackup), file("b", zego.FileUploaded), file("c", zego.FileUploaded)),
-				told(t, task, zego.RecordingAborted, 4, 50),
-				told(t, task, 4711, 5, 60),
+				tells(t, task, zego.RecordingNoStream, 0, 10),
+				tells(t, task, zego.RecordingUploaded, 1, 20, file("a", zego.FileInBackup), file("b", zego.FileFailed)),
+				tells(t, task, zego.RecordingUploading, 2, 30),
+				tells(t, task, zego.RecordingUploaded, 3, 40, file("a", zego.FileInBackup), file("b", zego.FileUploaded), file("c", zego.FileUploaded)),
+				tells(t, task, zego.RecordingAborted, 4, 50),
+				tells(t, task, 4711, 5, 60),
 			}
 		}
 		want := ledger.RecordingTask{AppID: math.MaxUint32, TaskID: "0000000000000000", RoomID: "Zimmer 7 é'\"",
@@ -99,12 +97,12 @@ func TestATaskThatGoesOnIsNotUploaded(t *testing.T) {
 			usage ledger.Usage
 			want  bool
 		}{
-			{told(t, "T", zego.RecordingNoStream, 0, 0), false},
-			{told(t, "T", zego.RecordingUploaded, 3, 1), true},
-			{told(t, "T", zego.RecordingNoStream, 2, 0), true}, // it was late
-			{told(t, "T", zego.RecordingResumed, 4, 2), false},
-			{told(t, "T", zego.RecordingEnded, 6, 3), false},
-			{told(t, "T", zego.RecordingUploaded, 5, 3), true},
+			{tells(t, "T", zego.RecordingNoStream, 0, 0), false},
+			{tells(t, "T", zego.RecordingUploaded, 3, 1), true},
+			{tells(t, "T", zego.RecordingNoStream, 2, 0), true}, // it was late
+			{tells(t, "T", zego.RecordingResumed, 4, 2), false},
+			{tells(t, "T", zego.RecordingEnded, 6, 3), false},
+			{tells(t, "T", zego.RecordingUploaded, 5, 3), true},
 		} {
 			if err := l.Record(t.Context(), []ledger.Usage{step.usage}); err != nil {
 				t.Fatal(err)
@@ -152,7 +150,7 @@ func TestARecordingIsOfOneSession(t *testing.T) {
 		if err := l.AssignRecording(t.Context(), math.MaxUint32, "T", 1); !errors.Is(err, ledger.ErrNoRecording) {
 			t.Errorf("assign one that isn't there: %v", err)
 		}
-		if err := l.Record(t.Context(), []ledger.Usage{told(t, "T", zego.RecordingUploaded, 0, 0, file("a", zego.FileUploaded)), told(t, "U", zego.RecordingUploaded, 0, 0)}); err != nil {
+		if err := l.Record(t.Context(), []ledger.Usage{tells(t, "T", zego.RecordingUploaded, 0, 0, file("a", zego.FileUploaded)), tells(t, "U", zego.RecordingUploaded, 0, 0)}); err != nil {
 			t.Fatal(err)
 		}
 		left := func() (names []string) {
