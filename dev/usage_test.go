@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -115,8 +114,6 @@ func TestUsageThatIsOffIsIgnored(t *testing.T) {
 		t.Error("there is an inbox all the same")
 	}
 }
-
-var takenAt = regexp.MustCompile(`callbacks are taken.* address=(\S+)`)
 
 // The ledger is locked while callbacks come in, and the webhook is killed twice:
 // they are queued, sessions close as ever, and the ledger has all of it later.
