@@ -131,7 +131,7 @@ func TestChangeWhileRunsAreUnderWay(t *testing.T) {
 func TestChangeThatNeedsNoCare(t *testing.T) {
 	otherLimits := func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
 		steps := workflows.Begin(ctx, session)
-		workflows.Run(steps, workflows.Step{Name: "billing", Summary: "Bill it", Deadline: time.Hour, Attempt: time.Second}, standard.FinalizeBill)
+		workflows.Run(steps, workflows.Step{Name: "billing", Summary: "Bill it", Deadline: time.Hour, Attempt: time.Second, Settled: true}, standard.FinalizeBill)
 		workflows.Run(steps, workflows.Step{Name: "recordings", Heartbeat: time.Second}, standard.ArchiveRecordings)
 		return steps.Finish()
 	}

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/workflows"
+	"github.com/closeouthq/closeout/zego"
+)
+
+// A logout that comes while the run waits is in the bill; one that comes after it
+// is in an adjustment, which a workflow of its own makes.
+func TestLateLogoutsAreBilledOnARealTemporal(t *testing.T) {
+	c := settings(t, map[string]string{"settling": "3s", "prices": "*=EUR 2"})
+	setUp(t, c)
+	address := start(t, c, both)
+	temporalClient := dial(t, c)
+	books, err := ledger.Open(c.DatabaseURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer books.Close()
+	closed := newClose()
+	logout := func(user string, long time.Duration) {
+		t.Helper()
+		if err := books.Record(t.Context(), []ledger.Usage{{AppID: 1, RoomID: closed.RoomID, RoomSessionID: closed.RoomSessionID, Event: zego.EventRoomLogout,
+			Stay: user, User: user, Role: 1, Login: closed.RoomCloseTime.Add(-long), Logout: closed.RoomCloseTime, SeenAt: time.Now()}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	post(t, address, closed)
+	logout("in time", time.Minute)
+	r := result(t, temporalClient, closed)
+	if s := r.Steps[0].Summary; !strings.Contains(s, "1 participant, 60 s, 1 min, EUR 2 in minor units; estimated, because of no_room_create") {
+		t.Errorf("billed %s", s)
+	}
+
+	logout("late", time.Minute)
+	dirty, err := books.Dirty(t.Context(), 10)
+	if err != nil || len(dirty) != 1 {
+		t.Fatal(dirty, err)
+	}
+	next := activities.AdjustmentOf(dirty[0])
+	adjust, err := temporalClient.ExecuteWorkflow(t.Context(), workflows.AdjustOptions(next, c.TaskQueue), workflows.AdjustBill, next)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var adjusted workflows.Result
+	if err := adjust.Get(t.Context(), &adjusted); err != nil {
+		t.Fatal(err)
+	}
+	if s := adjusted.Steps[0].Summary; adjusted.State != workflows.StateDone || !strings.Contains(s, "by +60 s, +1 min, now 2 participants, 120 s, 2 min, EUR 4") {
+		t.Errorf("adjusted %s, %+v", s, adjusted)
+	}
+	made, err := books.Adjustments(t.Context(), 1, closed.RoomSessionID)
+	if err != nil || len(made) != 1 || made[0].ID != workflows.IdempotencyKey(activities.SessionOf(&closed), "adjustment-1") {
+		t.Errorf("adjustments %+v, %v", made, err)
+	}
+	if dirty, err := books.Dirty(t.Context(), 10); err != nil || len(dirty) != 0 {
+		t.Errorf("still dirty: %+v, %v", dirty, err)
+	}
+}
