@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 	sdk "go.temporal.io/sdk/temporal"
@@ -130,7 +131,7 @@ func TestALostRoomCloseIsMadeUpFor(t *testing.T) {
 	if r.State != workflows.StateDone || r.Session != want {
 		t.Errorf("result %+v", r)
 	}
-	if b := bill(t, c, gone); !b.RoomCloseTime.Equal(want.RoomCloseTime) {
+	if b := bill(t, c, gone); !b.RoomCloseTime.Equal(want.RoomCloseTime) || !b.Reconciled || b.Usage.Seconds != 180 || b.Usage.Estimated == 0 {
 		t.Errorf("bill %+v", b)
 	}
 	if r := result(t, temporal, first); !r.Session.RoomCloseTime.Equal(noon) || !r.Session.Reconciled {
@@ -151,6 +152,26 @@ func TestALostRoomCloseIsMadeUpFor(t *testing.T) {
 		t.Errorf("the room_close that came late: %+v", a)
 	}
 	wait(t, "the run is listed", func() bool { return runs(t, temporal, query) == 1 })
+
+	// What comes after the bill is in an adjustment, which the same schedule starts.
+	told(t, c, gone, "c", noon, noon.Add(90*time.Second))
+	adjustment := workflows.AdjustmentID(activities.Adjustment{Session: want, Number: 1})
+	wait(t, "the bill is adjusted", func() bool {
+		info, err := temporal.DescribeWorkflowExecution(t.Context(), adjustment, "")
+		return err == nil && info.GetWorkflowExecutionInfo().GetStatus() == enums.WORKFLOW_EXECUTION_STATUS_COMPLETED
+	})
+	books, err := ledger.Open(c.DatabaseURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer books.Close()
+	wait(t, "nothing is left to adjust", func() bool {
+		dirty, err := books.Dirty(t.Context(), 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(dirty) == 0
+	})
 }
 
 // While ZEGO can't be asked, nothing is closed out, and the runs fail, for all to

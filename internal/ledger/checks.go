@@ -217,7 +217,10 @@ func (l *Ledger) NoteChecks(ctx context.Context, checks []Check) error {
 	})
 }
 
-var checkTypes = columns("appid, room_session_id, gone, asked_at")
+var (
+	keyTypes   = columns("appid, room_session_id")
+	checkTypes = columns("appid, room_session_id, gone, asked_at")
+)
 
 // ForgetChecks removes what was asked about sessions that have closed since.
 func (l *Ledger) ForgetChecks(ctx context.Context) error {
