@@ -334,7 +334,6 @@ type column struct {
 }
 
 var (
-	keyTypes     = columns("appid, room_session_id")
 	sessionTypes = columns(sessionColumns)
 	stayTypes    = columns(stayColumns)
 )
