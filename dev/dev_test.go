@@ -130,7 +130,7 @@ func curl(t *testing.T, said string) {
 			return
 		}
 	}
-	_, script, _ := strings.Cut(said, "or by hand:")
+	_, script, _ := strings.Cut(said, "Or by hand:")
 	script, _, _ = strings.Cut(script, "Ctrl-C")
 	if out, err := exec.Command("sh", "-c", script).CombinedOutput(); err != nil || !strings.Contains(string(out), "200 OK") {
 		t.Errorf("the lines for a shell: %v\n%s", err, out)

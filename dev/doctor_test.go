@@ -11,7 +11,7 @@ import (
 // `doctor` names what is missing before setup, a run that no worker takes after
 // it, and nothing once all runs.
 func TestDoctorOnARealTemporal(t *testing.T) {
-	c := settings(t, map[string]string{"admin-listen": "127.0.0.1:" + freePort(t)})
+	c := settings(t, map[string]string{"admin-listen": "127.0.0.1:" + freePort(t), "reconcile-interval": "1m"})
 	c.Temporal.Namespace = "doctor"
 	t.Setenv("TEMPORAL_ADDRESS", temporal.Address())
 	t.Setenv("TEMPORAL_NAMESPACE", "doctor")
@@ -34,7 +34,7 @@ func TestDoctorOnARealTemporal(t *testing.T) {
 	expect(1, "ok    temporal ", "FAIL  namespace          doctor isn't there", "skip  search attributes", "FAIL  ledger ", "warn  running process")
 
 	setUp(t, c)
-	expect(0, "ok    namespace          doctor keeps closed runs for 720h", "ok    search attributes  RoomId Keyword, ", "warn  workflow pollers ", "ok    ledger ")
+	expect(0, "ok    namespace          doctor keeps closed runs for 720h", "ok    search attributes  RoomId Keyword, ", "warn  workflow pollers ", "ok    ledger ", "ok    schedule ")
 
 	closed := newClose()
 	session := activities.SessionOf(&closed)
@@ -50,7 +50,7 @@ func TestDoctorOnARealTemporal(t *testing.T) {
 	result(t, dial(t, c), closed)
 	wait(t, "it finds nothing wrong", func() bool {
 		code, text := doctor()
-		return code == 0 && strings.Contains(text, "16 ok, 0 warned, 0 failed, 0 skipped")
+		return code == 0 && strings.Contains(text, "21 ok, 0 warned, 0 failed, 0 skipped")
 	})
 
 	if code, text := doctor("--apps", "x", "--listen", "80"); code != 1 || strings.Count(text, "FAIL  settings") != 2 {
