@@ -317,7 +317,7 @@ func TestDoctorTellsWhatIsWrongBesidesTemporal(t *testing.T) {
 					t.Errorf("without %q:\n%s%s", want, stdout, stderr)
 				}
 			}
-			if lines := strings.Count(stdout, "\n"); lines > 20 {
+			if lines := strings.Count(stdout, "\n"); lines > 23 {
 				t.Errorf("not one line for each check:\n%s", stdout)
 			}
 		})
