@@ -30,7 +30,6 @@ import (
 // same tables, many at a time, and nothing else.
 func measureUsage(ctx context.Context, b *bench) error {
 	const d = 5 * time.Second
-	const connections = 256
 	nowhere, err := freeAddress()
 	if err != nil {
 		return err
@@ -53,35 +52,43 @@ func measureUsage(ctx context.Context, b *bench) error {
 			make func(ctx context.Context) (url string, drop func(), err error)
 		}{"PostgreSQL", func(ctx context.Context) (string, func(), error) { return newSchema(ctx, postgres) }})
 	}
-	b.table(fmt.Sprintf("usage, %d connections\tper second\tstored\tp99 ms\tresident MB", connections))
+	b.table("usage\tper second\tstored\tp99 ms\tresident MB")
 	for _, database := range databases {
 		s := series{}
 		for range rounds {
-			for _, name := range []string{"bare INSERT", "Closeout"} {
+			for _, connections := range append([]int{bareInsert}, usageConnections...) {
 				err := func() error {
 					at, drop, err := database.make(ctx)
 					if err != nil {
 						return err
 					}
 					defer drop()
-					if name == "bare INSERT" {
+					if connections == bareInsert {
 						rate, err := insertRows(ctx, at, d)
-						s.add(name, rate)
+						s.add("bare", rate)
 						return err
 					}
 					return usageRound(ctx, b, s, nowhere, at, connections, d)
 				}()
 				if err != nil {
-					return fmt.Errorf("%s, %s: %w", database.name, name, err)
+					return fmt.Errorf("%s, %d connections: %w", database.name, connections, err)
 				}
 			}
 		}
-		b.row("%s, bare INSERT\t%.0f\t\t\t", database.name, median(s["bare INSERT"]))
-		b.row("%s, Closeout\t%.0f\t%.0f %%\t%.0f\t%.0f", database.name, median(s["Closeout"]), median(s["stored"]), median(s["p99"]), median(s["rss"]))
-		b.row("%s, Closeout / bare INSERT\t%.2f (want 0.6)\t\t\t", database.name, s.ratio("Closeout", "bare INSERT"))
+		b.row("%s, bare INSERT\t%.0f\t\t\t", database.name, median(s["bare"]))
+		for _, n := range usageConnections {
+			of := func(figure string) string { return fmt.Sprint(figure, n) }
+			b.row("%s, Closeout, %d connections\t%.0f\t%.0f %%\t%.0f\t%.0f", database.name, n, median(s[of("rate")]), median(s[of("stored")]), median(s[of("p99")]), median(s[of("rss")]))
+			b.row("%s, Closeout / bare INSERT\t%.2f (want 0.6)\t\t\t", database.name, s.ratio(of("rate"), "bare"))
+		}
 	}
 	return b.flush()
 }
+
+// usageConnections are over how many callbacks come; bareInsert stands for none.
+var usageConnections = []int{64, 1024}
+
+const bareInsert = 0
 
 // usageRound is one of Closeout. All that was acknowledged has to be in the ledger
 // in the end.
@@ -103,10 +110,11 @@ func usageRound(ctx context.Context, b *bench, s series, temporal, ledgerURL str
 	if err != nil {
 		return err
 	}
-	s.add("Closeout", l.rate())
-	s.add("stored", 100*float64(l.statuses["stored"])/float64(l.n()))
-	s.add("p99", l.quantile(.99).Seconds()*1000)
-	s.add("rss", float64(p.rss()>>20))
+	of := func(figure string) string { return fmt.Sprint(figure, connections) }
+	s.add(of("rate"), l.rate())
+	s.add(of("stored"), 100*float64(l.statuses["stored"])/float64(l.n()))
+	s.add(of("p99"), l.quantile(.99).Seconds()*1000)
+	s.add(of("rss"), float64(p.rss()>>20))
 	if err := emptied(ctx, admin, "closeout_usage_inbox_depth"); err != nil {
 		return err
 	}

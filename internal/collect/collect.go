@@ -32,9 +32,10 @@ const (
 	// mostTogether is how many callbacks share a transaction, and how many more may
 	// wait for the next one. What comes beyond that goes into the inbox.
 	mostTogether = 1000
-	// full is how many callbacks don't wait for more, and pace how far apart the
-	// transactions begin that have fewer: one that comes alone doesn't wait.
-	full, pace = 256, 4 * time.Millisecond
+	// full is how many callbacks don't wait for more. Fewer wait after a transaction
+	// for a part of the time that it took, at most for so long: those that were just
+	// answered come again, and share the next sync. One that comes alone doesn't wait.
+	full, gatherPart, gatherMost = 500, 4, 25 * time.Millisecond
 )
 
 // Ledger stores usage. A [ledger.Ledger] is one.
@@ -78,7 +79,7 @@ type Collector struct {
 	mu      sync.Mutex
 	pending *batch // shares the next transaction
 	writing bool
-	began   time.Time // the last transaction
+	gather  time.Time // before which the next transaction doesn't begin, unless it is full
 	ready   chan struct{}
 	writers sync.WaitGroup
 
@@ -230,11 +231,15 @@ func (c *Collector) write() {
 		if b == nil {
 			return
 		}
+		began := time.Now()
 		if c.away.Load() && !b.insist {
 			b.err = errAway
 		} else {
 			b.err = c.record(b.usage, false)
 		}
+		c.mu.Lock()
+		c.gather = time.Now().Add(min(time.Since(began)/gatherPart, gatherMost))
+		c.mu.Unlock()
 		close(b.done)
 	}
 }
@@ -246,7 +251,7 @@ var errAway = errors.New("the ledger didn't take what it was told before")
 func (c *Collector) take() *batch {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if wait := pace - time.Since(c.began); c.pending != nil && len(c.pending.usage) < full && wait > 0 {
+	if wait := time.Until(c.gather); c.pending != nil && len(c.pending.usage) < full && wait > 0 {
 		c.mu.Unlock()
 		timer := time.NewTimer(wait)
 		select {
@@ -257,7 +262,7 @@ func (c *Collector) take() *batch {
 		c.mu.Lock()
 	}
 	b := c.pending
-	c.pending, c.writing, c.began = nil, b != nil, time.Now()
+	c.pending, c.writing = nil, b != nil
 	return b
 }
 
