@@ -25,8 +25,9 @@ var build = sync.OnceValues(func() (string, error) {
 	return binary.Build(context.Background(), testDir, flags...)
 })
 
-// process starts a closeout process with the settings.
-func process(t *testing.T, c *config.Config, command string) (*exec.Cmd, *lines) {
+// process starts a closeout process with the settings, and others in the
+// environment.
+func process(t *testing.T, c *config.Config, command string, env ...string) (*exec.Cmd, *lines) {
 	t.Helper()
 	binary, err := build()
 	if err != nil {
@@ -36,6 +37,7 @@ func process(t *testing.T, c *config.Config, command string) (*exec.Cmd, *lines)
 	cmd.Env = append(os.Environ(), "CLOSEOUT_APPS=1=secret", "CLOSEOUT_LISTEN=127.0.0.1:0", "CLOSEOUT_ADMIN_LISTEN=127.0.0.1:0",
 		"CLOSEOUT_DATA="+c.Data, "CLOSEOUT_DATABASE_URL="+c.DatabaseURL, "CLOSEOUT_SETTLING=0s",
 		"CLOSEOUT_TASK_QUEUE="+c.TaskQueue, "TEMPORAL_ADDRESS="+c.Temporal.HostPort, "TEMPORAL_NAMESPACE="+c.Temporal.Namespace)
+	cmd.Env = append(cmd.Env, env...)
 	log := &lines{}
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {

@@ -407,6 +407,9 @@ func Load(flag func(name string) (string, bool), apps bool) (*Config, error) {
 		faults = append(faults, fmt.Errorf("CLOSEOUT_ARCHIVE_CLASS, CLOSEOUT_ARCHIVE_ENCRYPTION, CLOSEOUT_ARCHIVE_TAGS: %w", err))
 	}
 
+	if c.Recordings.Expected == "callback" && !c.Usage {
+		faults = append(faults, errors.New("CLOSEOUT_RECORDINGS: found callback together with CLOSEOUT_USAGE=off, want it on, as recording callbacks are stored in the same way, or bucket"))
+	}
 	if r := c.Recordings; r.Deadline != 0 && (r.Grace > r.Deadline || r.Stable > r.Deadline) {
 		faults = append(faults, fmt.Errorf("CLOSEOUT_RECORDINGS_DEADLINE: found %v, want no less than CLOSEOUT_RECORDINGS_GRACE (%v) and CLOSEOUT_RECORDINGS_STABLE (%v)", r.Deadline, r.Grace, r.Stable))
 	}

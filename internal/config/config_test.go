@@ -195,3 +195,25 @@ func TestAppsAreNotNeededByAll(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestRecordings(t *testing.T) {
+	tests := []struct {
+		env  map[string]string
+		want string
+	}{
+		{map[string]string{"CLOSEOUT_RECORDINGS": "callback"}, ""},
+		{map[string]string{"CLOSEOUT_RECORDINGS": "bucket", "CLOSEOUT_USAGE": "off", "CLOSEOUT_RECORDINGS_PREFIX": "zego/{{.room_id}}/"}, ""},
+		{map[string]string{"CLOSEOUT_RECORDINGS": "yes"}, `CLOSEOUT_RECORDINGS: found "yes", want none, callback or bucket`},
+		{map[string]string{"CLOSEOUT_RECORDINGS": "callback", "CLOSEOUT_USAGE": "off"}, "found callback together with CLOSEOUT_USAGE=off"},
+		{map[string]string{"CLOSEOUT_RECORDINGS_PREFIX": "{{.RoomID}}"}, `CLOSEOUT_RECORDINGS_PREFIX: found "{{.RoomID}}", want a template of appid, room_id and room_session_id`},
+		{map[string]string{"CLOSEOUT_RECORDINGS_DEADLINE": "1m"}, "CLOSEOUT_RECORDINGS_DEADLINE: found 1m0s, want no less than CLOSEOUT_RECORDINGS_GRACE (2m0s)"},
+		{map[string]string{"CLOSEOUT_RECORDINGS_DEADLINE": "400h"}, "want 1s to 336h"},
+		{map[string]string{"CLOSEOUT_RECORDINGS_POLL": "1ms"}, "want 1s to 15m"},
+	}
+	for _, test := range tests {
+		_, err := load(t, test.env, nil, false)
+		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+			t.Errorf("%v: %v, want %q", test.env, err, test.want)
+		}
+	}
+}

@@ -33,6 +33,7 @@ import (
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/reconcile"
 	"github.com/closeouthq/closeout/internal/telemetry"
+	"github.com/closeouthq/closeout/internal/wake"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
@@ -117,6 +118,7 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 	health := &health{temporal: temporal, namespace: c.Temporal.Namespace, worker: parts.Worker}
 	var router http.Handler
 	var backlogs []backlog
+	waking := func(context.Context) {}
 	if parts.Webhook {
 		box, err := inbox.Open(ctx, c.Inbox(), log)
 		if err != nil {
@@ -154,7 +156,8 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 				return err
 			}
 			defer usage.close()
-			options.Collector, health.usage = traces.Collector(usage), usage
+			waker := wake.New(traces.Collector(usage), usage.ledger, temporal, log)
+			options.Collector, health.usage, waking = waker, usage, waker.Run
 			backlogs = append(backlogs, usage.backlog())
 		}
 		if hooks := parts.Extension.Hooks; hooks != nil {
@@ -226,6 +229,7 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 		for _, b := range backlogs {
 			group.Go(func() error { b.empty(ctx, drained, c.DrainTimeout, log.With("inbox", b.name)); return nil })
 		}
+		group.Go(func() error { waking(ctx); return nil })
 		log.Info("callbacks are taken", "address", public.Addr().String(), "path", webhook.Path, "tls", c.TLSCert != "")
 	}
 	if parts.Worker {

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.temporal.io/api/sdk/v1"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/service"
+	"github.com/closeouthq/closeout/webhook"
+	"github.com/closeouthq/closeout/workflows"
+	"github.com/closeouthq/closeout/zego"
+)
+
+// Recordings of which callbacks come before, after, twice and out of order, while
+// the worker is killed: each session gets its own, once.
+func TestRecordingsAreWaitedFor(t *testing.T) {
+	t.Parallel()
+	c := settings(t, map[string]string{"recordings": "callback", "recordings-prefix": "zego/"})
+	setUp(t, c)
+	address := start(t, c, service.Parts{Webhook: true})
+	// Only a signal has it look again before the test's patience is over.
+	env := []string{"CLOSEOUT_RECORDINGS=callback", "CLOSEOUT_RECORDINGS_PREFIX=zego/", "CLOSEOUT_RECORDINGS_GRACE=3s", "CLOSEOUT_RECORDINGS_POLL=15m"}
+	worker, log := process(t, c, "worker", env...)
+	temporal := dial(t, c)
+
+	room := fmt.Sprintf("Zimmer/7_%d é..", rand.Uint32())
+	closes := func() zego.RoomClose {
+		closed := newClose()
+		closed.RoomID = room
+		return closed
+	}
+	name := func(task string, begin time.Time) string {
+		return fmt.Sprintf("%s_%s_u_1_s_A_%s%03d.aac", task, room, begin.UTC().Format("20060102150405"), begin.UnixMilli()%1000)
+	}
+	uploads := func(task string, begin time.Time) {
+		path := filepath.Join(c.Data, "recordings", "zego", filepath.FromSlash(name(task, begin)))
+		if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte("sound"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tells := func(task string, event zego.RecordingEvent, sequence uint64, begins ...time.Time) {
+		t.Helper()
+		r := zego.Recording{Common: zego.Common{AppID: 1, Timestamp: time.Now().Unix(), Nonce: fmt.Sprint(rand.Uint64())},
+			TaskID: task, RoomID: room, EventType: event, Sequence: sequence}
+		r.Signature = zego.Sign("secret", r.Timestamp, r.Nonce)
+		for _, b := range begins {
+			r.Files = append(r.Files, zego.RecordedFile{FileID: name(task, b), Size: 5, Begin: b.UTC().Truncate(time.Millisecond), Status: zego.FileUploaded})
+		}
+		body, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.Post("http://"+address+webhook.Path, "application/json", bytes.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != 200 {
+			t.Fatalf("answer %s", resp.Status)
+		}
+	}
+	done := func(closed zego.RoomClose, task string, begin time.Time) {
+		t.Helper()
+		r := result(t, temporal, closed)
+		if s := r.Steps[1]; r.State != workflows.StateDone || !strings.HasPrefix(s.Summary, "1 recording of 5 bytes") {
+			t.Errorf("result %+v\n%s", r, log)
+		}
+		var m activities.Manifest
+		if err := json.Unmarshal([]byte(read(t, archived(c, closed, "manifest.json"))), &m); err != nil {
+			t.Fatal(err)
+		}
+		if len(m.Files) != 1 || m.Files[0].TaskID != task || m.Files[0].Source != "zego/"+name(task, begin) {
+			t.Errorf("manifest %+v", m)
+		}
+	}
+
+	// Before its room_close, and twice.
+	first, begin := closes(), time.Now().Add(-time.Second)
+	uploads("AAAAAAAAAAAAAAAA", begin)
+	for range 2 {
+		tells("AAAAAAAAAAAAAAAA", zego.RecordingUploaded, 1, begin)
+	}
+	if a := post(t, address, first); a.code != 200 {
+		t.Fatalf("answer %+v", a)
+	}
+	done(first, "AAAAAAAAAAAAAAAA", begin)
+
+	// After the room_close of the room's next life.
+	begin = time.Now()
+	tells("BBBBBBBBBBBBBBBB", zego.RecordingNoStream, 0)
+	second := closes()
+	if a := post(t, address, second); a.code != 200 {
+		t.Fatalf("answer %+v", a)
+	}
+	id := workflows.WorkflowID(activities.SessionOf(&second))
+	wait(t, "the run waits for the recording", func() bool {
+		value, err := temporal.QueryWorkflow(t.Context(), id, "", "__temporal_workflow_metadata")
+		var metadata sdk.WorkflowMetadata
+		return err == nil && value.Get(&metadata) == nil && strings.Contains(metadata.GetCurrentDetails(), "waits for `recording task BBBBBBBBBBBBBBBB")
+	})
+	if err := worker.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = worker.Wait()
+	uploads("BBBBBBBBBBBBBBBB", begin)
+	// Out of order: that the files are there comes before that they are uploaded.
+	tells("BBBBBBBBBBBBBBBB", zego.RecordingUploaded, 2, begin)
+	tells("BBBBBBBBBBBBBBBB", zego.RecordingUploading, 1)
+	tells("BBBBBBBBBBBBBBBB", zego.RecordingUploaded, 2, begin)
+	_, log = process(t, c, "worker", env...)
+	done(second, "BBBBBBBBBBBBBBBB", begin)
+}
