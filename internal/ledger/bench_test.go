@@ -61,11 +61,7 @@ func BenchmarkFinalize(b *testing.B) {
 		}
 		measure(0)
 		if more > 0 {
-			began := time.Now()
-			for n := 0; n < more; n += 40_000 {
-				fillSession(b, l, uint64(n), 10_000)
-			}
-			b.Logf("%d stays were recorded in %v", more, time.Since(began).Round(time.Second))
+			l.FillStays(b, more)
 			measure(more)
 		}
 	}

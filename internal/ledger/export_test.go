@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/pressly/goose/v3"
 )
 
 // SmallPages has bills listed in pages of a few, until the test ends.
@@ -93,4 +94,24 @@ func (l *Ledger) CountChecks(t *testing.T) (n int) {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// FillStays makes that many stays, 40 in each session.
+func (l *Ledger) FillStays(t testing.TB, n int) {
+	t.Helper()
+	const page = 100_000
+	for from := 0; from < n; from += page {
+		if _, err := l.db.Exec(`
+			WITH RECURSIVE numbers (n) AS (SELECT CAST($1 AS BIGINT) UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < CAST($2 AS BIGINT))
+			INSERT INTO stays (`+stayColumns+`)
+			SELECT 1, CAST(858012925204410417 + n / 40 AS TEXT), CAST(n AS TEXT), 'user_' || n, 1, 1499676000000, 1499676000000 + n, 0, 0, 1499676000000 + n FROM numbers`,
+			from, min(from+page, n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if l.dialect == goose.DialectPostgres {
+		if _, err := l.db.Exec("ANALYZE stays"); err != nil { // as autovacuum does, sooner or later
+			t.Fatal(err)
+		}
+	}
 }
