@@ -122,9 +122,14 @@ func loadCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "address", Value: "127.0.0.1:8080"}, &cli.IntFlag{Name: "connections", Value: 64},
 			&cli.DurationFlag{Name: "duration", Value: 5 * time.Second},
+			&cli.BoolFlag{Name: "usage"},
 		},
 		Action: func(ctx context.Context, cmd *cli.Command) error {
-			l, err := closedLoop(ctx, cmd.String("address"), cmd.Int("connections"), cmd.Duration("duration"))
+			next := newCallback
+			if cmd.Bool("usage") {
+				next = newLogout
+			}
+			l, err := closedLoopOf(ctx, cmd.String("address"), cmd.Int("connections"), cmd.Duration("duration"), next)
 			if err != nil {
 				return err
 			}

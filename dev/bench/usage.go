@@ -56,7 +56,7 @@ func measureUsage(ctx context.Context, b *bench) error {
 	for _, database := range databases {
 		s := series{}
 		for range rounds {
-			for _, connections := range append([]int{bareInsert}, usageConnections...) {
+			for _, connections := range append([]int{bareInsert, nothingStored}, usageConnections...) {
 				err := func() error {
 					at, drop, err := database.make(ctx)
 					if err != nil {
@@ -68,6 +68,9 @@ func measureUsage(ctx context.Context, b *bench) error {
 						s.add("bare", rate)
 						return err
 					}
+					if connections == nothingStored {
+						return webhookAlone(ctx, b, s, nowhere, d)
+					}
 					return usageRound(ctx, b, s, nowhere, at, connections, d)
 				}()
 				if err != nil {
@@ -76,6 +79,7 @@ func measureUsage(ctx context.Context, b *bench) error {
 			}
 		}
 		b.row("%s, bare INSERT\t%.0f\t\t\t", database.name, median(s["bare"]))
+		b.row("%s, Closeout that stores nothing\t%.0f\t\t\t", database.name, median(s["alone"]))
 		for _, n := range usageConnections {
 			of := func(figure string) string { return fmt.Sprint(figure, n) }
 			b.row("%s, Closeout, %d connections\t%.0f\t%.0f %%\t%.0f\t%.0f", database.name, n, median(s[of("rate")]), median(s[of("stored")]), median(s[of("p99")]), median(s[of("rss")]))
@@ -85,10 +89,27 @@ func measureUsage(ctx context.Context, b *bench) error {
 	return b.flush()
 }
 
-// usageConnections are over how many callbacks come; bareInsert stands for none.
+// usageConnections are over how many callbacks come; the other two are what it is
+// compared with.
 var usageConnections = []int{64, 1024}
 
-const bareInsert = 0
+const bareInsert, nothingStored = 0, -1
+
+// webhookAlone is what HTTP and the verifying of callbacks cost, and so the most that
+// could be stored on this machine.
+func webhookAlone(ctx context.Context, b *bench, s series, temporal string, d time.Duration) error {
+	p, _, err := b.closeout(temporal, b.folder(), false, "CLOSEOUT_USAGE=off")
+	if err != nil {
+		return err
+	}
+	defer p.stop()
+	l, err := closedLoopOf(ctx, p.address, usageConnections[0], d, newLogout)
+	if err != nil {
+		return err
+	}
+	s.add("alone", l.rate())
+	return nil
+}
 
 // usageRound is one of Closeout. All that was acknowledged has to be in the ledger
 // in the end.

@@ -79,6 +79,7 @@ type Collector struct {
 	mu      sync.Mutex
 	pending *batch // shares the next transaction
 	writing bool
+	since   time.Time // when the transaction under way began
 	gather  time.Time // before which the next transaction doesn't begin, unless it is full
 	ready   chan struct{}
 	writers sync.WaitGroup
@@ -119,7 +120,7 @@ func (c *Collector) Collect(ctx context.Context, event zego.Event) (webhook.Rece
 			if written && err == nil {
 				return webhook.Receipt{Status: webhook.Stored}, nil
 			}
-			if !written {
+			if !written && c.hangs() {
 				// The callback is in the inbox next, and the relay finds out how the ledger is.
 				c.away.Store(true)
 			}
@@ -141,6 +142,15 @@ func (c *Collector) Collect(ctx context.Context, event zego.Event) (webhook.Rece
 		return webhook.Receipt{}, errors.Join(diskErr, fmt.Errorf("store usage in the ledger: %w", err))
 	}
 	return webhook.Receipt{Status: webhook.Stored}, nil
+}
+
+// hangs says that the transaction under way takes so long that it is no use to wait
+// for the next one either. Where there is only much to do, the next one helps more
+// than the disk does, which the ledger may share.
+func (c *Collector) hangs() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.since.IsZero() && time.Since(c.since) > patience/2
 }
 
 // put keeps usage on the disk.
@@ -238,6 +248,7 @@ func (c *Collector) write() {
 			b.err = c.record(b.usage, false)
 		}
 		c.mu.Lock()
+		c.since = time.Time{}
 		c.gather = time.Now().Add(min(time.Since(began)/gatherPart, gatherMost))
 		c.mu.Unlock()
 		close(b.done)
@@ -262,7 +273,7 @@ func (c *Collector) take() *batch {
 		c.mu.Lock()
 	}
 	b := c.pending
-	c.pending, c.writing = nil, b != nil
+	c.pending, c.writing, c.since = nil, b != nil, time.Now()
 	return b
 }
 
