@@ -331,7 +331,7 @@ func openSteps(ctx context.Context, c *config.Config) (*activities.Steps, func()
 		Billing: &activities.Billing{
 			Ledger:   books,
 			API:      activities.Endpoint{Name: "the billing API", URL: c.BillingURL, Token: c.BillingToken},
-			Settling: c.Settling, Prices: c.Prices,
+			Settling: c.Settling, Prices: c.Prices, NotCollected: !c.Usage,
 		},
 		Recordings: &activities.Recordings{Finding: finding(c, books), Source: recordings, Archive: archive, Options: c.ArchiveOptions()},
 	}, closeAll, nil
