@@ -257,7 +257,7 @@ func Settings() []Setting {
 				return nil
 			}},
 		{Env: "CLOSEOUT_RECORDINGS", Default: "none", Usage: "how it is known that a session's recordings are all there: none, callback or bucket",
-			More: "`none`: no recordings are expected, and what is in the session's folder is archived at once. `callback`: ZEGO's recording callback comes to the same address as the others. `bucket`: it doesn't, and the bucket is watched. See [recordings](recordings.md). The same for webhook and worker.",
+			More: "`none`: no recordings are expected, and what is in the session's folder is archived at once. `callback`: ZEGO's recording callback comes to the same address as the others. `bucket`: it doesn't, and the bucket is watched. See [recordings](recordings.md).",
 			set: func(c *Config, v string) error {
 				if c.Recordings.Expected = v; v != "none" && v != "callback" && v != "bucket" {
 					return fmt.Errorf("found %q, want none, callback or bucket", v)
