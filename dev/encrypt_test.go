@@ -125,12 +125,12 @@ func TestWhatTemporalKeepsIsEncrypted(t *testing.T) {
 	})
 
 	text := kept(t, c, id)
-	for _, secret := range []string{"422", "wallet", "billing", "Make the session's bill", closed.CloseReason.String()} {
+	for _, secret := range []string{"422", "wallet", "Make the session's bill", closed.CloseReason.String()} {
 		if strings.Contains(text, secret) {
 			t.Errorf("Temporal keeps %q", secret)
 		}
 	}
-	for _, told := range []string{"new", "rid_1242649", "FinalizeBill"} { // the key's name, a search attribute, a step's type
+	for _, told := range []string{"new", "rid_1242649", "FinalizeBill", "settled billing"} { // the key's name, a search attribute, a step's type, a version
 		if !strings.Contains(text, told) {
 			t.Errorf("Temporal doesn't keep %q, and the documentation says it does", told)
 		}
