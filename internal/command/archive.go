@@ -5,15 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strconv"
 	"sync/atomic"
 	"text/tabwriter"
 	"time"
 
-	"github.com/cheggaaa/pb/v3"
-	"github.com/mattn/go-isatty"
 	"github.com/urfave/cli/v3"
 	"gocloud.dev/blob"
 	"gocloud.dev/blob/memblob"
@@ -21,6 +17,7 @@ import (
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/config"
+	"github.com/closeouthq/closeout/internal/progress"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -157,12 +154,7 @@ func verifyArchive(ctx context.Context, cmd *cli.Command) error {
 		}
 		v := verified{Faults: []archive.Fault{}}
 		var read, total atomic.Int64
-		done := make(chan struct{})
-		shown := make(chan struct{})
-		go func() {
-			defer close(shown)
-			showBytes(cmd.Root().ErrWriter, &read, &total, done)
-		}()
+		stop := progress.Bar{Total: total.Load, What: "bytes read", Bytes: true, Done: read.Load}.Start(cmd.Root().ErrWriter)
 		fault := func(f archive.Fault) {
 			v.Faults = append(v.Faults, f)
 			if !cmd.Bool("json") {
@@ -192,8 +184,7 @@ func verifyArchive(ctx context.Context, cmd *cli.Command) error {
 			return err
 		}
 		err = eachFolder(ctx, cmd, bucket, one)
-		close(done)
-		<-shown
+		stop()
 		if err != nil {
 			return err
 		}
@@ -243,28 +234,4 @@ func eachFolder(ctx context.Context, cmd *cli.Command, bucket *blob.Bucket, do f
 		}
 	}
 	return nil
-}
-
-// showBytes shows how many bytes were read, until done: on a terminal as a bar,
-// which it takes away in the end, and elsewhere in a line now and then.
-func showBytes(w io.Writer, read, total *atomic.Int64, done <-chan struct{}) {
-	every, show, end := 10*time.Second, func() { fmt.Fprintf(w, "%d of %d bytes read\n", read.Load(), total.Load()) }, func() {}
-	if f, ok := w.(*os.File); ok && isatty.IsTerminal(f.Fd()) {
-		bar := pb.New64(0).SetTemplateString(`{{counters .}} {{bar .}} {{percent .}} {{speed .}} {{etime .}}`).Set(pb.Bytes, true)
-		bar.Set(pb.Static, true).Set(pb.Terminal, true).Set(pb.CleanOnFinish, true).SetWriter(w).Start()
-		every = 200 * time.Millisecond
-		show = func() { bar.SetTotal(total.Load()).SetCurrent(read.Load()).Write() }
-		end = func() { bar.Finish().Write() }
-	}
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			show()
-		case <-done:
-			end()
-			return
-		}
-	}
 }

@@ -16,15 +16,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"text/tabwriter"
 	"time"
 
-	"github.com/cheggaaa/pb/v3"
 	"github.com/google/uuid"
-	"github.com/mattn/go-isatty"
 	"github.com/urfave/cli/v3"
 
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/progress"
 	"github.com/closeouthq/closeout/internal/usage"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
@@ -447,7 +447,7 @@ func exportBills(ctx context.Context, cmd *cli.Command) (err error) {
 }
 
 // export writes the entries, and to progress how far it is.
-func export(ctx context.Context, progress io.Writer, books *ledger.Ledger, filter ledger.Filter, exporter func(io.Writer) (func(entry) error, error), out io.Writer) error {
+func export(ctx context.Context, watched io.Writer, books *ledger.Ledger, filter ledger.Filter, exporter func(io.Writer) (func(entry) error, error), out io.Writer) error {
 	buffered := bufio.NewWriterSize(out, 1<<16)
 	write, err := exporter(buffered)
 	if err != nil {
@@ -457,8 +457,8 @@ func export(ctx context.Context, progress io.Writer, books *ledger.Ledger, filte
 	if err != nil {
 		return err
 	}
-	step, end := showProgress(progress, total)
-	defer end()
+	var exported atomic.Int64
+	defer progress.Bar{Total: progress.Of(total), What: "bills", Done: exported.Load}.Start(watched)()
 	for e, err := range books.Entries(ctx, filter) {
 		if err != nil {
 			return err
@@ -468,27 +468,10 @@ func export(ctx context.Context, progress io.Writer, books *ledger.Ledger, filte
 				return fmt.Errorf("write: %w", err)
 			}
 		}
-		step()
+		exported.Add(1)
 	}
 	if err := buffered.Flush(); err != nil {
 		return fmt.Errorf("write: %w", err)
 	}
 	return nil
-}
-
-// showProgress shows how many of so many bills are done: on a terminal as a bar,
-// which it takes away in the end, and elsewhere in a line every ten seconds.
-func showProgress(w io.Writer, total int64) (step, end func()) {
-	if f, ok := w.(*os.File); ok && isatty.IsTerminal(f.Fd()) {
-		bar := pb.New64(total).SetTemplateString(`{{counters .}} bills {{bar .}} {{percent .}} {{etime .}}`)
-		bar.Set(pb.CleanOnFinish, true).SetWriter(w).Start()
-		return func() { bar.Increment() }, func() { bar.Finish() }
-	}
-	done, last := int64(0), time.Now()
-	return func() {
-		if done++; time.Since(last) >= 10*time.Second {
-			last = time.Now()
-			fmt.Fprintf(w, "%d of %d bills\n", done, total)
-		}
-	}, func() {}
 }

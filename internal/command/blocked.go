@@ -166,10 +166,8 @@ const decisionsAtOnce, faultsTold = 16, 20
 // decideAll decides about many runs, and shows how far it is.
 func decideAll(ctx context.Context, cmd *cli.Command, temporal client.Client, update string, ids []string) error {
 	var decided, failed atomic.Int64
-	shown := make(chan struct{})
-	done := make(chan struct{})
-	bar := progress.Bar{Total: int64(len(ids)), What: "runs", Done: decided.Load, State: func() string { return fmt.Sprintf("%d failed", failed.Load()) }}
-	go func() { bar.Show(cmd.Root().ErrWriter, done); close(shown) }()
+	bar := progress.Bar{Total: progress.Of(int64(len(ids))), What: "runs", Done: decided.Load, State: func() string { return fmt.Sprintf("%d failed", failed.Load()) }}
+	stop := bar.Start(cmd.Root().ErrWriter)
 
 	var mu sync.Mutex
 	var faults []error
@@ -194,8 +192,7 @@ func decideAll(ctx context.Context, cmd *cli.Command, temporal client.Client, up
 		})
 	}
 	stopped := group.Wait()
-	close(done)
-	<-shown
+	stop()
 	fmt.Fprintf(cmd.Root().Writer, "%s of %d runs\n", update, decided.Load()-failed.Load())
 	if more := failed.Load() - int64(len(faults)); more > 0 {
 		faults = append(faults, fmt.Errorf("and %d more", more))

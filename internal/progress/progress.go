@@ -19,16 +19,28 @@ const (
 
 // Bar is what is shown.
 type Bar struct {
-	// Total is how many there are, and What they are, in the plural.
-	Total int64
+	// Total tells how many there are, and What they are, in the plural. Bytes says
+	// that they are bytes.
+	Total func() int64
 	What  string
+	Bytes bool
 	// Done tells how many are done, and State, unless it is nil, what became of them.
 	Done  func() int64
 	State func() string
 }
 
-// Show shows the bar until done is closed, and takes it away then.
-func (b Bar) Show(w io.Writer, done <-chan struct{}) { b.show(w, isTerminal(w), done) }
+// Of is a total that is known.
+func Of(total int64) func() int64 { return func() int64 { return total } }
+
+// Start shows the bar until stop is called, and takes it away then.
+func (b Bar) Start(w io.Writer) (stop func()) {
+	done, shown := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(shown)
+		b.show(w, isTerminal(w), done)
+	}()
+	return func() { close(done); <-shown }
+}
 
 // isTerminal says whether someone may be watching.
 func isTerminal(w io.Writer) bool {
@@ -43,13 +55,13 @@ func (b Bar) show(w io.Writer, terminal bool, done <-chan struct{}) {
 		}
 		return before + b.State()
 	}
-	every, show, end := lineEvery, func() { fmt.Fprintf(w, "%d of %d %s%s\n", b.Done(), b.Total, b.What, state(": ")) }, func() {}
+	every, show, end := lineEvery, func() { fmt.Fprintf(w, "%d of %d %s%s\n", b.Done(), b.Total(), b.What, state(": ")) }, func() {}
 	if terminal {
-		bar := pb.New64(b.Total).SetTemplateString(`{{counters .}} {{bar .}} {{percent .}} {{string . "state"}} {{etime .}}`)
+		bar := pb.New64(b.Total()).Set(pb.Bytes, b.Bytes).SetTemplateString(`{{counters .}} {{bar .}} {{percent .}} {{string . "state"}} {{etime .}}`)
 		// It would otherwise redraw itself, at moments of its own.
 		bar.Set(pb.Static, true).Set(pb.Terminal, true).Set(pb.CleanOnFinish, true).SetWriter(w).Start()
 		every = redrawEvery
-		show = func() { bar.SetCurrent(b.Done()).Set("state", state("")).Write() }
+		show = func() { bar.SetTotal(b.Total()).SetCurrent(b.Done()).Set("state", state("")).Write() }
 		end = func() { bar.Finish().Write() }
 	}
 	tick := time.NewTicker(every)

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-var quarter = Bar{Total: 1000, What: "sessions", Done: func() int64 { return 250 }, State: func() string { return "240 acknowledged, 10 lost" }}
+var quarter = Bar{Total: Of(1000), What: "sessions", Done: func() int64 { return 250 }, State: func() string { return "240 acknowledged, 10 lost" }}
 
 // On a terminal there is a bar with the numbers that matter, and in the end none.
 func TestATerminalHasABar(t *testing.T) {
@@ -34,14 +34,9 @@ func TestATerminalHasABar(t *testing.T) {
 func TestALogHasALineNowAndThen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log strings.Builder
-		done, gone := make(chan struct{}), make(chan struct{})
-		go func() {
-			defer close(gone)
-			quarter.Show(&log, done)
-		}()
+		stop := quarter.Start(&log)
 		time.Sleep(2*lineEvery + 1)
-		close(done)
-		<-gone
+		stop()
 		const line = "250 of 1000 sessions: 240 acknowledged, 10 lost\n"
 		if log.String() != line+line {
 			t.Errorf("logged %q", log.String())

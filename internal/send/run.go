@@ -128,7 +128,7 @@ func newRunner(o Options) (*runner, error) {
 // slow. What it returns waits until all is written.
 func (r *runner) background(out io.Writer) (stop func()) {
 	var writers sync.WaitGroup
-	done := make(chan struct{})
+	hide := func() {}
 	if r.eachAttempt() {
 		r.lines = make(chan string, 1000)
 		writers.Go(func() {
@@ -138,8 +138,8 @@ func (r *runner) background(out io.Writer) (stop func()) {
 		})
 	} else if r.Progress != nil {
 		fmt.Fprintf(r.Progress, "sending %d sessions to %s, seed %d\n", r.Count, r.report.URL, r.Seed)
-		bar := progress.Bar{Total: int64(r.Count), What: "sessions", Done: r.state.decided.Load, State: r.state.String}
-		writers.Go(func() { bar.Show(r.Progress, done) })
+		bar := progress.Bar{Total: progress.Of(int64(r.Count)), What: "sessions", Done: r.state.decided.Load, State: r.state.String}
+		hide = bar.Start(r.Progress)
 	}
 	if r.Journal != nil {
 		r.entries = make(chan Entry, 1000)
@@ -150,7 +150,7 @@ func (r *runner) background(out io.Writer) (stop func()) {
 		})
 	}
 	return func() {
-		close(done)
+		hide()
 		if r.lines != nil {
 			close(r.lines)
 		}
