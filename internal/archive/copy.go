@@ -256,15 +256,6 @@ func (s *sums) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// reset forgets what went by.
-func (s *sums) reset() {
-	for _, h := range []hash.Hash{s.sha256, s.md5, s.crc64} {
-		if h != nil {
-			h.Reset()
-		}
-	}
-}
-
 // kept is what the store knows of an object.
 type kept struct {
 	size int64

@@ -37,13 +37,10 @@ type proxy struct {
 func newProxy(t *testing.T, s *testenv.S3) *proxy {
 	t.Helper()
 	p := &proxy{}
-	to := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: s.Address})
-	director := to.Director
-	to.Director = func(r *http.Request) { // the host is part of the signature
-		host := r.Host
-		director(r)
-		r.Host = host
-	}
+	to := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(&url.URL{Scheme: "http", Host: s.Address})
+		r.Out.Host = r.In.Host // it is part of the signature
+	}}
 	to.ModifyResponse = func(r *http.Response) error {
 		if p.bare.Load() {
 			maps.DeleteFunc(r.Header, func(name string, _ []string) bool { return strings.HasPrefix(name, "X-Amz-Checksum-") })
