@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,6 +28,8 @@ type S3 struct {
 
 	t       testing.TB
 	program string
+
+	mu      sync.Mutex
 	process *exec.Cmd
 }
 
@@ -61,6 +64,8 @@ func StartS3(t testing.TB) *S3 {
 // Start starts it, and waits until it answers.
 func (s *S3) Start() {
 	s.t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.process = exec.Command(s.program, "--port", s.Address, "--access", "test", "--secret", "testsecret", "--quiet", "posix", s.Folder) // #nosec G204
 	if err := s.process.Start(); err != nil {
 		s.t.Fatal(err)
@@ -79,6 +84,8 @@ func (s *S3) Start() {
 
 // Kill kills it, as a power failure would.
 func (s *S3) Kill() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.process != nil {
 		_ = s.process.Process.Kill()
 		_ = s.process.Wait()
