@@ -234,8 +234,25 @@ func namespaceOf(c *config.Config, temporal client.Client) func() (*workflowserv
 	return sync.OnceValues(func() (*workflowservice.DescribeNamespaceResponse, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), checkPatience)
 		defer cancel()
-		return temporal.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: c.Temporal.Namespace})
+		return describe(ctx, temporal, c.Temporal.Namespace)
 	})
+}
+
+// hangUps is how often a connection may be lost before that is the answer. A server
+// that doesn't like our certificate hangs up, and whether its reason arrives or the
+// next write fails first is chance. It has to be connected to anew, for which the
+// client takes its time.
+const hangUps, reconnects = 8, 300 * time.Millisecond
+
+func describe(ctx context.Context, temporal client.Client, namespace string) (answer *workflowservice.DescribeNamespaceResponse, err error) {
+	for range hangUps {
+		answer, err = temporal.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: namespace})
+		if err == nil || ctx.Err() != nil || !strings.Contains(err.Error(), "broken pipe") && !strings.Contains(err.Error(), "connection reset") {
+			break
+		}
+		time.Sleep(reconnects)
+	}
+	return answer, err
 }
 
 // reached finds out whether Temporal answers, be it that the namespace isn't there.
