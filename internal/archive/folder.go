@@ -54,12 +54,19 @@ func (s *folderStore) put(_ context.Context, key string, c *content) error {
 func (s *folderStore) write(key string, fill func(*os.File) error, name func(from, to string) error) (err error) {
 	path := s.path(key)
 	session := s.path(sessionOf(key))
-	for _, folder := range []string{filepath.Dir(path), filepath.Join(session, parts)} {
-		if err := os.MkdirAll(folder, 0o777); err != nil { // #nosec G301 -- as the library for buckets has it
-			return err
+	var f *os.File
+	for again := range 10 {
+		for _, folder := range []string{filepath.Dir(path), filepath.Join(session, parts)} {
+			if err := os.MkdirAll(folder, 0o777); err != nil { // #nosec G301 -- as the library for buckets has it
+				return err
+			}
+		}
+		f, err = os.OpenFile(filepath.Join(session, parts, uuid.NewString()), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666) // #nosec G302 G304 -- as above
+		// Another worker of the session may have removed the folder meanwhile, being done.
+		if !errors.Is(err, fs.ErrNotExist) || again == 9 {
+			break
 		}
 	}
-	f, err := os.OpenFile(filepath.Join(session, parts, uuid.NewString()), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666) // #nosec G302 G304 -- as above
 	if err != nil {
 		return err
 	}

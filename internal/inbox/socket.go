@@ -6,11 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -172,6 +174,10 @@ func ask(ctx context.Context, client *http.Client, q question) (answer, error) {
 	if err != nil {
 		if dialing := new(net.OpError); errors.As(err, &dialing) && dialing.Op == "dial" || errors.Is(err, os.ErrNotExist) {
 			return answer{}, away{err}
+		}
+		changes := q.Ask == askRetry || q.Ask == askDrop
+		if !changes && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF)) {
+			return answer{}, away{err} // it stopped at this very moment
 		}
 		return answer{}, fmt.Errorf("ask the process that has the inbox: %w", err)
 	}
