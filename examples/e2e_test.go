@@ -87,7 +87,7 @@ func TestExamplesDoWhatTheySay(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			data, address := t.TempDir(), freeAddress(t)
-			env := append(tt.settings, "CLOSEOUT_APPS=1=secret;2=secret", "CLOSEOUT_DATA="+data, "CLOSEOUT_TASK_QUEUE="+tt.name,
+			env := append(tt.settings, "CLOSEOUT_APPS=1=secret;2=secret", "CLOSEOUT_SETTLING=0s", "CLOSEOUT_DATA="+data, "CLOSEOUT_TASK_QUEUE="+tt.name,
 				"CLOSEOUT_LISTEN="+address, "CLOSEOUT_ADMIN_LISTEN=127.0.0.1:0", "PUBLIC_URL=http://"+address, "TEMPORAL_ADDRESS="+temporal)
 			program := filepath.Join(programs, tt.name)
 			start(t, env, program, "serve").await(t, "the worker is polling")
