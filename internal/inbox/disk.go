@@ -24,8 +24,10 @@ const (
 	// and memTables how many such are held at most. They are there for a while: the
 	// disk's pauses are longer than it takes to fill one.
 	memTable, memTables = 4 << 20, 3
-	// cache is what is kept of the files in memory. Each is read once, more or less.
-	cache = 4 << 20
+	// cache is what is kept of the files in memory: what tells that a key isn't there.
+	// Pebble takes the memory of the tables off it, and with nothing left it would
+	// read a file's filter for each callback.
+	cache = 8<<20 + memTable*memTables
 	// openAgain is how long a store that can't be opened is left alone.
 	openAgain = 100 * time.Millisecond
 )

@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/exporters/prometheus"
 	"go.opentelemetry.io/otel/metric"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/exemplar"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/contrib/opentelemetry"
 
@@ -52,7 +53,9 @@ func NewMetrics() (*Metrics, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make metrics: %w", err)
 	}
-	m := &Metrics{registry: registry, provider: sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter))}
+	// Nothing shows exemplars, and to choose them takes time at each measurement.
+	provider := sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter), sdkmetric.WithExemplarFilter(exemplar.AlwaysOffFilter))
+	m := &Metrics{registry: registry, provider: provider}
 	meter := m.provider.Meter("closeout")
 	if m.callbacks, err = meter.Int64Counter("closeout.callbacks",
 		metric.WithDescription("Callbacks by event and outcome.")); err != nil {
