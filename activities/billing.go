@@ -86,13 +86,6 @@ func atAPI(posted bool) string {
 // one under the same Idempotency-Key.
 func (b *Billing) FinalizeBill(ctx context.Context, task Task) (Bill, error) {
 	s := task.Session
-	outcome := "made"
-	if b.Observe != nil {
-		// What goes wrong here goes wrong once more below.
-		if _, err := b.Ledger.Bill(ctx, s.AppID, s.RoomSessionID); err == nil {
-			outcome = "found"
-		}
-	}
 	due := ledger.Bill{
 		ID:            task.IdempotencyKey,
 		AppID:         s.AppID,
@@ -106,14 +99,18 @@ func (b *Billing) FinalizeBill(ctx context.Context, task Task) (Bill, error) {
 	if b.NotCollected {
 		due.Usage.Estimated = usage.NotCollected
 	}
-	bill, err := b.Ledger.Finalize(ctx, due)
+	bill, made, err := b.Ledger.Finalize(ctx, due)
 	switch {
 	case errors.Is(err, usage.ErrTooLarge):
 		return Bill{}, Blocked("make the bill: %w", err)
 	case err != nil:
 		return Bill{}, fmt.Errorf("write the bill to the ledger: %w", err)
 	}
-	b.observe(outcome)
+	if made {
+		b.observe("made")
+	} else {
+		b.observe("found")
+	}
 	// A subscriber of the first version of the event knows nothing of usage, and is
 	// as right about the rest as before.
 	posted, err := b.post(ctx, cloudEvent{

@@ -225,7 +225,7 @@ func exported(t *testing.T) map[string]*dto.MetricFamily {
 	}
 	defer books.Close()
 	key := workflows.IdempotencyKey(activities.SessionOf(&again), workflows.Billing.Name)
-	if _, err := books.Finalize(t.Context(), ledger.Bill{ID: key, AppID: again.AppID, RoomID: again.RoomID, RoomSessionID: again.RoomSessionID, RoomCloseTime: again.RoomCloseTime}); err != nil {
+	if _, _, err := books.Finalize(t.Context(), ledger.Bill{ID: key, AppID: again.AppID, RoomID: again.RoomID, RoomSessionID: again.RoomSessionID, RoomCloseTime: again.RoomCloseTime}); err != nil {
 		t.Fatal(err)
 	}
 	post(t, address, again)

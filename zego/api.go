@@ -17,6 +17,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // ServerAPI is where ZEGO's server API is, whatever the region. Those of the
@@ -50,7 +52,7 @@ type Client struct {
 	now     func() time.Time
 
 	mu    sync.Mutex
-	turns map[string]time.Time // when the next call of a kind may be made
+	turns map[string]*rate.Limiter // of each kind of call
 }
 
 // NewClient makes a client for the API at baseURL, which is [ServerAPI] outside
@@ -76,7 +78,7 @@ func NewClient(baseURL string, secrets map[uint32][]string) (*Client, error) {
 			Timeout:       10 * time.Second,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		base: base, secrets: maps.Clone(secrets), now: time.Now, turns: map[string]time.Time{},
+		base: base, secrets: maps.Clone(secrets), now: time.Now, turns: map[string]*rate.Limiter{},
 	}, nil
 }
 
@@ -300,24 +302,16 @@ func (c *Client) await(ctx context.Context, appID uint32, action, room string) e
 // turn waits until nobody else has called within the pause.
 func (c *Client) turn(ctx context.Context, kind string, pause time.Duration) error {
 	c.mu.Lock()
-	now := time.Now()
 	if len(c.turns) > forgetTurnsAt {
-		maps.DeleteFunc(c.turns, func(_ string, at time.Time) bool { return at.Before(now) })
+		maps.DeleteFunc(c.turns, func(_ string, turns *rate.Limiter) bool { return turns.Tokens() >= 1 })
 	}
-	at := c.turns[kind]
-	if at.Before(now) {
-		at = now
+	turns := c.turns[kind]
+	if turns == nil {
+		turns = rate.NewLimiter(rate.Every(pause), 1)
+		c.turns[kind] = turns
 	}
-	c.turns[kind] = at.Add(pause)
 	c.mu.Unlock()
-	timer := time.NewTimer(at.Sub(now))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return turns.Wait(ctx)
 }
 
 // answer is what all of the API's answers are like.

@@ -218,11 +218,19 @@ func TestTheContextEndsAWait(t *testing.T) {
 		api := zegofake.New(apiApp, serverSecret)
 		api.Fail(func(url.Values) *zegofake.Failure { return &zegofake.Failure{Code: 1} })
 		c := apiClient(t, api, serverSecret)
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		defer cancel()
-		_, _ = c.DescribeUserNum(ctx, apiApp, []string{"lobby"})
-		if _, err := c.DescribeUserNum(ctx, apiApp, []string{"lobby"}); !errors.Is(err, ctx.Err()) || ctx.Err() == nil {
+		_, _ = c.DescribeUserNum(t.Context(), apiApp, []string{"lobby"})
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(50*time.Millisecond, cancel)
+		if _, err := c.DescribeUserNum(ctx, apiApp, []string{"lobby"}); !errors.Is(err, context.Canceled) {
 			t.Errorf("%v", err)
+		}
+		ctx, cancel = context.WithTimeout(t.Context(), 10*time.Millisecond)
+		defer cancel()
+		if _, err := c.DescribeUserNum(ctx, apiApp, []string{"lobby"}); err == nil {
+			t.Error("a call ahead of its turn")
+		}
+		if calls := api.Calls("DescribeUserNum"); len(calls) != 1 {
+			t.Errorf("%d calls", len(calls))
 		}
 	})
 }

@@ -328,7 +328,7 @@ func result(billing, recordings workflows.State) workflows.Result {
 
 func (w *world) bill(s activities.Session) {
 	w.t.Helper()
-	if _, err := w.ledger.Finalize(context.Background(), ledger.Bill{
+	if _, _, err := w.ledger.Finalize(context.Background(), ledger.Bill{
 		ID: workflows.IdempotencyKey(s, "billing"), AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID,
 		CloseReason: uint32(s.CloseReason), RoomCloseTime: s.RoomCloseTime,
 	}); err != nil {

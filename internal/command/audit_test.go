@@ -120,7 +120,7 @@ func TestAudit(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer books.Close()
-	if _, err := books.Finalize(t.Context(), ledger.Bill{AppID: 1, RoomSessionID: 1<<64 - 1}); err != nil {
+	if _, _, err := books.Finalize(t.Context(), ledger.Bill{AppID: 1, RoomSessionID: 1<<64 - 1}); err != nil {
 		t.Fatal(err)
 	}
 	manifest := filepath.Join(data, "archive", "1", "18446744073709551615", "manifest.json")

@@ -2,6 +2,7 @@ package command
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/csv"
@@ -243,7 +244,7 @@ func (b *billStatus) write(out io.Writer) error {
 		line("", "now %s", figuresInWords(now))
 	}
 	if u := now.Usage; u.EndFrom != "" {
-		line("life", "%s (%s) to %s (%s)", precise(u.Start), orUnknown(string(u.StartFrom)), precise(u.End), u.EndFrom)
+		line("life", "%s (%s) to %s (%s)", precise(u.Start), cmp.Or(string(u.StartFrom), "unknown"), precise(u.End), u.EndFrom)
 	}
 	if len(b.Stays) == 0 {
 		return nil
@@ -264,13 +265,6 @@ func (b *billStatus) write(out io.Writer) error {
 		fmt.Fprintf(table, "  %s\t%s\t%s\t%s\t%s\n", s.User, s.Stay, precise(s.Login), precise(s.Logout), strings.Join(remarks, ", "))
 	}
 	return table.Flush()
-}
-
-func orUnknown(s string) string {
-	if s == "" {
-		return "unknown"
-	}
-	return s
 }
 
 // filterOf reads the flags that choose bills.
@@ -446,7 +440,7 @@ func exportBills(ctx context.Context, cmd *cli.Command) (err error) {
 	})
 }
 
-// export writes the entries, and to progress how far it is.
+// export writes the entries, and to watched how far it is.
 func export(ctx context.Context, watched io.Writer, books *ledger.Ledger, filter ledger.Filter, exporter func(io.Writer) (func(entry) error, error), out io.Writer) error {
 	buffered := bufio.NewWriterSize(out, 1<<16)
 	write, err := exporter(buffered)

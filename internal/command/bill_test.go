@@ -38,7 +38,7 @@ func bills(t *testing.T) string {
 		}
 	}
 	finalize := func(app uint32, session uint64, at time.Time, price usage.Price) {
-		if _, err := books.Finalize(t.Context(), ledger.Bill{ID: uuid.New(), AppID: app, RoomID: "lobby, \"left\"", RoomSessionID: session,
+		if _, _, err := books.Finalize(t.Context(), ledger.Bill{ID: uuid.New(), AppID: app, RoomID: "lobby, \"left\"", RoomSessionID: session,
 			RoomCloseTime: at, Charge: usage.Charge{Price: price}}); err != nil {
 			t.Fatal(err)
 		}

@@ -19,6 +19,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/google/uuid"
 	"github.com/urfave/cli/v3"
 	"go.temporal.io/api/enums/v1"
@@ -244,15 +245,14 @@ func namespaceOf(c *config.Config, temporal client.Client) func() (*workflowserv
 // client takes its time.
 const hangUps, reconnects = 8, 300 * time.Millisecond
 
-func describe(ctx context.Context, temporal client.Client, namespace string) (answer *workflowservice.DescribeNamespaceResponse, err error) {
-	for range hangUps {
-		answer, err = temporal.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: namespace})
-		if err == nil || ctx.Err() != nil || !strings.Contains(err.Error(), "broken pipe") && !strings.Contains(err.Error(), "connection reset") {
-			break
+func describe(ctx context.Context, temporal client.Client, namespace string) (*workflowservice.DescribeNamespaceResponse, error) {
+	return backoff.Retry(ctx, func() (*workflowservice.DescribeNamespaceResponse, error) {
+		answer, err := temporal.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: namespace})
+		if err != nil && !strings.Contains(err.Error(), "broken pipe") && !strings.Contains(err.Error(), "connection reset") {
+			err = backoff.Permanent(err)
 		}
-		time.Sleep(reconnects)
-	}
-	return answer, err
+		return answer, err
+	}, backoff.WithBackOff(backoff.NewConstantBackOff(reconnects)), backoff.WithMaxTries(hangUps))
 }
 
 // reached finds out whether Temporal answers, be it that the namespace isn't there.

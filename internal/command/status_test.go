@@ -142,7 +142,7 @@ func TestStatusTellsWhatItCan(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer books.Close()
-	if _, err := books.Finalize(t.Context(), ledger.Bill{ID: uuid.New(), AppID: 2, RoomID: "attic", RoomSessionID: 1<<64 - 1}); err != nil {
+	if _, _, err := books.Finalize(t.Context(), ledger.Bill{ID: uuid.New(), AppID: 2, RoomID: "attic", RoomSessionID: 1<<64 - 1}); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("CLOSEOUT_APPS", "1=a;2=b")

@@ -159,9 +159,16 @@ var errNotSetUp = errors.New("the namespace lacks search attributes; run `closeo
 
 // Start starts a session's workflow for one that no callback has told of, just as
 // an [Intake] would. It is no error if there is one already. Of the options it needs
-// Temporal, TaskQueue, Route and Log.
+// Temporal, TaskQueue, Route, Weights and Log.
 func Start(ctx context.Context, o Options, s activities.Session) (webhook.Status, error) {
 	return o.start(ctx, s, true)
+}
+
+// Adjust starts the workflow of an adjustment as [Start] does that of a session. It
+// needs the same options but Route.
+func Adjust(ctx context.Context, o Options, a activities.Adjustment) error {
+	_, err := o.execute(ctx, workflows.AdjustOptions(a, o.TaskQueue), a.Session.AppID, true, workflows.AdjustBill, a)
+	return err
 }
 
 // start starts the session's workflow. It is no error if there is one already.
@@ -172,15 +179,21 @@ func (o *Options) start(ctx context.Context, s activities.Session, bare bool) (w
 	}
 	options := workflows.StartOptions(s, o.TaskQueue)
 	options.EnableEagerStart = o.Eager
-	options.Priority.FairnessWeight = o.Weights[s.AppID]
-	err = o.execute(ctx, options, workflow, s)
+	return o.execute(ctx, options, s.AppID, bare, workflow, s)
+}
+
+// execute starts a workflow with the weight of its app, and if need be bare of
+// search attributes. It is no error if there is one already.
+func (o *Options) execute(ctx context.Context, options client.StartWorkflowOptions, appID uint32, bare bool, workflow, arg any) (webhook.Status, error) {
+	options.Priority.FairnessWeight = o.Weights[appID]
+	_, err := o.Temporal.ExecuteWorkflow(ctx, options, workflow, arg)
 	if invalid := new(serviceerror.InvalidArgument); errors.As(err, &invalid) {
 		if !bare && strings.Contains(strings.ToLower(invalid.Message), "search attribute") {
 			return "", fmt.Errorf("%w: %w", errNotSetUp, err)
 		}
 		o.Log.Error("Temporal refused the start, trying without search attributes", "workflow_id", options.ID, "error", err)
 		options.TypedSearchAttributes = temporal.SearchAttributes{}
-		err = o.execute(ctx, options, workflow, s)
+		_, err = o.Temporal.ExecuteWorkflow(ctx, options, workflow, arg)
 	}
 	if started := new(serviceerror.WorkflowExecutionAlreadyStarted); errors.As(err, &started) {
 		return webhook.Duplicate, nil
@@ -189,11 +202,6 @@ func (o *Options) start(ctx context.Context, s activities.Session, bare bool) (w
 		return "", err
 	}
 	return webhook.Started, nil
-}
-
-func (o *Options) execute(ctx context.Context, options client.StartWorkflowOptions, workflow workflows.Workflow, s activities.Session) error {
-	_, err := o.Temporal.ExecuteWorkflow(ctx, options, workflow, s)
-	return err
 }
 
 // errRoute means that nobody knows which workflow a session should have.

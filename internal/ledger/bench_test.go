@@ -46,7 +46,7 @@ func BenchmarkFinalize(b *testing.B) {
 						before, stop := resident(), make(chan int)
 						go watch(stop)
 						b.StartTimer()
-						bill, err := l.Finalize(b.Context(), ledger.Bill{ID: uuid.New(), AppID: app, RoomSessionID: session, RoomID: "r", RoomCloseTime: at(10_000)})
+						bill, _, err := l.Finalize(b.Context(), ledger.Bill{ID: uuid.New(), AppID: app, RoomSessionID: session, RoomID: "r", RoomCloseTime: at(10_000)})
 						b.StopTimer()
 						stop <- 0
 						peak = max(peak, <-stop-before)

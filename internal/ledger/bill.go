@@ -135,28 +135,28 @@ func placeholders(n int) string {
 }
 
 // Finalize computes the session's bill and writes it unless there is one, and
-// returns the one that is there. It is the first writer's for good.
+// returns the one that is there, and whether it made it. It is the first writer's
+// for good.
 //
 // What b says of Usage and Charge is what there is to begin with: reasons for an
 // estimate that are known already, and the price.
-func (l *Ledger) Finalize(ctx context.Context, b Bill) (Bill, error) {
+func (l *Ledger) Finalize(ctx context.Context, b Bill) (bill Bill, made bool, err error) {
 	if err := l.Migrate(ctx); err != nil {
-		return Bill{}, err
+		return Bill{}, false, err
 	}
-	var bill Bill
-	err := l.in(ctx, func(tx *sql.Tx) (err error) {
-		bill, err = l.finalize(ctx, tx, b)
+	err = l.in(ctx, func(tx *sql.Tx) (err error) {
+		bill, made, err = l.finalize(ctx, tx, b)
 		return err
 	})
 	if err != nil {
-		return Bill{}, fmt.Errorf("finalize session %d of app %d: %w", b.RoomSessionID, b.AppID, err)
+		return Bill{}, false, fmt.Errorf("finalize session %d of app %d: %w", b.RoomSessionID, b.AppID, err)
 	}
-	return bill, nil
+	return bill, made, nil
 }
 
-func (l *Ledger) finalize(ctx context.Context, tx *sql.Tx, b Bill) (Bill, error) {
+func (l *Ledger) finalize(ctx context.Context, tx *sql.Tx, b Bill) (_ Bill, made bool, err error) {
 	b.RoomCloseTime = fromMillis(b.RoomCloseTime.UnixMilli())
-	made, k := MadeBill{b, time.Now()}, keyOf(b.AppID, b.RoomSessionID)
+	due, k := MadeBill{b, time.Now()}, keyOf(b.AppID, b.RoomSessionID)
 	// This locks the session until the bill is made: see Record.
 	var room usage.Room
 	if err := tx.QueryRowContext(ctx, `
@@ -165,32 +165,31 @@ func (l *Ledger) finalize(ctx context.Context, tx *sql.Tx, b Bill) (Bill, error)
 		ON CONFLICT (appid, room_session_id) DO UPDATE SET
 			closed_at = CASE WHEN sessions.closed_at = 0 THEN excluded.closed_at ELSE sessions.closed_at END,
 			entries = CASE WHEN sessions.entries = 0 THEN 1 ELSE sessions.entries END
-		RETURNING room_create_time, contradicted = 1`, k.app, k.session, b.RoomID, made.MadeAt.UnixMilli()).Scan(&room.Create, &room.Contradicted); err != nil {
-		return b, fmt.Errorf("lock the session: %w", err)
+		RETURNING room_create_time, contradicted = 1`, k.app, k.session, b.RoomID, due.MadeAt.UnixMilli()).Scan(&room.Create, &room.Contradicted); err != nil {
+		return b, false, fmt.Errorf("lock the session: %w", err)
 	}
 	// Often there is one already: the step is repeated.
 	if first, err := scanBill(tx.QueryRowContext(ctx, selectBill, k.app, k.session)); !errors.Is(err, sql.ErrNoRows) {
-		return first.Bill, err
+		return first.Bill, false, err
 	}
-	var err error
-	if made.Usage, err = figures(ctx, tx, b, room); err != nil {
-		return b, err
+	if due.Usage, err = figures(ctx, tx, b, room); err != nil {
+		return b, false, err
 	}
-	made.Usage.Estimated |= b.Usage.Estimated
-	if made.Charge, err = b.Charge.Charge(made.Usage.Minutes); err != nil {
-		return b, err
+	due.Usage.Estimated |= b.Usage.Estimated
+	if due.Charge, err = b.Charge.Charge(due.Usage.Minutes); err != nil {
+		return b, false, err
 	}
-	values := made.values()
+	values := due.values()
 	done, err := tx.ExecContext(ctx, "INSERT INTO bills ("+billColumns+") VALUES ("+placeholders(len(values))+") ON CONFLICT DO NOTHING", values...)
 	if err != nil {
-		return b, fmt.Errorf("insert bill: %w", err)
+		return b, false, fmt.Errorf("insert bill: %w", err)
 	}
 	if n, err := done.RowsAffected(); err == nil && n == 1 {
-		return made.Bill, nil
+		return due.Bill, true, nil
 	}
 	// A worker of an older version, which locks nothing, was first.
 	first, err := scanBill(tx.QueryRowContext(ctx, selectBill, k.app, k.session))
-	return first.Bill, err
+	return first.Bill, false, err
 }
 
 // figures computes a session's figures of what is recorded.
@@ -321,6 +320,8 @@ func (l *Ledger) adjust(ctx context.Context, tx *sql.Tx, id uuid.UUID, appID uin
 		if a.Usage, err = figures(ctx, tx, bill.Bill, room); err != nil {
 			return a, false, err
 		}
+		// What wasn't collected then is missing now as well.
+		a.Usage.Estimated |= bill.Usage.Estimated & usage.NotCollected
 		if a.Charge, err = bill.Charge.Charge(a.Usage.Minutes); err != nil {
 			return a, false, err
 		}

@@ -32,7 +32,7 @@ func record(t *testing.T, l *ledger.Ledger, told ...ledger.Usage) {
 
 func finalize(t *testing.T, l *ledger.Ledger, b ledger.Bill) ledger.Bill {
 	t.Helper()
-	made, err := l.Finalize(t.Context(), b)
+	made, _, err := l.Finalize(t.Context(), b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,6 +96,19 @@ func TestReasonsThatAreKnownBeforehandAreKept(t *testing.T) {
 		want := usage.NotCollected | usage.NoUsage | usage.NoRoomCreate
 		if got := finalize(t, l, b); got.Usage.Estimated != want {
 			t.Errorf("estimated because of %q, want %q", got.Usage.Estimated, want)
+		}
+	})
+}
+
+func TestWhatWasNotCollectedIsMissingInAdjustmentsToo(t *testing.T) {
+	testenv.Databases(t, func(t *testing.T, databaseURL string) {
+		l := open(t, databaseURL)
+		b := closing(life, 100)
+		b.Usage.Estimated = usage.NotCollected
+		finalize(t, l, b)
+		record(t, l, created(0), logout("a", "1", 10, 70)) // it is collected by now
+		if got, err := adjust(t, l, dirty(t, l)[0]); err != nil || got.Usage.Estimated != usage.NotCollected || got.Difference.Seconds != 60 {
+			t.Errorf("adjusted %+v, %v", got, err)
 		}
 	})
 }
@@ -211,7 +224,7 @@ func TestAnAmountThatIsTooLargeIsNoBill(t *testing.T) {
 		record(t, l, logout("a", "1", 10, 190))
 		b := closing(life, 500)
 		b.Charge.PerMinute = math.MaxInt64 / 2
-		if made, err := l.Finalize(t.Context(), b); !errors.Is(err, usage.ErrTooLarge) {
+		if made, _, err := l.Finalize(t.Context(), b); !errors.Is(err, usage.ErrTooLarge) {
 			t.Errorf("billed %+v, %v", made, err)
 		}
 		if _, err := l.Bill(t.Context(), app, life); !errors.Is(err, sql.ErrNoRows) {
@@ -259,7 +272,7 @@ func TestNothingIsLostBetweenRecordingAndBilling(t *testing.T) {
 			})
 		}
 		settle := func(l *ledger.Ledger) error {
-			if _, err := l.Finalize(t.Context(), closing(life, 100)); err != nil {
+			if _, _, err := l.Finalize(t.Context(), closing(life, 100)); err != nil {
 				return err
 			}
 			all, err := l.Dirty(t.Context(), 10)

@@ -43,22 +43,22 @@ func TestFinalizeKeepsTheFirst(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		first := bill()
-		if got, err := l.Finalize(t.Context(), first); err != nil || got != first {
+		if got, _, err := l.Finalize(t.Context(), first); err != nil || got != first {
 			t.Fatalf("Finalize = %+v, %v, want %+v", got, err, first)
 		}
 		again := first
 		again.RoomID, again.RoomCloseTime = "another", time.UnixMilli(5).UTC()
-		if got, err := l.Finalize(t.Context(), again); err != nil || got != first {
+		if got, _, err := l.Finalize(t.Context(), again); err != nil || got != first {
 			t.Errorf("Finalize again = %+v, %v, want %+v", got, err, first)
 		}
 		// Not even under another key is there a second bill.
 		again.ID = uuid.New()
-		if got, err := l.Finalize(t.Context(), again); err != nil || got != first {
+		if got, _, err := l.Finalize(t.Context(), again); err != nil || got != first {
 			t.Errorf("Finalize under another key = %+v, %v, want %+v", got, err, first)
 		}
 		next := first
 		next.ID, next.RoomSessionID = uuid.New(), first.RoomSessionID-1
-		if got, err := l.Finalize(t.Context(), next); err != nil || got != next {
+		if got, _, err := l.Finalize(t.Context(), next); err != nil || got != next {
 			t.Errorf("Finalize of the next session = %+v, %v, want %+v", got, err, next)
 		}
 		if got, err := open(t, databaseURL).Bill(t.Context(), first.AppID, first.RoomSessionID); err != nil || got != first {
@@ -83,7 +83,7 @@ func TestFinalizeAtOnce(t *testing.T) {
 			all.Go(func() {
 				b := bill()
 				b.RoomID = strings.Repeat("r", i+1)
-				bills[i], errs[i] = l.Finalize(t.Context(), b)
+				bills[i], _, errs[i] = l.Finalize(t.Context(), b)
 			})
 		}
 		all.Wait()
@@ -116,7 +116,7 @@ func TestMigrateByProcesses(t *testing.T) {
 		}
 		all.Wait()
 		b := bill()
-		if got, err := open(t, databaseURL).Finalize(t.Context(), b); err != nil || got != b {
+		if got, _, err := open(t, databaseURL).Finalize(t.Context(), b); err != nil || got != b {
 			t.Errorf("Finalize = %+v, %v", got, err)
 		}
 	})
@@ -136,7 +136,7 @@ func TestBillsAreListedOnce(t *testing.T) {
 			t.Helper()
 			b := bill()
 			b.AppID, b.RoomSessionID = app, session
-			if _, err := l.Finalize(t.Context(), b); err != nil {
+			if _, _, err := l.Finalize(t.Context(), b); err != nil {
 				t.Fatal(err)
 			}
 			want[b] = true
@@ -180,7 +180,7 @@ func TestBillsAreListedOnce(t *testing.T) {
 func TestBillsSince(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
-		if _, err := l.Finalize(t.Context(), bill()); err != nil {
+		if _, _, err := l.Finalize(t.Context(), bill()); err != nil {
 			t.Fatal(err)
 		}
 		made, err := l.MadeBill(t.Context(), math.MaxUint32, math.MaxUint64)
@@ -209,7 +209,7 @@ func TestBillsSayThatTheyBrokeOff(t *testing.T) {
 		for range 3 {
 			b := bill()
 			b.RoomSessionID = rand.Uint64()
-			if _, err := l.Finalize(t.Context(), b); err != nil {
+			if _, _, err := l.Finalize(t.Context(), b); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -18,7 +18,6 @@ import (
 	"github.com/closeouthq/closeout/internal/intake"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/reconcile"
-	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -91,22 +90,6 @@ func keepSchedule(ctx context.Context, c *config.Config, t client.Client, log *s
 	}
 }
 
-// startAdjustment starts the workflow of an adjustment, if need be bare of search
-// attributes. It is no error if it is under way.
-func startAdjustment(ctx context.Context, o intake.Options, a activities.Adjustment) error {
-	options := workflows.AdjustOptions(a, o.TaskQueue)
-	_, err := o.Temporal.ExecuteWorkflow(ctx, options, workflows.AdjustBill, a)
-	if invalid := new(serviceerror.InvalidArgument); errors.As(err, &invalid) {
-		o.Log.Error("Temporal refused the start, trying without search attributes", "workflow_id", options.ID, "error", err)
-		options.TypedSearchAttributes = temporal.SearchAttributes{}
-		_, err = o.Temporal.ExecuteWorkflow(ctx, options, workflows.AdjustBill, a)
-	}
-	if started := new(serviceerror.WorkflowExecutionAlreadyStarted); errors.As(err, &started) {
-		return nil
-	}
-	return err
-}
-
 // newReconciler makes what looks at overdue sessions. Apps without a server secret
 // are fine: theirs are reported.
 func newReconciler(c *config.Config, books *ledger.Ledger, start intake.Options) (*reconcile.Reconciler, error) {
@@ -122,7 +105,7 @@ func newReconciler(c *config.Config, books *ledger.Ledger, start intake.Options)
 			return err
 		},
 		Adjust: func(ctx context.Context, s ledger.BilledSession) error {
-			return startAdjustment(ctx, start, activities.AdjustmentOf(s))
+			return intake.Adjust(ctx, start, activities.AdjustmentOf(s))
 		},
 	}, nil
 }

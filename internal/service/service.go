@@ -187,7 +187,7 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 			metrics.Steps(opened)
 			steps = opened
 			books := opened.Billing.Ledger
-			if reconciler, err = newReconciler(c, books, intake.Options{Temporal: temporal, TaskQueue: c.TaskQueue, Route: parts.Extension.route, Log: log}); err != nil {
+			if reconciler, err = newReconciler(c, books, intake.Options{Temporal: temporal, TaskQueue: c.TaskQueue, Route: parts.Extension.route, Weights: c.AppWeights, Log: log}); err != nil {
 				return err
 			}
 			reconciler.Observe = metrics.Reconciled
