@@ -191,9 +191,8 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 				return err
 			}
 			reconciler.Observe = metrics.Reconciled
-			if err := metrics.Overdue(func(ctx context.Context) (int64, int64, error) {
-				o, err := books.CountOverdue(ctx, time.Now().Add(-c.OverdueAfter))
-				return o.Left, o.Silent, err
+			if err := metrics.Overdue(func(ctx context.Context) (ledger.Overdues, error) {
+				return books.CountOverdue(ctx, time.Now().Add(-c.OverdueAfter))
 			}); err != nil {
 				return err
 			}

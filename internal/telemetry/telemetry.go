@@ -3,7 +3,6 @@ package telemetry
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"sync"
@@ -22,6 +21,7 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/collect"
+	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -56,46 +56,22 @@ func NewMetrics() (*Metrics, error) {
 	// Nothing shows exemplars, and to choose them takes time at each measurement.
 	provider := sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter), sdkmetric.WithExemplarFilter(exemplar.AlwaysOffFilter))
 	m := &Metrics{registry: registry, provider: provider}
-	meter := m.provider.Meter("closeout")
-	if m.callbacks, err = meter.Int64Counter("closeout.callbacks",
-		metric.WithDescription("Callbacks by event and outcome.")); err != nil {
-		return nil, fmt.Errorf("make metrics: %w", err)
-	}
-	if m.durations, err = meter.Float64Histogram("closeout.callback.duration", metric.WithUnit("s"),
-		metric.WithDescription("Time to answer a callback, by outcome."),
-		metric.WithExplicitBucketBoundaries(.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 1.5, 2.5, 5, 10)); err != nil {
-		return nil, fmt.Errorf("make metrics: %w", err)
-	}
-	if m.starts, err = meter.Int64Counter("closeout.starts",
-		metric.WithDescription("Starts of workflows by outcome, and whether the callback came from the inbox.")); err != nil {
-		return nil, fmt.Errorf("make metrics: %w", err)
-	}
-	if m.writes, err = meter.Int64Counter("closeout.usage.writes",
-		metric.WithDescription("Usage callbacks that were written to the ledger, by outcome, and whether they came from the inbox.")); err != nil {
-		return nil, fmt.Errorf("make metrics: %w", err)
-	}
-	if m.skew, err = meter.Float64Histogram("closeout.callback.skew", metric.WithUnit("s"),
-		metric.WithDescription("Our clock less ZEGO's timestamp, of room_close callbacks that were taken. ZEGO's clock has whole seconds."),
-		metric.WithExplicitBucketBoundaries(-300, -60, -30, -10, -5, -2, -1, 0, 1, 2, 5, 10, 30, 60, 120, 300, 600)); err != nil {
-		return nil, fmt.Errorf("make metrics: %w", err)
-	}
-	if m.bills, err = meter.Int64Counter("closeout.bills",
-		metric.WithDescription("Bills that were made, that a repeat found made, and that the billing API has taken.")); err != nil {
-		return nil, fmt.Errorf("make metrics: %w", err)
-	}
-	if m.files, err = meter.Int64Counter("closeout.archived.files",
-		metric.WithDescription("Recordings that were copied to the archive and checked.")); err != nil {
-		return nil, fmt.Errorf("make metrics: %w", err)
-	}
-	if m.bytes, err = meter.Int64Counter("closeout.archived", metric.WithUnit("By"),
-		metric.WithDescription("How large those recordings are together.")); err != nil {
-		return nil, fmt.Errorf("make metrics: %w", err)
-	}
-	if m.reconciled, err = meter.Int64Counter("closeout.sessions.reconciled",
-		metric.WithDescription("Sessions that were found gone without a room_close and closed out, and those with which something failed, once in each run.")); err != nil {
-		return nil, fmt.Errorf("make metrics: %w", err)
-	}
-	return m, nil
+	i := m.instruments()
+	m.callbacks = i.counter("closeout.callbacks", "Callbacks by event and outcome.")
+	m.durations = i.seconds("closeout.callback.duration",
+		"Time to answer a callback, by outcome.",
+		metric.WithExplicitBucketBoundaries(.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 1.5, 2.5, 5, 10))
+	m.starts = i.counter("closeout.starts", "Starts of workflows by outcome, and whether the callback came from the inbox.")
+	m.writes = i.counter("closeout.usage.writes", "Usage callbacks that were written to the ledger, by outcome, and whether they came from the inbox.")
+	m.skew = i.seconds("closeout.callback.skew",
+		"Our clock less ZEGO's timestamp, of room_close callbacks that were taken. ZEGO's clock has whole seconds.",
+		metric.WithExplicitBucketBoundaries(-300, -60, -30, -10, -5, -2, -1, 0, 1, 2, 5, 10, 30, 60, 120, 300, 600))
+	m.bills = i.counter("closeout.bills", "Bills that were made, that a repeat found made, and that the billing API has taken.")
+	m.files = i.counter("closeout.archived.files", "Recordings that were copied to the archive and checked.")
+	m.bytes = i.counter("closeout.archived",
+		"How large those recordings are together.", metric.WithUnit("By"))
+	m.reconciled = i.counter("closeout.sessions.reconciled", "Sessions that were found gone without a room_close and closed out, and those with which something failed, once in each run.")
+	return m, i.fault()
 }
 
 // Intake measures by how much ZEGO's clock differs from ours. It has the counts
@@ -159,64 +135,53 @@ const (
 // Blocked has the runs that wait for a person counted when the metrics are read,
 // every 30 s at most. While that fails, their number is missing.
 func (m *Metrics) Blocked(count func(context.Context) (int64, error)) error {
-	var (
-		mu      sync.Mutex
-		asked   time.Time
-		blocked int64
-		err     error
-	)
-	_, failed := m.provider.Meter("closeout").Int64ObservableGauge("closeout.runs.blocked",
-		metric.WithDescription("Runs that wait for a person, in the whole namespace: the same from each worker."),
-		metric.WithInt64Callback(func(ctx context.Context, o metric.Int64Observer) error {
-			mu.Lock()
-			defer mu.Unlock()
-			if time.Since(asked) >= countEvery {
-				ctx, cancel := context.WithTimeout(ctx, countWithin)
-				defer cancel()
-				blocked, err = count(ctx)
-				asked = time.Now() // a failure counts: while Temporal is away, not each scrape shall wait for it
-			}
-			if err == nil {
-				o.Observe(blocked)
-			}
-			return nil // the other metrics are as good as ever
-		}))
-	if failed != nil {
-		return fmt.Errorf("make metrics: %w", failed)
-	}
-	return nil
+	i := m.instruments()
+	blocked := i.gauge("closeout.runs.blocked", "Runs that wait for a person, in the whole namespace: the same from each worker.")
+	count = recently(count)
+	i.observe(func(ctx context.Context, o metric.Observer) {
+		if n, err := count(ctx); err == nil {
+			o.ObserveInt64(blocked, n)
+		}
+	}, blocked)
+	return i.fault()
 }
 
 // Overdue has the overdue sessions counted when the metrics are read, every 30 s at
 // most. While that fails, their number is missing.
-func (m *Metrics) Overdue(count func(context.Context) (left, silent int64, err error)) error {
+func (m *Metrics) Overdue(count func(context.Context) (ledger.Overdues, error)) error {
+	i := m.instruments()
+	overdue := i.gauge("closeout.sessions.overdue",
+		"Open sessions without a sign of life for too long, by whether all participants have left or some may be silent; at most 10,000, in the whole ledger.")
+	count = recently(count)
+	i.observe(func(ctx context.Context, o metric.Observer) {
+		if n, err := count(ctx); err == nil {
+			o.ObserveInt64(overdue, n.Left, inState("left"))
+			o.ObserveInt64(overdue, n.Silent, inState("silent"))
+		}
+	}, overdue)
+	return i.fault()
+}
+
+// recently counts every 30 s at most, and gives the same in between. A failure
+// counts: while Temporal is away, not each scrape shall wait for it.
+func recently[T any](count func(context.Context) (T, error)) func(context.Context) (T, error) {
 	var (
-		mu           sync.Mutex
-		asked        time.Time
-		left, silent int64
-		err          error
+		mu    sync.Mutex
+		asked time.Time
+		n     T
+		err   error
 	)
-	_, failed := m.provider.Meter("closeout").Int64ObservableGauge("closeout.sessions.overdue",
-		metric.WithDescription("Open sessions without a sign of life for too long, by whether all participants have left or some may be silent; at most 10,000, in the whole ledger."),
-		metric.WithInt64Callback(func(ctx context.Context, o metric.Int64Observer) error {
-			mu.Lock()
-			defer mu.Unlock()
-			if time.Since(asked) >= countEvery {
-				ctx, cancel := context.WithTimeout(ctx, countWithin)
-				defer cancel()
-				left, silent, err = count(ctx)
-				asked = time.Now()
-			}
-			if err == nil {
-				o.Observe(left, metric.WithAttributes(attribute.String("state", "left")))
-				o.Observe(silent, metric.WithAttributes(attribute.String("state", "silent")))
-			}
-			return nil // the other metrics are as good as ever
-		}))
-	if failed != nil {
-		return fmt.Errorf("make metrics: %w", failed)
+	return func(ctx context.Context) (T, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if time.Since(asked) >= countEvery {
+			ctx, cancel := context.WithTimeout(ctx, countWithin)
+			defer cancel()
+			n, err = count(ctx)
+			asked = time.Now()
+		}
+		return n, err
 	}
-	return nil
 }
 
 // Reconciled counts sessions that were "closed_out" without a room_close, and those
@@ -262,30 +227,26 @@ func (m *Metrics) Usage(look func(context.Context) (Inbox, error)) error {
 		m.Collected(outcome, false, 0)
 		m.Collected(outcome, true, 0)
 	}
-	meter := m.provider.Meter("closeout")
-	depth, depthErr := meter.Int64ObservableGauge("closeout.usage.inbox.depth",
-		metric.WithDescription("Usage callbacks on the disk, by whether they wait for the ledger or were set aside for a person."))
-	age, ageErr := meter.Float64ObservableGauge("closeout.usage.inbox.oldest.age", metric.WithUnit("s"),
-		metric.WithDescription("How long the oldest usage callback that waits for the ledger has been on the disk; 0 without any."))
-	takes, takesErr := meter.Int64ObservableGauge("closeout.ledger.takes",
-		metric.WithDescription("1 while the ledger takes usage, 0 while it didn't take the last of it."))
-	if err := errors.Join(depthErr, ageErr, takesErr); err != nil {
-		return fmt.Errorf("make metrics: %w", err)
-	}
-	_, err := meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+	i := m.instruments()
+	depth := i.gauge("closeout.usage.inbox.depth", "Usage callbacks on the disk, by whether they wait for the ledger or were set aside for a person.")
+	age := i.age("closeout.usage.inbox.oldest.age", "How long the oldest usage callback that waits for the ledger has been on the disk; 0 without any.")
+	takes := i.gauge("closeout.ledger.takes", "1 while the ledger takes usage, 0 while it didn't take the last of it.")
+	i.observe(func(ctx context.Context, o metric.Observer) {
 		s, err := look(ctx)
-		if err == nil {
-			o.ObserveInt64(depth, s.Waiting, metric.WithAttributes(attribute.String("state", "waiting")))
-			o.ObserveInt64(depth, s.SetAside, metric.WithAttributes(attribute.String("state", "set_aside")))
-			o.ObserveFloat64(age, s.Oldest.Seconds())
-		}
-		o.ObserveInt64(takes, one(s.Takes))
-		return nil // the other metrics are as good as ever
+		s.observe(o, err, depth, age, takes)
 	}, depth, age, takes)
-	if err != nil {
-		return fmt.Errorf("make metrics: %w", err)
+	return i.fault()
+}
+
+// observe tells of what all inboxes have; of their depth and age only without an
+// error.
+func (s Inbox) observe(o metric.Observer, err error, depth metric.Int64Observable, age metric.Float64Observable, takes metric.Int64Observable) {
+	if err == nil {
+		o.ObserveInt64(depth, s.Waiting, inState("waiting"))
+		o.ObserveInt64(depth, s.SetAside, inState("set_aside"))
+		o.ObserveFloat64(age, s.Oldest.Seconds())
 	}
-	return nil
+	o.ObserveInt64(takes, one(s.Takes))
 }
 
 // one is 1 for what holds, and else 0.
@@ -299,36 +260,19 @@ func one(holds bool) int64 {
 // Inbox has the inbox looked at whenever the metrics are read. While it can't be
 // read, its depth and age are missing.
 func (m *Metrics) Inbox(look func(context.Context) (Inbox, error)) error {
-	meter := m.provider.Meter("closeout")
-	var faults []error
-	gauge := func(name, description string) metric.Int64ObservableGauge {
-		g, err := meter.Int64ObservableGauge(name, metric.WithDescription(description))
-		faults = append(faults, err)
-		return g
-	}
-	depth := gauge("closeout.inbox.depth", "Callbacks in the inbox, by whether they wait for Temporal or were set aside for a person.")
-	age, err := meter.Float64ObservableGauge("closeout.inbox.oldest.age", metric.WithUnit("s"),
-		metric.WithDescription("How long the oldest callback that waits for Temporal has been in the inbox; 0 without any."))
-	faults = append(faults, err)
-	takes := gauge("closeout.temporal.takes", "1 while Temporal takes callbacks, 0 while it is left alone after failures.")
-	limit := gauge("closeout.starts.limit", "How many starts may be in flight, as found out from how long they take.")
-	inFlight := gauge("closeout.starts.in_flight", "How many starts are in flight.")
-	_, err = meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+	i := m.instruments()
+	depth := i.gauge("closeout.inbox.depth", "Callbacks in the inbox, by whether they wait for Temporal or were set aside for a person.")
+	age := i.age("closeout.inbox.oldest.age", "How long the oldest callback that waits for Temporal has been in the inbox; 0 without any.")
+	takes := i.gauge("closeout.temporal.takes", "1 while Temporal takes callbacks, 0 while it is left alone after failures.")
+	limit := i.gauge("closeout.starts.limit", "How many starts may be in flight, as found out from how long they take.")
+	inFlight := i.gauge("closeout.starts.in_flight", "How many starts are in flight.")
+	i.observe(func(ctx context.Context, o metric.Observer) {
 		s, err := look(ctx)
-		if err == nil {
-			o.ObserveInt64(depth, s.Waiting, metric.WithAttributes(attribute.String("state", "waiting")))
-			o.ObserveInt64(depth, s.SetAside, metric.WithAttributes(attribute.String("state", "set_aside")))
-			o.ObserveFloat64(age, s.Oldest.Seconds())
-		}
-		o.ObserveInt64(takes, one(s.Takes))
+		s.observe(o, err, depth, age, takes)
 		o.ObserveInt64(limit, int64(s.Limit))
 		o.ObserveInt64(inFlight, int64(s.InFlight))
-		return nil // the other metrics are as good as ever
 	}, depth, age, takes, limit, inFlight)
-	if err := errors.Join(append(faults, err)...); err != nil {
-		return fmt.Errorf("make metrics: %w", err)
-	}
-	return nil
+	return i.fault()
 }
 
 // Callback counts an answered callback. Its signature is that of
