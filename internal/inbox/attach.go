@@ -154,7 +154,7 @@ func (g *guest) look(ctx context.Context, q question) (answer, error) {
 // shut closes the store.
 func (g *guest) shut() (err error) {
 	if g.disk != nil {
-		err, g.disk = g.disk.shut(), nil
+		err, g.disk = g.disk.end(), nil
 	}
 	if g.queue != nil {
 		err, g.queue = errors.Join(err, g.queue.close()), nil
@@ -178,4 +178,4 @@ var errReadOnly = errors.New("change the inbox: it is only read")
 
 func (reader) retry(context.Context, string) error { return errReadOnly }
 func (reader) drop(context.Context, string) error  { return errReadOnly }
-func (r reader) close() error                      { return r.shut() }
+func (r reader) close() error                      { return r.end() }

@@ -41,6 +41,7 @@ type disk struct {
 
 	mu    sync.RWMutex // held by readers of db
 	db    *pebble.DB   // nil while it isn't open
+	ended bool         // and won't be any more
 	fault error        // why not, and when that was
 	tried time.Time
 
@@ -55,15 +56,15 @@ type disk struct {
 
 var errNotOpen = errors.New("it isn't open")
 
-// use gives the store, which stays open until done.
-func (d *disk) use() (db *pebble.DB, done func(), err error) {
+// use gives the store, which stays open until done. It opens it if need be.
+func (d *disk) use(ctx context.Context) (db *pebble.DB, done func(), err error) {
+	if err := d.open(ctx); err != nil {
+		return nil, nil, err
+	}
 	d.mu.RLock()
-	if d.db == nil {
-		defer d.mu.RUnlock()
-		if d.fault == nil {
-			return nil, nil, fmt.Errorf("read inbox: %w", errNotOpen)
-		}
-		return nil, nil, d.fault
+	if d.db == nil { // shut in between
+		d.mu.RUnlock()
+		return nil, nil, fmt.Errorf("read inbox: %w", errNotOpen)
 	}
 	return d.db, d.mu.RUnlock, nil
 }
@@ -71,14 +72,19 @@ func (d *disk) use() (db *pebble.DB, done func(), err error) {
 // open opens the store unless it is open. A disk that refuses is asked again at
 // the next call, so that a process may start while it does.
 func (d *disk) open(ctx context.Context) error {
-	if _, done, err := d.use(); err == nil {
-		done()
+	d.mu.RLock()
+	opened := d.db != nil
+	d.mu.RUnlock()
+	if opened {
 		return nil
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.db != nil {
 		return nil
+	}
+	if d.ended {
+		return fmt.Errorf("open inbox %s: %w", d.dir, errNotOpen)
 	}
 	if d.fault != nil && time.Since(d.tried) < openAgain {
 		return d.fault
@@ -214,6 +220,14 @@ func (d *disk) shut() error {
 	return err
 }
 
+// end closes the store for good.
+func (d *disk) end() error {
+	d.mu.Lock()
+	d.ended = true
+	d.mu.Unlock()
+	return d.shut()
+}
+
 // find gives the place of a key; none if it isn't there.
 func find(db *pebble.DB, key string) (place, error) {
 	value, done, err := db.Get(nameOf(key))
@@ -236,8 +250,8 @@ func read(db *pebble.DB, p place) (Entry, error) {
 	return decode(p.id, value)
 }
 
-func (d *disk) get(_ context.Context, key string) (Entry, error) {
-	db, done, err := d.use()
+func (d *disk) get(ctx context.Context, key string) (Entry, error) {
+	db, done, err := d.use(ctx)
 	if err != nil {
 		return Entry{}, err
 	}
@@ -252,8 +266,8 @@ func (d *disk) get(_ context.Context, key string) (Entry, error) {
 	return read(db, p)
 }
 
-func (d *disk) list(_ context.Context, prefixes string, after int64, n int) ([]Entry, error) {
-	db, done, err := d.use()
+func (d *disk) list(ctx context.Context, prefixes string, after int64, n int) ([]Entry, error) {
+	db, done, err := d.use(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -344,8 +358,8 @@ func (d *disk) before(id int64) {
 	d.moved++
 }
 
-func (d *disk) stats(context.Context) (Stats, error) {
-	db, done, err := d.use()
+func (d *disk) stats(ctx context.Context) (Stats, error) {
+	db, done, err := d.use(ctx)
 	if err != nil {
 		return Stats{}, err
 	}

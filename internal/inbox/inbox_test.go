@@ -469,3 +469,36 @@ func wait(t *testing.T, what string, holds func() bool) {
 		}
 	}
 }
+
+// What was acknowledged by the process before must not wait for another callback.
+func TestAnInboxThatCouldNotBeOpenedIsReadOnceItCan(t *testing.T) {
+	dir := t.TempDir()
+	before := open(t, dir)
+	if err := before.Put(t.Context(), "a", []byte("body")); err != nil {
+		t.Fatal(err)
+	}
+	if err := before.Close(); err != nil {
+		t.Fatal(err)
+	}
+	store, hidden := filepath.Join(dir, inbox.Folder), filepath.Join(dir, "hidden")
+	if err := errors.Join(os.Rename(store, hidden), os.WriteFile(store, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	b := open(t, dir)
+	if entries, err := b.Next(t.Context(), 0, 10); err == nil {
+		t.Fatalf("it gives %v", entries)
+	}
+	if err := errors.Join(os.Remove(store), os.Rename(hidden, store)); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "it is read", func() bool {
+		entries, err := b.Next(t.Context(), 0, 10)
+		return err == nil && len(entries) == 1 && entries[0].Key == "a"
+	})
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Stats(t.Context()); err == nil {
+		t.Error("it was opened after it was closed")
+	}
+}

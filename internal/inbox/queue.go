@@ -105,7 +105,7 @@ func (q *queue) close() error {
 		}
 	}
 	q.shrinking.Wait()
-	return q.shut()
+	return q.end()
 }
 
 // kind is what an op does.
@@ -447,7 +447,7 @@ func (q *queue) awake() {
 
 // shrink gives the disk's space back once a large inbox is empty.
 func (q *queue) shrink() {
-	db, done, err := q.use()
+	db, done, err := q.use(q.stopped)
 	if err != nil {
 		return
 	}
