@@ -51,10 +51,10 @@ type Options struct {
 	// session that has left no trace in any of them isn't missed.
 	Journal iter.Seq2[Offered, error]
 	// UsageInbox has the callbacks of participants that were acknowledged and aren't in
-	// the ledger yet, of all webhooks. Usage lists those that the journal knows to be
-	// acknowledged. Either may be nil.
+	// the ledger yet, of all webhooks. Lives lists what the journal knows of what
+	// happened in sessions, to be compared with their bills. Either may be nil.
 	UsageInbox Inboxes
-	Usage      iter.Seq2[ledger.Usage, error]
+	Lives      iter.Seq2[Life, error]
 	// Complete says that nothing was offered but what the journal lists.
 	Complete bool
 	// Since and Until leave out the sessions whose runs started before or not

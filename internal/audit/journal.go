@@ -15,11 +15,23 @@ import (
 // opened anew whenever it is ranged over. An error names the line and ends it.
 //
 // The file may be written to meanwhile: a last line that is cut off is left out.
-func Journal(path string) iter.Seq2[Offered, error] {
-	return func(yield func(Offered, error) bool) {
+func Journal(path string) iter.Seq2[Offered, error] { return journal(path, parseOffered) }
+
+// JournalLives reads of a journal, as [Journal] does, what happened in the sessions.
+func JournalLives(path string) iter.Seq2[Life, error] {
+	return journal(path, func(line []byte) (l Life, err error) {
+		err = json.Unmarshal(line, &l)
+		return l, err
+	})
+}
+
+// journal reads a file with a parser of its lines.
+func journal[T any](path string, parse func(line []byte) (T, error)) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		var none T
 		file, err := os.Open(path) // #nosec G304 -- it is what the operator named
 		if err != nil {
-			yield(Offered{}, err)
+			yield(none, err)
 			return
 		}
 		defer file.Close()
@@ -28,18 +40,18 @@ func Journal(path string) iter.Seq2[Offered, error] {
 			line, readErr := lines.ReadBytes('\n')
 			last := errors.Is(readErr, io.EOF)
 			if readErr != nil && !last {
-				yield(Offered{}, fmt.Errorf("%s:%d: %w", path, n, readErr))
+				yield(none, fmt.Errorf("%s:%d: %w", path, n, readErr))
 				return
 			}
 			if line = bytes.TrimSpace(line); len(line) > 0 {
-				o, err := parseOffered(line)
+				parsed, err := parse(line)
 				if last && !json.Valid(line) {
 					return
 				}
 				if err != nil {
 					err = fmt.Errorf("%s:%d: %w", path, n, err)
 				}
-				if !yield(o, err) || err != nil {
+				if !yield(parsed, err) || err != nil {
 					return
 				}
 			}

@@ -53,6 +53,9 @@ const (
 	// UsageSetAside is a session of whose participants a callback is in the inbox, as
 	// the ledger refuses it.
 	UsageSetAside Kind = "usage_set_aside"
+	// BillUntrue is a session of which the journal knows what happened, and whose bill
+	// and adjustments neither add up to that nor say that they are an estimate.
+	BillUntrue Kind = "bill_untrue"
 )
 
 // MaxFaults is how many faults of a kind are reported in detail.
@@ -98,6 +101,10 @@ type Report struct {
 	UsageAcknowledged int64 `json:"usage_acknowledged"`
 	UsageWaiting      int64 `json:"usage_waiting"`
 	UsageSetAside     int64 `json:"usage_set_aside"`
+	// UsageCompared are the sessions whose bill was compared with what the journal
+	// knows of what happened, and Adjusting those whose bill is still to be adjusted.
+	UsageCompared int64 `json:"usage_compared"`
+	Adjusting     int64 `json:"adjusting"`
 	// Kinds counts the faults.
 	Kinds map[Kind]int64 `json:"faults_by_kind"`
 	// Faults are the faults, by session; of each kind [MaxFaults] at most.
@@ -144,7 +151,9 @@ func (r Report) Count() (n int64) {
 
 // Pending is how many sessions will be different without anybody's doing. Those
 // that wait for a person are not among them.
-func (r Report) Pending() int64 { return r.Waiting + r.Runs.Running + r.Unsettled + r.UsageWaiting }
+func (r Report) Pending() int64 {
+	return r.Waiting + r.Runs.Running + r.Unsettled + r.UsageWaiting + r.Adjusting
+}
 
 func (f *finding) fault(kind Kind, problem, remedy string) {
 	f.faults = append(f.faults, Fault{Kind: kind, Problem: problem, Remedy: remedy})
@@ -198,6 +207,8 @@ func (r Report) WriteText(w io.Writer) error {
 	maybe("callbacks of participants acknowledged", r.UsageAcknowledged)
 	maybe("callbacks of participants waiting for the ledger", r.UsageWaiting)
 	maybe("callbacks of participants set aside", r.UsageSetAside)
+	maybe("with a bill that was compared with what happened", r.UsageCompared)
+	maybe("with a bill that is still to be adjusted", r.Adjusting)
 	if err := table.Flush(); err != nil {
 		return err
 	}

@@ -1,60 +1,47 @@
 package audit
 
 import (
-	"bufio"
+	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"iter"
-	"os"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/closeouthq/closeout/internal/collect"
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/usage"
+	"github.com/closeouthq/closeout/zego"
 )
 
 // maxNamed is how many callbacks a fault names.
 const maxNamed = 5
 
-// JournalUsage reads of a journal, as [Journal] does, which callbacks of
-// participants were acknowledged.
-func JournalUsage(path string) iter.Seq2[ledger.Usage, error] {
-	return func(yield func(ledger.Usage, error) bool) {
-		file, err := os.Open(path) // #nosec G304 -- it is what the operator named
-		if err != nil {
-			yield(ledger.Usage{}, err)
-			return
-		}
-		defer file.Close()
-		lines := bufio.NewReaderSize(file, 64<<10)
-		for n := 1; ; n++ {
-			line, readErr := lines.ReadBytes('\n')
-			if readErr != nil && !errors.Is(readErr, io.EOF) {
-				yield(ledger.Usage{}, fmt.Errorf("%s:%d: %w", path, n, readErr))
-				return
-			}
-			var l struct {
-				AppID         uint32 `json:"appid"`
-				RoomSessionID uint64 `json:"room_session_id,string"`
-				Usage         []struct {
-					Event, Stay, User string
-					Acknowledged      bool
-				} `json:"usage"`
-			}
-			if json.Unmarshal(line, &l) == nil { // of what can't be read, Journal tells
-				for _, u := range l.Usage {
-					if u.Acknowledged && !yield(ledger.Usage{AppID: l.AppID, RoomSessionID: l.RoomSessionID, Event: u.Event, Stay: u.Stay, User: u.User}, nil) {
-						return
-					}
-				}
-			}
-			if readErr != nil {
-				return
-			}
-		}
-	}
+// Life is what happened in a session, as who offered it knows.
+type Life struct {
+	AppID         uint32    `json:"appid"`
+	RoomSessionID uint64    `json:"room_session_id,string"`
+	RoomCloseTime time.Time `json:"room_close_time"`
+	// Usage are the callbacks that tell of it, whether or not they were sent.
+	Usage []Told `json:"usage"`
+}
+
+// Told is a callback about what happened in a session.
+type Told struct {
+	// Event is [zego.EventRoomCreate], [zego.EventRoomLogin] or [zego.EventRoomLogout].
+	Event string `json:"event"`
+	// Stay, User and Role are of a user's stay.
+	Stay string        `json:"stay"`
+	User string        `json:"user"`
+	Role zego.UserRole `json:"role"`
+	// The times are those in the callback.
+	RoomCreateTime time.Time `json:"room_create_time"`
+	LoginTime      time.Time `json:"login_time"`
+	LogoutTime     time.Time `json:"logout_time"`
+	// Withheld says that it was never sent, and Acknowledged that it was answered with
+	// 2XX.
+	Withheld     bool `json:"withheld"`
+	Acknowledged bool `json:"acknowledged"`
 }
 
 // readUsage judges the callbacks of participants. One goes from the inbox to the
@@ -62,19 +49,25 @@ func JournalUsage(path string) iter.Seq2[ledger.Usage, error] {
 // in the ledger.
 func (a *audit) readUsage(ctx context.Context) error {
 	lacking := map[key][]ledger.Usage{}
-	if a.Usage != nil {
-		for u, err := range a.Usage {
+	if a.Lives != nil {
+		for l, err := range a.Lives {
 			if err != nil {
 				return fmt.Errorf("read the journal: %w", err)
 			}
-			lacks, err := a.Ledger.Lacks(ctx, u)
-			if err != nil {
-				return fmt.Errorf("read the ledger: %w", err)
-			}
-			a.report.UsageAcknowledged++
-			if lacks {
-				k := keyOf(u.AppID, u.RoomSessionID)
-				lacking[k] = append(lacking[k], u)
+			for _, t := range l.Usage {
+				if !t.Acknowledged {
+					continue
+				}
+				u := ledger.Usage{AppID: l.AppID, RoomSessionID: l.RoomSessionID, Event: t.Event, Stay: t.Stay, User: t.User}
+				lacks, err := a.Ledger.Lacks(ctx, u)
+				if err != nil {
+					return fmt.Errorf("read the ledger: %w", err)
+				}
+				a.report.UsageAcknowledged++
+				if lacks {
+					k := keyOf(u.AppID, u.RoomSessionID)
+					lacking[k] = append(lacking[k], u)
+				}
 			}
 		}
 	}
@@ -127,5 +120,126 @@ func (a *audit) readUsage(ctx context.Context) error {
 			Problem: fmt.Sprintf("Of its participants %d callbacks were acknowledged that are neither in the ledger nor in the inbox: %s.", len(lost), named),
 			Remedy:  "See that the webhook and this audit have the same ledger (CLOSEOUT_DATABASE_URL), and that all webhooks' folders were looked into (--usage-inbox). If they are lost, its bill lacks them."})
 	}
+	return a.compareLives(ctx, queued)
+}
+
+// compareLives compares bills with what happened, as far as it was told. What was
+// told goes from the inbox to the ledger and from there into an entry; that is the
+// order in which a session is looked for.
+func (a *audit) compareLives(ctx context.Context, queued map[key]bool) error {
+	if a.Lives == nil {
+		return nil
+	}
+	for l, err := range a.Lives {
+		if err != nil {
+			return fmt.Errorf("read the journal: %w", err)
+		}
+		k := keyOf(l.AppID, l.RoomSessionID)
+		truth, whole, ok := l.truth()
+		if !ok || queued[k] {
+			continue
+		}
+		adjusting, err := a.Ledger.Adjusting(ctx, l.AppID, l.RoomSessionID)
+		if err != nil {
+			return fmt.Errorf("read the ledger: %w", err)
+		}
+		if adjusting {
+			a.report.Adjusting++
+			continue
+		}
+		bill, err := a.bill(ctx, k)
+		if err != nil {
+			return err
+		}
+		if bill == nil || bill.Usage.EndFrom == "" {
+			continue // whether it should have one is seen elsewhere
+		}
+		adjustments, err := a.Ledger.Adjustments(ctx, l.AppID, l.RoomSessionID)
+		if err != nil {
+			return fmt.Errorf("read the ledger: %w", err)
+		}
+		a.report.UsageCompared++
+		if problem := untrue(*bill, adjustments, truth, whole); problem != "" {
+			a.report.add(k, Fault{Kind: BillUntrue, Problem: problem,
+				Remedy: "See what came of it: closeout bill show " + k.workflowID() + ". The journal says what happened."})
+		}
+	}
 	return nil
+}
+
+// truth computes what a bill has to have of what was told of the session's life.
+// whole says that all of it was. ok is false if nobody can know it: what was
+// sent and not acknowledged may have come or not.
+func (l Life) truth() (truth usage.Figures, whole, ok bool) {
+	room, whole := usage.Room{Close: l.RoomCloseTime.UnixMilli()}, true
+	type ends struct {
+		usage.Stay
+		told bool
+	}
+	stays := map[string]*ends{}
+	for _, t := range l.Usage {
+		if !t.Acknowledged && !t.Withheld {
+			return truth, false, false
+		}
+		whole = whole && t.Acknowledged
+		if t.Event == zego.EventRoomCreate {
+			room.Create = t.RoomCreateTime.UnixMilli()
+			continue
+		}
+		s := stays[t.Stay]
+		if s == nil {
+			s = &ends{Stay: usage.Stay{User: t.User, Role: t.Role, Login: t.LoginTime.UnixMilli()}}
+			stays[t.Stay] = s
+		}
+		s.told = s.told || t.Acknowledged
+		if t.Event == zego.EventRoomLogout {
+			s.Logout = t.LogoutTime.UnixMilli()
+		}
+	}
+	if room.Create == 0 {
+		return truth, false, false
+	}
+	told := []usage.Stay{}
+	for _, s := range stays {
+		switch {
+		case s.Logout == 0:
+			return truth, false, false // the journal doesn't know how it ended
+		case s.told:
+			told = append(told, s.Stay)
+		}
+	}
+	slices.SortFunc(told, func(a, b usage.Stay) int {
+		return cmp.Or(strings.Compare(a.User, b.User), cmp.Compare(a.Login, b.Login))
+	})
+	meter := usage.NewMeter(room)
+	for _, s := range told {
+		meter.Add(s)
+	}
+	truth, err := meter.Figures()
+	return truth, whole, err == nil
+}
+
+// untrue says what is wrong with a session's entries; nothing if they add up to the
+// truth, or say that they are an estimate of it.
+func untrue(bill ledger.MadeBill, adjustments []ledger.Adjustment, truth usage.Figures, whole bool) string {
+	last := bill.Usage
+	sum := usage.DifferenceOf(usage.Figures{}, usage.Charge{}, bill.Usage, bill.Charge)
+	for _, a := range adjustments {
+		last = a.Usage
+		sum.Millis, sum.Seconds, sum.Minutes = sum.Millis+a.Difference.Millis, sum.Seconds+a.Difference.Seconds, sum.Minutes+a.Difference.Minutes
+	}
+	figures := func(u usage.Figures) string {
+		return fmt.Sprintf("%d participants, %d stays and %d ms from %v to %v", u.Participants, u.Stays, u.Millis, u.Start, u.End)
+	}
+	switch {
+	case sum.Millis != last.Millis || sum.Seconds != last.Seconds || sum.Minutes != last.Minutes:
+		return fmt.Sprintf("Its bill and adjustments add up to %d ms, and the last of them has %d.", sum.Millis, last.Millis)
+	case last.Estimated != 0 && whole:
+		return fmt.Sprintf("All that happened was told and acknowledged, and what is billed is an estimate: %s.", last.Estimated)
+	case last.Estimated != 0:
+		return ""
+	case last.Participants != truth.Participants || last.Stays != truth.Stays || last.Millis != truth.Millis || !last.Start.Equal(truth.Start) || !last.End.Equal(truth.End):
+		return fmt.Sprintf("What is billed isn't what happened: found %s; want %s.", figures(last), figures(truth))
+	}
+	return ""
 }

@@ -1,12 +1,16 @@
 package audit_test
 
 import (
+	"encoding/json"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/closeouthq/closeout/internal/audit"
 	"github.com/closeouthq/closeout/internal/collect"
@@ -68,7 +72,7 @@ func TestUsageThatWasAcknowledgedIsInTheLedgerOrInItsInbox(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer inboxes.Close()
-	report, err := audit.Run(t.Context(), audit.Options{Temporal: &fakeTemporal{}, Ledger: books, UsageInbox: inboxes, Usage: audit.JournalUsage(journal)})
+	report, err := audit.Run(t.Context(), audit.Options{Temporal: &fakeTemporal{}, Ledger: books, UsageInbox: inboxes, Lives: audit.JournalLives(journal)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,5 +86,101 @@ func TestUsageThatWasAcknowledgedIsInTheLedgerOrInItsInbox(t *testing.T) {
 	if len(faults) != 2 || !strings.HasPrefix(faults[0], "room-close-1-3 usage_set_aside ") || !strings.Contains(faults[0], "too long") ||
 		!strings.HasPrefix(faults[1], "room-close-1-4 usage_lost ") || !strings.Contains(faults[1], "1 callbacks were acknowledged") || !strings.Contains(faults[1], "room_logout user-1") {
 		t.Errorf("faults:\n%s", strings.Join(faults, "\n"))
+	}
+}
+
+// A session of two users, of whom one was there twice at once: 100 s and 50 s.
+func TestBillsAreWhatHappenedOrSayThatTheyAreEstimates(t *testing.T) {
+	begin := time.UnixMilli(1499676989909).UTC()
+	at := func(seconds int) time.Time { return begin.Add(time.Duration(seconds) * time.Second) }
+	stay := func(id, user string, from, to int) []ledger.Usage {
+		u := ledger.Usage{AppID: 1, RoomID: "lobby", RoomSessionID: 7, Event: "room_login", Stay: id, User: user, Role: 1, Login: at(from), SeenAt: at(from)}
+		out := u
+		out.Event, out.Logout = "room_logout", at(to)
+		return []ledger.Usage{u, out}
+	}
+	create := ledger.Usage{AppID: 1, RoomID: "lobby", RoomSessionID: 7, Event: "room_create", Create: begin, SeenAt: begin}
+	all := append([]ledger.Usage{create}, slices.Concat(stay("1", "a", 0, 60), stay("2", "a", 30, 100), stay("3", "b", 10, 60))...)
+	for _, tt := range []struct {
+		name string
+		// Of all that happened, what the journal says of it: an x is acknowledged, a
+		// - withheld, a ? neither.
+		told     string
+		early    int // how many of those acknowledged are recorded before the bill
+		late     int // how many more after it
+		adjust   bool
+		want     string // in the only fault
+		pending  bool
+		compared int64
+	}{
+		{name: "all in time", told: "xxxxxxx", early: 7, compared: 1},
+		{name: "some late and adjusted", told: "xxxxxxx", early: 2, late: 5, adjust: true, compared: 1},
+		{name: "some late and not yet adjusted", told: "xxxxxxx", early: 6, late: 1, pending: true},
+		{name: "a stay never told of", told: "xxx--xx", early: 5, compared: 1},
+		{name: "a logout missing, which the bill says", told: "xxxxxx-", early: 6, compared: 1},
+		{name: "nobody knows whether it came", told: "xxxxxx?", early: 6},
+		{name: "a stay lost without a word", told: "xxxxxxx", early: 5, want: "isn't what happened", compared: 1},
+		{name: "an estimate of what is all known", told: "xxxxxxx", early: 6, want: "no_logout", compared: 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			books, err := ledger.Open("sqlite:" + filepath.Join(t.TempDir(), "ledger.db"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer books.Close()
+			var sent []ledger.Usage
+			var lines []string
+			for i, u := range all {
+				line := map[string]any{"event": u.Event, "acknowledged": tt.told[i] == 'x', "withheld": tt.told[i] == '-'}
+				if u.Event == "room_create" {
+					line["room_create_time"] = u.Create
+				} else {
+					line["stay"], line["user"], line["role"], line["login_time"] = u.Stay, u.User, u.Role, u.Login
+				}
+				if u.Event == "room_logout" {
+					line["logout_time"] = u.Logout
+				}
+				b, err := json.Marshal(line)
+				if err != nil {
+					t.Fatal(err)
+				}
+				lines = append(lines, string(b))
+				if tt.told[i] == 'x' {
+					sent = append(sent, u)
+				}
+			}
+			journal := filepath.Join(t.TempDir(), "sent.jsonl")
+			text := `{"appid":1,"room_session_id":"7","acknowledged":true,"room_close_time":"` + at(120).Format(time.RFC3339Nano) + `","usage":[` + strings.Join(lines, ",") + "]}\n"
+			if err := os.WriteFile(journal, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := books.Record(t.Context(), sent[:tt.early]); err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := books.Finalize(t.Context(), ledger.Bill{ID: uuid.New(), AppID: 1, RoomID: "lobby", RoomSessionID: 7, RoomCloseTime: at(120)}); err != nil {
+				t.Fatal(err)
+			}
+			if err := books.Record(t.Context(), sent[tt.early:tt.early+tt.late]); err != nil {
+				t.Fatal(err)
+			}
+			if tt.adjust {
+				if _, err := books.Adjust(t.Context(), uuid.New(), 1, 7, 1); err != nil {
+					t.Fatal(err)
+				}
+			}
+			report, err := audit.Run(t.Context(), audit.Options{Temporal: &fakeTemporal{}, Ledger: books, Lives: audit.JournalLives(journal)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var found []string
+			for _, f := range report.Faults {
+				if f.Kind == audit.BillUntrue {
+					found = append(found, f.Problem)
+				}
+			}
+			if report.UsageCompared != tt.compared || report.Adjusting > 0 != tt.pending || len(found) > 0 != (tt.want != "") || !strings.Contains(strings.Join(found, ""), tt.want) {
+				t.Errorf("compared %d, adjusting %d, found %q", report.UsageCompared, report.Adjusting, found)
+			}
+		})
 	}
 }

@@ -125,7 +125,7 @@ func writeReport(cmd *cli.Command, report audit.Report) error {
 // auditOptions are the options that are flags of the command.
 func auditOptions(cmd *cli.Command, now time.Time) (o audit.Options, err error) {
 	if file := cmd.String("journal"); file != "" {
-		o.Journal, o.Usage = audit.Journal(file), audit.JournalUsage(file)
+		o.Journal, o.Lives = audit.Journal(file), audit.JournalLives(file)
 	}
 	if o.Complete = cmd.Bool("complete"); o.Complete && o.Journal == nil {
 		return o, errors.New("--complete: says something of a journal, want it with --journal")

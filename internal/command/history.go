@@ -126,7 +126,10 @@ func workflowOf(ctx context.Context, temporal client.Client, roomSessionID strin
 	if err != nil {
 		return "", err
 	}
-	ids := slices.Sorted(maps.Keys(started))
+	ids := slices.DeleteFunc(slices.Sorted(maps.Keys(started)), func(id string) bool {
+		_, _, err := workflows.ParseWorkflowID(id)
+		return err != nil // it adjusts the bill
+	})
 	switch len(ids) {
 	case 0:
 		return "", errors.New("no run of such a session; one that was started just now is found in a moment")

@@ -27,3 +27,16 @@ func (l *Ledger) Lacks(ctx context.Context, u Usage) (lacks bool, err error) {
 	}
 	return lacks, nil
 }
+
+// Adjusting says whether something came of a session that none of its entries has
+// yet.
+func (l *Ledger) Adjusting(ctx context.Context, appID uint32, roomSessionID uint64) (adjusting bool, err error) {
+	if err := l.Migrate(ctx); err != nil {
+		return false, err
+	}
+	k := keyOf(appID, roomSessionID)
+	if err := l.db.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM sessions WHERE appid = $1 AND room_session_id = $2 AND dirty_at <> 0)", k.app, k.session).Scan(&adjusting); err != nil {
+		return false, fmt.Errorf("ask whether session %d of app %d is to be adjusted: %w", roomSessionID, appID, err)
+	}
+	return adjusting, nil
+}
