@@ -130,7 +130,7 @@ func newStage(ctx context.Context, o Options, dir string, out io.Writer) (_ *sta
 	}
 	data := filepath.Join(dir, "data")
 	flags := map[string]string{
-		"apps": "1=secret", "listen": local(1), "data": data, "billing-url": "http://" + local(4),
+		"apps": "1=secret", "listen": local(1), "data": data, "billing-url": "http://" + local(4), "reconcile-interval": "5s",
 	}
 	if s.config, err = config.Load(func(name string) (string, bool) { v, ok := flags[name]; return v, ok }, true); err != nil {
 		return nil, err
@@ -145,7 +145,7 @@ func newStage(ctx context.Context, o Options, dir string, out io.Writer) (_ *sta
 	}
 
 	environment := []string{
-		"CLOSEOUT_APPS=1=secret", "CLOSEOUT_SETTLING=0s", "CLOSEOUT_LISTEN=" + local(1), "CLOSEOUT_BILLING_URL=http://" + local(4),
+		"CLOSEOUT_APPS=1=secret", "CLOSEOUT_SETTLING=1500ms", "CLOSEOUT_RECONCILE_INTERVAL=5s", "CLOSEOUT_DATABASE_URL=" + s.config.DatabaseURL, "CLOSEOUT_LISTEN=" + local(1), "CLOSEOUT_BILLING_URL=http://" + local(4),
 		"TEMPORAL_ADDRESS=" + local(0), "TEMPORAL_NAMESPACE=" + client.DefaultNamespace,
 	}
 	self, err := os.Executable()
@@ -252,6 +252,7 @@ func (s *stage) send(ctx context.Context) (*send.Report, error) {
 	report, err := send.Run(ctx, send.Options{
 		URL: "http://" + s.config.Listen + webhook.Path, AppID: 1, Secret: "secret", RoomID: "room", Rooms: 500,
 		RoomSessionID: 1 << 63, Count: s.Sessions, Rate: s.Rate, Spread: 2 * time.Second, Duplicates: .3, BadSignatures: .01, Resign: .5,
+		Participants: 2, Missing: .02,
 		Timeout: 5 * time.Second, Seed: s.Seed, Progress: s.out,
 		Journal: func(e send.Entry) { fault = errors.Join(fault, lines.Encode(e)) },
 		// Recordings are there before the room is closed.
@@ -361,13 +362,20 @@ func (s *stage) audit(ctx context.Context) (audit.Report, error) {
 		return audit.Report{}, err
 	}
 	defer archive.Close()
-	inboxes, err := audit.OpenInboxes(ctx, []string{filepath.Join(filepath.Dir(s.config.Data), "webhook", "inbox")})
+	webhook := config.Config{Data: filepath.Join(filepath.Dir(s.config.Data), "webhook")}
+	inboxes, err := audit.OpenInboxes(ctx, []string{webhook.Inbox()})
 	if err != nil {
 		return audit.Report{}, err
 	}
 	defer inboxes.Close()
+	usage, err := audit.OpenInboxes(ctx, []string{webhook.UsageInbox()})
+	if err != nil {
+		return audit.Report{}, err
+	}
+	defer usage.Close()
 	return audit.Wait(ctx, audit.Options{
 		Temporal: temporal, Ledger: books, Archive: archive, Inbox: inboxes, Journal: audit.Journal(s.journal), Complete: true,
+		UsageInbox: usage, Lives: audit.JournalLives(s.journal),
 	}, patience)
 }
 
@@ -384,12 +392,15 @@ func (s *stage) judge(sent *send.Report, found audit.Report) error {
 	check(sent.BadlySigned.Accepted == 0, "%d badly signed callbacks were accepted", sent.BadlySigned.Accepted)
 	check(found.OK(), "the audit found %d faults", found.Count())
 	check(found.Pending() == 0, "%d sessions were still pending after %v", found.Pending(), patience)
+	check(sent.Usage.Lost == 0, "%d callbacks of participants were lost", sent.Usage.Lost)
+	check(found.UsageCompared > int64(s.Sessions)*9/10, "%d bills were compared with what happened", found.UsageCompared)
 	check(found.Bills == sent.Acknowledged, "%d bills for %d acknowledged sessions", found.Bills, sent.Acknowledged)
 	faults = append(faults, s.billing.check(int(sent.Acknowledged)))
 	if err := errors.Join(faults...); err != nil {
 		return fmt.Errorf("seed %d: %w", s.Seed, err)
 	}
-	fmt.Fprintf(s.out, "%d sessions acknowledged: each has one run, one bill and one manifest\n", sent.Acknowledged)
+	fmt.Fprintf(s.out, "%d adjustments of bills\n", len(s.billing.adjustments))
+	fmt.Fprintf(s.out, "%d sessions acknowledged: each has one run, one bill, which is true or says that it is an estimate, and one manifest\n", sent.Acknowledged)
 	return nil
 }
 
@@ -432,12 +443,13 @@ type billing struct {
 	server *http.Server
 	mu     sync.Mutex
 	random *rand.Rand
-	bills  map[string]string // by session, the key and body of the bill
-	faults []error
+	// Each has the key and body of an entry, by its session.
+	bills, adjustments map[string]string
+	faults             []error
 }
 
 func newBilling(address string, seed uint64) (*billing, error) {
-	b := &billing{random: rand.New(rand.NewPCG(seed, 2)), bills: map[string]string{}}
+	b := &billing{random: rand.New(rand.NewPCG(seed, 2)), bills: map[string]string{}, adjustments: map[string]string{}}
 	b.server = &http.Server{Handler: b, ReadHeaderTimeout: 5 * time.Second}
 	l, err := net.Listen("tcp", address)
 	if err != nil {
@@ -451,7 +463,9 @@ func (b *billing) close() { _ = b.server.Close() }
 
 func (b *billing) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var event struct {
+		Type string `json:"type"`
 		Data struct {
+			Number        int    `json:"number"`
 			AppID         uint32 `json:"appid"`
 			RoomSessionID string `json:"room_session_id"`
 		} `json:"data"`
@@ -474,10 +488,14 @@ func (b *billing) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	session := fmt.Sprintf("%d-%s", event.Data.AppID, event.Data.RoomSessionID)
 	bill := r.Header.Get("Idempotency-Key") + " " + string(body)
-	if first, ok := b.bills[session]; ok && first != bill {
+	entries := b.bills
+	if event.Type == "io.closeout.bill.adjusted.v1" {
+		entries, session = b.adjustments, fmt.Sprintf("%s, adjustment %d", session, event.Data.Number)
+	}
+	if first, ok := entries[session]; ok && first != bill {
 		b.faults = append(b.faults, fmt.Errorf("session %s was billed twice:\n%s\n%s", session, first, bill))
 	}
-	b.bills[session] = bill
+	entries[session] = bill
 	if chance == 1 {
 		w.WriteHeader(http.StatusBadGateway)
 	}
@@ -492,12 +510,14 @@ func (b *billing) check(sessions int) error {
 		faults = append(faults, fmt.Errorf("the billing API has the bills of %d sessions, want %d", len(b.bills), sessions))
 	}
 	keys := map[string]bool{}
-	for _, bill := range b.bills {
-		key, _, _ := strings.Cut(bill, " ")
-		if key == "" || keys[key] {
-			faults = append(faults, fmt.Errorf("idempotency key %q is missing or another session's", key))
+	for _, entries := range []map[string]string{b.bills, b.adjustments} {
+		for _, entry := range entries {
+			key, _, _ := strings.Cut(entry, " ")
+			if key == "" || keys[key] {
+				faults = append(faults, fmt.Errorf("idempotency key %q is missing or another entry's", key))
+			}
+			keys[key] = true
 		}
-		keys[key] = true
 	}
 	return errors.Join(faults...)
 }
