@@ -46,7 +46,7 @@ func TestForgedCallbacksDoNotFloodTheLog(t *testing.T) {
 			last                  string // in the log's last line
 		}{
 			{"the first are logged", "192.0.2.1:1", signed("guess"), 30, 401, 30, `"outcome":"bad_signature","unlogged":0`},
-			{"the others aren't, but are answered", "192.0.2.1:2", signed("guess"), 1000, 401, 0, ""},
+			{"the others aren't, but are answered", "192.0.2.1:2", signed("guess"), 70, 401, 0, ""},
 			{"another reason is", "192.0.2.1:3", "{}", 1, 400, 1, `"outcome":"malformed"`},
 			{"a good one is taken", "192.0.2.1:4", signed("secret"), 1, 200, 1, `"outcome":"started"`},
 			{"another address", "192.0.2.2:1", signed("guess"), 31, 401, 30, `"remote":"192.0.2.2:1"`},
@@ -72,7 +72,7 @@ func TestForgedCallbacksDoNotFloodTheLog(t *testing.T) {
 		b.log.Reset()
 		from("192.0.2.1:5", signed("guess"))
 		from("192.0.2.1:6", signed("guess"))
-		if first, second, _ := strings.Cut(b.log.String(), "\n"); !strings.Contains(first, `"unlogged":1000`) || !strings.Contains(second, `"unlogged":0`) {
+		if first, second, _ := strings.Cut(b.log.String(), "\n"); !strings.Contains(first, `"unlogged":70`) || !strings.Contains(second, `"unlogged":0`) {
 			t.Errorf("after a minute: %s", b.log.String())
 		}
 
@@ -84,7 +84,53 @@ func TestForgedCallbacksDoNotFloodTheLog(t *testing.T) {
 		if n := strings.Count(b.log.String(), "\n"); n != 300 {
 			t.Errorf("from many addresses: %d lines", n)
 		}
-		if n := len(b.outcomes); n != 30+1000+1+1+31+1+31+1+1+2+10_000 {
+		if n := len(b.outcomes); n != 30+70+1+1+31+1+31+1+1+2+10_000 {
+			t.Errorf("%d were counted", n)
+		}
+	})
+}
+
+// Whoever waits for the answers to his guesses gets one a second, and nobody else
+// has to wait: not even a good callback of the same address.
+func TestGuessesAreAnsweredLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBundle(t, started)
+		from := func(remote, body string) (status int, took time.Duration) {
+			r := httptest.NewRequest("POST", webhook.Path, strings.NewReader(body))
+			r.RemoteAddr = remote
+			w, began := httptest.NewRecorder(), time.Now()
+			b.ServeHTTP(w, r)
+			if w.Code == 429 && w.Header().Get("Retry-After") == "" {
+				t.Error("a 429 doesn't say when to try again")
+			}
+			return w.Code, time.Since(began)
+		}
+		is := func(what, remote, body string, status int, late bool) {
+			t.Helper()
+			if got, took := from(remote, body); got != status || late != (took == time.Second) || !late && took != 0 {
+				t.Errorf("%s: %d after %v", what, got, took)
+			}
+		}
+		for range 100 {
+			is("one of the first guesses", "192.0.2.1:1", signed("guess"), 401, false)
+		}
+		is("one guess more", "192.0.2.1:2", signed("guess"), 429, true)
+		is("a good callback", "192.0.2.1:3", signed("secret"), 200, false)
+		is("what is malformed", "192.0.2.1:3", "{}", 400, false)
+		is("another address", "192.0.2.2:1", signed("guess"), 401, false)
+		for range 10 { // of the second that has passed
+			is("a guess later", "192.0.2.1:1", signed("guess"), 401, false)
+		}
+		is("once more", "192.0.2.1:1", signed("guess"), 429, true)
+		// Who doesn't wait doesn't keep us busy either.
+		ctx, leave := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		defer leave()
+		for range 20 {
+			r := httptest.NewRequest("POST", webhook.Path, strings.NewReader(signed("guess"))).WithContext(ctx)
+			r.RemoteAddr = "192.0.2.1:1"
+			b.ServeHTTP(httptest.NewRecorder(), r)
+		}
+		if n := strings.Count(strings.Join(b.outcomes, " "), ":bad_signature"); n != 100+1+1+10+1+20 {
 			t.Errorf("%d were counted", n)
 		}
 	})
@@ -309,7 +355,7 @@ func TestSlowClientsKeepNobodyOut(t *testing.T) {
 		_, _ = io.Copy(io.Discard, resp.Body)
 		return resp.StatusCode
 	}
-	for range 2 {
+	for range 50 { // who wait for their answers
 		others.Go(func() {
 			for client := new(http.Client); ; {
 				select {
@@ -317,7 +363,7 @@ func TestSlowClientsKeepNobodyOut(t *testing.T) {
 					return
 				default:
 				}
-				if code := post(client, signed("guess")); code != 401 {
+				if code := post(client, signed("guess")); code != 401 && code != 429 {
 					t.Errorf("forged: %d", code)
 				}
 			}

@@ -51,6 +51,14 @@ const (
 	rememberSources = 1000
 	linesAtOnce     = 300
 	linesPerSecond  = 10
+	// failuresAtOnce is how much of a source may fail to be verified at once, and
+	// failuresPerSecond from then on, before it is answered later than at once: after
+	// holdFailures. A forger who waits for his answers is slowed down to one a second
+	// on each connection, and those are limited. ZEGO with a wrong secret has its 429
+	// in time as well.
+	failuresAtOnce    = 100
+	failuresPerSecond = 10
+	holdFailures      = time.Second
 )
 
 // unlimited is more files than can be made use of.

@@ -10,14 +10,16 @@ import (
 	"github.com/closeouthq/closeout/internal/recent"
 )
 
-// refusals says which refusals get a line in the log. The lines are what is dear
-// in a flood of forged callbacks; to read and verify one takes microseconds, and
-// must not be spared: behind a proxy all callbacks, good ones too, have one
-// address, and what a proxy says of another anybody can say. So nothing is
-// refused for where it comes from.
+// refusals says which refusals get a line in the log, and which have to wait for
+// their answer. The lines are what is dear in a flood of forged callbacks; to read
+// and verify one takes microseconds, and must not be spared: behind a proxy all
+// callbacks, good ones too, have one address, and what a proxy says of another
+// anybody can say. So nothing is refused for where it comes from; but what could
+// not be verified may be answered late.
 type refusals struct {
-	lines *rate.Limiter
-	of    *recent.Map[source, *tally]
+	lines  *rate.Limiter
+	of     *recent.Map[source, *tally]
+	failed *recent.Map[netip.Prefix, *rate.Limiter]
 }
 
 // source is who was refused, and why: so that, behind a proxy, forged callbacks
@@ -34,7 +36,18 @@ type tally struct {
 }
 
 func newRefusals() *refusals {
-	return &refusals{rate.NewLimiter(linesPerSecond, linesAtOnce), recent.New[source, *tally](rememberSources)}
+	return &refusals{rate.NewLimiter(linesPerSecond, linesAtOnce), recent.New[source, *tally](rememberSources), recent.New[netip.Prefix, *rate.Limiter](rememberSources)}
+}
+
+// tooMany says whether so much from there could not be verified, this included,
+// that it is enough.
+func (r *refusals) tooMany(remote string) bool {
+	from := network(remote)
+	failed, found := r.failed.Get(from)
+	if !found {
+		failed, _ = r.failed.Add(from, rate.NewLimiter(failuresPerSecond, failuresAtOnce))
+	}
+	return !failed.Allow()
 }
 
 // line says whether the refusal gets a line, and if so how many of its source

@@ -87,7 +87,8 @@ const (
 	// RefusedPath means that the token in the path was missing or wrong, or that
 	// there is none in the options (404).
 	RefusedPath Outcome = "wrong_path"
-	// RefusedUnknownApp means that there is no secret for its appid (401).
+	// RefusedUnknownApp means that there is no secret for its appid (401, or 429 where
+	// much from there can't be verified; so the following).
 	RefusedUnknownApp Outcome = "unknown_app"
 	// RefusedSignature means that its signature was wrong (401).
 	RefusedSignature Outcome = "bad_signature"
@@ -221,7 +222,14 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	head := event.Head()
 	known = append(known, slog.String("event", head.Event), slog.Uint64("appid", uint64(head.AppID)))
 	if outcome := h.verify(head); outcome != "" {
-		refuse(outcome, problem{Status: http.StatusUnauthorized, Detail: "The callback could not be verified."}, slog.Int64("timestamp", head.Timestamp))
+		h.note(r, began, outcome, append(known, slog.Int64("timestamp", head.Timestamp))...)
+		p := problem{Status: http.StatusUnauthorized, Detail: "The callback could not be verified."}
+		if h.refusals.tooMany(r.RemoteAddr) {
+			w.Header().Set("Retry-After", retryAfter)
+			p = problem{Status: http.StatusTooManyRequests, Detail: "The callback could not be verified, like many from this address."}
+			hold(r.Context(), holdFailures)
+		}
+		p.write(w)
 		return
 	}
 	proved(r.Context())
@@ -331,14 +339,29 @@ func sessionOf(event zego.Event) (roomID string, roomSessionID uint64, ok bool) 
 	return "", 0, false
 }
 
+// hold waits, unless the sender doesn't.
+func hold(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
 // refuse answers a request, and tells why where it is told.
 func (h *handler) refuse(w http.ResponseWriter, r *http.Request, began time.Time, outcome Outcome, p problem, known ...slog.Attr) {
+	h.note(r, began, outcome, known...)
+	p.write(w)
+}
+
+// note tells why a request is refused.
+func (h *handler) note(r *http.Request, began time.Time, outcome Outcome, known ...slog.Attr) {
 	if unlogged, ok := h.refusals.line(r.RemoteAddr, outcome); ok {
 		h.Log.LogAttrs(r.Context(), slog.LevelWarn, "callback refused",
 			append(known, slog.String("outcome", string(outcome)), slog.Int64("unlogged", unlogged))...)
 	}
 	h.Observe("", outcome, time.Since(began))
-	p.write(w)
 }
 
 func (h *handler) notFound(w http.ResponseWriter, r *http.Request) {
