@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gorilla/mux"
@@ -264,18 +265,22 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 var errCrowded = errors.New("many large bodies are being read")
 
-// read reads a body. What it held for a large one is free again after done.
+// buffers hold bodies until they are parsed: for a room_close, all the memory that
+// reading it takes.
+var buffers = sync.Pool{New: func() any { return bytes.NewBuffer(make([]byte, 0, 2*bytes.MinRead)) }}
+
+// read reads a body, which is good until done.
 func (h *handler) read(body io.Reader) (read []byte, done func(), err error) {
-	done = func() {}
-	// For a room_close, the only memory that this takes.
-	b := bytes.NewBuffer(make([]byte, 0, 2*bytes.MinRead))
+	b := buffers.Get().(*bytes.Buffer)
+	b.Reset()
+	done = func() { buffers.Put(b) }
 	n, err := b.ReadFrom(io.LimitReader(body, smallBody))
 	if err != nil || n < smallBody {
 		return b.Bytes(), done, err
 	}
 	select {
 	case h.large <- struct{}{}:
-		done = func() { <-h.large }
+		done = func() { <-h.large } // and such a buffer isn't kept
 		_, err = b.ReadFrom(body)
 		return b.Bytes(), done, err
 	default:
@@ -402,11 +407,7 @@ func (p problem) write(w http.ResponseWriter) {
 }
 
 func writeJSON(w http.ResponseWriter, status int, contentType string, v any) {
-	b, err := json.Marshal(v)
-	if err != nil {
-		panic(err) // none of ours holds what can't be encoded
-	}
 	w.Header()["Content-Type"] = []string{contentType}
 	w.WriteHeader(status)
-	_, _ = w.Write(append(b, '\n')) // The sender may be gone, which is its affair.
+	_ = json.NewEncoder(w).Encode(v) // The sender may be gone, which is its affair.
 }
