@@ -3,6 +3,8 @@ package workflows_test
 import (
 	"testing"
 
+	"go.temporal.io/sdk/worker"
+
 	"github.com/closeouthq/closeout/closeouttest"
 	"github.com/closeouthq/closeout/workflows"
 )
@@ -11,4 +13,12 @@ import (
 // the workflows have to take every history that they ever made.
 func TestReplayRecordedHistories(t *testing.T) {
 	closeouttest.Replay(t, "testdata", workflows.All()...)
+}
+
+func TestReplayRecordedAdjustments(t *testing.T) {
+	replayer := worker.NewWorkflowReplayer()
+	replayer.RegisterWorkflow(workflows.AdjustBill)
+	if err := replayer.ReplayWorkflowHistoryFromJSONFile(nil, "testdata/adjustbill/adjusted.json"); err != nil {
+		t.Error(err)
+	}
 }
