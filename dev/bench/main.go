@@ -34,10 +34,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		{"backlog", "what a million callbacks in the inbox cost", measureBacklog},
 		{"finishing", "runs completed, against the naive handler", measureFinishing},
 		{"drain", "how fast a backlog is started, and what new callbacks see of it", measureDrain},
+		{"attack", "how long good callbacks take beside slow clients and forgers", measureAttack},
 		{"archive", "recordings moved to a folder and to S3, against rclone", measureArchive},
 	}
 	// What the measures run as processes of their own is hidden.
-	commands := []*cli.Command{temporalCommand(), bareCommand(), closeoutCommand(), naiveCommand(), loadCommand()}
+	commands := []*cli.Command{temporalCommand(), bareCommand(), closeoutCommand(), naiveCommand(), loadCommand(), attackCommand()}
 	for _, m := range measures {
 		commands = append(commands, &cli.Command{Name: m.name, Usage: m.usage, Action: func(ctx context.Context, cmd *cli.Command) error {
 			return take(ctx, cmd, m)

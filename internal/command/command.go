@@ -53,7 +53,21 @@ func Main(extension service.Extension, args []string, stdout, stderr io.Writer) 
 			setup(), Send(), Blocked(), Recording(), Inbox(), Status(), Bill(), Audit(), Archive(), Doctor(), History(), codecServer(), health(), version(),
 		},
 	}
+	for _, c := range root.Commands {
+		rename(c, name)
+	}
 	return Run(ctx, root, args, stdout, stderr)
+}
+
+// rename has the help of a command, and of those below it, call the program by its
+// name.
+func rename(cmd *cli.Command, name string) {
+	for _, text := range []*string{&cmd.Usage, &cmd.Description} {
+		*text = strings.ReplaceAll(*text, "closeout ", name+" ")
+	}
+	for _, c := range cmd.Commands {
+		rename(c, name)
+	}
 }
 
 // Interruptible gives a context that ends with the first SIGINT or SIGTERM. The
@@ -127,7 +141,7 @@ func Load(cmd *cli.Command, apps bool) (*config.Config, *slog.Logger, error) {
 // GCPercent is how much garbage there may be for what is in use, unless GOGC says
 // otherwise. A callback leaves little behind, and what a burst makes of garbage
 // is memory that a container would have to be made for.
-const GCPercent = 50
+const GCPercent = 75
 
 func run(name, usage string, parts service.Parts, flags []cli.Flag) *cli.Command {
 	return &cli.Command{

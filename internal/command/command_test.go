@@ -63,6 +63,16 @@ func TestHelpAndFaults(t *testing.T) {
 	}
 }
 
+// What is shown to be typed has to work in a program of another name.
+func TestHelpCallsTheProgramByItsName(t *testing.T) {
+	for _, args := range []string{"send --help", "blocked retry --help", "archive --help", "bill --help", "audit --help"} {
+		var out, err strings.Builder
+		if command.Main(service.Extension{}, append([]string{"/usr/bin/rooms"}, strings.Fields(args)...), &out, &err); strings.Contains(out.String(), "closeout ") || !strings.Contains(out.String(), " rooms ") {
+			t.Errorf("%s: %s%s", args, out.String(), err.String())
+		}
+	}
+}
+
 func TestHealth(t *testing.T) {
 	ready := true
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
