@@ -41,7 +41,7 @@ func measureAttack(ctx context.Context, b *bench) error {
 	for _, name := range []string{"alone", "beside an attack", "alone again"} {
 		var attackers *process
 		if name == "beside an attack" {
-			if attackers, err = b.start("attack", "--address", p.address, "--slow", fmt.Sprint(half), "--forgers", fmt.Sprint(half)); err != nil {
+			if attackers, err = b.start("attackers", "--address", p.address, "--slow", fmt.Sprint(half), "--forgers", fmt.Sprint(half)); err != nil {
 				return err
 			}
 		}
@@ -63,7 +63,7 @@ func measureAttack(ctx context.Context, b *bench) error {
 // and forgers send as fast as they are answered.
 func attackCommand() *cli.Command {
 	return &cli.Command{
-		Name: "attack", Hidden: true,
+		Name: "attackers", Hidden: true,
 		Flags: []cli.Flag{&cli.StringFlag{Name: "address"}, &cli.IntFlag{Name: "slow"}, &cli.IntFlag{Name: "forgers"}},
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			address := cmd.String("address")
