@@ -136,6 +136,36 @@ func TestGuessesAreAnsweredLate(t *testing.T) {
 	})
 }
 
+// A guess that waits for its answer holds none of the room for large bodies.
+func TestLargeGuessesHoldNoRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBundle(t, started, func(o *webhook.Options) { o.Observe, o.Log = nil, slog.New(slog.DiscardHandler) }) // they come at once
+		post := func(body string) int {
+			r := httptest.NewRequest("POST", webhook.Path, strings.NewReader(body+strings.Repeat(" ", webhook.SmallBody)))
+			r.RemoteAddr = "192.0.2.1:1"
+			w := httptest.NewRecorder()
+			b.ServeHTTP(w, r)
+			return w.Code
+		}
+		for range 100 {
+			post(signed("guess"))
+		}
+		var held sync.WaitGroup
+		for range webhook.MaxLarge {
+			held.Go(func() {
+				if code := post(signed("guess")); code != 429 {
+					t.Errorf("a guess: %d", code)
+				}
+			})
+		}
+		synctest.Wait()
+		if code := post(signed("secret")); code != 200 {
+			t.Errorf("beside those that wait: %d", code)
+		}
+		held.Wait()
+	})
+}
+
 // What a stranger writes into a callback makes neither a second line in the log
 // nor another field of the first.
 func TestNobodyWritesTheLogButUs(t *testing.T) {

@@ -193,7 +193,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 
 	body, done, err := h.read(http.MaxBytesReader(w, r.Body, MaxBody))
-	defer done()
+	defer func() { done() }()
 	if err != nil {
 		if errors.Is(err, errCrowded) {
 			w.Header().Set("Retry-After", retryAfter)
@@ -228,6 +228,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if h.refusals.tooMany(r.RemoteAddr) {
 			w.Header().Set("Retry-After", retryAfter)
 			p = problem{Status: http.StatusTooManyRequests, Detail: "The callback could not be verified, like many from this address."}
+			done() // not even its memory waits
+			done = func() {}
 			hold(r.Context(), holdFailures)
 		}
 		p.write(w)
@@ -269,7 +271,7 @@ var errCrowded = errors.New("many large bodies are being read")
 // reading it takes.
 var buffers = sync.Pool{New: func() any { return bytes.NewBuffer(make([]byte, 0, 2*bytes.MinRead)) }}
 
-// read reads a body, which is good until done.
+// read reads a body, which is good until done. That is called once.
 func (h *handler) read(body io.Reader) (read []byte, done func(), err error) {
 	b := buffers.Get().(*bytes.Buffer)
 	b.Reset()
