@@ -29,6 +29,7 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/send"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -54,7 +55,7 @@ type Options struct {
 	// the ledger yet, of all webhooks. Lives lists what the journal knows of what
 	// happened in sessions, to be compared with their bills. Either may be nil.
 	UsageInbox Inboxes
-	Lives      iter.Seq2[Life, error]
+	Lives      iter.Seq2[send.Entry, error]
 	// Complete says that nothing was offered but what the journal lists.
 	Complete bool
 	// Since and Until leave out the sessions whose runs started before or not

@@ -9,6 +9,8 @@ import (
 	"io"
 	"iter"
 	"os"
+
+	"github.com/closeouthq/closeout/internal/send"
 )
 
 // Journal reads a file of JSON lines as `closeout send --journal` writes it. It is
@@ -18,8 +20,8 @@ import (
 func Journal(path string) iter.Seq2[Offered, error] { return journal(path, parseOffered) }
 
 // JournalLives reads of a journal, as [Journal] does, what happened in the sessions.
-func JournalLives(path string) iter.Seq2[Life, error] {
-	return journal(path, func(line []byte) (l Life, err error) {
+func JournalLives(path string) iter.Seq2[send.Entry, error] {
+	return journal(path, func(line []byte) (l send.Entry, err error) {
 		err = json.Unmarshal(line, &l)
 		return l, err
 	})

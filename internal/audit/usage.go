@@ -6,43 +6,16 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/closeouthq/closeout/internal/collect"
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/send"
 	"github.com/closeouthq/closeout/internal/usage"
 	"github.com/closeouthq/closeout/zego"
 )
 
 // maxNamed is how many callbacks a fault names.
 const maxNamed = 5
-
-// Life is what happened in a session, as who offered it knows.
-type Life struct {
-	AppID         uint32    `json:"appid"`
-	RoomSessionID uint64    `json:"room_session_id,string"`
-	RoomCloseTime time.Time `json:"room_close_time"`
-	// Usage are the callbacks that tell of it, whether or not they were sent.
-	Usage []Told `json:"usage"`
-}
-
-// Told is a callback about what happened in a session.
-type Told struct {
-	// Event is [zego.EventRoomCreate], [zego.EventRoomLogin] or [zego.EventRoomLogout].
-	Event string `json:"event"`
-	// Stay, User and Role are of a user's stay.
-	Stay string        `json:"stay"`
-	User string        `json:"user"`
-	Role zego.UserRole `json:"role"`
-	// The times are those in the callback.
-	RoomCreateTime time.Time `json:"room_create_time"`
-	LoginTime      time.Time `json:"login_time"`
-	LogoutTime     time.Time `json:"logout_time"`
-	// Withheld says that it was never sent, and Acknowledged that it was answered with
-	// 2XX.
-	Withheld     bool `json:"withheld"`
-	Acknowledged bool `json:"acknowledged"`
-}
 
 // readUsage judges the callbacks of participants. One goes from the inbox to the
 // ledger, so whatever isn't in the ledger is looked for in the inbox, and once more
@@ -135,7 +108,7 @@ func (a *audit) compareLives(ctx context.Context, queued map[key]bool) error {
 			return fmt.Errorf("read the journal: %w", err)
 		}
 		k := keyOf(l.AppID, l.RoomSessionID)
-		truth, whole, ok := l.truth()
+		truth, whole, ok := truthOf(l)
 		if !ok || queued[k] {
 			continue
 		}
@@ -167,11 +140,11 @@ func (a *audit) compareLives(ctx context.Context, queued map[key]bool) error {
 	return nil
 }
 
-// truth computes what a bill has to have of what was told of the session's life.
+// truthOf computes what a bill has to have of what was told of a session's life.
 // whole says that all of it was. ok is false if nobody can know it: what was
 // sent and not acknowledged may have come or not.
-func (l Life) truth() (truth usage.Figures, whole, ok bool) {
-	room, whole := usage.Room{Close: l.RoomCloseTime.UnixMilli()}, true
+func truthOf(l send.Entry) (truth usage.Figures, whole, ok bool) {
+	room, whole := usage.Room{Close: l.RoomCloseTime.UnixMilli()}, l.Acknowledged
 	type ends struct {
 		usage.Stay
 		told bool
@@ -233,7 +206,8 @@ func untrue(bill ledger.MadeBill, adjustments []ledger.Adjustment, truth usage.F
 	}
 	switch {
 	case sum.Millis != last.Millis || sum.Seconds != last.Seconds || sum.Minutes != last.Minutes:
-		return fmt.Sprintf("Its bill and adjustments add up to %d ms, and the last of them has %d.", sum.Millis, last.Millis)
+		return fmt.Sprintf("Its bill and adjustments add up to %d ms, %d s and %d min, and the last of them has %d, %d and %d.",
+			sum.Millis, sum.Seconds, sum.Minutes, last.Millis, last.Seconds, last.Minutes)
 	case last.Estimated != 0 && whole:
 		return fmt.Sprintf("All that happened was told and acknowledged, and what is billed is an estimate: %s.", last.Estimated)
 	case last.Estimated != 0:

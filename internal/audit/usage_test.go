@@ -2,6 +2,7 @@ package audit_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"github.com/closeouthq/closeout/internal/collect"
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/usage"
 )
 
 func TestUsageThatWasAcknowledgedIsInTheLedgerOrInItsInbox(t *testing.T) {
@@ -109,6 +111,7 @@ func TestBillsAreWhatHappenedOrSayThatTheyAreEstimates(t *testing.T) {
 		early    int // how many of those acknowledged are recorded before the bill
 		late     int // how many more after it
 		adjust   bool
+		lost     bool   // no room_close was acknowledged: it was reconciled
 		want     string // in the only fault
 		pending  bool
 		compared int64
@@ -120,6 +123,7 @@ func TestBillsAreWhatHappenedOrSayThatTheyAreEstimates(t *testing.T) {
 		{name: "a logout missing, which the bill says", told: "xxxxxx-", early: 6, compared: 1},
 		{name: "nobody knows whether it came", told: "xxxxxx?", early: 6},
 		{name: "a stay lost without a word", told: "xxxxxxx", early: 5, want: "isn't what happened", compared: 1},
+		{name: "a room_close lost, which the bill says", told: "xxxxxxx", early: 7, lost: true, compared: 1},
 		{name: "an estimate of what is all known", told: "xxxxxxx", early: 6, want: "no_logout", compared: 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -150,14 +154,14 @@ func TestBillsAreWhatHappenedOrSayThatTheyAreEstimates(t *testing.T) {
 				}
 			}
 			journal := filepath.Join(t.TempDir(), "sent.jsonl")
-			text := `{"appid":1,"room_session_id":"7","acknowledged":true,"room_close_time":"` + at(120).Format(time.RFC3339Nano) + `","usage":[` + strings.Join(lines, ",") + "]}\n"
+			text := `{"appid":1,"room_session_id":"7","acknowledged":` + fmt.Sprint(!tt.lost) + `,"room_close_time":"` + at(120).Format(time.RFC3339Nano) + `","usage":[` + strings.Join(lines, ",") + "]}\n"
 			if err := os.WriteFile(journal, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			if err := books.Record(t.Context(), sent[:tt.early]); err != nil {
 				t.Fatal(err)
 			}
-			if _, _, err := books.Finalize(t.Context(), ledger.Bill{ID: uuid.New(), AppID: 1, RoomID: "lobby", RoomSessionID: 7, RoomCloseTime: at(120)}); err != nil {
+			if _, _, err := books.Finalize(t.Context(), ledger.Bill{ID: uuid.New(), AppID: 1, RoomID: "lobby", RoomSessionID: 7, RoomCloseTime: at(120), Reconciled: tt.lost}); err != nil {
 				t.Fatal(err)
 			}
 			if err := books.Record(t.Context(), sent[tt.early:tt.early+tt.late]); err != nil {
@@ -182,5 +186,19 @@ func TestBillsAreWhatHappenedOrSayThatTheyAreEstimates(t *testing.T) {
 				t.Errorf("compared %d, adjusting %d, found %q", report.UsageCompared, report.Adjusting, found)
 			}
 		})
+	}
+}
+
+// A ledger can't be brought to hold such entries; who changes it by hand can.
+func TestEntriesHaveToAddUp(t *testing.T) {
+	figures := usage.Figures{Millis: 90_000, Seconds: 90, Minutes: 2}
+	bill := ledger.MadeBill{Bill: ledger.Bill{Usage: usage.Figures{Millis: 60_000, Seconds: 60, Minutes: 1}}}
+	adjustment := ledger.Adjustment{Bill: ledger.Bill{Usage: figures}, Difference: usage.Difference{Millis: 30_000, Seconds: 30, Minutes: 1}}
+	if problem := audit.Untrue(bill, []ledger.Adjustment{adjustment}, figures, true); problem != "" {
+		t.Errorf("they add up, and it says %q", problem)
+	}
+	adjustment.Difference.Minutes++
+	if problem := audit.Untrue(bill, []ledger.Adjustment{adjustment}, figures, true); !strings.Contains(problem, "add up to") {
+		t.Errorf("they don't add up, and it says %q", problem)
 	}
 }

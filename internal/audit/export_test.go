@@ -1,0 +1,4 @@
+package audit
+
+// Untrue compares a session's entries with the truth.
+var Untrue = untrue
