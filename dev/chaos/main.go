@@ -74,5 +74,5 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 // The variants.
 var (
 	long  = Options{Sessions: 20_000, Rate: 60, Outage: 70 * time.Second, Pause: 20 * time.Second}
-	short = Options{Sessions: 1500, Rate: 60, Outage: 4 * time.Second, Pause: 3 * time.Second}
+	short = Options{Sessions: 2000, Rate: 60, Outage: 4 * time.Second, Pause: 3 * time.Second}
 )
