@@ -148,9 +148,10 @@ type answer struct {
 	webhook.Receipt
 }
 
-func post(t *testing.T, address string, c zego.RoomClose) answer {
+// post posts a callback that is signed.
+func post(t *testing.T, address string, event any) answer {
 	t.Helper()
-	body, err := json.Marshal(c)
+	body, err := json.Marshal(event)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,13 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -39,20 +36,11 @@ func tell(t *testing.T, address string, event zego.Event) webhook.Status {
 	head := event.Head()
 	head.AppID, head.Timestamp, head.Nonce = 1, time.Now().Unix(), fmt.Sprint(rand.Uint64())
 	head.Signature = zego.Sign("secret", head.Timestamp, head.Nonce)
-	body, err := json.Marshal(event)
-	if err != nil {
-		t.Fatal(err)
+	a := post(t, address, event)
+	if a.code != 200 {
+		t.Fatalf("answer %+v", a)
 	}
-	resp, err := http.Post("http://"+address+webhook.Path, "application/json", bytes.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	var receipt webhook.Receipt
-	if err := json.NewDecoder(resp.Body).Decode(&receipt); err != nil || resp.StatusCode != 200 {
-		t.Fatalf("%d %+v: %v", resp.StatusCode, receipt, err)
-	}
-	return receipt.Status
+	return a.Status
 }
 
 // ledgerOf opens the SQLite file of a ledger.

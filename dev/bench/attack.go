@@ -4,22 +4,18 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
-	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/urfave/cli/v3"
 
 	"github.com/closeouthq/closeout/internal/send"
-	"github.com/closeouthq/closeout/webhook"
-	"github.com/closeouthq/closeout/zego"
 )
 
 // measureAttack compares how long good callbacks take beside 2,000 connections of
@@ -67,20 +63,19 @@ func attackCommand() *cli.Command {
 		Flags: []cli.Flag{&cli.StringFlag{Name: "address"}, &cli.IntFlag{Name: "slow"}, &cli.IntFlag{Name: "forgers"}},
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			address := cmd.String("address")
-			var there atomic.Int64
-			var all sync.WaitGroup
+			var there, all sync.WaitGroup // the connections, when they first are there and while they are
 			again := func(attack func(net.Conn)) {
+				there.Add(1)
 				all.Go(func() {
-					for first := true; ctx.Err() == nil; {
+					first := sync.OnceFunc(there.Done)
+					defer first()
+					for ctx.Err() == nil {
 						conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 						if err != nil {
 							time.Sleep(100 * time.Millisecond) // it is what is attacked that refuses
 							continue
 						}
-						if first {
-							first = false
-							there.Add(1)
-						}
+						first()
 						stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 						attack(conn)
 						stop()
@@ -94,9 +89,7 @@ func attackCommand() *cli.Command {
 			for range cmd.Int("forgers") {
 				again(forge)
 			}
-			for there.Load() < int64(cmd.Int("slow")+cmd.Int("forgers")) && ctx.Err() == nil {
-				time.Sleep(10 * time.Millisecond)
-			}
+			there.Wait()
 			fmt.Fprintln(cmd.Root().Writer, address)
 			all.Wait()
 			return nil
@@ -107,7 +100,7 @@ func attackCommand() *cli.Command {
 // dribble sends a callback, a byte a second, until the connection is closed.
 func dribble(conn net.Conn) {
 	go func() { _, _ = io.Copy(io.Discard, conn) }()
-	for _, c := range []byte("POST " + webhook.Path + " HTTP/1.1\r\nHost: bench\r\nContent-Length: 300\r\n\r\n" + strings.Repeat(" ", 300)) {
+	for _, c := range appendRequest(nil, bytes.Repeat([]byte(" "), 300)) {
 		if _, err := conn.Write([]byte{c}); err != nil {
 			return
 		}
@@ -118,9 +111,14 @@ func dribble(conn net.Conn) {
 // forge sends badly signed callbacks, each when the last is answered.
 func forge(conn net.Conn) {
 	in := bufio.NewReader(conn)
+	var out []byte
 	for {
-		body := forged()
-		if _, err := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: bench\r\nContent-Length: %d\r\n\r\n%s", webhook.Path, len(body), body); err != nil {
+		body, err := callbackSignedWith("a guess")
+		if err != nil {
+			return
+		}
+		out = appendRequest(out[:0], body)
+		if _, err := conn.Write(out); err != nil {
 			return
 		}
 		resp, err := http.ReadResponse(in, nil)
@@ -131,13 +129,4 @@ func forge(conn net.Conn) {
 			return
 		}
 	}
-}
-
-// forged is a callback of somebody who doesn't know the secret.
-func forged() []byte {
-	now := time.Now()
-	c := zego.RoomClose{Common: zego.Common{AppID: 1, Timestamp: now.Unix(), Nonce: fmt.Sprint(rand.Uint64())}, RoomID: "room", RoomSessionID: rand.Uint64(), RoomCloseTime: now}
-	c.Signature = zego.Sign("a guess", c.Timestamp, c.Nonce)
-	body, _ := c.MarshalJSON() // it has nothing that can't be encoded
-	return body
 }

@@ -91,8 +91,7 @@ func oneConnection(ctx context.Context, address string, next func() ([]byte, err
 		if err != nil {
 			return l, err
 		}
-		out = fmt.Appendf(out[:0], "POST %s HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", webhook.Path, len(body))
-		out = append(out, body...)
+		out = appendRequest(out[:0], body)
 		began := time.Now()
 		if _, err := conn.Write(out); err != nil {
 			return l, err
@@ -107,8 +106,16 @@ func oneConnection(ctx context.Context, address string, next func() ([]byte, err
 	return l, nil
 }
 
+// appendRequest appends the request that posts a callback.
+func appendRequest(out, body []byte) []byte {
+	out = fmt.Appendf(out, "POST %s HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", webhook.Path, len(body))
+	return append(out, body...)
+}
+
 // newCallback makes a genuine callback of a session that no other has.
-func newCallback() ([]byte, error) {
+func newCallback() ([]byte, error) { return callbackSignedWith(secret) }
+
+func callbackSignedWith(secret string) ([]byte, error) {
 	now := time.Now()
 	c := zego.RoomClose{
 		Common: zego.Common{AppID: 1, Timestamp: now.Unix(), Nonce: strconv.FormatUint(rand.Uint64(), 10)},

@@ -127,9 +127,9 @@ func (w *world) bare(ctx context.Context, inFlight int, d time.Duration) (*load,
 	return &all, fault
 }
 
-// atBest is how many starts a second the SDK alone brings, by how many are in
+// alone is how many starts a second the SDK alone brings, by how many are in
 // flight.
-func (w *world) atBest(ctx context.Context) (map[int]float64, error) {
+func (w *world) alone(ctx context.Context) (map[int]float64, error) {
 	rates := map[int]float64{}
 	for _, n := range bestInFlight {
 		l, err := w.bare(ctx, n, 4*time.Second)
@@ -516,7 +516,7 @@ func measureDrain(ctx context.Context, b *bench) error {
 		err = func() error {
 			defer w.stop()
 			// Ahead of it and afterwards: a server gets slower as it fills.
-			before, err := w.atBest(ctx)
+			before, err := w.alone(ctx)
 			if err != nil {
 				return err
 			}
@@ -534,7 +534,7 @@ func measureDrain(ctx context.Context, b *bench) error {
 				return err
 			}
 			s.add("drain", backlog/time.Since(began).Seconds())
-			after, err := w.atBest(ctx)
+			after, err := w.alone(ctx)
 			if err != nil {
 				return err
 			}
