@@ -12,8 +12,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/bits-and-blooms/bloom/v3"
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/bloom"
+	tables "github.com/cockroachdb/pebble/v2/bloom"
 )
 
 // Folder is the name of the store in an inbox's folder.
@@ -28,6 +29,12 @@ const (
 	// Pebble takes the memory of the tables off it, and with nothing left it would
 	// read a file's filter for each callback.
 	cache = 8<<20 + memTable*memTables
+	// Of a million keys in a filter of that many bits, all but one of 50 new ones are
+	// known to be new without looking into the store.
+	newBits, newHashes = 8 << 20, 5
+	// forget is how many keys a filter may hold that aren't in the store any more,
+	// once that is empty.
+	forget = 100_000
 	// openAgain is how long a store that can't be opened is left alone.
 	openAgain = 100 * time.Millisecond
 )
@@ -44,6 +51,10 @@ type disk struct {
 	ended bool         // and won't be any more
 	fault error        // why not, and when that was
 	tried time.Time
+
+	// keys has every key that is in the store, and more. It is the writer's, once the
+	// store is open.
+	keys *keys
 
 	// waiting and aside count the entries, and next is the ID after the last one.
 	// Readers see all below it.
@@ -152,7 +163,7 @@ func (d *disk) openPebble(path string) (db *pebble.DB, err error) {
 	}
 	// Most keys that are looked for are new.
 	for level := range o.Levels {
-		o.Levels[level].FilterPolicy = bloom.FilterPolicy(10)
+		o.Levels[level].FilterPolicy = tables.FilterPolicy(10)
 	}
 	if db, err = pebble.Open(path, o); errors.Is(err, pebble.ErrDBDoesNotExist) {
 		err = fmt.Errorf("%w: %w", os.ErrNotExist, err)
@@ -187,12 +198,14 @@ func (d *disk) count(db *pebble.DB) error {
 		return err
 	}
 	counts, last := map[byte]int64{}, int64(0)
+	d.keys = newKeys()
 	for it.First(); it.Valid(); it.Next() {
 		p, err := parsePlace(it.Value())
 		if err != nil {
 			return errors.Join(err, it.Close())
 		}
 		counts[p.prefix]++
+		d.keys.add(it.Key())
 		last = max(last, p.id)
 	}
 	if err := it.Close(); err != nil {
@@ -228,9 +241,36 @@ func (d *disk) end() error {
 	return d.shut()
 }
 
+// keys tells of most keys that aren't in the store that they aren't, without
+// looking: that costs a callback as much as to write it.
+type keys struct {
+	filter *bloom.BloomFilter
+	n      int // were added
+}
+
+func newKeys() *keys { return &keys{filter: bloom.New(newBits, newHashes)} }
+
+func (k *keys) add(name []byte) {
+	k.filter.Add(name)
+	k.n++
+}
+
+// mayHave tells if the key may be in the store.
+func (k *keys) mayHave(name []byte) bool { return k.filter.Test(name) }
+
+// empty tells that there is no key in the store.
+func (k *keys) empty() {
+	if k.n > forget {
+		k.filter.ClearAll()
+		k.n = 0
+	}
+}
+
 // find gives the place of a key; none if it isn't there.
-func find(db *pebble.DB, key string) (place, error) {
-	value, done, err := db.Get(nameOf(key))
+func find(db *pebble.DB, key string) (place, error) { return findName(db, nameOf(key)) }
+
+func findName(db *pebble.DB, name []byte) (place, error) {
+	value, done, err := db.Get(name)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return place{}, nil
 	}

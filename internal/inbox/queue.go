@@ -292,7 +292,7 @@ func (q *queue) commit(batch []*op) int {
 // has written. They can be read at once, and are on the disk later.
 func (q *queue) change(batch []*op) (*pebble.Batch, []*op, error) {
 	clear(q.changed)
-	w := writer{db: q.db, Batch: q.db.NewBatch(), next: q.next.Load(), changed: q.changed}
+	w := writer{db: q.db, Batch: q.db.NewBatch(), keys: q.keys, next: q.next.Load(), changed: q.changed}
 	n := 0
 	for ; n < len(batch); n++ {
 		o := batch[n]
@@ -308,8 +308,10 @@ func (q *queue) change(batch []*op) (*pebble.Batch, []*op, error) {
 	if err := q.db.ApplyNoSyncWait(w.Batch, pebble.Sync); err != nil {
 		return nil, batch, fmt.Errorf("write to inbox: %w", err)
 	}
-	q.waiting.Add(w.waiting)
-	q.aside.Add(w.aside)
+	waiting := q.waiting.Add(w.waiting)
+	if q.aside.Add(w.aside) == 0 && waiting == 0 {
+		q.keys.empty()
+	}
 	q.next.Store(w.next)
 	for _, id := range w.back {
 		q.before(id)
@@ -324,6 +326,7 @@ func (q *queue) change(batch []*op) (*pebble.Batch, []*op, error) {
 type writer struct {
 	db *pebble.DB
 	*pebble.Batch
+	keys           *keys
 	next           int64            // ID that is free
 	changed        map[string]place // where the batch puts entries; nowhere if it removes them
 	waiting, aside int64            // how many more there are
@@ -336,9 +339,9 @@ func (w *writer) do(o *op) error {
 		return w.Set([]byte(probeKey), binary.AppendUvarint(nil, uint64(o.QueuedAt.UnixMilli())), nil)
 	}
 	is, changed := w.changed[o.Key]
-	if !changed {
+	if name := nameOf(o.Key); !changed && w.keys.mayHave(name) {
 		var err error
-		if is, err = find(w.db, o.Key); err != nil {
+		if is, err = findName(w.db, name); err != nil {
 			return err
 		}
 	}
@@ -368,7 +371,9 @@ func (w *writer) put(at place, e *Entry) error {
 	w.add(at.prefix, 1)
 	w.next = max(w.next, at.id+1)
 	w.changed[e.Key] = at
-	return errors.Join(w.Set(at.key(), e.encode(), nil), w.Set(nameOf(e.Key), at.value(), nil))
+	name := nameOf(e.Key)
+	w.keys.add(name)
+	return errors.Join(w.Set(at.key(), e.encode(), nil), w.Set(name, at.value(), nil))
 }
 
 func (w *writer) remove(at place, key string) error {

@@ -168,3 +168,42 @@ func TestNothingWaitsUnseen(t *testing.T) {
 		t.Errorf("left: %+v, %v", s, err)
 	}
 }
+
+// What is known to be new without a look into the store is new, also after many
+// keys were forgotten.
+func TestForgottenKeysAreForgottenOnlyWithAllOthers(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		aside bool
+	}{{"queued", false}, {"set aside", true}} {
+		t.Run(test.name, func(t *testing.T) {
+			b, err := Open(t.Context(), t.TempDir(), quiet)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer b.Close()
+			done := func(err error) {
+				t.Helper()
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, key := range []string{"one", "other"} {
+				done(b.Put(t.Context(), key, []byte("body")))
+			}
+			if test.aside {
+				done(b.Shelve(t.Context(), "other", "x"))
+			}
+			b.queue.keys.n = forget + 1
+			done(b.Remove(t.Context(), "one"))
+			done(b.Put(t.Context(), "other", []byte("body")))
+			if s, err := b.Stats(t.Context()); err != nil || s.Waiting+s.SetAside != 1 {
+				t.Errorf("%+v, %v, want the other one, once", s, err)
+			}
+			done(b.Remove(t.Context(), "other"))
+			if keys := b.queue.keys; keys.n != 0 || keys.mayHave(nameOf("other")) {
+				t.Errorf("of an empty store %d keys are kept", keys.n)
+			}
+		})
+	}
+}

@@ -102,7 +102,7 @@ func formerPage(ctx context.Context, db *sql.DB, after int64) ([]Entry, error) {
 // adopt puts entries into a store that isn't in use yet, as they are but for the
 // ID.
 func (d *disk) adopt(store *pebble.DB, entries []Entry) error {
-	w := writer{db: store, Batch: store.NewBatch(), next: d.next.Load(), changed: map[string]place{}}
+	w := writer{db: store, Batch: store.NewBatch(), keys: d.keys, next: d.next.Load(), changed: map[string]place{}}
 	defer w.Close()
 	for _, e := range entries {
 		is, err := find(store, e.Key)
