@@ -44,7 +44,8 @@ func SessionFolder(s Session) string {
 	return strconv.FormatUint(uint64(s.AppID), 10) + "/" + strconv.FormatUint(s.RoomSessionID, 10) + "/"
 }
 
-// ManifestKey is where the archive has a session's [Manifest].
+// ManifestKey is where the archive has a session's first [Manifest]. A recording
+// that came too late for it made another, with manifest-2.json for a name, and so on.
 func ManifestKey(s Session) string { return SessionFolder(s) + "manifest.json" }
 
 // Manifest lists what was archived of a session: its Files, with their names, sizes
@@ -97,23 +98,65 @@ func (a Archived) String() string {
 
 // ArchiveRecordings copies the session's recordings to the archive, checks each
 // and writes the manifest. It heartbeats. After a crash it goes on where it was,
-// and where there is a manifest there is nothing left to do. As long as recordings
+// and where there is a manifest there is nothing left to do; [Recordings.AddRecordings]
+// takes what comes later. As long as recordings
 // are missing it waits, but for those that ZEGO keeps only for some days.
 func (r *Recordings) ArchiveRecordings(ctx context.Context, task Task) (Archived, error) {
 	var found *search
-	manifest, err := r.move(ctx, task.Session, func(ctx context.Context) (items []archive.Item, err error) {
-		if r.Finding.Ledger == nil {
-			return r.folder(ctx, task.Session)
-		}
-		var waiting *Waiting
-		if found, waiting, err = r.search(ctx, task); err == nil && waiting != nil {
-			err = &notYet{waiting}
+	manifest, err := r.moving(ctx, func(ctx context.Context, earlier archive.Progress, report func(archive.Progress)) (Manifest, error) {
+		s := task.Session
+		head := Manifest{AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID, CloseReason: s.CloseReason, RoomCloseTime: s.RoomCloseTime}
+		return r.mover.Move(ctx, SessionFolder(s), head, func(ctx context.Context) (items []archive.Item, err error) {
+			if r.Finding.Ledger == nil {
+				return r.folder(ctx, s)
+			}
+			found, items, err = r.find(ctx, task, nil)
+			return items, err
+		}, earlier, report)
+	})
+	return r.outcome(ctx, task.Session, manifest, found, err)
+}
+
+// AddRecordings does the same with recordings of which was heard only after the
+// session's manifest was written. A next one lists them as well.
+func (r *Recordings) AddRecordings(ctx context.Context, task Task) (Archived, error) {
+	if r.Finding.Ledger == nil {
+		return Archived{}, Blocked("CLOSEOUT_RECORDINGS is %q now, so that nothing tells which recordings came late", "none")
+	}
+	var found *search
+	manifest, err := r.moving(ctx, func(ctx context.Context, earlier archive.Progress, report func(archive.Progress)) (Manifest, error) {
+		folder := SessionFolder(task.Session)
+		before, err := archive.Latest(ctx, r.Archive, folder)
+		if errors.Is(err, archive.ErrNone) {
+			return Manifest{}, Blocked("%w, and this step only adds to one: find out who removed it", err)
 		}
 		if err != nil {
-			return nil, err
+			return Manifest{}, err
 		}
-		return found.items()
+		var items []archive.Item
+		if found, items, err = r.find(ctx, task, &before); err != nil {
+			return Manifest{}, err
+		}
+		return r.mover.Add(ctx, folder, before, items, earlier, report)
 	})
+	return r.outcome(ctx, task.Session, manifest, found, err)
+}
+
+// find searches, and gives what is to be moved. There is a [notYet] to wait for.
+func (r *Recordings) find(ctx context.Context, task Task, before *Manifest) (*search, []archive.Item, error) {
+	found, waiting, err := r.search(ctx, task, before)
+	if err == nil && waiting != nil {
+		err = &notYet{waiting}
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	items, err := found.items()
+	return found, items, err
+}
+
+// outcome is what the step returns.
+func (r *Recordings) outcome(ctx context.Context, s Session, manifest Manifest, found *search, err error) (Archived, error) {
 	if yet := new(notYet); errors.As(err, &yet) {
 		return Archived{Waiting: yet.waiting}, nil
 	}
@@ -121,7 +164,7 @@ func (r *Recordings) ArchiveRecordings(ctx context.Context, task Task) (Archived
 		return Archived{}, err
 	}
 	if r.Finding.Ledger != nil {
-		if err := r.taken(ctx, task.Session, manifest, found); err != nil {
+		if err := r.taken(ctx, s, manifest, found); err != nil {
 			return Archived{}, err
 		}
 	}
@@ -172,9 +215,9 @@ var errStopping = errors.New("the worker is stopping, the next attempt goes on f
 // heartbeats is how often a step that moves recordings says that it is alive.
 const heartbeats = 5 * time.Second
 
-// move moves what is to be archived of a session, and writes the manifest. What is
-// asked for only if there is no manifest yet.
-func (r *Recordings) move(ctx context.Context, s Session, what func(context.Context) ([]archive.Item, error)) (Manifest, error) {
+// moving has a session's recordings moved, and tells Temporal meanwhile how far that
+// is.
+func (r *Recordings) moving(ctx context.Context, move func(ctx context.Context, earlier archive.Progress, report func(archive.Progress)) (Manifest, error)) (Manifest, error) {
 	r.once.Do(func() {
 		if r.mover, r.fault = archive.NewMover(r.Source, r.Archive, r.Options); r.fault == nil {
 			r.mover.Observe = r.Observe
@@ -217,8 +260,7 @@ func (r *Recordings) move(ctx context.Context, s Session, what func(context.Cont
 			}
 		}
 	}()
-	head := Manifest{AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID, CloseReason: s.CloseReason, RoomCloseTime: s.RoomCloseTime}
-	manifest, err := r.mover.Move(moving, SessionFolder(s), head, what, earlier, func(p archive.Progress) {
+	manifest, err := move(moving, earlier, func(p archive.Progress) {
 		mu.Lock()
 		progress = p
 		mu.Unlock()
@@ -250,5 +292,5 @@ func (r *Recordings) archived(m Manifest) Archived {
 
 // ArchivedOf says what a manifest lists.
 func ArchivedOf(m Manifest) Archived {
-	return Archived{Manifest: ManifestKey(Session{AppID: m.AppID, RoomSessionID: m.RoomSessionID}), Files: len(m.Files), Bytes: m.Bytes(), Lost: m.Lost}
+	return Archived{Manifest: m.Key(SessionFolder(Session{AppID: m.AppID, RoomSessionID: m.RoomSessionID})), Files: len(m.Files), Bytes: m.Bytes(), Lost: m.Lost}
 }

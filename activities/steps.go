@@ -66,6 +66,13 @@ func AdjustmentOf(b ledger.BilledSession) Adjustment {
 	}, b.Number}
 }
 
+// SessionOfArchived is the session of which something came after its recordings
+// were archived.
+func SessionOfArchived(s ledger.ArchivedSession) Session {
+	return Session{AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID,
+		CloseReason: zego.CloseReason(s.CloseReason), RoomCloseTime: s.RoomCloseTime, Reconciled: s.Reconciled}
+}
+
 // Task is what a step is given.
 type Task struct {
 	// Session is what there is to close out.

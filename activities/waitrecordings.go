@@ -61,6 +61,7 @@ type search struct {
 	*Recordings
 	task    Task
 	session recording.Session
+	before  *Manifest // after which they came, if they did
 	now     time.Time // by the workflow's clock
 	elapsed time.Duration
 
@@ -85,9 +86,9 @@ type note struct {
 }
 
 // search looks for the session's recordings. They are all there if it gives no
-// Waiting.
-func (r *Recordings) search(ctx context.Context, task Task) (*search, *Waiting, error) {
-	s := &search{Recordings: r, task: task, now: time.Now(), known: map[string]bool{}, open: map[string]bool{}, keys: map[string]bool{},
+// Waiting. After a manifest only those are looked for that callbacks told of.
+func (r *Recordings) search(ctx context.Context, task Task, before *Manifest) (*search, *Waiting, error) {
+	s := &search{Recordings: r, task: task, before: before, now: time.Now(), known: map[string]bool{}, open: map[string]bool{}, keys: map[string]bool{},
 		session: recording.Session{AppID: task.Session.AppID, RoomID: task.Session.RoomID, RoomSessionID: task.Session.RoomSessionID, Closed: task.Session.RoomCloseTime}}
 	if w := task.Waited; w != nil {
 		s.now, s.elapsed = w.Now, w.Now.Sub(w.Since)
@@ -109,8 +110,10 @@ func (r *Recordings) search(ctx context.Context, task Task) (*search, *Waiting, 
 	if err := s.save(ctx); err != nil { // first of all
 		return nil, nil, err
 	}
-	if err := s.list(ctx); err != nil {
-		return nil, nil, err
+	if before == nil {
+		if err := s.list(ctx); err != nil {
+			return nil, nil, err
+		}
 	}
 	waiting, err := s.wait()
 	return s, waiting, err
@@ -122,6 +125,9 @@ func (s *search) told(ctx context.Context, t ledger.RecordingTask) error {
 	s.known[t.TaskID] = true
 	switch of {
 	case recording.Maybe:
+		if s.before != nil {
+			return nil // its files will tell
+		}
 		s.miss("recording task %s, which may be the session's and of which no file was told yet", t.TaskID)
 	case recording.Ambiguous:
 		s.stick("recording task %s may be of session %s; assign it to one", t.TaskID, either(candidates))
@@ -172,6 +178,8 @@ func (s *search) files(ctx context.Context, t ledger.RecordingTask) error {
 	for i := range t.Files {
 		f := &t.Files[i]
 		switch {
+		case s.before != nil && slices.ContainsFunc(s.before.Files, func(there File) bool { return there.TaskID == t.TaskID && strings.HasSuffix(there.Source, f.FileID) }):
+			// It is archived, and its source may be deleted.
 		case f.Saved != "":
 			s.found = append(s.found, found{name: f.FileID, task: t.TaskID, told: f})
 		case f.Status == zego.FileUploaded:
@@ -358,7 +366,7 @@ func (s *search) save(ctx context.Context) error {
 			items = append(items, item)
 		}
 	}
-	files, cause := s.mover.Save(ctx, SessionFolder(s.task.Session), items)
+	files, cause := s.mover.Save(ctx, SessionFolder(s.task.Session), s.before, items)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -440,7 +448,8 @@ func (r *Recordings) taken(ctx context.Context, s Session, m Manifest, found *se
 			tasks = append(tasks, f.TaskID)
 		}
 	}
-	return r.Finding.Ledger.ArchivedRecordings(ctx, s.AppID, s.RoomSessionID, tasks)
+	return r.Finding.Ledger.ArchivedRecordings(ctx, ledger.ArchivedSession{AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID,
+		CloseReason: uint32(s.CloseReason), RoomCloseTime: s.RoomCloseTime, Reconciled: s.Reconciled}, tasks)
 }
 
 // wait says whether there is something to wait for, and blocks where waiting won't
@@ -468,7 +477,11 @@ func (s *search) wait() (*Waiting, error) {
 		grown = mostPause
 	}
 	left := f.Deadline - s.elapsed
-	switch early := f.Grace - s.elapsed; {
+	early := f.Grace - s.elapsed
+	if s.before != nil {
+		early = 0 // what is looked for has shown itself
+	}
+	switch {
 	case len(s.stuck) > 0 && early <= 0:
 		return nil, Blocked("%s", sentence(s.stuck))
 	case len(s.missing) > 0 && left <= 0:

@@ -50,7 +50,7 @@ func TestDoctorOnARealTemporal(t *testing.T) {
 	result(t, dial(t, c), closed)
 	wait(t, "it finds nothing wrong", func() bool {
 		code, text := doctor()
-		return code == 0 && strings.Contains(text, "21 ok, 0 warned, 0 failed, 0 skipped")
+		return code == 0 && strings.Contains(text, "22 ok, 0 warned, 0 failed, 0 skipped")
 	})
 
 	if code, text := doctor("--apps", "x", "--listen", "80"); code != 1 || strings.Count(text, "FAIL  settings") != 2 {

@@ -107,3 +107,38 @@ func TestRecordingsAreWaitedFor(t *testing.T) {
 	_, log = process(t, c, "worker", env...)
 	done(second, "BBBBBBBBBBBBBBBB", begin)
 }
+
+// A recording of which is heard only after its session was closed out is added to
+// the archive, by a run of its own.
+func TestLateRecordingsAreAdded(t *testing.T) {
+	t.Parallel()
+	c := settings(t, map[string]string{"recordings": "callback", "recordings-grace": "1s", "reconcile-interval": "1s"})
+	setUp(t, c)
+	address := start(t, c, both)
+	temporal := dial(t, c)
+	closed := newClose()
+	post(t, address, closed)
+	if r := result(t, temporal, closed); !strings.HasPrefix(r.Steps[1].Summary, "no recordings") {
+		t.Fatalf("result %+v", r)
+	}
+	session := activities.SessionOf(&closed)
+	for n, name := range []string{"one.mp4", "two.mp4"} {
+		record(t, c, closed, name, []byte("sound"))
+		tell(t, address, &zego.Recording{TaskID: fmt.Sprintf("%016d", n), RoomID: closed.RoomID, EventType: zego.RecordingUploaded,
+			Files: []zego.RecordedFile{{FileID: name, URL: "https://bucket.example.com/" + activities.SessionFolder(session) + name, Size: 5, Status: zego.FileUploaded}}})
+		manifest := fmt.Sprintf("manifest-%d.json", n+2)
+		wait(t, manifest+" is there", func() bool { return exists(archived(c, closed, manifest)) })
+		var m activities.Manifest
+		if err := json.Unmarshal([]byte(read(t, archived(c, closed, manifest))), &m); err != nil || len(m.Files) != n+1 {
+			t.Errorf("manifest %+v, %v", m, err)
+		}
+	}
+	id := workflows.LateRecordingsID(session)
+	wait(t, "the second run is over", func() bool {
+		return runs(t, temporal, "WorkflowId = '"+id+"' AND ExecutionStatus = 'Completed'") == 2
+	})
+	var r workflows.Result
+	if err := temporal.GetWorkflow(t.Context(), id, "").Get(t.Context(), &r); err != nil || r.State != workflows.StateDone || !strings.HasPrefix(r.Steps[0].Summary, "2 recordings of 10 bytes, see "+activities.SessionFolder(session)+"manifest-3.json") {
+		t.Errorf("result %+v, %v", r, err)
+	}
+}

@@ -15,10 +15,13 @@ func TestReplayRecordedHistories(t *testing.T) {
 	closeouttest.Replay(t, "testdata", workflows.All()...)
 }
 
-func TestReplayRecordedAdjustments(t *testing.T) {
+func TestReplayRecordedRunsOfWhatComesLate(t *testing.T) {
 	replayer := worker.NewWorkflowReplayer()
 	replayer.RegisterWorkflow(workflows.AdjustBill)
-	if err := replayer.ReplayWorkflowHistoryFromJSONFile(nil, "testdata/adjustbill/adjusted.json"); err != nil {
-		t.Error(err)
+	replayer.RegisterWorkflow(workflows.LateRecordings)
+	for _, file := range []string{"testdata/adjustbill/adjusted.json", "testdata/laterecordings/added.json"} {
+		if err := replayer.ReplayWorkflowHistoryFromJSONFile(nil, file); err != nil {
+			t.Errorf("%s: %v", file, err)
+		}
 	}
 }

@@ -131,8 +131,7 @@ func NewMover(source, archive *blob.Bucket, options Options) (*Mover, error) {
 // The error may be of one item or of several. The others have been moved, and
 // another call goes on from there. It wraps the cause of ctx's end, if that was it.
 func (m *Mover) Move(ctx context.Context, folder string, head Manifest, items func(context.Context) ([]Item, error), earlier Progress, report func(Progress)) (Manifest, error) {
-	key := folder + "manifest.json"
-	switch there, err := Read(ctx, m.Archive, key); {
+	switch there, err := Latest(ctx, m.Archive, folder); {
 	case err == nil && m.options.DeleteSources:
 		return there, m.deleteListed(ctx, there)
 	case err == nil:
@@ -140,18 +139,52 @@ func (m *Mover) Move(ctx context.Context, folder string, head Manifest, items fu
 	case !errors.Is(err, ErrNone):
 		return Manifest{}, err
 	}
-
 	all, err := items(ctx)
 	if err != nil {
 		return Manifest{}, err
 	}
+	return m.move(ctx, folder, head, all, earlier, report)
+}
+
+// Add moves items that came after the session's manifest was written, and writes
+// the next one, which lists what that one listed as well. Without an item that is
+// new nothing is left to do but to delete sources. Otherwise it does as
+// [Mover.Move] does. Before is what [Latest] gave.
+func (m *Mover) Add(ctx context.Context, folder string, before Manifest, items []Item, earlier Progress, report func(Progress)) (Manifest, error) {
+	items = slices.DeleteFunc(slices.Clone(items), before.has)
+	if len(items) == 0 {
+		if m.options.DeleteSources {
+			return before, m.deleteListed(ctx, before)
+		}
+		return before, nil
+	}
+	head := before
+	head.Number, head.Files, head.Lost = before.next(), nil, slices.Clone(before.Lost)
+	after, err := m.move(ctx, folder, head, append(before.items(), items...), earlier, report)
+	if err == nil && slices.ContainsFunc(items, func(item Item) bool { return !after.has(item) }) {
+		err = fmt.Errorf("somebody else wrote %s meanwhile", head.Key(folder))
+	}
+	return after, err
+}
+
+// items are the files of the manifest, to be listed again.
+func (m Manifest) items() (items []Item) {
+	for _, f := range m.Files {
+		items = append(items, Item{Kept: &f, Size: f.Size})
+	}
+	return items
+}
+
+// move moves the items and writes a manifest.
+func (m *Mover) move(ctx context.Context, folder string, head Manifest, all []Item, earlier Progress, report func(Progress)) (Manifest, error) {
+	key := head.Key(folder)
 	all = slices.DeleteFunc(slices.Clone(all), func(item Item) bool {
 		if item.Lost {
 			head.Lost = append(head.Lost, item.Name)
 		}
 		return item.Lost
 	})
-	r := &run{Mover: m, folder: folder, earlier: map[string]Finished{}, report: report}
+	r := &run{Mover: m, folder: folder, manifest: key, earlier: map[string]Finished{}, report: report}
 	r.progress.Finished = slices.Clone(earlier.Finished)
 	for _, f := range earlier.Finished {
 		r.earlier[f.Name] = f
@@ -190,10 +223,16 @@ func (m *Mover) Move(ctx context.Context, folder string, head Manifest, items fu
 // before those are there. It returns a file for each, to be its item's Kept from
 // then on; one that has no name wasn't moved, and the error says why. Those that
 // were saved before have to be among the items, so that none takes their place.
-func (m *Mover) Save(ctx context.Context, folder string, items []Item) ([]File, error) {
-	r := &run{Mover: m, folder: folder, earlier: map[string]Finished{}}
+// Before is the manifest after which they came, if they did.
+func (m *Mover) Save(ctx context.Context, folder string, before *Manifest, items []Item) ([]File, error) {
+	r := &run{Mover: m, folder: folder, manifest: manifestKey(folder, 1), earlier: map[string]Finished{}}
+	n := len(items)
+	if before != nil {
+		r.manifest = manifestKey(folder, before.next())
+		items = append(slices.Clone(items), before.items()...)
+	}
 	files, _, err := r.all(ctx, items)
-	return files, err
+	return files[:min(n, len(files))], err
 }
 
 // errComplete says that a manifest came meanwhile.
@@ -202,9 +241,12 @@ var errComplete = errors.New("there is a manifest by now")
 // run is one call of Move.
 type run struct {
 	*Mover
-	folder  string
-	earlier map[string]Finished
-	report  func(Progress)
+	folder string
+	// manifest is what the run is to end with. Where it is already, nobody may change
+	// what it lists.
+	manifest string
+	earlier  map[string]Finished
+	report   func(Progress)
 
 	bytes    atomic.Int64
 	mu       sync.Mutex
@@ -279,6 +321,15 @@ func (r *run) all(ctx context.Context, items []Item) ([]File, []moved, error) {
 		if errors.Is(err, errComplete) {
 			return nil, nil, errComplete
 		}
+	}
+	var there []string
+	for _, f := range files {
+		if f.Name != "" {
+			there = append(there, f.Name)
+		}
+	}
+	if err := r.store.settle(there); err != nil {
+		return nil, nil, err
 	}
 	return files, sources, errors.Join(failures...)
 }

@@ -154,7 +154,7 @@ func (t *transfer) found(ctx context.Context, st state, want *File) (bool, error
 	}
 	// It is of another state of the source, or not whole. If there is a manifest by
 	// now, it may be what that lists.
-	if _, err := Read(ctx, t.Archive, t.folder+"manifest.json"); !errors.Is(err, ErrNone) {
+	if _, err := Read(ctx, t.Archive, t.manifest); !errors.Is(err, ErrNone) {
 		if err == nil {
 			err = errComplete
 		}

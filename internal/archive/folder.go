@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -82,10 +83,22 @@ func (s *folderStore) write(key string, fill func(*os.File) error, name func(fro
 	if err := f.Close(); err != nil {
 		return err
 	}
-	if err := name(f.Name(), path); err != nil {
-		return err
+	return name(f.Name(), path)
+}
+
+// settle makes the names of files last, which with each file by itself would take
+// the disk as long as their content. A file that has lost its name is copied again.
+func (s *folderStore) settle(keys []string) error {
+	synced := map[string]bool{}
+	for _, key := range keys {
+		if folder := filepath.Dir(s.path(key)); !synced[folder] {
+			synced[folder] = true
+			if err := syncFolders(folder, s.path(sessionOf(key))); err != nil {
+				return fmt.Errorf("sync the archive's folders: %w", err)
+			}
+		}
 	}
-	return syncFolders(filepath.Dir(path), session)
+	return nil
 }
 
 // sessionOf is the folder of the session that a key belongs to.
@@ -156,7 +169,10 @@ func (s *folderStore) create(_ context.Context, key string, content []byte) erro
 	if errors.Is(err, fs.ErrExist) {
 		return errExists
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return s.settle([]string{key})
 }
 
 func (s *folderStore) tidy(_ context.Context, folder string) {

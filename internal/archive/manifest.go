@@ -26,6 +26,9 @@ type Manifest struct {
 	// Version is the version of this format: 2. Version 1 had no more of a file
 	// than Name, Source, Size and SHA256.
 	Version int `json:"version"`
+	// Number is 2 for the manifest that a late recording made, and so on; the first
+	// one has none. The one with the highest number is complete.
+	Number int `json:"number,omitempty"`
 	// AppID, RoomID and RoomSessionID name the session.
 	AppID         uint32 `json:"appid"`
 	RoomID        string `json:"room_id"`
@@ -86,6 +89,48 @@ func (m Manifest) encode() ([]byte, error) {
 		return nil, fmt.Errorf("encode the manifest: %w", err)
 	}
 	return append(b, '\n'), nil
+}
+
+// Key is where the manifest is in a session's folder, "<appid>/<room_session_id>/".
+func (m Manifest) Key(folder string) string { return manifestKey(folder, m.Number) }
+
+func manifestKey(folder string, number int) string {
+	if number <= 1 {
+		return folder + "manifest.json"
+	}
+	return fmt.Sprintf("%smanifest-%d.json", folder, number)
+}
+
+// next is the number of the manifest after this one.
+func (m Manifest) next() int { return max(m.Number, 1) + 1 }
+
+// has tells whether the manifest lists the item.
+func (m Manifest) has(item Item) bool {
+	switch {
+	case item.Lost:
+		return slices.Contains(m.Lost, item.Name)
+	case item.Kept != nil:
+		return slices.ContainsFunc(m.Files, func(f File) bool { return f.Name == item.Kept.Name })
+	}
+	return slices.ContainsFunc(m.Files, func(f File) bool { return f.Source == item.id() })
+}
+
+// Latest reads the manifest of a session that lists all of its recordings: the
+// one with the highest number. Errors are those of [Read].
+func Latest(ctx context.Context, bucket *blob.Bucket, folder string) (Manifest, error) {
+	latest, err := Read(ctx, bucket, manifestKey(folder, 1))
+	for n := 2; err == nil; n++ {
+		key := manifestKey(folder, n)
+		m, fault := Read(ctx, bucket, key)
+		switch {
+		case errors.Is(fault, ErrNone):
+			return latest, nil
+		case fault == nil && m.Number != n:
+			fault = fmt.Errorf("%s: %w: its number is %d", key, ErrUnreadable, m.Number)
+		}
+		latest, err = m, fault
+	}
+	return Manifest{}, err
 }
 
 // ErrUnreadable is that there is something else where a manifest should be, which

@@ -24,11 +24,13 @@ import (
 type store interface {
 	// sums are those that the store has a use for.
 	sums() *sums
-	// put writes an object, whole or not at all.
+	// put writes an object, whole or not at all. It lasts once it is settled.
 	put(ctx context.Context, key string, c *content) error
 	// look tells what the store knows of an object, or errNone.
 	look(ctx context.Context, key string) (kept, error)
-	// create writes a small object, or returns errExists if there is one.
+	// settle makes what was put last.
+	settle(keys []string) error
+	// create writes a small object that lasts, or returns errExists if there is one.
 	create(ctx context.Context, key string, content []byte) error
 	// tidy removes what killed attempts have left in the folder of a session that has
 	// its manifest. What it can't remove is no harm.
@@ -144,6 +146,8 @@ func (s *anyStore) create(ctx context.Context, key string, content []byte) error
 	}
 	return err
 }
+
+func (s *anyStore) settle([]string) error { return nil }
 
 func (s *anyStore) tidy(context.Context, string) {}
 

@@ -94,9 +94,9 @@ func showArchive(ctx context.Context, cmd *cli.Command) error {
 			folders, err := foldersOf(ctx, bucket, arg)
 			faults = append(faults, err)
 			for _, folder := range folders {
-				m, err := archive.Read(ctx, bucket, folder+"manifest.json")
+				m, err := archive.Latest(ctx, bucket, folder)
 				if err == nil {
-					err = writeManifest(cmd, m, archive.Link(c.ArchiveURL, folder+"manifest.json"), func(key string) string { return archive.Link(c.ArchiveURL, key) })
+					err = writeManifest(cmd, m, archive.Link(c.ArchiveURL, m.Key(folder)), func(key string) string { return archive.Link(c.ArchiveURL, key) })
 				}
 				faults = append(faults, err)
 			}
@@ -162,8 +162,7 @@ func verifyArchive(ctx context.Context, cmd *cli.Command) error {
 			}
 		}
 		one := func(folder string) error {
-			key := folder + "manifest.json"
-			m, err := archive.Read(ctx, bucket, key)
+			m, err := archive.Latest(ctx, bucket, folder)
 			switch {
 			case errors.Is(err, archive.ErrNone) && cmd.Bool("all"):
 				v.Unfinished++
@@ -171,7 +170,7 @@ func verifyArchive(ctx context.Context, cmd *cli.Command) error {
 			case ctx.Err() != nil:
 				return ctx.Err()
 			case err != nil:
-				fault(archive.Fault{Name: key, What: err.Error()})
+				fault(archive.Fault{Name: folder, What: err.Error()})
 				return nil
 			}
 			total.Add(m.Bytes())

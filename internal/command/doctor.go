@@ -218,7 +218,7 @@ func checks(c *config.Config, temporal client.Client, role string) []check {
 	}
 	if role != "webhook" {
 		all = append(all, check{"ledger", d.ledger}, check{"recordings", d.recordings}, check{"archive", d.archive}, check{"billing", d.billing},
-			check{"schedule", d.schedule}, check{"server API", d.serverAPI}, check{"overdue", d.overdue})
+			check{"schedule", d.schedule}, check{"server API", d.serverAPI}, check{"overdue", d.overdue}, check{"left recordings", d.leftRecordings})
 	}
 	return append(all, check{"running process", d.process})
 }
@@ -638,9 +638,9 @@ func (d doctor) schedule(ctx context.Context) finding {
 	missing := errors.As(err, new(*serviceerror.NotFound))
 	switch {
 	case d.ReconcileEvery == 0 && missing:
-		return good("none, as CLOSEOUT_RECONCILE_INTERVAL is 0: no session without a room_close is closed out, and no bill adjusted")
+		return good("none, as CLOSEOUT_RECONCILE_INTERVAL is 0: no session without a room_close is closed out, no bill adjusted, and no late recording added")
 	case missing:
-		return warn("closeout setup makes it, and each worker", "%s isn't there: no session without a room_close is closed out, and no bill adjusted", id)
+		return warn("closeout setup makes it, and each worker", "%s isn't there: no session without a room_close is closed out, no bill adjusted, and no late recording added", id)
 	case err != nil:
 		return fail("", "describe %s: %v", id, err)
 	case there.Schedule.State != nil && there.Schedule.State.Paused:
@@ -670,8 +670,8 @@ func (d doctor) serverAPI(ctx context.Context) finding {
 	return good("%s answers for %d apps with a server secret", config.Where(d.ServerAPI), len(d.ServerSecrets))
 }
 
-// overdue finds out whether sessions lack their room_close.
-func (d doctor) overdue(ctx context.Context) finding {
+// withLedger asks the ledger.
+func (d doctor) withLedger(ctx context.Context, ask func(*ledger.Ledger) finding) finding {
 	books, err := ledger.Open(d.DatabaseURL)
 	if err != nil {
 		return skip("needs the ledger")
@@ -680,17 +680,48 @@ func (d doctor) overdue(ctx context.Context) finding {
 	if books.Check(ctx) != nil {
 		return skip("needs the ledger and its tables")
 	}
-	o, err := books.CountOverdue(ctx, time.Now().Add(-d.OverdueAfter))
-	switch {
-	case err != nil:
-		return fail("", "%v", err)
-	case o.Left > 0:
-		return warn("see the runs of "+service.ScheduleID(d.Config)+" in the Web UI, unless they are closed out in some minutes; it needs CLOSEOUT_SERVER_SECRETS",
-			"%d sessions that everybody has left have no room_close, %d others are silent, the oldest since %s", o.Left, o.Silent, moment(o.Oldest))
-	case o.Silent > 0:
-		return good("%d sessions are silent, the oldest since %s; somebody may be in them", o.Silent, moment(o.Oldest))
-	}
-	return good("no session")
+	return ask(books)
+}
+
+// leftRecordings finds out whether there are recordings that nobody archives.
+func (d doctor) leftRecordings(ctx context.Context) finding {
+	return d.withLedger(ctx, func(books *ledger.Ledger) finding {
+		const most = 1000
+		left, err := books.LeftRecordings(ctx, time.Now().Add(-time.Hour), most)
+		switch {
+		case err != nil:
+			return fail("", "%v", err)
+		case len(left) == 0:
+			return good("callbacks told of none that wasn't archived")
+		}
+		count := fmt.Sprintf("%d", len(left))
+		if len(left) == most {
+			count += " or more"
+		}
+		if d.Recordings.Expected == "none" {
+			return warn("CLOSEOUT_RECORDINGS=callback has runs wait for them; closeout recording list names them",
+				"%s recording tasks of which callbacks told weren't archived, and CLOSEOUT_RECORDINGS is none: no run looks for them", count)
+		}
+		return warn("closeout recording list names them; say whose they are by closeout recording assign",
+			"%s recording tasks weren't archived, an hour after the last callback told of them", count)
+	})
+}
+
+// overdue finds out whether sessions lack their room_close.
+func (d doctor) overdue(ctx context.Context) finding {
+	return d.withLedger(ctx, func(books *ledger.Ledger) finding {
+		o, err := books.CountOverdue(ctx, time.Now().Add(-d.OverdueAfter))
+		switch {
+		case err != nil:
+			return fail("", "%v", err)
+		case o.Left > 0:
+			return warn("see the runs of "+service.ScheduleID(d.Config)+" in the Web UI, unless they are closed out in some minutes; it needs CLOSEOUT_SERVER_SECRETS",
+				"%d sessions that everybody has left have no room_close, %d others are silent, the oldest since %s", o.Left, o.Silent, moment(o.Oldest))
+		case o.Silent > 0:
+			return good("%d sessions are silent, the oldest since %s; somebody may be in them", o.Silent, moment(o.Oldest))
+		}
+		return good("no session")
+	})
 }
 
 // process asks the process that runs with these settings.

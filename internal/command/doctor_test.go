@@ -158,7 +158,7 @@ func TestDoctorFindsNothingWrongAndLeavesNothingBehind(t *testing.T) {
 	}
 	defer box.Close()
 	code, stdout, stderr := closeout(args + " --billing-url http://127.0.0.1:1/bills")
-	if code != 0 || stderr != "" || !strings.HasSuffix(stdout, "\n21 ok, 0 warned, 0 failed, 0 skipped\n") {
+	if code != 0 || stderr != "" || !strings.HasSuffix(stdout, "\n22 ok, 0 warned, 0 failed, 0 skipped\n") {
 		t.Errorf("%d\n%s%s", code, stdout, stderr)
 	}
 	for _, want := range []string{
@@ -241,6 +241,19 @@ func TestDoctorTellsWhatIsWrongBesidesTemporal(t *testing.T) {
 		}
 	}
 	keep := func(string) {}
+	recorded := func(data string) {
+		books, err := ledger.Open("sqlite:" + filepath.Join(data, "ledger.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer books.Close()
+		long := time.Now().Add(-2 * time.Hour)
+		u, _ := ledger.UsageOf(&zego.Recording{Common: zego.Common{Event: zego.EventRecording, AppID: 1, Timestamp: long.Unix()}, TaskID: "T", RoomID: "lobby",
+			EventType: zego.RecordingUploaded, Files: []zego.RecordedFile{{FileID: "a.mp4", Status: zego.FileUploaded}}}, long)
+		if err := books.Record(t.Context(), []ledger.Usage{u}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	tests := []struct {
 		name, state, args string
 		harm              func(data string)
@@ -293,11 +306,13 @@ func TestDoctorTellsWhatIsWrongBesidesTemporal(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, 0, []string{"warn  overdue            1 sessions that everybody has left have no room_close, 0 others are silent, the oldest since 20"}},
+		{"a recording that nobody looks for", "ok", "", recorded, 0, []string{"warn  left recordings    1 recording tasks of which callbacks told weren't archived, and CLOSEOUT_RECORDINGS is none"}},
+		{"a recording that nobody has", "ok", "--recordings callback", recorded, 0, []string{"warn  left recordings    1 recording tasks weren't archived, an hour after", "closeout recording assign"}},
 		{"a wrong server secret", "ok", "--server-secrets 1=hunter2 --server-api-url " + zegofake.New(1, "right").Serve(t), keep, 1,
 			[]string{"FAIL  server API         zego: DescribeUserNum of app 1: code 100000005", "not its CallbackSecret"}},
 		{"a right server secret", "ok", "--server-secrets 1=right --server-api-url " + zegofake.New(1, "right").Serve(t), keep, 0,
 			[]string{"answers for 1 apps with a server secret"}},
-		{"a worker has no apps", "ok", "--for worker --apps=", keep, 0, []string{"complete, for worker", "ok    ledger ", "16 ok, 0 warned, 0 failed, 0 skipped"}},
+		{"a worker has no apps", "ok", "--for worker --apps=", keep, 0, []string{"complete, for worker", "ok    ledger ", "17 ok, 0 warned, 0 failed, 0 skipped"}},
 		{"a webhook stores usage where a worker may not look", "ok", "--for webhook", keep, 0, []string{"warn  ledger ", "is this data folder's own", "ok    usage inbox "}},
 		{"a webhook can't store usage", "ok", "--for webhook --database-url postgres://127.0.0.1:1/x", keep, 1, []string{"FAIL  ledger "}},
 		{"a webhook that stores no usage has no ledger", "ok", "--for webhook --usage off --database-url postgres://127.0.0.1:1/x", keep, 0, []string{"complete, for webhook", "ok    inbox ", "12 ok, 0 warned, 0 failed, 0 skipped"}},
@@ -317,7 +332,7 @@ func TestDoctorTellsWhatIsWrongBesidesTemporal(t *testing.T) {
 					t.Errorf("without %q:\n%s%s", want, stdout, stderr)
 				}
 			}
-			if lines := strings.Count(stdout, "\n"); lines > 23 {
+			if lines := strings.Count(stdout, "\n"); lines > 24 {
 				t.Errorf("not one line for each check:\n%s", stdout)
 			}
 		})

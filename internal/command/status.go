@@ -466,8 +466,8 @@ func (p *places) tell(ctx context.Context, id string) *sessionStatus {
 		return nil
 	})
 	ask(inArchive, func(ctx context.Context) error {
-		key := activities.ManifestKey(session)
-		m, err := archive.Read(ctx, p.archive, key)
+		folder := activities.SessionFolder(session)
+		m, err := archive.Latest(ctx, p.archive, folder)
 		if errors.Is(err, archive.ErrNone) {
 			return nil
 		}
@@ -475,7 +475,7 @@ func (p *places) tell(ctx context.Context, id string) *sessionStatus {
 			return err
 		}
 		archived := activities.ArchivedOf(m)
-		archived.Manifest = key // where it was found
+		archived.Manifest = m.Key(folder) // where it was found
 		s.Manifest, rooms[3] = &archived, m.RoomID
 		return nil
 	})

@@ -171,6 +171,13 @@ func Adjust(ctx context.Context, o Options, a activities.Adjustment) error {
 	return err
 }
 
+// AddLate starts the workflow that adds late recordings to a session's archive, as
+// [Adjust] does its own. It tells whether it did, or one was running.
+func AddLate(ctx context.Context, o Options, s activities.Session) (started bool, err error) {
+	status, err := o.execute(ctx, workflows.LateRecordingsOptions(s, o.TaskQueue), s.AppID, true, workflows.LateRecordings, s)
+	return status == webhook.Started, err
+}
+
 // start starts the session's workflow. It is no error if there is one already.
 func (o *Options) start(ctx context.Context, s activities.Session, bare bool) (webhook.Status, error) {
 	workflow, err := o.route(s)

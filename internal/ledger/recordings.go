@@ -81,7 +81,9 @@ func (l *Ledger) recordRecordings(ctx context.Context, tx *sql.Tx, usage []Usage
 				last_time = CASE WHEN excluded.last_time > recording_tasks.last_time THEN excluded.last_time ELSE recording_tasks.last_time END,
 				uploaded = CASE WHEN excluded.uploaded > recording_tasks.uploaded THEN excluded.uploaded ELSE recording_tasks.uploaded END,
 				alive = CASE WHEN excluded.alive > recording_tasks.alive THEN excluded.alive ELSE recording_tasks.alive END,
-				ended = CASE WHEN excluded.ended > recording_tasks.ended THEN excluded.ended ELSE recording_tasks.ended END`,
+				ended = CASE WHEN excluded.ended > recording_tasks.ended THEN excluded.ended ELSE recording_tasks.ended END,
+				archived_at = CASE WHEN excluded.uploaded > recording_tasks.uploaded THEN 0 ELSE recording_tasks.archived_at END,
+				late_at = CASE WHEN excluded.uploaded > recording_tasks.uploaded THEN 0 ELSE recording_tasks.late_at END`,
 			int64(u.AppID), r.TaskID, u.RoomID, r.ClientTaskID, r.Sent.UnixMilli(), uploaded, alive, ended); err != nil {
 			return fmt.Errorf("write recording task %s: %w", r.TaskID, err)
 		}
@@ -132,7 +134,8 @@ type RecordingTask struct {
 	// archived, if Assigned.
 	RoomSessionID uint64 `json:"room_session_id,string,omitempty"`
 	Assigned      bool   `json:"assigned"`
-	// ArchivedAt is when it was archived, by our clock; zero if it wasn't.
+	// ArchivedAt is when it was archived, by our clock; zero if it wasn't, or if it
+	// may have other files since.
 	ArchivedAt time.Time `json:"archived_at,omitzero"`
 	// Files are its files, by name.
 	Files []RecordedFile `json:"files,omitempty"`
@@ -304,22 +307,105 @@ func (l *Ledger) SaveRecording(ctx context.Context, appID uint32, taskID, fileID
 	return nil
 }
 
-// ArchivedRecordings notes that tasks were archived with a session: they are of no
-// other one.
-func (l *Ledger) ArchivedRecordings(ctx context.Context, appID uint32, roomSessionID uint64, taskIDs []string) error {
+// ArchivedSession is a session of which the recordings were archived.
+type ArchivedSession struct {
+	// AppID is ZEGO's id of the app.
+	AppID uint32
+	// RoomID is the room's name.
+	RoomID string
+	// RoomSessionID is the life of the room.
+	RoomSessionID uint64
+	// CloseReason, RoomCloseTime and Reconciled say how it was closed.
+	CloseReason   uint32
+	RoomCloseTime time.Time
+	Reconciled    bool
+}
+
+// ArchivedRecordings notes that a session's recordings were archived, and these
+// tasks with it: they are of no other one.
+func (l *Ledger) ArchivedRecordings(ctx context.Context, s ArchivedSession, taskIDs []string) error {
 	if err := l.Migrate(ctx); err != nil {
 		return err
 	}
-	k := keyOf(appID, roomSessionID)
+	k, now := keyOf(s.AppID, s.RoomSessionID), time.Now().UnixMilli()
 	return l.in(ctx, func(tx *sql.Tx) error {
 		for _, task := range slices.Sorted(slices.Values(taskIDs)) {
 			if _, err := tx.ExecContext(ctx, "UPDATE recording_tasks SET room_session_id = $1, archived_at = $2 WHERE appid = $3 AND task_id = $4 AND archived_at = 0",
-				k.session, time.Now().UnixMilli(), k.app, task); err != nil {
+				k.session, now, k.app, task); err != nil {
 				return fmt.Errorf("note that recording task %s was archived: %w", task, err)
 			}
 		}
+		if _, err := tx.ExecContext(ctx, `
+			INSERT INTO room_ends (appid, room_session_id, room_id, room_close_time, close_reason, reconciled, archived_at) VALUES ($1, $2, $3, $4, $5, $6, $7)
+			ON CONFLICT (appid, room_session_id) DO UPDATE SET close_reason = excluded.close_reason, reconciled = excluded.reconciled,
+				archived_at = CASE WHEN room_ends.archived_at = 0 THEN excluded.archived_at ELSE room_ends.archived_at END`,
+			k.app, k.session, s.RoomID, s.RoomCloseTime.UnixMilli(), int64(s.CloseReason), oneIf(s.Reconciled), now); err != nil {
+			return fmt.Errorf("note that the recordings of session %s were archived: %w", k.session, err)
+		}
 		return nil
 	})
+}
+
+func oneIf(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// Archived tells whether a session's recordings were archived, and how it was
+// closed if so.
+func (l *Ledger) Archived(ctx context.Context, appID uint32, roomSessionID uint64) (ArchivedSession, bool, error) {
+	s := ArchivedSession{AppID: appID, RoomSessionID: roomSessionID}
+	if err := l.Migrate(ctx); err != nil {
+		return s, false, err
+	}
+	k := keyOf(appID, roomSessionID)
+	var closed int64
+	err := l.db.QueryRowContext(ctx, "SELECT room_id, room_close_time, close_reason, reconciled = 1 FROM room_ends WHERE appid = $1 AND room_session_id = $2 AND archived_at <> 0",
+		k.app, k.session).Scan(&s.RoomID, &closed, &s.CloseReason, &s.Reconciled)
+	if errors.Is(err, sql.ErrNoRows) {
+		return s, false, nil
+	}
+	if err != nil {
+		return s, false, fmt.Errorf("ask whether the recordings of session %s were archived: %w", k.session, err)
+	}
+	s.RoomCloseTime = fromMillis(closed)
+	return s, true, nil
+}
+
+// LateRecordings lists tasks that have files, were neither archived nor handed over,
+// and may be of a session of which the recordings were archived: those of which
+// something was heard since a time, in the order in which that was, from the one
+// after another on, at most so many.
+func (l *Ledger) LateRecordings(ctx context.Context, since time.Time, after RecordingTask, limit int) ([]RecordingTask, error) {
+	if err := l.Migrate(ctx); err != nil {
+		return nil, err
+	}
+	tasks, err := l.recordingTasks(ctx, `(appid, task_id) IN (
+		SELECT t.appid, t.task_id FROM recording_tasks t
+		WHERE archived_at = 0 AND late_at = 0 AND last_time >= $1 AND (last_time, appid, task_id) > ($2, $3, $4)
+			AND EXISTS (SELECT 1 FROM recording_files f WHERE f.appid = t.appid AND f.task_id = t.task_id)
+			AND (EXISTS (SELECT 1 FROM room_ends e WHERE e.appid = t.appid AND e.room_id = t.room_id AND e.archived_at <> 0)
+				OR EXISTS (SELECT 1 FROM room_ends e WHERE e.appid = t.appid AND e.room_session_id = t.room_session_id AND e.archived_at <> 0))
+		ORDER BY last_time, appid, task_id LIMIT $5)`, since.UnixMilli(), max(after.Last.UnixMilli(), 0), int64(after.AppID), after.TaskID, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list recordings that came late: %w", err)
+	}
+	slices.SortStableFunc(tasks, func(a, b RecordingTask) int { return a.Last.Compare(b.Last) })
+	return tasks, nil
+}
+
+// HandOver notes that there is a run that adds the task to its session's archive.
+// It isn't listed as late again, unless a person assigns it.
+func (l *Ledger) HandOver(ctx context.Context, appID uint32, taskID string) error {
+	if err := l.Migrate(ctx); err != nil {
+		return err
+	}
+	if _, err := l.db.ExecContext(ctx, "UPDATE recording_tasks SET late_at = $1 WHERE appid = $2 AND task_id = $3", time.Now().UnixMilli(), int64(appID), taskID); err != nil {
+		return fmt.Errorf("note that recording task %s was handed over: %w", taskID, err)
+	}
+	return nil
 }
 
 // Errors about one recording task.
@@ -334,7 +420,7 @@ func (l *Ledger) AssignRecording(ctx context.Context, appID uint32, taskID strin
 		return err
 	}
 	k := keyOf(appID, roomSessionID)
-	done, err := l.db.ExecContext(ctx, "UPDATE recording_tasks SET room_session_id = $1 WHERE appid = $2 AND task_id = $3 AND (archived_at = 0 OR room_session_id = $1)",
+	done, err := l.db.ExecContext(ctx, "UPDATE recording_tasks SET room_session_id = $1, late_at = 0 WHERE appid = $2 AND task_id = $3 AND (archived_at = 0 OR room_session_id = $1)",
 		k.session, k.app, taskID)
 	if err != nil {
 		return fmt.Errorf("assign recording task %s: %w", taskID, err)

@@ -175,11 +175,11 @@ func TestARecordingIsOfOneSession(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 2 {
-			if err := l.ArchivedRecordings(t.Context(), math.MaxUint32, math.MaxUint64, []string{"T", "gone"}); err != nil {
+			if err := l.ArchivedRecordings(t.Context(), ledger.ArchivedSession{AppID: math.MaxUint32, RoomSessionID: math.MaxUint64}, []string{"T", "gone"}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := l.ArchivedRecordings(t.Context(), math.MaxUint32, 1, []string{"T"}); err != nil {
+		if err := l.ArchivedRecordings(t.Context(), ledger.ArchivedSession{AppID: math.MaxUint32, RoomSessionID: 1}, []string{"T"}); err != nil {
 			t.Fatal(err)
 		}
 		tasks, _ := recordings(t, l)
@@ -192,5 +192,91 @@ func TestARecordingIsOfOneSession(t *testing.T) {
 		if got := left(); len(got) != 0 {
 			t.Errorf("left: %v", got)
 		}
+	})
+}
+
+// A task is listed as late once: until it is archived, or somebody has taken it on.
+func TestLateRecordingsAreListedUntilTheyAreTakenOn(t *testing.T) {
+	testenv.Databases(t, func(t *testing.T, databaseURL string) {
+		l := open(t, databaseURL)
+		const app, room = math.MaxUint32, "Zimmer 7 é'\""
+		a := file("a", zego.FileUploaded)
+		if err := l.Record(t.Context(), []ledger.Usage{
+			tells(t, "C", zego.RecordingUploaded, 0, 1, a), tells(t, "B", zego.RecordingUploaded, 0, 2, a), tells(t, "A", zego.RecordingUploaded, 0, 2, a),
+			tells(t, "no files", zego.RecordingUploaded, 0, 3), tells(t, "long ago", zego.RecordingUploaded, 0, -4000, a),
+		}); err != nil {
+			t.Fatal(err)
+		}
+		late := func() (names []string) {
+			t.Helper()
+			for after := (ledger.RecordingTask{}); ; {
+				page, err := l.LateRecordings(t.Context(), noon.Add(-time.Hour), after, 2)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, task := range page {
+					names = append(names, task.TaskID)
+				}
+				if len(page) < 2 {
+					return names
+				}
+				after = page[1]
+			}
+		}
+		expect := func(what string, want ...string) {
+			t.Helper()
+			if got := late(); !slices.Equal(got, want) {
+				t.Errorf("%s: %q are late, want %q", what, got, want)
+			}
+		}
+		session := ledger.ArchivedSession{AppID: app, RoomID: room, RoomSessionID: math.MaxUint64, CloseReason: 2, RoomCloseTime: noon, Reconciled: true}
+		recordings(t, l) // its end is known
+		if got, archived, err := l.Archived(t.Context(), app, math.MaxUint64); err != nil || archived {
+			t.Errorf("archived: %+v %v, %v", got, archived, err)
+		}
+		expect("before the archive is made")
+		if err := l.ArchivedRecordings(t.Context(), session, []string{"C"}); err != nil {
+			t.Fatal(err)
+		}
+		if got, archived, err := l.Archived(t.Context(), app, math.MaxUint64); err != nil || !archived || got != session {
+			t.Errorf("got %+v %v, %v, want %+v", got, archived, err, session)
+		}
+		expect("after", "A", "B")
+		if err := l.HandOver(t.Context(), app, "A"); err != nil {
+			t.Fatal(err)
+		}
+		expect("with A taken on", "B")
+		if err := l.AssignRecording(t.Context(), app, "A", math.MaxUint64); err != nil {
+			t.Fatal(err)
+		}
+		expect("with A assigned", "A", "B")
+
+		// One that is archived, or was taken on, is late once more if it tells of files
+		// again.
+		for _, sequence := range []uint64{0, 1, 2} {
+			if sequence == 2 {
+				if err := l.HandOver(t.Context(), app, "C"); err != nil {
+					t.Fatal(err)
+				}
+				expect("with C taken on", "A", "B")
+			}
+			if err := l.Record(t.Context(), []ledger.Usage{tells(t, "C", zego.RecordingUploaded, sequence, 5, a)}); err != nil {
+				t.Fatal(err)
+			}
+			expect(fmt.Sprintf("with C told again, as number %d", sequence), [][]string{{"A", "B"}, {"A", "B", "C"}, {"A", "B", "C"}}[sequence]...)
+		}
+
+		// Somebody may say that one is of a session of another room.
+		other := ledger.ArchivedSession{AppID: app, RoomID: "other", RoomSessionID: 7, RoomCloseTime: noon}
+		u := tells(t, "elsewhere", zego.RecordingUploaded, 0, 9, a)
+		u.RoomID = "nowhere"
+		if err := errors.Join(l.Record(t.Context(), []ledger.Usage{u}), l.ArchivedRecordings(t.Context(), other, nil)); err != nil {
+			t.Fatal(err)
+		}
+		expect("in a room without sessions", "A", "B", "C")
+		if err := l.AssignRecording(t.Context(), app, "elsewhere", 7); err != nil {
+			t.Fatal(err)
+		}
+		expect("with that assigned", "A", "B", "C", "elsewhere")
 	})
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/recording"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -24,6 +25,9 @@ const (
 	sessionsInAPage = 200
 	// adjustmentsInARun bounds how many adjustments a run starts.
 	adjustmentsInARun = 1000
+	// recordingsInAPage bounds what is in memory, and lateWithin is how long after the
+	// last that was heard of a recording it is looked for whose it is.
+	recordingsInAPage, lateWithin = 200, 30 * 24 * time.Hour
 	// attempts is how often a call is made that fails, and failures how many calls in
 	// a row may fail before their app is left alone for the rest of the run.
 	attempts, failures = 3, 3
@@ -42,6 +46,9 @@ type Reconciler struct {
 	Start func(context.Context, activities.Session) error
 	// Adjust starts the adjustment of a bill; again, there may be one already.
 	Adjust func(context.Context, ledger.BilledSession) error
+	// AddLate starts what adds late recordings to a session's archive, and tells
+	// whether it did; otherwise that is running, and may not know of what is new.
+	AddLate func(context.Context, ledger.ArchivedSession) (bool, error)
 	// OverdueAfter is for how long a session may be silent.
 	OverdueAfter time.Duration
 	// Gap is the time between two answers about one session, at least.
@@ -360,4 +367,76 @@ func (r *Reconciler) StartAdjustments(ctx context.Context) (int, error) {
 		return 0, fmt.Errorf("%d of %d: %w", n, len(dirty), faults[n-1])
 	}
 	return len(dirty), nil
+}
+
+// StartLateRecordings starts a run for each session of which recordings came after
+// its archive was made, and says of how many.
+func (r *Reconciler) StartLateRecordings(ctx context.Context) (int, error) {
+	if r.AddLate == nil {
+		return 0, nil
+	}
+	var faults []error
+	sessions := map[ledger.ArchivedSession]bool{} // and whether its run was started
+	for after, last := (ledger.RecordingTask{}), false; !last; {
+		tasks, err := r.Ledger.LateRecordings(ctx, r.now().Add(-lateWithin), after, recordingsInAPage)
+		if err != nil {
+			return 0, err
+		}
+		if last = len(tasks) < recordingsInAPage; len(tasks) > 0 {
+			after = tasks[len(tasks)-1]
+		}
+		for _, task := range tasks {
+			activity.RecordHeartbeat(ctx)
+			if err := r.startLate(ctx, task, sessions); err != nil {
+				faults = append(faults, fmt.Errorf("task %s of app %d: %w", task.TaskID, task.AppID, err))
+			}
+			if ctx.Err() != nil {
+				return 0, ctx.Err()
+			}
+		}
+	}
+	if n := len(faults); n > 0 {
+		return 0, fmt.Errorf("%d failed: %w", n, faults[n-1])
+	}
+	started := 0
+	for _, was := range sessions {
+		if was {
+			started++
+		}
+	}
+	return started, nil
+}
+
+// startLate starts the run of the session that the task is of, if that was archived.
+// Of several it is one: its step says that a person has to decide.
+func (r *Reconciler) startLate(ctx context.Context, task ledger.RecordingTask, sessions map[ledger.ArchivedSession]bool) error {
+	candidates := []uint64{task.RoomSessionID}
+	if !task.Assigned {
+		lives, err := r.Ledger.Lives(ctx, task.AppID, task.RoomID, task.Last.Add(-lateWithin))
+		if err != nil {
+			return err
+		}
+		candidates = recording.Concerned(task.AppID, lives, task)
+	}
+	for _, candidate := range candidates {
+		session, archived, err := r.Ledger.Archived(ctx, task.AppID, candidate)
+		if err != nil {
+			return err
+		}
+		if !archived {
+			continue
+		}
+		started, asked := sessions[session]
+		if !asked {
+			if started, err = r.AddLate(ctx, session); err != nil {
+				return err
+			}
+			sessions[session] = started
+		}
+		if !started {
+			return nil // and again when that run is over
+		}
+		return r.Ledger.HandOver(ctx, task.AppID, task.TaskID)
+	}
+	return nil
 }

@@ -430,3 +430,78 @@ func TestAdjustmentsAreStartedOneByOne(t *testing.T) {
 		t.Errorf("%d, %v", n, err)
 	}
 }
+
+// archived has a session of app 1 archived that lived for the hour before the clock.
+func (w *world) archived(session uint64) {
+	w.t.Helper()
+	now := w.clock()
+	w.told(1, "lobby", session, now.Add(-time.Hour))
+	if err := w.Ledger.ArchivedRecordings(w.t.Context(), ledger.ArchivedSession{AppID: 1, RoomID: "lobby", RoomSessionID: session, CloseReason: 2, RoomCloseTime: now}, nil); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// recorded tells of a recording of the lobby that began so long before the clock.
+func (w *world) recorded(task string, before time.Duration) {
+	w.t.Helper()
+	now := w.clock()
+	u, _ := ledger.UsageOf(&zego.Recording{Common: zego.Common{Event: zego.EventRecording, AppID: 1, Timestamp: now.Unix()}, TaskID: task, RoomID: "lobby",
+		EventType: zego.RecordingUploaded, Files: []zego.RecordedFile{{FileID: task + ".mp4", Status: zego.FileUploaded, Begin: now.Add(-before)}}}, now)
+	if err := w.Ledger.Record(w.t.Context(), []ledger.Usage{u}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func TestLateRecordingsAreHandedOver(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		running, refuse := false, error(nil)
+		var started []uint64
+		w.AddLate = func(_ context.Context, s ledger.ArchivedSession) (bool, error) {
+			if s.RoomID != "lobby" || s.CloseReason != 2 || s.RoomCloseTime.IsZero() {
+				t.Errorf("session %+v", s)
+			}
+			if !running && refuse == nil {
+				started = append(started, s.RoomSessionID)
+			}
+			return !running, refuse
+		}
+		start := func(what string, want ...uint64) {
+			t.Helper()
+			started = nil
+			env := (&testsuite.WorkflowTestSuite{}).NewTestActivityEnvironment()
+			env.RegisterActivity(w.Reconciler)
+			value, err := env.ExecuteActivity(w.StartLateRecordings)
+			var n int
+			if (err != nil) != (refuse != nil) || err == nil && (value.Get(&n) != nil || n != len(want)) || !slices.Equal(started, want) {
+				t.Errorf("%s: %d, %v, started %d, want %d", what, n, err, started, want)
+			}
+		}
+		w.archived(1)
+		w.pass(2 * time.Hour)
+		w.archived(2)
+		w.recorded("A", 2*time.Hour+30*time.Minute) // of the first
+		w.recorded("B", 30*time.Minute)             // of the second
+		w.recorded("C", 20*time.Minute)             // likewise
+		w.recorded("D", 90*time.Minute)             // of none
+		refuse = errors.New("Temporal is away")
+		start("while Temporal is away")
+		refuse, running = nil, true
+		start("while runs are under way, which may not know of it")
+		running = false
+		start("then", 1, 2)
+		start("and once")
+		w.recorded("E", 10*time.Minute)
+		start("one more", 2)
+
+		if err := w.Ledger.AssignRecording(t.Context(), 1, "D", 1); err != nil {
+			t.Fatal(err)
+		}
+		start("one that was assigned", 1)
+
+		w.pass(31 * 24 * time.Hour)
+		if err := w.Ledger.AssignRecording(t.Context(), 1, "D", 1); err != nil {
+			t.Fatal(err)
+		}
+		start("one that is of long ago")
+	})
+}

@@ -1,5 +1,5 @@
 // Package reconcile closes out the sessions whose room_close was lost, and has the
-// bills adjusted of those of which usage came late. A Temporal Schedule starts
+// bills adjusted and the archives added to of those of which something came late. A Temporal Schedule starts
 // [Reconcile], one run at a time however many workers there are; what a run does,
 // its activities do, on [Reconciler].
 package reconcile
@@ -27,6 +27,9 @@ const Name = "Reconcile"
 // ten events to the history, of which Temporal keeps some ten thousands at most.
 const pagesInARun = 200
 
+// lateRecordings names the change by which a run looks for those, too.
+const lateRecordings = "late recordings"
+
 // Progress is how far a reconciliation has come. The zero value begins one.
 type Progress struct {
 	// Before and After are where the next page of overdue sessions begins: silent
@@ -45,6 +48,8 @@ type Result struct {
 	Apps map[uint32]Counts `json:"apps,omitempty"`
 	// Adjustments is how many bills are being adjusted since.
 	Adjustments int `json:"adjustments"`
+	// Late is to how many sessions' archives late recordings are being added since.
+	Late int `json:"late_recordings"`
 	// Failed is what couldn't be done, for all apps; the next run tries it again.
 	Failed []string `json:"failed,omitempty"`
 }
@@ -78,7 +83,7 @@ func (c Counts) add(more Counts) Counts {
 var do *Reconciler
 
 // Reconcile is the workflow. It goes through all overdue sessions, a page at a
-// time, and then through the bills to adjust. What goes wrong holds up nothing
+// time, then through the bills to adjust and the late recordings. What goes wrong holds up nothing
 // else; in the end the run fails with it, so that it is seen, and the next run
 // tries it again.
 func Reconcile(ctx workflow.Context, progress Progress) (Result, error) {
@@ -121,6 +126,16 @@ func Reconcile(ctx workflow.Context, progress Progress) (Result, error) {
 			return Result{}, ctx.Err()
 		}
 		result.Failed = append(result.Failed, "adjust bills: "+reason(err))
+	}
+
+	if workflow.GetVersion(ctx, lateRecordings, workflow.DefaultVersion, 1) == 1 {
+		workflow.SetCurrentDetails(ctx, details(progress, "Looks for recordings that came late."))
+		if err := workflow.ExecuteActivity(withSummary(ctx, "Late recordings"), do.StartLateRecordings).Get(ctx, &result.Late); err != nil {
+			if ctx.Err() != nil {
+				return Result{}, ctx.Err()
+			}
+			result.Failed = append(result.Failed, "add late recordings: "+reason(err))
+		}
 	}
 
 	workflow.SetCurrentDetails(ctx, details(progress, ""))
@@ -178,7 +193,7 @@ func details(p Progress, doing string) string {
 	if len(p.Result.Apps) == 0 {
 		b.WriteString("No session is overdue so far.\n")
 	}
-	fmt.Fprintf(&b, "- Adjustments of bills: %d\n", p.Result.Adjustments)
+	fmt.Fprintf(&b, "- Adjustments of bills: %d\n- Archives to which late recordings are added: %d\n", p.Result.Adjustments, p.Result.Late)
 	for _, f := range p.Result.Failed {
 		fmt.Fprintf(&b, "- Failed: %s\n", code(f))
 	}

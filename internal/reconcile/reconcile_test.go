@@ -22,12 +22,13 @@ import (
 var do *reconcile.Reconciler
 
 // run is the workflow, with pages that the test makes of how far it has come.
-func run(t *testing.T, from reconcile.Progress, page func(reconcile.Progress) (reconcile.Page, error), adjust func(context.Context) (int, error)) *testsuite.TestWorkflowEnvironment {
+func run(t *testing.T, from reconcile.Progress, page func(reconcile.Progress) (reconcile.Page, error), adjust, late func(context.Context) (int, error)) *testsuite.TestWorkflowEnvironment {
 	t.Helper()
 	env := (&testsuite.WorkflowTestSuite{}).NewTestWorkflowEnvironment()
 	env.RegisterActivity(&reconcile.Reconciler{})
 	env.OnActivity(do.CheckOverdueSessions, mock.Anything, mock.Anything).Return(func(_ context.Context, p reconcile.Progress) (reconcile.Page, error) { return page(p) })
 	env.OnActivity(do.StartAdjustments, mock.Anything).Return(adjust)
+	env.OnActivity(do.StartLateRecordings, mock.Anything).Return(late)
 	env.ExecuteWorkflow(reconcile.Reconcile, from)
 	if !env.IsWorkflowCompleted() {
 		t.Fatal("it doesn't end")
@@ -35,7 +36,7 @@ func run(t *testing.T, from reconcile.Progress, page func(reconcile.Progress) (r
 	return env
 }
 
-func adjusts(n int) func(context.Context) (int, error) {
+func starts(n int) func(context.Context) (int, error) {
 	return func(context.Context) (int, error) { return n, nil }
 }
 
@@ -49,16 +50,16 @@ func TestARunGoesThroughAllPages(t *testing.T) {
 		n++
 		return reconcile.Page{Before: before, After: ledger.OpenSession{AppID: 1, RoomSessionID: n}, Last: n == 3,
 			Apps: map[uint32]reconcile.Counts{1: {Overdue: 200, Asked: 200, Alive: 199, Gone: 1}, 2: {Overdue: 5, Reported: 5}}}, nil
-	}, adjusts(4))
+	}, starts(4), starts(2))
 	var r reconcile.Result
 	if err := env.GetWorkflowResult(&r); err != nil {
 		t.Fatal(err)
 	}
-	want := reconcile.Result{Adjustments: 4, Apps: map[uint32]reconcile.Counts{1: {Overdue: 600, Asked: 600, Alive: 597, Gone: 3}, 2: {Overdue: 15, Reported: 15}}}
+	want := reconcile.Result{Adjustments: 4, Late: 2, Apps: map[uint32]reconcile.Counts{1: {Overdue: 600, Asked: 600, Alive: 597, Gone: 3}, 2: {Overdue: 15, Reported: 15}}}
 	if !reflect.DeepEqual(r, want) {
 		t.Errorf("result %+v, want %+v", r, want)
 	}
-	if d := details(t, env); !strings.Contains(d, "App 1: 600 overdue sessions") || !strings.Contains(d, "15 only reported") || !strings.Contains(d, "Adjustments of bills: 4") {
+	if d := details(t, env); !strings.Contains(d, "App 1: 600 overdue sessions") || !strings.Contains(d, "15 only reported") || !strings.Contains(d, "Adjustments of bills: 4") || !strings.Contains(d, "late recordings are added: 2") {
 		t.Errorf("details:\n%s", d)
 	}
 }
@@ -85,7 +86,7 @@ func TestALongRunGoesOnAsAnother(t *testing.T) {
 		pages++
 		return reconcile.Page{After: ledger.OpenSession{AppID: 1, RoomSessionID: uint64(pages)}, Away: []uint32{3},
 			Apps: map[uint32]reconcile.Counts{1: {Overdue: 200, Asked: 200, Alive: 200}}}, nil
-	}, adjusts(0))
+	}, starts(0), starts(0))
 	var next *workflow.ContinueAsNewError
 	if err := env.GetWorkflowError(); !errors.As(err, &next) || pages != 200 {
 		t.Fatalf("after %d pages: %v", pages, err)
@@ -99,7 +100,7 @@ func TestALongRunGoesOnAsAnother(t *testing.T) {
 	}
 	env = run(t, p, func(p reconcile.Progress) (reconcile.Page, error) {
 		return reconcile.Page{Last: true, Apps: map[uint32]reconcile.Counts{1: {Overdue: 1, Gone: 1, Asked: 1}}}, nil
-	}, adjusts(0))
+	}, starts(0), starts(0))
 	var r reconcile.Result
 	if err := env.GetWorkflowResult(&r); err != nil || r.Apps[1] != (reconcile.Counts{Overdue: 40_001, Asked: 40_001, Alive: 40_000, Gone: 1}) {
 		t.Errorf("result %+v, %v", r, err)
@@ -116,19 +117,20 @@ func TestWhatGoesWrongFailsTheRunInTheEnd(t *testing.T) {
 			1: {Overdue: 2, Failed: 2, Error: "zego: DescribeUserNum of app 1: code 206: app qps limit"}, 2: {Overdue: 1, Asked: 1, Gone: 1}}}, nil
 	}
 	fails := func(context.Context) (int, error) {
-		return 0, temporal.NewNonRetryableApplicationError("no adjusting", "", nil)
+		return 0, temporal.NewNonRetryableApplicationError("not now", "", nil)
 	}
 	for name, tt := range map[string]struct {
-		page   func(reconcile.Progress) (reconcile.Page, error)
-		adjust func(context.Context) (int, error)
-		want   []string
+		page         func(reconcile.Progress) (reconcile.Page, error)
+		adjust, late func(context.Context) (int, error)
+		want         []string
 	}{
-		"an app":      {away, adjusts(3), []string{"app 1: 2 sessions: zego: DescribeUserNum of app 1: code 206: app qps limit"}},
-		"the ledger":  {broken, adjusts(3), []string{"check overdue sessions: the ledger is away"}},
-		"adjustments": {away, fails, []string{"app 1: 2 sessions", "adjust bills: no adjusting"}},
+		"an app":      {away, starts(3), starts(0), []string{"app 1: 2 sessions: zego: DescribeUserNum of app 1: code 206: app qps limit"}},
+		"the ledger":  {broken, starts(3), starts(0), []string{"check overdue sessions: the ledger is away"}},
+		"adjustments": {away, fails, starts(0), []string{"app 1: 2 sessions", "adjust bills: not now"}},
+		"recordings":  {away, starts(3), fails, []string{"app 1: 2 sessions", "add late recordings: not now"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			env := run(t, reconcile.Progress{}, tt.page, tt.adjust)
+			env := run(t, reconcile.Progress{}, tt.page, tt.adjust, tt.late)
 			err := env.GetWorkflowError()
 			failed := new(temporal.ApplicationError)
 			if !errors.As(err, &failed) || failed.Type() != "Incomplete" {

@@ -13,7 +13,9 @@ import (
 func TestReplayRecordedRuns(t *testing.T) {
 	replayer := worker.NewWorkflowReplayer()
 	replayer.RegisterWorkflowWithOptions(reconcile.Reconcile, workflow.RegisterOptions{Name: reconcile.Name})
-	if err := replayer.ReplayWorkflowHistoryFromJSONFile(nil, "testdata/adjusted.json"); err != nil {
-		t.Error(err)
+	for _, file := range []string{"testdata/adjusted.json", "testdata/late_recordings.json"} {
+		if err := replayer.ReplayWorkflowHistoryFromJSONFile(nil, file); err != nil {
+			t.Errorf("%s: %v", file, err)
+		}
 	}
 }

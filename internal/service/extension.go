@@ -97,6 +97,8 @@ func (e Extension) register(w worker.Registry, standard any, reconciler *reconci
 	}
 	what = "workflow AdjustBill"
 	w.RegisterWorkflow(workflows.AdjustBill)
+	what = "workflow LateRecordings"
+	w.RegisterWorkflow(workflows.LateRecordings)
 	return nil
 }
 

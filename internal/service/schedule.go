@@ -43,7 +43,7 @@ func setUpSchedule(ctx context.Context, c *config.Config, t client.Client) error
 		Spec: client.ScheduleSpec{Intervals: []client.ScheduleIntervalSpec{{Every: c.ReconcileEvery}}},
 		Action: &client.ScheduleWorkflowAction{
 			ID: ScheduleID(c), Workflow: reconcile.Name, Args: []any{reconcile.Progress{}}, TaskQueue: c.TaskQueue,
-			StaticSummary: "Close out what is overdue, adjust bills",
+			StaticSummary: "Close out what is overdue, adjust bills, add late recordings",
 		},
 		// One run at a time. One that was missed is made up for by the next.
 		Overlap:       enums.SCHEDULE_OVERLAP_POLICY_SKIP,
@@ -106,6 +106,9 @@ func newReconciler(c *config.Config, books *ledger.Ledger, start intake.Options)
 		},
 		Adjust: func(ctx context.Context, s ledger.BilledSession) error {
 			return intake.Adjust(ctx, start, activities.AdjustmentOf(s))
+		},
+		AddLate: func(ctx context.Context, s ledger.ArchivedSession) (bool, error) {
+			return intake.AddLate(ctx, start, activities.SessionOfArchived(s))
 		},
 	}, nil
 }

@@ -87,14 +87,17 @@ func (c *Collector) wake(ctx context.Context, r *zego.Recording) error {
 	}
 	var faults []error
 	for _, session := range recording.Concerned(r.AppID, lives, task) {
-		id := workflows.WorkflowID(activities.Session{AppID: r.AppID, RoomSessionID: session})
+		s := activities.Session{AppID: r.AppID, RoomSessionID: session}
+		id := workflows.WorkflowID(s)
 		err := workflows.Signal(ctx, c.Temporal, id, workflows.Recordings.Name, nil)
 		if gone := new(serviceerror.NotFound); errors.As(err, &gone) {
 			if task.ArchivedAt.IsZero() && len(task.Files) > 0 {
-				c.Log.Warn("a recording came after its session was closed out; see closeout recording list",
+				c.Log.Warn("a recording came after its session was closed out; it is added to the archive at the next reconciliation, unless it stays in closeout recording list",
 					"appid", r.AppID, "room_id", r.RoomID, "room_session_id", session, "workflow_id", id, "task_id", r.TaskID)
 			}
-			continue
+			if err = workflows.Signal(ctx, c.Temporal, workflows.LateRecordingsID(s), workflows.Recordings.Name, nil); errors.As(err, &gone) {
+				continue
+			}
 		}
 		faults = append(faults, err)
 	}

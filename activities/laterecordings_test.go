@@ -1,0 +1,153 @@
+package activities_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"go.temporal.io/sdk/testsuite"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/archive"
+	"github.com/closeouthq/closeout/zego"
+)
+
+// add runs the step for late recordings.
+func (w *world) add(waited time.Duration) (activities.Archived, error) {
+	w.t.Helper()
+	task := w.task
+	if waited > 0 {
+		task.Waited = &activities.Waited{Since: closed, Now: closed.Add(waited)}
+	}
+	e := new(testsuite.WorkflowTestSuite).NewTestActivityEnvironment()
+	e.RegisterActivity(w.AddRecordings)
+	value, err := e.ExecuteActivity(w.AddRecordings, task)
+	var done activities.Archived
+	if err == nil {
+		err = value.Get(&done)
+	}
+	return done, err
+}
+
+// adds wants it to be done, with so many files in that manifest.
+func (w *world) adds(manifest string, files int) activities.Archived {
+	w.t.Helper()
+	done, err := w.add(0)
+	if err != nil || done.Waiting != nil || done.Manifest != activities.SessionFolder(w.task.Session)+manifest || done.Files != files {
+		w.t.Fatalf("%+v, %+v, %v, want %d files in %s", done, done.Waiting, err, files, manifest)
+	}
+	return done
+}
+
+// left are the tasks that no session has.
+func (w *world) left() int {
+	w.t.Helper()
+	tasks, err := w.ledger.LeftRecordings(w.t.Context(), closed.Add(90*day), 9)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return len(tasks)
+}
+
+func (w *world) upload(name string) {
+	w.t.Helper()
+	put(w.t, w.Source, "zego/"+name, []byte("sound"))
+}
+
+func TestARecordingThatComesAfterTheManifestIsAdded(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.created(w.task.Session.RoomSessionID, time.Hour)
+		w.archives(time.Hour)
+		w.told(taskID, zego.RecordingUploaded, 1, 2*time.Hour, file(fileID(taskID, 30), zego.FileUploaded, ""))
+
+		// It may be told before it is there, and past the time after which a first look
+		// would have been the last.
+		if done, err := w.add(0); err != nil || done.Waiting == nil || !strings.Contains(done.Waiting.For, "isn't in the bucket") {
+			t.Errorf("%+v, %v, want it to wait", done, err)
+		}
+		if done, err := w.add(73 * time.Hour); !activities.IsBlocked(err) {
+			t.Errorf("%+v, %v, want it blocked", done, err)
+		}
+		w.upload(fileID(taskID, 30))
+		w.adds("manifest-2.json", 1)
+		if n := w.left(); n != 0 {
+			t.Errorf("%d tasks are left", n)
+		}
+		w.adds("manifest-2.json", 1)
+
+		// The task told too early that it was uploaded, and the first file is gone.
+		if err := w.Source.Delete(t.Context(), "zego/"+fileID(taskID, 30)); err != nil {
+			t.Fatal(err)
+		}
+		w.upload(fileID(taskID, 20))
+		w.told(taskID, zego.RecordingUploaded, 2, 3*time.Hour, file(fileID(taskID, 30), zego.FileUploaded, ""), file(fileID(taskID, 20), zego.FileUploaded, ""))
+		if n := w.left(); n != 1 {
+			t.Errorf("%d tasks are left, want the one that has another file", n)
+		}
+		w.adds("manifest-3.json", 2)
+
+		// What goes on, and may have more files one day, isn't waited for.
+		w.told(taskID, zego.RecordingResumed, 3, 4*time.Hour)
+		w.adds("manifest-3.json", 2)
+
+		// The run of the session may be retried, and finds what there is.
+		if done, err := w.look(0); err != nil || done.Files != 2 {
+			t.Errorf("%+v, %v", done, err)
+		}
+	})
+}
+
+func TestALateRecordingOfTwoSessionsBlocksTheStep(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		const before = 1 // has lost its room_close
+		w.created(before, time.Hour)
+		w.archives(time.Hour)
+		w.told(taskID, zego.RecordingUploaded, 1, 2*time.Hour, file(fileID(taskID, 30), zego.FileUploaded, ""))
+		w.upload(fileID(taskID, 30))
+		if done, err := w.add(0); !activities.IsBlocked(err) || !strings.Contains(err.Error(), "assign it to one") {
+			t.Fatalf("%+v, %v, want it blocked", done, err)
+		}
+		if err := w.ledger.AssignRecording(t.Context(), 7, taskID, before); err != nil {
+			t.Fatal(err)
+		}
+		w.adds("manifest.json", 0)
+		if n := w.left(); n != 1 {
+			t.Errorf("%d tasks are left, want the other session's", n)
+		}
+	})
+}
+
+func TestALateFileOfTheBackupStorageIsSaved(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.upload(fileID(taskID, 30))
+		w.created(w.task.Session.RoomSessionID, time.Hour)
+		w.told(taskID, zego.RecordingUploaded, 1, 0, file(fileID(taskID, 30), zego.FileUploaded, ""))
+		w.archives(time.Hour, fileID(taskID, 30))
+		backup := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			http.ServeContent(rw, r, "", closed, strings.NewReader("sound"))
+		}))
+		defer backup.Close()
+		late := &activities.Recordings{Source: w.Source, Archive: w.Archive, Finding: w.Finding, Options: archive.Options{Client: backup.Client()}}
+		const other = "YZ4joOE4IwmFBBBT"
+		w.told(other, zego.RecordingUploaded, 1, time.Hour, file(fileID(other, 10), zego.FileInBackup, backup.URL+"/x"), file(fileID(other, 5), zego.FileFailed, ""))
+		w.Recordings = late // as another worker
+		done := w.adds("manifest-2.json", 2)
+		if len(done.Lost) != 1 {
+			t.Errorf("lost %q", done.Lost)
+		}
+	})
+}
+
+func TestOnlyAnArchiveThatIsThereIsAddedTo(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		if done, err := w.add(0); !activities.IsBlocked(err) || !strings.Contains(err.Error(), "manifest.json") {
+			t.Errorf("%+v, %v, want it blocked", done, err)
+		}
+		w.Finding.Ledger = nil
+		if done, err := w.add(0); !activities.IsBlocked(err) || !strings.Contains(err.Error(), "CLOSEOUT_RECORDINGS") {
+			t.Errorf("%+v, %v, want it blocked", done, err)
+		}
+	})
+}
