@@ -27,7 +27,7 @@ func measureAttack(ctx context.Context, b *bench) error {
 		return err
 	}
 	defer w.stop()
-	p, _, err := b.closeout(w.address, b.folder(), false)
+	p, _, err := b.closeout(w.address, b.folder(), webhooks)
 	if err != nil {
 		return err
 	}
@@ -49,7 +49,7 @@ func measureAttack(ctx context.Context, b *bench) error {
 			return err
 		}
 		tails[name] = r.Latency.Session.P99
-		b.row("%s\t%.0f\t%.0f\t%d of %d\t%d\t%d", name, r.Latency.Session.P50, r.Latency.Session.P99, r.FirstAttempt, r.Sessions, r.Lost, p.rss()>>20)
+		b.row("%s\t%.0f\t%.0f\t%d of %d\t%d\t%d", name, r.Latency.Session.P50, r.Latency.Session.P99, r.FirstAttempt, r.Sessions, r.Lost, p.memory("VmRSS")>>20)
 	}
 	b.row("beside an attack / alone\t\t%.2f (want at most 2)\t\t\t", 2*tails["beside an attack"]/(tails["alone"]+tails["alone again"]))
 	return b.flush()

@@ -93,9 +93,9 @@ func (b *bench) start(command string, args ...string) (*process, error) {
 	return &process{cmd: cmd, address: strings.TrimSpace(line)}, nil
 }
 
-// startWebhook starts the binary that is deployed.
-func (b *bench) startWebhook(environment ...string) (*process, error) {
-	cmd := exec.Command(b.binary, "webhook")
+// startCloseout starts the binary that is deployed.
+func (b *bench) startCloseout(what role, environment ...string) (*process, error) {
+	cmd := exec.Command(b.binary, string(what))
 	cmd.Env = append(os.Environ(), environment...)
 	if err := b.prepare(cmd); err != nil {
 		return nil, err
@@ -128,15 +128,16 @@ func (p *process) stop() {
 	_ = p.cmd.Wait()
 }
 
-// rss is its resident memory in bytes.
-func (p *process) rss() int64 {
+// memory is how much of that kind it has, in bytes: one of those in Linux's
+// /proc/<pid>/status, as VmRSS.
+func (p *process) memory(kind string) int64 {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {
 		return 0
 	}
 	for line := range strings.Lines(string(b)) {
 		var kb int64
-		if _, err := fmt.Sscanf(line, "VmRSS: %d kB", &kb); err == nil {
+		if _, err := fmt.Sscanf(line, kind+": %d kB", &kb); err == nil {
 			return kb << 10
 		}
 	}

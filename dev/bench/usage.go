@@ -98,7 +98,7 @@ const bareInsert, nothingStored = 0, -1
 // webhookAlone is what HTTP and the verifying of callbacks cost, and so the most that
 // could be stored on this machine.
 func webhookAlone(ctx context.Context, b *bench, s series, temporal string, d time.Duration) error {
-	p, _, err := b.closeout(temporal, b.folder(), false, "CLOSEOUT_USAGE=off")
+	p, _, err := b.closeout(temporal, b.folder(), webhooks, "CLOSEOUT_USAGE=off")
 	if err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func usageRound(ctx context.Context, b *bench, s series, temporal, ledgerURL str
 	if err != nil {
 		return err
 	}
-	p, admin, err := b.closeout(temporal, b.folder(), false, "CLOSEOUT_DATABASE_URL="+ledgerURL)
+	p, admin, err := b.closeout(temporal, b.folder(), webhooks, "CLOSEOUT_DATABASE_URL="+ledgerURL)
 	if err != nil {
 		return err
 	}
@@ -135,7 +135,7 @@ func usageRound(ctx context.Context, b *bench, s series, temporal, ledgerURL str
 	s.add(of("rate"), l.rate())
 	s.add(of("stored"), 100*float64(l.statuses["stored"])/float64(l.n()))
 	s.add(of("p99"), l.quantile(.99).Seconds()*1000)
-	s.add(of("rss"), float64(p.rss()>>20))
+	s.add(of("rss"), float64(p.memory("VmRSS")>>20))
 	if err := emptied(ctx, admin, "closeout_usage_inbox_depth"); err != nil {
 		return err
 	}
