@@ -117,7 +117,7 @@ func eachRun(ctx context.Context, cmd *cli.Command, temporal client.Client, do f
 }
 
 // runsOf gives the workflow ID that was given, or those of the session that was:
-// its own run, and those that adjust its bill.
+// its own run, and those about what came later.
 func runsOf(ctx context.Context, temporal client.Client, arg string) ([]string, error) {
 	if _, err := strconv.ParseUint(arg, 10, 64); err != nil {
 		return []string{arg}, nil

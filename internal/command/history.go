@@ -128,7 +128,7 @@ func workflowOf(ctx context.Context, temporal client.Client, roomSessionID strin
 	}
 	ids := slices.DeleteFunc(slices.Sorted(maps.Keys(started)), func(id string) bool {
 		_, _, err := workflows.ParseWorkflowID(id)
-		return err != nil // it adjusts the bill
+		return err != nil // it is about what came later
 	})
 	switch len(ids) {
 	case 0:

@@ -350,7 +350,7 @@ func (p *places) search(ctx context.Context, arg string, limit int) (ids []strin
 	ctx, cancel := context.WithTimeout(ctx, placePatience)
 	defer cancel()
 	since, more, err := startedAt(ctx, p.temporal, queryFor(arg), func(run *workflow.WorkflowExecutionInfo) bool {
-		// An adjustment of the bill has them, too.
+		// The runs about what came later have them, too.
 		_, _, err := workflows.ParseWorkflowID(run.GetExecution().GetWorkflowId())
 		return err == nil && (attribute(run, workflows.RoomID) == arg || attribute(run, workflows.RoomSessionID) == arg)
 	})
