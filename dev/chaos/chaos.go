@@ -57,7 +57,7 @@ const restart = 2 * time.Second
 
 // diskFull bounds how long the disk is full: with Temporal away at the same time
 // nothing can be taken, and ZEGO tries for 62 s only.
-const diskFull = 15 * time.Second
+const diskFull = 5 * time.Second
 
 // patience is how long everything may take to be closed out in the end.
 const patience = 15 * time.Minute
@@ -309,6 +309,21 @@ func (s *stage) breakThings(ctx context.Context) error {
 		}
 		return errors.Join(meanwhile(), s.disk.free())
 	}
+	// closed does what lets no callback in for some time, unless ZEGO would give some
+	// callback up for that alone: then the worker is killed instead.
+	var spared ladder
+	closed := func(atMost, away time.Duration, do func() error) error {
+		began := time.Now()
+		if !spared.bears(began, began.Add(atMost)) {
+			return kill(s.worker, away)
+		}
+		err := do()
+		spared.closed(began, time.Now())
+		return err
+	}
+	killWebhook := func(away time.Duration) error {
+		return closed(away+starting, away, func() error { return kill(s.webhook, away) })
+	}
 	still := func(d time.Duration) func() error { return func() error { pause(d); return nil } }
 	for ctx.Err() == nil {
 		pause(s.Pause/4 + up(s.Pause))
@@ -320,23 +335,27 @@ func (s *stage) breakThings(ctx context.Context) error {
 		var err error
 		switch what {
 		case 0, 1, 2:
-			err = kill(s.webhook, away)
+			err = killWebhook(away)
 		case 3, 4:
 			err = kill(s.worker, away)
 		case 5:
 			err = outage(long, func() error { return nil })
 		case 6:
-			err = outage(long, func() error { return kill(s.webhook, away) })
+			err = outage(long, func() error { return killWebhook(away) })
 		case 7:
-			err = outage(long, func() error { return full(still(filled)) })
+			err = outage(long, func() error {
+				return closed(filled, away, func() error { return full(still(filled)) })
+			})
 		case 8:
-			err = full(still(filled))
+			err = closed(filled, away, func() error { return full(still(filled)) })
 		case 9:
 			// Killed with the disk full, it comes back to a full disk.
-			err = full(func() error {
-				err := kill(s.webhook, away)
-				pause(filled / 3)
-				return err
+			err = closed(away+starting+filled/3, away, func() error {
+				return full(func() error {
+					err := kill(s.webhook, away)
+					pause(filled / 3)
+					return err
+				})
 			})
 		}
 		if err != nil {
