@@ -166,7 +166,7 @@ func TestALostRoomCloseIsMadeUpFor(t *testing.T) {
 	}
 	defer books.Close()
 	wait(t, "nothing is left to adjust", func() bool {
-		dirty, err := books.Dirty(t.Context(), 10)
+		dirty, err := books.Dirty(t.Context(), ledger.BilledSession{}, 10)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -131,15 +131,18 @@ type BilledSession struct {
 }
 
 // Dirty lists the sessions that got usage after their last bill or adjustment,
-// those that have waited longest first, at most so many.
-func (l *Ledger) Dirty(ctx context.Context, limit int) ([]BilledSession, error) {
+// those that have waited longest first: at most so many, and only those that come
+// after the given one, which is the last of those before.
+func (l *Ledger) Dirty(ctx context.Context, after BilledSession, limit int) ([]BilledSession, error) {
 	if err := l.Migrate(ctx); err != nil {
 		return nil, err
 	}
+	k := keyOf(after.AppID, after.RoomSessionID)
 	rows, err := l.db.QueryContext(ctx, `
 		SELECT appid, bills.room_id, room_session_id, close_reason, room_close_time, reconciled = 1, entries, dirty_at
 		FROM sessions JOIN bills USING (appid, room_session_id)
-		WHERE dirty_at <> 0 ORDER BY dirty_at, appid, room_session_id LIMIT $1`, limit)
+		WHERE dirty_at <> 0 AND (dirty_at, appid, room_session_id) > ($2, $3, $4)
+		ORDER BY dirty_at, appid, room_session_id LIMIT $1`, limit, millis(after.DirtyAt), k.app, k.session)
 	if err != nil {
 		return nil, fmt.Errorf("list sessions to adjust: %w", err)
 	}

@@ -271,7 +271,7 @@ func TestNothingIsDirtyBeforeItIsBilled(t *testing.T) {
 		if err := l.Record(t.Context(), []ledger.Usage{created(0), logout("a", "1", 1, 10)}); err != nil {
 			t.Fatal(err)
 		}
-		if dirty, err := l.Dirty(t.Context(), 10); err != nil || len(dirty) != 0 {
+		if dirty, err := l.Dirty(t.Context(), ledger.BilledSession{}, 10); err != nil || len(dirty) != 0 {
 			t.Errorf("dirty: %+v, %v", dirty, err)
 		}
 	})

@@ -23,11 +23,9 @@ const (
 	Answers = 3
 	// sessionsInAPage bounds what is in memory.
 	sessionsInAPage = 200
-	// adjustmentsInARun bounds how many adjustments a run starts.
-	adjustmentsInARun = 1000
-	// recordingsInAPage bounds what is in memory, and lateWithin is how long after the
+	// billsInAPage and recordingsInAPage bound what is in memory, and lateWithin is how long after the
 	// last that was heard of a recording it is looked for whose it is.
-	recordingsInAPage, lateWithin = 200, 30 * 24 * time.Hour
+	billsInAPage, recordingsInAPage, lateWithin = 200, 200, 30 * 24 * time.Hour
 	// attempts is how often a call is made that fails, and failures how many calls in
 	// a row may fail before their app is left alone for the rest of the run.
 	attempts, failures = 3, 3
@@ -349,24 +347,31 @@ func (r *Reconciler) StartAdjustments(ctx context.Context) (int, error) {
 	if r.Adjust == nil {
 		return 0, nil
 	}
-	dirty, err := r.Ledger.Dirty(ctx, adjustmentsInARun)
-	if err != nil {
-		return 0, err
-	}
+	bills := 0
 	var faults []error
-	for _, s := range dirty {
-		activity.RecordHeartbeat(ctx)
-		if err := r.Adjust(ctx, s); err != nil {
-			faults = append(faults, fmt.Errorf("session %d of app %d: %w", s.RoomSessionID, s.AppID, err))
+	for after, last := (ledger.BilledSession{}), false; !last; {
+		page, err := r.Ledger.Dirty(ctx, after, billsInAPage)
+		if err != nil {
+			return 0, err
 		}
-		if ctx.Err() != nil {
-			return 0, ctx.Err()
+		if last = len(page) < billsInAPage; len(page) > 0 {
+			after = page[len(page)-1]
+		}
+		bills += len(page)
+		for _, s := range page {
+			activity.RecordHeartbeat(ctx)
+			if err := r.Adjust(ctx, s); err != nil {
+				faults = append(faults, fmt.Errorf("session %d of app %d: %w", s.RoomSessionID, s.AppID, err))
+			}
+			if ctx.Err() != nil {
+				return 0, ctx.Err()
+			}
 		}
 	}
 	if n := len(faults); n > 0 {
-		return 0, fmt.Errorf("%d of %d: %w", n, len(dirty), faults[n-1])
+		return 0, fmt.Errorf("%d of %d: %w", n, bills, faults[n-1])
 	}
-	return len(dirty), nil
+	return bills, nil
 }
 
 // StartLateRecordings starts a run for each session of which recordings came after

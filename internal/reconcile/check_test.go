@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"go.temporal.io/sdk/testsuite"
 
 	"github.com/closeouthq/closeout/activities"
@@ -420,15 +421,54 @@ func TestManySessionsAreAskedAboutTenACall(t *testing.T) {
 	}
 }
 
-func TestAdjustmentsAreStartedOneByOne(t *testing.T) {
-	w := newWorld(t, "sqlite:"+t.TempDir()+"/ledger.db")
-	env := (&testsuite.WorkflowTestSuite{}).NewTestActivityEnvironment()
-	env.RegisterActivity(w.Reconciler)
-	value, err := env.ExecuteActivity(w.StartAdjustments)
-	var n int
-	if err != nil || value.Get(&n) != nil || n != 0 {
-		t.Errorf("%d, %v", n, err)
-	}
+// Those that can't be started, or that have been running for long, don't keep others
+// from being started: there is no first so many of them.
+func TestAllBillsThatLackSomethingAreAdjusted(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		const bills = 450
+		for n := uint64(1); n <= bills; n++ {
+			w.told(1, "lobby", n, w.now)
+			if _, _, err := w.Ledger.Finalize(t.Context(), ledger.Bill{ID: uuid.New(), AppID: 1, RoomID: "lobby", RoomSessionID: n, RoomCloseTime: w.now.Add(time.Hour)}); err != nil {
+				t.Fatal(err)
+			}
+			w.told(1, "lobby", n, time.Time{}, stay("a", w.now, w.now.Add(time.Minute)))
+		}
+		adjust := func() (int, error) {
+			env := (&testsuite.WorkflowTestSuite{}).NewTestActivityEnvironment()
+			env.RegisterActivity(w.Reconciler)
+			value, err := env.ExecuteActivity(w.StartAdjustments)
+			n := 0
+			if err == nil {
+				err = value.Get(&n)
+			}
+			return n, err
+		}
+		if n, err := adjust(); n != 0 || err != nil {
+			t.Errorf("without billing: %d, %v", n, err)
+		}
+		started := map[uint64]int{}
+		w.Adjust = func(_ context.Context, s ledger.BilledSession) error {
+			started[s.RoomSessionID] += s.Number
+			return nil
+		}
+		if n, err := adjust(); n != bills || err != nil || len(started) != bills {
+			t.Errorf("%d, %v, of %d sessions", n, err, len(started))
+		}
+		if started[1] != 1 || started[bills] != 1 {
+			t.Errorf("the first %d times, the last %d times", started[1], started[bills])
+		}
+		w.Adjust = func(_ context.Context, s ledger.BilledSession) error {
+			started[s.RoomSessionID]++
+			if s.RoomSessionID == 7 {
+				return errors.New("too many requests")
+			}
+			return nil
+		}
+		_, err := adjust()
+		if err == nil || !strings.Contains(err.Error(), "1 of 450: session 7 of app 1: too many requests") || started[bills] != 2 {
+			t.Errorf("%v, the last %d times", err, started[bills])
+		}
+	})
 }
 
 // archived has a session of app 1 archived that lived for the hour before the clock.

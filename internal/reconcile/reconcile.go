@@ -1,7 +1,7 @@
-// Package reconcile closes out the sessions whose room_close was lost, and has the
-// bills adjusted and the archives added to of those of which something came late. A Temporal Schedule starts
-// [Reconcile], one run at a time however many workers there are; what a run does,
-// its activities do, on [Reconciler].
+// Package reconcile closes out the sessions whose room_close was lost. Of those of
+// which something came late it has the bill adjusted, and the archive added to. A
+// Temporal Schedule starts [Reconcile], one run at a time however many workers there
+// are; what a run does, its activities do, on [Reconciler].
 package reconcile
 
 import (
@@ -83,9 +83,9 @@ func (c Counts) add(more Counts) Counts {
 var do *Reconciler
 
 // Reconcile is the workflow. It goes through all overdue sessions, a page at a
-// time, then through the bills to adjust and the late recordings. What goes wrong holds up nothing
-// else; in the end the run fails with it, so that it is seen, and the next run
-// tries it again.
+// time, then through the bills to adjust and the late recordings. What goes wrong
+// holds up nothing else; in the end the run fails with it, so that it is seen, and
+// the next run tries it again.
 func Reconcile(ctx workflow.Context, progress Progress) (Result, error) {
 	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		StartToCloseTimeout: 15 * time.Minute,
