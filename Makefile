@@ -20,7 +20,7 @@ down: ## take the stack down again; its data stays
 smoke: ## close a room on the stack that is up, and wait for its run, bill and manifest
 	@session=$$(date +%s) && set -x && \
 	$(COMPOSE) exec -T webhook /closeout send --room smoke --session $$session && \
-	$(COMPOSE) exec -T webhook /closeout status --wait 1m $$session
+	$(COMPOSE) exec -T webhook /closeout status --wait 3m $$session
 
 test: ## run the tests; the second half on a real Temporal
 	go test ./... && go test -C dev ./... && go test -C examples ./...

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"gopkg.in/yaml.v3"
 )
@@ -69,6 +70,32 @@ func TestTheComposeFileKeepsItsPromises(t *testing.T) {
 		if path := strings.Replace(secret.File, "${CLOSEOUT_SECRETS:-./deploy/compose}", "./deploy/compose", 1); !inAClone(t, path) {
 			t.Errorf("secret %s: there is no file %s", name, path)
 		}
+	}
+}
+
+// A smoke test that doesn't wait for as long as a run does fails where nothing is wrong.
+func TestTheSmokeTestWaitsForTheBill(t *testing.T) {
+	duration := func(file, pattern string) time.Duration {
+		t.Helper()
+		b, err := os.ReadFile(filepath.Join("..", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := regexp.MustCompile(pattern).FindSubmatch(b)
+		if found == nil {
+			t.Fatalf("nothing in %s is like %s", file, pattern)
+		}
+		d, err := time.ParseDuration(string(found[1]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	settling := duration("docker-compose.yml", `CLOSEOUT_SETTLING: "\$\{CLOSEOUT_SETTLING:-(\w+)\}"`)
+	// Nor does it fail where the stack settles for as long as a service does.
+	usual := duration(filepath.Join("docs", "configuration.md"), `(?s)## .CLOSEOUT_SETTLING.\n.*?Default: .(\w+).`)
+	if wait := duration("Makefile", `status --wait (\w+) `); wait < max(settling, usual)+time.Minute {
+		t.Errorf("it waits for %v, and a bill is made after %v, or %v", wait, settling, usual)
 	}
 }
 
