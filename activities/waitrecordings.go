@@ -67,13 +67,15 @@ type search struct {
 
 	place   recording.Place
 	lives   []ledger.RoomLife
-	known   map[string]bool // the tasks that callbacks told of
-	open    map[string]bool // those of them that are the session's and of which nobody will tell more
-	tasks   []string        // those that are the session's
+	known   map[string]bool        // the tasks that callbacks told of
+	open    map[string]bool        // those of them that are the session's and of which nobody will tell more
+	mine    []ledger.RecordingTask // those of them that are the session's
 	found   []found
 	keys    map[string]bool // of found
 	loose   []found         // of which no callback told
 	backup  []found         // in ZEGO's backup storage alone
+	unclear []found         // there as well, and of nobody knows which session
+	hurry   bool            // some of backup may be saved at the next look
 	lost    []string
 	missing []string // what is waited for
 	stuck   []string // what waiting doesn't help
@@ -103,12 +105,17 @@ func (r *Recordings) search(ctx context.Context, task Task, before *Manifest) (*
 	}
 	s.lives = lives
 	for _, t := range tasks {
-		if err := s.told(ctx, t); err != nil {
+		s.told(t)
+	}
+	// First of all, whatever becomes of the bucket: it may be for that very fault of the
+	// bucket's that ZEGO couldn't upload.
+	if err := s.save(ctx); err != nil {
+		return nil, nil, err
+	}
+	for _, t := range s.mine {
+		if err := s.files(ctx, t); err != nil {
 			return nil, nil, err
 		}
-	}
-	if err := s.save(ctx); err != nil { // first of all
-		return nil, nil, err
 	}
 	if before == nil {
 		if err := s.list(ctx); err != nil {
@@ -120,19 +127,23 @@ func (r *Recordings) search(ctx context.Context, task Task, before *Manifest) (*
 }
 
 // told considers a task that callbacks told of.
-func (s *search) told(ctx context.Context, t ledger.RecordingTask) error {
+func (s *search) told(t ledger.RecordingTask) {
 	of, candidates := recording.Whose(s.session, s.lives, t)
 	s.known[t.TaskID] = true
 	switch of {
 	case recording.Maybe:
-		if s.before != nil {
-			return nil // its files will tell
+		if s.before == nil { // else its files will tell
+			s.miss("recording task %s, which may be the session's and of which no file was told yet", t.TaskID)
 		}
-		s.miss("recording task %s, which may be the session's and of which no file was told yet", t.TaskID)
 	case recording.Ambiguous:
 		s.stick("recording task %s may be of session %s; assign it to one", t.TaskID, either(candidates))
+		for i := range t.Files {
+			if f := &t.Files[i]; f.Status == zego.FileInBackup && f.Saved == "" {
+				s.unclear = append(s.unclear, found{name: f.FileID, task: t.TaskID, told: f})
+			}
+		}
 	case recording.Mine:
-		s.tasks = append(s.tasks, t.TaskID)
+		s.mine = append(s.mine, t)
 		switch {
 		case t.Uploaded:
 		case t.Assigned: // a person says that nothing more will be told
@@ -140,9 +151,24 @@ func (s *search) told(ctx context.Context, t ledger.RecordingTask) error {
 		default:
 			s.miss("recording task %s, of which no callback has told that it was uploaded", t.TaskID)
 		}
-		return s.files(ctx, t)
+		for i := range t.Files {
+			f := &t.Files[i]
+			if s.listed(t, f) || f.Saved == "" && f.Status != zego.FileInBackup {
+				continue
+			}
+			backup := found{name: f.FileID, task: t.TaskID, told: f}
+			if s.found = append(s.found, backup); f.Saved == "" {
+				s.backup = append(s.backup, backup)
+			}
+		}
 	}
-	return nil
+}
+
+// listed says that a file is archived. Its source may be deleted.
+func (s *search) listed(t ledger.RecordingTask, f *ledger.RecordedFile) bool {
+	return s.before != nil && slices.ContainsFunc(s.before.Files, func(there File) bool {
+		return there.TaskID == t.TaskID && strings.HasSuffix(there.Source, f.FileID)
+	})
 }
 
 func (s *search) miss(format string, args ...any) {
@@ -178,10 +204,8 @@ func (s *search) files(ctx context.Context, t ledger.RecordingTask) error {
 	for i := range t.Files {
 		f := &t.Files[i]
 		switch {
-		case s.before != nil && slices.ContainsFunc(s.before.Files, func(there File) bool { return there.TaskID == t.TaskID && strings.HasSuffix(there.Source, f.FileID) }):
-			// It is archived, and its source may be deleted.
-		case f.Saved != "":
-			s.found = append(s.found, found{name: f.FileID, task: t.TaskID, told: f})
+		case s.listed(t, f), f.Saved != "", f.Status == zego.FileInBackup:
+			// It was considered before.
 		case f.Status == zego.FileUploaded:
 			object, err := s.locate(ctx, folders, objects, f)
 			switch {
@@ -194,9 +218,6 @@ func (s *search) files(ctx context.Context, t ledger.RecordingTask) error {
 			default:
 				s.take(found{object: object, name: f.FileID, task: t.TaskID, told: f})
 			}
-		case f.Status == zego.FileInBackup:
-			s.backup = append(s.backup, found{name: f.FileID, task: t.TaskID, told: f})
-			s.found = append(s.found, found{name: f.FileID, task: t.TaskID, told: f})
 		case f.Status == zego.FileFailed:
 			s.lost = append(s.lost, f.FileID)
 		default:
@@ -304,7 +325,7 @@ func (s *search) list(ctx context.Context) error {
 			continue
 		}
 		if !s.place.OfRoom {
-			others, err := s.others(ctx, name)
+			others, err := s.rooms(ctx, name)
 			if err != nil {
 				return err
 			}
@@ -322,8 +343,8 @@ func (s *search) list(ctx context.Context) error {
 	return nil
 }
 
-// others are the sessions of other rooms that a file may be of by its name.
-func (s *search) others(ctx context.Context, name zego.FileName) (sessions []uint64, err error) {
+// rooms are the sessions of other rooms that a file may be of by its name.
+func (s *search) rooms(ctx context.Context, name zego.FileName) (sessions []uint64, err error) {
 	for i, c := range name.Middle {
 		room := name.Middle[:i]
 		if c != '_' || i == 0 || room == s.session.RoomID {
@@ -366,17 +387,18 @@ func (s *search) save(ctx context.Context) error {
 			items = append(items, item)
 		}
 	}
-	files, cause := s.mover.Save(ctx, SessionFolder(s.task.Session), s.before, items)
+	files, faults := s.mover.Save(ctx, SessionFolder(s.task.Session), s.before, items)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	var unsaved []found
 	for i, f := range s.backup {
-		if i >= len(files) || files[i].Name == "" {
+		if cause := faults[i]; cause != nil {
 			unsaved = append(unsaved, f)
 			if recording.Left(*f.told, s.now) <= 0 || errors.Is(cause, archive.ErrImpossible) {
 				s.stick("%s is in ZEGO's backup storage until %s and can't be saved: %v", f.name, f.told.Told.Add(zego.BackupKept).Format(time.RFC3339), cause)
 			} else {
+				s.hurry = true
 				s.miss("%s, which is in ZEGO's backup storage and can't be saved yet: %v", f.name, cause)
 			}
 			continue
@@ -441,7 +463,9 @@ func (f found) about() archive.About {
 func (r *Recordings) taken(ctx context.Context, s Session, m Manifest, found *search) error {
 	var tasks []string
 	if found != nil {
-		tasks = found.tasks
+		for _, t := range found.mine {
+			tasks = append(tasks, t.TaskID)
+		}
 	}
 	for _, f := range m.Files {
 		if f.TaskID != "" && !slices.Contains(tasks, f.TaskID) {
@@ -482,12 +506,13 @@ func (s *search) wait() (*Waiting, error) {
 		early = 0 // what is looked for has shown itself
 	}
 	switch {
-	case len(s.stuck) > 0 && early <= 0:
-		return nil, Blocked("%s", sentence(s.stuck))
+	// Who is blocked doesn't look again, and what isn't saved in time is lost.
+	case len(s.stuck) > 0 && early <= 0 && (!s.hurry || left <= 0):
+		return nil, Blocked("%s%s", sentence(slices.Concat(s.stuck, s.missing)), s.keeps())
 	case len(s.missing) > 0 && left <= 0:
-		return nil, Blocked("not all of the recordings are there after %v; missing: %s", f.Deadline, sentence(s.missing))
+		return nil, Blocked("not all of the recordings are there after %v; missing: %s%s", f.Deadline, sentence(s.missing), s.keeps())
 	case len(s.missing) > 0:
-		return again(min(grown, left), sentence(s.missing)), nil
+		return again(min(grown, left), sentence(slices.Concat(s.stuck, s.missing))), nil
 	case early > 0:
 		return again(early, "recordings that begin to show"), nil
 	}
@@ -509,14 +534,17 @@ func (s *search) times() int {
 
 // keeps says how long ZEGO keeps what isn't saved.
 func (s *search) keeps() string {
-	if len(s.backup) == 0 {
+	kept, first := 0, zego.BackupKept
+	for _, f := range slices.Concat(s.backup, s.unclear) {
+		if left := recording.Left(*f.told, s.now); left > 0 {
+			kept++
+			first = min(first, left)
+		}
+	}
+	if kept == 0 {
 		return ""
 	}
-	left := zego.BackupKept
-	for _, f := range s.backup {
-		left = min(left, recording.Left(*f.told, s.now))
-	}
-	return fmt.Sprintf(" (%d in ZEGO's backup storage, for %d h more)", len(s.backup), int(max(left, 0).Hours()))
+	return fmt.Sprintf(" (%d in ZEGO's backup storage, for %d h more)", kept, int(first.Hours()))
 }
 
 // sentence names a few.

@@ -316,6 +316,85 @@ func TestWhatZEGONoLongerKeepsBlocksTheStep(t *testing.T) {
 	})
 }
 
+// keeping is ZEGO's backup storage. It keeps what is at /x, and no more what is at
+// /gone.
+func (w *world) keeping() *httptest.Server {
+	backup := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/x" {
+			http.NotFound(rw, r)
+			return
+		}
+		http.ServeContent(rw, r, "", closed, strings.NewReader("sound"))
+	}))
+	w.t.Cleanup(backup.Close)
+	w.Options = archive.Options{Client: backup.Client(), Transfers: 1}
+	return backup
+}
+
+// saved wants so many files of a task to be saved.
+func (w *world) saved(task string, want int) {
+	w.t.Helper()
+	t, err := w.ledger.RecordingTask(w.t.Context(), 7, task)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	got := 0
+	for _, f := range t.Files {
+		if f.Saved != "" {
+			got++
+		}
+	}
+	if got != want {
+		w.t.Errorf("%d files of task %s are saved, want %d", got, task, want)
+	}
+}
+
+// What keeps ZEGO from uploading may well keep the step from looking into the
+// bucket, for longer than ZEGO keeps the files.
+func TestWhatZEGOKeepsIsSavedWhileTheBucketIsAway(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		backup := w.keeping()
+		w.told(taskID, zego.RecordingUploaded, 0, 0, file(fileID(taskID, 1), zego.FileInBackup, backup.URL+"/x"))
+		_ = w.Source.Close()
+		if done, err := w.look(time.Hour); err == nil {
+			t.Fatalf("%+v, want an error of the bucket", done)
+		}
+		w.saved(taskID, 1)
+		w.Source = memblob.OpenBucket(nil)
+		w.archives(80*time.Hour, fileID(taskID, 1))
+	})
+}
+
+// However many can't be saved, and for whatever reason.
+func TestWhatCannotBeSavedKeepsNothingElseFromIt(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		backup := w.keeping()
+		var files []zego.RecordedFile
+		for i := range 8 {
+			files = append(files, file(fileID(taskID, 30-i), zego.FileInBackup, backup.URL+"/gone"))
+		}
+		bad, good := fileID(taskID, 20), fileID(taskID, 1)
+		files = append(files, file(bad, zego.FileInBackup, "http://example.com/x"), file(good, zego.FileInBackup, backup.URL+"/x"))
+		w.told(taskID, zego.RecordingUploaded, 0, 0, files...)
+
+		// Who is blocked doesn't try again. Each says what is wrong with itself alone.
+		what := w.waits(time.Hour, bad, "not a URL with the scheme https", "404", "9 in ZEGO's backup storage, for 71 h more").For
+		if strings.Count(what, "example.com") != 1 {
+			t.Errorf("it waits for %s", what)
+		}
+		w.saved(taskID, 1)
+		w.blocks(72*time.Hour, "until 2026-11-26T12:00:00Z", "404")
+	})
+}
+
+func TestABlockedStepSaysWhatZEGOKeepsMeanwhile(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.created(1, 2*time.Hour) // and nobody knows when it ended
+		w.told(taskID, zego.RecordingUploaded, 0, 0, file(fileID(taskID, 10), zego.FileInBackup, w.keeping().URL+"/x"))
+		w.blocks(2*time.Minute, "1 or 858012925204410417", "1 in ZEGO's backup storage, for 71 h more")
+	})
+}
+
 func TestWithoutACallbackTheBucketIsWatched(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		name := fileID(taskID, 10)

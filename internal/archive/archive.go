@@ -193,9 +193,12 @@ func (m *Mover) move(ctx context.Context, folder string, head Manifest, all []It
 	for _, item := range all {
 		r.progress.OfBytes += item.Size
 	}
-	files, sources, err := r.all(ctx, all)
+	files, sources, faults, err := r.all(ctx, all, mostFailures)
 	if errors.Is(err, errComplete) {
 		return Read(ctx, m.Archive, key) // somebody else was faster
+	}
+	if err == nil {
+		err = errors.Join(faults...)
 	}
 	if err != nil {
 		return Manifest{}, err
@@ -223,16 +226,20 @@ func (m *Mover) move(ctx context.Context, folder string, head Manifest, all []It
 // before those are there. It returns a file for each, to be its item's Kept from
 // then on; one that has no name wasn't moved, and the error says why. Those that
 // were saved before have to be among the items, so that none takes their place.
-// Before is the manifest after which they came, if they did.
-func (m *Mover) Save(ctx context.Context, folder string, before *Manifest, items []Item) ([]File, error) {
+// Before is the manifest after which they came, if they did. However many fail, the
+// others are tried: they may be there for the last time.
+func (m *Mover) Save(ctx context.Context, folder string, before *Manifest, items []Item) ([]File, []error) {
 	r := &run{Mover: m, folder: folder, manifest: manifestKey(folder, 1), earlier: map[string]Finished{}}
 	n := len(items)
 	if before != nil {
 		r.manifest = manifestKey(folder, before.next())
 		items = append(slices.Clone(items), before.items()...)
 	}
-	files, _, err := r.all(ctx, items)
-	return files[:min(n, len(files))], err
+	files, _, faults, err := r.all(ctx, items, len(items)+1)
+	if err != nil {
+		return make([]File, n), slices.Repeat([]error{err}, n)
+	}
+	return files[:n], faults[:n]
 }
 
 // errComplete says that a manifest came meanwhile.
@@ -264,27 +271,29 @@ type moved struct {
 // that is away, each would only take its time to fail.
 const mostFailures = 5
 
-// all moves the items, several at once.
-func (r *run) all(ctx context.Context, items []Item) ([]File, []moved, error) {
+// all moves the items, several at once, until so many have failed. Each that failed
+// has its error; the last one is that of all.
+func (r *run) all(ctx context.Context, items []Item, most int) ([]File, []moved, []error, error) {
+	files, sources, faults := make([]File, len(items)), make([]moved, len(items)), make([]error, len(items))
 	for i := range items {
 		if k := items[i].Kept; k != nil {
 			items[i].Name = strings.TrimPrefix(k.Name, r.folder+"recordings/")
 			continue
 		}
-		if err := r.check(&items[i]); err != nil {
-			return nil, nil, err
-		}
+		faults[i] = r.check(&items[i])
 	}
 	names := assign(items)
-	files, sources := make([]File, len(items)), make([]moved, len(items))
-	var failures []error
+	failures := 0
 	var done sync.WaitGroup
 	for i, item := range items {
+		if faults[i] != nil {
+			continue
+		}
 		if err := r.turn.Acquire(ctx, 1); err != nil {
 			break
 		}
 		r.mu.Lock()
-		enough := len(failures) >= mostFailures
+		enough := failures >= most
 		r.mu.Unlock()
 		if enough {
 			r.turn.Release(1)
@@ -293,33 +302,30 @@ func (r *run) all(ctx context.Context, items []Item) ([]File, []moved, error) {
 		done.Go(func() {
 			defer r.turn.Release(1)
 			if item.Kept != nil {
-				file, err := r.kept(ctx, *item.Kept)
-				files[i] = file
-				r.mu.Lock()
-				defer r.mu.Unlock()
+				files[i], faults[i] = r.kept(ctx, *item.Kept)
+			} else {
+				src := r.source(item)
+				want := File{Name: r.folder + "recordings/" + names[i], Source: src.String(), About: item.About}
+				file, st, err := r.move(ctx, src, item, want)
+				files[i], sources[i] = file, moved{src, st}
 				if err != nil {
-					failures = append(failures, err)
+					faults[i] = fmt.Errorf("archive %s: %w", src, err)
 				}
-				return
 			}
-			src := r.source(item)
-			want := File{Name: r.folder + "recordings/" + names[i], Source: src.String(), About: item.About}
-			file, st, err := r.move(ctx, src, item, want)
-			files[i], sources[i] = file, moved{src, st}
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			if err != nil {
-				failures = append(failures, fmt.Errorf("archive %s: %w", src, err))
+			if faults[i] != nil {
+				r.mu.Lock()
+				failures++
+				r.mu.Unlock()
 			}
 		})
 	}
 	done.Wait()
 	if err := context.Cause(ctx); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	for _, err := range failures {
+	for _, err := range faults {
 		if errors.Is(err, errComplete) {
-			return nil, nil, errComplete
+			return nil, nil, nil, errComplete
 		}
 	}
 	var there []string
@@ -329,9 +335,9 @@ func (r *run) all(ctx context.Context, items []Item) ([]File, []moved, error) {
 		}
 	}
 	if err := r.store.settle(there); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	return files, sources, errors.Join(failures...)
+	return files, sources, faults, nil
 }
 
 // kept finds what was saved before.

@@ -135,14 +135,14 @@ func TestWhatIsSavedLateTakesNoOthersPlace(t *testing.T) {
 		before := w.moved(w.put("a.mp4", []byte("a")))
 		late := w.put("late/a.mp4", []byte("saved"))
 		late.Name = "a.mp4"
-		files, err := w.Save(w.Context(), folder, &before, []Item{late})
-		if err != nil || len(files) != 1 || files[0].Name == before.Files[0].Name {
-			w.Fatalf("%+v, %v", files, err)
+		files, faults := w.Save(w.Context(), folder, &before, []Item{late})
+		if faults[0] != nil || len(files) != 1 || files[0].Name == before.Files[0].Name {
+			w.Fatalf("%+v, %v", files, faults)
 		}
 		// An attempt that was killed has left something else there.
 		overwrite(w, files[0].Name, []byte("damage"))
-		if again, err := w.Save(w.Context(), folder, &before, []Item{late}); err != nil || !reflect.DeepEqual(again, files) {
-			w.Fatalf("again: %+v, %v", again, err)
+		if again, faults := w.Save(w.Context(), folder, &before, []Item{late}); faults[0] != nil || !reflect.DeepEqual(again, files) {
+			w.Fatalf("again: %+v, %v", again, faults)
 		}
 		if err := w.Source.Delete(w.Context(), late.Key); err != nil {
 			w.Fatal(err)
