@@ -69,6 +69,7 @@ type search struct {
 	lives   []ledger.RoomLife
 	known   map[string]bool        // the tasks that callbacks told of
 	open    map[string]bool        // those of them that are the session's and of which nobody will tell more
+	others  map[string]bool        // those of them that are another's, wherever their files are
 	mine    []ledger.RecordingTask // those of them that are the session's
 	found   []found
 	keys    map[string]bool // of found
@@ -90,7 +91,7 @@ type note struct {
 // search looks for the session's recordings. They are all there if it gives no
 // Waiting. After a manifest only those are looked for that callbacks told of.
 func (r *Recordings) search(ctx context.Context, task Task, before *Manifest) (*search, *Waiting, error) {
-	s := &search{Recordings: r, task: task, before: before, now: time.Now(), known: map[string]bool{}, open: map[string]bool{}, keys: map[string]bool{},
+	s := &search{Recordings: r, task: task, before: before, now: time.Now(), known: map[string]bool{}, open: map[string]bool{}, others: map[string]bool{}, keys: map[string]bool{},
 		session: recording.Session{AppID: task.Session.AppID, RoomID: task.Session.RoomID, RoomSessionID: task.Session.RoomSessionID, Closed: task.Session.RoomCloseTime}}
 	if w := task.Waited; w != nil {
 		s.now, s.elapsed = w.Now, w.Now.Sub(w.Since)
@@ -131,6 +132,13 @@ func (s *search) told(t ledger.RecordingTask) {
 	of, candidates := recording.Whose(s.session, s.lives, t)
 	s.known[t.TaskID] = true
 	switch of {
+	case recording.Another:
+		// What is in the session's folder is the session's, unless a person or the app
+		// says otherwise.
+		there := t
+		there.Files = []ledger.RecordedFile{{RecordedFile: zego.RecordedFile{URL: "/" + SessionFolder(s.task.Session)}}}
+		of, _ = recording.Whose(s.session, s.lives, there)
+		s.others[t.TaskID] = of == recording.Another && !(t.Assigned && t.RoomSessionID == 0)
 	case recording.Maybe:
 		if s.before == nil { // else its files will tell
 			s.miss("recording task %s, which may be the session's and of which no file was told yet", t.TaskID)
@@ -292,7 +300,11 @@ func (s *search) list(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.loosely(object, strings.TrimPrefix(object.Key, folder))
+		below := strings.TrimPrefix(object.Key, folder)
+		if name, _ := zego.ParseFileName(below); s.others[name.TaskID] {
+			continue
+		}
+		s.loosely(object, below)
 	}
 	prefix := s.place.Prefix
 	if strings.HasPrefix(prefix, folder) {

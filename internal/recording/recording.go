@@ -50,12 +50,12 @@ func Whose(s Session, lives []ledger.RoomLife, task ledger.RecordingTask) (of Of
 	if task.Assigned {
 		return mine(task.RoomSessionID == s.RoomSessionID), nil
 	}
-	if name := named(s.AppID, task); len(name) > 0 {
-		if slices.Contains(name, s.RoomSessionID) {
+	for _, name := range named(s.AppID, task) {
+		if name == s.RoomSessionID {
 			return Mine, nil
 		}
 		// Otherwise it is only a number, of something else.
-		if slices.ContainsFunc(lives, func(l ledger.RoomLife) bool { return slices.Contains(name, l.RoomSessionID) }) {
+		if slices.ContainsFunc(lives, func(l ledger.RoomLife) bool { return name == l.RoomSessionID }) {
 			return Another, nil
 		}
 	}
@@ -108,8 +108,8 @@ func mine(yes bool) Of {
 	return Another
 }
 
-// named gives the sessions that a task names, if it does: by its ClientTaskId, or
-// by the folder "<appid>/<room_session_id>/" that its files are in.
+// named gives the sessions that a task names, if it does: by its ClientTaskId, and
+// after that by the folder "<appid>/<room_session_id>/" that its files are in.
 func named(appID uint32, task ledger.RecordingTask) (sessions []uint64) {
 	add := func(digits string) {
 		if id, err := strconv.ParseUint(digits, 10, 64); err == nil {
@@ -119,9 +119,9 @@ func named(appID uint32, task ledger.RecordingTask) (sessions []uint64) {
 	add(task.ClientTaskID)
 	app := strconv.FormatUint(uint64(appID), 10)
 	for _, f := range task.Files {
-		path := strings.Split(strings.TrimSuffix(Path(f.URL), "/"+f.FileID), "/")
-		if n := len(path); n >= 2 && path[n-2] == app {
-			add(path[n-1])
+		parts := strings.Split(strings.TrimSuffix(Path(f.URL), "/"+f.FileID), "/")
+		if n := len(parts); n >= 2 && parts[n-2] == app {
+			add(parts[n-1])
 		}
 	}
 	return sessions

@@ -101,6 +101,8 @@ func TestWhoseARecordingIs(t *testing.T) {
 		{"by the folder of another", known, task(url("https://bucket.example/7/1/f0"), at(25)), another, nil},
 		{"by the folder of another app", known, task(url("https://bucket.example/8/2/f0"), at(5)), another, nil},
 		{"by a folder that is a date", known, task(url("https://bucket.example/7/20261123/f0"), at(25)), mine, nil},
+		{"by the app's name for it, in the folder of another", known, task(func(t *ledger.RecordingTask) { client("2")(t); url("https://bucket.example/7/1/f0")(t) }, at(5)), mine, nil},
+		{"by the app's name for another, in its folder", known, task(func(t *ledger.RecordingTask) { client("1")(t); url("https://bucket.example/7/2/f0")(t) }, at(25)), another, nil},
 		{"by a person", known, task(func(t *ledger.RecordingTask) { t.Assigned, t.RoomSessionID, t.ClientTaskID = true, 2, "1" }, at(5)), mine, nil},
 		{"by a person, of another", known, task(func(t *ledger.RecordingTask) { t.Assigned, t.RoomSessionID = true, 0 }, at(25)), another, nil},
 	}
