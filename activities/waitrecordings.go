@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -301,7 +302,7 @@ func (s *search) list(ctx context.Context) error {
 			return err
 		}
 		below := strings.TrimPrefix(object.Key, folder)
-		if name, _ := zego.ParseFileName(below); s.others[name.TaskID] {
+		if name, _, _ := fileName(below); s.others[name.TaskID] {
 			continue
 		}
 		s.loosely(object, below)
@@ -322,8 +323,8 @@ func (s *search) list(ctx context.Context) error {
 			s.loosely(object, below)
 			continue
 		}
-		name, ok := zego.ParseFileName(below)
-		if !ok || !name.OfRoom(s.session.RoomID) {
+		name, inside, ok := fileName(below)
+		if !ok || !name.OfRoom(s.session.RoomID) || s.archives(prefix+inside) {
 			continue
 		}
 		if s.known[name.TaskID] {
@@ -332,7 +333,7 @@ func (s *search) list(ctx context.Context) error {
 			}
 			continue
 		}
-		of, candidates := recording.Began(s.session, s.lives, name.Begin)
+		of, candidates := recording.Began(s.session, s.lives, name.Begin, prefix+inside)
 		if of == recording.Another {
 			continue
 		}
@@ -355,6 +356,32 @@ func (s *search) list(ctx context.Context) error {
 	return nil
 }
 
+// fileName takes apart the name of a recording that is in some folder, and gives
+// that. In a room's name may be slashes, too.
+func fileName(key string) (name zego.FileName, folder string, ok bool) {
+	for at := 0; ; {
+		if name, ok = zego.ParseFileName(key[at:]); ok {
+			return name, key[:at], true
+		}
+		next := strings.IndexByte(key[at:], '/') + 1
+		if next == 0 {
+			return zego.FileName{}, "", false
+		}
+		at += next
+	}
+}
+
+// archives says that a folder is one of an archive, which may be in the same bucket.
+func (s *search) archives(folder string) bool {
+	parts := strings.Split(folder, "/")
+	for i := 2; i < len(parts); i++ {
+		if _, err := strconv.ParseUint(parts[i-1], 10, 64); err == nil && parts[i] == "recordings" && parts[i-2] == strconv.FormatUint(uint64(s.session.AppID), 10) {
+			return true
+		}
+	}
+	return false
+}
+
 // rooms are the sessions of other rooms that a file may be of by its name.
 func (s *search) rooms(ctx context.Context, name zego.FileName) (sessions []uint64, err error) {
 	for i, c := range name.Middle {
@@ -373,7 +400,7 @@ func (s *search) rooms(ctx context.Context, name zego.FileName) (sessions []uint
 
 // loosely takes an object of which no callback told.
 func (s *search) loosely(object *blob.ListObject, name string) {
-	parts, _ := zego.ParseFileName(name)
+	parts, _, _ := fileName(name)
 	f := found{object: object, name: name, task: parts.TaskID}
 	if s.take(f) {
 		s.loose = append(s.loose, f)
@@ -459,7 +486,7 @@ func (f found) item() (archive.Item, error) {
 func (f found) about() archive.About {
 	about := archive.About{TaskID: f.task}
 	if f.told == nil {
-		if name, ok := zego.ParseFileName(f.name); ok {
+		if name, _, ok := fileName(f.name); ok {
 			about.BeginTime = name.Begin
 		}
 		return about

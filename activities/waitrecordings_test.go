@@ -421,6 +421,35 @@ func TestAFolderCountsForLessThanAPersonAndTheApp(t *testing.T) {
 	})
 }
 
+func TestFilesAreFoundInFoldersBelowThePrefix(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.created(5, 2*time.Hour)
+		if err := w.ledger.Record(t.Context(), []ledger.Usage{{AppID: 7, RoomID: room, RoomSessionID: w.task.Session.RoomSessionID, Event: zego.EventRoomCreate, Create: closed.Add(-time.Hour), SeenAt: time.Now()}}); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if w.Finding.Prefix, err = recording.ParsePrefix("/"); err != nil {
+			t.Fatal(err)
+		}
+		name := fileID(taskID, 10)
+		put(t, w.Source, "zego/2026-11/"+name, []byte("sound"))
+		put(t, w.Source, "zego/7/5/"+fileID("ZZZZZZZZZZZZZZZZ", 9), []byte("of another session, by its folder"))
+		put(t, w.Source, "kept/7/858012925204410417/recordings/"+name, []byte("an archive's"))
+		first := w.waits(2*time.Minute, "1 files in the bucket to stay as they are")
+		done, err := w.look(12*time.Minute, first.Note)
+		if err != nil || done.Waiting != nil || done.Files != 1 {
+			t.Fatalf("got %+v, %v", done, err)
+		}
+		var m activities.Manifest
+		if err := json.Unmarshal(get(t, w.Archive, done.Manifest), &m); err != nil {
+			t.Fatal(err)
+		}
+		if f := m.Files[0]; f.Source != "zego/2026-11/"+name || f.TaskID != taskID || !f.BeginTime.Equal(closed.Add(-10*time.Minute)) {
+			t.Errorf("manifest %+v", f)
+		}
+	})
+}
+
 func TestWithoutACallbackTheBucketIsWatched(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		name := fileID(taskID, 10)

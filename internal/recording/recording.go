@@ -95,10 +95,11 @@ func Whose(s Session, lives []ledger.RoomLife, task ledger.RecordingTask) (of Of
 	return Mine, nil
 }
 
-// Began tells whose a file is of which only is known that it is of the room, and
-// when it began.
-func Began(s Session, lives []ledger.RoomLife, began time.Time) (of Of, candidates []uint64) {
-	return Whose(s, lives, ledger.RecordingTask{RoomID: s.RoomID, Files: []ledger.RecordedFile{{RecordedFile: zego.RecordedFile{Begin: began}}}})
+// Began tells whose a file is of which only is known that it is of the room, when
+// it began, and the folder that it is in.
+func Began(s Session, lives []ledger.RoomLife, began time.Time, folder string) (of Of, candidates []uint64) {
+	u := url.URL{Path: "/" + folder}
+	return Whose(s, lives, ledger.RecordingTask{RoomID: s.RoomID, Files: []ledger.RecordedFile{{RecordedFile: zego.RecordedFile{Begin: began, URL: u.String()}}}})
 }
 
 func mine(yes bool) Of {
