@@ -3,6 +3,7 @@ package activities_test
 import (
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -96,6 +97,38 @@ func TestARecordingThatComesAfterTheManifestIsAdded(t *testing.T) {
 		if done, err := w.look(0); err != nil || done.Files != 2 {
 			t.Errorf("%+v, %v", done, err)
 		}
+	})
+}
+
+func TestWhatWasLostAndComesAfterAllIsNoLongerLost(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		found, lost := fileID(taskID, 30), fileID(taskID, 20)
+		w.told(taskID, zego.RecordingUploaded, 1, 0, file(found, zego.FileFailed, ""), file(lost, zego.FileFailed, ""))
+		if done := w.archives(time.Hour); len(done.Lost) != 2 {
+			t.Errorf("lost %q", done.Lost)
+		}
+		w.upload(found)
+		w.told(taskID, zego.RecordingUploaded, 2, 2*time.Hour, file(found, zego.FileUploaded, ""), file(lost, zego.FileFailed, ""))
+		if done := w.adds("manifest-2.json", 1); !slices.Equal(done.Lost, []string{lost}) {
+			t.Errorf("lost %q", done.Lost)
+		}
+	})
+}
+
+// "xa.mp4" is there, which says nothing of "a.mp4".
+func TestALateFileIsToldFromOneThatEndsInItsName(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		named := func(name string) zego.RecordedFile {
+			w.upload(name)
+			f := file(name, zego.FileUploaded, "")
+			f.Begin = closed.Add(-time.Minute)
+			return f
+		}
+		first := named("xa.mp4")
+		w.told(taskID, zego.RecordingUploaded, 1, 0, first)
+		w.archives(time.Hour, "xa.mp4")
+		w.told(taskID, zego.RecordingUploaded, 2, time.Hour, first, named("a.mp4"))
+		w.adds("manifest-2.json", 2)
 	})
 }
 

@@ -176,7 +176,7 @@ func (s *search) told(t ledger.RecordingTask) {
 // listed says that a file is archived. Its source may be deleted.
 func (s *search) listed(t ledger.RecordingTask, f *ledger.RecordedFile) bool {
 	return s.before != nil && slices.ContainsFunc(s.before.Files, func(there File) bool {
-		return there.TaskID == t.TaskID && strings.HasSuffix(there.Source, f.FileID)
+		return there.TaskID == t.TaskID && strings.HasSuffix("/"+there.Source, "/"+f.FileID)
 	})
 }
 

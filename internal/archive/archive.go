@@ -159,7 +159,12 @@ func (m *Mover) Add(ctx context.Context, folder string, before Manifest, items [
 		return before, nil
 	}
 	head := before
-	head.Number, head.Files, head.Lost = before.next(), nil, slices.Clone(before.Lost)
+	head.Number, head.Files = before.next(), nil
+	head.Lost = slices.DeleteFunc(slices.Clone(before.Lost), func(lost string) bool { // what was found after all
+		return slices.ContainsFunc(items, func(item Item) bool {
+			return !item.Lost && (item.Name == lost || strings.HasSuffix(item.Name, "/"+lost))
+		})
+	})
 	after, err := m.move(ctx, folder, head, append(before.items(), items...), earlier, report)
 	if err == nil && slices.ContainsFunc(items, func(item Item) bool { return !after.has(item) }) {
 		err = fmt.Errorf("somebody else wrote %s meanwhile", head.Key(folder))
