@@ -671,7 +671,10 @@ func TestWhatIsInZEGOsStorageIsReadByHTTPS(t *testing.T) {
 		}
 	}
 	// No address of our own is asked.
-	for _, host := range []string{server.URL, "https://169.254.169.254", "https://[::1]", "https://10.0.0.1"} {
+	for _, host := range []string{
+		server.URL, "https://169.254.169.254", "https://[::1]", "https://10.0.0.1", "https://0.0.0.0", "https://0.1.2.3",
+		"https://100.100.100.200", "https://192.0.0.192", "https://[::ffff:169.254.169.254]", "https://[64:ff9b::a9fe:a9fe]", "https://[fd00:ec2::254]",
+	} {
 		if _, err := w.move(Progress{}, Item{URL: host + "/a"}); err == nil || !strings.Contains(err.Error(), "no public address") {
 			t.Errorf("%s: %v", host, err)
 		}

@@ -10,8 +10,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -253,10 +255,28 @@ func publicOnly() *http.Client {
 }
 
 func refusePrivate(_, address string, _ syscall.RawConn) error {
-	host, _, err := net.SplitHostPort(address)
-	ip := net.ParseIP(host)
-	if err != nil || ip == nil || !ip.IsGlobalUnicast() || ip.IsPrivate() {
-		return fmt.Errorf("%s is no public address", host)
+	a, err := netip.ParseAddrPort(address)
+	if err != nil || !public(a.Addr()) {
+		return fmt.Errorf("%s is no public address", a.Addr())
 	}
 	return nil
+}
+
+// inside are addresses that networks of one's own have beside the private ones: those
+// of "this network", what providers of clouds and networks share among themselves,
+// where some keep their metadata, what is for measurements, and what is reserved.
+var inside = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"),
+	netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("240.0.0.0/4"), netip.MustParsePrefix("64:ff9b:1::/48"),
+}
+
+// translated is how a network without IPv4 calls the addresses of IPv4.
+var translated = netip.MustParsePrefix("64:ff9b::/96")
+
+func public(a netip.Addr) bool {
+	if a = a.Unmap(); translated.Contains(a) {
+		b := a.As16()
+		return public(netip.AddrFrom4([4]byte(b[12:])))
+	}
+	return a.IsGlobalUnicast() && !a.IsPrivate() && !slices.ContainsFunc(inside, func(p netip.Prefix) bool { return p.Contains(a) })
 }
