@@ -128,7 +128,8 @@ type RoomUser struct {
 
 // DescribeUserNum asks how many users rooms have, for up to [MostRooms] of them.
 // An answer that lacks one of the rooms is an error: a room that ZEGO says nothing
-// of isn't an empty one. ZEGO's limit is ten calls a second for each app.
+// of isn't an empty one. The rooms that it does tell of are given with the error.
+// ZEGO's limit is ten calls a second for each app.
 func (c *Client) DescribeUserNum(ctx context.Context, appID uint32, rooms []string) (map[string]RoomUsers, error) {
 	if len(rooms) == 0 || len(rooms) > MostRooms {
 		return nil, fmt.Errorf("zego: DescribeUserNum: found %d rooms, want 1 to %d", len(rooms), MostRooms)
@@ -144,18 +145,24 @@ func (c *Client) DescribeUserNum(ctx context.Context, appID uint32, rooms []stri
 		return nil, err
 	}
 	counts := make(map[string]RoomUsers, len(rooms))
+	var fault error
 	for _, r := range data.UserCountList {
-		if r.UserCount == nil || *r.UserCount < r.AdminUserCount || r.AdminUserCount < 0 {
-			return nil, fmt.Errorf("zego: DescribeUserNum of app %d: room %q has no UserCount, or one that can't be", appID, r.RoomID)
+		switch {
+		case r.UserCount == nil || *r.UserCount < r.AdminUserCount || r.AdminUserCount < 0:
+			fault = fmt.Errorf("zego: DescribeUserNum of app %d: room %q has no UserCount, or one that can't be", appID, r.RoomID)
+		case slices.Contains(rooms, r.RoomID):
+			counts[r.RoomID] = RoomUsers{*r.UserCount, r.AdminUserCount}
 		}
-		counts[r.RoomID] = RoomUsers{*r.UserCount, r.AdminUserCount}
 	}
 	for _, room := range rooms {
-		if _, told := counts[room]; !told {
-			return nil, fmt.Errorf("zego: DescribeUserNum of app %d: the answer says nothing of room %q", appID, room)
+		if _, told := counts[room]; !told && fault == nil {
+			fault = fmt.Errorf("zego: DescribeUserNum of app %d: the answer says nothing of room %q", appID, room)
 		}
 	}
-	return counts, nil
+	if len(counts) == 0 {
+		return nil, fault
+	}
+	return counts, fault
 }
 
 // DescribeUsers asks about up to [MostUsers] users of a room. Of a room that

@@ -130,6 +130,26 @@ func TestWhatIsNoAnswerIsAnError(t *testing.T) {
 	}
 }
 
+// The other rooms' users are known all the same.
+func TestAnAnswerThatLacksARoomTellsOfTheOthers(t *testing.T) {
+	for name, list := range map[string]string{
+		"it isn't there": `{"RoomId":"lobby","UserCount":2}`,
+		"no count":       `{"RoomId":"hall"},{"RoomId":"lobby","UserCount":2}`,
+		"another room":   `{"RoomId":"other","UserCount":0},{"RoomId":"lobby","UserCount":2}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			api := zegofake.New(apiApp, serverSecret)
+			api.Fail(func(url.Values) *zegofake.Failure {
+				return &zegofake.Failure{Body: `{"Code":0,"Data":{"UserCountList":[` + list + `]}}`}
+			})
+			counts, err := apiClient(t, api, serverSecret).DescribeUserNum(t.Context(), apiApp, []string{"lobby", "hall"})
+			if err == nil || !strings.Contains(err.Error(), `room "hall"`) || len(counts) != 1 || counts["lobby"].Users != 2 {
+				t.Errorf("counts %v, %v", counts, err)
+			}
+		})
+	}
+}
+
 // RequestId comes as a string or as a number that a float would round.
 func TestTheRequestIsNamedForSupport(t *testing.T) {
 	for _, id := range []string{`"7840039829955402143"`, `7840039829955402143`} {

@@ -163,8 +163,11 @@ func (a *asking) askAbout(ctx context.Context, names []string, rooms map[string]
 		return nil
 	}
 	var counts map[string]zego.RoomUsers
+	var untold error // of the rooms that the answer lacks: it would again
 	err := a.try(ctx, func() (err error) {
-		counts, err = a.API.DescribeUserNum(ctx, a.app, names)
+		if counts, err = a.API.DescribeUserNum(ctx, a.app, names); len(counts) > 0 {
+			untold, err = err, nil
+		}
 		return err
 	})
 	switch {
@@ -185,8 +188,13 @@ func (a *asking) askAbout(ctx context.Context, names []string, rooms map[string]
 	}
 	var answered []ledger.Check
 	for _, name := range names {
+		users, told := counts[name]
+		if !told {
+			a.fail(len(rooms[name]), untold)
+			continue
+		}
 		for _, c := range rooms[name] {
-			gone, err := a.judge(ctx, c, counts[name])
+			gone, err := a.judge(ctx, c, users)
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}

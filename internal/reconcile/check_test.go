@@ -365,6 +365,35 @@ func TestARefusedRoomHoldsUpNoOther(t *testing.T) {
 	})
 }
 
+// Nor does one of which an answer says nothing: it would be in the same call, the
+// oldest first, in each run.
+func TestARoomThatAnswersLackHoldsUpNoOther(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		for n := range 12 {
+			w.told(1, fmt.Sprint("room", n), uint64(n+1), w.now, stay("a", w.now, w.now))
+		}
+		w.api.Fail(func(q url.Values) *zegofake.Failure {
+			rooms := q["RoomId[]"]
+			if !slices.Contains(rooms, "room3") {
+				return nil
+			}
+			var told []string
+			for _, room := range rooms {
+				if room != "room3" {
+					told = append(told, fmt.Sprintf(`{"RoomId":%q,"UserCount":0}`, room))
+				}
+			}
+			return &zegofake.Failure{Body: `{"Code":0,"Data":{"UserCountList":[` + strings.Join(told, ",") + `]}}`}
+		})
+		w.pass(overdueAfter + time.Minute)
+		got := w.check()[1]
+		w.expect("of twelve", got, reconcile.Counts{Overdue: 12, Asked: 11, Doubtful: 11, Failed: 1})
+		if !strings.Contains(got.Error, `says nothing of room "room3"`) || len(w.api.Calls("")) != 2 {
+			t.Errorf("error %q, %d calls", got.Error, len(w.api.Calls("")))
+		}
+	})
+}
+
 // A call that fails once is made again.
 func TestAnErrorThatPasses(t *testing.T) {
 	t.Parallel()
