@@ -63,10 +63,11 @@ type Reconciler struct {
 
 // Page is what came of a page of overdue sessions.
 type Page struct {
-	// Before, After and Away are those of the next page's [Progress].
-	Before time.Time          `json:"before"`
-	After  ledger.OpenSession `json:"after,omitzero"`
-	Away   []uint32           `json:"away,omitempty"`
+	// Before, After, Away and Failing are those of the next page's [Progress].
+	Before  time.Time          `json:"before"`
+	After   ledger.OpenSession `json:"after,omitzero"`
+	Away    []uint32           `json:"away,omitempty"`
+	Failing map[uint32]int     `json:"failing,omitempty"`
 	// Last says that there is no next page.
 	Last bool `json:"last"`
 	// Apps are the counts of this page.
@@ -77,7 +78,7 @@ type Page struct {
 // those that are gone. Its error is one of the ledger; what goes wrong with an app
 // is in the page.
 func (r *Reconciler) CheckOverdueSessions(ctx context.Context, p Progress) (Page, error) {
-	page := Page{Before: p.Before, Away: p.Away, Apps: map[uint32]Counts{}}
+	page := Page{Before: p.Before, Away: p.Away, Failing: maps.Clone(p.Failing), Apps: map[uint32]Counts{}}
 	if page.Before.IsZero() {
 		page.Before = r.now().Add(-r.OverdueAfter)
 		if err := r.Ledger.ForgetChecks(ctx); err != nil {
@@ -101,7 +102,7 @@ func (r *Reconciler) CheckOverdueSessions(ctx context.Context, p Progress) (Page
 		apps[c.AppID] = append(apps[c.AppID], c)
 	}
 	for _, app := range slices.Sorted(maps.Keys(apps)) {
-		a := &asking{Reconciler: r, app: app, Counts: Counts{Overdue: len(apps[app])}}
+		a := &asking{Reconciler: r, app: app, Counts: Counts{Overdue: len(apps[app])}, inARow: p.Failing[app]}
 		switch {
 		case r.API == nil || !r.API.Knows(app):
 			a.Reported = len(apps[app])
@@ -111,9 +112,7 @@ func (r *Reconciler) CheckOverdueSessions(ctx context.Context, p Progress) (Page
 			if err := a.ask(ctx, apps[app]); err != nil {
 				return page, err
 			}
-			if a.inARow >= failures {
-				page.Away = append(page.Away, app)
-			}
+			page.note(a)
 		}
 		if a.Failed > 0 {
 			r.observe("failed", a.Failed)
@@ -123,12 +122,27 @@ func (r *Reconciler) CheckOverdueSessions(ctx context.Context, p Progress) (Page
 	return page, nil
 }
 
+// note keeps how many calls have failed in a row: an app may have few sessions in
+// each page.
+func (p *Page) note(a *asking) {
+	delete(p.Failing, a.app)
+	switch {
+	case a.inARow >= failures:
+		p.Away = append(p.Away, a.app)
+	case a.inARow > 0:
+		if p.Failing == nil {
+			p.Failing = map[uint32]int{}
+		}
+		p.Failing[a.app] = a.inARow
+	}
+}
+
 // asking asks about the sessions of one app.
 type asking struct {
 	*Reconciler
 	Counts
 	app    uint32
-	inARow int // calls that failed
+	inARow int // calls that failed, those of the pages before included
 }
 
 // ask asks about sessions, ten rooms at a time.

@@ -149,7 +149,7 @@ func (w *world) checkFrom(p reconcile.Progress) (map[uint32]reconcile.Counts, re
 			}
 			all[app] = sum
 		}
-		p.Before, p.After, p.Away = page.Before, page.After, page.Away
+		p.Before, p.After, p.Away, p.Failing = page.Before, page.After, page.Away, page.Failing
 		if page.Last {
 			return all, p
 		}
@@ -341,6 +341,50 @@ func TestNoAnswerClosesNothingOut(t *testing.T) {
 			w.api.Fail(nil)
 			w.expect("when it is back", w.check()[1], reconcile.Counts{Overdue: 40, Asked: 40, Doubtful: 40})
 		})
+	}
+}
+
+// An app that ZEGO doesn't answer for holds up the others for three calls of a run,
+// also if there are few of its sessions in each page.
+func TestAnAppThatFailsIsLeftAloneAlsoWherePagesHaveLittleOfIt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "sqlite:"+t.TempDir()+"/ledger.db")
+	const pages = 6
+	var usage []ledger.Usage
+	for n := range uint64(pages * 200) {
+		app := uint32(2) // of which there is no secret
+		if n%200 == 100 {
+			app = 1
+		}
+		usage = append(usage, ledger.Usage{AppID: app, RoomID: fmt.Sprint("room", n), RoomSessionID: n + 1, Event: zego.EventRoomCreate,
+			Create: w.now, SeenAt: w.now.Add(time.Duration(n) * time.Millisecond)})
+	}
+	if err := w.Ledger.Record(t.Context(), usage); err != nil {
+		t.Fatal(err)
+	}
+	w.pass(overdueAfter + time.Minute)
+	for _, tt := range []struct {
+		name   string
+		answer func(call int) bool
+		calls  int
+		counts reconcile.Counts
+		away   []uint32
+	}{
+		{"it never answers", func(int) bool { return false }, 9, reconcile.Counts{Overdue: pages, Failed: pages}, []uint32{1}},
+		{"it answers after two failures", func(call int) bool { return call == 7 }, 6 + 1 + 9, reconcile.Counts{Overdue: pages, Asked: 1, Doubtful: 1, Failed: pages - 1}, []uint32{1}},
+	} {
+		before, call := len(w.api.Calls("")), 0
+		w.api.Fail(func(url.Values) *zegofake.Failure {
+			if call++; tt.answer(call) {
+				return nil
+			}
+			return &zegofake.Failure{Status: 503, Body: "busy"}
+		})
+		counts, after := w.checkFrom(reconcile.Progress{})
+		w.expect(tt.name, counts[1], tt.counts)
+		if n := len(w.api.Calls("")) - before; n != tt.calls || !slices.Equal(after.Away, tt.away) || len(after.Failing) != 0 {
+			t.Errorf("%s: %d calls, away %v, failing %v", tt.name, n, after.Away, after.Failing)
+		}
 	}
 }
 

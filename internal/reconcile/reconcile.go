@@ -38,6 +38,8 @@ type Progress struct {
 	After  ledger.OpenSession `json:"after,omitzero"`
 	// Away are the apps that aren't asked any more, as too many answers were errors.
 	Away []uint32 `json:"away,omitempty"`
+	// Failing is of others how many calls in a row have failed.
+	Failing map[uint32]int `json:"failing,omitempty"`
 	// Result is what has come of it so far.
 	Result Result `json:"result,omitzero"`
 }
@@ -114,7 +116,7 @@ func Reconcile(ctx workflow.Context, progress Progress) (Result, error) {
 		for _, app := range slices.Sorted(maps.Keys(page.Apps)) {
 			result.Apps[app] = result.Apps[app].add(page.Apps[app])
 		}
-		progress.Before, progress.After, progress.Away = page.Before, page.After, page.Away
+		progress.Before, progress.After, progress.Away, progress.Failing = page.Before, page.After, page.Away, page.Failing
 		if page.Last {
 			break
 		}
