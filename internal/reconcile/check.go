@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"go.temporal.io/sdk/activity"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
@@ -101,23 +102,32 @@ func (r *Reconciler) CheckOverdueSessions(ctx context.Context, p Progress) (Page
 	for _, c := range checks {
 		apps[c.AppID] = append(apps[c.AppID], c)
 	}
+	// At once, as each app has limits of its own, and some may not be answered for.
+	var asked []*asking
+	group, together := errgroup.WithContext(ctx)
 	for _, app := range slices.Sorted(maps.Keys(apps)) {
 		a := &asking{Reconciler: r, app: app, Counts: Counts{Overdue: len(apps[app])}, inARow: p.Failing[app]}
+		asked = append(asked, a)
 		switch {
 		case r.API == nil || !r.API.Knows(app):
 			a.Reported = len(apps[app])
 		case slices.Contains(p.Away, app):
 			a.Failed = len(apps[app])
 		default:
-			if err := a.ask(ctx, apps[app]); err != nil {
-				return page, err
-			}
+			group.Go(func() error { return a.ask(together, apps[a.app]) })
+		}
+	}
+	if err := group.Wait(); err != nil {
+		return page, err
+	}
+	for _, a := range asked {
+		if !slices.Contains(p.Away, a.app) {
 			page.note(a)
 		}
 		if a.Failed > 0 {
 			r.observe("failed", a.Failed)
 		}
-		page.Apps[app] = a.Counts
+		page.Apps[a.app] = a.Counts
 	}
 	return page, nil
 }

@@ -388,6 +388,44 @@ func TestAnAppThatFailsIsLeftAloneAlsoWherePagesHaveLittleOfIt(t *testing.T) {
 	}
 }
 
+// Where ZEGO answers for no app, as for a firewall between, a page takes no longer
+// than one of them does. One after the other, ten would take longer than a page may.
+func TestAppsThatAreNotAnsweredForWaitTogether(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		const apps, patience = 20, 200 * time.Millisecond
+		secrets := map[uint32][]string{}
+		for app := uint32(1); app <= apps; app++ {
+			w.api.App(app, "server secret")
+			secrets[app] = []string{"server secret"}
+			for n := range uint64(3) {
+				w.told(app, fmt.Sprint("room", n), n+1, w.now, stay("a", w.now, w.now))
+			}
+		}
+		client, err := zego.NewClient(zego.ServerAPI, secrets)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client.HTTP.Transport, client.HTTP.Timeout = inProcess{w.api}, patience
+		w.API = client
+		w.api.Fail(func(q url.Values) *zegofake.Failure {
+			if q.Get("AppId") == "20" {
+				return nil
+			}
+			return &zegofake.Failure{Hang: true}
+		})
+		w.pass(overdueAfter + time.Minute)
+		began := time.Now()
+		got := w.check()
+		if took := time.Since(began); took > apps*3*patience/2 {
+			t.Errorf("it took %v", took)
+		}
+		for app := uint32(1); app < apps; app++ {
+			w.expect(fmt.Sprint("app ", app), got[app], reconcile.Counts{Overdue: 3, Failed: 3})
+		}
+		w.expect("the app that is answered for", got[apps], reconcile.Counts{Overdue: 3, Asked: 3, Doubtful: 3})
+	})
+}
+
 // A room that ZEGO makes no sense of fails by itself.
 func TestARefusedRoomHoldsUpNoOther(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
