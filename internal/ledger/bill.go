@@ -506,9 +506,10 @@ func (l *Ledger) Entries(ctx context.Context, f Filter) iter.Seq2[Entry, error] 
 			if err != nil || len(page) == 0 {
 				return nil, err
 			}
+			// Of the app, if it is one: there may be more of others than fit into memory.
 			all, err := adjustments(l.db.QueryContext(ctx, "SELECT "+adjustmentColumns+` FROM adjustments
-				WHERE room_close_time >= $1 AND room_close_time <= $2 ORDER BY number`,
-				page[0].RoomCloseTime.UnixMilli(), page[len(page)-1].RoomCloseTime.UnixMilli()))
+				WHERE (CAST($1 AS BIGINT) = 0 OR appid = $1) AND room_close_time >= $2 AND room_close_time <= $3 ORDER BY number`,
+				int64(f.AppID), page[0].RoomCloseTime.UnixMilli(), page[len(page)-1].RoomCloseTime.UnixMilli()))
 			adjusted = make(map[key][]Adjustment, len(all))
 			for _, a := range all {
 				k := key{a.AppID, a.RoomSessionID}

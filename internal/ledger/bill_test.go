@@ -504,3 +504,37 @@ func TestEntriesAreListedByTheTimeOfTheirRooms(t *testing.T) {
 		}
 	})
 }
+
+// An app with few bills in a long time has them in one page. There may be any number
+// of others' adjustments in that time, which don't belong into memory.
+func TestEntriesOfAnAppReadNothingOfOthers(t *testing.T) {
+	testenv.Databases(t, func(t *testing.T, databaseURL string) {
+		l := open(t, databaseURL)
+		for s, appID := range []uint32{7, app, 7} {
+			b := closing(uint64(s), int64(s)*60)
+			b.AppID = appID
+			finalize(t, l, b)
+			u := logout("a", "1", -5, 0)
+			u.AppID, u.RoomSessionID = appID, uint64(s)
+			record(t, l, u)
+		}
+		for _, d := range dirty(t, l) {
+			if _, err := adjust(t, l, d); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l.SpoilAdjustments(t, app)
+		n := 0
+		for e, err := range l.Entries(t.Context(), ledger.Filter{AppID: 7}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n++; len(e.Adjustments) != 1 {
+				t.Errorf("session %d has %d adjustments", e.RoomSessionID, len(e.Adjustments))
+			}
+		}
+		if n != 2 {
+			t.Errorf("%d bills, want 2", n)
+		}
+	})
+}

@@ -87,6 +87,14 @@ func (l *Ledger) OldBill(t *testing.T, appID uint32, session uint64) uuid.UUID {
 	return id
 }
 
+// SpoilAdjustments makes an app's adjustments such that nobody can read them.
+func (l *Ledger) SpoilAdjustments(t *testing.T, appID uint32) {
+	t.Helper()
+	if _, err := l.db.Exec("UPDATE adjustments SET estimated = 'spoiled' WHERE appid = $1", int64(appID)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // CountChecks counts the rows of the table of checks.
 func (l *Ledger) CountChecks(t *testing.T) (n int) {
 	t.Helper()
