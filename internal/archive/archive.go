@@ -199,13 +199,14 @@ func (m *Mover) move(ctx context.Context, folder string, head Manifest, all []It
 		r.progress.OfBytes += item.Size
 	}
 	files, sources, faults, err := r.all(ctx, all, mostFailures)
-	if errors.Is(err, errComplete) {
-		return Read(ctx, m.Archive, key) // somebody else was faster
-	}
 	if err == nil {
 		err = errors.Join(faults...)
 	}
 	if err != nil {
+		// Whoever was faster has removed what was in the making, too.
+		if faster, none := Read(ctx, m.Archive, key); none == nil {
+			return faster, nil
+		}
 		return Manifest{}, err
 	}
 

@@ -15,6 +15,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -478,6 +479,22 @@ func TestTwoWorkersMakeOneManifest(t *testing.T) {
 		}
 		if faults, err := w.Verify(w.Context(), written, nil); err != nil || len(faults) > 0 {
 			w.Errorf("faults %v, %v", faults, err)
+		}
+	})
+}
+
+// A worker that is done removes what others of the session have in the making.
+func TestASlowerWorkerTakesTheOthersManifest(t *testing.T) {
+	everyStore(t, func(w *world) {
+		item := w.put("a.mp4", random(1, 10_000))
+		var want Manifest
+		m, err := w.Move(w.Context(), folder, head, func(context.Context) ([]Item, error) { return []Item{item}, nil }, Progress{}, func(Progress) {
+			if want.Version == 0 { // some of it is read
+				want = w.again().moved(item)
+			}
+		})
+		if err != nil || want.Version == 0 || !reflect.DeepEqual(m, want) {
+			w.Errorf("%v; got %+v, want %+v", err, m, want)
 		}
 	})
 }
