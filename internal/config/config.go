@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -398,7 +399,7 @@ func Load(flag func(name string) (string, bool), apps bool) (*Config, error) {
 	c.RecordingsURL = cmp.Or(c.RecordingsURL, folderURL(c.Data, "recordings"))
 	c.ArchiveURL = cmp.Or(c.ArchiveURL, folderURL(c.Data, "archive"))
 
-	if c.ArchiveURL == c.RecordingsURL {
+	if place(c.ArchiveURL) == place(c.RecordingsURL) {
 		// Archived files would be found as recordings, and archived again.
 		faults = append(faults, errors.New("CLOSEOUT_ARCHIVE_URL: the same as CLOSEOUT_RECORDINGS_URL, want another bucket or prefix"))
 	}
@@ -689,6 +690,24 @@ func (c *Config) LogValue() slog.Value {
 		slog.Any("payload_keys", c.PayloadKeys.Names()),
 		slog.Bool("traces", c.Traces),
 	)
+}
+
+// place is a bucket's URL without the options that don't say where the bucket is,
+// and in one form of several that mean the same.
+func place(bucketURL string) string {
+	u, err := url.Parse(bucketURL)
+	if err != nil {
+		return bucketURL
+	}
+	q := u.Query()
+	for name := range q {
+		switch {
+		case u.Scheme == "file" && name != "prefix", q.Get(name) == "",
+			u.Scheme == "s3" && slices.Contains([]string{"region", "use_path_style", "request_checksum_calculation", "response_checksum_validation", "ssetype", "kmskeyid"}, name):
+			q.Del(name)
+		}
+	}
+	return u.Scheme + "://" + u.Host + path.Clean("/"+u.Path) + "?" + q.Encode()
 }
 
 // Where is what may be shown of a URL: for what is on this machine its path, else
