@@ -64,10 +64,9 @@ type Reconciler struct {
 
 // Page is what came of a page of overdue sessions.
 type Page struct {
-	// Before, After, Away and Failing are those of the next page's [Progress].
+	// Before, After and Failing are those of the next page's [Progress].
 	Before  time.Time          `json:"before"`
 	After   ledger.OpenSession `json:"after,omitzero"`
-	Away    []uint32           `json:"away,omitempty"`
 	Failing map[uint32]int     `json:"failing,omitempty"`
 	// Last says that there is no next page.
 	Last bool `json:"last"`
@@ -79,7 +78,8 @@ type Page struct {
 // those that are gone. Its error is one of the ledger; what goes wrong with an app
 // is in the page.
 func (r *Reconciler) CheckOverdueSessions(ctx context.Context, p Progress) (Page, error) {
-	page := Page{Before: p.Before, Away: p.Away, Failing: maps.Clone(p.Failing), Apps: map[uint32]Counts{}}
+	page := Page{Before: p.Before, Failing: map[uint32]int{}, Apps: map[uint32]Counts{}}
+	maps.Copy(page.Failing, p.Failing)
 	if page.Before.IsZero() {
 		page.Before = r.now().Add(-r.OverdueAfter)
 		if err := r.Ledger.ForgetChecks(ctx); err != nil {
@@ -111,7 +111,7 @@ func (r *Reconciler) CheckOverdueSessions(ctx context.Context, p Progress) (Page
 		switch {
 		case r.API == nil || !r.API.Knows(app):
 			a.Reported = len(apps[app])
-		case slices.Contains(p.Away, app):
+		case a.inARow >= failures:
 			a.Failed = len(apps[app])
 		default:
 			group.Go(func() error { return a.ask(together, apps[a.app]) })
@@ -121,8 +121,8 @@ func (r *Reconciler) CheckOverdueSessions(ctx context.Context, p Progress) (Page
 		return page, err
 	}
 	for _, a := range asked {
-		if !slices.Contains(p.Away, a.app) {
-			page.note(a)
+		if page.Failing[a.app] = a.inARow; a.inARow == 0 {
+			delete(page.Failing, a.app)
 		}
 		if a.Failed > 0 {
 			r.observe("failed", a.Failed)
@@ -130,21 +130,6 @@ func (r *Reconciler) CheckOverdueSessions(ctx context.Context, p Progress) (Page
 		page.Apps[a.app] = a.Counts
 	}
 	return page, nil
-}
-
-// note keeps how many calls have failed in a row: an app may have few sessions in
-// each page.
-func (p *Page) note(a *asking) {
-	delete(p.Failing, a.app)
-	switch {
-	case a.inARow >= failures:
-		p.Away = append(p.Away, a.app)
-	case a.inARow > 0:
-		if p.Failing == nil {
-			p.Failing = map[uint32]int{}
-		}
-		p.Failing[a.app] = a.inARow
-	}
 }
 
 // asking asks about the sessions of one app.

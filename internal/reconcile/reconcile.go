@@ -36,9 +36,8 @@ type Progress struct {
 	// since before, and after that one in their order.
 	Before time.Time          `json:"before,omitzero"`
 	After  ledger.OpenSession `json:"after,omitzero"`
-	// Away are the apps that aren't asked any more, as too many answers were errors.
-	Away []uint32 `json:"away,omitempty"`
-	// Failing is of others how many calls in a row have failed.
+	// Failing is how many calls in a row have failed, by appid. After too many an app
+	// isn't asked any more.
 	Failing map[uint32]int `json:"failing,omitempty"`
 	// Result is what has come of it so far.
 	Result Result `json:"result,omitzero"`
@@ -116,7 +115,7 @@ func Reconcile(ctx workflow.Context, progress Progress) (Result, error) {
 		for _, app := range slices.Sorted(maps.Keys(page.Apps)) {
 			result.Apps[app] = result.Apps[app].add(page.Apps[app])
 		}
-		progress.Before, progress.After, progress.Away, progress.Failing = page.Before, page.After, page.Away, page.Failing
+		progress.Before, progress.After, progress.Failing = page.Before, page.After, page.Failing
 		if page.Last {
 			break
 		}

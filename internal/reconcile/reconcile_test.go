@@ -84,7 +84,7 @@ func TestALongRunGoesOnAsAnother(t *testing.T) {
 	pages := 0
 	env := run(t, reconcile.Progress{}, func(reconcile.Progress) (reconcile.Page, error) {
 		pages++
-		return reconcile.Page{After: ledger.OpenSession{AppID: 1, RoomSessionID: uint64(pages)}, Away: []uint32{3}, Failing: map[uint32]int{4: 2},
+		return reconcile.Page{After: ledger.OpenSession{AppID: 1, RoomSessionID: uint64(pages)}, Failing: map[uint32]int{4: 2},
 			Apps: map[uint32]reconcile.Counts{1: {Overdue: 200, Asked: 200, Alive: 200}}}, nil
 	}, starts(0), starts(0))
 	var next *workflow.ContinueAsNewError
@@ -95,7 +95,7 @@ func TestALongRunGoesOnAsAnother(t *testing.T) {
 	if err := converter.GetDefaultDataConverter().FromPayloads(next.Input, &p); err != nil {
 		t.Fatal(err)
 	}
-	if p.After.RoomSessionID != 200 || p.Result.Apps[1].Overdue != 40_000 || len(p.Away) != 1 || p.Failing[4] != 2 {
+	if p.After.RoomSessionID != 200 || p.Result.Apps[1].Overdue != 40_000 || p.Failing[4] != 2 {
 		t.Errorf("it goes on from %+v", p)
 	}
 	env = run(t, p, func(p reconcile.Progress) (reconcile.Page, error) {
