@@ -135,7 +135,7 @@ func (s *search) told(t ledger.RecordingTask) {
 	switch of {
 	case recording.Another:
 		// What is in the session's folder is the session's, unless a person or the app
-		// says otherwise.
+		// says that it is another's. Of no session, it is nobody else's.
 		there := t
 		there.Files = []ledger.RecordedFile{{RecordedFile: zego.RecordedFile{URL: "/" + SessionFolder(s.task.Session)}}}
 		of, _ = recording.Whose(s.session, s.lives, there)

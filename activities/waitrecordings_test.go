@@ -421,6 +421,24 @@ func TestAFolderCountsForLessThanAPersonAndTheApp(t *testing.T) {
 	})
 }
 
+// Nobody waits for what is of no session. What there is of it in a session's folder
+// isn't left behind for that.
+func TestATaskOfNoSessionLeavesNothingInAFolder(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		name := fileID(taskID, 10)
+		put(t, w.Source, activities.SessionFolder(w.task.Session)+name, []byte("sound"))
+		w.told(taskID, zego.RecordingUploaded, 0, 0, file(name, zego.FileUploaded, ""))
+		if err := w.ledger.AssignRecording(t.Context(), 7, taskID, 0); err != nil {
+			t.Fatal(err)
+		}
+		first := w.waits(2*time.Minute, "1 files in the bucket to stay as they are")
+		done, err := w.look(12*time.Minute, first.Note)
+		if err != nil || done.Waiting != nil || done.Files != 1 {
+			t.Fatalf("got %+v, %v", done, err)
+		}
+	})
+}
+
 func TestFilesAreFoundInFoldersBelowThePrefix(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		w.created(5, 2*time.Hour)

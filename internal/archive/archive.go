@@ -230,7 +230,7 @@ func (m *Mover) move(ctx context.Context, folder string, head Manifest, all []It
 
 // Save moves items ahead of the others of their session, as they will be gone
 // before those are there. It returns a file for each, to be its item's Kept from
-// then on; one that has no name wasn't moved, and the error says why. Those that
+// then on, or the error for which it wasn't moved. Those that
 // were saved before have to be among the items, so that none takes their place.
 // Before is the manifest after which they came, if they did. However many fail, the
 // others are tried: they may be there for the last time.
