@@ -64,6 +64,9 @@ type Options struct {
 	Retention time.Duration
 	// CodecEndpoint is where the Web UI has payloads decrypted; empty: nowhere.
 	CodecEndpoint string
+	// Fair has task queues hand out the tasks of each fairness key in turn, as
+	// Temporal does where it is told to. By default they go in order of arrival.
+	Fair bool
 	// TLS, if set, is what the frontend speaks. The Web UI has to be left out.
 	TLS *TLS
 	// Logger gets the server's warnings and errors as they are, the rest at

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -50,6 +51,12 @@ var dynamicConfig = dynamicconfig.StaticClient{
 	dynamicconfig.HistoryCacheHostLevelMaxSize.Key(): 8192,
 	// No calls home.
 	dynamicconfig.EnableServerVersionCheck.Key(): false,
+}
+
+func dynamicConfigFor(o Options) dynamicconfig.StaticClient {
+	c := maps.Clone(dynamicConfig)
+	c[dynamicconfig.MatchingEnableFairness.Key()] = o.Fair
+	return c
 }
 
 // temporalModule is Temporal's own, with a handle on the server, which can stop
@@ -122,7 +129,7 @@ func temporalOptions(o Options, frontend string, ports *ports, db *config.SQL, l
 			primitives.MatchingService: local(matching),
 			primitives.WorkerService:   local(worker),
 		}),
-		temporal.WithDynamicConfigClient(dynamicConfig),
+		temporal.WithDynamicConfigClient(dynamicConfigFor(o)),
 		temporal.WithAuthorizer(authorization.NewNoopAuthorizer()),
 		temporal.WithClaimMapper(func(*config.Config) authorization.ClaimMapper { return authorization.NewNoopClaimMapper() }),
 		temporal.WithCustomMetricsHandler(metrics.NoopMetricsHandler),
