@@ -11,7 +11,8 @@ import (
 // `doctor` names what is missing before setup, a run that no worker takes after
 // it, and nothing once all runs.
 func TestDoctorOnARealTemporal(t *testing.T) {
-	c := settings(t, map[string]string{"admin-listen": "127.0.0.1:" + freePort(t), "reconcile-interval": "1m"})
+	// So seldom that no run of the schedule waits beside the one below.
+	c := settings(t, map[string]string{"admin-listen": "127.0.0.1:" + freePort(t), "reconcile-interval": "24h"})
 	c.Temporal.Namespace = "doctor"
 	t.Setenv("TEMPORAL_ADDRESS", temporal.Address())
 	t.Setenv("TEMPORAL_NAMESPACE", "doctor")
