@@ -20,14 +20,14 @@ func TestTheComposeFileKeepsItsPromises(t *testing.T) {
 	}
 	var file struct {
 		Services map[string]struct {
-			Image       string
-			Ports       []string
-			Secrets     []string
-			Volumes     []string
-			ReadOnly    bool     `yaml:"read_only"`
-			CapDrop     []string `yaml:"cap_drop"`
-			SecurityOpt []string `yaml:"security_opt"`
-			Environment map[string]string
+			Image, Build string
+			Ports        []string
+			Secrets      []string
+			Volumes      []string
+			ReadOnly     bool     `yaml:"read_only"`
+			CapDrop      []string `yaml:"cap_drop"`
+			SecurityOpt  []string `yaml:"security_opt"`
+			Environment  map[string]string
 		}
 		Secrets map[string]struct{ File string }
 		Volumes map[string]any
@@ -35,9 +35,13 @@ func TestTheComposeFileKeepsItsPromises(t *testing.T) {
 	if err := yaml.Unmarshal(b, &file); err != nil {
 		t.Fatal(err)
 	}
+	var built []string
 	pinned := regexp.MustCompile(`^[a-z/-]+:v?\d+[\w.-]*$`)
 	for name, s := range file.Services {
 		ours := s.Image == "closeout:local"
+		if s.Build != "" {
+			built = append(built, name)
+		}
 		if !ours && !pinned.MatchString(s.Image) {
 			t.Errorf("%s: image %q isn't pinned", name, s.Image)
 		}
@@ -65,6 +69,9 @@ func TestTheComposeFileKeepsItsPromises(t *testing.T) {
 				t.Errorf("%s: there is no volume %s", name, from)
 			}
 		}
+	}
+	if len(built) != 1 || file.Services[built[0]].Image != "closeout:local" {
+		t.Errorf("%q are built, want one for all: each would have an image of its own by the same name", built)
 	}
 	for name, secret := range file.Secrets {
 		if path := strings.Replace(secret.File, "${CLOSEOUT_SECRETS:-./deploy/compose}", "./deploy/compose", 1); !inAClone(t, path) {
