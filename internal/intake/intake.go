@@ -32,7 +32,7 @@ const (
 	// While Temporal is busy with the relay or in trouble, starts take longer, and a
 	// sender shouldn't see it: it waits for so many times as long as a start takes at
 	// its best.
-	patienceFactorBusy, leastPatienceBusy = 4, 25 * time.Millisecond
+	patienceFactorBusy, leastPatienceBusy = 3, 8 * time.Millisecond
 	// Temporal is in trouble when so many senders in a row have waited in vain, and
 	// after a failure until so many starts in a row were quick, at most for so long:
 	// what comes back is slow at first, and has much to do.
