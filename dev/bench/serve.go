@@ -45,7 +45,7 @@ func (*noSteps) ArchiveRecordings(_ context.Context, t activities.Task) (activit
 func handlerFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "temporal"}, &cli.StringFlag{Name: "dir"}, &cli.StringFlag{Name: "admin", Value: "127.0.0.1:0"},
-		&cli.BoolFlag{Name: "worker"},
+		&cli.BoolFlag{Name: "worker"}, &cli.BoolFlag{Name: "findable"},
 	}
 }
 
@@ -96,7 +96,7 @@ func naiveCommand() *cli.Command {
 			}
 			defer w.Stop()
 		}
-		return serve(ctx, cmd, naiveHandler(temporal))
+		return serve(ctx, cmd, naiveHandler(temporal, cmd.Bool("findable")))
 	}}
 }
 
