@@ -141,7 +141,7 @@ func Load(cmd *cli.Command, apps bool) (*config.Config, *slog.Logger, error) {
 // GCPercent is how much garbage there may be for what is in use, unless GOGC says
 // otherwise. A callback leaves little behind, and what a burst makes of garbage
 // is memory that a container would have to be made for.
-const GCPercent = 75
+const GCPercent = 50
 
 func run(name, usage string, parts service.Parts, flags []cli.Flag) *cli.Command {
 	return &cli.Command{

@@ -73,7 +73,7 @@ How to reach Temporal is set as for all of Temporal's programs, by its
 
 ## Others
 
-` + "`GOGC`, `GOMEMLIMIT` and `GOMAXPROCS`" + ` are Go's. Unless ` + "`GOGC`" + ` is set, it is 75, as what a burst makes of garbage is memory that a container would
+` + "`GOGC`, `GOMEMLIMIT` and `GOMAXPROCS`" + ` are Go's. Unless ` + "`GOGC`" + ` is set, it is 50, as what a burst makes of garbage is memory that a container would
 have to be made for.
 
 ` + "`OTEL_EXPORTER_OTLP_ENDPOINT`" + ` and OpenTelemetry's other variables switch on traces: see [telemetry](telemetry.md#traces).
