@@ -17,6 +17,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/grafana/grafana-foundation-sdk/go/cog/plugins"
+	foundation "github.com/grafana/grafana-foundation-sdk/go/dashboard"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
@@ -416,6 +418,20 @@ func TestAlertsFireWhenTheyShould(t *testing.T) {
 		if out, err := command.CombinedOutput(); err != nil {
 			t.Errorf("promtool %s: %v\n%s", strings.Join(arguments, " "), err, out)
 		}
+	}
+}
+
+// Grafana passes over an option that it doesn't know, and the panel is another one.
+func TestDashboardKeepsToGrafanasSchema(t *testing.T) {
+	plugins.RegisterDefaultPlugins() // the schemas of the kinds of panels
+	//lint:ignore SA1019 the schema of what every Grafana imports; v2 is for what new ones make
+	var schema foundation.Dashboard
+	err := schema.UnmarshalJSONStrict([]byte(read(t, "../deploy/grafana/closeout.json")))
+	if err != nil && err.Error() != "" { // no errors are a list that isn't nil
+		t.Error(err)
+	}
+	if err := schema.Validate(); err != nil {
+		t.Error(err)
 	}
 }
 
