@@ -1,8 +1,8 @@
 FROM golang:1.26.8-bookworm AS build
 WORKDIR /src
 
-# The Go that builds, whatever the image above has: a fix of Go's can be taken up without waiting for an image.
-ENV GOTOOLCHAIN=go1.26.11
+# The Go that go.mod names, if the image above has an older one: a fix of Go's can be taken up without waiting for an image.
+ENV GOTOOLCHAIN=auto
 
 # The tag leaves out of Google's storage client what it has for gRPC between clouds, 13 MB that gs:// buckets don't use. With these
 # flags and this Go, the same source gives the same binary anywhere: see `make verify`.

@@ -4,7 +4,7 @@
 COMPOSE = docker compose
 # As in the Dockerfile: with other flags it is another program.
 IMAGE = CGO_ENABLED=0 GOFLAGS="-trimpath -tags=disable_grpc_modules"
-GO = go1.26.11
+GO = $(shell sed -n 's/^toolchain //p' go.mod)
 
 help: ## list these commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12

@@ -129,26 +129,3 @@ func TestTheWorkflowInTheDocumentationIsTheRealOne(t *testing.T) {
 		t.Errorf("docs/workflows.md shows another RoomClose than workflows/roomclose.go has; copy it there:\n%s", shown)
 	}
 }
-
-// With another Go the image's program is another, and has other faults of Go's.
-func TestTheSameGoIsNamedEverywhere(t *testing.T) {
-	toolchain := regexp.MustCompile(`(?m)^(?:toolchain |ENV GOTOOLCHAIN=|GO = )(go1\.\S+)$`)
-	want := ""
-	for _, path := range []string{"Dockerfile", "Makefile", "go.mod", "dev/go.mod", "examples/go.mod", "deploy/kubernetes/check/go.mod"} {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		found := toolchain.FindSubmatch(text)
-		if found == nil {
-			t.Errorf("%s names no Go", path)
-			continue
-		}
-		if want == "" {
-			want = string(found[1])
-		}
-		if got := string(found[1]); got != want {
-			t.Errorf("%s names %s, and the Dockerfile %s", path, got, want)
-		}
-	}
-}
