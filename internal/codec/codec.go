@@ -24,6 +24,7 @@ import (
 	"go.temporal.io/api/proxy"
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -241,6 +242,9 @@ type dataConverter struct {
 	keys Keys
 }
 
+// The SDK only looks for the interface at run time: a method that no longer matches would leave steps undecrypted in silence.
+var _ workflow.ContextAware = dataConverter{}
+
 // WithContext implements [converter.ContextAware]: what has a context of Go's is a
 // step or a client.
 func (d dataConverter) WithContext(context.Context) converter.DataConverter {
@@ -249,7 +253,7 @@ func (d dataConverter) WithContext(context.Context) converter.DataConverter {
 }
 
 // WithWorkflowContext implements [converter.ContextAware].
-func (d dataConverter) WithWorkflowContext(converter.WorkflowContext) converter.DataConverter {
+func (d dataConverter) WithWorkflowContext(workflow.Context) converter.DataConverter {
 	return d
 }
 
