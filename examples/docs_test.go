@@ -9,48 +9,79 @@ import (
 	"testing"
 )
 
-// file finds the blocks of code that are whole files: they begin with their name.
-var file = regexp.MustCompile("(?s)```go\n// ([a-z_]+\\.go)\n(.*?)```")
+var (
+	// file matches a block of code that is a whole file: it begins with the file's name.
+	file = regexp.MustCompile("(?s)```go\n// ([a-z_]+\\.go)\n(.*?)```")
+	// shell matches a block of commands.
+	shell = regexp.MustCompile("(?s)```sh\n(.*?)```")
+)
 
-// What docs/workflows.md offers to copy is a program that compiles, and its tests
-// pass.
-func TestTheProgramInTheDocumentationRuns(t *testing.T) {
+// The commands in the documentation run as printed, and make modules whose tests
+// pass, with no more around them than the checkout that they name.
+func TestTheCommandsInTheDocumentationRunAsPrinted(t *testing.T) {
 	if testing.Short() {
-		t.Skip("builds a program")
+		t.Skip("builds two programs")
 	}
-	page, err := os.ReadFile("../docs/workflows.md")
-	if err != nil {
+	for _, test := range []struct {
+		page   string
+		from   string // the folder to start in
+		blocks int
+		files  int
+	}{
+		{page: "../docs/workflows.md", from: "shows", blocks: 2, files: 4},
+		{page: "service/README.md", from: "closeout", blocks: 1},
+	} {
+		t.Run(filepath.Base(test.page), func(t *testing.T) {
+			page, err := os.ReadFile(test.page)
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir := t.TempDir()
+			checkout(t, filepath.Join(dir, "closeout"))
+			from := filepath.Join(dir, test.from)
+			if err := os.MkdirAll(from, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			files := file.FindAllStringSubmatch(string(page), -1)
+			if len(files) != test.files {
+				t.Errorf("%s has %d whole files, want %d", test.page, len(files), test.files)
+			}
+			ran := 0
+			for _, block := range shell.FindAllStringSubmatch(string(page), -1) {
+				if !strings.Contains(block[1], "go mod ") {
+					continue // about a service that runs
+				}
+				runIn(t, from, "bash", "-ec", block[1])
+				if ran++; ran > 1 {
+					continue
+				}
+				for _, f := range files {
+					if err := os.WriteFile(filepath.Join(from, f[1]), []byte(f[2]), 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if ran != test.blocks {
+				t.Errorf("%s has %d blocks of commands that make a module, want %d", test.page, ran, test.blocks)
+			}
+		})
+	}
+}
+
+// checkout copies the files that git knows, as a clone would have them.
+func checkout(t *testing.T, to string) {
+	t.Helper()
+	if err := os.Mkdir(to, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	write := func(name, text string) {
-		t.Helper()
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	files := file.FindAllStringSubmatch(string(page), -1)
-	if len(files) != 4 {
-		t.Errorf("found %d files", len(files))
-	}
-	for _, f := range files {
-		write(f[1], f[2])
-	}
-	// A module as this one, elsewhere.
-	closeout, err := filepath.Abs("..")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"go.mod", "go.sum"} {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		write(name, strings.NewReplacer("=> ../", "=> "+closeout, "module github.com/closeouthq/closeout/examples", "module example.com/shows").Replace(string(text)))
-	}
-	cmd := exec.CommandContext(t.Context(), "go", "test", "-mod=mod", ".")
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
+	runIn(t, "..", "bash", "-ec", `git ls-files -z | xargs -0 cp --parents -t "$0"`, to)
+}
+
+func runIn(t *testing.T, dir, name string, arguments ...string) {
+	t.Helper()
+	command := exec.CommandContext(t.Context(), name, arguments...)
+	command.Dir = dir
+	if out, err := command.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", strings.Join(arguments, " "), err, out)
 	}
 }
