@@ -15,12 +15,22 @@ RUN go mod download
 RUN go build go.temporal.io/sdk/worker gocloud.dev/blob/azureblob gocloud.dev/blob/gcsblob gocloud.dev/blob/s3blob modernc.org/sqlite github.com/cockroachdb/pebble/v2
 
 COPY . .
-RUN go build -ldflags="-s -w" -o /out/closeout ./cmd/closeout
+# Which build it is: `make up` and `make image` set these. Without them the program is "(devel)". CI and `make verify` run this very command.
+ARG VERSION="" COMMIT="" DATE=""
+RUN go build -buildvcs=false -ldflags="-s -w -X github.com/closeouthq/closeout/internal/buildinfo.version=$VERSION -X github.com/closeouthq/closeout/internal/buildinfo.commit=$COMMIT -X github.com/closeouthq/closeout/internal/buildinfo.date=$DATE" -o /out/closeout ./cmd/closeout
 
 # The final image has no shell to make a folder with. A volume mounted on /data takes over this one's owner.
 RUN mkdir /out/data
 
-FROM gcr.io/distroless/static-debian12:nonroot
+FROM gcr.io/distroless/static-debian13:nonroot
+ARG VERSION="" COMMIT="" DATE=""
+LABEL org.opencontainers.image.title="Closeout" \
+      org.opencontainers.image.description="Runs post-close work when a ZEGOCLOUD room ends" \
+      org.opencontainers.image.source="https://github.com/closeouthq/closeout" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$COMMIT" \
+      org.opencontainers.image.created="$DATE"
 COPY --from=build /out/closeout /closeout
 COPY --from=build --chown=65532:65532 /out/data /data
 

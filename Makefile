@@ -4,6 +4,10 @@
 COMPOSE = docker compose
 # As in the Dockerfile: with other flags it is another program.
 IMAGE = CGO_ENABLED=0 GOFLAGS="-trimpath -tags=disable_grpc_modules"
+# Which build it is, in the program and on the image. The date is the commit's, so that the same commit makes the same program.
+export VERSION := $(shell git describe --tags --always --dirty=+dirty)
+export COMMIT := $(shell git rev-parse HEAD)
+export DATE := $(shell TZ=UTC0 git log -1 --format=%cd --date=format-local:%Y-%m-%dT%H:%M:%SZ)
 GO = $(shell sed -n 's/^toolchain //p' go.mod)
 
 help: ## list these commands
@@ -11,6 +15,9 @@ help: ## list these commands
 
 dev: ## run Temporal, its Web UI, the webhook and a worker in one process
 	go run -C dev .
+
+image: ## build the image closeout:local, labeled with version, commit and date
+	docker build --build-arg VERSION --build-arg COMMIT --build-arg DATE -t closeout:local .
 
 up: ## build the image and bring up the whole stack with Docker; see docs/compose.md
 	$(COMPOSE) up --build --detach
@@ -39,7 +46,7 @@ bench: ## measure against the bare SDK, the naive handler and bare stores; on a 
 verify: ## build the image's program here, and compare it with the one in the image
 	@dir=$$(mktemp -d) && container=$$(docker create closeout:local) && \
 	docker cp $$container:/closeout $$dir/image >/dev/null && docker rm -v $$container >/dev/null && \
-	GOTOOLCHAIN=$(GO) $(IMAGE) go build -buildvcs=false -ldflags="-s -w" -o $$dir/here ./cmd/closeout && \
+	GOTOOLCHAIN=$(GO) $(IMAGE) sh -ec "$$(sed -n 's|^RUN \(go build .*\) -o /out/closeout|\1 -o '$$dir/here'|p' Dockerfile)" && \
 	sha256sum $$dir/image $$dir/here && cmp $$dir/image $$dir/here; \
 	code=$$?; rm -rf $$dir; exit $$code
 
@@ -55,4 +62,4 @@ VULNDB = https://vuln.go.dev
 ci: ## check everything, as CI does
 	.ci/run
 
-.PHONY: help dev up down smoke test check chaos bench verify sbom vuln ci
+.PHONY: help dev image up down smoke test check chaos bench verify sbom vuln ci

@@ -16,6 +16,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/closeouthq/closeout/internal/buildinfo"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/service"
 	"github.com/closeouthq/closeout/internal/telemetry"
@@ -33,7 +34,7 @@ func Main(extension service.Extension, args []string, stdout, stderr io.Writer) 
 	root := &cli.Command{
 		Name:    name,
 		Usage:   "close out the voice rooms that ZEGO has destroyed",
-		Version: buildVersion(),
+		Version: buildinfo.Read().String(),
 		Description: "Takes ZEGO's room_close callbacks and runs a Temporal workflow for each session, once.\n\n" +
 			"Every setting is an environment variable and a flag. Temporal's own are those of its SDKs:\n" +
 			"TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_TLS_*, TEMPORAL_API_KEY, TEMPORAL_PROFILE.\n\n" +

@@ -6,13 +6,12 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"runtime"
-	"runtime/debug"
 	"strings"
 	"time"
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/closeouthq/closeout/internal/buildinfo"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/service"
 )
@@ -90,28 +89,10 @@ func askReady(ctx context.Context, c *config.Config) (ready bool, state string, 
 func version() *cli.Command {
 	return &cli.Command{
 		Name:  "version",
-		Usage: "print the version",
+		Usage: "print version, commit and date of this build",
 		Action: func(_ context.Context, cmd *cli.Command) error {
-			fmt.Fprintf(cmd.Root().Writer, "%s %s, %s, %s/%s\n", cmd.Root().Name, buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			fmt.Fprintln(cmd.Root().Writer, cmd.Root().Name, buildinfo.Read())
 			return nil
 		},
 	}
-}
-
-// module is this one's path.
-const module = "github.com/closeouthq/closeout"
-
-// buildVersion is what Go knows of the version: a tag, a commit, or "(devel)"; in
-// a program of another module with that of Closeout.
-func buildVersion() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	for _, d := range info.Deps {
-		if d.Path == module {
-			return info.Main.Version + " with closeout " + d.Version
-		}
-	}
-	return info.Main.Version
 }

@@ -27,6 +27,7 @@ import (
 	grpcbackoff "google.golang.org/grpc/backoff"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/buildinfo"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/intake"
@@ -215,7 +216,8 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 		}
 	}
 
-	log.Info("closeout starts", "settings", c)
+	build := buildinfo.Read()
+	log.Info("closeout starts", "version", build.Version, "commit", build.Commit, "date", build.Date, "settings", c)
 	group, ctx := errgroup.WithContext(ctx)
 	serve(ctx, group, admin, &http.Server{Handler: adminRouter(health, metrics), ReadHeaderTimeout: 5 * time.Second}, c.StopTimeout)
 	started := func() {}

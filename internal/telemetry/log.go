@@ -8,16 +8,19 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/closeouthq/closeout/internal/buildinfo"
 	"github.com/closeouthq/closeout/workflows"
 )
 
 // NewLogger makes a logger that writes lines of text or of JSON. A line about a
 // run, whoever writes it, has its workflow_id and its room_session_id: the SDK,
-// which also speaks for the steps, has names of its own for such things.
+// which also speaks for the steps, has names of its own for such things. A line of
+// JSON also has the program's version, as lines of several builds meet where logs
+// are collected.
 func NewLogger(w io.Writer, level slog.Level, json bool) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level}
 	if json {
-		return slog.New(lines{slog.NewJSONHandler(w, options)})
+		return slog.New(lines{slog.NewJSONHandler(w, options)}).With(serviceVersion, buildinfo.Read().Version)
 	}
 	return slog.New(lines{slog.NewTextHandler(w, options)})
 }

@@ -20,6 +20,7 @@ import (
 	"go.temporal.io/sdk/contrib/opentelemetry"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/buildinfo"
 	"github.com/closeouthq/closeout/internal/collect"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/webhook"
@@ -48,7 +49,12 @@ type Metrics struct {
 // NewMetrics makes the metrics, with those of the Go runtime and the process.
 func NewMetrics() (*Metrics, error) {
 	registry := prom.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	build := buildinfo.Read()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		prom.NewGaugeFunc(prom.GaugeOpts{
+			Name: "closeout_build_info", Help: "1, labeled with the build of this process.",
+			ConstLabels: prom.Labels{"version": build.Version, "revision": build.Commit, "goversion": build.Go},
+		}, func() float64 { return 1 }))
 	exporter, err := prometheus.New(prometheus.WithRegisterer(registry), prometheus.WithoutScopeInfo())
 	if err != nil {
 		return nil, fmt.Errorf("make metrics: %w", err)

@@ -22,11 +22,15 @@ import (
 	"go.temporal.io/sdk/interceptor"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/buildinfo"
 	"github.com/closeouthq/closeout/internal/intake"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 )
+
+// serviceVersion is OpenTelemetry's name for the program's version, in traces and in lines of JSON.
+const serviceVersion = "service.version"
 
 // lastExport is how long a stop waits for the spans that are not exported yet.
 const lastExport = 3 * time.Second
@@ -56,7 +60,8 @@ func NewTraces(ctx context.Context, log *slog.Logger) (*Traces, error) {
 		return nil, fmt.Errorf("OTEL_*: make an exporter of traces: %w", err)
 	}
 	of, err := resource.New(ctx, resource.WithTelemetrySDK(),
-		resource.WithAttributes(attribute.String("service.name", "closeout")), resource.WithFromEnv()) // the last one wins
+		resource.WithAttributes(attribute.String("service.name", "closeout"), attribute.String(serviceVersion, buildinfo.Read().Version)),
+		resource.WithFromEnv()) // the last one wins
 	if err != nil {
 		return nil, fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w", err)
 	}
