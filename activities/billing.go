@@ -53,13 +53,9 @@ func (b Bill) String() string {
 	return "bill " + b.ID.String() + inWords(b.Bill) + atAPI(b.Posted)
 }
 
-// inWords says what a bill is about; nothing if it was made before usage was
-// collected.
+// inWords says what a bill is about.
 func inWords(b ledger.Bill) string {
 	u := b.Usage
-	if u.EndFrom == "" {
-		return ""
-	}
 	participants := "participants"
 	if u.Participants == 1 {
 		participants = "participant"

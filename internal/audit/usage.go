@@ -124,7 +124,7 @@ func (a *audit) compareLives(ctx context.Context, queued map[key]bool) error {
 		if err != nil {
 			return err
 		}
-		if bill == nil || bill.Usage.EndFrom == "" {
+		if bill == nil {
 			continue // whether it should have one is seen elsewhere
 		}
 		adjustments, err := a.Ledger.Adjustments(ctx, l.AppID, l.RoomSessionID)

@@ -192,9 +192,6 @@ func millisOf(ms int64) time.Time {
 // figuresInWords says what a bill is about.
 func figuresInWords(b ledger.Bill) string {
 	u := b.Usage
-	if u.EndFrom == "" {
-		return "made before usage was collected"
-	}
 	said := fmt.Sprintf("participants: %d, stays: %d, participant-seconds: %d, minutes: %d", u.Participants, u.Stays, u.Seconds, u.Minutes)
 	if b.Charge.Currency != "" {
 		said += fmt.Sprintf(", amount: %s", inMoney(b.Charge.Currency, big.NewInt(b.Charge.Amount)))
@@ -336,9 +333,6 @@ func listBills(ctx context.Context, cmd *cli.Command) error {
 					amounts[c].Add(amounts[c], big.NewInt(l.Billed.Amount))
 				}
 				estimated := strings.Join(l.Usage.Estimated.Names(), ",")
-				if l.Usage.EndFrom == "" {
-					estimated = "made before usage was collected"
-				}
 				fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%s\t%d\t%d\t%s\t%s\n", moment(l.RoomCloseTime), l.AppID, l.RoomSessionID, l.RoomID, name,
 					l.Billed.Seconds, l.Billed.Minutes, amount, estimated)
 				seconds.Add(seconds, big.NewInt(l.Billed.Seconds))

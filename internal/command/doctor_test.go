@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
-	"database/sql"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -42,6 +41,7 @@ import (
 	"github.com/closeouthq/closeout/internal/zegofake"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
+	"github.com/cockroachdb/pebble/v2"
 )
 
 // patient is a Temporal that something may be wrong with.
@@ -280,18 +280,23 @@ func TestDoctorTellsWhatIsWrongBesidesTemporal(t *testing.T) {
 			queue(t, data, "room-close-1-1")
 		}, 0, []string{"ok    inbox ", " can be written, no process uses it", "warn  set aside          1 callbacks are set aside", "closeout inbox list --set-aside"}},
 		{"waits for too long", "ok", "", func(data string) {
-			// One of a former version has no other name for the same.
-			folder := filepath.Join(data, "inbox")
+			// Nothing but the store itself can say that an entry is old.
+			folder := filepath.Join(data, "inbox", inbox.Folder)
 			if err := os.MkdirAll(folder, 0o700); err != nil {
 				t.Fatal(err)
 			}
-			db, err := sql.Open("sqlite", filepath.Join(folder, "inbox.db"))
+			db, err := pebble.Open(folder, &pebble.Options{FormatMajorVersion: pebble.FormatWALSyncChunks, Logger: pebble.DefaultLogger})
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer db.Close()
-			if _, err := db.Exec(`CREATE TABLE callbacks (id INTEGER PRIMARY KEY, key TEXT, body BLOB, queued_at INTEGER, set_aside_at INTEGER, reason TEXT);
-				INSERT INTO callbacks VALUES (1, 'room-close-1-2', '{}', 1000, NULL, ''); PRAGMA user_version = 1`); err != nil {
+			const key = "room-close-1-2"
+			entry := append(append([]byte{0xe8, 7, 0, byte(len(key))}, key...), "\x00{}"...) // queued at 1000 ms
+			for name, value := range map[string][]byte{"v": []byte("1"), "e\x00\x00\x00\x00\x00\x00\x00\x01": entry, "k" + key: []byte("e\x00\x00\x00\x00\x00\x00\x00\x01")} {
+				if err := db.Set([]byte(name), value, pebble.Sync); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := db.Close(); err != nil {
 				t.Fatal(err)
 			}
 		}, 0, []string{"warn  set aside          none, but 1 callbacks wait for Temporal, the oldest since 1970"}},

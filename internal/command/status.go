@@ -607,9 +607,7 @@ func (s *sessionStatus) write(out io.Writer) {
 		line(inLedger, "none")
 	default:
 		line(inLedger, "%s, made at %s", b.ID, moment(b.MadeAt))
-		if b.Usage.EndFrom != "" {
-			fmt.Fprintf(out, "  %-8s  - %s\n", "", figuresInWords(b.Bill))
-		}
+		fmt.Fprintf(out, "  %-8s  - %s\n", "", figuresInWords(b.Bill))
 	}
 	switch m := s.Manifest; m {
 	case nil:

@@ -18,10 +18,8 @@ import (
 // Attach gives the inbox in the folder beside whatever process it belongs to, or
 // where there is none. The error wraps [os.ErrNotExist] if no inbox was made yet.
 func Attach(ctx context.Context, dir string) (*Store, error) {
-	if _, there := former(dir); !there {
-		if _, err := os.Stat(filepath.Join(dir, Folder)); err != nil {
-			return nil, fmt.Errorf("open inbox: %w", err)
-		}
+	if _, err := os.Stat(filepath.Join(dir, Folder)); err != nil {
+		return nil, fmt.Errorf("open inbox: %w", err)
 	}
 	g := &guest{dir: dir}
 	g.client.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, dir) }}
@@ -124,8 +122,7 @@ func (g *guest) look(ctx context.Context, q question) (answer, error) {
 			_ = g.giveFree()
 		})
 	}()
-	_, upgrade := former(g.dir)
-	writes := q.Ask == askRetry || q.Ask == askDrop || upgrade
+	writes := q.Ask == askRetry || q.Ask == askDrop
 	quiet := slog.New(slog.DiscardHandler)
 	if writes && g.queue == nil {
 		if err := g.shut(); err != nil {

@@ -1,7 +1,6 @@
 package inbox_test
 
 import (
-	"database/sql"
 	"errors"
 	"io/fs"
 	"os"
@@ -9,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/closeouthq/closeout/internal/inbox"
 )
@@ -131,78 +129,4 @@ func TestWhatAKilledProcessLeavesIsInNobodysWay(t *testing.T) {
 	if _, err := beside.Get(t.Context(), "next"); err != nil {
 		t.Error(err)
 	}
-}
-
-// former makes an inbox as earlier versions did.
-func former(t *testing.T, dir, more string) {
-	t.Helper()
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	db, err := sql.Open("sqlite", filepath.Join(dir, "inbox.db")+"?_pragma=journal_mode(WAL)")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	if _, err := db.Exec(`
-		CREATE TABLE callbacks (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, body BLOB NOT NULL, queued_at INTEGER NOT NULL, set_aside_at INTEGER, reason TEXT NOT NULL DEFAULT '') STRICT;
-		CREATE TABLE probe (id INTEGER PRIMARY KEY, at INTEGER NOT NULL) STRICT;
-		WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1200) INSERT INTO callbacks SELECT 10 + n, 'room ' || n, x'7b7d', 1000 + n, NULL, '' FROM n;
-		UPDATE callbacks SET set_aside_at = 5000, reason = 'too large' WHERE key = 'room 2';
-		PRAGMA user_version = 1;` + more); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func TestAnInboxOfAnEarlierVersionIsTakenOver(t *testing.T) {
-	check := func(t *testing.T, s *inbox.Store) {
-		t.Helper()
-		keys := all(t, s)
-		if len(keys) != 1200 || !slices.Equal(keys[:3], []string{"room 1", "room 2*", "room 3"}) || keys[1199] != "room 1200" {
-			t.Errorf("%d: %v", len(keys), keys)
-		}
-		e, err := s.Get(t.Context(), "room 2")
-		if err != nil || e.Reason != "too large" || !e.QueuedAt.Equal(time.UnixMilli(1002)) || !e.SetAsideAt.Equal(time.UnixMilli(5000)) || string(e.Body) != "{}" {
-			t.Errorf("%+v, %v", e, err)
-		}
-		if st, err := s.Stats(t.Context()); err != nil || st.Waiting != 1199 || st.SetAside != 1 || !st.Oldest.Equal(time.UnixMilli(1001)) {
-			t.Errorf("%+v, %v", st, err)
-		}
-	}
-	t.Run("by the process", func(t *testing.T) {
-		dir := t.TempDir()
-		former(t, dir, "")
-		b := open(t, dir)
-		check(t, b.Store)
-		if left, err := filepath.Glob(filepath.Join(dir, "inbox.db*")); err != nil || len(left) > 0 {
-			t.Errorf("left: %v, %v", left, err)
-		}
-		if err := b.Close(); err != nil {
-			t.Fatal(err)
-		}
-		former(t, dir, "") // as if it had been interrupted before the end
-		b = open(t, dir)
-		check(t, b.Store)
-		put(t, b, "new")
-		if got := all(t, b.Store); got[len(got)-1] != "new" {
-			t.Errorf("%v", got)
-		}
-	})
-	t.Run("by who looks into it", func(t *testing.T) {
-		dir := t.TempDir()
-		former(t, dir, "")
-		check(t, attach(t, dir))
-		check(t, open(t, dir).Store)
-	})
-	t.Run("but not a newer one", func(t *testing.T) {
-		dir := t.TempDir()
-		former(t, dir, "PRAGMA user_version = 2")
-		b := open(t, dir)
-		if err := b.Put(t.Context(), "b", []byte("body")); err == nil || !strings.Contains(err.Error(), "newer") {
-			t.Error(err)
-		}
-		if _, err := os.Stat(filepath.Join(dir, "inbox.db")); err != nil {
-			t.Error(err)
-		}
-	})
 }

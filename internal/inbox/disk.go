@@ -126,9 +126,6 @@ func (d *disk) openNow(ctx context.Context) error {
 		return errors.Join(err, db.Close())
 	}
 	if !d.readOnly {
-		if err := takeOver(ctx, d, db); err != nil {
-			return errors.Join(err, db.Close())
-		}
 		if err := errors.Join(syncDir(path), syncDir(d.dir), syncDir(filepath.Dir(d.dir))); err != nil {
 			return errors.Join(err, db.Close())
 		}

@@ -34,9 +34,8 @@ type Bill struct {
 	RoomCloseTime time.Time `json:"room_close_time"`
 	// Reconciled says that no room_close came, and that the room was found gone.
 	Reconciled bool `json:"reconciled,omitempty"`
-	// Usage is what the participants used. Bills that were made before usage was
-	// collected have none.
-	Usage usage.Figures `json:"usage,omitzero"`
+	// Usage is what the participants used.
+	Usage usage.Figures `json:"usage"`
 	// Charge is what it costs; none if there is no price.
 	Charge usage.Charge `json:"charge,omitzero"`
 }
@@ -180,16 +179,10 @@ func (l *Ledger) finalize(ctx context.Context, tx *sql.Tx, b Bill) (_ Bill, made
 		return b, false, err
 	}
 	values := due.values()
-	done, err := tx.ExecContext(ctx, "INSERT INTO bills ("+billColumns+") VALUES ("+placeholders(len(values))+") ON CONFLICT DO NOTHING", values...)
-	if err != nil {
+	if _, err := tx.ExecContext(ctx, "INSERT INTO bills ("+billColumns+") VALUES ("+placeholders(len(values))+")", values...); err != nil {
 		return b, false, fmt.Errorf("insert bill: %w", err)
 	}
-	if n, err := done.RowsAffected(); err == nil && n == 1 {
-		return due.Bill, true, nil
-	}
-	// A worker of an older version, which locks nothing, was first.
-	first, err := scanBill(tx.QueryRowContext(ctx, selectBill, k.app, k.session))
-	return first.Bill, false, err
+	return due.Bill, true, nil
 }
 
 // figures computes a session's figures of what is recorded.
@@ -266,9 +259,8 @@ func (l *Ledger) Stays(ctx context.Context, appID uint32, roomSessionID uint64, 
 var ErrNothingToAdjust = errors.New("nothing to adjust")
 
 // Adjust makes the session's adjustment of a number and returns it; if it was made
-// before, that one. The error wraps [ErrNothingToAdjust] if none is needed, also of
-// a bill that has no usage as it was made before usage was collected. The error
-// wraps [sql.ErrNoRows] if there is no bill.
+// before, that one. The error wraps [ErrNothingToAdjust] if none is needed, and
+// [sql.ErrNoRows] if there is no bill.
 func (l *Ledger) Adjust(ctx context.Context, id uuid.UUID, appID uint32, roomSessionID uint64, number int) (Adjustment, error) {
 	if err := l.Migrate(ctx); err != nil {
 		return Adjustment{}, err
@@ -316,15 +308,13 @@ func (l *Ledger) adjust(ctx context.Context, tx *sql.Tx, id uuid.UUID, appID uin
 		return a, false, fmt.Errorf("found number %d, want %d, as that is the next", number, len(made)+1)
 	}
 	a = Adjustment{ID: id, Number: number, Bill: bill.Bill, MadeAt: time.Now().Truncate(time.Millisecond).UTC()}
-	if bill.Usage.EndFrom != "" {
-		if a.Usage, err = figures(ctx, tx, bill.Bill, room); err != nil {
-			return a, false, err
-		}
-		// What wasn't collected then is missing now as well.
-		a.Usage.Estimated |= bill.Usage.Estimated & usage.NotCollected
-		if a.Charge, err = bill.Charge.Charge(a.Usage.Minutes); err != nil {
-			return a, false, err
-		}
+	if a.Usage, err = figures(ctx, tx, bill.Bill, room); err != nil {
+		return a, false, err
+	}
+	// What wasn't collected then is missing now as well.
+	a.Usage.Estimated |= bill.Usage.Estimated & usage.NotCollected
+	if a.Charge, err = bill.Charge.Charge(a.Usage.Minutes); err != nil {
+		return a, false, err
 	}
 	nothing = a.Bill == before
 	if !nothing {

@@ -233,28 +233,6 @@ func TestAnAmountThatIsTooLargeIsNoBill(t *testing.T) {
 	})
 }
 
-// What was billed before usage was collected isn't billed once more as an
-// adjustment.
-func TestABillWithoutUsageIsNotAdjusted(t *testing.T) {
-	testenv.Databases(t, func(t *testing.T, databaseURL string) {
-		l := open(t, databaseURL)
-		old := l.OldBill(t, app, life)
-		if got, err := l.MadeBill(t.Context(), app, life); err != nil || got.ID != old || got.Usage != (usage.Figures{}) {
-			t.Errorf("an older bill is read as %+v, %v", got, err)
-		}
-		if got := finalize(t, l, closing(life, 100)); got.ID != old {
-			t.Errorf("finalized once more: %+v", got)
-		}
-		record(t, l, logout("a", "1", 10, 70))
-		if got, err := adjust(t, l, dirty(t, l)[0]); !errors.Is(err, ledger.ErrNothingToAdjust) {
-			t.Errorf("adjusted %+v, %v", got, err)
-		}
-		if d := dirty(t, l); len(d) != 0 {
-			t.Errorf("still dirty: %+v", d)
-		}
-	})
-}
-
 // While callbacks are recorded, several workers finalize and adjust the session.
 // In the end the entries have all of it.
 func TestNothingIsLostBetweenRecordingAndBilling(t *testing.T) {

@@ -227,7 +227,7 @@ func (l *Ledger) ForgetChecks(ctx context.Context) error {
 	if err := l.Migrate(ctx); err != nil {
 		return err
 	}
-	if _, err := l.db.ExecContext(ctx, `
+	if _, err := l.exec(ctx, `
 		DELETE FROM checks WHERE NOT EXISTS (
 			SELECT 1 FROM sessions s WHERE s.appid = checks.appid AND s.room_session_id = checks.room_session_id AND s.closed_at = 0)`); err != nil {
 		return fmt.Errorf("forget what was asked about closed sessions: %w", err)

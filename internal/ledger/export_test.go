@@ -3,9 +3,6 @@ package ledger
 import (
 	"testing"
 	"time"
-
-	"github.com/google/uuid"
-	"github.com/pressly/goose/v3"
 )
 
 // SmallPages has bills listed in pages of a few, until the test ends.
@@ -17,7 +14,7 @@ func SmallPages(t *testing.T, size int) {
 
 // Forget takes out of the database what says that it was migrated.
 func (l *Ledger) Forget(t *testing.T) {
-	if _, err := l.db.Exec("DELETE FROM " + versions + " WHERE version_id > 0"); err != nil {
+	if _, err := l.db.Exec("DELETE FROM " + versions); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -72,21 +69,6 @@ func (l *Ledger) Created(t *testing.T, appID uint32, session uint64) time.Time {
 	return fromMillis(ms)
 }
 
-// OldBill makes a bill as the versions did that knew of no usage.
-func (l *Ledger) OldBill(t *testing.T, appID uint32, session uint64) uuid.UUID {
-	t.Helper()
-	if err := l.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	id, k := uuid.New(), keyOf(appID, session)
-	if _, err := l.db.Exec(`
-		INSERT INTO bills (id, appid, room_id, room_session_id, close_reason, room_close_time, made_at)
-		VALUES ($1, $2, 'r', $3, 0, 5, 6) ON CONFLICT DO NOTHING`, id.String(), k.app, k.session); err != nil {
-		t.Fatal(err)
-	}
-	return id
-}
-
 // SpoilAdjustments makes an app's adjustments such that nobody can read them.
 func (l *Ledger) SpoilAdjustments(t *testing.T, appID uint32) {
 	t.Helper()
@@ -117,7 +99,7 @@ func (l *Ledger) FillStays(t testing.TB, n int) {
 			t.Fatal(err)
 		}
 	}
-	if l.dialect == goose.DialectPostgres {
+	if l.path == "" {
 		if _, err := l.db.Exec("ANALYZE stays"); err != nil { // as autovacuum does, sooner or later
 			t.Fatal(err)
 		}

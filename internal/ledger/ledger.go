@@ -5,38 +5,23 @@ package ledger
 import (
 	"context"
 	"database/sql"
-	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
-	"time"
 
-	"github.com/gofrs/flock"
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/stdlib"
-	"github.com/pressly/goose/v3"
-	"github.com/pressly/goose/v3/lock"
 	_ "modernc.org/sqlite" // the driver "sqlite"
 )
-
-//go:embed migrations/*.sql
-var migrations embed.FS
-
-// versions is the table in which goose keeps what it has migrated.
-const versions = "ledger_migrations"
 
 // Ledger is an open database. It is safe for concurrent use, also by several
 // processes.
 type Ledger struct {
-	db      *sql.DB
-	dialect goose.Dialect
-	path    string // of the SQLite file
+	db   *sql.DB
+	path string // of the SQLite file; empty for PostgreSQL
 
 	mu       sync.Mutex
 	migrated bool
@@ -53,77 +38,92 @@ func Open(databaseURL string) (*Ledger, error) {
 		if path == "" {
 			return nil, errors.New("open ledger: sqlite: URL without a path, want sqlite:/path/to/ledger.db")
 		}
-		// A writer waits for the other one instead of failing, from its first
-		// statement on, and a bill that was reported is on the disk.
-		pragmas := url.Values{"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)"}, "_txlock": {"immediate"}}
-		db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: pragmas.Encode()}).String())
+		db, err := sql.Open("sqlite", sqliteURL(path))
 		if err != nil {
 			return nil, fmt.Errorf("open ledger %s: %w", path, err)
 		}
 		db.SetMaxOpenConns(4) // one writes, the others wait for it
-		return &Ledger{db: db, dialect: goose.DialectSQLite3, path: path}, nil
+		return &Ledger{db: db, path: path}, nil
 
 	case "postgres", "postgresql":
-		config, err := pgx.ParseConfig(databaseURL)
+		db, err := openPostgres(databaseURL)
 		if err != nil {
-			// pgx quotes the URL, and redacts only a password where it expects one.
-			return nil, errors.New("open ledger: not a PostgreSQL URL, want postgres://user:password@host:5432/database")
+			return nil, fmt.Errorf("open ledger: %w", err)
 		}
-		db := stdlib.OpenDB(*config)
-		db.SetMaxOpenConns(10)
-		db.SetMaxIdleConns(10)
-		db.SetConnMaxIdleTime(5 * time.Minute)
-		return &Ledger{db: db, dialect: goose.DialectPostgres}, nil
+		return &Ledger{db: db}, nil
 	}
 	return nil, errors.New("open ledger: the scheme of its URL is neither sqlite nor postgres")
+}
+
+// sqliteURL is what the driver opens.
+//
+// A writer waits for the other one instead of failing, from its first statement
+// on, and a bill that was reported is on the disk. Sorting a large session takes
+// temporary storage, for which SQLite would make files in /tmp: there may be none
+// that can be written.
+func sqliteURL(path string) string {
+	query := url.Values{
+		"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "temp_store(MEMORY)"},
+		"_txlock": {"immediate"},
+	}
+	return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: query.Encode()}).String()
+}
+
+// secure makes the SQLite file, or takes it from everybody but its owner: it holds
+// who was in which room. The files beside it get its mode from SQLite. A folder
+// that is made is the owner's as well.
+func (l *Ledger) secure() error {
+	if err := os.MkdirAll(filepath.Dir(l.path), 0o700); err != nil {
+		return err
+	}
+	for _, name := range []string{l.path, l.path + "-wal", l.path + "-shm"} {
+		switch info, err := os.Stat(name); {
+		case errors.Is(err, fs.ErrNotExist) && name == l.path:
+			f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600) // #nosec G304 -- the setting's
+			if err != nil {
+				return err
+			}
+			if err := f.Close(); err != nil {
+				return err
+			}
+		case err == nil && info.Mode().Perm()&0o077 != 0:
+			if err := os.Chmod(name, 0o600); err != nil {
+				return err
+			}
+		case err != nil && !errors.Is(err, fs.ErrNotExist):
+			return err
+		}
+	}
+	return nil
 }
 
 // Close closes the database.
 func (l *Ledger) Close() error { return l.db.Close() }
 
-// Migrate brings the schema up to date. Any number of processes may do it at
-// once. The other methods do it where it wasn't done.
-func (l *Ledger) Migrate(ctx context.Context) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.migrated {
-		return nil
+// in runs do in one transaction.
+//
+// It is read committed: what waited for a session's lock has to see what was
+// written before it got it. A server may have another default.
+func (l *Ledger) in(ctx context.Context, do func(*sql.Tx) error) error {
+	tx, err := l.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
 	}
-	if err := l.migrate(ctx); err != nil {
-		return fmt.Errorf("migrate ledger: %w", err)
+	defer func() { _ = tx.Rollback() }() // does nothing once it is committed
+	if err := do(tx); err != nil {
+		return err
 	}
-	l.migrated = true
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
 	return nil
 }
 
-func (l *Ledger) migrate(ctx context.Context) error {
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
+// exec runs one statement in a transaction of its own, as [Ledger.in] does.
+func (l *Ledger) exec(ctx context.Context, query string, args ...any) (done sql.Result, err error) {
+	err = l.in(ctx, func(tx *sql.Tx) (err error) {
+		done, err = tx.ExecContext(ctx, query, args...)
 		return err
-	}
-	options := []goose.ProviderOption{goose.WithTableName(versions), goose.WithSlog(slog.New(slog.DiscardHandler))}
-	switch l.dialect {
-	case goose.DialectPostgres:
-		locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 60)) // 60 tries, 1 s apart
-		if err != nil {
-			return err
-		}
-		options = append(options, goose.WithSessionLocker(locker))
-	case goose.DialectSQLite3:
-		if err := os.MkdirAll(filepath.Dir(l.path), 0o750); err != nil {
-			return err
-		}
-		// SQLite's own lock is let go between the statements of a migration.
-		file := flock.New(l.path + ".lock")
-		if _, err := file.TryLockContext(ctx, 20*time.Millisecond); err != nil {
-			return fmt.Errorf("lock %s: %w", file.Path(), err)
-		}
-		defer func() { _ = file.Close() }()
-	}
-	provider, err := goose.NewProvider(l.dialect, l.db, files, options...)
-	if err != nil {
-		return err
-	}
-	_, err = provider.Up(ctx)
-	return err
+	})
+	return done, err
 }

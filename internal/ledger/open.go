@@ -72,7 +72,7 @@ func (l *Ledger) Alive(ctx context.Context, appID uint32, roomSessionID uint64, 
 		return err
 	}
 	k := keyOf(appID, roomSessionID)
-	if _, err := l.db.ExecContext(ctx, "UPDATE sessions SET seen_at = $1 WHERE appid = $2 AND room_session_id = $3 AND seen_at < $1",
+	if _, err := l.exec(ctx, "UPDATE sessions SET seen_at = $1 WHERE appid = $2 AND room_session_id = $3 AND seen_at < $1",
 		at.UnixMilli(), k.app, k.session); err != nil {
 		return fmt.Errorf("note a sign of life of session %d of app %d: %w", roomSessionID, appID, err)
 	}
@@ -86,7 +86,7 @@ func (l *Ledger) Closed(ctx context.Context, appID uint32, roomSessionID uint64)
 		return err
 	}
 	k := keyOf(appID, roomSessionID)
-	if _, err := l.db.ExecContext(ctx, "UPDATE sessions SET closed_at = $1 WHERE appid = $2 AND room_session_id = $3 AND closed_at = 0",
+	if _, err := l.exec(ctx, "UPDATE sessions SET closed_at = $1 WHERE appid = $2 AND room_session_id = $3 AND closed_at = 0",
 		time.Now().UnixMilli(), k.app, k.session); err != nil {
 		return fmt.Errorf("note that session %d of app %d has closed: %w", roomSessionID, appID, err)
 	}

@@ -158,7 +158,7 @@ func (l *Ledger) RecordingsOf(ctx context.Context, appID uint32, roomID string, 
 		return nil, nil, err
 	}
 	k := keyOf(appID, roomSessionID)
-	if _, err := l.db.ExecContext(ctx, `
+	if _, err := l.exec(ctx, `
 		INSERT INTO room_ends (appid, room_session_id, room_id, room_close_time) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`,
 		k.app, k.session, roomID, closed.UnixMilli()); err != nil {
 		return nil, nil, fmt.Errorf("note the end of session %s: %w", k.session, err)
@@ -300,7 +300,7 @@ func (l *Ledger) SaveRecording(ctx context.Context, appID uint32, taskID, fileID
 	if err := l.Migrate(ctx); err != nil {
 		return err
 	}
-	if _, err := l.db.ExecContext(ctx, "UPDATE recording_files SET saved = $1 WHERE appid = $2 AND task_id = $3 AND file_id = $4",
+	if _, err := l.exec(ctx, "UPDATE recording_files SET saved = $1 WHERE appid = $2 AND task_id = $3 AND file_id = $4",
 		saved, int64(appID), taskID, fileID); err != nil {
 		return fmt.Errorf("note that %s was saved: %w", fileID, err)
 	}
@@ -402,7 +402,7 @@ func (l *Ledger) HandOver(ctx context.Context, appID uint32, taskID string) erro
 	if err := l.Migrate(ctx); err != nil {
 		return err
 	}
-	if _, err := l.db.ExecContext(ctx, "UPDATE recording_tasks SET late_at = $1 WHERE appid = $2 AND task_id = $3", time.Now().UnixMilli(), int64(appID), taskID); err != nil {
+	if _, err := l.exec(ctx, "UPDATE recording_tasks SET late_at = $1 WHERE appid = $2 AND task_id = $3", time.Now().UnixMilli(), int64(appID), taskID); err != nil {
 		return fmt.Errorf("note that recording task %s was handed over: %w", taskID, err)
 	}
 	return nil
@@ -420,7 +420,7 @@ func (l *Ledger) AssignRecording(ctx context.Context, appID uint32, taskID strin
 		return err
 	}
 	k := keyOf(appID, roomSessionID)
-	done, err := l.db.ExecContext(ctx, "UPDATE recording_tasks SET room_session_id = $1, late_at = 0 WHERE appid = $2 AND task_id = $3 AND (archived_at = 0 OR room_session_id = $1)",
+	done, err := l.exec(ctx, "UPDATE recording_tasks SET room_session_id = $1, late_at = 0 WHERE appid = $2 AND task_id = $3 AND (archived_at = 0 OR room_session_id = $1)",
 		k.session, k.app, taskID)
 	if err != nil {
 		return fmt.Errorf("assign recording task %s: %w", taskID, err)

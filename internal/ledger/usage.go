@@ -11,8 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pressly/goose/v3"
-
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -350,7 +348,7 @@ func columns(names string) (all []column) {
 // arguments that it needs, which are the statement's first. Its text is the same
 // for any number of rows, so that it is parsed once.
 func (l *Ledger) table(columns []column, n int, row func(int) []any) (string, []any) {
-	if l.dialect == goose.DialectSQLite3 {
+	if l.path != "" {
 		rows := make([][]any, n)
 		for i := range rows {
 			rows[i] = row(i)
@@ -389,20 +387,4 @@ func (l *Ledger) table(columns []column, n int, row func(int) []any) (string, []
 		types, names = append(types, fmt.Sprintf("$%d::%s[]", i+1, kind)), append(names, c.name)
 	}
 	return fmt.Sprintf("unnest(%s) AS given (%s)", strings.Join(types, ", "), strings.Join(names, ", ")), args
-}
-
-// in does something in one transaction.
-func (l *Ledger) in(ctx context.Context, do func(*sql.Tx) error) error {
-	tx, err := l.db.BeginTx(ctx, nil)
-	if err != nil {
-		return fmt.Errorf("begin: %w", err)
-	}
-	defer func() { _ = tx.Rollback() }() // does nothing once it is committed
-	if err := do(tx); err != nil {
-		return err
-	}
-	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("commit: %w", err)
-	}
-	return nil
 }

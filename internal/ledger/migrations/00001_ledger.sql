@@ -1,0 +1,169 @@
+-- The ledger, for SQLite and PostgreSQL alike.
+--
+-- Sessions use all 64 bits of an unsigned integer, for which neither database has a
+-- type: they are decimal text. Times are Unix milliseconds, those of users, rooms and
+-- recordings by ZEGO's clock, others by ours; 0 means unknown.
+-- There are few indexes, as each slows down every callback.
+CREATE TABLE bills (
+    id                  TEXT   NOT NULL PRIMARY KEY,
+    appid               BIGINT NOT NULL,
+    room_id             TEXT   NOT NULL,
+    room_session_id     TEXT   NOT NULL,
+    close_reason        BIGINT NOT NULL,
+    room_close_time     BIGINT NOT NULL,
+    made_at             BIGINT NOT NULL,
+    reconciled          BIGINT NOT NULL,
+    start_time          BIGINT NOT NULL,
+    start_from          TEXT   NOT NULL,
+    end_time            BIGINT NOT NULL,
+    end_from            TEXT   NOT NULL,
+    participants        BIGINT NOT NULL,
+    stays               BIGINT NOT NULL,
+    participant_ms      BIGINT NOT NULL,
+    participant_seconds BIGINT NOT NULL,
+    participant_minutes BIGINT NOT NULL,
+    estimated           TEXT   NOT NULL,
+    currency            TEXT   NOT NULL,
+    price_per_minute    BIGINT NOT NULL,
+    amount              BIGINT NOT NULL
+);
+
+CREATE UNIQUE INDEX bills_session ON bills (appid, room_session_id);
+CREATE INDEX bills_closed ON bills (room_close_time);
+
+-- What came after the bill. The figures are those of the session as it is known by
+-- then; billed_... is what the entry adds to those before it, and may be negative.
+CREATE TABLE adjustments (
+    id                  TEXT   NOT NULL PRIMARY KEY,
+    bill_id             TEXT   NOT NULL,
+    number              BIGINT NOT NULL, -- of the session's adjustments, from 1
+    appid               BIGINT NOT NULL,
+    room_id             TEXT   NOT NULL,
+    room_session_id     TEXT   NOT NULL,
+    close_reason        BIGINT NOT NULL,
+    room_close_time     BIGINT NOT NULL,
+    made_at             BIGINT NOT NULL,
+    reconciled          BIGINT NOT NULL,
+    start_time          BIGINT NOT NULL,
+    start_from          TEXT   NOT NULL,
+    end_time            BIGINT NOT NULL,
+    end_from            TEXT   NOT NULL,
+    participants        BIGINT NOT NULL,
+    stays               BIGINT NOT NULL,
+    participant_ms      BIGINT NOT NULL,
+    participant_seconds BIGINT NOT NULL,
+    participant_minutes BIGINT NOT NULL,
+    estimated           TEXT   NOT NULL,
+    currency            TEXT   NOT NULL,
+    price_per_minute    BIGINT NOT NULL,
+    amount              BIGINT NOT NULL,
+    billed_ms           BIGINT NOT NULL,
+    billed_seconds      BIGINT NOT NULL,
+    billed_minutes      BIGINT NOT NULL,
+    billed_amount       BIGINT NOT NULL
+);
+
+CREATE UNIQUE INDEX adjustments_number ON adjustments (appid, room_session_id, number);
+CREATE INDEX adjustments_closed ON adjustments (room_close_time);
+
+-- What callbacks told of sessions.
+CREATE TABLE sessions (
+    appid            BIGINT NOT NULL,
+    room_session_id  TEXT   NOT NULL,
+    room_id          TEXT   NOT NULL,
+    room_create_time BIGINT NOT NULL,
+    contradicted     BIGINT NOT NULL, -- 1: two callbacks disagree about it
+    seen_at          BIGINT NOT NULL, -- the last sign of life
+    closed_at        BIGINT NOT NULL, -- when it was noted that the room has closed
+    entries          BIGINT NOT NULL, -- how many were made: the bill is one, then adjustments
+    dirty_at         BIGINT NOT NULL, -- when usage came that the last entry doesn't have
+    PRIMARY KEY (appid, room_session_id)
+);
+
+CREATE INDEX sessions_open ON sessions (seen_at) WHERE closed_at = 0;
+CREATE INDEX sessions_dirty ON sessions (dirty_at) WHERE dirty_at <> 0;
+
+CREATE TABLE stays (
+    appid           BIGINT NOT NULL,
+    room_session_id TEXT   NOT NULL,
+    stay            TEXT   NOT NULL, -- ZEGO's session_id
+    user_account    TEXT   NOT NULL,
+    user_role       BIGINT NOT NULL,
+    login_time      BIGINT NOT NULL,
+    logout_time     BIGINT NOT NULL,
+    logout_reason   BIGINT NOT NULL,
+    contradicted    BIGINT NOT NULL, -- 1: two callbacks disagree about it
+    seen_at         BIGINT NOT NULL, -- when the last callback came that told something new
+    PRIMARY KEY (appid, room_session_id, stay)
+);
+
+-- What was asked about sessions of which no room_close is known.
+CREATE TABLE checks (
+    appid           BIGINT NOT NULL,
+    room_session_id TEXT   NOT NULL,
+    gone            BIGINT NOT NULL, -- how many answers in a row told that the room is gone
+    asked_at        BIGINT NOT NULL, -- when the last of them came
+    PRIMARY KEY (appid, room_session_id)
+);
+
+-- Finds the other sessions of a room that are open.
+CREATE INDEX sessions_rooms ON sessions (appid, room_id, seen_at) WHERE closed_at = 0;
+
+-- What callbacks told of recording tasks. Nothing of it tells the session: see
+-- Ledger.RecordingsOf.
+CREATE TABLE recording_tasks (
+    appid           BIGINT NOT NULL,
+    task_id         TEXT   NOT NULL,
+    room_id         TEXT   NOT NULL,
+    client_task_id  TEXT   NOT NULL, -- empty if the app didn't set it
+    first_time      BIGINT NOT NULL, -- the first and the last callback, by ZEGO's clock
+    last_time       BIGINT NOT NULL,
+    uploaded        BIGINT NOT NULL, -- the highest sequence of those that tell of files; -1: none came
+    alive           BIGINT NOT NULL, -- and of those of a task that goes on; -1: none came
+    ended           BIGINT NOT NULL, -- 1: one came that says that it ended
+    room_session_id TEXT   NOT NULL, -- the session that a person, or its archive, says it is of; or empty
+    archived_at     BIGINT NOT NULL, -- when it was archived with that session
+    late_at         BIGINT NOT NULL DEFAULT 0, -- when it was handed to a run of its own after that
+    PRIMARY KEY (appid, task_id)
+);
+
+CREATE INDEX recording_tasks_room ON recording_tasks (appid, room_id, last_time);
+CREATE INDEX recording_tasks_session ON recording_tasks (appid, room_session_id) WHERE room_session_id <> '';
+CREATE INDEX recording_tasks_client ON recording_tasks (appid, client_task_id) WHERE client_task_id <> '';
+CREATE INDEX recording_tasks_late ON recording_tasks (last_time, appid, task_id) WHERE archived_at = 0 AND late_at = 0;
+CREATE INDEX recording_tasks_left ON recording_tasks (last_time) WHERE archived_at = 0;
+
+CREATE TABLE recording_files (
+    appid        BIGINT NOT NULL,
+    task_id      TEXT   NOT NULL,
+    file_id      TEXT   NOT NULL,
+    sequence     BIGINT NOT NULL, -- of the callback that told it; a later one counts
+    status       BIGINT NOT NULL,
+    url          TEXT   NOT NULL,
+    format       TEXT   NOT NULL,
+    size         BIGINT NOT NULL,
+    duration     BIGINT NOT NULL, -- milliseconds
+    user_id      TEXT   NOT NULL,
+    stream_id    TEXT   NOT NULL,
+    track        BIGINT NOT NULL,
+    begin_time   BIGINT NOT NULL,
+    told_time    BIGINT NOT NULL, -- when its status was told first, by ZEGO's clock
+    saved        TEXT   NOT NULL, -- what was saved out of the backup storage, as the manifest has it; or empty
+    PRIMARY KEY (appid, task_id, file_id)
+);
+
+-- When rooms closed of which somebody asked for the recordings: one session ends
+-- before the next of its room begins.
+CREATE TABLE room_ends (
+    appid           BIGINT NOT NULL,
+    room_session_id TEXT   NOT NULL,
+    room_id         TEXT   NOT NULL,
+    room_close_time BIGINT NOT NULL,
+    close_reason    BIGINT NOT NULL DEFAULT 0,
+    reconciled      BIGINT NOT NULL DEFAULT 0,
+    archived_at     BIGINT NOT NULL DEFAULT 0, -- when its recordings were; what comes later can be added
+    PRIMARY KEY (appid, room_session_id)
+);
+
+CREATE INDEX room_ends_room ON room_ends (appid, room_id, room_close_time);
+CREATE INDEX sessions_room ON sessions (appid, room_id);

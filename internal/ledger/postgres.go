@@ -1,0 +1,94 @@
+package ledger
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+// maxConnLifetime bounds how long a connection is used. After a fail-over, one that
+// only reads could stay on the old primary, and no error would say so. To connect
+// takes some milliseconds.
+const maxConnLifetime = time.Minute
+
+func openPostgres(databaseURL string) (*sql.DB, error) {
+	config, err := pgx.ParseConfig(databaseURL)
+	if err != nil {
+		return nil, notPostgres(err)
+	}
+	u, err := url.Parse(databaseURL)
+	if err != nil {
+		return nil, notPostgres(err)
+	}
+	// A pooler such as PgBouncer hands each transaction to another server connection,
+	// which doesn't have the statements that were prepared on the last one.
+	if !u.Query().Has("default_query_exec_mode") {
+		config.DefaultQueryExecMode = pgx.QueryExecModeExec
+	}
+	// Of several hosts only one is the primary.
+	if severalHosts(config) && !u.Query().Has("target_session_attrs") && os.Getenv("PGTARGETSESSIONATTRS") == "" {
+		config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+	}
+	keep := config.OnPgError
+	config.OnPgError = func(c *pgconn.PgConn, err *pgconn.PgError) bool {
+		return keep(c, err) && !leads(err.Code)
+	}
+	db := stdlib.OpenDB(*config)
+	db.SetMaxOpenConns(10)
+	db.SetMaxIdleConns(10)
+	db.SetConnMaxLifetime(maxConnLifetime)
+	return db, nil
+}
+
+// leads reports whether an error means that the connection leads to a server that
+// isn't the one to talk to any more: it was demoted, or is shutting down. The next
+// statement then gets a new connection.
+func leads(code string) bool {
+	switch code {
+	case "25006", // read_only_sql_transaction
+		"57P01", "57P02", "57P03": // admin_shutdown, crash_shutdown, cannot_connect_now
+		return true
+	}
+	return strings.HasPrefix(code, "08") // connection_exception
+}
+
+func severalHosts(config *pgx.ConnConfig) bool {
+	for _, f := range config.Fallbacks {
+		if f.Host != config.Host || f.Port != config.Port {
+			return true
+		}
+	}
+	return false
+}
+
+// notPostgres is the error for a URL that can't be used. It repeats nothing that may
+// hold the password: pgx quotes the URL, and redacts only a password where it
+// expects one.
+func notPostgres(err error) error {
+	parse := new(pgconn.ParseConfigError)
+	if !errors.As(err, &parse) {
+		return errNotPostgres
+	}
+	_, reason, found := cutLast(parse.Error(), "`: ")
+	if !found || strings.HasPrefix(reason, "failed to parse as ") {
+		return errNotPostgres
+	}
+	return fmt.Errorf("PostgreSQL URL: %s", reason)
+}
+
+var errNotPostgres = errors.New("not a PostgreSQL URL, want postgres://user:password@host:5432/database")
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return s, "", false
+}

@@ -1,0 +1,156 @@
+package ledger
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gofrs/flock"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+const (
+	// versions is the table that names the migrations that were applied.
+	versions = "ledger_migrations"
+	// migrationLock is the key of PostgreSQL's advisory lock: any number that is
+	// unlikely to be somebody else's.
+	migrationLock = 7_161_824_093
+)
+
+// ErrNotSetUp means that a database lacks tables that this version needs.
+var ErrNotSetUp = errors.New("not set up, or by an older version")
+
+// Migrate brings the schema up to date. Any number of processes may do it at
+// once. The other methods do it where it wasn't done.
+func (l *Ledger) Migrate(ctx context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.migrated {
+		return nil
+	}
+	if err := l.migrate(ctx); err != nil {
+		return fmt.Errorf("migrate ledger: %w", err)
+	}
+	l.migrated = true
+	return nil
+}
+
+func (l *Ledger) migrate(ctx context.Context) error {
+	if l.path != "" {
+		if err := l.secure(); err != nil {
+			return err
+		}
+		// Processes that switch a new file to WAL at once find it locked, for which
+		// SQLite doesn't wait.
+		file := flock.New(l.path+".lock", flock.SetPermissions(0o600))
+		if _, err := file.TryLockContext(ctx, 20*time.Millisecond); err != nil {
+			return fmt.Errorf("lock %s: %w", file.Path(), err)
+		}
+		defer func() { _ = file.Close() }()
+	}
+	// Mostly there is nothing to do, and who only reads may not be allowed to write.
+	if err := l.current(ctx); !errors.Is(err, ErrNotSetUp) {
+		return err
+	}
+	files, err := fs.Glob(migrations, "migrations/*.sql")
+	if err != nil {
+		return err
+	}
+	// The lock ends with the transaction. One of a session would stay behind on some
+	// server connection of a pooler.
+	return l.in(ctx, func(tx *sql.Tx) error {
+		if l.path == "" {
+			if _, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1)", int64(migrationLock)); err != nil {
+				return fmt.Errorf("lock the database for migration: %w", err)
+			}
+		}
+		if _, err := tx.ExecContext(ctx, "CREATE TABLE IF NOT EXISTS "+versions+" (version BIGINT NOT NULL PRIMARY KEY, applied_at BIGINT NOT NULL)"); err != nil {
+			return err
+		}
+		var applied int64
+		if err := tx.QueryRowContext(ctx, "SELECT coalesce(max(version), 0) FROM "+versions).Scan(&applied); err != nil {
+			return err
+		}
+		for _, file := range files { // in the order of their names
+			version, err := versionOf(file)
+			if err != nil || version <= applied {
+				return err
+			}
+			statements, err := migrations.ReadFile(file)
+			if err != nil {
+				return err
+			}
+			if _, err := tx.ExecContext(ctx, string(statements)); err != nil {
+				return fmt.Errorf("%s: %w", path.Base(file), err)
+			}
+			if _, err := tx.ExecContext(ctx, "INSERT INTO "+versions+" VALUES ($1, $2)", version, time.Now().UnixMilli()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// versionOf is the number that a migration's name begins with.
+func versionOf(file string) (int64, error) {
+	number, _, _ := strings.Cut(path.Base(file), "_")
+	return strconv.ParseInt(number, 10, 64)
+}
+
+// Check reports whether the database answers and has its tables, and makes none:
+// who checks may not be who may. The error wraps [ErrNotSetUp] if tables are missing.
+func (l *Ledger) Check(ctx context.Context) error {
+	if l.path != "" {
+		// SQLite would make the file.
+		if _, err := os.Stat(l.path); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s isn't there: %w", l.path, ErrNotSetUp)
+		}
+	}
+	return l.current(ctx)
+}
+
+// current is nil if all migrations were applied.
+func (l *Ledger) current(ctx context.Context) error {
+	there := "SELECT to_regclass('" + versions + "') IS NOT NULL"
+	if l.path != "" {
+		there = "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = '" + versions + "')"
+	}
+	var any bool
+	if err := l.db.QueryRowContext(ctx, there).Scan(&any); err != nil {
+		return fmt.Errorf("look for the ledger's tables: %w", err)
+	}
+	if !any {
+		return fmt.Errorf("it has no tables: %w", ErrNotSetUp)
+	}
+	want, err := newest()
+	if err != nil {
+		return err
+	}
+	var found int64
+	if err := l.db.QueryRowContext(ctx, "SELECT coalesce(max(version), 0) FROM "+versions).Scan(&found); err != nil {
+		return fmt.Errorf("read the version of the ledger's tables: %w", err)
+	}
+	if found < want {
+		return fmt.Errorf("its tables have version %d, want %d: %w", found, want, ErrNotSetUp)
+	}
+	return nil
+}
+
+// newest is the version of the last migration.
+func newest() (version int64, err error) {
+	files, err := fs.Glob(migrations, "migrations/*.sql")
+	if err != nil || len(files) == 0 {
+		return 0, err
+	}
+	return versionOf(files[len(files)-1])
+}
