@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"iter"
-	"os"
 
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/workflows"
@@ -13,15 +12,12 @@ import (
 // Inboxes are the inboxes that are audited.
 type Inboxes []*inbox.Store
 
-// OpenInboxes opens the inboxes in the folders. Where no webhook has run, there
-// is none.
+// OpenInboxes opens the inboxes in the folders. The error wraps [os.ErrNotExist] if
+// a folder has none.
 func OpenInboxes(ctx context.Context, folders []string) (Inboxes, error) {
 	var opened Inboxes
 	for _, folder := range folders {
 		store, err := inbox.Attach(ctx, folder)
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		}
 		if err != nil {
 			return nil, errors.Join(err, opened.Close())
 		}

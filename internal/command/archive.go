@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"sync/atomic"
 	"text/tabwriter"
@@ -50,12 +51,24 @@ func withArchive(ctx context.Context, cmd *cli.Command, f func(*config.Config, *
 	if err != nil {
 		return err
 	}
-	bucket, err := openBucket(ctx, c.ArchiveURL)
+	bucket, err := openArchive(ctx, c)
 	if err != nil {
-		return fmt.Errorf("CLOSEOUT_ARCHIVE_URL: open the bucket: %w", err)
+		return err
 	}
 	defer bucket.Close()
 	return f(c, bucket)
+}
+
+// openArchive opens the archive of the settings and creates none.
+func openArchive(ctx context.Context, c *config.Config) (*blob.Bucket, error) {
+	bucket, err := openBucket(ctx, c.ArchiveURL)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("the archive: %w; CLOSEOUT_ARCHIVE_URL or CLOSEOUT_DATA choose another", err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("CLOSEOUT_ARCHIVE_URL: open the bucket: %w", err)
+	}
+	return bucket, nil
 }
 
 // foldersOf gives the folders of the sessions that the argument means.

@@ -5,14 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/urfave/cli/v3"
 	"go.temporal.io/api/workflowservice/v1"
-	"gocloud.dev/blob"
 
 	"github.com/closeouthq/closeout/internal/audit"
-	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/service"
 )
 
@@ -57,28 +56,25 @@ func runAudit(ctx context.Context, cmd *cli.Command) (err error) {
 	defer temporal.Close()
 	o.Temporal = temporal
 	o.Data, _ = c.PayloadKeys.ForClient()
-	if o.Ledger, err = ledger.Open(c.DatabaseURL); err != nil {
-		return fmt.Errorf("CLOSEOUT_DATABASE_URL: %w", err)
+	if o.Ledger, err = openLedger(ctx, c); err != nil {
+		return err
 	}
 	defer o.Ledger.Close()
-	if o.Archive, err = blob.OpenBucket(ctx, c.ArchiveURL); err != nil {
-		return fmt.Errorf("CLOSEOUT_ARCHIVE_URL: open the bucket: %w", err)
+	if o.Archive, err = openArchive(ctx, c); err != nil {
+		return err
 	}
 	defer o.Archive.Close()
-	folders := cmd.StringSlice("inbox")
-	if len(folders) == 0 {
-		folders = []string{c.Inbox()}
-	}
-	inboxes, err := audit.OpenInboxes(ctx, folders)
+	inboxes, err := openInboxes(ctx, cmd, "inbox", c.Inbox())
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, inboxes.Close()) }()
-	o.Inbox = inboxes
-	if folders = cmd.StringSlice("usage-inbox"); len(folders) == 0 {
-		folders = []string{c.UsageInbox()}
+	if inboxes != nil {
+		defer func() { err = errors.Join(err, inboxes.Close()) }()
+		o.Inbox = inboxes
+	} else {
+		fmt.Fprintf(cmd.Root().ErrWriter, "no inbox in %s, so none is compared; --inbox names those of the webhooks\n", c.Data)
 	}
-	if o.UsageInbox, err = audit.OpenInboxes(ctx, folders); err != nil {
+	if o.UsageInbox, err = openInboxes(ctx, cmd, "usage-inbox", c.UsageInbox()); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, o.UsageInbox.Close()) }()
@@ -108,6 +104,26 @@ func runAudit(ctx context.Context, cmd *cli.Command) (err error) {
 		return fmt.Errorf("%d sessions are still pending after %v", pending, wait)
 	}
 	return nil
+}
+
+// openInboxes opens the inboxes that a flag names, each of which has to be there, or
+// the one of the data folder, which a worker's doesn't have.
+func openInboxes(ctx context.Context, cmd *cli.Command, flag, inData string) (audit.Inboxes, error) {
+	folders := cmd.StringSlice(flag)
+	named := len(folders) > 0
+	if !named {
+		folders = []string{inData}
+	}
+	opened, err := audit.OpenInboxes(ctx, folders)
+	switch {
+	case err == nil:
+		return opened, nil
+	case !errors.Is(err, os.ErrNotExist):
+		return nil, err
+	case named:
+		return nil, fmt.Errorf("--%s: no webhook has run there: %w", flag, err)
+	}
+	return nil, nil
 }
 
 func writeReport(cmd *cli.Command, report audit.Report) error {

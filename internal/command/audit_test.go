@@ -3,6 +3,8 @@ package command_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -23,6 +25,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/closeouthq/closeout/internal/command"
+	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/ledger"
 )
 
@@ -76,6 +79,7 @@ func TestAudit(t *testing.T) {
 		t.Fatal(err)
 	}
 	all := []string{"--data", data, "--journal", journal, "--complete", "--since", "1h"}
+	makeStores(t, data)
 
 	// Nothing has come of the session.
 	code, stdout, stderr := auditCommand(all...)
@@ -99,6 +103,16 @@ func TestAudit(t *testing.T) {
 	// Without the journal nobody knows of it.
 	if code, stdout, stderr := auditCommand("--data", data); code != 0 || !strings.Contains(stdout, "No faults.\n") || strings.Contains(stdout, "offered") {
 		t.Errorf("without the journal: %d\n%s%s", code, stdout, stderr)
+	}
+
+	// Who looks into no inbox is told so: what waits there isn't lost.
+	worker := t.TempDir()
+	makeStores(t, worker)
+	if err := os.RemoveAll(filepath.Join(worker, "inbox")); err != nil {
+		t.Fatal(err)
+	}
+	if code, stdout, stderr := auditCommand("--data", worker); code != 0 || strings.Contains(stdout, "in the inbox") || !strings.Contains(stderr, "so none is compared") {
+		t.Errorf("without an inbox: %d\n%s%s", code, stdout, stderr)
 	}
 
 	// It is under way.
@@ -143,6 +157,69 @@ func TestAudit(t *testing.T) {
 	}
 }
 
+// makeStores makes an empty inbox, ledger and archive in a data folder.
+func makeStores(t *testing.T, data string) {
+	t.Helper()
+	books, err := ledger.Open("sqlite:" + filepath.Join(data, "ledger.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer books.Close()
+	box, err := inbox.Open(t.Context(), filepath.Join(data, "inbox"), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(box.Close(), books.Migrate(t.Context()), os.MkdirAll(filepath.Join(data, "archive"), 0o750)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A command that finds nothing because it looks in the wrong place says so, and
+// makes nothing there.
+func TestCommandsRefuseAStoreThatIsNotThere(t *testing.T) {
+	withLedger := t.TempDir()
+	makeStores(t, withLedger)
+	if err := os.RemoveAll(filepath.Join(withLedger, "archive")); err != nil {
+		t.Fatal(err)
+	}
+	whole := t.TempDir()
+	makeStores(t, whole)
+	t.Setenv("TEMPORAL_ADDRESS", "127.0.0.1:1") // is asked after the stores
+	for _, tt := range []struct{ data, args, want string }{
+		{"", "audit", "ledger.db isn't there"},
+		{"", "bill show 1", "ledger.db isn't there"},
+		{"", "bill list", "ledger.db isn't there"},
+		{"", "bill export", "ledger.db isn't there"},
+		{"", "recording list", "ledger.db isn't there"},
+		{"", "recording assign --app 1 --session 2 YZ4joOE4IwmFAAAT", "ledger.db isn't there"},
+		{"", "archive show 1", "the archive: stat "},
+		{"", "archive verify --all", "the archive: stat "},
+		{"", "inbox list", "no webhook has run in "},
+		{"", "inbox show room-close-1-2", "no webhook has run in "},
+		{"", "inbox retry --all", "no webhook has run in "},
+		{"", "inbox drop room-close-1-2", "no webhook has run in "},
+		{withLedger, "audit", "the archive: stat "},
+		{whole, "audit --inbox " + filepath.Join(whole, "elsewhere"), "--inbox: no webhook has run there"},
+		{whole, "audit --usage-inbox " + filepath.Join(whole, "elsewhere"), "--usage-inbox: no webhook has run there"},
+	} {
+		t.Run(tt.args, func(t *testing.T) {
+			data := tt.data
+			if data == "" {
+				data = filepath.Join(t.TempDir(), "wrong")
+			}
+			code, stdout, stderr := closeout(tt.args + " --data " + data)
+			if code != 1 || stdout != "" || !strings.Contains(stderr, tt.want) {
+				t.Errorf("%d\n%s%s, want %q", code, stdout, stderr, tt.want)
+			}
+			if tt.data == "" {
+				if there, err := os.Stat(data); err == nil {
+					t.Errorf("made %s", there.Name())
+				}
+			}
+		})
+	}
+}
+
 func TestAuditRefuses(t *testing.T) {
 	for args, want := range map[string]string{
 		"--complete":                    "--complete: ",
@@ -157,7 +234,9 @@ func TestAuditRefuses(t *testing.T) {
 		"--archive-url s3://b?no_such=": "CLOSEOUT_ARCHIVE_URL: ",
 		"journal.jsonl":                 `unexpected argument "journal.jsonl"`,
 	} {
-		code, stdout, stderr := auditCommand(append(strings.Fields(args), "--data", t.TempDir())...)
+		data := t.TempDir()
+		makeStores(t, data)
+		code, stdout, stderr := auditCommand(append(strings.Fields(args), "--data", data)...)
 		if code != 1 || stdout != "" || !strings.Contains(stderr, want) {
 			t.Errorf("%s: %d\n%s%s, want %q", args, code, stdout, stderr, want)
 		}

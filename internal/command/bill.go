@@ -20,10 +20,12 @@ import (
 	"sync/atomic"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/google/uuid"
 	"github.com/urfave/cli/v3"
 
+	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/progress"
 	"github.com/closeouthq/closeout/internal/usage"
@@ -57,7 +59,8 @@ func Bill() *cli.Command {
 			{Name: "export", Usage: "write bills and adjustments for another program", Action: exportBills,
 				Description: "Each bill and each adjustment is a line. What it adds to what was billed before are the columns\n" +
 					"billed_..., so that they can be summed up; of a bill that is all that it has. The others tell of the\n" +
-					"session, as far as it was known by then.",
+					"session, as far as it was known by then. In CSV, a text that a spreadsheet would take for a formula has\n" +
+					"an apostrophe in front; in JSON Lines every text is exact.",
 				Flags: append(append(Flags("DATA", "DATABASE_URL"), filter...),
 					&cli.StringFlag{Name: "format", Usage: "csv or jsonl (default: as the file's name ends, else csv)"},
 					&cli.StringFlag{Name: "output", Usage: "file to write, which is there when it is whole (default: standard output)"})},
@@ -65,24 +68,36 @@ func Bill() *cli.Command {
 	}
 }
 
-// withLedger opens the ledger for f, and makes none.
+// withLedger opens the ledger for f.
 func withLedger(ctx context.Context, cmd *cli.Command, f func(*ledger.Ledger) error) error {
 	c, _, err := Load(cmd, false)
 	if err != nil {
 		return err
 	}
-	books, err := ledger.Open(c.DatabaseURL)
+	books, err := openLedger(ctx, c)
 	if err != nil {
-		return fmt.Errorf("CLOSEOUT_DATABASE_URL: %w", err)
+		return err
 	}
 	defer books.Close()
-	switch err := books.Check(ctx); {
-	case errors.Is(err, ledger.ErrNotSetUp):
-		return fmt.Errorf("the ledger: %w; closeout setup makes its tables, CLOSEOUT_DATABASE_URL or CLOSEOUT_DATA choose another", err)
-	case err != nil:
-		return fmt.Errorf("the ledger: %w", err)
-	}
 	return f(books)
+}
+
+// openLedger opens the ledger of the settings and creates none: an empty one in a
+// wrong place would be taken for the truth.
+func openLedger(ctx context.Context, c *config.Config) (*ledger.Ledger, error) {
+	books, err := ledger.Open(c.DatabaseURL)
+	if err != nil {
+		return nil, fmt.Errorf("CLOSEOUT_DATABASE_URL: %w", err)
+	}
+	err = books.Check(ctx)
+	if err == nil {
+		return books, nil
+	}
+	_ = books.Close()
+	if errors.Is(err, ledger.ErrNotSetUp) {
+		return nil, fmt.Errorf("the ledger: %w; closeout setup makes its tables, CLOSEOUT_DATABASE_URL or CLOSEOUT_DATA choose another", err)
+	}
+	return nil, fmt.Errorf("the ledger: %w", err)
 }
 
 // billStatus is what the ledger has of a session.
@@ -368,7 +383,7 @@ var exporters = map[string]func(io.Writer) (func(entry) error, error){
 			if e.Charge.Currency != "" {
 				price, amount, billed = number(e.Charge.PerMinute), number(e.Charge.Amount), number(e.Billed.Amount)
 			}
-			if err := out.Write([]string{e.Entry, e.ID.String(), e.Bill.ID.String(), strconv.Itoa(e.Number), strconv.FormatUint(uint64(e.AppID), 10), e.RoomID,
+			if err := out.Write([]string{e.Entry, e.ID.String(), e.Bill.ID.String(), strconv.Itoa(e.Number), strconv.FormatUint(uint64(e.AppID), 10), csvText(e.RoomID),
 				strconv.FormatUint(e.RoomSessionID, 10), strconv.FormatUint(uint64(e.CloseReason), 10), precise(e.RoomCloseTime), strconv.FormatBool(e.Reconciled),
 				orEmpty(u.Start), string(u.StartFrom), orEmpty(u.End), string(u.EndFrom), number(u.Participants), number(u.Stays), number(u.Millis), number(u.Seconds), number(u.Minutes),
 				u.Estimated.String(), e.Charge.Currency, price, amount,
@@ -384,6 +399,19 @@ var exporters = map[string]func(io.Writer) (func(entry) error, error){
 		encoder.SetEscapeHTML(false)
 		return func(e entry) error { return encoder.Encode(e) }, nil
 	},
+}
+
+// csvText returns a text as a CSV cell. Spreadsheets run a cell that begins with one
+// of = + - @ as a formula, in some also in full width or behind white space, so such
+// a text gets an apostrophe in front, which they take for "this is text". One that
+// begins with an apostrophe gets one as well: who removes one from the front always
+// has the text itself.
+func csvText(s string) string {
+	begins := strings.TrimLeftFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.In(r, unicode.Cc, unicode.Cf) })
+	if s != "" && strings.ContainsRune("\t\r\n", rune(s[0])) || strings.IndexFunc(begins, func(r rune) bool { return strings.ContainsRune("=+-@\uff1d\uff0b\uff0d\uff20'", r) }) == 0 {
+		return "'" + s
+	}
+	return s
 }
 
 func flushed(w *csv.Writer) error {
@@ -416,6 +444,8 @@ func exportBills(ctx context.Context, cmd *cli.Command) (err error) {
 	return withLedger(ctx, cmd, func(books *ledger.Ledger) (err error) {
 		out := cmd.Root().Writer
 		if path != "" {
+			// CreateTemp makes it readable by its owner alone, and so it stays: it says
+			// who was where for how long, and what that costs.
 			file, err := os.CreateTemp(filepath.Dir(path), ".closeout-bills-*")
 			if err != nil {
 				return fmt.Errorf("--output: %w", err)
@@ -425,7 +455,7 @@ func exportBills(ctx context.Context, cmd *cli.Command) (err error) {
 			if err := export(ctx, cmd.Root().ErrWriter, books, filter, exporter, file); err != nil {
 				return err
 			}
-			if err := errors.Join(file.Chmod(0o644), file.Sync(), file.Close(), os.Rename(file.Name(), path)); err != nil {
+			if err := errors.Join(file.Sync(), file.Close(), os.Rename(file.Name(), path)); err != nil {
 				return fmt.Errorf("--output: %w", err)
 			}
 			return nil

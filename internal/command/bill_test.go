@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -120,6 +121,70 @@ func TestBillListAddsUp(t *testing.T) {
 		if code, _, stderr := closeout("bill list --data " + data + " " + args); code != 1 || !strings.Contains(stderr, want) {
 			t.Errorf("%q: %d %s", args, code, stderr)
 		}
+	}
+}
+
+// A room's name is the app's users' to choose, and a spreadsheet runs what looks like
+// a formula. Whoever removes one apostrophe from the front has the name.
+func TestBillExportRunsNoFormulas(t *testing.T) {
+	data := t.TempDir()
+	books, err := ledger.Open("sqlite:" + filepath.Join(data, "ledger.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer books.Close()
+	formulas := []string{"=1+1", "+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\nx", " =1", "\u00a0=1", "\ufeff=1", "\u200b-1", "\x00=1", "\uff1d1", "\uff20x", "'=1"}
+	texts := []string{"lobby", "a=b", "1-2", "room, \"left\"", "会议室", ""}
+	for i, room := range append(slices.Clone(formulas), texts...) {
+		if _, _, err := books.Finalize(t.Context(), ledger.Bill{ID: uuid.New(), AppID: 1, RoomID: room, RoomSessionID: uint64(i + 1),
+			RoomCloseTime: time.UnixMilli(int64(1e12 + i))}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, out, _ := closeout("bill export --data " + data)
+	rows, err := csv.NewReader(strings.NewReader(out)).ReadAll()
+	if err != nil || len(rows) != 1+len(formulas)+len(texts) {
+		t.Fatalf("%d rows, %v", len(rows), err)
+	}
+	for i, row := range rows[1:] {
+		cell := row[slices.Index(rows[0], "room_id")]
+		if i >= len(formulas) {
+			if want := texts[i-len(formulas)]; cell != want {
+				t.Errorf("%q became %q", want, cell)
+			}
+			continue
+		}
+		// A carriage return before a line feed is the one thing that CSV readers change.
+		if want := "'" + formulas[i]; cell != want {
+			t.Errorf("%q became %q, want %q", formulas[i], cell, want)
+		}
+		if _, err := strconv.ParseInt(row[slices.Index(rows[0], "billed_seconds")], 10, 64); err != nil {
+			t.Errorf("a number is none any more: %v", err)
+		}
+	}
+	_, out, _ = closeout("bill export --format jsonl --data " + data)
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	for i, room := range append(slices.Clone(formulas), texts...) {
+		var e struct {
+			RoomID string `json:"room_id"`
+		}
+		if err := json.Unmarshal([]byte(lines[i]), &e); err != nil || e.RoomID != room {
+			t.Errorf("JSON Lines have %q, %v; want %q", e.RoomID, err, room)
+		}
+	}
+}
+
+func TestBillExportIsTheOwnersAlone(t *testing.T) {
+	data := bills(t)
+	file := filepath.Join(data, "out.csv")
+	if err := os.WriteFile(file, nil, 0o644); err != nil { // of an earlier export
+		t.Fatal(err)
+	}
+	if code, _, stderr := closeout("bill export --data " + data + " --output " + file); code != 0 {
+		t.Fatal(stderr)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm()&^0o600 != 0 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
 }
 

@@ -38,25 +38,11 @@ func Recording() *cli.Command {
 	}
 }
 
-// openLedger opens the ledger of the settings.
-func openLedger(cmd *cli.Command) (*ledger.Ledger, error) {
-	c, _, err := Load(cmd, false)
-	if err != nil {
-		return nil, err
-	}
-	books, err := ledger.Open(c.DatabaseURL)
-	if err != nil {
-		return nil, fmt.Errorf("CLOSEOUT_DATABASE_URL: %w", err)
-	}
-	return books, nil
+func listRecordings(ctx context.Context, cmd *cli.Command) error {
+	return withLedger(ctx, cmd, func(books *ledger.Ledger) error { return writeLeftRecordings(ctx, cmd, books) })
 }
 
-func listRecordings(ctx context.Context, cmd *cli.Command) error {
-	books, err := openLedger(cmd)
-	if err != nil {
-		return err
-	}
-	defer books.Close()
+func writeLeftRecordings(ctx context.Context, cmd *cli.Command, books *ledger.Ledger) error {
 	tasks, err := books.LeftRecordings(ctx, time.Now().Add(-cmd.Duration("older")), int(cmd.Int("limit")))
 	if err != nil {
 		return err
@@ -91,18 +77,15 @@ func assignRecording(ctx context.Context, cmd *cli.Command) error {
 	if cmd.NArg() == 0 {
 		return errors.New("no task ID, want one as in: closeout recording assign --app 1 --session 858012925204410417 YZ4joOE4IwmFAAAT")
 	}
-	books, err := openLedger(cmd)
-	if err != nil {
-		return err
-	}
-	defer books.Close()
-	var faults []error
-	for _, task := range cmd.Args().Slice() {
-		if err := books.AssignRecording(ctx, cmd.Uint32("app"), task, session); err != nil {
-			faults = append(faults, err)
-			continue
+	return withLedger(ctx, cmd, func(books *ledger.Ledger) error {
+		var faults []error
+		for _, task := range cmd.Args().Slice() {
+			if err := books.AssignRecording(ctx, cmd.Uint32("app"), task, session); err != nil {
+				faults = append(faults, err)
+				continue
+			}
+			fmt.Fprintf(cmd.Root().Writer, "%s is of session %d; retry the step of the run that waits for it\n", task, session)
 		}
-		fmt.Fprintf(cmd.Root().Writer, "%s is of session %d; retry the step of the run that waits for it\n", task, session)
-	}
-	return errors.Join(faults...)
+		return errors.Join(faults...)
+	})
 }
