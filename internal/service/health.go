@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,99 +15,183 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"github.com/closeouthq/closeout/internal/inbox"
-	"github.com/closeouthq/closeout/internal/intake"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/probe"
 	"github.com/closeouthq/closeout/internal/telemetry"
 )
 
-// health tells whether this process does its work.
+// answerWithin is how long readiness waits for each thing it asks. All are asked
+// at once, and a kubelet that gives up after 3 s has its answer.
+const answerWithin = 1500 * time.Millisecond
+
+// health reports whether this process does its work.
 type health struct {
-	temporal  client.Client
-	namespace string
-	inbox     *inbox.Inbox // of a webhook
-	usage     *usage       // of a webhook that stores it
-	worker    bool
-	polling   atomic.Bool
-	polled    func() // called when polling becomes true
+	worker  bool
+	polling atomic.Bool
+	polled  func() // called when polling becomes true
+	// questions is set once the parts are opened.
+	questions atomic.Pointer[questions]
 }
 
-// check gives the state of the process in a word, or an error if it is of no use
-// at the moment. A webhook is of use as long as it can take callbacks, whatever
-// becomes of them meanwhile: a load balancer that took it away would lose them.
+// questions are what readiness asks. Those that are nil are about parts that this
+// process doesn't have.
+type questions struct {
+	temporal *probe.Probe[struct{}]
+	inbox    *queueQuestions
+	usage    *queueQuestions
+	// ledger reports whether the ledger answers.
+	ledger *probe.Probe[struct{}]
+	// takes reports whether the ledger took the last usage.
+	takes func() bool
+}
+
+// queueQuestions are those about an inbox.
+type queueQuestions struct {
+	write *probe.Probe[struct{}]
+	stats *probe.Probe[inbox.Stats]
+}
+
+// queue is an inbox, to those who ask about it.
+type queue interface {
+	Probe(context.Context) error
+	Stats(context.Context) (inbox.Stats, error)
+}
+
+func askQueue(within time.Duration, q queue) *queueQuestions {
+	return &queueQuestions{probe.New(within, probe.Err(q.Probe)), probe.New(within, q.Stats)}
+}
+
+// askNamespace asks Temporal for the namespace, which says more than an open port.
+func askNamespace(within time.Duration, t client.Client, namespace string) *probe.Probe[struct{}] {
+	return probe.New(within, probe.Err(func(ctx context.Context) error {
+		_, err := t.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: namespace})
+		return err
+	}))
+}
+
+// askLedger asks whether the ledger answers. Tables that are missing are made when
+// they are needed.
+func askLedger(within time.Duration, books interface{ Check(context.Context) error }) *probe.Probe[struct{}] {
+	return probe.New(within, probe.Err(func(ctx context.Context) error {
+		if err := books.Check(ctx); !errors.Is(err, ledger.ErrNotSetUp) {
+			return err
+		}
+		return nil
+	}))
+}
+
+// answers are those to the questions.
+type answers struct {
+	temporal, ledger error
+	inbox, usage     queueAnswers
+}
+
+type queueAnswers struct {
+	write, read error
+	stats       inbox.Stats
+}
+
+// ask asks all at once: one that hangs takes no time from another.
+func (q *questions) ask(ctx context.Context) (a answers) {
+	var group sync.WaitGroup
+	ask := func(p *probe.Probe[struct{}], err *error) {
+		if p != nil {
+			group.Go(func() { _, *err = p.Get(ctx) })
+		}
+	}
+	queue := func(q *queueQuestions, a *queueAnswers) {
+		if q != nil {
+			ask(q.write, &a.write)
+			group.Go(func() { a.stats, a.read = q.stats.Get(ctx) })
+		}
+	}
+	ask(q.temporal, &a.temporal)
+	ask(q.ledger, &a.ledger)
+	queue(q.inbox, &a.inbox)
+	queue(q.usage, &a.usage)
+	group.Wait()
+	return a
+}
+
+// check returns the state of the process, or an error if it is not ready. A webhook
+// is ready as long as Temporal or the disk takes callbacks, whatever else is wrong:
+// a load balancer that took it away would lose them.
 func (h *health) check(ctx context.Context) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	// An answer for the namespace says more than an open port.
-	_, away := h.temporal.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: h.namespace})
-	if away != nil {
-		away = fmt.Errorf("namespace %s of Temporal: %w", h.namespace, away)
+	q := h.questions.Load()
+	if q == nil {
+		return "", errors.New("starting")
+	}
+	a := q.ask(ctx)
+	if a.temporal != nil {
+		a.temporal = fmt.Errorf("Temporal: %w", a.temporal)
 	}
 	var idle error
 	if h.worker && !h.polling.Load() {
 		idle = errors.New("the worker isn't polling yet")
 	}
-	if h.inbox == nil {
-		return "ok", errors.Join(away, idle)
-	}
-
-	full := h.inbox.Probe(ctx)
-	if away != nil && full != nil {
-		return "", fmt.Errorf("can't accept: %w", errors.Join(away, full))
-	}
-	state, degraded, more := "ok", "", ""
-	if h.usage != nil {
-		degraded, more = h.usage.state(ctx)
-	}
-	switch {
-	case away != nil:
-		state = "degraded: queuing: " + away.Error()
+	var degraded, more []string
+	switch full := a.inbox.write; {
+	case q.inbox == nil:
+		if err := errors.Join(a.temporal, idle); err != nil {
+			return "", err
+		}
+	case a.temporal != nil && full != nil:
+		return "", fmt.Errorf("can't accept: %w", errors.Join(a.temporal, full))
+	case a.temporal != nil:
+		degraded = append(degraded, "queuing: "+a.temporal.Error())
 	case full != nil:
-		state = "degraded: can't queue: " + full.Error()
-	case idle != nil:
-		state = "degraded: " + idle.Error()
-	case degraded != "":
-		state = "degraded: " + degraded
+		degraded = append(degraded, "can't queue: "+full.Error())
 	}
-	if degraded != "" && !strings.HasSuffix(state, degraded) {
-		state += "\n" + degraded
+	if idle != nil {
+		degraded = append(degraded, idle.Error())
 	}
-	if full == nil {
-		stats, err := h.inbox.Stats(ctx)
-		if err == nil && stats.Waiting > 0 {
-			state += "\n" + waits(stats, "callbacks wait in the inbox")
-		}
-		if err == nil && stats.SetAside > 0 {
-			state += fmt.Sprintf("\n%d callbacks were set aside, see `closeout inbox list`", stats.SetAside)
-		}
+	switch refused := q.takes != nil && !q.takes(); {
+	case q.usage == nil && a.ledger != nil:
+		degraded = append(degraded, "ledger: "+a.ledger.Error())
+	case q.usage == nil:
+	case (refused || a.ledger != nil) && a.usage.write != nil:
+		degraded = append(degraded, "can't take usage: "+errors.Join(ledgerFault(a.ledger), a.usage.write).Error())
+	case a.usage.write != nil:
+		degraded = append(degraded, "can't queue usage: "+a.usage.write.Error())
+	case refused || a.ledger != nil:
+		degraded = append(degraded, "queuing usage: "+ledgerFault(a.ledger).Error())
 	}
-	return state + more, nil
+	more = append(more, a.inbox.lines("callbacks", "closeout inbox list")...)
+	more = append(more, a.usage.lines("usage callbacks", "closeout inbox list --usage")...)
+	state := "ok"
+	if len(degraded) > 0 {
+		state = "degraded: " + strings.ReplaceAll(strings.Join(degraded, "; "), "\n", "; ")
+	}
+	return strings.Join(append([]string{state}, more...), "\n"), nil
 }
 
-// waits says how many wait, and for how long.
-func waits(s inbox.Stats, what string) string {
-	return fmt.Sprintf("%d %s, the oldest for %v", s.Waiting, what, time.Since(s.Oldest).Round(time.Second))
-}
-
-// waitingIn counts what waits in an inbox.
-func waitingIn(box *inbox.Inbox) func(context.Context) (int64, error) {
-	return func(ctx context.Context) (int64, error) {
-		stats, err := box.Stats(ctx)
-		return stats.Waiting, err
+func ledgerFault(err error) error {
+	if err == nil {
+		return errors.New("the ledger doesn't take it")
 	}
+	return fmt.Errorf("ledger: %w", err)
 }
 
-// look gives the metrics their figures.
-func look(ctx context.Context, box *inbox.Inbox, in *intake.Intake) (telemetry.Inbox, error) {
-	var l telemetry.Inbox
-	l.Takes, l.Limit, l.InFlight = in.State()
-	err := depth(ctx, box, &l)
-	return l, err
+// lines say what is in an inbox that people should know of.
+func (a queueAnswers) lines(what, list string) (lines []string) {
+	if a.stats.Waiting > 0 {
+		lines = append(lines, fmt.Sprintf("%d %s wait in the inbox, the oldest for %v", a.stats.Waiting, what, time.Since(a.stats.Oldest).Round(time.Second)))
+	}
+	if a.stats.SetAside > 0 {
+		lines = append(lines, fmt.Sprintf("%d %s were set aside, see `%s`", a.stats.SetAside, what, list))
+	}
+	return lines
 }
 
-// depth tells how full an inbox is.
-func depth(ctx context.Context, box *inbox.Inbox, l *telemetry.Inbox) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	stats, err := box.Stats(ctx)
+// waiting counts what waits in an inbox.
+func (q *queueQuestions) waiting(ctx context.Context) (int64, error) {
+	stats, err := q.stats.Get(ctx)
+	return stats.Waiting, err
+}
+
+// gauge returns how full an inbox is, for the metrics.
+func (q *queueQuestions) gauge(ctx context.Context, l *telemetry.Inbox) error {
+	stats, err := q.stats.Get(ctx)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -95,12 +96,34 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 	if err != nil {
 		return err
 	}
+	// Operators can ask from here on, however long the parts take to open.
+	h := &health{worker: parts.Worker}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	group, running := errgroup.WithContext(ctx)
+	serve(running, group, admin, &http.Server{Handler: adminRouter(h, metrics), ReadHeaderTimeout: 5 * time.Second}, c.StopTimeout)
+	opened := &closers{}
+	group.Go(func() error {
+		err := run(running, c, parts, public, h, metrics, opened, log)
+		if err != nil && running.Err() != nil && errors.Is(err, context.Cause(running)) {
+			err = nil // stopped while it started
+		}
+		stop()
+		opened.close()
+		return err
+	})
+	return opened.wait(running, group, stopLimit(c, parts), log)
+}
+
+// run opens the parts and runs them until ctx ends. What is to be closed after that
+// it adds to opened.
+func run(ctx context.Context, c *config.Config, parts Parts, public net.Listener, h *health, metrics *telemetry.Metrics, opened *closers, log *slog.Logger) (err error) {
 	var traces *telemetry.Traces
 	if c.Traces {
 		if traces, err = telemetry.NewTraces(ctx, log); err != nil {
 			return err
 		}
-		defer traces.Close()
+		opened.add("traces", traces.Close)
 		log = traces.Logger(log)
 	}
 	dialed := *c // the caller's stays as it is
@@ -118,30 +141,33 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 	if err != nil {
 		return err
 	}
-	defer temporal.Close()
+	opened.add("the client for Temporal", temporal.Close)
 
-	health := &health{temporal: temporal, namespace: c.Temporal.Namespace, worker: parts.Worker}
+	asked := &questions{temporal: askNamespace(answerWithin, temporal, c.Temporal.Namespace)}
 	var router http.Handler
 	var backlogs []backlog
 	waking := func(context.Context) {}
 	if parts.Webhook {
-		box, err := inbox.Open(ctx, c.Inbox(), log)
+		box, err := patiently(ctx, log, "open the inbox", func() (*inbox.Inbox, error) { return inbox.Open(ctx, c.Inbox(), log) })
 		if err != nil {
 			return fmt.Errorf("CLOSEOUT_DATA: %w", err)
 		}
-		defer box.Close()
+		opened.add("the inbox", func() { _ = box.Close() })
 		in := intake.New(intake.Options{
 			Temporal: traces.Starter(temporal), Inbox: box, TaskQueue: c.TaskQueue,
 			// An eager run begins here, whichever build of a deployment is current.
 			Eager:   parts.Worker && c.BuildID == "",
 			Weights: c.AppWeights, Route: parts.Extension.route, Log: log, Observe: metrics.Start,
 		})
-		defer in.Wait()
-		health.inbox = box
+		opened.add("starts that are under way", in.Wait)
+		asked.inbox = askQueue(answerWithin, box)
 		backlogs = append(backlogs, backlog{
-			name: "room_close", relay: in.Relay, waiting: waitingIn(box), takes: func() bool { takes, _, _ := in.State(); return takes },
+			name: "room_close", relay: in.Relay, waiting: asked.inbox.waiting, takes: func() bool { takes, _, _ := in.State(); return takes },
 		})
-		if err := metrics.Inbox(func(ctx context.Context) (telemetry.Inbox, error) { return look(ctx, box, in) }); err != nil {
+		if err := metrics.Inbox(func(ctx context.Context) (l telemetry.Inbox, err error) {
+			l.Takes, l.Limit, l.InFlight = in.State()
+			return l, asked.inbox.gauge(ctx, &l)
+		}); err != nil {
 			return err
 		}
 		keyring, err := zego.NewKeyring(c.Apps, c.CallbackWindow, time.Now)
@@ -156,13 +182,14 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 			Observe: metrics.Callback,
 		}
 		if c.Usage {
-			usage, err := openUsage(ctx, c, !parts.Worker, metrics, log)
+			usage, err := patiently(ctx, log, "open the inbox of usage", func() (*usage, error) { return openUsage(ctx, c, !parts.Worker, metrics, log) })
 			if err != nil {
 				return err
 			}
-			defer usage.close()
+			opened.add("the inbox of usage and its ledger", usage.close)
+			asked.usage, asked.ledger, asked.takes = usage.queue, askLedger(answerWithin, usage.ledger), usage.Takes
 			waker := wake.New(traces.Collector(usage), usage.ledger, temporal, log)
-			options.Collector, health.usage, waking = waker, usage, waker.Run
+			options.Collector, waking = waker, waker.Run
 			backlogs = append(backlogs, usage.backlog())
 		}
 		if hooks := parts.Extension.Hooks; hooks != nil {
@@ -173,7 +200,7 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 				if theirs, err = Dial(&own, log, metrics); err != nil {
 					return err
 				}
-				defer theirs.Close()
+				opened.add("the hooks' client for Temporal", theirs.Close)
 			}
 			options.Hooks = func(r *mux.Router) { hooks(r, theirs) }
 		}
@@ -184,14 +211,20 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 	if parts.Worker {
 		steps := parts.Activities
 		if steps == nil {
-			opened, closeSteps, err := openSteps(ctx, c)
+			standard, err := patiently(ctx, log, "open the ledger and the buckets", func() (*activities.Steps, error) {
+				standard, closeSteps, err := openSteps(ctx, c)
+				if err == nil {
+					opened.add("the ledger and the buckets", closeSteps)
+				}
+				return standard, err
+			})
 			if err != nil {
 				return err
 			}
-			defer closeSteps()
-			metrics.Steps(opened)
-			steps = opened
-			books := opened.Billing.Ledger
+			metrics.Steps(standard)
+			steps = standard
+			books := standard.Billing.Ledger
+			asked.ledger = cmp.Or(asked.ledger, askLedger(answerWithin, books))
 			if reconciler, err = newReconciler(c, books, intake.Options{Temporal: temporal, TaskQueue: c.TaskQueue, Route: parts.Extension.route, Weights: c.AppWeights, Log: log}); err != nil {
 				return err
 			}
@@ -218,8 +251,8 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 
 	build := buildinfo.Read()
 	log.Info("closeout starts", "version", build.Version, "commit", build.Commit, "date", build.Date, "settings", c)
+	h.questions.Store(asked)
 	group, ctx := errgroup.WithContext(ctx)
-	serve(ctx, group, admin, &http.Server{Handler: adminRouter(health, metrics), ReadHeaderTimeout: 5 * time.Second}, c.StopTimeout)
 	started := func() {}
 	if parts.Started != nil {
 		var callbacks net.Addr
@@ -238,13 +271,13 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 		log.Info("callbacks are taken", "address", public.Addr().String(), "path", webhook.Path, "tls", c.TLSCert != "")
 	}
 	if parts.Worker {
-		health.polled = func() {
+		h.polled = func() {
 			if reconciler != nil {
 				group.Go(func() error { keepSchedule(ctx, c, temporal, log); return nil })
 			}
 			started()
 		}
-		group.Go(func() error { return work(ctx, drained, c, newWorker, health, log) })
+		group.Go(func() error { return work(ctx, drained, c, newWorker, h, log) })
 	} else {
 		started()
 	}
@@ -391,7 +424,8 @@ func work(ctx context.Context, drained <-chan struct{}, c *config.Config, newWor
 		if err != nil {
 			return nil, backoff.Permanent(err)
 		}
-		return w, w.Start()
+		// It asks Temporal, and heeds no context.
+		return patiently(ctx, log, "start the worker", func() (worker.Worker, error) { return w, w.Start() })
 	})
 	if err != nil {
 		return nil // stopped before Temporal came

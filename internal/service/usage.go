@@ -19,6 +19,7 @@ type usage struct {
 	*collect.Collector
 	ledger *ledger.Ledger
 	inbox  *inbox.Inbox
+	queue  *queueQuestions
 }
 
 // openUsage opens it. alone says that no worker is in this process.
@@ -36,10 +37,10 @@ func openUsage(ctx context.Context, c *config.Config, alone bool, metrics *telem
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("CLOSEOUT_DATA: %w", err), books.Close())
 	}
-	u := &usage{collect.New(collect.Options{Ledger: books, Inbox: box, Log: log, Observe: metrics.Collected}), books, box}
+	u := &usage{collect.New(collect.Options{Ledger: books, Inbox: box, Log: log, Observe: metrics.Collected}), books, box, askQueue(answerWithin, box)}
 	if err := metrics.Usage(func(ctx context.Context) (telemetry.Inbox, error) {
 		l := telemetry.Inbox{Takes: u.Takes()}
-		err := depth(ctx, box, &l)
+		err := u.queue.gauge(ctx, &l)
 		return l, err
 	}); err != nil {
 		u.close()
@@ -57,25 +58,5 @@ func (u *usage) close() {
 
 // backlog is what a stop waits for.
 func (u *usage) backlog() backlog {
-	return backlog{name: "usage", relay: u.Relay, waiting: waitingIn(u.inbox), takes: u.Takes}
-}
-
-// state is what people should know of it, for /readyz; empty if it is nothing.
-func (u *usage) state(ctx context.Context) (degraded, more string) {
-	stats, err := u.inbox.Stats(ctx)
-	switch {
-	case err != nil && !u.Takes():
-		degraded = "can't take usage: the ledger doesn't, and " + err.Error()
-	case err != nil:
-		degraded = "can't queue usage: " + err.Error()
-	case !u.Takes():
-		degraded = "queuing usage: the ledger doesn't take it"
-	}
-	if stats.Waiting > 0 {
-		more += "\n" + waits(stats, "usage callbacks wait in their inbox")
-	}
-	if stats.SetAside > 0 {
-		more += fmt.Sprintf("\n%d usage callbacks were set aside, see `closeout inbox list --usage`", stats.SetAside)
-	}
-	return degraded, more
+	return backlog{name: "usage", relay: u.Relay, waiting: u.queue.waiting, takes: u.Takes}
 }

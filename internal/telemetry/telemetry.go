@@ -23,6 +23,7 @@ import (
 	"github.com/closeouthq/closeout/internal/buildinfo"
 	"github.com/closeouthq/closeout/internal/collect"
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/probe"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -177,13 +178,12 @@ func recently[T any](count func(context.Context) (T, error)) func(context.Contex
 		n     T
 		err   error
 	)
+	question := probe.New(countWithin, count)
 	return func(ctx context.Context) (T, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		if time.Since(asked) >= countEvery {
-			ctx, cancel := context.WithTimeout(ctx, countWithin)
-			defer cancel()
-			n, err = count(ctx)
+			n, err = question.Get(ctx)
 			asked = time.Now()
 		}
 		return n, err
