@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -19,6 +18,8 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
+
+	"github.com/closeouthq/closeout/internal/printable"
 )
 
 // Endpoint is an HTTP API that a step posts to.
@@ -91,7 +92,8 @@ func (e Endpoint) Post(ctx context.Context, key uuid.UUID, body, answer any) err
 	}
 	// Reading it all lets the connection be used again.
 	said, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	shown := strings.Join(strings.Fields(strings.ToValidUTF8(string(said[:min(len(said), 500)]), "?")), " ") // in a line, for people
+	shown := printable.Foreign(string(said), 500)
+	status := fmt.Sprintf("%d %s", resp.StatusCode, http.StatusText(resp.StatusCode)) // not in the server's own words, which may be any
 
 	switch code := resp.StatusCode; {
 	case code/100 == 2 && answer != nil:
@@ -99,7 +101,7 @@ func (e Endpoint) Post(ctx context.Context, key uuid.UUID, body, answer any) err
 			err = json.Unmarshal(said, answer)
 		}
 		if err != nil {
-			return fmt.Errorf("read the answer of %s: %s: %s: %w", e.Name, resp.Status, shown, err)
+			return fmt.Errorf("read the answer of %s: %s: %s: %w", e.Name, status, shown, err)
 		}
 		return nil
 	case code/100 == 2, code == http.StatusConflict && answer == nil:
@@ -110,9 +112,9 @@ func (e Endpoint) Post(ctx context.Context, key uuid.UUID, body, answer any) err
 		return Blocked("%w", &Refusal{Name: e.Name, Status: code, Body: shown})
 	}
 	if pause := retryAfter(resp); pause > 0 {
-		return RetryAfter(pause, "%s failed: %s: %s", e.Name, resp.Status, shown)
+		return RetryAfter(pause, "%s failed: %s: %s", e.Name, status, shown)
 	}
-	return fmt.Errorf("%s failed: %s: %s", e.Name, resp.Status, shown)
+	return fmt.Errorf("%s failed: %s: %s", e.Name, status, shown)
 }
 
 // trace begins a span for a post and tells the API of it, if the step is traced.

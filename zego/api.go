@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"golang.org/x/time/rate"
 )
@@ -386,7 +387,12 @@ func (c *Client) callWith(ctx context.Context, appID uint32, secret, action stri
 
 // shorten keeps what others wrote short, and on one line.
 func shorten(s string) string {
-	s = strings.Join(strings.Fields(strings.ToValidUTF8(s, "")), " ")
+	s = strings.Join(strings.Fields(strings.Map(func(r rune) rune {
+		if !unicode.IsGraphic(r) && !unicode.IsSpace(r) {
+			return -1 // a terminal could act on it
+		}
+		return r
+	}, strings.ToValidUTF8(s, ""))), " ")
 	if r := []rune(s); len(r) > 200 {
 		return string(r[:200]) + "…"
 	}

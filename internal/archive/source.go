@@ -210,10 +210,10 @@ func (r *remote) stat(ctx context.Context) (state, error) {
 	case http.StatusPartialContent, http.StatusRequestedRangeNotSatisfiable:
 		_, total, _ := strings.Cut(resp.Header.Get("Content-Range"), "/")
 		if size, err = strconv.ParseInt(total, 10, 64); err != nil {
-			return state{}, fmt.Errorf("get it: %s, with the range %q, want one with a size", resp.Status, resp.Header.Get("Content-Range"))
+			return state{}, fmt.Errorf("get it: %s, with the range %q, want one with a size", answered(resp), resp.Header.Get("Content-Range"))
 		}
 	default:
-		return state{}, fmt.Errorf("get it: %s", resp.Status)
+		return state{}, fmt.Errorf("get it: %s", answered(resp))
 	}
 	if size < 0 {
 		return state{}, errors.New("get it: the answer doesn't say how large it is")
@@ -235,7 +235,13 @@ func (r *remote) open(ctx context.Context, offset int64) (io.ReadCloser, error) 
 		return http.NoBody, nil
 	}
 	_ = resp.Body.Close()
-	return nil, fmt.Errorf("get it from byte %d on: %s", offset, resp.Status)
+	return nil, fmt.Errorf("get it from byte %d on: %s", offset, answered(resp))
+}
+
+// answered returns an answer's status, not in the server's own words, which may be
+// any.
+func answered(resp *http.Response) string {
+	return fmt.Sprintf("%d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
 }
 
 // publicOnly is a client that speaks to no address of a network of one's own, as

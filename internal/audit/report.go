@@ -9,6 +9,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/closeouthq/closeout/internal/printable"
 )
 
 // Kind is a kind of fault.
@@ -217,7 +219,7 @@ func (r Report) WriteText(w io.Writer) error {
 		fmt.Fprintln(&b, "No faults.")
 	}
 	for _, f := range r.Faults {
-		fmt.Fprintf(&b, "%s: %s\n    %s\n    %s\n", f.WorkflowID, f.Kind, f.Problem, f.Remedy)
+		fmt.Fprintf(&b, "%s: %s\n    %s\n    %s\n", f.WorkflowID, f.Kind, printable.Line(f.Problem), printable.Line(f.Remedy))
 	}
 	for _, kind := range slices.Sorted(maps.Keys(r.Kinds)) {
 		if n := r.Kinds[kind]; n > MaxFaults {

@@ -18,6 +18,7 @@ import (
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/config"
+	"github.com/closeouthq/closeout/internal/printable"
 	"github.com/closeouthq/closeout/internal/progress"
 	"github.com/closeouthq/closeout/workflows"
 )
@@ -137,7 +138,7 @@ func writeManifest(cmd *cli.Command, m archive.Manifest, where string, link func
 		if f.DurationMS > 0 {
 			plays = (time.Duration(f.DurationMS) * time.Millisecond).String()
 		}
-		fmt.Fprintf(table, "%d\t%.12s\t%s\t%s\n", f.Size, f.SHA256, plays, inALine(link(f.Name)))
+		fmt.Fprintf(table, "%d\t%.12s\t%s\t%s\n", f.Size, f.SHA256, plays, printable.Line(link(f.Name)))
 	}
 	return table.Flush()
 }
@@ -171,7 +172,7 @@ func verifyArchive(ctx context.Context, cmd *cli.Command) error {
 		fault := func(f archive.Fault) {
 			v.Faults = append(v.Faults, f)
 			if !cmd.Bool("json") {
-				fmt.Fprintf(cmd.Root().Writer, "%s: %s\n", f.Name, inALine(f.What))
+				fmt.Fprintf(cmd.Root().Writer, "%s: %s\n", printable.Line(f.Name), inALine(f.What))
 			}
 		}
 		one := func(folder string) error {

@@ -27,6 +27,7 @@ import (
 
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/printable"
 	"github.com/closeouthq/closeout/internal/progress"
 	"github.com/closeouthq/closeout/internal/usage"
 	"github.com/closeouthq/closeout/workflows"
@@ -240,7 +241,7 @@ func (b *billStatus) write(out io.Writer) error {
 		line("bill", "none yet")
 	} else {
 		now = b.Bill.Bill
-		line("room", "%s", now.RoomID)
+		line("room", "%s", printable.Line(now.RoomID))
 		line("bill", "%s, made at %s", now.ID, moment(b.Bill.MadeAt))
 		line("", "%s", figuresInWords(now))
 	}
@@ -274,7 +275,7 @@ func (b *billStatus) write(out io.Writer) error {
 		if s.Late {
 			remarks = append(remarks, "came after the bill")
 		}
-		fmt.Fprintf(table, "  %s\t%s\t%s\t%s\t%s\n", s.User, s.Stay, precise(s.Login), precise(s.Logout), strings.Join(remarks, ", "))
+		fmt.Fprintf(table, "  %s\t%s\t%s\t%s\t%s\n", printable.Line(s.User), printable.Line(s.Stay), precise(s.Login), precise(s.Logout), strings.Join(remarks, ", "))
 	}
 	return table.Flush()
 }
@@ -348,7 +349,7 @@ func listBills(ctx context.Context, cmd *cli.Command) error {
 					amounts[c].Add(amounts[c], big.NewInt(l.Billed.Amount))
 				}
 				estimated := strings.Join(l.Usage.Estimated.Names(), ",")
-				fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%s\t%d\t%d\t%s\t%s\n", moment(l.RoomCloseTime), l.AppID, l.RoomSessionID, l.RoomID, name,
+				fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%s\t%d\t%d\t%s\t%s\n", moment(l.RoomCloseTime), l.AppID, l.RoomSessionID, printable.Line(l.RoomID), name,
 					l.Billed.Seconds, l.Billed.Minutes, amount, estimated)
 				seconds.Add(seconds, big.NewInt(l.Billed.Seconds))
 				minutes.Add(minutes, big.NewInt(l.Billed.Minutes))
@@ -459,6 +460,9 @@ func exportBills(ctx context.Context, cmd *cli.Command) (err error) {
 				return fmt.Errorf("--output: %w", err)
 			}
 			return nil
+		}
+		if !progress.IsTerminal(out) {
+			out = printable.Unwrap(out) // it is for a program, which gets every text exactly
 		}
 		return export(ctx, cmd.Root().ErrWriter, books, filter, exporter, out)
 	})

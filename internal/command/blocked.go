@@ -21,6 +21,7 @@ import (
 	"go.temporal.io/sdk/temporal"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/closeouthq/closeout/internal/printable"
 	"github.com/closeouthq/closeout/internal/progress"
 	"github.com/closeouthq/closeout/internal/service"
 	"github.com/closeouthq/closeout/workflows"
@@ -282,7 +283,7 @@ func listBlocked(ctx context.Context, cmd *cli.Command) error {
 			if run.GetSearchAttributes().GetIndexedFields()[workflows.ReportedProblems] != nil {
 				state = "stuck"
 			}
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", run.GetExecution().GetWorkflowId(), state, run.GetStartTime().AsTime().Format(time.RFC3339), attribute(run, workflows.RoomID))
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", printable.Line(run.GetExecution().GetWorkflowId()), state, run.GetStartTime().AsTime().Format(time.RFC3339), printable.Line(attribute(run, workflows.RoomID)))
 		}
 		if page = answer.GetNextPageToken(); len(page) == 0 {
 			return table.Flush()

@@ -18,6 +18,7 @@ import (
 
 	"github.com/closeouthq/closeout/internal/buildinfo"
 	"github.com/closeouthq/closeout/internal/config"
+	"github.com/closeouthq/closeout/internal/printable"
 	"github.com/closeouthq/closeout/internal/service"
 	"github.com/closeouthq/closeout/internal/telemetry"
 )
@@ -81,11 +82,15 @@ func Interruptible() (context.Context, context.CancelFunc) {
 
 // Run runs a command line and returns its exit code.
 func Run(ctx context.Context, root *cli.Command, args []string, stdout, stderr io.Writer) int {
-	root.Writer, root.ErrWriter = stdout, stderr
+	// Whatever a command prints, it may have text of others in it.
+	out, faults := printable.NewWriter(stdout), printable.NewWriter(stderr)
+	defer out.Flush()
+	defer faults.Flush()
+	root.Writer, root.ErrWriter = out, faults
 	root.ExitErrHandler = func(context.Context, *cli.Command, error) {} // it would exit by itself
 	strict(root)
 	if err := root.Run(ctx, args); err != nil {
-		fmt.Fprintln(stderr, "error:", err)
+		fmt.Fprintln(faults, "error:", err)
 		return 1
 	}
 	return 0

@@ -14,6 +14,7 @@ import (
 	"github.com/closeouthq/closeout/internal/collect"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/inbox"
+	"github.com/closeouthq/closeout/internal/printable"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -158,7 +159,7 @@ func listEntries(ctx context.Context, cmd *cli.Command, name string, store *inbo
 		if !e.SetAsideAt.IsZero() {
 			state = "set aside"
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", e.Key, e.QueuedAt.Format(time.RFC3339), state, roomOf(e), e.Reason)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", printable.Line(e.Key), e.QueuedAt.Format(time.RFC3339), state, printable.Line(roomOf(e)), inALine(e.Reason))
 	}
 	if err := table.Flush(); err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/printable"
 )
 
 // Recording is the command about recordings that no session has taken.
@@ -64,7 +65,7 @@ func writeLeftRecordings(ctx context.Context, cmd *cli.Command, books *ledger.Le
 		if t.Assigned {
 			assigned = strconv.FormatUint(t.RoomSessionID, 10)
 		}
-		fmt.Fprintf(w, "%d\t%s\t%q\t%d\t%s\t%s\t%s\n", t.AppID, t.TaskID, t.RoomID, len(t.Files), begins, t.Last.Format(time.RFC3339), assigned)
+		fmt.Fprintf(w, "%d\t%s\t%q\t%d\t%s\t%s\t%s\n", t.AppID, printable.Line(t.TaskID), t.RoomID, len(t.Files), begins, t.Last.Format(time.RFC3339), assigned)
 	}
 	return w.Flush()
 }

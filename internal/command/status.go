@@ -32,6 +32,7 @@ import (
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/printable"
 	"github.com/closeouthq/closeout/internal/reconcile"
 	"github.com/closeouthq/closeout/internal/service"
 	"github.com/closeouthq/closeout/workflows"
@@ -572,7 +573,7 @@ func (s *sessionStatus) write(out io.Writer) {
 		fmt.Fprintf(out, "  %-8s  %s\n", name, fmt.Sprintf(format, args...))
 	}
 	if s.RoomID != "" {
-		line("room", "%s", inALine(s.RoomID))
+		line("room", "%s", printable.Line(s.RoomID))
 	}
 	switch {
 	case s.Inbox == nil:
@@ -580,7 +581,7 @@ func (s *sessionStatus) write(out io.Writer) {
 	case s.Inbox.SetAsideAt == nil:
 		line(inInbox, "waits since %s", moment(s.Inbox.QueuedAt))
 	default:
-		line(inInbox, "set aside at %s: %s", moment(*s.Inbox.SetAsideAt), s.Inbox.Reason)
+		line(inInbox, "set aside at %s: %s", moment(*s.Inbox.SetAsideAt), inALine(s.Inbox.Reason))
 	}
 	switch u := s.Usage; {
 	case u != nil && u.Waiting > 0:
@@ -626,7 +627,7 @@ func (r *runStatus) String() string {
 	if r.State != "" {
 		text += ", " + string(r.State)
 	}
-	text += fmt.Sprintf("; %s, started at %s", r.Workflow, moment(r.StartedAt))
+	text += fmt.Sprintf("; %s, started at %s", printable.Line(r.Workflow), moment(r.StartedAt))
 	if r.ClosedAt != nil {
 		text += fmt.Sprintf(", closed after %v", r.ClosedAt.Sub(r.StartedAt).Round(time.Millisecond))
 	}
@@ -638,10 +639,10 @@ func (r *runStatus) steps() (lines []string) {
 	switch {
 	case r.Result != nil:
 		for _, st := range r.Result.Steps {
-			lines = append(lines, fmt.Sprintf("- %s: %s", st.Step, inALine(st.Summary)))
+			lines = append(lines, fmt.Sprintf("- %s: %s", printable.Line(st.Step), inALine(st.Summary)))
 		}
 		for _, d := range r.Result.Decisions {
-			lines = append(lines, fmt.Sprintf("- %s: %s of %s, because: %s", moment(d.Time), d.Decision, d.Step, inALine(d.Reason)))
+			lines = append(lines, fmt.Sprintf("- %s: %s of %s, because: %s", moment(d.Time), d.Decision, printable.Line(d.Step), inALine(d.Reason)))
 		}
 	case r.Fault != "":
 		lines = []string{r.Fault}
@@ -655,5 +656,6 @@ func (r *runStatus) steps() (lines []string) {
 
 func moment(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// inALine is a text that may hold line ends as one line.
+// inALine returns prose that may hold line ends as one line. A name, in which white
+// space matters, is shown by [printable.Line].
 func inALine(text string) string { return strings.Join(strings.Fields(text), " ") }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/cheggaaa/pb/v3"
 	"github.com/mattn/go-isatty"
+
+	"github.com/closeouthq/closeout/internal/printable"
 )
 
 const (
@@ -34,17 +36,20 @@ func Of(total int64) func() int64 { return func() int64 { return total } }
 
 // Start shows the bar until stop is called, and takes it away then.
 func (b Bar) Start(w io.Writer) (stop func()) {
+	if IsTerminal(w) {
+		w = printable.Unwrap(w) // the bar moves the cursor
+	}
 	done, shown := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(shown)
-		b.show(w, isTerminal(w), done)
+		b.show(w, IsTerminal(w), done)
 	}()
 	return func() { close(done); <-shown }
 }
 
-// isTerminal says whether someone may be watching.
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
+// IsTerminal reports whether someone may be watching.
+func IsTerminal(w io.Writer) bool {
+	f, ok := printable.Unwrap(w).(*os.File)
 	return ok && isatty.IsTerminal(f.Fd())
 }
 
