@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -548,7 +549,7 @@ func (d doctor) usageLedger(ctx context.Context) finding {
 		"%s is this data folder's own: a worker with another ledger bills without the usage that is stored here", config.Where(d.DatabaseURL))
 }
 
-// ledger finds out whether the ledger answers and has its tables.
+// ledger finds out whether the ledger has its tables and can be written to.
 func (d doctor) ledger(ctx context.Context) finding {
 	where := config.Where(d.DatabaseURL)
 	books, err := ledger.Open(d.DatabaseURL)
@@ -556,13 +557,14 @@ func (d doctor) ledger(ctx context.Context) finding {
 		return fail("", "CLOSEOUT_DATABASE_URL: %v", err)
 	}
 	defer books.Close()
-	switch err := books.Check(ctx); {
+	switch err := books.Probe(ctx); {
 	case errors.Is(err, ledger.ErrNotSetUp):
 		return fail("closeout setup makes them", "%s: %v", where, err)
 	case err != nil:
-		return fail("is the database there, and may this user use it? CLOSEOUT_DATABASE_URL says where it is", "%s: %v", where, err)
+		mend, _ := ledger.Advice(err)
+		return fail(cmp.Or(mend, "is the database there, and may this user use it? CLOSEOUT_DATABASE_URL says where it is"), "%s: %v", where, err)
 	}
-	return good("%s answers and has its tables", where)
+	return good("%s has its tables, and a bill can be made", where)
 }
 
 func (d doctor) recordings(ctx context.Context) finding {

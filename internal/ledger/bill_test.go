@@ -236,62 +236,64 @@ func TestAnAmountThatIsTooLargeIsNoBill(t *testing.T) {
 // While callbacks are recorded, several workers finalize and adjust the session.
 // In the end the entries have all of it.
 func TestNothingIsLostBetweenRecordingAndBilling(t *testing.T) {
-	testenv.Databases(t, func(t *testing.T, databaseURL string) {
-		const users = 60
-		var recorders, workers sync.WaitGroup
-		for i := range 3 {
-			l := open(t, databaseURL)
-			recorders.Go(func() {
-				for u := i; u < users; u += 3 {
-					if err := l.Record(t.Context(), []ledger.Usage{created(0), logout(fmt.Sprint(u), fmt.Sprint(u), 0, 7)}); err != nil {
-						t.Error(err)
-					}
-				}
-			})
-		}
-		settle := func(l *ledger.Ledger) error {
-			if _, _, err := l.Finalize(t.Context(), closing(life, 100)); err != nil {
-				return err
-			}
-			all, err := l.Dirty(t.Context(), ledger.BilledSession{}, 10)
-			for _, d := range all {
-				if _, err := l.Adjust(t.Context(), uuid.New(), d.AppID, d.RoomSessionID, d.Number); err != nil && !errors.Is(err, ledger.ErrNothingToAdjust) {
-					return err
+	testenv.Databases(t, recordAndBillAtOnce)
+}
+
+func recordAndBillAtOnce(t *testing.T, databaseURL string) {
+	const users = 60
+	var recorders, workers sync.WaitGroup
+	for i := range 3 {
+		l := open(t, databaseURL)
+		recorders.Go(func() {
+			for u := i; u < users; u += 3 {
+				if err := l.Record(t.Context(), []ledger.Usage{created(0), logout(fmt.Sprint(u), fmt.Sprint(u), 0, 7)}); err != nil {
+					t.Error(err)
 				}
 			}
+		})
+	}
+	settle := func(l *ledger.Ledger) error {
+		if _, _, err := l.Finalize(t.Context(), closing(life, 100)); err != nil {
 			return err
 		}
-		done := make(chan struct{})
-		for range 2 {
-			l := open(t, databaseURL)
-			workers.Go(func() {
-				for {
-					select {
-					case <-done:
+		all, err := l.Dirty(t.Context(), ledger.BilledSession{}, 10)
+		for _, d := range all {
+			if _, err := l.Adjust(t.Context(), uuid.New(), d.AppID, d.RoomSessionID, d.Number); err != nil && !errors.Is(err, ledger.ErrNothingToAdjust) {
+				return err
+			}
+		}
+		return err
+	}
+	done := make(chan struct{})
+	for range 2 {
+		l := open(t, databaseURL)
+		workers.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+					if err := settle(l); err != nil {
+						t.Error(err)
 						return
-					default:
-						if err := settle(l); err != nil {
-							t.Error(err)
-							return
-						}
 					}
 				}
-			})
-		}
-		recorders.Wait()
-		close(done)
-		workers.Wait()
-		l := open(t, databaseURL)
-		if err := settle(l); err != nil {
-			t.Fatal(err)
-		}
-		if d := dirty(t, l); len(d) != 0 {
-			t.Errorf("still dirty: %+v", d)
-		}
-		if sum := billed(t, l, app, life); sum.Seconds != users*7 {
-			t.Errorf("billed %+v in all, want %d s", sum, users*7)
-		}
-	})
+			}
+		})
+	}
+	recorders.Wait()
+	close(done)
+	workers.Wait()
+	l := open(t, databaseURL)
+	if err := settle(l); err != nil {
+		t.Fatal(err)
+	}
+	if d := dirty(t, l); len(d) != 0 {
+		t.Errorf("still dirty: %+v", d)
+	}
+	if sum := billed(t, l, app, life); sum.Seconds != users*7 {
+		t.Errorf("billed %+v in all, want %d s", sum, users*7)
+	}
 }
 
 // billed adds up a session's bill and its adjustments.

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"database/sql"
 	"testing"
 	"time"
 )
@@ -104,4 +105,58 @@ func (l *Ledger) FillStays(t testing.TB, n int) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// FillSession makes that many stays in a session.
+func (l *Ledger) FillSession(t testing.TB, appID uint32, session uint64, n int) {
+	t.Helper()
+	k := keyOf(appID, session)
+	if _, err := l.db.Exec(`
+		WITH RECURSIVE numbers (n) AS (SELECT CAST(1 AS BIGINT) UNION ALL SELECT n + 1 FROM numbers WHERE n < CAST($1 AS BIGINT))
+		INSERT INTO stays (`+stayColumns+`)
+		SELECT CAST($2 AS BIGINT), $3, CAST(n AS TEXT), 'a user whose name is as long as names of users are allowed to be ' || (n * 7919 % 100003), 1, 1499676000000, 1499676000000 + n, 0, 0, 1499676000000 FROM numbers`,
+		n, k.app, k.session); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// OnEach executes a statement on so many of the pool's connections, which it makes.
+func (l *Ledger) OnEach(t *testing.T, n int, statement string) {
+	t.Helper()
+	for range n {
+		c, err := l.db.Conn(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close() // all at once, so that each is another
+		_, _ = c.ExecContext(t.Context(), statement)
+	}
+}
+
+// Exec executes a statement.
+func (l *Ledger) Exec(t *testing.T, statement string) {
+	t.Helper()
+	if _, err := l.db.Exec(statement); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// CountRows counts the rows of a table.
+func (l *Ledger) CountRows(t *testing.T, table string) (n int) {
+	t.Helper()
+	if err := l.db.QueryRow("SELECT count(*) FROM " + table).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// Isolation is that of the ledger's transactions.
+func (l *Ledger) Isolation(t *testing.T) (isolation string) {
+	t.Helper()
+	if err := l.in(t.Context(), func(tx *sql.Tx) error {
+		return tx.QueryRow("SHOW transaction_isolation").Scan(&isolation)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return isolation
 }

@@ -8,19 +8,56 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// Refusal says whether the database has refused what it was told for its content,
+// Refusal reports whether the database has refused what it was told for its content,
 // so that it would again. All else may pass: a database that is away, full, locked
 // or not set up.
 func Refusal(err error) bool {
 	if pg := new(pgconn.PgError); errors.As(err, &pg) {
-		// Data exceptions, and constraints that are violated.
-		return len(pg.Code) == 5 && (pg.Code[:2] == "22" || pg.Code[:2] == "23")
+		// Data exceptions, constraints that are violated, and too many columns or
+		// arguments.
+		return len(pg.Code) == 5 && (pg.Code[:2] == "22" || pg.Code[:2] == "23" || pg.Code == "54000")
 	}
-	if lite := new(sqlite.Error); errors.As(err, &lite) {
-		switch lite.Code() & 0xff {
-		case sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG:
-			return true
-		}
+	if code, ok := sqliteCode(err); ok {
+		return code == sqlite3.SQLITE_CONSTRAINT || code == sqlite3.SQLITE_MISMATCH || code == sqlite3.SQLITE_TOOBIG
 	}
 	return false
+}
+
+// Advice says what would do about an error of the database; empty if nothing is
+// known. final reports that no retry can help before that.
+func Advice(err error) (advice string, final bool) {
+	if pg := new(pgconn.PgError); errors.As(err, &pg) {
+		switch pg.Code {
+		case "42501": // insufficient_privilege
+			return "GRANT the role of CLOSEOUT_DATABASE_URL what it lacks: to set up, USAGE and CREATE on its schema; else SELECT, INSERT, UPDATE and DELETE on the tables", true
+		case "3D000": // invalid_catalog_name
+			return "create the database, or name another in CLOSEOUT_DATABASE_URL", true
+		case "3F000": // invalid_schema_name
+			return "create the schema, or choose another by search_path in CLOSEOUT_DATABASE_URL", true
+		case "28000", "28P01": // invalid_authorization_specification, invalid_password
+			return "correct the user and the password in CLOSEOUT_DATABASE_URL, or let pg_hba.conf admit them", true
+		case "25006": // read_only_sql_transaction
+			return "CLOSEOUT_DATABASE_URL has to name the primary, and its role and database must not have default_transaction_read_only", false
+		case "26000", "42P05": // invalid_sql_statement_name, duplicate_prepared_statement
+			return "remove default_query_exec_mode from CLOSEOUT_DATABASE_URL: a pooler is in between", true
+		}
+	}
+	if code, ok := sqliteCode(err); ok {
+		switch code {
+		case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN:
+			return "let this user write to the ledger's file and folder", false
+		case sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT:
+			return "restore the ledger from a backup, or name another file in CLOSEOUT_DATABASE_URL", true
+		}
+	}
+	return "", false
+}
+
+// sqliteCode is the primary code of an error of SQLite.
+func sqliteCode(err error) (int, bool) {
+	lite := new(sqlite.Error)
+	if !errors.As(err, &lite) {
+		return 0, false
+	}
+	return lite.Code() & 0xff, true
 }

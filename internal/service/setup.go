@@ -40,7 +40,7 @@ func Setup(ctx context.Context, c *config.Config, log *slog.Logger) error {
 		return fmt.Errorf("CLOSEOUT_DATABASE_URL: %w", err)
 	}
 	defer books.Close()
-	if err := insist(ctx, log, "set up the ledger", func() error { return books.Migrate(ctx) }); err != nil {
+	if err := insist(ctx, log, "set up the ledger", func() error { return migrate(ctx, books) }); err != nil {
 		return err
 	}
 	log.Info("the ledger is set up")
@@ -56,6 +56,20 @@ func Setup(ctx context.Context, c *config.Config, log *slog.Logger) error {
 		log.Info("the bucket is there", "bucket", config.Where(b.url), "made", made)
 	}
 	return nil
+}
+
+// migrate makes the ledger's tables. An error that no retry can help says what
+// would, and is permanent.
+func migrate(ctx context.Context, books *ledger.Ledger) error {
+	err := books.Migrate(ctx)
+	advice, final := ledger.Advice(err)
+	if advice != "" {
+		err = fmt.Errorf("%w; %s", err, advice)
+	}
+	if final {
+		err = backoff.Permanent(err)
+	}
+	return err
 }
 
 func setUpTemporal(ctx context.Context, c *config.Config, temporal client.Client, log *slog.Logger) error {

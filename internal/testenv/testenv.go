@@ -2,13 +2,18 @@
 package testenv
 
 import (
+	"bytes"
+	"cmp"
 	"database/sql"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
@@ -26,6 +31,9 @@ func Databases(t *testing.T, test func(t *testing.T, databaseURL string)) {
 	t.Run("postgres", func(t *testing.T) {
 		test(t, Postgres(t))
 	})
+	t.Run("pgbouncer", func(t *testing.T) {
+		test(t, PgBouncer(t))
+	})
 }
 
 // Skip skips a test that needs what isn't there. In CI it fails instead.
@@ -35,6 +43,69 @@ func Skip(t testing.TB, reason string) {
 		t.Fatal("may not be skipped in CI: " + reason)
 	}
 	t.Skip(reason)
+}
+
+// PgBouncer is [Postgres] by way of a PgBouncer that pools transactions. It sets the
+// schema itself, as it doesn't pass search_path on.
+func PgBouncer(t testing.TB) string {
+	t.Helper()
+	server, err := url.Parse(Postgres(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := exec.LookPath("pgbouncer")
+	if err != nil {
+		if program = "/usr/sbin/pgbouncer"; !isThere(program) {
+			Skip(t, "there is no pgbouncer, of Debian's package of that name")
+		}
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	_ = l.Close()
+	to := fmt.Sprintf("host=%s port=%s dbname=%s user=%s connect_query='SET search_path TO %s'", server.Hostname(), cmp.Or(server.Port(), "5432"),
+		strings.TrimPrefix(server.Path, "/"), server.User.Username(), server.Query().Get("search_path"))
+	if password, ok := server.User.Password(); ok {
+		to += " password=" + password
+	}
+	settings := fmt.Sprintf("[databases]\n* = %s\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %d\nunix_socket_dir =\n"+
+		"auth_type = any\npool_mode = transaction\ndefault_pool_size = 4\n", to, port)
+	if os.Getuid() == 0 { // which it refuses
+		settings += "user = nobody\n"
+	}
+	file := filepath.Join(t.TempDir(), "pgbouncer.ini")
+	if err := os.WriteFile(file, []byte(settings), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	process := exec.Command(program, file) // #nosec G204
+	process.Stderr = &log
+	if err := process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = process.Process.Kill()
+		_ = process.Wait()
+	})
+	address := fmt.Sprintf("127.0.0.1:%d", port)
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		conn, err := net.Dial("tcp", address)
+		if err == nil {
+			_ = conn.Close()
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("pgbouncer doesn't answer: %v: %s", err, log.String())
+		}
+	}
+	return fmt.Sprintf("postgres://anybody@%s/ledger?sslmode=disable", address)
+}
+
+func isThere(file string) bool {
+	_, err := os.Stat(file)
+	return err == nil
 }
 
 // Postgres makes an empty schema, drops it after the test and gives its URL.

@@ -1,0 +1,46 @@
+package ledger
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/closeouthq/closeout/zego"
+)
+
+// errProbed takes back what [Ledger.Probe] wrote.
+var errProbed = errors.New("probed")
+
+// Probe reports whether the ledger can do its work: it stores a stay and a
+// recording and makes a bill, in a transaction that it rolls back. The error wraps
+// [ErrNotSetUp] if tables are missing.
+func (l *Ledger) Probe(ctx context.Context) error {
+	if err := l.Check(ctx); err != nil {
+		return err
+	}
+	const name = "closeout-doctor" // of app 0, which ZEGO doesn't give away
+	now := time.Now()
+	sessions, stays := rowsOf([]Usage{{RoomID: name, Event: zego.EventRoomLogout, Stay: name, User: name, Login: now, Logout: now, SeenAt: now}})
+	recording := Usage{RoomID: name, Event: zego.EventRecording, Recording: &Recording{TaskID: name, Sent: now,
+		Files: []RecordedFile{{RecordedFile: zego.RecordedFile{FileID: name}}}}}
+	err := l.in(ctx, func(tx *sql.Tx) error {
+		if err := l.record(ctx, tx, sessions, stays); err != nil {
+			return err
+		}
+		if err := l.recordRecordings(ctx, tx, []Usage{recording}); err != nil {
+			return err
+		}
+		if _, _, err := l.finalize(ctx, tx, Bill{ID: uuid.New(), RoomID: name, RoomCloseTime: now}); err != nil {
+			return err
+		}
+		return errProbed
+	})
+	if !errors.Is(err, errProbed) {
+		return fmt.Errorf("write to the ledger: %w", err)
+	}
+	return nil
+}
