@@ -30,6 +30,9 @@ type Session struct {
 	CloseReason zego.CloseReason `json:"close_reason"`
 	// RoomCloseTime is when, by ZEGO's clock.
 	RoomCloseTime time.Time `json:"room_close_time"`
+	// SentAt is when ZEGO sent the room_close, by its clock: the one time of it that is
+	// signed. It is zero if none came.
+	SentAt time.Time `json:"sent_at,omitzero"`
 	// Reconciled says that no room_close came, and that the room was found gone. Its
 	// RoomCloseTime is then the best that is known of its end.
 	Reconciled bool `json:"reconciled,omitempty"`
@@ -39,7 +42,7 @@ type Session struct {
 // the callback: no signature belongs in a workflow's history.
 func SessionOf(c *zego.RoomClose) Session {
 	return Session{
-		AppID: c.AppID, RoomID: c.RoomID, RoomSessionID: c.RoomSessionID, CloseReason: c.CloseReason, RoomCloseTime: c.RoomCloseTime,
+		AppID: c.AppID, RoomID: c.RoomID, RoomSessionID: c.RoomSessionID, CloseReason: c.CloseReason, RoomCloseTime: c.RoomCloseTime, SentAt: c.SentAt(),
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 )
 
 func TestRoomCloseIsGenuineAndParses(t *testing.T) {
-	c := RoomClose(func(c *zego.RoomClose) { c.RoomID, c.Nonce = "live-1", "of the test" })
+	c := RoomClose(func(c *zego.RoomClose) { c.RoomID, c.Nonce = "live-1", "of-the-test" })
 	r := Request(c)
 	body := make([]byte, r.ContentLength)
 	if _, err := r.Body.Read(body); err != nil || r.Method != http.MethodPost {
@@ -33,7 +33,7 @@ func TestRoomCloseIsGenuineAndParses(t *testing.T) {
 		t.Error(err)
 	}
 	parsed, ok := event.(*zego.RoomClose)
-	if !ok || activities.SessionOf(parsed) != activities.SessionOf(c) || parsed.RoomID != "live-1" || parsed.Nonce != "of the test" {
+	if !ok || activities.SessionOf(parsed) != activities.SessionOf(c) || parsed.RoomID != "live-1" || parsed.Nonce != "of-the-test" {
 		t.Errorf("parsed %+v, made %+v", event, c)
 	}
 	if other := RoomClose(); other.RoomSessionID == c.RoomSessionID {

@@ -78,6 +78,9 @@ type Outcome string
 const (
 	// RefusedMalformed means that the body was no callback (400).
 	RefusedMalformed Outcome = "malformed"
+	// RefusedUnreadable means that the callback is genuine, and that a field without
+	// which it is no use is missing or can't be read (400).
+	RefusedUnreadable Outcome = "unreadable"
 	// RefusedUnread means that the body didn't arrive whole (400).
 	RefusedUnread Outcome = "unread"
 	// RefusedTooLarge means that the body had more than [MaxBody] bytes (413).
@@ -105,9 +108,9 @@ const (
 
 // Outcomes are all that [Options].Observe is told, by event.
 func Outcomes() map[string][]Outcome {
-	collected := []Outcome{Outcome(Stored), Outcome(Queued), Outcome(Ignored), Unavailable}
+	collected := []Outcome{Outcome(Stored), Outcome(Queued), Outcome(Ignored), RefusedUnreadable, Unavailable}
 	return map[string][]Outcome{
-		zego.EventRoomClose:  {Outcome(Started), Outcome(Duplicate), Outcome(Queued), Unavailable},
+		zego.EventRoomClose:  {Outcome(Started), Outcome(Duplicate), Outcome(Queued), RefusedUnreadable, Unavailable},
 		zego.EventRoomCreate: collected,
 		zego.EventRoomLogin:  collected,
 		zego.EventRoomLogout: collected,
@@ -144,6 +147,10 @@ type Options struct {
 	// request. The event is one that has a type in package zego, "other", or empty
 	// for a request that was refused: nobody can make up more.
 	Observe func(event string, outcome Outcome, took time.Duration)
+	// ObserveField, if set, is told of each field that could not be read, and whether
+	// the callback was refused for it. The event is as in Observe; fields have the
+	// names that package zego reads.
+	ObserveField func(event, field string, refused bool)
 }
 
 // Router serves the callbacks, and answers everything else with a problem
@@ -154,6 +161,9 @@ func Router(o Options) http.Handler {
 	}
 	if o.Observe == nil {
 		o.Observe = func(string, Outcome, time.Duration) {}
+	}
+	if o.ObserveField == nil {
+		o.ObserveField = func(string, string, bool) {}
 	}
 	h := &handler{Options: o, seen: newSignatures(rememberSignatures), refusals: newRefusals(), large: make(chan struct{}, maxLarge)}
 
@@ -210,21 +220,16 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 
-	event, err := zego.Parse(r.Header.Get("Content-Type"), body)
+	callback, err := zego.Scan(r.Header.Get("Content-Type"), body)
 	if err != nil {
-		p := problem{Status: http.StatusBadRequest, Detail: err.Error()}
-		if field := new(zego.FieldError); errors.As(err, &field) {
-			p.Field = field.Field
-		}
-		refuse(RefusedMalformed, p, slog.Any("error", err))
+		refuse(RefusedMalformed, h.unreadable("", err), slog.Any("error", err))
 		return
 	}
-
-	head := event.Head()
+	head := &callback.Common
 	known = append(known, slog.String("event", head.Event), slog.Uint64("appid", uint64(head.AppID)))
 	if outcome := h.verify(head); outcome != "" {
 		h.note(r, began, outcome, append(known, slog.Int64("timestamp", head.Timestamp))...)
-		p := problem{Status: http.StatusUnauthorized, Detail: "The callback could not be verified."}
+		p := problem{Status: http.StatusUnauthorized, Detail: notVerified}
 		if h.refusals.tooMany(r.RemoteAddr) {
 			w.Header().Set("Retry-After", retryAfter)
 			p = problem{Status: http.StatusTooManyRequests, Detail: "The callback could not be verified, like many from this address."}
@@ -236,6 +241,31 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	proved(r.Context())
+
+	event, err := callback.Parse()
+	done() // the event has copies of what it needs
+	done = func() {}
+	if err != nil {
+		// ZEGO's own word can't be used: that is for a person to see.
+		p := h.unreadable(eventLabel(head.Event), err)
+		known = append(known, slog.String("outcome", string(RefusedUnreadable)), slog.Any("error", err))
+		h.Log.LogAttrs(r.Context(), slog.LevelError, "genuine callback refused", known...)
+		h.Observe(eventLabel(head.Event), RefusedUnreadable, time.Since(began))
+		p.write(w)
+		return
+	}
+	head = event.Head()
+	if !h.seen.same(head.Signature, head.Fingerprint) {
+		known = append(known, slog.Int64("timestamp", head.Timestamp))
+		refuse(RefusedReplay, problem{Status: http.StatusUnauthorized, Detail: notVerified})
+		return
+	}
+	for _, f := range callback.Unknown {
+		h.ObserveField(eventLabel(head.Event), fieldLabel(f.Field), false)
+	}
+	if len(callback.Unknown) > 0 {
+		known = append(known, slog.Any("unknown", unknownOf(callback)))
+	}
 
 	receipt, err := h.accept(r.Context(), event)
 	took := time.Since(began)
@@ -302,10 +332,38 @@ func (h *handler) verify(head *zego.Common) Outcome {
 		return RefusedTooNew
 	case err != nil:
 		return RefusedSignature
-	case !h.seen.same(head.Signature, head.Fingerprint):
-		return RefusedReplay
 	}
 	return ""
+}
+
+const notVerified = "The callback could not be verified."
+
+// unreadable counts the field that is at fault, and returns the answer that names it.
+func (h *handler) unreadable(event string, err error) problem {
+	p := problem{Status: http.StatusBadRequest, Detail: err.Error()}
+	if field := new(zego.FieldError); errors.As(err, &field) {
+		p.Field = field.Field
+		h.ObserveField(event, fieldLabel(field.Field), true)
+	}
+	return p
+}
+
+// fieldLabel is the field's name without the index of a list's element.
+func fieldLabel(field string) string {
+	before, rest, ok := strings.Cut(field, "[")
+	if _, after, closed := strings.Cut(rest, "]"); ok && closed {
+		return before + after
+	}
+	return field
+}
+
+// unknownOf lists what of the callback could not be read, for the log.
+func unknownOf(c *zego.Callback) []string {
+	all := make([]string, len(c.Unknown))
+	for i, f := range c.Unknown {
+		all[i] = f.Field + ": " + f.Problem
+	}
+	return all
 }
 
 // accept hands the event to who takes it.
@@ -329,6 +387,14 @@ func label(event zego.Event) string {
 		return otherEvent
 	}
 	return event.Head().Event
+}
+
+// eventLabel is label for a callback whose event could not be read.
+func eventLabel(event string) string {
+	if _, known := Outcomes()[event]; known {
+		return event
+	}
+	return otherEvent
 }
 
 // sessionOf tells which session the event is of, if that is known.

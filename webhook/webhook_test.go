@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -101,6 +102,12 @@ func signedOther(event string) string {
 	return `{"event":"` + event + `","appid":"1","timestamp":"1499676989","nonce":"1","signature":"` + zego.Sign("secret", now.Unix(), "1") + `"}`
 }
 
+// signedCapitalized is a callback of one of ZEGO's newer products.
+func signedCapitalized(event, app string, timestamp int64, secret string) string {
+	return fmt.Sprintf(`{%q:"AgentInstanceDeleted",%q:1,"Timestamp":%d,"Nonce":"7266888922840654370","Signature":%q,"RoomId":"r","Data":{"AgentUserId":"a"}}`,
+		event, app, timestamp, zego.Sign(secret, timestamp, "7266888922840654370"))
+}
+
 func TestAnswers(t *testing.T) {
 	genuine := signed("secret")
 	at := func(seconds int64) string {
@@ -121,11 +128,19 @@ func TestAnswers(t *testing.T) {
 		{"percent-encoded", "POST", webhook.Path, "", url.PathEscape(genuine), 200, `"started"`, "room_close:started"},
 		{"query is nothing to us", "POST", webhook.Path + "?a=b", "", genuine, 200, `"started"`, "room_close:started"},
 		{"other event", "POST", webhook.Path, "", signedOther("stream_create"), 200, `{"status":"ignored"}`, "other:ignored"},
+		{"another product's", "POST", webhook.Path, "", signedCapitalized("Event", "AppId", now.UnixMilli(), "secret"), 200, `{"status":"ignored"}`, "other:ignored"},
+		{"one of a third spelling", "POST", webhook.Path, "", signedCapitalized("EventType", "AppID", now.Unix(), "secret"), 200, `{"status":"ignored"}`, "other:ignored"},
+		{"another product's, forged", "POST", webhook.Path, "", signedCapitalized("Event", "Appid", now.UnixMilli(), "guess"), 401, "could not be verified", ":bad_signature"},
+		{"another product's, stale", "POST", webhook.Path, "", signedCapitalized("Event", "AppId", now.UnixMilli()-601_000, "secret"), 401, "could not be verified", ":too_old"},
+		{"a field in two spellings", "POST", webhook.Path, "", strings.Replace(genuine, "{", `{"AppId":1,`, 1), 400, `"field":"appid"`, ":malformed"},
 
 		{"empty", "POST", webhook.Path, "", "", 400, "neither a JSON object", ":malformed"},
 		{"not JSON", "POST", webhook.Path, "", "hello", 400, "neither a JSON object", ":malformed"},
-		{"field missing", "POST", webhook.Path, "", strings.Replace(genuine, "room_id", "room_ID", 1), 400, `"field":"room_id"`, ":malformed"},
-		{"field out of range", "POST", webhook.Path, "", strings.Replace(genuine, "858012925204410417", "18446744073709551616", 1), 400, `"field":"room_session_id"`, ":malformed"},
+		{"field missing", "POST", webhook.Path, "", strings.Replace(genuine, "room_id", "room_ID", 1), 400, `"field":"room_id"`, "room_close:unreadable"},
+		{"field out of range", "POST", webhook.Path, "", strings.Replace(genuine, "858012925204410417", "18446744073709551616", 1), 400, `"field":"room_session_id"`, "room_close:unreadable"},
+		{"session 0", "POST", webhook.Path, "", strings.Replace(genuine, "858012925204410417", "0", 1), 400, `"field":"room_session_id"`, "room_close:unreadable"},
+		{"field missing of a forged one", "POST", webhook.Path, "", strings.Replace(signed("guess"), "room_id", "room_ID", 1), 401, "could not be verified", ":bad_signature"},
+		{"no appid", "POST", webhook.Path, "", strings.Replace(genuine, "appid", "app", 1), 400, `"field":"appid"`, ":malformed"},
 
 		{"unknown app", "POST", webhook.Path, "", strings.Replace(genuine, `"appid":1`, `"appid":2`, 1), 401, "could not be verified", ":unknown_app"},
 		{"forged", "POST", webhook.Path, "", signed("guess"), 401, "could not be verified", ":bad_signature"},
@@ -210,7 +225,8 @@ func TestSignatureIsGoodForOneBody(t *testing.T) {
 		{"retry", first, 200},
 		{"retry, encoded another way", url.PathEscape(first), 200},
 		{"another session under the same signature", strings.Replace(first, "858012925204410417", "858012925204410418", 1), 401},
-		{"another unknown field", strings.Replace(first, "{", `{"new":1,`, 1), 401},
+		{"retry, with a field that nobody reads", strings.Replace(first, "{", `{"new":1,`, 1), 200},
+		{"retry, with another reason", strings.Replace(first, `"close_reason":1`, `"close_reason":2`, 1), 401},
 		{"another event", strings.Replace(first, "room_close", "room_kill", 1), 401},
 		{"still good for the first", first, 200},
 	}
@@ -219,8 +235,8 @@ func TestSignatureIsGoodForOneBody(t *testing.T) {
 			t.Errorf("%s: got %d %s, want %d", s.name, w.Code, w.Body, s.status)
 		}
 	}
-	if n := b.taken.Load(); n != 4 {
-		t.Errorf("handed to the intake %d times, want 4", n)
+	if n := b.taken.Load(); n != 5 {
+		t.Errorf("handed to the intake %d times, want 5", n)
 	}
 }
 
@@ -386,3 +402,30 @@ func TestBodyCutOff(t *testing.T) {
 type brokenReader struct{}
 
 func (brokenReader) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
+
+// A field that can't be read is seen, whether the callback is refused for it or not.
+func TestUnreadableFieldsAreCounted(t *testing.T) {
+	recording := func(file string) string {
+		return `{"app_id":1,"task_id":"YZ4joOE4IwmFAAAT","room_id":"r","event_type":1,"timestamp":"1499676989","nonce":"1","signature":"` + zego.Sign("secret", now.Unix(), "1") +
+			`","detail":{"file_info":[{"file_id":"f"},` + file + `]}}`
+	}
+	for name, tt := range map[string]struct{ body, want, logged string }{
+		"refused":          {strings.Replace(signed("secret"), "rid_", `\ud800`, 1), "room_close room_id true", `"error":"zego: room_id: found half of a surrogate pair"`},
+		"taken":            {strings.Replace(signed("secret"), `"close_reason":1`, `"close_reason":"kicked"`, 1), "room_close close_reason false", `"unknown":["close_reason: found \"kicked\"`},
+		"in a list":        {recording(`{"file_id":7}`), "recording detail.file_info.file_id true", "detail.file_info[1].file_id"},
+		"taken, in a list": {recording(`{"file_id":"g","status":"x"}`), "recording detail.file_info.status false", "detail.file_info[1].status"},
+		"not verified":     {strings.Replace(signed("secret"), `"nonce"`, `"once"`, 1), " nonce true", `"error":"zego: nonce: missing"`},
+		"nobody's event":   {strings.Replace(signed("secret"), `"room_close"`, `7`, 1), " event true", ""},
+	} {
+		var got []string
+		b := newBundle(t, started, func(o *webhook.Options) {
+			o.ObserveField = func(event, field string, refused bool) {
+				got = append(got, fmt.Sprint(event, " ", field, " ", refused))
+			}
+		})
+		w := b.post(tt.body)
+		if g := strings.Join(got, ", "); g != tt.want || (w.Code == 200) == strings.HasSuffix(tt.want, "true") || !strings.Contains(b.log.String(), tt.logged) {
+			t.Errorf("%s: %d, observed %q, logged %s", name, w.Code, g, b.log.String())
+		}
+	}
+}

@@ -1,9 +1,10 @@
 // Package zego speaks the protocol of ZEGO's server callbacks: it parses a
 // callback's body into a typed event, and signs and verifies it.
 //
-// A receiver calls [Parse] on the body and then [Keyring.Verify] on what came
-// out. An event may be believed only after both: the signature covers neither
-// the body nor the order in which its fields stand.
+// A receiver calls [Scan] on the body, [Keyring.Verify] on the fields that were
+// found, and [Callback.Parse] once they are genuine. Until then, anybody may have
+// sent the body, and little work is done on it. The signature doesn't cover the
+// body: whoever has seen one can send another body with it.
 //
 // [Client] asks ZEGO's server API about rooms.
 //

@@ -3,6 +3,7 @@ package zego
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 )
@@ -14,7 +15,7 @@ const EventRoomClose = "room_close"
 // [*RoomLogout] or [*Recording], or an [*Other] for every event that has no type
 // of its own here.
 type Event interface {
-	// Head gives the fields that all callbacks share.
+	// Head returns the fields that all callbacks share.
 	Head() *Common
 }
 
@@ -24,17 +25,28 @@ type Common struct {
 	Event string
 	// AppID is ZEGO's id of the app; it selects the secrets that may have signed.
 	AppID uint32
-	// Timestamp is ZEGO's clock when it sent the callback, in Unix seconds.
+	// Timestamp is ZEGO's clock when it sent the callback, as it was received: in Unix
+	// seconds, or in milliseconds from ZEGO's newer products. See SentAt.
 	Timestamp int64
 	// Nonce is a random string; ZEGO's look like decimal numbers of 19 digits.
 	Nonce string
 	// Signature is the one received: 40 lower-case hex digits if it is genuine.
 	Signature string
-	// Fingerprint is a SHA-256 over all fields of the body, unknown ones too. The
-	// same fields in another order or spacing have the same one, so it tells a
-	// callback that ZEGO repeats from another body under the same signature. It
-	// is set by [Parse] and never sent.
+	// Fingerprint is a SHA-256 over all that was read of the body. Bodies that differ
+	// in nothing that is read have the same one, so it tells a callback that ZEGO
+	// repeats from another body under the same signature. It is set by
+	// [Callback.Parse] and never sent.
 	Fingerprint [32]byte
+}
+
+// SentAt returns when ZEGO sent the callback, by its clock, in UTC. It is the one
+// time of a callback that the signature covers.
+func (c *Common) SentAt() time.Time {
+	// In seconds this is the year 5138, in milliseconds 1973.
+	if c.Timestamp >= 1e11 {
+		return time.UnixMilli(c.Timestamp).UTC()
+	}
+	return time.Unix(c.Timestamp, 0).UTC()
 }
 
 // Head implements [Event].
@@ -74,9 +86,25 @@ const (
 	CloseOffline CloseReason = 2
 	// CloseKickedOut means that the last user was kicked out.
 	CloseKickedOut CloseReason = 3
+	// CloseUnknown stands for a reason that the callback lacks, or that can't be read.
+	CloseUnknown CloseReason = math.MaxUint32
 )
 
-// String says the reason in a few words.
+// roomClose reads the fields of a room_close.
+func (r *reader) roomClose(common Common) Event {
+	r.read(closeFields)
+	return &RoomClose{
+		Common:        common,
+		RoomID:        r.text("room_id"),
+		RoomSessionID: r.session("room_session_id"),
+		CloseReason:   CloseReason(r.optionalUnsigned("close_reason", math.MaxUint32, uint64(CloseUnknown))),
+		RoomCloseTime: r.millis("room_close_time"),
+	}
+}
+
+var closeFields = []field{{"room_id"}, {"room_session_id"}, {"close_reason"}, {"room_close_time"}}
+
+// String returns the reason in a few words.
 func (r CloseReason) String() string {
 	switch r {
 	case CloseNormal:
@@ -87,6 +115,8 @@ func (r CloseReason) String() string {
 		return "last user went offline"
 	case CloseKickedOut:
 		return "last user was kicked out"
+	case CloseUnknown:
+		return "unknown"
 	default:
 		return "unknown reason " + strconv.FormatUint(uint64(r), 10)
 	}

@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/url"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -59,22 +60,35 @@ func TestParseRoomClose(t *testing.T) {
 		{"JSON under a form's content type", form, documented, std},
 		{"spaces around", "", "\r\n " + documented + "\n", std},
 		{"numbers as strings", "", body("appid", `"1"`, "timestamp", `"1499676989"`, "room_session_id", `"858012925204410417"`, "close_reason", `"1"`), std},
-		{"escapes", "", strings.NewReplacer(`"appid":1`, `"app\u0069d":"\u0031"`, `"rid_1242649"`, `"\u0061\/\"\ud83d\ude00\ud83d"`).Replace(documented),
-			want{`a/"😀` + "\ufffd", std.session, std.reason, std.millis}},
+		{"escapes", "", strings.NewReplacer(`"appid":1`, `"app\u0069d":"\u0031"`, `"rid_1242649"`, `"\u0061\/\"\ud83d\ude00"`).Replace(documented),
+			want{`a/"😀`, std.session, std.reason, std.millis}},
 		{"room_close_time as a number", "", body("room_close_time", `1499676989909`), std},
 		{"largest session", "", body("room_session_id", `18446744073709551615`), want{std.id, math.MaxUint64, std.reason, std.millis}},
 		{"largest session as a string", "", body("room_session_id", `"18446744073709551615"`), want{std.id, math.MaxUint64, std.reason, std.millis}},
-		{"smallest session", "", body("room_session_id", `0`), want{std.id, 0, std.reason, std.millis}},
+		{"smallest session", "", body("room_session_id", `1`), want{std.id, 1, std.reason, std.millis}},
 		{"beyond a float's integers", "", body("room_session_id", `9007199254740993`), want{std.id, 9007199254740993, std.reason, std.millis}},
 		{"unknown reason", "", body("close_reason", `4294967295`), want{std.id, std.session, math.MaxUint32, std.millis}},
-		{"unknown fields", "", body("new", `{"a":[1,null]}`, "Room_ID", `7`), std},
+		{"unknown fields", "", body("new", `{"a":[1,null]}`, "Room", `7`), std},
+		{"an unknown field given twice", "", strings.Replace(documented, "{", `{"new":1,"new":2,`, 1), std},
+		{"an unknown field that is no text", "", strings.Replace(documented, "{", "{\"new\":\"\xff\\ud800\",", 1), std},
+		{"byte order mark", "", "\ufeff" + documented, std},
+		{"percent-encoded byte order mark", "", url.PathEscape("\ufeff" + documented), std},
+		{"spaces around percent-encoding", "", " \n" + url.PathEscape(documented) + "\n", std},
+		{"no close_reason", "", body("close_reason", nil), want{std.id, std.session, zego.CloseUnknown, std.millis}},
+		{"close_reason null", "", body("close_reason", `null`), want{std.id, std.session, zego.CloseUnknown, std.millis}},
+		{"close_reason in words", "", body("close_reason", `"kicked"`), want{std.id, std.session, zego.CloseUnknown, std.millis}},
+		{"negative close_reason", "", body("close_reason", `-1`), want{std.id, std.session, zego.CloseUnknown, std.millis}},
+		{"close_reason beyond 32 bits", "", body("close_reason", `4294967296`), want{std.id, std.session, zego.CloseUnknown, std.millis}},
+		{"close_reason an object", "", body("close_reason", `{}`), want{std.id, std.session, zego.CloseUnknown, std.millis}},
+		{"nested as deep as may be", "", body("new", strings.Repeat("[", 31)+strings.Repeat("]", 31)), std},
 		{"JSON is not percent-decoded", "", body("room_id", `"50%25+a"`), want{"50%25+a", std.session, std.reason, std.millis}},
 		{"form", form, asForm, want{"a+b %&", math.MaxUint64, zego.CloseNormal, std.millis}},
 		{"form with a charset", form + "; charset=utf-8", asForm, want{"a+b %&", math.MaxUint64, zego.CloseNormal, std.millis}},
 		{"percent-encoded", "", url.PathEscape(documented), std},
 		{"percent-encoded in lower case", "text/plain", strings.ToLower(url.QueryEscape(documented)), std},
 		{"percent-encoded under a form's content type", form, url.QueryEscape(documented), std},
-		{"a plus in percent-encoded JSON", "", strings.ReplaceAll(url.PathEscape(body("room_id", `"a+b"`)), "%2B", "+"), want{"a+b", std.session, std.reason, std.millis}},
+		{"spaces as plus in percent-encoded JSON", "", url.QueryEscape(strings.ReplaceAll(documented, ",", ", ")), std},
+		{"a plus in percent-encoded JSON", "", url.QueryEscape(body("room_id", `"a+b c"`)), want{"a+b c", std.session, std.reason, std.millis}},
 		{"longest room_id", "", body("room_id", `"`+strings.Repeat("r", 1024)+`"`), want{strings.Repeat("r", 1024), std.session, std.reason, std.millis}},
 		{"last millisecond of the year 9999", "", body("room_close_time", `"253402300799999"`), want{std.id, std.session, std.reason, 253402300799999}},
 	}
@@ -101,11 +115,64 @@ func TestParseRoomClose(t *testing.T) {
 	}
 }
 
+// Callbacks of ZEGO's other products, in their spellings of the common fields.
 func TestParseOther(t *testing.T) {
-	event, err := zego.Parse("", []byte(`{"event":"stream_close","appid":"7","timestamp":"1","nonce":"n","signature":"s","room_seq":"5"}`))
-	other, ok := event.(*zego.Other)
-	if err != nil || !ok || other.Event != "stream_close" || other.AppID != 7 || other.Timestamp != 1 {
-		t.Errorf("Parse = %+v, %v", event, err)
+	const rest = `,"RoomId":"r","Data":{"Text":"\ud800"}`
+	sent := time.Unix(1499676989, 0)
+	tests := []struct {
+		name, body, event string
+		sent              time.Time
+	}{
+		{"small", `{"event":"stream_close","appid":"7","timestamp":"1499676989","nonce":"n","signature":"s","room_seq":"5"}`, "stream_close", sent},
+		{"AI agent", `{"Event":"AgentInstanceDeleted","AppId":7,"Timestamp":1499676989250,"Nonce":"n","Signature":"s"` + rest + `}`, "AgentInstanceDeleted", sent.Add(250 * time.Millisecond)},
+		{"moderation", `{"Event":"censor_audio_v2_result","Appid":7,"Timestamp":1499676989,"Nonce":"n","Signature":"s"` + rest + `}`, "censor_audio_v2_result", sent},
+		{"cloud player", `{"EventType":"player","AppID":7,"Timestamp":"1499676989","Nonce":"n","Signature":"s"` + rest + `}`, "player", sent},
+		{"a numbered event", `{"EventType":12,"AppId":7,"Timestamp":1499676989,"Nonce":"n","Signature":"s"}`, "12", sent},
+		{"in-app chat", `{"event":"user_action","appid":7,"timestamp":1499676989250,"nonce":"n","signature":"s"}`, "user_action", sent.Add(250 * time.Millisecond)},
+		{"another product's room_close", `{"Event":"room_close","AppId":7,"Timestamp":1499676989,"Nonce":"n","Signature":"s"` + rest + `}`, "room_close", sent},
+	}
+	for _, tt := range tests {
+		event, err := zego.Parse("", []byte(tt.body))
+		other, ok := event.(*zego.Other)
+		if err != nil || !ok || other.Event != tt.event || other.AppID != 7 || !other.SentAt().Equal(tt.sent) || other.Nonce != "n" || other.Signature != "s" || other.Fingerprint == [32]byte{} {
+			t.Errorf("%s: Parse = %+v, %v", tt.name, event, err)
+		}
+	}
+	for _, name := range []string{"EVENT", "eventType", "Appid ", "APPID", "appId", "TIMESTAMP", "NONCE", "signatureX"} {
+		small := strings.ToLower(strings.TrimRight(name, " X"))
+		if _, err := zego.Parse("", []byte(strings.Replace(tests[0].body, `"`+strings.TrimSuffix(small, "type")+`"`, `"`+name+`"`, 1))); err == nil {
+			t.Errorf("%q was taken for a field", name)
+		}
+	}
+}
+
+// What can't be read and can be done without is named.
+func TestUnknownFieldsAreNamed(t *testing.T) {
+	tests := []struct {
+		name, body string
+		want       string
+	}{
+		{"nothing", documented, ""},
+		{"missing", body("close_reason", nil), ""},
+		{"in words", body("close_reason", `"kicked"`), `close_reason: found "kicked", want a decimal integer from 0 to 4294967295`},
+		{"in a list", recordingBody("1", `{"file_info":[{"file_id":"f"},{"file_id":"g","status":"x","file_size":-1}]}`),
+			`detail.file_info[1].file_size: found -1, want a decimal integer from 0 to 9223372036854775807; detail.file_info[1].status: found "x", want a decimal integer from 0 to 4294967295`},
+	}
+	for _, tt := range tests {
+		c, err := zego.Scan("", []byte(tt.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Parse(); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, f := range c.Unknown {
+			got = append(got, f.Field+": "+f.Problem)
+		}
+		if g := strings.Join(got, "; "); g != tt.want {
+			t.Errorf("%s: %s", tt.name, g)
+		}
 	}
 }
 
@@ -125,14 +192,28 @@ func TestParseRefuses(t *testing.T) {
 		{"two objects", "", documented + documented, malformed},
 		{"rubbish behind", "", documented + "x", malformed},
 		{"form without its content type", "", "event=room_close", malformed},
-		{"not UTF-8", "", strings.Replace(documented, "rid_", "rid_\xff", 1), malformed},
-		{"byte order mark", "", "\ufeff" + documented, malformed},
-		{"nested too deep", "", `{"a":` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + `}`, malformed},
+		{"not UTF-8", "", strings.Replace(documented, "rid_", "rid_\xff", 1), "room_id"},
+		{"byte order mark twice", "", "\ufeff\ufeff" + documented, malformed},
+		{"half of a surrogate pair", "", body("room_id", `"a\ud83d"`), "room_id"},
+		{"halves in the wrong order", "", body("room_id", `"\ude00\ud83d"`), "room_id"},
+		{"half of a pair ahead of another escape", "", body("room_id", `"\ud83d\u0041"`), "room_id"},
+		{"a field in two cases", "", body("Room_ID", `"r"`), "room_id"},
+		{"a common field in two cases", "", body("TIMESTAMP", `1499676989`), "timestamp"},
+		{"a common field in two spellings", "", body("AppId", `1`), "appid"},
+		{"an event in two spellings", "", body("EventType", `"room_close"`), "event"},
+		{"session 0", "", body("room_session_id", `0`), "room_session_id"},
+		{"session 0 as a string", "", body("room_session_id", `"0"`), "room_session_id"},
+		{"more fields than may be", "", strings.Replace(documented, "{", "{"+strings.Repeat(`"x":0,`, 1000), 1), malformed},
+		{"control character in a form", form, "event=a\x01", malformed},
+		{"more form fields than may be", form, strings.Repeat("x&", 1001), malformed},
+		{"nested too deep", "", body("new", strings.Repeat("[", 32)+strings.Repeat("]", 32)), malformed},
 		{"field given twice", "", strings.Replace(documented, "{", `{"room_session_id":1,`, 1), "room_session_id"},
 		{"form field given twice", form, "event=a&event=b", "event"},
 		{"form not UTF-8", form, "event=%ff", "event"},
+		{"form with an invalid escape", form, "event=%f", malformed},
 		{"no event", "", body("event", nil), "event"},
 		{"event not a string", "", body("event", `["room_close"]`), "event"},
+		{"event a number", "", body("event", `5`), "event"},
 		{"empty event", "", body("event", `""`), "event"},
 		{"no appid", "", body("appid", nil), "appid"},
 		{"appid beyond 32 bits", "", body("appid", `4294967296`), "appid"},
@@ -142,7 +223,7 @@ func TestParseRefuses(t *testing.T) {
 		{"timestamp null", "", body("timestamp", `null`), "timestamp"},
 		{"timestamp with an exponent", "", body("timestamp", `1.499676989e9`), "timestamp"},
 		{"timestamp with leading zeros", "", body("timestamp", `"01499676989"`), "timestamp"},
-		{"timestamp beyond 63 bits", "", body("timestamp", `9223372036854775808`), "timestamp"},
+		{"timestamp beyond the year 9999", "", body("timestamp", `253402300800000`), "timestamp"},
 		{"no nonce", "", body("nonce", nil), "nonce"},
 		{"nonce a number", "", body("nonce", `350176`), "nonce"},
 		{"no signature", "", body("signature", nil), "signature"},
@@ -160,8 +241,6 @@ func TestParseRefuses(t *testing.T) {
 		{"session with a space", "", body("room_session_id", `" 1"`), "room_session_id"},
 		{"empty session", "", body("room_session_id", `""`), "room_session_id"},
 		{"huge number", "", body("room_session_id", strings.Repeat("9", 5000)), "room_session_id"},
-		{"no close_reason", "", body("close_reason", nil), "close_reason"},
-		{"close_reason beyond 32 bits", "", body("close_reason", `4294967296`), "close_reason"},
 		{"no room_close_time", "", body("room_close_time", nil), "room_close_time"},
 		{"room_close_time not digits", "", body("room_close_time", `"2017-07-10"`), "room_close_time"},
 		{"room_close_time zero", "", body("room_close_time", `"0"`), "room_close_time"},
@@ -205,7 +284,11 @@ func TestFingerprint(t *testing.T) {
 	if print(strings.ReplaceAll(documented, ",", " ,\n")) != print(documented) {
 		t.Error("spaces between fields change the fingerprint")
 	}
-	for _, change := range [][]any{{"room_session_id", "858012925204410418"}, {"room_id", `"r"`}, {"unknown", "1"}, {"close_reason", "2"}} {
+	if print(body("unknown", "1", "room_session_id", `"858012925204410417"`)) != print(documented) {
+		t.Error("what nobody reads changes the fingerprint")
+	}
+	for _, change := range [][]any{{"room_session_id", "858012925204410418"}, {"room_id", `"r"`}, {"close_reason", "2"}, {"room_close_time", `"1499676989910"`},
+		{"event", `"room_destroy"`}, {"appid", "2"}, {"timestamp", "1499676990"}, {"nonce", `"350177"`}} {
 		if print(body(change...)) == print(documented) {
 			t.Errorf("another %v has the same fingerprint", change[0])
 		}
@@ -245,7 +328,12 @@ func FuzzParse(f *testing.F) {
 		f.Add("", []byte(b))
 		f.Add(form, []byte(b))
 	}
+	for _, b := range hostile(200) {
+		f.Add("", []byte(b))
+		f.Add(form, []byte(b))
+	}
 	f.Fuzz(func(t *testing.T, contentType string, body []byte) {
+		boundedAllocation(t, contentType, body)
 		event, err := zego.Parse(contentType, body)
 		if (event == nil) == (err == nil) {
 			t.Fatalf("event %v with error %v", event, err)
@@ -271,6 +359,90 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
+// hostile are bodies of some size that would be dear to read carelessly.
+func hostile(size int) map[string]string {
+	fill := func(s string) string { return strings.Repeat(s, size/len(s)) }
+	recording := func(detail string) string { return recordingBody("1", detail) }
+	list := func(element string) string { return recording(`{"file_info":[` + fill(element+",") + element + `]}`) }
+	with := func(x string) string { return strings.Replace(documented, "{", `{"x":`+x+`,`, 1) }
+	room := func(id string) string { return body("room_id", `"`+id+`"`) }
+	return map[string]string{
+		"empty files":             list(`{}`),
+		"files of a name":         list(`{"file_id":"f"}`),
+		"files that are null":     list(`null`),
+		"files of nulls":          list(`{"file_id":"f","status":null,"file_size":null}`),
+		"files of many fields":    recording(`{"file_info":[{` + fill(`"":0,`) + `"file_id":"f"}]}`),
+		"unreadable files":        list(`{"file_id":"f","status":"x"}`),
+		"lists of lists":          list(strings.Repeat("[", 20) + strings.Repeat("]", 20)),
+		"nesting":                 with(fill("[")),
+		"nested objects":          with(fill(`{"a":`)),
+		"members":                 with(`{` + fill(`"":0,`) + `"":0}`),
+		"outermost members":       `{` + fill(`"":0,`) + documented[1:],
+		"a field again and again": `{` + fill(`"event":0,`) + documented[1:],
+		"a field in other cases":  `{` + fill(`"EVENT":0,`) + documented[1:],
+		"escaped names":           `{` + fill(`"\u0065":0,`) + documented[1:],
+		"a long name":             `{"` + fill("n") + `":0,` + documented[1:],
+		"a long escaped name":     `{"` + fill(`\u0065`) + `":0,` + documented[1:],
+		"a long string":           room(fill("r")),
+		"escapes":                 room(fill(`\u0061`)),
+		"surrogates":              room(fill(`\ud83d\ude00`)),
+		"an unread string":        with(`"` + fill(`\n`) + `"`),
+		"a long number":           body("room_session_id", fill("9")),
+		"a long timestamp":        body("timestamp", `"`+fill("9")+`"`),
+		"a long nonce":            body("nonce", `"`+fill("9")+`"`),
+		"a long signature":        body("signature", `"`+fill("a")+`"`),
+		"a long event":            body("event", `"`+fill("e")+`"`),
+		"spaces":                  documented + fill(" "),
+		"not closed":              `{"a":"` + fill("a"),
+		"percent-encoded":         url.QueryEscape(list(`{}`)),
+		"all percent-encoded":     "%7B" + fill("%22"),
+		"percent signs":           "%7B" + fill("%"),
+		"plus signs":              "%7B" + fill("+"),
+		"form fields":             fill("a&"),
+		"empty form fields":       "event=" + fill("&"),
+		"form quotes":             "event=" + fill(`"`),
+		"form control characters": "event=" + fill("%01"),
+		"a form in percent":       fill("%61"),
+	}
+}
+
+// boundedAllocation checks that neither scanning nor parsing a body allocates more
+// than a small multiple of it, and a fixed amount.
+func boundedAllocation(t *testing.T, contentType string, body []byte) {
+	t.Helper()
+	if got, most := allocated(func() { _, _ = zego.Scan(contentType, body) }), 4*len(body)+8<<10; got > most {
+		t.Errorf("a body of %d bytes: scanning allocated %d bytes, want at most %d", len(body), got, most)
+	}
+	if got, most := allocated(func() { _, _ = zego.Parse(contentType, body) }), 20*len(body)+16<<10; got > most {
+		t.Errorf("a body of %d bytes: parsing allocated %d bytes, want at most %d", len(body), got, most)
+	}
+}
+
+// allocated returns how many bytes f allocates: the least of a few rounds, as others
+// allocate beside it.
+func allocated(f func()) int {
+	least := math.MaxInt
+	var before, after runtime.MemStats
+	for range 3 {
+		runtime.ReadMemStats(&before)
+		f()
+		runtime.ReadMemStats(&after)
+		least = min(least, int(after.TotalAlloc-before.TotalAlloc))
+	}
+	return least
+}
+
+func TestABodyCostsASmallMultipleOfItsLength(t *testing.T) {
+	for _, size := range []int{100, 8 << 10, 1 << 20} {
+		for name, body := range hostile(size) {
+			t.Run(fmt.Sprint(name, " ", size), func(t *testing.T) {
+				boundedAllocation(t, "", []byte(body))
+				boundedAllocation(t, form, []byte(body))
+			})
+		}
+	}
+}
+
 func BenchmarkParseAndVerify(b *testing.B) {
 	now := func() time.Time { return time.Unix(1499676989, 0) }
 	ring, err := zego.NewKeyring(map[uint32][]string{1: {"secret"}}, time.Minute, now)
@@ -280,11 +452,14 @@ func BenchmarkParseAndVerify(b *testing.B) {
 	signed := []byte(strings.Replace(documented, `"signature":"signature"`, `"signature":"`+zego.Sign("secret", 1499676989, "350176")+`"`, 1))
 	b.ReportAllocs()
 	for b.Loop() {
-		event, err := zego.Parse("application/json", signed)
+		c, err := zego.Scan("application/json", signed)
 		if err != nil {
 			b.Fatal(err)
 		}
-		if err := ring.Verify(event.Head()); err != nil {
+		if err := ring.Verify(&c.Common); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := c.Parse(); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -307,13 +482,18 @@ func Example() {
 		fmt.Fprintln(os.Stderr, err)
 		return
 	}
-	event, err := zego.Parse("application/json", received)
+	callback, err := zego.Scan("application/json", received)
 	if err != nil {
 		fmt.Println("answer 400:", err)
 		return
 	}
-	if err := keyring.Verify(event.Head()); err != nil {
+	if err := keyring.Verify(&callback.Common); err != nil {
 		fmt.Println("answer 401:", err)
+		return
+	}
+	event, err := callback.Parse()
+	if err != nil {
+		fmt.Println("answer 400:", err)
 		return
 	}
 	if closed, ok := event.(*zego.RoomClose); ok {

@@ -1,8 +1,10 @@
 package zego
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -117,108 +119,127 @@ const maxDuration = 1e12
 // maxURL is the most bytes that a file's URL may have: as many as a browser takes.
 const maxURL = 8192
 
-// recording reads the body of a recording callback, but for the common fields.
-func (r *reader) recording(common Common) *Recording {
+// maxFiles is how many files a callback may list: more than fit into a body of a
+// megabyte with the fields that ZEGO documents.
+const maxFiles = 4096
+
+// recording reads the fields of a recording callback.
+func (r *reader) recording(common Common) Event {
+	r.read(recordingFields)
 	rec := &Recording{
 		Common:       common,
-		TaskID:       r.text("task_id"),
-		ClientTaskID: r.optionalText("client_task_id"),
+		TaskID:       r.taskID("task_id"),
+		ClientTaskID: r.optionalText("client_task_id", maxText),
 		RoomID:       r.text("room_id"),
-		EventType:    RecordingEvent(r.unsigned("event_type", 32)),
-		Sequence:     r.optionalUnsigned("sequence", 63),
+		EventType:    RecordingEvent(r.unsigned("event_type", math.MaxUint32)),
+		Sequence:     r.optionalUnsigned("sequence", math.MaxInt64, 0),
 	}
 	switch rec.EventType {
 	case RecordingUploaded:
-		r.within("detail", func(detail *reader) {
-			detail.each("file_info", func(file *reader) { rec.Files = append(rec.Files, file.recordedFile()) })
+		r.within("detail", detailFields, func(detail *reader) {
+			detail.list("file_info", fileFields, func(file *reader) { rec.Files = append(rec.Files, file.recordedFile()) })
 		})
 	case RecordingAborted:
-		if r.has("detail") {
-			r.within("detail", func(detail *reader) { rec.QuitReason = uint32(detail.optionalUnsigned("quit_reason", 32)) })
+		if v := r.value("detail"); v != nil && v[0] == '{' {
+			r.within("detail", detailFields, func(detail *reader) {
+				rec.QuitReason = uint32(detail.optionalUnsigned("quit_reason", math.MaxUint32, 0))
+			})
 		}
 	}
 	return rec
 }
 
+var (
+	recordingFields = []field{{"task_id"}, {"client_task_id"}, {"room_id"}, {"event_type"}, {"sequence"}, {"detail"}}
+	detailFields    = []field{{"file_info"}, {"quit_reason"}}
+	fileFields      = []field{{"file_id"}, {"file_url"}, {"output_file_format"}, {"file_size"}, {"duration"}, {"user_id"}, {"stream_id"},
+		{"media_track_type"}, {"status"}, {"begin_timestamp"}}
+)
+
 func (r *reader) recordedFile() RecordedFile {
 	f := RecordedFile{
 		FileID:         r.text("file_id"),
-		URL:            r.url("file_url"),
-		Format:         r.optionalText("output_file_format"),
-		Size:           int64(r.optionalUnsigned("file_size", 63)),
-		Duration:       time.Duration(min(r.optionalUnsigned("duration", 63), maxDuration)) * time.Millisecond,
-		UserID:         r.optionalText("user_id"),
-		StreamID:       r.optionalText("stream_id"),
-		MediaTrackType: uint32(r.optionalUnsigned("media_track_type", 32)),
-		Status:         FileStatus(r.unsigned("status", 32)),
+		URL:            r.optionalText("file_url", maxURL),
+		Format:         r.optionalText("output_file_format", maxText),
+		Size:           int64(r.optionalUnsigned("file_size", math.MaxInt64, 0)),
+		Duration:       time.Duration(min(r.optionalUnsigned("duration", math.MaxInt64, 0), maxDuration)) * time.Millisecond,
+		UserID:         r.optionalText("user_id", maxText),
+		StreamID:       r.optionalText("stream_id", maxText),
+		MediaTrackType: uint32(r.optionalUnsigned("media_track_type", math.MaxUint32, 0)),
+		Status:         FileStatus(r.optionalUnsigned("status", math.MaxUint32, 0)),
+		Begin:          r.optionalMillis("begin_timestamp"),
 	}
-	if r.has("begin_timestamp") && r.optionalUnsigned("begin_timestamp", 63) != 0 {
-		f.Begin = r.millis("begin_timestamp")
-	} else if name, ok := ParseFileName(f.FileID); ok {
+	if name, ok := ParseFileName(f.FileID); ok && f.Begin.IsZero() {
 		f.Begin = name.Begin
 	}
 	return f
 }
 
-// url is optionalText for a URL, which may be longer.
-func (r *reader) url(name string) string {
-	if !r.has(name) {
-		return ""
+// taskID is text for the ID of a recording task. It becomes a part of the names of
+// files, so it has to be of the form that ZEGO documents.
+func (r *reader) taskID(name string) string {
+	s := r.text(name)
+	if r.err == nil && (len(s) != taskIDLen || strings.ContainsFunc(s, func(c rune) bool { return !isIDRune(c) })) {
+		r.fail(name, fmt.Sprintf("found %s, want %d letters, digits, - or _", clip([]byte(s)), taskIDLen))
 	}
-	return r.textOf(name, maxURL)
+	return s
 }
 
-// isRecording tells a recording callback by its fields.
-func (r *reader) isRecording() bool {
-	return !r.has("event") && r.has("app_id") && r.has("task_id") && r.has("event_type")
+func isIDRune(c rune) bool {
+	return '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c == '-' || c == '_'
 }
 
-// within reads the fields of an object in a field.
-func (r *reader) within(name string, read func(*reader)) {
-	v := r.value(name)
-	switch {
-	case v == nil:
-	case v[0] != '{':
-		r.fail(name, "found %s, want an object", kind(v))
-	default:
-		r.inside(name, v, read)
-	}
-}
-
-// each reads the fields of each object in an array in a field.
-func (r *reader) each(name string, read func(*reader)) {
+// within reads the fields of an object in a field; of an empty one if the field is
+// missing or null.
+func (r *reader) within(name string, fields []field, read func(*reader)) {
 	v := r.value(name)
 	if v == nil {
+		v = []byte("{}")
+	}
+	inner := reader{path: r.spelling(name), index: -1, sum: r.sum, unknown: r.unknown, err: r.err}
+	inner.inside(v, fields, read)
+	r.err = inner.err
+}
+
+// list reads the fields of each object in an array in a field; of none if the field
+// is missing or null.
+func (r *reader) list(name string, fields []field, read func(*reader)) {
+	v := r.value(name)
+	if v == nil || r.err != nil {
 		return
 	}
 	if v[0] != '[' {
-		r.fail(name, "found %s, want an array", kind(v))
+		r.fail(name, "found "+kind(v)+", want an array")
 		return
 	}
-	var elements []json.RawMessage
-	_ = json.Unmarshal(v, &elements) // it is valid
-	for i, e := range elements {
-		path := name + "[" + strconv.Itoa(i) + "]"
-		if e[0] != '{' {
-			r.fail(path, "found %s, want an object", kind(e))
-			return
+	inner := reader{path: r.spelling(name), index: -1, sum: r.sum, unknown: r.unknown}
+	s := scanner{b: v}
+	_ = s.elements(1, func(element []byte) error { // it is valid
+		if inner.index++; inner.index == maxFiles {
+			r.fail(name, fmt.Sprintf("found more than %d elements", maxFiles))
+			return r.err
 		}
-		r.inside(path, e, read)
-	}
+		inner.inside(element, fields, read)
+		return inner.err
+	})
+	r.err = cmp.Or(r.err, inner.err)
 }
 
-// inside reads the fields of an object, and names those at fault by their path.
-func (r *reader) inside(path string, object []byte, read func(*reader)) {
-	f := split(object)
-	err := f.sort()
-	if err == nil {
-		inner := reader{fields: f}
-		read(&inner)
-		err = inner.err
+// inside reads the fields of one object.
+func (r *reader) inside(v []byte, fields []field, read func(*reader)) {
+	if r.err != nil {
+		return
 	}
-	if field, ok := err.(*FieldError); ok {
-		r.fail(path+"."+field.Field, "%s", field.Problem)
+	if v[0] != '{' {
+		r.err = &FieldError{strings.TrimSuffix(r.where(), "."), "found " + kind(v) + ", want an object"}
+		return
 	}
+	r.object, r.values, r.found = v, [maxFields][]byte{}, [maxFields]string{}
+	r.sum.text("{")
+	if r.read(fields); r.err == nil {
+		read(r)
+	}
+	r.sum.text("}")
 }
 
 // FileName is what the name of a recorded file tells.

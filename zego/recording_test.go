@@ -44,6 +44,11 @@ func TestTheRecordingCallbackIsParsed(t *testing.T) {
 		want       *zego.Recording
 	}{
 		{"the documented one", uploaded, &zego.Recording{TaskID: "YZ4joOE4IwmFAAAT", RoomID: "6677", EventType: zego.RecordingUploaded, Sequence: 1, Files: []zego.RecordedFile{documented}}},
+		{"no list", recordingBody("1", `{"upload_status":1}`), of(zego.RecordingUploaded)},
+		{"a list that is null", recordingBody("1", `{"file_info":null}`), of(zego.RecordingUploaded)},
+		{"a detail that is null", recordingBody("1", `null`), of(zego.RecordingUploaded)},
+		{"a file without a status", recordingBody("1", `{"file_info":[{"file_id":"chosen by hand.mp4"}]}`), of(zego.RecordingUploaded, zego.RecordedFile{FileID: "chosen by hand.mp4"})},
+		{"unreadable details of a file", recordingBody("1", `{"file_info":[{"file_id":"chosen by hand.mp4","status":5,"file_size":-1,"begin_timestamp":"x","user_id":"\ud800","file_url":"`+strings.Repeat("u", 8193)+`"}]}`), of(zego.RecordingUploaded, unnamed)},
 		{"nobody published", recordingBody("1", `{"upload_status":1,"file_info":[]}`), of(zego.RecordingUploaded)},
 		{"numbers as strings, an unknown status, the begin in the name",
 			recordingBody(`"1"`, `{"file_info":[{"file_id":"YZ4joOE4IwmFAAAT_r_u_s_A_20211124113602084.aac","status":"9","file_size":"","begin_timestamp":0,"user_id":""}]}`), of(zego.RecordingUploaded, bare)},
@@ -97,16 +102,16 @@ func TestARecordingCallbackThatLacksAFieldIsRefusedByName(t *testing.T) {
 		{"room", strings.Replace(recordingBody("5", "{}"), "room_id", "room", 1), "room_id"},
 		{"signature", strings.Replace(recordingBody("5", "{}"), "signature", "sig", 1), "signature"},
 		{"app", strings.Replace(recordingBody("5", "{}"), `"app_id":1`, `"app_id":4294967296`, 1), "app_id"},
-		{"detail", recordingBody("1", `null`), "detail"},
+		{"task", strings.Replace(recordingBody("5", "{}"), "YZ4joOE4IwmFAAAT", "../../../../etc/", 1), "task_id"},
+		{"a short task", strings.Replace(recordingBody("5", "{}"), "YZ4joOE4IwmFAAAT", "T", 1), "task_id"},
+		{"a session, too", strings.Replace(recordingBody("5", "{}"), `{`, `{"room_session_id":7,"event":"room_close",`, 1), "room_close_time"},
+		{"too many files", recordingBody("1", `{"file_info":[`+strings.Repeat(file+",", 4096)+file+`]}`), "detail.file_info"},
+		{"a file's name that is no text", recordingBody("1", `{"file_info":[{"file_id":"\ud800"}]}`), "detail.file_info[0].file_id"},
 		{"no object", recordingBody("1", `"x"`), "detail"},
-		{"no list", recordingBody("1", `{}`), "detail.file_info"},
 		{"no array", recordingBody("1", `{"file_info":{}}`), "detail.file_info"},
 		{"no file", recordingBody("1", `{"file_info":[`+file+`,7]}`), "detail.file_info[1]"},
 		{"file without a name", recordingBody("1", `{"file_info":[`+file+`,{"status":3}]}`), "detail.file_info[1].file_id"},
-		{"file without a status", recordingBody("1", `{"file_info":[{"file_id":"f"}]}`), "detail.file_info[0].status"},
 		{"twice", recordingBody("1", `{"file_info":[{"file_id":"f","file_id":"g","status":3}]}`), "detail.file_info[0].file_id"},
-		{"a long URL", recordingBody("1", `{"file_info":[{"file_id":"f","status":3,"file_url":"`+strings.Repeat("u", 8193)+`"}]}`), "detail.file_info[0].file_url"},
-		{"an event, too", strings.Replace(recordingBody("5", "{}"), `{`, `{"event":"room_close",`, 1), "appid"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

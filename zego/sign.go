@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -78,9 +79,10 @@ func NewKeyring(secrets map[uint32][]string, window time.Duration, now func() ti
 	return k, nil
 }
 
-// Verify says whether ZEGO made the callback's signature, and recently: nil, or
-// one of [ErrUnknownApp], [ErrSignature], [ErrTooOld] and [ErrTooNew]. How long
-// it takes doesn't depend on how much of the signature is right.
+// Verify reports whether ZEGO made the callback's signature, and recently: nil, or
+// an error that wraps one of [ErrUnknownApp], [ErrSignature], [ErrTooOld] and
+// [ErrTooNew]. How long it takes doesn't depend on how much of the signature is
+// right.
 func (k *Keyring) Verify(c *Common) error {
 	secrets, known := k.secrets[c.AppID]
 	if !known {
@@ -91,15 +93,31 @@ func (k *Keyring) Verify(c *Common) error {
 		want := signature(s, c.Timestamp, c.Nonce)
 		match |= subtle.ConstantTimeCompare(want[:], []byte(c.Signature))
 	}
-	switch now := k.now().Unix(); {
+	switch now, sent := k.now().Unix(), c.SentAt().Unix(); {
 	case !known:
 		return ErrUnknownApp
 	case match == 0:
 		return ErrSignature
-	case k.window != 0 && c.Timestamp < now-k.window:
+	case c.Timestamp < 0 || !plain(c.Nonce):
+		return errExtended
+	case k.window != 0 && sent < now-k.window:
 		return ErrTooOld
-	case k.window != 0 && c.Timestamp > now+k.window:
+	case k.window != 0 && sent > now+k.window:
 		return ErrTooNew
 	}
 	return nil
+}
+
+// maxNonce is the longest nonce that is believed. ZEGO's have 19 digits.
+const maxNonce = 64
+
+// errExtended refuses a signature that somebody without the secret could have made.
+// SHA-1 can be continued: where the secret sorts first, whoever has one signature
+// can compute that of the same string with padding and any bytes behind it. But
+// padding begins with 0x80, which is in no digit, letter, "-" or "_".
+var errExtended = fmt.Errorf("%w: nonce or timestamp: want digits as the timestamp, and 1 to %d letters, digits, - or _ as the nonce", ErrSignature, maxNonce)
+
+// plain reports whether a nonce has nothing but letters, digits, "-" and "_".
+func plain(nonce string) bool {
+	return nonce != "" && len(nonce) <= maxNonce && strings.IndexFunc(nonce, func(c rune) bool { return !isIDRune(c) }) < 0
 }

@@ -2,6 +2,9 @@ package zego_test
 
 import (
 	"crypto/sha1" // #nosec G505
+	"encoding"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"math"
@@ -57,6 +60,9 @@ func TestVerify(t *testing.T) {
 	signed := func(secret string) zego.Common {
 		return zego.Common{Event: "room_close", AppID: 1, Timestamp: sent, Nonce: "350176", Signature: zego.Sign(secret, sent, "350176")}
 	}
+	in := func(timestamp int64) zego.Common {
+		return zego.Common{AppID: 1, Timestamp: timestamp, Nonce: "350176", Signature: zego.Sign("secret", timestamp, "350176")}
+	}
 	tests := []struct {
 		name   string
 		change func(*zego.Common)
@@ -79,6 +85,10 @@ func TestVerify(t *testing.T) {
 		{"newest allowed", func(*zego.Common) {}, sent - 600, window, nil},
 		{"too new", func(*zego.Common) {}, sent - 601, window, zego.ErrTooNew},
 		{"window off", func(*zego.Common) {}, sent + 1e9, 0, nil},
+		{"in milliseconds", func(c *zego.Common) { *c = in(sent*1000 + 250) }, sent + 600, window, nil},
+		{"too old in milliseconds", func(c *zego.Common) { *c = in(sent*1000 + 250) }, sent + 601, window, zego.ErrTooOld},
+		{"too new in milliseconds", func(c *zego.Common) { *c = in(sent*1000 + 250) }, sent - 601, window, zego.ErrTooNew},
+		{"before 1970", func(c *zego.Common) { *c = in(-1) }, 0, 0, zego.ErrSignature},
 		{"forged and stale", func(c *zego.Common) { c.Signature = "" }, sent + 601, window, zego.ErrSignature},
 	}
 	for _, tt := range tests {
@@ -115,5 +125,65 @@ func TestNewKeyringRefuses(t *testing.T) {
 				t.Error("NewKeyring took it")
 			}
 		})
+	}
+}
+
+// A nonce is believed only if it has nothing in it that a continued hash would need.
+func TestVerifyRefusesNonces(t *testing.T) {
+	const sent = 1499676989
+	ring, err := zego.NewKeyring(map[uint32][]string{1: {"secret"}}, 0, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for nonce, want := range map[string]error{
+		"7266888922840654370":   nil,
+		"0aZ-_":                 nil,
+		strings.Repeat("9", 64): nil,
+		strings.Repeat("9", 65): zego.ErrSignature,
+		"":                      zego.ErrSignature,
+		"1 2":                   zego.ErrSignature,
+		"1.2":                   zego.ErrSignature,
+		"1\x80":                 zego.ErrSignature,
+		"1\u0080":               zego.ErrSignature,
+		"1\x00":                 zego.ErrSignature,
+		"1\n":                   zego.ErrSignature,
+		"é":                     zego.ErrSignature,
+	} {
+		c := zego.Common{AppID: 1, Timestamp: sent, Nonce: nonce, Signature: zego.Sign("secret", sent, nonce)}
+		if err := ring.Verify(&c); !errors.Is(err, want) {
+			t.Errorf("nonce %q: %v, want %v", nonce, err, want)
+		}
+	}
+}
+
+// Where the secret sorts first, SHA-1 lets anybody continue a signature that was
+// seen, without the secret: with its padding and bytes of their own in the nonce.
+func TestALengthExtensionIsRefused(t *testing.T) {
+	const secret, sent, nonce = "0123456789abcdef", 1499676989, "350176"
+	ring, err := zego.NewKeyring(map[uint32][]string{1: {secret}}, 0, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen, err := hex.DecodeString(zego.Sign(secret, sent, nonce))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What the attacker knows: the hash, and how long the message was.
+	length := len(secret) + len("1499676989") + len(nonce)
+	padding := append([]byte{0x80}, make([]byte, 64-length-1-8)...)
+	padding = binary.BigEndian.AppendUint64(padding, uint64(length)*8)
+	h := sha1.New() // #nosec G401
+	state := append([]byte("sha\x01"), seen...)
+	state = append(state, make([]byte, 64)...)
+	if err := h.(encoding.BinaryUnmarshaler).UnmarshalBinary(binary.BigEndian.AppendUint64(state, 64)); err != nil {
+		t.Fatal(err)
+	}
+	h.Write([]byte("999"))
+	forged := zego.Common{AppID: 1, Timestamp: sent, Nonce: nonce + string(padding) + "999", Signature: hex.EncodeToString(h.Sum(nil))}
+	if forged.Signature != zego.Sign(secret, sent, forged.Nonce) {
+		t.Fatal("the extension isn't one")
+	}
+	if err := ring.Verify(&forged); !errors.Is(err, zego.ErrSignature) {
+		t.Errorf("Verify = %v", err)
 	}
 }

@@ -3,6 +3,7 @@ package zego
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 )
@@ -21,7 +22,8 @@ type RoomCreate struct {
 	RoomID string
 	// RoomSessionID is the life of the room that begins here.
 	RoomSessionID uint64
-	// RoomCreateTime is when, by ZEGO's clock, to the millisecond and in UTC.
+	// RoomCreateTime is when, by ZEGO's clock, to the millisecond and in UTC; zero if
+	// that isn't known.
 	RoomCreateTime time.Time
 	// Creator is the user that created it, id_name; it may be empty.
 	Creator string
@@ -46,7 +48,8 @@ type RoomLogin struct {
 	// SessionID names the user's stay, from this login to its logout. It is not
 	// the room's.
 	SessionID string
-	// LoginTime is when, by ZEGO's clock, to the millisecond and in UTC.
+	// LoginTime is when, by ZEGO's clock, to the millisecond and in UTC. Of a
+	// [RoomLogout] it is zero if it isn't known.
 	LoginTime time.Time
 	// UserRole is 0 if the callback has none.
 	UserRole UserRole
@@ -69,63 +72,49 @@ type RoomLogout struct {
 // of the same name, of which this package knows nothing: it has an
 // operator_account and no room_session_id.
 func (r *reader) roomCreate(common Common) Event {
-	if r.has("operator_account") && !r.has("room_session_id") {
+	r.read(createFields)
+	if r.err == nil && r.has("operator_account") && !r.has("room_session_id") {
 		return &Other{common}
 	}
 	return &RoomCreate{
 		Common:         common,
 		RoomID:         r.text("room_id"),
-		RoomSessionID:  r.unsigned("room_session_id", 64),
-		RoomCreateTime: r.millis("room_create_time"),
-		Creator:        r.optionalText("id_name"),
+		RoomSessionID:  r.session("room_session_id"),
+		RoomCreateTime: r.optionalMillis("room_create_time"),
+		Creator:        r.optionalText("id_name", maxText),
 	}
 }
 
-func (r *reader) roomLogin(common Common) RoomLogin {
+var createFields = []field{{"operator_account"}, {"room_id"}, {"room_session_id"}, {"room_create_time"}, {"id_name"}}
+
+// stay reads what a room_login and a room_logout have in common, but for the login
+// time.
+func (r *reader) stay(common Common) RoomLogin {
+	r.read(stayFields)
 	return RoomLogin{
 		Common:        common,
 		RoomID:        r.text("room_id"),
-		RoomSessionID: r.unsigned("room_seq", 64),
+		RoomSessionID: r.session("room_seq"),
 		UserAccount:   r.text("user_account"),
 		SessionID:     r.text("session_id"),
-		LoginTime:     r.millis("login_time"),
-		UserRole:      UserRole(r.optionalUnsigned("user_role", 32)),
+		UserRole:      UserRole(r.optionalUnsigned("user_role", math.MaxUint32, 0)),
 	}
 }
 
-func (r *reader) roomLogout(common Common) *RoomLogout {
-	return &RoomLogout{
-		RoomLogin:  r.roomLogin(common),
-		LogoutTime: r.millis("logout_time"),
-		Reason:     uint32(r.optionalUnsigned("reason", 32)),
-	}
+var stayFields = []field{{"room_id"}, {"room_seq"}, {"user_account"}, {"session_id"}, {"login_time"}, {"logout_time"}, {"user_role"}, {"reason"}}
+
+func (r *reader) roomLogin(common Common) Event {
+	login := r.stay(common)
+	login.LoginTime = r.millis("login_time")
+	return &login
 }
 
-// has says whether the callback has the field, with a value.
-func (r *reader) has(name string) bool {
-	for _, m := range r.fields {
-		if string(m.name) == name && string(m.value) != "null" && string(m.value) != `""` {
-			return true
-		}
-	}
-	return false
-}
-
-// optionalText is text for a field that may be missing or empty.
-func (r *reader) optionalText(name string) string {
-	if !r.has(name) {
-		return ""
-	}
-	return r.text(name)
-}
-
-// optionalUnsigned is unsigned for a field that may be missing or empty; it is 0
-// then.
-func (r *reader) optionalUnsigned(name string, bits int) uint64 {
-	if !r.has(name) {
-		return 0
-	}
-	return r.unsigned(name, bits)
+func (r *reader) roomLogout(common Common) Event {
+	logout := &RoomLogout{RoomLogin: r.stay(common)}
+	logout.LoginTime = r.optionalMillis("login_time")
+	logout.LogoutTime = r.millis("logout_time")
+	logout.Reason = uint32(r.optionalUnsigned("reason", math.MaxUint32, 0))
+	return logout
 }
 
 // MarshalJSON writes the callback's body as ZEGO sends it: room_session_id as a

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,6 +23,9 @@ func TestTheCallbacksOfParticipantTimeAreParsed(t *testing.T) {
 		LoginTime: time.UnixMilli(1499676989909).UTC(), UserRole: 1}
 	service := login
 	service.UserRole = zego.RoleService
+	unknownLogin := service
+	unknownLogin.LoginTime = time.Time{}
+	withoutLogin := &zego.RoomLogout{RoomLogin: unknownLogin, LogoutTime: time.UnixMilli(1499676999909).UTC(), Reason: 2}
 	tests := []struct {
 		name, body string
 		want       zego.Event
@@ -33,6 +37,15 @@ func TestTheCallbacksOfParticipantTimeAreParsed(t *testing.T) {
 		{"room_logout without what a bill doesn't need",
 			`{"event":"room_logout","appid":"1","timestamp":"1499676999","nonce":"350176","signature":"signature","room_id":"rid_1242649","room_seq":"17858012925204410400","user_account":"888120154","session_id":"17983648","login_time":"1499676989909","logout_time":"1499676999909","reason":"","user_role":null}`,
 			&zego.RoomLogout{RoomLogin: func() zego.RoomLogin { l := login; l.UserRole = 0; return l }(), LogoutTime: time.UnixMilli(1499676999909).UTC()}},
+		{"a role and a reason in words",
+			strings.NewReplacer(`"user_role":"4"`, `"user_role":"host"`, `"reason":"2"`, `"reason":"kicked"`).Replace(roomLogout),
+			&zego.RoomLogout{RoomLogin: func() zego.RoomLogin { l := login; l.UserRole = 0; return l }(), LogoutTime: time.UnixMilli(1499676999909).UTC()}},
+		{"a logout whose login nobody knows", strings.Replace(roomLogout, `"login_time":"1499676989909"`, `"login_time":"0"`, 1), withoutLogin},
+		{"a logout with an empty login", strings.Replace(roomLogout, `"login_time":"1499676989909"`, `"login_time":""`, 1), withoutLogin},
+		{"a logout whose login is null", strings.Replace(roomLogout, `"login_time":"1499676989909"`, `"login_time":null`, 1), withoutLogin},
+		{"a logout without a login", strings.Replace(roomLogout, `"login_time":"1499676989909",`, ``, 1), withoutLogin},
+		{"a room_create without a time", strings.Replace(roomCreate, `"room_create_time":"1499676978027"`, `"room_create_time":null`, 1),
+			&zego.RoomCreate{RoomID: "rid_1242649", RoomSessionID: 17858012925204410400, Creator: "id_1242649"}},
 		{"room_create of the in-app chat",
 			`{"event":"room_create","appid":"1","timestamp":"1499676978","nonce":"350176","signature":"signature","room_id":"chat","operator_account":"op"}`,
 			&zego.Other{}},
@@ -60,7 +73,10 @@ func TestACallbackOfParticipantTimeThatLacksAFieldIsRefusedByName(t *testing.T) 
 		{"room_seq", `{"event":"room_login","appid":1,"timestamp":1,"nonce":"n","signature":"s","room_id":"r","user_account":"u","session_id":"1","login_time":"1"}`, "room_seq"},
 		{"the user", `{"event":"room_login","appid":1,"timestamp":1,"nonce":"n","signature":"s","room_id":"r","room_seq":"1","session_id":"1","login_time":"1"}`, "user_account"},
 		{"the end", `{"event":"room_logout","appid":1,"timestamp":1,"nonce":"n","signature":"s","room_id":"r","room_seq":"1","user_account":"u","session_id":"1","login_time":"1"}`, "logout_time"},
-		{"a role that is none", `{"event":"room_login","appid":1,"timestamp":1,"nonce":"n","signature":"s","room_id":"r","room_seq":"1","user_account":"u","session_id":"1","login_time":"1","user_role":"host"}`, "user_role"},
+		{"session 0", `{"event":"room_login","appid":1,"timestamp":1,"nonce":"n","signature":"s","room_id":"r","room_seq":"0","user_account":"u","session_id":"1","login_time":"1"}`, "room_seq"},
+		{"a user that is no text", `{"event":"room_login","appid":1,"timestamp":1,"nonce":"n","signature":"s","room_id":"r","room_seq":"1","user_account":"u\ud800","session_id":"1","login_time":"1"}`, "user_account"},
+		{"a stay that is no text", "{\"event\":\"room_login\",\"appid\":1,\"timestamp\":1,\"nonce\":\"n\",\"signature\":\"s\",\"room_id\":\"r\",\"room_seq\":\"1\",\"user_account\":\"u\",\"session_id\":\"\xff\",\"login_time\":\"1\"}", "session_id"},
+		{"the begin", `{"event":"room_login","appid":1,"timestamp":1,"nonce":"n","signature":"s","room_id":"r","room_seq":"1","user_account":"u","session_id":"1","login_time":"0"}`, "login_time"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -316,7 +316,7 @@ func Outcomes() []string { return []string{stored, refused, failed} }
 // Key names usage in the inbox. All that a callback says is in it: one that comes
 // again is there once, and one that contradicts another doesn't take its place.
 func Key(usage ledger.Usage) string {
-	usage.SeenAt = time.Time{} // not the callback's
+	usage.SentAt, usage.SeenAt = time.Time{}, time.Time{} // a repeat's are others
 	body, err := json.Marshal(usage)
 	if err != nil {
 		panic(err) // it has nothing in it that can't be encoded

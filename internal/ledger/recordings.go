@@ -43,11 +43,11 @@ type RecordedFile struct {
 
 // recordingOf is [UsageOf] for a recording callback.
 func recordingOf(e *zego.Recording, seenAt time.Time) Usage {
-	r := &Recording{TaskID: e.TaskID, ClientTaskID: e.ClientTaskID, EventType: e.EventType, Sequence: int64(e.Sequence), Sent: time.Unix(e.Timestamp, 0).UTC()}
+	r := &Recording{TaskID: e.TaskID, ClientTaskID: e.ClientTaskID, EventType: e.EventType, Sequence: int64(e.Sequence), Sent: e.SentAt()}
 	for _, f := range e.Files {
 		r.Files = append(r.Files, RecordedFile{RecordedFile: f})
 	}
-	return Usage{AppID: e.AppID, RoomID: e.RoomID, Event: zego.EventRecording, SeenAt: seenAt, Recording: r}
+	return Usage{AppID: e.AppID, RoomID: e.RoomID, Event: zego.EventRecording, SentAt: r.Sent, SeenAt: seenAt, Recording: r}
 }
 
 // none is a sequence of no callback.

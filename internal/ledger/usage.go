@@ -38,6 +38,9 @@ type Usage struct {
 	Logout time.Time `json:"logout,omitzero"`
 	// LogoutReason is the reason of a room_logout.
 	LogoutReason uint32 `json:"logout_reason,omitempty"`
+	// SentAt is when ZEGO sent the callback, by its clock: the one time that its
+	// signature covers, to judge the others by.
+	SentAt time.Time `json:"sent_at,omitzero"`
 	// SeenAt is when the callback was received, by our clock. Nothing is billed by it.
 	SeenAt time.Time `json:"seen_at"`
 	// Recording is what a callback told of a recording. Event is then
@@ -50,11 +53,11 @@ type Usage struct {
 func UsageOf(event zego.Event, seenAt time.Time) (u Usage, ok bool) {
 	stay := func(event string, l *zego.RoomLogin) Usage {
 		return Usage{AppID: l.AppID, RoomID: l.RoomID, RoomSessionID: l.RoomSessionID, Event: event,
-			Stay: l.SessionID, User: l.UserAccount, Role: uint32(l.UserRole), Login: l.LoginTime, SeenAt: seenAt}
+			Stay: l.SessionID, User: l.UserAccount, Role: uint32(l.UserRole), Login: l.LoginTime, SentAt: l.SentAt(), SeenAt: seenAt}
 	}
 	switch e := event.(type) {
 	case *zego.RoomCreate:
-		return Usage{AppID: e.AppID, RoomID: e.RoomID, RoomSessionID: e.RoomSessionID, Event: zego.EventRoomCreate, Create: e.RoomCreateTime, SeenAt: seenAt}, true
+		return Usage{AppID: e.AppID, RoomID: e.RoomID, RoomSessionID: e.RoomSessionID, Event: zego.EventRoomCreate, Create: e.RoomCreateTime, SentAt: e.SentAt(), SeenAt: seenAt}, true
 	case *zego.RoomLogin:
 		return stay(zego.EventRoomLogin, e), true
 	case *zego.Recording:

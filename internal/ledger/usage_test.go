@@ -32,17 +32,17 @@ func logout(user, stay string, from, to int64) ledger.Usage {
 }
 
 func TestUsageIsWhatTheCallbackTells(t *testing.T) {
-	common := zego.Common{AppID: 7}
+	common := zego.Common{AppID: 7, Timestamp: at(3).UnixMilli()}
 	in := zego.RoomLogin{Common: common, RoomID: "r", RoomSessionID: 5, UserAccount: "u", SessionID: "s", LoginTime: at(1), UserRole: zego.RoleService}
 	for _, tt := range []struct {
 		event zego.Event
 		want  ledger.Usage
 	}{
 		{&zego.RoomCreate{Common: common, RoomID: "r", RoomSessionID: 5, RoomCreateTime: at(1)},
-			ledger.Usage{AppID: 7, RoomID: "r", RoomSessionID: 5, Event: "room_create", Create: at(1), SeenAt: at(9)}},
-		{&in, ledger.Usage{AppID: 7, RoomID: "r", RoomSessionID: 5, Event: "room_login", Stay: "s", User: "u", Role: 4, Login: at(1), SeenAt: at(9)}},
+			ledger.Usage{AppID: 7, RoomID: "r", RoomSessionID: 5, Event: "room_create", Create: at(1), SentAt: at(3), SeenAt: at(9)}},
+		{&in, ledger.Usage{AppID: 7, RoomID: "r", RoomSessionID: 5, Event: "room_login", Stay: "s", User: "u", Role: 4, Login: at(1), SentAt: at(3), SeenAt: at(9)}},
 		{&zego.RoomLogout{RoomLogin: in, LogoutTime: at(2), Reason: 3},
-			ledger.Usage{AppID: 7, RoomID: "r", RoomSessionID: 5, Event: "room_logout", Stay: "s", User: "u", Role: 4, Login: at(1), Logout: at(2), LogoutReason: 3, SeenAt: at(9)}},
+			ledger.Usage{AppID: 7, RoomID: "r", RoomSessionID: 5, Event: "room_logout", Stay: "s", User: "u", Role: 4, Login: at(1), Logout: at(2), LogoutReason: 3, SentAt: at(3), SeenAt: at(9)}},
 	} {
 		if got, ok := ledger.UsageOf(tt.event, at(9)); !ok || got != tt.want {
 			t.Errorf("UsageOf(%T) = %+v, %v, want %+v", tt.event, got, ok, tt.want)

@@ -226,6 +226,9 @@ func (r *runner) offer(at time.Duration) {
 		CloseReason:   r.CloseReason,
 		RoomCloseTime: r.RoomCloseTime,
 	}}
+	if s.RoomSessionID < r.RoomSessionID {
+		s.RoomSessionID++ // past 0, which is no session
+	}
 	if r.Rooms > 1 {
 		s.RoomID += "-" + strconv.Itoa(choice.index%r.Rooms+1)
 	}

@@ -56,7 +56,8 @@ type Options struct {
 	RoomID string
 	// Rooms is over how many rooms the sessions are spread, in turn; 0 is 1.
 	Rooms int
-	// RoomSessionID is that of the first session. Each further one has the next.
+	// RoomSessionID is that of the first session. Each further one has the next; 1
+	// follows the largest.
 	RoomSessionID uint64
 	// CloseReason is that of all sessions.
 	CloseReason zego.CloseReason

@@ -443,7 +443,7 @@ func TestSessionsRoomsAndTimes(t *testing.T) {
 		want   string
 	}{
 		{"closed loop", func(o *send.Options) { o.Count = 2 }, "100 lobby 0s, 101 lobby 0s"},
-		{"ids wrap around", func(o *send.Options) { o.Count, o.RoomSessionID = 2, math.MaxUint64 }, "0 lobby 0s, 18446744073709551615 lobby 0s"},
+		{"ids wrap around", func(o *send.Options) { o.Count, o.RoomSessionID = 2, math.MaxUint64 }, "1 lobby 0s, 18446744073709551615 lobby 0s"},
 		{"rooms", func(o *send.Options) { o.Count, o.Rooms = 5, 2 }, "100 lobby-1 0s, 101 lobby-2 0s, 102 lobby-1 0s, 103 lobby-2 0s, 104 lobby-1 0s"},
 		{"rate", func(o *send.Options) { o.Count, o.Rate = 4, 2 }, "100 lobby 0s, 101 lobby 500ms, 102 lobby 1s, 103 lobby 1.5s"},
 		{"slower than one", func(o *send.Options) { o.Count, o.Rate = 2, 0.001 }, "100 lobby 0s, 101 lobby 16m40s"},

@@ -179,7 +179,7 @@ func run(ctx context.Context, c *config.Config, parts Parts, public net.Listener
 			Intake:  metrics.Intake(traces.Intake(in)),
 			Token:   c.CallbackToken,
 			Log:     log,
-			Observe: metrics.Callback,
+			Observe: metrics.Callback, ObserveField: metrics.CallbackField,
 		}
 		if c.Usage {
 			usage, err := patiently(ctx, log, "open the inbox of usage", func() (*usage, error) { return openUsage(ctx, c, !parts.Worker, metrics, log) })

@@ -37,6 +37,7 @@ type Metrics struct {
 	provider   *sdkmetric.MeterProvider
 	callbacks  metric.Int64Counter
 	durations  metric.Float64Histogram
+	fields     metric.Int64Counter
 	starts     metric.Int64Counter
 	writes     metric.Int64Counter
 	skew       metric.Float64Histogram
@@ -68,6 +69,7 @@ func NewMetrics() (*Metrics, error) {
 	m.durations = i.seconds("closeout.callback.duration",
 		"Time to answer a callback, by outcome.",
 		metric.WithExplicitBucketBoundaries(.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 1.5, 2.5, 5, 10))
+	m.fields = i.counter("closeout.callback.fields", "Fields of callbacks that could not be read, and whether the callback was refused for it.")
 	m.starts = i.counter("closeout.starts", "Starts of workflows by outcome, and whether the callback came from the inbox.")
 	m.writes = i.counter("closeout.usage.writes", "Usage callbacks that were written to the ledger, by outcome, and whether they came from the inbox.")
 	m.skew = i.seconds("closeout.callback.skew",
@@ -104,7 +106,7 @@ type measured struct {
 
 // RoomClose implements [webhook.Intake].
 func (i measured) RoomClose(ctx context.Context, c *zego.RoomClose) (webhook.Receipt, error) {
-	skew := time.Since(time.Unix(c.Timestamp, 0))
+	skew := time.Since(c.SentAt())
 	receipt, err := i.Intake.RoomClose(ctx, c)
 	if err == nil {
 		i.skew.Record(context.Background(), skew.Seconds())
@@ -287,6 +289,13 @@ func (m *Metrics) Callback(event string, outcome webhook.Outcome, took time.Dura
 	l := m.labelsOf(event, outcome)
 	m.callbacks.Add(context.Background(), 1, l.count...)
 	m.durations.Record(context.Background(), took.Seconds(), l.duration...)
+}
+
+// CallbackField counts a field that could not be read. Its signature is that of
+// [webhook.Options].ObserveField.
+func (m *Metrics) CallbackField(event, field string, refused bool) {
+	m.fields.Add(context.Background(), 1, metric.WithAttributes(
+		attribute.String("event", event), attribute.String("field", field), attribute.Bool("refused", refused)))
 }
 
 func (m *Metrics) labelsOf(event string, outcome webhook.Outcome) labels {
