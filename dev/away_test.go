@@ -54,7 +54,7 @@ func TestTemporalComesLater(t *testing.T) {
 	if a := post(t, address, first); a.code != 200 || a.Status != webhook.Duplicate {
 		t.Errorf("second answer without Temporal %+v", a)
 	}
-	if code, text := get(t, c, "/readyz"); code != 200 || !strings.HasPrefix(text, "degraded: queuing: namespace default of Temporal: ") ||
+	if code, text := get(t, c, "/readyz"); code != 200 || !strings.HasPrefix(text, "degraded: queuing: Temporal: ") ||
 		!strings.Contains(text, "1 callbacks wait in the inbox") {
 		t.Errorf("readiness without Temporal: %d %s", code, text)
 	}

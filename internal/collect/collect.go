@@ -19,6 +19,7 @@ import (
 
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/outage"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -27,6 +28,9 @@ const (
 	// patience is how long a sender waits for the ledger. What takes longer goes into
 	// the inbox, and is written twice if need be, which the ledger doesn't mind.
 	patience = 300 * time.Millisecond
+	// putWithin is how long a sender waits for the disk before the ledger is tried beside
+	// it: a sync takes some ms, and the webhook answers after 1.5 s.
+	putWithin = 500 * time.Millisecond
 	// writeTimeout bounds a transaction. Nobody waits for it that long but the relay.
 	writeTimeout = 10 * time.Second
 	// mostTogether is how many callbacks share a transaction, and how many more may
@@ -87,8 +91,8 @@ type Collector struct {
 	turn sync.Mutex // whose transaction it is: that of senders, or the relay's
 	// away says that the ledger didn't take the last that it was told, or not in time:
 	// nobody waits for it then but the relay.
-	away       atomic.Bool
-	complained atomic.Bool
+	away   atomic.Bool
+	outage *outage.Outage // of the ledger
 
 	queued, told atomic.Int64 // since it was told, and when that was, in Unix nanoseconds
 }
@@ -103,7 +107,7 @@ func New(o Options) *Collector {
 	if o.Refusal == nil {
 		o.Refusal = ledger.Refusal
 	}
-	return &Collector{Options: o, ready: make(chan struct{}, 1)}
+	return &Collector{Options: o, ready: make(chan struct{}, 1), outage: outage.New(o.Log, "ledger", "usage callbacks are queued on disk")}
 }
 
 // Collect implements [webhook.Collector]. A callback counts as taken when the
@@ -126,22 +130,46 @@ func (c *Collector) Collect(ctx context.Context, event zego.Event) (webhook.Rece
 			}
 		}
 	}
-	diskErr := c.put(ctx, usage)
+	putting, cancel := context.WithTimeout(ctx, putWithin)
+	diskErr := c.put(putting, usage)
+	cancel()
 	if diskErr == nil {
 		c.tell()
 		return webhook.Receipt{Status: webhook.Queued}, nil
 	}
 
-	// Without the disk there is only the ledger, for as long as the sender waits.
-	if b = c.join(usage, true); b == nil {
-		return webhook.Receipt{}, errors.Join(diskErr, errors.New("as many callbacks as may be wait for the ledger"))
+	// Where the disk fails there is only the ledger, for as long as the sender waits. A
+	// disk that doesn't answer may only be slow, and is asked beside it.
+	var disk chan error
+	if ctx.Err() == nil && errors.Is(diskErr, context.DeadlineExceeded) {
+		disk = make(chan error, 1)
+		go func(done chan<- error) { done <- c.put(ctx, usage) }(disk)
 	}
-	if err, written := b.wait(ctx, writeTimeout); !written {
-		return webhook.Receipt{}, errors.Join(diskErr, fmt.Errorf("store usage in the ledger: %w", context.DeadlineExceeded))
-	} else if err != nil {
-		return webhook.Receipt{}, errors.Join(diskErr, fmt.Errorf("store usage in the ledger: %w", err))
+	var written <-chan struct{}
+	ledgerErr := errors.New("as many callbacks as may be wait for the ledger")
+	if b = c.join(usage, true); b != nil {
+		written = b.done
 	}
-	return webhook.Receipt{Status: webhook.Stored}, nil
+	for ctx.Err() == nil && (disk != nil || written != nil) {
+		select {
+		case diskErr = <-disk:
+			if diskErr == nil {
+				c.tell()
+				return webhook.Receipt{Status: webhook.Queued}, nil
+			}
+			disk = nil
+		case <-written:
+			if b.err == nil {
+				return webhook.Receipt{Status: webhook.Stored}, nil
+			}
+			ledgerErr, written = fmt.Errorf("store usage in the ledger: %w", b.err), nil
+		case <-ctx.Done():
+		}
+	}
+	if written != nil {
+		ledgerErr = fmt.Errorf("store usage in the ledger: %w", context.Cause(ctx))
+	}
+	return webhook.Receipt{}, errors.Join(diskErr, ledgerErr)
 }
 
 // hangs says that the transaction under way takes so long that it is no use to wait
@@ -162,18 +190,24 @@ func (c *Collector) put(ctx context.Context, usage ledger.Usage) error {
 	return c.Inbox.Put(ctx, Key(usage), body)
 }
 
-// tell logs how many callbacks were queued, once a second.
+// tell logs how many callbacks were queued, once a minute.
 func (c *Collector) tell() {
+	if c.outage.Queue() {
+		return
+	}
 	c.queued.Add(1)
 	now := time.Now().UnixNano()
 	last := c.told.Load()
-	if now-last > int64(time.Second) && c.told.CompareAndSwap(last, now) {
-		c.Log.Info("usage callbacks queued on the disk", "count", c.queued.Swap(0))
+	if now-last > int64(time.Minute) && c.told.CompareAndSwap(last, now) {
+		c.Log.Info("usage callbacks queued on disk", "count", c.queued.Swap(0))
 	}
 }
 
 // Takes tells whether the ledger takes usage at the moment, as far as is known.
 func (c *Collector) Takes() bool { return !c.away.Load() }
+
+// Fault returns why the ledger didn't take the last usage, or nil.
+func (c *Collector) Fault() error { return c.outage.Cause() }
 
 // Wait waits for the transactions that outlast the answers to their callbacks: at
 // most some seconds. Neither ledger nor inbox is to be closed before.
@@ -286,17 +320,13 @@ func (c *Collector) record(usage []ledger.Usage, relayed bool) error {
 	err := c.Ledger.Record(ctx, usage)
 	if err != nil && !c.Refusal(err) {
 		c.away.Store(true)
-		if !c.complained.Swap(true) {
-			c.Log.Warn("the ledger can't take usage, it is queued on the disk", "error", err)
-		}
+		c.outage.Fail(err)
 		c.Observe(failed, relayed, len(usage))
 		return err
 	}
 	// The ledger is there, whatever it says.
 	c.away.Store(false)
-	if c.complained.Swap(false) {
-		c.Log.Info("the ledger takes usage again")
-	}
+	c.outage.End()
 	if err == nil {
 		c.Observe(stored, relayed, len(usage))
 	}

@@ -194,6 +194,38 @@ func TestUsageIsStoredOrQueuedOrNotAcknowledged(t *testing.T) {
 
 // A disk that is full is no reason to refuse what a ledger takes that was away a
 // moment ago.
+// hanging is an inbox whose disk never answers.
+type hanging struct{ *inbox.Inbox }
+
+func (hanging) Put(ctx context.Context, _ string, _ []byte) error {
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+// A disk that hangs keeps nothing from a ledger that has recovered, and nobody waits
+// longer than they can where both hang.
+func TestADiskThatHangsLeavesTheLedger(t *testing.T) {
+	never := make(chan struct{})
+	t.Cleanup(func() { close(never) })
+	l := &books{answer: always(errGone)}
+	c := newCollector(t, l, hanging{newInbox(t)})
+	ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
+	defer cancel()
+	if got, err := c.Collect(ctx, logout(1)); err == nil || c.Takes() {
+		t.Errorf("with both away: %+v, %v", got, err)
+	}
+	l.will(always(nil))
+	if got := collected(t, c, logout(2)); got != webhook.Stored {
+		t.Errorf("with the ledger back: %q", got)
+	}
+	l.will(until(never))
+	ctx, cancel = context.WithTimeout(t.Context(), 700*time.Millisecond)
+	defer cancel()
+	if got, err := c.Collect(ctx, logout(3)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("with both hanging: %+v, %v", got, err)
+	}
+}
+
 func TestWithoutADiskTheLedgerIsAskedAgain(t *testing.T) {
 	l := &books{answer: always(errGone)}
 	c := newCollector(t, l, full{newInbox(t)})

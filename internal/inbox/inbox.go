@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+
+	"github.com/closeouthq/closeout/internal/probe"
 )
 
 // ErrLocked means that another process has the inbox.
@@ -44,7 +46,8 @@ func Open(ctx context.Context, dir string, log *slog.Logger) (*Inbox, error) {
 		return nil, err
 	}
 	q := newQueue(dir, log)
-	if err := q.open(ctx); err != nil {
+	open := func(ctx context.Context) error { return q.open(context.WithoutCancel(ctx)) }
+	if _, err := probe.Do(ctx, openWithin, probe.Err(open)); err != nil {
 		log.Error("the inbox can't be opened, trying again with each callback that needs it", "error", err)
 	}
 	q.run()
@@ -54,6 +57,10 @@ func Open(ctx context.Context, dir string, log *slog.Logger) (*Inbox, error) {
 	}
 	return b, nil
 }
+
+// openWithin is how long a start waits for the store; a million entries take a
+// fraction of a second. A store that a disk holds up longer takes entries later.
+const openWithin = 10 * time.Second
 
 // patience is how long an inbox is waited for that somebody looks into, or takes,
 // at this moment.
@@ -77,13 +84,13 @@ func take(ctx context.Context, dir string) (*flock.Flock, error) {
 }
 
 // Close finishes the writes that were asked for and gives the folder free, unless
-// the disk is full: then it stays taken until the process ends, which loses
+// the disk is full or hangs: then it stays taken until the process ends, which loses
 // nothing.
 func (b *Inbox) Close() error {
 	var err error
 	b.closeOnce.Do(func() {
 		b.socket.close()
-		if err = b.Store.Close(); !errors.Is(err, errFull) {
+		if err = b.Store.Close(); !errors.Is(err, errFull) && !errors.Is(err, errHangs) {
 			err = errors.Join(err, b.lock.Close())
 		}
 	})

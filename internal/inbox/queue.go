@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/closeouthq/closeout/internal/outage"
 )
 
 const (
@@ -35,7 +37,13 @@ const (
 	shrinkEvery = 5 * time.Second
 	// closeWithin is how long a stop waits for a disk that is full.
 	closeWithin = 2 * time.Second
+	// hangsWithin is how long a stop waits for a disk that answers nothing. Kubernetes
+	// kills ten seconds after all that the settings give a stop.
+	hangsWithin = 5 * time.Second
 )
+
+// errHangs means that the disk has not answered.
+var errHangs = errors.New("the disk does not answer")
 
 // queue is a store that is written to: by one goroutine, so that what is there
 // already is known, and what comes at the same time shares a commit.
@@ -47,7 +55,7 @@ type queue struct {
 	wake    chan struct{}
 
 	crowded atomic.Int64 // when it was last, in Unix nanoseconds
-	failing atomic.Bool
+	outage  *outage.Outage
 	// broken is set when the disk has failed, until the store was opened again.
 	broken atomic.Bool
 	// onWay are the commits that may still fail.
@@ -73,6 +81,7 @@ func newQueue(dir string, log *slog.Logger) *queue {
 		wake:    make(chan struct{}, 1),
 		changed: map[string]place{},
 	}
+	q.outage = outage.New(log, "inbox disk", "callbacks depend on Temporal and the ledger alone")
 	q.stopped, q.stop = context.WithCancel(context.Background())
 	return q
 }
@@ -95,14 +104,16 @@ func (q *queue) close() error {
 	close(q.ops)
 	q.closing.Unlock()
 	q.stop()
+	wait, why := hangsWithin, errHangs
+	select {
+	case <-q.space.isFull():
+		wait, why = closeWithin, errFull
+	default:
+	}
 	select {
 	case <-q.done:
-	case <-q.space.isFull():
-		select {
-		case <-q.done:
-		case <-time.After(closeWithin):
-			return fmt.Errorf("close inbox: %w", errFull)
-		}
+	case <-time.After(wait):
+		return fmt.Errorf("close inbox: %w", why)
 	}
 	q.shrinking.Wait()
 	return q.end()
@@ -183,14 +194,12 @@ func (q *queue) enqueue(ctx context.Context, full <-chan struct{}, o *op) error 
 	}
 }
 
-// tell logs when writes begin to fail, and when they don't any more.
+// tell tells the outage what became of a write.
 func (q *queue) tell(err error) error {
-	if failing := err != nil; q.failing.Load() != failing && q.failing.CompareAndSwap(!failing, failing) {
-		if failing {
-			q.log.Error("the inbox can't be written to", "error", err)
-		} else {
-			q.log.Info("the inbox can be written to again")
-		}
+	if err != nil {
+		q.outage.Fail(err)
+	} else {
+		q.outage.End()
 	}
 	return err
 }

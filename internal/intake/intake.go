@@ -19,6 +19,7 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/inbox"
+	"github.com/closeouthq/closeout/internal/outage"
 	"github.com/closeouthq/closeout/internal/recent"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/workflows"
@@ -41,6 +42,12 @@ const (
 	// disk than one by way of the inbox, and Temporal may share the disk; but in a
 	// burst all but a few shall be answered at once.
 	mostWaiting = 16
+	// removeWithin bounds what nobody waits for but a stop, so that a disk that hangs
+	// keeps no process. What stays in the inbox is found to be a duplicate later.
+	removeWithin = 5 * time.Second
+	// putWithin is how long a sender waits for the disk before Temporal is tried beside
+	// it, if it wasn't: a sync takes some ms, and the webhook answers after 1.5 s.
+	putWithin = 500 * time.Millisecond
 	// startTimeout bounds a start. Nobody waits for it but the inbox.
 	startTimeout = 5 * time.Second
 	// remember is how many sessions that were acknowledged, at least, are known
@@ -105,6 +112,8 @@ type Intake struct {
 	Options
 	recent  *recent.Map[session, struct{}]
 	breaker circuitbreaker.CircuitBreaker[any]
+	outage  *outage.Outage // of Temporal, from when the breaker opens until it closes
+	unset   *outage.Outage // of the namespace's search attributes
 	limiter adaptivelimiter.AdaptiveLimiter[any]
 
 	fastest  fastest
@@ -144,11 +153,9 @@ func New(o Options) *Intake {
 		WithFailureThreshold(failures).
 		WithSuccessThreshold(1). // and so one attempt at a time, while it is open
 		WithDelay(rest).WithJitterFactor(.2).
-		OnOpen(func(circuitbreaker.StateChangedEvent) {
-			o.Log.Warn("Temporal can't take callbacks, they are queued on the disk")
-		}).
-		OnClose(func(circuitbreaker.StateChangedEvent) { o.Log.Info("Temporal takes callbacks again") }).
 		Build()
+	i.outage = outage.New(o.Log, "Temporal", "callbacks are queued on disk")
+	i.unset = outage.New(o.Log, "search attributes", "callbacks wait in the inbox for a minute, then runs start without them")
 	i.limiter = adaptivelimiter.NewBuilder[any]().
 		WithLimits(leastInFlight, mostInFlight, firstInFlight).
 		WithBaselineWindow(baselineWindows).
@@ -187,8 +194,7 @@ func (i *Intake) RoomClose(ctx context.Context, c *zego.RoomClose) (webhook.Rece
 	if err != nil {
 		return webhook.Receipt{}, fmt.Errorf("encode session: %w", err)
 	}
-	diskErr := i.Inbox.Put(ctx, id, body)
-	if diskErr == nil {
+	queued := func() (webhook.Receipt, error) {
 		i.recent.Add(known, struct{}{})
 		i.tell()
 		if a != nil {
@@ -196,21 +202,56 @@ func (i *Intake) RoomClose(ctx context.Context, c *zego.RoomClose) (webhook.Rece
 		}
 		return webhook.Receipt{Status: webhook.Queued, WorkflowID: id}, nil
 	}
+	putting, cancel := context.WithTimeout(ctx, putWithin)
+	diskErr := i.Inbox.Put(putting, id, body)
+	cancel()
+	if diskErr == nil {
+		return queued()
+	}
+	// Where the disk fails there is only Temporal, for as long as the sender waits. A
+	// disk that doesn't answer may only be slow, and is asked beside it.
+	var disk, started chan error
+	if ctx.Err() == nil && errors.Is(diskErr, context.DeadlineExceeded) {
+		disk = make(chan error, 1)
+		go func(done chan<- error) { done <- i.Inbox.Put(ctx, id, body) }(disk)
+	}
+	var late *attempt
+	var startErr error
+	started = make(chan error, 1)
+	go func(done chan<- error) {
+		var err error
+		late, err = i.await(ctx, a, id, s)
+		done <- err
+	}(started)
+	for disk != nil || started != nil {
+		select {
+		case err := <-disk:
+			if diskErr = err; err == nil {
+				return queued()
+			}
+			disk = nil
+		case startErr = <-started:
+			if startErr == nil {
+				i.recent.Add(known, struct{}{})
+				return webhook.Receipt{Status: late.status, WorkflowID: id}, nil
+			}
+			started = nil
+		}
+	}
+	return webhook.Receipt{}, errors.Join(diskErr, fmt.Errorf("start workflow %s: %w", id, startErr))
+}
 
-	// Without the disk there is only Temporal, for as long as the sender waits.
+// await waits for the start a, or for one that it begins, until ctx ends.
+func (i *Intake) await(ctx context.Context, a *attempt, id string, s activities.Session) (_ *attempt, err error) {
 	if a == nil {
 		if a, err = i.attemptWithin(ctx, id, s); err != nil {
-			return webhook.Receipt{}, errors.Join(diskErr, err)
+			return nil, err
 		}
 	}
 	if !a.wait(ctx, startTimeout) {
-		return webhook.Receipt{}, errors.Join(diskErr, fmt.Errorf("start workflow %s: %w", id, context.DeadlineExceeded))
+		return nil, context.DeadlineExceeded
 	}
-	if a.err != nil {
-		return webhook.Receipt{}, errors.Join(diskErr, fmt.Errorf("start workflow %s: %w", id, a.err))
-	}
-	i.recent.Add(known, struct{}{})
-	return webhook.Receipt{Status: a.status, WorkflowID: id}, nil
+	return a, a.err
 }
 
 // patience is how long a sender waits for a start.
@@ -257,14 +298,17 @@ func (t *trouble) succeed(quick bool) {
 	}
 }
 
-// tell logs how many callbacks were queued, once a second: one by one they are
+// tell logs how many callbacks were queued, once a minute: one by one they are
 // logged when Temporal takes them.
 func (i *Intake) tell() {
+	if i.outage.Queue() {
+		return
+	}
 	i.queued.Add(1)
 	now := time.Now().UnixNano()
 	last := i.told.Load()
-	if now-last > int64(time.Second) && i.told.CompareAndSwap(last, now) {
-		i.Log.Info("callbacks queued on the disk", "count", i.queued.Swap(0))
+	if now-last > int64(time.Minute) && i.told.CompareAndSwap(last, now) {
+		i.Log.Info("callbacks queued on disk", "count", i.queued.Swap(0))
 	}
 }
 
@@ -275,7 +319,9 @@ func (i *Intake) settle(a *attempt, id string) {
 	if a.err != nil {
 		return
 	}
-	if err := i.Inbox.Remove(context.Background(), id); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), removeWithin)
+	defer cancel()
+	if err := i.Inbox.Remove(ctx, id); err != nil {
 		i.Log.Warn("a callback stays in the inbox though Temporal has it; it is removed later", "workflow_id", id, "error", err)
 	}
 }
@@ -284,8 +330,12 @@ func (i *Intake) settle(a *attempt, id string) {
 // few seconds. The inbox is not to be closed before.
 func (i *Intake) Wait() { i.settling.Wait() }
 
-// State tells whether Temporal takes callbacks at the moment, as far as is known,
-// and how many starts may be in flight and are.
+// State reports whether Temporal takes callbacks, as far as is known, and how many
+// starts may be in flight and are. A start that finds out whether Temporal is back
+// doesn't make it so.
 func (i *Intake) State() (takes bool, limit, inFlight int) {
-	return !i.breaker.IsOpen(), i.limiter.Limit(), i.limiter.Inflight()
+	return i.breaker.IsClosed(), i.limiter.Limit(), i.limiter.Inflight()
 }
+
+// Fault returns why Temporal doesn't take callbacks, or nil while it does.
+func (i *Intake) Fault() error { return i.outage.Cause() }

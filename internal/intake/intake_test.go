@@ -490,6 +490,119 @@ func TestAFullDisk(t *testing.T) {
 	})
 }
 
+// hangingDisk is an inbox that is crowded, so that no start is tried before it, and
+// whose disk answers when it is up.
+type hangingDisk struct {
+	*inbox.Inbox
+	up <-chan struct{}
+}
+
+func (hangingDisk) Crowded() bool { return true }
+
+func (d hangingDisk) Put(ctx context.Context, key string, body []byte) error {
+	select {
+	case <-d.up:
+		return d.Inbox.Put(ctx, key, body)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// A disk that hangs keeps no callback from Temporal, and one that is only slow takes
+// what Temporal doesn't.
+func TestADiskThatHangs(t *testing.T) {
+	never := make(chan struct{})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	t.Run("with Temporal there", func(t *testing.T) {
+		in := newIntake(t, &starter{answer: always(nil)}, hangingDisk{newInbox(t), never})
+		if got, err := in.RoomClose(ctx, callback(1)); err != nil || got.Status != webhook.Started {
+			t.Errorf("got %+v, %v", got, err)
+		}
+	})
+	for name, answer := range map[string]func(context.Context, int, client.StartWorkflowOptions) error{"away": always(away), "hanging": hang} {
+		t.Run("slow, with Temporal "+name, func(t *testing.T) {
+			up := make(chan struct{})
+			in := newIntake(t, &starter{answer: func(ctx context.Context, n int, o client.StartWorkflowOptions) error {
+				close(up) // so the disk was asked in vain before
+				return answer(ctx, n, o)
+			}}, hangingDisk{newInbox(t), up})
+			if got, err := in.RoomClose(ctx, callback(1)); err != nil || got.Status != webhook.Queued {
+				t.Errorf("got %+v, %v", got, err)
+			}
+		})
+		t.Run("for good, with Temporal "+name, func(t *testing.T) {
+			in := newIntake(t, &starter{answer: answer}, hangingDisk{newInbox(t), never})
+			ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+			defer cancel()
+			if got, err := in.RoomClose(ctx, callback(1)); err == nil {
+				t.Errorf("got %+v", got)
+			}
+		})
+	}
+}
+
+// The metric and the log say one thing from the beginning of an outage to its end,
+// however often a start finds out that Temporal is still away.
+func TestAnOutageIsOneOutage(t *testing.T) {
+	var lines lockedBuffer
+	b := newInbox(t)
+	s := &starter{}
+	probing := make(chan bool, 1) // a start is under way while the breaker is half-open
+	var in *intake.Intake
+	s.will(func(context.Context, int, client.StartWorkflowOptions) error {
+		if takes, _, _ := in.State(); len(s.ids()) > 6 {
+			select {
+			case probing <- takes:
+			default:
+			}
+		}
+		return away
+	})
+	in = intake.New(intake.Options{Temporal: s, Inbox: b, TaskQueue: "q", Log: slog.New(slog.NewTextHandler(&lines, nil))})
+	t.Cleanup(in.Wait)
+	for n := range uint64(10) {
+		if _, err := in.RoomClose(t.Context(), callback(n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if takes, _, _ := in.State(); takes || in.Fault() == nil {
+		t.Errorf("takes %v, fault %v after ten failures", takes, in.Fault())
+	}
+	relay(t, in)
+	if <-probing {
+		t.Error("takes, while a start finds out whether it does")
+	}
+	s.will(always(nil))
+	wait(t, "all are started", func() bool { return stats(t, b).Waiting == 0 })
+	if takes, _, _ := in.State(); !takes || in.Fault() != nil {
+		t.Errorf("takes %v, fault %v after the outage", takes, in.Fault())
+	}
+	log := lines.String()
+	for text, want := range map[string]int{`msg="outage begins" of=Temporal error=`: 1, `msg="outage ends" of=Temporal`: 1, "callbacks queued on disk": 1, "level=WARN": 0} {
+		if n := strings.Count(log, text); n != want {
+			t.Errorf("%d times %q, want %d, in:\n%s", n, text, want, log)
+		}
+	}
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	strings.Builder
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Builder.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Builder.String()
+}
+
 func TestManyCallbacksOfOneSessionAreOneStart(t *testing.T) {
 	release := make(chan struct{})
 	s, b := &starter{answer: func(context.Context, int, client.StartWorkflowOptions) error { <-release; return nil }}, newInbox(t)

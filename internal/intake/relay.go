@@ -105,7 +105,11 @@ func (i *Intake) pass(ctx context.Context) (left int, err error) {
 		keys := started
 		started, removed = nil, time.Now()
 		if len(keys) > 0 {
-			settle(func() error { return i.Inbox.Remove(context.WithoutCancel(ctx), keys...) })
+			settle(func() error {
+				ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeWithin)
+				defer cancel()
+				return i.Inbox.Remove(ctx, keys...)
+			})
 		}
 	}
 	finish := func(e *item) {
@@ -208,13 +212,16 @@ const (
 func (i *Intake) judge(e *item) verdict {
 	switch {
 	case e.err == nil:
+		if time.Since(e.QueuedAt) < waitForSetup { // else it was tried without them
+			i.unset.End()
+		}
 		i.Log.Info("callback from the inbox taken by Temporal", "workflow_id", e.Key, "outcome", e.status,
 			"queued_for", time.Since(e.QueuedAt).Round(time.Millisecond))
 		return taken
 	case e.refused:
 		return refused
 	case errors.Is(e.err, errNotSetUp):
-		i.Log.Error("a callback waits in the inbox", "workflow_id", e.Key, "error", e.err)
+		i.unset.Fail(e.err)
 		return keep
 	}
 	i.Log.Debug("a callback from the inbox can't be started yet", "workflow_id", e.Key, "error", e.err)
@@ -233,7 +240,11 @@ func (i *Intake) judge(e *item) verdict {
 // has to be done whoever wants the relay to stop.
 func (i *Intake) shelve(ctx context.Context, e inbox.Entry, reason error) func() error {
 	i.Log.Error("a callback is set aside; see `closeout inbox list`", "workflow_id", e.Key, "error", reason)
-	return func() error { return i.Inbox.Shelve(context.WithoutCancel(ctx), e.Key, reason.Error()) }
+	return func() error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeWithin)
+		defer cancel()
+		return i.Inbox.Shelve(ctx, e.Key, reason.Error())
+	}
 }
 
 // attemptRelayed is attempt for the relay, which waits for its turn. It gives no

@@ -129,15 +129,20 @@ func (i *Intake) begin(id string, s activities.Session, permit adaptivelimiter.P
 			i.fastest.add(took)
 			i.trouble.succeed(took <= i.patienceBusy())
 			i.breaker.RecordSuccess()
+			i.recovered()
 			i.Observe(string(a.status), relayed)
 		case a.refused || errors.Is(a.err, errNotSetUp):
 			permit.Record()
 			i.breaker.RecordSuccess() // Temporal is there
+			i.recovered()
 			i.Observe("refused", relayed)
 		default:
 			// How long a failure took says nothing of how much Temporal can take.
 			permit.Drop()
 			i.breaker.RecordFailure()
+			if !i.breaker.IsClosed() {
+				i.outage.Fail(a.err)
+			}
 			i.trouble.fail()
 			i.Observe("failed", relayed)
 		}
@@ -152,6 +157,13 @@ func (i *Intake) begin(id string, s activities.Session, permit adaptivelimiter.P
 		}
 	}()
 	return a
+}
+
+// recovered ends the outage once the breaker lets all starts through.
+func (i *Intake) recovered() {
+	if i.breaker.IsClosed() {
+		i.outage.End()
+	}
 }
 
 // errNotSetUp means that the namespace lacks the search attributes.

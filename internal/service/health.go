@@ -41,8 +41,9 @@ type questions struct {
 	usage    *queueQuestions
 	// ledger reports whether the ledger answers.
 	ledger *probe.Probe[struct{}]
-	// takes reports whether the ledger took the last usage.
-	takes func() bool
+	// starts and stores return why Temporal took no start lately, and the ledger no
+	// usage; nil while they do.
+	starts, stores func() error
 }
 
 // queueQuestions are those about an inbox.
@@ -142,19 +143,31 @@ func (h *health) check(ctx context.Context) (string, error) {
 	case full != nil:
 		degraded = append(degraded, "can't queue: "+full.Error())
 	}
+	// That starts failed makes no webhook unready: without callbacks no start would
+	// find out that Temporal is back.
+	if a.temporal == nil && q.starts != nil {
+		if err := q.starts(); err != nil {
+			degraded = append(degraded, "queuing: Temporal answers, and starts fail: "+err.Error())
+		}
+	}
 	if idle != nil {
 		degraded = append(degraded, idle.Error())
 	}
-	switch refused := q.takes != nil && !q.takes(); {
+	if a.ledger == nil && q.stores != nil {
+		a.ledger = q.stores()
+	}
+	if a.ledger != nil {
+		a.ledger = fmt.Errorf("ledger: %w", a.ledger)
+	}
+	switch {
 	case q.usage == nil && a.ledger != nil:
-		degraded = append(degraded, "ledger: "+a.ledger.Error())
-	case q.usage == nil:
-	case (refused || a.ledger != nil) && a.usage.write != nil:
-		degraded = append(degraded, "can't take usage: "+errors.Join(ledgerFault(a.ledger), a.usage.write).Error())
+		degraded = append(degraded, a.ledger.Error())
+	case a.ledger != nil && a.usage.write != nil:
+		degraded = append(degraded, "can't take usage: "+errors.Join(a.ledger, a.usage.write).Error())
 	case a.usage.write != nil:
 		degraded = append(degraded, "can't queue usage: "+a.usage.write.Error())
-	case refused || a.ledger != nil:
-		degraded = append(degraded, "queuing usage: "+ledgerFault(a.ledger).Error())
+	case a.ledger != nil:
+		degraded = append(degraded, "queuing usage: "+a.ledger.Error())
 	}
 	more = append(more, a.inbox.lines("callbacks", "closeout inbox list")...)
 	more = append(more, a.usage.lines("usage callbacks", "closeout inbox list --usage")...)
@@ -163,13 +176,6 @@ func (h *health) check(ctx context.Context) (string, error) {
 		state = "degraded: " + strings.ReplaceAll(strings.Join(degraded, "; "), "\n", "; ")
 	}
 	return strings.Join(append([]string{state}, more...), "\n"), nil
-}
-
-func ledgerFault(err error) error {
-	if err == nil {
-		return errors.New("the ledger doesn't take it")
-	}
-	return fmt.Errorf("ledger: %w", err)
 }
 
 // lines say what is in an inbox that people should know of.

@@ -150,7 +150,7 @@ func TestReadinessWhateverHangs(t *testing.T) {
 			h := &health{}
 			q := &questions{
 				temporal: askNamespace(within, temporals[w.temporal], "default"), inbox: askQueue(within, disks[w.disk]), usage: askQueue(within, disks[w.usage]),
-				ledger: askLedger(within, ledgers[w.ledger]), takes: func() bool { return true },
+				ledger: askLedger(within, ledgers[w.ledger]), stores: func() error { return nil },
 			}
 			h.questions.Store(q)
 			metrics, err := telemetry.NewMetrics()

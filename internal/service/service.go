@@ -33,6 +33,7 @@ import (
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/intake"
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/outage"
 	"github.com/closeouthq/closeout/internal/reconcile"
 	"github.com/closeouthq/closeout/internal/telemetry"
 	"github.com/closeouthq/closeout/internal/wake"
@@ -160,7 +161,7 @@ func run(ctx context.Context, c *config.Config, parts Parts, public net.Listener
 			Weights: c.AppWeights, Route: parts.Extension.route, Log: log, Observe: metrics.Start,
 		})
 		opened.add("starts that are under way", in.Wait)
-		asked.inbox = askQueue(answerWithin, box)
+		asked.inbox, asked.starts = askQueue(answerWithin, box), in.Fault
 		backlogs = append(backlogs, backlog{
 			name: "room_close", relay: in.Relay, waiting: asked.inbox.waiting, takes: func() bool { takes, _, _ := in.State(); return takes },
 		})
@@ -187,7 +188,7 @@ func run(ctx context.Context, c *config.Config, parts Parts, public net.Listener
 				return err
 			}
 			opened.add("the inbox of usage and its ledger", usage.close)
-			asked.usage, asked.ledger, asked.takes = usage.queue, askLedger(answerWithin, usage.ledger), usage.Takes
+			asked.usage, asked.ledger, asked.stores = usage.queue, askLedger(answerWithin, usage.ledger), usage.fault
 			waker := wake.New(traces.Collector(usage), usage.ledger, temporal, log)
 			options.Collector, waking = waker, waker.Run
 			backlogs = append(backlogs, usage.backlog())
@@ -298,7 +299,7 @@ func Dial(c *config.Config, log *slog.Logger, metrics *telemetry.Metrics) (clien
 	pause.BaseDelay, pause.MaxDelay = 100*time.Millisecond, time.Second
 	options.ConnectionOptions.DialOptions = append(options.ConnectionOptions.DialOptions,
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: pause, MinConnectTimeout: 5 * time.Second}))
-	options.Logger = tlog.NewStructuredLogger(log)
+	options.Logger = tlog.NewStructuredLogger(slog.New(outage.Limit(log.Handler())))
 	if metrics != nil {
 		options.MetricsHandler = metrics.Temporal()
 	}
@@ -448,11 +449,15 @@ func retry[T any](ctx context.Context, log *slog.Logger, what string, try func()
 	pause := backoff.NewExponentialBackOff()
 	pause.MaxInterval = 5 * time.Second
 	var last error
+	trouble := outage.New(log, what, "it is tried again")
 	result, err := backoff.Retry(ctx, try, backoff.WithBackOff(pause), backoff.WithMaxElapsedTime(0),
-		backoff.WithNotify(func(err error, next time.Duration) {
+		backoff.WithNotify(func(err error, _ time.Duration) {
 			last = err
-			log.Warn("can't "+what+" yet", "error", err, "next_try", next.Round(time.Millisecond))
+			trouble.Fail(err)
 		}))
+	if err == nil {
+		trouble.End()
+	}
 	switch {
 	case err != nil && ctx.Err() != nil && last != nil:
 		return result, fmt.Errorf("%s: %w; the last try: %w", what, err, last)

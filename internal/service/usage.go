@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,6 +48,14 @@ func openUsage(ctx context.Context, c *config.Config, alone bool, metrics *telem
 		return nil, err
 	}
 	return u, nil
+}
+
+// fault returns why the ledger doesn't take usage, or nil while it does.
+func (u *usage) fault() error {
+	if u.Takes() {
+		return nil
+	}
+	return cmp.Or(u.Fault(), errors.New("no answer to the last transaction"))
 }
 
 // close closes it when the last transaction is over.
