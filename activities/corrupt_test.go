@@ -10,11 +10,10 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"gocloud.dev/blob"
 	"gocloud.dev/blob/memblob"
-	_ "gocloud.dev/blob/s3blob" // s3:// buckets
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/archive"
 )
 
 // A store that speaks S3's protocol, says that all is well and keeps something
@@ -53,12 +52,12 @@ func TestArchiveFindsOutCorruption(t *testing.T) {
 				t.Setenv(name, value)
 			}
 			where := "s3://archive?region=us-east-1&use_path_style=true&endpoint=" + store.URL
-			archive, err := blob.OpenBucket(t.Context(), where)
+			target, err := archive.OpenBucket(t.Context(), where)
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer archive.Close()
-			r := &activities.Recordings{Source: memblob.OpenBucket(nil), Archive: archive}
+			defer target.Close()
+			r := &activities.Recordings{Source: memblob.OpenBucket(nil), Archive: target}
 			r.Options.ArchiveURL = where
 			put(t, r.Source, folder+"a.mp4", bytes.Clone(content))
 			if done, err := run[activities.Archived](t, newEnv(), r.ArchiveRecordings); err == nil || !strings.Contains(err.Error(), want) {

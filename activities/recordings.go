@@ -1,10 +1,10 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
 	"strconv"
 	"strings"
@@ -192,13 +192,9 @@ func (r *Recordings) folder(ctx context.Context, s Session) (items []archive.Ite
 // objects lists what is in the bucket below a prefix.
 func (r *Recordings) objects(ctx context.Context, prefix string) iter.Seq2[*blob.ListObject, error] {
 	return func(yield func(*blob.ListObject, error) bool) {
-		for list := r.Source.List(&blob.ListOptions{Prefix: prefix}); ; {
-			object, err := list.Next(ctx)
-			if errors.Is(err, io.EOF) {
-				return
-			}
+		for object, err := range archive.List(ctx, r.Source, prefix, false) {
 			if err != nil {
-				yield(nil, fmt.Errorf("list the recordings in %s: %w", prefix, err))
+				yield(nil, fmt.Errorf("list the recordings in %s: %w", cmp.Or(prefix, "the bucket"), err))
 				return
 			}
 			if !strings.HasSuffix(object.Key, "/") && !yield(object, nil) { // what object stores show as a folder

@@ -19,8 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"gocloud.dev/blob"
-
+	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/audit"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/ledger"
@@ -199,18 +198,18 @@ func TestARollingRestartLosesAndRepeatsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer books.Close()
-	archive, err := blob.OpenBucket(t.Context(), shared.ArchiveURL)
+	kept, err := archive.OpenBucket(t.Context(), shared.ArchiveURL)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer archive.Close()
+	defer kept.Close()
 	boxes, err := audit.OpenInboxes(t.Context(), inboxes)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer boxes.Close()
 	found, err := audit.Wait(t.Context(), audit.Options{
-		Temporal: dial(t, shared), Ledger: books, Archive: archive, Inbox: boxes, Journal: audit.Journal(path), Complete: true,
+		Temporal: dial(t, shared), Ledger: books, Archive: kept, Inbox: boxes, Journal: audit.Journal(path), Complete: true,
 	}, patience)
 	if err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"gocloud.dev/blob"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/webhook"
 )
@@ -26,7 +27,7 @@ type sample struct {
 // there.
 func writeSample(ctx context.Context, c *config.Config) (sample, error) {
 	s := sample{appID: slices.Min(slices.Collect(maps.Keys(c.Apps))), roomID: "lobby", roomSessionID: 858012925204410417}
-	bucket, err := blob.OpenBucket(ctx, c.RecordingsURL)
+	bucket, err := archive.OpenBucket(ctx, c.RecordingsURL)
 	if err != nil {
 		return s, fmt.Errorf("CLOSEOUT_RECORDINGS_URL: open the bucket: %w", err)
 	}

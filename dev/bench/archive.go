@@ -19,9 +19,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
-	"gocloud.dev/blob"
-	_ "gocloud.dev/blob/fileblob" // file:// buckets
-	_ "gocloud.dev/blob/s3blob"   // s3:// buckets
+	_ "gocloud.dev/blob/s3blob" // s3:// buckets
 
 	"github.com/closeouthq/closeout/internal/archive"
 )
@@ -141,16 +139,16 @@ func generate(dir string, files int, size int64) error {
 	return nil
 }
 
-func fileURL(dir string) string { return "file://" + dir + "?create_dir=1&no_tmp_dir=1" }
+func fileURL(dir string) string { return "file://" + dir + "?create_dir=true" }
 
 // moveByCloseout moves as a worker does.
 func moveByCloseout(ctx context.Context, from, to string) error {
-	source, err := blob.OpenBucket(ctx, fileURL(from))
+	source, err := archive.OpenBucket(ctx, fileURL(from))
 	if err != nil {
 		return err
 	}
 	defer source.Close()
-	target, err := blob.OpenBucket(ctx, to)
+	target, err := archive.OpenBucket(ctx, to)
 	if err != nil {
 		return err
 	}
@@ -230,7 +228,7 @@ func (s *store) empty(ctx context.Context, dir string) error {
 	if err := errors.Join(os.RemoveAll(filepath.Join(dir, "target")), os.RemoveAll(filepath.Join(dir, "store", "target"))); err != nil {
 		return err
 	}
-	bucket, err := blob.OpenBucket(ctx, s.target("S3", dir))
+	bucket, err := archive.OpenBucket(ctx, s.target("S3", dir))
 	if err != nil {
 		return err
 	}

@@ -23,11 +23,11 @@ import (
 	"time"
 
 	"go.temporal.io/sdk/client"
-	"gocloud.dev/blob"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/dev/internal/binary"
+	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/audit"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/ledger"
@@ -139,7 +139,7 @@ func newStage(ctx context.Context, o Options, dir string, out io.Writer) (_ *sta
 	}
 	s.config.Temporal = client.Options{HostPort: local(0), Namespace: client.DefaultNamespace}
 	for _, folder := range []string{s.config.RecordingsURL, s.config.ArchiveURL} {
-		b, err := blob.OpenBucket(ctx, folder) // which makes it
+		b, err := archive.OpenBucket(ctx, folder) // which makes it
 		if err != nil {
 			return nil, err
 		}
@@ -378,11 +378,11 @@ func (s *stage) audit(ctx context.Context) (audit.Report, error) {
 		return audit.Report{}, err
 	}
 	defer books.Close()
-	archive, err := blob.OpenBucket(ctx, s.config.ArchiveURL)
+	kept, err := archive.OpenBucket(ctx, s.config.ArchiveURL)
 	if err != nil {
 		return audit.Report{}, err
 	}
-	defer archive.Close()
+	defer kept.Close()
 	webhook := config.Config{Data: filepath.Join(filepath.Dir(s.config.Data), "webhook")}
 	inboxes, err := audit.OpenInboxes(ctx, []string{webhook.Inbox()})
 	if err != nil {
@@ -395,7 +395,7 @@ func (s *stage) audit(ctx context.Context) (audit.Report, error) {
 	}
 	defer usage.Close()
 	o := audit.Options{
-		Temporal: temporal, Ledger: books, Archive: archive, Inbox: inboxes, Journal: audit.Journal(s.journal), Complete: true,
+		Temporal: temporal, Ledger: books, Archive: kept, Inbox: inboxes, Journal: audit.Journal(s.journal), Complete: true,
 		UsageInbox: usage, Lives: audit.JournalLives(s.journal),
 	}
 	for pending := int64(math.MaxInt64); ; {

@@ -8,6 +8,7 @@
 package archive
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -215,17 +216,27 @@ func (m *Mover) move(ctx context.Context, folder string, head Manifest, all []It
 	if err != nil {
 		return Manifest{}, err
 	}
-	switch err := m.store.create(ctx, key, content); {
-	case errors.Is(err, errExists):
-		return Read(ctx, m.Archive, key)
-	case err != nil:
+	err = m.store.create(ctx, key, content)
+	others := errors.Is(err, errExists)
+	if err != nil && !others {
 		return Manifest{}, fmt.Errorf("write the manifest %s: %w", key, err)
+	}
+	// What a store took isn't always what it keeps.
+	there, err := Read(ctx, m.Archive, key)
+	switch {
+	case errors.Is(err, ErrNone):
+		return Manifest{}, fmt.Errorf("%s was written, and isn't there", key)
+	case err != nil || others:
+		return there, err
+	}
+	if kept, err := there.encode(); err != nil || !bytes.Equal(kept, content) {
+		return Manifest{}, fmt.Errorf("%s was written and reads otherwise: somebody else writes there, too", key)
 	}
 	m.store.tidy(ctx, folder)
 	if m.options.DeleteSources {
-		return head, deleteMoved(ctx, sources)
+		return there, deleteMoved(ctx, sources)
 	}
-	return head, nil
+	return there, nil
 }
 
 // Save moves items ahead of the others of their session, as they will be gone

@@ -1,182 +1,486 @@
 package archive
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
 
 	"github.com/google/uuid"
+	"gocloud.dev/blob/driver"
+	"gocloud.dev/gcerrors"
 )
 
-// folderStore is a folder. It does what the library for buckets does and in the
-// same form, and besides syncs what it writes, keeps files in the making apart, and
-// takes for its own what no other process made.
-type folderStore struct {
-	*anyStore
-	path    func(key string) string
-	sidecar bool // metadata has a file of its own
+// folderBucket is a folder as a bucket. Unlike the library's own it follows no link
+// out of the folder, and reports what it can't read instead of leaving it out.
+type folderBucket struct {
+	dir     string
+	opened  os.FileInfo // the folder when it was opened
+	sidecar bool        // metadata has a file of its own
 }
 
-// parts is where files in the making lie, in a session's folder.
-const parts = ".closeout-parts"
+const (
+	// parts is where files in the making lie, in a session's folder or in the bucket's.
+	parts = ".closeout-parts"
+	// sidecarSuffix is at the end of the name of a file's metadata.
+	sidecarSuffix = ".attrs"
+	// Recordings are private: nobody else on the machine reads what Closeout wrote.
+	fileMode   = 0o600
+	folderMode = 0o700
+)
 
-func (s *folderStore) sums() *sums { return &sums{sha256: sha256.New()} }
+// errUnsupported is that a folder has no such thing.
+var errUnsupported = errors.New("a folder can't do that")
 
-func (s *folderStore) put(_ context.Context, key string, c *content) error {
-	return s.write(key, func(f *os.File) error {
-		// Without WriterTo and ReaderFrom there is a buffer of ours, and no other.
-		if _, err := io.CopyBuffer(struct{ io.Writer }{f}, struct{ io.Reader }{c.reader}, make([]byte, 256<<10)); err != nil {
-			return err
+func openFolder(l location) (*folderBucket, error) {
+	dir, err := filepath.Abs(l.bucket)
+	if err != nil {
+		return nil, err
+	}
+	if l.query.Get("create_dir") != "" {
+		if err := os.MkdirAll(dir, folderMode); err != nil {
+			return nil, err
 		}
-		if !s.sidecar {
-			return nil
-		}
-		c.meta[metaSHA256] = hex.EncodeToString(c.sums.sha256.Sum(nil))
-		attrs, err := json.Marshal(map[string]any{
-			"user.content_type": cmp.Or(c.state.kind, "application/octet-stream"), "user.metadata": c.meta,
-		})
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return nil, err
+	}
+	if !info.IsDir() {
+		return nil, fmt.Errorf("%s is no folder", dir)
+	}
+	return &folderBucket{dir, info, l.query.Get("metadata") != "skip"}, nil
+}
+
+// root opens the folder. Where it is gone, that is no word about what is in it.
+func (b *folderBucket) root() (*os.Root, error) {
+	root, err := os.OpenRoot(b.dir)
+	if err != nil {
+		return nil, fmt.Errorf("open the bucket's folder: %s", err.Error()) //nolint:errorlint // it isn't an object that is missing
+	}
+	info, err := root.Stat(".")
+	switch {
+	case err != nil:
+		err = fmt.Errorf("look at the bucket's folder: %s", err.Error()) //nolint:errorlint // as above
+	case !os.SameFile(info, b.opened):
+		err = fmt.Errorf("%s isn't the folder that was there at the start: mount its volume, or restart if this is the right one", b.dir)
+	default:
+		return root, nil
+	}
+	_ = root.Close()
+	return nil, err
+}
+
+// in runs f in the folder.
+func (b *folderBucket) in(f func(*os.Root) error) error {
+	root, err := b.root()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return f(root)
+}
+
+// local is the path of a key in the folder.
+func local(key string) (string, error) {
+	if !filepath.IsLocal(filepath.FromSlash(key)) || path.Clean(key) != key || strings.ContainsAny(key, "\x00\\") || strings.HasSuffix(key, sidecarSuffix) {
+		return "", fmt.Errorf("no file can have the key %q", key)
+	}
+	return filepath.FromSlash(key), nil
+}
+
+// absent reports whether the error says that a file isn't there.
+func absent(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
+}
+
+// ErrorCode implements [driver.Bucket].
+func (b *folderBucket) ErrorCode(err error) gcerrors.ErrorCode {
+	switch {
+	case absent(err):
+		return gcerrors.NotFound
+	case errors.Is(err, fs.ErrExist):
+		return gcerrors.FailedPrecondition
+	case errors.Is(err, fs.ErrPermission):
+		return gcerrors.PermissionDenied
+	case errors.Is(err, errUnsupported):
+		return gcerrors.Unimplemented
+	}
+	return gcerrors.Unknown
+}
+
+// As implements [driver.Bucket].
+func (b *folderBucket) As(any) bool { return false }
+
+// ErrorAs implements [driver.Bucket].
+func (b *folderBucket) ErrorAs(error, any) bool { return false }
+
+// Close implements [driver.Bucket].
+func (b *folderBucket) Close() error { return nil }
+
+// Copy implements [driver.Bucket].
+func (b *folderBucket) Copy(context.Context, string, string, *driver.CopyOptions) error {
+	return errUnsupported
+}
+
+// SignedURL implements [driver.Bucket].
+func (b *folderBucket) SignedURL(context.Context, string, *driver.SignedURLOptions) (string, error) {
+	return "", errUnsupported
+}
+
+// attributes is what the file beside a file says of it.
+type attributes struct {
+	ContentType string            `json:"content_type"`
+	Metadata    map[string]string `json:"metadata,omitempty"`
+}
+
+// stat finds a file and its attributes.
+func stat(root *os.Root, key string) (os.FileInfo, attributes, error) {
+	a := attributes{ContentType: "application/octet-stream"}
+	name, err := local(key)
+	if err != nil {
+		return nil, a, err
+	}
+	info, err := root.Stat(name)
+	if err != nil {
+		return nil, a, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, a, fs.ErrNotExist
+	}
+	if b, err := root.ReadFile(name + sidecarSuffix); err == nil {
+		_ = json.Unmarshal(b, &a) // without them the file is read to check it
+	}
+	return info, a, nil
+}
+
+// Attributes implements [driver.Bucket].
+func (b *folderBucket) Attributes(_ context.Context, key string) (found *driver.Attributes, err error) {
+	return found, b.in(func(root *os.Root) error {
+		info, a, err := stat(root, key)
 		if err != nil {
 			return err
 		}
-		return os.WriteFile(s.path(key)+".attrs", append(attrs, '\n'), 0o666) // #nosec G306 -- as the library for buckets has it
-	}, os.Rename)
+		found = &driver.Attributes{
+			ContentType: a.ContentType, Metadata: a.Metadata, ModTime: info.ModTime(), Size: info.Size(),
+			ETag: fmt.Sprintf(`"%x-%x"`, info.ModTime().UnixNano(), info.Size()), AsFunc: func(any) bool { return false },
+		}
+		return nil
+	})
 }
 
-// write makes a file: beside the others, synced, and named when it is whole.
-func (s *folderStore) write(key string, fill func(*os.File) error, name func(from, to string) error) (err error) {
-	path := s.path(key)
-	session := s.path(sessionOf(key))
-	var f *os.File
-	for again := range 10 {
-		for _, folder := range []string{filepath.Dir(path), filepath.Join(session, parts)} {
-			if err := os.MkdirAll(folder, 0o777); err != nil { // #nosec G301 -- as the library for buckets has it
-				return err
-			}
+// ListPaged implements [driver.Bucket]. A folder that can't be read is an error, and
+// so is a link to a folder or to what is elsewhere. With a delimiter folders are
+// listed without a look into them.
+func (b *folderBucket) ListPaged(ctx context.Context, o *driver.ListOptions) (*driver.ListPage, error) {
+	if o.Delimiter != "" && o.Delimiter != "/" {
+		return nil, errUnsupported
+	}
+	l := &listing{ListOptions: o, after: string(o.PageToken), size: cmp.Or(o.PageSize, 1000), page: &driver.ListPage{}}
+	top := o.Prefix[:strings.LastIndexByte(o.Prefix, '/')+1]
+	err := b.in(func(root *os.Root) error { return l.walk(ctx, root, top) })
+	if err != nil && !errors.Is(err, errFull) {
+		return nil, err
+	}
+	return l.page, nil
+}
+
+// errFull ends a listing at the end of a page.
+var errFull = errors.New("the page is full")
+
+// listing is the making of a page.
+type listing struct {
+	*driver.ListOptions
+	after string
+	size  int
+	page  *driver.ListPage
+}
+
+// walk lists what is in a folder, in the order of the keys.
+func (l *listing) walk(ctx context.Context, root *os.Root, dir string) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	name := "."
+	if dir != "" {
+		var err error
+		if name, err = local(strings.TrimSuffix(dir, "/")); err != nil {
+			return err
 		}
-		f, err = os.OpenFile(filepath.Join(session, parts, uuid.NewString()), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666) // #nosec G302 G304 -- as above
-		// Another worker of the session may have removed the folder meanwhile, being done.
-		if !errors.Is(err, fs.ErrNotExist) || again == 9 {
-			break
-		}
+	}
+	f, err := root.Open(name)
+	if absent(err) {
+		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.Remove(f.Name()) }()
-	defer f.Close()
-	if err := fill(f); err != nil {
+	entries, err := f.ReadDir(-1)
+	_ = f.Close()
+	if absent(err) { // it was a file
+		return nil
+	}
+	if err != nil {
 		return err
 	}
-	// A manifest that outlives a power failure is to list what has outlived it, too.
-	if err := f.Sync(); err != nil {
-		return err
+	key := func(e fs.DirEntry) string {
+		if e.IsDir() {
+			return dir + e.Name() + "/"
+		}
+		return dir + e.Name()
 	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return name(f.Name(), path)
-}
-
-// settle makes the names of files last, which with each file by itself would take
-// the disk as long as their content. A file that has lost its name is copied again.
-func (s *folderStore) settle(keys []string) error {
-	synced := map[string]bool{}
-	for _, key := range keys {
-		if folder := filepath.Dir(s.path(key)); !synced[folder] {
-			synced[folder] = true
-			if err := syncFolders(folder, s.path(sessionOf(key))); err != nil {
-				return fmt.Errorf("sync the archive's folders: %w", err)
-			}
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return cmp.Compare(key(a), key(b)) })
+	for _, e := range entries {
+		if err := l.entry(ctx, root, e, key(e)); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// sessionOf is the folder of the session that a key belongs to.
-func sessionOf(key string) string {
-	for i, slashes := 0, 0; i < len(key); i++ {
-		if key[i] == '/' {
-			if slashes++; slashes == 2 {
-				return key[:i+1]
+func (l *listing) entry(ctx context.Context, root *os.Root, e fs.DirEntry, key string) error {
+	if e.IsDir() {
+		switch inside, outside := strings.HasPrefix(key, l.Prefix), !strings.HasPrefix(l.Prefix, key); {
+		case !inside && outside, e.Name() == parts, key == "lost+found/": // which a file system makes for itself, unreadable
+			return nil
+		case inside && l.Delimiter != "":
+			if key <= l.after {
+				return nil
 			}
-		}
-	}
-	return ""
-}
-
-// syncFolders syncs the entries of a folder and those above it, up to the other.
-func syncFolders(folder, top string) error {
-	for {
-		f, err := os.Open(folder) // #nosec G304 -- a folder of ours
-		if err != nil {
-			return err
-		}
-		err = f.Sync()
-		_ = f.Close()
-		if err != nil {
-			return err
-		}
-		if folder == filepath.Dir(filepath.Clean(top)) || folder == filepath.Dir(folder) {
+			return l.add(&driver.ListObject{Key: key, IsDir: true})
+		case key <= l.after && !strings.HasPrefix(l.after, key): // on an earlier page
 			return nil
 		}
-		folder = filepath.Dir(folder)
+		return l.walk(ctx, root, key)
 	}
-}
-
-func (s *folderStore) look(_ context.Context, key string) (kept, error) {
-	info, err := os.Stat(s.path(key))
-	if errors.Is(err, fs.ErrNotExist) {
-		return kept{}, errNone
+	if !strings.HasPrefix(key, l.Prefix) || key <= l.after || strings.HasSuffix(key, sidecarSuffix) {
+		return nil
 	}
-	if err != nil {
-		return kept{}, err
-	}
-	k := kept{size: info.Size()}
-	var attrs struct {
-		Metadata map[string]string `json:"user.metadata"`
-	}
-	if b, err := os.ReadFile(s.path(key) + ".attrs"); err == nil && json.Unmarshal(b, &attrs) == nil {
-		k.mark, k.sha256 = attrs.Metadata[metaSource], fromHex(attrs.Metadata[metaSHA256])
-	}
-	return k, nil
-}
-
-// create writes a file that no other process has written: a link, unlike a rename,
-// takes no other's place.
-func (s *folderStore) create(_ context.Context, key string, content []byte) error {
-	err := s.write(key, func(f *os.File) error {
-		_, err := io.Copy(f, bytes.NewReader(content))
-		return err
-	}, func(from, to string) error {
-		err := os.Link(from, to)
-		if err != nil && !errors.Is(err, fs.ErrExist) { // a file system without links
-			if _, there := os.Stat(to); there == nil {
-				return errExists
-			}
-			return os.Rename(from, to)
+	info, err := e.Info()
+	if err == nil && e.Type()&fs.ModeSymlink != 0 {
+		if info, err = root.Stat(filepath.FromSlash(key)); err == nil && info.IsDir() {
+			err = errors.New("it leads to a folder")
 		}
-		return err
-	})
-	if errors.Is(err, fs.ErrExist) {
-		return errExists
+		if err != nil {
+			return fmt.Errorf("%s is a symbolic link, want files and folders themselves: %w", key, errors.New(err.Error()))
+		}
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // deleted meanwhile
+		return nil
+	case err != nil:
 		return err
+	case !info.Mode().IsRegular():
+		return nil
 	}
-	return s.settle([]string{key})
+	return l.add(&driver.ListObject{Key: key, ModTime: info.ModTime(), Size: info.Size()})
 }
 
-func (s *folderStore) tidy(_ context.Context, folder string) {
-	if folder != "" && sessionOf(folder) == folder {
-		_ = os.RemoveAll(filepath.Join(s.path(folder), parts))
+func (l *listing) add(o *driver.ListObject) error {
+	if n := len(l.page.Objects); n == l.size {
+		l.page.NextPageToken = []byte(l.page.Objects[n-1].Key)
+		return errFull
 	}
+	o.AsFunc = func(any) bool { return false }
+	l.page.Objects = append(l.page.Objects, o)
+	return nil
+}
+
+// fileReader reads a file.
+type fileReader struct {
+	io.Reader
+	io.Closer
+	attributes driver.ReaderAttributes
+}
+
+// Attributes implements [driver.Reader].
+func (r *fileReader) Attributes() *driver.ReaderAttributes { return &r.attributes }
+
+// As implements [driver.Reader].
+func (r *fileReader) As(any) bool { return false }
+
+// NewRangeReader implements [driver.Bucket].
+func (b *folderBucket) NewRangeReader(_ context.Context, key string, offset, length int64, _ *driver.ReaderOptions) (reader driver.Reader, err error) {
+	return reader, b.in(func(root *os.Root) error {
+		info, a, err := stat(root, key)
+		if err != nil {
+			return err
+		}
+		f, err := root.Open(filepath.FromSlash(key))
+		if err != nil {
+			return err
+		}
+		if _, err := f.Seek(offset, io.SeekStart); err != nil {
+			_ = f.Close()
+			return err
+		}
+		r := &fileReader{f, f, driver.ReaderAttributes{ContentType: a.ContentType, ModTime: info.ModTime(), Size: info.Size()}}
+		if length >= 0 {
+			r.Reader = io.LimitReader(f, length)
+		}
+		reader = r
+		return nil
+	})
+}
+
+// Delete implements [driver.Bucket].
+func (b *folderBucket) Delete(_ context.Context, key string, _ *driver.DeleteOptions) error {
+	return b.in(func(root *os.Root) error {
+		name, err := local(key)
+		if err != nil {
+			return err
+		}
+		if err := root.Remove(name); err != nil {
+			return err
+		}
+		if err := root.Remove(name + sidecarSuffix); !absent(err) {
+			return err
+		}
+		return nil
+	})
+}
+
+// fileWriter writes a file that gets its name when it is closed.
+type fileWriter struct {
+	pipe *io.PipeWriter
+	done chan error
+}
+
+// NewTypedWriter implements [driver.Bucket].
+func (b *folderBucket) NewTypedWriter(ctx context.Context, key, contentType string, o *driver.WriterOptions) (driver.Writer, error) {
+	if o.BeforeWrite != nil {
+		if err := o.BeforeWrite(func(any) bool { return false }); err != nil {
+			return nil, err
+		}
+	}
+	from, to := io.Pipe()
+	w := &fileWriter{pipe: to, done: make(chan error, 1)}
+	go func() {
+		err := b.write("", key, o.IfNotExist, func(f io.Writer) (attributes, error) {
+			_, err := io.Copy(f, from)
+			return attributes{contentType, o.Metadata}, cmp.Or(err, context.Cause(ctx))
+		})
+		_ = from.CloseWithError(err)
+		w.done <- err
+	}()
+	return w, nil
+}
+
+// Write implements [io.Writer].
+func (w *fileWriter) Write(p []byte) (int, error) { return w.pipe.Write(p) }
+
+// Close implements [io.Closer].
+func (w *fileWriter) Close() error {
+	_ = w.pipe.Close()
+	return <-w.done
+}
+
+// write makes a file in the folder of those in the making below a folder, syncs it,
+// and names it when it is whole. An exclusive one takes no other's place: the error
+// is then [fs.ErrExist].
+func (b *folderBucket) write(below, key string, exclusive bool, fill func(io.Writer) (attributes, error)) error {
+	return b.in(func(root *os.Root) error {
+		name, err := local(key)
+		if err != nil {
+			return err
+		}
+		making := filepath.Join(filepath.FromSlash(below), parts)
+		var f *os.File
+		for again := range 10 {
+			for _, folder := range []string{filepath.Dir(name), making} {
+				if err := root.MkdirAll(folder, folderMode); err != nil {
+					return err
+				}
+			}
+			f, err = root.OpenFile(filepath.Join(making, uuid.NewString()), os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
+			// Another worker of the session may have removed the folder meanwhile, being done.
+			if !errors.Is(err, fs.ErrNotExist) || again == 9 {
+				break
+			}
+		}
+		if err != nil {
+			return err
+		}
+		made := filepath.Join(making, filepath.Base(f.Name()))
+		defer func() { _ = root.Remove(made) }()
+		defer f.Close()
+		a, err := fill(f)
+		if err != nil {
+			return err
+		}
+		// A manifest that outlives a power failure is to list what has outlived it, too.
+		if err := f.Sync(); err != nil {
+			return err
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
+		if exclusive {
+			return link(root, made, name)
+		}
+		if b.sidecar {
+			encoded, err := json.Marshal(a)
+			if err != nil {
+				return err
+			}
+			if err := root.WriteFile(name+sidecarSuffix, append(encoded, '\n'), fileMode); err != nil {
+				return err
+			}
+		}
+		return root.Rename(made, name)
+	})
+}
+
+// link names a file, unless there is one of that name: a link, unlike a rename, takes
+// no other's place.
+func link(root *os.Root, from, to string) error {
+	err := root.Link(from, to)
+	if err == nil || errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	// A file system without links.
+	if _, err := root.Lstat(to); !errors.Is(err, fs.ErrNotExist) {
+		return cmp.Or(err, fs.ErrExist)
+	}
+	return root.Rename(from, to)
+}
+
+// sync makes the names in these folders last, and theirs in the folders above.
+func (b *folderBucket) sync(folders []string) error {
+	return b.in(func(root *os.Root) error {
+		synced := map[string]bool{}
+		for _, folder := range folders {
+			for ; !synced[folder]; folder = path.Dir(folder) {
+				synced[folder] = true
+				f, err := root.Open(filepath.FromSlash(folder))
+				if err != nil {
+					return err
+				}
+				err = syncFolder(f)
+				_ = f.Close()
+				if err != nil && !unsynced(err) {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// syncFolder syncs a folder's names.
+var syncFolder = (*os.File).Sync
+
+// unsynced reports whether the file system has no sync for folders, as those of SMB
+// and FUSE. That alone loses no names.
+func unsynced(err error) bool {
+	return errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported)
 }

@@ -15,16 +15,14 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// Version is the version of the manifests that are written. Those of all
-// versions up to it are read.
-const Version = 2
+// Version is the version of manifests.
+const Version = 1
 
 // Manifest lists what was archived of a session. It is written last, so that an
 // archive that has one is complete, and made of the session and its files alone,
 // so that it is the same whoever writes it, and when.
 type Manifest struct {
-	// Version is the version of this format: 2. Version 1 had no more of a file
-	// than Name, Source, Size and SHA256.
+	// Version is the version of this format: 1.
 	Version int `json:"version"`
 	// Number is 2 for the manifest that a late recording made, and so on; the first
 	// one has none. The one with the highest number is complete.
@@ -140,7 +138,7 @@ var ErrUnreadable = errors.New("it is no manifest that this version of Closeout 
 // ErrNone is that there is no manifest.
 var ErrNone = errors.New("there is no manifest")
 
-// Read reads a manifest of any version. The error wraps [ErrNone] where there is
+// Read reads a manifest. The error wraps [ErrNone] where there is
 // none, and [ErrUnreadable] where it is something else.
 func Read(ctx context.Context, bucket *blob.Bucket, key string) (m Manifest, err error) {
 	b, err := bucket.ReadAll(ctx, key)
@@ -153,8 +151,8 @@ func Read(ctx context.Context, bucket *blob.Bucket, key string) (m Manifest, err
 	if err := json.Unmarshal(b, &m); err != nil {
 		return m, fmt.Errorf("%s: %w: %w", key, ErrUnreadable, err)
 	}
-	if m.Version < 1 || m.Version > Version {
-		return m, fmt.Errorf("%s: %w: its version is %d, want 1 to %d", key, ErrUnreadable, m.Version, Version)
+	if m.Version != Version {
+		return m, fmt.Errorf("%s: %w: its version is %d, want %d", key, ErrUnreadable, m.Version, Version)
 	}
 	return m, nil
 }

@@ -52,14 +52,14 @@ type s3Store struct {
 // s3Source is the bucket of the recordings, if the archive's store can read it.
 type s3Source struct{ bucket, prefix string }
 
-// sameStore tells whether another bucket is in the same store, for the same user.
+// sameStore returns the bucket of a URL if it is in the same store, for the same user:
+// with the same options but those that are of a bucket.
 func (s *s3Store) sameStore(sourceURL string) *s3Source {
-	u, err := url.Parse(sourceURL)
-	if err != nil || u.Scheme != "s3" {
+	l, err := parseLocation(sourceURL)
+	if err != nil || l.scheme != "s3" {
 		return nil
 	}
-	ours, theirs := maps.Clone(s.query), u.Query()
-	prefix := theirs.Get("prefix")
+	ours, theirs := maps.Clone(s.query), l.query
 	for _, own := range []string{"prefix", "ssetype", "kmskeyid"} {
 		ours.Del(own)
 		theirs.Del(own)
@@ -67,7 +67,7 @@ func (s *s3Store) sameStore(sourceURL string) *s3Source {
 	if ours.Encode() != theirs.Encode() {
 		return nil
 	}
-	return &s3Source{u.Host, prefix}
+	return &s3Source{l.bucket, l.prefix}
 }
 
 func (s *s3Store) key(key string) *string { return aws.String(s.prefix + key) }

@@ -9,13 +9,11 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"path/filepath"
 	"strings"
 
 	"cloud.google.com/go/storage"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob"
 	azblobblob "github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blob"
-	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"gocloud.dev/blob"
 	"gocloud.dev/gcerrors"
 )
@@ -43,61 +41,33 @@ var (
 )
 
 func (m *Mover) openStore() (store, error) {
-	u, err := url.Parse(m.options.ArchiveURL)
-	if err != nil {
-		return nil, errors.New("the archive's URL is none")
-	}
 	common := &anyStore{m.Archive, m.options}
-	prefix := u.Query().Get("prefix")
-	switch u.Scheme {
+	if m.options.ArchiveURL == "" {
+		return common, nil
+	}
+	l, err := parseLocation(m.options.ArchiveURL)
+	if err != nil {
+		return nil, fmt.Errorf("the archive's URL: %w", err)
+	}
+	switch l.scheme {
 	case "file":
-		return &folderStore{anyStore: common, path: func(key string) string { return filepath.Join(folderOf(u), filepath.FromSlash(prefix+key)) },
-			sidecar: u.Query().Get("metadata") != "skip"}, nil
-	case "s3":
-		var client *s3.Client
-		if !m.Archive.As(&client) {
-			// A bucket with a prefix hides what it is made of.
-			plain := *u
-			q := plain.Query()
-			q.Del("prefix")
-			plain.RawQuery = q.Encode()
-			bucket, err := blob.OpenBucket(context.Background(), plain.String())
-			if err != nil {
-				return nil, fmt.Errorf("open the bucket: %w", err)
-			}
-			bucket.As(&client)
+		folder, err := openFolder(l)
+		if err != nil {
+			return nil, fmt.Errorf("open the archive's folder: %w", err)
 		}
-		s := &s3Store{anyStore: common, client: client, bucket: u.Host, prefix: prefix, query: u.Query()}
+		return &folderStore{common, folder, l.prefix}, nil
+	case "s3":
+		// Once more, as a bucket with a prefix hides what it is made of.
+		bucket, err := l.open(context.Background())
+		if err != nil {
+			return nil, fmt.Errorf("open the archive's bucket: %w", err)
+		}
+		s := &s3Store{anyStore: common, bucket: l.bucket, prefix: l.prefix, query: l.query}
+		bucket.As(&s.client)
 		s.source = s.sameStore(m.options.SourceURL)
 		return s, nil
 	}
 	return common, nil
-}
-
-// folderOf is the folder of a file:// URL, as the library for buckets reads it.
-func folderOf(u *url.URL) string {
-	if u.Host == "." || filepath.Separator != '/' {
-		return filepath.FromSlash(strings.TrimPrefix(u.Path, "/"))
-	}
-	return u.Path
-}
-
-// Link is where an object is, for people: s3://bucket/key, or a file's path. It is
-// empty if the bucket's URL is.
-func Link(bucketURL, key string) string {
-	u, err := url.Parse(bucketURL)
-	if err != nil || bucketURL == "" {
-		return ""
-	}
-	key = u.Query().Get("prefix") + key
-	if u.Scheme == "file" {
-		path := filepath.Join(folderOf(u), filepath.FromSlash(key))
-		if absolute, err := filepath.Abs(path); err == nil {
-			path = absolute
-		}
-		return path
-	}
-	return u.Scheme + "://" + u.Host + "/" + key
 }
 
 // anyStore does what the library for buckets does for all stores.

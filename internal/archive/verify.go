@@ -2,11 +2,8 @@ package archive
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"iter"
-	"strconv"
 	"strings"
 	"sync"
 
@@ -95,20 +92,12 @@ func Sessions(ctx context.Context, bucket *blob.Bucket) iter.Seq2[string, error]
 // folders lists the folders in a folder of which the names are numbers.
 func folders(ctx context.Context, bucket *blob.Bucket, prefix string) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
-		for list := bucket.List(&blob.ListOptions{Prefix: prefix, Delimiter: "/"}); ; {
-			o, err := list.Next(ctx)
-			if errors.Is(err, io.EOF) {
-				return
-			}
+		for o, err := range List(ctx, bucket, prefix, true) {
 			if err != nil {
 				yield("", fmt.Errorf("list the archive: %w", err))
 				return
 			}
-			name := strings.TrimSuffix(strings.TrimPrefix(o.Key, prefix), "/")
-			if _, err := strconv.ParseUint(name, 10, 64); !o.IsDir || err != nil {
-				continue
-			}
-			if !yield(o.Key, nil) {
+			if o.IsDir && number(strings.TrimSuffix(strings.TrimPrefix(o.Key, prefix), "/")) && !yield(o.Key, nil) {
 				return
 			}
 		}

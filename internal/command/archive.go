@@ -62,7 +62,7 @@ func withArchive(ctx context.Context, cmd *cli.Command, f func(*config.Config, *
 
 // openArchive opens the archive of the settings and creates none.
 func openArchive(ctx context.Context, c *config.Config) (*blob.Bucket, error) {
-	bucket, err := openBucket(ctx, c.ArchiveURL)
+	bucket, err := archive.OpenExisting(ctx, c.ArchiveURL)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("the archive: %w; CLOSEOUT_ARCHIVE_URL or CLOSEOUT_DATA choose another", err)
 	}

@@ -20,7 +20,7 @@ import (
 func archived(t *testing.T, data string, session uint64, files ...string) {
 	t.Helper()
 	open := func(name string) *blob.Bucket {
-		b, err := blob.OpenBucket(t.Context(), "file://"+filepath.ToSlash(filepath.Join(data, name))+"?create_dir=1&no_tmp_dir=1")
+		b, err := archive.OpenBucket(t.Context(), "file://"+filepath.ToSlash(filepath.Join(data, name))+"?create_dir=true")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -231,7 +231,7 @@ func TestAuditRefuses(t *testing.T) {
 		"--wait -1s":                    "--grace and --wait: ",
 		"--grace -1s":                   "--grace and --wait: ",
 		"--archive-url ftp://h":         "--archive-url: ",
-		"--archive-url s3://b?no_such=": "CLOSEOUT_ARCHIVE_URL: ",
+		"--archive-url s3://b?no_such=": "--archive-url: ",
 		"journal.jsonl":                 `unexpected argument "journal.jsonl"`,
 	} {
 		data := t.TempDir()

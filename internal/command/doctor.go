@@ -16,12 +16,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
-	"github.com/google/uuid"
 	"github.com/urfave/cli/v3"
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
@@ -31,6 +31,7 @@ import (
 	"gocloud.dev/blob"
 	"google.golang.org/grpc/codes"
 
+	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/codec"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/inbox"
@@ -567,46 +568,75 @@ func (d doctor) ledger(ctx context.Context) finding {
 	return good("%s has its tables, and a bill can be made", where)
 }
 
+// recordings reports what the bucket of the recordings shows.
 func (d doctor) recordings(ctx context.Context) finding {
-	return d.bucket(ctx, "CLOSEOUT_RECORDINGS_URL", d.RecordingsURL, false)
+	bucket, found := d.bucket(ctx, "CLOSEOUT_RECORDINGS_URL", d.RecordingsURL)
+	if bucket != nil {
+		_ = bucket.Close()
+	}
+	return found
 }
 
+// archive reports what the archive shows, and whether it keeps what a step writes.
 func (d doctor) archive(ctx context.Context) finding {
-	return d.bucket(ctx, "CLOSEOUT_ARCHIVE_URL", d.ArchiveURL, true)
+	bucket, found := d.bucket(ctx, "CLOSEOUT_ARCHIVE_URL", d.ArchiveURL)
+	if bucket == nil {
+		return found
+	}
+	defer bucket.Close()
+	recordings, err := archive.OpenExisting(ctx, d.RecordingsURL)
+	if err != nil {
+		recordings = nil // the check of the recordings reports it
+	} else {
+		defer recordings.Close()
+	}
+	switch err := archive.Probe(ctx, recordings, bucket, d.ArchiveOptions()); {
+	case errors.Is(err, archive.ErrLeft):
+		return warn("delete it yourself; Closeout has no need to", "%s, written and read back, but %v", found.Found, err)
+	case err != nil:
+		return fail("see what the archive's store answers, and that the worker may read and write there; CLOSEOUT_ARCHIVE_URL says where it is", "%s, but a probe failed: %v", found.Found, err)
+	}
+	return good("%s; a probe was written, read back and removed", found.Found)
 }
 
-// probe is what the names of objects begin with that are written to find out
-// whether they can be. No session's do.
-const probe = "closeout-doctor-"
-
-// bucket finds out whether a bucket can be read, and if it has to be, written.
-func (d doctor) bucket(ctx context.Context, setting, bucketURL string, write bool) finding {
+// bucket lists a bucket, and reports what it saw. It returns nil where there is nothing
+// more to find out.
+func (d doctor) bucket(ctx context.Context, setting, bucketURL string) (*blob.Bucket, finding) {
 	where := config.Where(bucketURL)
 	fault := func(what string, err error) finding {
 		return fail("see that the bucket is there and that we may "+what+"; "+setting+" says where it is", "%s: %s: %v", where, what, err)
 	}
-	bucket, err := openBucket(ctx, bucketURL)
+	bucket, err := archive.OpenExisting(ctx, bucketURL)
 	if errors.Is(err, fs.ErrNotExist) && strings.Contains(bucketURL, "create_dir=true") {
-		return good("%s isn't there yet, the worker makes it", where)
+		return nil, good("%s isn't there yet, the worker makes it", where)
 	}
 	if err != nil {
-		return fault("open it", err)
+		return nil, fault("open it", err)
 	}
-	defer bucket.Close()
-	if _, _, err := bucket.ListPage(ctx, blob.FirstPageToken, 1, nil); err != nil && !errors.Is(err, io.EOF) {
-		return fault("list it", err)
+	const enough = 1000 // of a bucket that may hold millions
+	apps, folders, files := 0, 0, 0
+	for object, err := range archive.List(ctx, bucket, "", true) {
+		if err != nil {
+			_ = bucket.Close()
+			return nil, fault("list it", err)
+		}
+		_, notApp := strconv.ParseUint(strings.TrimSuffix(object.Key, "/"), 10, 32)
+		switch {
+		case object.IsDir && notApp == nil:
+			apps++
+		case object.IsDir:
+			folders++
+		default:
+			files++
+		}
+		if apps+folders+files == enough {
+			break
+		}
 	}
-	if !write {
-		return good("%s can be listed", where)
+	if apps+folders+files == 0 {
+		return bucket, good("%s can be listed, and is empty", where)
 	}
-	key := probe + uuid.NewString()
-	if err := bucket.WriteAll(ctx, key, []byte("may be deleted\n"), &blob.WriterOptions{ContentType: "text/plain"}); err != nil {
-		return fault("write to it", err)
-	}
-	if err := bucket.Delete(ctx, key); err != nil {
-		return warn("delete it yourself; Closeout has no need to", "%s can be listed and written, but %s can't be deleted: %v", where, key, err)
-	}
-	return good("%s can be listed and written", where)
+	return bucket, good("%s can be listed, and shows %d folders of apps, %d other folders and %d files", where, apps, folders, files)
 }
 
 // billing finds out whether the billing API's name leads somewhere. Only a post

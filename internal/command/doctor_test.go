@@ -163,7 +163,7 @@ func TestDoctorFindsNothingWrongAndLeavesNothingBehind(t *testing.T) {
 	}
 	for _, want := range []string{
 		"ok    namespace          default keeps closed runs for 24h", "AppId Int, ", "task queue closeout: workers 1, tasks that wait 0",
-		" can be written, ", "inbox is in use by a running process", "none, 0 callbacks wait", "ledger.db has its tables, and a bill can be made", "recordings can be listed\n", "archive can be listed and written\n",
+		" can be written, ", "inbox is in use by a running process", "none, 0 callbacks wait", "ledger.db has its tables, and a bill can be made", "recordings can be listed, and is empty\n", "archive can be listed, and is empty; a probe was written, read back and removed\n",
 		"http://127.0.0.1:1: found at 127.0.0.1; nothing was posted",
 	} {
 		if !strings.Contains(stdout, want) {

@@ -11,7 +11,6 @@ import (
 	"maps"
 	"net/url"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -224,7 +223,7 @@ func openPlaces(ctx context.Context, c *config.Config) *places {
 		}
 	}
 	p.ledger, p.shut[inLedger] = ledger.Open(c.DatabaseURL)
-	p.archive, p.shut[inArchive] = openBucket(ctx, c.ArchiveURL)
+	p.archive, p.shut[inArchive] = archive.OpenExisting(ctx, c.ArchiveURL)
 	return p
 }
 
@@ -241,17 +240,6 @@ func (p *places) close() {
 	if p.archive != nil {
 		_ = p.archive.Close()
 	}
-}
-
-// openBucket opens a bucket, and makes no folder for it: who asks may not be who
-// runs the service. The error wraps [os.ErrNotExist] if there is none.
-func openBucket(ctx context.Context, bucketURL string) (*blob.Bucket, error) {
-	if u, err := url.Parse(bucketURL); err == nil && u.Scheme == "file" {
-		if _, err := os.Stat(filepath.FromSlash(u.Path)); err != nil {
-			return nil, err
-		}
-	}
-	return blob.OpenBucket(ctx, bucketURL)
 }
 
 // await is find, again and again for so long, until all sessions are closed out.

@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/url"
 	"os"
-	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -212,16 +211,16 @@ func Settings() []Setting {
 				return nil
 			}},
 		{Env: "CLOSEOUT_RECORDINGS_URL", Usage: "bucket that recordings are uploaded to, file://, s3://, gs:// or azblob:// (default: a folder in the data folder)",
-			More: "With the options of [gocloud.dev/blob](https://gocloud.dev/howto/blob/). A session's recordings are those below `<appid>/<room_session_id>/`.",
+			More: "See [the URLs](archive.md#settings-of-the-buckets). A session's recordings are those below `<appid>/<room_session_id>/`.",
 			set: func(c *Config, v string) error {
 				c.RecordingsURL = v
-				return checkScheme(v, "file", "s3", "gs", "azblob")
+				return archive.CheckURL(v)
 			}},
 		{Env: "CLOSEOUT_ARCHIVE_URL", Usage: "bucket that recordings are archived in (default: a folder in the data folder)",
 			More: "Another bucket or prefix than that of the recordings.",
 			set: func(c *Config, v string) error {
 				c.ArchiveURL = v
-				return checkScheme(v, "file", "s3", "gs", "azblob")
+				return archive.CheckURL(v)
 			}},
 		{Env: "CLOSEOUT_MAKE_BUCKETS", Default: "false", Usage: "whether setup makes the buckets that are s3:// and not there: true or false",
 			More: "Read by `closeout setup` alone, for development and stores of your own. A bucket that is there is left alone.",
@@ -399,9 +398,9 @@ func Load(flag func(name string) (string, bool), apps bool) (*Config, error) {
 	c.RecordingsURL = cmp.Or(c.RecordingsURL, folderURL(c.Data, "recordings"))
 	c.ArchiveURL = cmp.Or(c.ArchiveURL, folderURL(c.Data, "archive"))
 
-	if place(c.ArchiveURL) == place(c.RecordingsURL) {
+	if err := archive.Apart(c.RecordingsURL, c.ArchiveURL); err != nil {
 		// Archived files would be found as recordings, and archived again.
-		faults = append(faults, errors.New("CLOSEOUT_ARCHIVE_URL: the same as CLOSEOUT_RECORDINGS_URL, want another bucket or prefix"))
+		faults = append(faults, fmt.Errorf("CLOSEOUT_ARCHIVE_URL: %w", err))
 	}
 
 	if err := c.ArchiveOptions().Check(); err != nil {
@@ -653,10 +652,9 @@ func parseDuration(v string) (time.Duration, error) {
 	return d, nil
 }
 
-// folderURL is a bucket in the data folder. Files in the making lie beside the
-// finished ones, as they could not be renamed from another file system.
+// folderURL is a bucket in the data folder.
 func folderURL(data, name string) string {
-	u := url.URL{Scheme: "file", Path: filepath.ToSlash(filepath.Join(data, name)), RawQuery: "create_dir=true&no_tmp_dir=true"}
+	u := url.URL{Scheme: "file", Path: filepath.ToSlash(filepath.Join(data, name)), RawQuery: "create_dir=true"}
 	return u.String()
 }
 
@@ -690,24 +688,6 @@ func (c *Config) LogValue() slog.Value {
 		slog.Any("payload_keys", c.PayloadKeys.Names()),
 		slog.Bool("traces", c.Traces),
 	)
-}
-
-// place is a bucket's URL without the options that don't say where the bucket is,
-// and in one form of several that mean the same.
-func place(bucketURL string) string {
-	u, err := url.Parse(bucketURL)
-	if err != nil {
-		return bucketURL
-	}
-	q := u.Query()
-	for name := range q {
-		switch {
-		case u.Scheme == "file" && name != "prefix", q.Get(name) == "",
-			u.Scheme == "s3" && slices.Contains([]string{"region", "use_path_style", "request_checksum_calculation", "response_checksum_validation", "ssetype", "kmskeyid"}, name):
-			q.Del(name)
-		}
-	}
-	return u.Scheme + "://" + u.Host + path.Clean("/"+u.Path) + "?" + q.Encode()
 }
 
 // Where is what may be shown of a URL: for what is on this machine its path, else

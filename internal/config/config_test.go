@@ -176,7 +176,7 @@ func TestDeployment(t *testing.T) {
 func TestLogShowsNoSecret(t *testing.T) {
 	c, err := load(t, map[string]string{
 		"CLOSEOUT_APPS": "1=hunter2", "CLOSEOUT_CALLBACK_TOKEN": "hunter2hunter2", "CLOSEOUT_DATABASE_URL": "postgres://u:hunter2@db.example/x?password=hunter2",
-		"CLOSEOUT_BILLING_URL": "https://u:hunter2@billing.example/hunter2", "CLOSEOUT_BILLING_TOKEN": "hunter2", "CLOSEOUT_ARCHIVE_URL": "s3://bucket?secret=hunter2",
+		"CLOSEOUT_BILLING_URL": "https://u:hunter2@billing.example/hunter2", "CLOSEOUT_BILLING_TOKEN": "hunter2", "CLOSEOUT_ARCHIVE_URL": "s3://bucket?region=hunter2",
 		"TEMPORAL_API_KEY": "hunter2",
 	}, nil, true)
 	if err != nil {

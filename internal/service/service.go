@@ -18,16 +18,14 @@ import (
 	tlog "go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
-	"gocloud.dev/blob"
 	_ "gocloud.dev/blob/azureblob" // azblob:// buckets
-	_ "gocloud.dev/blob/fileblob"  // file:// buckets
 	_ "gocloud.dev/blob/gcsblob"   // gs:// buckets
-	_ "gocloud.dev/blob/s3blob"    // s3:// buckets
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	grpcbackoff "google.golang.org/grpc/backoff"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/buildinfo"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/inbox"
@@ -354,25 +352,25 @@ func openSteps(ctx context.Context, c *config.Config) (*activities.Steps, func()
 		return nil, nil, fmt.Errorf("CLOSEOUT_DATABASE_URL: %w", err)
 	}
 	opened = append(opened, books.Close)
-	recordings, err := blob.OpenBucket(ctx, c.RecordingsURL)
+	recordings, err := archive.OpenBucket(ctx, c.RecordingsURL)
 	if err != nil {
 		closeAll()
 		return nil, nil, fmt.Errorf("CLOSEOUT_RECORDINGS_URL: open the bucket: %w", err)
 	}
 	opened = append(opened, recordings.Close)
-	archive, err := blob.OpenBucket(ctx, c.ArchiveURL)
+	kept, err := archive.OpenBucket(ctx, c.ArchiveURL)
 	if err != nil {
 		closeAll()
 		return nil, nil, fmt.Errorf("CLOSEOUT_ARCHIVE_URL: open the bucket: %w", err)
 	}
-	opened = append(opened, archive.Close)
+	opened = append(opened, kept.Close)
 	return &activities.Steps{
 		Billing: &activities.Billing{
 			Ledger:   books,
 			API:      activities.Endpoint{Name: "the billing API", URL: c.BillingURL, Token: c.BillingToken},
 			Settling: c.Settling, Prices: c.Prices, NotCollected: !c.Usage,
 		},
-		Recordings: &activities.Recordings{Finding: finding(c, books), Source: recordings, Archive: archive, Options: c.ArchiveOptions()},
+		Recordings: &activities.Recordings{Finding: finding(c, books), Source: recordings, Archive: kept, Options: c.ArchiveOptions()},
 	}, closeAll, nil
 }
 

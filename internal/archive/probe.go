@@ -1,0 +1,64 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+
+	"github.com/google/uuid"
+	"gocloud.dev/blob"
+	"gocloud.dev/blob/memblob"
+)
+
+// ErrLeft is that a probe could not be removed.
+var ErrLeft = errors.New("can't be deleted")
+
+// Probe archives a small recording with its manifest in a folder of its own, in the
+// way of a step, reads both back and removes them. Recordings, if not nil, must not
+// show them. The error wraps [ErrLeft] if all but the removal worked.
+func Probe(ctx context.Context, recordings, bucket *blob.Bucket, options Options) error {
+	source := memblob.OpenBucket(nil)
+	defer source.Close()
+	options.SourceURL, options.DeleteSources = "", false
+	m, err := NewMover(source, bucket, options)
+	if err != nil {
+		return err
+	}
+	top := "closeout-doctor-" + uuid.NewString() // no app's folder
+	folder, item := top+"/probe/", Item{Key: "probe.txt"}
+	if err := source.WriteAll(ctx, item.Key, []byte("may be deleted\n"), nil); err != nil {
+		return err
+	}
+	manifest, err := m.Move(ctx, folder, Manifest{}, func(context.Context) ([]Item, error) { return []Item{item}, nil }, Progress{}, nil)
+	if err == nil {
+		var faults []Fault
+		if faults, err = m.Verify(ctx, manifest, nil); err == nil && len(faults) > 0 {
+			err = fmt.Errorf("what was written to %s and read back differs: %s", faults[0].Name, faults[0].What)
+		}
+	}
+	if err == nil && recordings != nil {
+		if there, _ := recordings.Exists(ctx, manifest.Key(folder)); there {
+			err = errors.New("what is written to the archive shows in the bucket of the recordings: they are in the same place, want two")
+		}
+	}
+	if left := m.remove(ctx, top, manifest.Key(folder), path.Join(folder, "recordings", item.Key)); left != nil && err == nil {
+		err = left
+	}
+	return err
+}
+
+// remove removes what a probe wrote.
+func (m *Mover) remove(ctx context.Context, top string, keys ...string) error {
+	for _, key := range keys {
+		if err := missing(m.Archive.Delete(ctx, key)); err != nil {
+			return fmt.Errorf("%s %w: %w", key, ErrLeft, err)
+		}
+	}
+	if s, ok := m.store.(*folderStore); ok {
+		return s.folder.in(func(root *os.Root) error { return root.RemoveAll(filepath.FromSlash(s.prefix + top)) })
+	}
+	return nil
+}
