@@ -55,6 +55,12 @@ func newSpace(dir string) *space {
 	return &space{FS: vfs.Default, dir: dir, reserve: putReserve, full: make(chan struct{})}
 }
 
+// DiskUsage returns how many bytes the folder's disk has free for us, and in all.
+func DiskUsage(dir string) (free, size uint64, err error) {
+	usage, err := vfs.Default.GetDiskUsage(dir)
+	return usage.AvailBytes, usage.TotalBytes, err
+}
+
 // room gives an error unless so many bytes are free.
 func (s *space) room(reserve uint64) error {
 	s.mu.Lock()

@@ -169,6 +169,9 @@ func run(ctx context.Context, c *config.Config, parts Parts, public net.Listener
 		}); err != nil {
 			return err
 		}
+		if err := metrics.Disk(func() (free, size uint64, err error) { return inbox.DiskUsage(c.Data) }); err != nil {
+			return err
+		}
 		keyring, err := zego.NewKeyring(c.Apps, c.CallbackWindow, time.Now)
 		if err != nil {
 			return err

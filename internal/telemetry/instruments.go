@@ -45,6 +45,12 @@ func (i *instruments) gauge(name, description string) metric.Int64ObservableGaug
 	return g
 }
 
+func (i *instruments) bytes(name, description string) metric.Int64ObservableGauge {
+	g, err := i.Int64ObservableGauge(name, metric.WithDescription(description), metric.WithUnit("By"))
+	i.faults = append(i.faults, err)
+	return g
+}
+
 func (i *instruments) age(name, description string) metric.Float64ObservableGauge {
 	g, err := i.Float64ObservableGauge(name, metric.WithDescription(description), metric.WithUnit("s"))
 	i.faults = append(i.faults, err)

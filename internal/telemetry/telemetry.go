@@ -4,6 +4,7 @@ package telemetry
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/http"
 	"sync"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/prometheus"
 	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/sdk/instrumentation"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/exemplar"
 	"go.temporal.io/sdk/client"
@@ -48,6 +50,12 @@ type Metrics struct {
 	labels     sync.Map // of callback to labels
 }
 
+// temporalScope is the meter of Temporal's SDK. Its latencies are in seconds, of which OpenTelemetry's default buckets have none below
+// five: a task is handed out in milliseconds, and one that waits for a minute is what an alert is about.
+const temporalScope = "temporal"
+
+var temporalBuckets = []float64{.01, .05, .1, .5, 1, 5, 10, 30, 60, 300, 1800, 3600}
+
 // NewMetrics makes the metrics, with those of the Go runtime and the process.
 func NewMetrics() (*Metrics, error) {
 	registry := prom.NewRegistry()
@@ -62,7 +70,10 @@ func NewMetrics() (*Metrics, error) {
 		return nil, fmt.Errorf("make metrics: %w", err)
 	}
 	// Nothing shows exemplars, and to choose them takes time at each measurement.
-	provider := sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter), sdkmetric.WithExemplarFilter(exemplar.AlwaysOffFilter))
+	provider := sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter), sdkmetric.WithExemplarFilter(exemplar.AlwaysOffFilter),
+		sdkmetric.WithView(sdkmetric.NewView(
+			sdkmetric.Instrument{Kind: sdkmetric.InstrumentKindHistogram, Scope: instrumentation.Scope{Name: temporalScope}},
+			sdkmetric.Stream{Aggregation: sdkmetric.AggregationExplicitBucketHistogram{Boundaries: temporalBuckets}})))
 	m := &Metrics{registry: registry, provider: provider}
 	i := m.instruments()
 	m.callbacks = i.counter("closeout.callbacks", "Callbacks by event and outcome.")
@@ -283,6 +294,20 @@ func (m *Metrics) Inbox(look func(context.Context) (Inbox, error)) error {
 	return i.fault()
 }
 
+// Disk reports the room on the disk of the inbox whenever the metrics are read. While it is unknown, the metrics are missing.
+func (m *Metrics) Disk(look func() (free, size uint64, err error)) error {
+	i := m.instruments()
+	free := i.bytes("closeout.data.free", "Bytes that CLOSEOUT_DATA's disk has left.")
+	size := i.bytes("closeout.data.size", "Bytes that CLOSEOUT_DATA's disk has in all.")
+	i.observe(func(_ context.Context, o metric.Observer) {
+		if f, s, err := look(); err == nil {
+			o.ObserveInt64(free, int64(min(f, math.MaxInt64)))
+			o.ObserveInt64(size, int64(min(s, math.MaxInt64)))
+		}
+	}, free, size)
+	return i.fault()
+}
+
 // Callback counts an answered callback. Its signature is that of
 // [webhook.Options].Observe.
 func (m *Metrics) Callback(event string, outcome webhook.Outcome, took time.Duration) {
@@ -325,7 +350,7 @@ type labels struct {
 
 // Temporal takes the metrics of Temporal's SDK.
 func (m *Metrics) Temporal() client.MetricsHandler {
-	return opentelemetry.NewMetricsHandler(opentelemetry.MetricsHandlerOptions{Meter: m.provider.Meter("temporal")})
+	return opentelemetry.NewMetricsHandler(opentelemetry.MetricsHandlerOptions{Meter: m.provider.Meter(temporalScope)})
 }
 
 // Handler serves the metrics to Prometheus.
