@@ -3,7 +3,9 @@ package webhook
 // What tests know of the limits.
 const (
 	SmallBody = smallBody
-	MaxLarge  = maxLarge
+	BodyRoom  = bodyRoom
+	MinRate   = minRate
+	Remember  = rememberSignatures
 )
 
 var (

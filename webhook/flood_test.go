@@ -136,36 +136,6 @@ func TestGuessesAreAnsweredLate(t *testing.T) {
 	})
 }
 
-// A guess that waits for its answer holds none of the room for large bodies.
-func TestLargeGuessesHoldNoRoom(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBundle(t, started, func(o *webhook.Options) { o.Observe, o.Log = nil, slog.New(slog.DiscardHandler) }) // they come at once
-		post := func(body string) int {
-			r := httptest.NewRequest("POST", webhook.Path, strings.NewReader(body+strings.Repeat(" ", webhook.SmallBody)))
-			r.RemoteAddr = "192.0.2.1:1"
-			w := httptest.NewRecorder()
-			b.ServeHTTP(w, r)
-			return w.Code
-		}
-		for range 100 {
-			post(signed("guess"))
-		}
-		var held sync.WaitGroup
-		for range webhook.MaxLarge {
-			held.Go(func() {
-				if code := post(signed("guess")); code != 429 {
-					t.Errorf("a guess: %d", code)
-				}
-			})
-		}
-		synctest.Wait()
-		if code := post(signed("secret")); code != 200 {
-			t.Errorf("beside those that wait: %d", code)
-		}
-		held.Wait()
-	})
-}
-
 // What a stranger writes into a callback makes neither a second line in the log
 // nor another field of the first.
 func TestNobodyWritesTheLogButUs(t *testing.T) {
@@ -184,43 +154,6 @@ func TestNobodyWritesTheLogButUs(t *testing.T) {
 			t.Errorf("%s: %s", name, log.String())
 		}
 	}
-}
-
-// Of large bodies a few are held in memory at once, and small ones don't wait
-// for them.
-func TestLargeBodiesAreReadAFewAtATime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBundle(t, started)
-		large := signed("secret") + strings.Repeat(" ", webhook.SmallBody)
-		var open []*io.PipeWriter
-		for range webhook.MaxLarge {
-			r, w := io.Pipe()
-			open = append(open, w)
-			go b.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("POST", webhook.Path, r))
-			_, _ = w.Write([]byte(large))
-		}
-		synctest.Wait()
-		if w := b.post(large); w.Code != 503 || w.Header().Get("Retry-After") != "2" || b.outcomes[0] != ":crowded" {
-			t.Errorf("one more: %d, Retry-After %q, %v", w.Code, w.Header().Get("Retry-After"), b.outcomes)
-		}
-		if w := b.post(signed("secret")); w.Code != 200 {
-			t.Errorf("a small one: %d %s", w.Code, w.Body)
-		}
-		for n, w := range open {
-			if n%2 == 0 {
-				_ = w.Close()
-			} else {
-				_ = w.CloseWithError(io.ErrUnexpectedEOF)
-			}
-			synctest.Wait()
-		}
-		if w := b.post(large); w.Code != 200 {
-			t.Errorf("one after those: %d %s", w.Code, w.Body)
-		}
-		if n := b.taken.Load(); n != webhook.MaxLarge/2+2 {
-			t.Errorf("taken %d", n)
-		}
-	})
 }
 
 // serve serves on a port of its own until the test ends.

@@ -12,10 +12,19 @@ const (
 	// callback that lists the files of a long recording has some 100,000.
 	MaxBody = 1 << 20
 	// smallBody is how much of any body is read. The rest of a larger one, which no
-	// room_close is, is read of maxLarge at once, each of which may hold MaxBody for
-	// as long as readTimeout.
+	// room_close is, needs a part of bodyRoom, the memory for all of them: thirty of
+	// the largest, or hundreds of those that ZEGO sends.
 	smallBody = 8 << 10
-	maxLarge  = 32
+	bodyRoom  = 32 << 20
+	// minRate is how many bytes a second a large body has to bring on average, once
+	// paceAfter has passed. At less, one of MaxBody wouldn't be there in readTimeout,
+	// and a line on which 100 kB take three seconds is slow already.
+	minRate   = 32 << 10
+	paceAfter = time.Second
+	// maxInflation is how many times its length a compressed body may have once it is
+	// decompressed. A list of files, in which all but a few digits repeats, has some
+	// thirty times.
+	maxInflation = 64
 	// drainBody is how much more of a body that is too large is read and forgotten.
 	drainBody = 16 << 20
 	// maxStrangers is how many connections there may be that are idle or haven't
@@ -39,10 +48,13 @@ const (
 	AnswerWithin = 1500 * time.Millisecond
 	// retryAfter is the number of seconds after which ZEGO tries first again.
 	retryAfter = "2"
-	// rememberSignatures is for how many signatures, at least, the listener
-	// remembers what they signed: some 10 MB, and at 80 callbacks a second the 20
-	// minutes for which a signature is fresh.
+	// rememberSignatures is for how many signatures of one app, at least, the listener
+	// remembers what they came with, if it is that many within the time for which a
+	// signature is fresh: at 80 callbacks a second the 20 minutes that it is unless set
+	// otherwise. They take up to 15 MB.
 	rememberSignatures = 100_000
+	// rememberAlways is how long it remembers them where a signature is always fresh.
+	rememberAlways = time.Hour
 	// sourceLines is how many lines at once, and then a minute, the log gets of what
 	// is refused to one source, and rememberSources of how many sources, at least, it
 	// is known how many there were. linesAtOnce and linesPerSecond bound the lines

@@ -1,7 +1,7 @@
 package webhook
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"crypto/subtle"
 	"encoding/json"
@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/gorilla/mux"
@@ -85,8 +84,10 @@ const (
 	RefusedUnread Outcome = "unread"
 	// RefusedTooLarge means that the body had more than [MaxBody] bytes (413).
 	RefusedTooLarge Outcome = "too_large"
-	// RefusedCrowded means that as many large bodies as may be were being read (503).
-	// No room_close has one.
+	// RefusedEncoding means that the body has a Content-Encoding that isn't read (415).
+	RefusedEncoding Outcome = "encoding"
+	// RefusedCrowded means that the body was large, and was being read for longest when
+	// others needed the memory (503). No room_close is so large.
 	RefusedCrowded Outcome = "crowded"
 	// RefusedPath means that the token in the path was missing or wrong, or that
 	// there is none in the options (404).
@@ -116,7 +117,7 @@ func Outcomes() map[string][]Outcome {
 		zego.EventRoomLogout: collected,
 		zego.EventRecording:  collected,
 		otherEvent:           {Outcome(Ignored)},
-		"": {RefusedPath, RefusedMalformed, RefusedUnread, RefusedTooLarge, RefusedCrowded, RefusedUnknownApp,
+		"": {RefusedPath, RefusedMalformed, RefusedUnread, RefusedTooLarge, RefusedEncoding, RefusedCrowded, RefusedUnknownApp,
 			RefusedSignature, RefusedTooOld, RefusedTooNew, RefusedReplay},
 	}
 }
@@ -165,7 +166,9 @@ func Router(o Options) http.Handler {
 	if o.ObserveField == nil {
 		o.ObserveField = func(string, string, bool) {}
 	}
-	h := &handler{Options: o, seen: newSignatures(rememberSignatures), refusals: newRefusals(), large: make(chan struct{}, maxLarge)}
+	// A timestamp may be as far ahead as it may be behind.
+	keep := cmp.Or(2*o.Keyring.Window(), rememberAlways)
+	h := &handler{Options: o, seen: newSignatures(keep, rememberSignatures, time.Now), refusals: newRefusals(), bodies: newBodies(bodyRoom)}
 
 	r := mux.NewRouter().SkipClean(true) // A redirect would be no answer to ZEGO.
 	r.NotFoundHandler = http.HandlerFunc(h.notFound)
@@ -190,7 +193,7 @@ type handler struct {
 	Options
 	seen     *signatures
 	refusals *refusals
-	large    chan struct{} // holds one for each large body
+	bodies   *bodies
 }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -202,25 +205,24 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, r, began, outcome, p, append(known, why...)...)
 	}
 
-	body, done, err := h.read(http.MaxBytesReader(w, r.Body, MaxBody))
-	defer func() { done() }()
+	body, err := h.bodies.read(w, r)
+	defer body.close()
 	if err != nil {
-		if errors.Is(err, errCrowded) {
+		outcome, p := h.unread(err)
+		switch p.Status {
+		case http.StatusServiceUnavailable:
 			w.Header().Set("Retry-After", retryAfter)
-			refuse(RefusedCrowded, problem{Status: http.StatusServiceUnavailable, Detail: "Many large callbacks are being read. Try again."})
-			return
-		}
-		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+		case http.StatusUnsupportedMediaType:
+			w.Header().Set("Accept-Encoding", "gzip")
+		case http.StatusRequestEntityTooLarge:
 			// Whoever is still writing when the connection is closed never reads the answer.
 			_, _ = io.CopyN(io.Discard, r.Body, drainBody)
-			refuse(RefusedTooLarge, problem{Status: http.StatusRequestEntityTooLarge, Detail: "The body has more than 1 MiB."}, slog.Any("error", err))
-			return
 		}
-		refuse(RefusedUnread, problem{Status: http.StatusBadRequest, Detail: "The body did not arrive whole."}, slog.Any("error", err))
+		refuse(outcome, p, slog.Any("error", err))
 		return
 	}
 
-	callback, err := zego.Scan(r.Header.Get("Content-Type"), body)
+	callback, err := zego.Scan(r.Header.Get("Content-Type"), body.data)
 	if err != nil {
 		refuse(RefusedMalformed, h.unreadable("", err), slog.Any("error", err))
 		return
@@ -233,8 +235,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if h.refusals.tooMany(r.RemoteAddr) {
 			w.Header().Set("Retry-After", retryAfter)
 			p = problem{Status: http.StatusTooManyRequests, Detail: "The callback could not be verified, like many from this address."}
-			done() // not even its memory waits
-			done = func() {}
+			body.close() // not even its memory waits
 			hold(r.Context(), holdFailures)
 		}
 		p.write(w)
@@ -243,8 +244,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	proved(r.Context())
 
 	event, err := callback.Parse()
-	done() // the event has copies of what it needs
-	done = func() {}
+	body.close() // the event has copies of what it needs
 	if err != nil {
 		// ZEGO's own word can't be used: that is for a person to see.
 		p := h.unreadable(eventLabel(head.Event), err)
@@ -255,7 +255,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	head = event.Head()
-	if !h.seen.same(head.Signature, head.Fingerprint) {
+	claimed, ok := h.seen.claim(head.AppID, head.Signature, head.Fingerprint)
+	if !ok {
 		known = append(known, slog.Int64("timestamp", head.Timestamp))
 		refuse(RefusedReplay, problem{Status: http.StatusUnauthorized, Detail: notVerified})
 		return
@@ -267,7 +268,10 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		known = append(known, slog.Any("unknown", unknownOf(callback)))
 	}
 
+	taken := false
+	defer func() { claimed(taken) }()
 	receipt, err := h.accept(r.Context(), event)
+	taken = err == nil
 	took := time.Since(began)
 	known = append(known, slog.Duration("took", took))
 	if roomID, session, ok := sessionOf(event); ok {
@@ -295,29 +299,22 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, "application/json", receipt)
 }
 
-var errCrowded = errors.New("many large bodies are being read")
-
-// buffers hold bodies until they are parsed: for a room_close, all the memory that
-// reading it takes.
-var buffers = sync.Pool{New: func() any { return bytes.NewBuffer(make([]byte, 0, 2*bytes.MinRead)) }}
-
-// read reads a body, which is good until done. That is called once.
-func (h *handler) read(body io.Reader) (read []byte, done func(), err error) {
-	b := buffers.Get().(*bytes.Buffer)
-	b.Reset()
-	done = func() { buffers.Put(b) }
-	n, err := b.ReadFrom(io.LimitReader(body, smallBody))
-	if err != nil || n < smallBody {
-		return b.Bytes(), done, err
+// unread returns what an error of reading a body means.
+func (h *handler) unread(err error) (Outcome, problem) {
+	tooLarge := new(http.MaxBytesError)
+	switch {
+	case errors.Is(err, errCrowded):
+		return RefusedCrowded, problem{Status: http.StatusServiceUnavailable, Detail: "Many large callbacks are being read. Try again."}
+	case errors.Is(err, errEncodings):
+		return RefusedEncoding, problem{Status: http.StatusUnsupportedMediaType, Detail: "Content-Encoding: want gzip, or none."}
+	case errors.Is(err, errInflated):
+		return RefusedTooLarge, problem{Status: http.StatusRequestEntityTooLarge, Detail: "The body is too large once it is decompressed."}
+	case errors.As(err, &tooLarge):
+		return RefusedTooLarge, problem{Status: http.StatusRequestEntityTooLarge, Detail: "The body has more than 1 MiB."}
+	case errors.Is(err, errNotGzip):
+		return RefusedMalformed, problem{Status: http.StatusBadRequest, Detail: "Content-Encoding is gzip, and the body is not."}
 	}
-	select {
-	case h.large <- struct{}{}:
-		done = func() { <-h.large } // and such a buffer isn't kept
-		_, err = b.ReadFrom(body)
-		return b.Bytes(), done, err
-	default:
-		return nil, done, errCrowded
-	}
+	return RefusedUnread, problem{Status: http.StatusBadRequest, Detail: "The body did not arrive whole, or too slowly."}
 }
 
 // verify gives the reason for which a callback is not to be believed, or none.

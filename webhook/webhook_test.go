@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/closeouthq/closeout/webhook"
@@ -428,4 +429,103 @@ func TestUnreadableFieldsAreCounted(t *testing.T) {
 			t.Errorf("%s: %d, observed %q, logged %s", name, w.Code, g, b.log.String())
 		}
 	}
+}
+
+// A signature is bound by the callback that was taken with it.
+func TestWhatWasNotTakenLeavesItsSignatureFree(t *testing.T) {
+	var fault error
+	b := newBundle(t, func(context.Context, *zego.RoomClose) (webhook.Receipt, error) {
+		return webhook.Receipt{Status: webhook.Started}, fault
+	})
+	first := signed("secret")
+	other := strings.Replace(first, "858012925204410417", "858012925204410418", 1)
+	steps := []struct {
+		name, body string
+		fault      error
+		status     int
+	}{
+		{"one that isn't taken", other, errors.New("disk full"), 503},
+		{"one that can't be read", strings.Replace(first, "858012925204410417", "0", 1), nil, 400},
+		{"another body then", first, nil, 200},
+		{"the first again", other, nil, 401},
+		{"a retry that isn't taken", first, errors.New("disk full"), 503},
+		{"the first again, after that", other, nil, 401},
+		{"the retry", first, nil, 200},
+	}
+	for _, s := range steps {
+		fault = s.fault
+		if w := b.post(s.body); w.Code != s.status {
+			t.Errorf("%s: got %d %s, want %d", s.name, w.Code, w.Body, s.status)
+		}
+	}
+}
+
+// Two bodies under one signature are not both taken, even at once.
+func TestASignatureIsGoodForOneBodyAtATime(t *testing.T) {
+	entered, leave := make(chan struct{}), make(chan struct{})
+	b := newBundle(t, func(context.Context, *zego.RoomClose) (webhook.Receipt, error) {
+		entered <- struct{}{}
+		<-leave
+		return webhook.Receipt{Status: webhook.Started}, nil
+	}, func(o *webhook.Options) {
+		o.Observe, o.Log, o.AnswerWithin = nil, slog.New(slog.DiscardHandler), time.Minute
+	})
+	first := signed("secret")
+	codes := make(chan int, 2)
+	for range 2 { // the same twice, as ZEGO may
+		go func() { codes <- b.post(first).Code }()
+		<-entered
+	}
+	if w := b.post(strings.Replace(first, "858012925204410417", "858012925204410418", 1)); w.Code != 401 {
+		t.Errorf("another body meanwhile: %d", w.Code)
+	}
+	close(leave)
+	for range 2 {
+		if code := <-codes; code != 200 {
+			t.Errorf("the first: %d", code)
+		}
+	}
+}
+
+// No app's callbacks have another's signatures forgotten, and time does only when
+// a signature isn't fresh any more.
+func TestSignaturesAreRememberedByAppAndTime(t *testing.T) {
+	const window = 10 * time.Minute
+	synctest.Test(t, func(t *testing.T) {
+		ring, err := zego.NewKeyring(map[uint32][]string{1: {"secret"}, 2: {"secret"}}, window, time.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := newBundle(t, started, func(o *webhook.Options) { o.Keyring, o.Log = ring, slog.New(slog.DiscardHandler) })
+		send := func(app uint32, nonce string, ahead time.Duration, session uint64) int {
+			return b.post(signed("secret", func(c *zego.RoomClose) {
+				c.AppID, c.Nonce, c.Timestamp, c.RoomSessionID = app, nonce, time.Now().Add(ahead).Unix(), session
+				c.Signature = zego.Sign("secret", c.Timestamp, nonce)
+			})).Code
+		}
+		if code := send(1, "first", 0, 1); code != 200 {
+			t.Fatal(code)
+		}
+		for n := range 2*webhook.Remember + 2 {
+			if code := send(2, fmt.Sprint(n), 0, uint64(n)+1); code != 200 {
+				t.Fatal(code)
+			}
+		}
+		if code := send(1, "first", 0, 2); code != 401 {
+			t.Errorf("after another app's flood: %d, want 401", code)
+		}
+		time.Sleep(window - time.Second)
+		if code := send(1, "ahead", window, 1); code != 200 {
+			t.Fatal(code)
+		}
+		for n := range 3 {
+			time.Sleep(399 * time.Second)
+			if code := send(1, fmt.Sprint("another", n), 0, 1); code != 200 {
+				t.Fatal(code)
+			}
+		}
+		if code := send(1, "ahead", window-3*399*time.Second, 2); code != 401 {
+			t.Errorf("while it is fresh: %d, want 401", code)
+		}
+	})
 }

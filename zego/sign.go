@@ -79,6 +79,10 @@ func NewKeyring(secrets map[uint32][]string, window time.Duration, now func() ti
 	return k, nil
 }
 
+// Window returns how far a callback's timestamp may be from the time; 0 stands for
+// any distance.
+func (k *Keyring) Window() time.Duration { return time.Duration(k.window) * time.Second }
+
 // Verify reports whether ZEGO made the callback's signature, and recently: nil, or
 // an error that wraps one of [ErrUnknownApp], [ErrSignature], [ErrTooOld] and
 // [ErrTooNew]. How long it takes doesn't depend on how much of the signature is

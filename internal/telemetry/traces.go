@@ -139,6 +139,9 @@ func (a *answer) WriteHeader(status int) {
 	a.ResponseWriter.WriteHeader(status)
 }
 
+// Unwrap is for [http.ResponseController].
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
 // Intake tells the span of a callback what became of it, and hands the span on to
 // the start that is made meanwhile, by [Traces.Starter].
 func (t *Traces) Intake(next webhook.Intake) webhook.Intake {

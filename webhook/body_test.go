@@ -1,0 +1,262 @@
+package webhook_test
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/closeouthq/closeout/webhook"
+	"github.com/closeouthq/closeout/zego"
+)
+
+// pipes is a listener whose connections are in memory, so that time passes at once.
+type pipes chan net.Conn
+
+func (p pipes) Accept() (net.Conn, error) {
+	if c, ok := <-p; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+
+func (p pipes) Close() error   { return nil }
+func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
+// sender is a client's connection. What it writes it writes in the background, as
+// nobody may read it.
+type sender struct {
+	net.Conn
+	answer chan *http.Response // closed without one if the connection ends
+}
+
+// inMemory serves the handler and calls do with a way to connect. It has to be
+// called in a synctest bubble.
+func inMemory(t *testing.T, h http.Handler, do func(connect func(begin string) *sender)) {
+	t.Helper()
+	listener := make(pipes)
+	server := webhook.NewServerFor(h, slog.New(slog.DiscardHandler), 1000)
+	go func() { _ = server.Serve(listener) }()
+	var open []net.Conn
+	do(func(begin string) *sender {
+		ours, theirs := net.Pipe()
+		open = append(open, ours)
+		listener <- theirs
+		s := &sender{ours, make(chan *http.Response, 1)}
+		go func() { _, _ = io.WriteString(ours, begin) }()
+		go func() {
+			defer close(s.answer)
+			resp, err := http.ReadResponse(bufio.NewReader(ours), nil)
+			if err == nil {
+				_, _ = io.Copy(io.Discard, resp.Body)
+				s.answer <- resp
+			}
+		}()
+		return s
+	})
+	for _, c := range open {
+		_ = c.Close()
+	}
+	close(listener)
+	_ = server.Close()
+	time.Sleep(patience) // so that its goroutines end
+}
+
+// is waits for the answer, and checks its status and how long it took.
+func (s *sender) is(t *testing.T, what string, status int) {
+	t.Helper()
+	select {
+	case resp := <-s.answer:
+		if resp == nil || resp.StatusCode != status {
+			t.Errorf("%s: %v, want %d", what, resp, status)
+		}
+	case <-time.After(patience):
+		t.Errorf("%s: no answer, want %d", what, status)
+	}
+}
+
+// quiet is a router without what tests of one request at a time look at.
+func quiet(t *testing.T) *bundle {
+	return newBundle(t, started, func(o *webhook.Options) { o.Observe, o.Log = nil, slog.New(slog.DiscardHandler) })
+}
+
+// padded is a genuine callback of so many bytes.
+func padded(size int, nonce string) string {
+	body := signed("secret", func(c *zego.RoomClose) {
+		c.Nonce = nonce
+		c.Signature = zego.Sign("secret", c.Timestamp, c.Nonce)
+	})
+	return body + strings.Repeat(" ", size-len(body))
+}
+
+// held is the begin of a request with a body of MaxBody bytes, most of which are there.
+func held(nonce string) string {
+	const there = webhook.MaxBody * 3 / 4
+	return request(padded(webhook.MaxBody, nonce))[:there]
+}
+
+// Large bodies share their memory, and the one that has been read for longest gives
+// way to the newcomer.
+func TestTheBodyThatIsReadForLongestGivesWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inMemory(t, quiet(t), func(connect func(string) *sender) {
+			var slow []*sender
+			for n := range webhook.BodyRoom / webhook.MaxBody {
+				slow = append(slow, connect(held(fmt.Sprint("slow-", n))))
+				synctest.Wait()
+			}
+			connect(request(padded(20<<10, "one"))).is(t, "a newcomer", 200)
+			slow[0].is(t, "the one that was first", 503)
+			connect(request(signed("secret"))).is(t, "a small one", 200)
+			connect(request(padded(webhook.MaxBody, "two"))).is(t, "another newcomer", 200)
+			select {
+			case resp := <-slow[2].answer:
+				t.Errorf("the third, for which there was room: %v", resp)
+			default:
+			}
+			_, _ = io.WriteString(slow[2], request(padded(webhook.MaxBody, "slow-2"))[webhook.MaxBody*3/4:])
+			slow[2].is(t, "the third", 200)
+		})
+	})
+}
+
+// Stalled strangers who hold little each can't keep large callbacks out, however
+// many they are.
+func TestManyStalledBodiesKeepNoneOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inMemory(t, quiet(t), func(connect func(string) *sender) {
+			for n := range 900 {
+				connect(request(padded(webhook.MaxBody, fmt.Sprint("slow-", n)))[:100<<10])
+				synctest.Wait()
+				if n%100 == 99 {
+					connect(request(padded(100<<10, fmt.Sprint("good-", n)))).is(t, "a good one", 200)
+				}
+			}
+		})
+	})
+}
+
+func TestALargeBodyIsExpectedToArrive(t *testing.T) {
+	for name, test := range map[string]struct {
+		first, perSecond int
+		status           int
+	}{
+		"stalled":       {webhook.SmallBody + 1<<10, 0, 400},
+		"too slow":      {webhook.SmallBody + 1<<10, webhook.MinRate / 2, 400},
+		"slow":          {webhook.SmallBody + 1<<10, webhook.MinRate, 200},
+		"a small one":   {300, 1 << 10, 200},
+		"at the moment": {100 << 10, 0, 200},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				inMemory(t, quiet(t), func(connect func(string) *sender) {
+					size := 100 << 10
+					if test.first < webhook.SmallBody {
+						size = 6 << 10
+					}
+					all := request(padded(size, "1"))
+					s := connect(all[:min(test.first, len(all))])
+					synctest.Wait()
+					for rest := all[min(test.first, len(all)):]; test.perSecond > 0 && len(rest) > 0; {
+						time.Sleep(time.Second)
+						n := min(test.perSecond, len(rest))
+						if _, err := io.WriteString(s, rest[:n]); err != nil {
+							break
+						}
+						rest = rest[n:]
+					}
+					if test.first >= size {
+						_, _ = io.WriteString(s, all[test.first:])
+					}
+					s.is(t, name, test.status)
+				})
+			})
+		})
+	}
+}
+
+// A guess that waits for its answer holds no memory of large bodies.
+func TestLargeGuessesHoldNoRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inMemory(t, quiet(t), func(connect func(string) *sender) {
+			for range 100 { // so many are answered at once
+				connect(request(signed("guess"))).is(t, "a guess", 401)
+			}
+			slow := connect(held("slow"))
+			synctest.Wait()
+			forged := signed("guess")
+			forged += strings.Repeat(" ", webhook.MaxBody-len(forged))
+			for range 2 * webhook.BodyRoom / webhook.MaxBody {
+				connect(request(forged)) // is answered after a second
+				synctest.Wait()
+			}
+			_, _ = io.WriteString(slow, request(padded(webhook.MaxBody, "slow"))[webhook.MaxBody*3/4:])
+			slow.is(t, "beside those that wait", 200)
+		})
+	})
+}
+
+func zipped(t *testing.T, body string) string {
+	t.Helper()
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	if _, err := io.WriteString(w, body); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func TestContentEncodings(t *testing.T) {
+	genuine := signed("secret")
+	list := `{"app_id":1,"task_id":"YZ4joOE4IwmFAAAT","room_id":"r","event_type":1,"timestamp":"1499676989","nonce":"1","signature":"` + zego.Sign("secret", now.Unix(), "1") + `","detail":{"file_info":[`
+	for n := range 2000 {
+		list += fmt.Sprintf(`{"begin_timestamp":%d,"duration":%d,"file_id":"YZ4joOE4IwmFAAAT_6677_800221_%d_VA_20211124113602084.mp4","file_size":%d,"file_url":"file_url","media_track_type":3,"output_file_format":"mp4","resolution_height":720,"resolution_width":1280,"status":3,"stream_id":"%d","user_id":"%d","user_name":"play_800221","video_id":""},`,
+			1637753762084+n, n*977, n, n*n*7919, n, n)
+	}
+	list = strings.TrimSuffix(list, ",") + `]}}`
+	tests := []struct {
+		name, encoding, body string
+		status               int
+		contains, outcome    string
+	}{
+		{"none", "", genuine, 200, "started", "room_close:started"},
+		{"identity", "identity", genuine, 200, "started", "room_close:started"},
+		{"gzip", "gzip", zipped(t, genuine), 200, "started", "room_close:started"},
+		{"by its old name", "X-GZIP", zipped(t, genuine), 200, "started", "room_close:started"},
+		{"a long list", "gzip", zipped(t, list), 200, "ignored", "recording:ignored"},
+		{"forged", "gzip", zipped(t, signed("guess")), 401, "verified", ":bad_signature"},
+		{"another", "br", genuine, 415, "gzip", ":encoding"},
+		{"two", "gzip, gzip", zipped(t, zipped(t, genuine)), 415, "gzip", ":encoding"},
+		{"no gzip", "gzip", genuine, 400, "gzip", ":malformed"},
+		{"cut off", "gzip", zipped(t, genuine)[:50], 400, "gzip", ":malformed"},
+		{"more than a body may have", "gzip", zipped(t, list+strings.Repeat(list, 2)), 413, "decompressed", ":too_large"},
+		{"out of proportion", "gzip", zipped(t, genuine+strings.Repeat(" ", 1<<19)), 413, "decompressed", ":too_large"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBundle(t, started)
+			r := httptest.NewRequest("POST", webhook.Path, strings.NewReader(tt.body))
+			r.Header.Set("Content-Encoding", tt.encoding)
+			w := httptest.NewRecorder()
+			b.ServeHTTP(w, r)
+			if w.Code != tt.status || !strings.Contains(w.Body.String(), tt.contains) || strings.Join(b.outcomes, ",") != tt.outcome {
+				t.Errorf("%d %s, observed %v", w.Code, w.Body, b.outcomes)
+			}
+			if (w.Code == 415) != (w.Header().Get("Accept-Encoding") == "gzip") {
+				t.Errorf("Accept-Encoding: %q", w.Header().Get("Accept-Encoding"))
+			}
+		})
+	}
+}
