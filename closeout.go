@@ -33,10 +33,13 @@ type Service struct {
 	// Workflows are run besides those of package workflows. Each is a function with
 	// a name, and no two have the same.
 	Workflows []workflows.Workflow
-	// Route chooses the workflow that closes a session out, by anything that its
-	// callback told. If it is nil, or chooses nil, that is the default of
-	// [workflows.Route]. It has to know the workflow it chooses; that one should be
-	// among Workflows, or its runs wait until a worker has it.
+	// Immediate lists those of Workflows that start as soon as the room closes. The
+	// others start CLOSEOUT_SETTLING later, when the callbacks that ZEGO was still
+	// retrying are in; that takes one Workflow Task less.
+	Immediate []workflows.Workflow
+	// Route returns the Workflow that closes out a session. If Route is nil or returns
+	// nil, that is [workflows.RoomClose]. What it returns must be among Workflows, or
+	// its runs wait until a worker has it.
 	Route func(activities.Session) workflows.Workflow
 	// Steps are pointers to structs, of which each exported method is an activity of
 	// its own name. The standard ones of [activities.Steps] are there already.

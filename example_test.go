@@ -30,12 +30,12 @@ var (
 
 // CloseShow closes a paid room out.
 func CloseShow(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-	steps := workflows.Begin(ctx, session)
+	run := workflows.Begin(ctx, session)
 
-	workflows.Run(steps, workflows.Step{Name: "charge", Summary: "Charge the caller's wallet"}, wallet.Charge)
-	workflows.Run(steps, workflows.Recordings, standard.ArchiveRecordings)
+	workflows.Start(run, workflows.Step{Name: "charge", Summary: "Charge the caller's wallet"}, wallet.Charge)
+	workflows.Start(run, workflows.Recordings, standard.ArchiveRecordings)
 
-	return steps.Finish()
+	return run.Finish()
 }
 
 // route gives paid rooms their workflow, and all others the default one.

@@ -22,9 +22,6 @@ type Billing struct {
 	Ledger *ledger.Ledger
 	// API, if its URL is not empty, hears of each bill, in a CloudEvents 1.0 event.
 	API Endpoint
-	// Settling is how long a run waits for what ZEGO still sends of a session before
-	// the bill is made: see [Billing.SettlingTime].
-	Settling time.Duration
 	// NotCollected says that the callbacks which tell what participants use aren't
 	// taken, so that no bill has any of it.
 	NotCollected bool
@@ -35,11 +32,6 @@ type Billing struct {
 	// "posted", and of each adjustment that was "adjusted" and "posted".
 	Observe func(outcome string)
 }
-
-// SettlingTime tells a run how long it waits. It is no step: a run asks its worker
-// once, and keeps the answer in its history, so that the setting can be changed
-// while runs are under way.
-func (b *Billing) SettlingTime(context.Context) (time.Duration, error) { return b.Settling, nil }
 
 // Bill is what was billed for a session.
 type Bill struct {

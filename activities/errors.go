@@ -13,6 +13,7 @@ const (
 	typeRetryAfter = "RetryAfter"
 	typeBlocked    = "Blocked"
 	typeGivenUp    = "GivenUp"
+	typeNotQuick   = "NotQuick"
 )
 
 // An error that is none of the following is worth another try: Temporal tries
@@ -47,6 +48,12 @@ func GiveUp(format string, args ...any) error {
 		Category: temporal.ApplicationErrorCategoryBenign,
 	})
 }
+
+// ErrNotQuick is returned by a quick step that has more to do than fits into a
+// Workflow Task. The Workflow runs the step again, as an Activity. See
+// workflows.Step.Quick.
+var ErrNotQuick = temporal.NewApplicationErrorWithOptions("more to do than fits into a Workflow Task", typeNotQuick,
+	temporal.ApplicationErrorOptions{NonRetryable: true, Category: temporal.ApplicationErrorCategoryBenign})
 
 // IsBlocked says whether a step failed with [Blocked].
 func IsBlocked(err error) bool { return is(err, typeBlocked) }

@@ -108,9 +108,13 @@ func (r *Recordings) ArchiveRecordings(ctx context.Context, task Task) (Archived
 		head := Manifest{AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID, CloseReason: s.CloseReason, RoomCloseTime: s.RoomCloseTime}
 		return r.mover.Move(ctx, SessionFolder(s), head, func(ctx context.Context) (items []archive.Item, err error) {
 			if r.Finding.Ledger == nil {
-				return r.folder(ctx, s)
+				items, err = r.folder(ctx, s)
+			} else {
+				found, items, err = r.find(ctx, task, nil)
 			}
-			found, items, err = r.find(ctx, task, nil)
+			if len(items) > 0 && activity.GetInfo(ctx).IsLocalActivity {
+				return nil, ErrNotQuick
+			}
 			return items, err
 		}, earlier, report)
 	})

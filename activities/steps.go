@@ -36,6 +36,22 @@ type Session struct {
 	// Reconciled says that no room_close came, and that the room was found gone. Its
 	// RoomCloseTime is then the best that is known of its end.
 	Reconciled bool `json:"reconciled,omitempty"`
+	// Settling is how long after the start of the run ZEGO may still retry callbacks
+	// of the session. Whoever starts the run sets it, from CLOSEOUT_SETTLING.
+	Settling Duration `json:"settling,omitempty"`
+}
+
+// Duration is a [time.Duration] whose JSON is its text, as in "1m30s".
+type Duration time.Duration
+
+// MarshalText implements [encoding.TextMarshaler].
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (d *Duration) UnmarshalText(text []byte) error {
+	parsed, err := time.ParseDuration(string(text))
+	*d = Duration(parsed)
+	return err
 }
 
 // SessionOf takes the session out of a callback, and leaves behind what proves

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"go.temporal.io/sdk/activity"
 	"gocloud.dev/blob"
 	"gocloud.dev/gcerrors"
 
@@ -108,6 +109,9 @@ func (r *Recordings) search(ctx context.Context, task Task, before *Manifest) (*
 	s.lives = lives
 	for _, t := range tasks {
 		s.told(t)
+	}
+	if len(tasks) > 0 && activity.GetInfo(ctx).IsLocalActivity {
+		return nil, nil, ErrNotQuick
 	}
 	// First of all, whatever becomes of the bucket: it may be for that very fault of the
 	// bucket's that ZEGO couldn't upload.

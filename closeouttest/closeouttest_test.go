@@ -88,32 +88,33 @@ func TestARunThatFailsFailsTheTest(t *testing.T) {
 type changed struct{}
 
 func (changed) RoomClose(ctx workflow.Context, s activities.Session) (workflows.Result, error) {
-	steps := workflows.Begin(ctx, s)
-	workflows.Run(steps, workflows.Step{Name: "recordings"}, Standard.ArchiveRecordings)
-	workflows.Run(steps, workflows.Step{Name: "billing"}, Standard.FinalizeBill)
-	return steps.Finish()
+	run := workflows.Begin(ctx, s)
+	workflows.Start(run, workflows.Recordings, Standard.ArchiveRecordings)
+	workflows.Start(run, workflows.Billing, Standard.FinalizeBill)
+	return run.Finish()
 }
 
 // renamed is RoomClose with another name for a step.
 type renamed struct{}
 
 func (renamed) RoomClose(ctx workflow.Context, s activities.Session) (workflows.Result, error) {
-	steps := workflows.Begin(ctx, s)
-	workflows.Run(steps, workflows.Step{Name: "bill"}, Standard.FinalizeBill)
-	workflows.Run(steps, workflows.Recordings, Standard.ArchiveRecordings)
-	return steps.Finish()
+	run := workflows.Begin(ctx, s)
+	workflows.Start(run, workflows.Step{Name: "bill", Quick: true}, Standard.FinalizeBill)
+	workflows.Start(run, workflows.Recordings, Standard.ArchiveRecordings)
+	return run.Finish()
 }
 
 func another(context.Context, activities.Task) (string, error) { return "", nil }
 
 func (changed) CloseShow(ctx workflow.Context, s activities.Session) (workflows.Result, error) {
-	steps := workflows.Begin(ctx, s)
-	workflows.Run(steps, workflows.Step{Name: "another"}, another)
-	return steps.Finish()
+	run := workflows.Begin(ctx, s)
+	workflows.Start(run, workflows.Step{Name: "another"}, another)
+	return run.Finish()
 }
 
 func TestReplayFindsWhatRunsCouldNotTake(t *testing.T) {
 	recorded := filepath.Join("..", "workflows", "testdata", "roomclose_completed.json")
+	retried := filepath.Join("..", "workflows", "testdata", "roomclose_retried.json")
 	empty := filepath.Join(t.TempDir(), "empty.json")
 	if err := os.WriteFile(empty, []byte(`{"events": []}`), 0o600); err != nil {
 		t.Fatal(err)
@@ -124,9 +125,10 @@ func TestReplayFindsWhatRunsCouldNotTake(t *testing.T) {
 		want       string
 	}{
 		{"unchanged", recorded, []workflows.Workflow{changed{}.CloseShow, workflows.RoomClose}, ""},
-		{"changed", recorded, []workflows.Workflow{changed{}.RoomClose}, "runs of RoomClose that are under way could not go on"},
-		{"a step renamed", recorded, []workflows.Workflow{renamed{}.RoomClose}, "the step that runs FinalizeBill has another idempotency key"},
-		{"removed", recorded, []workflows.Workflow{changed{}.CloseShow}, `it is of a workflow "RoomClose", and there is none`},
+		{"changed", recorded, []workflows.Workflow{changed{}.RoomClose}, "open runs of RoomClose could not continue"},
+		{"a quick step renamed", recorded, []workflows.Workflow{renamed{}.RoomClose}, "step billing has another idempotency key"},
+		{"a step renamed", retried, []workflows.Workflow{renamed{}.RoomClose}, "the step that runs FinalizeBill has another idempotency key"},
+		{"removed", recorded, []workflows.Workflow{changed{}.CloseShow}, `it is of Workflow "RoomClose", which is not listed`},
 		{"no events", empty, nil, "it has no events"},
 		{"no file", "none.json", nil, "read a history"},
 		{"no history", "replay.go", nil, "no history"},

@@ -2,7 +2,6 @@ package closeouttest
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"reflect"
 	"slices"
@@ -16,7 +15,6 @@ import (
 	"go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
-	"go.temporal.io/sdk/workflow"
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/workflows"
@@ -51,7 +49,8 @@ func NewEnv(t testing.TB, steps ...any) *Env {
 	}
 	e.OnUpsertTypedSearchAttributes(mock.Anything).Run(func(args mock.Arguments) {
 		attributes, _ := args.Get(0).(temporal.SearchAttributes)
-		if state, ok := attributes.GetKeyword(workflows.CloseoutState); ok {
+		state, set := attributes.GetKeyword(workflows.CloseoutState)
+		if set || reflect.DeepEqual(attributes, temporal.NewSearchAttributes(workflows.CloseoutState.ValueUnset())) {
 			e.states = append(e.states, workflows.State(state))
 		}
 	}).Return(nil).Maybe()
@@ -109,15 +108,10 @@ func (e *Env) Start(w workflows.Workflow, s activities.Session) {
 	e.SetStartTime(s.RoomCloseTime)
 	options := workflows.StartOptions(s, "closeout")
 	e.SetStartWorkflowOptions(options)
-	// The environment can't start a run with search attributes, so they are set in
-	// it.
-	e.ExecuteWorkflow(func(ctx workflow.Context, s activities.Session) (workflows.Result, error) {
-		state, _ := options.TypedSearchAttributes.GetKeyword(workflows.CloseoutState)
-		if err := workflow.UpsertTypedSearchAttributes(ctx, workflows.CloseoutState.ValueSet(state)); err != nil {
-			return workflows.Result{}, err
-		}
-		return w(ctx, s)
-	}, s)
+	if err := e.SetTypedSearchAttributesOnStart(options.TypedSearchAttributes); err != nil {
+		e.t.Fatalf("set search attributes: %v", err)
+	}
+	e.ExecuteWorkflow(w, s)
 }
 
 // Run runs the workflow to its end and gives its result. A run that fails or
@@ -130,9 +124,6 @@ func (e *Env) Run(w workflows.Workflow, s activities.Session) workflows.Result {
 	}
 	var result workflows.Result
 	if err := e.GetWorkflowError(); err != nil {
-		if cause := errors.Unwrap(err); cause != nil {
-			err = cause // without the name of the wrapper around it
-		}
 		e.t.Fatalf("%s didn't complete: %v\nIt came this far:\n%s", workflows.Name(w), err, e.Details())
 	}
 	if err := e.GetWorkflowResult(&result); err != nil {
@@ -171,7 +162,8 @@ func (d *decided) Complete(_ any, err error) {
 	}
 }
 
-// States are those that [workflows.CloseoutState] has had so far.
+// States returns the values that [workflows.CloseoutState] has had so far; "" where it
+// was unset.
 func (e *Env) States() []workflows.State { return slices.Clone(e.states) }
 
 // Details is what the Web UI shows of the run now, in Markdown.

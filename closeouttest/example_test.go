@@ -26,10 +26,10 @@ func (*Wallet) Charge(context.Context, activities.Task) (string, error) { return
 var wallet *Wallet
 
 func CloseShow(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-	steps := workflows.Begin(ctx, session)
-	workflows.Run(steps, workflows.Step{Name: "charge", Summary: "Charge the caller's wallet"}, wallet.Charge)
-	workflows.Run(steps, workflows.Step{Name: "billing", Summary: "Make the session's bill"}, closeouttest.Standard.FinalizeBill)
-	return steps.Finish()
+	run := workflows.Begin(ctx, session)
+	workflows.Start(run, workflows.Step{Name: "charge", Summary: "Charge the caller's wallet"}, wallet.Charge)
+	workflows.Start(run, workflows.Step{Name: "billing", Summary: "Make the session's bill"}, closeouttest.Standard.FinalizeBill)
+	return run.Finish()
 }
 
 // A test of a workflow: the wallet refuses, and a person has it tried again.
@@ -49,7 +49,7 @@ func ExampleEnv() {
 	// Output:
 	// charge done
 	// billing done
-	// [running blocked running done]
+	// [blocked ]
 }
 
 // A handler that takes ZEGO's callbacks is given a genuine one.

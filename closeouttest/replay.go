@@ -67,9 +67,9 @@ func replay(file string, all []workflows.Workflow) (name string, err error) {
 	name = history.GetEvents()[0].GetWorkflowExecutionStartedEventAttributes().GetWorkflowType().GetName()
 	of := slices.IndexFunc(all, func(w workflows.Workflow) bool { return workflows.Name(w) == name })
 	if of < 0 {
-		return name, fmt.Errorf("it is of a workflow %q, and there is none. If no run of it is under way, remove the file", name)
+		return name, fmt.Errorf("it is of Workflow %q, which is not listed; if no run of it is open, remove the file", name)
 	}
-	asked := &keys{of: map[uuid.UUID]bool{}}
+	asked := &keys{of: map[uuid.UUID]bool{}, signals: map[string]bool{}}
 	// Without a key: of what is encrypted it tells that it is.
 	data, failures := codec.Keys(nil).ForWorker()
 	replayer, err := worker.NewWorkflowReplayerWithOptions(worker.WorkflowReplayerOptions{
@@ -79,17 +79,26 @@ func replay(file string, all []workflows.Workflow) (name string, err error) {
 	}
 	replayer.RegisterWorkflowWithOptions(all[of], workflow.RegisterOptions{Name: name})
 	if err := replayer.ReplayWorkflowHistory(nil, history); err != nil {
-		return name, fmt.Errorf("runs of %s that are under way could not go on. Put the change behind Step.Added or workflow.GetVersion: %w", name, err)
+		return name, fmt.Errorf("open runs of %s could not continue; put the change behind Step.AddedLater or workflow.GetVersion: %w", name, err)
+	}
+	renamed := func(what string) error {
+		return fmt.Errorf("%s has another idempotency key than in open runs: was the step renamed? It would repeat what it has done", what)
 	}
 	for _, event := range history.GetEvents() {
 		step := event.GetActivityTaskScheduledEventAttributes()
 		var task activities.Task
-		if converter.GetDefaultDataConverter().FromPayloads(step.GetInput(), &task) != nil || task.IdempotencyKey == uuid.Nil {
-			continue // another event, or an activity that is no step
+		if converter.GetDefaultDataConverter().FromPayloads(step.GetInput(), &task) == nil && task.IdempotencyKey != uuid.Nil && !asked.of[task.IdempotencyKey] {
+			return name, renamed("the step that runs " + step.GetActivityType().GetName())
 		}
-		if !asked.of[task.IdempotencyKey] {
-			return name, fmt.Errorf("the step that runs %s has another idempotency key than in runs that are under way: was it renamed? "+
-				"What it has done already, it would do again", step.GetActivityType().GetName())
+		// The input of a quick step is in no event, but its name is in the result.
+		var result workflows.Result
+		if converter.GetDefaultDataConverter().FromPayloads(event.GetWorkflowExecutionCompletedEventAttributes().GetResult(), &result) != nil {
+			continue
+		}
+		for _, s := range result.Steps {
+			if s.Output != nil && !asked.of[workflows.IdempotencyKey(result.Session, s.Step)] && !asked.signals[s.Step] {
+				return name, renamed("step " + s.Step)
+			}
 		}
 	}
 	return name, nil
@@ -99,7 +108,8 @@ func replay(file string, all []workflows.Workflow) (name string, err error) {
 // replay doesn't compare what steps are given. The interceptors find them out.
 type keys struct {
 	interceptor.WorkerInterceptorBase
-	of map[uuid.UUID]bool
+	of      map[uuid.UUID]bool
+	signals map[string]bool // those that the steps listen to
 }
 
 // InterceptWorkflow implements [interceptor.WorkerInterceptor].
@@ -124,12 +134,28 @@ type outbound struct {
 
 // ExecuteActivity implements [interceptor.WorkflowOutboundInterceptor].
 func (o *outbound) ExecuteActivity(ctx workflow.Context, activityType string, args ...any) workflow.Future {
+	o.add(args)
+	return o.Next.ExecuteActivity(ctx, activityType, args...)
+}
+
+// ExecuteLocalActivity implements [interceptor.WorkflowOutboundInterceptor].
+func (o *outbound) ExecuteLocalActivity(ctx workflow.Context, activityType string, args ...any) workflow.Future {
+	o.add(args)
+	return o.Next.ExecuteLocalActivity(ctx, activityType, args...)
+}
+
+// GetSignalChannel implements [interceptor.WorkflowOutboundInterceptor].
+func (o *outbound) GetSignalChannel(ctx workflow.Context, name string) workflow.ReceiveChannel {
+	o.signals[name] = true
+	return o.Next.GetSignalChannel(ctx, name)
+}
+
+func (k *keys) add(args []any) {
 	for _, arg := range args {
 		if task, ok := arg.(activities.Task); ok {
-			o.of[task.IdempotencyKey] = true
+			k.of[task.IdempotencyKey] = true
 		}
 	}
-	return o.Next.ExecuteActivity(ctx, activityType, args...)
 }
 
 // unrecorded names the workflows that no history is of.

@@ -153,9 +153,9 @@ func TestStepBlocksAtItsDeadline(t *testing.T) {
 	temporalClient := dial(t, c)
 	w := worker.New(temporalClient, c.TaskQueue, worker.Options{})
 	w.RegisterWorkflowWithOptions(func(ctx workflow.Context, s activities.Session) (workflows.Result, error) {
-		steps := workflows.Begin(ctx, s)
-		workflows.Run(steps, workflows.Step{Name: "wallet", Deadline: 2 * time.Second}, chargeWallet)
-		return steps.Finish()
+		run := workflows.Begin(ctx, s)
+		workflows.Start(run, workflows.Step{Name: "wallet", Timeout: 2 * time.Second}, chargeWallet)
+		return run.Finish()
 	}, workflow.RegisterOptions{Name: "ChargeOnly"})
 	w.RegisterActivity(chargeWallet)
 	if err := w.Start(); err != nil {

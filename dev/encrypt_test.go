@@ -125,7 +125,7 @@ func TestWhatTemporalKeepsIsEncrypted(t *testing.T) {
 	})
 
 	text := kept(t, c, id)
-	for _, secret := range []string{"Unprocessable Entity", "wallet", "Make the session's bill", closed.CloseReason.String()} {
+	for _, secret := range []string{"Unprocessable Entity", "wallet", "Finalize the bill", closed.CloseReason.String()} {
 		if strings.Contains(text, secret) {
 			t.Errorf("Temporal keeps %q", secret)
 		}

@@ -161,9 +161,9 @@ func work(t *testing.T, temporalClient client.Client, c *config.Config, options 
 
 // TakeTurn is a workflow of one step.
 func TakeTurn(ctx workflow.Context, s activities.Session) (workflows.Result, error) {
-	steps := workflows.Begin(ctx, s)
-	workflows.Run(steps, workflows.Step{Name: "turn"}, (&turns{}).Turn)
-	return steps.Finish()
+	run := workflows.Begin(ctx, s)
+	workflows.Start(run, workflows.Step{Name: "turn"}, (&turns{}).Turn)
+	return run.Finish()
 }
 
 // turns knows whose turn it was, in order.

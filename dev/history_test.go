@@ -36,7 +36,7 @@ func TestSavedHistoriesAreReplayed(t *testing.T) {
 	id := workflows.WorkflowID(activities.SessionOf(&blocked))
 	for _, session := range []string{workflows.WorkflowID(activities.SessionOf(&completed)), id} {
 		wait(t, session+" can be found, and waits for nothing but a person", func() bool {
-			return runs(t, temporalClient, "CloseoutState != 'running' AND WorkflowId = '"+session+"'") == 1
+			return runs(t, temporalClient, "(CloseoutState = 'blocked' OR ExecutionStatus = 'Completed') AND WorkflowId = '"+session+"'") == 1
 		})
 	}
 

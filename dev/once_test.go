@@ -41,7 +41,7 @@ func TestCallbackBecomesOneRunBillAndArchive(t *testing.T) {
 	}
 	for _, query := range []string{
 		fmt.Sprintf("RoomSessionId = '%d'", closed.RoomSessionID),
-		fmt.Sprintf("RoomId = 'rid_1242649' AND AppId = 1 AND CloseReason = 2 AND CloseoutState = 'done' AND WorkflowId = '%s'", id),
+		fmt.Sprintf("RoomId = 'rid_1242649' AND AppId = 1 AND CloseReason = 2 AND CloseoutState IS NULL AND ExecutionStatus = 'Completed' AND WorkflowId = '%s'", id),
 	} {
 		wait(t, "visibility finds the run by "+query, func() bool { return runs(t, temporal, query) == 1 })
 	}

@@ -93,7 +93,7 @@ func TestRecordingsAreWaitedFor(t *testing.T) {
 	wait(t, "the run waits for the recording", func() bool {
 		value, err := temporal.QueryWorkflow(t.Context(), id, "", "__temporal_workflow_metadata")
 		var metadata sdk.WorkflowMetadata
-		return err == nil && value.Get(&metadata) == nil && strings.Contains(metadata.GetCurrentDetails(), "waits for `recording task BBBBBBBBBBBBBBBB")
+		return err == nil && value.Get(&metadata) == nil && strings.Contains(metadata.GetCurrentDetails(), "is waiting for `recording task BBBBBBBBBBBBBBBB")
 	})
 	if err := worker.Process.Kill(); err != nil {
 		t.Fatal(err)

@@ -77,7 +77,7 @@ func TestStatusTellsWhereASessionIs(t *testing.T) {
 	start(t, bad, service.Parts{Worker: true})
 	for _, id := range []string{closedID, blockedID} {
 		wait(t, id+" can be found, and waits for nothing but a person", func() bool {
-			return runs(t, temporalClient, "CloseoutState != 'running' AND WorkflowId = '"+id+"'") == 1
+			return runs(t, temporalClient, "(CloseoutState = 'blocked' OR ExecutionStatus = 'Completed') AND WorkflowId = '"+id+"'") == 1
 		})
 	}
 	code, text = status(room)

@@ -27,9 +27,9 @@ import (
 type before struct{}
 
 func (before) CloseShow(ctx workflow.Context, s activities.Session) (workflows.Result, error) {
-	steps := workflows.Begin(ctx, s)
-	workflows.Run(steps, workflows.Step{Name: "wallet"}, show.Settle)
-	return steps.Finish()
+	run := workflows.Begin(ctx, s)
+	workflows.Start(run, workflows.Step{Name: "wallet"}, show.Settle)
+	return run.Finish()
 }
 
 // after changes the order and the number of steps, without GetVersion: it can't
@@ -37,20 +37,20 @@ func (before) CloseShow(ctx workflow.Context, s activities.Session) (workflows.R
 type after struct{}
 
 func (after) CloseShow(ctx workflow.Context, s activities.Session) (workflows.Result, error) {
-	steps := workflows.Begin(ctx, s)
-	workflows.Run(steps, workflows.Step{Name: "gifts"}, show.Thank)
-	workflows.Run(steps, workflows.Step{Name: "wallet"}, show.Settle)
-	return steps.Finish()
+	run := workflows.Begin(ctx, s)
+	workflows.Start(run, workflows.Step{Name: "gifts"}, show.Thank)
+	workflows.Start(run, workflows.Step{Name: "wallet"}, show.Settle)
+	return run.Finish()
 }
 
 // careful makes the same change so that it can.
 type careful struct{}
 
 func (careful) CloseShow(ctx workflow.Context, s activities.Session) (workflows.Result, error) {
-	steps := workflows.Begin(ctx, s)
-	workflows.Run(steps, workflows.Step{Name: "gifts", Added: true}, show.Thank)
-	workflows.Run(steps, workflows.Step{Name: "wallet"}, show.Settle)
-	return steps.Finish()
+	run := workflows.Begin(ctx, s)
+	workflows.Start(run, workflows.Step{Name: "gifts", AddedLater: true}, show.Thank)
+	workflows.Start(run, workflows.Step{Name: "wallet"}, show.Settle)
+	return run.Finish()
 }
 
 var show *showSteps // only names the steps

@@ -5,6 +5,7 @@ package examples
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -28,6 +29,8 @@ import (
 // patience is how long the test waits for what should take seconds. Builds, which
 // may have to download, are waited for as long as they take.
 const patience = time.Minute
+
+var update = flag.Bool("update", false, "record the histories in the examples' testdata anew")
 
 func TestExamplesDoWhatTheySay(t *testing.T) {
 	if testing.Short() {
@@ -86,7 +89,7 @@ func TestExamplesDoWhatTheySay(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			data, address := t.TempDir(), freeAddress(t)
+			data, address, recorded := t.TempDir(), freeAddress(t), filepath.Join(t.TempDir(), "recorded")
 			env := append(tt.settings, "CLOSEOUT_APPS=1=secret;2=secret", "CLOSEOUT_SETTLING=0s", "CLOSEOUT_DATA="+data, "CLOSEOUT_TASK_QUEUE="+tt.name,
 				"CLOSEOUT_LISTEN="+address, "CLOSEOUT_ADMIN_LISTEN=127.0.0.1:0", "PUBLIC_URL=http://"+address, "TEMPORAL_ADDRESS="+temporal)
 			program := filepath.Join(programs, tt.name)
@@ -109,8 +112,41 @@ func TestExamplesDoWhatTheySay(t *testing.T) {
 				if got := outcome(t, runs, s.workflow); got != s.want {
 					t.Errorf("%s is\n%s, want\n%s", s.workflow, got, s.want)
 				}
+				if *update && !s.reset { // a run that was reset has the first one's ID
+					run(t, env, program, "history save --output "+recorded+" "+s.workflow)
+				}
+			}
+			if *update {
+				replaceHistories(t, recorded, filepath.Join(tt.name, "testdata"))
 			}
 		})
+	}
+}
+
+// replaceHistories replaces an example's recorded histories, but for those of
+// Workflows that are not its own.
+func replaceHistories(t *testing.T, from, to string) {
+	t.Helper()
+	old, err := filepath.Glob(filepath.Join(to, "*.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range old {
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range list(t, from) {
+		if strings.HasPrefix(name, "RoomClose_") {
+			continue
+		}
+		b, err := os.ReadFile(filepath.Join(from, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(to, name), b, 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -11,30 +11,29 @@ import (
 	"github.com/closeouthq/closeout/activities"
 )
 
-// AdjustBill makes one adjustment of a session's bill, as callbacks came after it.
+// AdjustBill makes one adjustment of a session's bill, for callbacks that came after it.
 func AdjustBill(ctx workflow.Context, a activities.Adjustment) (Result, error) {
-	steps := Begin(ctx, a.Session)
+	run := Begin(ctx, a.Session)
 
-	// The number is in the name, as each adjustment has an idempotency key of its own.
-	RunWith(steps, Step{Name: "adjustment-" + strconv.Itoa(a.Number), Summary: "Adjust the session's bill"}, do.AdjustBill, a.Number)
+	// The number gives each adjustment an idempotency key of its own.
+	StartWith(run, Step{Name: "adjustment-" + strconv.Itoa(a.Number), Summary: "Adjust the bill", Quick: true}, standard.AdjustBill, a.Number)
 
-	return steps.Finish()
+	return run.Finish()
 }
 
-// AdjustmentID is the ID of an adjustment's workflow,
+// AdjustmentID returns the Workflow ID of an adjustment,
 // "bill-adjustment-<appid>-<room_session_id>-<number>".
 func AdjustmentID(a activities.Adjustment) string {
 	return fmt.Sprintf("bill-adjustment-%s-%d", a.Session.Key(), a.Number)
 }
 
-// AdjustOptions says how [AdjustBill] is started. At most one run of an adjustment
-// is under way; but another may follow, as the first may have found nothing to
-// adjust yet. There is one adjustment of a number whatever the number of runs.
+// AdjustOptions returns the options that start [AdjustBill]. An adjustment has at most
+// one open run. Another may follow, as the first may have found nothing to adjust yet;
+// the ledger keeps one adjustment of each number.
 func AdjustOptions(a activities.Adjustment, taskQueue string) client.StartWorkflowOptions {
 	options := StartOptions(a.Session, taskQueue)
-	options.ID = AdjustmentID(a)
+	options.ID, options.StartDelay = AdjustmentID(a), 0
 	options.WorkflowIDReusePolicy = enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE
 	options.StaticSummary = fmt.Sprintf("Adjustment %d of the bill of room %s", a.Number, code(clip(a.Session.RoomID, 80)))
-	options.StaticDetails = "Something came after the bill. " + options.StaticDetails
 	return options
 }

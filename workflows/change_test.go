@@ -32,65 +32,65 @@ var crm *CRM
 // go on as they began.
 
 func withCRMNaively(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-	steps := workflows.Begin(ctx, session)
+	run := workflows.Begin(ctx, session)
 
-	workflows.Run(steps, workflows.Step{Name: "crm"}, crm.Notify)
-	workflows.Run(steps, workflows.Billing, standard.FinalizeBill)
-	workflows.Run(steps, workflows.Recordings, standard.ArchiveRecordings)
+	workflows.Start(run, workflows.Step{Name: "crm"}, crm.Notify)
+	workflows.Start(run, workflows.Billing, standard.FinalizeBill)
+	workflows.Start(run, workflows.Recordings, standard.ArchiveRecordings)
 
-	return steps.Finish()
+	return run.Finish()
 }
 
 func withCRM(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-	steps := workflows.Begin(ctx, session)
+	run := workflows.Begin(ctx, session)
 
-	workflows.Run(steps, workflows.Step{Name: "crm", Added: true}, crm.Notify)
-	workflows.Run(steps, workflows.Billing, standard.FinalizeBill)
-	workflows.Run(steps, workflows.Recordings, standard.ArchiveRecordings)
+	workflows.Start(run, workflows.Step{Name: "crm", AddedLater: true}, crm.Notify)
+	workflows.Start(run, workflows.Billing, standard.FinalizeBill)
+	workflows.Start(run, workflows.Recordings, standard.ArchiveRecordings)
 
-	return steps.Finish()
+	return run.Finish()
 }
 
 func withoutRecordingsNaively(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-	steps := workflows.Begin(ctx, session)
+	run := workflows.Begin(ctx, session)
 
-	workflows.Run(steps, workflows.Billing, standard.FinalizeBill)
+	workflows.Start(run, workflows.Billing, standard.FinalizeBill)
 
-	return steps.Finish()
+	return run.Finish()
 }
 
 func withoutRecordings(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-	steps := workflows.Begin(ctx, session)
+	run := workflows.Begin(ctx, session)
 
-	workflows.Run(steps, workflows.Billing, standard.FinalizeBill)
+	workflows.Start(run, workflows.Billing, standard.FinalizeBill)
 	if workflow.GetVersion(ctx, "no recordings", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
-		workflows.Run(steps, workflows.Recordings, standard.ArchiveRecordings)
+		workflows.Start(run, workflows.Recordings, standard.ArchiveRecordings)
 	}
 
-	return steps.Finish()
+	return run.Finish()
 }
 
 func recordingsFirstNaively(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-	steps := workflows.Begin(ctx, session)
+	run := workflows.Begin(ctx, session)
 
-	recordings := workflows.Run(steps, workflows.Recordings, standard.ArchiveRecordings)
-	workflows.Run(steps, workflows.Step{Name: "billing", After: []workflows.Earlier{recordings}}, standard.FinalizeBill)
+	recordings := workflows.Start(run, workflows.Recordings, standard.ArchiveRecordings)
+	workflows.Start(run, workflows.Step{Name: "billing", Quick: true, After: []workflows.Dependency{recordings}}, standard.FinalizeBill)
 
-	return steps.Finish()
+	return run.Finish()
 }
 
 func recordingsFirst(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-	steps := workflows.Begin(ctx, session)
+	run := workflows.Begin(ctx, session)
 
 	if workflow.GetVersion(ctx, "recordings first", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
-		workflows.Run(steps, workflows.Billing, standard.FinalizeBill)
-		workflows.Run(steps, workflows.Recordings, standard.ArchiveRecordings)
+		workflows.Start(run, workflows.Billing, standard.FinalizeBill)
+		workflows.Start(run, workflows.Recordings, standard.ArchiveRecordings)
 	} else {
-		recordings := workflows.Run(steps, workflows.Recordings, standard.ArchiveRecordings)
-		workflows.Run(steps, workflows.Step{Name: "billing", After: []workflows.Earlier{recordings}}, standard.FinalizeBill)
+		recordings := workflows.Start(run, workflows.Recordings, standard.ArchiveRecordings)
+		workflows.Start(run, workflows.Step{Name: "billing", Quick: true, After: []workflows.Dependency{recordings}}, standard.FinalizeBill)
 	}
 
-	return steps.Finish()
+	return run.Finish()
 }
 
 // A change takes every run of RoomClose that was recorded before it, the one that
@@ -130,10 +130,10 @@ func TestChangeWhileRunsAreUnderWay(t *testing.T) {
 // A replay doesn't look at how a step is described, and how long it may take.
 func TestChangeThatNeedsNoCare(t *testing.T) {
 	otherLimits := func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-		steps := workflows.Begin(ctx, session)
-		workflows.Run(steps, workflows.Step{Name: "billing", Summary: "Bill it", Deadline: time.Hour, Attempt: time.Second, Settled: true}, standard.FinalizeBill)
-		workflows.Run(steps, workflows.Step{Name: "recordings", Heartbeat: time.Second}, standard.ArchiveRecordings)
-		return steps.Finish()
+		run := workflows.Begin(ctx, session)
+		workflows.Start(run, workflows.Step{Name: "billing", Summary: "Bill it", Timeout: time.Hour, AttemptTimeout: time.Second, Quick: true}, standard.FinalizeBill)
+		workflows.Start(run, workflows.Step{Name: "recordings", HeartbeatTimeout: time.Second, Quick: true}, standard.ArchiveRecordings)
+		return run.Finish()
 	}
 	for _, file := range histories(t) {
 		if err := replay(file, otherLimits); err != nil {
@@ -146,10 +146,10 @@ func TestChangeThatNeedsNoCare(t *testing.T) {
 // has another idempotency key, and would have its effect twice.
 func TestReplayDoesNotSeeANewName(t *testing.T) {
 	renamed := func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-		steps := workflows.Begin(ctx, session)
-		workflows.Run(steps, workflows.Step{Name: "bill"}, standard.FinalizeBill)
-		workflows.Run(steps, workflows.Recordings, standard.ArchiveRecordings)
-		return steps.Finish()
+		run := workflows.Begin(ctx, session)
+		workflows.Start(run, workflows.Step{Name: "bill", Quick: true}, standard.FinalizeBill)
+		workflows.Start(run, workflows.Recordings, standard.ArchiveRecordings)
+		return run.Finish()
 	}
 	if err := replay("testdata/roomclose_blocked.json", renamed); err != nil {
 		t.Errorf("it is seen: %v; say so in docs/changing-workflows.md", err)

@@ -9,63 +9,63 @@ import (
 	"go.temporal.io/sdk/workflow"
 )
 
-// The updates by which a person decides what becomes of a blocked step. Both
-// take a [Decision] and return a string.
+// The Updates by which a person decides about a blocked step. Both take a [Decision]
+// and return a string.
 const (
-	// UpdateRetry has the step tried again, with a new deadline.
+	// UpdateRetry tries the step again, with a new Timeout.
 	UpdateRetry = "retry"
-	// UpdateSkip gives the step up.
+	// UpdateSkip ends the step without a result.
 	UpdateSkip = "skip"
 )
 
-// Decision is what a person decides about a blocked step.
+// Decision is a person's decision about a blocked step.
 type Decision struct {
-	// Step is the step's name. It may be left out if only one step is blocked.
+	// Step is the name of the step. It may be empty if only one step is blocked.
 	Step string `json:"step"`
-	// Reason is why; it is kept in the result and must not be empty.
+	// Reason is required; the run's result keeps it.
 	Reason string `json:"reason"`
 }
 
-// DecisionResult is a decision that was made.
+// DecisionResult is a decision in the run's result.
 type DecisionResult struct {
 	// Decision is [UpdateRetry] or [UpdateSkip].
 	Decision string `json:"decision"`
-	// Step is the step that it was about.
+	// Step is the name of the step.
 	Step string `json:"step"`
-	// Reason is the one given.
+	// Reason is the person's reason.
 	Reason string `json:"reason"`
-	// Time is when, by the workflow's clock.
+	// Time is when it was made, by the Workflow's clock.
 	Time time.Time `json:"time"`
 }
 
-// offer lets people make a decision by an update.
-func (s *Steps) offer(update, description string) {
+// handle sets the handler of an Update that decides about a step.
+func (r *Run) handle(update, description string) {
 	decide := func(ctx workflow.Context, d Decision) (string, error) {
-		st, err := s.blocked(d)
+		st, err := r.blocked(d)
 		if err != nil {
 			return "", err
 		}
 		st.decision, st.reason = update, d.Reason
-		s.decisions = append(s.decisions, DecisionResult{update, st.Name, d.Reason, workflow.Now(ctx)})
+		r.decisions = append(r.decisions, DecisionResult{update, st.Name, d.Reason, workflow.Now(ctx)})
 		return update + " of " + st.Name, nil
 	}
-	if err := workflow.SetUpdateHandlerWithOptions(s.ctx, update, decide, workflow.UpdateHandlerOptions{
-		// Refused here, a decision leaves no trace in the history.
-		Validator:   func(d Decision) error { _, err := s.blocked(d); return err },
+	if err := workflow.SetUpdateHandlerWithOptions(r.ctx, update, decide, workflow.UpdateHandlerOptions{
+		// A decision rejected here leaves no event in the history.
+		Validator:   func(d Decision) error { _, err := r.blocked(d); return err },
 		Description: description + ` Input: {"step": "billing", "reason": "why"}`,
 	}); err != nil {
-		panic(err) // only for a handler of the wrong type
+		panic(err) // only a handler of the wrong type
 	}
 }
 
-// blocked finds the step that a decision is about.
-func (s *Steps) blocked(d Decision) (*step, error) {
+// blocked returns the blocked step that a decision is about.
+func (r *Run) blocked(d Decision) (*step, error) {
 	if strings.TrimSpace(d.Reason) == "" {
 		return nil, errors.New("reason: missing; say why, it is kept with the run")
 	}
 	var names []string
 	var found []*step
-	for _, st := range s.steps {
+	for _, st := range r.steps {
 		if st.state == StateBlocked && st.decision == "" {
 			names = append(names, st.Name)
 			if d.Step == "" || d.Step == st.Name {

@@ -10,67 +10,67 @@ import (
 	"go.temporal.io/sdk/temporal"
 )
 
-// details is what the Web UI shows of the run, in its Markdown.
-func (s *Steps) details() string {
+// details returns the run's current details for the Web UI, in Temporal's Markdown.
+func (r *Run) details() string {
 	var b strings.Builder
 	write := func(format string, args ...any) { b.WriteString(fmt.Sprintf(format, args...)) }
-	write("Room %s, session %d of app %d, closed at %s (%v).\n\n", code(s.session.RoomID), s.session.RoomSessionID, s.session.AppID,
-		s.session.RoomCloseTime.UTC().Format(time.RFC3339Nano), s.session.CloseReason)
-	for _, st := range s.steps {
+	write("Room %s, session %d of app %d, closed at %s (%v).\n\n", code(r.session.RoomID), r.session.RoomSessionID, r.session.AppID,
+		r.session.RoomCloseTime.UTC().Format(time.RFC3339Nano), r.session.CloseReason)
+	for _, st := range r.steps {
 		switch st.state {
 		case StateDone:
 			write("- **%s** is done: %s\n", st.Name, code(st.summary))
 		case StateSkipped:
 			write("- **%s** was skipped: %s\n", st.Name, code(st.reason))
 		case StateBlocked:
-			write("- **%s** is **blocked**: %s\n  Mend it and send the update `%s` with %s, or do without it with `%s`.\n",
+			write("- **%s** is **blocked**: %s\n  Fix the cause and send the Update `%s` with %s, or skip the step with `%s`.\n",
 				st.Name, code(st.failure), UpdateRetry, code(fmt.Sprintf(`{"step": %q, "reason": "why"}`, st.Name)), UpdateSkip)
 		case StateGivenUp:
 			write("- **%s** was given up: %s\n", st.Name, code(st.failure))
 		case StateWaiting:
-			write("- **%s** waits%s: %s\n", st.Name, waits(st), st.Summary)
+			write("- **%s** is waiting%s: %s\n", st.Name, waitsFor(st), st.Summary)
 		default:
 			write("- **%s** is running: %s\n", st.Name, st.Summary)
 		}
 	}
-	for _, d := range s.decisions {
+	for _, d := range r.decisions {
 		write("- %s: %s of **%s**, because: %s\n", d.Time.UTC().Format(time.RFC3339), d.Decision, d.Step, code(d.Reason))
 	}
 	return b.String()
 }
 
-// waits says what a step waits for.
-func waits(st *step) string {
-	if st.waits != "" {
-		return " for " + code(st.waits)
+// waitsFor returns what a step is waiting for.
+func waitsFor(st *step) string {
+	if st.waitsFor != "" {
+		return " for " + code(st.waitsFor)
 	}
-	for _, e := range st.After {
-		if earlier := e.earlier(); !earlier.ended() {
-			return " for **" + earlier.Name + "**"
+	for _, d := range st.After {
+		if dependency := d.dependency(); !dependency.ended() {
+			return " for **" + dependency.Name + "**"
 		}
 	}
 	return " until " + st.NotBefore.UTC().Format(time.RFC3339)
 }
 
-// failure says in a line why an activity ended.
-func failure(err error, deadline time.Duration) string {
+// failure returns why an Activity failed, in a line.
+func failure(err error, timeout time.Duration) string {
 	var ended *temporal.ActivityError
-	var timeout *temporal.TimeoutError
+	var timedOut *temporal.TimeoutError
 	var app *temporal.ApplicationError
 	text := err.Error()
 	switch {
 	case errors.As(err, &app):
 		text = app.Message()
-	case errors.As(err, &timeout):
-		text = timeout.Message()
+	case errors.As(err, &timedOut):
+		text = timedOut.Message()
 	}
-	if errors.As(err, &ended) && ended.RetryState() == enums.RETRY_STATE_TIMEOUT || errors.As(err, &timeout) {
-		return fmt.Sprintf("not done within %v: %s", deadline, text)
+	if errors.As(err, &ended) && ended.RetryState() == enums.RETRY_STATE_TIMEOUT || errors.As(err, &timedOut) {
+		return fmt.Sprintf("not done within %v: %s", timeout, text)
 	}
 	return text
 }
 
-// code makes a Markdown code span of text that may hold anything.
+// code returns a Markdown code span of arbitrary text.
 func code(s string) string {
 	return "`" + strings.Join(strings.Fields(strings.ReplaceAll(s, "`", "'")), " ") + "`"
 }

@@ -1,21 +1,17 @@
-// Package workflows holds what happens after a room has closed: workflows, one
-// file each, how they are started, and the helpers that make a step of one
-// retry, wait for a person and report.
+// Package workflows holds the post-close Workflows and what you need to write your
+// own.
 //
-// A workflow is a function of the session. It begins with [Begin], says what
-// steps there are, and ends with [Steps.Finish]:
+// A post-close Workflow is a function of the session. It calls [Begin], starts its
+// steps, and returns [Run.Finish]:
 //
-//   - [Run] runs a step beside the others, [RunWith] one with an input;
-//   - [Then] runs one with what an earlier one returned;
-//   - [Await] waits for somebody else to do it;
-//   - [Future.Wait] waits for what a step returned, to decide by it;
-//   - [Step] says what else there is to say: limits, After, NotBefore, Optional.
+//   - [Start] starts a step, [StartWith] one with an input;
+//   - [Then] starts a step with the result of an earlier one;
+//   - [Await] waits for a Signal with a result from elsewhere;
+//   - [Future.Wait] returns the result of a step, to decide by it;
+//   - [Step] sets timeouts, retries, dependencies and delays.
 //
-// [RoomClose] is the workflow that a session gets unless it is routed to another.
-// Steps are methods of structs: see package activities. A program of your own,
-// with your workflows, is made by package closeout; in this repository, a new
-// step is a method on [activities.Steps] and a line in RoomClose, and a new
-// workflow is a file here and a line each in [All] and [Route].
+// [RoomClose] is the default. Steps are methods of structs: see package activities.
+// Package closeout makes a program of your Workflows and steps.
 //
-// Nothing here does I/O or asks for the time: Temporal replays this code.
+// This code is replayed by Temporal: it does no I/O and reads no clock.
 package workflows

@@ -40,14 +40,14 @@ var (
 // the rest; the summary is made when there is a transcript, and an hour later the
 // caller is asked how it was.
 func CloseSupportCall(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-	steps := workflows.Begin(ctx, session)
+	run := workflows.Begin(ctx, session)
 
-	workflows.Run(steps, workflows.Recordings, standard.ArchiveRecordings)
-	transcript := workflows.Run(steps, workflows.Step{Name: "transcript", Deadline: 6 * time.Hour}, support.Transcribe)
+	workflows.Start(run, workflows.Recordings, standard.ArchiveRecordings)
+	transcript := workflows.Start(run, workflows.Step{Name: "transcript", Timeout: 6 * time.Hour}, support.Transcribe)
 	workflows.Then(transcript, workflows.Step{Name: "summary"}, support.Summarize)
-	workflows.Run(steps, workflows.Step{Name: "survey", NotBefore: session.RoomCloseTime.Add(time.Hour), Optional: true}, support.Ask)
+	workflows.Start(run, workflows.Step{Name: "survey", NotBefore: session.RoomCloseTime.Add(time.Hour), Optional: true}, support.Ask)
 
-	return steps.Finish()
+	return run.Finish()
 }
 
 // A workflow of one's own, run as in a test.

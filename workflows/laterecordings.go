@@ -10,29 +10,27 @@ import (
 	"github.com/closeouthq/closeout/activities"
 )
 
-// LateRecordings adds to a session's archive what was heard of after that was made.
+// LateRecordings adds recordings that were reported after the session was archived.
 func LateRecordings(ctx workflow.Context, session activities.Session) (Result, error) {
-	steps := Begin(ctx, session)
+	run := Begin(ctx, session)
 
 	late := Recordings
-	late.Summary = "Add the recordings that came late to the archive"
-	Run(steps, late, do.AddRecordings)
+	late.Summary, late.Quick = "Archive late recordings", false
+	Start(run, late, standard.AddRecordings)
 
-	return steps.Finish()
+	return run.Finish()
 }
 
-// LateRecordingsID is the ID of the workflow,
+// LateRecordingsID returns the Workflow ID of a session's late recordings,
 // "late-recordings-<appid>-<room_session_id>".
 func LateRecordingsID(s activities.Session) string { return "late-recordings-" + s.Key() }
 
-// LateRecordingsOptions says how [LateRecordings] is started. One run of a session
-// is under way at a time, and another may follow: recordings may come late more
-// than once.
+// LateRecordingsOptions returns the options that start [LateRecordings]. A session has
+// at most one open run of it, and another may follow.
 func LateRecordingsOptions(s activities.Session, taskQueue string) client.StartWorkflowOptions {
 	options := StartOptions(s, taskQueue)
-	options.ID = LateRecordingsID(s)
+	options.ID, options.StartDelay = LateRecordingsID(s), 0
 	options.WorkflowIDReusePolicy = enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE
 	options.StaticSummary = fmt.Sprintf("Late recordings of room %s", code(clip(s.RoomID, 80)))
-	options.StaticDetails = "A recording came after the session was archived. " + options.StaticDetails
 	return options
 }

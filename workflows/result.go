@@ -7,47 +7,45 @@ type State string
 
 // The states of steps and runs.
 const (
-	// StateWaiting means that it hasn't begun, for lack of another step's result or
-	// as it isn't time. A run whose steps wait is running.
+	// StateWaiting means that the step hasn't started, or waits to run again. A run
+	// whose steps wait is running.
 	StateWaiting State = "waiting"
-	// StateRunning means that it is being tried.
+	// StateRunning means that the step is being attempted.
 	StateRunning State = "running"
-	// StateBlocked means that it can't go on without a person: see [Decision].
+	// StateBlocked means that the step waits for a person's [Decision].
 	StateBlocked State = "blocked"
-	// StateDone means that it succeeded.
+	// StateDone means that the step succeeded.
 	StateDone State = "done"
-	// StateSkipped means that a person decided to do without it, or that a step
-	// which has to be done before it ended otherwise; of a run, that at least one
-	// step was skipped.
+	// StateSkipped means that a person skipped the step, or that it depended on a step
+	// that didn't succeed. Of a run: at least one step was skipped.
 	StateSkipped State = "skipped"
-	// StateGivenUp means that it failed without a person being asked, as it is
-	// optional or failed with [activities.GiveUp]; of a run, that at least one step
-	// was given up.
+	// StateGivenUp means that the step failed and was optional, or failed with
+	// [activities.GiveUp]. Of a run: at least one step was given up.
 	StateGivenUp State = "given_up"
 )
 
-// Result is what came of a run.
+// Result is the result of a run.
 type Result struct {
-	// Session is what was closed out.
+	// Session is the session that was closed out.
 	Session activities.Session `json:"session"`
 	// State is [StateGivenUp] or [StateSkipped] if a step was, else [StateDone].
 	State State `json:"state"`
-	// Steps says what each step did, in their order in the workflow.
+	// Steps are the results of the steps, in the order of the Workflow's code.
 	Steps []StepResult `json:"steps"`
-	// Decisions are those that people made, in their order in time.
+	// Decisions are those that people made, in the order of their time.
 	Decisions []DecisionResult `json:"decisions,omitempty"`
 }
 
-// StepResult is what one step did.
+// StepResult is the result of a step.
 type StepResult struct {
-	// Step is its name.
+	// Step is the name of the step.
 	Step string `json:"step"`
 	// State is [StateDone], [StateSkipped] or [StateGivenUp].
 	State State `json:"state"`
-	// Summary says it in a few words: the step's result, or why there is none.
+	// Summary describes the result in a few words, or why there is none.
 	Summary string `json:"summary"`
-	// Output is what the step's activity returned, if it succeeded.
+	// Output is what the step's Activity returned, if it succeeded.
 	Output any `json:"output,omitempty"`
-	// Failure is the last failure, if there is no result and it was tried.
+	// Failure is the last failure of a step without a result, if it was attempted.
 	Failure string `json:"failure,omitempty"`
 }

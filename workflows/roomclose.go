@@ -8,29 +8,30 @@ import (
 	"github.com/closeouthq/closeout/activities"
 )
 
-// do names the steps. None of their fields is set here, as it is the worker that
-// runs them.
-var do activities.Steps
+// standard names the standard Activities. Its fields stay unset here: the worker has
+// the instance that runs them.
+var standard activities.Steps
 
-// RoomClose closes one session of a room out. Its steps run side by side, and
-// each for itself: one that is in trouble doesn't hold up the others, and the
-// run completes when the last is done or skipped.
+// RoomClose closes out one room session. Steps run concurrently and fail
+// independently. The run completes when every step is done or skipped.
 func RoomClose(ctx workflow.Context, session activities.Session) (Result, error) {
-	steps := Begin(ctx, session)
+	run := Begin(ctx, session)
 
-	Run(steps, Billing, do.FinalizeBill)
-	Run(steps, Recordings, do.ArchiveRecordings)
+	Start(run, Billing, standard.FinalizeBill)
+	Start(run, Recordings, standard.ArchiveRecordings)
 
-	return steps.Finish()
+	return run.Finish()
 }
 
-// The standard steps, for use in other workflows as well.
+// The standard steps, for other Workflows too.
 var (
-	// Billing is [activities.Billing.FinalizeBill]. The last logouts may come after
-	// the room has closed.
-	Billing = Step{Name: "billing", Summary: "Make the session's bill", Settled: true}
-	// Recordings is [activities.Recordings.ArchiveRecordings]. A recording may be of
-	// a day, and is uploaded after the room has closed.
-	Recordings = Step{Name: "recordings", Summary: "Move the recordings to the archive",
-		Deadline: 72 * time.Hour, Attempt: 12 * time.Hour, Heartbeat: 30 * time.Second}
+	// Billing is [activities.Billing.FinalizeBill].
+	Billing = Step{Name: "billing", Summary: "Finalize the bill", Quick: true, AfterSettling: true}
+	// Recordings is [activities.Recordings.ArchiveRecordings]. One attempt may move the
+	// recordings of a whole day.
+	Recordings = Step{Name: "recordings", Summary: "Archive the recordings", Quick: true,
+		Timeout: 72 * time.Hour, AttemptTimeout: 12 * time.Hour, HeartbeatTimeout: 30 * time.Second}
 )
+
+// All returns the Workflows that every worker runs.
+func All() []Workflow { return []Workflow{RoomClose} }

@@ -16,10 +16,28 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// The bill waits, and nothing else does. What people see says for what.
-func TestTheBillWaitsForWhatZegoStillSends(t *testing.T) {
+// settling returns the session of these tests as a webhook hands it over.
+func settling(after time.Duration) activities.Session {
+	s := session
+	s.Settling = activities.Duration(after)
+	return s
+}
+
+func TestARunStartsAfterSettling(t *testing.T) {
+	o := workflows.StartOptions(settling(90*time.Second), "queue")
+	if o.StartDelay != 90*time.Second {
+		t.Errorf("start delay %v", o.StartDelay)
+	}
+	late := workflows.LateRecordingsOptions(settling(90*time.Second), "queue")
+	adjust := workflows.AdjustOptions(activities.Adjustment{Session: settling(90 * time.Second), Number: 1}, "queue")
+	if late.StartDelay != 0 || adjust.StartDelay != 0 {
+		t.Errorf("a session that has settled waits %v and %v", late.StartDelay, adjust.StartDelay)
+	}
+}
+
+// In a Workflow that starts at once, the bill waits and nothing else does.
+func TestTheBillWaitsForLateCallbacks(t *testing.T) {
 	env := newEnv(t)
-	env.OnActivity(steps.SettlingTime, mock.Anything).Return(90*time.Second, nil).Once()
 	archivedAt, billedAt := time.Time{}, time.Time{}
 	env.OnActivity(steps.ArchiveRecordings, mock.Anything, mock.Anything).Return(func(context.Context, activities.Task) (activities.Archived, error) {
 		archivedAt = env.Now()
@@ -30,11 +48,11 @@ func TestTheBillWaitsForWhatZegoStillSends(t *testing.T) {
 		return billed, nil
 	})
 	env.After(time.Minute, func() {
-		if d := env.Details(); !strings.Contains(d, "**billing** waits until "+session.RoomCloseTime.Add(90*time.Second).Format(time.RFC3339)) || !strings.Contains(d, "**recordings** is done") {
+		if d := env.Details(); !strings.Contains(d, "**billing** is waiting until "+session.RoomCloseTime.Add(90*time.Second).Format(time.RFC3339)) || !strings.Contains(d, "**recordings** is done") {
 			t.Errorf("details %s", d)
 		}
 	})
-	if r := env.Run(workflows.RoomClose, session); r.State != workflows.StateDone {
+	if r := env.Run(workflows.RoomClose, settling(90*time.Second)); r.State != workflows.StateDone {
 		t.Fatalf("result %+v", r)
 	}
 	if wait := billedAt.Sub(session.RoomCloseTime); wait < 90*time.Second || wait > 91*time.Second {
@@ -46,10 +64,9 @@ func TestTheBillWaitsForWhatZegoStillSends(t *testing.T) {
 	env.AssertExpectations(t)
 }
 
-// A run waits from its begin, also where the step that waits comes after others.
+// Settling counts from the start of the run, also for a step after others.
 func TestTimeThatOtherStepsTookCountsAsWaiting(t *testing.T) {
 	env := newEnv(t, &CRM{})
-	env.OnActivity(steps.SettlingTime, mock.Anything).Return(90*time.Second, nil)
 	env.OnActivity(crm.Notify, mock.Anything, mock.Anything).After(time.Hour).Return("told", nil)
 	env.OnActivity(steps.FinalizeBill, mock.Anything, mock.Anything).Return(func(context.Context, activities.Task) (activities.Bill, error) {
 		if wait := env.Now().Sub(session.RoomCloseTime); wait < time.Hour || wait > time.Hour+time.Minute {
@@ -59,12 +76,12 @@ func TestTimeThatOtherStepsTookCountsAsWaiting(t *testing.T) {
 	}).Once()
 	env.Run(func(ctx workflow.Context, s activities.Session) (workflows.Result, error) {
 		run := workflows.Begin(ctx, s)
-		told := workflows.Run(run, workflows.Step{Name: "crm"}, crm.Notify)
+		told := workflows.Start(run, workflows.Step{Name: "crm"}, crm.Notify)
 		billing := workflows.Billing
-		billing.After = []workflows.Earlier{told}
-		workflows.Run(run, billing, standard.FinalizeBill)
+		billing.After = []workflows.Dependency{told}
+		workflows.Start(run, billing, standard.FinalizeBill)
 		return run.Finish()
-	}, session)
+	}, settling(90*time.Second))
 	env.AssertExpectations(t)
 }
 

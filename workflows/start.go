@@ -18,62 +18,49 @@ import (
 	"github.com/closeouthq/closeout/activities"
 )
 
-// Workflow is what can close a session out. Its name, by which Temporal knows it,
-// is that of the function.
+// Workflow closes out a session. Temporal knows it by the name of the function.
 type Workflow func(workflow.Context, activities.Session) (Result, error)
 
-// All gives the workflows that a worker runs. A new one gets a line here and, in
-// [Route], the sessions that it is for.
-func All() []Workflow {
-	return []Workflow{
-		RoomClose,
-	}
-}
-
-// Route chooses the workflow that closes a session out. It is asked for a session
-// whenever its callback is about to be started; the first start counts.
-func Route(activities.Session) Workflow {
-	return RoomClose
-}
-
-// Name is the workflow's name.
+// Name returns the Workflow's name.
 func Name(w Workflow) string {
 	full := runtime.FuncForPC(reflect.ValueOf(w).Pointer()).Name()
 	return strings.TrimSuffix(full[strings.LastIndexByte(full, '.')+1:], "-fm") // of a method's value
 }
 
-// The search attributes of a run, by which the Web UI finds it.
+// The Search Attributes of a run.
 var (
-	// RoomID is the room's name.
+	// RoomID is ZEGO's room_id.
 	RoomID = temporal.NewSearchAttributeKeyKeyword("RoomId")
-	// RoomSessionID is the session; a keyword, as an Int ends at 63 bits.
+	// RoomSessionID is ZEGO's room_session_id in decimal: an Int attribute has 63 bits.
 	RoomSessionID = temporal.NewSearchAttributeKeyKeyword("RoomSessionId")
 	// AppID is ZEGO's appid.
 	AppID = temporal.NewSearchAttributeKeyInt64("AppId")
 	// CloseReason is ZEGO's close_reason.
 	CloseReason = temporal.NewSearchAttributeKeyInt64("CloseReason")
-	// CloseoutState is a [State].
+	// CloseoutState is [StateBlocked], [StateGivenUp] or [StateSkipped], and unset
+	// while the execution's status says enough.
 	CloseoutState = temporal.NewSearchAttributeKeyKeyword("CloseoutState")
 )
 
-// SearchAttributes are the search attributes that a namespace needs.
+// SearchAttributes returns the Search Attributes that a Namespace needs. A run that has
+// RoomId sets CloseoutState, so create that one first.
 func SearchAttributes() []temporal.SearchAttributeKey {
-	return []temporal.SearchAttributeKey{RoomID, RoomSessionID, AppID, CloseReason, CloseoutState}
+	return []temporal.SearchAttributeKey{CloseoutState, RoomSessionID, AppID, CloseReason, RoomID}
 }
 
-// ReportedProblems is a search attribute of Temporal's own: why a run's workflow
-// tasks fail again and again, if they do. Older servers lack it.
+// ReportedProblems is a Search Attribute that Temporal itself sets on a run whose
+// Workflow Tasks keep failing. Older servers lack it.
 const ReportedProblems = "TemporalReportedProblems"
 
-// BlockedQuery finds the runs that wait for a person.
+// BlockedQuery returns the List Filter of the runs that wait for a person.
 func BlockedQuery() string {
 	return fmt.Sprintf("%s = '%s' AND ExecutionStatus = 'Running'", CloseoutState.GetName(), StateBlocked)
 }
 
 const workflowIDPrefix = "room-close-"
 
-// WorkflowID is the ID of the session's workflow, "room-close-<appid>-<room_session_id>".
-// As Temporal takes an ID once, there is one workflow for a session.
+// WorkflowID returns the Workflow ID of a session, "room-close-<appid>-<room_session_id>".
+// Temporal accepts an ID once, so a session has one run.
 func WorkflowID(s activities.Session) string {
 	return workflowIDPrefix + s.Key()
 }
@@ -90,10 +77,9 @@ func ParseWorkflowID(id string) (appID uint32, roomSessionID uint64, err error) 
 	return uint32(a), roomSessionID, nil
 }
 
-// StartOptions says how the session's workflow is started: once for ever, and
-// so that people find it and read what it is about.
+// StartOptions returns the options that start the session's run: exactly once, after
+// the session has settled, and with what people search and read.
 func StartOptions(s activities.Session, taskQueue string) client.StartWorkflowOptions {
-	closed := s.RoomCloseTime.UTC().Format(time.RFC3339Nano)
 	reason := s.CloseReason.String()
 	if s.Reconciled {
 		reason = "found gone without a room_close"
@@ -101,33 +87,32 @@ func StartOptions(s activities.Session, taskQueue string) client.StartWorkflowOp
 	return client.StartWorkflowOptions{
 		ID:        WorkflowID(s),
 		TaskQueue: taskQueue,
-		// Closed runs count as well as running ones, and a refusal is to be told
-		// from a start.
+		// A delay costs less than a timer: the first Workflow Task can do all the work.
+		StartDelay: time.Duration(s.Settling),
+		// Closed runs count too, and a refusal must not look like a start.
 		WorkflowIDReusePolicy:                    enums.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE,
 		WorkflowIDConflictPolicy:                 enums.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
 		WorkflowExecutionErrorWhenAlreadyStarted: true,
-		// Where task queues are fair, a burst of one app doesn't hold up the others.
-		// Steps inherit it. Servers that don't know it pass over it.
+		// On a fair Task Queue a burst of one app doesn't delay the others. Steps
+		// inherit it; servers without fairness ignore it.
 		Priority: temporal.Priority{FairnessKey: strconv.FormatUint(uint64(s.AppID), 10)},
 		TypedSearchAttributes: temporal.NewSearchAttributes(
 			RoomID.ValueSet(clip(s.RoomID, 255)),
 			RoomSessionID.ValueSet(strconv.FormatUint(s.RoomSessionID, 10)),
 			AppID.ValueSet(int64(s.AppID)),
 			CloseReason.ValueSet(int64(s.CloseReason)),
-			CloseoutState.ValueSet(string(StateRunning)),
 		),
 		Memo: map[string]any{
 			"room_id":         s.RoomID,
 			"close_reason":    s.CloseReason.String(),
-			"room_close_time": closed,
+			"room_close_time": s.RoomCloseTime.UTC().Format(time.RFC3339Nano),
 		},
 		StaticSummary: fmt.Sprintf("Room %s closed: %s", code(clip(s.RoomID, 80)), reason),
-		StaticDetails: fmt.Sprintf("Session %d of room %s of app %d closed at %s: %s.", s.RoomSessionID, code(s.RoomID), s.AppID, closed, reason),
 	}
 }
 
-// Signal sends a run the result of a step that it awaits: see [Await]. The error
-// wraps a [go.temporal.io/api/serviceerror.NotFound] if no such run is under way.
+// Signal sends a run the result of an awaited step: see [Await]. The error wraps a
+// [go.temporal.io/api/serviceerror.NotFound] if no such run is open.
 func Signal(ctx context.Context, temporal client.Client, workflowID, step string, result any) error {
 	if err := temporal.SignalWorkflow(ctx, workflowID, "", step, result); err != nil {
 		return fmt.Errorf("signal %q to %s: %w", step, workflowID, err)
@@ -135,20 +120,24 @@ func Signal(ctx context.Context, temporal client.Client, workflowID, step string
 	return nil
 }
 
-// clip shortens a room's name: Temporal's SQL stores index 255 characters, and
-// its limit for a summary is 400 bytes.
-func clip(roomID string, most int) string {
-	if r := []rune(roomID); len(r) > most {
-		return string(r[:most])
+// maxTimerSummary is the longest summary of a timer, in characters of up to four
+// bytes: Temporal's limit is 400 bytes.
+const maxTimerSummary = 100
+
+// clip returns at most n characters of s. Temporal's SQL stores index 255 characters
+// of a Search Attribute.
+func clip(s string, n int) string {
+	if r := []rune(s); len(r) > n {
+		return string(r[:n])
 	}
-	return roomID
+	return s
 }
 
-// keyspace is the namespace of the UUIDs that are idempotency keys.
+// keyspace is the UUID namespace of the idempotency keys.
 var keyspace = uuid.MustParse("dae2ee15-f6ee-579e-bf43-12098b064d47")
 
-// IdempotencyKey is the key of a step's effects for a session, a UUIDv5. It
-// depends on nothing else, so that also a run started by hand has it.
+// IdempotencyKey returns the key of a step's effects for a session, a UUIDv5. It
+// depends on nothing else, so a run started by hand has the same.
 func IdempotencyKey(session activities.Session, step string) uuid.UUID {
 	return uuid.NewSHA1(keyspace, []byte(WorkflowID(session)+"/"+step))
 }

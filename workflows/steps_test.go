@@ -94,10 +94,10 @@ var refused = activities.Blocked("the bank refused")
 func TestALaterStepIsGivenWhatTheEarlierReturned(t *testing.T) {
 	s := &shop{}
 	r := s.run(t, func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-		steps := workflows.Begin(ctx, session)
-		charge := workflows.Run(steps, workflows.Step{Name: "charge"}, s.Charge)
+		run := workflows.Begin(ctx, session)
+		charge := workflows.Start(run, workflows.Step{Name: "charge"}, s.Charge)
 		workflows.Then(charge, workflows.Step{Name: "payout"}, s.PayOut)
-		return steps.Finish()
+		return run.Finish()
 	}, nil)
 	s.happened(t, "charge", "pay out 7")
 	if r.State != workflows.StateDone || ends(r) != "charge done, payout done" || r.Steps[0].Summary != "charged 7" {
@@ -111,12 +111,12 @@ func TestWhatNeedsASkippedStepIsSkipped(t *testing.T) {
 	s := &shop{failure: map[string]error{"charge": refused}}
 	var details string
 	r := s.run(t, func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-		steps := workflows.Begin(ctx, session)
-		charge := workflows.Run(steps, workflows.Step{Name: "charge"}, s.Charge)
+		run := workflows.Begin(ctx, session)
+		charge := workflows.Start(run, workflows.Step{Name: "charge"}, s.Charge)
 		payout := workflows.Then(charge, workflows.Step{Name: "payout"}, s.PayOut)
-		workflows.Run(steps, workflows.Step{Name: "survey", After: []workflows.Earlier{payout}}, s.Survey)
-		workflows.Run(steps, workflows.Step{Name: "archive"}, s.Archive)
-		return steps.Finish()
+		workflows.Start(run, workflows.Step{Name: "survey", After: []workflows.Dependency{payout}}, s.Survey)
+		workflows.Start(run, workflows.Step{Name: "archive"}, s.Archive)
+		return run.Finish()
 	}, func(e env) {
 		e.After(time.Hour, func() {
 			details = e.Details()
@@ -131,7 +131,7 @@ func TestWhatNeedsASkippedStepIsSkipped(t *testing.T) {
 	if got := r.Steps[1].Summary; got != "skipped: charge wasn't done" {
 		t.Errorf("summary %q", got)
 	}
-	for _, want := range []string{"**charge** is **blocked**", "**payout** waits for **charge**", "**survey** waits for **payout**", "**archive** is done"} {
+	for _, want := range []string{"**charge** is **blocked**", "**payout** is waiting for **charge**", "**survey** is waiting for **payout**", "**archive** is done"} {
 		if !strings.Contains(details, want) {
 			t.Errorf("details lack %q:\n%s", want, details)
 		}
@@ -144,11 +144,11 @@ func TestAfterSeveralSteps(t *testing.T) {
 		t.Run(first+" last", func(t *testing.T) {
 			s := &shop{failure: map[string]error{first: refused}}
 			r := s.run(t, func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-				steps := workflows.Begin(ctx, session)
-				charge := workflows.Run(steps, workflows.Step{Name: "charge"}, s.Charge)
-				archive := workflows.Run(steps, workflows.Step{Name: "archive"}, s.Archive)
-				workflows.Run(steps, workflows.Step{Name: "survey", After: []workflows.Earlier{charge, archive}}, s.Survey)
-				return steps.Finish()
+				run := workflows.Begin(ctx, session)
+				charge := workflows.Start(run, workflows.Step{Name: "charge"}, s.Charge)
+				archive := workflows.Start(run, workflows.Step{Name: "archive"}, s.Archive)
+				workflows.Start(run, workflows.Step{Name: "survey", After: []workflows.Dependency{charge, archive}}, s.Survey)
+				return run.Finish()
 			}, func(e env) {
 				e.After(time.Hour, func() {
 					delete(s.failure, first)
@@ -164,15 +164,15 @@ func TestAfterSeveralSteps(t *testing.T) {
 
 // compensated charges, pays out, and gives the money back if that wasn't done.
 func (s *shop) compensated(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-	steps := workflows.Begin(ctx, session)
-	charge := workflows.Run(steps, workflows.Step{Name: "charge"}, s.Charge)
+	run := workflows.Begin(ctx, session)
+	charge := workflows.Start(run, workflows.Step{Name: "charge"}, s.Charge)
 	payout := workflows.Then(charge, workflows.Step{Name: "payout"}, s.PayOut)
-	if _, paid := payout.Wait(); !paid {
-		if charged, ok := charge.Wait(); ok {
-			workflows.RunWith(steps, workflows.Step{Name: "refund"}, s.Refund, charged)
+	if _, err := payout.Wait(); err != nil {
+		if charged, err := charge.Wait(); err == nil {
+			workflows.StartWith(run, workflows.Step{Name: "refund"}, s.Refund, charged)
 		}
 	}
-	return steps.Finish()
+	return run.Finish()
 }
 
 func TestCompensation(t *testing.T) {
@@ -183,15 +183,15 @@ func TestCompensation(t *testing.T) {
 		ends    string
 		states  string
 	}{
-		"all is well": {nil, nil, []string{"charge", "pay out 7"}, "charge done, payout done", "running done"},
+		"all is well": {nil, nil, []string{"charge", "pay out 7"}, "charge done, payout done", ""},
 		"the payout is given up": {map[string]error{"pay out 7": activities.GiveUp("no account")}, nil,
-			[]string{"charge", "pay out 7 failed", "refund 7"}, "charge done, payout given_up, refund done", "running given_up"},
+			[]string{"charge", "pay out 7 failed", "refund 7"}, "charge done, payout given_up, refund done", "given_up"},
 		"the payout is skipped": {map[string]error{"pay out 7": refused},
 			func(e env) { e.After(time.Hour, func() { e.Skip("payout", "fraud") }) },
-			[]string{"charge", "pay out 7 failed", "refund 7"}, "charge done, payout skipped, refund done", "running blocked running skipped"},
+			[]string{"charge", "pay out 7 failed", "refund 7"}, "charge done, payout skipped, refund done", "blocked unset skipped"},
 		"nothing was charged": {map[string]error{"charge": refused},
 			func(e env) { e.After(time.Hour, func() { e.Skip("charge", "a guest") }) },
-			[]string{"charge failed"}, "charge skipped, payout skipped", "running blocked running skipped"},
+			[]string{"charge failed"}, "charge skipped, payout skipped", "blocked unset skipped"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -221,10 +221,10 @@ func TestAnOptionalStepIsGivenUp(t *testing.T) {
 			s := &shop{failure: map[string]error{"survey": failure}}
 			var details string
 			r := s.run(t, func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-				steps := workflows.Begin(ctx, session)
-				workflows.Run(steps, workflows.Step{Name: "survey", Optional: true}, s.Survey)
-				workflows.Run(steps, workflows.Step{Name: "archive", NotBefore: session.RoomCloseTime.Add(time.Hour)}, s.Archive)
-				return steps.Finish()
+				run := workflows.Begin(ctx, session)
+				workflows.Start(run, workflows.Step{Name: "survey", Optional: true}, s.Survey)
+				workflows.Start(run, workflows.Step{Name: "archive", NotBefore: session.RoomCloseTime.Add(time.Hour)}, s.Archive)
+				return run.Finish()
 			}, func(e env) { e.After(time.Minute, func() { details = e.Details() }) })
 			if r.State != workflows.StateGivenUp || ends(r) != "survey given_up, archive done" {
 				t.Errorf("result %+v", r)
@@ -232,7 +232,7 @@ func TestAnOptionalStepIsGivenUp(t *testing.T) {
 			if got := r.Steps[0]; !strings.HasPrefix(got.Summary, "given up: ") || !strings.HasSuffix(got.Summary, "no address") || !strings.HasSuffix(got.Failure, "no address") || got.Output != nil {
 				t.Errorf("survey %+v", got)
 			}
-			if !strings.Contains(details, "**survey** was given up: `") || !strings.Contains(details, "**archive** waits until 2017-07-10T09:56:29Z") {
+			if !strings.Contains(details, "**survey** was given up: `") || !strings.Contains(details, "**archive** is waiting until 2017-07-10T09:56:29Z") {
 				t.Errorf("details:\n%s", details)
 			}
 		})
@@ -253,9 +253,9 @@ func TestNotBefore(t *testing.T) {
 				return "sent", nil
 			})
 			e.Run(func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-				steps := workflows.Begin(ctx, session)
-				workflows.Run(steps, workflows.Step{Name: "survey", NotBefore: session.RoomCloseTime.Add(tt.notBefore)}, s.Survey)
-				return steps.Finish()
+				run := workflows.Begin(ctx, session)
+				workflows.Start(run, workflows.Step{Name: "survey", NotBefore: session.RoomCloseTime.Add(tt.notBefore)}, s.Survey)
+				return run.Finish()
 			}, session)
 			if got := at.Sub(session.RoomCloseTime).Round(time.Minute); got != tt.want {
 				t.Errorf("it began after %v, want %v", got, tt.want)
@@ -266,11 +266,11 @@ func TestNotBefore(t *testing.T) {
 
 // transcribed awaits a transcript, and archives what it says.
 func (s *shop) transcribed(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-	steps := workflows.Begin(ctx, session)
-	job := workflows.Run(steps, workflows.Step{Name: "charge", NotBefore: session.RoomCloseTime.Add(time.Minute)}, s.Charge)
-	transcript := workflows.Await[Charge](steps, workflows.Step{Name: "transcript", Deadline: 6 * time.Hour, After: []workflows.Earlier{job}})
+	run := workflows.Begin(ctx, session)
+	job := workflows.Start(run, workflows.Step{Name: "charge", NotBefore: session.RoomCloseTime.Add(time.Minute)}, s.Charge)
+	transcript := workflows.Await[Charge](run, workflows.Step{Name: "transcript", Timeout: 6 * time.Hour, After: []workflows.Dependency{job}})
 	workflows.Then(transcript, workflows.Step{Name: "payout"}, s.PayOut)
-	return steps.Finish()
+	return run.Finish()
 }
 
 func TestAwait(t *testing.T) {
@@ -281,20 +281,20 @@ func TestAwait(t *testing.T) {
 		result  workflows.State
 		events  []string
 	}{
-		"it comes":                      {func(e env) { signal(e, time.Hour, Charge{5}) }, "running done", workflows.StateDone, []string{"charge", "pay out 5"}},
-		"it comes before anybody waits": {func(e env) { signal(e, time.Second, Charge{5}) }, "running done", workflows.StateDone, []string{"charge", "pay out 5"}},
+		"it comes":                      {func(e env) { signal(e, time.Hour, Charge{5}) }, "", workflows.StateDone, []string{"charge", "pay out 5"}},
+		"it comes before anybody waits": {func(e env) { signal(e, time.Second, Charge{5}) }, "", workflows.StateDone, []string{"charge", "pay out 5"}},
 		"it comes twice": {func(e env) { signal(e, time.Second, Charge{5}); signal(e, 2*time.Second, Charge{6}) },
-			"running done", workflows.StateDone, []string{"charge", "pay out 5"}},
+			"", workflows.StateDone, []string{"charge", "pay out 5"}},
 		"it is something else at first": {func(e env) { signal(e, time.Hour, "no charge"); signal(e, 2*time.Hour, Charge{5}) },
-			"running done", workflows.StateDone, []string{"charge", "pay out 5"}},
+			"", workflows.StateDone, []string{"charge", "pay out 5"}},
 		"it never comes": {func(e env) { e.After(7*time.Hour, func() { e.Skip("transcript", "too late") }) },
-			"running blocked running skipped", workflows.StateSkipped, []string{"charge"}},
+			"blocked unset skipped", workflows.StateSkipped, []string{"charge"}},
 		"it comes when it is retried": {func(e env) {
 			e.After(7*time.Hour, func() { e.Retry("transcript", "they were asked") })
 			signal(e, 8*time.Hour, Charge{5})
-		}, "running blocked running done", workflows.StateDone, []string{"charge", "pay out 5"}},
+		}, "blocked unset", workflows.StateDone, []string{"charge", "pay out 5"}},
 		"it comes too late, and nobody has decided": {func(e env) { signal(e, 7*time.Hour, Charge{5}) },
-			"running blocked running done", workflows.StateDone, []string{"charge", "pay out 5"}},
+			"blocked unset", workflows.StateDone, []string{"charge", "pay out 5"}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -306,7 +306,7 @@ func TestAwait(t *testing.T) {
 			if r.State != tt.result || e.states() != tt.states {
 				t.Errorf("states %s, want %s; result %+v", e.states(), tt.states, r)
 			}
-			if tt.result == workflows.StateSkipped && r.Steps[1].Failure != `not done within 6h0m0s: no signal "transcript" came` {
+			if tt.result == workflows.StateSkipped && r.Steps[1].Failure != `not done within 6h0m0s: no signal "transcript" arrived` {
 				t.Errorf("failure %q", r.Steps[1].Failure)
 			}
 		})
@@ -336,10 +336,10 @@ func TestWhatIsAwaitedMayFail(t *testing.T) {
 		states   string
 		want     string // the failure, or the output's text
 	}{
-		"not at all":        {[]Verdict{{Text: "yes"}}, "running done", "yes"},
-		"and be done later": {[]Verdict{{Refused: "busy"}, {Text: "yes"}}, "running blocked running done", "yes"},
-		"and fail again":    {[]Verdict{{Refused: "busy"}, {Refused: "ill", Never: true}}, "running blocked running given_up", "never: ill"},
-		"and never be done": {[]Verdict{{Refused: "ill", Never: true}}, "running given_up", "never: ill"},
+		"not at all":        {[]Verdict{{Text: "yes"}}, "", "yes"},
+		"and be done later": {[]Verdict{{Refused: "busy"}, {Text: "yes"}}, "blocked unset", "yes"},
+		"and fail again":    {[]Verdict{{Refused: "busy"}, {Refused: "ill", Never: true}}, "blocked unset given_up", "never: ill"},
+		"and never be done": {[]Verdict{{Refused: "ill", Never: true}}, "given_up", "never: ill"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -348,9 +348,9 @@ func TestWhatIsAwaitedMayFail(t *testing.T) {
 				e.After(time.Duration(i+1)*time.Hour, func() { e.SignalWorkflow("review", v) })
 			}
 			r := e.Run(func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-				steps := workflows.Begin(ctx, session)
-				workflows.Await[Verdict](steps, workflows.Step{Name: "review"})
-				return steps.Finish()
+				run := workflows.Begin(ctx, session)
+				workflows.Await[Verdict](run, workflows.Step{Name: "review"})
+				return run.Finish()
 			}, session)
 			got := r.Steps[0].Failure
 			if output, ok := r.Steps[0].Output.(map[string]any); ok {
@@ -369,14 +369,14 @@ func TestCancelledWhileStepsWait(t *testing.T) {
 	e := newEnv(t, s)
 	e.After(10*time.Minute, e.CancelWorkflow)
 	e.Start(func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-		steps := workflows.Begin(ctx, session)
-		transcript := workflows.Await[Charge](steps, workflows.Step{Name: "transcript"})
+		run := workflows.Begin(ctx, session)
+		transcript := workflows.Await[Charge](run, workflows.Step{Name: "transcript"})
 		workflows.Then(transcript, workflows.Step{Name: "payout"}, s.PayOut)
-		later := workflows.Run(steps, workflows.Step{Name: "survey", NotBefore: session.RoomCloseTime.Add(time.Hour)}, s.Survey)
-		if _, done := later.Wait(); done {
-			t.Error("it was done")
+		later := workflows.Start(run, workflows.Step{Name: "survey", NotBefore: session.RoomCloseTime.Add(time.Hour)}, s.Survey)
+		if _, err := later.Wait(); !temporal.IsCanceledError(err) {
+			t.Errorf("error %v, want a cancellation", err)
 		}
-		return steps.Finish()
+		return run.Finish()
 	}, session)
 	if err := e.GetWorkflowError(); !temporal.IsCanceledError(err) {
 		t.Errorf("error %v, want a cancellation", err)
@@ -393,14 +393,14 @@ func TestAddedSteps(t *testing.T) {
 			e := newEnv(t, s)
 			e.OnGetVersion("step charge", workflow.DefaultVersion, workflow.Version(1)).Return(version)
 			r := e.Run(func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-				steps := workflows.Begin(ctx, session)
-				workflows.Run(steps, workflows.Step{Name: "archive"}, s.Archive)
-				charge := workflows.Run(steps, workflows.Step{Name: "charge", Added: true}, s.Charge)
+				run := workflows.Begin(ctx, session)
+				workflows.Start(run, workflows.Step{Name: "archive"}, s.Archive)
+				charge := workflows.Start(run, workflows.Step{Name: "charge", AddedLater: true}, s.Charge)
 				workflows.Then(charge, workflows.Step{Name: "payout"}, s.PayOut)
-				if _, done := charge.Wait(); done != (version == 1) {
-					t.Errorf("done %v", done)
+				if _, err := charge.Wait(); errors.Is(err, workflows.ErrAddedLater) == (version == 1) || (err == nil) != (version == 1) {
+					t.Errorf("error %v", err)
 				}
-				return steps.Finish()
+				return run.Finish()
 			}, session)
 			want := "archive done"
 			if version == 1 {
@@ -418,10 +418,10 @@ func TestAStepWantsANameOfItsOwn(t *testing.T) {
 		s := &shop{}
 		e := newEnv(t, s)
 		e.Start(func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-			steps := workflows.Begin(ctx, session)
-			workflows.Run(steps, workflows.Step{Name: "archive"}, s.Archive)
-			workflows.Run(steps, workflows.Step{Name: name}, s.Survey)
-			return steps.Finish()
+			run := workflows.Begin(ctx, session)
+			workflows.Start(run, workflows.Step{Name: "archive"}, s.Archive)
+			workflows.Start(run, workflows.Step{Name: name}, s.Survey)
+			return run.Finish()
 		}, session)
 		if err := e.GetWorkflowError(); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("step %q: want a name", name)) {
 			t.Errorf("error %v", err)

@@ -35,7 +35,6 @@ func (*noSteps) FinalizeBill(_ context.Context, t activities.Task) (activities.B
 }
 
 // ArchiveRecordings does nothing.
-func (*noSteps) SettlingTime(context.Context) (time.Duration, error) { return 0, nil }
 
 func (*noSteps) ArchiveRecordings(_ context.Context, t activities.Task) (activities.Archived, error) {
 	return activities.Archived{}, nil

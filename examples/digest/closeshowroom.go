@@ -18,21 +18,21 @@ var (
 // CloseShowRoom closes a room of a show out as any other, and then tells the
 // show's digest what happened.
 func CloseShowRoom(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-	steps := workflows.Begin(ctx, session)
+	run := workflows.Begin(ctx, session)
 
-	billing := workflows.Run(steps, workflows.Billing, standard.FinalizeBill)
-	recordings := workflows.Run(steps, workflows.Recordings, standard.ArchiveRecordings)
+	billing := workflows.Start(run, workflows.Billing, standard.FinalizeBill)
+	recordings := workflows.Start(run, workflows.Recordings, standard.ArchiveRecordings)
 
 	happened := []string{words(billing, "no bill"), words(recordings, "recordings not archived")}
-	workflows.RunWith(steps, workflows.Step{Name: "digest", Summary: "Tell the show's digest"}, do.TellDigest, happened)
+	workflows.StartWith(run, workflows.Step{Name: "digest", Summary: "Tell the show's digest"}, do.TellDigest, happened)
 
-	return steps.Finish()
+	return run.Finish()
 }
 
 // words waits for a step and says what came of it. A step that a person skips
 // doesn't keep the room out of the digest.
 func words[R fmt.Stringer](step *workflows.Future[R], otherwise string) string {
-	if result, done := step.Wait(); done {
+	if result, err := step.Wait(); err == nil {
 		return result.String()
 	}
 	return otherwise

@@ -34,7 +34,7 @@ type Closed struct {
 // patience, and then sends one e-mail about them. It is of the show's first
 // session, and takes all of them by updates.
 func Digest(ctx workflow.Context, first activities.Session) (workflows.Result, error) {
-	steps := workflows.Begin(ctx, first)
+	run := workflows.Begin(ctx, first)
 
 	d := &digest{until: workflow.Now(ctx).Add(patience)}
 	if err := workflow.SetUpdateHandlerWithOptions(ctx, updateRoom, d.take, workflow.UpdateHandlerOptions{
@@ -47,9 +47,9 @@ func Digest(ctx workflow.Context, first activities.Session) (workflows.Result, e
 		return workflows.Result{}, err // cancelled
 	}
 	d.written = true
-	workflows.RunWith(steps, workflows.Step{Name: "mail", Summary: "Send the digest", Deadline: time.Hour}, do.MailDigest, d.closed)
+	workflows.StartWith(run, workflows.Step{Name: "mail", Summary: "Send the digest", Timeout: time.Hour}, do.MailDigest, d.closed)
 
-	return steps.Finish()
+	return run.Finish()
 }
 
 // digest is what a run of [Digest] knows.

@@ -73,7 +73,6 @@ func (s *Steps) tell(ctx context.Context, c client.Client, taskQueue string, tas
 		WorkflowIDConflictPolicy: enums.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
 		// It isn't the session's own run, so it doesn't have its RoomSessionId.
 		TypedSearchAttributes: temporal.NewSearchAttributes(
-			workflows.CloseoutState.ValueSet(string(workflows.StateRunning)),
 			workflows.RoomID.ValueSet(show)),
 		Memo:          map[string]any{"show": show, "rooms": rooms},
 		StaticSummary: "Digest of " + show,

@@ -97,7 +97,7 @@ func TestWhatBecomesOfARoomThatTellsTheDigest(t *testing.T) {
 				t.Errorf("error %v", err)
 			}
 			// The audit would take it for a second run of the session.
-			if attributes := temporal.start.TypedSearchAttributes; attributes.ContainsKey(workflows.RoomSessionID) || !attributes.ContainsKey(workflows.CloseoutState) {
+			if attributes := temporal.start.TypedSearchAttributes; attributes.ContainsKey(workflows.RoomSessionID) || !attributes.ContainsKey(workflows.RoomID) {
 				t.Errorf("search attributes %v", attributes.GetUntypedValues())
 			}
 		})

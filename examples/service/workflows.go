@@ -18,16 +18,16 @@ var (
 
 // CloseLiveShow publishes the recordings of a show as its replay.
 func CloseLiveShow(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-	steps := workflows.Begin(ctx, session)
+	run := workflows.Begin(ctx, session)
 
-	workflows.Run(steps, workflows.Billing, standard.FinalizeBill)
-	recordings := workflows.Run(steps, workflows.Recordings, standard.ArchiveRecordings)
+	workflows.Start(run, workflows.Billing, standard.FinalizeBill)
+	recordings := workflows.Start(run, workflows.Recordings, standard.ArchiveRecordings)
 	replay := workflows.Then(recordings, workflows.Step{Name: "replay", Summary: "Publish the replay"}, studio.PublishReplay)
 	// Nobody wants to hear of it on the next day, and no person should have to decide.
 	workflows.Then(replay, workflows.Step{Name: "announcement", Summary: "Tell the followers of the replay",
-		Deadline: time.Hour, Optional: true}, studio.AnnounceReplay)
+		Timeout: time.Hour, Optional: true}, studio.AnnounceReplay)
 
-	return steps.Finish()
+	return run.Finish()
 }
 
 // surveyAfter is how long after a support call the customer is asked about it.
@@ -36,14 +36,14 @@ const surveyAfter = time.Hour
 // CloseSupportCall closes the call's ticket, as soon as all that is to be found
 // there exists, and asks the customer.
 func CloseSupportCall(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-	steps := workflows.Begin(ctx, session)
+	run := workflows.Begin(ctx, session)
 
-	billing := workflows.Run(steps, workflows.Billing, standard.FinalizeBill)
-	recordings := workflows.Run(steps, workflows.Recordings, standard.ArchiveRecordings)
-	workflows.Run(steps, workflows.Step{Name: "ticket", Summary: "Close the ticket",
-		After: []workflows.Earlier{billing, recordings}}, helpDesk.CloseTicket)
-	workflows.Run(steps, workflows.Step{Name: "survey", Summary: "Ask the customer",
+	billing := workflows.Start(run, workflows.Billing, standard.FinalizeBill)
+	recordings := workflows.Start(run, workflows.Recordings, standard.ArchiveRecordings)
+	workflows.Start(run, workflows.Step{Name: "ticket", Summary: "Close the ticket",
+		After: []workflows.Dependency{billing, recordings}}, helpDesk.CloseTicket)
+	workflows.Start(run, workflows.Step{Name: "survey", Summary: "Ask the customer",
 		NotBefore: session.RoomCloseTime.Add(surveyAfter), Optional: true}, helpDesk.SendSurvey)
 
-	return steps.Finish()
+	return run.Finish()
 }

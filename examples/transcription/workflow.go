@@ -51,15 +51,15 @@ func (t Transcript) Err() error {
 // are any, it orders their transcript and waits for it: that costs nothing, as no
 // process has to live for so long.
 func CloseTranscribedRoom(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-	steps := workflows.Begin(ctx, session)
+	run := workflows.Begin(ctx, session)
 
-	workflows.Run(steps, workflows.Billing, standard.FinalizeBill)
-	recordings := workflows.Run(steps, workflows.Recordings, standard.ArchiveRecordings)
+	workflows.Start(run, workflows.Billing, standard.FinalizeBill)
+	recordings := workflows.Start(run, workflows.Recordings, standard.ArchiveRecordings)
 
-	if archived, ok := recordings.Wait(); ok && archived.Files > 0 {
+	if archived, err := recordings.Wait(); err == nil && archived.Files > 0 {
 		order := workflows.Then(recordings, workflows.Step{Name: "order", Summary: "Order a transcript"}, transcription.OrderTranscript)
-		workflows.Await[Transcript](steps, workflows.Step{Name: awaited, Summary: "Wait for the transcript",
-			After: []workflows.Earlier{order}, Deadline: 6 * time.Hour})
+		workflows.Await[Transcript](run, workflows.Step{Name: awaited, Summary: "Wait for the transcript",
+			After: []workflows.Dependency{order}, Timeout: 6 * time.Hour})
 	}
-	return steps.Finish()
+	return run.Finish()
 }

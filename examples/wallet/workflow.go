@@ -17,16 +17,16 @@ var (
 // it that a person skips it, the caller is refunded. The recordings are archived
 // whatever happens to the money.
 func ClosePaidRoom(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-	steps := workflows.Begin(ctx, session)
+	run := workflows.Begin(ctx, session)
 
-	workflows.Run(steps, workflows.Recordings, standard.ArchiveRecordings)
-	charge := workflows.Run(steps, workflows.Step{Name: "charge", Summary: "Charge the caller"}, wallet.Charge)
+	workflows.Start(run, workflows.Recordings, standard.ArchiveRecordings)
+	charge := workflows.Start(run, workflows.Step{Name: "charge", Summary: "Charge the caller"}, wallet.Charge)
 	payout := workflows.Then(charge, workflows.Step{Name: "payout", Summary: "Pay the host"}, wallet.PayOut)
 
-	if charged, ok := charge.Wait(); ok {
-		if _, paid := payout.Wait(); !paid {
-			workflows.RunWith(steps, workflows.Step{Name: "refund", Summary: "Give the caller the money back"}, wallet.Refund, charged)
+	if charged, err := charge.Wait(); err == nil {
+		if _, err := payout.Wait(); err != nil {
+			workflows.StartWith(run, workflows.Step{Name: "refund", Summary: "Give the caller the money back"}, wallet.Refund, charged)
 		}
 	}
-	return steps.Finish()
+	return run.Finish()
 }

@@ -521,12 +521,19 @@ func (p *places) run(ctx context.Context, id string) (r *runStatus, room string,
 		RunID: info.GetExecution().GetRunId(), Workflow: info.GetType().GetName(), Status: info.GetStatus().String(),
 		State: workflows.State(attribute(info, workflows.CloseoutState)), StartedAt: info.GetStartTime().AsTime(),
 	}
+	if r.State == "" && info.GetCloseTime() == nil {
+		r.State = workflows.StateRunning
+	}
 	if closed := info.GetCloseTime(); closed != nil {
 		t := closed.AsTime()
 		r.ClosedAt = &t
 	}
 	switch info.GetStatus() {
 	case enums.WORKFLOW_EXECUTION_STATUS_RUNNING, enums.WORKFLOW_EXECUTION_STATUS_PAUSED:
+		if begins := info.GetExecutionTime(); begins != nil && begins.AsTime().After(time.Now()) {
+			r.Details = "The run starts at " + begins.AsTime().Format(time.RFC3339) + ", when late callbacks are in."
+			break
+		}
 		// What was told so far stands, whether a worker answers or not.
 		if r.Details, err = detailsOf(ctx, p.temporal, id); err != nil {
 			r.Fault = inALine(err.Error())

@@ -92,8 +92,14 @@ type Options struct {
 	Inbox Inbox
 	// TaskQueue is where workers look for the workflows.
 	TaskQueue string
-	// Route chooses the workflow of a session; [workflows.Route] unless set.
+	// Route returns the Workflow of a session. Default: [workflows.RoomClose].
 	Route func(activities.Session) workflows.Workflow
+	// Immediate, if set, reports whether a Workflow starts as soon as its room closes.
+	// Others start after Settling.
+	Immediate func(workflows.Workflow) bool
+	// Settling is how long after a room_close ZEGO may still retry callbacks of the
+	// session.
+	Settling time.Duration
 	// Weights are the apps' shares of the workers; 1 for those that it lacks.
 	Weights map[uint32]float32
 	// Eager lets a worker of the same client begin a run without a round trip.
@@ -146,7 +152,7 @@ func New(o Options) *Intake {
 		o.Observe = func(string, bool) {}
 	}
 	if o.Route == nil {
-		o.Route = workflows.Route
+		o.Route = func(activities.Session) workflows.Workflow { return workflows.RoomClose }
 	}
 	i := &Intake{Options: o, recent: recent.New[session, struct{}](remember), inFlight: map[string]*attempt{}, ended: make(chan struct{}, 1)}
 	i.breaker = circuitbreaker.NewBuilder[any]().

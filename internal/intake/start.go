@@ -196,8 +196,12 @@ func (o *Options) start(ctx context.Context, s activities.Session, bare bool) (w
 	if err != nil {
 		return "", err
 	}
+	s.Settling = activities.Duration(o.Settling)
 	options := workflows.StartOptions(s, o.TaskQueue)
-	options.EnableEagerStart = o.Eager
+	if o.Immediate != nil && o.Immediate(workflow) {
+		options.StartDelay = 0
+	}
+	options.EnableEagerStart = o.Eager && options.StartDelay == 0
 	return o.execute(ctx, options, s.AppID, bare, workflow, s)
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"go/token"
 	"reflect"
+	"slices"
 
 	"github.com/gorilla/mux"
 	"go.temporal.io/sdk/client"
@@ -19,6 +20,7 @@ import (
 // Extension is what a program adds to Closeout; see closeout.Service.
 type Extension struct {
 	Workflows []workflows.Workflow
+	Immediate []workflows.Workflow
 	Route     func(activities.Session) workflows.Workflow
 	Steps     []any
 	Init      func() error
@@ -32,7 +34,12 @@ func (e Extension) route(s activities.Session) workflows.Workflow {
 			return w
 		}
 	}
-	return workflows.Route(s)
+	return workflows.RoomClose
+}
+
+// immediate reports whether a Workflow starts as soon as its room closes.
+func (e Extension) immediate(w workflows.Workflow) bool {
+	return slices.ContainsFunc(e.Immediate, func(other workflows.Workflow) bool { return workflows.Name(other) == workflows.Name(w) })
 }
 
 // workflows are all that a worker runs.

@@ -156,7 +156,8 @@ func run(ctx context.Context, c *config.Config, parts Parts, public net.Listener
 			Temporal: traces.Starter(temporal), Inbox: box, TaskQueue: c.TaskQueue,
 			// An eager run begins here, whichever build of a deployment is current.
 			Eager:   parts.Worker && c.BuildID == "",
-			Weights: c.AppWeights, Route: parts.Extension.route, Log: log, Observe: metrics.Start,
+			Weights: c.AppWeights, Route: parts.Extension.route, Immediate: parts.Extension.immediate, Settling: c.Settling,
+			Log: log, Observe: metrics.Start,
 		})
 		opened.add("starts that are under way", in.Wait)
 		asked.inbox, asked.starts = askQueue(answerWithin, box), in.Fault
@@ -227,7 +228,10 @@ func run(ctx context.Context, c *config.Config, parts Parts, public net.Listener
 			steps = standard
 			books := standard.Billing.Ledger
 			asked.ledger = cmp.Or(asked.ledger, askLedger(answerWithin, books))
-			if reconciler, err = newReconciler(c, books, intake.Options{Temporal: temporal, TaskQueue: c.TaskQueue, Route: parts.Extension.route, Weights: c.AppWeights, Log: log}); err != nil {
+			if reconciler, err = newReconciler(c, books, intake.Options{
+				Temporal: temporal, TaskQueue: c.TaskQueue, Route: parts.Extension.route, Immediate: parts.Extension.immediate, Settling: c.Settling,
+				Weights: c.AppWeights, Log: log,
+			}); err != nil {
 				return err
 			}
 			reconciler.Observe = metrics.Reconciled
@@ -371,7 +375,7 @@ func openSteps(ctx context.Context, c *config.Config) (*activities.Steps, func()
 		Billing: &activities.Billing{
 			Ledger:   books,
 			API:      activities.Endpoint{Name: "the billing API", URL: c.BillingURL, Token: c.BillingToken},
-			Settling: c.Settling, Prices: c.Prices, NotCollected: !c.Usage,
+			Prices: c.Prices, NotCollected: !c.Usage,
 		},
 		Recordings: &activities.Recordings{Finding: finding(c, books), Source: recordings, Archive: kept, Options: c.ArchiveOptions()},
 	}, closeAll, nil

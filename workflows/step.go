@@ -1,0 +1,385 @@
+package workflows
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/closeouthq/closeout/activities"
+)
+
+// Step describes a step: one Activity of a post-close Workflow, with its retries
+// and its place in the Web UI. Only Name is required.
+type Step struct {
+	// Name identifies the step in the Web UI, in a [Decision], and in the step's
+	// idempotency key. Never change it: with another name the step has another key.
+	// Steps of all Workflows of one session need different names.
+	Name string
+	// Summary describes the step on the Web UI's Timeline. Default: Name.
+	Summary string
+	// Timeout bounds the step with all its retries; then the step is blocked. A
+	// person's retry starts it anew. Default: 24 hours.
+	Timeout time.Duration
+	// AttemptTimeout bounds one attempt. Default: 1 minute.
+	AttemptTimeout time.Duration
+	// HeartbeatTimeout bounds the time between two heartbeats of an attempt, for
+	// Activities that heartbeat. Default: none.
+	HeartbeatTimeout time.Duration
+	// RetryPolicy replaces the default: retries after 1 s, 2 s, 4 s, at most 5
+	// minutes apart. Prefer to leave MaximumAttempts unset: Timeout bounds the step.
+	RetryPolicy *temporal.RetryPolicy
+	// Quick makes the first attempt a local Activity of at most 5 seconds, which
+	// spares Temporal the scheduling of an Activity. An attempt that fails, takes
+	// longer, or returns [activities.ErrNotQuick] is followed by an Activity with
+	// all retries.
+	Quick bool
+	// After lists steps that must succeed before this one starts. If one of them is
+	// skipped or given up, this step is skipped.
+	After []Dependency
+	// NotBefore delays the step until that time of the Workflow's clock.
+	NotBefore time.Time
+	// AfterSettling delays the step until the session has settled: until
+	// CLOSEOUT_SETTLING after the run was started, so that callbacks ZEGO is still
+	// retrying are included. Workflows that start after settling never wait.
+	AfterSettling bool
+	// Optional gives the step up where it would otherwise block.
+	Optional bool
+	// AddedLater must be set when you add a step to a deployed Workflow. Runs that
+	// started earlier skip it, which keeps their replay deterministic.
+	AddedLater bool
+}
+
+// The default retries of a step.
+const (
+	defaultTimeout        = 24 * time.Hour
+	defaultAttemptTimeout = time.Minute
+	firstRetryInterval    = time.Second
+	maxRetryInterval      = 5 * time.Minute
+)
+
+// quickTimeout bounds a quick attempt. It is half of Temporal's default Workflow
+// Task timeout, so that the task never has to be extended by heartbeats.
+const quickTimeout = 5 * time.Second
+
+// Future is the result of a step that may not have ended yet.
+type Future[R any] struct {
+	run    *Run
+	step   *step // nil if the run is older than the step
+	result R
+}
+
+// Dependency is a [Future] of any result type.
+type Dependency interface{ dependency() *step }
+
+func (f *Future[R]) dependency() *step { return f.step }
+
+// The errors of [Future.Wait] for a step that ended without a result.
+var (
+	// ErrSkipped means that a person skipped the step, or that it depended on a step
+	// that didn't succeed.
+	ErrSkipped = errors.New("step skipped")
+	// ErrGivenUp means that the step failed and was optional, or failed with
+	// [activities.GiveUp].
+	ErrGivenUp = errors.New("step given up")
+	// ErrAddedLater means that the run is older than the step: see [Step.AddedLater].
+	ErrAddedLater = errors.New("step added after the run started")
+)
+
+// Wait blocks until the step has ended and returns its result. The error wraps
+// [ErrSkipped], [ErrGivenUp] or [ErrAddedLater], or is a cancellation of the run:
+// see [temporal.IsCanceledError]. Call it only in the Workflow function itself, not
+// in a coroutine.
+func (f *Future[R]) Wait() (R, error) {
+	var none R
+	if f.step == nil {
+		return none, ErrAddedLater
+	}
+	if err := workflow.Await(f.run.ctx, f.step.ended); err != nil {
+		return none, err
+	}
+	switch f.step.state {
+	case StateSkipped:
+		return none, fmt.Errorf("%s: %w: %s", f.step.Name, ErrSkipped, f.step.reason)
+	case StateGivenUp:
+		return none, fmt.Errorf("%s: %w: %s", f.step.Name, ErrGivenUp, f.step.failure)
+	}
+	return f.result, nil
+}
+
+// Start starts a step and returns at once; steps run concurrently. The Activity is
+// retried until it succeeds. If it returns [activities.Blocked], or hasn't
+// succeeded within the step's Timeout, the step is blocked until a person decides.
+// People see the result by its String method if it has one, or if it is a string.
+func Start[R any](r *Run, definition Step, activity func(context.Context, activities.Task) (R, error)) *Future[R] {
+	return startActivity[R](r, definition, activity, func() []any { return nil })
+}
+
+// StartWith is [Start] for an Activity with an input besides the session. The input
+// is kept in the Workflow's history: keep it small, and free of secrets.
+func StartWith[I, R any](r *Run, definition Step, activity func(context.Context, activities.Task, I) (R, error), input I) *Future[R] {
+	return startActivity[R](r, definition, activity, func() []any { return []any{input} })
+}
+
+// Then starts a step with the result of an earlier one, once that has succeeded.
+func Then[I, R any](earlier *Future[I], definition Step, activity func(context.Context, activities.Task, I) (R, error)) *Future[R] {
+	definition.After = append(slices.Clip(definition.After), earlier)
+	return startActivity[R](earlier.run, definition, activity, func() []any { return []any{earlier.result} })
+}
+
+// startActivity starts a step whose attempts run an Activity.
+func startActivity[R any](r *Run, definition Step, activity any, inputs func() []any) *Future[R] {
+	options := workflow.ActivityOptions{
+		Summary:                cmp.Or(definition.Summary, definition.Name),
+		ScheduleToCloseTimeout: cmp.Or(definition.Timeout, defaultTimeout),
+		StartToCloseTimeout:    cmp.Or(definition.AttemptTimeout, defaultAttemptTimeout),
+		HeartbeatTimeout:       definition.HeartbeatTimeout,
+		RetryPolicy: cmp.Or(definition.RetryPolicy,
+			&temporal.RetryPolicy{InitialInterval: firstRetryInterval, BackoffCoefficient: 2, MaximumInterval: maxRetryInterval}),
+	}
+	quick := workflow.LocalActivityOptions{
+		Summary:                options.Summary,
+		ScheduleToCloseTimeout: quickTimeout,
+		RetryPolicy:            &temporal.RetryPolicy{MaximumAttempts: 1},
+	}
+	return add(r, definition, func(ctx workflow.Context, task activities.Task, result *R) error {
+		args := append([]any{task}, inputs()...)
+		if definition.Quick {
+			err := workflow.ExecuteLocalActivity(workflow.WithLocalActivityOptions(ctx, quick), activity, args...).Get(ctx, result)
+			if err == nil || activities.IsBlocked(err) || activities.IsGivenUp(err) || ctx.Err() != nil {
+				return err
+			}
+			if pause := retryDelay(err); pause > options.ScheduleToCloseTimeout {
+				return err
+			} else if pause > 0 {
+				timer := workflow.TimerOptions{Summary: clip("Wait to retry "+definition.Name, maxTimerSummary)}
+				if err := workflow.NewTimerWithOptions(ctx, pause, timer).Get(ctx, nil); err != nil {
+					return err
+				}
+			}
+			*result = *new(R)
+		}
+		return workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), activity, args...).Get(ctx, result)
+	})
+}
+
+// retryDelay returns the pause that an error of [activities.RetryAfter] asks for, or 0.
+func retryDelay(err error) time.Duration {
+	if app := new(temporal.ApplicationError); errors.As(err, &app) {
+		return app.NextRetryDelay()
+	}
+	return 0
+}
+
+// Await adds a step that is done outside Closeout. It succeeds when the Signal named
+// after the step arrives, even one that arrives before the step starts; the result is
+// what the Signal carries. Send it with [Signal]. If none arrives within Timeout, the
+// step is blocked, and a Signal still completes it. A Signal whose content can't be
+// decoded is ignored.
+//
+// If the result has a method Err() error that returns an error, the step is blocked
+// with it, or given up if it is an [activities.GiveUp].
+func Await[R any](r *Run, definition Step) *Future[R] {
+	signals := workflow.GetSignalChannel(r.ctx, definition.Name)
+	arrived := func() bool { return signals.Len() > 0 }
+	timeout := cmp.Or(definition.Timeout, defaultTimeout)
+	timer := workflow.TimerOptions{Summary: clip(cmp.Or(definition.Summary, definition.Name), maxTimerSummary)}
+	future := add(r, definition, func(ctx workflow.Context, _ activities.Task, result *R) error {
+		for until := workflow.Now(ctx).Add(timeout); ; {
+			came, err := workflow.AwaitWithOptions(ctx, workflow.AwaitOptions{Timeout: until.Sub(workflow.Now(ctx)), TimerOptions: timer}, arrived)
+			switch {
+			case err != nil:
+				return err
+			case !came:
+				return fmt.Errorf("not done within %v: no signal %q arrived", timeout, definition.Name)
+			case signals.ReceiveAsync(result):
+				if failed, ok := any(result).(interface{ Err() error }); ok {
+					return failed.Err()
+				}
+				return nil
+			}
+			*result = *new(R) // the SDK logged and dropped what it couldn't decode
+		}
+	})
+	if future.step != nil {
+		future.step.arrived = arrived
+	}
+	return future
+}
+
+// step is a step of one run.
+type step struct {
+	Step
+	state    State
+	summary  string             // of the output
+	output   any                // of the Activity
+	failure  string             // the last one
+	reason   string             // of a skip
+	decision string             // made and not yet acted upon
+	arrived  func() bool        // reports whether a Signal wakes the step; or nil
+	waited   *activities.Waited // how long the step has waited by its own word; or nil
+	waitsFor string             // what for
+}
+
+func (st *step) ended() bool {
+	return st.state == StateDone || st.state == StateSkipped || st.state == StateGivenUp
+}
+
+// add adds a step to the run and starts it.
+func add[R any](r *Run, definition Step, attempt func(workflow.Context, activities.Task, *R) error) *Future[R] {
+	if definition.Name == "" || slices.ContainsFunc(r.steps, func(other *step) bool { return other.Name == definition.Name }) {
+		panic(fmt.Sprintf("step %q: want a name that no other step of the Workflow has", definition.Name))
+	}
+	future := &Future[R]{run: r}
+	if slices.ContainsFunc(definition.After, func(d Dependency) bool { return d.dependency() == nil }) {
+		return future // a run older than the dependency is older than this step
+	}
+	if definition.AddedLater && workflow.GetVersion(r.ctx, "step "+definition.Name, workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		return future
+	}
+	definition.Summary = cmp.Or(definition.Summary, definition.Name)
+	definition.Timeout = cmp.Or(definition.Timeout, defaultTimeout)
+	st := &step{Step: definition}
+	future.step = st
+	r.steps = append(r.steps, st)
+	task := activities.Task{Session: r.session, IdempotencyKey: IdempotencyKey(r.session, st.Name)}
+	workflow.Go(r.ctx, func(ctx workflow.Context) {
+		if !r.awaitStart(ctx, st) {
+			return
+		}
+		r.execute(ctx, st, func() error {
+			var result R
+			if err := r.attempt(ctx, st, task, func(task activities.Task) (*activities.Waiting, error) {
+				result = *new(R)
+				err := attempt(ctx, task, &result)
+				if w, ok := any(result).(activities.Waiter); ok && err == nil {
+					return w.Waits(), nil
+				}
+				return nil, err
+			}); err != nil {
+				return err
+			}
+			future.result, st.output, st.summary = result, result, summarize(result)
+			return nil
+		})
+	})
+	return future
+}
+
+// awaitStart blocks until the step may start, and reports whether it may.
+func (r *Run) awaitStart(ctx workflow.Context, st *step) bool {
+	for _, d := range st.After {
+		dependency := d.dependency()
+		if !dependency.ended() {
+			r.enter(st, StateWaiting)
+		}
+		if workflow.Await(ctx, dependency.ended) != nil {
+			return false // Finish returns the cancellation
+		}
+		if dependency.state != StateDone {
+			st.reason = dependency.Name + " wasn't done"
+			r.enter(st, StateSkipped)
+			return false
+		}
+	}
+	summary := "Wait to start " + st.Name
+	if settled := workflow.GetInfo(ctx).WorkflowStartTime.Add(time.Duration(r.session.Settling)); st.AfterSettling && settled.After(st.NotBefore) {
+		st.NotBefore, summary = settled, "Wait for late callbacks before "+st.Name
+	}
+	if wait := st.NotBefore.Sub(workflow.Now(ctx)); wait > 0 {
+		r.enter(st, StateWaiting)
+		return workflow.NewTimerWithOptions(ctx, wait, workflow.TimerOptions{Summary: clip(summary, maxTimerSummary)}).Get(ctx, nil) == nil
+	}
+	return true
+}
+
+// execute attempts a step until it ends, and lets a person decide in between.
+func (r *Run) execute(ctx workflow.Context, st *step, attempt func() error) {
+	log := workflow.GetLogger(ctx)
+	for {
+		r.enter(st, StateRunning)
+		err := attempt()
+		if err == nil {
+			r.enter(st, StateDone)
+			return
+		}
+		if ctx.Err() != nil {
+			return // Finish returns the cancellation
+		}
+		st.failure = failure(err, st.Timeout)
+		if st.Optional || activities.IsGivenUp(err) {
+			log.Warn("step given up", "step", st.Name, "session", r.session.Key(), "failure", st.failure)
+			r.enter(st, StateGivenUp)
+			return
+		}
+		log.Warn("step blocked", "step", st.Name, "session", r.session.Key(), "failure", st.failure)
+		r.enter(st, StateBlocked)
+		if !r.awaitDecision(ctx, st) {
+			return
+		}
+		log.Info("step resumed", "step", st.Name, "session", r.session.Key(), "by", cmp.Or(st.decision, "signal"))
+		if st.decision == UpdateSkip {
+			r.enter(st, StateSkipped)
+			return
+		}
+		if st.decision == UpdateRetry {
+			st.waited = nil // the step may wait as long as at first
+		}
+		st.decision = ""
+	}
+}
+
+// blockedBar is the length of the timer that shows a blocked step on the Web UI's
+// Timeline. Nothing depends on its end.
+const blockedBar = 10 * 365 * 24 * time.Hour
+
+// awaitDecision blocks until a person decides about the step or a Signal wakes it.
+// It returns false if the run is cancelled.
+func (r *Run) awaitDecision(ctx workflow.Context, st *step) bool {
+	barCtx, remove := workflow.WithCancel(ctx)
+	defer remove()
+	workflow.NewTimerWithOptions(barCtx, blockedBar, workflow.TimerOptions{
+		Summary: clip(fmt.Sprintf("%s is blocked: %s", st.Name, st.failure), maxTimerSummary)})
+	return workflow.Await(ctx, func() bool { return st.decision != "" || st.arrived != nil && st.arrived() }) == nil
+}
+
+// attempt runs a step, and runs it again as long as its result is an
+// [activities.Waiting], after the pause that this asks for or when a Signal named
+// after the step arrives.
+func (r *Run) attempt(ctx workflow.Context, st *step, task activities.Task, run func(activities.Task) (*activities.Waiting, error)) error {
+	signals := workflow.GetSignalChannel(ctx, st.Name)
+	arrived := func() bool { return signals.Len() > 0 }
+	for {
+		began := workflow.Now(ctx)
+		if st.waited != nil {
+			for arrived() {
+				signals.ReceiveAsync(nil) // whatever it carries
+			}
+			waited := *st.waited
+			waited.Now, task.Waited = began, &waited
+		}
+		waiting, err := run(task)
+		if err != nil || waiting == nil {
+			return err
+		}
+		if st.waited == nil {
+			st.waited = &activities.Waited{Since: began}
+			st.arrived = arrived // from now on, also while it is blocked
+		}
+		st.waited.Times++
+		st.waited.Note, st.waitsFor = waiting.Note, waiting.For
+		r.enter(st, StateWaiting)
+		if _, err := workflow.AwaitWithOptions(ctx, workflow.AwaitOptions{
+			Timeout: waiting.Pause, TimerOptions: workflow.TimerOptions{Summary: clip("Wait for "+waiting.For, maxTimerSummary)},
+		}, arrived); err != nil {
+			return err
+		}
+		st.waitsFor = ""
+		r.enter(st, StateRunning)
+	}
+}
