@@ -278,6 +278,9 @@ func (r *Recordings) moving(ctx context.Context, move func(ctx context.Context, 
 // archived says what a manifest lists, and where that is.
 func (r *Recordings) archived(m Manifest) Archived {
 	a := ArchivedOf(m)
+	if len(m.Files) == 0 { // most sessions: a link would be in each history twice
+		return a
+	}
 	link := func(key string) {
 		if l := archive.Link(r.Options.ArchiveURL, key); l != "" && len(a.Links) < mostLinks {
 			a.Links = append(a.Links, l)

@@ -130,7 +130,7 @@ func TestWhatTemporalKeepsIsEncrypted(t *testing.T) {
 			t.Errorf("Temporal keeps %q", secret)
 		}
 	}
-	for _, told := range []string{"new", "rid_1242649", "FinalizeBill", "settled billing"} { // the key's name, a search attribute, a step's type, a version
+	for _, told := range []string{"new", "rid_1242649", "RoomClose"} { // the key's name, a search attribute, the Workflow's type
 		if !strings.Contains(text, told) {
 			t.Errorf("Temporal doesn't keep %q, and the documentation says it does", told)
 		}
