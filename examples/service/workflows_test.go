@@ -66,7 +66,7 @@ func TestSupportCall(t *testing.T) {
 	env := newEnv(t)
 	call := session("ticket-4711")
 	env.After(surveyAfter-time.Minute, func() {
-		for _, want := range []string{"**ticket** is done", "**survey** waits until " + call.RoomCloseTime.Add(surveyAfter).Format(time.RFC3339)} {
+		for _, want := range []string{"**ticket** is done", "**survey** is waiting until " + call.RoomCloseTime.Add(surveyAfter).Format(time.RFC3339)} {
 			if details := env.Details(); !strings.Contains(details, want) {
 				t.Errorf("details lack %q:\n%s", want, details)
 			}
@@ -94,7 +94,7 @@ func TestTicketWaitsForTheBill(t *testing.T) {
 			env := newEnv(t)
 			env.OnActivity(closeouttest.Standard.FinalizeBill, mock.Anything, mock.Anything).Return(activities.Bill{}, activities.Blocked("no such customer")).Once()
 			env.After(2*time.Hour, func() {
-				if details := env.Details(); !strings.Contains(details, "**ticket** waits for **billing**") {
+				if details := env.Details(); !strings.Contains(details, "**ticket** is waiting for **billing**") {
 					t.Errorf("people see %s", details)
 				}
 				tt.decide(env)

@@ -373,8 +373,8 @@ func openSteps(ctx context.Context, c *config.Config) (*activities.Steps, func()
 	opened = append(opened, kept.Close)
 	return &activities.Steps{
 		Billing: &activities.Billing{
-			Ledger:   books,
-			API:      activities.Endpoint{Name: "the billing API", URL: c.BillingURL, Token: c.BillingToken},
+			Ledger: books,
+			API:    activities.Endpoint{Name: "the billing API", URL: c.BillingURL, Token: c.BillingToken},
 			Prices: c.Prices, NotCollected: !c.Usage,
 		},
 		Recordings: &activities.Recordings{Finding: finding(c, books), Source: recordings, Archive: kept, Options: c.ArchiveOptions()},
