@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -29,6 +30,8 @@ func TestTheComposeFileKeepsItsPromises(t *testing.T) {
 			CapDrop     []string `yaml:"cap_drop"`
 			SecurityOpt []string `yaml:"security_opt"`
 			Environment map[string]string
+			MemLimit    string `yaml:"mem_limit"`
+			Logging     struct{ Options map[string]string }
 		}
 		Secrets map[string]struct{ File string }
 		Volumes map[string]any
@@ -48,6 +51,15 @@ func TestTheComposeFileKeepsItsPromises(t *testing.T) {
 		}
 		if ours && (!s.ReadOnly || strings.Join(s.CapDrop, "") != "ALL" || len(s.SecurityOpt) == 0) {
 			t.Errorf("%s may do more than it needs", name)
+		}
+		if s.MemLimit == "" || s.Logging.Options["max-size"] == "" || s.Logging.Options["max-file"] == "" {
+			t.Errorf("%s: its memory or its log has no limit", name)
+		}
+		if soft := s.Environment["GOMEMLIMIT"]; ours && name != "setup" && !nineTenths(t, soft, s.MemLimit) {
+			t.Errorf("%s: GOMEMLIMIT is %q and the limit %s, want nine tenths of it", name, soft, s.MemLimit)
+		}
+		if _, traced := s.Environment["OTEL_EXPORTER_OTLP_ENDPOINT"]; ours && !traced {
+			t.Errorf("%s: traces can't be switched on", name)
 		}
 		for _, port := range s.Ports {
 			if !strings.HasPrefix(port, "127.0.0.1:") || ours && strings.HasSuffix(port, ":9090") {
@@ -71,6 +83,14 @@ func TestTheComposeFileKeepsItsPromises(t *testing.T) {
 			}
 		}
 	}
+	// What is tested is what is pinned.
+	mod := read(t, "go.mod")
+	for service, module := range map[string]string{"temporal": "go.temporal.io/server v", "temporal-schema": "go.temporal.io/server v", "temporal-ui": "github.com/temporalio/ui-server/v2 v"} {
+		_, tag, _ := strings.Cut(file.Services[service].Image, ":")
+		if !strings.Contains(mod, module+tag+"\n") {
+			t.Errorf("%s: image %q is another version than go.mod's %s", service, file.Services[service].Image, module)
+		}
+	}
 	if len(built) != 1 || file.Services[built[0]].Image != "closeout:local" {
 		t.Errorf("%q are built, want one for all: each would have an image of its own by the same name", built)
 	}
@@ -79,6 +99,21 @@ func TestTheComposeFileKeepsItsPromises(t *testing.T) {
 			t.Errorf("secret %s: there is no file %s", name, path)
 		}
 	}
+}
+
+// nineTenths reports whether a GOMEMLIMIT is that of a limit of Compose's, give or take one in a hundred.
+func nineTenths(t *testing.T, soft, limit string) bool {
+	t.Helper()
+	mebibytes := func(text string, units map[string]float64) float64 {
+		for unit, factor := range units {
+			if number, err := strconv.ParseFloat(strings.TrimSuffix(text, unit), 64); strings.HasSuffix(text, unit) && err == nil {
+				return number * factor
+			}
+		}
+		return 0
+	}
+	share := mebibytes(soft, map[string]float64{"MiB": 1, "GiB": 1024}) / mebibytes(limit, map[string]float64{"m": 1, "g": 1024})
+	return share > .89 && share < .91
 }
 
 // A smoke test that doesn't wait for as long as a run does fails where nothing is wrong.
