@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/temporal"
 
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/usage"
@@ -25,6 +26,12 @@ type Billing struct {
 	// NotCollected says that the callbacks which tell what participants use aren't
 	// taken, so that no bill has any of it.
 	NotCollected bool
+	// MaxMinutes is the largest bill that is made without asking a person, in
+	// participant minutes; 0 is without a limit.
+	MaxMinutes int64
+	// MaxRoomLife is how long a room can live. A room_close that tells of one that
+	// closed longer before it was sent isn't believed; 0 is without a limit.
+	MaxRoomLife time.Duration
 	// Prices are those of new bills. An app that has none gets bills without an
 	// amount.
 	Prices usage.Prices
@@ -87,8 +94,14 @@ func (b *Billing) FinalizeBill(ctx context.Context, task Task) (Bill, error) {
 	if b.NotCollected {
 		due.Usage.Estimated = usage.NotCollected
 	}
-	bill, made, err := b.Ledger.Finalize(ctx, due)
+	if !s.CloseTimeTold.IsZero() {
+		due.Usage.Estimated |= usage.ImplausibleTime
+	}
+	bill, made, err := b.Ledger.Finalize(ctx, due, b.approve(task))
+	asked := new(temporal.ApplicationError)
 	switch {
+	case errors.As(err, &asked):
+		return Bill{}, asked
 	case errors.Is(err, usage.ErrTooLarge):
 		return Bill{}, Blocked("make the bill: %w", err)
 	case err != nil:
@@ -105,6 +118,29 @@ func (b *Billing) FinalizeBill(ctx context.Context, task Task) (Bill, error) {
 		ID: bill.ID, Type: "io.closeout.bill.finalized.v1", Time: bill.RoomCloseTime, Data: bill,
 	}, bill)
 	return Bill{Bill: bill, Posted: posted}, err
+}
+
+// approve blocks what a person should see before it is billed, unless one did: who
+// has the step retried approves what it says then.
+func (b *Billing) approve(task Task) ledger.Approver {
+	return func(due ledger.Bill, doubt string) error {
+		s := task.Session
+		if doubt == "" && b.MaxRoomLife > 0 && !s.SentAt.IsZero() && s.RoomCloseTime.Before(s.SentAt.Add(-b.MaxRoomLife)) {
+			doubt = fmt.Sprintf("the room closed at %s, more than CLOSEOUT_MAX_ROOM_LIFE=%v before the callback was sent at %s",
+				s.RoomCloseTime.Format(time.RFC3339Nano), b.MaxRoomLife, s.SentAt.Format(time.RFC3339))
+		}
+		if doubt == "" && b.MaxMinutes > 0 && due.Usage.Minutes > b.MaxMinutes {
+			doubt = fmt.Sprintf("more than CLOSEOUT_MAX_BILL=%d minutes", b.MaxMinutes)
+		}
+		if doubt == "" {
+			return nil
+		}
+		question := fmt.Sprintf("a person has to approve the bill: %s%s", doubt, inWords(due))
+		if task.Retried != nil && strings.HasPrefix(task.Retried.Failure, question) {
+			return nil
+		}
+		return Blocked("%s; retry the step to approve exactly this, or skip it", question)
+	}
 }
 
 // Adjusted is what was billed for a session after its bill.
@@ -131,8 +167,11 @@ func (a Adjusted) String() string {
 // that number and posts the same one under the same Idempotency-Key.
 func (b *Billing) AdjustBill(ctx context.Context, task Task, number int) (Adjusted, error) {
 	s := task.Session
-	made, err := b.Ledger.Adjust(ctx, task.IdempotencyKey, s.AppID, s.RoomSessionID, number)
+	made, err := b.Ledger.Adjust(ctx, task.IdempotencyKey, s.AppID, s.RoomSessionID, number, b.approve(task))
+	asked := new(temporal.ApplicationError)
 	switch {
+	case errors.As(err, &asked):
+		return Adjusted{}, asked
 	case errors.Is(err, ledger.ErrNothingToAdjust):
 		return Adjusted{Nothing: true}, nil
 	case errors.Is(err, usage.ErrTooLarge), errors.Is(err, sql.ErrNoRows):

@@ -1,7 +1,9 @@
 package activities_test
 
 import (
+	"database/sql"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -10,11 +12,13 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/usage"
+	"github.com/closeouthq/closeout/zego"
 )
 
 // posts is a billing API that keeps what it gets, by its Idempotency-Key.
@@ -138,5 +142,124 @@ func TestAnAdjustmentIsPostedUnderAKeyOfItsOwn(t *testing.T) {
 	}
 	if got := strings.Join(observed, " "); got != "made posted adjusted posted adjusted posted" {
 		t.Errorf("observed %s", got)
+	}
+}
+
+// finalizeBill runs the step as a worker would.
+func finalizeBill(t *testing.T, b *activities.Billing, task activities.Task) (bill activities.Bill, err error) {
+	t.Helper()
+	env := newEnv()
+	env.RegisterActivity(b.FinalizeBill)
+	value, err := env.ExecuteActivity(b.FinalizeBill, task)
+	if err == nil {
+		err = value.Get(&bill)
+	}
+	return bill, err
+}
+
+// message is what a person sees of a failure.
+func message(err error) string {
+	app := new(temporal.ApplicationError)
+	if errors.As(err, &app) {
+		return app.Message()
+	}
+	return ""
+}
+
+// Nothing is billed that a person should see before, until one approves exactly that.
+func TestAPersonIsAskedBeforeALargeBill(t *testing.T) {
+	books := sqlite(t)
+	if err := books.Record(t.Context(), []ledger.Usage{stay("a", 3*time.Minute, 0)}); err != nil {
+		t.Fatal(err)
+	}
+	b := &activities.Billing{Ledger: books, MaxMinutes: 2}
+	_, err := finalizeBill(t, b, task)
+	question := message(err)
+	if !activities.IsBlocked(err) || !strings.HasPrefix(question, "a person has to approve the bill: more than CLOSEOUT_MAX_BILL=2 minutes: 1 participant, 180 s, 3 min") {
+		t.Fatalf("error %v", err)
+	}
+	if _, err := books.Bill(t.Context(), 1, task.Session.RoomSessionID); !errors.Is(err, sql.ErrNoRows) {
+		t.Fatalf("there is a bill: %v", err)
+	}
+	// Who retries another failure hasn't seen this one.
+	retried := task
+	retried.Retried = &activities.Retried{Failure: "not done within 24h0m0s: connection refused", Reason: "it is back"}
+	if _, err := finalizeBill(t, b, retried); !activities.IsBlocked(err) {
+		t.Errorf("made without approval: %v", err)
+	}
+	// Nor has who saw less of it.
+	if err := books.Record(t.Context(), []ledger.Usage{stay("b", time.Minute, 0)}); err != nil {
+		t.Fatal(err)
+	}
+	retried.Retried.Failure = question
+	_, err = finalizeBill(t, b, retried)
+	if !activities.IsBlocked(err) || !strings.Contains(message(err), "240 s, 4 min") {
+		t.Errorf("another bill than was approved: %v", err)
+	}
+	retried.Retried.Failure = message(err)
+	if bill, err := finalizeBill(t, b, retried); err != nil || bill.Usage.Minutes != 4 {
+		t.Errorf("approved: %+v, %v", bill, err)
+	}
+	// Once made it is made, and an adjustment is asked about anew.
+	if bill, err := finalizeBill(t, b, task); err != nil || bill.Usage.Minutes != 4 {
+		t.Errorf("repeated: %+v, %v", bill, err)
+	}
+	if err := books.Record(t.Context(), []ledger.Usage{stay("c", time.Hour, 0)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := adjust(t, b, uuid.New(), 1); !activities.IsBlocked(err) || !strings.Contains(message(err), "3840 s, 64 min") {
+		t.Errorf("adjustment: %v", err)
+	}
+	b.MaxMinutes = 0
+	if a, err := adjust(t, b, uuid.New(), 1); err != nil || a.Difference.Minutes != 60 {
+		t.Errorf("adjustment without a limit: %+v, %v", a, err)
+	}
+}
+
+// A close that can't be right is corrected where that is safe; else a person is asked.
+func TestACloseThatCannotBeIsNotBilled(t *testing.T) {
+	closed := task.Session.RoomCloseTime
+	sent := closed.Truncate(time.Second)
+	close := func(at time.Time) activities.Task {
+		c := &zego.RoomClose{Common: zego.Common{AppID: 1, Timestamp: sent.Unix()}, RoomID: "lobby", RoomSessionID: task.Session.RoomSessionID, RoomCloseTime: at}
+		return activities.Task{Session: activities.SessionOf(c), IdempotencyKey: uuid.New()}
+	}
+	noLogout := stay("b", time.Minute, 0)
+	noLogout.Event, noLogout.Logout = "room_login", time.Time{}
+	for _, tt := range []struct {
+		name    string
+		close   time.Time
+		told    []ledger.Usage
+		seconds int64
+		reasons usage.Reasons
+		asks    string
+	}{
+		{"as it should be", closed, []ledger.Usage{stay("a", time.Minute, 0)}, 60, usage.NoRoomCreate, ""},
+		{"in ten years, all have left", closed.AddDate(10, 0, 0), []ledger.Usage{stay("a", time.Minute, time.Second)}, 60, usage.NoRoomCreate | usage.ImplausibleTime, ""},
+		{"in the year 9999, somebody is inside", time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC), []ledger.Usage{noLogout}, 59, usage.NoRoomCreate | usage.NoLogout | usage.ImplausibleTime, ""},
+		{"before it began, all have left", closed.Add(-time.Hour), []ledger.Usage{stay("a", time.Minute, 0)}, 60, usage.NoRoomCreate | usage.ImplausibleTime, ""},
+		{"before it began, nobody has left", closed.Add(-time.Hour), []ledger.Usage{noLogout}, 0, usage.NoRoomCreate | usage.NoLogout | usage.OutsideRoom | usage.ImplausibleTime, "before it began"},
+		{"longer ago than a room can live", closed.AddDate(0, 0, -8), nil, 0, usage.NoRoomCreate | usage.NoUsage, "CLOSEOUT_MAX_ROOM_LIFE=168h0m0s"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			books := sqlite(t)
+			if len(tt.told) > 0 {
+				if err := books.Record(t.Context(), tt.told); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b, task := &activities.Billing{Ledger: books, MaxRoomLife: 7 * 24 * time.Hour}, close(tt.close)
+			bill, err := finalizeBill(t, b, task)
+			if tt.asks != "" {
+				if !activities.IsBlocked(err) || !strings.Contains(message(err), tt.asks) {
+					t.Fatalf("error %v, want one that asks about %q", err, tt.asks)
+				}
+				task.Retried = &activities.Retried{Failure: message(err)}
+				bill, err = finalizeBill(t, b, task)
+			}
+			if err != nil || bill.Usage.Seconds != tt.seconds || bill.Usage.Estimated != tt.reasons {
+				t.Errorf("%+v, %v, want %d s, %v", bill.Usage, err, tt.seconds, tt.reasons)
+			}
+		})
 	}
 }

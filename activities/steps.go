@@ -33,6 +33,9 @@ type Session struct {
 	// SentAt is when ZEGO sent the room_close, by its clock: the one time of it that is
 	// signed. It is zero if none came.
 	SentAt time.Time `json:"sent_at,omitzero"`
+	// CloseTimeTold is what the callback told, if it can't be: later than SentAt. The
+	// RoomCloseTime is SentAt then.
+	CloseTimeTold time.Time `json:"room_close_time_told,omitzero"`
 	// Reconciled says that no room_close came, and that the room was found gone. Its
 	// RoomCloseTime is then the best that is known of its end.
 	Reconciled bool `json:"reconciled,omitempty"`
@@ -57,9 +60,13 @@ func (d *Duration) UnmarshalText(text []byte) error {
 // SessionOf takes the session out of a callback, and leaves behind what proves
 // the callback: no signature belongs in a workflow's history.
 func SessionOf(c *zego.RoomClose) Session {
-	return Session{
+	s := Session{
 		AppID: c.AppID, RoomID: c.RoomID, RoomSessionID: c.RoomSessionID, CloseReason: c.CloseReason, RoomCloseTime: c.RoomCloseTime, SentAt: c.SentAt(),
 	}
+	if !s.SentAt.IsZero() && s.RoomCloseTime.After(s.SentAt.Add(ledger.ClockTolerance)) {
+		s.CloseTimeTold, s.RoomCloseTime = s.RoomCloseTime, s.SentAt
+	}
+	return s
 }
 
 // Key names the session in one word that no other session has, whatever the app:
@@ -102,4 +109,14 @@ type Task struct {
 	// Waited is how long the step has waited; nil unless it said that it has to, by a
 	// [Waiting].
 	Waited *Waited `json:"waited,omitempty"`
+	// Retried is set if a person had the blocked step retried.
+	Retried *Retried `json:"retried,omitempty"`
+}
+
+// Retried is what a person saw and decided who had a blocked step retried.
+type Retried struct {
+	// Failure is why the step was blocked.
+	Failure string `json:"failure"`
+	// Reason is the person's.
+	Reason string `json:"reason"`
 }

@@ -119,6 +119,21 @@ func TestStepRetries(t *testing.T) {
 
 // A step that can't succeed blocks, shows it, and is retried by a person, while
 // the other step is done long ago.
+// The attempt after a person's decision is told what the person saw.
+func TestARetryIsToldWhatWasRetried(t *testing.T) {
+	env := newEnv(t)
+	env.mockArchive()
+	first := activities.Task{Session: session, IdempotencyKey: workflows.IdempotencyKey(session, "billing")}
+	again := first
+	again.Retried = &activities.Retried{Failure: "a person has to approve the bill", Reason: "it was a concert"}
+	env.OnActivity(steps.FinalizeBill, mock.Anything, first).Return(activities.Bill{}, activities.Blocked("a person has to approve the bill")).Once()
+	env.OnActivity(steps.FinalizeBill, mock.Anything, again).Return(billed, nil).Once()
+	env.RegisterDelayedCallback(func() { env.Retry("billing", "it was a concert") }, time.Hour)
+	if result := env.Run(workflows.RoomClose, session); result.State != workflows.StateDone {
+		t.Errorf("result %+v", result)
+	}
+}
+
 func TestBlockedThenRetried(t *testing.T) {
 	for name, err := range map[string]error{
 		"non-retryable": activities.Blocked("the billing API refused the bill: 422"),

@@ -224,6 +224,7 @@ type step struct {
 	arrived  func() bool        // reports whether a Signal wakes the step; or nil
 	waited   *activities.Waited // how long the step has waited by its own word; or nil
 	waitsFor string             // what for
+	retried  *activities.Retried
 }
 
 func (st *step) ended() bool {
@@ -329,10 +330,15 @@ func (r *Run) execute(ctx workflow.Context, st *step, attempt func() error) {
 		}
 		if st.decision == UpdateRetry {
 			st.waited = nil // the step may wait as long as at first
+			st.retried = &activities.Retried{Failure: clip(st.failure, maxRetried), Reason: clip(st.reason, maxRetried)}
 		}
 		st.decision = ""
 	}
 }
+
+// maxRetried is how many characters of a failure and of a decision's reason the next
+// attempt is told: an Activity's input is kept in the history.
+const maxRetried = 1000
 
 // blockedBar is the length of the timer that shows a blocked step on the Web UI's
 // Timeline. Nothing depends on its end.
@@ -363,6 +369,7 @@ func (r *Run) attempt(ctx workflow.Context, st *step, task activities.Task, run 
 			waited := *st.waited
 			waited.Now, task.Waited = began, &waited
 		}
+		task.Retried = st.retried
 		waiting, err := run(task)
 		if err != nil || waiting == nil {
 			return err

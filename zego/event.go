@@ -40,8 +40,11 @@ type Common struct {
 }
 
 // SentAt returns when ZEGO sent the callback, by its clock, in UTC. It is the one
-// time of a callback that the signature covers.
+// time of a callback that the signature covers; zero if there is no Timestamp.
 func (c *Common) SentAt() time.Time {
+	if c.Timestamp == 0 {
+		return time.Time{}
+	}
 	// In seconds this is the year 5138, in milliseconds 1973.
 	if c.Timestamp >= 1e11 {
 		return time.UnixMilli(c.Timestamp).UTC()

@@ -209,16 +209,16 @@ func insertRows(ctx context.Context, ledgerURL string, d time.Duration) (rate fl
 }
 
 const (
-	sessionColumns = "INSERT INTO sessions (appid, room_session_id, room_id, room_create_time, contradicted, seen_at, closed_at, entries, dirty_at) "
-	stayColumns    = "INSERT INTO stays (appid, room_session_id, stay, user_account, user_role, login_time, logout_time, logout_reason, contradicted, seen_at) "
+	sessionColumns = "INSERT INTO sessions (appid, room_session_id, room_id, room_create_time, contradicted, implausible, seen_at, closed_at, entries, dirty_at) "
+	stayColumns    = "INSERT INTO stays (appid, room_session_id, stay, user_account, user_role, role_at, login_time, logout_time, logout_reason, contradicted, implausible, seen_at) "
 )
 
 func insertSQLite(ctx context.Context, tx *sql.Tx, sessions, stays []string, now int64) error {
-	session, err := tx.PrepareContext(ctx, sessionColumns+"VALUES (1, $1, 'rid_1242649', 0, 0, $2, 0, 0, 0)")
+	session, err := tx.PrepareContext(ctx, sessionColumns+"VALUES (1, $1, 'rid_1242649', 0, 0, 0, $2, 0, 0, 0)")
 	if err != nil {
 		return err
 	}
-	stay, err := tx.PrepareContext(ctx, stayColumns+"VALUES (1, $1, $2, '888120154', 1, $3, $3, 0, 0, $3)")
+	stay, err := tx.PrepareContext(ctx, stayColumns+"VALUES (1, $1, $2, '888120154', 1, $3, $3, $3, 0, 0, 0, $3)")
 	if err != nil {
 		return err
 	}
@@ -234,10 +234,10 @@ func insertSQLite(ctx context.Context, tx *sql.Tx, sessions, stays []string, now
 }
 
 func insertPostgres(ctx context.Context, tx *sql.Tx, sessions, stays []string, now int64) error {
-	if _, err := tx.ExecContext(ctx, sessionColumns+"SELECT 1, s, 'rid_1242649', 0, 0, $2, 0, 0, 0 FROM unnest($1::text[]) AS s", sessions, now); err != nil {
+	if _, err := tx.ExecContext(ctx, sessionColumns+"SELECT 1, s, 'rid_1242649', 0, 0, 0, $2, 0, 0, 0 FROM unnest($1::text[]) AS s", sessions, now); err != nil {
 		return err
 	}
-	_, err := tx.ExecContext(ctx, stayColumns+"SELECT 1, s, t, '888120154', 1, $3, $3, 0, 0, $3 FROM unnest($1::text[], $2::text[]) AS given (s, t)", sessions, stays, now)
+	_, err := tx.ExecContext(ctx, stayColumns+"SELECT 1, s, t, '888120154', 1, $3, $3, $3, 0, 0, 0, $3 FROM unnest($1::text[], $2::text[]) AS given (s, t)", sessions, stays, now)
 	return err
 }
 

@@ -67,6 +67,9 @@ type Options struct {
 	// Refusal says whether an error of the ledger is about what it was told, so that
 	// it would be the same again; [ledger.Refusal] unless set.
 	Refusal func(error) bool
+	// MaxRoomLife is how long a room can live; 0 is without a limit. See
+	// [ledger.Usage.Plausible].
+	MaxRoomLife time.Duration
 	// Log gets what operators should know.
 	Log *slog.Logger
 	// Observe, if set, is told what became of so many callbacks: "stored", "refused"
@@ -94,7 +97,9 @@ type Collector struct {
 	away   atomic.Bool
 	outage *outage.Outage // of the ledger
 
-	queued, told atomic.Int64 // since it was told, and when that was, in Unix nanoseconds
+	queued      atomic.Int64 // since it was logged
+	logged      everyMinute
+	implausible everyMinute
 }
 
 var _ webhook.Collector = (*Collector)(nil)
@@ -117,6 +122,7 @@ func (c *Collector) Collect(ctx context.Context, event zego.Event) (webhook.Rece
 	if !ok {
 		return webhook.Receipt{Status: webhook.Ignored}, nil
 	}
+	usage = c.plausible(usage)
 	var b *batch
 	if !c.away.Load() {
 		if b = c.join(usage, false); b != nil {
@@ -172,6 +178,24 @@ func (c *Collector) Collect(ctx context.Context, event zego.Event) (webhook.Rece
 	return webhook.Receipt{}, errors.Join(diskErr, ledgerErr)
 }
 
+// plausible returns what is to be believed of a callback.
+func (c *Collector) plausible(told ledger.Usage) ledger.Usage {
+	u := told.Plausible(c.MaxRoomLife)
+	if u.Implausible && c.implausible.due() {
+		c.Log.Warn("callback tells a time that can't be", "event", u.Event, "appid", u.AppID, "room_session_id", u.RoomSessionID, "stay", u.Stay,
+			"sent", told.SentAt, "create_time", told.Create, "login_time", told.Login, "logout_time", told.Logout)
+	}
+	return u
+}
+
+// everyMinute is due once a minute.
+type everyMinute struct{ last atomic.Int64 } // in Unix nanoseconds
+
+func (e *everyMinute) due() bool {
+	now, last := time.Now().UnixNano(), e.last.Load()
+	return now-last > int64(time.Minute) && e.last.CompareAndSwap(last, now)
+}
+
 // hangs says that the transaction under way takes so long that it is no use to wait
 // for the next one either. Where there is only much to do, the next one helps more
 // than the disk does, which the ledger may share.
@@ -196,9 +220,7 @@ func (c *Collector) tell() {
 		return
 	}
 	c.queued.Add(1)
-	now := time.Now().UnixNano()
-	last := c.told.Load()
-	if now-last > int64(time.Minute) && c.told.CompareAndSwap(last, now) {
+	if c.logged.due() {
 		c.Log.Info("usage callbacks queued on disk", "count", c.queued.Swap(0))
 	}
 }

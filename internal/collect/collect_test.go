@@ -1,6 +1,7 @@
 package collect_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -461,4 +462,24 @@ func TestTheRelayStops(t *testing.T) {
 	stop := relay(t, c)
 	collected(t, c, logout(1))
 	stop()
+}
+
+// Nothing but the time at which it was sent is signed, so the others have to fit it.
+func TestATimeThatCannotBeIsCollectedAsWhatItCanBe(t *testing.T) {
+	b := &books{answer: always(nil)}
+	var log bytes.Buffer
+	c := collect.New(collect.Options{Ledger: b, Inbox: newInbox(t), Log: slog.New(slog.NewTextHandler(&log, nil)), MaxRoomLife: time.Hour})
+	t.Cleanup(c.Wait)
+	sent := time.Unix(1499676989, 0).UTC()
+	event := logout(1)
+	event.Timestamp = sent.Unix()
+	event.LoginTime, event.LogoutTime = sent.Add(-2*time.Hour), sent.AddDate(10, 0, 0)
+	collected(t, c, event)
+	wait(t, "it is stored", func() bool { return len(b.stays()) == 1 })
+	if u := b.taken[0]; !u.Login.IsZero() || !u.Logout.Equal(sent) || !u.Implausible {
+		t.Errorf("stored %+v", u)
+	}
+	if !strings.Contains(log.String(), "callback tells a time that can't be") || !strings.Contains(log.String(), "logout_time=2027-") {
+		t.Errorf("log: %s", log.String())
+	}
 }

@@ -69,6 +69,11 @@ type Config struct {
 	BillingToken string
 	// Prices are what participants' time costs, if anything.
 	Prices usage.Prices
+	// MaxBill is the largest bill, in participant minutes, that is made without asking
+	// a person; 0 is without a limit.
+	MaxBill int64
+	// MaxRoomLife is how long a room can live; 0 is without a limit.
+	MaxRoomLife time.Duration
 	// Settling is how long a run waits, before it makes the bill, for what ZEGO still
 	// sends of the session.
 	Settling time.Duration
@@ -296,6 +301,22 @@ func Settings() []Setting {
 		{Env: "CLOSEOUT_PRICES", Usage: "prices of a participant's minute, as appid=currency amount, or *=... for all other apps, several separated by ';' (default: none, bills have no amount)",
 			More: "The amount is an integer of the currency's minor units: `*=EUR 2; 1234567890=EUR 3` is 2 cents, and 3 of one app. A session costs its minutes, which are rounded up once, times the price. Read by what runs workflows; a change is for new bills, and an adjustment has the price of its bill. See [bills](bills.md).",
 			set:  func(c *Config, v string) (err error) { c.Prices, err = parsePrices(v); return err }},
+		{Env: "CLOSEOUT_MAX_BILL", Default: "1000000", Usage: "largest bill that is made without asking a person, in participant minutes; 0: no limit",
+			More: "A larger one, or an adjustment that makes it larger, blocks the step `billing` and says how large it is; a person who has the step retried approves it. A million minutes are 350 people for two days. Read by what runs workflows. See [bills](bills.md#when-a-person-is-asked).",
+			set: func(c *Config, v string) (err error) {
+				if c.MaxBill, err = strconv.ParseInt(v, 10, 64); err != nil || c.MaxBill < 0 {
+					return fmt.Errorf("found %q, want minutes, 0 or more", v)
+				}
+				return nil
+			}},
+		{Env: "CLOSEOUT_MAX_ROOM_LIFE", Default: "168h", Usage: "how long a room can live, and a stay in it, at most; 0: no limit",
+			More: "Times that lie further back than that from when ZEGO sent the callback aren't believed: see [bills](bills.md#times-that-cant-be). At least `1h`, as a callback may be late. The same for webhooks and workers.",
+			set: func(c *Config, v string) (err error) {
+				if c.MaxRoomLife, err = parseDuration(v); err == nil && c.MaxRoomLife != 0 && c.MaxRoomLife < time.Hour {
+					err = fmt.Errorf("found %q, want 0, or 1h or more", v)
+				}
+				return err
+			}},
 		{Env: "CLOSEOUT_SETTLING", Default: "90s", Usage: "how long a run waits for what ZEGO still sends of the session, before it makes the bill",
 			More: "ZEGO tries a callback again for 62 seconds, so a logout may come that much after the room_close. What comes later still makes an adjustment. Read by what runs workflows. A run keeps the time that it began with.",
 			set:  func(c *Config, v string) (err error) { c.Settling, err = parseDuration(v); return err }},
@@ -675,6 +696,8 @@ func (c *Config) LogValue() slog.Value {
 		slog.String("archive", Where(c.ArchiveURL)),
 		slog.String("recordings_expected", c.Recordings.Expected),
 		slog.String("billing", Where(c.BillingURL)),
+		slog.Int64("max_bill", c.MaxBill),
+		slog.Duration("max_room_life", c.MaxRoomLife),
 		slog.Duration("settling", c.Settling),
 		slog.Any("server_secrets", slices.Sorted(maps.Keys(c.ServerSecrets))),
 		slog.String("server_api", Where(c.ServerAPI)),

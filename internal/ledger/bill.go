@@ -121,6 +121,19 @@ func scanAdjustment(row scanner) (a Adjustment, err error) {
 	return a, err
 }
 
+// An Approver refuses a bill, or what an adjustment makes of it, by an error. doubt says
+// why the figures can't be right; it is empty if they may.
+type Approver func(due Bill, doubt string) error
+
+func allow(approve []Approver, due Bill, doubt string) error {
+	for _, a := range approve {
+		if err := a(due, doubt); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // placeholders are those of so many arguments: "$1, $2".
 func placeholders(n int) string {
 	b := []byte{}
@@ -139,12 +152,14 @@ func placeholders(n int) string {
 //
 // What b says of Usage and Charge is what there is to begin with: reasons for an
 // estimate that are known already, and the price.
-func (l *Ledger) Finalize(ctx context.Context, b Bill) (bill Bill, made bool, err error) {
+//
+// An Approver may refuse a bill that isn't made yet.
+func (l *Ledger) Finalize(ctx context.Context, b Bill, approve ...Approver) (bill Bill, made bool, err error) {
 	if err := l.Migrate(ctx); err != nil {
 		return Bill{}, false, err
 	}
 	err = l.in(ctx, func(tx *sql.Tx) (err error) {
-		bill, made, err = l.finalize(ctx, tx, b)
+		bill, made, err = l.finalize(ctx, tx, b, approve...)
 		return err
 	})
 	if err != nil {
@@ -153,29 +168,34 @@ func (l *Ledger) Finalize(ctx context.Context, b Bill) (bill Bill, made bool, er
 	return bill, made, nil
 }
 
-func (l *Ledger) finalize(ctx context.Context, tx *sql.Tx, b Bill) (_ Bill, made bool, err error) {
+func (l *Ledger) finalize(ctx context.Context, tx *sql.Tx, b Bill, approve ...Approver) (_ Bill, made bool, err error) {
 	b.RoomCloseTime = fromMillis(b.RoomCloseTime.UnixMilli())
 	due, k := MadeBill{b, time.Now()}, keyOf(b.AppID, b.RoomSessionID)
 	// This locks the session until the bill is made: see Record.
 	var room usage.Room
 	if err := tx.QueryRowContext(ctx, `
-		INSERT INTO sessions (appid, room_session_id, room_id, room_create_time, contradicted, seen_at, closed_at, entries, dirty_at)
-		VALUES ($1, $2, $3, 0, 0, $4, $4, 1, 0)
+		INSERT INTO sessions (appid, room_session_id, room_id, room_create_time, contradicted, implausible, seen_at, closed_at, entries, dirty_at)
+		VALUES ($1, $2, $3, 0, 0, 0, $4, $4, 1, 0)
 		ON CONFLICT (appid, room_session_id) DO UPDATE SET
 			closed_at = CASE WHEN sessions.closed_at = 0 THEN excluded.closed_at ELSE sessions.closed_at END,
 			entries = CASE WHEN sessions.entries = 0 THEN 1 ELSE sessions.entries END
-		RETURNING room_create_time, contradicted = 1`, k.app, k.session, b.RoomID, due.MadeAt.UnixMilli()).Scan(&room.Create, &room.Contradicted); err != nil {
+		RETURNING room_create_time, contradicted = 1, implausible = 1`, k.app, k.session, b.RoomID, due.MadeAt.UnixMilli()).
+		Scan(&room.Create, &room.Contradicted, &room.Implausible); err != nil {
 		return b, false, fmt.Errorf("lock the session: %w", err)
 	}
 	// Often there is one already: the step is repeated.
 	if first, err := scanBill(tx.QueryRowContext(ctx, selectBill, k.app, k.session)); !errors.Is(err, sql.ErrNoRows) {
 		return first.Bill, false, err
 	}
-	if due.Usage, err = figures(ctx, tx, b, room); err != nil {
+	var doubt string
+	if due.Usage, doubt, err = figures(ctx, tx, b, room); err != nil {
 		return b, false, err
 	}
 	due.Usage.Estimated |= b.Usage.Estimated
 	if due.Charge, err = b.Charge.Charge(due.Usage.Minutes); err != nil {
+		return b, false, err
+	}
+	if err := allow(approve, due.Bill, doubt); err != nil {
 		return b, false, err
 	}
 	values := due.values()
@@ -185,22 +205,35 @@ func (l *Ledger) finalize(ctx context.Context, tx *sql.Tx, b Bill) (_ Bill, made
 	return due.Bill, true, nil
 }
 
-// figures computes a session's figures of what is recorded.
-func figures(ctx context.Context, tx *sql.Tx, b Bill, room usage.Room) (usage.Figures, error) {
+// figures computes a session's figures of what is recorded. doubt is not empty if
+// the room closed when it can't have, and nothing else tells its end: see [Approver].
+func figures(ctx context.Context, tx *sql.Tx, b Bill, room usage.Room) (f usage.Figures, doubt string, err error) {
 	k := keyOf(b.AppID, b.RoomSessionID)
 	room.Close, room.Reconciled = b.RoomCloseTime.UnixMilli(), b.Reconciled
-	if b.Reconciled { // what has come since may know better
-		var last int64
-		if err := tx.QueryRowContext(ctx, selectLast, k.app, k.session).Scan(&last); err != nil {
-			return usage.Figures{}, fmt.Errorf("ask for the last logout: %w", err)
-		}
+	var first, last, lastLogout int64
+	if err := tx.QueryRowContext(ctx, selectEnds, k.app, k.session).Scan(&first, &last, &lastLogout); err != nil {
+		return f, "", fmt.Errorf("read the first login and the last logout: %w", err)
+	}
+	begin := room.Create
+	if begin == 0 {
+		begin = first
+	}
+	switch {
+	case b.Reconciled: // what has come since may know better
 		room.Close = max(room.Close, last)
+	case room.Close < begin && lastLogout >= begin:
+		room.Close, room.Implausible = last, true
+	case room.Close < begin:
+		room.Implausible = true
+		doubt = fmt.Sprintf("the room closed at %s, before it began at %s, and no logout tells its end",
+			b.RoomCloseTime.Format(time.RFC3339Nano), fromMillis(begin).Format(time.RFC3339Nano))
 	}
 	meter := usage.NewMeter(room)
 	if err := eachStay(ctx, tx, k, func(s StayOf) error { meter.Add(s.Stay); return nil }); err != nil {
-		return usage.Figures{}, err
+		return f, "", err
 	}
-	return meter.Figures()
+	f, err = meter.Figures()
+	return f, doubt, err
 }
 
 // StayOf is a stay as the ledger has it.
@@ -222,7 +255,7 @@ type queryer interface {
 // their logins. There may be more than fit into memory.
 func eachStay(ctx context.Context, db queryer, k sessionKey, do func(StayOf) error) error {
 	rows, err := db.QueryContext(ctx, `
-		SELECT stay, user_account, user_role, login_time, logout_time, contradicted, seen_at FROM stays
+		SELECT stay, user_account, user_role, login_time, logout_time, contradicted = 1, implausible = 1, seen_at FROM stays
 		WHERE appid = $1 AND room_session_id = $2 ORDER BY user_account, login_time`, k.app, k.session)
 	if err != nil {
 		return fmt.Errorf("read stays: %w", err)
@@ -230,11 +263,11 @@ func eachStay(ctx context.Context, db queryer, k sessionKey, do func(StayOf) err
 	defer rows.Close()
 	for rows.Next() {
 		var s StayOf
-		var role, contradicted, seen int64
-		if err := rows.Scan(&s.ID, &s.User, &role, &s.Login, &s.Logout, &contradicted, &seen); err != nil {
+		var role, seen int64
+		if err := rows.Scan(&s.ID, &s.User, &role, &s.Login, &s.Logout, &s.Contradicted, &s.Implausible, &seen); err != nil {
 			return fmt.Errorf("read stays: %w", err)
 		}
-		s.Role, s.Contradicted, s.SeenAt = zego.UserRole(role), contradicted == 1, fromMillis(seen)
+		s.Role, s.SeenAt = zego.UserRole(role), fromMillis(seen)
 		if err := do(s); err != nil {
 			return err
 		}
@@ -261,14 +294,16 @@ var ErrNothingToAdjust = errors.New("nothing to adjust")
 // Adjust makes the session's adjustment of a number and returns it; if it was made
 // before, that one. The error wraps [ErrNothingToAdjust] if none is needed, and
 // [sql.ErrNoRows] if there is no bill.
-func (l *Ledger) Adjust(ctx context.Context, id uuid.UUID, appID uint32, roomSessionID uint64, number int) (Adjustment, error) {
+//
+// An Approver may refuse an adjustment that isn't made yet.
+func (l *Ledger) Adjust(ctx context.Context, id uuid.UUID, appID uint32, roomSessionID uint64, number int, approve ...Approver) (Adjustment, error) {
 	if err := l.Migrate(ctx); err != nil {
 		return Adjustment{}, err
 	}
 	var a Adjustment
 	var nothing bool
 	err := l.in(ctx, func(tx *sql.Tx) (err error) {
-		a, nothing, err = l.adjust(ctx, tx, id, appID, roomSessionID, number)
+		a, nothing, err = l.adjust(ctx, tx, id, appID, roomSessionID, number, approve)
 		return err
 	})
 	if err == nil && nothing {
@@ -280,12 +315,13 @@ func (l *Ledger) Adjust(ctx context.Context, id uuid.UUID, appID uint32, roomSes
 	return a, nil
 }
 
-func (l *Ledger) adjust(ctx context.Context, tx *sql.Tx, id uuid.UUID, appID uint32, roomSessionID uint64, number int) (a Adjustment, nothing bool, err error) {
+func (l *Ledger) adjust(ctx context.Context, tx *sql.Tx, id uuid.UUID, appID uint32, roomSessionID uint64, number int, approve []Approver) (a Adjustment, nothing bool, err error) {
 	k := keyOf(appID, roomSessionID)
 	var entries int
 	var room usage.Room
 	if err := tx.QueryRowContext(ctx, `UPDATE sessions SET dirty_at = dirty_at WHERE appid = $1 AND room_session_id = $2
-		RETURNING entries, room_create_time, contradicted = 1`, k.app, k.session).Scan(&entries, &room.Create, &room.Contradicted); err != nil {
+		RETURNING entries, room_create_time, contradicted = 1, implausible = 1`, k.app, k.session).
+		Scan(&entries, &room.Create, &room.Contradicted, &room.Implausible); err != nil {
 		return a, false, fmt.Errorf("lock the session: %w", err)
 	}
 	bill, err := scanBill(tx.QueryRowContext(ctx, selectBill, k.app, k.session))
@@ -308,16 +344,21 @@ func (l *Ledger) adjust(ctx context.Context, tx *sql.Tx, id uuid.UUID, appID uin
 		return a, false, fmt.Errorf("found number %d, want %d, as that is the next", number, len(made)+1)
 	}
 	a = Adjustment{ID: id, Number: number, Bill: bill.Bill, MadeAt: time.Now().Truncate(time.Millisecond).UTC()}
-	if a.Usage, err = figures(ctx, tx, bill.Bill, room); err != nil {
+	var doubt string
+	if a.Usage, doubt, err = figures(ctx, tx, bill.Bill, room); err != nil {
 		return a, false, err
 	}
-	// What wasn't collected then is missing now as well.
-	a.Usage.Estimated |= bill.Usage.Estimated & usage.NotCollected
+	// What wasn't collected then is missing now as well, and a close that couldn't be
+	// believed is no better now.
+	a.Usage.Estimated |= bill.Usage.Estimated & (usage.NotCollected | usage.ImplausibleTime)
 	if a.Charge, err = bill.Charge.Charge(a.Usage.Minutes); err != nil {
 		return a, false, err
 	}
 	nothing = a.Bill == before
 	if !nothing {
+		if err := allow(approve, a.Bill, doubt); err != nil {
+			return a, false, err
+		}
 		a.Difference = usage.DifferenceOf(before.Usage, before.Charge, a.Usage, a.Charge)
 		d := a.Difference
 		values := append(MadeBill{a.Bill, a.MadeAt}.values(), id.String(), int64(number), d.Millis, d.Seconds, d.Minutes, d.Amount)
@@ -353,8 +394,10 @@ func adjustments(rows *sql.Rows, err error) (all []Adjustment, _ error) {
 const (
 	selectBill        = "SELECT " + billColumns + " FROM bills WHERE appid = $1 AND room_session_id = $2"
 	selectAdjustments = "SELECT " + adjustmentColumns + " FROM adjustments WHERE appid = $1 AND room_session_id = $2 ORDER BY number"
-	selectLast        = `SELECT coalesce(max(CASE WHEN logout_time > login_time THEN logout_time ELSE login_time END), 0) FROM stays
-		WHERE appid = $1 AND room_session_id = $2`
+	// selectEnds finds the first login, the last time and the last logout.
+	selectEnds = `SELECT coalesce(min(CASE WHEN login_time <> 0 THEN login_time END), 0),
+			coalesce(max(CASE WHEN logout_time > login_time THEN logout_time ELSE login_time END), 0), coalesce(max(logout_time), 0)
+		FROM stays WHERE appid = $1 AND room_session_id = $2`
 )
 
 // Bill finds the session's bill. The error wraps [sql.ErrNoRows] if it has none.

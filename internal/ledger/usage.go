@@ -41,6 +41,9 @@ type Usage struct {
 	// SentAt is when ZEGO sent the callback, by its clock: the one time that its
 	// signature covers, to judge the others by.
 	SentAt time.Time `json:"sent_at,omitzero"`
+	// Implausible reports that the callback told a time that can't be: see
+	// [Usage.Plausible].
+	Implausible bool `json:"implausible,omitempty"`
 	// SeenAt is when the callback was received, by our clock. Nothing is billed by it.
 	SeenAt time.Time `json:"seen_at"`
 	// Recording is what a callback told of a recording. Event is then
@@ -70,6 +73,34 @@ func UsageOf(event zego.Event, seenAt time.Time) (u Usage, ok bool) {
 	return u, false
 }
 
+// ClockTolerance is how much later than the signed timestamp a time may be. ZEGO sends
+// a callback after what it tells of, from another of its machines.
+const ClockTolerance = 5 * time.Minute
+
+// Plausible returns what is to be believed of u by its SentAt. An end that is later becomes the
+// time at which it was sent. A beginning is unknown if it is later, or if it lies
+// further back than a room can live; 0 is without a limit.
+func (u Usage) Plausible(maxRoomLife time.Duration) Usage {
+	sent := u.SentAt
+	if sent.IsZero() {
+		return u
+	}
+	later := func(t time.Time) bool { return t.After(sent.Add(ClockTolerance)) }
+	older := func(t time.Time) bool { return maxRoomLife > 0 && !t.IsZero() && t.Before(sent.Add(-maxRoomLife)) }
+	for _, begin := range []*time.Time{&u.Create, &u.Login} {
+		if later(*begin) || older(*begin) {
+			*begin, u.Implausible = time.Time{}, true
+		}
+	}
+	switch {
+	case later(u.Logout):
+		u.Logout, u.Implausible = sent, true
+	case older(u.Logout): // it is kept, and ends the stay before it counts
+		u.Implausible = true
+	}
+	return u
+}
+
 // sessionKey names a session as the tables do.
 type sessionKey struct {
 	app     int64
@@ -87,34 +118,60 @@ func (k sessionKey) compare(other sessionKey) int {
 // A sessionRow and a stayRow are what a batch tells of one row of the tables.
 type sessionRow struct {
 	sessionKey
-	room                      string
-	create, contradicted, see int64
+	room                                   string
+	create, contradicted, implausible, see int64
 }
 
 type stayRow struct {
 	sessionKey
-	stay, user                                       string
-	role, login, logout, reason, contradicted, seeAt int64
+	stay, user                  string
+	role, roleAt, login, logout int64
+	reason                      int64
+	contradicted, implausible   int64
+	seeAt                       int64
 }
 
-// differ says whether two callbacks disagree about a time. One that doesn't know
+// differ reports whether two callbacks disagree about a time. One that doesn't know
 // it agrees with any.
 func differ(a, b int64) bool { return a != 0 && b != 0 && a != b }
 
-// service says whether a role is that of no participant.
+// earliest returns the lesser of two times of which 0 is unknown.
+func earliest(a, b int64) int64 {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}
+
+// service reports whether a role is that of no participant.
 func service(role int64) bool { return role == int64(zego.RoleService) }
 
-// merge takes a later callback's word for what the earlier ones didn't know. It
-// does what the statement of [Ledger.Record] does.
-func (r *stayRow) merge(later stayRow) {
-	if r.user != later.user || differ(r.login, later.login) || differ(r.logout, later.logout) ||
-		r.role != 0 && later.role != 0 && service(r.role) != service(later.role) {
+// merge adds what another callback told of the session. It does what updateSessions
+// does, and as that, comes to the same in every order.
+func (r *sessionRow) merge(other sessionRow) {
+	if r.room != other.room || differ(r.create, other.create) {
 		r.contradicted = 1
 	}
-	if r.logout == 0 {
-		r.logout, r.reason = later.logout, later.reason
+	r.room, r.create = min(r.room, other.room), earliest(r.create, other.create)
+	r.implausible, r.see = max(r.implausible, other.implausible), max(r.see, other.see)
+}
+
+// merge adds what another callback told of the stay. It does what updateStays does,
+// and as that, comes to the same in every order: the earliest login, the latest
+// logout with its reason, and the role that the latest logout knew.
+func (r *stayRow) merge(other stayRow) {
+	if r.user != other.user || differ(r.login, other.login) || differ(r.logout, other.logout) ||
+		r.role != 0 && other.role != 0 && service(r.role) != service(other.role) {
+		r.contradicted = 1
 	}
-	r.role, r.login, r.seeAt = cmp.Or(r.role, later.role), cmp.Or(r.login, later.login), max(r.seeAt, later.seeAt)
+	if other.logout > r.logout || other.logout == r.logout && other.reason > r.reason {
+		r.reason = other.reason
+	}
+	if other.role != 0 && (r.role == 0 || other.roleAt > r.roleAt || other.roleAt == r.roleAt && other.role < r.role) {
+		r.role, r.roleAt = other.role, other.roleAt
+	}
+	r.user, r.login, r.logout = min(r.user, other.user), earliest(r.login, other.login), max(r.logout, other.logout)
+	r.implausible, r.seeAt = max(r.implausible, other.implausible), max(r.seeAt, other.seeAt)
 }
 
 // millis is a time as the tables have it.
@@ -148,24 +205,24 @@ func rowsOf(usage []Usage) ([]sessionRow, []stayRow) {
 	stayAt := make(map[stayKey]int)
 	for _, u := range usage {
 		key := keyOf(u.AppID, u.RoomSessionID)
-		i, ok := at[key]
-		if !ok {
-			i = len(sessions)
-			at[key] = i
-			sessions = append(sessions, sessionRow{sessionKey: key, room: u.RoomID})
+		session := sessionRow{key, u.RoomID, millis(u.Create), 0, 0, millis(u.SeenAt)}
+		if u.Event == zego.EventRoomCreate {
+			session.implausible = oneIf(u.Implausible)
 		}
-		s := &sessions[i]
-		if created := millis(u.Create); differ(s.create, created) {
-			s.contradicted = 1
+		if i, ok := at[key]; ok {
+			sessions[i].merge(session)
 		} else {
-			s.create = cmp.Or(s.create, created)
+			at[key] = len(sessions)
+			sessions = append(sessions, session)
 		}
-		s.see = max(s.see, millis(u.SeenAt))
 		if u.Event == zego.EventRoomCreate {
 			continue
 		}
-		row := stayRow{sessionKey: key, stay: u.Stay, user: u.User, role: int64(u.Role),
-			login: millis(u.Login), logout: millis(u.Logout), reason: int64(u.LogoutReason), seeAt: millis(u.SeenAt)}
+		row := stayRow{sessionKey: key, stay: u.Stay, user: u.User, role: int64(u.Role), login: millis(u.Login), logout: millis(u.Logout),
+			reason: int64(u.LogoutReason), implausible: oneIf(u.Implausible), seeAt: millis(u.SeenAt)}
+		if row.role != 0 {
+			row.roleAt = row.logout
+		}
 		if i, ok := stayAt[stayKey{key, u.Stay}]; ok {
 			stays[i].merge(row)
 		} else {
@@ -185,41 +242,62 @@ func rowsOf(usage []Usage) ([]sessionRow, []stayRow) {
 const signOfLife = 15_000
 
 const (
-	sessionColumns = "appid, room_session_id, room_id, room_create_time, contradicted, seen_at"
+	sessionColumns = "appid, room_session_id, room_id, room_create_time, contradicted, implausible, seen_at"
 	insertSessions = `INSERT INTO sessions (` + sessionColumns + `, closed_at, entries, dirty_at) `
 	updateSessions = `
 		ON CONFLICT (appid, room_session_id) DO UPDATE SET
-			room_create_time = CASE WHEN sessions.room_create_time = 0 THEN excluded.room_create_time ELSE sessions.room_create_time END,
+			room_id = CASE WHEN excluded.room_id{C} < sessions.room_id THEN excluded.room_id ELSE sessions.room_id END,
+			room_create_time = CASE WHEN ` + createdBefore + ` THEN excluded.room_create_time ELSE sessions.room_create_time END,
 			contradicted = CASE WHEN ` + sessionDiffers + ` THEN 1 ELSE sessions.contradicted END,
+			implausible = CASE WHEN excluded.implausible = 1 THEN 1 ELSE sessions.implausible END,
 			seen_at = CASE WHEN excluded.seen_at > sessions.seen_at THEN excluded.seen_at ELSE sessions.seen_at END,
 			dirty_at = CASE WHEN sessions.entries > 0 AND sessions.dirty_at = 0 AND (` + sessionNews + `) THEN $%d ELSE sessions.dirty_at END
 		WHERE ` + sessionNews + ` OR sessions.entries > 0 OR sessions.closed_at = 0 AND excluded.seen_at > sessions.seen_at + $%d
 		RETURNING appid, room_session_id, entries`
-	sessionDiffers = `(excluded.contradicted = 1 OR sessions.room_create_time <> 0 AND excluded.room_create_time <> 0 AND sessions.room_create_time <> excluded.room_create_time)`
-	sessionNews    = `sessions.room_create_time = 0 AND excluded.room_create_time <> 0 OR sessions.contradicted = 0 AND ` + sessionDiffers
+	createdBefore  = `excluded.room_create_time <> 0 AND (sessions.room_create_time = 0 OR excluded.room_create_time < sessions.room_create_time)`
+	sessionDiffers = `(excluded.contradicted = 1 OR sessions.room_id <> excluded.room_id
+			OR sessions.room_create_time <> 0 AND excluded.room_create_time <> 0 AND sessions.room_create_time <> excluded.room_create_time)`
+	sessionNews = createdBefore + ` OR sessions.contradicted = 0 AND ` + sessionDiffers + ` OR sessions.implausible < excluded.implausible`
 
-	stayColumns = "appid, room_session_id, stay, user_account, user_role, login_time, logout_time, logout_reason, contradicted, seen_at"
+	stayColumns = "appid, room_session_id, stay, user_account, user_role, role_at, login_time, logout_time, logout_reason, contradicted, implausible, seen_at"
 	insertStays = `INSERT INTO stays (` + stayColumns + `) `
 	updateStays = `
 		ON CONFLICT (appid, room_session_id, stay) DO UPDATE SET
-			user_role = CASE WHEN stays.user_role = 0 THEN excluded.user_role ELSE stays.user_role END,
-			login_time = CASE WHEN stays.login_time = 0 THEN excluded.login_time ELSE stays.login_time END,
-			logout_time = CASE WHEN stays.logout_time = 0 THEN excluded.logout_time ELSE stays.logout_time END,
-			logout_reason = CASE WHEN stays.logout_time = 0 THEN excluded.logout_reason ELSE stays.logout_reason END,
+			user_account = CASE WHEN ` + userBefore + ` THEN excluded.user_account ELSE stays.user_account END,
+			user_role = CASE WHEN ` + roleBetter + ` THEN excluded.user_role ELSE stays.user_role END,
+			role_at = CASE WHEN ` + roleBetter + ` THEN excluded.role_at ELSE stays.role_at END,
+			login_time = CASE WHEN ` + loginBefore + ` THEN excluded.login_time ELSE stays.login_time END,
+			logout_time = CASE WHEN excluded.logout_time > stays.logout_time THEN excluded.logout_time ELSE stays.logout_time END,
+			logout_reason = CASE WHEN ` + reasonBetter + ` THEN excluded.logout_reason ELSE stays.logout_reason END,
 			contradicted = CASE WHEN ` + stayDiffers + ` THEN 1 ELSE stays.contradicted END,
-			seen_at = excluded.seen_at
-		WHERE stays.login_time = 0 AND excluded.login_time <> 0 OR stays.logout_time = 0 AND excluded.logout_time <> 0
-			OR stays.user_role = 0 AND excluded.user_role <> 0 OR stays.contradicted = 0 AND ` + stayDiffers
-	stayDiffers = `(excluded.contradicted = 1 OR stays.user_account <> excluded.user_account
+			implausible = CASE WHEN excluded.implausible = 1 THEN 1 ELSE stays.implausible END,
+			seen_at = CASE WHEN excluded.seen_at > stays.seen_at THEN excluded.seen_at ELSE stays.seen_at END
+		WHERE ` + userBefore + ` OR ` + roleBetter + ` OR ` + loginBefore + ` OR excluded.logout_time > stays.logout_time OR ` + reasonBetter + `
+			OR stays.contradicted = 0 AND ` + stayDiffers + ` OR stays.implausible < excluded.implausible`
+	userBefore  = `excluded.user_account{C} < stays.user_account`
+	loginBefore = `(excluded.login_time <> 0 AND (stays.login_time = 0 OR excluded.login_time < stays.login_time))`
+	roleBetter  = `(excluded.user_role <> 0 AND (stays.user_role = 0 OR excluded.role_at > stays.role_at
+			OR excluded.role_at = stays.role_at AND excluded.user_role < stays.user_role))`
+	reasonBetter = `(excluded.logout_time > stays.logout_time OR excluded.logout_time = stays.logout_time AND excluded.logout_reason > stays.logout_reason)`
+	stayDiffers  = `(excluded.contradicted = 1 OR stays.user_account <> excluded.user_account
 			OR stays.login_time <> 0 AND excluded.login_time <> 0 AND stays.login_time <> excluded.login_time
 			OR stays.logout_time <> 0 AND excluded.logout_time <> 0 AND stays.logout_time <> excluded.logout_time
 			OR stays.user_role <> 0 AND excluded.user_role <> 0 AND (stays.user_role = 4) <> (excluded.user_role = 4))`
 )
 
+// bytewise returns a statement of which texts are compared as Go does. SQLite does so
+// anyway.
+func (l *Ledger) bytewise(statement string) string {
+	collation := ` COLLATE "C"`
+	if l.path != "" {
+		collation = ""
+	}
+	return strings.ReplaceAll(statement, "{C}", collation)
+}
+
 // Record keeps what callbacks told, all or nothing. They may come in any order
-// and any number of times, in one batch or several: a stay is one row, whichever
-// of its ends came first, and what came first is kept of each of its fields. A
-// repeat that contradicts it is noted, as nobody knows which of them is true.
+// and any number of times, in one batch or several: the same rows come of it. Where
+// two contradict each other that is noted, as nobody knows which of them is true.
 func (l *Ledger) Record(ctx context.Context, usage []Usage) error {
 	if len(usage) == 0 {
 		return nil
@@ -256,10 +334,10 @@ func (l *Ledger) record(ctx context.Context, tx *sql.Tx, sessions []sessionRow, 
 	now := time.Now().UnixMilli()
 	from, args := l.table(sessionTypes, len(sessions), func(i int) []any {
 		s := sessions[i]
-		return []any{s.app, s.session, s.room, s.create, s.contradicted, s.see}
+		return []any{s.app, s.session, s.room, s.create, s.contradicted, s.implausible, s.see}
 	})
 	billed, err := billed(tx.QueryContext(ctx, insertSessions+"SELECT "+sessionColumns+", 0, 0, 0 FROM "+from+" WHERE true"+
-		fmt.Sprintf(updateSessions, len(args)+1, len(args)+2), append(args, now, signOfLife)...))
+		fmt.Sprintf(l.bytewise(updateSessions), len(args)+1, len(args)+2), append(args, now, signOfLife)...))
 	if err != nil {
 		return fmt.Errorf("write sessions: %w", err)
 	}
@@ -301,9 +379,9 @@ func (l *Ledger) recordStays(ctx context.Context, tx *sql.Tx, stays []stayRow) (
 	}
 	from, args := l.table(stayTypes, len(stays), func(i int) []any {
 		s := stays[i]
-		return []any{s.app, s.session, s.stay, s.user, s.role, s.login, s.logout, s.reason, s.contradicted, s.seeAt}
+		return []any{s.app, s.session, s.stay, s.user, s.role, s.roleAt, s.login, s.logout, s.reason, s.contradicted, s.implausible, s.seeAt}
 	})
-	done, err := tx.ExecContext(ctx, insertStays+"SELECT "+stayColumns+" FROM "+from+" WHERE true"+updateStays, args...)
+	done, err := tx.ExecContext(ctx, insertStays+"SELECT "+stayColumns+" FROM "+from+" WHERE true"+l.bytewise(updateStays), args...)
 	if err != nil {
 		return 0, err
 	}

@@ -3,12 +3,14 @@ package ledger_test
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/testenv"
+	"github.com/closeouthq/closeout/internal/usage"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -99,7 +101,7 @@ func equal(a, b []ledger.StayRow) bool {
 }
 
 // Whether they come in one batch or in two.
-func TestARepeatThatContradictsIsNotedAndChangesNothing(t *testing.T) {
+func TestARepeatThatContradictsIsNoted(t *testing.T) {
 	recorder := login("a", "1", 1)
 	recorder.Role = 4
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
@@ -109,12 +111,13 @@ func TestARepeatThatContradictsIsNotedAndChangesNothing(t *testing.T) {
 			name          string
 			first, second ledger.Usage
 			contradicts   bool
+			until         int64
 		}{
-			{"the same", logout("a", "1", 1, 10), logout("a", "1", 1, 10), false},
-			{"another login", logout("a", "1", 1, 10), login("a", "1", 2), true},
-			{"another logout", logout("a", "1", 1, 10), logout("a", "1", 1, 11), true},
-			{"another user", logout("a", "1", 1, 10), login("b", "1", 1), true},
-			{"a recorder", logout("a", "1", 1, 10), recorder, true},
+			{"the same", logout("a", "1", 1, 10), logout("a", "1", 1, 10), false, 10},
+			{"another login", logout("a", "1", 1, 10), login("a", "1", 2), true, 10},
+			{"another logout", logout("a", "1", 1, 10), logout("a", "1", 1, 11), true, 11},
+			{"another user", logout("a", "1", 1, 10), login("b", "1", 1), true, 10},
+			{"a recorder", logout("a", "1", 1, 10), recorder, true, 10},
 		} {
 			for _, batches := range [][][]ledger.Usage{{{tt.first, tt.second}}, {{tt.first}, {tt.second}}, {{tt.first}, {tt.second, tt.second}, {tt.first}}} {
 				session++
@@ -126,13 +129,116 @@ func TestARepeatThatContradictsIsNotedAndChangesNothing(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				want := []ledger.StayRow{{"1", "a", 1, at(1), at(10), 3, tt.contradicts}}
+				want := []ledger.StayRow{{"1", "a", 1, at(1), at(tt.until), 3, tt.contradicts}}
 				if got := l.StayRows(t, app, session); !equal(got, want) {
 					t.Errorf("%s: %+v, want %+v", tt.name, got, want)
 				}
 			}
 		}
 	})
+}
+
+// Whatever callbacks tell of one stay and in whatever order, in however many batches,
+// the same rows and the same figures come of it.
+func TestContradictingCallbacksComeToTheSameInEveryOrder(t *testing.T) {
+	testenv.Databases(t, func(t *testing.T, databaseURL string) {
+		l := open(t, databaseURL)
+		session := uint64(0)
+		for round := range uint64(12) {
+			random := rand.New(rand.NewPCG(round, 7))
+			pick := func(n int64) int64 { return random.Int64N(n) }
+			var told []ledger.Usage
+			for range 5 {
+				var u ledger.Usage
+				switch pick(5) {
+				case 0:
+					u = created(pick(3))
+				case 1, 2:
+					u = login([]string{"a", "B", "é"}[pick(3)], "1", pick(4)*10)
+				default:
+					u = logout([]string{"a", "B", "é"}[pick(3)], "1", pick(4)*10, 20+pick(3)*300)
+				}
+				if u.Event != zego.EventRoomCreate {
+					u.Role = []uint32{0, 1, 2, 4}[pick(4)]
+					u.LogoutReason = uint32(pick(3))
+				}
+				u.RoomID = []string{"Zimmer", "zimmer"}[pick(2)]
+				u.Implausible = pick(4) == 0
+				told = append(told, u)
+			}
+			told = append(told, login("c", "2", 0), logout("c", "2", 0, 50)) // which nothing contradicts
+			var rows []ledger.StayRow
+			var figures usage.Figures
+			for order := range 10 {
+				session++
+				batch := slices.Clone(told)
+				random.Shuffle(len(batch), func(i, j int) { batch[i], batch[j] = batch[j], batch[i] })
+				for i := range batch {
+					batch[i].RoomSessionID = session
+				}
+				for rest := batch; len(rest) > 0; {
+					n := 1 + random.IntN(len(rest))
+					record(t, l, rest[:n]...)
+					rest = rest[n:]
+				}
+				gotRows, got := l.StayRows(t, app, session), finalize(t, l, closing(session, 700)).Usage
+				if order == 0 {
+					rows, figures = gotRows, got
+				}
+				if !equal(gotRows, rows) || got != figures {
+					t.Fatalf("round %d, in the order %+v:\n%+v\n%+v, in another:\n%+v\n%+v", round, batch, gotRows, got, rows, figures)
+				}
+			}
+		}
+	})
+}
+
+// What the latest logout says of a stay counts, and the earliest login.
+func TestOfContradictingCallbacksTheWidestStayCounts(t *testing.T) {
+	testenv.Databases(t, func(t *testing.T, databaseURL string) {
+		l := open(t, databaseURL)
+		early, recorder := login("a", "1", 5), login("a", "1", 10)
+		recorder.Role = 4
+		record(t, l, created(0), logout("a", "1", 10, 310), recorder, logout("a", "1", 10, 610), early)
+		got := finalize(t, l, closing(life, 700)).Usage
+		if got.Seconds != 605 || got.Participants != 1 || got.Estimated != usage.Contradicted {
+			t.Errorf("%+v, want 605 s of one participant, contradicted", got)
+		}
+	})
+}
+
+func TestATimeThatCannotBeIsNotBelieved(t *testing.T) {
+	const roomLife = 7 * 24 * time.Hour
+	sent := at(1000)
+	never, future, ancient := time.Time{}, at(10*365*86400), at(-8*86400)
+	for _, tt := range []struct {
+		name                  string
+		create, login, logout time.Time
+		wantCreate, wantLogin time.Time
+		wantLogout            time.Time
+		implausible           bool
+	}{
+		{"all is well", at(0), at(1), at(999), at(0), at(1), at(999), false},
+		{"unknown", never, never, never, never, never, never, false},
+		{"ZEGO's clocks differ", sent.Add(ledger.ClockTolerance), never, sent.Add(ledger.ClockTolerance), sent.Add(ledger.ClockTolerance), never, sent.Add(ledger.ClockTolerance), false},
+		{"a logout in the future", never, at(1), future, never, at(1), sent, true},
+		{"a login in the future", never, future, at(999), never, never, at(999), true},
+		{"a create in the future", future, never, never, never, never, never, true},
+		{"a login of long ago", never, ancient, at(999), never, never, at(999), true},
+		{"a create of long ago", ancient, never, never, never, never, never, true},
+		{"a logout of long ago", never, at(1), ancient, never, at(1), ancient, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := ledger.Usage{SentAt: sent, Create: tt.create, Login: tt.login, Logout: tt.logout}.Plausible(roomLife)
+			want := ledger.Usage{SentAt: sent, Create: tt.wantCreate, Login: tt.wantLogin, Logout: tt.wantLogout, Implausible: tt.implausible}
+			if got != want {
+				t.Errorf("%+v, want %+v", got, want)
+			}
+		})
+	}
+	if got := (ledger.Usage{SentAt: sent, Login: ancient}).Plausible(0); got.Implausible {
+		t.Error("a room may live for ever, and doesn't")
+	}
 }
 
 // Batches that have the same sessions and stays in other orders are written at

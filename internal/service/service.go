@@ -376,6 +376,7 @@ func openSteps(ctx context.Context, c *config.Config) (*activities.Steps, func()
 			Ledger: books,
 			API:    activities.Endpoint{Name: "the billing API", URL: c.BillingURL, Token: c.BillingToken},
 			Prices: c.Prices, NotCollected: !c.Usage,
+			MaxMinutes: c.MaxBill, MaxRoomLife: c.MaxRoomLife,
 		},
 		Recordings: &activities.Recordings{Finding: finding(c, books), Source: recordings, Archive: kept, Options: c.ArchiveOptions()},
 	}, closeAll, nil

@@ -38,7 +38,7 @@ func openUsage(ctx context.Context, c *config.Config, alone bool, metrics *telem
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("CLOSEOUT_DATA: %w", err), books.Close())
 	}
-	u := &usage{collect.New(collect.Options{Ledger: books, Inbox: box, Log: log, Observe: metrics.Collected}), books, box, askQueue(answerWithin, box)}
+	u := &usage{collect.New(collect.Options{Ledger: books, Inbox: box, Log: log, Observe: metrics.Collected, MaxRoomLife: c.MaxRoomLife}), books, box, askQueue(answerWithin, box)}
 	if err := metrics.Usage(func(ctx context.Context) (telemetry.Inbox, error) {
 		l := telemetry.Inbox{Takes: u.Takes()}
 		err := u.queue.gauge(ctx, &l)

@@ -30,9 +30,11 @@ const (
 	OutsideRoom
 	// Contradicted means that callbacks contradict each other.
 	Contradicted
+	// ImplausibleTime means that a callback told a time that can't be.
+	ImplausibleTime
 )
 
-var names = []string{"not_collected", "no_usage", "no_room_create", "no_room_close", "no_login", "no_logout", "logout_before_login", "outside_room", "contradicted"}
+var names = []string{"not_collected", "no_usage", "no_room_create", "no_room_close", "no_login", "no_logout", "logout_before_login", "outside_room", "contradicted", "implausible_time"}
 
 // Names are the reasons in words, in a fixed order.
 func (r Reasons) Names() []string {

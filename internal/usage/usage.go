@@ -27,6 +27,8 @@ type Room struct {
 	Reconciled bool
 	// Contradicted says that two callbacks told another thing of it.
 	Contradicted bool
+	// Implausible reports that a callback told a time of it that can't be.
+	Implausible bool
 }
 
 // Stay is one stay of a user, from a login to the logout.
@@ -40,7 +42,13 @@ type Stay struct {
 	Login, Logout int64
 	// Contradicted says that two callbacks told another thing of it.
 	Contradicted bool
+	// Implausible reports that a callback told a time of it that can't be.
+	Implausible bool
 }
+
+// late is for how long after a room's end, in milliseconds, a logout may come: ZEGO's
+// machines tell their own time.
+const late = 5 * 60 * 1000
 
 // Source is where an end of a room's life was learned.
 type Source string
@@ -106,6 +114,9 @@ func (m *Meter) Add(s Stay) {
 	if s.Contradicted {
 		m.estimated(Contradicted)
 	}
+	if s.Implausible {
+		m.estimated(ImplausibleTime)
+	}
 	// The recorder's login tells as well that the room was there.
 	if s.Login != 0 && (m.first == 0 || s.Login < m.first) {
 		m.first = s.Login
@@ -133,6 +144,9 @@ func (m *Meter) Add(s Stay) {
 	}
 	if s.Login > m.room.Close || s.Logout != 0 && s.Logout < m.room.Create {
 		m.estimated(OutsideRoom)
+	}
+	if s.Logout > m.room.Close+late {
+		m.estimated(ImplausibleTime) // one of the two is wrong
 	}
 	if from = max(from, m.until); to > from {
 		sum, carry := bits.Add64(uint64(m.figures.Millis), uint64(to-from), 0)
@@ -167,8 +181,11 @@ func (m *Meter) Figures() (Figures, error) {
 		// A room is created by its first user's login, so there was somebody.
 		f.Estimated |= NoUsage
 	}
-	if m.room.Contradicted || m.room.Create > m.room.Close {
+	if m.room.Contradicted {
 		f.Estimated |= Contradicted
+	}
+	if m.room.Implausible || f.Start.After(f.End) {
+		f.Estimated |= ImplausibleTime
 	}
 	f.Seconds = f.Millis / 1000
 	f.Minutes = f.Seconds / 60

@@ -77,7 +77,7 @@ func TestFigures(t *testing.T) {
 		{"nothing at all", usage.Room{Close: 5}, nil, 0, 0, 0, usage.NoUsage | usage.NoRoomCreate},
 		{"a contradicted stay", room, []usage.Stay{doubtful}, 1, 1, 1000, usage.Contradicted},
 		{"a contradicted room", usage.Room{Create: 1000, Close: 100_000, Contradicted: true}, []usage.Stay{stay("a", 1000, 2000)}, 1, 1, 1000, usage.Contradicted},
-		{"an end ahead of the begin", usage.Room{Create: 5000, Close: 4000}, []usage.Stay{stay("a", 4000, 5000)}, 1, 1, 0, usage.Contradicted},
+		{"an end ahead of the begin", usage.Room{Create: 5000, Close: 4000}, []usage.Stay{stay("a", 4000, 5000)}, 1, 1, 0, usage.ImplausibleTime},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := figures(t, tt.room, tt.stays...)

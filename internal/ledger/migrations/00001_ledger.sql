@@ -73,6 +73,7 @@ CREATE TABLE sessions (
     room_id          TEXT   NOT NULL,
     room_create_time BIGINT NOT NULL,
     contradicted     BIGINT NOT NULL, -- 1: two callbacks disagree about it
+    implausible      BIGINT NOT NULL, -- 1: a callback told a time that can't be
     seen_at          BIGINT NOT NULL, -- the last sign of life
     closed_at        BIGINT NOT NULL, -- when it was noted that the room has closed
     entries          BIGINT NOT NULL, -- how many were made: the bill is one, then adjustments
@@ -89,10 +90,12 @@ CREATE TABLE stays (
     stay            TEXT   NOT NULL, -- ZEGO's session_id
     user_account    TEXT   NOT NULL,
     user_role       BIGINT NOT NULL,
+    role_at         BIGINT NOT NULL, -- the logout that knew the role; 0: a login did
     login_time      BIGINT NOT NULL,
     logout_time     BIGINT NOT NULL,
     logout_reason   BIGINT NOT NULL,
     contradicted    BIGINT NOT NULL, -- 1: two callbacks disagree about it
+    implausible     BIGINT NOT NULL, -- 1: a callback told a time that can't be
     seen_at         BIGINT NOT NULL, -- when the last callback came that told something new
     PRIMARY KEY (appid, room_session_id, stay)
 );
