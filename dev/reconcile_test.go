@@ -8,8 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"go.temporal.io/api/common/v1"
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	sdk "go.temporal.io/sdk/temporal"
 
@@ -100,6 +102,54 @@ func resultOf(t *testing.T, client client.Client, id string, runs int) (result r
 		}
 	}
 	return result, runs, failure
+}
+
+// Somebody terminated the run of a session: Temporal refuses another, and no bill is
+// ever made. It stays overdue, and the reconciliation fails and names the run, until
+// it is reset.
+func TestASessionWhoseRunWasTerminatedStaysOverdue(t *testing.T) {
+	t.Parallel()
+	api := zegofake.New(1, "server secret")
+	c := overdueSoon(t, api)
+	c.Settling = time.Hour // so that it can be terminated ahead of its bill
+	setUp(t, c)
+	address := start(t, c, both)
+	temporal := dial(t, c)
+	closed := newClose()
+	id := workflows.WorkflowID(activities.SessionOf(&closed))
+	if a := post(t, address, closed); a.code != 200 {
+		t.Fatalf("answer %+v", a)
+	}
+	wait(t, "its first workflow task is done, to which it can be reset", func() bool {
+		run, err := temporal.DescribeWorkflowExecution(t.Context(), id, "")
+		return err == nil && run.GetWorkflowExecutionInfo().GetHistoryLength() > 4
+	})
+	if err := temporal.TerminateWorkflow(t.Context(), id, "", "by mistake"); err != nil {
+		t.Fatal(err)
+	}
+	noon := time.Now().Add(-time.Hour).UTC().Truncate(time.Millisecond)
+	told(t, c, closed, "a", noon, noon.Add(time.Minute))
+	wait(t, "the reconciliation fails and names the run", func() bool {
+		_, _, failure := reconciled(t, temporal, c)
+		return failure != nil && strings.Contains(failure.Error(), "run "+id+" has ended as Terminated")
+	})
+	books, err := ledger.Open(c.DatabaseURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer books.Close()
+	if n, err := books.CountOverdue(t.Context(), time.Now()); err != nil || n.Left != 1 {
+		t.Errorf("overdue %+v, %v", n, err)
+	}
+	if _, err := temporal.WorkflowService().ResetWorkflowExecution(t.Context(), &workflowservice.ResetWorkflowExecutionRequest{
+		Namespace: c.Temporal.Namespace, WorkflowExecution: &common.WorkflowExecution{WorkflowId: id}, Reason: "test", RequestId: "1", WorkflowTaskFinishEventId: 4,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "it isn't overdue any more", func() bool {
+		n, err := books.CountOverdue(t.Context(), time.Now())
+		return err == nil && n.Left == 0
+	})
 }
 
 // A room was created, users came and went, and no room_close came, ever. The

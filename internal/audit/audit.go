@@ -307,6 +307,14 @@ func (a *audit) readBills(ctx context.Context) error {
 			a.unaccounted = true
 		}
 	}
+	// Whatever Since is: Temporal may have forgotten their runs, and nobody else
+	// remembers them.
+	for s, err := range a.Ledger.ClosedUnbilled(ctx) {
+		if err != nil {
+			return fmt.Errorf("read the ledger: %w", err)
+		}
+		a.sessions.mark(keyOf(s.AppID, s.RoomSessionID), closed)
+	}
 	return nil
 }
 
@@ -404,7 +412,7 @@ func (a *audit) compare(ctx context.Context) error {
 // manifest, which wasn't looked for yet.
 func (a *audit) suspicious(r record) bool {
 	if !r.has(listed) && !r.has(waiting) {
-		if r.has(billed) && !r.has(old) || !r.has(billed) && r.has(acknowledged|setAside) {
+		if r.has(billed) && !r.has(old) || !r.has(billed) && r.has(acknowledged|setAside|closed) {
 			return true
 		}
 	}

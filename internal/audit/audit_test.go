@@ -166,6 +166,17 @@ func TestEachFaultIsFound(t *testing.T) {
 		{"no manifest of another workflow, which has no bill", other(without(false, false, only("recordings", "done"))), []audit.Kind{audit.NoManifest}, "no manifest"},
 		{"no bill, and another step was given up", without(false, false, result("done", "given_up")), []audit.Kind{audit.NoBill}, "no bill"},
 		{"another workflow failed", other(ends(enums.WORKFLOW_EXECUTION_STATUS_FAILED)), []audit.Kind{audit.RunFailed}, "failed. It has a bill and no manifest"},
+		{"closed by the ledger's word, and nowhere", func(w *world) activities.Session {
+			s := w.session()
+			w.closed(s)
+			return s
+		}, []audit.Kind{audit.NotClosedOut}, "has no bill of it, and Temporal has no run"},
+		{"closed by the ledger's word, and its run was terminated", func(w *world) activities.Session {
+			s := w.session()
+			w.closed(s)
+			w.run(s, terminated).listed = false
+			return s
+		}, []audit.Kind{audit.RunTerminated}, "no bill and no manifest"},
 		{"a bill without a run", func(w *world) activities.Session { s := w.offered(true); w.bill(s); return s },
 			[]audit.Kind{audit.NoRun}, "a bill of 2"},
 		{"a manifest without a run", func(w *world) activities.Session { s := w.offered(true); w.manifest(s); return s },

@@ -102,7 +102,7 @@ func (a *audit) bill(ctx context.Context, k key) (*ledger.MadeBill, error) {
 // withoutRun judges a session that has no run.
 func (a *audit) withoutRun(ctx context.Context, k key, r record, bill *ledger.MadeBill) (f finding, err error) {
 	f.billed = bill != nil
-	taken := r.has(acknowledged | setAside)
+	taken := r.has(acknowledged | setAside | closed)
 	var done time.Time // when a step left something, which only a run does
 	switch {
 	case r.has(stillAside):
@@ -129,6 +129,10 @@ func (a *audit) withoutRun(ctx context.Context, k key, r record, bill *ledger.Ma
 	}
 	switch {
 	case len(f.faults) > 0:
+	case bill == nil && r.has(closed):
+		f.fault(NotClosedOut, fmt.Sprintf("The ledger knows that it has closed, but has no bill of it, and Temporal has no run%s.", either(f.archived, ", though there is a manifest", "")),
+			"Find out what became of its run: it was deleted, or kept for less long than this. Unless it was closed out without a bill on purpose, send it again: "+
+				fmt.Sprintf("closeout send --app %d --session %d --room ROOM --reason REASON --closed-at TIME", k.app, k.sessionID()))
 	case done.IsZero():
 		f.fault(Lost, "It was acknowledged, but Temporal has no run of it, and it isn't in the inbox.",
 			fmt.Sprintf("Send it again, with what is known of it elsewhere: closeout send --app %d --session %d --room ROOM --reason REASON --closed-at TIME", k.app, k.sessionID()))

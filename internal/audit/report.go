@@ -39,6 +39,9 @@ const (
 	// makes one was neither skipped nor given up. Only [workflows.RoomClose] has to
 	// have such a step.
 	NoBill Kind = "no_bill"
+	// NotClosedOut is a session that has closed by the ledger's word, and has neither a
+	// bill nor a run.
+	NotClosedOut Kind = "not_closed_out"
 	// NoManifest is a session whose run completed without a manifest, likewise.
 	NoManifest Kind = "no_manifest"
 	// NoRun is a session with a bill or a manifest, and neither a run, though it

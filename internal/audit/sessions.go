@@ -70,6 +70,7 @@ const (
 	old                            // and for so long that the run need not be there
 	young                          // and for so short that the journal need not say so
 	differs                        // and not as the run was told
+	closed                         // by the ledger's word, and not billed
 )
 
 // details are what a run is told of a session and a bill repeats.

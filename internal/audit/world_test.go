@@ -28,6 +28,7 @@ import (
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/testenv"
 	"github.com/closeouthq/closeout/workflows"
+	"github.com/closeouthq/closeout/zego"
 )
 
 const (
@@ -332,6 +333,18 @@ func (w *world) bill(s activities.Session) {
 		ID: workflows.IdempotencyKey(s, "billing"), AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID,
 		CloseReason: uint32(s.CloseReason), RoomCloseTime: s.RoomCloseTime,
 	}); err != nil {
+		w.t.Error(err)
+	}
+}
+
+// closed notes in the ledger that the session has closed.
+func (w *world) closed(s activities.Session) {
+	w.t.Helper()
+	if err := w.ledger.Record(context.Background(), []ledger.Usage{{AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID,
+		Event: zego.EventRoomCreate, Create: s.RoomCloseTime, SeenAt: time.Now()}}); err != nil {
+		w.t.Error(err)
+	}
+	if err := w.ledger.Closed(context.Background(), s.AppID, s.RoomSessionID); err != nil {
 		w.t.Error(err)
 	}
 }

@@ -88,6 +88,9 @@ type Inbox interface {
 type Options struct {
 	// Temporal starts the workflows.
 	Temporal Starter
+	// Describe is asked about the run of a session that was started before; unless it
+	// is nil.
+	Describe Describer
 	// Inbox takes what Temporal doesn't.
 	Inbox Inbox
 	// TaskQueue is where workers look for the workflows.
@@ -107,7 +110,8 @@ type Options struct {
 	// Log gets what operators should know.
 	Log *slog.Logger
 	// Observe, if set, is told the outcome of each start: "started", "duplicate",
-	// "refused" or "failed"; and whether it came from the inbox.
+	// "refused" or "failed"; and whether it came from the inbox. A duplicate whose run
+	// has ended without closing out its session is also "ended".
 	Observe func(outcome string, relayed bool)
 }
 
@@ -136,6 +140,8 @@ type Intake struct {
 	ended           chan struct{}
 
 	queued, told atomic.Int64 // since it was told, and when that was, in Unix nanoseconds
+
+	looks chan struct{} // at the runs of duplicates
 }
 
 var _ webhook.Intake = (*Intake)(nil)
@@ -154,7 +160,8 @@ func New(o Options) *Intake {
 	if o.Route == nil {
 		o.Route = func(activities.Session) workflows.Workflow { return workflows.RoomClose }
 	}
-	i := &Intake{Options: o, recent: recent.New[session, struct{}](remember), inFlight: map[string]*attempt{}, ended: make(chan struct{}, 1)}
+	i := &Intake{Options: o, recent: recent.New[session, struct{}](remember), inFlight: map[string]*attempt{}, ended: make(chan struct{}, 1),
+		looks: make(chan struct{}, maxLooks)}
 	i.breaker = circuitbreaker.NewBuilder[any]().
 		WithFailureThreshold(failures).
 		WithSuccessThreshold(1). // and so one attempt at a time, while it is open

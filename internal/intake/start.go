@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/failsafe-go/failsafe-go/adaptivelimiter"
+	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 	"google.golang.org/grpc/status"
@@ -131,6 +133,9 @@ func (i *Intake) begin(id string, s activities.Session, permit adaptivelimiter.P
 			i.breaker.RecordSuccess()
 			i.recovered()
 			i.Observe(string(a.status), relayed)
+			if a.status == webhook.Duplicate {
+				i.settling.Go(func() { i.look(id, relayed) })
+			}
 		case a.refused || errors.Is(a.err, errNotSetUp):
 			permit.Record()
 			i.breaker.RecordSuccess() // Temporal is there
@@ -166,14 +171,74 @@ func (i *Intake) recovered() {
 	}
 }
 
+// maxLooks is how many runs of duplicates are looked at at once. A retry is mostly
+// answered from memory; after an outage many come, and to start runs comes first:
+// those that aren't looked at are the audit's to find.
+const maxLooks = 8
+
+// look warns of a callback whose session has a run that has ended without closing it
+// out: Temporal refuses to start another, so nobody would do anything about it.
+func (i *Intake) look(id string, relayed bool) {
+	if i.Describe == nil {
+		return
+	}
+	select {
+	case i.looks <- struct{}{}:
+		defer func() { <-i.looks }()
+	default:
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	if err := Ended(ctx, i.Describe, id); errors.As(err, new(*EndedError)) {
+		i.Observe("ended", relayed)
+		i.Log.Error("a callback came for a session whose run has ended without closing it out", "workflow_id", id, "error", err)
+	}
+}
+
+// Describer tells of a run. A Temporal client is one.
+type Describer interface {
+	DescribeWorkflowExecution(ctx context.Context, workflowID, runID string) (*workflowservice.DescribeWorkflowExecutionResponse, error)
+}
+
+// EndedError means that a session's run has ended without closing it out.
+type EndedError struct {
+	// WorkflowID names the session, and Status is Temporal's word for the end.
+	WorkflowID, Status string
+}
+
+// Error implements error.
+func (e *EndedError) Error() string {
+	return fmt.Sprintf("run %s has ended as %s without closing out its session; reset it to its first workflow task, in the Web UI", e.WorkflowID, e.Status)
+}
+
+// Ended returns an [*EndedError] if the newest run of a workflow was terminated or
+// canceled, or has failed or timed out. One that is under way or completed is fine.
+func Ended(ctx context.Context, temporal Describer, workflowID string) error {
+	answer, err := temporal.DescribeWorkflowExecution(ctx, workflowID, "")
+	if err != nil {
+		return fmt.Errorf("ask Temporal what became of run %s: %w", workflowID, err)
+	}
+	switch status := answer.GetWorkflowExecutionInfo().GetStatus(); status {
+	case enums.WORKFLOW_EXECUTION_STATUS_TERMINATED, enums.WORKFLOW_EXECUTION_STATUS_CANCELED, enums.WORKFLOW_EXECUTION_STATUS_FAILED, enums.WORKFLOW_EXECUTION_STATUS_TIMED_OUT:
+		return &EndedError{workflowID, status.String()}
+	}
+	return nil
+}
+
 // errNotSetUp means that the namespace lacks the search attributes.
 var errNotSetUp = errors.New("the namespace lacks search attributes; run `closeout setup`")
 
 // Start starts a session's workflow for one that no callback has told of, just as
-// an [Intake] would. It is no error if there is one already. Of the options it needs
-// Temporal, TaskQueue, Route, Weights and Log.
+// an [Intake] would. It is no error if there is one that is under way or completed;
+// of one that has ended otherwise, the error is an [*EndedError]. Of the options it
+// needs Temporal, Describe, TaskQueue, Route, Weights and Log.
 func Start(ctx context.Context, o Options, s activities.Session) (webhook.Status, error) {
-	return o.start(ctx, s, true)
+	status, err := o.start(ctx, s, true)
+	if err == nil && status == webhook.Duplicate {
+		err = Ended(ctx, o.Describe, workflows.WorkflowID(s))
+	}
+	return status, err
 }
 
 // Adjust starts the workflow of an adjustment as [Start] does that of a session. It

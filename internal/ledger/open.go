@@ -2,7 +2,9 @@ package ledger
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
+	"iter"
 	"strconv"
 	"time"
 )
@@ -37,29 +39,11 @@ func (l *Ledger) Overdue(ctx context.Context, before time.Time, after OpenSessio
 	if after != (OpenSession{}) {
 		last = keyOf(after.AppID, after.RoomSessionID)
 	}
-	rows, err := l.db.QueryContext(ctx, `
+	open, err := openSessions(l.db.QueryContext(ctx, `
 		SELECT appid, room_id, room_session_id, room_create_time, seen_at FROM sessions
 		WHERE closed_at = 0 AND seen_at < $1 AND (seen_at, appid, room_session_id) > ($2, $3, $4)
-		ORDER BY seen_at, appid, room_session_id LIMIT $5`, before.UnixMilli(), millis(after.SeenAt), last.app, last.session, limit)
+		ORDER BY seen_at, appid, room_session_id LIMIT $5`, before.UnixMilli(), millis(after.SeenAt), last.app, last.session, limit))
 	if err != nil {
-		return nil, fmt.Errorf("list overdue sessions: %w", err)
-	}
-	defer rows.Close()
-	var open []OpenSession
-	for rows.Next() {
-		var s OpenSession
-		var session string
-		var created, seen int64
-		if err := rows.Scan(&s.AppID, &s.RoomID, &session, &created, &seen); err != nil {
-			return nil, fmt.Errorf("list overdue sessions: %w", err)
-		}
-		if s.RoomSessionID, err = strconv.ParseUint(session, 10, 64); err != nil {
-			return nil, fmt.Errorf("list overdue sessions: %w", err)
-		}
-		s.CreateTime, s.SeenAt = fromMillis(created), fromMillis(seen)
-		open = append(open, s)
-	}
-	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("list overdue sessions: %w", err)
 	}
 	return open, nil
@@ -91,6 +75,58 @@ func (l *Ledger) Closed(ctx context.Context, appID uint32, roomSessionID uint64)
 		return fmt.Errorf("note that session %d of app %d has closed: %w", roomSessionID, appID, err)
 	}
 	return nil
+}
+
+// ClosedUnbilled lists the sessions whose room has closed and that have no bill. They
+// are read in pages; an error ends the list.
+func (l *Ledger) ClosedUnbilled(ctx context.Context) iter.Seq2[OpenSession, error] {
+	return func(yield func(OpenSession, error) bool) {
+		if err := l.Migrate(ctx); err != nil {
+			yield(OpenSession{}, err)
+			return
+		}
+		for last := (sessionKey{-1, ""}); ; {
+			page, err := openSessions(l.db.QueryContext(ctx, `
+				SELECT s.appid, s.room_id, s.room_session_id, s.room_create_time, s.seen_at FROM sessions s
+				WHERE s.closed_at <> 0 AND (s.appid, s.room_session_id) > ($1, $2)
+					AND NOT EXISTS (SELECT 1 FROM bills b WHERE b.appid = s.appid AND b.room_session_id = s.room_session_id)
+				ORDER BY s.appid, s.room_session_id LIMIT $3`, last.app, last.session, billsPage))
+			if err != nil {
+				yield(OpenSession{}, fmt.Errorf("list closed sessions without a bill: %w", err))
+				return
+			}
+			for _, s := range page {
+				if last = s.key(); !yield(s, nil) {
+					return
+				}
+			}
+			if len(page) < billsPage {
+				return
+			}
+		}
+	}
+}
+
+// openSessions reads sessions from rows.
+func openSessions(rows *sql.Rows, err error) (all []OpenSession, _ error) {
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var s OpenSession
+		var session string
+		var created, seen int64
+		if err := rows.Scan(&s.AppID, &s.RoomID, &session, &created, &seen); err != nil {
+			return nil, err
+		}
+		if s.RoomSessionID, err = strconv.ParseUint(session, 10, 64); err != nil {
+			return nil, err
+		}
+		s.CreateTime, s.SeenAt = fromMillis(created), fromMillis(seen)
+		all = append(all, s)
+	}
+	return all, rows.Err()
 }
 
 // LastTime is the latest of the times that callbacks told of a session, by ZEGO's

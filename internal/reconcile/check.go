@@ -41,7 +41,9 @@ type Reconciler struct {
 	Ledger *ledger.Ledger
 	// API asks ZEGO. Without one, or a secret of the app, sessions are only reported.
 	API *zego.Client
-	// Start starts the session's workflow; it is no error if there is one already.
+	// Start starts the session's workflow; it is no error if there is one already that
+	// is under way or completed. One that has ended otherwise is: its session stays
+	// overdue.
 	Start func(context.Context, activities.Session) error
 	// Adjust starts the adjustment of a bill; again, there may be one already.
 	Adjust func(context.Context, ledger.BilledSession) error

@@ -153,7 +153,7 @@ func run(ctx context.Context, c *config.Config, parts Parts, public net.Listener
 		}
 		opened.add("the inbox", func() { _ = box.Close() })
 		in := intake.New(intake.Options{
-			Temporal: traces.Starter(temporal), Inbox: box, TaskQueue: c.TaskQueue,
+			Temporal: traces.Starter(temporal), Describe: temporal, Inbox: box, TaskQueue: c.TaskQueue,
 			// An eager run begins here, whichever build of a deployment is current.
 			Eager:   parts.Worker && c.BuildID == "",
 			Weights: c.AppWeights, Route: parts.Extension.route, Immediate: parts.Extension.immediate, Settling: c.Settling,
@@ -229,7 +229,7 @@ func run(ctx context.Context, c *config.Config, parts Parts, public net.Listener
 			books := standard.Billing.Ledger
 			asked.ledger = cmp.Or(asked.ledger, askLedger(answerWithin, books))
 			if reconciler, err = newReconciler(c, books, intake.Options{
-				Temporal: temporal, TaskQueue: c.TaskQueue, Route: parts.Extension.route, Immediate: parts.Extension.immediate, Settling: c.Settling,
+				Temporal: temporal, Describe: temporal, TaskQueue: c.TaskQueue, Route: parts.Extension.route, Immediate: parts.Extension.immediate, Settling: c.Settling,
 				Weights: c.AppWeights, Log: log,
 			}); err != nil {
 				return err

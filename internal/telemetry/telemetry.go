@@ -103,7 +103,7 @@ func (m *Metrics) Intake(next webhook.Intake) webhook.Intake {
 			m.callbacks.Add(context.Background(), 0, m.labelsOf(event, outcome).count...)
 		}
 	}
-	for _, outcome := range []string{"started", "duplicate", "refused", "failed"} {
+	for _, outcome := range []string{"started", "duplicate", "refused", "failed", "ended"} {
 		m.start(0, outcome, false)
 		m.start(0, outcome, true)
 	}
@@ -209,8 +209,8 @@ func (m *Metrics) Reconciled(outcome string, sessions int) {
 	m.reconciled.Add(context.Background(), int64(sessions), metric.WithAttributes(attribute.String("outcome", outcome)))
 }
 
-// Start counts a start. Its outcome is one of "started", "duplicate", "refused"
-// and "failed".
+// Start counts a start. Its outcome is one of "started", "duplicate", "refused",
+// "failed" and, of a duplicate that is counted already, "ended".
 func (m *Metrics) Start(outcome string, relayed bool) {
 	m.start(1, outcome, relayed)
 }

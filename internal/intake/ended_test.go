@@ -1,0 +1,68 @@
+package intake_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflow/v1"
+	"go.temporal.io/api/workflowservice/v1"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/intake"
+	"github.com/closeouthq/closeout/webhook"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+// describer tells the same of every run.
+type describer enums.WorkflowExecutionStatus
+
+func (d describer) DescribeWorkflowExecution(context.Context, string, string) (*workflowservice.DescribeWorkflowExecutionResponse, error) {
+	if d == 0 {
+		return nil, serviceerror.NewNotFound("deleted a moment ago")
+	}
+	return &workflowservice.DescribeWorkflowExecutionResponse{WorkflowExecutionInfo: &workflow.WorkflowExecutionInfo{Status: enums.WorkflowExecutionStatus(d)}}, nil
+}
+
+// Only a run that is under way or completed looks after its session. By any other,
+// nothing would ever be done about it, and Temporal refuses a second.
+func TestARunThatHasEndedOtherwiseIsNoSuccess(t *testing.T) {
+	for status, want := range map[enums.WorkflowExecutionStatus]string{
+		enums.WORKFLOW_EXECUTION_STATUS_RUNNING: "", enums.WORKFLOW_EXECUTION_STATUS_COMPLETED: "", enums.WORKFLOW_EXECUTION_STATUS_PAUSED: "",
+		enums.WORKFLOW_EXECUTION_STATUS_CONTINUED_AS_NEW: "",
+		enums.WORKFLOW_EXECUTION_STATUS_TERMINATED:       "Terminated", enums.WORKFLOW_EXECUTION_STATUS_CANCELED: "Canceled",
+		enums.WORKFLOW_EXECUTION_STATUS_FAILED: "Failed", enums.WORKFLOW_EXECUTION_STATUS_TIMED_OUT: "TimedOut",
+	} {
+		s := &starter{answer: always(serviceerror.NewWorkflowExecutionAlreadyStarted("already", "", ""))}
+		var mu sync.Mutex
+		var observed []string
+		o := intake.Options{Temporal: s, Describe: describer(status), TaskQueue: "q", Log: quiet, Route: roomClose, Inbox: newInbox(t),
+			Observe: func(outcome string, _ bool) { mu.Lock(); defer mu.Unlock(); observed = append(observed, outcome) }}
+
+		_, err := intake.Start(t.Context(), o, activities.SessionOf(callback(7)))
+		ended := new(intake.EndedError)
+		if errors.As(err, &ended) != (want != "") || want != "" && (ended.Status != want || ended.WorkflowID != id(7)) {
+			t.Errorf("%v: found %v, want %q", status, err, want)
+		}
+
+		// A callback is answered as ever, as ZEGO can do nothing about it.
+		i := intake.New(o)
+		if r, err := i.RoomClose(t.Context(), callback(7)); err != nil || r.Status != webhook.Duplicate {
+			t.Errorf("%v: answered %+v, %v", status, r, err)
+		}
+		i.Wait()
+		if slices.Contains(observed, "ended") != (want != "") {
+			t.Errorf("%v: observed %q", status, observed)
+		}
+	}
+	s := &starter{answer: always(serviceerror.NewWorkflowExecutionAlreadyStarted("already", "", ""))}
+	if _, err := intake.Start(t.Context(), intake.Options{Temporal: s, Describe: describer(0), Log: quiet, Route: roomClose}, activities.SessionOf(callback(7))); err == nil {
+		t.Error("nobody knows what became of the run, and it is a success")
+	}
+}
+
+func roomClose(activities.Session) workflows.Workflow { return workflows.RoomClose }
