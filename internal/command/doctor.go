@@ -383,15 +383,12 @@ func (d doctor) keys(ctx context.Context) finding {
 	return good("%s", what)
 }
 
-// renewWithin is how long a certificate should still last.
-const renewWithin = 14 * 24 * time.Hour
-
 // certificate finds out whether the listener for callbacks can speak TLS.
 func (d doctor) certificate(context.Context) finding {
 	if d.TLSCert == "" {
 		return good("none, callbacks are taken without TLS; have something in front terminate it")
 	}
-	pair, err := service.LoadCertificate(d.TLSCert, d.TLSKey)
+	pair, err := service.Certificates(d.Config)[0].Load()
 	if err != nil {
 		return fail("have both files be a certificate and its key, in PEM, that this user may read", "%v", err)
 	}
@@ -407,7 +404,7 @@ func (d doctor) certificate(context.Context) finding {
 		return fail("set this machine's clock, or wait", "%s: it isn't valid before %s", what, moment(pair.Leaf.NotBefore))
 	case len(names) == 0:
 		return fail("have one made for the name in ZEGO's callback address", "%s is for no name", d.TLSCert)
-	case left < renewWithin:
+	case left < service.RenewWithin:
 		return warn("renew it", "%s", what)
 	}
 	return good("%s", what)

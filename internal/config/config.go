@@ -3,6 +3,7 @@
 package config
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -114,6 +115,9 @@ type Config struct {
 	AppWeights map[uint32]float32
 	// Temporal says how to reach Temporal.
 	Temporal client.Options
+	// TemporalCert and TemporalKey are the files of the client certificate, if it has
+	// one from files.
+	TemporalCert, TemporalKey string
 }
 
 // Recordings says how it is known that a session's recordings are all there.
@@ -442,7 +446,7 @@ func Load(flag func(name string) (string, bool), apps bool) (*Config, error) {
 	}
 
 	var err error
-	if c.Temporal, err = envconfig.LoadDefaultClientOptions(); err != nil {
+	if err = c.loadTemporal(); err != nil {
 		faults = append(faults, fmt.Errorf("TEMPORAL_*: %w", err))
 	}
 	if c.Traces, err = traces(); err != nil {
@@ -451,6 +455,19 @@ func Load(flag func(name string) (string, bool), apps bool) (*Config, error) {
 	c.Temporal.HostPort = cmp.Or(c.Temporal.HostPort, client.DefaultHostPort)
 	c.Temporal.Namespace = cmp.Or(c.Temporal.Namespace, client.DefaultNamespace)
 	return c, errors.Join(faults...)
+}
+
+// loadTemporal reads the settings of Temporal's client.
+func (c *Config) loadTemporal() error {
+	profile, err := envconfig.LoadClientConfigProfile(envconfig.LoadClientConfigProfileOptions{})
+	if err != nil {
+		return err
+	}
+	if tls := profile.TLS; tls != nil && !tls.Disabled {
+		c.TemporalCert, c.TemporalKey = tls.ClientCertPath, tls.ClientKeyPath
+	}
+	c.Temporal, err = profile.ToClientOptions(envconfig.ToClientOptionsRequest{})
+	return err
 }
 
 // find gives the setting's value, and the name of where it came from.
@@ -477,6 +494,11 @@ func (s Setting) find(flag func(string) (string, bool)) (value, name string, err
 	if err != nil {
 		return "", name, fmt.Errorf("read the secret: %w", err)
 	}
+	// Editors of Windows begin a file so.
+	if bytes.HasPrefix(b, []byte{0xff, 0xfe}) || bytes.HasPrefix(b, []byte{0xfe, 0xff}) {
+		return "", name, fmt.Errorf("%s is in UTF-16, want UTF-8", file)
+	}
+	b = bytes.TrimPrefix(b, []byte("\ufeff"))
 	if value = strings.TrimSpace(string(b)); value == "" {
 		return "", name, fmt.Errorf("%s is empty", file)
 	}

@@ -51,6 +51,10 @@ func TestApps(t *testing.T) {
 	if err := os.WriteFile(file, []byte("# the apps\n1 = secret, older\r\n\n4294967295=with=sign\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	marked := filepath.Join(t.TempDir(), "marked")
+	if err := os.WriteFile(marked, []byte("\ufeff1=secret\r\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	tests := []struct {
 		name       string
 		env, flags map[string]string
@@ -58,6 +62,7 @@ func TestApps(t *testing.T) {
 	}{
 		{"one", map[string]string{"CLOSEOUT_APPS": "1=secret"}, nil, map[uint32][]string{1: {"secret"}}},
 		{"several", map[string]string{"CLOSEOUT_APPS": "1=secret,older; 2=b;"}, nil, map[uint32][]string{1: {"secret", "older"}, 2: {"b"}}},
+		{"file with a BOM", map[string]string{"CLOSEOUT_APPS_FILE": marked}, nil, map[uint32][]string{1: {"secret"}}},
 		{"file", map[string]string{"CLOSEOUT_APPS_FILE": file}, nil, map[uint32][]string{1: {"secret", "older"}, 4294967295: {"with=sign"}}},
 		{"flag over environment", map[string]string{"CLOSEOUT_APPS": "1=secret"}, map[string]string{"apps": "2=b"}, map[uint32][]string{2: {"b"}}},
 		{"file by flag", nil, map[string]string{"apps-file": file}, map[uint32][]string{1: {"secret", "older"}, 4294967295: {"with=sign"}}},
@@ -80,6 +85,10 @@ func TestApps(t *testing.T) {
 func TestFaults(t *testing.T) {
 	empty := filepath.Join(t.TempDir(), "empty")
 	if err := os.WriteFile(empty, []byte("\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	utf16 := filepath.Join(t.TempDir(), "utf16")
+	if err := os.WriteFile(utf16, []byte("\xff\xfe1\x00=\x00a\x00"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	tests := []struct {
@@ -116,6 +125,7 @@ func TestFaults(t *testing.T) {
 		{"what Google hasn't", map[string]string{"CLOSEOUT_APPS": "1=a", "CLOSEOUT_ARCHIVE_URL": "gs://b", "CLOSEOUT_ARCHIVE_TAGS": "a=b"}, nil, []string{`Google Cloud Storage has no tags`}},
 		{"of the archive", map[string]string{"CLOSEOUT_APPS": "1=a", "CLOSEOUT_ARCHIVE_TRANSFERS": "0", "CLOSEOUT_ARCHIVE_TAGS": "a", "CLOSEOUT_RECORDINGS_DELETE": "maybe"}, nil,
 			[]string{`CLOSEOUT_ARCHIVE_TRANSFERS: found "0", want a number from 1 to 64`, `CLOSEOUT_ARCHIVE_TAGS: found "a", want name=value`, `CLOSEOUT_RECORDINGS_DELETE: found "maybe"`}},
+		{"UTF-16", map[string]string{"CLOSEOUT_APPS_FILE": utf16}, nil, []string{"CLOSEOUT_APPS_FILE: " + utf16 + " is in UTF-16, want UTF-8"}},
 		{"empty file", map[string]string{"CLOSEOUT_APPS_FILE": empty}, nil, []string{"CLOSEOUT_APPS_FILE: " + empty + " is empty"}},
 		{"no such file", map[string]string{"CLOSEOUT_APPS_FILE": empty + "2"}, nil, []string{"CLOSEOUT_APPS_FILE: read the secret: open " + empty + "2"}},
 		{"a deployment and no build", map[string]string{"CLOSEOUT_APPS": "1=a", "TEMPORAL_DEPLOYMENT_NAME": "closeout"}, nil,

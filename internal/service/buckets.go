@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 	"github.com/cenkalti/backoff/v5"
 
 	"github.com/closeouthq/closeout/internal/archive"
@@ -26,7 +30,7 @@ func makeBucket(ctx context.Context, setting, bucketURL string) (made bool, err 
 	_, err = store.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &bucket})
 	if missing := new(types.NotFound); !errors.As(err, &missing) {
 		if err != nil {
-			err = fmt.Errorf("%s: look for bucket %s: %w", setting, bucket, err)
+			err = fmt.Errorf("%s: look for bucket %s: %w", setting, bucket, final(err))
 		}
 		return false, err
 	}
@@ -41,7 +45,34 @@ func makeBucket(ctx context.Context, setting, bucketURL string) (made bool, err 
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("%s: make bucket %s: %w", setting, bucket, err)
+		return false, fmt.Errorf("%s: make bucket %s: %w", setting, bucket, final(err))
 	}
 	return true, nil
+}
+
+// final marks an answer of a store's that is the same however often it is asked, and
+// says what would help.
+func final(err error) error {
+	answer := new(smithyhttp.ResponseError)
+	if !errors.As(err, &answer) {
+		return err
+	}
+	advice := "see that the URL names the right store and that its options fit"
+	switch status := answer.HTTPStatusCode(); {
+	case status >= 500, slices.Contains([]int{http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests}, status):
+		return err
+	case status >= 300 && status < 400:
+		advice = "the bucket is elsewhere: the URL's region and endpoint have to be the bucket's"
+		if region := answer.Response.Header.Get("X-Amz-Bucket-Region"); region != "" {
+			advice = "the bucket is in another region: set region=" + region + " in the URL"
+		}
+	case status == http.StatusUnauthorized, status == http.StatusForbidden:
+		advice = "see that the credentials are right and may look for and make the bucket, or make it yourself and unset CLOSEOUT_MAKE_BUCKETS"
+	case status == http.StatusConflict:
+		if busy := new(smithy.GenericAPIError); errors.As(err, &busy) && busy.Code == "OperationAborted" {
+			return err // another setup is at it
+		}
+		advice = "somebody else has a bucket of this name: choose another"
+	}
+	return backoff.Permanent(fmt.Errorf("%w; %s", err, advice))
 }

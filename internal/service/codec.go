@@ -100,6 +100,10 @@ func codecHandler(keys codec.Keys, token string, origins []string, log *slog.Log
 				w.Header().Set("Access-Control-Allow-Methods", "POST")
 				w.Header().Set("Access-Control-Allow-Headers", "Content-Type, X-Namespace, Authorization, Caller-Type")
 				w.Header().Set("Access-Control-Max-Age", "600")
+				// Chrome asks so before a public page calls an address of this network.
+				if r.Header.Get("Access-Control-Request-Private-Network") == "true" {
+					w.Header().Set("Access-Control-Allow-Private-Network", "true")
+				}
 				w.WriteHeader(http.StatusNoContent)
 				return
 			}

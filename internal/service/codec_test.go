@@ -117,6 +117,22 @@ func TestTheCodecServerAsksForItsToken(t *testing.T) {
 		}
 	}
 	// A browser asks before it sends the header.
+	for asked, want := range map[string]string{"": "", "true": "true"} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodOptions, url+"/decode", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Origin", uiOrigin)
+		r.Header.Set("Access-Control-Request-Private-Network", asked)
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if got := resp.Header.Get("Access-Control-Allow-Private-Network"); got != want {
+			t.Errorf("a preflight for the private network %q is answered %q, want %q", asked, got, want)
+		}
+	}
 	if code, _, seen := call(t, "OPTIONS", url+"/decode", nil, "Origin", uiOrigin); code != 204 || !seen {
 		t.Errorf("the browser asks first: %d", code)
 	}

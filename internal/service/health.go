@@ -40,7 +40,8 @@ type questions struct {
 	inbox    *queueQuestions
 	usage    *queueQuestions
 	// ledger reports whether the ledger answers.
-	ledger *probe.Probe[struct{}]
+	ledger       *probe.Probe[struct{}]
+	certificates *probe.Probe[struct{}] // of their expiry
 	// starts and stores return why Temporal took no start lately, and the ledger no
 	// usage; nil while they do.
 	starts, stores func() error
@@ -70,6 +71,18 @@ func askNamespace(within time.Duration, t client.Client, namespace string) *prob
 	}))
 }
 
+// askCertificates asks whether certificates expire soon. It reads them anew, which
+// takes less than a handshake.
+func askCertificates(within time.Duration, all []CertificateFiles) *probe.Probe[struct{}] {
+	return probe.New(within, probe.Err(func(context.Context) error {
+		var faults []error
+		for _, files := range all {
+			faults = append(faults, files.Expiry(time.Now()))
+		}
+		return errors.Join(faults...)
+	}))
+}
+
 // askLedger asks whether the ledger answers. Tables that are missing are made when
 // they are needed.
 func askLedger(within time.Duration, books interface{ Check(context.Context) error }) *probe.Probe[struct{}] {
@@ -85,6 +98,7 @@ func askLedger(within time.Duration, books interface{ Check(context.Context) err
 type answers struct {
 	temporal, ledger error
 	inbox, usage     queueAnswers
+	certificates     error
 }
 
 type queueAnswers struct {
@@ -110,6 +124,7 @@ func (q *questions) ask(ctx context.Context) (a answers) {
 	ask(q.ledger, &a.ledger)
 	queue(q.inbox, &a.inbox)
 	queue(q.usage, &a.usage)
+	ask(q.certificates, &a.certificates)
 	group.Wait()
 	return a
 }
@@ -168,6 +183,9 @@ func (h *health) check(ctx context.Context) (string, error) {
 		degraded = append(degraded, "can't queue usage: "+a.usage.write.Error())
 	case a.ledger != nil:
 		degraded = append(degraded, "queuing usage: "+a.ledger.Error())
+	}
+	if a.certificates != nil {
+		degraded = append(degraded, a.certificates.Error())
 	}
 	more = append(more, a.inbox.lines("callbacks", "closeout inbox list")...)
 	more = append(more, a.usage.lines("usage callbacks", "closeout inbox list --usage")...)

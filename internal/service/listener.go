@@ -2,6 +2,7 @@ package service
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"fmt"
 	"log/slog"
@@ -9,19 +10,68 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/closeouthq/closeout/internal/config"
+	"github.com/closeouthq/closeout/internal/probe"
 )
 
 // lookEvery is how long a certificate is used before its files are looked at
 // again. To read them takes less than the handshake that asks for them.
 const lookEvery = 5 * time.Second
 
+// lookWithin is how long a handshake waits for the files.
+const lookWithin = time.Second
+
 // secure makes a listener speak TLS with a pair of PEM files.
 func secure(l net.Listener, certFile, keyFile string, log *slog.Logger) (net.Listener, error) {
-	c, err := newCertificate(certFile, keyFile, log, time.Now)
+	c, err := newCertificate(callbackCertificate(certFile, keyFile), log, time.Now)
 	if err != nil {
 		return nil, err
 	}
 	return tls.NewListener(l, c.config()), nil
+}
+
+// CertificateFiles are a pair of PEM files, and the settings that name them.
+type CertificateFiles struct {
+	Cert, Key               string
+	CertSetting, KeySetting string
+	// For is what the certificate is for.
+	For string
+}
+
+func callbackCertificate(cert, key string) CertificateFiles {
+	return CertificateFiles{cert, key, "CLOSEOUT_TLS_CERT", "CLOSEOUT_TLS_KEY", "callbacks"}
+}
+
+// Certificates returns the certificates that the settings name by files.
+func Certificates(c *config.Config) (files []CertificateFiles) {
+	if c.TLSCert != "" {
+		files = append(files, callbackCertificate(c.TLSCert, c.TLSKey))
+	}
+	if c.TemporalCert != "" {
+		files = append(files, CertificateFiles{c.TemporalCert, c.TemporalKey, "TEMPORAL_TLS_CLIENT_CERT_PATH", "TEMPORAL_TLS_CLIENT_KEY_PATH", "Temporal"})
+	}
+	return files
+}
+
+// RenewWithin is how long a certificate should still last: authorities renew theirs
+// by then, and a person who has to has two weeks.
+const RenewWithin = 14 * 24 * time.Hour
+
+// Expiry returns an error if the certificate ends soon, or has.
+func (f CertificateFiles) Expiry(now time.Time) error {
+	pair, err := f.Load()
+	if err != nil {
+		return err
+	}
+	until := pair.Leaf.NotAfter
+	switch {
+	case until.Before(now):
+		return fmt.Errorf("%s: the certificate for %s expired at %s", f.CertSetting, f.For, until.UTC().Format(time.RFC3339))
+	case until.Sub(now) < RenewWithin:
+		return fmt.Errorf("%s: the certificate for %s expires at %s", f.CertSetting, f.For, until.UTC().Format(time.RFC3339))
+	}
+	return nil
 }
 
 // certificate is a pair of PEM files that is read again while it is in use, as
@@ -29,9 +79,10 @@ func secure(l net.Listener, certFile, keyFile string, log *slog.Logger) (net.Lis
 // the files: their times and names tell less, and mean something else on each
 // file system.
 type certificate struct {
-	certFile, keyFile string
-	log               *slog.Logger
-	now               func() time.Time
+	files CertificateFiles
+	log   *slog.Logger
+	now   func() time.Time
+	load  *probe.Probe[*tls.Certificate]
 
 	mu     sync.Mutex
 	pair   *tls.Certificate // the last good one
@@ -39,11 +90,14 @@ type certificate struct {
 	fault  string // of the last look
 }
 
-func newCertificate(certFile, keyFile string, log *slog.Logger, now func() time.Time) (*certificate, error) {
-	c := &certificate{certFile: certFile, keyFile: keyFile, log: log, now: now, looked: now()}
-	if err := c.look(); err != nil {
+func newCertificate(files CertificateFiles, log *slog.Logger, now func() time.Time) (*certificate, error) {
+	c := &certificate{files: files, log: log, now: now, looked: now()}
+	c.load = probe.New(lookWithin, func(context.Context) (*tls.Certificate, error) { return files.Load() })
+	pair, err := files.Load()
+	if err != nil {
 		return nil, err
 	}
+	c.use(pair)
 	return c, nil
 }
 
@@ -59,48 +113,61 @@ func (c *certificate) config() *tls.Config {
 
 // get gives the pair to a handshake, the new one if the files have changed.
 func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return c.current(), nil
+}
+
+// getClient is get for the client's side of a handshake.
+func (c *certificate) getClient(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	return c.current(), nil
+}
+
+// current returns the pair in use. Files on a disk that hangs hold up one handshake
+// for a moment, and no other.
+func (c *certificate) current() *tls.Certificate {
+	c.mu.Lock()
+	now, pair := c.now(), c.pair
+	fresh := now.Sub(c.looked) < lookEvery
+	if !fresh {
+		c.looked = now
+	}
+	c.mu.Unlock()
+	if fresh {
+		return pair
+	}
+	pair, err := c.load.Get(context.Background())
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if now := c.now(); now.Sub(c.looked) >= lookEvery {
-		c.looked = now
-		fault := ""
-		if err := c.look(); err != nil {
-			fault = err.Error()
-		}
-		if fault != "" && fault != c.fault {
-			c.log.Error("the new certificate can't be used, the old one stays in use", "error", fault, "until", c.pair.Leaf.NotAfter)
-		}
-		c.fault = fault
+	fault := ""
+	if err == nil {
+		c.use(pair)
+	} else if fault = err.Error(); fault != c.fault {
+		c.log.Error("the new certificate can't be used, the old one stays in use", "for", c.files.For, "error", fault, "until", c.pair.Leaf.NotAfter)
 	}
-	return c.pair, nil
+	c.fault = fault
+	return c.pair
 }
 
-// look reads the pair.
-func (c *certificate) look() error {
-	pair, err := LoadCertificate(c.certFile, c.keyFile)
-	if err != nil {
-		return err
-	}
+// use takes a pair into use.
+func (c *certificate) use(pair *tls.Certificate) {
 	if c.pair == nil || !bytes.Equal(c.pair.Leaf.Raw, pair.Leaf.Raw) {
-		c.log.Info("the certificate for callbacks is read", "names", pair.Leaf.DNSNames, "until", pair.Leaf.NotAfter)
+		c.log.Info("certificate read", "for", c.files.For, "names", pair.Leaf.DNSNames, "until", pair.Leaf.NotAfter)
 	}
 	c.pair = pair
-	return nil
 }
 
-// LoadCertificate reads a pair of PEM files. Its errors name the settings.
-func LoadCertificate(certFile, keyFile string) (*tls.Certificate, error) {
-	cert, err := os.ReadFile(certFile)
+// Load reads the pair. Its errors name the settings.
+func (f CertificateFiles) Load() (*tls.Certificate, error) {
+	cert, err := os.ReadFile(f.Cert)
 	if err != nil {
-		return nil, fmt.Errorf("CLOSEOUT_TLS_CERT: read the certificate: %w", err)
+		return nil, fmt.Errorf("%s: read the certificate: %w", f.CertSetting, err)
 	}
-	key, err := os.ReadFile(keyFile)
+	key, err := os.ReadFile(f.Key)
 	if err != nil {
-		return nil, fmt.Errorf("CLOSEOUT_TLS_KEY: read the key: %w", err)
+		return nil, fmt.Errorf("%s: read the key: %w", f.KeySetting, err)
 	}
 	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil {
-		return nil, fmt.Errorf("CLOSEOUT_TLS_CERT, CLOSEOUT_TLS_KEY: %s and %s are no certificate and its key, both in PEM: %w", certFile, keyFile, err)
+		return nil, fmt.Errorf("%s, %s: %s and %s are no certificate and its key, both in PEM: %w", f.CertSetting, f.KeySetting, f.Cert, f.Key, err)
 	}
 	return &pair, nil
 }

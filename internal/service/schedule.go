@@ -12,6 +12,8 @@ import (
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/config"
@@ -74,10 +76,16 @@ func same(there client.Schedule, wanted client.ScheduleOptions) bool {
 		action.Workflow == reconcile.Name && action.TaskQueue == wanted.Action.(*client.ScheduleWorkflowAction).TaskQueue
 }
 
-// lasting marks an error that will be the same however often it is tried.
+// lasting marks an error of Temporal's that is the same however often it is asked:
+// what is refused for the request or for who makes it.
 func lasting(err error) error {
-	denied, invalid, unknown := new(serviceerror.PermissionDenied), new(serviceerror.InvalidArgument), new(serviceerror.Unimplemented)
-	if errors.As(err, &denied) || errors.As(err, &invalid) || errors.As(err, &unknown) {
+	code := status.Code(err) // of what the SDK has no type for
+	var answer serviceerror.ServiceError
+	if errors.As(err, &answer) {
+		code = answer.Status().Code()
+	}
+	switch code {
+	case codes.PermissionDenied, codes.Unauthenticated, codes.InvalidArgument, codes.Unimplemented:
 		return backoff.Permanent(err)
 	}
 	return err

@@ -100,7 +100,7 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	group, running := errgroup.WithContext(ctx)
-	serve(running, group, admin, &http.Server{Handler: adminRouter(h, metrics), ReadHeaderTimeout: 5 * time.Second}, c.StopTimeout)
+	serve(running, group, admin, &http.Server{Handler: expectedHosts(c.AdminListen, log, adminRouter(h, metrics)), ReadHeaderTimeout: 5 * time.Second}, c.StopTimeout)
 	opened := &closers{}
 	group.Go(func() error {
 		err := run(running, c, parts, public, h, metrics, opened, log)
@@ -142,7 +142,7 @@ func run(ctx context.Context, c *config.Config, parts Parts, public net.Listener
 	}
 	opened.add("the client for Temporal", temporal.Close)
 
-	asked := &questions{temporal: askNamespace(answerWithin, temporal, c.Temporal.Namespace)}
+	asked := &questions{temporal: askNamespace(answerWithin, temporal, c.Temporal.Namespace), certificates: askCertificates(answerWithin, Certificates(c))}
 	var router http.Handler
 	var backlogs []backlog
 	waking := func(context.Context) {}
@@ -307,6 +307,20 @@ func Dial(c *config.Config, log *slog.Logger, metrics *telemetry.Metrics) (clien
 	options.Logger = tlog.NewStructuredLogger(slog.New(outage.Limit(log.Handler())))
 	if metrics != nil {
 		options.MetricsHandler = metrics.Temporal()
+	}
+	if c.TemporalCert != "" && options.ConnectionOptions.TLS != nil {
+		// A certificate that is replaced is shown from the next connection on.
+		for _, files := range Certificates(c) {
+			if files.For != "Temporal" {
+				continue
+			}
+			shown, err := newCertificate(files, log, time.Now)
+			if err != nil {
+				return nil, err
+			}
+			options.ConnectionOptions.TLS = options.ConnectionOptions.TLS.Clone()
+			options.ConnectionOptions.TLS.GetClientCertificate = shown.getClient
+		}
 	}
 	temporal, err := client.NewLazyClient(options)
 	if err != nil {

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -23,18 +26,34 @@ import (
 
 // Setup makes what Closeout needs and is not there yet: the namespace, its
 // search attributes, the schedule, the ledger's tables and, if the settings say so,
-// the buckets. It waits until ctx ends for what doesn't answer, and may be run any
-// number of times.
+// the buckets. Each is made beside the others, so that one which can't be made keeps
+// nothing else from being. It waits until ctx ends for what doesn't answer, returns
+// all that failed, and may be run any number of times.
 func Setup(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	temporal, err := Dial(c, log, nil)
 	if err != nil {
 		return err
 	}
 	defer temporal.Close()
-	if err := setUpTemporal(ctx, c, temporal, log); err != nil {
-		return err
+	parts := []func() error{
+		func() error { return setUpTemporal(ctx, c, temporal, log) },
+		func() error { return setUpLedger(ctx, c, log) },
 	}
+	if c.MakeBuckets {
+		parts = append(parts,
+			func() error { return setUpBucket(ctx, "CLOSEOUT_RECORDINGS_URL", c.RecordingsURL, log) },
+			func() error { return setUpBucket(ctx, "CLOSEOUT_ARCHIVE_URL", c.ArchiveURL, log) })
+	}
+	faults := make([]error, len(parts))
+	var group sync.WaitGroup
+	for n, part := range parts {
+		group.Go(func() { faults[n] = part() })
+	}
+	group.Wait()
+	return errors.Join(faults...)
+}
 
+func setUpLedger(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	books, err := ledger.Open(c.DatabaseURL)
 	if err != nil {
 		return fmt.Errorf("CLOSEOUT_DATABASE_URL: %w", err)
@@ -44,17 +63,15 @@ func Setup(ctx context.Context, c *config.Config, log *slog.Logger) error {
 		return err
 	}
 	log.Info("the ledger is set up")
+	return nil
+}
 
-	if !c.MakeBuckets {
-		return nil
+func setUpBucket(ctx context.Context, setting, url string, log *slog.Logger) error {
+	made, err := retry(ctx, log, "make the bucket of "+setting, func() (bool, error) { return makeBucket(ctx, setting, url) })
+	if err != nil {
+		return err
 	}
-	for _, b := range []struct{ setting, url string }{{"CLOSEOUT_RECORDINGS_URL", c.RecordingsURL}, {"CLOSEOUT_ARCHIVE_URL", c.ArchiveURL}} {
-		made, err := retry(ctx, log, "make the bucket", func() (bool, error) { return makeBucket(ctx, b.setting, b.url) })
-		if err != nil {
-			return err
-		}
-		log.Info("the bucket is there", "bucket", config.Where(b.url), "made", made)
-	}
+	log.Info("the bucket is there", "bucket", config.Where(url), "made", made)
 	return nil
 }
 
@@ -77,7 +94,7 @@ func setUpTemporal(ctx context.Context, c *config.Config, temporal client.Client
 	err := insist(ctx, log, "set up the namespace", func() error {
 		_, err := temporal.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: namespace})
 		if missing := new(serviceerror.NamespaceNotFound); !errors.As(err, &missing) {
-			return err
+			return lasting(err)
 		}
 		_, err = temporal.WorkflowService().RegisterNamespace(ctx, &workflowservice.RegisterNamespaceRequest{
 			Namespace:                        namespace,
@@ -87,37 +104,55 @@ func setUpTemporal(ctx context.Context, c *config.Config, temporal client.Client
 		if exists := new(serviceerror.NamespaceAlreadyExists); errors.As(err, &exists) {
 			return nil
 		}
-		return err
+		return lasting(err)
 	})
 	if err != nil {
 		return err
 	}
 	log.Info("the namespace is there", "namespace", namespace)
 
-	err = insist(ctx, log, "set up the search attributes", func() error {
+	// Runs work without search attributes, and the schedule has none.
+	attributes := insist(ctx, log, "set up the search attributes", func() error {
 		return addSearchAttributes(ctx, namespace, temporal)
 	})
-	if err != nil {
-		return err
+	if attributes == nil {
+		log.Info("the search attributes are there", "namespace", namespace)
 	}
-	log.Info("the search attributes are there", "namespace", namespace)
-
-	if err := insist(ctx, log, "set up the schedule "+ScheduleID(c), func() error { return setUpSchedule(ctx, c, temporal) }); err != nil {
-		return err
+	schedule := insist(ctx, log, "set up the schedule "+ScheduleID(c), func() error { return setUpSchedule(ctx, c, temporal) })
+	if schedule == nil {
+		log.Info("the schedule is set up", "schedule", ScheduleID(c), "interval", c.ReconcileEvery)
 	}
-	log.Info("the schedule is set up", "schedule", ScheduleID(c), "interval", c.ReconcileEvery)
-	return nil
+	return errors.Join(attributes, schedule)
 }
 
 func addSearchAttributes(ctx context.Context, namespace string, temporal client.Client) error {
 	missing, err := MissingSearchAttributes(ctx, namespace, temporal)
 	if err != nil {
+		return lasting(err)
+	}
+	add := func(attributes map[string]enums.IndexedValueType) error {
+		_, err := temporal.OperatorService().AddSearchAttributes(ctx, &operatorservice.AddSearchAttributesRequest{Namespace: namespace, SearchAttributes: attributes})
+		if exists := new(serviceerror.AlreadyExists); errors.As(err, &exists) {
+			return nil
+		}
 		return err
 	}
 	if len(missing) > 0 {
-		_, err := temporal.OperatorService().AddSearchAttributes(ctx, &operatorservice.AddSearchAttributesRequest{Namespace: namespace, SearchAttributes: missing})
-		if exists := new(serviceerror.AlreadyExists); err != nil && !errors.As(err, &exists) {
-			return fmt.Errorf("add search attributes: %w", err)
+		err := add(missing)
+		if full := new(serviceerror.InvalidArgument); errors.As(err, &full) {
+			// All or none were added: one at a time, those for which there is room are.
+			var faults []error
+			for _, name := range slices.Sorted(maps.Keys(missing)) {
+				if err := add(map[string]enums.IndexedValueType{name: missing[name]}); err != nil {
+					faults = append(faults, fmt.Errorf("%s (%v): %w", name, missing[name], err))
+				}
+			}
+			if err = errors.Join(faults...); err != nil {
+				err = fmt.Errorf("%w; remove a search attribute that nothing uses, by `temporal operator search-attribute remove --namespace %s`, or give Closeout a namespace of its own by TEMPORAL_NAMESPACE", err, namespace)
+			}
+		}
+		if err != nil {
+			return lasting(fmt.Errorf("add search attributes to namespace %s: %w", namespace, err))
 		}
 	}
 	var queries []string

@@ -1,0 +1,49 @@
+package service
+
+import (
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+)
+
+// privateSuffixes end names that no public DNS server answers for: those of RFC 6761,
+// RFC 6762 and RFC 8375, ICANN's .internal, and those of a Kubernetes cluster.
+var privateSuffixes = []string{".localhost", ".local", ".home.arpa", ".internal", ".svc"}
+
+// expectedHosts refuses requests for a Host that somebody else's DNS may have made to
+// mean this machine: a web page whose name is bound to 127.0.0.1 could read what only
+// operators should.
+func expectedHosts(listen string, log *slog.Logger, next http.Handler) http.Handler {
+	named := []string{}
+	if host, _, err := net.SplitHostPort(listen); err == nil {
+		named = append(named, strings.ToLower(host))
+	}
+	if host, err := os.Hostname(); err == nil {
+		named = append(named, strings.ToLower(host))
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !expectedHost(r.Host, named) {
+			log.Warn("admin request refused", "host", r.Host, "remote", r.RemoteAddr)
+			http.Error(w, "Host is not one of this machine; use its IP address, its host name or that of CLOSEOUT_ADMIN_LISTEN", http.StatusMisdirectedRequest)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func expectedHost(host string, named []string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+	if _, err := netip.ParseAddr(host); err == nil {
+		return true
+	}
+	// A name without a dot is one of this network's: a container, a Service, localhost.
+	return host != "" && !strings.Contains(host, ".") || slices.Contains(named, host) ||
+		slices.ContainsFunc(privateSuffixes, func(suffix string) bool { return strings.HasSuffix(host, suffix) })
+}
