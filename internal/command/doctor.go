@@ -3,6 +3,8 @@ package command
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,6 +38,7 @@ import (
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/probe"
 	"github.com/closeouthq/closeout/internal/service"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
@@ -189,11 +192,9 @@ func sideBySide(ctx context.Context, checks []check) func(yield func(finding) bo
 func (c check) do(ctx context.Context) (f finding) {
 	ctx, cancel := context.WithTimeout(ctx, checkPatience)
 	defer cancel()
-	found := make(chan finding, 1)
-	go func() { found <- c.find(ctx) }()
-	select {
-	case f = <-found:
-	case <-time.After(2 * checkPatience):
+	// What heeds its context says more than that there was no answer.
+	f, err := probe.Do(context.WithoutCancel(ctx), 2*checkPatience, func(context.Context) (finding, error) { return c.find(ctx), nil })
+	if err != nil {
 		f = fail("find out what hangs", "no answer within %v", 2*checkPatience)
 	}
 	f.Check = c.name
@@ -207,7 +208,7 @@ func checks(c *config.Config, temporal client.Client, role string) []check {
 	all := []check{
 		{"temporal", d.reached}, {"namespace", d.kept}, {"search attributes", d.attributes}, {"payload keys", d.keys},
 		{"workflow pollers", d.polled(enums.TASK_QUEUE_TYPE_WORKFLOW)}, {"activity pollers", d.polled(enums.TASK_QUEUE_TYPE_ACTIVITY)},
-		{"data folder", d.data},
+		{"client cert", d.clientCertificate}, {"secret files", d.secrets}, {"data folder", d.data},
 	}
 	if role != "worker" {
 		all = append(all, check{"certificate", d.certificate}, check{"inbox", d.inbox(d.Inbox())}, check{"set aside", d.setAside(d.Inbox(), "Temporal")})
@@ -388,26 +389,82 @@ func (d doctor) certificate(context.Context) finding {
 	if d.TLSCert == "" {
 		return good("none, callbacks are taken without TLS; have something in front terminate it")
 	}
-	pair, err := service.Certificates(d.Config)[0].Load()
+	files := service.Certificates(d.Config)[0]
+	f, pair := d.expiry(files, "ZEGO may refuse to connect")
+	if f.Mark == markFail {
+		return f
+	}
+	if len(pair.Leaf.DNSNames)+len(pair.Leaf.IPAddresses) == 0 {
+		return fail("have one made for the name in ZEGO's callback address", "%s is for no name", d.TLSCert)
+	}
+	if err := verifyChain(pair, nil); err != nil && f.Mark == markOK {
+		return warn("append the intermediate certificates of its authority to the file: ZEGO refuses a certificate whose chain doesn't lead to a public authority", "%s; %v", f.Found, err)
+	}
+	return f
+}
+
+// verifyChain verifies a certificate as a sender does that has these roots, or this
+// machine's if they are nil, and is shown what is in the file.
+func verifyChain(pair *tls.Certificate, roots *x509.CertPool) error {
+	shown := x509.NewCertPool()
+	last := pair.Leaf
+	for _, der := range pair.Certificate[1:] {
+		if cert, err := x509.ParseCertificate(der); err == nil {
+			shown.AddCert(cert)
+			last = cert
+		}
+	}
+	if _, err := pair.Leaf.Verify(x509.VerifyOptions{Intermediates: shown, Roots: roots}); err != nil {
+		return fmt.Errorf("the chain of %d certificates that is shown ends at one signed by %q: %w", len(pair.Certificate), last.Issuer, err)
+	}
+	return nil
+}
+
+// clientCertificate finds out whether Temporal takes our certificate for much longer.
+func (d doctor) clientCertificate(context.Context) finding {
+	for _, files := range service.Certificates(d.Config) {
+		if files.Cert == d.TemporalCert {
+			f, _ := d.expiry(files, "Temporal refuses it then")
+			return f
+		}
+	}
+	return good("none from a file")
+}
+
+// expiry finds out whether a certificate can be used, and how long.
+func (d doctor) expiry(files service.CertificateFiles, otherwise string) (finding, *tls.Certificate) {
+	pair, err := files.Load()
 	if err != nil {
-		return fail("have both files be a certificate and its key, in PEM, that this user may read", "%v", err)
+		return fail("have both files be a certificate and its key, in PEM, that this user may read", "%v", err), nil
 	}
 	names := slices.Clone(pair.Leaf.DNSNames)
 	for _, ip := range pair.Leaf.IPAddresses {
 		names = append(names, ip.String())
 	}
-	what := fmt.Sprintf("%s is for %s, until %s", d.TLSCert, strings.Join(names, ", "), moment(pair.Leaf.NotAfter))
+	what := fmt.Sprintf("%s is for %s, until %s", files.Cert, cmp.Or(strings.Join(names, ", "), pair.Leaf.Subject.String()), moment(pair.Leaf.NotAfter))
 	switch left := time.Until(pair.Leaf.NotAfter); {
 	case left < 0:
-		return fail("renew it: ZEGO may refuse to connect", "%s: it has expired", what)
+		return fail("renew it: "+otherwise, "%s: it has expired", what), pair
 	case time.Now().Before(pair.Leaf.NotBefore):
-		return fail("set this machine's clock, or wait", "%s: it isn't valid before %s", what, moment(pair.Leaf.NotBefore))
-	case len(names) == 0:
-		return fail("have one made for the name in ZEGO's callback address", "%s is for no name", d.TLSCert)
+		return fail("set this machine's clock, or wait", "%s: it isn't valid before %s", what, moment(pair.Leaf.NotBefore)), pair
 	case left < service.RenewWithin:
-		return warn("renew it", "%s", what)
+		return warn("renew it: "+otherwise, "%s", what), pair
 	}
-	return good("%s", what)
+	return good("%s", what), pair
+}
+
+// secrets finds out whether others can read the files that hold secrets.
+func (d doctor) secrets(context.Context) finding {
+	var open []string
+	for _, file := range d.SecretFiles {
+		if info, err := os.Stat(file.Path); err == nil && info.Mode().Perm()&0o004 != 0 {
+			open = append(open, fmt.Sprintf("%s: %s is %#o", file.Setting, file.Path, info.Mode().Perm()))
+		}
+	}
+	if len(open) > 0 {
+		return warn("chmod o= on each; in Kubernetes by the volume's defaultMode", "every user of this machine can read %s", strings.Join(open, ", "))
+	}
+	return good("%d files, which others can't read", len(d.SecretFiles))
 }
 
 // pollersLast is for how long a worker is one that polls, as a poll takes a minute

@@ -158,7 +158,7 @@ func TestDoctorFindsNothingWrongAndLeavesNothingBehind(t *testing.T) {
 	}
 	defer box.Close()
 	code, stdout, stderr := closeout(args + " --billing-url http://127.0.0.1:1/bills")
-	if code != 0 || stderr != "" || !strings.HasSuffix(stdout, "\n22 ok, 0 warned, 0 failed, 0 skipped\n") {
+	if code != 0 || stderr != "" || !strings.HasSuffix(stdout, "\n24 ok, 0 warned, 0 failed, 0 skipped\n") {
 		t.Errorf("%d\n%s%s", code, stdout, stderr)
 	}
 	for _, want := range []string{
@@ -317,10 +317,10 @@ func TestDoctorTellsWhatIsWrongBesidesTemporal(t *testing.T) {
 			[]string{"FAIL  server API         zego: DescribeUserNum of app 1: code 100000005", "not its CallbackSecret"}},
 		{"a right server secret", "ok", "--server-secrets 1=right --server-api-url " + zegofake.New(1, "right").Serve(t), keep, 0,
 			[]string{"answers for 1 apps with a server secret"}},
-		{"a worker has no apps", "ok", "--for worker --apps=", keep, 0, []string{"complete, for worker", "ok    ledger ", "17 ok, 0 warned, 0 failed, 0 skipped"}},
+		{"a worker has no apps", "ok", "--for worker --apps=", keep, 0, []string{"complete, for worker", "ok    ledger ", "19 ok, 0 warned, 0 failed, 0 skipped"}},
 		{"a webhook stores usage where a worker may not look", "ok", "--for webhook", keep, 0, []string{"warn  ledger ", "is this data folder's own", "ok    usage inbox "}},
 		{"a webhook can't store usage", "ok", "--for webhook --database-url postgres://127.0.0.1:1/x", keep, 1, []string{"FAIL  ledger "}},
-		{"a webhook that stores no usage has no ledger", "ok", "--for webhook --usage off --database-url postgres://127.0.0.1:1/x", keep, 0, []string{"complete, for webhook", "ok    inbox ", "12 ok, 0 warned, 0 failed, 0 skipped"}},
+		{"a webhook that stores no usage has no ledger", "ok", "--for webhook --usage off --database-url postgres://127.0.0.1:1/x", keep, 0, []string{"complete, for webhook", "ok    inbox ", "14 ok, 0 warned, 0 failed, 0 skipped"}},
 		{"settings", "ok", "--listen 80 --archive-url /hunter2 --apps=", keep, 1,
 			[]string{`FAIL  settings           --listen: found "80"`, "FAIL  settings           --archive-url: not a URL", "FAIL  settings           CLOSEOUT_APPS: missing", "skip  all else"}},
 	}
@@ -337,7 +337,7 @@ func TestDoctorTellsWhatIsWrongBesidesTemporal(t *testing.T) {
 					t.Errorf("without %q:\n%s%s", want, stdout, stderr)
 				}
 			}
-			if lines := strings.Count(stdout, "\n"); lines > 24 {
+			if lines := strings.Count(stdout, "\n"); lines > 26 {
 				t.Errorf("not one line for each check:\n%s", stdout)
 			}
 		})
@@ -400,6 +400,26 @@ func TestDoctorNamesTheKeysThatRunsNeed(t *testing.T) {
 	}
 }
 
+// Files that hold secrets, and that others can read, are named.
+func TestDoctorNamesSecretsThatOthersCanRead(t *testing.T) {
+	healthy().serve(t)
+	file := filepath.Join(t.TempDir(), "apps")
+	if err := os.WriteFile(file, []byte("1=secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for mode, want := range map[os.FileMode]string{0o600: "ok    secret files       1 files", 0o640: "ok    secret files       1 files", 0o644: "warn  secret files       every user of this machine can read CLOSEOUT_APPS_FILE: " + file + " is 0644 → chmod o="} {
+		if err := os.Chmod(file, mode); err != nil {
+			t.Fatal(err)
+		}
+		_, args := doctor(t, "ok")
+		t.Setenv("CLOSEOUT_APPS", "")
+		t.Setenv("CLOSEOUT_APPS_FILE", file)
+		if _, stdout, stderr := closeout(args); !strings.Contains(stdout, want) {
+			t.Errorf("%v: without %q:\n%s%s", mode, want, stdout, stderr)
+		}
+	}
+}
+
 func TestDoctorLooksAtTheCertificateForCallbacks(t *testing.T) {
 	healthy().serve(t)
 	authority := testenv.NewAuthority(t)
@@ -408,10 +428,10 @@ func TestDoctorLooksAtTheCertificateForCallbacks(t *testing.T) {
 	over, overKey := authority.Issue(t, testenv.For("closeout.example.com", -time.Minute))
 	nameless, namelessKey := authority.Issue(t, &x509.Certificate{NotAfter: time.Now().Add(90 * 24 * time.Hour)})
 	for _, tt := range []struct{ name, cert, key, want string }{
-		{"good", good, key, "ok    certificate        " + good + " is for closeout.example.com, until "},
+		{"of an authority that is not public", good, key, "warn  certificate        " + good + " is for closeout.example.com, until "},
 		{"not a pair", good, soonKey, "FAIL  certificate        CLOSEOUT_TLS_CERT, CLOSEOUT_TLS_KEY: "},
 		{"not there", "/no/such/file", key, "FAIL  certificate        CLOSEOUT_TLS_CERT: read the certificate"},
-		{"ends soon", soon, soonKey, " → renew it\n"},
+		{"ends soon", soon, soonKey, " → renew it: ZEGO may refuse to connect\n"},
 		{"has ended", over, overKey, "it has expired → renew it"},
 		{"nameless", nameless, namelessKey, "is for no name → "},
 	} {

@@ -32,6 +32,7 @@ import (
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/printable"
+	"github.com/closeouthq/closeout/internal/probe"
 	"github.com/closeouthq/closeout/internal/reconcile"
 	"github.com/closeouthq/closeout/internal/service"
 	"github.com/closeouthq/closeout/workflows"
@@ -211,35 +212,49 @@ type places struct {
 	shut     map[string]error
 }
 
+// openPlaces opens them side by side, and gives up on one that hangs.
 func openPlaces(ctx context.Context, c *config.Config) *places {
 	p := &places{config: c, shut: map[string]error{}}
-	if p.inbox, p.shut[inInbox] = openInbox(ctx, c); p.shut[inInbox] != nil {
-		p.inbox = nil
+	var box, usage, books, bucket error
+	var group sync.WaitGroup
+	open(ctx, &group, &p.inbox, &box, func(ctx context.Context) (*inbox.Store, error) { return openInbox(ctx, c) })
+	open(ctx, &group, &p.usage, &usage, func(ctx context.Context) (*inbox.Store, error) { return inbox.Attach(ctx, c.UsageInbox()) })
+	open(ctx, &group, &p.ledger, &books, func(context.Context) (*ledger.Ledger, error) { return ledger.Open(c.DatabaseURL) })
+	open(ctx, &group, &p.archive, &bucket, func(ctx context.Context) (*blob.Bucket, error) { return archive.OpenExisting(ctx, c.ArchiveURL) })
+	group.Wait()
+	if errors.Is(usage, os.ErrNotExist) {
+		usage = nil
 	}
-	if p.usage, p.shut[inUsage] = inbox.Attach(ctx, c.UsageInbox()); p.shut[inUsage] != nil {
-		p.usage = nil
-		if errors.Is(p.shut[inUsage], os.ErrNotExist) {
-			p.shut[inUsage] = nil
-		}
-	}
-	p.ledger, p.shut[inLedger] = ledger.Open(c.DatabaseURL)
-	p.archive, p.shut[inArchive] = archive.OpenExisting(ctx, c.ArchiveURL)
+	p.shut[inInbox], p.shut[inUsage], p.shut[inLedger], p.shut[inArchive] = box, usage, books, bucket
 	return p
 }
 
+func open[T any](ctx context.Context, group *sync.WaitGroup, place **T, fault *error, f func(context.Context) (*T, error)) {
+	group.Go(func() {
+		opened, err := probe.Do(ctx, placePatience, func(ctx context.Context) (*T, error) { return f(context.WithoutCancel(ctx)) })
+		if *fault = err; err == nil {
+			*place = opened
+		}
+	})
+}
+
+// close closes them, but for one that hangs.
 func (p *places) close() {
-	if p.inbox != nil {
-		_ = p.inbox.Close()
-	}
-	if p.usage != nil {
-		_ = p.usage.Close()
-	}
-	if p.ledger != nil {
-		_ = p.ledger.Close()
-	}
-	if p.archive != nil {
-		_ = p.archive.Close()
-	}
+	_, _ = probe.Do(context.Background(), placePatience, probe.Err(func(context.Context) error {
+		if p.inbox != nil {
+			_ = p.inbox.Close()
+		}
+		if p.usage != nil {
+			_ = p.usage.Close()
+		}
+		if p.ledger != nil {
+			_ = p.ledger.Close()
+		}
+		if p.archive != nil {
+			_ = p.archive.Close()
+		}
+		return nil
+	}))
 }
 
 // await is find, again and again for so long, until all sessions are closed out.
@@ -336,28 +351,36 @@ func (p *places) find(ctx context.Context, arg string, limit int) (found []*sess
 // search gives the workflow IDs of the sessions with that number or of that room,
 // the newest first. Those that it can only guess come last, and may not be there.
 func (p *places) search(ctx context.Context, arg string, limit int) (ids []string, more bool, unasked []string) {
-	ctx, cancel := context.WithTimeout(ctx, placePatience)
-	defer cancel()
-	since, more, err := startedAt(ctx, p.temporal, queryFor(arg), func(run *workflow.WorkflowExecutionInfo) bool {
-		// The runs about what came later have them, too.
-		_, _, err := workflows.ParseWorkflowID(run.GetExecution().GetWorkflowId())
-		return err == nil && (attribute(run, workflows.RoomID) == arg || attribute(run, workflows.RoomSessionID) == arg)
-	})
-	if err != nil {
-		unasked = append(unasked, inALine(err.Error()))
-		since = map[string]time.Time{}
+	var group sync.WaitGroup
+	type runs struct {
+		since map[string]time.Time
+		more  bool
 	}
+	var there runs
+	var queued map[string]time.Time
+	var runsErr, inboxErr error
+	group.Go(func() {
+		there, runsErr = probe.Do(ctx, placePatience, func(ctx context.Context) (r runs, err error) {
+			r.since, r.more, err = startedAt(ctx, p.temporal, queryFor(arg), func(run *workflow.WorkflowExecutionInfo) bool {
+				// The runs about what came later have them, too.
+				_, _, err := workflows.ParseWorkflowID(run.GetExecution().GetWorkflowId())
+				return err == nil && (attribute(run, workflows.RoomID) == arg || attribute(run, workflows.RoomSessionID) == arg)
+			})
+			return r, err
+		})
+	})
 	if p.inbox != nil {
-		for e, err := range p.inbox.All(ctx) {
-			if err != nil {
-				unasked = append(unasked, inALine(err.Error()))
-				break
-			}
-			var s activities.Session // stays empty for what isn't one
-			_ = json.Unmarshal(e.Body, &s)
-			if (s.RoomID == arg || strings.HasSuffix(e.Key, "-"+arg)) && since[e.Key].IsZero() {
-				since[e.Key] = e.QueuedAt
-			}
+		group.Go(func() {
+			queued, inboxErr = probe.Do(ctx, placePatience, func(ctx context.Context) (map[string]time.Time, error) { return p.queued(ctx, arg) })
+		})
+	}
+	group.Wait()
+	since, more := map[string]time.Time{}, there.more
+	maps.Copy(since, queued)
+	maps.Copy(since, there.since)
+	for _, err := range []error{runsErr, inboxErr} {
+		if err != nil {
+			unasked = append(unasked, inALine(err.Error()))
 		}
 	}
 	ids = slices.SortedFunc(maps.Keys(since), func(a, b string) int {
@@ -376,6 +399,23 @@ func (p *places) search(ctx context.Context, arg string, limit int) (ids []strin
 	return ids, more, unasked
 }
 
+// queued gives the workflow IDs of the sessions in the inbox with that number or of
+// that room, and since when they are there.
+func (p *places) queued(ctx context.Context, arg string) (map[string]time.Time, error) {
+	since := map[string]time.Time{}
+	for e, err := range p.inbox.All(ctx) {
+		if err != nil {
+			return since, err
+		}
+		var s activities.Session // stays empty for what isn't one
+		_ = json.Unmarshal(e.Body, &s)
+		if s.RoomID == arg || strings.HasSuffix(e.Key, "-"+arg) {
+			since[e.Key] = e.QueuedAt
+		}
+	}
+	return since, nil
+}
+
 // queryFor finds what has that number or room, and maybe more: Temporal knows no
 // way to ask for a text with quotes or backslashes in it, only for what is before.
 func queryFor(arg string) string {
@@ -390,29 +430,36 @@ func (p *places) tell(ctx context.Context, id string) *sessionStatus {
 	app, number, _ := workflows.ParseWorkflowID(id)
 	session := activities.Session{AppID: app, RoomSessionID: number}
 	s := &sessionStatus{WorkflowID: id, Unknown: map[string]string{}}
-	var rooms [5]string // by place
 	var mu sync.Mutex
 	var group sync.WaitGroup
-	ask := func(place string, f func(context.Context) error) {
+	parts := map[string]*sessionStatus{}
+	// A place that hangs may answer when nobody waits any more: it writes to a part of
+	// its own.
+	ask := func(place string, f func(context.Context, *sessionStatus) error) {
 		group.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, placePatience)
-			defer cancel()
-			err := p.shut[place]
+			part, err := (*sessionStatus)(nil), p.shut[place]
 			if err == nil {
-				err = f(ctx)
+				part, err = probe.Do(ctx, placePatience, func(ctx context.Context) (*sessionStatus, error) {
+					part := &sessionStatus{}
+					return part, f(ctx, part)
+				})
 			}
+			mu.Lock()
+			defer mu.Unlock()
 			if err != nil {
-				mu.Lock()
-				defer mu.Unlock()
 				s.Unknown[place] = inALine(err.Error())
 			}
+			if part == nil {
+				part = &sessionStatus{}
+			}
+			parts[place] = part
 		})
 	}
-	ask(inTemporal, func(ctx context.Context) (err error) {
-		s.Run, rooms[0], err = p.run(ctx, id)
+	ask(inTemporal, func(ctx context.Context, s *sessionStatus) (err error) {
+		s.Run, s.RoomID, err = p.run(ctx, id)
 		return err
 	})
-	ask(inInbox, func(ctx context.Context) error {
+	ask(inInbox, func(ctx context.Context, s *sessionStatus) error {
 		e, err := p.inbox.Get(ctx, id)
 		if errors.Is(err, inbox.ErrNone) {
 			return nil
@@ -426,21 +473,21 @@ func (p *places) tell(ctx context.Context, id string) *sessionStatus {
 		}
 		var queued activities.Session // stays empty for what isn't one
 		_ = json.Unmarshal(e.Body, &queued)
-		rooms[1] = queued.RoomID
+		s.RoomID = queued.RoomID
 		return nil
 	})
-	ask(inUsage, func(ctx context.Context) (err error) {
+	ask(inUsage, func(ctx context.Context, s *sessionStatus) (err error) {
 		s.Usage, err = p.queuedUsage(ctx, session)
 		return err
 	})
-	ask(inLedger, func(ctx context.Context) error {
+	ask(inLedger, func(ctx context.Context, s *sessionStatus) error {
 		if err := p.ledger.Check(ctx); err != nil {
 			return err
 		}
 		open, err := p.ledger.OpenSession(ctx, app, number)
 		if err == nil {
 			s.Open = &openStatus{open.SeenAt, open.Left, time.Since(open.SeenAt) > p.config.OverdueAfter, open.Gone}
-			rooms[4] = open.RoomID
+			s.RoomID = open.RoomID
 		} else if !errors.Is(err, sql.ErrNoRows) {
 			return err
 		}
@@ -451,10 +498,10 @@ func (p *places) tell(ctx context.Context, id string) *sessionStatus {
 		if err != nil {
 			return err
 		}
-		s.Bill, rooms[2] = &bill, bill.RoomID
+		s.Bill, s.RoomID = &bill, bill.RoomID
 		return nil
 	})
-	ask(inArchive, func(ctx context.Context) error {
+	ask(inArchive, func(ctx context.Context, s *sessionStatus) error {
 		folder := activities.SessionFolder(session)
 		m, err := archive.Latest(ctx, p.archive, folder)
 		if errors.Is(err, archive.ErrNone) {
@@ -465,11 +512,13 @@ func (p *places) tell(ctx context.Context, id string) *sessionStatus {
 		}
 		archived := activities.ArchivedOf(m)
 		archived.Manifest = m.Key(folder) // where it was found
-		s.Manifest, rooms[3] = &archived, m.RoomID
+		s.Manifest, s.RoomID = &archived, m.RoomID
 		return nil
 	})
 	group.Wait()
-	s.RoomID = cmp.Or(rooms[:]...)
+	s.Run, s.Inbox, s.Usage = parts[inTemporal].Run, parts[inInbox].Inbox, parts[inUsage].Usage
+	s.Open, s.Bill, s.Manifest = parts[inLedger].Open, parts[inLedger].Bill, parts[inArchive].Manifest
+	s.RoomID = cmp.Or(parts[inTemporal].RoomID, parts[inInbox].RoomID, parts[inLedger].RoomID, parts[inArchive].RoomID)
 	switch {
 	case s.Run != nil:
 		s.URL = runURL(p.config, id, s.Run.RunID)

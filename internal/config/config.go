@@ -118,6 +118,8 @@ type Config struct {
 	// TemporalCert and TemporalKey are the files of the client certificate, if it has
 	// one from files.
 	TemporalCert, TemporalKey string
+	// SecretFiles are the files that secrets were read from, and private keys.
+	SecretFiles []SecretFile
 }
 
 // Recordings says how it is known that a session's recordings are all there.
@@ -409,6 +411,9 @@ func Load(flag func(name string) (string, bool), apps bool) (*Config, error) {
 	var faults []error
 	for _, s := range Settings() {
 		value, name, err := s.find(flag)
+		if file := s.file(flag); file != "" {
+			c.SecretFiles = append(c.SecretFiles, SecretFile{s.Env + "_FILE", file})
+		}
 		if err == nil && value != "" {
 			err = s.set(c, value)
 		}
@@ -449,6 +454,11 @@ func Load(flag func(name string) (string, bool), apps bool) (*Config, error) {
 	if err = c.loadTemporal(); err != nil {
 		faults = append(faults, fmt.Errorf("TEMPORAL_*: %w", err))
 	}
+	for _, key := range []SecretFile{{"CLOSEOUT_TLS_KEY", c.TLSKey}, {"TEMPORAL_TLS_CLIENT_KEY_PATH", c.TemporalKey}} {
+		if key.Path != "" {
+			c.SecretFiles = append(c.SecretFiles, key)
+		}
+	}
 	if c.Traces, err = traces(); err != nil {
 		faults = append(faults, err)
 	}
@@ -470,6 +480,20 @@ func (c *Config) loadTemporal() error {
 	return err
 }
 
+// SecretFile is a file that holds a secret, and the setting that names it.
+type SecretFile struct{ Setting, Path string }
+
+// file returns the file that a secret is in; empty if it is in none.
+func (s Setting) file(flag func(string) (string, bool)) string {
+	if !s.Secret {
+		return ""
+	}
+	if v, ok := flag(s.Flag() + "-file"); ok {
+		return v
+	}
+	return os.Getenv(s.Env + "_FILE")
+}
+
 // find gives the setting's value, and the name of where it came from.
 func (s Setting) find(flag func(string) (string, bool)) (value, name string, err error) {
 	if v, ok := flag(s.Flag()); ok {
@@ -479,10 +503,7 @@ func (s Setting) find(flag func(string) (string, bool)) (value, name string, err
 	if !s.Secret {
 		return cmp.Or(value, s.Default), name, nil
 	}
-	file := os.Getenv(s.Env + "_FILE")
-	if v, ok := flag(s.Flag() + "-file"); ok {
-		file = v
-	}
+	file := s.file(flag)
 	switch {
 	case file == "":
 		return value, name, nil

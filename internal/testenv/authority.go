@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -64,6 +65,20 @@ func (a *Authority) Issue(t *testing.T, template *x509.Certificate) (cert, key s
 		return file
 	}
 	return write("CERTIFICATE", der), write("PRIVATE KEY", privateDER)
+}
+
+// Intermediate issues an authority between this one and a leaf, and the leaf.
+func (a *Authority) Intermediate(t *testing.T, between, of *x509.Certificate) (intermediate, leaf, leafKey string) {
+	t.Helper()
+	between.NotAfter = time.Now().Add(time.Hour)
+	between.IsCA, between.BasicConstraintsValid, between.KeyUsage = true, true, x509.KeyUsageCertSign
+	intermediate, key := a.Issue(t, between)
+	pair, err := tls.LoadX509KeyPair(intermediate, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, leafKey = (&Authority{parsed: pair.Leaf, key: pair.PrivateKey.(*ecdsa.PrivateKey)}).Issue(t, of)
+	return intermediate, leaf, leafKey
 }
 
 // For is a template of a certificate for a name or an IP address.
