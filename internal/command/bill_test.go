@@ -32,7 +32,7 @@ func bills(t *testing.T) string {
 		return ledger.Usage{AppID: app, RoomID: "lobby, \"left\"", RoomSessionID: session, Event: "room_logout", Stay: user, User: user, Role: 1,
 			Login: closed.Add(from), Logout: closed.Add(to), SeenAt: time.Now().Add(time.Second)}
 	}
-	created := ledger.Usage{AppID: 1, RoomID: "lobby", RoomSessionID: 1<<64 - 1, Event: "room_create", Create: closed.Add(-time.Hour), SeenAt: time.Now()}
+	created := ledger.Usage{AppID: 1, RoomID: "lobby, \"left\"", RoomSessionID: 1<<64 - 1, Event: "room_create", Create: closed.Add(-time.Hour), SeenAt: time.Now()}
 	record := func(all ...ledger.Usage) {
 		if err := books.Record(t.Context(), all); err != nil {
 			t.Fatal(err)
