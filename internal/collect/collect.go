@@ -36,6 +36,10 @@ const (
 	// mostTogether is how many callbacks share a transaction, and how many more may
 	// wait for the next one. What comes beyond that goes into the inbox.
 	mostTogether = 1000
+	// maxRows is how many rows they may write. One callback tells of many recorded
+	// files, and goes alone if it writes more: a row takes a tenth of a millisecond at
+	// worst, so that a transaction is well within writeTimeout.
+	maxRows = 10_000
 	// full is how many callbacks don't wait for more. Fewer wait after a transaction
 	// for a part of the time that it took, at most for so long: those that were just
 	// answered come again, and share the next sync. One that comes alone doesn't wait.
@@ -46,6 +50,8 @@ const (
 type Ledger interface {
 	// Record stores it all or none of it, however often it is told.
 	Record(ctx context.Context, usage []ledger.Usage) error
+	// Probe reports whether it can store anything.
+	Probe(ctx context.Context) error
 }
 
 // Inbox keeps on the disk what the ledger doesn't take at once. An [inbox.Inbox]
@@ -91,6 +97,9 @@ type Collector struct {
 	ready   chan struct{}
 	writers sync.WaitGroup
 
+	writeTimeout time.Duration
+	timeouts     map[string]int // of entries that timed out alone; the relay's
+
 	turn sync.Mutex // whose transaction it is: that of senders, or the relay's
 	// away says that the ledger didn't take the last that it was told, or not in time:
 	// nobody waits for it then but the relay.
@@ -112,7 +121,7 @@ func New(o Options) *Collector {
 	if o.Refusal == nil {
 		o.Refusal = ledger.Refusal
 	}
-	return &Collector{Options: o, ready: make(chan struct{}, 1), outage: outage.New(o.Log, "ledger", "usage callbacks are queued on disk")}
+	return &Collector{Options: o, writeTimeout: writeTimeout, timeouts: map[string]int{}, ready: make(chan struct{}, 1), outage: outage.New(o.Log, "ledger", "usage callbacks are queued on disk")}
 }
 
 // Collect implements [webhook.Collector]. A callback counts as taken when the
@@ -238,6 +247,7 @@ func (c *Collector) Wait() { c.writers.Wait() }
 // batch is what shares a transaction.
 type batch struct {
 	usage []ledger.Usage
+	rows  int
 	// insist says that somebody waits for it who has nowhere else to go, and that it
 	// is written even if the ledger is thought to be away.
 	insist bool
@@ -272,10 +282,11 @@ func (c *Collector) join(usage ledger.Usage, insist bool) *batch {
 		b = &batch{done: make(chan struct{})}
 		c.pending = b
 	}
-	if len(b.usage) >= mostTogether {
+	rows := rowsOf(usage)
+	if len(b.usage) >= mostTogether || len(b.usage) > 0 && b.rows+rows > maxRows {
 		return nil
 	}
-	b.usage = append(b.usage, usage)
+	b.usage, b.rows = append(b.usage, usage), b.rows+rows
 	b.insist = b.insist || insist
 	switch {
 	case !c.writing:
@@ -288,6 +299,14 @@ func (c *Collector) join(usage ledger.Usage, insist bool) *batch {
 		}
 	}
 	return b
+}
+
+// rowsOf is how many rows a callback writes.
+func rowsOf(usage ledger.Usage) int {
+	if usage.Recording == nil {
+		return 2
+	}
+	return 1 + len(usage.Recording.Files)
 }
 
 // write writes one batch after another, until there is none.
@@ -337,9 +356,12 @@ func (c *Collector) take() *batch {
 func (c *Collector) record(usage []ledger.Usage, relayed bool) error {
 	c.turn.Lock()
 	defer c.turn.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), writeTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), c.writeTimeout)
 	defer cancel()
 	err := c.Ledger.Record(ctx, usage)
+	if err != nil && ctx.Err() != nil { // whatever the database says of it
+		err = fmt.Errorf("%w: %w", context.DeadlineExceeded, err)
+	}
 	if err != nil && !c.Refusal(err) {
 		c.away.Store(true)
 		c.outage.Fail(err)

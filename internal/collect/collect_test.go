@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -49,6 +50,21 @@ func (b *books) Record(ctx context.Context, usage []ledger.Usage) error {
 			defer b.mu.Unlock()
 			b.taken = append(b.taken, usage...)
 		}
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Probe is answered as a callback of stay "probe" would be.
+func (b *books) Probe(ctx context.Context) error {
+	b.mu.Lock()
+	answer := b.answer
+	b.mu.Unlock()
+	done := make(chan error, 1)
+	go func() { done <- answer([]ledger.Usage{{Stay: "probe"}}) }()
+	select {
+	case err := <-done:
 		return err
 	case <-ctx.Done():
 		return ctx.Err()
@@ -481,5 +497,73 @@ func TestATimeThatCannotBeIsCollectedAsWhatItCanBe(t *testing.T) {
 	}
 	if !strings.Contains(log.String(), "callback tells a time that can't be") || !strings.Contains(log.String(), "logout_time=2027-") {
 		t.Errorf("log: %s", log.String())
+	}
+}
+
+// A callback that takes too long is told apart from the others and set aside; where
+// the ledger is slow for all of them, nothing is.
+func TestWhatTimesOutAloneIsSetAsideAndHoldsUpNothing(t *testing.T) {
+	release := make(chan struct{})
+	defer close(release)
+	poison := func(usage []ledger.Usage) error {
+		for _, u := range usage {
+			if u.Stay == "3" || u.Stay == "4" {
+				<-release
+			}
+		}
+		return nil
+	}
+	b, box := &books{answer: always(errGone)}, newInbox(t)
+	c := newCollector(t, b, box)
+	c.SetWriteTimeout(50 * time.Millisecond)
+	for n := range 8 {
+		collected(t, c, logout(n))
+	}
+	b.will(until(release)) // slow for all
+	stop := relay(t, c)
+	transactions := len(b.transactions())
+	wait(t, "it tried for a while", func() bool { return len(b.transactions()) > transactions+8 })
+	stop()
+	if waiting, aside := stats(t, box); waiting != 8 || aside != 0 {
+		t.Fatalf("while the ledger is slow %d wait and %d are set aside, want 8 and 0", waiting, aside)
+	}
+	b.will(poison)
+	relay(t, c)
+	wait(t, "the others are stored, and the two are set aside", func() bool {
+		waiting, aside := stats(t, box)
+		return waiting == 0 && aside == 2
+	})
+	stays := b.stays()
+	slices.Sort(stays)
+	if !slices.Equal(stays, []string{"0", "1", "2", "5", "6", "7"}) {
+		t.Errorf("stored %v", stays)
+	}
+	for e, err := range box.SetAside(t.Context()) {
+		if err != nil || !strings.Contains(e.Reason, "timed out alone 2 times while the ledger took others") {
+			t.Errorf("%s: %s, %v", e.Key, e.Reason, err)
+		}
+	}
+	if !c.Takes() {
+		t.Error("nobody is told that the ledger takes usage")
+	}
+}
+
+// Callbacks share a transaction by the rows that they write.
+func TestATransactionIsBoundedByRows(t *testing.T) {
+	b, box := &books{answer: always(errGone)}, newInbox(t)
+	c := newCollector(t, b, box)
+	const files, callbacks = 4000, 7
+	for n := range callbacks {
+		r := &zego.Recording{Common: zego.Common{AppID: 1}, RoomID: "r", TaskID: strconv.Itoa(n), EventType: zego.RecordingUploaded, Files: make([]zego.RecordedFile, files)}
+		collected(t, c, r)
+	}
+	b.will(always(nil))
+	before := len(b.transactions())
+	relay(t, c)
+	wait(t, "all are stored", func() bool { waiting, _ := stats(t, box); return waiting == 0 })
+	for _, size := range b.transactions()[before:] {
+		if size > 2 {
+			t.Errorf("%d callbacks of %d files in one transaction", size, files)
+		}
 	}
 }

@@ -198,8 +198,12 @@ func showInbox(ctx context.Context, cmd *cli.Command) error {
 
 // writeEntry writes all there is to know of an entry, as JSON.
 func writeEntry(cmd *cli.Command, e inbox.Entry) error {
-	var body any = json.RawMessage(e.Body)
-	if !json.Valid(e.Body) {
+	var body any
+	switch {
+	case len(e.Body) == 0: // lists leave out large ones
+	case json.Valid(e.Body):
+		body = json.RawMessage(e.Body)
+	default:
 		body = string(e.Body)
 	}
 	shown := struct {

@@ -48,8 +48,8 @@ type guest struct {
 	idle  *time.Timer
 }
 
-func (g *guest) list(ctx context.Context, prefixes string, after int64, n int) ([]Entry, error) {
-	a, err := g.put(ctx, question{Ask: askList, Prefixes: prefixes, After: after, N: n})
+func (g *guest) list(ctx context.Context, prefixes string, after int64, limit limit) ([]Entry, error) {
+	a, err := g.put(ctx, question{Ask: askList, Prefixes: prefixes, After: after, Limit: limit})
 	return a.Entries, err
 }
 

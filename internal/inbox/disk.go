@@ -1,13 +1,16 @@
 package inbox
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -126,6 +129,9 @@ func (d *disk) openNow(ctx context.Context) error {
 		return errors.Join(err, db.Close())
 	}
 	if !d.readOnly {
+		if err := secure(path); err != nil {
+			return errors.Join(err, db.Close())
+		}
 		if err := errors.Join(syncDir(path), syncDir(d.dir), syncDir(filepath.Dir(d.dir))); err != nil {
 			return errors.Join(err, db.Close())
 		}
@@ -303,40 +309,36 @@ func (d *disk) get(ctx context.Context, key string) (Entry, error) {
 	return read(db, p)
 }
 
-func (d *disk) list(ctx context.Context, prefixes string, after int64, n int) ([]Entry, error) {
+func (d *disk) list(ctx context.Context, prefixes string, after int64, limit limit) ([]Entry, error) {
 	db, done, err := d.use(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	var lists [][]Entry
+	var all []Entry
+	until := int64(math.MaxInt64) // behind it, entries of one of the prefixes may be missing
 	for _, prefix := range []byte(prefixes) {
-		entries, err := d.scan(db, prefix, after+1, n)
+		entries, more, err := d.scan(db, prefix, after+1, limit)
 		if err != nil {
 			return nil, err
 		}
-		lists = append(lists, entries)
+		if more {
+			until = min(until, entries[len(entries)-1].ID)
+		}
+		all = append(all, entries...)
 	}
-	if len(lists) == 1 {
-		return lists[0], nil
-	}
-	return merge(lists[0], lists[1], n), nil
-}
-
-// merge gives the first n of both.
-func merge(a, b []Entry, n int) (merged []Entry) {
-	for len(merged) < n && len(a)+len(b) > 0 {
-		if len(b) == 0 || len(a) > 0 && a[0].ID < b[0].ID {
-			merged, a = append(merged, a[0]), a[1:]
-		} else {
-			merged, b = append(merged, b[0]), b[1:]
+	slices.SortFunc(all, func(a, b Entry) int { return cmp.Compare(a.ID, b.ID) })
+	bytes := 0
+	for n, e := range all {
+		if bytes += e.size(); e.ID > until || n >= limit.N || n > 0 && bytes > maxPageBytes {
+			return all[:n], nil
 		}
 	}
-	return merged
+	return all, nil
 }
 
-// scan gives up to n entries with the prefix, from that ID on.
-func (d *disk) scan(db *pebble.DB, prefix byte, from int64, n int) (entries []Entry, err error) {
+// scan returns entries with the prefix, from that ID on, and whether there are more.
+func (d *disk) scan(db *pebble.DB, prefix byte, from int64, limit limit) (entries []Entry, more bool, err error) {
 	fromHead := func(int64) {}
 	if prefix == queuePrefix {
 		// Before the head there is nothing but the marks of what was removed, maybe a
@@ -346,18 +348,28 @@ func (d *disk) scan(db *pebble.DB, prefix byte, from int64, n int) (entries []En
 	seen := d.next.Load() // all below it that is there is seen by the iterator
 	it, err := db.NewIter(&pebble.IterOptions{LowerBound: place{prefix, from}.key(), UpperBound: []byte{prefix + 1}})
 	if err != nil {
-		return nil, fmt.Errorf("read inbox: %w", err)
+		return nil, false, fmt.Errorf("read inbox: %w", err)
 	}
 	defer func() {
 		if e := it.Close(); err == nil && e != nil {
 			err = fmt.Errorf("read inbox: %w", e)
 		}
 	}()
-	for it.First(); it.Valid() && len(entries) < n; it.Next() {
+	bytes := 0
+	for it.First(); it.Valid(); it.Next() {
+		// At least one, however large.
+		if len(entries) >= limit.N || len(entries) > 0 && bytes+len(it.Value()) > maxPageBytes {
+			more = true
+			break
+		}
 		e, err := decode(int64(binary.BigEndian.Uint64(it.Key()[1:])), it.Value())
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
+		if limit.MaxBody > 0 && len(e.Body) > limit.MaxBody {
+			e.Body = nil
+		}
+		bytes += e.size()
 		entries = append(entries, e)
 	}
 	switch {
@@ -366,7 +378,7 @@ func (d *disk) scan(db *pebble.DB, prefix byte, from int64, n int) (entries []En
 	case it.Error() == nil:
 		fromHead(seen)
 	}
-	return entries, nil
+	return entries, more, nil
 }
 
 // behindHead gives where to read the queue from, and takes what was found to be
@@ -402,7 +414,7 @@ func (d *disk) stats(ctx context.Context) (Stats, error) {
 	}
 	defer done()
 	s := Stats{Waiting: d.waiting.Load(), SetAside: d.aside.Load()}
-	first, err := d.scan(db, queuePrefix, 0, 1)
+	first, _, err := d.scan(db, queuePrefix, 0, limit{N: 1})
 	if err != nil {
 		return Stats{}, err
 	}
@@ -410,6 +422,24 @@ func (d *disk) stats(ctx context.Context) (Stats, error) {
 		s.Oldest = first[0].QueuedAt
 	}
 	return s, nil
+}
+
+// secure takes a folder and its files from everybody but their owner, also where they
+// were there already: they hold who was in which room.
+func secure(folder string) error {
+	if err := os.Chmod(folder, 0o700); err != nil { // #nosec G302 -- a folder
+		return err
+	}
+	files, err := os.ReadDir(folder)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if err := os.Chmod(filepath.Join(folder, f.Name()), 0o600); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // syncDir makes the names of new files in a folder last.

@@ -36,7 +36,7 @@ type question struct {
 	Key      string
 	Prefixes string
 	After    int64
-	N        int
+	Limit    limit
 }
 
 const (
@@ -118,7 +118,8 @@ func (s *socket) close() {
 func (q question) put(ctx context.Context, store *Store) (a answer, err error) {
 	switch q.Ask {
 	case askList:
-		a.Entries, err = store.list(ctx, q.Prefixes, q.After, min(q.N, page))
+		q.Limit.N = min(q.Limit.N, page)
+		a.Entries, err = store.list(ctx, q.Prefixes, q.After, q.Limit)
 	case askGet:
 		a.Entries = make([]Entry, 1)
 		a.Entries[0], err = store.get(ctx, q.Key)

@@ -3,6 +3,7 @@ package inbox
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -147,6 +148,7 @@ func (s *space) wrap(name string, open func() (vfs.File, error)) (file vfs.File,
 	if err := write(func() error { file, err = open(); return err }); err != nil {
 		return nil, err
 	}
+	_ = os.Chmod(name, 0o600) // some file systems have no modes; the folder is the owner's anyway
 	return &spaceFile{file, write}, nil
 }
 

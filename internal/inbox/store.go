@@ -45,8 +45,9 @@ type Store struct{ source }
 
 // source is where a Store has its entries.
 type source interface {
-	// list gives up to n entries with one of the prefixes, in order, behind the ID.
-	list(ctx context.Context, prefixes string, after int64, n int) ([]Entry, error)
+	// list returns entries with one of the prefixes, in order, behind the ID: none if
+	// there are no more.
+	list(ctx context.Context, prefixes string, after int64, limit limit) ([]Entry, error)
 	get(ctx context.Context, key string) (Entry, error)
 	retry(ctx context.Context, key string) error
 	drop(ctx context.Context, key string) error
@@ -54,25 +55,47 @@ type source interface {
 	close() error
 }
 
+// limit bounds a list, which has maxPageBytes at most as well.
+type limit struct {
+	// N is how many entries it may have.
+	N int
+	// MaxBody is how large a body may be that is listed with its entry; 0: any.
+	MaxBody int
+}
+
+const (
+	// maxPageBytes bounds the entries that are read at once, unless a single one is
+	// larger. Several pages may be in memory, of this process and of those that ask it,
+	// which share a container's few hundred megabytes.
+	maxPageBytes = 1 << 20
+	// maxListedBody is how large a body is that lists for people have: all but those
+	// of recordings with many files.
+	maxListedBody = 4 << 10
+)
+
+// size is what an entry takes of a page.
+func (e *Entry) size() int { return len(e.Key) + len(e.Reason) + len(e.Body) }
+
 // Close gives free what the store holds.
 func (s *Store) Close() error { return s.close() }
 
-// Next gives up to n entries that wait for their turn, the oldest first, behind
-// the one with the ID after.
+// Next returns up to n entries that wait for their turn, the oldest first, behind
+// the one with the ID after. There may be more also where it returns fewer, as a
+// page's bytes are bounded, but not where it returns none.
 func (s *Store) Next(ctx context.Context, after int64, n int) ([]Entry, error) {
-	return s.list(ctx, string(queuePrefix), after, n)
+	return s.list(ctx, string(queuePrefix), after, limit{N: n})
 }
 
 // page is how many entries All reads at once.
 const page = 500
 
-// All gives all entries, the oldest first. It ends after an error.
+// All lists all entries, the oldest first, without large bodies: [Store.Get] has
+// those. It ends after an error.
 func (s *Store) All(ctx context.Context) iter.Seq2[Entry, error] {
 	return s.pages(ctx, string(queuePrefix)+string(asidePrefix))
 }
 
-// SetAside gives the entries that were set aside, the oldest first. It ends after
-// an error.
+// SetAside lists the entries that were set aside, as [Store.All] does.
 func (s *Store) SetAside(ctx context.Context) iter.Seq2[Entry, error] {
 	return s.pages(ctx, string(asidePrefix))
 }
@@ -80,7 +103,7 @@ func (s *Store) SetAside(ctx context.Context) iter.Seq2[Entry, error] {
 func (s *Store) pages(ctx context.Context, prefixes string) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		for after, more := int64(0), true; more; {
-			entries, err := s.list(ctx, prefixes, after, page)
+			entries, err := s.list(ctx, prefixes, after, limit{page, maxListedBody})
 			if err != nil {
 				yield(Entry{}, err)
 				return
@@ -91,7 +114,7 @@ func (s *Store) pages(ctx context.Context, prefixes string) iter.Seq2[Entry, err
 				}
 				after = e.ID
 			}
-			more = len(entries) == page
+			more = len(entries) > 0
 		}
 	}
 }

@@ -169,7 +169,7 @@ func (i *Intake) pass(ctx context.Context) (left int, err error) {
 			if entries, err = i.Inbox.Next(ctx, after, page); err != nil {
 				return 1, err
 			}
-			if more = len(entries) == page; more {
+			if more = len(entries) > 0; len(entries) == page {
 				i.relaying.Store(true)
 			}
 			continue

@@ -87,30 +87,58 @@ func (l *Ledger) recordRecordings(ctx context.Context, tx *sql.Tx, usage []Usage
 			int64(u.AppID), r.TaskID, u.RoomID, r.ClientTaskID, r.Sent.UnixMilli(), uploaded, alive, ended); err != nil {
 			return fmt.Errorf("write recording task %s: %w", r.TaskID, err)
 		}
-		for _, f := range r.Files {
-			if _, err := tx.ExecContext(ctx, `
-				INSERT INTO recording_files (appid, task_id, file_id, sequence, status, url, format, size, duration, user_id, stream_id, track, begin_time, told_time, saved)
-				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, '')
-				ON CONFLICT (appid, task_id, file_id) DO UPDATE SET
-					sequence = excluded.sequence, url = excluded.url, format = excluded.format, size = excluded.size, duration = excluded.duration,
-					user_id = excluded.user_id, stream_id = excluded.stream_id, track = excluded.track,
-					begin_time = CASE WHEN excluded.begin_time = 0 THEN recording_files.begin_time ELSE excluded.begin_time END,
-					told_time = CASE WHEN excluded.status = recording_files.status THEN recording_files.told_time ELSE excluded.told_time END,
-					status = excluded.status
-				WHERE excluded.sequence > recording_files.sequence`,
-				int64(u.AppID), r.TaskID, f.FileID, r.Sequence, int64(f.Status), f.URL, f.Format, f.Size, f.Duration.Milliseconds(),
-				f.UserID, f.StreamID, int64(f.MediaTrackType), millis(f.Begin), r.Sent.UnixMilli()); err != nil {
-				return fmt.Errorf("write recorded file %s: %w", f.FileID, err)
-			}
-			if _, err := tx.ExecContext(ctx, `
-				UPDATE recording_files SET told_time = $1
-				WHERE appid = $2 AND task_id = $3 AND file_id = $4 AND status = $5 AND told_time > $1`,
-				r.Sent.UnixMilli(), int64(u.AppID), r.TaskID, f.FileID, int64(f.Status)); err != nil {
-				return fmt.Errorf("write when recorded file %s was told of: %w", f.FileID, err)
-			}
+		if err := l.recordFiles(ctx, tx, u); err != nil {
+			return fmt.Errorf("write %d recorded files of task %s: %w", len(r.Files), r.TaskID, err)
 		}
 	}
 	return nil
+}
+
+var (
+	fileTypes   = columns(fileColumns)
+	fileColumns = "appid, task_id, file_id, sequence, status, url, format, size, duration, user_id, stream_id, track, begin_time, told_time"
+)
+
+// recordFiles writes the files of one callback, in two statements however many there
+// are.
+func (l *Ledger) recordFiles(ctx context.Context, tx *sql.Tx, u Usage) error {
+	r := u.Recording
+	// A statement can't change a row twice: of files with one name, the first counts.
+	var files []RecordedFile
+	named := make(map[string]bool, len(r.Files))
+	for _, f := range r.Files {
+		if !named[f.FileID] {
+			named[f.FileID] = true
+			files = append(files, f)
+		}
+	}
+	if len(files) == 0 {
+		return nil
+	}
+	// In an order that all writers have, as the tasks are.
+	slices.SortFunc(files, func(a, b RecordedFile) int { return strings.Compare(a.FileID, b.FileID) })
+	from, args := l.table(fileTypes, len(files), func(i int) []any {
+		f := files[i]
+		return []any{int64(u.AppID), r.TaskID, f.FileID, r.Sequence, int64(f.Status), f.URL, f.Format, f.Size, f.Duration.Milliseconds(),
+			f.UserID, f.StreamID, int64(f.MediaTrackType), millis(f.Begin), r.Sent.UnixMilli()}
+	})
+	if _, err := tx.ExecContext(ctx, `
+		INSERT INTO recording_files (`+fileColumns+`, saved)
+		SELECT `+fileColumns+`, '' FROM `+from+` WHERE true
+		ON CONFLICT (appid, task_id, file_id) DO UPDATE SET
+			sequence = excluded.sequence, url = excluded.url, format = excluded.format, size = excluded.size, duration = excluded.duration,
+			user_id = excluded.user_id, stream_id = excluded.stream_id, track = excluded.track,
+			begin_time = CASE WHEN excluded.begin_time = 0 THEN recording_files.begin_time ELSE excluded.begin_time END,
+			told_time = CASE WHEN excluded.status = recording_files.status THEN recording_files.told_time ELSE excluded.told_time END,
+			status = excluded.status
+		WHERE excluded.sequence > recording_files.sequence`, args...); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, `
+		UPDATE recording_files SET told_time = given.told_time FROM `+from+`
+		WHERE recording_files.appid = given.appid AND recording_files.task_id = given.task_id AND recording_files.file_id = given.file_id
+			AND recording_files.status = given.status AND recording_files.told_time > given.told_time`, args...)
+	return err
 }
 
 // RecordingTask is what is known of a recording task.
