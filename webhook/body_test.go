@@ -44,7 +44,7 @@ type sender struct {
 func inMemory(t *testing.T, h http.Handler, do func(connect func(begin string) *sender)) {
 	t.Helper()
 	listener := make(pipes)
-	server := webhook.NewServerFor(h, slog.New(slog.DiscardHandler), 1000)
+	server := webhook.NewServerFor(h, webhook.ServerOptions{Log: slog.New(slog.DiscardHandler)}, 1000)
 	go func() { _ = server.Serve(listener) }()
 	var open []net.Conn
 	do(func(begin string) *sender {

@@ -216,7 +216,7 @@ func TestTheOldestStrangerGivesWay(t *testing.T) {
 		<-take
 		return webhook.Receipt{Status: webhook.Started}, nil
 	}, func(o *webhook.Options) { o.AnswerWithin = patience })
-	address := serve(t, webhook.NewServerFor(b, slog.New(slog.DiscardHandler), most))
+	address := serve(t, webhook.NewServerFor(b, webhook.ServerOptions{Log: slog.New(slog.DiscardHandler)}, most))
 	stranger := func() net.Conn { return connect(t, address, "POST ") }
 
 	genuine := connect(t, address, request(signed("secret")))
@@ -273,7 +273,7 @@ func TestSlowClientsKeepNobodyOut(t *testing.T) {
 		taken.Add(1)
 		return webhook.Receipt{Status: webhook.Started}, nil
 	})})
-	server := webhook.NewServer(router, slog.New(slog.DiscardHandler))
+	server := webhook.NewServer(router, webhook.ServerOptions{Log: slog.New(slog.DiscardHandler)})
 	server.ReadTimeout = server.ReadHeaderTimeout // to have done sooner
 	address := serve(t, server)
 

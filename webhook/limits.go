@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"cmp"
 	"log/slog"
 	"net/http"
 	"time"
@@ -41,8 +42,11 @@ const (
 	// writeTimeout counts from the end of the header, so it has to hold
 	// readTimeout and AnswerWithin.
 	writeTimeout = 20 * time.Second
-	// idleTimeout lets a busy sender keep its connection between callbacks.
-	idleTimeout = 60 * time.Second
+	// IdleTimeout is how long a connection may be idle unless set otherwise: longer than
+	// load balancers keep theirs, 60 s with most and 10 minutes with the slowest. The
+	// side that sends has to be the one that closes: else a request and the end of its
+	// connection meet on the way, and the request is lost.
+	IdleTimeout = 620 * time.Second
 	// AnswerWithin is how long the intake may take before ZEGO gets a 503. Nobody
 	// knows how long ZEGO waits for an answer; it should have one within 2 s.
 	AnswerWithin = 1500 * time.Millisecond
@@ -76,22 +80,37 @@ const (
 // unlimited is more files than can be made use of.
 const unlimited = 1 << 30
 
-// NewServer makes a server with the timeouts and limits that a listener open to
-// the internet needs.
-func NewServer(h http.Handler, log *slog.Logger) *http.Server {
-	return newServer(h, log, min(maxStrangers, openFiles()/2))
+// ServerOptions are what a server needs beside its handler.
+type ServerOptions struct {
+	// Log gets a line for each connection that brought no request, but of many only
+	// the first: the next line says how many there were.
+	Log *slog.Logger
+	// IdleTimeout is how long a connection may be idle; 0 stands for [IdleTimeout].
+	IdleTimeout time.Duration
+	// Observe, if set, is told of each connection that brought no request. It takes
+	// that the listener is one of [Watch].
+	Observe func(ConnectionFault)
 }
 
-func newServer(h http.Handler, log *slog.Logger, most int) *http.Server {
+// NewServer makes a server with the timeouts and limits that a listener open to
+// the internet needs.
+func NewServer(h http.Handler, o ServerOptions) *http.Server {
+	return newServer(h, o, min(maxStrangers, openFiles()/2))
+}
+
+func newServer(h http.Handler, o ServerOptions, most int) *http.Server {
+	if o.Observe == nil {
+		o.Observe = func(ConnectionFault) {}
+	}
 	s := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,
-		IdleTimeout:       idleTimeout,
+		IdleTimeout:       cmp.Or(o.IdleTimeout, IdleTimeout),
 		MaxHeaderBytes:    maxHeader,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	newCrowd(most).watch(s)
+	(&faults{log: o.Log, observe: o.Observe, refusals: newRefusals()}).watch(s)
 	return s
 }

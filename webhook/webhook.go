@@ -89,9 +89,13 @@ const (
 	// RefusedCrowded means that the body was large, and was being read for longest when
 	// others needed the memory (503). No room_close is so large.
 	RefusedCrowded Outcome = "crowded"
-	// RefusedPath means that the token in the path was missing or wrong, or that
-	// there is none in the options (404).
+	// RefusedPath means that the path looks like that of callbacks and isn't, or that
+	// the token in it was missing or wrong, or that there is none in the options (404).
 	RefusedPath Outcome = "wrong_path"
+	// RefusedElsewhere means another path (404), and RefusedMethod another method than
+	// POST (405).
+	RefusedElsewhere Outcome = "not_found"
+	RefusedMethod    Outcome = "wrong_method"
 	// RefusedUnknownApp means that there is no secret for its appid (401, or 429 where
 	// much from there can't be verified; so the following).
 	RefusedUnknownApp Outcome = "unknown_app"
@@ -117,7 +121,7 @@ func Outcomes() map[string][]Outcome {
 		zego.EventRoomLogout: collected,
 		zego.EventRecording:  collected,
 		otherEvent:           {Outcome(Ignored)},
-		"": {RefusedPath, RefusedMalformed, RefusedUnread, RefusedTooLarge, RefusedEncoding, RefusedCrowded, RefusedUnknownApp,
+		"": {RefusedPath, RefusedElsewhere, RefusedMethod, RefusedMalformed, RefusedUnread, RefusedTooLarge, RefusedEncoding, RefusedCrowded, RefusedUnknownApp,
 			RefusedSignature, RefusedTooOld, RefusedTooNew, RefusedReplay},
 	}
 }
@@ -172,21 +176,30 @@ func Router(o Options) http.Handler {
 
 	r := mux.NewRouter().SkipClean(true) // A redirect would be no answer to ZEGO.
 	r.NotFoundHandler = http.HandlerFunc(h.notFound)
-	r.MethodNotAllowedHandler = http.HandlerFunc(methodNotAllowed)
+	r.MethodNotAllowedHandler = http.HandlerFunc(h.methodNotAllowed)
 	if o.Hooks != nil {
 		hooks := r.PathPrefix(HooksPath).Subrouter()
 		hooks.Use(func(next http.Handler) http.Handler { return http.MaxBytesHandler(next, MaxBody) })
 		o.Hooks(hooks)
 	}
-	if o.Token == "" {
-		r.Handle(Path, h).Methods(http.MethodPost)
-		return r
+	path := Path
+	if o.Token != "" {
+		path += "/" + o.Token
 	}
-	r.Handle(Path+"/{token}", h).Methods(http.MethodPost).MatcherFunc(func(r *http.Request, _ *mux.RouteMatch) bool {
+	r.NewRoute().Methods(http.MethodPost).Handler(h).MatcherFunc(func(r *http.Request, _ *mux.RouteMatch) bool {
 		// Whoever lacks the token doesn't learn that there is one.
-		return subtle.ConstantTimeCompare([]byte(r.URL.Path), []byte(Path+"/"+o.Token)) == 1
+		return subtle.ConstantTimeCompare([]byte(plainPath(r.URL.Path)), []byte(path)) == 1
 	})
 	return r
+}
+
+// plainPath is the path without what certainly means nothing: slashes that are
+// repeated, as where a base with one behind it was joined to ours, and one behind it.
+func plainPath(path string) string {
+	for strings.Contains(path, "//") {
+		path = strings.ReplaceAll(path, "//", "/")
+	}
+	return strings.TrimSuffix(path, "/")
 }
 
 type handler struct {
@@ -435,19 +448,38 @@ func (h *handler) note(r *http.Request, began time.Time, outcome Outcome, known 
 }
 
 func (h *handler) notFound(w http.ResponseWriter, r *http.Request) {
-	p := problem{Status: http.StatusNotFound, Detail: "There is nothing at this path."}
-	if !strings.HasPrefix(r.URL.Path, Path) {
-		p.write(w)
-		return
+	// It may be ZEGO, with an address that somebody mistyped.
+	outcome := RefusedPath
+	if !oursPerhaps(r.URL.Path) {
+		outcome = RefusedElsewhere
 	}
-	// It may be ZEGO, with an address of which somebody has forgotten the end. The
-	// path isn't logged, as it may be nearly the secret one.
-	h.refuse(w, r, time.Now(), RefusedPath, p, slog.String("remote", r.RemoteAddr))
+	h.refuse(w, r, time.Now(), outcome, problem{Status: http.StatusNotFound, Detail: "There is nothing at this path."},
+		slog.String("remote", r.RemoteAddr), slog.String("path", shown(r.URL.Path)))
 }
 
-func methodNotAllowed(w http.ResponseWriter, _ *http.Request) {
+func (h *handler) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Allow", http.MethodPost)
-	Problem(w, http.StatusMethodNotAllowed, "Callbacks are taken by POST.")
+	h.refuse(w, r, time.Now(), RefusedMethod, problem{Status: http.StatusMethodNotAllowed, Detail: "Callbacks are taken by POST."},
+		slog.String("remote", r.RemoteAddr), slog.String("method", r.Method))
+}
+
+// oursPerhaps reports whether a path looks like one that is meant for callbacks: in
+// another case, behind a gateway's prefix, or with a letter missing.
+func oursPerhaps(path string) bool {
+	path = strings.ToLower(path)
+	return strings.Contains(path, "zego") || strings.Contains(path, "callback")
+}
+
+// shown is a path for the log. It shows what can't be the token, nor nearly so:
+// segments that begin as those of [Path] do.
+func shown(path string) string {
+	segments := strings.Split(path[:min(len(path), 200)], "/")
+	for i, s := range segments {
+		if lower := strings.ToLower(s); s != "" && (len(s) > len("callbacks")+1 || !strings.HasPrefix(lower, "zego") && !strings.HasPrefix(lower, "call")) {
+			segments[i] = "*"
+		}
+	}
+	return strings.Join(segments, "/")
 }
 
 // Problem answers with a problem document (RFC 9457). Hooks may use it, too. The

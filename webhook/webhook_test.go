@@ -149,14 +149,19 @@ func TestAnswers(t *testing.T) {
 		{"stale", "POST", webhook.Path, "", at(now.Unix() - 601), 401, "could not be verified", ":too_old"},
 		{"from the future", "POST", webhook.Path, "", at(now.Unix() + 601), 401, "could not be verified", ":too_new"},
 
-		{"other path", "POST", "/zego", "", genuine, 404, "Not Found", ""},
-		{"slash behind", "POST", webhook.Path + "/", "", genuine, 404, "Not Found", ":wrong_path"},
+		{"other path", "POST", "/hello", "", genuine, 404, "Not Found", ":not_found"},
+		{"half the path", "POST", "/zego", "", genuine, 404, "Not Found", ":wrong_path"},
+		{"upper case", "POST", "/ZEGO/Callbacks", "", genuine, 404, "Not Found", ":wrong_path"},
+		{"a missing letter", "POST", "/zego/callback", "", genuine, 404, "Not Found", ":wrong_path"},
+		{"a gateway's prefix", "POST", "/prod" + webhook.Path, "", genuine, 404, "Not Found", ":wrong_path"},
+		{"slash behind", "POST", webhook.Path + "/", "", genuine, 200, "started", "room_close:started"},
+		{"slashes", "POST", "//zego///callbacks//", "", genuine, 200, "started", "room_close:started"},
 		{"a token where there is none", "POST", webhook.Path + "/t0ken-t0ken", "", genuine, 404, "Not Found", ":wrong_path"},
-		{"path that isn't clean", "POST", "/" + webhook.Path, "", genuine, 404, "Not Found", ""},
-		{"admin's path", "GET", "/metrics", "", "", 404, "Not Found", ""},
-		{"GET", "GET", webhook.Path, "", "", 405, "Method Not Allowed", ""},
-		{"PUT", "PUT", webhook.Path, "", genuine, 405, "Method Not Allowed", ""},
-		{"OPTIONS", "OPTIONS", webhook.Path, "", "", 405, "Method Not Allowed", ""},
+		{"another way", "POST", "/hello/.." + webhook.Path, "", genuine, 404, "Not Found", ":wrong_path"},
+		{"admin's path", "GET", "/metrics", "", "", 404, "Not Found", ":not_found"},
+		{"GET", "GET", webhook.Path, "", "", 405, "Method Not Allowed", ":wrong_method"},
+		{"PUT", "PUT", webhook.Path, "", genuine, 405, "Method Not Allowed", ":wrong_method"},
+		{"OPTIONS", "OPTIONS", webhook.Path, "", "", 405, "Method Not Allowed", ":wrong_method"},
 
 		{"as large as may be", "POST", webhook.Path, "", genuine + strings.Repeat(" ", webhook.MaxBody-len(genuine)), 200, `"started"`, "room_close:started"},
 		{"too large", "POST", webhook.Path, "", genuine + strings.Repeat(" ", webhook.MaxBody-len(genuine)+1), 413, "1 MiB", ":too_large"},
@@ -257,12 +262,15 @@ func TestForgeryDoesNotPoisonSignature(t *testing.T) {
 func TestToken(t *testing.T) {
 	b := newBundle(t, started, func(o *webhook.Options) { o.Token = "s3cret-path" })
 	for path, want := range map[string]int{
-		webhook.Path + "/s3cret-path":  200,
-		webhook.Path + "/s3cret-pat":   404,
-		webhook.Path + "/s3cret-path2": 404,
-		webhook.Path + "/s3cret-path/": 404,
-		webhook.Path + "/":             404,
-		webhook.Path:                   404,
+		webhook.Path + "/s3cret-path":        200,
+		webhook.Path + "/s3cret-pat":         404,
+		webhook.Path + "/s3cret-path2":       404,
+		webhook.Path + "/s3cret-path/":       200,
+		"/" + webhook.Path + "//s3cret-path": 200,
+		"/x" + webhook.Path + "/s3cret-path": 404,
+		"/s3cret-path":                       404,
+		webhook.Path + "/":                   404,
+		webhook.Path:                         404,
 	} {
 		if w := b.do("POST", path, "", signed("secret")); w.Code != want {
 			t.Errorf("%s: %d, want %d", path, w.Code, want)
@@ -273,6 +281,9 @@ func TestToken(t *testing.T) {
 	}
 	if w := b.do("GET", webhook.Path+"/s3cret-path", "", ""); w.Code != 405 {
 		t.Errorf("GET with the token: %d, want 405", w.Code)
+	}
+	if log := b.log.String(); !strings.Contains(log, `"path":"/*/zego/callbacks/*"`) {
+		t.Errorf("the log doesn't say what was asked for: %s", log)
 	}
 	if strings.Contains(b.log.String(), "s3cret") {
 		t.Error("the token is in the log")
@@ -364,7 +375,7 @@ func TestServerRefusesLargeHeader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := webhook.NewServer(b, slog.New(slog.DiscardHandler))
+	server := webhook.NewServer(b, webhook.ServerOptions{Log: slog.New(slog.DiscardHandler)})
 	go func() { _ = server.Serve(l) }()
 	t.Cleanup(func() { _ = server.Close() })
 	if server.ReadHeaderTimeout == 0 || server.ReadTimeout == 0 || server.WriteTimeout <= server.ReadTimeout+webhook.AnswerWithin || server.IdleTimeout == 0 {

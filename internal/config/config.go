@@ -44,6 +44,8 @@ type Config struct {
 	CallbackToken string
 	// CallbackWindow is how far a callback's timestamp may be off; 0: any.
 	CallbackWindow time.Duration
+	// IdleTimeout is how long a connection for callbacks may be idle.
+	IdleTimeout time.Duration
 	// Data is the folder for everything embedded, as an absolute path.
 	Data string
 	// Usage says that the callbacks of participant time are stored.
@@ -200,6 +202,14 @@ func Settings() []Setting {
 			set: func(c *Config, v string) (err error) {
 				if c.CallbackWindow, err = parseDuration(v); err == nil && c.CallbackWindow != 0 && c.CallbackWindow < time.Second {
 					err = fmt.Errorf("found %q, want 0 or at least 1s", v)
+				}
+				return err
+			}},
+		{Env: "CLOSEOUT_IDLE_TIMEOUT", Default: "620s", Usage: "how long a connection for callbacks may be idle",
+			More: "Longer than that of the load balancer in front, 60 seconds with most: else a callback can come just when its connection is closed here, and is lost.",
+			set: func(c *Config, v string) (err error) {
+				if c.IdleTimeout, err = parseDuration(v); err == nil && c.IdleTimeout < time.Second {
+					err = fmt.Errorf("found %q, want at least 1s", v)
 				}
 				return err
 			}},
@@ -732,6 +742,7 @@ func (c *Config) LogValue() slog.Value {
 		slog.String("admin_listen", c.AdminListen),
 		slog.Bool("callback_token", c.CallbackToken != ""),
 		slog.Duration("callback_window", c.CallbackWindow),
+		slog.Duration("idle_timeout", c.IdleTimeout),
 		slog.String("data", c.Data),
 		slog.String("database", Where(c.DatabaseURL)),
 		slog.Bool("usage", c.Usage),

@@ -121,7 +121,7 @@ func TestANewCertificateIsUsedWithoutARestart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := webhook.NewServer(http.NotFoundHandler(), slog.New(slog.DiscardHandler))
+	server := webhook.NewServer(http.NotFoundHandler(), webhook.ServerOptions{Log: slog.New(slog.DiscardHandler)})
 	go func() { _ = server.Serve(tls.NewListener(plain, c.config())) }()
 	defer server.Close()
 	address := plain.Addr().String()

@@ -84,6 +84,7 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 			return err
 		}
 		defer public.Close()
+		public = webhook.Watch(public, c.TLSCert != "")
 		if c.TLSCert != "" {
 			if public, err = secure(public, c.TLSCert, c.TLSKey, log); err != nil {
 				return err
@@ -269,7 +270,7 @@ func run(ctx context.Context, c *config.Config, parts Parts, public net.Listener
 	}
 	drained := ctx.Done()
 	if parts.Webhook {
-		drained = serve(ctx, group, public, webhook.NewServer(router, log), c.StopTimeout)
+		drained = serve(ctx, group, public, webhook.NewServer(router, webhook.ServerOptions{Log: log, IdleTimeout: c.IdleTimeout, Observe: metrics.ConnectionFault}), c.StopTimeout)
 		for _, b := range backlogs {
 			group.Go(func() error { b.empty(ctx, drained, c.DrainTimeout, log.With("inbox", b.name)); return nil })
 		}

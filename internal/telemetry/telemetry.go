@@ -40,6 +40,7 @@ type Metrics struct {
 	callbacks  metric.Int64Counter
 	durations  metric.Float64Histogram
 	fields     metric.Int64Counter
+	faults     metric.Int64Counter
 	starts     metric.Int64Counter
 	writes     metric.Int64Counter
 	skew       metric.Float64Histogram
@@ -81,6 +82,7 @@ func NewMetrics() (*Metrics, error) {
 		"Time to answer a callback, by outcome.",
 		metric.WithExplicitBucketBoundaries(.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 1.5, 2.5, 5, 10))
 	m.fields = i.counter("closeout.callback.fields", "Fields of callbacks that could not be read, and whether the callback was refused for it.")
+	m.faults = i.counter("closeout.connections.refused", "Connections to the listener for callbacks that brought no request, by what was wrong.")
 	m.starts = i.counter("closeout.starts", "Starts of workflows by outcome, and whether the callback came from the inbox.")
 	m.writes = i.counter("closeout.usage.writes", "Usage callbacks that were written to the ledger, by outcome, and whether they came from the inbox.")
 	m.skew = i.seconds("closeout.callback.skew",
@@ -102,6 +104,9 @@ func (m *Metrics) Intake(next webhook.Intake) webhook.Intake {
 		for _, outcome := range outcomes {
 			m.callbacks.Add(context.Background(), 0, m.labelsOf(event, outcome).count...)
 		}
+	}
+	for _, fault := range webhook.ConnectionFaults() {
+		m.connectionFault(0, fault)
 	}
 	for _, outcome := range []string{"started", "duplicate", "refused", "failed", "ended"} {
 		m.start(0, outcome, false)
@@ -321,6 +326,14 @@ func (m *Metrics) Callback(event string, outcome webhook.Outcome, took time.Dura
 func (m *Metrics) CallbackField(event, field string, refused bool) {
 	m.fields.Add(context.Background(), 1, metric.WithAttributes(
 		attribute.String("event", event), attribute.String("field", field), attribute.Bool("refused", refused)))
+}
+
+// ConnectionFault counts a connection that brought no request. Its signature is that
+// of [webhook.ServerOptions].Observe.
+func (m *Metrics) ConnectionFault(fault webhook.ConnectionFault) { m.connectionFault(1, fault) }
+
+func (m *Metrics) connectionFault(n int64, fault webhook.ConnectionFault) {
+	m.faults.Add(context.Background(), n, metric.WithAttributes(attribute.String("fault", string(fault))))
 }
 
 func (m *Metrics) labelsOf(event string, outcome webhook.Outcome) labels {
