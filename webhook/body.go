@@ -43,16 +43,14 @@ type body struct {
 	abort func()        // ends a Read that waits
 }
 
-// spare are closed bodies whose memory is used again: for a room_close, all the
-// memory that reading it takes.
-var spare = sync.Pool{New: func() any { return &body{data: make([]byte, 0, 1024)} }}
+// spare is the memory of bodies that were closed, to be used again: for a room_close,
+// all the memory that reading it takes.
+var spare = sync.Pool{New: func() any { b := make([]byte, 0, 1024); return &b }}
 
 // read reads the body of a request. The caller closes it, also after an error.
 func (o *bodies) read(w http.ResponseWriter, r *http.Request) (*body, error) {
-	b := spare.Get().(*body)
 	control := http.NewResponseController(w)
-	b.of, b.data, b.base = o, b.data[:0], 0
-	b.abort = func() { _ = control.SetReadDeadline(time.Unix(1, 0)) }
+	b := &body{of: o, data: (*spare.Get().(*[]byte))[:0], abort: func() { _ = control.SetReadDeadline(time.Unix(1, 0)) }}
 
 	encoding := strings.ToLower(strings.TrimSpace(strings.Join(r.Header.Values("Content-Encoding"), ",")))
 	if encoding != "" && encoding != "identity" && encoding != "gzip" && encoding != "x-gzip" {
@@ -156,18 +154,15 @@ func (o *bodies) leave(b *body) {
 	}
 }
 
-// close gives the body's memory back. It may be called again.
+// close gives the body's memory back. It may be called again, and does nothing then.
 func (b *body) close() {
-	if b.of == nil {
-		return
-	}
 	b.of.mu.Lock()
 	b.of.leave(b)
-	gone := b.gone
 	b.of.mu.Unlock()
-	if b.of = nil; !gone && cap(b.data) <= smallBody {
-		spare.Put(b)
+	if data := b.data; data != nil && cap(data) <= smallBody {
+		spare.Put(&data)
 	}
+	b.data = nil
 }
 
 // whole notes that nothing more is read from the connection.

@@ -1,0 +1,35 @@
+package webhook
+
+import (
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+// A body that is closed twice gives its memory back once: else two requests would
+// read into the same.
+func TestABodyThatIsClosedTwiceGivesItsMemoryBackOnce(t *testing.T) {
+	o := newBodies(bodyRoom)
+	read := func(text string) *body {
+		b, err := o.read(httptest.NewRecorder(), httptest.NewRequest("POST", "/", strings.NewReader(text)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	for range 100 { // as a pool may forget
+		first := read("first")
+		first.close()
+		second := read("second")
+		first.close()
+		third := read("third!")
+		if string(second.data) != "second" || string(third.data) != "third!" {
+			t.Fatalf("they share their memory: %q, %q", second.data, third.data)
+		}
+		second.close()
+		third.close()
+	}
+	if o.room != bodyRoom || o.readers.Len() != 0 {
+		t.Errorf("%d bytes of room and %d readers are left", o.room, o.readers.Len())
+	}
+}
