@@ -6,14 +6,17 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"go.temporal.io/api/workflowservice/v1"
+	sdktemporal "go.temporal.io/sdk/temporal"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/dev/server"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/service"
@@ -145,6 +148,37 @@ func TestMissingSearchAttributesCostNoCallback(t *testing.T) {
 	}
 	query := fmt.Sprintf("RoomSessionId = '%d'", closed.RoomSessionID)
 	wait(t, "it is found by its search attributes", func() bool { return runs(t, temporalClient, query) == 1 })
+}
+
+// A run that was started before setup, without search attributes, is found by them
+// after it, and so is that it is blocked.
+func TestRunsOlderThanSetupAreFoundAfterIt(t *testing.T) {
+	t.Parallel()
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnprocessableEntity) }))
+	t.Cleanup(api.Close)
+	c := settings(t, map[string]string{"billing-url": api.URL})
+	setUp(t, c) // the ledger
+	c.Temporal.Namespace = "older-than-setup"
+	temporalClient := dial(t, c)
+	if _, err := temporalClient.WorkflowService().RegisterNamespace(t.Context(), &workflowservice.RegisterNamespaceRequest{
+		Namespace: c.Temporal.Namespace, WorkflowExecutionRetentionPeriod: durationpb.New(24 * time.Hour),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	closed := newClose()
+	session := activities.SessionOf(&closed)
+	options := workflows.StartOptions(session, c.TaskQueue)
+	options.TypedSearchAttributes = sdktemporal.SearchAttributes{}
+	if _, err := temporalClient.ExecuteWorkflow(t.Context(), options, workflows.RoomClose, session); err != nil {
+		t.Fatal(err)
+	}
+	start(t, c, service.Parts{Worker: true})
+	setUp(t, c)
+	query := fmt.Sprintf("CloseoutState = 'blocked' AND RoomSessionId = '%d' AND RoomId = 'rid_1242649' AND AppId = 1", closed.RoomSessionID)
+	wait(t, "it is found by its search attributes", func() bool { return runs(t, temporalClient, query) == 1 })
+	if n := runs(t, temporalClient, workflows.UnindexedQuery()); n != 0 {
+		t.Errorf("%d runs lack them", n)
+	}
 }
 
 // Setup may be run again and again, and by several at once.

@@ -238,6 +238,36 @@ func TestWithoutSearchAttributes(t *testing.T) {
 	}
 }
 
+// Setup, which makes the search attributes later, has a run set them that was
+// blocked before that.
+func TestSearchAttributesAreSetOnceTheyAreThere(t *testing.T) {
+	env := newEnv(t)
+	env.mockArchive()
+	env.billingFails(1<<30, activities.Blocked("no price list"))
+	env.MockStandard()
+	env.After(time.Hour, func() {
+		if got := env.states(); got != "" {
+			t.Errorf("CloseoutState became %s before setup", got)
+		}
+		env.SignalWorkflow(workflows.SignalIndex, nil)
+		env.SignalWorkflow(workflows.SignalIndex, nil) // setup, run twice
+	})
+	env.After(2*time.Hour, func() {
+		if got := env.states(); got != "blocked" {
+			t.Errorf("CloseoutState became %s after setup", got)
+		}
+		update(env, workflows.UpdateSkip, workflows.Decision{Reason: "free of charge"})
+	})
+	env.ExecuteWorkflow(workflows.RoomClose, session)
+	var result workflows.Result
+	if err := env.GetWorkflowResult(&result); err != nil {
+		t.Fatal(err)
+	}
+	if got := env.states(); got != "blocked skipped" {
+		t.Errorf("CloseoutState became %s", got)
+	}
+}
+
 func TestCancelled(t *testing.T) {
 	env := newEnv(t)
 	env.mockArchive()

@@ -26,10 +26,23 @@ func Begin(ctx workflow.Context, session activities.Session) *Run {
 	r := &Run{ctx: ctx, session: session}
 	// A Namespace without the Search Attributes would fail every Workflow Task that
 	// sets one. Runs are then started without them.
-	_, r.searchable = workflow.GetTypedSearchAttributes(ctx).GetKeyword(RoomID)
+	if _, r.searchable = workflow.GetTypedSearchAttributes(ctx).GetKeyword(RoomID); !r.searchable {
+		workflow.Go(ctx, r.awaitIndex)
+	}
 	r.handle(UpdateRetry, "Try a blocked step again.")
 	r.handle(UpdateSkip, "Go on without a blocked step.")
 	return r
+}
+
+// awaitIndex sets the Search Attributes once the Namespace has them.
+func (r *Run) awaitIndex(ctx workflow.Context) {
+	workflow.GetSignalChannel(ctx, SignalIndex).Receive(ctx, nil)
+	if err := workflow.UpsertTypedSearchAttributes(ctx, searchAttributes(r.session)...); err != nil {
+		workflow.GetLogger(ctx).Error("search attributes not set", "error", err)
+		return
+	}
+	r.searchable = true
+	r.showState()
 }
 
 // Finish waits for all steps and returns the Workflow's result. It returns an error

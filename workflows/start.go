@@ -48,6 +48,25 @@ func SearchAttributes() []temporal.SearchAttributeKey {
 	return []temporal.SearchAttributeKey{CloseoutState, RoomSessionID, AppID, CloseReason, RoomID}
 }
 
+// searchAttributes returns what every run of the session is found by.
+func searchAttributes(s activities.Session) []temporal.SearchAttributeUpdate {
+	return []temporal.SearchAttributeUpdate{
+		RoomID.ValueSet(clip(s.RoomID, 255)),
+		RoomSessionID.ValueSet(strconv.FormatUint(s.RoomSessionID, 10)),
+		AppID.ValueSet(int64(s.AppID)),
+		CloseReason.ValueSet(int64(s.CloseReason)),
+	}
+}
+
+// SignalIndex has a run that was started without Search Attributes set them. Nobody
+// else can: Temporal lets only a run change its own. Setup sends it.
+const SignalIndex = "search-attributes"
+
+// UnindexedQuery returns the List Filter of the open runs that lack our Search Attributes.
+func UnindexedQuery() string {
+	return fmt.Sprintf("%s IS NULL AND WorkflowId STARTS_WITH '%s' AND ExecutionStatus = 'Running'", RoomID.GetName(), workflowIDPrefix)
+}
+
 // ReportedProblems is a Search Attribute that Temporal itself sets on a run whose
 // Workflow Tasks keep failing. Older servers lack it.
 const ReportedProblems = "TemporalReportedProblems"
@@ -95,13 +114,8 @@ func StartOptions(s activities.Session, taskQueue string) client.StartWorkflowOp
 		WorkflowExecutionErrorWhenAlreadyStarted: true,
 		// On a fair Task Queue a burst of one app doesn't delay the others. Steps
 		// inherit it; servers without fairness ignore it.
-		Priority: temporal.Priority{FairnessKey: strconv.FormatUint(uint64(s.AppID), 10)},
-		TypedSearchAttributes: temporal.NewSearchAttributes(
-			RoomID.ValueSet(clip(s.RoomID, 255)),
-			RoomSessionID.ValueSet(strconv.FormatUint(s.RoomSessionID, 10)),
-			AppID.ValueSet(int64(s.AppID)),
-			CloseReason.ValueSet(int64(s.CloseReason)),
-		),
+		Priority:              temporal.Priority{FairnessKey: strconv.FormatUint(uint64(s.AppID), 10)},
+		TypedSearchAttributes: temporal.NewSearchAttributes(searchAttributes(s)...),
 		Memo: map[string]any{
 			"room_id":         s.RoomID,
 			"close_reason":    s.CloseReason.String(),

@@ -117,6 +117,14 @@ func setUpTemporal(ctx context.Context, c *config.Config, temporal client.Client
 	})
 	if attributes == nil {
 		log.Info("the search attributes are there", "namespace", namespace)
+		indexed := 0
+		attributes = insist(ctx, log, "index the runs that were started without search attributes", func() (err error) {
+			indexed, err = indexRuns(ctx, temporal)
+			return lasting(err)
+		})
+		if indexed > 0 {
+			log.Info("runs set their search attributes", "runs", indexed)
+		}
 	}
 	schedule := insist(ctx, log, "set up the schedule "+ScheduleID(c), func() error { return setUpSchedule(ctx, c, temporal) })
 	if schedule == nil {
@@ -169,6 +177,28 @@ func addSearchAttributes(ctx context.Context, namespace string, temporal client.
 		return fmt.Errorf("query by search attributes: %w", err)
 	}
 	return nil
+}
+
+// indexRuns asks the open runs that were started before the search attributes were there to set them, and
+// returns how many. A run that is asked twice sets them once.
+func indexRuns(ctx context.Context, temporal client.Client) (n int, err error) {
+	for page := []byte(nil); ; {
+		list, err := temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: workflows.UnindexedQuery(), NextPageToken: page})
+		if err != nil {
+			return n, fmt.Errorf("list runs: %w", err)
+		}
+		for _, run := range list.GetExecutions() {
+			id := run.GetExecution()
+			err := temporal.SignalWorkflow(ctx, id.GetWorkflowId(), id.GetRunId(), workflows.SignalIndex, nil)
+			if ended := new(serviceerror.NotFound); err != nil && !errors.As(err, &ended) {
+				return n, fmt.Errorf("signal %s: %w", id.GetWorkflowId(), err)
+			}
+			n++
+		}
+		if page = list.GetNextPageToken(); len(page) == 0 {
+			return n, nil
+		}
+	}
 }
 
 // MissingSearchAttributes gives those that the namespace lacks, by name. One that
