@@ -17,6 +17,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
+	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 	tlog "go.temporal.io/sdk/log"
 
@@ -224,7 +225,7 @@ func TestCallbacksAreTraced(t *testing.T) {
 		event, outcome string
 		status         int64
 	}{
-		{"taken", webhook.Path, take(webhook.Queued, nil), "room_close", "queued", 200},
+		{"taken", webhook.Path, take(webhook.Started, nil), "room_close", "started", 200},
 		{"not taken", webhook.Path + "/t0ken", take("", errors.New("no room")), "room_close", "unavailable", 503},
 		{"of no use", webhook.Path, status(200), "other", "ignored", 200},
 		{"refused", webhook.Path, status(401), "", "refused", 401},
@@ -260,6 +261,47 @@ func TestCallbacksAreTraced(t *testing.T) {
 	if len(exporter.GetSpans()) != spans {
 		t.Error("a hook was traced as a callback")
 	}
+}
+
+// The run of a callback that was queued goes on with the callback's trace, once the
+// relay starts it. Those that fail first change nothing, and a later start is its own.
+func TestTheRunOfAQueuedCallbackGoesOnWithItsTrace(t *testing.T) {
+	provider := sdktrace.NewTracerProvider()
+	traces := &Traces{provider: provider, tracer: provider.Tracer("test")}
+	closed := &zego.RoomClose{Common: zego.Common{AppID: 1}, RoomSessionID: 5}
+	options := client.StartWorkflowOptions{ID: workflows.WorkflowID(activities.SessionOf(closed))}
+	var began []trace.SpanContext
+	var fails error
+	start := traces.Starter(failing{starter(func(s trace.SpanContext) { began = append(began, s) }), &fails})
+	in := traces.Intake(keeper(func(context.Context) (webhook.Receipt, error) { return webhook.Receipt{Status: webhook.Queued}, nil }))
+
+	for _, ends := range []error{nil, serviceerror.NewWorkflowExecutionAlreadyStarted("", "", "")} {
+		began = nil
+		ctx, span := provider.Tracer("test").Start(t.Context(), "callback")
+		if _, err := in.RoomClose(ctx, closed); err != nil {
+			t.Fatal(err)
+		}
+		for _, fails = range []error{serviceerror.NewUnavailable("away"), ends, nil} {
+			_, _ = start.ExecuteWorkflow(context.Background(), options, nil)
+		}
+		if want := []trace.SpanContext{span.SpanContext(), span.SpanContext(), {}}; !reflect.DeepEqual(began, want) {
+			t.Errorf("%v: the starts belong to %v, want %v", ends, began, want)
+		}
+		if n := traces.queued.Load(); n != 0 {
+			t.Errorf("%d spans are kept", n)
+		}
+	}
+}
+
+// failing is a starter whose starts may fail.
+type failing struct {
+	intake.Starter
+	err *error
+}
+
+func (f failing) ExecuteWorkflow(ctx context.Context, options client.StartWorkflowOptions, workflow any, args ...any) (client.WorkflowRun, error) {
+	run, err := f.Starter.ExecuteWorkflow(ctx, options, workflow, args...)
+	return run, errors.Join(err, *f.err)
 }
 
 // A body that is too large ends its connection, with traces as without.

@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -17,6 +18,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
+	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/contrib/opentelemetry"
 	"go.temporal.io/sdk/interceptor"
@@ -41,7 +43,8 @@ type Traces struct {
 	provider *sdktrace.TracerProvider
 	tracer   trace.Tracer
 	log      *slog.Logger
-	open     sync.Map // of workflow ID to the span of the callback that waits for its start
+	open     sync.Map     // of workflow ID to *waiting
+	queued   atomic.Int64 // how many of them are
 }
 
 // NewTraces makes traces that are exported by OTLP over HTTP, as OpenTelemetry's
@@ -158,13 +161,30 @@ type tracedIntake struct {
 
 // RoomClose implements [webhook.Intake].
 func (i tracedIntake) RoomClose(ctx context.Context, c *zego.RoomClose) (webhook.Receipt, error) {
-	id, ours := workflows.WorkflowID(activities.SessionOf(c)), trace.SpanFromContext(ctx).SpanContext()
-	if _, taken := i.traces.open.LoadOrStore(id, ours); !taken {
-		defer i.traces.open.Delete(id)
-	}
+	id, ours := workflows.WorkflowID(activities.SessionOf(c)), &waiting{span: trace.SpanFromContext(ctx).SpanContext()}
+	_, taken := i.traces.open.LoadOrStore(id, ours)
 	receipt, err := i.next.RoomClose(ctx, c)
+	switch {
+	case taken: // an earlier delivery has it
+	case err == nil && receipt.Status == webhook.Queued && i.traces.queued.Add(1) <= maxQueued:
+		ours.queued.Store(true)
+	default:
+		if err == nil && receipt.Status == webhook.Queued {
+			i.traces.queued.Add(-1)
+		}
+		i.traces.open.CompareAndDelete(id, ours)
+	}
 	answered(ctx, zego.EventRoomClose, receipt, err)
 	return receipt, err
+}
+
+// maxQueued is how many spans of queued callbacks are kept until the relay starts their runs: some 300 bytes each.
+const maxQueued = 100_000
+
+// waiting is the span of a callback whose run isn't started yet.
+type waiting struct {
+	span   trace.SpanContext
+	queued atomic.Bool // and the callback is answered
 }
 
 // Collector tells the span of a callback what became of it.
@@ -196,8 +216,8 @@ func answered(ctx context.Context, event string, receipt webhook.Receipt, err er
 	}
 }
 
-// Starter has starts go on with the trace of the callback that waits for them. One
-// that comes from the inbox begins a trace of its own: nobody waits for it.
+// Starter has starts go on with the trace of their callback, also where it was queued
+// and answered long ago. What was queued before a restart begins a trace of its own.
 func (t *Traces) Starter(next intake.Starter) intake.Starter {
 	if t == nil {
 		return next
@@ -212,8 +232,15 @@ type tracedStarter struct {
 
 // ExecuteWorkflow implements [intake.Starter].
 func (s tracedStarter) ExecuteWorkflow(ctx context.Context, options client.StartWorkflowOptions, workflow any, args ...any) (client.WorkflowRun, error) {
-	if parent, ok := s.traces.open.Load(options.ID); ok {
-		ctx = trace.ContextWithSpanContext(ctx, parent.(trace.SpanContext))
+	found, known := s.traces.open.Load(options.ID)
+	if !known {
+		return s.next.ExecuteWorkflow(ctx, options, workflow, args...)
 	}
-	return s.next.ExecuteWorkflow(ctx, options, workflow, args...)
+	callback := found.(*waiting)
+	run, err := s.next.ExecuteWorkflow(trace.ContextWithSpanContext(ctx, callback.span), options, workflow, args...)
+	if started := new(serviceerror.WorkflowExecutionAlreadyStarted); (err == nil || errors.As(err, &started)) &&
+		callback.queued.Load() && s.traces.open.CompareAndDelete(options.ID, callback) {
+		s.traces.queued.Add(-1)
+	}
+	return run, err
 }
