@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go/logging"
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 	"gocloud.dev/blob"
@@ -23,9 +25,19 @@ func careful(ctx context.Context, bucket *blob.Bucket, l location) (*blob.Bucket
 	}
 	defer bucket.Close()
 	options := client.Options()
-	return s3blob.OpenBucket(ctx, s3.New(options, watchListings, signPortably), l.bucket, &s3blob.Options{
+	return s3blob.OpenBucket(ctx, s3.New(options, watchListings, signPortably, logPlainly), l.bucket, &s3blob.Options{
 		EncryptionType: types.ServerSideEncryption(l.query.Get("ssetype")), KMSEncryptionID: l.query.Get("kmskeyid"),
 		RequestChecksumCalculation: options.RequestChecksumCalculation,
+	})
+}
+
+// logPlainly has the SDK write its warnings as lines of our log. By itself it writes
+// lines of its own format to stderr.
+func logPlainly(o *s3.Options) {
+	o.Logger = logging.LoggerFunc(func(class logging.Classification, format string, args ...any) {
+		if class == logging.Warn {
+			slog.Warn("store client warns", "library", "aws", "message", fmt.Sprintf(format, args...))
+		}
 	})
 }
 

@@ -141,7 +141,9 @@ func Load(cmd *cli.Command, apps bool) (*config.Config, *slog.Logger, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("settings:\n%w", err)
 	}
-	return c, telemetry.NewLogger(cmd.Root().ErrWriter, c.LogLevel, c.LogJSON), nil
+	log := telemetry.NewLogger(cmd.Root().ErrWriter, c.LogLevel, c.LogJSON)
+	telemetry.AdoptLibraries(log)
+	return c, log, nil
 }
 
 // GCPercent is how much garbage there may be for what is in use, unless GOGC says
@@ -153,14 +155,22 @@ func run(name, usage string, parts service.Parts, flags []cli.Flag) *cli.Command
 	return &cli.Command{
 		Name: name, Usage: usage, Flags: flags,
 		Action: func(ctx context.Context, cmd *cli.Command) error {
-			c, log, err := Load(cmd, parts.Webhook)
+			c, _, err := Load(cmd, parts.Webhook)
 			if err != nil {
 				return err
 			}
 			if os.Getenv("GOGC") == "" {
 				debug.SetGCPercent(GCPercent)
 			}
-			slog.SetDefault(log) // for steps and hooks that log
+			// Neither a reader of the log that stops nor one that goes away holds up a
+			// callback or ends the process.
+			signal.Ignore(syscall.SIGPIPE)
+			buffer := telemetry.NewBuffer(cmd.Root().ErrWriter)
+			defer buffer.Flush()
+			log := telemetry.NewLogger(buffer, c.LogLevel, c.LogJSON)
+			telemetry.AdoptLibraries(log) // and steps and hooks that log by slog's default
+			parts := parts
+			parts.LogDropped = buffer.Dropped
 			return service.Run(ctx, c, parts, log)
 		},
 	}

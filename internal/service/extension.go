@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"go/token"
+	"log/slog"
 	"reflect"
 	"slices"
 
 	"github.com/gorilla/mux"
 	"go.temporal.io/sdk/client"
+	tlog "go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
 
@@ -73,7 +75,7 @@ func (e Extension) Check() error {
 	if len(faults) > 0 {
 		return errors.Join(faults...)
 	}
-	offline, err := client.NewLazyClient(client.Options{})
+	offline, err := client.NewLazyClient(client.Options{Logger: tlog.NewStructuredLogger(slog.New(slog.DiscardHandler))})
 	if err != nil {
 		return fmt.Errorf("make a client: %w", err)
 	}

@@ -32,6 +32,7 @@ import (
 	"github.com/closeouthq/closeout/internal/intake"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/outage"
+	"github.com/closeouthq/closeout/internal/probe"
 	"github.com/closeouthq/closeout/internal/reconcile"
 	"github.com/closeouthq/closeout/internal/telemetry"
 	"github.com/closeouthq/closeout/internal/wake"
@@ -52,6 +53,8 @@ type Parts struct {
 	// Activities, if set, are what a worker does instead of the steps that the
 	// settings describe.
 	Activities any
+	// LogDropped, if set, returns how many lines of the log were dropped.
+	LogDropped func() int64
 	// Extension is what the program adds.
 	Extension Extension
 	// Started, if set, is called once when all of it runs, with the address that
@@ -95,6 +98,11 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 	metrics, err := telemetry.NewMetrics()
 	if err != nil {
 		return err
+	}
+	if parts.LogDropped != nil {
+		if err := metrics.LogDropped(parts.LogDropped); err != nil {
+			return err
+		}
 	}
 	// Operators can ask from here on, however long the parts take to open.
 	h := &health{worker: parts.Worker}
@@ -171,7 +179,14 @@ func run(ctx context.Context, c *config.Config, parts Parts, public net.Listener
 		}); err != nil {
 			return err
 		}
-		if err := metrics.Disk(func() (free, size uint64, err error) { return inbox.DiskUsage(c.Data) }); err != nil {
+		space := probe.New(answerWithin, func(context.Context) (s [2]uint64, err error) {
+			s[0], s[1], err = inbox.DiskUsage(c.Data)
+			return s, err
+		})
+		if err := metrics.Disk(func() (free, size uint64, err error) {
+			s, err := space.Get(ctx)
+			return s[0], s[1], err
+		}); err != nil {
 			return err
 		}
 		keyring, err := zego.NewKeyring(c.Apps, c.CallbackWindow, time.Now)

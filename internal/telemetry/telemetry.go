@@ -299,6 +299,15 @@ func (m *Metrics) Inbox(look func(context.Context) (Inbox, error)) error {
 	return i.fault()
 }
 
+// LogDropped reports how many lines of the log were dropped whenever the metrics are read.
+func (m *Metrics) LogDropped(dropped func() int64) error {
+	i := m.instruments()
+	lines, err := i.Int64ObservableCounter("closeout.log.dropped", metric.WithDescription("Lines of the log that were dropped, as nobody read them or writing them failed."))
+	i.faults = append(i.faults, err)
+	i.observe(func(_ context.Context, o metric.Observer) { o.ObserveInt64(lines, dropped()) }, lines)
+	return i.fault()
+}
+
 // Disk reports the room on the disk of the inbox whenever the metrics are read. While it is unknown, the metrics are missing.
 func (m *Metrics) Disk(look func() (free, size uint64, err error)) error {
 	i := m.instruments()
