@@ -44,7 +44,7 @@ func listRecordings(ctx context.Context, cmd *cli.Command) error {
 }
 
 func writeLeftRecordings(ctx context.Context, cmd *cli.Command, books *ledger.Ledger) error {
-	tasks, err := books.LeftRecordings(ctx, time.Now().Add(-cmd.Duration("older")), int(cmd.Int("limit")))
+	tasks, err := books.LeftRecordings(ctx, time.Now().Add(-cmd.Duration("older")), cmd.Int("limit"))
 	if err != nil {
 		return err
 	}

@@ -252,7 +252,7 @@ func (q *queue) collect(first *op, within time.Duration) []*op {
 	}
 	for len(batch) < mostOps && size < mostBytes {
 		var o *op
-		open := true
+		var open bool
 		select {
 		case o, open = <-q.ops:
 		default:

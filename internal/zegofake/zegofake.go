@@ -127,7 +127,11 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write([]byte(failure.Body))
 		return
 	}
-	code, message, data := 0, "success", any(nil)
+	var (
+		code    int
+		message string
+		data    any
+	)
 	switch {
 	case failure != nil:
 		code, message = failure.Code, failure.Message
