@@ -35,7 +35,13 @@ type Billing struct {
 	// Prices are those of new bills. An app that has none gets bills without an
 	// amount.
 	Prices usage.Prices
-	// Observe, if set, is told of each bill that was "made", "found" by a repeat, and
+	// Confirm, if set, makes sure ahead of a bill that what the ledger has lost, as it
+	// was restored from a copy, is noted in it.
+	Confirm func(context.Context) error
+	// Earlier, if set, finds the bill that a session's run has made before, of which the
+	// ledger knows nothing; nil if it made none.
+	Earlier func(ctx context.Context, s Session, runID string) (*ledger.MadeBill, error)
+	// Observe, if set, is told of each bill that was "made", "restored", "found" by a repeat, and
 	// "posted", and of each adjustment that was "adjusted" and "posted".
 	Observe func(outcome string)
 }
@@ -97,7 +103,16 @@ func (b *Billing) FinalizeBill(ctx context.Context, task Task) (Bill, error) {
 	if !s.CloseTimeTold.IsZero() {
 		due.Usage.Estimated |= usage.ImplausibleTime
 	}
-	bill, made, err := b.Ledger.Finalize(ctx, due, b.approve(task))
+	loss, err := b.past(ctx, task)
+	if err != nil {
+		return Bill{}, err
+	}
+	lost := ""
+	if loss != nil {
+		due.Usage.Estimated |= usage.EventsLost
+		lost = fmt.Sprintf("the ledger was restored from a copy and has lost what it was told %v, while the room was there", loss)
+	}
+	bill, made, err := b.Ledger.Finalize(ctx, due, b.approve(task, lost))
 	asked := new(temporal.ApplicationError)
 	switch {
 	case errors.As(err, &asked):
@@ -121,8 +136,8 @@ func (b *Billing) FinalizeBill(ctx context.Context, task Task) (Bill, error) {
 }
 
 // approve blocks what a person should see before it is billed, unless one did: who
-// has the step retried approves what it says then.
-func (b *Billing) approve(task Task) ledger.Approver {
+// has the step retried approves what it says then. lost says what the ledger has lost.
+func (b *Billing) approve(task Task, lost string) ledger.Approver {
 	return func(due ledger.Bill, doubt string) error {
 		s := task.Session
 		if doubt == "" && b.MaxRoomLife > 0 && !s.SentAt.IsZero() && s.RoomCloseTime.Before(s.SentAt.Add(-b.MaxRoomLife)) {
@@ -132,7 +147,10 @@ func (b *Billing) approve(task Task) ledger.Approver {
 		if doubt == "" && b.MaxMinutes > 0 && due.Usage.Minutes > b.MaxMinutes {
 			doubt = fmt.Sprintf("more than CLOSEOUT_MAX_BILL=%d minutes", b.MaxMinutes)
 		}
-		if doubt == "" {
+		if lost != "" && doubt != "" {
+			doubt = "; " + doubt
+		}
+		if doubt = lost + doubt; doubt == "" {
 			return nil
 		}
 		question := fmt.Sprintf("a person has to approve the bill: %s%s", doubt, inWords(due))
@@ -141,6 +159,39 @@ func (b *Billing) approve(task Task) ledger.Approver {
 		}
 		return Blocked("%s; retry the step to approve exactly this, or skip it", question)
 	}
+}
+
+// past makes sure that no bill is made of what a restored ledger has left of a
+// session: the one that was made before is put back, and where callbacks may be lost a
+// person is asked: it returns what was lost, or nil.
+func (b *Billing) past(ctx context.Context, task Task) (*ledger.Loss, error) {
+	if b.Confirm != nil {
+		if err := b.Confirm(ctx); err != nil {
+			return nil, fmt.Errorf("find out whether the ledger was restored from a copy: %w", err)
+		}
+	}
+	s := task.Session
+	past, err := b.Ledger.Past(ctx, s.AppID, s.RoomSessionID, s.RoomCloseTime)
+	if err != nil || past.Billed {
+		return nil, err
+	}
+	if b.Earlier != nil && task.Reset != "" {
+		earlier, err := b.Earlier(ctx, s, task.Reset)
+		if err != nil {
+			return nil, fmt.Errorf("look for a bill that was made before: %w", err)
+		}
+		if earlier != nil {
+			if _, err := b.Ledger.RestoreBill(ctx, *earlier); err != nil {
+				return nil, err
+			}
+			b.observe("restored")
+			return nil, nil
+		}
+	}
+	if past.Loss == nil || b.NotCollected {
+		return nil, nil
+	}
+	return past.Loss, nil
 }
 
 // Adjusted is what was billed for a session after its bill.
@@ -162,12 +213,24 @@ func (a Adjusted) String() string {
 		strings.TrimPrefix(inWords(a.Bill), ":"), atAPI(a.Posted))
 }
 
+// restoredQuestion begins what a person is asked of a restored bill.
+const restoredQuestion = "a person has to decide about a restored bill: "
+
 // AdjustBill makes an adjustment of the session's bill, of what came after it, and
 // then, if there is a billing API, posts it there. A repeat finds the adjustment of
 // that number and posts the same one under the same Idempotency-Key.
 func (b *Billing) AdjustBill(ctx context.Context, task Task, number int) (Adjusted, error) {
 	s := task.Session
-	made, err := b.Ledger.Adjust(ctx, task.IdempotencyKey, s.AppID, s.RoomSessionID, number, b.approve(task))
+	if task.Retried != nil && strings.HasPrefix(task.Retried.Failure, restoredQuestion) {
+		if err := b.Ledger.AdjustRestored(ctx, s.AppID, s.RoomSessionID); err != nil {
+			return Adjusted{}, err
+		}
+	}
+	made, err := b.Ledger.Adjust(ctx, task.IdempotencyKey, s.AppID, s.RoomSessionID, number, b.approve(task, ""))
+	restored := new(ledger.RestoredError)
+	if errors.As(err, &restored) {
+		return Adjusted{}, Blocked("%s%v; have the lost callbacks told again, and retry the step to adjust by what is known then, or skip it", restoredQuestion, restored)
+	}
 	asked := new(temporal.ApplicationError)
 	switch {
 	case errors.As(err, &asked):

@@ -106,6 +106,8 @@ type Task struct {
 	// IdempotencyKey is the same for every run of this step for this session, and
 	// no other has it. Hand it to whatever the step changes.
 	IdempotencyKey uuid.UUID `json:"idempotency_key"`
+	// Reset is the run's ID if it is a reset of another, which may have done the step.
+	Reset string `json:"reset,omitempty"`
 	// Waited is how long the step has waited; nil unless it said that it has to, by a
 	// [Waiting].
 	Waited *Waited `json:"waited,omitempty"`

@@ -249,6 +249,9 @@ func add[R any](r *Run, definition Step, attempt func(workflow.Context, activiti
 	future.step = st
 	r.steps = append(r.steps, st)
 	task := activities.Task{Session: r.session, IdempotencyKey: IdempotencyKey(r.session, st.Name)}
+	if info := workflow.GetInfo(r.ctx); info.OriginalRunID != "" && info.OriginalRunID != info.WorkflowExecution.RunID {
+		task.Reset = info.WorkflowExecution.RunID
+	}
 	workflow.Go(r.ctx, func(ctx workflow.Context) {
 		if !r.awaitStart(ctx, st) {
 			return

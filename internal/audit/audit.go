@@ -69,6 +69,12 @@ type Options struct {
 	// session: whoever offers it writes down how that ended, which after lost
 	// answers is later than the run. See [Report.Unsettled].
 	Grace time.Duration
+	// Found, if set, hears of every fault, also of those that are too many for the
+	// report, one after the other.
+	Found func(Fault)
+	// Lossy has runs under way looked at whose bill the ledger may have lost, as they are
+	// where it says so itself.
+	Lossy bool
 	// Parallel is how many sessions are looked at at once; 32 unless set.
 	Parallel int
 	// Now is the clock; [time.Now] unless set.
@@ -80,6 +86,7 @@ type Temporal interface {
 	ListWorkflow(ctx context.Context, request *workflowservice.ListWorkflowExecutionsRequest) (*workflowservice.ListWorkflowExecutionsResponse, error)
 	DescribeWorkflowExecution(ctx context.Context, workflowID, runID string) (*workflowservice.DescribeWorkflowExecutionResponse, error)
 	GetWorkflow(ctx context.Context, workflowID, runID string) client.WorkflowRun
+	GetWorkflowHistory(ctx context.Context, workflowID, runID string, isLongPoll bool, filter enums.HistoryEventFilterType) client.HistoryEventIterator
 }
 
 // Inbox is a queue of callbacks that were acknowledged and not yet started.
@@ -134,6 +141,8 @@ type audit struct {
 	// unaccounted says that there are bills which the journal doesn't account
 	// for, and aside that there are sessions set aside.
 	unaccounted, aside bool
+	// lossy says that the ledger was restored from a copy.
+	lossy bool
 
 	mu     sync.Mutex
 	report Report
@@ -151,10 +160,10 @@ func Run(ctx context.Context, o Options) (Report, error) {
 	}
 	o.Parallel = cmp.Or(o.Parallel, defaultParallel)
 	a := &audit{Options: o, began: o.Now(), sessions: sessions{}, reasons: map[key]string{}}
-	a.report = Report{Began: a.began, Journal: o.Journal != nil, Inbox: o.Inbox != nil, Kinds: map[Kind]int64{}, Faults: []Fault{}}
+	a.report = Report{found: o.Found, Began: a.began, Journal: o.Journal != nil, Inbox: o.Inbox != nil, Kinds: map[Kind]int64{}, Faults: []Fault{}}
 
 	// The order matters: see the package's comment.
-	for _, read := range []func(context.Context) error{a.readJournal, a.readInbox, a.readRuns, a.readBills, a.readAgain, a.compare, a.readUsage} {
+	for _, read := range []func(context.Context) error{a.readJournal, a.readInbox, a.readRuns, a.readBills, a.readAgain, a.compare, a.readAdjustments, a.readUsage} {
 		if err := read(ctx); err != nil {
 			return Report{}, err
 		}
@@ -307,6 +316,11 @@ func (a *audit) readBills(ctx context.Context) error {
 			a.unaccounted = true
 		}
 	}
+	losses, err := a.Ledger.Losses(ctx)
+	if err != nil {
+		return fmt.Errorf("read the ledger: %w", err)
+	}
+	a.lossy, a.report.Losses = a.Lossy || len(losses) > 0, losses
 	// Whatever Since is: Temporal may have forgotten their runs, and nobody else
 	// remembers them.
 	for s, err := range a.Ledger.ClosedUnbilled(ctx) {
@@ -418,6 +432,7 @@ func (a *audit) suspicious(r record) bool {
 	}
 	return r.has(severally|ended|differs|stuck) ||
 		r.has(completed) && !r.has(billed) ||
+		r.has(running) && !r.has(billed) && (a.lossy || r.has(blocked)) || // its bill may be lost
 		a.unaccountedFor(r) && !a.unsettled(r)
 }
 

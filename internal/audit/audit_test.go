@@ -22,6 +22,7 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/audit"
+	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/testenv"
 	"github.com/closeouthq/closeout/workflows"
 )
@@ -166,6 +167,18 @@ func TestEachFaultIsFound(t *testing.T) {
 		{"no manifest of another workflow, which has no bill", other(without(false, false, only("recordings", "done"))), []audit.Kind{audit.NoManifest}, "no manifest"},
 		{"no bill, and another step was given up", without(false, false, result("done", "given_up")), []audit.Kind{audit.NoBill}, "no bill"},
 		{"another workflow failed", other(ends(enums.WORKFLOW_EXECUTION_STATUS_FAILED)), []audit.Kind{audit.RunFailed}, "failed. It has a bill and no manifest"},
+		{"a bill that the ledger has lost", func(w *world) activities.Session {
+			s := w.offered(true)
+			w.manifest(s)
+			w.run(s, completed).returned = map[string]any{"FinalizeBill": activities.Bill{Bill: ledger.Bill{AppID: s.AppID, RoomSessionID: s.RoomSessionID}}}
+			return s
+		}, []audit.Kind{audit.NoBill}, "has made a bill, which Temporal still knows"},
+		{"a bill that the ledger has lost, of a blocked run", func(w *world) activities.Session {
+			s := w.offered(true)
+			e := w.run(s, running)
+			e.state, e.returned = workflows.StateBlocked, map[string]any{"FinalizeBill": activities.Bill{Bill: ledger.Bill{AppID: s.AppID, RoomSessionID: s.RoomSessionID}}}
+			return s
+		}, []audit.Kind{audit.NoBill}, "has made a bill, which Temporal still knows"},
 		{"closed by the ledger's word, and nowhere", func(w *world) activities.Session {
 			s := w.session()
 			w.closed(s)

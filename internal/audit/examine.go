@@ -13,6 +13,7 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/restore"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -81,6 +82,11 @@ func (a *audit) look(ctx context.Context, k key, r record) (f finding, err error
 	}
 	if run.status == enums.WORKFLOW_EXECUTION_STATUS_COMPLETED && !(f.billed && f.archived) {
 		if err := a.incomplete(ctx, run, &f); err != nil {
+			return f, err
+		}
+	}
+	if under(run.status) && !f.billed {
+		if err := a.unbilled(ctx, k, run, &f); err != nil {
 			return f, err
 		}
 	}
@@ -172,6 +178,13 @@ func (a *audit) incomplete(ctx context.Context, run run, f *finding) error {
 		if at < 0 && run.workflow != roomClose {
 			continue
 		}
+		if lacks.kind == NoBill && (at < 0 || result.Steps[at].State == workflows.StateDone) {
+			made, err := restore.Bill(ctx, a.Temporal, a.Data, run.id, run.runID)
+			if err == nil && made != nil {
+				f.lostBill(run)
+				continue
+			} // else what the run says of itself has to do
+		}
 		switch {
 		case unreadable != nil:
 			f.fault(lacks.kind, fmt.Sprintf("Its run completed, but %s, and the run's result can't be read: %v", lacks.what, unreadable), lacks.mend)
@@ -185,6 +198,27 @@ func (a *audit) incomplete(ctx context.Context, run run, f *finding) error {
 		}
 	}
 	return nil
+}
+
+// unbilled judges a run that is under way and has no bill. Its history says whether it
+// made one, which the ledger has lost.
+func (a *audit) unbilled(ctx context.Context, k key, run run, f *finding) error {
+	made, err := restore.Bill(ctx, a.Temporal, a.Data, run.id, run.runID)
+	if err != nil || made == nil {
+		return err
+	}
+	bill, err := a.bill(ctx, k) // it may be made since
+	if err == nil && bill == nil {
+		f.lostBill(run)
+	}
+	return err
+}
+
+// lostBill is the fault of a run whose bill was made and isn't there.
+func (f *finding) lostBill(run run) {
+	f.faults = append(f.faults, Fault{Kind: NoBill, runID: run.runID,
+		Problem: "Its run has made a bill, which Temporal still knows, but the ledger has no bill: it was restored from a copy, or somebody removed it, or the worker writes to another ledger than this.",
+		Remedy:  "See that this is the workers' ledger, and then have it put back as it was: closeout repair"})
 }
 
 // compareBill judges the bill of a session that has a run.

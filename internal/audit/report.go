@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/printable"
 )
 
@@ -39,6 +40,9 @@ const (
 	// makes one was neither skipped nor given up. Only [workflows.RoomClose] has to
 	// have such a step.
 	NoBill Kind = "no_bill"
+	// NoAdjustment is a session of whose bill a run has made an adjustment that the
+	// ledger doesn't have.
+	NoAdjustment Kind = "no_adjustment"
 	// NotClosedOut is a session that has closed by the ledger's word, and has neither a
 	// bill nor a run.
 	NotClosedOut Kind = "not_closed_out"
@@ -112,8 +116,13 @@ type Report struct {
 	Adjusting     int64 `json:"adjusting"`
 	// Kinds counts the faults.
 	Kinds map[Kind]int64 `json:"faults_by_kind"`
+	// Losses are times of which the ledger has lost what it was told.
+	Losses []ledger.Loss `json:"losses,omitempty"`
 	// Faults are the faults, by session; of each kind [MaxFaults] at most.
 	Faults []Fault `json:"faults"`
+
+	found      func(Fault)
+	repairable int64
 }
 
 // Runs counts sessions by the state of their run.
@@ -141,6 +150,10 @@ type Fault struct {
 	Problem string `json:"problem"`
 	// Remedy is one that says what would mend it.
 	Remedy string `json:"remedy"`
+	// Repair is what [Fault.Mend] would do; empty if a person has to act.
+	Repair Repair `json:"repair,omitempty"`
+
+	workflowID, runID string // of the run that has it, if it isn't the session's own
 }
 
 // OK says that there is no fault.
@@ -160,14 +173,24 @@ func (r Report) Pending() int64 {
 	return r.Waiting + r.Runs.Running + r.Unsettled + r.UsageWaiting + r.Adjusting
 }
 
+// Repairable is how many faults can be mended without a person: see [Repair].
+func (r Report) Repairable() (n int64) { return r.repairable }
+
 func (f *finding) fault(kind Kind, problem, remedy string) {
 	f.faults = append(f.faults, Fault{Kind: kind, Problem: problem, Remedy: remedy})
 }
 
 func (r *Report) add(k key, f Fault) {
+	f.AppID, f.RoomSessionID, f.WorkflowID = k.app, k.sessionID(), cmp.Or(f.workflowID, k.workflowID())
+	f.Repair = f.repair()
 	if r.Kinds[f.Kind]++; r.Kinds[f.Kind] <= MaxFaults {
-		f.AppID, f.RoomSessionID, f.WorkflowID = k.app, k.sessionID(), k.workflowID()
 		r.Faults = append(r.Faults, f)
+	}
+	if f.Repair != "" {
+		r.repairable++
+	}
+	if r.found != nil {
+		r.found(f)
 	}
 }
 
@@ -218,6 +241,9 @@ func (r Report) WriteText(w io.Writer) error {
 		return err
 	}
 	fmt.Fprintln(&b)
+	for _, loss := range r.Losses {
+		fmt.Fprintf(&b, "The ledger was restored from a copy and has lost what it was told %v.\n", loss)
+	}
 	if r.OK() {
 		fmt.Fprintln(&b, "No faults.")
 	}
@@ -228,6 +254,9 @@ func (r Report) WriteText(w io.Writer) error {
 		if n := r.Kinds[kind]; n > MaxFaults {
 			fmt.Fprintf(&b, "%s: %d in all, of which %d are shown\n", kind, n, MaxFaults)
 		}
+	}
+	if r.Repairable() > 0 {
+		fmt.Fprintf(&b, "closeout repair mends %d of them.\n", r.Repairable())
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

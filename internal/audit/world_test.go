@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 	"go.temporal.io/api/common/v1"
 	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/history/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
@@ -47,7 +48,8 @@ type execution struct {
 	problems         []string
 	start            time.Time
 	result           any
-	bare             bool // without memo and search attributes
+	returned         map[string]any // what activities have returned, by name
+	bare             bool           // without memo and search attributes
 
 	listed  bool                          // in visibility, which may lag behind
 	visible enums.WorkflowExecutionStatus // there
@@ -71,7 +73,9 @@ func (f *fakeTemporal) ListWorkflow(_ context.Context, r *workflowservice.ListWo
 		return nil, f.fail
 	}
 	matches := func(e *execution) bool { return strings.HasPrefix(e.id, "room-close-") }
-	if id, ok := strings.CutPrefix(r.Query, "WorkflowId = '"); ok {
+	if strings.HasPrefix(r.Query, "WorkflowId STARTS_WITH 'bill-adjustment-' AND ExecutionStatus = 'Completed'") {
+		matches = func(e *execution) bool { return strings.HasPrefix(e.id, "bill-adjustment-") && e.status == completed }
+	} else if id, ok := strings.CutPrefix(r.Query, "WorkflowId = '"); ok {
 		matches = func(e *execution) bool { return e.id+"'" == id }
 	} else if _, since, ok := strings.Cut(r.Query, " AND StartTime >= "); ok {
 		t, err := time.Parse("'"+time.RFC3339Nano+"'", since)
@@ -125,6 +129,34 @@ func (f *fakeTemporal) GetWorkflow(_ context.Context, id, runID string) client.W
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return outcome{f.find(id, runID)}
+}
+
+// GetWorkflowHistory has what the run's activities have returned.
+func (f *fakeTemporal) GetWorkflowHistory(_ context.Context, id, runID string, _ bool, _ enums.HistoryEventFilterType) client.HistoryEventIterator {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	events := &events{}
+	if e := f.find(id, runID); e != nil {
+		for name, returned := range e.returned {
+			n := int64(len(events.left) + 1)
+			events.left = append(events.left,
+				&history.HistoryEvent{EventId: n, EventTime: timestamppb.New(e.start), Attributes: &history.HistoryEvent_ActivityTaskScheduledEventAttributes{
+					ActivityTaskScheduledEventAttributes: &history.ActivityTaskScheduledEventAttributes{ActivityType: &common.ActivityType{Name: name}}}},
+				&history.HistoryEvent{EventId: n + 1, EventTime: timestamppb.New(e.start), Attributes: &history.HistoryEvent_ActivityTaskCompletedEventAttributes{
+					ActivityTaskCompletedEventAttributes: &history.ActivityTaskCompletedEventAttributes{ScheduledEventId: n, Result: &common.Payloads{Payloads: []*common.Payload{payload(returned)}}}}})
+		}
+	}
+	return events
+}
+
+// events are those of a history.
+type events struct{ left []*history.HistoryEvent }
+
+func (e *events) HasNext() bool { return len(e.left) > 0 }
+
+func (e *events) Next() (next *history.HistoryEvent, _ error) {
+	next, e.left = e.left[0], e.left[1:]
+	return next, nil
 }
 
 // deleted is the result of a run that Temporal deletes before it is asked for it.

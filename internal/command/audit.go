@@ -5,13 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"time"
 
 	"github.com/urfave/cli/v3"
 	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
 
 	"github.com/closeouthq/closeout/internal/audit"
+	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/service"
 )
 
@@ -25,14 +28,7 @@ func Audit() *cli.Command {
 			"was acknowledged it knows from a journal; without one it can't miss what has left no trace.\n\n" +
 			"    closeout audit --since 24h\n" +
 			"    closeout audit --journal sent.jsonl --complete --wait 5m",
-		Flags: append(Flags("DATA", "DATABASE_URL", "ARCHIVE_URL", "PAYLOAD_KEYS", "LOG_LEVEL", "LOG_FORMAT"),
-			&cli.StringFlag{Name: "journal", Usage: "file of JSON lines with what the webhook was offered, as send --journal writes it"},
-			&cli.StringSliceFlag{Name: "inbox", Usage: "folder of an inbox, once for each webhook (default: the one in the data folder)"},
-			&cli.StringSliceFlag{Name: "usage-inbox", Usage: "folder of an inbox of usage, likewise"},
-			&cli.BoolFlag{Name: "complete", Usage: "nothing was offered but what the journal lists"},
-			&cli.StringFlag{Name: "since", Usage: "leave out runs that started before: an RFC 3339 time, or a duration ago such as 24h"},
-			&cli.StringFlag{Name: "until", Usage: "leave out runs that started then or later, likewise"},
-			&cli.DurationFlag{Name: "grace", Value: 2 * time.Minute, Usage: "with --complete, how old a bill has to be to be missed in the journal"},
+		Flags: append(auditFlags(),
 			&cli.DurationFlag{Name: "wait", Usage: "repeat it until nothing is pending: the inbox is empty, and no run under way but those that wait for a person"},
 			&cli.BoolFlag{Name: "json", Usage: "write the report as JSON"},
 		),
@@ -40,7 +36,29 @@ func Audit() *cli.Command {
 	}
 }
 
-func runAudit(ctx context.Context, cmd *cli.Command) (err error) {
+// auditFlags are those that say what is compared.
+func auditFlags(more ...string) []cli.Flag {
+	return append(Flags(append([]string{"DATA", "DATABASE_URL", "ARCHIVE_URL", "PAYLOAD_KEYS", "LOG_LEVEL", "LOG_FORMAT"}, more...)...),
+		&cli.StringFlag{Name: "journal", Usage: "file of JSON lines with what the webhook was offered, as send --journal writes it"},
+		&cli.StringSliceFlag{Name: "inbox", Usage: "folder of an inbox, once for each webhook (default: the one in the data folder)"},
+		&cli.StringSliceFlag{Name: "usage-inbox", Usage: "folder of an inbox of usage, likewise"},
+		&cli.BoolFlag{Name: "complete", Usage: "nothing was offered but what the journal lists"},
+		&cli.StringFlag{Name: "since", Usage: "leave out runs that started before: an RFC 3339 time, or a duration ago such as 24h"},
+		&cli.StringFlag{Name: "until", Usage: "leave out runs that started then or later, likewise"},
+		&cli.DurationFlag{Name: "grace", Value: 2 * time.Minute, Usage: "with --complete, how old a bill has to be to be missed in the journal"},
+	)
+}
+
+// audited is what an audit needs, opened.
+type audited struct {
+	config  *config.Config
+	log     *slog.Logger
+	client  client.Client
+	options audit.Options
+}
+
+// withAudit opens what an audit needs for f.
+func withAudit(ctx context.Context, cmd *cli.Command, f func(*audited) error) (err error) {
 	o, err := auditOptions(cmd, time.Now())
 	if err != nil {
 		return err
@@ -85,6 +103,14 @@ func runAudit(ctx context.Context, cmd *cli.Command) (err error) {
 	}
 	o.Retention = namespace.GetConfig().GetWorkflowExecutionRetentionTtl().AsDuration()
 
+	return f(&audited{c, log, temporal, o})
+}
+
+func runAudit(ctx context.Context, cmd *cli.Command) error {
+	return withAudit(ctx, cmd, func(a *audited) error { return writeAudit(ctx, cmd, a.options) })
+}
+
+func writeAudit(ctx context.Context, cmd *cli.Command, o audit.Options) error {
 	wait := cmd.Duration("wait")
 	report, err := audit.Wait(ctx, o, wait)
 	if err != nil {

@@ -52,7 +52,7 @@ func Main(extension service.Extension, args []string, stdout, stderr io.Writer) 
 				"RECORDINGS_STABLE", "RECORDINGS_DEADLINE", "RECORDINGS_POLL", "BILLING_URL", "BILLING_TOKEN", "PRICES", "SETTLING",
 				"SERVER_SECRETS", "SERVER_API_URL", "OVERDUE_AFTER", "RECONCILE_INTERVAL", "TASK_QUEUE", "PAYLOAD_KEYS",
 				"TEMPORAL_DEPLOYMENT_NAME", "TEMPORAL_WORKER_BUILD_ID", "STOP_TIMEOUT", "LOG_LEVEL", "LOG_FORMAT")),
-			setup(), Send(), Blocked(), Recording(), Inbox(), Status(), Bill(), Audit(), Archive(), Doctor(), History(), codecServer(), health(), version(),
+			setup(), Send(), Blocked(), Recording(), Inbox(), Status(), Bill(), Audit(), Repair(extension), Archive(), Doctor(), History(), codecServer(), health(), version(),
 		},
 	}
 	for _, c := range root.Commands {

@@ -356,6 +356,9 @@ func (l *Ledger) adjust(ctx context.Context, tx *sql.Tx, id uuid.UUID, appID uin
 	}
 	nothing = a.Bill == before
 	if !nothing {
+		if err := allowAdjusting(ctx, tx, k, before, a.Bill); err != nil {
+			return a, false, err
+		}
 		if err := allow(approve, a.Bill, doubt); err != nil {
 			return a, false, err
 		}

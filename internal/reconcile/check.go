@@ -50,6 +50,9 @@ type Reconciler struct {
 	// AddLate starts what adds late recordings to a session's archive, and tells
 	// whether it did; otherwise that is running, and may not know of what is new.
 	AddLate func(context.Context, ledger.ArchivedSession) (bool, error)
+	// Mark, if set, makes the ledger's next mark. The run notes it in its result, and by
+	// that it is seen whether the ledger was restored from a copy.
+	Mark func(context.Context) (ledger.Mark, error)
 	// OverdueAfter is for how long a session may be silent.
 	OverdueAfter time.Duration
 	// Gap is the time between two answers about one session, at least.
@@ -70,6 +73,8 @@ type Page struct {
 	Before  time.Time          `json:"before"`
 	After   ledger.OpenSession `json:"after,omitzero"`
 	Failing map[uint32]int     `json:"failing,omitempty"`
+	// Mark is the ledger's, of the first page.
+	Mark ledger.Mark `json:"ledger_mark,omitzero"`
 	// Last says that there is no next page.
 	Last bool `json:"last"`
 	// Apps are the counts of this page.
@@ -84,6 +89,12 @@ func (r *Reconciler) CheckOverdueSessions(ctx context.Context, p Progress) (Page
 	maps.Copy(page.Failing, p.Failing)
 	if page.Before.IsZero() {
 		page.Before = r.now().Add(-r.OverdueAfter)
+		if r.Mark != nil {
+			var err error
+			if page.Mark, err = r.Mark(ctx); err != nil {
+				return page, err
+			}
+		}
 		if err := r.Ledger.ForgetChecks(ctx); err != nil {
 			return page, err
 		}

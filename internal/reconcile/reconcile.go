@@ -51,6 +51,8 @@ type Result struct {
 	Adjustments int `json:"adjustments"`
 	// Late is to how many sessions' archives late recordings are being added since.
 	Late int `json:"late_recordings"`
+	// Mark is that of the ledger when the run began: see [ledger.Mark].
+	Mark ledger.Mark `json:"ledger_mark,omitzero"`
 	// Failed is what couldn't be done, for all apps; the next run tries it again.
 	Failed []string `json:"failed,omitempty"`
 }
@@ -116,6 +118,9 @@ func Reconcile(ctx workflow.Context, progress Progress) (Result, error) {
 			result.Apps[app] = result.Apps[app].add(page.Apps[app])
 		}
 		progress.Before, progress.After, progress.Failing = page.Before, page.After, page.Failing
+		if page.Mark.Number > 0 {
+			result.Mark = page.Mark
+		}
 		if page.Last {
 			break
 		}

@@ -30,7 +30,7 @@ type Extension struct {
 }
 
 // route chooses the workflow for a session.
-func (e Extension) route(s activities.Session) workflows.Workflow {
+func (e Extension) WorkflowOf(s activities.Session) workflows.Workflow {
 	if e.Route != nil {
 		if w := e.Route(s); w != nil {
 			return w
@@ -39,8 +39,8 @@ func (e Extension) route(s activities.Session) workflows.Workflow {
 	return workflows.RoomClose
 }
 
-// immediate reports whether a Workflow starts as soon as its room closes.
-func (e Extension) immediate(w workflows.Workflow) bool {
+// StartsAtOnce reports whether a Workflow starts as soon as its room closes.
+func (e Extension) StartsAtOnce(w workflows.Workflow) bool {
 	return slices.ContainsFunc(e.Immediate, func(other workflows.Workflow) bool { return workflows.Name(other) == workflows.Name(w) })
 }
 

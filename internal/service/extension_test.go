@@ -85,7 +85,7 @@ func TestRouteFallsBackToTheDefault(t *testing.T) {
 		extension  Extension
 		room, want string
 	}{{Extension{}, "show", "RoomClose"}, {Extension{Route: route}, "show", "CloseShow"}, {Extension{Route: route}, "lobby", "RoomClose"}} {
-		if got := workflows.Name(tt.extension.route(activities.Session{RoomID: tt.room})); got != tt.want {
+		if got := workflows.Name(tt.extension.WorkflowOf(activities.Session{RoomID: tt.room})); got != tt.want {
 			t.Errorf("room %s is for %s, want %s", tt.room, got, tt.want)
 		}
 	}

@@ -20,6 +20,8 @@ import (
 	"github.com/closeouthq/closeout/internal/intake"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/reconcile"
+	"github.com/closeouthq/closeout/internal/restore"
+	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -119,4 +121,21 @@ func newReconciler(c *config.Config, books *ledger.Ledger, start intake.Options)
 			return intake.AddLate(ctx, start, activities.SessionOfArchived(s))
 		},
 	}, nil
+}
+
+// keepPast has bills restored that the ledger has lost, and none made of what is left.
+// Without reconciliations nobody notes how far the ledger is.
+func keepPast(c *config.Config, temporal client.Client, billing *activities.Billing, r *reconcile.Reconciler, log *slog.Logger) {
+	data := c.Temporal.DataConverter
+	if data == nil {
+		data, _ = c.PayloadKeys.ForClient()
+	}
+	billing.Earlier = func(ctx context.Context, s activities.Session, runID string) (*ledger.MadeBill, error) {
+		return restore.Bill(ctx, temporal, data, workflows.WorkflowID(s), runID)
+	}
+	if c.ReconcileEvery == 0 {
+		return
+	}
+	witness := &restore.Witness{Temporal: temporal, TaskQueue: c.TaskQueue, Ledger: billing.Ledger, Log: log}
+	billing.Confirm, r.Mark = witness.Confirm, witness.Mark
 }

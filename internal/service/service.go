@@ -165,7 +165,7 @@ func run(ctx context.Context, c *config.Config, parts Parts, public net.Listener
 			Temporal: traces.Starter(temporal), Describe: temporal, Inbox: box, TaskQueue: c.TaskQueue,
 			// An eager run begins here, whichever build of a deployment is current.
 			Eager:   parts.Worker && c.BuildID == "",
-			Weights: c.AppWeights, Route: parts.Extension.route, Immediate: parts.Extension.immediate, Settling: c.Settling,
+			Weights: c.AppWeights, Route: parts.Extension.WorkflowOf, Immediate: parts.Extension.StartsAtOnce, Settling: c.Settling,
 			Log: log, Observe: metrics.Start,
 		})
 		opened.add("starts that are under way", in.Wait)
@@ -245,12 +245,13 @@ func run(ctx context.Context, c *config.Config, parts Parts, public net.Listener
 			books := standard.Billing.Ledger
 			asked.ledger = cmp.Or(asked.ledger, askLedger(answerWithin, books))
 			if reconciler, err = newReconciler(c, books, intake.Options{
-				Temporal: temporal, Describe: temporal, TaskQueue: c.TaskQueue, Route: parts.Extension.route, Immediate: parts.Extension.immediate, Settling: c.Settling,
+				Temporal: temporal, Describe: temporal, TaskQueue: c.TaskQueue, Route: parts.Extension.WorkflowOf, Immediate: parts.Extension.StartsAtOnce, Settling: c.Settling,
 				Weights: c.AppWeights, Log: log,
 			}); err != nil {
 				return err
 			}
 			reconciler.Observe = metrics.Reconciled
+			keepPast(c, temporal, standard.Billing, reconciler, log)
 			if err := metrics.Overdue(func(ctx context.Context) (ledger.Overdues, error) {
 				return books.CountOverdue(ctx, time.Now().Add(-c.OverdueAfter))
 			}); err != nil {

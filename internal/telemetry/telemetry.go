@@ -135,7 +135,7 @@ func (m *Metrics) Steps(steps *activities.Steps) {
 	bill := func(n int64, outcome string) {
 		m.bills.Add(context.Background(), n, metric.WithAttributes(attribute.String("outcome", outcome)))
 	}
-	for _, outcome := range []string{"made", "found", "posted", "adjusted"} {
+	for _, outcome := range []string{"made", "found", "restored", "posted", "adjusted"} {
 		bill(0, outcome)
 	}
 	archived := func(files, size int64) {

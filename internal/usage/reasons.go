@@ -32,9 +32,12 @@ const (
 	Contradicted
 	// ImplausibleTime means that a callback told a time that can't be.
 	ImplausibleTime
+	// EventsLost means that the ledger lost what it was told while the room was there,
+	// and that a person had it billed all the same.
+	EventsLost
 )
 
-var names = []string{"not_collected", "no_usage", "no_room_create", "no_room_close", "no_login", "no_logout", "logout_before_login", "outside_room", "contradicted", "implausible_time"}
+var names = []string{"not_collected", "no_usage", "no_room_create", "no_room_close", "no_login", "no_logout", "logout_before_login", "outside_room", "contradicted", "implausible_time", "events_lost"}
 
 // Names are the reasons in words, in a fixed order.
 func (r Reasons) Names() []string {

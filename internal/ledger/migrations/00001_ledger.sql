@@ -170,3 +170,26 @@ CREATE TABLE room_ends (
 
 CREATE INDEX room_ends_room ON room_ends (appid, room_id, room_close_time);
 CREATE INDEX sessions_room ON sessions (appid, room_id);
+
+-- Sessions whose entries were put back after the ledger had lost them. The events that
+-- they are of may be lost for good.
+CREATE TABLE restored (
+    appid           BIGINT NOT NULL,
+    room_session_id TEXT   NOT NULL,
+    restored_at     BIGINT NOT NULL,
+    PRIMARY KEY (appid, room_session_id)
+);
+
+-- How far this ledger is, in one row: see Ledger.SetMark.
+CREATE TABLE marks (
+    id        BIGINT NOT NULL PRIMARY KEY,
+    number    BIGINT NOT NULL,
+    marked_at BIGINT NOT NULL
+);
+
+-- Times of which the ledger has lost what it was told, as it was restored from a copy.
+CREATE TABLE losses (
+    from_time BIGINT NOT NULL,
+    to_time   BIGINT NOT NULL,
+    PRIMARY KEY (from_time, to_time)
+);

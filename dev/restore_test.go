@@ -1,0 +1,280 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
+	"go.temporal.io/api/common/v1"
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/sdk/v1"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/config"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/service"
+	"github.com/closeouthq/closeout/internal/testenv"
+	"github.com/closeouthq/closeout/internal/zegofake"
+	"github.com/closeouthq/closeout/workflows"
+	"github.com/closeouthq/closeout/zego"
+)
+
+// tables are those of the ledger, of which a copy is made.
+var tables = []string{"bills", "adjustments", "sessions", "stays", "checks", "recording_tasks", "recording_files", "room_ends", "restored", "marks", "losses"}
+
+// dump makes a copy of a ledger, which restore puts in its place, under a worker that
+// goes on.
+func dump(t *testing.T, databaseURL string) (restore func()) {
+	t.Helper()
+	open := func() *sql.DB {
+		driver, name := "pgx", databaseURL
+		if path, ok := strings.CutPrefix(databaseURL, "sqlite:"); ok {
+			driver, name = "sqlite", (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: "_pragma=busy_timeout(10000)"}).String()
+		}
+		db, err := sql.Open(driver, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return db
+	}
+	db := open()
+	defer db.Close()
+	copied := map[string][][]any{}
+	for _, table := range tables {
+		rows, err := db.Query("SELECT * FROM " + table)
+		if err != nil {
+			t.Fatal(err)
+		}
+		columns, err := rows.Columns()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for rows.Next() {
+			row, into := make([]any, len(columns)), make([]any, len(columns))
+			for i := range row {
+				into[i] = &row[i]
+			}
+			if err := rows.Scan(into...); err != nil {
+				t.Fatal(err)
+			}
+			copied[table] = append(copied[table], row)
+		}
+		if err := rows.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return func() {
+		t.Helper()
+		db := open()
+		defer db.Close()
+		tx, err := db.Begin()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = tx.Rollback() }()
+		for _, table := range tables {
+			if _, err := tx.Exec("DELETE FROM " + table); err != nil {
+				t.Fatal(err)
+			}
+			for _, row := range copied[table] {
+				var places []string
+				for i := range row {
+					places = append(places, fmt.Sprintf("$%d", i+1))
+				}
+				if _, err := tx.Exec("INSERT INTO "+table+" VALUES ("+strings.Join(places, ", ")+")", row...); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if err := tx.Commit(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A ledger is restored from a copy that is older than bills, an adjustment and a run
+// under way. Nothing is billed of what is left: what was billed is put back as it was,
+// and a person is asked about the session whose callbacks are lost.
+func TestALedgerIsRestoredFromAnOlderCopy(t *testing.T) {
+	testenv.Databases(t, func(t *testing.T, databaseURL string) {
+		c := settings(t, map[string]string{"database-url": databaseURL, "reconcile-interval": "1s", "server-secrets": "1=server secret",
+			"server-api-url": zegofake.New(1, "server secret").Serve(t), "overdue-after": "1h", "settling": "0s", "prices": "*=EUR 2"})
+		c.Temporal.Namespace = strings.ToLower(strings.ReplaceAll(t.Name(), "/", "-")) // the audit is of all runs in it
+		setUp(t, c)
+		t.Cleanup(func() {
+			_ = dial(t, c).ScheduleClient().GetHandle(context.Background(), service.ScheduleID(c)).Delete(context.Background())
+		})
+		address := start(t, c, both)
+		temporalClient := dial(t, c)
+		books, err := ledger.Open(c.DatabaseURL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer books.Close()
+		marked := func(above int64) int64 {
+			t.Helper()
+			var m ledger.Mark
+			wait(t, "the ledger is marked", func() bool {
+				var err error
+				m, err = books.Mark(t.Context())
+				return err == nil && m.Number > above+1 // so that one above is noted
+			})
+			return m.Number
+		}
+		noon := time.Now().Add(-time.Hour).UTC().Truncate(time.Millisecond)
+		closeOut := func(s zego.RoomClose) {
+			t.Helper()
+			told(t, c, s, "a", noon, noon.Add(time.Minute))
+			told(t, c, s, "b", noon, noon.Add(10*time.Minute))
+			if a := post(t, address, s); a.code != 200 {
+				t.Fatalf("answer %+v", a)
+			}
+			result(t, temporalClient, s)
+		}
+		first, second, adjusted, open := newClose(), newClose(), newClose(), newClose()
+		for _, s := range []*zego.RoomClose{&first, &second, &adjusted, &open} {
+			s.RoomCloseTime = noon.Add(20 * time.Minute)
+		}
+		closeOut(first)
+		mark := marked(0)
+		restoreCopy := dump(t, databaseURL)
+
+		open.RoomCloseTime = time.Now().UTC().Truncate(time.Millisecond)
+		closeOut(second)
+		closeOut(adjusted)
+		told(t, c, adjusted, "late", noon, noon.Add(15*time.Minute))
+		wait(t, "its bill is adjusted", func() bool {
+			made, err := books.Adjustments(t.Context(), 1, adjusted.RoomSessionID)
+			return err == nil && len(made) == 1 && adjustmentClosed(t, c, adjusted)
+		})
+		told(t, c, open, "a", noon, noon.Add(time.Minute))
+		marked(mark)
+		figures := func(s zego.RoomClose) string {
+			t.Helper()
+			b, err := books.Bill(t.Context(), 1, s.RoomSessionID)
+			if err != nil {
+				return err.Error()
+			}
+			made, err := books.Adjustments(t.Context(), 1, s.RoomSessionID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			said := fmt.Sprintf("%+v", b)
+			for _, a := range made {
+				said += fmt.Sprintf("; %+v %+v %v", a.ID, a.Difference, a.Usage)
+			}
+			return said
+		}
+		want := map[string]string{}
+		all := map[string]zego.RoomClose{"first": first, "second": second, "adjusted": adjusted}
+		for name, s := range all {
+			want[name] = figures(s)
+		}
+
+		restoreCopy()
+		if _, err := books.Bill(t.Context(), 1, second.RoomSessionID); err == nil {
+			t.Fatal("the copy has the bill")
+		}
+
+		// Somebody resets a run at once, as the documentation once said.
+		id := workflows.WorkflowID(activities.SessionOf(&second))
+		if _, err := temporalClient.WorkflowService().ResetWorkflowExecution(t.Context(), &workflowservice.ResetWorkflowExecutionRequest{
+			Namespace: c.Temporal.Namespace, WorkflowExecution: &common.WorkflowExecution{WorkflowId: id}, Reason: "test", RequestId: "1", WorkflowTaskFinishEventId: 4,
+		}); err != nil {
+			t.Fatal(err)
+		}
+		result(t, temporalClient, second)
+		if got := figures(second); got != want["second"] {
+			t.Errorf("after a reset\nfound %s\nwant  %s", got, want["second"])
+		}
+
+		// The session that was open is closed now. Its callbacks are gone.
+		if a := post(t, address, open); a.code != 200 {
+			t.Fatalf("answer %+v", a)
+		}
+		openID := workflows.WorkflowID(activities.SessionOf(&open))
+		wait(t, "its bill is blocked", func() bool { return strings.Contains(detailsOf(temporalClient, openID), "was restored from a copy") })
+		if b, err := books.Bill(t.Context(), 1, open.RoomSessionID); err == nil {
+			t.Errorf("billed of what is left: %+v", b)
+		}
+
+		t.Setenv("TEMPORAL_ADDRESS", temporal.Address())
+		t.Setenv("TEMPORAL_NAMESPACE", c.Temporal.Namespace)
+		dev := func(args ...string) (int, string) {
+			t.Helper()
+			var out lines
+			code := run(t.Context(), append([]string{"dev"}, args...), &out, &out)
+			return code, out.String()
+		}
+		stores := []string{"--data", c.Data, "--database-url", c.DatabaseURL, "--inbox", c.Inbox()}
+		repair := append([]string{"repair", "--task-queue", c.TaskQueue}, stores...)
+		// What Temporal lists lags behind.
+		wait(t, "the repair finds what there is", func() bool {
+			_, text := dev(repair...)
+			return strings.Contains(text, "restore the bill: 1") && strings.Contains(text, "restore the adjustment: 1") && strings.Contains(text, "nothing was changed")
+		})
+		if _, err := books.Bill(t.Context(), 1, adjusted.RoomSessionID); err == nil {
+			t.Error("a dry run changes something")
+		}
+		if code, text := dev(append(repair, "--yes")...); code != 0 || !strings.Contains(text, "2 of 2 repairs made") {
+			t.Errorf("repair: %d\n%s", code, text)
+		}
+		for name, s := range all {
+			if got := figures(s); got != want[name] {
+				t.Errorf("%s after the repair\nfound %s\nwant  %s", name, got, want[name])
+			}
+		}
+		if code, text := dev(append([]string{"audit"}, stores...)...); code != 0 || !strings.Contains(text, "The ledger was restored from a copy") {
+			t.Errorf("audit: %d\n%s", code, text)
+		}
+
+		// One of the lost callbacks is told again, not all: no adjustment is made of that.
+		told(t, c, second, "b", noon, noon.Add(10*time.Minute))
+		adjustment := workflows.AdjustmentID(activities.Adjustment{Session: activities.SessionOf(&second), Number: 1})
+		wait(t, "its adjustment is blocked", func() bool {
+			return strings.Contains(detailsOf(temporalClient, adjustment), "a person has to decide about a restored bill")
+		})
+		if got := figures(second); got != want["second"] {
+			t.Errorf("after a part was told again\nfound %s\nwant  %s", got, want["second"])
+		}
+
+		// They are told again, and the person has it billed.
+		told(t, c, open, "a", noon, noon.Add(time.Minute))
+		if code, text := dev("blocked", "retry", "--step", "billing", "--reason", "told again", openID); code != 0 {
+			t.Fatalf("retry: %s", text)
+		}
+		wait(t, "the new figures are to be approved", func() bool { return strings.Contains(detailsOf(temporalClient, openID), "60 s") })
+		if code, text := dev("blocked", "retry", "--step", "billing", "--reason", "right so", openID); code != 0 {
+			t.Fatalf("retry: %s", text)
+		}
+		result(t, temporalClient, open)
+		if b := bill(t, c, open); b.Usage.Seconds != 60 || !strings.Contains(b.Usage.Estimated.String(), "events_lost") {
+			t.Errorf("bill %+v", b)
+		}
+	})
+}
+
+// adjustmentClosed reports whether the run of a session's first adjustment has ended.
+func adjustmentClosed(t *testing.T, c *config.Config, s zego.RoomClose) bool {
+	run, err := dial(t, c).DescribeWorkflowExecution(t.Context(), workflows.AdjustmentID(activities.Adjustment{Session: activities.SessionOf(&s), Number: 1}), "")
+	return err == nil && run.GetWorkflowExecutionInfo().GetStatus() == enums.WORKFLOW_EXECUTION_STATUS_COMPLETED
+}
+
+// detailsOf is what the Web UI shows of a run; empty while a worker doesn't answer.
+func detailsOf(client client.Client, id string) string {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	value, err := client.QueryWorkflow(ctx, id, "", "__temporal_workflow_metadata")
+	var metadata sdk.WorkflowMetadata
+	if err != nil || value.Get(&metadata) != nil {
+		return ""
+	}
+	return metadata.GetCurrentDetails()
+}

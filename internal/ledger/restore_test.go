@@ -1,0 +1,112 @@
+package ledger_test
+
+import (
+	"database/sql"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/testenv"
+	"github.com/closeouthq/closeout/internal/usage"
+)
+
+// What was billed is put back as it was, and never adjusted by what is left of its
+// events, unless a person says so.
+func TestLostEntriesArePutBackAsTheyWere(t *testing.T) {
+	testenv.Databases(t, func(t *testing.T, databaseURL string) {
+		books, err := ledger.Open(databaseURL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer books.Close()
+		closed := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+		was := ledger.MadeBill{Bill: ledger.Bill{ID: uuid.New(), AppID: 1, RoomID: "lobby", RoomSessionID: 1<<64 - 1, RoomCloseTime: closed,
+			Usage:  usage.Figures{Start: closed.Add(-time.Hour), StartFrom: "room_create", End: closed, EndFrom: "room_close", Participants: 2, Stays: 2, Millis: 90_000, Seconds: 90, Minutes: 2},
+			Charge: usage.Charge{Price: usage.Price{Currency: "EUR", PerMinute: 2}, Amount: 4}}, MadeAt: closed.Add(time.Minute)}
+		for _, want := range []bool{true, false} { // once
+			if restored, err := books.RestoreBill(t.Context(), was); err != nil || restored != want {
+				t.Fatalf("restored %v, %v", restored, err)
+			}
+			if b, err := books.MadeBill(t.Context(), 1, 1<<64-1); err != nil || b != was {
+				t.Fatalf("found %+v, %v\nwant  %+v", b, err, was)
+			}
+		}
+		adjusted := ledger.Adjustment{ID: uuid.New(), Number: 1, Bill: was.Bill, Difference: usage.Difference{Millis: 1000, Seconds: 1}, MadeAt: closed.Add(time.Hour)}
+		adjusted.Usage.Millis, adjusted.Usage.Seconds, adjusted.Usage.Stays = 91_000, 91, 3
+		for _, want := range []bool{true, false} {
+			if restored, err := books.RestoreAdjustment(t.Context(), adjusted); err != nil || restored != want {
+				t.Fatalf("restored %v, %v", restored, err)
+			}
+		}
+		if all, err := books.Adjustments(t.Context(), 1, 1<<64-1); err != nil || len(all) != 1 || all[0] != adjusted {
+			t.Fatalf("found %+v, %v\nwant  %+v", all, err, adjusted)
+		}
+
+		// One of the three stays is told again.
+		if err := books.Record(t.Context(), []ledger.Usage{{AppID: 1, RoomID: "lobby", RoomSessionID: 1<<64 - 1, Event: "room_logout", Stay: "a", User: "a",
+			Login: closed.Add(-time.Minute), Logout: closed, SeenAt: time.Now()}}); err != nil {
+			t.Fatal(err)
+		}
+		refused := new(ledger.RestoredError)
+		if a, err := books.Adjust(t.Context(), uuid.New(), 1, 1<<64-1, 2); !errors.As(err, &refused) || refused.Last.Usage.Stays != 3 || refused.Due.Usage.Stays != 1 {
+			t.Errorf("adjusted %+v, %v", a, err)
+		}
+		if err := books.AdjustRestored(t.Context(), 1, 1<<64-1); err != nil {
+			t.Fatal(err)
+		}
+		if a, err := books.Adjust(t.Context(), uuid.New(), 1, 1<<64-1, 2); err != nil || a.Difference.Seconds != 60-91 {
+			t.Errorf("adjusted %+v, %v", a, err)
+		}
+		adjusted.RoomSessionID = 5
+		if _, err := books.RestoreAdjustment(t.Context(), adjusted); !errors.Is(err, sql.ErrNoRows) {
+			t.Errorf("an adjustment is restored without its bill: %v", err)
+		}
+	})
+}
+
+// A ledger with a smaller mark than somebody has noted has lost what it was told since
+// its own, and says so of the sessions that were there.
+func TestARestoredLedgerKnowsWhatItLost(t *testing.T) {
+	testenv.Databases(t, func(t *testing.T, databaseURL string) {
+		books, err := ledger.Open(databaseURL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer books.Close()
+		first, loss, err := books.SetMark(t.Context(), ledger.Mark{})
+		if err != nil || loss != nil || first.Number != 1 {
+			t.Fatalf("%+v, %v, %v", first, loss, err)
+		}
+		if next, loss, err := books.SetMark(t.Context(), first); err != nil || loss != nil || next.Number != 2 {
+			t.Fatalf("%+v, %v, %v", next, loss, err)
+		}
+		next, loss, err := books.SetMark(t.Context(), ledger.Mark{Number: 40})
+		if err != nil || loss == nil || next.Number != 41 || loss.From.Before(first.At) {
+			t.Fatalf("%+v, %v, %v", next, loss, err)
+		}
+		if all, err := books.Losses(t.Context()); err != nil || len(all) != 1 {
+			t.Errorf("losses %v, %v", all, err)
+		}
+		if err := books.Record(t.Context(), []ledger.Usage{{AppID: 1, RoomID: "lobby", RoomSessionID: 2, Event: "room_create", Create: loss.To.Add(time.Second), SeenAt: loss.To}}); err != nil {
+			t.Fatal(err)
+		}
+		for _, tt := range []struct {
+			session uint64
+			closed  time.Time
+			lost    bool
+		}{
+			{1, loss.To.Add(time.Hour), true},       // nobody knows when it began
+			{1, loss.To.Add(48 * time.Hour), false}, // not that long ago
+			{1, loss.From.Add(-time.Hour), false},   // closed ahead of it
+			{1, loss.From.Add(-time.Minute), true},  // its last callbacks may have come in it
+			{2, loss.To.Add(time.Hour), false},      // began after it
+		} {
+			if p, err := books.Past(t.Context(), 1, tt.session, tt.closed); err != nil || (p.Loss != nil) != tt.lost || p.Billed {
+				t.Errorf("session %d that closed at %v: %+v, %v", tt.session, tt.closed, p, err)
+			}
+		}
+	})
+}
