@@ -68,8 +68,10 @@ type Archived struct {
 	// Links are where the manifest and the first of the recordings are: s3://bucket/key,
 	// or a file's path.
 	Links []string `json:"links,omitempty"`
-	// Lost are the recordings that ZEGO could upload nowhere, by name.
-	Lost []string `json:"lost,omitempty"`
+	// Lost are the first of the recordings that ZEGO could upload nowhere, by name, of
+	// LostFiles.
+	Lost      []string `json:"lost,omitempty"`
+	LostFiles int      `json:"lost_files,omitempty"`
 	// Waiting says that they are not all there yet.
 	Waiting *Waiting `json:"waiting,omitempty"`
 }
@@ -77,14 +79,15 @@ type Archived struct {
 // Waits implements [Waiter].
 func (a Archived) Waits() *Waiting { return a.Waiting }
 
-// mostLinks bounds a result, as runs keep it. The manifest has all names.
+// mostLinks bounds the links and the names of what was lost in a result, as runs keep
+// it. The manifest has all.
 const mostLinks = 20
 
 // String says it in a few words, for people.
 func (a Archived) String() string {
 	lost := ""
 	if len(a.Lost) > 0 {
-		lost = fmt.Sprintf(", %d lost (%s)", len(a.Lost), sentence(a.Lost))
+		lost = fmt.Sprintf(", %d lost (%s)", a.LostFiles, sentence(a.Lost))
 	}
 	switch a.Files {
 	case 0:
@@ -164,13 +167,11 @@ func (r *Recordings) outcome(ctx context.Context, s Session, manifest Manifest, 
 	if yet := new(notYet); errors.As(err, &yet) {
 		return Archived{Waiting: yet.waiting}, nil
 	}
-	if err != nil {
-		return Archived{}, err
+	if err == nil && r.Finding.Ledger != nil {
+		err = r.taken(ctx, s, manifest, found)
 	}
-	if r.Finding.Ledger != nil {
-		if err := r.taken(ctx, s, manifest, found); err != nil {
-			return Archived{}, err
-		}
+	if err != nil {
+		return Archived{}, bounded(ctx, err)
 	}
 	return r.archived(manifest), nil
 }
@@ -219,7 +220,9 @@ const heartbeats = 5 * time.Second
 // is.
 func (r *Recordings) moving(ctx context.Context, move func(ctx context.Context, earlier archive.Progress, report func(archive.Progress)) (Manifest, error)) (Manifest, error) {
 	r.once.Do(func() {
-		if r.mover, r.fault = archive.NewMover(r.Source, r.Archive, r.Options); r.fault == nil {
+		options := r.Options
+		options.AppFolder = r.Finding.Prefix.AppFolder
+		if r.mover, r.fault = archive.NewMover(r.Source, r.Archive, options); r.fault == nil {
 			r.mover.Observe = r.Observe
 		}
 	})
@@ -295,5 +298,9 @@ func (r *Recordings) archived(m Manifest) Archived {
 
 // ArchivedOf says what a manifest lists.
 func ArchivedOf(m Manifest) Archived {
-	return Archived{Manifest: m.Key(SessionFolder(Session{AppID: m.AppID, RoomSessionID: m.RoomSessionID})), Files: len(m.Files), Bytes: m.Bytes(), Lost: m.Lost}
+	a := Archived{Manifest: m.Key(SessionFolder(Session{AppID: m.AppID, RoomSessionID: m.RoomSessionID})), Files: len(m.Files), Bytes: m.Bytes(), LostFiles: len(m.Lost)}
+	for _, name := range m.Lost[:min(len(m.Lost), mostLinks)] {
+		a.Lost = append(a.Lost, short(name))
+	}
+	return a
 }

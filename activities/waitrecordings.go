@@ -68,6 +68,7 @@ type search struct {
 	elapsed time.Duration
 
 	place   recording.Place
+	owned   recording.Owned // the keys that it may have
 	lives   []ledger.RoomLife
 	known   map[string]bool        // the tasks that callbacks told of
 	open    map[string]bool        // those of them that are the session's and of which nobody will tell more
@@ -101,6 +102,10 @@ func (r *Recordings) search(ctx context.Context, task Task, before *Manifest) (*
 	var err error
 	if s.place, err = r.Finding.Prefix.Of(s.session); err != nil {
 		return nil, nil, Blocked("CLOSEOUT_RECORDINGS_PREFIX: %w", err)
+	}
+	var ok bool
+	if s.owned, ok = s.place.Own(s.session.AppID, archive.Below(r.Options.SourceURL, r.Options.ArchiveURL)); !ok {
+		return nil, nil, Blocked("CLOSEOUT_RECORDINGS_PREFIX makes %q of the room's name, which leads to another app's folder, to the archive or to no folder; want {{.appid}}/ in front", short(s.place.Prefix))
 	}
 	tasks, lives, err := r.Finding.Ledger.RecordingsOf(ctx, s.session.AppID, s.session.RoomID, s.session.RoomSessionID, s.session.Closed, s.session.Closed.Add(-recorded))
 	if err != nil {
@@ -185,11 +190,11 @@ func (s *search) listed(t ledger.RecordingTask, f *ledger.RecordedFile) bool {
 }
 
 func (s *search) miss(format string, args ...any) {
-	s.missing = append(s.missing, fmt.Sprintf(format, args...))
+	s.missing = append(s.missing, short(fmt.Sprintf(format, args...)))
 }
 
 func (s *search) stick(format string, args ...any) {
-	s.stuck = append(s.stuck, fmt.Sprintf(format, args...))
+	s.stuck = append(s.stuck, short(fmt.Sprintf(format, args...)))
 }
 
 func either(sessions []uint64) string {
@@ -202,14 +207,21 @@ func either(sessions []uint64) string {
 
 // files considers the files of a task that is the session's.
 func (s *search) files(ctx context.Context, t ledger.RecordingTask) error {
+	if !zego.ValidTaskID(t.TaskID) {
+		s.stick("%q isn't the ID of a recording task", short(t.TaskID))
+		return nil
+	}
 	folders := s.folders(t)
 	objects, below := map[string]*blob.ListObject{}, map[string]string{}
 	for _, folder := range folders {
+		if !s.owned.Has(folder + t.TaskID + "_") {
+			continue
+		}
 		for object, err := range s.objects(ctx, folder+t.TaskID+"_") {
 			if err != nil {
 				return err
 			}
-			if objects[object.Key] == nil {
+			if objects[object.Key] == nil && s.owned.Has(object.Key) {
 				objects[object.Key], below[object.Key] = object, strings.TrimPrefix(object.Key, folder)
 			}
 		}
@@ -220,12 +232,12 @@ func (s *search) files(ctx context.Context, t ledger.RecordingTask) error {
 		case s.listed(t, f), f.Saved != "", f.Status == zego.FileInBackup:
 			// It was considered before.
 		case f.Status == zego.FileUploaded:
-			object, err := s.locate(ctx, folders, objects, f)
+			object, err := s.locate(ctx, t.TaskID, objects, f)
 			switch {
 			case err != nil:
 				return err
 			case object == nil:
-				s.miss("%s, which was uploaded by ZEGO's word and isn't in the bucket", f.FileID)
+				s.miss("%s, which was uploaded by ZEGO's word%s and isn't in the bucket", short(f.FileID), contradiction(f))
 			case f.Size != 0 && f.Format != "hls" && object.Size != f.Size:
 				s.miss("%s, which has %d bytes in the bucket and %d by ZEGO's word", f.FileID, object.Size, f.Size)
 			default:
@@ -246,35 +258,62 @@ func (s *search) files(ctx context.Context, t ledger.RecordingTask) error {
 	return nil
 }
 
+// contradiction says what another callback said of a file.
+func contradiction(f *ledger.RecordedFile) string {
+	if f.Contradicted == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (a later callback says status %d)", f.Contradicted)
+}
+
+// maxFolders is in how many folders the files of a task are looked for: it has one,
+// its OutputFolder, which URLs write with the bucket in front or without.
+const maxFolders = 8
+
 // folders are where the files of a task may be, the likeliest first.
-func (s *search) folders(t ledger.RecordingTask) (folders []string) {
-	for _, f := range t.Files {
-		if folder, ok := strings.CutSuffix(strings.TrimPrefix(recording.Path(f.URL), "/"), f.FileID); ok {
-			_, below, _ := strings.Cut(folder, "/") // the first may be the bucket
-			folders = append(folders, folder, below)
+func (s *search) folders(t ledger.RecordingTask) []string {
+	folders := []string{SessionFolder(s.task.Session), s.place.Prefix, ""}
+	for i := range t.Files {
+		for _, folder := range s.foldersOf(&t.Files[i]) {
+			if len(folders) < maxFolders && !slices.Contains(folders, folder) {
+				folders = append(folders, folder)
+			}
 		}
 	}
-	folders = append(folders, SessionFolder(s.task.Session), s.place.Prefix, "")
-	var once []string
-	for _, folder := range folders {
-		if !slices.Contains(once, folder) {
-			once = append(once, folder)
+	return slices.Concat(folders[3:], folders[:3])
+}
+
+// foldersOf are those that the file's URL may mean, of which the first part may be
+// the bucket.
+func (s *search) foldersOf(f *ledger.RecordedFile) (folders []string) {
+	folder, ok := strings.CutSuffix(strings.TrimPrefix(recording.Path(f.URL), "/"), f.FileID)
+	if !ok {
+		return nil
+	}
+	_, below, _ := strings.Cut(folder, "/")
+	for _, folder := range []string{folder, below} {
+		if s.owned.Has(folder + f.FileID) {
+			folders = append(folders, folder)
 		}
 	}
-	return once
+	return folders
 }
 
 // locate finds a file in one of the folders; nil if it isn't there.
-func (s *search) locate(ctx context.Context, folders []string, objects map[string]*blob.ListObject, f *ledger.RecordedFile) (*blob.ListObject, error) {
+func (s *search) locate(ctx context.Context, taskID string, objects map[string]*blob.ListObject, f *ledger.RecordedFile) (*blob.ListObject, error) {
+	folders := append(s.foldersOf(f), SessionFolder(s.task.Session), s.place.Prefix, "")
 	for _, folder := range folders {
 		if object := objects[folder+f.FileID]; object != nil {
 			return object, nil
 		}
 	}
-	if name, ok := zego.ParseFileName(f.FileID); ok && strings.HasPrefix(f.FileID, name.TaskID) {
-		return nil, nil
+	if name, _, ok := fileName(f.FileID); strings.HasPrefix(f.FileID, taskID+"_") || ok && name.TaskID != taskID {
+		return nil, nil // it would have been listed, or is another task's
 	}
 	for _, folder := range folders { // its name isn't by the rule
+		if !s.owned.Has(folder + f.FileID) {
+			continue
+		}
 		switch a, err := s.Source.Attributes(ctx, folder+f.FileID); {
 		case err == nil:
 			return &blob.ListObject{Key: folder + f.FileID, Size: a.Size, ModTime: a.ModTime}, nil
@@ -319,7 +358,7 @@ func (s *search) list(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if strings.HasPrefix(object.Key, folder) {
+		if strings.HasPrefix(object.Key, folder) || !s.owned.Has(object.Key) {
 			continue
 		}
 		below := strings.TrimPrefix(object.Key, prefix)

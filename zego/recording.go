@@ -179,10 +179,16 @@ func (r *reader) recordedFile() RecordedFile {
 // files, so it has to be of the form that ZEGO documents.
 func (r *reader) taskID(name string) string {
 	s := r.text(name)
-	if r.err == nil && (len(s) != taskIDLen || strings.ContainsFunc(s, func(c rune) bool { return !isIDRune(c) })) {
+	if r.err == nil && !ValidTaskID(s) {
 		r.fail(name, fmt.Sprintf("found %s, want %d letters, digits, - or _", clip([]byte(s)), taskIDLen))
 	}
 	return s
+}
+
+// ValidTaskID reports whether s has the form of a recording task's ID: 16 letters,
+// digits, - or _.
+func ValidTaskID(s string) bool {
+	return len(s) == taskIDLen && !strings.ContainsFunc(s, func(c rune) bool { return !isIDRune(c) })
 }
 
 func isIDRune(c rune) bool {

@@ -37,6 +37,9 @@ type Options struct {
 	Class      string
 	Tags       map[string]string
 	Encryption string
+	// AppFolder, if set, returns the folder of an app's own in the bucket of the
+	// recordings beside "<appid>/", or nothing.
+	AppFolder func(appID uint32) string
 	// DeleteSources has sources in the bucket deleted when the manifest is there.
 	DeleteSources bool
 	// Client reads URLs; nil: one that only goes to public addresses.
@@ -87,8 +90,12 @@ type Finished struct {
 	SHA256 string `json:"sha256"`
 }
 
-// mostFinished bounds what [Progress] carries: some 200 bytes for each.
-const mostFinished = 2000
+// maxFinished bounds what [Progress] carries, in bytes of its JSON: Temporal warns of
+// heartbeats from 256 KiB on.
+const maxFinished = 128 << 10
+
+// bytes is how much of a heartbeat it takes, its names escaped.
+func (f Finished) bytes() int { return 150 + 2*len(f.Name) }
 
 // Mover moves recordings.
 type Mover struct {
@@ -234,7 +241,7 @@ func (m *Mover) move(ctx context.Context, folder string, head Manifest, all []It
 	}
 	m.store.tidy(ctx, folder)
 	if m.options.DeleteSources {
-		return there, deleteMoved(ctx, sources)
+		return there, m.deleteMoved(ctx, there, sources)
 	}
 	return there, nil
 }
@@ -381,8 +388,12 @@ func (r *run) finish(f Finished) {
 	if r.earlier[f.Name] != f {
 		r.progress.Finished = append(r.progress.Finished, f)
 	}
-	if over := len(r.progress.Finished) - mostFinished; over > 0 {
-		r.progress.Finished = slices.Delete(r.progress.Finished, 0, over)
+	total := 0
+	for i, f := range slices.Backward(r.progress.Finished) {
+		if total += f.bytes(); total > maxFinished {
+			r.progress.Finished = slices.Delete(r.progress.Finished, 0, i+1)
+			break
+		}
 	}
 	r.tell(true)
 }

@@ -103,12 +103,26 @@ func (o *object) open(ctx context.Context, offset int64) (io.ReadCloser, error) 
 	return o.bucket.NewRangeReader(ctx, o.key, offset, -1, nil)
 }
 
+// deletable reports whether a source is in a folder of the app's own. Others may be
+// of several apps.
+func (m *Mover) deletable(manifest Manifest, key string) bool {
+	own := strconv.FormatUint(uint64(manifest.AppID), 10) + "/"
+	if strings.HasPrefix(key, own) {
+		return true
+	}
+	if m.options.AppFolder != nil {
+		own = m.options.AppFolder(manifest.AppID)
+	}
+	below := Below(m.options.SourceURL, m.options.ArchiveURL)
+	return own != "" && strings.HasPrefix(key, own) && (below == "" || !strings.HasPrefix(key, below))
+}
+
 // deleteMoved deletes what was moved and has been left alone since.
-func deleteMoved(ctx context.Context, sources []moved) error {
+func (m *Mover) deleteMoved(ctx context.Context, manifest Manifest, sources []moved) error {
 	var faults []error
 	for _, s := range sources {
 		o, ok := s.source.(*object)
-		if !ok {
+		if !ok || !m.deletable(manifest, o.key) {
 			continue
 		}
 		if now, err := o.stat(ctx); err != nil || now.mark(o) != s.state.mark(o) {
@@ -124,7 +138,7 @@ func deleteMoved(ctx context.Context, sources []moved) error {
 func (m *Mover) deleteListed(ctx context.Context, manifest Manifest) error {
 	var faults []error
 	for _, f := range manifest.Files {
-		if strings.HasPrefix(f.Source, "https://") {
+		if strings.HasPrefix(f.Source, "https://") || !m.deletable(manifest, f.Source) {
 			continue
 		}
 		o := &object{m.Source, f.Source}

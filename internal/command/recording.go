@@ -56,8 +56,11 @@ func writeLeftRecordings(ctx context.Context, cmd *cli.Command, books *ledger.Le
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "APP\tTASK\tROOM\tFILES\tBEGINS\tLAST HEARD\tASSIGNED TO")
 	for _, t := range tasks {
-		begins, assigned := "", ""
+		begins, assigned, contradicted := "", "", 0
 		for _, f := range t.Files {
+			if f.Contradicted != 0 {
+				contradicted++
+			}
 			if b := f.Begin.Format(time.RFC3339); !f.Begin.IsZero() && (begins == "" || b < begins) {
 				begins = b
 			}
@@ -65,7 +68,11 @@ func writeLeftRecordings(ctx context.Context, cmd *cli.Command, books *ledger.Le
 		if t.Assigned {
 			assigned = strconv.FormatUint(t.RoomSessionID, 10)
 		}
-		fmt.Fprintf(w, "%d\t%s\t%q\t%d\t%s\t%s\t%s\n", t.AppID, printable.Line(t.TaskID), t.RoomID, len(t.Files), begins, t.Last.Format(time.RFC3339), assigned)
+		files := strconv.Itoa(len(t.Files))
+		if contradicted > 0 {
+			files += fmt.Sprintf(" (%d contradicted)", contradicted)
+		}
+		fmt.Fprintf(w, "%d\t%s\t%q\t%s\t%s\t%s\t%s\n", t.AppID, printable.Line(t.TaskID), t.RoomID, files, begins, t.Last.Format(time.RFC3339), assigned)
 	}
 	return w.Flush()
 }

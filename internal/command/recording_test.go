@@ -23,12 +23,22 @@ func TestRecordingsThatNobodyTookAreListedAndAssigned(t *testing.T) {
 	if err := books.Record(t.Context(), []ledger.Usage{u}); err != nil {
 		t.Fatal(err)
 	}
+	u, _ = ledger.UsageOf(&zego.Recording{Common: zego.Common{AppID: 7, Timestamp: at.Unix()}, TaskID: "contradictory000", RoomID: "the lobby", EventType: zego.RecordingUploaded,
+		Sequence: 9, Files: []zego.RecordedFile{{FileID: "a", Status: zego.FileFailed}}}, at)
+	other := u
+	lower := *u.Recording
+	lower.Sequence, lower.Files = 1, []ledger.RecordedFile{{RecordedFile: zego.RecordedFile{FileID: "a", Status: zego.FileUploaded}}}
+	other.Recording = &lower
+	if err := books.Record(t.Context(), []ledger.Usage{u, other}); err != nil {
+		t.Fatal(err)
+	}
 	for _, step := range []struct {
 		args string
 		code int
 		want string
 	}{
-		{"recording list --older 0s", 0, `7    YZ4joOE4IwmFAAAT  "the lobby"  1      2026-11-23T11:00:00Z  2026-11-23T12:00:00Z`},
+		{"recording list --older 0s", 0, `7    YZ4joOE4IwmFAAAT  "the lobby"  1                   2026-11-23T11:00:00Z  2026-11-23T12:00:00Z`},
+		{"recording list --older 0s", 0, "1 (1 contradicted)"},
 		{"recording assign --app 7 --session x YZ4joOE4IwmFAAAT", 1, `--session: found "x"`},
 		{"recording assign --app 7 --session 1", 1, "no task ID"},
 		{"recording assign --app 8 --session 1 YZ4joOE4IwmFAAAT", 1, "no callback told of such a recording task"},

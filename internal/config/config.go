@@ -270,7 +270,7 @@ func Settings() []Setting {
 			More: "For S3 and Azure, which let lifecycle rules choose by tags.",
 			set:  func(c *Config, v string) (err error) { c.ArchiveTags, err = parseTags(v); return err }},
 		{Env: "CLOSEOUT_RECORDINGS_DELETE", Default: "false", Usage: "delete recordings from their bucket when they are archived",
-			More: "Only what was verified in the archive and is listed in the manifest, after that is written, and only if it is still what was archived.",
+			More: "Only what was verified in the archive and is listed in the manifest, after that was read back, only if it is still what was archived, and only in a folder of its app: `<appid>/`, or a `CLOSEOUT_RECORDINGS_PREFIX` with `{{.appid}}/` in it.",
 			set: func(c *Config, v string) (err error) {
 				if c.DeleteRecordings, err = strconv.ParseBool(v); err != nil {
 					return fmt.Errorf("found %q, want true or false", v)
@@ -447,6 +447,9 @@ func Load(flag func(name string) (string, bool), apps bool) (*Config, error) {
 		faults = append(faults, fmt.Errorf("CLOSEOUT_ARCHIVE_CLASS, CLOSEOUT_ARCHIVE_ENCRYPTION, CLOSEOUT_ARCHIVE_TAGS: %w", err))
 	}
 
+	if c.DeleteRecordings && c.Recordings.Expected != "none" && c.Recordings.Prefix.AppFolder(1) == "" {
+		faults = append(faults, errors.New("CLOSEOUT_RECORDINGS_DELETE: found true together with a CLOSEOUT_RECORDINGS_PREFIX that several apps may share, want {{.appid}}/ in it, as recordings are deleted only below a folder of their app"))
+	}
 	if c.Recordings.Expected == "callback" && !c.Usage {
 		faults = append(faults, errors.New("CLOSEOUT_RECORDINGS: found callback together with CLOSEOUT_USAGE=off, want it on, as recording callbacks are stored in the same way, or bucket"))
 	}

@@ -126,6 +126,8 @@ func TestFaults(t *testing.T) {
 		{"of the archive", map[string]string{"CLOSEOUT_APPS": "1=a", "CLOSEOUT_ARCHIVE_TRANSFERS": "0", "CLOSEOUT_ARCHIVE_TAGS": "a", "CLOSEOUT_RECORDINGS_DELETE": "maybe"}, nil,
 			[]string{`CLOSEOUT_ARCHIVE_TRANSFERS: found "0", want a number from 1 to 64`, `CLOSEOUT_ARCHIVE_TAGS: found "a", want name=value`, `CLOSEOUT_RECORDINGS_DELETE: found "maybe"`}},
 		{"UTF-16", map[string]string{"CLOSEOUT_APPS_FILE": utf16}, nil, []string{"CLOSEOUT_APPS_FILE: " + utf16 + " is in UTF-16, want UTF-8"}},
+		{"deleting what apps may share", map[string]string{"CLOSEOUT_APPS": "1=a", "CLOSEOUT_RECORDINGS_DELETE": "true", "CLOSEOUT_RECORDINGS": "bucket", "CLOSEOUT_RECORDINGS_PREFIX": "zego/{{.room_id}}/"}, nil,
+			[]string{"CLOSEOUT_RECORDINGS_DELETE: found true together with a CLOSEOUT_RECORDINGS_PREFIX that several apps may share, want {{.appid}}/ in it"}},
 		{"empty file", map[string]string{"CLOSEOUT_APPS_FILE": empty}, nil, []string{"CLOSEOUT_APPS_FILE: " + empty + " is empty"}},
 		{"no such file", map[string]string{"CLOSEOUT_APPS_FILE": empty + "2"}, nil, []string{"CLOSEOUT_APPS_FILE: read the secret: open " + empty + "2"}},
 		{"a deployment and no build", map[string]string{"CLOSEOUT_APPS": "1=a", "TEMPORAL_DEPLOYMENT_NAME": "closeout"}, nil,

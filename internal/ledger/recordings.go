@@ -37,6 +37,9 @@ type RecordedFile struct {
 	Sequence int64 `json:"-"`
 	// Told is when its status was told first, by ZEGO's clock.
 	Told time.Time `json:"-"`
+	// Contradicted is what a later callback than the one that said where it is said
+	// became of it; 0 if none did. A file that is somewhere isn't lost by a number.
+	Contradicted zego.FileStatus `json:"contradicted,omitempty"`
 	// Saved is what [Ledger.SaveRecording] was told.
 	Saved string `json:"-"`
 }
@@ -54,7 +57,8 @@ func recordingOf(e *zego.Recording, seenAt time.Time) Usage {
 const none = -1
 
 // recordRecordings writes what callbacks told of recordings. Whatever their order,
-// the same comes of it: of two that tell of one file, the later counts.
+// the same comes of it: of two that tell of one file, the one that says where it is
+// counts, and of two of those the later.
 func (l *Ledger) recordRecordings(ctx context.Context, tx *sql.Tx, usage []Usage) error {
 	// In an order that all writers have, so that none waits for another that waits
 	// for it.
@@ -131,7 +135,13 @@ func (l *Ledger) recordFiles(ctx context.Context, tx *sql.Tx, u Usage) error {
 			begin_time = CASE WHEN excluded.begin_time = 0 THEN recording_files.begin_time ELSE excluded.begin_time END,
 			told_time = CASE WHEN excluded.status = recording_files.status THEN recording_files.told_time ELSE excluded.told_time END,
 			status = excluded.status
-		WHERE excluded.sequence > recording_files.sequence`, args...); err != nil {
+		WHERE CASE WHEN (excluded.status IN (3, 4)) <> (recording_files.status IN (3, 4)) THEN excluded.status IN (3, 4) ELSE excluded.sequence > recording_files.sequence END`, args...); err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, `
+		UPDATE recording_files SET other_sequence = given.sequence, other_status = given.status FROM `+from+`
+		WHERE recording_files.appid = given.appid AND recording_files.task_id = given.task_id AND recording_files.file_id = given.file_id
+			AND given.status NOT IN (3, 4) AND recording_files.other_sequence < given.sequence`, args...); err != nil {
 		return err
 	}
 	_, err := tx.ExecContext(ctx, `
@@ -295,7 +305,8 @@ func (l *Ledger) recordingTasks(ctx context.Context, where string, args ...any) 
 	_ = rows.Close() // SQLite has few connections
 
 	files, err := l.db.QueryContext(ctx, `
-		SELECT appid, task_id, file_id, sequence, status, url, format, size, duration, user_id, stream_id, track, begin_time, told_time, saved
+		SELECT appid, task_id, file_id, sequence, status, url, format, size, duration, user_id, stream_id, track, begin_time, told_time, saved,
+			CASE WHEN status IN (3, 4) AND other_sequence > sequence THEN other_status ELSE 0 END
 		FROM recording_files WHERE (appid, task_id) IN (SELECT appid, task_id FROM recording_tasks WHERE `+where+`) ORDER BY appid, task_id, file_id`, args...)
 	if err != nil {
 		return nil, err
@@ -311,7 +322,7 @@ func (l *Ledger) recordingTasks(ctx context.Context, where string, args ...any) 
 		var app uint32
 		var task string
 		var duration, begin, told int64
-		if err := files.Scan(&app, &task, &f.FileID, &f.Sequence, &f.Status, &f.URL, &f.Format, &f.Size, &duration, &f.UserID, &f.StreamID, &f.MediaTrackType, &begin, &told, &f.Saved); err != nil {
+		if err := files.Scan(&app, &task, &f.FileID, &f.Sequence, &f.Status, &f.URL, &f.Format, &f.Size, &duration, &f.UserID, &f.StreamID, &f.MediaTrackType, &begin, &told, &f.Saved, &f.Contradicted); err != nil {
 			return nil, err
 		}
 		f.Duration, f.Begin, f.Told = time.Duration(duration)*time.Millisecond, fromMillis(begin), fromMillis(told)

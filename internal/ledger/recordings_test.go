@@ -41,7 +41,8 @@ func recordings(t *testing.T, l *ledger.Ledger) ([]ledger.RecordingTask, []ledge
 }
 
 // However the callbacks of a task come, once or several times, in one batch or
-// several, the same is known of it in the end.
+// several, the same is known of it in the end. A file that was uploaded isn't lost by
+// a higher number.
 func TestRecordingCallbacksMayComeInAnyOrder(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
@@ -53,13 +54,14 @@ func TestRecordingCallbacksMayComeInAnyOrder(t *testing.T) {
 				tells(t, task, zego.RecordingUploaded, 3, 40, file("a", zego.FileInBackup), file("b", zego.FileUploaded), file("c", zego.FileUploaded)),
 				tells(t, task, zego.RecordingAborted, 4, 50),
 				tells(t, task, 4711, 5, 60),
+				tells(t, task, zego.RecordingUploaded, 6, 70, file("a", zego.FileFailed), file("c", zego.FileFailed)),
 			}
 		}
 		want := ledger.RecordingTask{AppID: math.MaxUint32, TaskID: "0000000000000000", RoomID: "Zimmer 7 é'\"",
-			First: noon.Add(10 * time.Second), Last: noon.Add(time.Minute), Uploaded: true, Ended: true, Files: []ledger.RecordedFile{
-				{RecordedFile: file("a", zego.FileInBackup), Sequence: 3, Told: noon.Add(20 * time.Second)},
+			First: noon.Add(10 * time.Second), Last: noon.Add(70 * time.Second), Uploaded: true, Ended: true, Files: []ledger.RecordedFile{
+				{RecordedFile: file("a", zego.FileInBackup), Sequence: 3, Told: noon.Add(20 * time.Second), Contradicted: zego.FileFailed},
 				{RecordedFile: file("b", zego.FileUploaded), Sequence: 3, Told: noon.Add(40 * time.Second)},
-				{RecordedFile: file("c", zego.FileUploaded), Sequence: 3, Told: noon.Add(40 * time.Second)},
+				{RecordedFile: file("c", zego.FileUploaded), Sequence: 3, Told: noon.Add(40 * time.Second), Contradicted: zego.FileFailed},
 			}}
 		seed := rand.Uint64()
 		random := rand.New(rand.NewPCG(seed, 0))

@@ -151,6 +151,8 @@ CREATE TABLE recording_files (
     track        BIGINT NOT NULL,
     begin_time   BIGINT NOT NULL,
     told_time    BIGINT NOT NULL, -- when its status was told first, by ZEGO's clock
+    other_sequence BIGINT NOT NULL DEFAULT -1, -- of the last callback that said it was nowhere,
+    other_status   BIGINT NOT NULL DEFAULT 0,  -- and what that said
     saved        TEXT   NOT NULL, -- what was saved out of the backup storage, as the manifest has it; or empty
     PRIMARY KEY (appid, task_id, file_id)
 );
