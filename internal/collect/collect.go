@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/outage"
@@ -185,6 +186,17 @@ func (c *Collector) Collect(ctx context.Context, event zego.Event) (webhook.Rece
 		ledgerErr = fmt.Errorf("store usage in the ledger: %w", context.Cause(ctx))
 	}
 	return webhook.Receipt{}, errors.Join(diskErr, ledgerErr)
+}
+
+// Contradict notes that a session was closed twice, in another room or at another
+// time, so that its bill says so. It is on the disk when this returns, or logged.
+func (c *Collector) Contradict(s activities.Session) {
+	usage := ledger.Usage{AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID, Event: zego.EventRoomClose, Close: s.RoomCloseTime, SeenAt: time.Now()}
+	ctx, cancel := context.WithTimeout(context.Background(), c.writeTimeout)
+	defer cancel()
+	if err := c.put(ctx, usage); err != nil {
+		c.Log.Error("bill won't say that its session was closed twice", "appid", s.AppID, "room_session_id", s.RoomSessionID, "error", err)
+	}
 }
 
 // plausible returns what is to be believed of a callback.

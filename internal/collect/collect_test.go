@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/collect"
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/ledger"
@@ -565,5 +566,19 @@ func TestATransactionIsBoundedByRows(t *testing.T) {
 		if size > 2 {
 			t.Errorf("%d callbacks of %d files in one transaction", size, files)
 		}
+	}
+}
+
+func TestASessionThatIsClosedTwiceIsToldToTheLedger(t *testing.T) {
+	b, box := &books{answer: always(nil)}, newInbox(t)
+	c := newCollector(t, b, box)
+	c.Contradict(activities.Session{AppID: 1, RoomID: "attic", RoomSessionID: 7, RoomCloseTime: time.UnixMilli(5).UTC()})
+	if waiting, _ := stats(t, box); waiting != 1 {
+		t.Fatalf("%d wait on the disk, want 1", waiting)
+	}
+	relay(t, c)
+	wait(t, "it is stored", func() bool { return len(b.stays()) == 1 })
+	if u := b.taken[0]; u.Event != zego.EventRoomClose || u.RoomID != "attic" || u.RoomSessionID != 7 || !u.Close.Equal(time.UnixMilli(5)) {
+		t.Errorf("%+v", u)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -109,6 +110,9 @@ type Options struct {
 	Eager bool
 	// Log gets what operators should know.
 	Log *slog.Logger
+	// Contradicted, if set, is told of a room_close that contradicts the first of its
+	// session.
+	Contradicted func(activities.Session)
 	// Observe, if set, is told the outcome of each start: "started", "duplicate",
 	// "refused" or "failed"; and whether it came from the inbox. A duplicate whose run
 	// has ended without closing out its session is also "ended".
@@ -120,7 +124,7 @@ type Options struct {
 // [Intake.Relay].
 type Intake struct {
 	Options
-	recent  *recent.Map[session, struct{}]
+	recent  *recent.Map[session, closing]
 	breaker circuitbreaker.CircuitBreaker[any]
 	outage  *outage.Outage // of Temporal, from when the breaker opens until it closes
 	unset   *outage.Outage // of the namespace's search attributes
@@ -152,6 +156,46 @@ type session struct {
 	id  uint64
 }
 
+// closing is what a room_close told, without a pointer.
+type closing struct {
+	room uint64 // a hash of its name
+	time int64  // in Unix milliseconds
+}
+
+func closingOf(s activities.Session) closing {
+	told := s.RoomCloseTime
+	if !s.CloseTimeTold.IsZero() {
+		told = s.CloseTimeTold
+	}
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(s.RoomID))
+	return closing{h.Sum64(), told.UnixMilli()}
+}
+
+// remember keeps that a session was acknowledged, and compares what another callback
+// of it told meanwhile.
+func (i *Intake) remember(known session, s activities.Session) {
+	if first, found := i.recent.Add(known, closingOf(s)); found {
+		i.compare(first, s)
+	}
+}
+
+// compare warns of a session that is closed twice, in another room or at another
+// time: one of the two is another session, such as one whose number was rounded on
+// its way, and has no run.
+func (i *Intake) compare(first closing, s activities.Session) {
+	second := closingOf(s)
+	if first == second {
+		return
+	}
+	i.Observe("contradicted", false)
+	i.Log.Warn("room_close contradicts the first of its session", "workflow_id", workflows.WorkflowID(s), "room_id", s.RoomID, "room_close_time", s.RoomCloseTime,
+		"other_room", first.room != second.room, "first_room_close_time", time.UnixMilli(first.time).UTC(), "action", "see that nothing rounds room_session_id")
+	if i.Contradicted != nil {
+		i.Contradicted(s)
+	}
+}
+
 // New makes an intake.
 func New(o Options) *Intake {
 	if o.Observe == nil {
@@ -160,7 +204,7 @@ func New(o Options) *Intake {
 	if o.Route == nil {
 		o.Route = func(activities.Session) workflows.Workflow { return workflows.RoomClose }
 	}
-	i := &Intake{Options: o, recent: recent.New[session, struct{}](remember), inFlight: map[string]*attempt{}, ended: make(chan struct{}, 1),
+	i := &Intake{Options: o, recent: recent.New[session, closing](remember), inFlight: map[string]*attempt{}, ended: make(chan struct{}, 1),
 		looks: make(chan struct{}, maxLooks)}
 	i.breaker = circuitbreaker.NewBuilder[any]().
 		WithFailureThreshold(failures).
@@ -185,7 +229,8 @@ func (i *Intake) RoomClose(ctx context.Context, c *zego.RoomClose) (webhook.Rece
 	s := activities.SessionOf(c)
 	id := workflows.WorkflowID(s)
 	known := session{s.AppID, s.RoomSessionID}
-	if _, found := i.recent.Get(known); found {
+	if first, found := i.recent.Get(known); found {
+		i.compare(first, s)
 		return webhook.Receipt{Status: webhook.Duplicate, WorkflowID: id}, nil
 	}
 
@@ -196,7 +241,7 @@ func (i *Intake) RoomClose(ctx context.Context, c *zego.RoomClose) (webhook.Rece
 	if a != nil && !a.wait(ctx, time.Until(until)) {
 		i.trouble.unanswered.Add(1)
 	} else if a != nil && a.err == nil {
-		i.recent.Add(known, struct{}{})
+		i.remember(known, s)
 		if joined {
 			return webhook.Receipt{Status: webhook.Duplicate, WorkflowID: id}, nil
 		}
@@ -208,7 +253,7 @@ func (i *Intake) RoomClose(ctx context.Context, c *zego.RoomClose) (webhook.Rece
 		return webhook.Receipt{}, fmt.Errorf("encode session: %w", err)
 	}
 	queued := func() (webhook.Receipt, error) {
-		i.recent.Add(known, struct{}{})
+		i.remember(known, s)
 		i.tell()
 		if a != nil {
 			i.settling.Go(func() { i.settle(a, id) })
@@ -245,7 +290,7 @@ func (i *Intake) RoomClose(ctx context.Context, c *zego.RoomClose) (webhook.Rece
 			disk = nil
 		case startErr = <-started:
 			if startErr == nil {
-				i.recent.Add(known, struct{}{})
+				i.remember(known, s)
 				return webhook.Receipt{Status: late.status, WorkflowID: id}, nil
 			}
 			started = nil

@@ -15,6 +15,7 @@ import (
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/testenv"
 	"github.com/closeouthq/closeout/internal/usage"
+	"github.com/closeouthq/closeout/zego"
 )
 
 // closing is what is known when a session's room_close has come.
@@ -515,6 +516,36 @@ func TestEntriesOfAnAppReadNothingOfOthers(t *testing.T) {
 		}
 		if n != 2 {
 			t.Errorf("%d bills, want 2", n)
+		}
+	})
+}
+
+// A second room_close that contradicts the first marks the bill, or is told by an
+// adjustment of zero.
+func TestASessionThatIsClosedTwiceSaysSo(t *testing.T) {
+	testenv.Databases(t, func(t *testing.T, databaseURL string) {
+		l := open(t, databaseURL)
+		second := ledger.Usage{AppID: app, RoomID: "Zimmer 7", RoomSessionID: life, Event: zego.EventRoomClose, Close: at(200), SeenAt: at(200)}
+		record(t, l, created(0), logout("a", "1", 1, 10), second)
+		if b := finalize(t, l, closing(life, 100)); b.Usage.Estimated != usage.Contradicted || b.Usage.Seconds != 9 {
+			t.Errorf("before the bill: %+v", b.Usage)
+		}
+		after := []ledger.Usage{created(0), logout("a", "1", 1, 10)}
+		for i := range after {
+			after[i].RoomSessionID = 5
+		}
+		record(t, l, after...)
+		if b := finalize(t, l, closing(5, 100)); b.Usage.Estimated != 0 {
+			t.Errorf("without one: %+v", b.Usage)
+		}
+		second.RoomSessionID = 5
+		record(t, l, second)
+		d := dirty(t, l)
+		if len(d) != 1 {
+			t.Fatalf("dirty: %+v", d)
+		}
+		if a, err := adjust(t, l, d[0]); err != nil || a.Usage.Estimated != usage.Contradicted || a.Difference != (usage.Difference{}) {
+			t.Errorf("after the bill: %+v, %v", a, err)
 		}
 	})
 }

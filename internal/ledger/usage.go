@@ -33,6 +33,9 @@ type Usage struct {
 	Role uint32 `json:"role,omitempty"`
 	// Create is the room_create_time of a room_create.
 	Create time.Time `json:"create,omitzero"`
+	// Close is the room_close_time of a room_close that contradicts the first of its
+	// session. Others aren't told to the ledger.
+	Close time.Time `json:"close,omitzero"`
 	// Login and Logout are the ends of the stay, as far as the callback has them.
 	Login  time.Time `json:"login,omitzero"`
 	Logout time.Time `json:"logout,omitzero"`
@@ -153,7 +156,7 @@ func (r *sessionRow) merge(other sessionRow) {
 		r.contradicted = 1
 	}
 	r.room, r.create = min(r.room, other.room), earliest(r.create, other.create)
-	r.implausible, r.see = max(r.implausible, other.implausible), max(r.see, other.see)
+	r.contradicted, r.implausible, r.see = max(r.contradicted, other.contradicted), max(r.implausible, other.implausible), max(r.see, other.see)
 }
 
 // merge adds what another callback told of the stay. It does what updateStays does,
@@ -206,8 +209,11 @@ func rowsOf(usage []Usage) ([]sessionRow, []stayRow) {
 	for _, u := range usage {
 		key := keyOf(u.AppID, u.RoomSessionID)
 		session := sessionRow{key, u.RoomID, millis(u.Create), 0, 0, millis(u.SeenAt)}
-		if u.Event == zego.EventRoomCreate {
+		switch u.Event {
+		case zego.EventRoomCreate:
 			session.implausible = oneIf(u.Implausible)
+		case zego.EventRoomClose:
+			session.contradicted = 1
 		}
 		if i, ok := at[key]; ok {
 			sessions[i].merge(session)
@@ -215,7 +221,7 @@ func rowsOf(usage []Usage) ([]sessionRow, []stayRow) {
 			at[key] = len(sessions)
 			sessions = append(sessions, session)
 		}
-		if u.Event == zego.EventRoomCreate {
+		if u.Event == zego.EventRoomCreate || u.Event == zego.EventRoomClose {
 			continue
 		}
 		row := stayRow{sessionKey: key, stay: u.Stay, user: u.User, role: int64(u.Role), login: millis(u.Login), logout: millis(u.Logout),

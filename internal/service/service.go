@@ -206,6 +206,7 @@ func run(ctx context.Context, c *config.Config, parts Parts, public net.Listener
 				return err
 			}
 			opened.add("the inbox of usage and its ledger", usage.close)
+			in.Contradicted = usage.Contradict
 			asked.usage, asked.ledger, asked.stores = usage.queue, askLedger(answerWithin, usage.ledger), usage.fault
 			waker := wake.New(traces.Collector(usage), usage.ledger, temporal, log)
 			options.Collector, waking = waker, waker.Run

@@ -108,7 +108,7 @@ func (m *Metrics) Intake(next webhook.Intake) webhook.Intake {
 	for _, fault := range webhook.ConnectionFaults() {
 		m.connectionFault(0, fault)
 	}
-	for _, outcome := range []string{"started", "duplicate", "refused", "failed", "ended"} {
+	for _, outcome := range []string{"started", "duplicate", "refused", "failed", "ended", "contradicted"} {
 		m.start(0, outcome, false)
 		m.start(0, outcome, true)
 	}
