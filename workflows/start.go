@@ -103,6 +103,14 @@ func StartOptions(s activities.Session, taskQueue string) client.StartWorkflowOp
 	if s.Reconciled {
 		reason = "found gone without a room_close"
 	}
+	memo := map[string]any{
+		"room_id":         s.RoomID,
+		"close_reason":    s.CloseReason.String(),
+		"room_close_time": s.RoomCloseTime.UTC().Format(time.RFC3339Nano),
+	}
+	if s.Reconciled {
+		memo["reconciled"] = true // nobody knows the close time
+	}
 	return client.StartWorkflowOptions{
 		ID:        WorkflowID(s),
 		TaskQueue: taskQueue,
@@ -116,12 +124,8 @@ func StartOptions(s activities.Session, taskQueue string) client.StartWorkflowOp
 		// inherit it; servers without fairness ignore it.
 		Priority:              temporal.Priority{FairnessKey: strconv.FormatUint(uint64(s.AppID), 10)},
 		TypedSearchAttributes: temporal.NewSearchAttributes(searchAttributes(s)...),
-		Memo: map[string]any{
-			"room_id":         s.RoomID,
-			"close_reason":    s.CloseReason.String(),
-			"room_close_time": s.RoomCloseTime.UTC().Format(time.RFC3339Nano),
-		},
-		StaticSummary: fmt.Sprintf("Room %s closed: %s", code(clip(s.RoomID, 80)), reason),
+		Memo:                  memo,
+		StaticSummary:         fmt.Sprintf("Room %s closed: %s", code(clip(s.RoomID, 80)), reason),
 	}
 }
 

@@ -163,7 +163,7 @@ func Run(ctx context.Context, o Options) (Report, error) {
 	a.report = Report{found: o.Found, Began: a.began, Journal: o.Journal != nil, Inbox: o.Inbox != nil, Kinds: map[Kind]int64{}, Faults: []Fault{}}
 
 	// The order matters: see the package's comment.
-	for _, read := range []func(context.Context) error{a.readJournal, a.readInbox, a.readRuns, a.readBills, a.readAgain, a.compare, a.readAdjustments, a.readUsage} {
+	for _, read := range []func(context.Context) error{a.readJournal, a.readInbox, a.readRuns, a.readBills, a.readAgain, a.compare, a.readAdjustments, a.readContradictions, a.readUsage} {
 		if err := read(ctx); err != nil {
 			return Report{}, err
 		}
@@ -328,6 +328,24 @@ func (a *audit) readBills(ctx context.Context) error {
 			return fmt.Errorf("read the ledger: %w", err)
 		}
 		a.sessions.mark(keyOf(s.AppID, s.RoomSessionID), closed)
+	}
+	return nil
+}
+
+// readContradictions names the sessions that were closed twice: one of the two is
+// another session, which has no run. Nobody but the ledger remembers them.
+func (a *audit) readContradictions(ctx context.Context) error {
+	for c, err := range a.Ledger.Contradictions(ctx, a.Since) {
+		if err != nil {
+			return fmt.Errorf("read the ledger: %w", err)
+		}
+		if a.late(c.SeenAt) {
+			continue
+		}
+		a.report.add(keyOf(c.AppID, c.RoomSessionID), Fault{Kind: Contradicted,
+			Problem: fmt.Sprintf("It was closed twice: another room_close says that room %q closed at %s. That one has no run.", c.RoomID, c.RoomCloseTime.Format(time.RFC3339Nano)),
+			Remedy: "See that nothing between ZEGO and the webhook rounds room_session_id, and find out whose the other room_close is. If it is another session's, close that out by its own number: " +
+				fmt.Sprintf("closeout send --app %d --session SESSION --room ROOM --reason REASON --closed-at TIME", c.AppID)})
 	}
 	return nil
 }

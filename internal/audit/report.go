@@ -56,6 +56,9 @@ const (
 	Phantom Kind = "phantom"
 	// BillDiffers is a session whose bill is not of what its run was told.
 	BillDiffers Kind = "bill_differs"
+	// Contradicted is a session of which a second room_close told another room or close
+	// time than the first.
+	Contradicted Kind = "contradicted"
 	// UsageLost is a session of whose participants a callback was acknowledged that is
 	// neither in the ledger nor in the inbox.
 	UsageLost Kind = "usage_lost"

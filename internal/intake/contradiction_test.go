@@ -2,15 +2,28 @@ package intake_test
 
 import (
 	"bytes"
+	"context"
+	"encoding/json"
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"go.temporal.io/api/common/v1"
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflow/v1"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/intake"
 	"github.com/closeouthq/closeout/webhook"
+	"github.com/closeouthq/closeout/workflows"
 )
 
 // A second room_close that tells another room or time is answered as a duplicate, and
@@ -55,4 +68,91 @@ func TestASecondCloseThatContradictsTheFirstIsReported(t *testing.T) {
 			t.Errorf("%d lines in %s", n, lines.String())
 		}
 	}
+}
+
+// told describes a run with the memo that it was started with.
+type told struct {
+	client.StartWorkflowOptions
+	data converter.DataConverter
+}
+
+func (r told) DescribeWorkflowExecution(context.Context, string, string) (*workflowservice.DescribeWorkflowExecutionResponse, error) {
+	memo := &common.Memo{Fields: map[string]*common.Payload{}}
+	for name, value := range r.Memo {
+		p, err := r.data.ToPayload(value)
+		if err != nil {
+			return nil, err
+		}
+		memo.Fields[name] = p
+	}
+	return &workflowservice.DescribeWorkflowExecutionResponse{WorkflowExecutionInfo: &workflow.WorkflowExecutionInfo{Status: enums.WORKFLOW_EXECUTION_STATUS_RUNNING, Memo: memo}}, nil
+}
+
+// After a restart, or in another process, what the first room_close told is in the
+// run's memo.
+func TestACloseThatContradictsARunThatAnotherProcessStartedIsReported(t *testing.T) {
+	plain := converter.GetDefaultDataConverter()
+	zipped := converter.NewCodecDataConverter(plain, converter.NewZlibCodec(converter.ZlibCodecOptions{AlwaysEncode: true}))
+	first := func(change func(*activities.Session)) activities.Session {
+		s := activities.SessionOf(callback(7))
+		change(&s)
+		return s
+	}
+	for name, tt := range map[string]struct {
+		first      activities.Session
+		data, with converter.DataConverter
+		want       bool
+	}{
+		"the same":                   {first(func(*activities.Session) {}), plain, nil, false},
+		"another room":               {first(func(s *activities.Session) { s.RoomID = "attic" }), plain, nil, true},
+		"another time":               {first(func(s *activities.Session) { s.RoomCloseTime = s.RoomCloseTime.Add(time.Millisecond) }), plain, nil, true},
+		"found gone":                 {first(func(s *activities.Session) { s.RoomCloseTime, s.Reconciled = s.RoomCloseTime.Add(time.Hour), true }), plain, nil, false},
+		"found gone, another room":   {first(func(s *activities.Session) { s.RoomID, s.Reconciled = "attic", true }), plain, nil, true},
+		"encoded":                    {first(func(s *activities.Session) { s.RoomID = "attic" }), zipped, zipped, true},
+		"encoded, and we lack a key": {first(func(s *activities.Session) { s.RoomID = "attic" }), zipped, nil, false},
+	} {
+		var mu sync.Mutex
+		var contradicted []activities.Session
+		i := intake.New(intake.Options{
+			Temporal: &starter{answer: always(serviceerror.NewWorkflowExecutionAlreadyStarted("already", "", ""))}, Inbox: newInbox(t), TaskQueue: "q", Log: quiet,
+			Describe: told{workflows.StartOptions(tt.first, "q"), tt.data}, Data: tt.with,
+			Contradicted: func(s activities.Session) { mu.Lock(); defer mu.Unlock(); contradicted = append(contradicted, s) },
+		})
+		if r, err := i.RoomClose(t.Context(), callback(7)); err != nil || r.Status != webhook.Duplicate {
+			t.Errorf("%s: %+v, %v", name, r, err)
+		}
+		i.Wait()
+		if len(contradicted) == 1 != tt.want || len(contradicted) > 1 || tt.want && contradicted[0].RoomSessionID != 7 {
+			t.Errorf("%s: contradicted %+v, want %v", name, contradicted, tt.want)
+		}
+	}
+}
+
+// An outage leaves many duplicates, and each is compared.
+func TestEveryDuplicateIsComparedWithItsRun(t *testing.T) {
+	const n = 50
+	s := activities.SessionOf(callback(7))
+	s.RoomID = "attic"
+	var contradicted atomic.Int32
+	box := newInbox(t)
+	i := intake.New(intake.Options{
+		Temporal: &starter{answer: always(serviceerror.NewWorkflowExecutionAlreadyStarted("already", "", ""))}, Inbox: box, TaskQueue: "q", Log: quiet,
+		Describe: told{workflows.StartOptions(s, "q"), converter.GetDefaultDataConverter()}, Contradicted: func(activities.Session) { contradicted.Add(1) },
+	})
+	for id := range uint64(n) {
+		body, err := json.Marshal(activities.SessionOf(callback(id + 1)))
+		if err == nil {
+			err = box.Put(t.Context(), workflows.WorkflowID(activities.SessionOf(callback(id+1))), body)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	relayed := make(chan struct{})
+	go func() { defer close(relayed); i.Relay(ctx) }()
+	wait(t, "all are compared", func() bool { return contradicted.Load() == n })
+	stop()
+	<-relayed
+	i.Wait()
 }

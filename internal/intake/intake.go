@@ -17,6 +17,7 @@ import (
 	"github.com/failsafe-go/failsafe-go/adaptivelimiter"
 	"github.com/failsafe-go/failsafe-go/circuitbreaker"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/inbox"
@@ -92,6 +93,8 @@ type Options struct {
 	// Describe is asked about the run of a session that was started before; unless it
 	// is nil.
 	Describe Describer
+	// Data reads the memos of runs. Default: the SDK's.
+	Data converter.DataConverter
 	// Inbox takes what Temporal doesn't.
 	Inbox Inbox
 	// TaskQueue is where workers look for the workflows.
@@ -176,19 +179,19 @@ func closingOf(s activities.Session) closing {
 // of it told meanwhile.
 func (i *Intake) remember(known session, s activities.Session) {
 	if first, found := i.recent.Add(known, closingOf(s)); found {
-		i.compare(first, s)
+		i.compare(first, s, false)
 	}
 }
 
 // compare warns of a session that is closed twice, in another room or at another
 // time: one of the two is another session, such as one whose number was rounded on
 // its way, and has no run.
-func (i *Intake) compare(first closing, s activities.Session) {
+func (i *Intake) compare(first closing, s activities.Session, relayed bool) {
 	second := closingOf(s)
 	if first == second {
 		return
 	}
-	i.Observe("contradicted", false)
+	i.Observe("contradicted", relayed)
 	i.Log.Warn("room_close contradicts the first of its session", "workflow_id", workflows.WorkflowID(s), "room_id", s.RoomID, "room_close_time", s.RoomCloseTime,
 		"other_room", first.room != second.room, "first_room_close_time", time.UnixMilli(first.time).UTC(), "action", "see that nothing rounds room_session_id")
 	if i.Contradicted != nil {
@@ -203,6 +206,9 @@ func New(o Options) *Intake {
 	}
 	if o.Route == nil {
 		o.Route = func(activities.Session) workflows.Workflow { return workflows.RoomClose }
+	}
+	if o.Data == nil {
+		o.Data = converter.GetDefaultDataConverter()
 	}
 	i := &Intake{Options: o, recent: recent.New[session, closing](remember), inFlight: map[string]*attempt{}, ended: make(chan struct{}, 1),
 		looks: make(chan struct{}, maxLooks)}
@@ -230,7 +236,7 @@ func (i *Intake) RoomClose(ctx context.Context, c *zego.RoomClose) (webhook.Rece
 	id := workflows.WorkflowID(s)
 	known := session{s.AppID, s.RoomSessionID}
 	if first, found := i.recent.Get(known); found {
-		i.compare(first, s)
+		i.compare(first, s, false)
 		return webhook.Receipt{Status: webhook.Duplicate, WorkflowID: id}, nil
 	}
 

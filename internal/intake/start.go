@@ -12,6 +12,7 @@ import (
 	"github.com/failsafe-go/failsafe-go/adaptivelimiter"
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
@@ -134,7 +135,7 @@ func (i *Intake) begin(id string, s activities.Session, permit adaptivelimiter.P
 			i.recovered()
 			i.Observe(string(a.status), relayed)
 			if a.status == webhook.Duplicate {
-				i.settling.Go(func() { i.look(id, relayed) })
+				i.settling.Go(func() { i.look(id, s, relayed) })
 			}
 		case a.refused || errors.Is(a.err, errNotSetUp):
 			permit.Record()
@@ -172,28 +173,65 @@ func (i *Intake) recovered() {
 }
 
 // maxLooks is how many runs of duplicates are looked at at once. A retry is mostly
-// answered from memory; after an outage many come, and to start runs comes first:
-// those that aren't looked at are the audit's to find.
+// answered from memory; after an outage many come, and to start runs comes first.
 const maxLooks = 8
 
-// look warns of a callback whose session has a run that has ended without closing it
-// out: Temporal refuses to start another, so nobody would do anything about it.
-func (i *Intake) look(id string, relayed bool) {
+// lookTimeout bounds a look with its wait for others, and so how long a stop waits. A
+// thousand duplicates at once take less.
+const lookTimeout = 10 * time.Second
+
+// look compares a duplicate with the run of its session: another process, or this one
+// before a restart, may have started it for another room or close time. It also warns
+// of a run that has ended without closing out its session: Temporal refuses to start
+// another, so nobody would do anything about it.
+func (i *Intake) look(id string, s activities.Session, relayed bool) {
 	if i.Describe == nil {
 		return
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
+	defer cancel()
 	select {
 	case i.looks <- struct{}{}:
 		defer func() { <-i.looks }()
-	default:
+	case <-ctx.Done():
+		i.Log.Warn("duplicate not compared with its run", "workflow_id", id, "room_id", s.RoomID, "room_close_time", s.RoomCloseTime)
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
-	defer cancel()
-	if err := Ended(ctx, i.Describe, id); errors.As(err, new(*EndedError)) {
+	answer, err := i.Describe.DescribeWorkflowExecution(ctx, id, "")
+	if err != nil {
+		i.Log.Warn("duplicate not compared with its run", "workflow_id", id, "room_id", s.RoomID, "room_close_time", s.RoomCloseTime, "error", err)
+		return
+	}
+	if first, ok := i.closingOfRun(answer.GetWorkflowExecutionInfo(), s); ok {
+		i.compare(first, s, relayed)
+	}
+	if err := ended(answer, id); err != nil {
 		i.Observe("ended", relayed)
 		i.Log.Error("a callback came for a session whose run has ended without closing it out", "workflow_id", id, "error", err)
 	}
+}
+
+// closingOfRun returns what a run was told by the room_close that started it, as its
+// memo has it. Of a session that was found gone nobody knows the close time, and of one
+// whose time can't be it was replaced: there only the room is compared.
+func (i *Intake) closingOfRun(run *workflow.WorkflowExecutionInfo, s activities.Session) (closing, bool) {
+	memo := run.GetMemo().GetFields()
+	text := func(name string) (value string) {
+		if payload := memo[name]; payload != nil {
+			_ = i.Data.FromPayload(payload, &value) // encrypted with a key that we lack
+		}
+		return value
+	}
+	room, told := text("room_id"), text("room_close_time")
+	if room == "" {
+		return closing{}, false
+	}
+	first := closingOf(activities.Session{RoomID: room})
+	first.time = closingOf(s).time
+	if t, err := time.Parse(time.RFC3339Nano, told); err == nil && memo["reconciled"] == nil && s.CloseTimeTold.IsZero() {
+		first.time = t.UnixMilli()
+	}
+	return first, true
 }
 
 // Describer tells of a run. A Temporal client is one.
@@ -219,6 +257,10 @@ func Ended(ctx context.Context, temporal Describer, workflowID string) error {
 	if err != nil {
 		return fmt.Errorf("ask Temporal what became of run %s: %w", workflowID, err)
 	}
+	return ended(answer, workflowID)
+}
+
+func ended(answer *workflowservice.DescribeWorkflowExecutionResponse, workflowID string) error {
 	switch status := answer.GetWorkflowExecutionInfo().GetStatus(); status {
 	case enums.WORKFLOW_EXECUTION_STATUS_TERMINATED, enums.WORKFLOW_EXECUTION_STATUS_CANCELED, enums.WORKFLOW_EXECUTION_STATUS_FAILED, enums.WORKFLOW_EXECUTION_STATUS_TIMED_OUT:
 		return &EndedError{workflowID, status.String()}

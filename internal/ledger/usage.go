@@ -325,6 +325,9 @@ func (l *Ledger) Record(ctx context.Context, usage []Usage) error {
 			if err := l.record(ctx, tx, sessions, stays); err != nil {
 				return err
 			}
+			if err := l.recordContradictions(ctx, tx, lives); err != nil {
+				return err
+			}
 		}
 		return l.recordRecordings(ctx, tx, recordings)
 	}); err != nil {

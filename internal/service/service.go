@@ -161,8 +161,9 @@ func run(ctx context.Context, c *config.Config, parts Parts, public net.Listener
 			return fmt.Errorf("CLOSEOUT_DATA: %w", err)
 		}
 		opened.add("the inbox", func() { _ = box.Close() })
+		data, _ := c.PayloadKeys.ForClient()
 		in := intake.New(intake.Options{
-			Temporal: traces.Starter(temporal), Describe: temporal, Inbox: box, TaskQueue: c.TaskQueue,
+			Temporal: traces.Starter(temporal), Describe: temporal, Data: data, Inbox: box, TaskQueue: c.TaskQueue,
 			// An eager run begins here, whichever build of a deployment is current.
 			Eager:   parts.Worker && c.BuildID == "",
 			Weights: c.AppWeights, Route: parts.Extension.WorkflowOf, Immediate: parts.Extension.StartsAtOnce, Settling: c.Settling,

@@ -195,3 +195,14 @@ CREATE TABLE losses (
     to_time   BIGINT NOT NULL,
     PRIMARY KEY (from_time, to_time)
 );
+
+-- Sessions of which a second room_close contradicts the first: of each, what the first
+-- such one told.
+CREATE TABLE contradictions (
+    appid           BIGINT NOT NULL,
+    room_session_id TEXT   NOT NULL,
+    room_id         TEXT   NOT NULL,
+    room_close_time BIGINT NOT NULL,
+    seen_at         BIGINT NOT NULL,
+    PRIMARY KEY (appid, room_session_id)
+);
