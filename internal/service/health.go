@@ -42,6 +42,7 @@ type questions struct {
 	// ledger reports whether the ledger answers.
 	ledger       *probe.Probe[struct{}]
 	certificates *probe.Probe[struct{}] // of their expiry
+	tasks        *probe.Probe[struct{}] // of those that no worker may take
 	// starts and stores return why Temporal took no start lately, and the ledger no
 	// usage; nil while they do.
 	starts, stores func() error
@@ -99,6 +100,7 @@ type answers struct {
 	temporal, ledger error
 	inbox, usage     queueAnswers
 	certificates     error
+	tasks            error
 }
 
 type queueAnswers struct {
@@ -125,6 +127,7 @@ func (q *questions) ask(ctx context.Context) (a answers) {
 	queue(q.inbox, &a.inbox)
 	queue(q.usage, &a.usage)
 	ask(q.certificates, &a.certificates)
+	ask(q.tasks, &a.tasks)
 	group.Wait()
 	return a
 }
@@ -183,6 +186,9 @@ func (h *health) check(ctx context.Context) (string, error) {
 		degraded = append(degraded, "can't queue usage: "+a.usage.write.Error())
 	case a.ledger != nil:
 		degraded = append(degraded, "queuing usage: "+a.ledger.Error())
+	}
+	if errors.Is(a.tasks, errStranded) { // that Temporal doesn't say is said already
+		degraded = append(degraded, a.tasks.Error())
 	}
 	if a.certificates != nil {
 		degraded = append(degraded, a.certificates.Error())

@@ -13,7 +13,6 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/gorilla/mux"
-	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	tlog "go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/worker"
@@ -37,7 +36,6 @@ import (
 	"github.com/closeouthq/closeout/internal/telemetry"
 	"github.com/closeouthq/closeout/internal/wake"
 	"github.com/closeouthq/closeout/webhook"
-	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -152,6 +150,10 @@ func run(ctx context.Context, c *config.Config, parts Parts, public net.Listener
 	opened.add("the client for Temporal", temporal.Close)
 
 	asked := &questions{temporal: askNamespace(answerWithin, temporal, c.Temporal.Namespace), certificates: askCertificates(answerWithin, Certificates(c))}
+	if err := metrics.Runs(lookAtRuns(c, temporal)); err != nil {
+		return err
+	}
+	asked.tasks = askStranded(answerWithin, c, temporal)
 	var router http.Handler
 	var backlogs []backlog
 	waking := func(context.Context) {}
@@ -259,9 +261,6 @@ func run(ctx context.Context, c *config.Config, parts Parts, public net.Listener
 			}); err != nil {
 				return err
 			}
-		}
-		if err := metrics.Blocked(func(ctx context.Context) (int64, error) { return countBlocked(ctx, temporal) }); err != nil {
-			return err
 		}
 		for _, made := range append([]any{steps}, parts.Extension.Steps...) {
 			if names := unmade(made); len(names) > 0 {
@@ -422,12 +421,6 @@ func finding(c *config.Config, books *ledger.Ledger) activities.Finding {
 		return activities.Finding{}
 	}
 	return activities.Finding{Ledger: books, Prefix: r.Prefix, Grace: r.Grace, Stable: r.Stable, Poll: r.Poll, Deadline: r.Deadline}
-}
-
-// countBlocked asks Temporal how many runs wait for a person.
-func countBlocked(ctx context.Context, temporal client.Client) (int64, error) {
-	count, err := temporal.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{Query: workflows.BlockedQuery()})
-	return count.GetCount(), err
 }
 
 // workerOptions are those of a worker. fatal hears of what ends it.

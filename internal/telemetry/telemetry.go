@@ -157,17 +157,59 @@ const (
 	countWithin = 2 * time.Second
 )
 
-// Blocked has the runs that wait for a person counted when the metrics are read,
-// every 30 s at most. While that fails, their number is missing.
-func (m *Metrics) Blocked(count func(context.Context) (int64, error)) error {
+// Fact is what may be unknown.
+type Fact[T any] struct {
+	value T
+	known bool
+}
+
+// Known returns a fact, which is unknown if err isn't nil.
+func Known[T any](value T, err error) Fact[T] {
+	if err != nil {
+		return Fact[T]{}
+	}
+	return Fact[T]{value, true}
+}
+
+// Runs is what Temporal says of all runs, the same to each process.
+type Runs struct {
+	// Blocked is how many wait for a person, and Unset whether that can't be counted, as
+	// the namespace lacks the search attributes.
+	Blocked Fact[int64]
+	Unset   Fact[bool]
+	// Stranded is how many tasks wait in the task queue that no poller may take.
+	Stranded Fact[int64]
+	// OldestOpen is the age that the oldest open run has reached.
+	OldestOpen Fact[time.Duration]
+}
+
+// Runs has runs looked at when the metrics are read, every 30 s at most. What is
+// unknown is missing.
+func (m *Metrics) Runs(look func(context.Context) (Runs, error)) error {
 	i := m.instruments()
-	blocked := i.gauge("closeout.runs.blocked", "Runs that wait for a person, in the whole namespace: the same from each worker.")
-	count = recently(count)
+	blocked := i.gauge("closeout.runs.blocked", "Runs that wait for a person, in the whole namespace: the same from each process.")
+	unset := i.gauge("closeout.search_attributes.missing", "1 while the namespace lacks Closeout's search attributes, so that blocked runs can't be counted.")
+	stranded := i.gauge("closeout.tasks.stranded", "Tasks in the task queue that no worker may take: none polls it, or all are versioned and no version is current.")
+	oldest := i.age("closeout.runs.oldest.open.age", "Age that the oldest open run has reached: 0, 1 or 10 minutes, 1 or 6 hours, or 1, 2, 3, 7 or 30 days.")
+	look = recently(look)
 	i.observe(func(ctx context.Context, o metric.Observer) {
-		if n, err := count(ctx); err == nil {
-			o.ObserveInt64(blocked, n)
+		r, err := look(ctx)
+		if err != nil {
+			return
 		}
-	}, blocked)
+		if r.Blocked.known {
+			o.ObserveInt64(blocked, r.Blocked.value)
+		}
+		if r.Unset.known {
+			o.ObserveInt64(unset, one(r.Unset.value))
+		}
+		if r.Stranded.known {
+			o.ObserveInt64(stranded, r.Stranded.value)
+		}
+		if r.OldestOpen.known {
+			o.ObserveFloat64(oldest, r.OldestOpen.value.Seconds())
+		}
+	}, blocked, unset, stranded, oldest)
 	return i.fault()
 }
 

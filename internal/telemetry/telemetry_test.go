@@ -81,12 +81,12 @@ func TestBlockedRunsAreCountedSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMetrics(t)
 		asked, blocked, away := 0, int64(3), error(nil)
-		if err := m.Blocked(func(ctx context.Context) (int64, error) {
+		if err := m.Runs(func(ctx context.Context) (Runs, error) {
 			asked++
 			if d, limited := ctx.Deadline(); !limited || time.Until(d) > countWithin {
 				t.Errorf("it may take until %v", d)
 			}
-			return blocked, away
+			return Runs{Blocked: Known(blocked, away)}, nil
 		}); err != nil {
 			t.Fatal(err)
 		}

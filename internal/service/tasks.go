@@ -1,0 +1,115 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/taskqueue/v1"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+
+	"github.com/closeouthq/closeout/internal/config"
+	"github.com/closeouthq/closeout/internal/probe"
+	"github.com/closeouthq/closeout/internal/reconcile"
+	"github.com/closeouthq/closeout/internal/telemetry"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+// pollersLast is how long ago a poller may have asked: a poll takes a minute at most,
+// and Temporal lists pollers for longer.
+const pollersLast = 2 * time.Minute
+
+// errStranded is in the error about tasks that no poller may take.
+var errStranded = errors.New("tasks wait that no worker may take")
+
+// stranded counts the tasks in our task queue that no poller may take, and says why.
+func stranded(ctx context.Context, c *config.Config, t client.Client) (tasks int64, err error) {
+	for _, kind := range []enums.TaskQueueType{enums.TASK_QUEUE_TYPE_WORKFLOW, enums.TASK_QUEUE_TYPE_ACTIVITY} {
+		answer, err := t.WorkflowService().DescribeTaskQueue(ctx, &workflowservice.DescribeTaskQueueRequest{
+			Namespace: c.Temporal.Namespace, TaskQueue: &taskqueue.TaskQueue{Name: c.TaskQueue}, TaskQueueType: kind, ReportStats: true,
+		})
+		if err != nil {
+			return 0, fmt.Errorf("describe task queue %s: %w", c.TaskQueue, err)
+		}
+		backlog := answer.GetStats().GetApproximateBacklogCount()
+		if backlog == 0 {
+			continue
+		}
+		pollers, versioned := 0, 0
+		for _, p := range answer.GetPollers() {
+			if time.Since(p.GetLastAccessTime().AsTime()) > pollersLast {
+				continue
+			}
+			pollers++
+			if p.GetDeploymentOptions().GetWorkerVersioningMode() == enums.WORKER_VERSIONING_MODE_VERSIONED {
+				versioned++
+			}
+		}
+		switch {
+		case pollers == 0:
+			return backlog, fmt.Errorf("%w: %d in task queue %s of namespace %s, which no worker polls; see that workers have this CLOSEOUT_TASK_QUEUE", errStranded, backlog, c.TaskQueue, c.Temporal.Namespace)
+		case pollers == versioned && answer.GetVersioningInfo().GetCurrentDeploymentVersion().GetBuildId() == "":
+			return backlog, fmt.Errorf("%w: %d in task queue %s, whose workers are versioned while no version is current; set one by `temporal worker deployment set-current-version`", errStranded, backlog, c.TaskQueue)
+		}
+	}
+	return 0, nil
+}
+
+// askStranded asks whether there are such tasks.
+func askStranded(within time.Duration, c *config.Config, t client.Client) *probe.Probe[struct{}] {
+	return probe.New(within, probe.Err(func(ctx context.Context) error {
+		_, err := stranded(ctx, c, t)
+		return err
+	}))
+}
+
+// openAges are the ages by which the oldest open run is told.
+var openAges = []time.Duration{0, time.Minute, 10 * time.Minute, time.Hour, 6 * time.Hour, 24 * time.Hour, 2 * 24 * time.Hour, 3 * 24 * time.Hour, 7 * 24 * time.Hour, 30 * 24 * time.Hour}
+
+// oldestOpen returns the largest of openAges that the oldest open run has reached; 0
+// without any. Temporal's SQL stores sort by no time, so runs are counted.
+func oldestOpen(ctx context.Context, c *config.Config, t client.Client) (time.Duration, error) {
+	now := time.Now()
+	lowest, highest := 0, len(openAges) // openAges[lowest] is reached, openAges[highest] isn't
+	for highest-lowest > 1 {
+		middle := (lowest + highest) / 2
+		count, err := t.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{Query: fmt.Sprintf(
+			"ExecutionStatus = 'Running' AND TaskQueue = '%s' AND WorkflowType != '%s' AND StartTime <= '%s'",
+			c.TaskQueue, reconcile.Name, now.Add(-openAges[middle]).UTC().Format(time.RFC3339))})
+		if err != nil {
+			return 0, err
+		}
+		if count.GetCount() > 0 {
+			lowest = middle
+		} else {
+			highest = middle
+		}
+	}
+	return openAges[lowest], nil
+}
+
+// lookAtRuns returns what Temporal says of all runs. Each part is missing while it
+// can't be asked.
+func lookAtRuns(c *config.Config, t client.Client) func(context.Context) (telemetry.Runs, error) {
+	return func(ctx context.Context) (r telemetry.Runs, _ error) {
+		count, err := t.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{Query: workflows.BlockedQuery()})
+		r.Blocked = telemetry.Known(count.GetCount(), err)
+		invalid := new(serviceerror.InvalidArgument)
+		unset := errors.As(err, &invalid) // the query names a search attribute that isn't there
+		if err == nil || unset {
+			r.Unset = telemetry.Known(unset, nil)
+		}
+		n, err := stranded(ctx, c, t)
+		if errors.Is(err, errStranded) {
+			err = nil
+		}
+		r.Stranded = telemetry.Known(n, err)
+		age, err := oldestOpen(ctx, c, t)
+		r.OldestOpen = telemetry.Known(age, err)
+		return r, nil
+	}
+}
