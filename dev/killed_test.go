@@ -63,13 +63,9 @@ func TestWorkerKilledInMidArchiveIsResumed(t *testing.T) {
 	record(t, c, closed, "1.mp4", []byte("first"))
 	second := record(t, c, closed, "2.mp4", nil)
 	record(t, c, closed, "3.mp4", []byte("third"))
-	// Reading a pipe that nobody writes to takes for ever: a copy under way, for
-	// as long as the test needs it.
-	if err := os.Remove(second); err != nil {
+	// A sparse file takes no space, but longer to copy than the test needs.
+	if err := os.Truncate(second, 64<<30); err != nil {
 		t.Fatal(err)
-	}
-	if err := syscall.Mkfifo(second, 0o600); err != nil {
-		t.Skipf("no named pipes here: %v", err)
 	}
 
 	worker, log := process(t, c, "worker")

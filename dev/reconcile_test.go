@@ -111,9 +111,12 @@ func TestASessionWhoseRunWasTerminatedStaysOverdue(t *testing.T) {
 	t.Parallel()
 	api := zegofake.New(1, "server secret")
 	c := overdueSoon(t, api)
-	c.Settling = time.Hour // so that it can be terminated ahead of its bill
+	// It starts at once and bills later, so that it can be terminated in between.
+	c.Settling = time.Hour
+	parts := both
+	parts.Extension.Immediate = workflows.All()
 	setUp(t, c)
-	address := start(t, c, both)
+	address := start(t, c, parts)
 	temporal := dial(t, c)
 	closed := newClose()
 	id := workflows.WorkflowID(activities.SessionOf(&closed))
