@@ -198,7 +198,7 @@ func TestWhatIsArchivedInAFolderIsPrivate(t *testing.T) {
 	w := newWorld(t, Options{SourceURL: folderURL(t), ArchiveURL: "file://" + filepath.ToSlash(dir) + "?create_dir=true"})
 	w.moved(w.put("a/b.mp4", []byte("a recording")))
 	files := 0
-	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, _ error) error {
 		info, err := d.Info()
 		if err != nil {
 			t.Fatal(err)

@@ -81,7 +81,7 @@ func parseLocation(bucketURL string) (location, error) {
 	case u.Host == "":
 		return location{}, fmt.Errorf("found no bucket in it, want %s://bucket", u.Scheme)
 	case u.Port() != "" || strings.ContainsAny(u.Host, ":[]"):
-		return location{}, fmt.Errorf("found the host %s where the bucket's name should be, want %s://bucket?endpoint=...", u.Host, u.Scheme)
+		return location{}, fmt.Errorf("found the host %s where the bucket's name should be, want it as an option: %s://bucket?endpoint=HOST", u.Host, u.Scheme)
 	case strings.Trim(u.Path, "/") != "":
 		return location{}, fmt.Errorf("found the path %s behind the bucket, want it as an option: %s://%s?prefix=%s/", u.Path, u.Scheme, u.Host, strings.Trim(u.Path, "/"))
 	}

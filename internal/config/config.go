@@ -77,8 +77,8 @@ type Config struct {
 	MaxBill int64
 	// MaxRoomLife is how long a room can live; 0 is without a limit.
 	MaxRoomLife time.Duration
-	// Settling is how long a run waits, before it makes the bill, for what ZEGO still
-	// sends of the session.
+	// Settling is how long after its room_close a run starts, so that callbacks ZEGO is
+	// still retrying are included.
 	Settling time.Duration
 	// ServerSecrets are the server secrets of apps, the current one first.
 	ServerSecrets map[uint32][]string
@@ -333,8 +333,8 @@ func Settings() []Setting {
 				}
 				return err
 			}},
-		{Env: "CLOSEOUT_SETTLING", Default: "90s", Usage: "how long a run waits for what ZEGO still sends of the session, before it makes the bill",
-			More: "ZEGO tries a callback again for 62 seconds, so a logout may come that much after the room_close. What comes later still makes an adjustment. Read by what runs workflows. A run keeps the time that it began with.",
+		{Env: "CLOSEOUT_SETTLING", Default: "90s", Usage: "how long after its room_close a run starts, so that callbacks ZEGO is still retrying are included",
+			More: "ZEGO retries a callback for 62 seconds. What arrives later still makes an adjustment. Read by what starts runs: the webhook, and a worker's reconciliation. A run keeps the time that it was started with. Workflows of yours can [start at once](workflows.md#when-a-run-starts).",
 			set:  func(c *Config, v string) (err error) { c.Settling, err = parseDuration(v); return err }},
 		{Env: "CLOSEOUT_SERVER_SECRETS", Secret: true, Usage: "server secrets of apps, appid=secret, separated by ';' or line ends (default: none, overdue sessions are only reported)",
 			More: "The ServerSecret of the ZEGO console, not the CallbackSecret: with it ZEGO's server API is asked about sessions whose `room_close` is overdue. Read by workers. While one is replaced, put the other behind a comma. See [reconciliation](reconciliation.md).",

@@ -142,7 +142,7 @@ func (h *health) check(ctx context.Context) (string, error) {
 	}
 	a := q.ask(ctx)
 	if a.temporal != nil {
-		a.temporal = fmt.Errorf("Temporal: %w", a.temporal)
+		a.temporal = fmt.Errorf("%s: %w", "Temporal", a.temporal) // a name
 	}
 	var idle error
 	if h.worker && !h.polling.Load() {
