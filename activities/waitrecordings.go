@@ -133,8 +133,29 @@ func (r *Recordings) search(ctx context.Context, task Task, before *Manifest) (*
 			return nil, nil, err
 		}
 	}
+	if before == nil {
+		if err := s.unreadable(ctx); err != nil {
+			return nil, nil, err
+		}
+	}
 	waiting, err := s.wait()
 	return s, waiting, err
+}
+
+// unreadable has a person asked about recordings of which ZEGO told in a callback that
+// was refused, and that may be the session's.
+func (s *search) unreadable(ctx context.Context) error {
+	since := s.session.Closed.Add(-recorded)
+	for _, life := range s.lives {
+		if begin := cmp.Or(life.Created.UnixMilli(), life.Login.UnixMilli()); life.RoomSessionID == s.session.RoomSessionID && begin > since.UnixMilli() {
+			since = time.UnixMilli(begin)
+		}
+	}
+	all, err := s.Finding.Ledger.UnreadableRecordings(ctx, s.session.AppID, s.session.RoomID, since)
+	for _, u := range all {
+		s.stick("recording task %q, of which ZEGO told in a callback that was refused: %s: %s", u.TaskID, u.Field, u.Problem)
+	}
+	return err
 }
 
 // told considers a task that callbacks told of.

@@ -181,6 +181,34 @@ func TestASessionWithoutRecordingsIsDoneAfterTheGrace(t *testing.T) {
 	})
 }
 
+// A recording callback that was refused is not as if nothing had been recorded.
+func TestARefusedRecordingCallbackBlocksTheStep(t *testing.T) {
+	refused := func(w *world, room, task string, after time.Duration) {
+		u, ok := ledger.UsageOf(&zego.Unreadable{Common: zego.Common{Event: zego.EventRecording, AppID: 7, Timestamp: closed.Add(after).Unix()},
+			RoomID: room, TaskID: task, Fault: zego.FieldError{Field: "detail.file_info[0].file_id", Problem: "found a number, want a string"}}, time.Now())
+		if err := w.ledger.Record(t.Context(), []ledger.Usage{u, u}); !ok || err != nil {
+			t.Fatal(ok, err)
+		}
+	}
+	each(t, func(_ *testing.T, w *world) {
+		refused(w, room, taskID, time.Minute)
+		w.blocks(3*time.Minute, taskID, "detail.file_info[0].file_id: found a number")
+	})
+	each(t, func(_ *testing.T, w *world) {
+		refused(w, "", "", time.Minute) // of whatever room
+		w.blocks(3*time.Minute, "was refused")
+	})
+	each(t, func(_ *testing.T, w *world) {
+		refused(w, "another room", taskID, time.Minute)
+		w.archives(3 * time.Minute)
+	})
+	each(t, func(_ *testing.T, w *world) {
+		w.created(w.task.Session.RoomSessionID, time.Hour)
+		refused(w, room, taskID, -2*time.Hour) // before the session began
+		w.archives(3 * time.Minute)
+	})
+}
+
 func TestRecordingsThatCameEarlyAreArchivedAfterTheGrace(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		name := fileID(taskID, 10)

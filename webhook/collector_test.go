@@ -96,3 +96,32 @@ func TestARecordingCallbackIsCollected(t *testing.T) {
 		t.Errorf("logged %s", log)
 	}
 }
+
+// A genuine callback that is refused is handed to the collector, which keeps that it
+// came; a forged one isn't.
+func TestARefusedCallbackIsKept(t *testing.T) {
+	var got []zego.Event
+	b := newBundle(t, started, func(o *webhook.Options) {
+		o.Collector = collector(func(_ context.Context, event zego.Event) (webhook.Receipt, error) {
+			got = append(got, event)
+			return webhook.Receipt{}, errors.New("disk full")
+		})
+	})
+	body := func(secret string) string {
+		return `{"app_id":1,"task_id":"YZ4joOE4IwmFAAAT","room_id":"r","event_type":1,"timestamp":"1499676989","nonce":"1","detail":{"file_info":[{}]},"signature":"` +
+			zego.Sign(secret, now.Unix(), "1") + `"}`
+	}
+	if w := b.post(body("guess")); w.Code != 401 || len(got) != 0 {
+		t.Errorf("forged: %d, %v", w.Code, got)
+	}
+	if w := b.post(body("secret")); w.Code != 400 || len(got) != 1 {
+		t.Fatalf("genuine: %d, %v", w.Code, got)
+	}
+	u, ok := got[0].(*zego.Unreadable)
+	if !ok || u.Event != zego.EventRecording || u.AppID != 1 || u.RoomID != "r" || u.TaskID != "YZ4joOE4IwmFAAAT" || u.Fault.Field != "detail.file_info[0].file_id" {
+		t.Errorf("kept %+v", got[0])
+	}
+	if !strings.Contains(b.log.String(), "disk full") {
+		t.Errorf("that it wasn't kept isn't logged: %s", b.log.String())
+	}
+}

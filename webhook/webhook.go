@@ -39,8 +39,8 @@ type Intake interface {
 // happened in a session, its recordings included.
 type Collector interface {
 	// Collect returns as [Intake].RoomClose does. The event is a [*zego.RoomCreate],
-	// [*zego.RoomLogin], [*zego.RoomLogout] or [*zego.Recording]; it may come any number
-	// of times.
+	// [*zego.RoomLogin], [*zego.RoomLogout] or [*zego.Recording], or a [*zego.Unreadable]
+	// of any event; it may come any number of times.
 	Collect(ctx context.Context, event zego.Event) (Receipt, error)
 }
 
@@ -263,6 +263,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p := h.unreadable(eventLabel(head.Event), err)
 		known = append(known, slog.String("outcome", string(RefusedUnreadable)), slog.Any("error", err))
 		h.Log.LogAttrs(r.Context(), slog.LevelError, "genuine callback refused", known...)
+		h.keep(r.Context(), callback.Unreadable(err))
 		h.Observe(eventLabel(head.Event), RefusedUnreadable, time.Since(began))
 		p.write(w)
 		return
@@ -344,6 +345,19 @@ func (h *handler) verify(head *zego.Common) Outcome {
 		return RefusedSignature
 	}
 	return ""
+}
+
+// keep has the collector store that a genuine callback was refused. Whether it can
+// doesn't change the answer: ZEGO sends the callback again.
+func (h *handler) keep(ctx context.Context, u *zego.Unreadable) {
+	if h.Collector == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.AnswerWithin)
+	defer cancel()
+	if _, err := h.Collector.Collect(ctx, u); err != nil {
+		h.Log.Error("refused callback not stored", "event", u.Event, "appid", u.AppID, "error", err)
+	}
 }
 
 const notVerified = "The callback could not be verified."

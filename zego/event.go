@@ -59,6 +59,16 @@ func (c *Common) Head() *Common { return c }
 // Nothing but the common fields was looked at.
 type Other struct{ Common }
 
+// Unreadable is a genuine callback that lacks a field without which it is no use, or
+// has one that can't be read. [Callback.Unreadable] makes it; Parse returns none.
+type Unreadable struct {
+	Common
+	// RoomID and TaskID are those of the callback, as far as they can be read.
+	RoomID, TaskID string
+	// Fault says what is wrong.
+	Fault FieldError
+}
+
 // RoomClose says that a room was destroyed. ZEGO sends it at least once, in no
 // particular order with the room's other callbacks.
 type RoomClose struct {

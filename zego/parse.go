@@ -132,6 +132,19 @@ func (c *Callback) Parse() (Event, error) {
 	return event, nil
 }
 
+// Unreadable returns what is known of a callback that Parse refused with that error.
+func (c *Callback) Unreadable(err error) *Unreadable {
+	u := &Unreadable{Common: c.Common, Fault: FieldError{Problem: err.Error()}}
+	if field := new(FieldError); errors.As(err, &field) {
+		u.Fault = *field
+	}
+	r := reader{}
+	_ = r.open(c.object, []field{{"room_id"}, {"task_id"}}) // what was found ahead of a fault counts
+	u.RoomID, _ = r.textAt("room_id", maxText)
+	u.TaskID, _ = r.textAt("task_id", maxText)
+	return u
+}
+
 // digest begins with the fields that all callbacks share.
 func (c *Callback) digest() *digest {
 	d := newDigest()

@@ -221,7 +221,8 @@ func checks(c *config.Config, temporal client.Client, role string) []check {
 	}
 	if role != "webhook" {
 		all = append(all, check{"ledger", d.ledger}, check{"recordings", d.recordings}, check{"archive", d.archive}, check{"billing", d.billing},
-			check{"schedule", d.schedule}, check{"server API", d.serverAPI}, check{"overdue", d.overdue}, check{"left recordings", d.leftRecordings})
+			check{"schedule", d.schedule}, check{"server API", d.serverAPI}, check{"overdue", d.overdue}, check{"left recordings", d.leftRecordings},
+			check{"refused callbacks", d.refusedCallbacks})
 	}
 	return append(all, check{"running process", d.process})
 }
@@ -767,6 +768,23 @@ func (d doctor) withLedger(ctx context.Context, ask func(*ledger.Ledger) finding
 		return skip("needs the ledger and its tables")
 	}
 	return ask(books)
+}
+
+// refusedCallbacks finds out whether ZEGO sends what can't be read.
+func (d doctor) refusedCallbacks(ctx context.Context) finding {
+	return d.withLedger(ctx, func(books *ledger.Ledger) finding {
+		const days, most = 7, 100
+		all, err := books.UnreadableSince(ctx, time.Now().Add(-days*24*time.Hour), most)
+		switch {
+		case err != nil:
+			return fail("", "%v", err)
+		case len(all) == 0:
+			return good("none that ZEGO signed in the last %d days", days)
+		}
+		u := all[0]
+		return warn("what they told is lost; report the field, and see what became of the room's sessions",
+			"%d kinds of genuine callbacks were refused in the last %d days, the last at %s: %s of room %q: %s: %s", len(all), days, moment(u.Last), u.Event, u.RoomID, u.Field, u.Problem)
+	})
 }
 
 // leftRecordings finds out whether there are recordings that nobody archives.

@@ -158,7 +158,7 @@ func TestDoctorFindsNothingWrongAndLeavesNothingBehind(t *testing.T) {
 	}
 	defer box.Close()
 	code, stdout, stderr := closeout(args + " --billing-url http://127.0.0.1:1/bills")
-	if code != 0 || stderr != "" || !strings.HasSuffix(stdout, "\n24 ok, 0 warned, 0 failed, 0 skipped\n") {
+	if code != 0 || stderr != "" || !strings.HasSuffix(stdout, "\n25 ok, 0 warned, 0 failed, 0 skipped\n") {
 		t.Errorf("%d\n%s%s", code, stdout, stderr)
 	}
 	for _, want := range []string{
@@ -317,7 +317,7 @@ func TestDoctorTellsWhatIsWrongBesidesTemporal(t *testing.T) {
 			[]string{"FAIL  server API         zego: DescribeUserNum of app 1: code 100000005", "not its CallbackSecret"}},
 		{"a right server secret", "ok", "--server-secrets 1=right --server-api-url " + zegofake.New(1, "right").Serve(t), keep, 0,
 			[]string{"answers for 1 apps with a server secret"}},
-		{"a worker has no apps", "ok", "--for worker --apps=", keep, 0, []string{"complete, for worker", "ok    ledger ", "19 ok, 0 warned, 0 failed, 0 skipped"}},
+		{"a worker has no apps", "ok", "--for worker --apps=", keep, 0, []string{"complete, for worker", "ok    ledger ", "20 ok, 0 warned, 0 failed, 0 skipped"}},
 		{"a webhook stores usage where a worker may not look", "ok", "--for webhook", keep, 0, []string{"warn  ledger ", "is this data folder's own", "ok    usage inbox "}},
 		{"a webhook can't store usage", "ok", "--for webhook --database-url postgres://127.0.0.1:1/x", keep, 1, []string{"FAIL  ledger "}},
 		{"a webhook that stores no usage has no ledger", "ok", "--for webhook --usage off --database-url postgres://127.0.0.1:1/x", keep, 0, []string{"complete, for webhook", "ok    inbox ", "14 ok, 0 warned, 0 failed, 0 skipped"}},
@@ -337,7 +337,7 @@ func TestDoctorTellsWhatIsWrongBesidesTemporal(t *testing.T) {
 					t.Errorf("without %q:\n%s%s", want, stdout, stderr)
 				}
 			}
-			if lines := strings.Count(stdout, "\n"); lines > 26 {
+			if lines := strings.Count(stdout, "\n"); lines > 27 {
 				t.Errorf("not one line for each check:\n%s", stdout)
 			}
 		})

@@ -52,6 +52,9 @@ type Usage struct {
 	// Recording is what a callback told of a recording. Event is then
 	// [zego.EventRecording], and the session isn't known.
 	Recording *Recording `json:"recording,omitempty"`
+	// Unreadable is set of a genuine callback that was refused, whose session isn't
+	// known.
+	Unreadable *Unreadable `json:"unreadable,omitempty"`
 }
 
 // UsageOf is what a callback tells of a session's life. ok is false if it is
@@ -68,6 +71,9 @@ func UsageOf(event zego.Event, seenAt time.Time) (u Usage, ok bool) {
 		return stay(zego.EventRoomLogin, e), true
 	case *zego.Recording:
 		return recordingOf(e, seenAt), true
+	case *zego.Unreadable:
+		return Usage{AppID: e.AppID, RoomID: e.RoomID, Event: e.Event, SentAt: e.SentAt(), SeenAt: seenAt,
+			Unreadable: &Unreadable{TaskID: e.TaskID, Field: e.Fault.Field, Problem: e.Fault.Problem}}, true
 	case *zego.RoomLogout:
 		u = stay(zego.EventRoomLogout, &e.RoomLogin)
 		u.Logout, u.LogoutReason = e.LogoutTime, e.Reason
@@ -311,9 +317,11 @@ func (l *Ledger) Record(ctx context.Context, usage []Usage) error {
 	if err := l.Migrate(ctx); err != nil {
 		return err
 	}
-	var lives, recordings []Usage
+	var lives, recordings, unreadable []Usage
 	for _, u := range usage {
-		if u.Recording != nil {
+		if u.Unreadable != nil {
+			unreadable = append(unreadable, u)
+		} else if u.Recording != nil {
 			recordings = append(recordings, u)
 		} else {
 			lives = append(lives, u)
@@ -328,6 +336,9 @@ func (l *Ledger) Record(ctx context.Context, usage []Usage) error {
 			if err := l.recordContradictions(ctx, tx, lives); err != nil {
 				return err
 			}
+		}
+		if err := l.recordUnreadable(ctx, tx, unreadable); err != nil {
+			return err
 		}
 		return l.recordRecordings(ctx, tx, recordings)
 	}); err != nil {

@@ -206,3 +206,17 @@ CREATE TABLE contradictions (
     seen_at         BIGINT NOT NULL,
     PRIMARY KEY (appid, room_session_id)
 );
+
+-- Genuine callbacks that were refused, as a field that they need can't be read.
+CREATE TABLE unreadable (
+    appid     BIGINT NOT NULL,
+    event     TEXT   NOT NULL,
+    room_id   TEXT   NOT NULL, -- empty if it can't be read
+    task_id   TEXT   NOT NULL,
+    field     TEXT   NOT NULL,
+    problem   TEXT   NOT NULL,
+    last_time BIGINT NOT NULL, -- by ZEGO's clock
+    PRIMARY KEY (appid, event, room_id, task_id, field)
+);
+
+CREATE INDEX unreadable_last ON unreadable (last_time);
