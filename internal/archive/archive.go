@@ -42,6 +42,8 @@ type Options struct {
 	AppFolder func(appID uint32) string
 	// DeleteSources has sources in the bucket deleted when the manifest is there.
 	DeleteSources bool
+	// Hosts are those that URLs may be read from, as [ParseHosts] reads them; none: all.
+	Hosts []string
 	// Client reads URLs; nil: one that only goes to public addresses.
 	Client *http.Client
 }
@@ -109,6 +111,7 @@ type Mover struct {
 	options Options
 	store   store
 	turn    *semaphore.Weighted
+	urls    *slots
 	buffers sync.Pool // of *[]byte, readSize large
 }
 
@@ -119,10 +122,10 @@ func NewMover(source, archive *blob.Bucket, options Options) (*Mover, error) {
 		return nil, err
 	}
 	if options.Client == nil {
-		options.Client = publicOnly()
+		options.Client = publicClient(options.Hosts)
 	}
 	options.Transfers = cmp.Or(options.Transfers, DefaultTransfers)
-	m := &Mover{Source: source, Archive: archive, options: options, turn: semaphore.NewWeighted(int64(options.Transfers))}
+	m := &Mover{Source: source, Archive: archive, options: options, turn: semaphore.NewWeighted(int64(options.Transfers)), urls: newSlots(options.Transfers)}
 	m.buffers.New = func() any { b := make([]byte, readSize); return &b }
 	var err error
 	m.store, err = m.openStore()
@@ -280,6 +283,7 @@ type run struct {
 	report   func(Progress)
 
 	bytes    atomic.Int64
+	fromURLs atomic.Int64 // bytes of the files that are read from URLs
 	mu       sync.Mutex
 	progress Progress
 	reported time.Time
@@ -313,18 +317,19 @@ func (r *run) all(ctx context.Context, items []Item, most int) ([]File, []moved,
 		if faults[i] != nil {
 			continue
 		}
-		if err := r.turn.Acquire(ctx, 1); err != nil {
+		release, err := r.slot(ctx, item)
+		if err != nil {
 			break
 		}
 		r.mu.Lock()
 		enough := failures >= most
 		r.mu.Unlock()
 		if enough {
-			r.turn.Release(1)
+			release()
 			break
 		}
 		done.Go(func() {
-			defer r.turn.Release(1)
+			defer release()
 			if item.Kept != nil {
 				files[i], faults[i] = r.kept(ctx, *item.Kept)
 			} else {
@@ -362,6 +367,14 @@ func (r *run) all(ctx context.Context, items []Item, most int) ([]File, []moved,
 		return nil, nil, nil, err
 	}
 	return files, sources, faults, nil
+}
+
+// slot waits for the turn of an item.
+func (r *run) slot(ctx context.Context, item Item) (release func(), err error) {
+	if item.URL != "" {
+		return r.urls.acquire(ctx, r.folder)
+	}
+	return func() { r.turn.Release(1) }, r.turn.Acquire(ctx, 1)
 }
 
 // kept finds what was saved before.

@@ -669,6 +669,8 @@ func TestWhatIsInZEGOsStorageIsReadByHTTPS(t *testing.T) {
 	for _, host := range []string{
 		server.URL, "https://169.254.169.254", "https://[::1]", "https://10.0.0.1", "https://0.0.0.0", "https://0.1.2.3",
 		"https://100.100.100.200", "https://192.0.0.192", "https://[::ffff:169.254.169.254]", "https://[64:ff9b::a9fe:a9fe]", "https://[fd00:ec2::254]",
+		"https://[2002:a9fe:a9fe::1]", "https://[::a9fe:a9fe]", "https://[2001::a9fe:a9fe]", "https://[fec0::1]", "https://[2001:db8::1]", "https://[64:ff9b:1::1]", "https://168.63.129.16",
+		"https://192.0.2.1", "https://[fe80::1]", "https://[ff02::1]", "https://[100::1]",
 	} {
 		if _, err := w.move(Progress{}, Item{URL: host + "/a"}); err == nil || !strings.Contains(err.Error(), "no public address") {
 			t.Errorf("%s: %v", host, err)

@@ -63,7 +63,7 @@ func (r *run) move(ctx context.Context, src source, item Item, want File) (File,
 	t := &transfer{run: r, source: src, item: item, timer: time.AfterFunc(stall, func() { cancel(errStalled) })}
 	defer t.timer.Stop()
 	for try := 1; ; try++ {
-		file, st, err := t.try(ctx, want)
+		file, st, err := t.try(ctx, try, want)
 		switch {
 		case err == nil:
 			r.finish(Finished{file.Name, st.mark(src), file.Size, file.SHA256})
@@ -83,7 +83,7 @@ func (t *transfer) again() {
 	t.bytes = 0
 }
 
-func (t *transfer) try(ctx context.Context, want File) (File, state, error) {
+func (t *transfer) try(ctx context.Context, try int, want File) (File, state, error) {
 	src := t.source
 	st, err := src.stat(ctx)
 	if err != nil {
@@ -91,6 +91,11 @@ func (t *transfer) try(ctx context.Context, want File) (File, state, error) {
 	}
 	if t.item.Size > 0 && t.item.Size != st.size {
 		return File{}, st, fmt.Errorf("it has %d bytes, and should have %d", st.size, t.item.Size)
+	}
+	if _, ok := src.(*remote); ok && try == 1 {
+		if total := t.fromURLs.Add(st.size); st.size > maxURLFile || total > maxURLSession {
+			return File{}, st, fmt.Errorf("%w: it has %d bytes, and the files read by URL %d together, want at most %d and %d", ErrImpossible, st.size, total, int64(maxURLFile), int64(maxURLSession))
+		}
 	}
 	want.Size = st.size
 	if there, err := t.found(ctx, st, &want); there || err != nil {
@@ -306,6 +311,7 @@ type steady struct {
 	body io.ReadCloser
 	read int64
 	cuts int // in a row
+	pace *paced
 }
 
 // Read implements [io.Reader].
@@ -315,6 +321,12 @@ func (s *steady) Read(p []byte) (int, error) {
 			return 0, err
 		}
 		n, err := s.once(p)
+		if s.size >= 0 && s.read+int64(n) > s.size {
+			if s.pace == nil {
+				return 0, fmt.Errorf("%w: it had %d bytes, and has more", errChanged, s.size)
+			}
+			return 0, errMore
+		}
 		if n > 0 {
 			s.cuts = 0
 			s.read += int64(n)
@@ -327,6 +339,8 @@ func (s *steady) Read(p []byte) (int, error) {
 			continue
 		case errors.Is(err, io.EOF) && (s.size < 0 || s.read >= s.size):
 			return 0, io.EOF
+		case errors.Is(err, errSlow), errors.Is(err, errMore):
+			return 0, err
 		case errors.Is(err, io.EOF):
 			err = io.ErrUnexpectedEOF
 		}
@@ -344,9 +358,20 @@ func (s *steady) Read(p []byte) (int, error) {
 // once reads, after it has opened the source if need be.
 func (s *steady) once(p []byte) (int, error) {
 	if s.body == nil {
+		if s.pace == nil {
+			if _, ok := s.source.(*remote); ok {
+				s.pace = &paced{}
+			}
+		}
+		begun := time.Now()
 		body, err := s.source.open(s.ctx, s.read)
 		if err != nil {
 			return 0, err
+		}
+		if s.pace != nil {
+			// A server that cuts the connection gains no time by that.
+			s.pace = &paced{ReadCloser: body, left: s.size - s.read, waited: s.pace.waited + time.Since(begun), bytes: s.pace.bytes}
+			body = s.pace
 		}
 		s.body = body
 	}

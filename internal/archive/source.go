@@ -8,15 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"path"
-	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"gocloud.dev/blob"
@@ -256,47 +252,4 @@ func (r *remote) open(ctx context.Context, offset int64) (io.ReadCloser, error) 
 // any.
 func answered(resp *http.Response) string {
 	return fmt.Sprintf("%d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
-}
-
-// publicOnly is a client that speaks to no address of a network of one's own, as
-// what it reads is named by a callback. A proxy decides for itself.
-func publicOnly() *http.Client {
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.ResponseHeaderTimeout = time.Minute
-	if proxy, _ := http.ProxyFromEnvironment(&http.Request{URL: &url.URL{Scheme: "https", Host: "example.com"}}); proxy == nil {
-		transport.DialContext = (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second, Control: refusePrivate}).DialContext
-	}
-	return &http.Client{Transport: transport, CheckRedirect: func(req *http.Request, via []*http.Request) error {
-		if req.URL.Scheme != "https" || len(via) > 5 {
-			return errors.New("redirected to where it isn't followed")
-		}
-		return nil
-	}}
-}
-
-func refusePrivate(_, address string, _ syscall.RawConn) error {
-	a, err := netip.ParseAddrPort(address)
-	if err != nil || !public(a.Addr()) {
-		return fmt.Errorf("%s is no public address", a.Addr())
-	}
-	return nil
-}
-
-// inside are addresses that networks of one's own have beside the private ones: those
-// of "this network", what providers of clouds and networks share among themselves,
-// where some keep their metadata, what is for measurements, and what is reserved.
-var inside = []netip.Prefix{
-	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"),
-	netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("240.0.0.0/4"), netip.MustParsePrefix("64:ff9b:1::/48"),
-}
-
-// translated is how a network without IPv4 calls the addresses of IPv4.
-var translated = netip.MustParsePrefix("64:ff9b::/96")
-
-func public(a netip.Addr) bool {
-	if a = a.Unmap(); translated.Contains(a) {
-		b := a.As16()
-		return public(netip.AddrFrom4([4]byte(b[12:])))
-	}
-	return a.IsGlobalUnicast() && !a.IsPrivate() && !slices.ContainsFunc(inside, func(p netip.Prefix) bool { return p.Contains(a) })
 }

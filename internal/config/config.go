@@ -58,6 +58,8 @@ type Config struct {
 	MakeBuckets bool
 	// ArchiveTransfers is how many recordings a worker copies at once.
 	ArchiveTransfers int
+	// RecordingsHosts are those that ZEGO's backup storage may be on; none: any public.
+	RecordingsHosts []string
 	// ArchiveClass, ArchiveEncryption and ArchiveTags are what the archive's store is
 	// told of recordings, in its own words; empty: nothing.
 	ArchiveClass, ArchiveEncryption string
@@ -143,7 +145,7 @@ func (c *Config) Inbox() string { return filepath.Join(c.Data, "inbox") }
 func (c *Config) ArchiveOptions() archive.Options {
 	return archive.Options{
 		SourceURL: c.RecordingsURL, ArchiveURL: c.ArchiveURL, Transfers: c.ArchiveTransfers,
-		Class: c.ArchiveClass, Encryption: c.ArchiveEncryption, Tags: c.ArchiveTags, DeleteSources: c.DeleteRecordings,
+		Hosts: c.RecordingsHosts, Class: c.ArchiveClass, Encryption: c.ArchiveEncryption, Tags: c.ArchiveTags, DeleteSources: c.DeleteRecordings,
 	}
 }
 
@@ -288,6 +290,9 @@ func Settings() []Setting {
 		{Env: "CLOSEOUT_RECORDINGS_PREFIX", Default: recording.DefaultPrefix, Usage: "where a session's recordings lie in their bucket, as a Go template of appid, room_id and room_session_id",
 			More: "Beside the folder `<appid>/<room_session_id>/`, in which they are always looked for. `/` is the whole bucket. Where it doesn't name the session, files are told apart by their names, as ZEGO gives them.",
 			set:  func(c *Config, v string) (err error) { c.Recordings.Prefix, err = recording.ParsePrefix(v); return err }},
+		{Env: "CLOSEOUT_RECORDINGS_HOSTS", Usage: "hosts that files in ZEGO's backup storage may be read from, separated by commas (default: any with a public address)",
+			More: "As in `storage.example.com,*.example.net`: callbacks name these servers, and this is whom you believe. A file on another one blocks the step, which names the host.",
+			set:  func(c *Config, v string) (err error) { c.RecordingsHosts, err = archive.ParseHosts(v); return err }},
 		{Env: "CLOSEOUT_RECORDINGS_GRACE", Default: "2m", Usage: "how long after the room's end a recording may show itself",
 			More: "A session of which no recording is known by then has none. With `bucket` it has to be longer than the longest upload.",
 			set:  func(c *Config, v string) (err error) { c.Recordings.Grace, err = parseDuration(v); return err }},

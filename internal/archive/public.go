@@ -1,0 +1,154 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// publicOnly reads URLs that callbacks name. It speaks to no address of a network of
+// one's own, but to the proxy that is set for a URL; and only to the hosts that are
+// listed, if any are.
+type publicOnly struct {
+	hosts  []string // as in storage.example.com and *.example.com; none: all
+	proxy  func(*http.Request) (*url.URL, error)
+	direct *http.Transport
+	mu     sync.Mutex
+	by     map[string]*http.Transport // by the proxy that each goes through
+}
+
+// publicClient returns a client that goes to public addresses alone.
+func publicClient(hosts []string) *http.Client {
+	p := &publicOnly{hosts: hosts, proxy: http.ProxyFromEnvironment, direct: transportTo(""), by: map[string]*http.Transport{}}
+	return &http.Client{Transport: p, CheckRedirect: func(req *http.Request, via []*http.Request) error {
+		if req.URL.Scheme != "https" || len(via) > 5 {
+			return errors.New("redirected to where it isn't followed")
+		}
+		return nil
+	}}
+}
+
+// transportTo returns a transport that dials public addresses, and that of its proxy.
+func transportTo(proxy string) *http.Transport {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.ResponseHeaderTimeout, t.Proxy = time.Minute, nil
+	free := &net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}
+	checked := &net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second, Control: refusePrivate}
+	t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if proxy != "" && address == proxy {
+			return free.DialContext(ctx, network, address)
+		}
+		return checked.DialContext(ctx, network, address)
+	}
+	return t
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (p *publicOnly) RoundTrip(req *http.Request) (*http.Response, error) {
+	host := strings.TrimSuffix(strings.ToLower(req.URL.Hostname()), ".")
+	if !listed(p.hosts, host) {
+		return nil, fmt.Errorf("%w: CLOSEOUT_RECORDINGS_HOSTS doesn't list %q", ErrImpossible, host)
+	}
+	// A proxy resolves names itself; an address is told to it by us.
+	if a, err := netip.ParseAddr(host); err == nil && !public(a) {
+		return nil, fmt.Errorf("%s is no public address", a)
+	}
+	proxy, err := p.proxy(req)
+	if err != nil {
+		return nil, errors.New("HTTPS_PROXY isn't a URL")
+	}
+	if proxy == nil {
+		return p.direct.RoundTrip(req)
+	}
+	p.mu.Lock()
+	t := p.by[proxy.String()]
+	if t == nil {
+		t = transportTo(proxyAddress(proxy))
+		t.Proxy = http.ProxyURL(proxy)
+		p.by[proxy.String()] = t
+	}
+	p.mu.Unlock()
+	return t.RoundTrip(req)
+}
+
+// proxyAddress is what is dialed for a proxy.
+func proxyAddress(u *url.URL) string {
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443", "socks5": "1080", "socks5h": "1080"}[u.Scheme]
+	}
+	return net.JoinHostPort(u.Hostname(), port)
+}
+
+// listed reports whether a host may be read from.
+func listed(hosts []string, host string) bool {
+	return len(hosts) == 0 || slices.ContainsFunc(hosts, func(h string) bool {
+		if domain, ok := strings.CutPrefix(h, "*."); ok {
+			return strings.HasSuffix(host, "."+domain)
+		}
+		return h == host
+	})
+}
+
+// ParseHosts reads a list of hosts, as in storage.example.com,*.example.net.
+func ParseHosts(list string) ([]string, error) {
+	var hosts []string
+	for h := range strings.SplitSeq(list, ",") {
+		h = strings.ToLower(strings.TrimSpace(h))
+		if name := strings.TrimPrefix(h, "*."); name == "" || strings.ContainsAny(name, "*/:@ ") {
+			return nil, fmt.Errorf("found %q, want names of hosts, as in storage.example.com,*.example.net", h)
+		}
+		hosts = append(hosts, h)
+	}
+	return hosts, nil
+}
+
+func refusePrivate(_, address string, _ syscall.RawConn) error {
+	a, err := netip.ParseAddrPort(address)
+	if err != nil || !public(a.Addr()) {
+		return fmt.Errorf("%s is no public address", a.Addr())
+	}
+	return nil
+}
+
+// inside are addresses that networks of one's own have beside the private ones: what
+// IANA's registries of special-purpose addresses list as not globally reachable, and
+// those that lead through a tunnel or a translator to any IPv4 address, a private one
+// too.
+var inside = func() (prefixes []netip.Prefix) {
+	for _, p := range []string{
+		"0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4",
+		"168.63.129.16/32",           // Azure's own services in every virtual network
+		"::/96",                      // IPv4-compatible
+		"64:ff9b:1::/48",             // translation within a network
+		"100::/64", "100:0:0:1::/64", // discard
+		"2001::/23",                  // Teredo, ORCHID, benchmarks and the like
+		"2001:db8::/32", "3fff::/20", // documentation
+		"2002::/16", // 6to4
+		"5f00::/16", // segment routing
+		"fec0::/10", // site-local
+	} {
+		prefixes = append(prefixes, netip.MustParsePrefix(p))
+	}
+	return prefixes
+}()
+
+// translated is how a network without IPv4 calls the addresses of IPv4.
+var translated = netip.MustParsePrefix("64:ff9b::/96")
+
+func public(a netip.Addr) bool {
+	if a = a.Unmap().WithZone(""); translated.Contains(a) {
+		b := a.As16()
+		return public(netip.AddrFrom4([4]byte(b[12:])))
+	}
+	return a.IsGlobalUnicast() && !a.IsPrivate() && !slices.ContainsFunc(inside, func(p netip.Prefix) bool { return p.Contains(a) })
+}

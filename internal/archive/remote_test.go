@@ -1,0 +1,221 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// serving is a world that reads from a server whose files have so many bytes, by its
+// word; serve sends them.
+func serving(t *testing.T, says int64, serve func(w http.ResponseWriter, r *http.Request)) (*world, string) {
+	t.Helper()
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Range") == "bytes=0-0" {
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes 0-0/%d", says))
+			w.WriteHeader(http.StatusPartialContent)
+			_, _ = w.Write([]byte("x"))
+			return
+		}
+		from := strings.TrimSuffix(strings.TrimPrefix(r.Header.Get("Range"), "bytes="), "-")
+		w.Header().Set("Content-Range", "bytes "+from+"-/*")
+		w.WriteHeader(http.StatusPartialContent)
+		serve(w, r)
+	}))
+	t.Cleanup(server.Close)
+	w := newWorld(t, Options{Transfers: 1})
+	w.options.Client = server.Client()
+	return w, server.URL
+}
+
+func TestAServerGivesNoMoreThanItSaid(t *testing.T) {
+	var sent atomic.Int64
+	w, server := serving(t, 5, func(w http.ResponseWriter, _ *http.Request) {
+		for b := make([]byte, 1<<20); sent.Load() < 200<<20; sent.Add(int64(len(b))) {
+			if _, err := w.Write(b); err != nil {
+				return
+			}
+		}
+	})
+	if m, err := w.move(Progress{}, Item{URL: server + "/a.mp4", Size: 5}); !errors.Is(err, errMore) {
+		t.Errorf("manifest %+v, error %v", m, err)
+	}
+	if keys := w.keys(); len(keys) > 0 {
+		t.Errorf("the archive has %q", keys)
+	}
+	if n := sent.Load(); n >= 200<<20 {
+		t.Errorf("all of its %d bytes were read", n)
+	}
+}
+
+func TestAFileThatIsTooLargeIsNotBegun(t *testing.T) {
+	w, server := serving(t, maxURLFile+1, func(http.ResponseWriter, *http.Request) { t.Error("it was begun") })
+	if _, err := w.move(Progress{}, Item{URL: server + "/a.mp4"}); !errors.Is(err, ErrImpossible) {
+		t.Errorf("error %v", err)
+	}
+	w, server = serving(t, maxURLFile, func(w http.ResponseWriter, _ *http.Request) { panic(http.ErrAbortHandler) })
+	var items []Item
+	for i := range maxURLSession/maxURLFile + 1 {
+		items = append(items, Item{URL: fmt.Sprintf("%s/%d.mp4", server, i)})
+	}
+	if _, err := w.move(Progress{}, items...); !errors.Is(err, ErrImpossible) {
+		t.Errorf("together: error %v", err)
+	}
+}
+
+// A server that sends a byte now and then is given up, whether it keeps the connection
+// or cuts it.
+func TestAServerThatDribblesIsGivenUp(t *testing.T) {
+	defer func(d time.Duration) { rateWindow = d }(rateWindow)
+	rateWindow = 200 * time.Millisecond
+	dribble := func(bytes int) func(w http.ResponseWriter, r *http.Request) {
+		return func(w http.ResponseWriter, r *http.Request) {
+			for range bytes {
+				if _, err := w.Write([]byte("x")); err != nil {
+					return
+				}
+				w.(http.Flusher).Flush()
+				select {
+				case <-r.Context().Done():
+					return
+				case <-time.After(10 * time.Millisecond):
+				}
+			}
+			panic(http.ErrAbortHandler)
+		}
+	}
+	for name, serve := range map[string]func(http.ResponseWriter, *http.Request){
+		"steadily": dribble(1 << 30), "and cuts": dribble(2),
+		"nothing": func(w http.ResponseWriter, r *http.Request) { w.(http.Flusher).Flush(); <-r.Context().Done() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, server := serving(t, 1<<30, serve)
+			if _, err := w.move(Progress{}, Item{URL: server + "/a.mp4"}); !errors.Is(err, errSlow) {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
+
+// Servers that hold their slots hold up neither objects nor other apps.
+func TestURLsHaveSlotsOfTheirOwn(t *testing.T) {
+	release := make(chan struct{})
+	var begun sync.WaitGroup
+	begun.Add(1)
+	var once sync.Once
+	w, server := serving(t, 1, func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "held") {
+			once.Do(begun.Done)
+			<-release
+		}
+		_, _ = w.Write([]byte("x"))
+	})
+	var held sync.WaitGroup
+	held.Go(func() {
+		var items []Item
+		for i := range 8 {
+			items = append(items, Item{URL: fmt.Sprintf("%s/held%d.mp4", server, i)})
+		}
+		_, faults := w.Save(context.Background(), folder, nil, items)
+		if err := errors.Join(faults...); err != nil {
+			t.Error(err)
+		}
+	})
+	begun.Wait()
+	w.moved(w.put("object.mp4", []byte("an object")))
+	if _, faults := w.Save(t.Context(), "2/1/", nil, []Item{{URL: server + "/other.mp4"}}); errors.Join(faults...) != nil {
+		t.Error(faults)
+	}
+	close(release)
+	held.Wait()
+}
+
+// Nothing but the proxy of a request is dialed unchecked, for that request alone.
+func TestEveryDialIsCheckedButThatToTheProxy(t *testing.T) {
+	var asked []string
+	var mu sync.Mutex
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		asked = append(asked, r.Host)
+		mu.Unlock()
+		w.WriteHeader(http.StatusBadGateway)
+	}))
+	defer proxy.Close()
+	target := httptest.NewTLSServer(http.NotFoundHandler())
+	defer target.Close()
+	through, err := url.Parse(proxy.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := publicClient(nil)
+	client.Transport.(*publicOnly).proxy = func(r *http.Request) (*url.URL, error) {
+		if strings.HasSuffix(r.URL.Hostname(), ".example") {
+			return through, nil
+		}
+		return nil, nil
+	}
+	get := func(address string) error {
+		resp, err := client.Get(address)
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+		return err
+	}
+	if err := get("https://storage.example/a"); err == nil || strings.Contains(err.Error(), "no public address") || !slices.Equal(asked, []string{"storage.example:443"}) {
+		t.Errorf("through the proxy: %v, it was asked for %q", err, asked)
+	}
+	localhost := strings.Replace(target.URL, "127.0.0.1", "localhost", 1)
+	for _, address := range []string{target.URL, localhost, "https://" + through.Host, "https://10.0.0.1"} { // past the proxy
+		if err := get(address); err == nil || !strings.Contains(err.Error(), "no public address") {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+	client.Transport.(*publicOnly).proxy = func(*http.Request) (*url.URL, error) { return through, nil }
+	for _, address := range []string{"https://169.254.169.254/a", "https://[::1]/a"} { // a proxy may be inside
+		if err := get(address); err == nil || !strings.Contains(err.Error(), "no public address") {
+			t.Errorf("%s by the proxy: %v", address, err)
+		}
+	}
+}
+
+func TestOnlyListedHostsAreRead(t *testing.T) {
+	hosts, err := ParseHosts("storage.example.com, *.example.NET")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, Options{Hosts: hosts})
+	for host, want := range map[string]bool{"storage.example.com": true, "a.example.net": true, "a.b.example.net": true, "example.net": false, "xstorage.example.com": false, "storage.example.com.evil.test": false, "evilexample.net": false} {
+		if got := listed(hosts, host); got != want {
+			t.Errorf("%s: %v, want %v", host, got, want)
+		}
+	}
+	if _, err := w.move(Progress{}, Item{URL: "https://evil.test/a.mp4"}); !errors.Is(err, ErrImpossible) || !strings.Contains(err.Error(), `doesn't list "evil.test"`) {
+		t.Errorf("error %v", err)
+	}
+	for _, list := range []string{"", "a,,b", "https://a", "a:443", "*", "*.", "a*b"} {
+		if hosts, err := ParseHosts(list); err == nil {
+			t.Errorf("%q: %q", list, hosts)
+		}
+	}
+}
+
+func TestPublicAddresses(t *testing.T) {
+	for address, want := range map[string]bool{
+		"8.8.8.8": true, "2606:4700::1": true, "64:ff9b::808:808": true, "2400:3200::1": true,
+		"64:ff9b::a00:1": false, "2002:808:808::1": false, "::8.8.8.8": false, "2001:0:1::1": false, "fec0::1": false, "2001:db8::1": false, "168.63.129.16": false, "::ffff:10.0.0.1": false, "fe80::1%eth0": false, "192.88.99.1": false,
+	} {
+		if got := public(netip.MustParseAddr(address)); got != want {
+			t.Errorf("%s: %v, want %v", address, got, want)
+		}
+	}
+}
