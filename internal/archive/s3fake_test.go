@@ -31,9 +31,6 @@ type fakeS3 struct {
 	list func(r *http.Request, page *fakePage)
 	// bare says that it keeps and shows no checksums.
 	bare bool
-	// virtual says that buckets are in the host's name alone, and pathStyle that they
-	// are in the path alone.
-	virtual bool
 
 	mu       sync.Mutex
 	objects  map[string]*fakeObject // by bucket/key
