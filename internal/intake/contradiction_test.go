@@ -128,6 +128,22 @@ func TestACloseThatContradictsARunThatAnotherProcessStartedIsReported(t *testing
 	}
 }
 
+// slowly answers nothing about a run before more starts were made than are looked at
+// together.
+type slowly struct {
+	told
+	started chan struct{}
+}
+
+func (s slowly) DescribeWorkflowExecution(ctx context.Context, id, run string) (*workflowservice.DescribeWorkflowExecutionResponse, error) {
+	select {
+	case <-s.started:
+		return s.told.DescribeWorkflowExecution(ctx, id, run)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 // An outage leaves many duplicates, and each is compared.
 func TestEveryDuplicateIsComparedWithItsRun(t *testing.T) {
 	const n = 50
@@ -135,9 +151,15 @@ func TestEveryDuplicateIsComparedWithItsRun(t *testing.T) {
 	s.RoomID = "attic"
 	var contradicted atomic.Int32
 	box := newInbox(t)
+	started := make(chan struct{})
 	i := intake.New(intake.Options{
-		Temporal: &starter{answer: always(serviceerror.NewWorkflowExecutionAlreadyStarted("already", "", ""))}, Inbox: box, TaskQueue: "q", Log: quiet,
-		Describe: told{workflows.StartOptions(s, "q"), converter.GetDefaultDataConverter()}, Contradicted: func(activities.Session) { contradicted.Add(1) },
+		Temporal: &starter{answer: func(_ context.Context, n int, _ client.StartWorkflowOptions) error {
+			if n == 20 {
+				close(started)
+			}
+			return serviceerror.NewWorkflowExecutionAlreadyStarted("already", "", "")
+		}}, Inbox: box, TaskQueue: "q", Log: quiet,
+		Describe: slowly{told{workflows.StartOptions(s, "q"), converter.GetDefaultDataConverter()}, started}, Contradicted: func(activities.Session) { contradicted.Add(1) },
 	})
 	for id := range uint64(n) {
 		body, err := json.Marshal(activities.SessionOf(callback(id + 1)))
