@@ -321,6 +321,9 @@ func (a *audit) readBills(ctx context.Context) error {
 		return fmt.Errorf("read the ledger: %w", err)
 	}
 	a.lossy, a.report.Losses = a.Lossy || len(losses) > 0, losses
+	if a.report.Refused, err = a.Ledger.UnreadableSince(ctx, a.Since, MaxFaults); err != nil {
+		return fmt.Errorf("read the ledger: %w", err)
+	}
 	// Whatever Since is: Temporal may have forgotten their runs, and nobody else
 	// remembers them.
 	for s, err := range a.Ledger.ClosedUnbilled(ctx) {

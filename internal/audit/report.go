@@ -121,6 +121,9 @@ type Report struct {
 	Kinds map[Kind]int64 `json:"faults_by_kind"`
 	// Losses are times of which the ledger has lost what it was told.
 	Losses []ledger.Loss `json:"losses,omitempty"`
+	// Refused are the genuine callbacks that were refused, the latest first, at most
+	// [MaxFaults]. What they said is lost.
+	Refused []ledger.UnreadableCallback `json:"refused,omitempty"`
 	// Faults are the faults, by session; of each kind [MaxFaults] at most.
 	Faults []Fault `json:"faults"`
 
@@ -246,6 +249,10 @@ func (r Report) WriteText(w io.Writer) error {
 	fmt.Fprintln(&b)
 	for _, loss := range r.Losses {
 		fmt.Fprintf(&b, "The ledger was restored from a copy and has lost what it was told %v.\n", loss)
+	}
+	for _, u := range r.Refused {
+		fmt.Fprintf(&b, "A genuine callback of app %d was refused, the last at %s: %s of room %s: %s: %s\n", u.AppID,
+			u.Last.UTC().Format(time.RFC3339), printable.Line(u.Event), printable.Line(u.RoomID), printable.Line(u.Field), printable.Line(u.Problem))
 	}
 	if r.OK() {
 		fmt.Fprintln(&b, "No faults.")

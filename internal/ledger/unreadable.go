@@ -24,12 +24,12 @@ type Unreadable struct {
 type UnreadableCallback struct {
 	Unreadable
 	// AppID is ZEGO's id of the app, and Event the event.
-	AppID uint32
-	Event string
+	AppID uint32 `json:"appid"`
+	Event string `json:"event"`
 	// RoomID is the room's name; empty if it can't be read.
-	RoomID string
+	RoomID string `json:"room_id"`
 	// Last is when the last one was sent, by ZEGO's clock.
-	Last time.Time
+	Last time.Time `json:"last"`
 }
 
 // recordUnreadable writes what was refused: one row for each app, event, room, task
