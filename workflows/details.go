@@ -3,6 +3,7 @@ package workflows
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -38,6 +39,12 @@ func (r *Run) details() string {
 	}
 	return b.String()
 }
+
+var blockedLine = regexp.MustCompile(`(?m)^- \*\*[^*\n]+\*\* is \*\*blocked\*\*: `)
+
+// IsBlocked reports whether a run with the current details has a blocked step, for
+// Namespaces without the Search Attribute that says so.
+func IsBlocked(details string) bool { return blockedLine.MatchString(details) }
 
 // waitsFor returns what a step is waiting for.
 func waitsFor(st *step) string {

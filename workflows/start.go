@@ -76,6 +76,11 @@ func BlockedQuery() string {
 	return fmt.Sprintf("%s = '%s' AND ExecutionStatus = 'Running'", CloseoutState.GetName(), StateBlocked)
 }
 
+// OpenQuery returns the List Filter of the open runs. It needs none of our Search Attributes.
+func OpenQuery() string {
+	return fmt.Sprintf("(WorkflowId STARTS_WITH '%s' OR WorkflowId STARTS_WITH '%s') AND ExecutionStatus = 'Running'", workflowIDPrefix, adjustmentIDPrefix)
+}
+
 const workflowIDPrefix = "room-close-"
 
 // WorkflowID returns the Workflow ID of a session, "room-close-<appid>-<room_session_id>".

@@ -131,6 +131,9 @@ func TestWhatNeedsASkippedStepIsSkipped(t *testing.T) {
 	if got := r.Steps[1].Summary; got != "skipped: charge wasn't done" {
 		t.Errorf("summary %q", got)
 	}
+	if !workflows.IsBlocked(details) {
+		t.Errorf("not taken for blocked:\n%s", details)
+	}
 	for _, want := range []string{"**charge** is **blocked**", "**payout** is waiting for **charge**", "**survey** is waiting for **payout**", "**archive** is done"} {
 		if !strings.Contains(details, want) {
 			t.Errorf("details lack %q:\n%s", want, details)

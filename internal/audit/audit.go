@@ -273,6 +273,9 @@ func (a *audit) readRuns(ctx context.Context) error {
 			if len(run.problems) > 0 {
 				r.flags |= stuck
 			}
+			if run.unindexed {
+				r.flags |= unindexed
+			}
 		default:
 			r.flags |= ended
 		}
@@ -451,7 +454,7 @@ func (a *audit) suspicious(r record) bool {
 			return true
 		}
 	}
-	return r.has(severally|ended|differs|stuck) ||
+	return r.has(severally|ended|differs|stuck|unindexed) ||
 		r.has(completed) && !r.has(billed) ||
 		r.has(running) && !r.has(billed) && (a.lossy || r.has(blocked)) || // its bill may be lost
 		a.unaccountedFor(r) && !a.unsettled(r)

@@ -143,6 +143,11 @@ func TestEachFaultIsFound(t *testing.T) {
 			w.run(s, enums.WORKFLOW_EXECUTION_STATUS_RUNNING).problems = []string{"category=WorkflowTaskFailed", "cause=WorkflowTaskFailedCauseNonDeterministicError"}
 			return s
 		}, []audit.Kind{audit.Stuck}, "cause=WorkflowTaskFailedCauseNonDeterministicError"},
+		{"open, without Search Attributes", func(w *world) activities.Session {
+			s := w.offered(true)
+			w.run(s, running).bare = true
+			return s
+		}, []audit.Kind{audit.Unindexed}, "unknown whether it waits for a person"},
 		{"failed", ends(enums.WORKFLOW_EXECUTION_STATUS_FAILED), []audit.Kind{audit.RunFailed}, "failed. It has a bill and no manifest"},
 		{"terminated", ends(terminated), []audit.Kind{audit.RunTerminated}, "was terminated"},
 		{"timed out", ends(enums.WORKFLOW_EXECUTION_STATUS_TIMED_OUT), []audit.Kind{audit.RunTimedOut}, "timed out"},

@@ -80,6 +80,10 @@ func (a *audit) look(ctx context.Context, k key, r record) (f finding, err error
 			"See why in the run's history. If its code has changed in a way that the run can't take, deploy code that it can, "+
 				"as in docs/changing-workflows.md: it then goes on where it was.")
 	}
+	if under(run.status) && run.unindexed {
+		f.fault(Unindexed, "Its run is open and lacks Closeout's Search Attributes, so it is unknown whether it waits for a person.",
+			"Run `closeout setup`, which creates them and has open runs set them. Until then, `closeout blocked list` asks each open run.")
+	}
 	if run.status == enums.WORKFLOW_EXECUTION_STATUS_COMPLETED && !(f.billed && f.archived) {
 		if err := a.incomplete(ctx, run, &f); err != nil {
 			return f, err

@@ -28,6 +28,9 @@ const (
 	// Stuck is a session whose run is under way and can't go on, as the workers' code
 	// fails at it.
 	Stuck Kind = "stuck"
+	// Unindexed is a session whose open run lacks Closeout's Search Attributes, so that
+	// it is unknown whether it waits for a person.
+	Unindexed Kind = "unindexed"
 	// RunFailed is a session whose run failed.
 	RunFailed Kind = "run_failed"
 	// RunTerminated is a session whose run was terminated.

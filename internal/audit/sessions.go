@@ -63,6 +63,7 @@ const (
 	running                        // the run is under way
 	blocked                        // and waits for a person
 	stuck                          // or can't go on
+	unindexed                      // or it is unknown whether it waits for a person
 	completed                      // the run completed
 	ended                          // the run closed otherwise
 	outside                        // the run started too late to be of interest

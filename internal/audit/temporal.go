@@ -26,6 +26,7 @@ type run struct {
 	status    enums.WorkflowExecutionStatus
 	start     time.Time
 	blocked   bool
+	unindexed bool     // it lacks our Search Attributes, so that blocked is unknown
 	problems  []string // for which it can't go on, as Temporal reports them
 	told      details  // zero if it can't be read
 }
@@ -45,6 +46,7 @@ func (a *audit) runOf(info *workflow.WorkflowExecutionInfo) run {
 	var state, closed string
 	_ = text(info.GetSearchAttributes().GetIndexedFields()[workflows.CloseoutState.GetName()], &state) // a run may lack it
 	r.blocked = workflows.State(state) == workflows.StateBlocked
+	r.unindexed = info.GetSearchAttributes().GetIndexedFields()[workflows.RoomID.GetName()] == nil
 	if problems := info.GetSearchAttributes().GetIndexedFields()[workflows.ReportedProblems]; problems != nil {
 		_ = converter.GetDefaultDataConverter().FromPayload(problems, &r.problems) // what is no list tells nothing
 	}

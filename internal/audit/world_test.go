@@ -205,7 +205,7 @@ func (e *execution) info(status enums.WorkflowExecutionStatus) *workflow.Workflo
 		for name, value := range workflows.StartOptions(e.session, "q").Memo {
 			info.Memo.Fields[name] = payload(value)
 		}
-		info.SearchAttributes.IndexedFields = map[string]*common.Payload{workflows.CloseoutState.GetName(): payload(string(e.state))}
+		info.SearchAttributes.IndexedFields = map[string]*common.Payload{workflows.CloseoutState.GetName(): payload(string(e.state)), workflows.RoomID.GetName(): payload(e.session.RoomID)}
 		if e.problems != nil {
 			info.SearchAttributes.IndexedFields["TemporalReportedProblems"] = payload(e.problems)
 		}

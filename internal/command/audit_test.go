@@ -119,6 +119,7 @@ func TestAudit(t *testing.T) {
 	temporal.info = &workflow.WorkflowExecutionInfo{
 		Execution: &common.WorkflowExecution{WorkflowId: "room-close-1-18446744073709551615", RunId: "r"},
 		Status:    enums.WORKFLOW_EXECUTION_STATUS_RUNNING, StartTime: timestamppb.Now(),
+		SearchAttributes: &common.SearchAttributes{IndexedFields: map[string]*common.Payload{"RoomId": {}}},
 	}
 	if code, stdout, stderr := auditCommand(all...); code != 0 || !strings.Contains(stdout, "1 with a run under way\n") {
 		t.Errorf("under way: %d\n%s%s", code, stdout, stderr)

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -139,8 +140,15 @@ func blockedRuns(ctx context.Context, temporal client.Client, where string) ([]s
 		query += " AND (" + where + ")"
 	}
 	ids, err := workflowIDs(ctx, temporal, query)
-	if invalid := new(serviceerror.InvalidArgument); where != "" && errors.As(err, &invalid) {
-		err = fmt.Errorf("--where: %w", err)
+	if invalid := new(serviceerror.InvalidArgument); errors.As(err, &invalid) {
+		if where != "" {
+			return nil, fmt.Errorf("--where: %w", err)
+		}
+		err = askOpenRuns(ctx, temporal, func(run *workflow.WorkflowExecutionInfo, state string) {
+			if state == stateBlocked {
+				ids = append(ids, run.GetExecution().GetWorkflowId())
+			}
+		})
 	}
 	return ids, err
 }
@@ -258,6 +266,59 @@ func sendDecision(ctx context.Context, temporal client.Client, id, update string
 	return text, stuck(err)
 }
 
+// The states of a run in need of a person.
+const stateBlocked, stateStuck = "blocked", "stuck"
+
+// runsAsked is how many runs are asked for their details at a time: each may wait for a
+// worker to replay it.
+const runsAsked = 16
+
+// askOpenRuns calls found for each open run in need of a person, by asking each. It is
+// for a Namespace without Closeout's Search Attributes. It ends at the first run that
+// can't be asked, as without a worker none can.
+func askOpenRuns(ctx context.Context, temporal client.Client, found func(run *workflow.WorkflowExecutionInfo, state string)) error {
+	var mu sync.Mutex
+	group, asking := errgroup.WithContext(ctx)
+	group.SetLimit(runsAsked)
+	list := func() error {
+		for page := []byte(nil); asking.Err() == nil; {
+			answer, err := temporal.ListWorkflow(asking, &workflowservice.ListWorkflowExecutionsRequest{Query: workflows.OpenQuery(), NextPageToken: page})
+			if err != nil {
+				return err
+			}
+			for _, run := range answer.GetExecutions() {
+				group.Go(func() error {
+					state := stateBlocked
+					details, err := detailsOf(asking, temporal, run.GetExecution().GetWorkflowId())
+					switch gone := new(serviceerror.NotFound); {
+					case errors.As(err, &gone): // since it was listed
+						return nil
+					case isStuck(err):
+						state = stateStuck
+					case err != nil:
+						return fmt.Errorf("%s: %w", run.GetExecution().GetWorkflowId(), err)
+					case !workflows.IsBlocked(details):
+						return nil
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					found(run, state)
+					return nil
+				})
+			}
+			if page = answer.GetNextPageToken(); len(page) == 0 {
+				return nil
+			}
+		}
+		return nil
+	}
+	listed := list()
+	if err := cmp.Or(group.Wait(), listed, ctx.Err()); err != nil {
+		return fmt.Errorf("the Namespace lacks Closeout's Search Attributes, which `closeout setup` creates, and asking each open run failed, so which runs are blocked is unknown: %w", err)
+	}
+	return nil
+}
+
 func listBlocked(ctx context.Context, cmd *cli.Command) error {
 	temporal, err := dial(cmd)
 	if err != nil {
@@ -266,6 +327,9 @@ func listBlocked(ctx context.Context, cmd *cli.Command) error {
 	defer temporal.Close()
 	table := tabwriter.NewWriter(cmd.Root().Writer, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "WORKFLOW ID\tSTATE\tSTARTED\tROOM")
+	row := func(run *workflow.WorkflowExecutionInfo, state string) {
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", printable.Line(run.GetExecution().GetWorkflowId()), state, run.GetStartTime().AsTime().Format(time.RFC3339), printable.Line(attribute(run, workflows.RoomID)))
+	}
 	blocked := workflows.BlockedQuery()
 	// Those are in need of a person, too: of another kind.
 	query := fmt.Sprintf("(%s) OR (%s IS NOT NULL AND ExecutionStatus = 'Running')", blocked, workflows.ReportedProblems)
@@ -275,15 +339,21 @@ func listBlocked(ctx context.Context, cmd *cli.Command) error {
 			query = blocked // an older server
 			continue
 		}
+		if lacking := new(serviceerror.InvalidArgument); errors.As(err, &lacking) {
+			if err := askOpenRuns(ctx, temporal, row); err != nil {
+				return fmt.Errorf("list blocked runs: %w", err)
+			}
+			return table.Flush()
+		}
 		if err != nil {
 			return fmt.Errorf("list blocked runs: %w", err)
 		}
 		for _, run := range answer.GetExecutions() {
-			state := "blocked"
+			state := stateBlocked
 			if run.GetSearchAttributes().GetIndexedFields()[workflows.ReportedProblems] != nil {
-				state = "stuck"
+				state = stateStuck
 			}
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", printable.Line(run.GetExecution().GetWorkflowId()), state, run.GetStartTime().AsTime().Format(time.RFC3339), printable.Line(attribute(run, workflows.RoomID)))
+			row(run, state)
 		}
 		if page = answer.GetNextPageToken(); len(page) == 0 {
 			return table.Flush()
@@ -291,9 +361,14 @@ func listBlocked(ctx context.Context, cmd *cli.Command) error {
 	}
 }
 
+// isStuck reports whether a run gave no answer because its Workflow Task fails.
+func isStuck(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "Workflow Task in failed state")
+}
+
 // stuck says more of an answer that a run can't give, as its workflow task fails.
 func stuck(err error) error {
-	if err != nil && strings.Contains(err.Error(), "Workflow Task in failed state") {
+	if isStuck(err) {
 		return fmt.Errorf("%w; the workers' code can't take this run: see its history, and docs/changing-workflows.md", err)
 	}
 	return err
