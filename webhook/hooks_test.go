@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -45,5 +46,18 @@ func TestHooks(t *testing.T) {
 	}
 	if b.taken.Load() != 0 {
 		t.Error("one was taken for a callback")
+	}
+}
+
+// A test of hooks needs no other option.
+func TestARouterNeedsNoOptions(t *testing.T) {
+	router := webhook.Router(webhook.Options{Hooks: func(hooks *mux.Router) { hooks.HandleFunc("/done", func(http.ResponseWriter, *http.Request) {}) }})
+	for path, want := range map[string]int{webhook.HooksPath + "/done": http.StatusOK, "/nowhere": http.StatusNotFound, webhook.Path: http.StatusUnauthorized} {
+		body := strings.NewReader(`{"event":"room_close","appid":1,"timestamp":1499676989,"nonce":"350176","signature":"signature"}`)
+		w := httptest.NewRecorder()
+		router.ServeHTTP(w, httptest.NewRequest(http.MethodPost, path, body))
+		if w.Code != want {
+			t.Errorf("%s: %d, want %d", path, w.Code, want)
+		}
 	}
 }

@@ -164,6 +164,12 @@ func Router(o Options) http.Handler {
 	if o.AnswerWithin == 0 {
 		o.AnswerWithin = AnswerWithin
 	}
+	if o.Keyring == nil {
+		o.Keyring = new(zego.Keyring)
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
 	if o.Observe == nil {
 		o.Observe = func(string, Outcome, time.Duration) {}
 	}

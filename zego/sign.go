@@ -48,8 +48,8 @@ func signature(secret string, timestamp int64, nonce string) [2 * sha1.Size]byte
 	return s
 }
 
-// Keyring holds the secrets of the apps whose callbacks are to be believed. It
-// is safe for concurrent use.
+// Keyring holds the secrets of the apps whose callbacks are to be believed. The zero
+// Keyring believes none. It is safe for concurrent use.
 type Keyring struct {
 	secrets map[uint32][]string
 	window  int64 // seconds; 0: any timestamp will do
@@ -97,7 +97,11 @@ func (k *Keyring) Verify(c *Common) error {
 		want := signature(s, c.Timestamp, c.Nonce)
 		match |= subtle.ConstantTimeCompare(want[:], []byte(c.Signature))
 	}
-	switch now, sent := k.now().Unix(), c.SentAt().Unix(); {
+	clock := k.now
+	if clock == nil {
+		clock = time.Now
+	}
+	switch now, sent := clock().Unix(), c.SentAt().Unix(); {
 	case !known:
 		return ErrUnknownApp
 	case match == 0:
