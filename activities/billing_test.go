@@ -119,7 +119,7 @@ func TestAnAdjustmentIsPostedUnderAKeyOfItsOwn(t *testing.T) {
 	if err := books.Record(t.Context(), []ledger.Usage{stay("a", time.Minute, 0)}); err != nil {
 		t.Fatal(err)
 	}
-	dirty, err := books.Dirty(t.Context(), ledger.BilledSession{}, 10)
+	dirty, err := books.Dirty(t.Context(), time.Now(), ledger.BilledSession{}, 10)
 	if err != nil || len(dirty) != 1 {
 		t.Fatal(dirty, err)
 	}

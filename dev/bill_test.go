@@ -39,7 +39,7 @@ func TestLateLogoutsAreBilledOnARealTemporal(t *testing.T) {
 	}
 
 	logout("late", time.Minute)
-	dirty, err := books.Dirty(t.Context(), ledger.BilledSession{}, 10)
+	dirty, err := books.Dirty(t.Context(), time.Now(), ledger.BilledSession{}, 10)
 	if err != nil || len(dirty) != 1 {
 		t.Fatal(dirty, err)
 	}
@@ -59,7 +59,7 @@ func TestLateLogoutsAreBilledOnARealTemporal(t *testing.T) {
 	if err != nil || len(made) != 1 || made[0].ID != workflows.IdempotencyKey(activities.SessionOf(&closed), "adjustment-1") {
 		t.Errorf("adjustments %+v, %v", made, err)
 	}
-	if dirty, err := books.Dirty(t.Context(), ledger.BilledSession{}, 10); err != nil || len(dirty) != 0 {
+	if dirty, err := books.Dirty(t.Context(), time.Now(), ledger.BilledSession{}, 10); err != nil || len(dirty) != 0 {
 		t.Errorf("still dirty: %+v, %v", dirty, err)
 	}
 }

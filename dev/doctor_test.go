@@ -11,7 +11,6 @@ import (
 // `doctor` names what is missing before setup, a run that no worker takes after
 // it, and nothing once all runs.
 func TestDoctorOnARealTemporal(t *testing.T) {
-	// So seldom that no run of the schedule waits beside the one below.
 	c := settings(t, map[string]string{"admin-listen": "127.0.0.1:" + freePort(t), "reconcile-interval": "24h"})
 	c.Temporal.Namespace = "doctor"
 	t.Setenv("TEMPORAL_ADDRESS", temporal.Address())
@@ -35,7 +34,7 @@ func TestDoctorOnARealTemporal(t *testing.T) {
 	expect(1, "ok    temporal ", "FAIL  namespace          doctor isn't there", "skip  search attributes", "FAIL  ledger ", "warn  running process")
 
 	setUp(t, c)
-	expect(0, "ok    namespace          doctor keeps closed runs for 720h", "ok    search attributes  CloseoutState Keyword, RoomSessionId Keyword, ", "warn  workflow pollers ", "ok    ledger ", "ok    schedule ")
+	expect(0, "ok    namespace          doctor keeps closed runs for 720h", "ok    search attributes  CloseoutState Keyword, RoomSessionId Keyword, ", "warn  workflow pollers ", "ok    ledger ", "warn  reconciliation ")
 
 	closed := newClose()
 	session := activities.SessionOf(&closed)

@@ -1,9 +1,9 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +11,7 @@ import (
 	"go.temporal.io/api/common/v1"
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	sdk "go.temporal.io/sdk/temporal"
@@ -32,11 +33,6 @@ func overdueSoon(t *testing.T, api *zegofake.API) *config.Config {
 	c := settings(t, map[string]string{
 		"apps": "1=secret;2=secret", "server-secrets": "1=server secret", "server-api-url": api.Serve(t),
 		"overdue-after": "0s", "reconcile-interval": "1s",
-	})
-	// The schedule outlives the worker, and would start runs for ever.
-	t.Cleanup(func() {
-		temporal := dial(t, c)
-		_ = temporal.ScheduleClient().GetHandle(context.Background(), service.ScheduleID(c)).Delete(context.Background())
 	})
 	return c
 }
@@ -71,37 +67,29 @@ func started(t *testing.T, temporal client.Client, s zego.RoomClose) bool {
 	return err == nil
 }
 
-// reconciled gives what the last run that has ended came to: its result, also if it
-// failed.
-func reconciled(t *testing.T, temporal client.Client, c *config.Config) (result reconcile.Result, runs int, failure error) {
+// reconciled returns what the last run that has ended came to, also if it failed, and
+// how many runs have ended.
+func reconciled(t *testing.T, temporal client.Client, c *config.Config) (result reconcile.Result, ended int, failure error) {
 	t.Helper()
-	d, err := temporal.ScheduleClient().GetHandle(t.Context(), service.ScheduleID(c)).Describe(t.Context())
+	list, err := temporal.ListWorkflow(t.Context(), &workflowservice.ListWorkflowExecutionsRequest{
+		Query: "WorkflowId = '" + service.ReconcileID(c) + "' AND ExecutionStatus != 'Running'"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := len(d.Info.RecentActions) - 1; i >= 0; i-- {
-		started := d.Info.RecentActions[i].StartWorkflowResult
-		info, err := temporal.DescribeWorkflowExecution(t.Context(), started.WorkflowID, "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if info.GetWorkflowExecutionInfo().GetCloseTime() == nil {
-			continue
-		}
-		return resultOf(t, temporal, started.WorkflowID, d.Info.NumActions)
+	all := list.GetExecutions()
+	if len(all) == 0 {
+		return result, 0, nil
 	}
-	return result, 0, nil
-}
-
-func resultOf(t *testing.T, client client.Client, id string, runs int) (result reconcile.Result, n int, failure error) {
-	t.Helper()
-	failure = client.GetWorkflow(t.Context(), id, "").Get(t.Context(), &result)
+	last := slices.MaxFunc(all, func(a, b *workflow.WorkflowExecutionInfo) int {
+		return a.GetCloseTime().AsTime().Compare(b.GetCloseTime().AsTime())
+	})
+	failure = temporal.GetWorkflow(t.Context(), service.ReconcileID(c), last.GetExecution().GetRunId()).Get(t.Context(), &result)
 	if failed := new(sdk.ApplicationError); errors.As(failure, &failed) && failed.HasDetails() {
 		if err := failed.Details(&result); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return result, runs, failure
+	return result, len(all), failure
 }
 
 // Somebody terminated the run of a session: Temporal refuses another, and no bill is
@@ -219,7 +207,7 @@ func TestALostRoomCloseIsMadeUpFor(t *testing.T) {
 	}
 	defer books.Close()
 	wait(t, "nothing is left to adjust", func() bool {
-		dirty, err := books.Dirty(t.Context(), ledger.BilledSession{}, 10)
+		dirty, err := books.Dirty(t.Context(), time.Now(), ledger.BilledSession{}, 10)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -259,45 +247,32 @@ func TestNothingIsClosedOutWhileZEGOCannotBeAsked(t *testing.T) {
 	})
 }
 
-// However many workers come and go, there is one schedule, with the last settings;
-// whether a person has paused it is up to that person.
-func TestThereIsOneSchedule(t *testing.T) {
+// However many workers there are, one run is open at a time, and none is started when
+// nothing is due.
+func TestAnIdleCloseoutStartsNoRun(t *testing.T) {
 	t.Parallel()
 	c := overdueSoon(t, zegofake.New(1, "server secret"))
-	temporal := dial(t, c)
-	schedule := temporal.ScheduleClient().GetHandle(t.Context(), service.ScheduleID(c))
 	setUp(t, c)
-	if err := schedule.Pause(t.Context(), client.SchedulePauseOptions{Note: "by hand"}); err != nil {
-		t.Fatal(err)
-	}
-	c.ReconcileEvery = time.Hour
 	for range 3 {
 		start(t, c, service.Parts{Worker: true})
 	}
-	wait(t, "it has the new interval", func() bool {
-		d, err := schedule.Describe(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return d.Schedule.Spec.Intervals[0].Every == time.Hour
-	})
-	d, err := schedule.Describe(t.Context())
+	books, err := ledger.Open(c.DatabaseURL)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !d.Schedule.State.Paused || d.Schedule.State.Note != "by hand" {
-		t.Errorf("state %+v", d.Schedule.State)
+	defer books.Close()
+	wait(t, "workers have looked", func() bool {
+		last, err := books.LastLook(t.Context())
+		return err == nil && last.Number > 3
+	})
+	temporal := dial(t, c)
+	if n := runs(t, temporal, "TaskQueue = '"+c.TaskQueue+"'"); n != 0 {
+		t.Errorf("%d runs", n)
 	}
-	before := d.Info.LastUpdateAt
-	setUp(t, c)
-	if d, err = schedule.Describe(t.Context()); err != nil || !d.Info.LastUpdateAt.Equal(before) {
-		t.Errorf("what was right already was updated: %v, %v", d.Info, err)
-	}
-	c.ReconcileEvery = 0
-	setUp(t, c)
-	setUp(t, c)
-	_, err = schedule.Describe(t.Context())
-	if missing := new(serviceerror.NotFound); !errors.As(err, &missing) {
-		t.Errorf("turned off, it is still there: %v", err)
+	noon := time.Now().Add(-time.Hour).UTC().Truncate(time.Millisecond)
+	gone := newClose()
+	told(t, c, gone, "a", noon, noon.Add(time.Minute))
+	if r := result(t, temporal, gone); !r.Session.Reconciled {
+		t.Errorf("result %+v", r)
 	}
 }

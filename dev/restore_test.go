@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"database/sql"
 	"fmt"
 	"net/url"
@@ -19,7 +18,6 @@ import (
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/internal/service"
 	"github.com/closeouthq/closeout/internal/testenv"
 	"github.com/closeouthq/closeout/internal/zegofake"
 	"github.com/closeouthq/closeout/workflows"
@@ -27,7 +25,7 @@ import (
 )
 
 // tables are those of the ledger, of which a copy is made.
-var tables = []string{"bills", "adjustments", "sessions", "stays", "checks", "recording_tasks", "recording_files", "room_ends", "restored", "marks", "losses"}
+var tables = []string{"bills", "adjustments", "sessions", "stays", "checks", "recording_tasks", "recording_files", "room_ends", "restored", "looks", "losses"}
 
 // dump makes a copy of a ledger, which restore puts in its place, under a worker that
 // goes on.
@@ -108,9 +106,6 @@ func TestALedgerIsRestoredFromAnOlderCopy(t *testing.T) {
 			"server-api-url": zegofake.New(1, "server secret").Serve(t), "overdue-after": "1h", "settling": "0s", "prices": "*=EUR 2"})
 		c.Temporal.Namespace = strings.ToLower(strings.ReplaceAll(t.Name(), "/", "-")) // the audit is of all runs in it
 		setUp(t, c)
-		t.Cleanup(func() {
-			_ = dial(t, c).ScheduleClient().GetHandle(context.Background(), service.ScheduleID(c)).Delete(context.Background())
-		})
 		address := start(t, c, both)
 		temporalClient := dial(t, c)
 		books, err := ledger.Open(c.DatabaseURL)
@@ -118,15 +113,15 @@ func TestALedgerIsRestoredFromAnOlderCopy(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer books.Close()
-		marked := func(above int64) int64 {
+		looked := func(above int64) int64 {
 			t.Helper()
-			var m ledger.Mark
-			wait(t, "the ledger is marked", func() bool {
+			var last ledger.Look
+			wait(t, "a worker has looked", func() bool {
 				var err error
-				m, err = books.Mark(t.Context())
-				return err == nil && m.Number > above+1 // so that one above is noted
+				last, err = books.LastLook(t.Context())
+				return err == nil && last.Number > above+1
 			})
-			return m.Number
+			return last.Number
 		}
 		noon := time.Now().Add(-time.Hour).UTC().Truncate(time.Millisecond)
 		closeOut := func(s zego.RoomClose) {
@@ -143,7 +138,7 @@ func TestALedgerIsRestoredFromAnOlderCopy(t *testing.T) {
 			s.RoomCloseTime = noon.Add(20 * time.Minute)
 		}
 		closeOut(first)
-		mark := marked(0)
+		look := looked(0)
 		restoreCopy := dump(t, databaseURL)
 
 		open.RoomCloseTime = time.Now().UTC().Truncate(time.Millisecond)
@@ -155,7 +150,7 @@ func TestALedgerIsRestoredFromAnOlderCopy(t *testing.T) {
 			return err == nil && len(made) == 1 && adjustmentClosed(t, c, adjusted)
 		})
 		told(t, c, open, "a", noon, noon.Add(time.Minute))
-		marked(mark)
+		looked(look)
 		figures := func(s zego.RoomClose) string {
 			t.Helper()
 			b, err := books.Bill(t.Context(), 1, s.RoomSessionID)

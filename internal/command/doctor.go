@@ -221,7 +221,7 @@ func checks(c *config.Config, temporal client.Client, role string) []check {
 	}
 	if role != "webhook" {
 		all = append(all, check{"ledger", d.ledger}, check{"recordings", d.recordings}, check{"archive", d.archive}, check{"billing", d.billing},
-			check{"schedule", d.schedule}, check{"server API", d.serverAPI}, check{"overdue", d.overdue}, check{"left recordings", d.leftRecordings},
+			check{"reconciliation", d.reconciliation}, check{"server API", d.serverAPI}, check{"overdue", d.overdue}, check{"left recordings", d.leftRecordings},
 			check{"refused callbacks", d.refusedCallbacks})
 	}
 	return append(all, check{"running process", d.process})
@@ -715,25 +715,29 @@ func (d doctor) billing(ctx context.Context) finding {
 	return good("%s%s: found at %s; nothing was posted", config.Where(d.BillingURL), via, strings.Join(addresses, ", "))
 }
 
-// schedule finds out whether overdue sessions are looked at.
-func (d doctor) schedule(ctx context.Context) finding {
-	if _, err := d.namespace(); err != nil {
-		return skip("needs the namespace")
+// reconciliation finds out whether workers look for what is due.
+func (d doctor) reconciliation(ctx context.Context) finding {
+	if d.ReconcileEvery == 0 {
+		return good("off, as CLOSEOUT_RECONCILE_INTERVAL is 0: no session without a room_close is closed out, no bill adjusted, and no late recording added")
 	}
-	id := service.ScheduleID(d.Config)
-	there, err := d.temporal.ScheduleClient().GetHandle(ctx, id).Describe(ctx)
-	missing := errors.As(err, new(*serviceerror.NotFound))
-	switch {
-	case d.ReconcileEvery == 0 && missing:
-		return good("none, as CLOSEOUT_RECONCILE_INTERVAL is 0: no session without a room_close is closed out, no bill adjusted, and no late recording added")
-	case missing:
-		return warn("closeout setup makes it, and each worker", "%s isn't there: no session without a room_close is closed out, no bill adjusted, and no late recording added", id)
+	books, err := ledger.Open(d.DatabaseURL)
+	if err != nil {
+		return fail("", "%v", err)
+	}
+	defer books.Close()
+	if books.Check(ctx) != nil {
+		return skip("needs the ledger")
+	}
+	switch last, err := books.LastLook(ctx); {
 	case err != nil:
-		return fail("", "describe %s: %v", id, err)
-	case there.Schedule.State != nil && there.Schedule.State.Paused:
-		return warn("temporal schedule toggle --unpause --schedule-id "+id, "%s is paused: %s", id, there.Schedule.State.Note)
+		return fail("", "%v", err)
+	case last.Number == 0:
+		return warn("start a worker", "no worker has looked for what is due yet")
+	case time.Since(last.At) > 3*d.ReconcileEvery+time.Minute:
+		return warn("start a worker, or see in its log why it doesn't look", "no worker has looked for what is due since %s", moment(last.At))
+	default:
+		return good("a worker has looked for what is due at %s", moment(last.At))
 	}
-	return good("%s has started %d runs", id, there.Info.NumActions)
 }
 
 // serverAPI finds out whether ZEGO answers for each app that has a server secret, by
@@ -819,7 +823,7 @@ func (d doctor) overdue(ctx context.Context) finding {
 		case err != nil:
 			return fail("", "%v", err)
 		case o.Left > 0:
-			return warn("see the runs of "+service.ScheduleID(d.Config)+" in the Web UI, unless they are closed out in some minutes; it needs CLOSEOUT_SERVER_SECRETS",
+			return warn("see the runs of "+service.ReconcileID(d.Config)+" in the Web UI, unless they are closed out in some minutes; it needs CLOSEOUT_SERVER_SECRETS",
 				"%d sessions that everybody has left have no room_close, %d others are silent, the oldest since %s", o.Left, o.Silent, moment(o.Oldest))
 		case o.Silent > 0:
 			return good("%d sessions are silent, the oldest since %s; somebody may be in them", o.Silent, moment(o.Oldest))

@@ -23,7 +23,6 @@ import (
 	"go.temporal.io/api/errordetails/v1"
 	"go.temporal.io/api/namespace/v1"
 	"go.temporal.io/api/operatorservice/v1"
-	"go.temporal.io/api/schedule/v1"
 	"go.temporal.io/api/taskqueue/v1"
 	"go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
@@ -55,8 +54,6 @@ type patient struct {
 	runs       []*workflow.WorkflowExecutionInfo
 	polled     time.Time // by its worker; zero without one
 	backlog    int64
-
-	unscheduled, paused bool
 }
 
 // healthy is one that nothing is wrong with.
@@ -90,20 +87,6 @@ func (p *patient) DescribeTaskQueue(_ context.Context, r *workflowservice.Descri
 		answer.Stats = &taskqueue.TaskQueueStats{ApproximateBacklogCount: p.backlog}
 	}
 	return answer, nil
-}
-
-func (p *patient) DescribeSchedule(context.Context, *workflowservice.DescribeScheduleRequest) (*workflowservice.DescribeScheduleResponse, error) {
-	if p.unscheduled {
-		return nil, status.Error(codes.NotFound, "no schedule")
-	}
-	return &workflowservice.DescribeScheduleResponse{
-		Schedule: &schedule.Schedule{
-			Spec: &schedule.ScheduleSpec{}, Policies: &schedule.SchedulePolicies{}, State: &schedule.ScheduleState{Paused: p.paused, Notes: "by hand"},
-			Action: &schedule.ScheduleAction{Action: &schedule.ScheduleAction_StartWorkflow{StartWorkflow: &workflow.NewWorkflowExecutionInfo{
-				WorkflowType: &common.WorkflowType{Name: "Reconcile"}, TaskQueue: &taskqueue.TaskQueue{Name: "closeout"}}}},
-		},
-		Info: &schedule.ScheduleInfo{ActionCount: 7},
-	}, nil
 }
 
 // serve has TEMPORAL_ADDRESS name it.
@@ -197,8 +180,6 @@ func TestDoctorTellsWhatIsWrongWithTemporal(t *testing.T) {
 		{"away", nil, 1, []string{"FAIL  temporal           127.0.0.1:1 can't be reached, without TLS: ", "TEMPORAL_ADDRESS", "skip  namespace ", "skip  search attributes", "skip  workflow pollers"}},
 		{"refuses", func(p *patient) { p.namespace = status.Error(codes.PermissionDenied, "no") }, 1, []string{"FAIL  temporal ", " refuses us", "TEMPORAL_API_KEY"}},
 		{"knows no such key", func(p *patient) { p.namespace = status.Error(codes.Unauthenticated, "no") }, 1, []string{"FAIL  temporal ", " refuses us"}},
-		{"no schedule", func(p *patient) { p.unscheduled = true }, 0, []string{"warn  schedule           closeout-reconcile isn't there"}},
-		{"a schedule that is paused", func(p *patient) { p.paused = true }, 0, []string{"warn  schedule           closeout-reconcile is paused: by hand → temporal schedule toggle"}},
 		{"no namespace", func(p *patient) { p.namespace = notThere.Err() }, 1, []string{"ok    temporal ", "FAIL  namespace          default isn't there → closeout setup", "skip  search attributes"}},
 		{"short retention", func(p *patient) { p.retention = time.Hour }, 0, []string{"warn  namespace          default keeps closed runs for 1h", "--retention 720h"}},
 		{"an attribute missing", func(p *patient) { delete(p.attributes, "RoomId") }, 1, []string{"FAIL  search attributes  missing: RoomId → closeout setup"}},

@@ -64,7 +64,7 @@ func runRepair(ctx context.Context, cmd *cli.Command, extension service.Extensio
 	}
 	return withAudit(ctx, cmd, func(a *audited) error {
 		out := cmd.Root().Writer
-		witness := &restore.Witness{Temporal: a.client, TaskQueue: a.config.TaskQueue, Ledger: a.options.Ledger, Log: a.log}
+		witness := &restore.Witness{Temporal: a.client, TaskQueue: a.config.TaskQueue, Data: a.options.Data, Ledger: a.options.Ledger, Log: a.log}
 		lost, err := witness.Lost(ctx)
 		if err != nil {
 			return fmt.Errorf("find out what the ledger has lost: %w", err)
@@ -72,7 +72,7 @@ func runRepair(ctx context.Context, cmd *cli.Command, extension service.Extensio
 		if lost != nil {
 			fmt.Fprintf(out, "the ledger was restored from a copy and has lost what it was told %v\n", lost)
 			if cmd.Bool("yes") {
-				if _, err := witness.Mark(ctx); err != nil {
+				if err := witness.Confirm(ctx); err != nil {
 					return err
 				}
 			}

@@ -19,7 +19,7 @@ import (
 func setup() *cli.Command {
 	return &cli.Command{
 		Name:        "setup",
-		Usage:       "make the namespace, its search attributes, the schedule, the ledger's tables and, if wanted, the buckets",
+		Usage:       "make the namespace, its search attributes, the ledger's tables and, if wanted, the buckets",
 		Description: "Makes what is missing and leaves alone what is there, so it may be run any number of times.",
 		Flags: append(Flags("DATA", "DATABASE_URL", "RECORDINGS_URL", "ARCHIVE_URL", "MAKE_BUCKETS", "RETENTION", "TASK_QUEUE", "RECONCILE_INTERVAL", "LOG_LEVEL", "LOG_FORMAT"),
 			&cli.DurationFlag{Name: "wait", Value: 2 * time.Minute, Usage: "how long to wait for Temporal, the database and the buckets"}),

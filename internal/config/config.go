@@ -357,7 +357,7 @@ func Settings() []Setting {
 			More: "Since the last callback about its users, or the last answer that somebody is in it. Less than `3m` asks too early: who loses the connection is still in the room for 100 s, and ZEGO tries a callback for 62 s.",
 			set:  func(c *Config, v string) (err error) { c.OverdueAfter, err = parseDuration(v); return err }},
 		{Env: "CLOSEOUT_RECONCILE_INTERVAL", Default: "1m", Usage: "how often overdue sessions are looked at, bills adjusted and late recordings added; 0: never",
-			More: "That of the Temporal Schedule `closeout-reconcile`, which `closeout setup` and each worker make, change or, with 0, delete. A session is asked about at most every minute.",
+			More: "One of the workers looks whether any of that is due, and starts a run only then. A session is asked about at most every minute.",
 			set: func(c *Config, v string) (err error) {
 				if c.ReconcileEvery, err = parseDuration(v); err == nil && c.ReconcileEvery != 0 && c.ReconcileEvery < time.Second {
 					err = fmt.Errorf("found %q, want 0 or at least 1s", v)

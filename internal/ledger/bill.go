@@ -370,7 +370,7 @@ func (l *Ledger) adjust(ctx context.Context, tx *sql.Tx, id uuid.UUID, appID uin
 		}
 		entries++
 	}
-	if _, err := tx.ExecContext(ctx, "UPDATE sessions SET entries = $1, dirty_at = 0 WHERE appid = $2 AND room_session_id = $3", entries, k.app, k.session); err != nil {
+	if _, err := tx.ExecContext(ctx, "UPDATE sessions SET entries = $1, dirty_at = 0, adjusting_at = 0 WHERE appid = $2 AND room_session_id = $3", entries, k.app, k.session); err != nil {
 		return a, false, fmt.Errorf("note the adjustment: %w", err)
 	}
 	return a, nothing, nil

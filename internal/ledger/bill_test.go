@@ -42,7 +42,7 @@ func finalize(t *testing.T, l *ledger.Ledger, b ledger.Bill) ledger.Bill {
 
 func dirty(t *testing.T, l *ledger.Ledger) []ledger.BilledSession {
 	t.Helper()
-	all, err := l.Dirty(t.Context(), ledger.BilledSession{}, 100)
+	all, err := l.Dirty(t.Context(), time.Now(), ledger.BilledSession{}, 100)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -257,7 +257,7 @@ func recordAndBillAtOnce(t *testing.T, databaseURL string) {
 		if _, _, err := l.Finalize(t.Context(), closing(life, 100)); err != nil {
 			return err
 		}
-		all, err := l.Dirty(t.Context(), ledger.BilledSession{}, 10)
+		all, err := l.Dirty(t.Context(), time.Now(), ledger.BilledSession{}, 10)
 		for _, d := range all {
 			if _, err := l.Adjust(t.Context(), uuid.New(), d.AppID, d.RoomSessionID, d.Number); err != nil && !errors.Is(err, ledger.ErrNothingToAdjust) {
 				return err

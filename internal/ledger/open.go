@@ -166,10 +166,10 @@ type BilledSession struct {
 	DirtyAt time.Time `json:"dirty_at"`
 }
 
-// Dirty lists the sessions that got usage after their last bill or adjustment,
-// those that have waited longest first: at most so many, and only those that come
-// after the given one, which is the last of those before.
-func (l *Ledger) Dirty(ctx context.Context, after BilledSession, limit int) ([]BilledSession, error) {
+// Dirty lists the sessions with events after their last entry whose adjustment was
+// started before a time, or not at all: those that have waited longest first, after
+// another session, at most limit.
+func (l *Ledger) Dirty(ctx context.Context, started time.Time, after BilledSession, limit int) ([]BilledSession, error) {
 	if err := l.Migrate(ctx); err != nil {
 		return nil, err
 	}
@@ -177,8 +177,8 @@ func (l *Ledger) Dirty(ctx context.Context, after BilledSession, limit int) ([]B
 	rows, err := l.db.QueryContext(ctx, `
 		SELECT appid, bills.room_id, room_session_id, close_reason, room_close_time, reconciled = 1, entries, dirty_at
 		FROM sessions JOIN bills USING (appid, room_session_id)
-		WHERE dirty_at <> 0 AND (dirty_at, appid, room_session_id) > ($2, $3, $4)
-		ORDER BY dirty_at, appid, room_session_id LIMIT $1`, limit, millis(after.DirtyAt), k.app, k.session)
+		WHERE dirty_at <> 0 AND adjusting_at < $5 AND (dirty_at, appid, room_session_id) > ($2, $3, $4)
+		ORDER BY dirty_at, appid, room_session_id LIMIT $1`, limit, millis(after.DirtyAt), k.app, k.session, started.UnixMilli())
 	if err != nil {
 		return nil, fmt.Errorf("list sessions to adjust: %w", err)
 	}
@@ -201,4 +201,16 @@ func (l *Ledger) Dirty(ctx context.Context, after BilledSession, limit int) ([]B
 		return nil, fmt.Errorf("list sessions to adjust: %w", err)
 	}
 	return billed, nil
+}
+
+// AdjustmentStarted notes that the run which adjusts the session was started, so that
+// none is started again while that one waits.
+func (l *Ledger) AdjustmentStarted(ctx context.Context, s BilledSession, at time.Time) error {
+	k := keyOf(s.AppID, s.RoomSessionID)
+	// If it is over already, the session isn't dirty, or is again.
+	if _, err := l.exec(ctx, "UPDATE sessions SET adjusting_at = $1 WHERE appid = $2 AND room_session_id = $3 AND dirty_at = $4",
+		at.UnixMilli(), k.app, k.session, millis(s.DirtyAt)); err != nil {
+		return fmt.Errorf("note that session %d of app %d is being adjusted: %w", s.RoomSessionID, s.AppID, err)
+	}
+	return nil
 }

@@ -87,7 +87,7 @@ func (l *Ledger) recordRecordings(ctx context.Context, tx *sql.Tx, usage []Usage
 				alive = CASE WHEN excluded.alive > recording_tasks.alive THEN excluded.alive ELSE recording_tasks.alive END,
 				ended = CASE WHEN excluded.ended > recording_tasks.ended THEN excluded.ended ELSE recording_tasks.ended END,
 				archived_at = CASE WHEN excluded.uploaded > recording_tasks.uploaded THEN 0 ELSE recording_tasks.archived_at END,
-				late_at = CASE WHEN excluded.uploaded > recording_tasks.uploaded THEN 0 ELSE recording_tasks.late_at END`,
+				look_at = CASE WHEN excluded.uploaded > recording_tasks.uploaded THEN 0 ELSE recording_tasks.look_at END`,
 			int64(u.AppID), r.TaskID, u.RoomID, r.ClientTaskID, r.Sent.UnixMilli(), uploaded, alive, ended); err != nil {
 			return fmt.Errorf("write recording task %s: %w", r.TaskID, err)
 		}
@@ -368,21 +368,44 @@ func (l *Ledger) ArchivedRecordings(ctx context.Context, s ArchivedSession, task
 	}
 	k, now := keyOf(s.AppID, s.RoomSessionID), time.Now().UnixMilli()
 	return l.in(ctx, func(tx *sql.Tx) error {
-		for _, task := range slices.Sorted(slices.Values(taskIDs)) {
-			if _, err := tx.ExecContext(ctx, "UPDATE recording_tasks SET room_session_id = $1, archived_at = $2 WHERE appid = $3 AND task_id = $4 AND archived_at = 0",
-				k.session, now, k.app, task); err != nil {
+		waiting, err := texts(tx.QueryContext(ctx, "SELECT task_id FROM recording_tasks WHERE appid = $1 AND room_id = $2 AND archived_at = 0 AND look_at <> 0 AND look_at <> $3",
+			k.app, s.RoomID, int64(handedOver)))
+		if err != nil {
+			return fmt.Errorf("list the room's recordings: %w", err)
+		}
+		for _, task := range slices.Compact(slices.Sorted(slices.Values(append(waiting, taskIDs...)))) {
+			query, args := "UPDATE recording_tasks SET look_at = 0 WHERE appid = $1 AND task_id = $2", []any{k.app, task}
+			if slices.Contains(taskIDs, task) {
+				query, args = "UPDATE recording_tasks SET room_session_id = $3, archived_at = $4 WHERE appid = $1 AND task_id = $2 AND archived_at = 0", append(args, k.session, now)
+			}
+			if _, err := tx.ExecContext(ctx, query, args...); err != nil {
 				return fmt.Errorf("note that recording task %s was archived: %w", task, err)
 			}
 		}
 		if _, err := tx.ExecContext(ctx, `
 			INSERT INTO room_ends (appid, room_session_id, room_id, room_close_time, close_reason, reconciled, archived_at) VALUES ($1, $2, $3, $4, $5, $6, $7)
-			ON CONFLICT (appid, room_session_id) DO UPDATE SET close_reason = excluded.close_reason, reconciled = excluded.reconciled,
-				archived_at = CASE WHEN room_ends.archived_at = 0 THEN excluded.archived_at ELSE room_ends.archived_at END`,
+			ON CONFLICT (appid, room_session_id) DO UPDATE SET close_reason = excluded.close_reason, reconciled = excluded.reconciled, archived_at = excluded.archived_at`,
 			k.app, k.session, s.RoomID, s.RoomCloseTime.UnixMilli(), int64(s.CloseReason), oneIf(s.Reconciled), now); err != nil {
 			return fmt.Errorf("note that the recordings of session %s were archived: %w", k.session, err)
 		}
 		return nil
 	})
+}
+
+// texts reads rows of one text.
+func texts(rows *sql.Rows, err error) (all []string, _ error) {
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var s string
+		if err := rows.Scan(&s); err != nil {
+			return nil, err
+		}
+		all = append(all, s)
+	}
+	return all, rows.Err()
 }
 
 func oneIf(b bool) int64 {
@@ -413,36 +436,69 @@ func (l *Ledger) Archived(ctx context.Context, appID uint32, roomSessionID uint6
 	return s, true, nil
 }
 
-// LateRecordings lists tasks that have files, were neither archived nor handed over,
-// and may be of a session of which the recordings were archived: those of which
-// something was heard since a time, in the order in which that was, from the one
-// after another on, at most so many.
-func (l *Ledger) LateRecordings(ctx context.Context, since time.Time, after RecordingTask, limit int) ([]RecordingTask, error) {
+// mayBeLate is the condition of the tasks t that have files and may be of a session
+// whose recordings were archived. $1 is the time.
+const mayBeLate = `t.archived_at = 0 AND t.look_at < 576460752303423488 AND t.look_at <= $1
+	AND EXISTS (SELECT 1 FROM recording_files f WHERE f.appid = t.appid AND f.task_id = t.task_id)
+	AND (EXISTS (SELECT 1 FROM room_ends e WHERE e.appid = t.appid AND e.room_id = t.room_id AND e.archived_at <> 0)
+		OR EXISTS (SELECT 1 FROM room_ends e WHERE e.appid = t.appid AND e.room_session_id = t.room_session_id AND e.archived_at <> 0))`
+
+// LateRecordings lists tasks that have files, were not archived, and may be of a
+// session whose recordings were: those with a callback since a time, in the order of
+// their last one, after another task, at most limit. [Ledger.HandOver],
+// [Ledger.NotLate] and [Ledger.LateAt] take a task from the list.
+func (l *Ledger) LateRecordings(ctx context.Context, now, since time.Time, after RecordingTask, limit int) ([]RecordingTask, error) {
 	if err := l.Migrate(ctx); err != nil {
 		return nil, err
 	}
 	tasks, err := l.recordingTasks(ctx, `(appid, task_id) IN (
 		SELECT t.appid, t.task_id FROM recording_tasks t
-		WHERE archived_at = 0 AND late_at = 0 AND last_time >= $1 AND (last_time, appid, task_id) > ($2, $3, $4)
-			AND EXISTS (SELECT 1 FROM recording_files f WHERE f.appid = t.appid AND f.task_id = t.task_id)
-			AND (EXISTS (SELECT 1 FROM room_ends e WHERE e.appid = t.appid AND e.room_id = t.room_id AND e.archived_at <> 0)
-				OR EXISTS (SELECT 1 FROM room_ends e WHERE e.appid = t.appid AND e.room_session_id = t.room_session_id AND e.archived_at <> 0))
-		ORDER BY last_time, appid, task_id LIMIT $5)`, since.UnixMilli(), max(after.Last.UnixMilli(), 0), int64(after.AppID), after.TaskID, limit)
+		WHERE last_time >= $6 AND (last_time, appid, task_id) > ($2, $3, $4) AND `+mayBeLate+`
+		ORDER BY last_time, appid, task_id LIMIT $5)`, now.UnixMilli(), max(after.Last.UnixMilli(), 0), int64(after.AppID), after.TaskID, limit, since.UnixMilli())
 	if err != nil {
-		return nil, fmt.Errorf("list recordings that came late: %w", err)
+		return nil, fmt.Errorf("list late recordings: %w", err)
 	}
 	slices.SortStableFunc(tasks, func(a, b RecordingTask) int { return a.Last.Compare(b.Last) })
 	return tasks, nil
 }
 
-// HandOver notes that there is a run that adds the task to its session's archive.
-// It isn't listed as late again, unless a person assigns it.
+// The values of look_at that are no time. The index recording_tasks_late has those
+// below notLate.
+const (
+	notLate    = 1 << 59 // there is no archive to add the task to
+	handedOver = 1 << 60 // a run adds it
+)
+
+// clockSkew bounds how far the clocks of workers differ.
+const clockSkew = time.Minute
+
+// HandOver notes that a run adds the task to its session's archive. The task isn't
+// listed as late again, unless somebody assigns it or it gets other files.
 func (l *Ledger) HandOver(ctx context.Context, appID uint32, taskID string) error {
+	return l.lookAt(ctx, taskID, "UPDATE recording_tasks SET look_at = $1 WHERE appid = $2 AND task_id = $3", int64(handedOver), int64(appID), taskID)
+}
+
+// NotLate notes that at a time there was no archive to add the task to. The task isn't
+// listed as late again before recordings of its room are archived, somebody assigns
+// it, or it gets other files.
+func (l *Ledger) NotLate(ctx context.Context, appID uint32, taskID string, at time.Time) error {
+	return l.lookAt(ctx, taskID, `UPDATE recording_tasks SET look_at = $4 WHERE appid = $1 AND task_id = $2 AND look_at < $4
+		AND NOT EXISTS (SELECT 1 FROM room_ends e WHERE e.appid = $1 AND e.room_id = recording_tasks.room_id AND e.archived_at > $3)`,
+		int64(appID), taskID, at.Add(-clockSkew).UnixMilli(), int64(notLate))
+}
+
+// LateAt notes that the task is to be listed as late from a time on, or when recordings
+// of its room are archived before.
+func (l *Ledger) LateAt(ctx context.Context, appID uint32, taskID string, at time.Time) error {
+	return l.lookAt(ctx, taskID, "UPDATE recording_tasks SET look_at = $1 WHERE appid = $2 AND task_id = $3", at.UnixMilli(), int64(appID), taskID)
+}
+
+func (l *Ledger) lookAt(ctx context.Context, taskID, query string, args ...any) error {
 	if err := l.Migrate(ctx); err != nil {
 		return err
 	}
-	if _, err := l.exec(ctx, "UPDATE recording_tasks SET late_at = $1 WHERE appid = $2 AND task_id = $3", time.Now().UnixMilli(), int64(appID), taskID); err != nil {
-		return fmt.Errorf("note that recording task %s was handed over: %w", taskID, err)
+	if _, err := l.exec(ctx, query, args...); err != nil {
+		return fmt.Errorf("note when to look at recording task %s: %w", taskID, err)
 	}
 	return nil
 }
@@ -459,7 +515,7 @@ func (l *Ledger) AssignRecording(ctx context.Context, appID uint32, taskID strin
 		return err
 	}
 	k := keyOf(appID, roomSessionID)
-	done, err := l.exec(ctx, "UPDATE recording_tasks SET room_session_id = $1, late_at = 0 WHERE appid = $2 AND task_id = $3 AND (archived_at = 0 OR room_session_id = $1)",
+	done, err := l.exec(ctx, "UPDATE recording_tasks SET room_session_id = $1, look_at = 0 WHERE appid = $2 AND task_id = $3 AND (archived_at = 0 OR room_session_id = $1)",
 		k.session, k.app, taskID)
 	if err != nil {
 		return fmt.Errorf("assign recording task %s: %w", taskID, err)

@@ -212,7 +212,7 @@ func TestLateRecordingsAreListedUntilTheyAreTakenOn(t *testing.T) {
 		late := func() (names []string) {
 			t.Helper()
 			for after := (ledger.RecordingTask{}); ; {
-				page, err := l.LateRecordings(t.Context(), noon.Add(-time.Hour), after, 2)
+				page, err := l.LateRecordings(t.Context(), time.Now(), noon.Add(-time.Hour), after, 2)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -8,105 +8,10 @@ import (
 	"time"
 )
 
-// A Mark says how far a ledger is. It grows each time somebody outside takes note of
-// it: a ledger with a smaller mark than somebody has noted was restored from a copy.
-type Mark struct {
-	// Number is 0 if nobody has taken note yet.
-	Number int64 `json:"number"`
-	// At is when it was, by our clock.
-	At time.Time `json:"at,omitzero"`
-}
-
-// A Loss is a time of which the ledger has lost what it was told: between the copy and
-// when it was restored.
-type Loss struct {
-	From time.Time `json:"from"`
-	To   time.Time `json:"to"`
-}
-
-// String says it in a few words.
-func (l Loss) String() string {
-	return fmt.Sprintf("between %s and %s", l.From.Format(time.RFC3339), l.To.Format(time.RFC3339))
-}
-
 // maxUnknownLife is how long a room may have lived of which no callback tells the
 // beginning: longer than nearly all do, and not so long that a loss of last month
 // matters.
 const maxUnknownLife = 24 * time.Hour
-
-// Mark reads the mark.
-func (l *Ledger) Mark(ctx context.Context) (m Mark, err error) {
-	if err := l.Migrate(ctx); err != nil {
-		return m, err
-	}
-	return readMark(ctx, l.db)
-}
-
-func readMark(ctx context.Context, db interface {
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}) (m Mark, err error) {
-	var at int64
-	err = db.QueryRowContext(ctx, "SELECT coalesce(max(number), 0), coalesce(max(marked_at), 0) FROM marks").Scan(&m.Number, &at)
-	if err != nil {
-		return m, fmt.Errorf("read the mark: %w", err)
-	}
-	m.At = fromMillis(at)
-	return m, nil
-}
-
-// SetMark makes the next mark, after its own and one that somebody has noted. If the
-// ledger is older than that, the loss is noted in it and returned.
-func (l *Ledger) SetMark(ctx context.Context, noted Mark) (next Mark, loss *Loss, err error) {
-	if err := l.Migrate(ctx); err != nil {
-		return next, nil, err
-	}
-	err = l.in(ctx, func(tx *sql.Tx) error {
-		// This locks it.
-		if _, err := tx.ExecContext(ctx, "INSERT INTO marks (id, number, marked_at) VALUES (1, 0, 0) ON CONFLICT (id) DO UPDATE SET number = marks.number"); err != nil {
-			return err
-		}
-		own, err := readMark(ctx, tx)
-		if err != nil {
-			return err
-		}
-		next = Mark{max(own.Number, noted.Number) + 1, time.Now().Truncate(time.Millisecond).UTC()}
-		if noted.Number > own.Number {
-			loss = &Loss{own.At, next.At}
-			if _, err := tx.ExecContext(ctx, "INSERT INTO losses (from_time, to_time) VALUES ($1, $2)", millis(loss.From), millis(loss.To)); err != nil {
-				return err
-			}
-		}
-		_, err = tx.ExecContext(ctx, "UPDATE marks SET number = $1, marked_at = $2", next.Number, millis(next.At))
-		return err
-	})
-	if err != nil {
-		return Mark{}, nil, fmt.Errorf("mark the ledger: %w", err)
-	}
-	return next, loss, nil
-}
-
-// Losses are the times of which the ledger has lost what it was told, the first first.
-func (l *Ledger) Losses(ctx context.Context) (all []Loss, err error) {
-	if err := l.Migrate(ctx); err != nil {
-		return nil, err
-	}
-	rows, err := l.db.QueryContext(ctx, "SELECT from_time, to_time FROM losses ORDER BY from_time")
-	if err != nil {
-		return nil, fmt.Errorf("read what was lost: %w", err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var from, to int64
-		if err := rows.Scan(&from, &to); err != nil {
-			return nil, fmt.Errorf("read what was lost: %w", err)
-		}
-		all = append(all, Loss{fromMillis(from), fromMillis(to)})
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("read what was lost: %w", err)
-	}
-	return all, nil
-}
 
 // Past is what the ledger has of a session, and may have lost.
 type Past struct {

@@ -67,8 +67,7 @@ func TestLostEntriesArePutBackAsTheyWere(t *testing.T) {
 	})
 }
 
-// A ledger with a smaller mark than somebody has noted has lost what it was told since
-// its own, and says so of the sessions that were there.
+// A loss is stored once, and the ledger reports it of the sessions that were there.
 func TestARestoredLedgerKnowsWhatItLost(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		books, err := ledger.Open(databaseURL)
@@ -76,16 +75,22 @@ func TestARestoredLedgerKnowsWhatItLost(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer books.Close()
-		first, loss, err := books.SetMark(t.Context(), ledger.Mark{})
-		if err != nil || loss != nil || first.Number != 1 {
-			t.Fatalf("%+v, %v, %v", first, loss, err)
+		if mine, err := books.TakeLook(t.Context(), time.Now(), time.Minute); err != nil || !mine {
+			t.Fatalf("took the look: %v, %v", mine, err)
 		}
-		if next, loss, err := books.SetMark(t.Context(), first); err != nil || loss != nil || next.Number != 2 {
-			t.Fatalf("%+v, %v, %v", next, loss, err)
+		last, err := books.LastLook(t.Context())
+		if err != nil || last.Number != 1 {
+			t.Fatalf("%+v, %v", last, err)
 		}
-		next, loss, err := books.SetMark(t.Context(), ledger.Mark{Number: 40})
-		if err != nil || loss == nil || next.Number != 41 || loss.From.Before(first.At) {
-			t.Fatalf("%+v, %v, %v", next, loss, err)
+		loss, err := books.NoteLoss(t.Context(), last, last.At, 40)
+		if err != nil || loss == nil || !loss.From.Equal(last.At) {
+			t.Fatalf("%v, %v", loss, err)
+		}
+		if again, err := books.NoteLoss(t.Context(), last, last.At, 40); err != nil || again != nil {
+			t.Errorf("stored twice: %v, %v", again, err)
+		}
+		if next, err := books.LastLook(t.Context()); err != nil || next.Number != 41 {
+			t.Errorf("%+v, %v", next, err)
 		}
 		if all, err := books.Losses(t.Context()); err != nil || len(all) != 1 {
 			t.Errorf("losses %v, %v", all, err)

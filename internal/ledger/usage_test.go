@@ -377,7 +377,7 @@ func TestNothingIsDirtyBeforeItIsBilled(t *testing.T) {
 		if err := l.Record(t.Context(), []ledger.Usage{created(0), logout("a", "1", 1, 10)}); err != nil {
 			t.Fatal(err)
 		}
-		if dirty, err := l.Dirty(t.Context(), ledger.BilledSession{}, 10); err != nil || len(dirty) != 0 {
+		if dirty, err := l.Dirty(t.Context(), time.Now(), ledger.BilledSession{}, 10); err != nil || len(dirty) != 0 {
 			t.Errorf("dirty: %+v, %v", dirty, err)
 		}
 	})

@@ -27,6 +27,11 @@ const (
 	// billsInAPage and recordingsInAPage bound what is in memory, and lateWithin is how long after the
 	// last that was heard of a recording it is looked for whose it is.
 	billsInAPage, recordingsInAPage, lateWithin = 200, 200, 30 * 24 * time.Hour
+	// adjustAgain is when the adjustment of a bill is started again, should Temporal have
+	// lost it.
+	adjustAgain = 24 * time.Hour
+	// lateAgain is when a late recording is looked at again whose session has an open run.
+	lateAgain = time.Hour
 	// attempts is how often a call is made that fails, and failures how many calls in
 	// a row may fail before their app is left alone for the rest of the run.
 	attempts, failures = 3, 3
@@ -50,9 +55,6 @@ type Reconciler struct {
 	// AddLate starts what adds late recordings to a session's archive, and tells
 	// whether it did; otherwise that is running, and may not know of what is new.
 	AddLate func(context.Context, ledger.ArchivedSession) (bool, error)
-	// Mark, if set, makes the ledger's next mark. The run notes it in its result, and by
-	// that it is seen whether the ledger was restored from a copy.
-	Mark func(context.Context) (ledger.Mark, error)
 	// OverdueAfter is for how long a session may be silent.
 	OverdueAfter time.Duration
 	// Gap is the time between two answers about one session, at least.
@@ -73,8 +75,6 @@ type Page struct {
 	Before  time.Time          `json:"before"`
 	After   ledger.OpenSession `json:"after,omitzero"`
 	Failing map[uint32]int     `json:"failing,omitempty"`
-	// Mark is the ledger's, of the first page.
-	Mark ledger.Mark `json:"ledger_mark,omitzero"`
 	// Last says that there is no next page.
 	Last bool `json:"last"`
 	// Apps are the counts of this page.
@@ -89,12 +89,6 @@ func (r *Reconciler) CheckOverdueSessions(ctx context.Context, p Progress) (Page
 	maps.Copy(page.Failing, p.Failing)
 	if page.Before.IsZero() {
 		page.Before = r.now().Add(-r.OverdueAfter)
-		if r.Mark != nil {
-			var err error
-			if page.Mark, err = r.Mark(ctx); err != nil {
-				return page, err
-			}
-		}
 		if err := r.Ledger.ForgetChecks(ctx); err != nil {
 			return page, err
 		}
@@ -371,8 +365,8 @@ func (r *Reconciler) now() time.Time {
 	return time.Now()
 }
 
-// StartAdjustments starts the adjustment of each bill that lacks usage which came
-// since, and says of how many.
+// StartAdjustments starts the adjustment of each bill that lacks events which came
+// after it, and returns how many it started.
 func (r *Reconciler) StartAdjustments(ctx context.Context) (int, error) {
 	if r.Adjust == nil {
 		return 0, nil
@@ -380,7 +374,7 @@ func (r *Reconciler) StartAdjustments(ctx context.Context) (int, error) {
 	bills := 0
 	var faults []error
 	for after, last := (ledger.BilledSession{}), false; !last; {
-		page, err := r.Ledger.Dirty(ctx, after, billsInAPage)
+		page, err := r.Ledger.Dirty(ctx, r.now().Add(-adjustAgain), after, billsInAPage)
 		if err != nil {
 			return 0, err
 		}
@@ -390,7 +384,11 @@ func (r *Reconciler) StartAdjustments(ctx context.Context) (int, error) {
 		bills += len(page)
 		for _, s := range page {
 			activity.RecordHeartbeat(ctx)
-			if err := r.Adjust(ctx, s); err != nil {
+			err := r.Adjust(ctx, s)
+			if err == nil {
+				err = r.Ledger.AdjustmentStarted(ctx, s, r.now())
+			}
+			if err != nil {
 				faults = append(faults, fmt.Errorf("session %d of app %d: %w", s.RoomSessionID, s.AppID, err))
 			}
 			if ctx.Err() != nil {
@@ -405,30 +403,36 @@ func (r *Reconciler) StartAdjustments(ctx context.Context) (int, error) {
 }
 
 // StartLateRecordings starts a run for each session of which recordings came after
-// its archive was made, and says of how many.
+// its archive was made, and returns how many it started.
 func (r *Reconciler) StartLateRecordings(ctx context.Context) (int, error) {
 	if r.AddLate == nil {
 		return 0, nil
 	}
 	var faults []error
 	sessions := map[ledger.ArchivedSession]bool{} // and whether its run was started
-	for after, last := (ledger.RecordingTask{}), false; !last; {
-		tasks, err := r.Ledger.LateRecordings(ctx, r.now().Add(-lateWithin), after, recordingsInAPage)
+	err := r.lateRecordings(ctx, func(task ledger.RecordingTask, session ledger.ArchivedSession) bool {
+		activity.RecordHeartbeat(ctx)
+		started, asked := sessions[session]
+		var err error
+		if !asked {
+			if started, err = r.AddLate(ctx, session); err == nil {
+				sessions[session] = started
+			}
+		}
+		switch {
+		case err != nil:
+		case started:
+			err = r.Ledger.HandOver(ctx, task.AppID, task.TaskID)
+		default: // a run is open, and may not know of the task
+			err = r.Ledger.LateAt(ctx, task.AppID, task.TaskID, r.now().Add(lateAgain))
+		}
 		if err != nil {
-			return 0, err
+			faults = append(faults, fmt.Errorf("task %s of app %d: %w", task.TaskID, task.AppID, err))
 		}
-		if last = len(tasks) < recordingsInAPage; len(tasks) > 0 {
-			after = tasks[len(tasks)-1]
-		}
-		for _, task := range tasks {
-			activity.RecordHeartbeat(ctx)
-			if err := r.startLate(ctx, task, sessions); err != nil {
-				faults = append(faults, fmt.Errorf("task %s of app %d: %w", task.TaskID, task.AppID, err))
-			}
-			if ctx.Err() != nil {
-				return 0, ctx.Err()
-			}
-		}
+		return ctx.Err() == nil
+	})
+	if err = cmp.Or(ctx.Err(), err); err != nil {
+		return 0, err
 	}
 	if n := len(faults); n > 0 {
 		return 0, fmt.Errorf("%d failed: %w", n, faults[n-1])
@@ -442,36 +446,51 @@ func (r *Reconciler) StartLateRecordings(ctx context.Context) (int, error) {
 	return started, nil
 }
 
-// startLate starts the run of the session that the task is of, if that was archived.
-// Of several it is one: its step says that a person has to decide.
-func (r *Reconciler) startLate(ctx context.Context, task ledger.RecordingTask, sessions map[ledger.ArchivedSession]bool) error {
+// lateRecordings calls do with each task that has to be added to the archive of a
+// session, until do returns false. Others are not looked at again until something
+// happens to them.
+func (r *Reconciler) lateRecordings(ctx context.Context, do func(ledger.RecordingTask, ledger.ArchivedSession) bool) error {
+	for after, last := (ledger.RecordingTask{}), false; !last; {
+		began := r.now()
+		tasks, err := r.Ledger.LateRecordings(ctx, began, began.Add(-lateWithin), after, recordingsInAPage)
+		if err != nil {
+			return err
+		}
+		if last = len(tasks) < recordingsInAPage; len(tasks) > 0 {
+			after = tasks[len(tasks)-1]
+		}
+		for _, task := range tasks {
+			session, late, err := r.archivedSession(ctx, task)
+			if err != nil {
+				return fmt.Errorf("task %s of app %d: %w", task.TaskID, task.AppID, err)
+			}
+			if !late {
+				if err := r.Ledger.NotLate(ctx, task.AppID, task.TaskID, began); err != nil {
+					return err
+				}
+			} else if !do(task, session) {
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
+// archivedSession finds the session of a task, if that was archived. Of several it
+// returns one: that one's step reports that an operator has to decide.
+func (r *Reconciler) archivedSession(ctx context.Context, task ledger.RecordingTask) (s ledger.ArchivedSession, archived bool, err error) {
 	candidates := []uint64{task.RoomSessionID}
 	if !task.Assigned {
 		lives, err := r.Ledger.Lives(ctx, task.AppID, task.RoomID, task.Last.Add(-lateWithin))
 		if err != nil {
-			return err
+			return s, false, err
 		}
 		candidates = recording.Concerned(task.AppID, lives, task)
 	}
 	for _, candidate := range candidates {
-		session, archived, err := r.Ledger.Archived(ctx, task.AppID, candidate)
-		if err != nil {
-			return err
+		if s, archived, err = r.Ledger.Archived(ctx, task.AppID, candidate); archived || err != nil {
+			return s, archived, err
 		}
-		if !archived {
-			continue
-		}
-		started, asked := sessions[session]
-		if !asked {
-			if started, err = r.AddLate(ctx, session); err != nil {
-				return err
-			}
-			sessions[session] = started
-		}
-		if !started {
-			return nil // and again when that run is over
-		}
-		return r.Ledger.HandOver(ctx, task.AppID, task.TaskID)
 	}
-	return nil
+	return s, false, nil
 }

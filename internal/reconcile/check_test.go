@@ -589,6 +589,10 @@ func TestAllBillsThatLackSomethingAreAdjusted(t *testing.T) {
 			}
 			return nil
 		}
+		if n, err := adjust(); n != 0 || err != nil {
+			t.Errorf("while their runs are open: %d, %v", n, err)
+		}
+		w.pass(24*time.Hour + time.Second)
 		_, err := adjust()
 		if err == nil || !strings.Contains(err.Error(), "1 of 450: session 7 of app 1: too many requests") || started[bills] != 2 {
 			t.Errorf("%v, the last %d times", err, started[bills])
@@ -653,9 +657,11 @@ func TestLateRecordingsAreHandedOver(t *testing.T) {
 		refuse, running = nil, true
 		start("while runs are under way, which may not know of it")
 		running = false
+		start("they are under way for all that anybody knows")
+		w.pass(time.Hour)
 		start("then", 1, 2)
 		start("and once")
-		w.recorded("E", 10*time.Minute)
+		w.recorded("E", time.Hour+10*time.Minute)
 		start("one more", 2)
 
 		if err := w.Ledger.AssignRecording(t.Context(), 1, "D", 1); err != nil {
@@ -669,4 +675,14 @@ func TestLateRecordingsAreHandedOver(t *testing.T) {
 		}
 		start("one that is of long ago")
 	})
+}
+
+// activity runs one of the Activities that only return how many they started.
+func (w *world) activity(f func(context.Context) (int, error)) {
+	w.t.Helper()
+	env := (&testsuite.WorkflowTestSuite{}).NewTestActivityEnvironment()
+	env.RegisterActivity(w.Reconciler)
+	if _, err := env.ExecuteActivity(f); err != nil {
+		w.t.Fatal(err)
+	}
 }

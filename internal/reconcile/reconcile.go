@@ -1,7 +1,7 @@
-// Package reconcile closes out the sessions whose room_close was lost. Of those of
-// which something came late it has the bill adjusted, and the archive added to. A
-// Temporal Schedule starts [Reconcile], one run at a time however many workers there
-// are; what a run does, its activities do, on [Reconciler].
+// Package reconcile closes out the sessions whose room_close was lost, and has bills
+// adjusted and late recordings added to archives. Workers look into the ledger whether
+// any of that is due, and start the Workflow [Reconcile] only then: see [Watch]. Its
+// Activities are the methods of [Reconciler].
 package reconcile
 
 import (
@@ -27,9 +27,6 @@ const Name = "Reconcile"
 // ten events to the history, of which Temporal keeps some ten thousands at most.
 const pagesInARun = 200
 
-// lateRecordings names the change by which a run looks for those, too.
-const lateRecordings = "late recordings"
-
 // Progress is how far a reconciliation has come. The zero value begins one.
 type Progress struct {
 	// Before and After are where the next page of overdue sessions begins: silent
@@ -51,8 +48,6 @@ type Result struct {
 	Adjustments int `json:"adjustments"`
 	// Late is to how many sessions' archives late recordings are being added since.
 	Late int `json:"late_recordings"`
-	// Mark is that of the ledger when the run began: see [ledger.Mark].
-	Mark ledger.Mark `json:"ledger_mark,omitzero"`
 	// Failed is what couldn't be done, for all apps; the next run tries it again.
 	Failed []string `json:"failed,omitempty"`
 }
@@ -118,9 +113,6 @@ func Reconcile(ctx workflow.Context, progress Progress) (Result, error) {
 			result.Apps[app] = result.Apps[app].add(page.Apps[app])
 		}
 		progress.Before, progress.After, progress.Failing = page.Before, page.After, page.Failing
-		if page.Mark.Number > 0 {
-			result.Mark = page.Mark
-		}
 		if page.Last {
 			break
 		}
@@ -134,14 +126,12 @@ func Reconcile(ctx workflow.Context, progress Progress) (Result, error) {
 		result.Failed = append(result.Failed, "adjust bills: "+reason(err))
 	}
 
-	if workflow.GetVersion(ctx, lateRecordings, workflow.DefaultVersion, 1) == 1 {
-		workflow.SetCurrentDetails(ctx, details(progress, "Looks for recordings that came late."))
-		if err := workflow.ExecuteActivity(withSummary(ctx, "Late recordings"), do.StartLateRecordings).Get(ctx, &result.Late); err != nil {
-			if ctx.Err() != nil {
-				return Result{}, ctx.Err()
-			}
-			result.Failed = append(result.Failed, "add late recordings: "+reason(err))
+	workflow.SetCurrentDetails(ctx, details(progress, "Looks for recordings that came late."))
+	if err := workflow.ExecuteActivity(withSummary(ctx, "Late recordings"), do.StartLateRecordings).Get(ctx, &result.Late); err != nil {
+		if ctx.Err() != nil {
+			return Result{}, ctx.Err()
 		}
+		result.Failed = append(result.Failed, "add late recordings: "+reason(err))
 	}
 
 	workflow.SetCurrentDetails(ctx, details(progress, ""))

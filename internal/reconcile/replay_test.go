@@ -13,7 +13,7 @@ import (
 func TestReplayRecordedRuns(t *testing.T) {
 	replayer := worker.NewWorkflowReplayer()
 	replayer.RegisterWorkflowWithOptions(reconcile.Reconcile, workflow.RegisterOptions{Name: reconcile.Name})
-	for _, file := range []string{"testdata/adjusted.json", "testdata/late_recordings.json"} {
+	for _, file := range []string{"testdata/late_recordings.json"} {
 		if err := replayer.ReplayWorkflowHistoryFromJSONFile(nil, file); err != nil {
 			t.Errorf("%s: %v", file, err)
 		}

@@ -1,12 +1,14 @@
 // Package restore finds in Temporal what a ledger has lost: a run's history has the
-// bill that it made, and the reconciliation's results say how far the ledger was.
+// bill that it made.
 package restore
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -15,21 +17,18 @@ import (
 	"go.temporal.io/api/common/v1"
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
-	"go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
-	"go.temporal.io/sdk/temporal"
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/internal/reconcile"
+	"github.com/closeouthq/closeout/workflows"
 )
 
 // Temporal is what is asked. A [client.Client] is one.
 type Temporal interface {
 	ListWorkflow(ctx context.Context, request *workflowservice.ListWorkflowExecutionsRequest) (*workflowservice.ListWorkflowExecutionsResponse, error)
-	GetWorkflow(ctx context.Context, workflowID, runID string) client.WorkflowRun
 	Histories
 }
 
@@ -120,134 +119,123 @@ func results(ctx context.Context, t Histories, data converter.DataConverter, wor
 	return nil
 }
 
-// Witness compares a ledger with what was noted of it in Temporal.
+// Witness finds out whether a ledger was restored from a copy: by the looks that this
+// process has seen, and by bills that runs have made and the ledger doesn't have.
 type Witness struct {
-	// Temporal has the reconciliations of the task queue.
+	// Temporal has the runs of the task queue.
 	Temporal  Temporal
 	TaskQueue string
+	// Data reads what Activities returned.
+	Data converter.DataConverter
 	// Ledger is the one that workers write to.
 	Ledger *ledger.Ledger
 	// Log gets what operators should know.
 	Log *slog.Logger
 
 	mu    sync.Mutex
-	seen  ledger.Mark // the newest
-	asked time.Time   // when Temporal was
+	seen  int64     // the newest look
+	asked time.Time // when Temporal was asked
 }
 
-// confirmFor is for how long Temporal isn't asked again ahead of a bill: this process
-// knows itself what it has seen of the ledger since.
-const confirmFor = 30 * time.Second
+const (
+	// confirmFor is for how long Temporal isn't asked again ahead of a bill.
+	confirmFor = 30 * time.Second
+	// recentRuns is how many runs are compared with the ledger.
+	recentRuns = 20
+)
 
-// recentRuns is how many reconciliations are asked for the last mark. One that failed
-// ahead of its first page has none.
-const recentRuns = 20
-
-// Noted returns the newest mark of the ledger that a reconciliation has noted.
-func (w *Witness) Noted(ctx context.Context) (noted ledger.Mark, err error) {
-	answer, err := w.Temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{PageSize: recentRuns,
-		Query: fmt.Sprintf("WorkflowType = '%s' AND TaskQueue = '%s' AND ExecutionStatus IN ('Completed', 'Failed')", reconcile.Name, strings.ReplaceAll(w.TaskQueue, "'", "''"))})
-	if err != nil {
-		return noted, fmt.Errorf("list the last reconciliations: %w", err)
-	}
-	runs := answer.GetExecutions()
-	slices.SortFunc(runs, func(a, b *workflow.WorkflowExecutionInfo) int {
-		return b.GetCloseTime().AsTime().Compare(a.GetCloseTime().AsTime())
-	})
-	for _, run := range runs {
-		var result reconcile.Result
-		err := w.Temporal.GetWorkflow(ctx, run.GetExecution().GetWorkflowId(), run.GetExecution().GetRunId()).
-			GetWithOptions(ctx, &result, client.WorkflowRunGetOptions{DisableFollowingRuns: true})
-		failed, missing := new(temporal.ApplicationError), new(serviceerror.NotFound)
-		switch {
-		case errors.As(err, &failed):
-			if !failed.HasDetails() || failed.Details(&result) != nil {
-				continue
-			}
-		case errors.As(err, &missing):
-			continue
-		case err != nil:
-			return noted, fmt.Errorf("read what a reconciliation noted: %w", err)
-		}
-		if result.Mark.Number > 0 {
-			return result.Mark, nil
-		}
-	}
-	return noted, nil
-}
-
-// Lost returns what the ledger has lost since the last mark that was noted; nil if it
-// has lost nothing. It changes nothing.
+// Lost returns what the ledger has lost and doesn't know of; nil if it has lost
+// nothing. It changes nothing.
 func (w *Witness) Lost(ctx context.Context) (*ledger.Loss, error) {
-	noted, err := w.Noted(ctx)
-	if err != nil {
-		return nil, err
-	}
-	own, err := w.Ledger.Mark(ctx)
-	if err != nil || own.Number >= noted.Number {
-		return nil, err
-	}
-	return &ledger.Loss{From: own.At, To: time.Now().UTC()}, nil
+	_, loss, err := w.lost(ctx, 0)
+	return loss, err
 }
 
-// Confirm makes sure that what the ledger has lost is noted in it, ahead of a bill.
-func (w *Witness) Confirm(ctx context.Context) error {
-	own, err := w.Ledger.Mark(ctx)
-	if err != nil {
+// Confirm makes sure that what the ledger has lost is stored in it, ahead of a bill.
+func (w *Witness) Confirm(ctx context.Context) error { return w.confirm(ctx, confirmFor) }
+
+// ConfirmLook is [Witness.Confirm] ahead of a look. It asks Temporal only once, as the
+// process starts: an idle worker asks it nothing.
+func (w *Witness) ConfirmLook(ctx context.Context) error { return w.confirm(ctx, math.MaxInt64) }
+
+func (w *Witness) confirm(ctx context.Context, within time.Duration) error {
+	last, loss, err := w.lost(ctx, within)
+	if err != nil || loss == nil {
 		return err
 	}
-	if err := w.see(ctx, own, confirmFor); err != nil {
-		return err
-	}
-	if w.newest().Number <= own.Number {
-		return nil
-	}
-	_, err = w.set(ctx)
-	return err
-}
-
-// Mark makes the ledger's next mark, for a reconciliation to note.
-func (w *Witness) Mark(ctx context.Context) (ledger.Mark, error) {
-	if err := w.see(ctx, ledger.Mark{}, 0); err != nil {
-		return ledger.Mark{}, err
-	}
-	return w.set(ctx)
-}
-
-// see takes note of a mark, and of what Temporal has noted unless it was asked within
-// that time.
-func (w *Witness) see(ctx context.Context, own ledger.Mark, within time.Duration) error {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	if time.Since(w.asked) >= within {
-		noted, err := w.Noted(ctx)
-		if err != nil {
-			return err
-		}
-		w.asked = time.Now()
-		w.seen = later(w.seen, noted)
+	seen := w.seen
+	w.mu.Unlock()
+	if loss, err = w.Ledger.NoteLoss(ctx, last, loss.From, seen); err != nil || loss == nil {
+		return err
 	}
-	w.seen = later(w.seen, own)
+	w.Log.Error("ledger was restored from a copy and has lost callbacks; see docs/operations.md, and run closeout repair", "from", loss.From, "to", loss.To)
 	return nil
 }
 
-func (w *Witness) newest() ledger.Mark {
+// lost compares the ledger with what this process has seen, and with Temporal unless it
+// was asked within that time.
+func (w *Witness) lost(ctx context.Context, within time.Duration) (last ledger.Look, loss *ledger.Loss, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.seen
+	if last, err = w.Ledger.LastLook(ctx); err != nil {
+		return last, nil, err
+	}
+	if last.Number < w.seen {
+		return last, &ledger.Loss{From: last.At, To: time.Now().UTC()}, nil
+	}
+	w.seen = last.Number
+	if !w.asked.IsZero() && time.Since(w.asked) < within {
+		return last, nil, nil
+	}
+	missing, err := w.missing(ctx)
+	if err != nil {
+		return last, nil, err
+	}
+	w.asked = time.Now()
+	if missing == nil {
+		return last, nil, nil
+	}
+	loss = &ledger.Loss{From: last.At, To: time.Now().UTC()}
+	if missing.MadeAt.Before(loss.From) { // somebody has looked since it was restored
+		loss.From = missing.MadeAt
+	}
+	return last, loss, nil
 }
 
-func (w *Witness) set(ctx context.Context) (ledger.Mark, error) {
-	mark, loss, err := w.Ledger.SetMark(ctx, w.newest())
-	if loss != nil {
-		w.Log.Error("the ledger was restored from a copy and has lost what it was told; see docs/operations.md, and run closeout repair", "from", loss.From, "to", loss.To)
+// missing returns a bill that one of the last runs has made and the ledger doesn't
+// have, unless it is known to be lost.
+func (w *Witness) missing(ctx context.Context) (first *ledger.MadeBill, err error) {
+	answer, err := w.Temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{PageSize: recentRuns,
+		Query: fmt.Sprintf("TaskQueue = '%s' AND ExecutionStatus = 'Completed' AND WorkflowId STARTS_WITH '%s'",
+			strings.ReplaceAll(w.TaskQueue, "'", "''"), strings.TrimSuffix(workflows.WorkflowID(activities.Session{}), "0-0"))})
+	if err != nil {
+		return nil, fmt.Errorf("list the last runs: %w", err)
 	}
-	return mark, err
-}
-
-func later(a, b ledger.Mark) ledger.Mark {
-	if b.Number > a.Number {
-		return b
+	losses, err := w.Ledger.Losses(ctx)
+	if err != nil {
+		return nil, err
 	}
-	return a
+	for _, run := range answer.GetExecutions() {
+		id := run.GetExecution().GetWorkflowId()
+		app, session, err := workflows.ParseWorkflowID(id)
+		if err != nil {
+			continue // somebody else's
+		}
+		if _, err := w.Ledger.Bill(ctx, app, session); !errors.Is(err, sql.ErrNoRows) {
+			if err != nil {
+				return nil, err
+			}
+			continue
+		}
+		made, err := Bill(ctx, w.Temporal, w.Data, id, run.GetExecution().GetRunId())
+		if err != nil {
+			return nil, err
+		}
+		known := func(l ledger.Loss) bool { return made.MadeAt.Before(l.To) }
+		if made != nil && !slices.ContainsFunc(losses, known) && (first == nil || made.MadeAt.Before(first.MadeAt)) {
+			first = made
+		}
+	}
+	return first, nil
 }

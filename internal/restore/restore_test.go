@@ -17,42 +17,30 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
-	"go.temporal.io/sdk/temporal"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/internal/reconcile"
 	"github.com/closeouthq/closeout/internal/restore"
 )
 
-// temporalOf is a Temporal with histories, by run ID, and the last reconciliations.
+// temporalOf is a Temporal with histories, by run ID, and the last completed runs.
 type temporalOf struct {
 	histories map[string][]*history.HistoryEvent
-	runs      []func(result any) error
+	runs      []run
 	fail      error
+	asked     int
 }
+
+type run struct{ workflowID, runID string }
 
 func (f *temporalOf) ListWorkflow(context.Context, *workflowservice.ListWorkflowExecutionsRequest) (*workflowservice.ListWorkflowExecutionsResponse, error) {
+	f.asked++
 	answer := &workflowservice.ListWorkflowExecutionsResponse{}
-	for i := range f.runs {
-		answer.Executions = append(answer.Executions, &workflow.WorkflowExecutionInfo{
-			Execution: &common.WorkflowExecution{RunId: string(rune('a' + i))}, CloseTime: timestamppb.New(time.UnixMilli(1e12).Add(-time.Duration(i) * time.Minute))})
+	for _, r := range f.runs {
+		answer.Executions = append(answer.Executions, &workflow.WorkflowExecutionInfo{Execution: &common.WorkflowExecution{WorkflowId: r.workflowID, RunId: r.runID}})
 	}
 	return answer, f.fail
-}
-
-func (f *temporalOf) GetWorkflow(_ context.Context, _, runID string) client.WorkflowRun {
-	return outcome{get: f.runs[runID[0]-'a']}
-}
-
-type outcome struct {
-	client.WorkflowRun
-	get func(any) error
-}
-
-func (o outcome) GetWithOptions(_ context.Context, result any, _ client.WorkflowRunGetOptions) error {
-	return o.get(result)
 }
 
 func (f *temporalOf) GetWorkflowHistory(_ context.Context, _, runID string, _ bool, _ enums.HistoryEventFilterType) client.HistoryEventIterator {
@@ -125,66 +113,96 @@ func TestABillIsFoundInTheHistoryOfItsRun(t *testing.T) {
 }
 
 // A ledger is restored under a worker that goes on, or while none runs: in both cases
-// the loss is noted in it before a bill is made.
-func TestALossIsNotedAheadOfABill(t *testing.T) {
-	notes := func(number int64) func(any) error {
-		return func(result any) error { result.(*reconcile.Result).Mark.Number = number; return nil }
+// the loss is stored in it before a bill is made.
+func TestALossIsStoredAheadOfABill(t *testing.T) {
+	made := time.Now().Add(-time.Minute).Truncate(time.Millisecond)
+	of := func(session uint64) ledger.Bill {
+		return ledger.Bill{ID: uuid.New(), AppID: 1, RoomID: "lobby", RoomSessionID: session, RoomCloseTime: made}
 	}
-	failed := func(number int64) func(any) error {
-		return func(any) error {
-			r := reconcile.Result{}
-			r.Mark.Number = number
-			return temporal.NewApplicationErrorWithOptions("incomplete", "Incomplete", temporal.ApplicationErrorOptions{Details: []any{r}})
-		}
+	billed := func(session uint64) []*history.HistoryEvent {
+		return []*history.HistoryEvent{{EventTime: timestamppb.New(made), Attributes: &history.HistoryEvent_MarkerRecordedEventAttributes{
+			MarkerRecordedEventAttributes: &history.MarkerRecordedEventAttributes{MarkerName: "LocalActivity", Details: map[string]*common.Payloads{
+				"data": payloads(t, map[string]any{"ActivityType": "FinalizeBill"}), "result": payloads(t, activities.Bill{Bill: of(session)})}}}}}
 	}
+	histories := map[string][]*history.HistoryEvent{"one": billed(1), "two": billed(2), "skipped": {}}
 	for name, tt := range map[string]struct {
-		runs []func(any) error
-		own  int // marks that the ledger has
-		lost bool
+		runs  []run
+		bills []uint64 // that the ledger has
+		lost  bool
 	}{
-		"no reconciliation yet":               {nil, 0, false},
-		"the ledger is as far":                {[]func(any) error{notes(2)}, 2, false},
-		"the ledger is further":               {[]func(any) error{notes(1)}, 3, false},
-		"the ledger is older":                 {[]func(any) error{notes(7)}, 2, true},
-		"the ledger is empty":                 {[]func(any) error{notes(1)}, 0, true},
-		"the last one noted nothing":          {[]func(any) error{notes(0), notes(7)}, 2, true},
-		"the last one failed, and noted it":   {[]func(any) error{failed(7)}, 2, true},
-		"the last one isn't kept any more":    {[]func(any) error{func(any) error { return serviceerror.NewNotFound("") }, notes(7)}, 2, true},
-		"the last one failed without details": {[]func(any) error{func(any) error { return temporal.NewApplicationError("x", "y") }, notes(7)}, 2, true},
+		"no run yet":                           {},
+		"the ledger has the bill":              {[]run{{"room-close-1-1", "one"}}, []uint64{1}, false},
+		"the ledger has more":                  {[]run{{"room-close-1-1", "one"}}, []uint64{1, 2}, false},
+		"the ledger lacks a bill":              {[]run{{"room-close-1-2", "two"}, {"room-close-1-1", "one"}}, []uint64{1}, true},
+		"the ledger is empty":                  {[]run{{"room-close-1-1", "one"}}, nil, true},
+		"the last run made none":               {[]run{{"room-close-1-3", "skipped"}}, nil, false},
+		"the last run made none, one did":      {[]run{{"room-close-1-3", "skipped"}, {"room-close-1-1", "one"}}, nil, true},
+		"the last run isn't kept any more":     {[]run{{"room-close-1-3", "gone"}, {"room-close-1-1", "one"}}, nil, true},
+		"the last run is of another program's": {[]run{{"room-close-x", "one"}}, nil, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			books, err := ledger.Open("sqlite:" + filepath.Join(t.TempDir(), "ledger.db"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer books.Close()
-			for range tt.own {
-				if _, _, err := books.SetMark(t.Context(), ledger.Mark{}); err != nil {
+			books := open(t)
+			for _, session := range tt.bills {
+				if _, _, err := books.Finalize(t.Context(), of(session)); err != nil {
 					t.Fatal(err)
 				}
 			}
-			w := &restore.Witness{Temporal: &temporalOf{runs: tt.runs}, TaskQueue: "q", Ledger: books, Log: slog.New(slog.DiscardHandler)}
+			w := witness(books, &temporalOf{runs: tt.runs, histories: histories})
 			if lost, err := w.Lost(t.Context()); err != nil || (lost != nil) != tt.lost {
 				t.Errorf("lost %v, %v", lost, err)
 			}
-			for range 2 { // noted once
+			for range 2 { // stored once, also by a worker that starts later
+				w = witness(books, &temporalOf{runs: tt.runs, histories: histories})
 				if err := w.Confirm(t.Context()); err != nil {
 					t.Fatal(err)
 				}
-				if all, err := books.Losses(t.Context()); err != nil || (len(all) == 1) != tt.lost || len(all) > 1 {
+				if all, err := books.Losses(t.Context()); err != nil || (len(all) == 1) != tt.lost || len(all) > 1 || tt.lost && all[0].From.After(made) {
 					t.Errorf("losses %v, %v", all, err)
 				}
 			}
 		})
 	}
+	t.Run("under a worker that goes on", func(t *testing.T) {
+		before, after := open(t), open(t) // the copy has seen one look less
+		temporal := &temporalOf{}
+		w := witness(before, temporal)
+		for n, books := range []*ledger.Ledger{before, before, after} {
+			if mine, err := books.TakeLook(t.Context(), time.Now().Add(time.Duration(n)*time.Hour), time.Minute); err != nil || !mine {
+				t.Fatal(mine, err)
+			}
+		}
+		if err := w.ConfirmLook(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.Ledger = after
+		for range 2 {
+			if err := w.ConfirmLook(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if all, err := after.Losses(t.Context()); err != nil || len(all) != 1 {
+			t.Errorf("losses %v, %v", all, err)
+		}
+		if temporal.asked != 1 {
+			t.Errorf("an idle worker asks Temporal %d times", temporal.asked)
+		}
+	})
+	away := errors.New("away")
+	if err := witness(open(t), &temporalOf{fail: away}).Confirm(t.Context()); !errors.Is(err, away) {
+		t.Errorf("nobody knows, and a bill is made: %v", err)
+	}
+}
+
+func open(t *testing.T) *ledger.Ledger {
+	t.Helper()
 	books, err := ledger.Open("sqlite:" + filepath.Join(t.TempDir(), "ledger.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer books.Close()
-	away := errors.New("away")
-	w := &restore.Witness{Temporal: &temporalOf{fail: away}, TaskQueue: "q", Ledger: books, Log: slog.New(slog.DiscardHandler)}
-	if err := w.Confirm(t.Context()); !errors.Is(err, away) {
-		t.Errorf("nobody knows, and a bill is made: %v", err)
-	}
+	t.Cleanup(func() { _ = books.Close() })
+	return books
+}
+
+func witness(books *ledger.Ledger, temporal restore.Temporal) *restore.Witness {
+	return &restore.Witness{Temporal: temporal, TaskQueue: "q", Data: converter.GetDefaultDataConverter(), Ledger: books, Log: slog.New(slog.DiscardHandler)}
 }

@@ -231,6 +231,7 @@ func run(ctx context.Context, c *config.Config, parts Parts, public net.Listener
 	}
 	var newWorker func(fatal func(error)) (worker.Worker, error)
 	var reconciler *reconcile.Reconciler
+	var watch *reconcile.Watch
 	if parts.Worker {
 		steps := parts.Activities
 		if steps == nil {
@@ -255,7 +256,7 @@ func run(ctx context.Context, c *config.Config, parts Parts, public net.Listener
 				return err
 			}
 			reconciler.Observe = metrics.Reconciled
-			keepPast(c, temporal, standard.Billing, reconciler, log)
+			watch = newWatch(c, temporal, standard.Billing, reconciler, log)
 			if err := metrics.Overdue(func(ctx context.Context) (ledger.Overdues, error) {
 				return books.CountOverdue(ctx, time.Now().Add(-c.OverdueAfter))
 			}); err != nil {
@@ -296,8 +297,8 @@ func run(ctx context.Context, c *config.Config, parts Parts, public net.Listener
 	}
 	if parts.Worker {
 		h.polled = func() {
-			if reconciler != nil {
-				group.Go(func() error { keepSchedule(ctx, c, temporal, log); return nil })
+			if watch != nil {
+				group.Go(func() error { watch.Loop(ctx, log); return nil })
 			}
 			started()
 		}

@@ -25,8 +25,7 @@ import (
 )
 
 // Setup makes what Closeout needs and is not there yet: the namespace, its
-// search attributes, the schedule, the ledger's tables and, if the settings say so,
-// the buckets. Each is made beside the others, so that one which can't be made keeps
+// search attributes, the ledger's tables and, if the settings say so, the buckets. Each is made beside the others, so that one which can't be made keeps
 // nothing else from being. It waits until ctx ends for what doesn't answer, returns
 // all that failed, and may be run any number of times.
 func Setup(ctx context.Context, c *config.Config, log *slog.Logger) error {
@@ -111,7 +110,7 @@ func setUpTemporal(ctx context.Context, c *config.Config, temporal client.Client
 	}
 	log.Info("the namespace is there", "namespace", namespace)
 
-	// Runs work without search attributes, and the schedule has none.
+	// Runs work without search attributes.
 	attributes := insist(ctx, log, "set up the search attributes", func() error {
 		return addSearchAttributes(ctx, namespace, temporal)
 	})
@@ -126,11 +125,7 @@ func setUpTemporal(ctx context.Context, c *config.Config, temporal client.Client
 			log.Info("runs set their search attributes", "runs", indexed)
 		}
 	}
-	schedule := insist(ctx, log, "set up the schedule "+ScheduleID(c), func() error { return setUpSchedule(ctx, c, temporal) })
-	if schedule == nil {
-		log.Info("the schedule is set up", "schedule", ScheduleID(c), "interval", c.ReconcileEvery)
-	}
-	return errors.Join(attributes, schedule)
+	return attributes
 }
 
 func addSearchAttributes(ctx context.Context, namespace string, temporal client.Client) error {

@@ -77,11 +77,12 @@ CREATE TABLE sessions (
     seen_at          BIGINT NOT NULL, -- the last sign of life
     closed_at        BIGINT NOT NULL, -- when it was noted that the room has closed
     entries          BIGINT NOT NULL, -- how many were made: the bill is one, then adjustments
-    dirty_at         BIGINT NOT NULL, -- when usage came that the last entry doesn't have
+    dirty_at         BIGINT NOT NULL, -- when an event came that the last entry doesn't have
+    adjusting_at     BIGINT NOT NULL DEFAULT 0, -- when the run that adjusts it was started
     PRIMARY KEY (appid, room_session_id)
 );
 
-CREATE INDEX sessions_open ON sessions (seen_at) WHERE closed_at = 0;
+CREATE INDEX sessions_open ON sessions (seen_at, appid, room_session_id) WHERE closed_at = 0;
 CREATE INDEX sessions_dirty ON sessions (dirty_at) WHERE dirty_at <> 0;
 
 CREATE TABLE stays (
@@ -126,14 +127,14 @@ CREATE TABLE recording_tasks (
     ended           BIGINT NOT NULL, -- 1: one came that says that it ended
     room_session_id TEXT   NOT NULL, -- the session that a person, or its archive, says it is of; or empty
     archived_at     BIGINT NOT NULL, -- when it was archived with that session
-    late_at         BIGINT NOT NULL DEFAULT 0, -- when it was handed to a run of its own after that
+    look_at         BIGINT NOT NULL DEFAULT 0, -- when to look whether an archive lacks it; see notLate
     PRIMARY KEY (appid, task_id)
 );
 
 CREATE INDEX recording_tasks_room ON recording_tasks (appid, room_id, last_time);
 CREATE INDEX recording_tasks_session ON recording_tasks (appid, room_session_id) WHERE room_session_id <> '';
 CREATE INDEX recording_tasks_client ON recording_tasks (appid, client_task_id) WHERE client_task_id <> '';
-CREATE INDEX recording_tasks_late ON recording_tasks (last_time, appid, task_id) WHERE archived_at = 0 AND late_at = 0;
+CREATE INDEX recording_tasks_late ON recording_tasks (last_time, appid, task_id) WHERE archived_at = 0 AND look_at < 576460752303423488;
 CREATE INDEX recording_tasks_left ON recording_tasks (last_time) WHERE archived_at = 0;
 
 CREATE TABLE recording_files (
@@ -182,12 +183,16 @@ CREATE TABLE restored (
     PRIMARY KEY (appid, room_session_id)
 );
 
--- How far this ledger is, in one row: see Ledger.SetMark.
-CREATE TABLE marks (
-    id        BIGINT NOT NULL PRIMARY KEY,
+-- One row: the last time that a worker looked for what is due, and the earliest time of
+-- the next look. A number smaller than a worker has seen means that the ledger was
+-- restored from a copy.
+CREATE TABLE looks (
     number    BIGINT NOT NULL,
-    marked_at BIGINT NOT NULL
+    looked_at BIGINT NOT NULL,
+    next_at   BIGINT NOT NULL
 );
+
+INSERT INTO looks VALUES (0, 0, 0);
 
 -- Times of which the ledger has lost what it was told, as it was restored from a copy.
 CREATE TABLE losses (

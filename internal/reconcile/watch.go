@@ -1,0 +1,73 @@
+package reconcile
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/outage"
+)
+
+// Watch starts a run when something is due. Every worker has one, and one of them looks
+// into the ledger in each interval.
+type Watch struct {
+	*Reconciler
+	// Interval is the time between two looks.
+	Interval time.Duration
+	// Apps are those that ZEGO can be asked about. Overdue sessions of others are only
+	// reported, for which no run is needed.
+	Apps []uint32
+	// Confirm, if set, is called ahead of a look.
+	Confirm func(context.Context) error
+	// Run starts a run of [Reconcile], if none is open.
+	Run func(context.Context) error
+}
+
+// Loop looks once an interval until ctx ends. The interval has a jitter, so that workers
+// don't ask the ledger at the same moment.
+func (w *Watch) Loop(ctx context.Context, log *slog.Logger) {
+	trouble := outage.New(log, "look for what is due", "it is tried again")
+	for ctx.Err() == nil {
+		if err := w.Look(ctx); err == nil {
+			trouble.End()
+		} else if ctx.Err() == nil {
+			trouble.Fail(err)
+		}
+		select {
+		case <-time.After(w.Interval + rand.N(w.Interval/10+1)): // #nosec G404 -- no secret
+		case <-ctx.Done():
+		}
+	}
+}
+
+// Look starts a run if something is due, unless another worker has looked within the
+// interval.
+func (w *Watch) Look(ctx context.Context) error {
+	if w.Confirm != nil {
+		if err := w.Confirm(ctx); err != nil {
+			return err
+		}
+	}
+	mine, err := w.Ledger.TakeLook(ctx, w.now(), w.Interval)
+	if err != nil || !mine {
+		return err
+	}
+	now := w.now()
+	due, err := w.Ledger.Due(ctx, now, w.Apps, now.Add(-w.OverdueAfter), now.Add(-adjustAgain), now.Add(-lateWithin))
+	if err != nil {
+		return err
+	}
+	if due.Late && !due.Overdue && !due.Dirty {
+		// Recordings of a room may be of a session that is still open.
+		due.Late = false
+		if err := w.lateRecordings(ctx, func(ledger.RecordingTask, ledger.ArchivedSession) bool { due.Late = true; return false }); err != nil {
+			return err
+		}
+	}
+	if due == (ledger.Due{}) {
+		return nil
+	}
+	return w.Run(ctx)
+}

@@ -1,0 +1,182 @@
+package reconcile_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/reconcile"
+)
+
+// watches are some workers' watches on one ledger. runs counts the runs that they start.
+func (w *world) watches(n int) (all []*reconcile.Watch, runs *int) {
+	runs = new(int)
+	w.now = time.Now().Add(time.Hour) // what is archived now was archived before
+	w.Adjust = func(context.Context, ledger.BilledSession) error { return nil }
+	w.AddLate = func(context.Context, ledger.ArchivedSession) (bool, error) { return true, nil }
+	for range n {
+		all = append(all, &reconcile.Watch{Reconciler: w.Reconciler, Interval: gap, Apps: []uint32{1}, Run: func(context.Context) error { *runs++; return nil }})
+	}
+	return all, runs
+}
+
+// looks lets time go by in small steps, at each of which one of the workers may look.
+func (w *world) looks(watches []*reconcile.Watch, during, step time.Duration) {
+	w.t.Helper()
+	for passed := time.Duration(0); passed < during; passed += step {
+		if err := watches[rand.IntN(len(watches))].Look(w.t.Context()); err != nil {
+			w.t.Fatal(err)
+		}
+		w.pass(step)
+	}
+}
+
+// Nothing is due for a day: no run, and one look a minute however many workers there
+// are. Sessions of an app without a server secret, and recordings of sessions that are
+// still open, are nothing to do.
+func TestADayOfIdlingStartsNothing(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		watches, runs := w.watches(3)
+		w.archived(1)
+		w.pass(time.Hour)
+		w.recorded("A", 10*time.Minute) // of a session that is open
+		w.told(2, "lobby", 2, w.now, stay("a", w.now, w.now.Add(time.Minute)))
+		if err := w.Ledger.Closed(t.Context(), 1, 1); err != nil {
+			t.Fatal(err)
+		}
+		w.looks(watches, 24*time.Hour, 20*time.Second)
+		last, err := w.Ledger.LastLook(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if *runs != 0 || last.Number != 24*60 {
+			t.Errorf("%d runs and %d looks in a day, want 0 and %d", *runs, last.Number, 24*60)
+		}
+	})
+}
+
+// A worker whose clock is an hour ahead takes a look, and keeps the others from none.
+func TestAWrongClockKeepsNobodyFromLooking(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		for n, at := range []time.Time{w.now, w.now.Add(time.Hour), w.now, w.now.Add(time.Minute)} {
+			if mine, err := w.Ledger.TakeLook(t.Context(), at, gap); err != nil || mine != (n != 2) && n != 2 {
+				t.Errorf("look %d at %v: %v, %v", n, at, mine, err)
+			}
+		}
+	})
+}
+
+// Whatever is due starts a run at the next look, and none once it is done.
+func TestARunIsStartedWhenSomethingIsDue(t *testing.T) {
+	for name, tt := range map[string]struct{ happens, done func(w *world) }{
+		"an overdue session": {
+			func(w *world) {
+				w.told(1, "lobby", 7, w.now, stay("a", w.now, w.now.Add(time.Minute)))
+				w.pass(overdueAfter + time.Minute)
+			},
+			func(w *world) { w.until(1, 5) },
+		},
+		"an event after the bill": {
+			func(w *world) {
+				w.told(1, "lobby", 7, w.now)
+				if _, _, err := w.Ledger.Finalize(w.t.Context(), ledger.Bill{ID: uuid.New(), AppID: 1, RoomID: "lobby", RoomSessionID: 7, RoomCloseTime: w.now.Add(time.Hour)}); err != nil {
+					w.t.Fatal(err)
+				}
+				w.told(1, "lobby", 7, time.Time{}, stay("a", w.now, w.now.Add(time.Minute)))
+			},
+			func(w *world) { w.activity(w.StartAdjustments) },
+		},
+		"a recording after the archive": {
+			func(w *world) {
+				w.archived(7)
+				if err := w.Ledger.Closed(w.t.Context(), 1, 7); err != nil {
+					w.t.Fatal(err)
+				}
+				w.recorded("A", 30*time.Minute)
+			},
+			func(w *world) { w.activity(w.StartLateRecordings) },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onBoth(t, func(t *testing.T, w *world) {
+				watches, runs := w.watches(2)
+				w.looks(watches, gap, gap)
+				if *runs != 0 {
+					t.Fatalf("%d runs ahead of it", *runs)
+				}
+				tt.happens(w)
+				w.looks(watches, gap, gap)
+				if *runs != 1 {
+					t.Errorf("%d runs when it is due", *runs)
+				}
+				tt.done(w)
+				w.looks(watches, time.Hour, gap)
+				if *runs != 1 {
+					t.Errorf("%d runs in all", *runs)
+				}
+			})
+		})
+	}
+}
+
+// Recordings of a room's open session become late when another session of the room has
+// been archived without them.
+func TestARecordingIsLookedAtAgainWhenItsRoomIsArchived(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		watches, runs := w.watches(1)
+		w.archived(1)
+		if err := w.Ledger.Closed(t.Context(), 1, 1); err != nil {
+			t.Fatal(err)
+		}
+		w.pass(2 * time.Hour)
+		w.recorded("A", 30*time.Minute)
+		w.looks(watches, 20*time.Minute, gap)
+		if tasks, err := w.Ledger.LateRecordings(t.Context(), w.now, w.now.Add(-time.Hour), ledger.RecordingTask{}, 10); *runs != 0 || len(tasks) != 0 || err != nil {
+			t.Fatalf("%d runs while its session is open; to be looked at again: %+v, %v", *runs, tasks, err)
+		}
+		w.archived(2) // it lived for the hour before, and its archive lacks the recording
+		w.looks(watches, gap, gap)
+		if *runs != 1 {
+			t.Errorf("%d runs when it is late", *runs)
+		}
+	})
+}
+
+// While the ledger can't be trusted, or Temporal is away, nothing is started, and the
+// next look tries again.
+func TestALookThatFailsIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "sqlite:"+t.TempDir()+"/ledger.db")
+	watches, _ := w.watches(1)
+	watch := watches[0]
+	w.told(1, "lobby", 7, w.now, stay("a", w.now, w.now.Add(time.Minute)))
+	w.pass(overdueAfter + time.Minute)
+	away := errors.New("away")
+	started := make(chan struct{}, 1)
+	watch.Confirm = func(context.Context) error { err := away; away = nil; return err }
+	failed := false
+	watch.Run = func(context.Context) error {
+		if !failed {
+			failed = true
+			return errors.New("Temporal is away")
+		}
+		select {
+		case started <- struct{}{}:
+		default:
+		}
+		return nil
+	}
+	watch.Interval, watch.Now = time.Millisecond, func() time.Time { w.pass(time.Second); return w.clock() }
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); watch.Loop(ctx, slog.New(slog.DiscardHandler)) }()
+	<-started
+	stop()
+	<-ended
+}

@@ -1,0 +1,102 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/client"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/config"
+	"github.com/closeouthq/closeout/internal/intake"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/reconcile"
+	"github.com/closeouthq/closeout/internal/restore"
+	"github.com/closeouthq/closeout/workflows"
+	"github.com/closeouthq/closeout/zego"
+)
+
+// ReconcileID returns the Workflow ID of the runs that reconcile, one at a time:
+// closeout-reconcile, of the default task queue.
+func ReconcileID(c *config.Config) string { return c.TaskQueue + "-reconcile" }
+
+// startReconcile starts a run, if none is open.
+func startReconcile(ctx context.Context, c *config.Config, t client.Client) error {
+	_, err := t.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
+		ID: ReconcileID(c), TaskQueue: c.TaskQueue,
+		WorkflowIDConflictPolicy: enums.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
+		WorkflowIDReusePolicy:    enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
+		StaticSummary:            "Close out what is overdue, adjust bills, add late recordings",
+	}, reconcile.Name, reconcile.Progress{})
+	if err != nil {
+		return fmt.Errorf("start %s: %w", ReconcileID(c), err)
+	}
+	return nil
+}
+
+// lasting marks an error of Temporal's that is the same however often it is asked:
+// what is refused for the request or for who makes it.
+func lasting(err error) error {
+	code := status.Code(err) // of what the SDK has no type for
+	var answer serviceerror.ServiceError
+	if errors.As(err, &answer) {
+		code = answer.Status().Code()
+	}
+	switch code {
+	case codes.PermissionDenied, codes.Unauthenticated, codes.InvalidArgument, codes.Unimplemented:
+		return backoff.Permanent(err)
+	}
+	return err
+}
+
+// newReconciler makes what looks at overdue sessions. Apps without a server secret
+// are fine: theirs are reported.
+func newReconciler(c *config.Config, books *ledger.Ledger, start intake.Options) (*reconcile.Reconciler, error) {
+	api, err := zego.NewClient(c.ServerAPI, c.ServerSecrets)
+	if err != nil {
+		return nil, fmt.Errorf("CLOSEOUT_SERVER_API_URL, CLOSEOUT_SERVER_SECRETS: %w", err)
+	}
+	return &reconcile.Reconciler{
+		Ledger: books, API: api, OverdueAfter: c.OverdueAfter,
+		Gap: min(time.Minute, c.ReconcileEvery),
+		Start: func(ctx context.Context, s activities.Session) error {
+			_, err := intake.Start(ctx, start, s)
+			return err
+		},
+		Adjust: func(ctx context.Context, s ledger.BilledSession) error {
+			return intake.Adjust(ctx, start, activities.AdjustmentOf(s))
+		},
+		AddLate: func(ctx context.Context, s ledger.ArchivedSession) (bool, error) {
+			return intake.AddLate(ctx, start, activities.SessionOfArchived(s))
+		},
+	}, nil
+}
+
+// newWatch returns what starts runs when something is due; nil if the settings turn that
+// off. It has lost bills restored, and none made of what is left.
+func newWatch(c *config.Config, temporal client.Client, billing *activities.Billing, r *reconcile.Reconciler, log *slog.Logger) *reconcile.Watch {
+	data := c.Temporal.DataConverter
+	if data == nil {
+		data, _ = c.PayloadKeys.ForClient()
+	}
+	billing.Earlier = func(ctx context.Context, s activities.Session, runID string) (*ledger.MadeBill, error) {
+		return restore.Bill(ctx, temporal, data, workflows.WorkflowID(s), runID)
+	}
+	witness := &restore.Witness{Temporal: temporal, TaskQueue: c.TaskQueue, Data: data, Ledger: billing.Ledger, Log: log}
+	billing.Confirm = witness.Confirm
+	if c.ReconcileEvery == 0 {
+		return nil
+	}
+	return &reconcile.Watch{Reconciler: r, Interval: c.ReconcileEvery, Apps: slices.Collect(maps.Keys(c.ServerSecrets)),
+		Confirm: witness.ConfirmLook, Run: func(ctx context.Context) error { return startReconcile(ctx, c, temporal) }}
+}
