@@ -1,16 +1,15 @@
 package ledger
 
 import (
-	"database/sql"
 	"testing"
 	"time"
 )
 
 // SmallPages has bills listed in pages of a few, until the test ends.
 func SmallPages(t *testing.T, size int) {
-	before := billsPage
-	billsPage = size
-	t.Cleanup(func() { billsPage = before })
+	before := pageSize
+	pageSize = size
+	t.Cleanup(func() { pageSize = before })
 }
 
 // Forget takes out of the database what says that it was migrated.
@@ -153,7 +152,7 @@ func (l *Ledger) CountRows(t *testing.T, table string) (n int) {
 // Isolation is that of the ledger's transactions.
 func (l *Ledger) Isolation(t *testing.T) (isolation string) {
 	t.Helper()
-	if err := l.in(t.Context(), func(tx *sql.Tx) error {
+	if err := l.in(t.Context(), func(tx transaction) error {
 		return tx.QueryRow("SHOW transaction_isolation").Scan(&isolation)
 	}); err != nil {
 		t.Fatal(err)

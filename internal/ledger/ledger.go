@@ -1,9 +1,9 @@
-// Package ledger keeps what money depends on in a SQL database: SQLite or
-// PostgreSQL, with the same queries on both.
+// Package ledger stores events, bills and recordings in a SQL database: SQLite or
+// PostgreSQL, with the same queries on both. Its methods make or update the tables
+// first, where nobody has.
 package ledger
 
 import (
-	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -27,9 +27,8 @@ type Ledger struct {
 	migrated bool
 }
 
-// Open prepares the database at the URL: "sqlite:" and a path, or "postgres://".
-// It doesn't connect yet, so that a database that is away delays nothing but
-// what needs it.
+// Open prepares the database at the URL: "sqlite:" and a path, or "postgres://". It
+// doesn't connect yet, so that a database that is away delays only what needs it.
 func Open(databaseURL string) (*Ledger, error) {
 	scheme, rest, _ := strings.Cut(databaseURL, ":")
 	switch scheme {
@@ -55,12 +54,10 @@ func Open(databaseURL string) (*Ledger, error) {
 	return nil, errors.New("open ledger: the scheme of its URL is neither sqlite nor postgres")
 }
 
-// sqliteURL is what the driver opens.
+// sqliteURL returns what the driver opens.
 //
-// A writer waits for the other one instead of failing, from its first statement
-// on, and a bill that was reported is on the disk. Sorting a large session takes
-// temporary storage, for which SQLite would make files in /tmp: there may be none
-// that can be written.
+// A writer waits for the other one from its first statement on, instead of failing, and
+// a commit is on the disk. Temporary data is in memory: /tmp may not be writable.
 func sqliteURL(path string) string {
 	query := url.Values{
 		"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "temp_store(MEMORY)"},
@@ -69,9 +66,8 @@ func sqliteURL(path string) string {
 	return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: query.Encode()}).String()
 }
 
-// secure makes the SQLite file, or takes it from everybody but its owner: it holds
-// who was in which room. The files beside it get its mode from SQLite. A folder
-// that is made is the owner's as well.
+// secure makes the SQLite file, and makes it and its folder readable for its owner
+// alone: it holds who was in which room.
 func (l *Ledger) secure() error {
 	if err := os.MkdirAll(filepath.Dir(l.path), 0o700); err != nil {
 		return err
@@ -99,31 +95,3 @@ func (l *Ledger) secure() error {
 
 // Close closes the database.
 func (l *Ledger) Close() error { return l.db.Close() }
-
-// in runs do in one transaction.
-//
-// It is read committed: what waited for a session's lock has to see what was
-// written before it got it. A server may have another default.
-func (l *Ledger) in(ctx context.Context, do func(*sql.Tx) error) error {
-	tx, err := l.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
-	if err != nil {
-		return fmt.Errorf("begin: %w", err)
-	}
-	defer func() { _ = tx.Rollback() }() // does nothing once it is committed
-	if err := do(tx); err != nil {
-		return err
-	}
-	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("commit: %w", err)
-	}
-	return nil
-}
-
-// exec runs one statement in a transaction of its own, as [Ledger.in] does.
-func (l *Ledger) exec(ctx context.Context, query string, args ...any) (done sql.Result, err error) {
-	err = l.in(ctx, func(tx *sql.Tx) (err error) {
-		done, err = tx.ExecContext(ctx, query, args...)
-		return err
-	})
-	return done, err
-}

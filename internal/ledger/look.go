@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"strconv"
 	"strings"
@@ -18,16 +17,14 @@ type Look struct {
 }
 
 // LastLook returns the last look; the zero Look if there was none.
-func (l *Ledger) LastLook(ctx context.Context) (look Look, err error) {
-	if err := l.Migrate(ctx); err != nil {
+func (l *Ledger) LastLook(ctx context.Context) (Look, error) {
+	look, err := one(ctx, l, func(r row) (look Look, err error) {
+		err = r.Scan(&look.Number, (*timeColumn)(&look.At))
 		return look, err
-	}
-	var at int64
-	err = l.db.QueryRowContext(ctx, "SELECT coalesce(max(number), 0), coalesce(max(looked_at), 0) FROM looks").Scan(&look.Number, &at)
+	}, "SELECT coalesce(max(number), 0), coalesce(max(looked_at), 0) FROM looks")
 	if err != nil {
 		return look, fmt.Errorf("read the last look: %w", err)
 	}
-	look.At = fromMillis(at)
 	return look, nil
 }
 
@@ -35,16 +32,12 @@ func (l *Ledger) LastLook(ctx context.Context) (look Look, err error) {
 // is, once an interval. A lease that ends later than an interval from now was taken by
 // another clock, and doesn't count.
 func (l *Ledger) TakeLook(ctx context.Context, now time.Time, interval time.Duration) (bool, error) {
-	if err := l.Migrate(ctx); err != nil {
-		return false, err
-	}
 	next := now.Add(interval).UnixMilli()
-	done, err := l.exec(ctx, "UPDATE looks SET number = number + 1, looked_at = $1, next_at = $2 WHERE next_at <= $1 OR next_at > $2", now.UnixMilli(), next)
+	n, err := l.exec(ctx, "UPDATE looks SET number = number + 1, looked_at = $1, next_at = $2 WHERE next_at <= $1 OR next_at > $2", now.UnixMilli(), next)
 	if err != nil {
 		return false, fmt.Errorf("take the next look: %w", err)
 	}
-	n, err := done.RowsAffected()
-	return n == 1, err
+	return n == 1, nil
 }
 
 // Due reports which work there is.
@@ -60,22 +53,23 @@ type Due struct {
 // Due looks for what is due, in one query of indexes: sessions of the apps without a
 // sign of life since overdue, sessions to adjust as [Ledger.Dirty] lists them, and
 // recordings since late as [Ledger.LateRecordings] lists them.
-func (l *Ledger) Due(ctx context.Context, now time.Time, apps []uint32, overdue, adjusting, late time.Time) (d Due, err error) {
-	if err := l.Migrate(ctx); err != nil {
-		return d, err
-	}
+func (l *Ledger) Due(ctx context.Context, now time.Time, apps []uint32, overdue, adjusting, late time.Time) (Due, error) {
 	among := []string{"-1"}
 	for _, app := range apps {
 		among = append(among, strconv.FormatUint(uint64(app), 10))
 	}
-	if err := l.db.QueryRowContext(ctx, `SELECT
+	due, err := one(ctx, l, func(r row) (d Due, err error) {
+		err = r.Scan(&d.Overdue, &d.Dirty, &d.Late)
+		return d, err
+	}, `SELECT
 		EXISTS (SELECT 1 FROM sessions WHERE closed_at = 0 AND seen_at < $4 AND appid IN (`+strings.Join(among, ", ")+`)),
 		EXISTS (SELECT 1 FROM sessions WHERE dirty_at <> 0 AND adjusting_at < $2),
 		EXISTS (SELECT 1 FROM recording_tasks t WHERE last_time >= $3 AND `+mayBeLate+`)`,
-		now.UnixMilli(), adjusting.UnixMilli(), late.UnixMilli(), overdue.UnixMilli()).Scan(&d.Overdue, &d.Dirty, &d.Late); err != nil {
-		return d, fmt.Errorf("look for what is due: %w", err)
+		now.UnixMilli(), adjusting.UnixMilli(), late.UnixMilli(), overdue.UnixMilli())
+	if err != nil {
+		return due, fmt.Errorf("look for what is due: %w", err)
 	}
-	return d, nil
+	return due, nil
 }
 
 // A Loss is a time whose callbacks the ledger has lost: between the copy and when it
@@ -94,20 +88,14 @@ func (l Loss) String() string {
 // from a look that somebody has seen. It returns nil if somebody else has looked, or
 // stored a loss, after the given look.
 func (l *Ledger) NoteLoss(ctx context.Context, last Look, from time.Time, seen int64) (*Loss, error) {
-	if err := l.Migrate(ctx); err != nil {
-		return nil, err
-	}
 	loss := &Loss{from, time.Now().Truncate(time.Millisecond).UTC()}
-	err := l.in(ctx, func(tx *sql.Tx) error {
-		done, err := tx.ExecContext(ctx, "UPDATE looks SET number = $1, looked_at = $2 WHERE number = $3", max(last.Number, seen)+1, millis(loss.To), last.Number)
-		if err != nil {
-			return err
-		}
-		if n, err := done.RowsAffected(); err != nil || n == 0 {
+	err := l.in(ctx, func(tx transaction) error {
+		n, err := tx.exec(ctx, "UPDATE looks SET number = $1, looked_at = $2 WHERE number = $3", max(last.Number, seen)+1, millis(loss.To), last.Number)
+		if err != nil || n == 0 {
 			loss = nil
 			return err
 		}
-		_, err = tx.ExecContext(ctx, "INSERT INTO losses (from_time, to_time) VALUES ($1, $2)", millis(loss.From), millis(loss.To))
+		_, err = tx.exec(ctx, "INSERT INTO losses (from_time, to_time) VALUES ($1, $2)", millis(loss.From), millis(loss.To))
 		return err
 	})
 	if err != nil {
@@ -116,24 +104,15 @@ func (l *Ledger) NoteLoss(ctx context.Context, last Look, from time.Time, seen i
 	return loss, nil
 }
 
+func scanLoss(r row) (loss Loss, err error) {
+	err = r.Scan((*timeColumn)(&loss.From), (*timeColumn)(&loss.To))
+	return loss, err
+}
+
 // Losses returns the times whose callbacks the ledger has lost, in their order.
-func (l *Ledger) Losses(ctx context.Context) (all []Loss, err error) {
-	if err := l.Migrate(ctx); err != nil {
-		return nil, err
-	}
-	rows, err := l.db.QueryContext(ctx, "SELECT from_time, to_time FROM losses ORDER BY from_time")
+func (l *Ledger) Losses(ctx context.Context) ([]Loss, error) {
+	all, err := list(ctx, l, scanLoss, "SELECT from_time, to_time FROM losses ORDER BY from_time")
 	if err != nil {
-		return nil, fmt.Errorf("read what was lost: %w", err)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var from, to int64
-		if err := rows.Scan(&from, &to); err != nil {
-			return nil, fmt.Errorf("read what was lost: %w", err)
-		}
-		all = append(all, Loss{fromMillis(from), fromMillis(to)})
-	}
-	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("read what was lost: %w", err)
 	}
 	return all, nil

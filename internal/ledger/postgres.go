@@ -15,8 +15,7 @@ import (
 )
 
 // maxConnLifetime bounds how long a connection is used. After a fail-over, one that
-// only reads could stay on the old primary, and no error would say so. To connect
-// takes some milliseconds.
+// only reads could stay on the old primary without any error.
 const maxConnLifetime = time.Minute
 
 func openPostgres(databaseURL string) (*sql.DB, error) {
@@ -28,8 +27,8 @@ func openPostgres(databaseURL string) (*sql.DB, error) {
 	if err != nil {
 		return nil, notPostgres(err)
 	}
-	// A pooler such as PgBouncer hands each transaction to another server connection,
-	// which doesn't have the statements that were prepared on the last one.
+	// A pooler such as PgBouncer gives each transaction another server connection, which
+	// lacks the statements that were prepared on the last one.
 	if !u.Query().Has("default_query_exec_mode") {
 		config.DefaultQueryExecMode = pgx.QueryExecModeExec
 	}
@@ -39,7 +38,7 @@ func openPostgres(databaseURL string) (*sql.DB, error) {
 	}
 	keep := config.OnPgError
 	config.OnPgError = func(c *pgconn.PgConn, err *pgconn.PgError) bool {
-		return keep(c, err) && !leads(err.Code)
+		return keep(c, err) && !wrongServer(err.Code)
 	}
 	db := stdlib.OpenDB(*config)
 	db.SetMaxOpenConns(10)
@@ -48,10 +47,9 @@ func openPostgres(databaseURL string) (*sql.DB, error) {
 	return db, nil
 }
 
-// leads reports whether an error means that the connection leads to a server that
-// isn't the one to talk to any more: it was demoted, or is shutting down. The next
-// statement then gets a new connection.
-func leads(code string) bool {
+// wrongServer reports whether an error means that the connection leads to a server that
+// was demoted or is shutting down. The next statement then gets a new connection.
+func wrongServer(code string) bool {
 	switch code {
 	case "25006", // read_only_sql_transaction
 		"57P01", "57P02", "57P03": // admin_shutdown, crash_shutdown, cannot_connect_now
@@ -69,26 +67,15 @@ func severalHosts(config *pgx.ConnConfig) bool {
 	return false
 }
 
-// notPostgres is the error for a URL that can't be used. It repeats nothing that may
-// hold the password: pgx quotes the URL, and redacts only a password where it
-// expects one.
+// notPostgres returns the error for a URL that can't be used. It repeats nothing that
+// may hold the password: pgx quotes the URL, and redacts only some passwords.
 func notPostgres(err error) error {
 	parse := new(pgconn.ParseConfigError)
-	if !errors.As(err, &parse) {
-		return errNotPostgres
+	if errors.As(err, &parse) {
+		at := strings.LastIndex(parse.Error(), "`: ")
+		if reason := parse.Error()[at+1:]; at >= 0 && !strings.HasPrefix(reason, ": failed to parse as ") {
+			return fmt.Errorf("PostgreSQL URL%s", reason)
+		}
 	}
-	_, reason, found := cutLast(parse.Error(), "`: ")
-	if !found || strings.HasPrefix(reason, "failed to parse as ") {
-		return errNotPostgres
-	}
-	return fmt.Errorf("PostgreSQL URL: %s", reason)
-}
-
-var errNotPostgres = errors.New("not a PostgreSQL URL, want postgres://user:password@host:5432/database")
-
-func cutLast(s, sep string) (before, after string, found bool) {
-	if i := strings.LastIndex(s, sep); i >= 0 {
-		return s[:i], s[i+len(sep):], true
-	}
-	return s, "", false
+	return errors.New("not a PostgreSQL URL, want postgres://user:password@host:5432/database")
 }

@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"time"
@@ -12,22 +11,21 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// errProbed takes back what [Ledger.Probe] wrote.
+// errProbed rolls back what [Ledger.Probe] wrote.
 var errProbed = errors.New("probed")
 
-// Probe reports whether the ledger can do its work: it stores a stay and a
-// recording and makes a bill, in a transaction that it rolls back. The error wraps
-// [ErrNotSetUp] if tables are missing.
+// Probe stores a stay and a recording and makes a bill, in a transaction that it rolls
+// back. The error wraps [ErrNotSetUp] if tables are missing.
 func (l *Ledger) Probe(ctx context.Context) error {
 	if err := l.Check(ctx); err != nil {
 		return err
 	}
-	const name = "closeout-doctor" // of app 0, which ZEGO doesn't give away
+	const name = "closeout-doctor" // of app 0, which ZEGO doesn't assign
 	now := time.Now()
 	sessions, stays := rowsOf([]Usage{{RoomID: name, Event: zego.EventRoomLogout, Stay: name, User: name, Login: now, Logout: now, SeenAt: now}})
 	recording := Usage{RoomID: name, Event: zego.EventRecording, Recording: &Recording{TaskID: name, Sent: now,
 		Files: []RecordedFile{{RecordedFile: zego.RecordedFile{FileID: name}}}}}
-	err := l.in(ctx, func(tx *sql.Tx) error {
+	err := l.in(ctx, func(tx transaction) error {
 		if err := l.record(ctx, tx, sessions, stays); err != nil {
 			return err
 		}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -59,7 +58,7 @@ const none = -1
 // recordRecordings writes what callbacks told of recordings. Whatever their order,
 // the same comes of it: of two that tell of one file, the one that says where it is
 // counts, and of two of those the later.
-func (l *Ledger) recordRecordings(ctx context.Context, tx *sql.Tx, usage []Usage) error {
+func (l *Ledger) recordRecordings(ctx context.Context, tx transaction, usage []Usage) error {
 	// In an order that all writers have, so that none waits for another that waits
 	// for it.
 	slices.SortStableFunc(usage, func(a, b Usage) int {
@@ -76,7 +75,7 @@ func (l *Ledger) recordRecordings(ctx context.Context, tx *sql.Tx, usage []Usage
 		case zego.RecordingNoStream, zego.RecordingStreamMissing, zego.RecordingPlaylist, zego.RecordingPaused, zego.RecordingResumed:
 			alive = r.Sequence
 		}
-		if _, err := tx.ExecContext(ctx, `
+		if _, err := tx.exec(ctx, `
 			INSERT INTO recording_tasks (appid, task_id, room_id, client_task_id, first_time, last_time, uploaded, alive, ended, room_session_id, archived_at)
 			VALUES ($1, $2, $3, $4, $5, $5, $6, $7, $8, '', 0)
 			ON CONFLICT (appid, task_id) DO UPDATE SET
@@ -105,7 +104,7 @@ var (
 
 // recordFiles writes the files of one callback, in two statements however many there
 // are.
-func (l *Ledger) recordFiles(ctx context.Context, tx *sql.Tx, u Usage) error {
+func (l *Ledger) recordFiles(ctx context.Context, tx transaction, u Usage) error {
 	r := u.Recording
 	// A statement can't change a row twice: of files with one name, the first counts.
 	var files []RecordedFile
@@ -126,7 +125,7 @@ func (l *Ledger) recordFiles(ctx context.Context, tx *sql.Tx, u Usage) error {
 		return []any{int64(u.AppID), r.TaskID, f.FileID, r.Sequence, int64(f.Status), f.URL, f.Format, f.Size, f.Duration.Milliseconds(),
 			f.UserID, f.StreamID, int64(f.MediaTrackType), millis(f.Begin), r.Sent.UnixMilli()}
 	})
-	if _, err := tx.ExecContext(ctx, `
+	if _, err := tx.exec(ctx, `
 		INSERT INTO recording_files (`+fileColumns+`, saved)
 		SELECT `+fileColumns+`, '' FROM `+from+` WHERE true
 		ON CONFLICT (appid, task_id, file_id) DO UPDATE SET
@@ -138,13 +137,13 @@ func (l *Ledger) recordFiles(ctx context.Context, tx *sql.Tx, u Usage) error {
 		WHERE CASE WHEN (excluded.status IN (3, 4)) <> (recording_files.status IN (3, 4)) THEN excluded.status IN (3, 4) ELSE excluded.sequence > recording_files.sequence END`, args...); err != nil {
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, `
+	if _, err := tx.exec(ctx, `
 		UPDATE recording_files SET other_sequence = given.sequence, other_status = given.status FROM `+from+`
 		WHERE recording_files.appid = given.appid AND recording_files.task_id = given.task_id AND recording_files.file_id = given.file_id
 			AND given.status NOT IN (3, 4) AND recording_files.other_sequence < given.sequence`, args...); err != nil {
 		return err
 	}
-	_, err := tx.ExecContext(ctx, `
+	_, err := tx.exec(ctx, `
 		UPDATE recording_files SET told_time = given.told_time FROM `+from+`
 		WHERE recording_files.appid = given.appid AND recording_files.task_id = given.task_id AND recording_files.file_id = given.file_id
 			AND recording_files.status = given.status AND recording_files.told_time > given.told_time`, args...)
@@ -192,9 +191,6 @@ type RoomLife struct {
 // of which a callback came since a time; and the lives of the room in which there
 // was something since then. It notes when the session was closed, for the others.
 func (l *Ledger) RecordingsOf(ctx context.Context, appID uint32, roomID string, roomSessionID uint64, closed, since time.Time) (tasks []RecordingTask, lives []RoomLife, err error) {
-	if err := l.Migrate(ctx); err != nil {
-		return nil, nil, err
-	}
 	k := keyOf(appID, roomSessionID)
 	if _, err := l.exec(ctx, `
 		INSERT INTO room_ends (appid, room_session_id, room_id, room_close_time) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`,
@@ -214,9 +210,6 @@ func (l *Ledger) RecordingsOf(ctx context.Context, appID uint32, roomID string, 
 
 // Lives gives the lives of a room in which there was something since a time.
 func (l *Ledger) Lives(ctx context.Context, appID uint32, roomID string, since time.Time) ([]RoomLife, error) {
-	if err := l.Migrate(ctx); err != nil {
-		return nil, err
-	}
 	lives, err := l.lives(ctx, int64(appID), roomID, since.UnixMilli())
 	if err != nil {
 		return nil, fmt.Errorf("ask for the sessions of room %q: %w", roomID, err)
@@ -227,9 +220,6 @@ func (l *Ledger) Lives(ctx context.Context, appID uint32, roomID string, since t
 // RecordingTask finds a task. The error wraps [ErrNoRecording] if no callback told
 // of it.
 func (l *Ledger) RecordingTask(ctx context.Context, appID uint32, taskID string) (RecordingTask, error) {
-	if err := l.Migrate(ctx); err != nil {
-		return RecordingTask{}, err
-	}
 	tasks, err := l.recordingTasks(ctx, "appid = $1 AND task_id = $2", int64(appID), taskID)
 	if err == nil && len(tasks) == 0 {
 		err = ErrNoRecording
@@ -241,7 +231,10 @@ func (l *Ledger) RecordingTask(ctx context.Context, appID uint32, taskID string)
 }
 
 func (l *Ledger) lives(ctx context.Context, app int64, roomID string, since int64) ([]RoomLife, error) {
-	rows, err := l.db.QueryContext(ctx, `
+	lives, err := list(ctx, l, func(r row) (life RoomLife, err error) {
+		err = r.Scan((*sessionColumn)(&life.RoomSessionID), (*timeColumn)(&life.Created), (*timeColumn)(&life.Login), (*timeColumn)(&life.Closed))
+		return life, err
+	}, `
 		SELECT s.room_session_id, s.room_create_time,
 			coalesce((SELECT min(login_time) FROM stays WHERE stays.appid = s.appid AND stays.room_session_id = s.room_session_id AND login_time <> 0), 0),
 			coalesce((SELECT room_close_time FROM room_ends e WHERE e.appid = s.appid AND e.room_session_id = s.room_session_id), 0)
@@ -252,93 +245,58 @@ func (l *Ledger) lives(ctx context.Context, app int64, roomID string, since int6
 			e.room_close_time
 		FROM room_ends e LEFT JOIN sessions s ON s.appid = e.appid AND s.room_session_id = e.room_session_id
 		WHERE e.appid = $1 AND e.room_id = $2 AND e.room_close_time >= $3`, app, roomID, since)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var lives []RoomLife
-	for rows.Next() {
-		var session string
-		var created, login, closed int64
-		if err := rows.Scan(&session, &created, &login, &closed); err != nil {
-			return nil, err
-		}
-		id, err := strconv.ParseUint(session, 10, 64)
-		if err != nil {
-			return nil, err
-		}
-		lives = append(lives, RoomLife{id, fromMillis(created), fromMillis(login), fromMillis(closed)})
-	}
 	slices.SortFunc(lives, func(a, b RoomLife) int { return cmp.Compare(a.RoomSessionID, b.RoomSessionID) })
-	return lives, rows.Err()
+	return lives, err
 }
 
-// recordingTasks reads tasks, with their files, in the order of their IDs.
-func (l *Ledger) recordingTasks(ctx context.Context, where string, args ...any) ([]RecordingTask, error) {
-	rows, err := l.db.QueryContext(ctx, `
-		SELECT appid, task_id, room_id, client_task_id, first_time, last_time, uploaded, alive, ended, room_session_id, archived_at
-		FROM recording_tasks WHERE `+where+" ORDER BY appid, task_id", args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var tasks []RecordingTask
-	for rows.Next() {
-		var t RecordingTask
-		var first, last, uploaded, alive, ended, archived int64
-		var session string
-		if err := rows.Scan(&t.AppID, &t.TaskID, &t.RoomID, &t.ClientTaskID, &first, &last, &uploaded, &alive, &ended, &session, &archived); err != nil {
-			return nil, err
-		}
-		t.First, t.Last, t.ArchivedAt = fromMillis(first), fromMillis(last), fromMillis(archived)
-		t.Uploaded, t.Ended = uploaded > alive, ended == 1
-		if t.Assigned = session != ""; t.Assigned {
-			if t.RoomSessionID, err = strconv.ParseUint(session, 10, 64); err != nil {
-				return nil, err
-			}
-		}
-		tasks = append(tasks, t)
-	}
-	if err := rows.Err(); err != nil || len(tasks) == 0 {
-		return nil, err
-	}
-	_ = rows.Close() // SQLite has few connections
+func scanTask(r row) (t RecordingTask, err error) {
+	var uploaded, alive, ended int64
+	var session string
+	err = r.Scan(&t.AppID, &t.TaskID, &t.RoomID, &t.ClientTaskID, (*timeColumn)(&t.First), (*timeColumn)(&t.Last), &uploaded, &alive, &ended,
+		&session, (*sessionColumn)(&t.RoomSessionID), (*timeColumn)(&t.ArchivedAt))
+	t.Uploaded, t.Ended, t.Assigned = uploaded > alive, ended == 1, session != ""
+	return t, err
+}
 
-	files, err := l.db.QueryContext(ctx, `
+// taskKey names a recording task.
+type taskKey struct {
+	app  uint32
+	task string
+}
+
+// recordingTasks reads tasks with their files, in the order of their IDs.
+func (l *Ledger) recordingTasks(ctx context.Context, where string, args ...any) ([]RecordingTask, error) {
+	tasks, err := list(ctx, l, scanTask, `
+		SELECT appid, task_id, room_id, client_task_id, first_time, last_time, uploaded, alive, ended, room_session_id, room_session_id, archived_at
+		FROM recording_tasks WHERE `+where+" ORDER BY appid, task_id", args...)
+	if err != nil || len(tasks) == 0 {
+		return nil, err
+	}
+	at := map[taskKey]*RecordingTask{}
+	for i := range tasks {
+		at[taskKey{tasks[i].AppID, tasks[i].TaskID}] = &tasks[i]
+	}
+	var of taskKey
+	return tasks, each(ctx, l, func(r row) (f RecordedFile, err error) {
+		var duration int64
+		err = r.Scan(&of.app, &of.task, &f.FileID, &f.Sequence, &f.Status, &f.URL, &f.Format, &f.Size, &duration, &f.UserID, &f.StreamID, &f.MediaTrackType,
+			(*timeColumn)(&f.Begin), (*timeColumn)(&f.Told), &f.Saved, &f.Contradicted)
+		f.Duration = time.Duration(duration) * time.Millisecond
+		return f, err
+	}, func(f RecordedFile) error {
+		if t := at[of]; t != nil { // else it arrived meanwhile
+			t.Files = append(t.Files, f)
+		}
+		return nil
+	}, `
 		SELECT appid, task_id, file_id, sequence, status, url, format, size, duration, user_id, stream_id, track, begin_time, told_time, saved,
 			CASE WHEN status IN (3, 4) AND other_sequence > sequence THEN other_status ELSE 0 END
 		FROM recording_files WHERE (appid, task_id) IN (SELECT appid, task_id FROM recording_tasks WHERE `+where+`) ORDER BY appid, task_id, file_id`, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer files.Close()
-	at := map[string]*RecordingTask{}
-	key := func(app uint32, task string) string { return strconv.FormatUint(uint64(app), 10) + " " + task }
-	for i := range tasks {
-		at[key(tasks[i].AppID, tasks[i].TaskID)] = &tasks[i]
-	}
-	for files.Next() {
-		var f RecordedFile
-		var app uint32
-		var task string
-		var duration, begin, told int64
-		if err := files.Scan(&app, &task, &f.FileID, &f.Sequence, &f.Status, &f.URL, &f.Format, &f.Size, &duration, &f.UserID, &f.StreamID, &f.MediaTrackType, &begin, &told, &f.Saved, &f.Contradicted); err != nil {
-			return nil, err
-		}
-		f.Duration, f.Begin, f.Told = time.Duration(duration)*time.Millisecond, fromMillis(begin), fromMillis(told)
-		if t := at[key(app, task)]; t != nil { // else it came meanwhile
-			t.Files = append(t.Files, f)
-		}
-	}
-	return tasks, files.Err()
 }
 
 // SaveRecording notes what became of a file that was saved out of ZEGO's backup
 // storage, so that nobody asks there for it again.
 func (l *Ledger) SaveRecording(ctx context.Context, appID uint32, taskID, fileID, saved string) error {
-	if err := l.Migrate(ctx); err != nil {
-		return err
-	}
 	if _, err := l.exec(ctx, "UPDATE recording_files SET saved = $1 WHERE appid = $2 AND task_id = $3 AND file_id = $4",
 		saved, int64(appID), taskID, fileID); err != nil {
 		return fmt.Errorf("note that %s was saved: %w", fileID, err)
@@ -363,13 +321,10 @@ type ArchivedSession struct {
 // ArchivedRecordings notes that a session's recordings were archived, and these
 // tasks with it: they are of no other one.
 func (l *Ledger) ArchivedRecordings(ctx context.Context, s ArchivedSession, taskIDs []string) error {
-	if err := l.Migrate(ctx); err != nil {
-		return err
-	}
 	k, now := keyOf(s.AppID, s.RoomSessionID), time.Now().UnixMilli()
-	return l.in(ctx, func(tx *sql.Tx) error {
-		waiting, err := texts(tx.QueryContext(ctx, "SELECT task_id FROM recording_tasks WHERE appid = $1 AND room_id = $2 AND archived_at = 0 AND look_at <> 0 AND look_at <> $3",
-			k.app, s.RoomID, int64(handedOver)))
+	return l.in(ctx, func(tx transaction) error {
+		waiting, err := list(ctx, tx, value[string], "SELECT task_id FROM recording_tasks WHERE appid = $1 AND room_id = $2 AND archived_at = 0 AND look_at <> 0 AND look_at <> $3",
+			k.app, s.RoomID, int64(handedOver))
 		if err != nil {
 			return fmt.Errorf("list the room's recordings: %w", err)
 		}
@@ -378,11 +333,11 @@ func (l *Ledger) ArchivedRecordings(ctx context.Context, s ArchivedSession, task
 			if slices.Contains(taskIDs, task) {
 				query, args = "UPDATE recording_tasks SET room_session_id = $3, archived_at = $4 WHERE appid = $1 AND task_id = $2 AND archived_at = 0", append(args, k.session, now)
 			}
-			if _, err := tx.ExecContext(ctx, query, args...); err != nil {
+			if _, err := tx.exec(ctx, query, args...); err != nil {
 				return fmt.Errorf("note that recording task %s was archived: %w", task, err)
 			}
 		}
-		if _, err := tx.ExecContext(ctx, `
+		if _, err := tx.exec(ctx, `
 			INSERT INTO room_ends (appid, room_session_id, room_id, room_close_time, close_reason, reconciled, archived_at) VALUES ($1, $2, $3, $4, $5, $6, $7)
 			ON CONFLICT (appid, room_session_id) DO UPDATE SET close_reason = excluded.close_reason, reconciled = excluded.reconciled, archived_at = excluded.archived_at`,
 			k.app, k.session, s.RoomID, s.RoomCloseTime.UnixMilli(), int64(s.CloseReason), oneIf(s.Reconciled), now); err != nil {
@@ -392,47 +347,19 @@ func (l *Ledger) ArchivedRecordings(ctx context.Context, s ArchivedSession, task
 	})
 }
 
-// texts reads rows of one text.
-func texts(rows *sql.Rows, err error) (all []string, _ error) {
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var s string
-		if err := rows.Scan(&s); err != nil {
-			return nil, err
-		}
-		all = append(all, s)
-	}
-	return all, rows.Err()
-}
-
-func oneIf(b bool) int64 {
-	if b {
-		return 1
-	}
-	return 0
-}
-
-// Archived tells whether a session's recordings were archived, and how it was
-// closed if so.
+// Archived returns how a session was closed, and whether its recordings were archived.
 func (l *Ledger) Archived(ctx context.Context, appID uint32, roomSessionID uint64) (ArchivedSession, bool, error) {
-	s := ArchivedSession{AppID: appID, RoomSessionID: roomSessionID}
-	if err := l.Migrate(ctx); err != nil {
-		return s, false, err
-	}
 	k := keyOf(appID, roomSessionID)
-	var closed int64
-	err := l.db.QueryRowContext(ctx, "SELECT room_id, room_close_time, close_reason, reconciled = 1 FROM room_ends WHERE appid = $1 AND room_session_id = $2 AND archived_at <> 0",
-		k.app, k.session).Scan(&s.RoomID, &closed, &s.CloseReason, &s.Reconciled)
+	s, err := one(ctx, l, func(r row) (ArchivedSession, error) {
+		s := ArchivedSession{AppID: appID, RoomSessionID: roomSessionID}
+		return s, r.Scan(&s.RoomID, (*timeColumn)(&s.RoomCloseTime), &s.CloseReason, &s.Reconciled)
+	}, "SELECT room_id, room_close_time, close_reason, reconciled = 1 FROM room_ends WHERE appid = $1 AND room_session_id = $2 AND archived_at <> 0", k.app, k.session)
 	if errors.Is(err, sql.ErrNoRows) {
 		return s, false, nil
 	}
 	if err != nil {
-		return s, false, fmt.Errorf("ask whether the recordings of session %s were archived: %w", k.session, err)
+		return s, false, fmt.Errorf("read whether the recordings of session %s were archived: %w", k, err)
 	}
-	s.RoomCloseTime = fromMillis(closed)
 	return s, true, nil
 }
 
@@ -448,9 +375,6 @@ const mayBeLate = `t.archived_at = 0 AND t.look_at < 576460752303423488 AND t.lo
 // their last one, after another task, at most limit. [Ledger.HandOver],
 // [Ledger.NotLate] and [Ledger.LateAt] take a task from the list.
 func (l *Ledger) LateRecordings(ctx context.Context, now, since time.Time, after RecordingTask, limit int) ([]RecordingTask, error) {
-	if err := l.Migrate(ctx); err != nil {
-		return nil, err
-	}
 	tasks, err := l.recordingTasks(ctx, `(appid, task_id) IN (
 		SELECT t.appid, t.task_id FROM recording_tasks t
 		WHERE last_time >= $6 AND (last_time, appid, task_id) > ($2, $3, $4) AND `+mayBeLate+`
@@ -494,9 +418,6 @@ func (l *Ledger) LateAt(ctx context.Context, appID uint32, taskID string, at tim
 }
 
 func (l *Ledger) lookAt(ctx context.Context, taskID, query string, args ...any) error {
-	if err := l.Migrate(ctx); err != nil {
-		return err
-	}
 	if _, err := l.exec(ctx, query, args...); err != nil {
 		return fmt.Errorf("note when to look at recording task %s: %w", taskID, err)
 	}
@@ -511,17 +432,14 @@ var (
 
 // AssignRecording says which session a task is of, where nothing else tells.
 func (l *Ledger) AssignRecording(ctx context.Context, appID uint32, taskID string, roomSessionID uint64) error {
-	if err := l.Migrate(ctx); err != nil {
-		return err
-	}
 	k := keyOf(appID, roomSessionID)
 	done, err := l.exec(ctx, "UPDATE recording_tasks SET room_session_id = $1, look_at = 0 WHERE appid = $2 AND task_id = $3 AND (archived_at = 0 OR room_session_id = $1)",
 		k.session, k.app, taskID)
 	if err != nil {
 		return fmt.Errorf("assign recording task %s: %w", taskID, err)
 	}
-	if n, err := done.RowsAffected(); err != nil || n == 1 {
-		return err
+	if done == 1 {
+		return nil
 	}
 	if _, err := l.RecordingTask(ctx, appID, taskID); err != nil {
 		return err
@@ -532,9 +450,6 @@ func (l *Ledger) AssignRecording(ctx context.Context, appID uint32, taskID strin
 // LeftRecordings lists tasks that have files and weren't archived, and of which
 // nothing was heard since before: the oldest first, at most so many.
 func (l *Ledger) LeftRecordings(ctx context.Context, before time.Time, limit int) ([]RecordingTask, error) {
-	if err := l.Migrate(ctx); err != nil {
-		return nil, err
-	}
 	tasks, err := l.recordingTasks(ctx, `(appid, task_id) IN (
 		SELECT t.appid, t.task_id FROM recording_tasks t WHERE archived_at = 0 AND last_time < $1
 			AND EXISTS (SELECT 1 FROM recording_files f WHERE f.appid = t.appid AND f.task_id = t.task_id)

@@ -8,9 +8,8 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// Refusal reports whether the database has refused what it was told for its content,
-// so that it would again. All else may pass: a database that is away, full, locked
-// or not set up.
+// Refusal reports whether the database refused data for its content, and would again.
+// Other errors may pass: a database that is away, full, locked or not set up.
 func Refusal(err error) bool {
 	if pg := new(pgconn.PgError); errors.As(err, &pg) {
 		// Data exceptions, constraints that are violated, and too many columns or
@@ -23,8 +22,8 @@ func Refusal(err error) bool {
 	return false
 }
 
-// Advice says what would do about an error of the database; empty if nothing is
-// known. final reports that no retry can help before that.
+// Advice returns what to do about an error of the database, if that is known. final
+// reports that no retry helps before.
 func Advice(err error) (advice string, final bool) {
 	if pg := new(pgconn.PgError); errors.As(err, &pg) {
 		switch pg.Code {
@@ -53,7 +52,7 @@ func Advice(err error) (advice string, final bool) {
 	return "", false
 }
 
-// sqliteCode is the primary code of an error of SQLite.
+// sqliteCode returns the primary code of an error of SQLite.
 func sqliteCode(err error) (int, bool) {
 	lite := new(sqlite.Error)
 	if !errors.As(err, &lite) {

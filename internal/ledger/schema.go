@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"database/sql"
 	"embed"
 	"errors"
 	"fmt"
@@ -30,8 +29,7 @@ const (
 // ErrNotSetUp means that a database lacks tables that this version needs.
 var ErrNotSetUp = errors.New("not set up, or by an older version")
 
-// Migrate brings the schema up to date. Any number of processes may do it at
-// once. The other methods do it where it wasn't done.
+// Migrate brings the schema up to date. Any number of processes may do it at once.
 func (l *Ledger) Migrate(ctx context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -50,15 +48,14 @@ func (l *Ledger) migrate(ctx context.Context) error {
 		if err := l.secure(); err != nil {
 			return err
 		}
-		// Processes that switch a new file to WAL at once find it locked, for which
-		// SQLite doesn't wait.
+		// SQLite doesn't wait where two processes switch a new file to WAL at once.
 		file := flock.New(l.path+".lock", flock.SetPermissions(0o600))
 		if _, err := file.TryLockContext(ctx, 20*time.Millisecond); err != nil {
 			return fmt.Errorf("lock %s: %w", file.Path(), err)
 		}
 		defer func() { _ = file.Close() }()
 	}
-	// Mostly there is nothing to do, and who only reads may not be allowed to write.
+	// A role that only reads may not be allowed to write.
 	if err := l.current(ctx); !errors.Is(err, ErrNotSetUp) {
 		return err
 	}
@@ -66,9 +63,8 @@ func (l *Ledger) migrate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// The lock ends with the transaction. One of a session would stay behind on some
-	// server connection of a pooler.
-	return l.in(ctx, func(tx *sql.Tx) error {
+	// A lock of a session would stay behind on a connection of a pooler.
+	return l.begin(ctx, func(tx transaction) error {
 		if l.path == "" {
 			if _, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1)", int64(migrationLock)); err != nil {
 				return fmt.Errorf("lock the database for migration: %w", err)
@@ -101,14 +97,14 @@ func (l *Ledger) migrate(ctx context.Context) error {
 	})
 }
 
-// versionOf is the number that a migration's name begins with.
+// versionOf returns the number that a migration's name begins with.
 func versionOf(file string) (int64, error) {
 	number, _, _ := strings.Cut(path.Base(file), "_")
 	return strconv.ParseInt(number, 10, 64)
 }
 
-// Check reports whether the database answers and has its tables, and makes none:
-// who checks may not be who may. The error wraps [ErrNotSetUp] if tables are missing.
+// Check returns an error if the database doesn't answer or lacks tables, and makes
+// none. The error wraps [ErrNotSetUp] if tables are missing.
 func (l *Ledger) Check(ctx context.Context) error {
 	if l.path != "" {
 		// SQLite would make the file.
@@ -119,7 +115,7 @@ func (l *Ledger) Check(ctx context.Context) error {
 	return l.current(ctx)
 }
 
-// current is nil if all migrations were applied.
+// current returns an error unless all migrations were applied.
 func (l *Ledger) current(ctx context.Context) error {
 	there := "SELECT to_regclass('" + versions + "') IS NOT NULL"
 	if l.path != "" {
@@ -146,7 +142,7 @@ func (l *Ledger) current(ctx context.Context) error {
 	return nil
 }
 
-// newest is the version of the last migration.
+// newest returns the version of the last migration.
 func newest() (version int64, err error) {
 	files, err := fs.Glob(migrations, "migrations/*.sql")
 	if err != nil || len(files) == 0 {

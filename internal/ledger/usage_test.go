@@ -323,7 +323,7 @@ func TestSessionsAreOverdueUntilTheyHaveClosed(t *testing.T) {
 		if err := l.Closed(t.Context(), app, 3); err != nil {
 			t.Fatal(err)
 		}
-		if err := l.Alive(t.Context(), app, 0, at(125)); err != nil {
+		if err := l.NoteChecks(t.Context(), []ledger.Check{{OpenSession: ledger.OpenSession{AppID: app, RoomSessionID: 0}, AskedAt: at(125)}}); err != nil {
 			t.Fatal(err)
 		}
 		late := logout("a", "1", 0, 140)

@@ -31,6 +31,30 @@ type Room struct {
 	Implausible bool
 }
 
+// Times are those of all of a session's stays, in Unix milliseconds; 0 if there is none.
+type Times struct {
+	// FirstLogin is the earliest login, Last the latest login or logout, and LastLogout
+	// the latest logout.
+	FirstLogin, Last, LastLogout int64
+}
+
+// Plausible returns the room with the end that its stays make plausible. doubt isn't empty
+// if the room closed before it began, and no logout tells when.
+func (r Room) Plausible(t Times) (_ Room, doubt string) {
+	begin := cmp.Or(r.Create, t.FirstLogin)
+	switch {
+	case r.Reconciled: // what arrived since may know better
+		r.Close = max(r.Close, t.Last)
+	case r.Close < begin && t.LastLogout >= begin:
+		r.Close, r.Implausible = t.Last, true
+	case r.Close < begin:
+		r.Implausible = true
+		doubt = fmt.Sprintf("the room closed at %s, before it began at %s, and no logout tells its end",
+			time.UnixMilli(r.Close).UTC().Format(time.RFC3339Nano), time.UnixMilli(begin).UTC().Format(time.RFC3339Nano))
+	}
+	return r, doubt
+}
+
 // Stay is one stay of a user, from a login to the logout.
 type Stay struct {
 	// User is the user_account.

@@ -3,18 +3,16 @@ package ledger
 import (
 	"cmp"
 	"context"
-	"database/sql"
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/closeouthq/closeout/zego"
 )
 
-// Usage is what one callback told of a session's life, or of a recording.
+// Usage is what one callback reports of a session or a recording.
 type Usage struct {
 	// AppID is ZEGO's id of the app.
 	AppID uint32 `json:"appid"`
@@ -33,32 +31,29 @@ type Usage struct {
 	Role uint32 `json:"role,omitempty"`
 	// Create is the room_create_time of a room_create.
 	Create time.Time `json:"create,omitzero"`
-	// Close is the room_close_time of a room_close that contradicts the first of its
-	// session. Others aren't told to the ledger.
+	// Close is the room_close_time of a room_close that contradicts the first one of its
+	// session. The ledger gets no others.
 	Close time.Time `json:"close,omitzero"`
-	// Login and Logout are the ends of the stay, as far as the callback has them.
+	// Login and Logout are the ends of the stay that the callback has.
 	Login  time.Time `json:"login,omitzero"`
 	Logout time.Time `json:"logout,omitzero"`
 	// LogoutReason is the reason of a room_logout.
 	LogoutReason uint32 `json:"logout_reason,omitempty"`
-	// SentAt is when ZEGO sent the callback, by its clock: the one time that its
-	// signature covers, to judge the others by.
+	// SentAt is when ZEGO sent the callback, by its clock: the only time that is signed.
 	SentAt time.Time `json:"sent_at,omitzero"`
-	// Implausible reports that the callback told a time that can't be: see
-	// [Usage.Plausible].
+	// Implausible reports that the callback has an impossible time: see [Usage.Plausible].
 	Implausible bool `json:"implausible,omitempty"`
 	// SeenAt is when the callback was received, by our clock. Nothing is billed by it.
 	SeenAt time.Time `json:"seen_at"`
-	// Recording is what a callback told of a recording. Event is then
-	// [zego.EventRecording], and the session isn't known.
+	// Recording is set for a recording callback, whose session isn't known.
 	Recording *Recording `json:"recording,omitempty"`
-	// Unreadable is set of a genuine callback that was refused, whose session isn't
+	// Unreadable is set for a genuine callback that was refused, whose session isn't
 	// known.
 	Unreadable *Unreadable `json:"unreadable,omitempty"`
 }
 
-// UsageOf is what a callback tells of a session's life. ok is false if it is
-// another one.
+// UsageOf returns what a callback reports. ok is false if the ledger stores nothing of
+// its event.
 func UsageOf(event zego.Event, seenAt time.Time) (u Usage, ok bool) {
 	stay := func(event string, l *zego.RoomLogin) Usage {
 		return Usage{AppID: l.AppID, RoomID: l.RoomID, RoomSessionID: l.RoomSessionID, Event: event,
@@ -83,12 +78,11 @@ func UsageOf(event zego.Event, seenAt time.Time) (u Usage, ok bool) {
 }
 
 // ClockTolerance is how much later than the signed timestamp a time may be. ZEGO sends
-// a callback after what it tells of, from another of its machines.
+// a callback after the event, and its servers' clocks differ.
 const ClockTolerance = 5 * time.Minute
 
-// Plausible returns what is to be believed of u by its SentAt. An end that is later becomes the
-// time at which it was sent. A beginning is unknown if it is later, or if it lies
-// further back than a room can live; 0 is without a limit.
+// Plausible returns u without impossible times. A logout later than SentAt becomes SentAt.
+// A beginning is unknown if it is later, or longer ago than maxRoomLife; 0 is no limit.
 func (u Usage) Plausible(maxRoomLife time.Duration) Usage {
 	sent := u.SentAt
 	if sent.IsZero() {
@@ -104,35 +98,21 @@ func (u Usage) Plausible(maxRoomLife time.Duration) Usage {
 	switch {
 	case later(u.Logout):
 		u.Logout, u.Implausible = sent, true
-	case older(u.Logout): // it is kept, and ends the stay before it counts
+	case older(u.Logout): // it stays, and ends the stay before it counts
 		u.Implausible = true
 	}
 	return u
 }
 
-// sessionKey names a session as the tables do.
-type sessionKey struct {
-	app     int64
-	session string
-}
-
-func keyOf(appID uint32, roomSessionID uint64) sessionKey {
-	return sessionKey{int64(appID), strconv.FormatUint(roomSessionID, 10)}
-}
-
-func (k sessionKey) compare(other sessionKey) int {
-	return cmp.Or(cmp.Compare(k.app, other.app), strings.Compare(k.session, other.session))
-}
-
-// A sessionRow and a stayRow are what a batch tells of one row of the tables.
+// A sessionRow and a stayRow are what a batch has for one row of the tables.
 type sessionRow struct {
-	sessionKey
+	key
 	room                                   string
 	create, contradicted, implausible, see int64
 }
 
 type stayRow struct {
-	sessionKey
+	key
 	stay, user                  string
 	role, roleAt, login, logout int64
 	reason                      int64
@@ -152,11 +132,11 @@ func earliest(a, b int64) int64 {
 	return a
 }
 
-// service reports whether a role is that of no participant.
+// service reports whether a role is no participant's.
 func service(role int64) bool { return role == int64(zego.RoleService) }
 
-// merge adds what another callback told of the session. It does what updateSessions
-// does, and as that, comes to the same in every order.
+// merge adds what another callback reports of the session, as updateSessions does. The
+// order doesn't matter.
 func (r *sessionRow) merge(other sessionRow) {
 	if r.room != other.room || differ(r.create, other.create) {
 		r.contradicted = 1
@@ -165,9 +145,9 @@ func (r *sessionRow) merge(other sessionRow) {
 	r.contradicted, r.implausible, r.see = max(r.contradicted, other.contradicted), max(r.implausible, other.implausible), max(r.see, other.see)
 }
 
-// merge adds what another callback told of the stay. It does what updateStays does,
-// and as that, comes to the same in every order: the earliest login, the latest
-// logout with its reason, and the role that the latest logout knew.
+// merge adds what another callback reports of the stay, as updateStays does. The order
+// doesn't matter: the earliest login, the latest logout with its reason, and the role
+// that the latest logout has.
 func (r *stayRow) merge(other stayRow) {
 	if r.user != other.user || differ(r.login, other.login) || differ(r.logout, other.logout) ||
 		r.role != 0 && other.role != 0 && service(r.role) != service(other.role) {
@@ -183,74 +163,57 @@ func (r *stayRow) merge(other stayRow) {
 	r.implausible, r.seeAt = max(r.implausible, other.implausible), max(r.seeAt, other.seeAt)
 }
 
-// millis is a time as the tables have it.
-func millis(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixMilli()
-}
-
-// fromMillis is the inverse of millis.
-func fromMillis(ms int64) time.Time {
-	if ms == 0 {
-		return time.Time{}
-	}
-	return time.UnixMilli(ms).UTC()
-}
-
-// rowsOf merges a batch to one row for each session and each stay, as a statement
-// can't change a row twice. They are in the order of their keys: batches that are
-// written at once then lock them in the same order, and none waits for another
-// that waits for it.
+// rowsOf merges a batch to one row for each session and each stay, as a statement can't
+// change a row twice. Rows are in the order of their keys, in which all writers lock
+// them, so that no two wait for each other.
 func rowsOf(usage []Usage) ([]sessionRow, []stayRow) {
 	var sessions []sessionRow
 	var stays []stayRow
-	at := make(map[sessionKey]int)
+	at := make(map[key]int)
 	type stayKey struct {
-		sessionKey
+		key
 		stay string
 	}
 	stayAt := make(map[stayKey]int)
 	for _, u := range usage {
-		key := keyOf(u.AppID, u.RoomSessionID)
-		session := sessionRow{key, u.RoomID, millis(u.Create), 0, 0, millis(u.SeenAt)}
+		k := keyOf(u.AppID, u.RoomSessionID)
+		session := sessionRow{k, u.RoomID, millis(u.Create), 0, 0, millis(u.SeenAt)}
 		switch u.Event {
 		case zego.EventRoomCreate:
 			session.implausible = oneIf(u.Implausible)
 		case zego.EventRoomClose:
 			session.contradicted = 1
 		}
-		if i, ok := at[key]; ok {
+		if i, ok := at[k]; ok {
 			sessions[i].merge(session)
 		} else {
-			at[key] = len(sessions)
+			at[k] = len(sessions)
 			sessions = append(sessions, session)
 		}
 		if u.Event == zego.EventRoomCreate || u.Event == zego.EventRoomClose {
 			continue
 		}
-		row := stayRow{sessionKey: key, stay: u.Stay, user: u.User, role: int64(u.Role), login: millis(u.Login), logout: millis(u.Logout),
+		row := stayRow{key: k, stay: u.Stay, user: u.User, role: int64(u.Role), login: millis(u.Login), logout: millis(u.Logout),
 			reason: int64(u.LogoutReason), implausible: oneIf(u.Implausible), seeAt: millis(u.SeenAt)}
 		if row.role != 0 {
 			row.roleAt = row.logout
 		}
-		if i, ok := stayAt[stayKey{key, u.Stay}]; ok {
+		if i, ok := stayAt[stayKey{k, u.Stay}]; ok {
 			stays[i].merge(row)
 		} else {
-			stayAt[stayKey{key, u.Stay}] = len(stays)
+			stayAt[stayKey{k, u.Stay}] = len(stays)
 			stays = append(stays, row)
 		}
 	}
-	slices.SortFunc(sessions, func(a, b sessionRow) int { return a.compare(b.sessionKey) })
+	slices.SortFunc(sessions, func(a, b sessionRow) int { return a.compare(b.key) })
 	slices.SortFunc(stays, func(a, b stayRow) int {
-		return cmp.Or(a.compare(b.sessionKey), strings.Compare(a.stay, b.stay))
+		return cmp.Or(a.compare(b.key), strings.Compare(a.stay, b.stay))
 	})
 	return sessions, stays
 }
 
-// signOfLife is how much newer the last sign of life has to be, in milliseconds,
-// for the session to be written for nothing else.
+// signOfLife is how much newer, in milliseconds, a last sign of life has to be for the
+// session to be written for nothing else.
 const signOfLife = 15_000
 
 const (
@@ -297,8 +260,7 @@ const (
 			OR stays.user_role <> 0 AND excluded.user_role <> 0 AND (stays.user_role = 4) <> (excluded.user_role = 4))`
 )
 
-// bytewise returns a statement of which texts are compared as Go does. SQLite does so
-// anyway.
+// bytewise returns a statement that compares texts as Go does. SQLite always does.
 func (l *Ledger) bytewise(statement string) string {
 	collation := ` COLLATE "C"`
 	if l.path != "" {
@@ -307,37 +269,33 @@ func (l *Ledger) bytewise(statement string) string {
 	return strings.ReplaceAll(statement, "{C}", collation)
 }
 
-// Record keeps what callbacks told, all or nothing. They may come in any order
-// and any number of times, in one batch or several: the same rows come of it. Where
-// two contradict each other that is noted, as nobody knows which of them is true.
+// Record stores what callbacks report, all or nothing. In whatever order they arrive, how
+// often, and in how many batches: the same rows come of it. A contradiction between two
+// is noted, as nobody knows which of them is true.
 func (l *Ledger) Record(ctx context.Context, usage []Usage) error {
 	if len(usage) == 0 {
 		return nil
 	}
-	if err := l.Migrate(ctx); err != nil {
-		return err
-	}
 	var lives, recordings, unreadable []Usage
 	for _, u := range usage {
-		if u.Unreadable != nil {
+		switch {
+		case u.Unreadable != nil:
 			unreadable = append(unreadable, u)
-		} else if u.Recording != nil {
+		case u.Recording != nil:
 			recordings = append(recordings, u)
-		} else {
+		default:
 			lives = append(lives, u)
 		}
 	}
 	sessions, stays := rowsOf(lives)
-	if err := l.in(ctx, func(tx *sql.Tx) error {
-		if len(sessions) > 0 {
-			if err := l.record(ctx, tx, sessions, stays); err != nil {
-				return err
-			}
-			if err := l.recordContradictions(ctx, tx, lives); err != nil {
-				return err
-			}
+	if err := l.in(ctx, func(tx transaction) error {
+		if err := l.record(ctx, tx, sessions, stays); err != nil {
+			return err
 		}
-		if err := l.recordUnreadable(ctx, tx, unreadable); err != nil {
+		if err := recordContradictions(ctx, tx, lives); err != nil {
+			return err
+		}
+		if err := recordUnreadable(ctx, tx, unreadable); err != nil {
 			return err
 		}
 		return l.recordRecordings(ctx, tx, recordings)
@@ -347,24 +305,31 @@ func (l *Ledger) Record(ctx context.Context, usage []Usage) error {
 	return nil
 }
 
-func (l *Ledger) record(ctx context.Context, tx *sql.Tx, sessions []sessionRow, stays []stayRow) error {
-	// This locks the sessions, be there nothing to change about them: a bill is
-	// either made before, and its session then gets dirty, or afterwards, and then
-	// has what is recorded here.
+func (l *Ledger) record(ctx context.Context, tx transaction, sessions []sessionRow, stays []stayRow) error {
+	if len(sessions) == 0 {
+		return nil
+	}
+	// This locks all the sessions. A bill is then made either before, and its session
+	// becomes dirty, or afterwards, and has what is recorded here.
 	now := time.Now().UnixMilli()
 	from, args := l.table(sessionTypes, len(sessions), func(i int) []any {
 		s := sessions[i]
 		return []any{s.app, s.session, s.room, s.create, s.contradicted, s.implausible, s.see}
 	})
-	billed, err := billed(tx.QueryContext(ctx, insertSessions+"SELECT "+sessionColumns+", 0, 0, 0 FROM "+from+" WHERE true"+
-		fmt.Sprintf(l.bytewise(updateSessions), len(args)+1, len(args)+2), append(args, now, signOfLife)...))
-	if err != nil {
+	billed := map[key]bool{}
+	if err := each(ctx, tx, func(r row) (k key, err error) {
+		var entries int64
+		err = r.Scan(&k.app, &k.session, &entries)
+		billed[k] = entries > 0
+		return k, err
+	}, func(key) error { return nil }, insertSessions+"SELECT "+sessionColumns+", 0, 0, 0 FROM "+from+" WHERE true"+
+		fmt.Sprintf(l.bytewise(updateSessions), len(args)+1, len(args)+2), append(args, now, signOfLife)...); err != nil {
 		return fmt.Errorf("write sessions: %w", err)
 	}
-	// Of these few it matters whether there is anything new.
+	// Of billed sessions, which are few, it matters whether there is anything new.
 	var late, others []stayRow
 	for _, s := range stays {
-		if billed[s.sessionKey] {
+		if billed[s.key] {
 			late = append(late, s)
 		} else {
 			others = append(others, s)
@@ -374,8 +339,8 @@ func (l *Ledger) record(ctx context.Context, tx *sql.Tx, sessions []sessionRow, 
 		return fmt.Errorf("write stays: %w", err)
 	}
 	for len(late) > 0 {
-		key, n := late[0].sessionKey, 0
-		for n < len(late) && late[n].sessionKey == key {
+		k, n := late[0].key, 0
+		for n < len(late) && late[n].key == k {
 			n++
 		}
 		changed, err := l.recordStays(ctx, tx, late[:n])
@@ -383,7 +348,7 @@ func (l *Ledger) record(ctx context.Context, tx *sql.Tx, sessions []sessionRow, 
 			return fmt.Errorf("write late stays: %w", err)
 		}
 		if changed > 0 {
-			if _, err := tx.ExecContext(ctx, "UPDATE sessions SET dirty_at = $1 WHERE appid = $2 AND room_session_id = $3 AND dirty_at = 0", now, key.app, key.session); err != nil {
+			if _, err := tx.exec(ctx, "UPDATE sessions SET dirty_at = $1 WHERE appid = $2 AND room_session_id = $3 AND dirty_at = 0", now, k.app, k.session); err != nil {
 				return fmt.Errorf("note late stays: %w", err)
 			}
 		}
@@ -393,7 +358,7 @@ func (l *Ledger) record(ctx context.Context, tx *sql.Tx, sessions []sessionRow, 
 }
 
 // recordStays writes stays and counts those that are new or changed.
-func (l *Ledger) recordStays(ctx context.Context, tx *sql.Tx, stays []stayRow) (int64, error) {
+func (l *Ledger) recordStays(ctx context.Context, tx transaction, stays []stayRow) (int64, error) {
 	if len(stays) == 0 {
 		return 0, nil
 	}
@@ -401,32 +366,10 @@ func (l *Ledger) recordStays(ctx context.Context, tx *sql.Tx, stays []stayRow) (
 		s := stays[i]
 		return []any{s.app, s.session, s.stay, s.user, s.role, s.roleAt, s.login, s.logout, s.reason, s.contradicted, s.implausible, s.seeAt}
 	})
-	done, err := tx.ExecContext(ctx, insertStays+"SELECT "+stayColumns+" FROM "+from+" WHERE true"+l.bytewise(updateStays), args...)
-	if err != nil {
-		return 0, err
-	}
-	return done.RowsAffected()
+	return tx.exec(ctx, insertStays+"SELECT "+stayColumns+" FROM "+from+" WHERE true"+l.bytewise(updateStays), args...)
 }
 
-// billed reads which sessions have an entry.
-func billed(rows *sql.Rows, err error) (map[sessionKey]bool, error) {
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	billed := map[sessionKey]bool{}
-	for rows.Next() {
-		var k sessionKey
-		var entries int64
-		if err := rows.Scan(&k.app, &k.session, &entries); err != nil {
-			return nil, err
-		}
-		billed[k] = entries > 0
-	}
-	return billed, rows.Err()
-}
-
-// A column is one of a table that is handed to a statement.
+// A column is one of a table that [Ledger.table] makes.
 type column struct {
 	name string
 	text bool
@@ -445,9 +388,8 @@ func columns(names string) (all []column) {
 	return all
 }
 
-// table makes a table of n rows that a statement can select from, with the
-// arguments that it needs, which are the statement's first. Its text is the same
-// for any number of rows, so that it is parsed once.
+// table returns a table of n rows that a statement can select from, and the statement's
+// first arguments. The text is the same for any number of rows, so that it is parsed once.
 func (l *Ledger) table(columns []column, n int, row func(int) []any) (string, []any) {
 	if l.path != "" {
 		rows := make([][]any, n)

@@ -1,0 +1,177 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/closeouthq/closeout/internal/usage"
+)
+
+// ErrNothingToAdjust means that what arrived after a session's last entry changes nothing.
+var ErrNothingToAdjust = errors.New("nothing to adjust")
+
+// Adjust makes the session's adjustment of a number and returns it; if it was made
+// before, that one. The error wraps [ErrNothingToAdjust] if none is needed,
+// [sql.ErrNoRows] if there is no bill, and is a [*RestoredError] if the bill was restored.
+func (l *Ledger) Adjust(ctx context.Context, id uuid.UUID, appID uint32, roomSessionID uint64, number int, approve ...Approver) (Adjustment, error) {
+	var a Adjustment
+	var nothing bool
+	k := keyOf(appID, roomSessionID)
+	err := l.in(ctx, func(tx transaction) (err error) {
+		a, nothing, err = adjust(ctx, tx, id, k, number, approve)
+		return err
+	})
+	if err == nil && nothing {
+		err = ErrNothingToAdjust
+	}
+	if err != nil {
+		return Adjustment{}, fmt.Errorf("make adjustment %d of session %s: %w", number, k, err)
+	}
+	return a, nil
+}
+
+func adjust(ctx context.Context, tx transaction, id uuid.UUID, k key, number int, approve []Approver) (a Adjustment, nothing bool, err error) {
+	locked, err := one(ctx, tx, scanLocked, "UPDATE sessions SET dirty_at = dirty_at WHERE appid = $1 AND room_session_id = $2"+returningRoom, k.app, k.session)
+	if err != nil {
+		return a, false, fmt.Errorf("lock the session: %w", err)
+	}
+	bill, err := one(ctx, tx, scanBill, selectBill, k.app, k.session)
+	if err != nil {
+		return a, false, fmt.Errorf("read the bill: %w", err)
+	}
+	made, err := list(ctx, tx, scanAdjustment, selectAdjustments, k.app, k.session)
+	if err != nil {
+		return a, false, fmt.Errorf("read adjustments: %w", err)
+	}
+	last := bill.Bill
+	for _, m := range made {
+		if m.Number == number {
+			return m, false, nil
+		}
+		last = m.Bill
+	}
+	if number != len(made)+1 {
+		return a, false, fmt.Errorf("found number %d, want %d, which is the next", number, len(made)+1)
+	}
+	var restored bool
+	if restored, err = one(ctx, tx, value[bool], "SELECT EXISTS (SELECT 1 FROM restored WHERE appid = $1 AND room_session_id = $2)", k.app, k.session); err != nil {
+		return a, false, fmt.Errorf("read whether the bill was restored: %w", err)
+	}
+	// What wasn't collected at first is missing now as well, and a close time that was
+	// impossible still is.
+	known := bill.Usage.Estimated & (usage.NotCollected | usage.ImplausibleTime)
+	a = Adjustment{ID: id, Number: number, MadeAt: time.Now().Truncate(time.Millisecond).UTC()}
+	a.Bill, err = compute(ctx, tx, bill.Bill, locked.room, known, []Approver{func(due Bill, doubt string) error {
+		switch {
+		case due == last:
+			nothing = true
+			return nil
+		case restored:
+			return &RestoredError{last, due}
+		}
+		for _, ask := range approve {
+			if err := ask(due, doubt); err != nil {
+				return err
+			}
+		}
+		return nil
+	}})
+	if err != nil {
+		return a, false, err
+	}
+	entries := locked.entries
+	if !nothing {
+		entries++
+		a.Difference = usage.DifferenceOf(last.Usage, last.Charge, a.Usage, a.Charge)
+		if _, err := insert(ctx, tx, "adjustments", adjustmentColumns, a.values(), ""); err != nil {
+			return a, false, fmt.Errorf("insert adjustment: %w", err)
+		}
+	}
+	if _, err := tx.exec(ctx, "UPDATE sessions SET entries = $1, dirty_at = 0, adjusting_at = 0 WHERE appid = $2 AND room_session_id = $3", entries, k.app, k.session); err != nil {
+		return a, false, fmt.Errorf("note the adjustment: %w", err)
+	}
+	return a, nothing, nil
+}
+
+// Adjustments returns those of the session's bill, in the order of their numbers.
+func (l *Ledger) Adjustments(ctx context.Context, appID uint32, roomSessionID uint64) ([]Adjustment, error) {
+	k := keyOf(appID, roomSessionID)
+	all, err := list(ctx, l, scanAdjustment, selectAdjustments, k.app, k.session)
+	if err != nil {
+		return nil, fmt.Errorf("read the adjustments of session %s: %w", k, err)
+	}
+	return all, nil
+}
+
+// BilledSession is a session with events after its last entry.
+type BilledSession struct {
+	// AppID is ZEGO's appid.
+	AppID uint32 `json:"appid"`
+	// RoomID is the room's name.
+	RoomID string `json:"room_id"`
+	// RoomSessionID is ZEGO's room_session_id.
+	RoomSessionID uint64 `json:"room_session_id,string"`
+	// CloseReason, RoomCloseTime and Reconciled are the bill's.
+	CloseReason   uint32    `json:"close_reason"`
+	RoomCloseTime time.Time `json:"room_close_time"`
+	Reconciled    bool      `json:"reconciled,omitempty"`
+	// Number is that of the next adjustment, from 1.
+	Number int `json:"number"`
+	// DirtyAt is when the first of those events was recorded, by our clock.
+	DirtyAt time.Time `json:"dirty_at"`
+}
+
+// Dirty lists the sessions with events after their last entry whose adjustment was
+// started before a time, or not at all: those that have waited longest first, after
+// another session, at most limit.
+func (l *Ledger) Dirty(ctx context.Context, started time.Time, after BilledSession, limit int) ([]BilledSession, error) {
+	k := keyOf(after.AppID, after.RoomSessionID)
+	all, err := list(ctx, l, func(r row) (b BilledSession, err error) {
+		err = r.Scan(&b.AppID, &b.RoomID, (*sessionColumn)(&b.RoomSessionID), &b.CloseReason, (*timeColumn)(&b.RoomCloseTime),
+			&b.Reconciled, &b.Number, (*timeColumn)(&b.DirtyAt))
+		return b, err
+	}, `SELECT appid, bills.room_id, room_session_id, close_reason, room_close_time, reconciled = 1, entries, dirty_at
+		FROM sessions JOIN bills USING (appid, room_session_id)
+		WHERE dirty_at <> 0 AND adjusting_at < $5 AND (dirty_at, appid, room_session_id) > ($2, $3, $4)
+		ORDER BY dirty_at, appid, room_session_id LIMIT $1`, limit, millis(after.DirtyAt), k.app, k.session, started.UnixMilli())
+	if err != nil {
+		return nil, fmt.Errorf("list sessions to adjust: %w", err)
+	}
+	return all, nil
+}
+
+// AdjustmentStarted notes that the run which adjusts the session was started, so that
+// none is started again while that one waits.
+func (l *Ledger) AdjustmentStarted(ctx context.Context, s BilledSession, at time.Time) error {
+	k := keyOf(s.AppID, s.RoomSessionID)
+	// If it is over already, the session isn't dirty, or is again.
+	if _, err := l.exec(ctx, "UPDATE sessions SET adjusting_at = $1 WHERE appid = $2 AND room_session_id = $3 AND dirty_at = $4",
+		at.UnixMilli(), k.app, k.session, millis(s.DirtyAt)); err != nil {
+		return fmt.Errorf("note that session %s is being adjusted: %w", k, err)
+	}
+	return nil
+}
+
+// Adjusting reports whether events arrived after the session's last entry.
+func (l *Ledger) Adjusting(ctx context.Context, appID uint32, roomSessionID uint64) (bool, error) {
+	k := keyOf(appID, roomSessionID)
+	adjusting, err := one(ctx, l, value[bool], "SELECT EXISTS (SELECT 1 FROM sessions WHERE appid = $1 AND room_session_id = $2 AND dirty_at <> 0)", k.app, k.session)
+	if err != nil {
+		return false, fmt.Errorf("read whether session %s is to be adjusted: %w", k, err)
+	}
+	return adjusting, nil
+}
+
+// Adjusted reports whether the ledger has a session's adjustment of a number.
+func (l *Ledger) Adjusted(ctx context.Context, appID uint32, roomSessionID uint64, number int) (bool, error) {
+	k := keyOf(appID, roomSessionID)
+	there, err := one(ctx, l, value[bool], "SELECT EXISTS (SELECT 1 FROM adjustments WHERE appid = $1 AND room_session_id = $2 AND number = $3)", k.app, k.session, number)
+	if err != nil {
+		return false, fmt.Errorf("look for adjustment %d of session %s: %w", number, k, err)
+	}
+	return there, nil
+}

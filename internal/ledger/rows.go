@@ -1,0 +1,202 @@
+package ledger
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"iter"
+	"strconv"
+	"time"
+)
+
+// A source runs queries: the database, or a transaction.
+type source interface {
+	query(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+func (l *Ledger) query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	if err := l.Migrate(ctx); err != nil {
+		return nil, err
+	}
+	return l.db.QueryContext(ctx, query, args...)
+}
+
+type transaction struct{ *sql.Tx }
+
+func (t transaction) query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	return t.QueryContext(ctx, query, args...)
+}
+
+// exec runs a statement and returns how many rows it changed.
+func (t transaction) exec(ctx context.Context, query string, args ...any) (int64, error) {
+	done, err := t.ExecContext(ctx, query, args...)
+	if err != nil {
+		return 0, err
+	}
+	return done.RowsAffected()
+}
+
+// in runs do in a transaction.
+//
+// It is read committed: what waited for a session's lock has to see what was written
+// before. A server may have another default.
+func (l *Ledger) in(ctx context.Context, do func(transaction) error) error {
+	if err := l.Migrate(ctx); err != nil {
+		return err
+	}
+	return l.begin(ctx, do)
+}
+
+// begin is [Ledger.in] for the migration itself.
+func (l *Ledger) begin(ctx context.Context, do func(transaction) error) error {
+	tx, err := l.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	defer func() { _ = tx.Rollback() }() // does nothing once it is committed
+	if err := do(transaction{tx}); err != nil {
+		return err
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+// exec runs one statement in a transaction of its own, and returns how many rows it
+// changed.
+func (l *Ledger) exec(ctx context.Context, query string, args ...any) (n int64, err error) {
+	err = l.in(ctx, func(tx transaction) error {
+		n, err = tx.exec(ctx, query, args...)
+		return err
+	})
+	return n, err
+}
+
+// A row is read by the scan functions of [list], [each] and [one].
+type row interface{ Scan(dest ...any) error }
+
+// each calls do with each row of a query, until its error.
+func each[T any](ctx context.Context, from source, scan func(row) (T, error), do func(T) error, query string, args ...any) error {
+	rows, err := from.query(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		v, err := scan(rows)
+		if err != nil {
+			return err
+		}
+		if err := do(v); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// list returns the rows of a query.
+func list[T any](ctx context.Context, from source, scan func(row) (T, error), query string, args ...any) (all []T, err error) {
+	err = each(ctx, from, scan, func(v T) error { all = append(all, v); return nil }, query, args...)
+	return all, err
+}
+
+// one returns the first row of a query. The error is [sql.ErrNoRows] without any.
+func one[T any](ctx context.Context, from source, scan func(row) (T, error), query string, args ...any) (v T, err error) {
+	all, err := list(ctx, from, scan, query, args...)
+	if err == nil && len(all) == 0 {
+		err = sql.ErrNoRows
+	}
+	if err != nil {
+		return v, err
+	}
+	return all[0], nil
+}
+
+// value scans a row of one column.
+func value[T any](r row) (v T, err error) {
+	err = r.Scan(&v)
+	return v, err
+}
+
+// pageSize is how many rows [pages] reads at once.
+var pageSize = 5000
+
+// pages lists rows in pages, the next of which begins after the last row of the one
+// before, so that neither memory nor the writers' time is held for long. An error ends
+// the list.
+func pages[T any](what string, next func(last *T) ([]T, error)) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		for last := (*T)(nil); ; {
+			page, err := next(last)
+			if err != nil {
+				var none T
+				yield(none, fmt.Errorf("%s: %w", what, err))
+				return
+			}
+			for _, v := range page {
+				if !yield(v, nil) {
+					return
+				}
+			}
+			if len(page) < pageSize {
+				return
+			}
+			last = &page[len(page)-1]
+		}
+	}
+}
+
+// millis is a time as the tables have it.
+func millis(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+// fromMillis is the inverse of millis.
+func fromMillis(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
+}
+
+// A timeColumn scans what millis returns.
+type timeColumn time.Time
+
+// Scan implements [sql.Scanner].
+func (t *timeColumn) Scan(v any) error {
+	ms, ok := v.(int64)
+	if !ok {
+		return fmt.Errorf("found %T, want milliseconds", v)
+	}
+	*t = timeColumn(fromMillis(ms))
+	return nil
+}
+
+// A sessionColumn scans a room_session_id. Empty is 0.
+type sessionColumn uint64
+
+// Scan implements [sql.Scanner].
+func (s *sessionColumn) Scan(v any) error {
+	text, ok := v.(string)
+	if !ok {
+		return fmt.Errorf("found %T, want a room_session_id", v)
+	}
+	if text == "" {
+		*s = 0
+		return nil
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	*s = sessionColumn(n)
+	return err
+}
+
+func oneIf(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}

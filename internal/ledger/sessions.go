@@ -1,0 +1,347 @@
+package ledger
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// key is a session as the tables have it.
+type key struct {
+	app     int64
+	session string
+}
+
+func keyOf(appID uint32, roomSessionID uint64) key {
+	return key{int64(appID), strconv.FormatUint(roomSessionID, 10)}
+}
+
+// String returns "<appid>-<room_session_id>".
+func (k key) String() string { return fmt.Sprintf("%d-%s", k.app, k.session) }
+
+func (k key) compare(other key) int {
+	return cmp.Or(cmp.Compare(k.app, other.app), strings.Compare(k.session, other.session))
+}
+
+// beforeAll is ahead of the keys of all sessions.
+var beforeAll = key{-1, ""}
+
+// OpenSession is a session with events, and without a room_close so far.
+type OpenSession struct {
+	// AppID is ZEGO's appid.
+	AppID uint32 `json:"appid"`
+	// RoomSessionID is ZEGO's room_session_id.
+	RoomSessionID uint64 `json:"room_session_id,string"`
+	// RoomID is the room's name.
+	RoomID string `json:"room_id"`
+	// CreateTime is when the room was created by ZEGO's clock; zero if no room_create
+	// arrived.
+	CreateTime time.Time `json:"room_create_time,omitzero"`
+	// SeenAt is the last sign of life, by our clock: when the last callback arrived, or
+	// when ZEGO said that users are there. It may be too early by 15 s.
+	SeenAt time.Time `json:"seen_at"`
+}
+
+func (s OpenSession) key() key { return keyOf(s.AppID, s.RoomSessionID) }
+
+const openColumns = "s.appid, s.room_id, s.room_session_id, s.room_create_time, s.seen_at"
+
+func scanOpen(r row) (s OpenSession, err error) {
+	err = r.Scan(&s.AppID, &s.RoomID, (*sessionColumn)(&s.RoomSessionID), (*timeColumn)(&s.CreateTime), (*timeColumn)(&s.SeenAt))
+	return s, err
+}
+
+// Overdue lists open sessions without a sign of life since before, the longest silent
+// first: those after a session, at most limit. The zero Open is before all.
+//
+// A room_close is known when its session is billed, or by [Ledger.Closed]. One that
+// waits in an inbox isn't.
+func (l *Ledger) Overdue(ctx context.Context, before time.Time, after OpenSession, limit int) ([]OpenSession, error) {
+	last := beforeAll
+	if after != (OpenSession{}) {
+		last = after.key()
+	}
+	open, err := list(ctx, l, scanOpen, `
+		SELECT `+openColumns+` FROM sessions s
+		WHERE closed_at = 0 AND seen_at < $1 AND (seen_at, appid, room_session_id) > ($2, $3, $4)
+		ORDER BY seen_at, appid, room_session_id LIMIT $5`, before.UnixMilli(), millis(after.SeenAt), last.app, last.session, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list overdue sessions: %w", err)
+	}
+	return open, nil
+}
+
+// Closed notes that a session's room has closed and that it has its Workflow, so that it
+// isn't overdue any more.
+func (l *Ledger) Closed(ctx context.Context, appID uint32, roomSessionID uint64) error {
+	k := keyOf(appID, roomSessionID)
+	if _, err := l.exec(ctx, "UPDATE sessions SET closed_at = $1 WHERE appid = $2 AND room_session_id = $3 AND closed_at = 0",
+		time.Now().UnixMilli(), k.app, k.session); err != nil {
+		return fmt.Errorf("note that session %s has closed: %w", k, err)
+	}
+	return nil
+}
+
+// ClosedUnbilled lists the sessions whose room has closed and that have no bill.
+func (l *Ledger) ClosedUnbilled(ctx context.Context) iter.Seq2[OpenSession, error] {
+	return pages("list closed sessions without a bill", func(last *OpenSession) ([]OpenSession, error) {
+		after := beforeAll
+		if last != nil {
+			after = last.key()
+		}
+		return list(ctx, l, scanOpen, `
+			SELECT `+openColumns+` FROM sessions s
+			WHERE s.closed_at <> 0 AND (s.appid, s.room_session_id) > ($1, $2)
+				AND NOT EXISTS (SELECT 1 FROM bills b WHERE b.appid = s.appid AND b.room_session_id = s.room_session_id)
+			ORDER BY s.appid, s.room_session_id LIMIT $3`, after.app, after.session, pageSize)
+	})
+}
+
+// Session finds a session, open or closed. The error wraps [sql.ErrNoRows] if there was
+// no event.
+func (l *Ledger) Session(ctx context.Context, appID uint32, roomSessionID uint64) (OpenSession, error) {
+	k := keyOf(appID, roomSessionID)
+	s, err := one(ctx, l, scanOpen, "SELECT "+openColumns+" FROM sessions s WHERE appid = $1 AND room_session_id = $2", k.app, k.session)
+	if err != nil {
+		return s, fmt.Errorf("read session %s: %w", k, err)
+	}
+	return s, nil
+}
+
+// LastTime returns the latest time that callbacks report of a session, by ZEGO's clock:
+// of a logout, a login, or the room_create. It is zero if there is none.
+func (l *Ledger) LastTime(ctx context.Context, appID uint32, roomSessionID uint64) (t time.Time, err error) {
+	k := keyOf(appID, roomSessionID)
+	last, err := one(ctx, l, value[int64], `SELECT coalesce(max(t), 0) FROM (
+		SELECT room_create_time AS t FROM sessions WHERE appid = $1 AND room_session_id = $2 UNION ALL
+		SELECT max(login_time) FROM stays WHERE appid = $1 AND room_session_id = $2 UNION ALL
+		SELECT max(logout_time) FROM stays WHERE appid = $1 AND room_session_id = $2) AS times`, k.app, k.session)
+	if err != nil {
+		return t, fmt.Errorf("read the last time of session %s: %w", k, err)
+	}
+	return fromMillis(last), nil
+}
+
+// AppsOf returns the apps that have a session of a number. A room_session_id is one
+// app's, but nothing keeps two apps from having the same.
+func (l *Ledger) AppsOf(ctx context.Context, roomSessionID uint64) (apps []uint32, err error) {
+	number := keyOf(0, roomSessionID).session
+	// From app to app, as no index begins with the session.
+	for app := int64(-1); ; {
+		next, err := list(ctx, l, value[int64], `SELECT appid FROM (SELECT min(appid) AS appid FROM (
+			SELECT min(appid) AS appid FROM sessions WHERE appid > $1 UNION ALL SELECT min(appid) FROM bills WHERE appid > $1) AS apps) AS app
+			WHERE appid IS NOT NULL`, app)
+		if err != nil {
+			return nil, fmt.Errorf("list the apps: %w", err)
+		}
+		if len(next) == 0 {
+			return apps, nil
+		}
+		app = next[0]
+		known, err := one(ctx, l, value[bool], `SELECT EXISTS (SELECT 1 FROM sessions WHERE appid = $1 AND room_session_id = $2)
+			OR EXISTS (SELECT 1 FROM bills WHERE appid = $1 AND room_session_id = $2)`, app, number)
+		if err != nil {
+			return nil, fmt.Errorf("look for session %s of app %d: %w", number, app, err)
+		}
+		if known {
+			apps = append(apps, uint32(app))
+		}
+	}
+}
+
+// Check is what is known of an open session that may be gone.
+type Check struct {
+	OpenSession
+	// FirstTime and LastTime are the earliest and the latest time that callbacks report,
+	// by ZEGO's clock; zero if they report none.
+	FirstTime, LastTime time.Time
+	// Left reports that participants were there, and that all of them have left.
+	Left bool
+	// Later is another session of the same room that began after all that is known of
+	// this one; 0 if none is known. A room has one life at a time, so this one has ended.
+	Later uint64
+	// Gone is how many answers in a row said that the room is gone, since the last sign
+	// of life, and AskedAt is when the last of them arrived, by our clock.
+	Gone    int
+	AskedAt time.Time
+
+	other key // another open session of the room, the one that was seen last
+}
+
+// Checks returns what is known of open sessions. It leaves out those that have closed.
+func (l *Ledger) Checks(ctx context.Context, sessions []OpenSession) ([]Check, error) {
+	var keys, others []key
+	for _, s := range sessions {
+		keys = append(keys, s.key())
+	}
+	known, err := l.signs(ctx, keys)
+	if err != nil {
+		return nil, fmt.Errorf("read what is known of open sessions: %w", err)
+	}
+	for _, c := range known {
+		if c.other.session != "" {
+			others = append(others, c.other)
+		}
+	}
+	theirs, err := l.signs(ctx, others)
+	if err != nil {
+		return nil, fmt.Errorf("read what is known of other sessions of the rooms: %w", err)
+	}
+	var checks []Check
+	for _, s := range sessions {
+		c, open := known[s.key()]
+		if !open {
+			continue
+		}
+		c.OpenSession = s
+		if c.AskedAt.Before(c.SeenAt) { // there was a sign of life since
+			c.Gone, c.AskedAt = 0, time.Time{}
+		}
+		if other, ok := theirs[c.other]; ok && !c.LastTime.IsZero() && other.FirstTime.After(c.LastTime) {
+			c.Later = other.RoomSessionID
+		}
+		checks = append(checks, c)
+	}
+	return checks, nil
+}
+
+// OpenSession returns what is known of an open session. The error wraps [sql.ErrNoRows] if
+// it isn't open.
+func (l *Ledger) OpenSession(ctx context.Context, appID uint32, roomSessionID uint64) (Check, error) {
+	k := keyOf(appID, roomSessionID)
+	s, err := one(ctx, l, scanOpen, "SELECT "+openColumns+" FROM sessions s WHERE appid = $1 AND room_session_id = $2 AND closed_at = 0", k.app, k.session)
+	if err != nil {
+		return Check{}, fmt.Errorf("read session %s: %w", k, err)
+	}
+	checks, err := l.Checks(ctx, []OpenSession{s})
+	if err != nil || len(checks) == 0 {
+		return Check{OpenSession: s}, err
+	}
+	return checks[0], nil
+}
+
+// signs reads what callbacks report of open sessions, and what ZEGO answered.
+func (l *Ledger) signs(ctx context.Context, keys []key) (map[key]Check, error) {
+	signs := map[key]Check{}
+	if len(keys) == 0 {
+		return signs, nil
+	}
+	from, args := l.table(keyTypes, len(keys), func(i int) []any { return []any{keys[i].app, keys[i].session} })
+	return signs, each(ctx, l, scanSigns, func(c Check) error { signs[c.key()] = c; return nil }, `
+		SELECT s.appid, s.room_session_id, coalesce(c.gone, 0), coalesce(c.asked_at, 0), s.room_create_time,
+			coalesce(min(CASE WHEN t.login_time <> 0 THEN t.login_time END), 0),
+			coalesce(max(t.login_time), 0), coalesce(max(t.logout_time), 0),
+			coalesce(sum(CASE WHEN t.user_role <> 4 THEN 1 ELSE 0 END), 0),
+			coalesce(sum(CASE WHEN t.user_role <> 4 AND t.logout_time = 0 THEN 1 ELSE 0 END), 0),
+			coalesce((SELECT o.room_session_id FROM sessions o
+				WHERE o.closed_at = 0 AND o.appid = s.appid AND o.room_id = s.room_id AND o.room_session_id <> s.room_session_id
+				ORDER BY o.seen_at DESC LIMIT 1), '')
+		FROM `+from+`
+		JOIN sessions s ON s.appid = given.appid AND s.room_session_id = given.room_session_id AND s.closed_at = 0
+		LEFT JOIN checks c ON c.appid = s.appid AND c.room_session_id = s.room_session_id
+		LEFT JOIN stays t ON t.appid = s.appid AND t.room_session_id = s.room_session_id
+		GROUP BY s.appid, s.room_session_id, s.room_id, s.room_create_time, c.gone, c.asked_at`, args...)
+}
+
+func scanSigns(r row) (c Check, err error) {
+	var created, firstLogin, lastLogin, lastLogout, were, inside int64
+	err = r.Scan(&c.AppID, (*sessionColumn)(&c.RoomSessionID), &c.Gone, (*timeColumn)(&c.AskedAt), &created,
+		&firstLogin, &lastLogin, &lastLogout, &were, &inside, &c.other.session)
+	c.other.app = int64(c.AppID)
+	c.FirstTime, c.LastTime = fromMillis(cmp.Or(min(created, firstLogin), created, firstLogin)), fromMillis(max(created, lastLogin, lastLogout))
+	c.Left = were > 0 && inside == 0
+	return c, err
+}
+
+var (
+	keyTypes   = columns("appid, room_session_id")
+	checkTypes = columns("appid, room_session_id, gone, asked_at")
+)
+
+// NoteChecks stores what ZEGO answered: how many answers in a row said that a session is
+// gone, or with 0 a sign of life at AskedAt, so that it isn't overdue for a while.
+func (l *Ledger) NoteChecks(ctx context.Context, checks []Check) error {
+	// In the order in which Record locks sessions, so that none waits for the other.
+	checks = slices.SortedFunc(slices.Values(checks), func(a, b Check) int { return a.key().compare(b.key()) })
+	rows := func(of []Check) (string, []any) {
+		return l.table(checkTypes, len(of), func(i int) []any {
+			k := of[i].key()
+			return []any{k.app, k.session, int64(of[i].Gone), of[i].AskedAt.UnixMilli()}
+		})
+	}
+	var gone, alive []Check
+	for _, c := range checks {
+		if c.Gone > 0 {
+			gone = append(gone, c)
+		} else {
+			alive = append(alive, c)
+		}
+	}
+	return l.in(ctx, func(tx transaction) error {
+		if len(gone) > 0 {
+			from, args := rows(gone)
+			if _, err := tx.exec(ctx, `
+				INSERT INTO checks (appid, room_session_id, gone, asked_at)
+				SELECT appid, room_session_id, gone, asked_at FROM `+from+` WHERE true
+				ON CONFLICT (appid, room_session_id) DO UPDATE SET gone = excluded.gone, asked_at = excluded.asked_at`, args...); err != nil {
+				return fmt.Errorf("note sessions that may be gone: %w", err)
+			}
+		}
+		if len(alive) > 0 {
+			from, args := rows(alive)
+			if _, err := tx.exec(ctx, `
+				UPDATE sessions SET seen_at = given.asked_at FROM `+from+`
+				WHERE sessions.appid = given.appid AND sessions.room_session_id = given.room_session_id AND seen_at < given.asked_at`, args...); err != nil {
+				return fmt.Errorf("note signs of life: %w", err)
+			}
+		}
+		return nil
+	})
+}
+
+// ForgetChecks removes what ZEGO answered about sessions that have closed since.
+func (l *Ledger) ForgetChecks(ctx context.Context) error {
+	if _, err := l.exec(ctx, `
+		DELETE FROM checks WHERE NOT EXISTS (
+			SELECT 1 FROM sessions s WHERE s.appid = checks.appid AND s.room_session_id = checks.room_session_id AND s.closed_at = 0)`); err != nil {
+		return fmt.Errorf("forget what ZEGO answered about closed sessions: %w", err)
+	}
+	return nil
+}
+
+// maxCounted bounds what [Ledger.CountOverdue] looks at.
+const maxCounted = 10_000
+
+// Overdues counts overdue sessions.
+type Overdues struct {
+	// Left have a room_close missing: all their participants have left.
+	Left int64 `json:"left"`
+	// Silent are the others. Somebody may be in the room still.
+	Silent int64 `json:"silent"`
+	// Oldest is the last sign of life of the longest silent, by our clock; zero without
+	// any.
+	Oldest time.Time `json:"oldest,omitzero"`
+}
+
+// CountOverdue counts the sessions that [Ledger.Overdue] lists: the first 10,000.
+func (l *Ledger) CountOverdue(ctx context.Context, before time.Time) (Overdues, error) {
+	o, err := one(ctx, l, func(r row) (o Overdues, err error) {
+		err = r.Scan(&o.Left, &o.Silent, (*timeColumn)(&o.Oldest))
+		return o, err
+	}, `SELECT coalesce(sum(gone), 0), coalesce(sum(1 - gone), 0), coalesce(min(seen_at), 0) FROM (
+			SELECT s.seen_at, CASE WHEN
+				EXISTS (SELECT 1 FROM stays t WHERE t.appid = s.appid AND t.room_session_id = s.room_session_id AND t.user_role <> 4) AND
+				NOT EXISTS (SELECT 1 FROM stays t WHERE t.appid = s.appid AND t.room_session_id = s.room_session_id AND t.user_role <> 4 AND t.logout_time = 0)
+				THEN 1 ELSE 0 END AS gone
+			FROM sessions s WHERE s.closed_at = 0 AND s.seen_at < $1 ORDER BY s.seen_at LIMIT $2) AS overdue`,
+		before.UnixMilli(), maxCounted)
+	if err != nil {
+		return o, fmt.Errorf("count overdue sessions: %w", err)
+	}
+	return o, nil
+}
