@@ -776,6 +776,9 @@ func (d doctor) withLedger(ctx context.Context, ask func(*ledger.Ledger) finding
 
 // refusedCallbacks finds out whether ZEGO sends what can't be read.
 func (d doctor) refusedCallbacks(ctx context.Context) finding {
+	if !d.Usage {
+		return good("not stored, as CLOSEOUT_USAGE is off; closeout_callback_fields_total counts them, and the webhook's log names them")
+	}
 	return d.withLedger(ctx, func(books *ledger.Ledger) finding {
 		const days, most = 7, 100
 		all, err := books.UnreadableSince(ctx, time.Now().Add(-days*24*time.Hour), most)

@@ -225,7 +225,7 @@ func Settings() []Setting {
 				return checkScheme(v, "postgres", "postgresql", "sqlite")
 			}},
 		{Env: "CLOSEOUT_USAGE", Default: "on", Usage: "whether room_create, room_login and room_logout are stored, for the bills: on or off",
-			More: "The same for webhook and worker. If it is off, these callbacks are acknowledged and ignored, and bills have no participant time and say why.",
+			More: "The same for webhook and worker. If it is off, these callbacks are acknowledged and ignored, and bills have no participant time and say why. Genuine callbacks that are refused, and a second room_close that contradicts the first, are then in metrics and the log alone.",
 			set: func(c *Config, v string) error {
 				c.Usage = v == "on"
 				if !c.Usage && v != "off" {
