@@ -20,54 +20,54 @@ import (
 	"github.com/closeouthq/closeout/internal/ledger"
 )
 
-// Name is the workflow's.
+// Name is the Workflow's name.
 const Name = "Reconcile"
 
-// pagesInARun is after how many pages a run goes on as another: a page adds some
-// ten events to the history, of which Temporal keeps some ten thousands at most.
+// pagesInARun is after how many pages a run continues as new: a page adds some ten events
+// to the history.
 const pagesInARun = 200
 
 // Progress is how far a reconciliation has come. The zero value begins one.
 type Progress struct {
-	// Before and After are where the next page of overdue sessions begins: silent
-	// since before, and after that one in their order.
+	// Before and After are where the next page of overdue sessions begins: silent since
+	// before, and after that one in their order.
 	Before time.Time          `json:"before,omitzero"`
 	After  ledger.OpenSession `json:"after,omitzero"`
-	// Failing is how many calls in a row have failed, by appid. After too many an app
+	// Failing is how many calls in a row have failed, by appid. After too many, the app
 	// isn't asked any more.
 	Failing map[uint32]int `json:"failing,omitempty"`
-	// Result is what has come of it so far.
+	// Result is the result so far.
 	Result Result `json:"result,omitzero"`
 }
 
-// Result is what came of a reconciliation.
+// Result is the result of a reconciliation.
 type Result struct {
-	// Apps says it for each app that has overdue sessions, by appid.
+	// Apps has the counts of each app with overdue sessions, by appid.
 	Apps map[uint32]Counts `json:"apps,omitempty"`
-	// Adjustments is how many bills are being adjusted since.
+	// Adjustments is how many adjustments of bills were started.
 	Adjustments int `json:"adjustments"`
-	// Late is to how many sessions' archives late recordings are being added since.
+	// Late is how many runs were started that add late recordings to an archive.
 	Late int `json:"late_recordings"`
-	// Failed is what couldn't be done, for all apps; the next run tries it again.
+	// Failed is what couldn't be done for all apps. The next run tries it again.
 	Failed []string `json:"failed,omitempty"`
 }
 
-// Counts are the overdue sessions of one app. Each is counted as overdue and as one
-// of the last five.
+// Counts are the overdue sessions of one app. Each is counted as overdue and as one of
+// the last five.
 type Counts struct {
 	// Overdue sessions had no sign of life for too long, and no room_close.
 	Overdue int `json:"overdue"`
-	// Asked is about how many of them ZEGO was asked and has answered.
+	// Asked is about how many of them ZEGO has answered.
 	Asked int `json:"asked"`
-	// Alive are those whose room has somebody in it.
+	// Alive have somebody in their room.
 	Alive int `json:"alive"`
-	// Doubtful are those that seem to be gone, and are asked about again.
+	// Doubtful seem to be gone, and are asked about again.
 	Doubtful int `json:"doubtful"`
-	// Gone are those that were found gone, and have a workflow now.
+	// Gone have a Workflow now.
 	Gone int `json:"gone"`
-	// Reported are those about which nobody is asked, for lack of a server secret.
+	// Reported can't be asked about, for lack of a server secret.
 	Reported int `json:"reported"`
-	// Failed are those with which something went wrong, and Error is the last of it.
+	// Failed sessions had an error, and Error is the last one.
 	Failed int    `json:"failed"`
 	Error  string `json:"error,omitempty"`
 }
@@ -77,13 +77,12 @@ func (c Counts) add(more Counts) Counts {
 		c.Gone + more.Gone, c.Reported + more.Reported, c.Failed + more.Failed, cmp.Or(more.Error, c.Error)}
 }
 
-// do names the activities.
+// do names the Activities.
 var do *Reconciler
 
-// Reconcile is the workflow. It goes through all overdue sessions, a page at a
-// time, then through the bills to adjust and the late recordings. What goes wrong
-// holds up nothing else; in the end the run fails with it, so that it is seen, and
-// the next run tries it again.
+// Reconcile is the Workflow. It goes through all overdue sessions, a page at a time, then
+// the bills to adjust and the late recordings. An error holds up nothing else: the run
+// fails with it in the end, and the next run tries again.
 func Reconcile(ctx workflow.Context, progress Progress) (Result, error) {
 	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		StartToCloseTimeout: 15 * time.Minute,
@@ -105,7 +104,7 @@ func Reconcile(ctx workflow.Context, progress Progress) (Result, error) {
 			return Result{}, ctx.Err()
 		}
 		if err != nil {
-			// Where the next page begins isn't known, and what is wrong isn't ZEGO's.
+			// The ledger is at fault, and where the next page begins isn't known.
 			result.Failed = append(result.Failed, "check overdue sessions: "+reason(err))
 			break
 		}
@@ -139,7 +138,7 @@ func Reconcile(ctx workflow.Context, progress Progress) (Result, error) {
 	for _, app := range slices.Sorted(maps.Keys(result.Apps)) {
 		c := result.Apps[app]
 		if c.Reported > 0 {
-			workflow.GetLogger(ctx).Warn("sessions are overdue, and nobody can be asked without CLOSEOUT_SERVER_SECRETS", "appid", app, "sessions", c.Reported)
+			workflow.GetLogger(ctx).Warn("overdue sessions not checked", "action", "set CLOSEOUT_SERVER_SECRETS", "appid", app, "sessions", c.Reported)
 		}
 		if c.Failed > 0 {
 			failed = append(failed, fmt.Sprintf("app %d: %d sessions: %s", app, c.Failed, c.Error))
@@ -152,7 +151,7 @@ func Reconcile(ctx workflow.Context, progress Progress) (Result, error) {
 	return *result, nil
 }
 
-// Register tells a worker of the workflow, and of its activities.
+// Register registers the Workflow and its Activities.
 func Register(w worker.Registry, r *Reconciler) {
 	w.RegisterWorkflowWithOptions(Reconcile, workflow.RegisterOptions{Name: Name})
 	w.RegisterActivity(r)
@@ -164,7 +163,7 @@ func withSummary(ctx workflow.Context, summary string) workflow.Context {
 	return workflow.WithActivityOptions(ctx, options)
 }
 
-// reason says in a line why an activity failed.
+// reason returns in a line why an Activity failed.
 func reason(err error) string {
 	if app := new(temporal.ApplicationError); errors.As(err, &app) {
 		return app.Message()
@@ -172,7 +171,7 @@ func reason(err error) string {
 	return err.Error()
 }
 
-// details is what the Web UI shows of the run, in its Markdown.
+// details returns what the Web UI shows of the run, in Markdown.
 func details(p Progress, doing string) string {
 	var b strings.Builder
 	if doing != "" {
@@ -196,7 +195,7 @@ func details(p Progress, doing string) string {
 	return b.String()
 }
 
-// code makes a Markdown code span of text that may hold anything.
+// code returns a Markdown code span of any text.
 func code(s string) string {
 	return "`" + strings.Join(strings.Fields(strings.ReplaceAll(s, "`", "'")), " ") + "`"
 }

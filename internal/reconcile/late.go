@@ -1,0 +1,155 @@
+package reconcile
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/recording"
+)
+
+const (
+	// pageSize bounds what is in memory.
+	pageSize = 200
+	// adjustAgain is when the adjustment of a bill is started again, should Temporal have
+	// lost it.
+	adjustAgain = 24 * time.Hour
+	// lateWithin is how long after its last callback a recording may be added to an archive.
+	lateWithin = 30 * 24 * time.Hour
+	// lateAgain is when a late recording is looked at again whose session has an open run.
+	lateAgain = time.Hour
+)
+
+// StartAdjustments starts the adjustment of each bill that lacks events which came
+// after it, and returns how many it started.
+func (r *Reconciler) StartAdjustments(ctx context.Context) (int, error) {
+	if r.Adjust == nil {
+		return 0, nil
+	}
+	bills := 0
+	var faults []error
+	for after, last := (ledger.BilledSession{}), false; !last; {
+		page, err := r.Ledger.Dirty(ctx, r.now().Add(-adjustAgain), after, pageSize)
+		if err != nil {
+			return 0, err
+		}
+		if last = len(page) < pageSize; len(page) > 0 {
+			after = page[len(page)-1]
+		}
+		bills += len(page)
+		for _, s := range page {
+			activity.RecordHeartbeat(ctx)
+			err := r.Adjust(ctx, s)
+			if err == nil {
+				err = r.Ledger.AdjustmentStarted(ctx, s, r.now())
+			}
+			if err != nil {
+				faults = append(faults, fmt.Errorf("session %d of app %d: %w", s.RoomSessionID, s.AppID, err))
+			}
+			if ctx.Err() != nil {
+				return 0, ctx.Err()
+			}
+		}
+	}
+	if n := len(faults); n > 0 {
+		return 0, fmt.Errorf("%d of %d: %w", n, bills, faults[n-1])
+	}
+	return bills, nil
+}
+
+// StartLateRecordings starts a run for each session of which recordings came after
+// its archive was made, and returns how many it started.
+func (r *Reconciler) StartLateRecordings(ctx context.Context) (int, error) {
+	if r.AddLate == nil {
+		return 0, nil
+	}
+	var faults []error
+	sessions := map[ledger.ArchivedSession]bool{} // and whether its run was started
+	err := r.lateRecordings(ctx, func(task ledger.RecordingTask, session ledger.ArchivedSession) bool {
+		activity.RecordHeartbeat(ctx)
+		started, asked := sessions[session]
+		var err error
+		if !asked {
+			if started, err = r.AddLate(ctx, session); err == nil {
+				sessions[session] = started
+			}
+		}
+		switch {
+		case err != nil:
+		case started:
+			err = r.Ledger.HandOver(ctx, task.AppID, task.TaskID)
+		default: // a run is open, and may not know of the task
+			err = r.Ledger.LateAt(ctx, task.AppID, task.TaskID, r.now().Add(lateAgain))
+		}
+		if err != nil {
+			faults = append(faults, fmt.Errorf("task %s of app %d: %w", task.TaskID, task.AppID, err))
+		}
+		return ctx.Err() == nil
+	})
+	if err = cmp.Or(ctx.Err(), err); err != nil {
+		return 0, err
+	}
+	if n := len(faults); n > 0 {
+		return 0, fmt.Errorf("%d failed: %w", n, faults[n-1])
+	}
+	started := 0
+	for _, was := range sessions {
+		if was {
+			started++
+		}
+	}
+	return started, nil
+}
+
+// lateRecordings calls do with each task that has to be added to the archive of a
+// session, until do returns false. Others are not looked at again until something
+// happens to them.
+func (r *Reconciler) lateRecordings(ctx context.Context, do func(ledger.RecordingTask, ledger.ArchivedSession) bool) error {
+	for after, last := (ledger.RecordingTask{}), false; !last; {
+		began := r.now()
+		tasks, err := r.Ledger.LateRecordings(ctx, began, began.Add(-lateWithin), after, pageSize)
+		if err != nil {
+			return err
+		}
+		if last = len(tasks) < pageSize; len(tasks) > 0 {
+			after = tasks[len(tasks)-1]
+		}
+		for _, task := range tasks {
+			session, late, err := r.archivedSession(ctx, task)
+			if err != nil {
+				return fmt.Errorf("task %s of app %d: %w", task.TaskID, task.AppID, err)
+			}
+			if !late {
+				if err := r.Ledger.NotLate(ctx, task.AppID, task.TaskID, began); err != nil {
+					return err
+				}
+			} else if !do(task, session) {
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
+// archivedSession finds the session of a task, if that was archived. Of several it
+// returns one: that one's step reports that an operator has to decide.
+func (r *Reconciler) archivedSession(ctx context.Context, task ledger.RecordingTask) (s ledger.ArchivedSession, archived bool, err error) {
+	candidates := []uint64{task.RoomSessionID}
+	if !task.Assigned {
+		lives, err := r.Ledger.Lives(ctx, task.AppID, task.RoomID, task.Last.Add(-lateWithin))
+		if err != nil {
+			return s, false, err
+		}
+		candidates = recording.Concerned(task.AppID, lives, task)
+	}
+	for _, candidate := range candidates {
+		if s, archived, err = r.Ledger.Archived(ctx, task.AppID, candidate); archived || err != nil {
+			return s, archived, err
+		}
+	}
+	return s, false, nil
+}
