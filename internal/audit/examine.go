@@ -13,7 +13,7 @@ import (
 	"gocloud.dev/gcerrors"
 
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/internal/restore"
+	"github.com/closeouthq/closeout/internal/repair"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -183,7 +183,7 @@ func (a *audit) incomplete(ctx context.Context, run run, f *finding) error {
 			continue
 		}
 		if lacks.kind == NoBill && (at < 0 || result.Steps[at].State == workflows.StateDone) {
-			made, err := restore.Bill(ctx, a.Temporal, a.Data, run.id, run.runID)
+			made, err := repair.Bill(ctx, a.Temporal, a.Data, run.id, run.runID)
 			if err == nil && made != nil {
 				f.lostBill(run)
 				continue
@@ -207,7 +207,7 @@ func (a *audit) incomplete(ctx context.Context, run run, f *finding) error {
 // unbilled judges a run that is under way and has no bill. Its history says whether it
 // made one, which the ledger has lost.
 func (a *audit) unbilled(ctx context.Context, k key, run run, f *finding) error {
-	made, err := restore.Bill(ctx, a.Temporal, a.Data, run.id, run.runID)
+	made, err := repair.Bill(ctx, a.Temporal, a.Data, run.id, run.runID)
 	if err != nil || made == nil {
 		return err
 	}

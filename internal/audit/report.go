@@ -12,6 +12,7 @@ import (
 
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/printable"
+	"github.com/closeouthq/closeout/internal/repair"
 )
 
 // Kind is a kind of fault.
@@ -159,13 +160,35 @@ type Fault struct {
 	Problem string `json:"problem"`
 	// Remedy is one that says what would mend it.
 	Remedy string `json:"remedy"`
-	// Repair is what [Fault.Mend] would do; empty if a person has to act.
-	Repair Repair `json:"repair,omitempty"`
+	// Repair is what would put it right; empty if an operator has to act.
+	Repair repair.Kind `json:"repair,omitempty"`
 
 	workflowID, runID string // of the run that has it, if it isn't the session's own
 }
 
-// OK says that there is no fault.
+// Target returns the repair of the fault.
+func (f Fault) Target() repair.Repair {
+	return repair.Repair{Kind: f.Repair, AppID: f.AppID, RoomSessionID: f.RoomSessionID, WorkflowID: f.WorkflowID, RunID: f.runID}
+}
+
+// repair chooses it by the kind of the fault.
+func (f Fault) repair() repair.Kind {
+	switch f.Kind {
+	case NoBill:
+		if f.runID != "" {
+			return repair.RestoreBill
+		}
+	case NoAdjustment:
+		return repair.RestoreAdjustment
+	case NoRun, NotClosedOut:
+		return repair.StartRun
+	case NoManifest, RunFailed, RunTerminated, RunTimedOut, RunCanceled:
+		return repair.ResetRun
+	}
+	return ""
+}
+
+// OK reports whether there is no fault.
 func (r Report) OK() bool { return r.Count() == 0 }
 
 // Count is how many faults there are, also of those that are not in detail.
@@ -182,7 +205,7 @@ func (r Report) Pending() int64 {
 	return r.Waiting + r.Runs.Running + r.Unsettled + r.UsageWaiting + r.Adjusting
 }
 
-// Repairable is how many faults can be mended without a person: see [Repair].
+// Repairable returns how many faults have a [repair.Repair].
 func (r Report) Repairable() (n int64) { return r.repairable }
 
 func (f *finding) fault(kind Kind, problem, remedy string) {

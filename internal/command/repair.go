@@ -21,7 +21,7 @@ import (
 	"github.com/closeouthq/closeout/internal/intake"
 	"github.com/closeouthq/closeout/internal/printable"
 	"github.com/closeouthq/closeout/internal/progress"
-	"github.com/closeouthq/closeout/internal/restore"
+	"github.com/closeouthq/closeout/internal/repair"
 	"github.com/closeouthq/closeout/internal/service"
 )
 
@@ -29,7 +29,7 @@ import (
 // extension.
 func Repair(extension service.Extension) *cli.Command {
 	var names []string
-	for _, r := range audit.Repairs() {
+	for _, r := range repair.Kinds() {
 		names = append(names, string(r))
 	}
 	return &cli.Command{
@@ -49,22 +49,22 @@ func Repair(extension service.Extension) *cli.Command {
 }
 
 func runRepair(ctx context.Context, cmd *cli.Command, extension service.Extension) error {
-	only := map[audit.Repair]bool{}
+	only := map[repair.Kind]bool{}
 	for _, name := range cmd.StringSlice("only") {
-		only[audit.Repair(name)] = true
+		only[repair.Kind(name)] = true
 	}
-	for _, r := range audit.Repairs() {
+	for _, r := range repair.Kinds() {
 		delete(only, r)
 	}
 	for name := range only {
-		return fmt.Errorf("--only: found %q, want one of %q", name, audit.Repairs())
+		return fmt.Errorf("--only: found %q, want one of %q", name, repair.Kinds())
 	}
 	for _, name := range cmd.StringSlice("only") {
-		only[audit.Repair(name)] = true
+		only[repair.Kind(name)] = true
 	}
 	return withAudit(ctx, cmd, func(a *audited) error {
 		out := cmd.Root().Writer
-		witness := &restore.Witness{Temporal: a.client, TaskQueue: a.config.TaskQueue, Data: a.options.Data, Ledger: a.options.Ledger, Log: a.log}
+		witness := &repair.Witness{Temporal: a.client, TaskQueue: a.config.TaskQueue, Data: a.options.Data, Ledger: a.options.Ledger, Log: a.log}
 		lost, err := witness.Lost(ctx)
 		if err != nil {
 			return fmt.Errorf("find out what the ledger has lost: %w", err)
@@ -78,7 +78,7 @@ func runRepair(ctx context.Context, cmd *cli.Command, extension service.Extensio
 			}
 			a.options.Lossy = true
 		}
-		found := map[audit.Repair][]audit.Fault{}
+		found := map[repair.Kind][]audit.Fault{}
 		kinds := map[audit.Kind]int64{}
 		a.options.Found = func(f audit.Fault) {
 			if f.Repair == "" || len(only) > 0 && !only[f.Repair] {
@@ -93,7 +93,7 @@ func runRepair(ctx context.Context, cmd *cli.Command, extension service.Extensio
 			return fmt.Errorf("audit: %w", err)
 		}
 		n := 0
-		for _, r := range audit.Repairs() {
+		for _, r := range repair.Kinds() {
 			if faults := found[r]; len(faults) > 0 {
 				fmt.Fprintf(out, "%s: %d, the first of %s\n", r, len(faults), printable.Line(faults[0].WorkflowID))
 				n += len(faults)
@@ -113,7 +113,7 @@ func runRepair(ctx context.Context, cmd *cli.Command, extension service.Extensio
 			fmt.Fprintf(out, "%d repairs; nothing was changed, --yes makes them\n", n)
 			return nil
 		}
-		mender := &audit.Mender{Temporal: a.client, Data: a.options.Data, Ledger: a.options.Ledger,
+		mender := &repair.Repairer{Temporal: a.client, Data: a.options.Data, Ledger: a.options.Ledger,
 			Start: func(ctx context.Context, s activities.Session) error {
 				_, err := intake.Start(ctx, intake.Options{Temporal: a.client, Describe: a.client, TaskQueue: a.config.TaskQueue, Route: extension.WorkflowOf,
 					Immediate: extension.StartsAtOnce, Weights: a.config.AppWeights, Settling: a.config.Settling, Log: a.log}, s)
@@ -128,13 +128,13 @@ func runRepair(ctx context.Context, cmd *cli.Command, extension service.Extensio
 }
 
 // mendAll makes repairs of one sort after those of another, and shows how far it is.
-func mendAll(ctx context.Context, cmd *cli.Command, mender *audit.Mender, found map[audit.Repair][]audit.Fault, n int) error {
+func mendAll(ctx context.Context, cmd *cli.Command, mender *repair.Repairer, found map[repair.Kind][]audit.Fault, n int) error {
 	var done, failed atomic.Int64
 	bar := progress.Bar{Total: progress.Of(int64(n)), What: "repairs", Done: done.Load, State: func() string { return fmt.Sprintf("%d failed", failed.Load()) }}
 	stop := bar.Start(cmd.Root().ErrWriter)
 	var mu sync.Mutex
 	var faults []error
-	for _, r := range audit.Repairs() {
+	for _, r := range repair.Kinds() {
 		group, mend := errgroup.WithContext(ctx)
 		group.SetLimit(decisionsAtOnce)
 		for _, f := range found[r] {
@@ -142,7 +142,7 @@ func mendAll(ctx context.Context, cmd *cli.Command, mender *audit.Mender, found 
 				break
 			}
 			group.Go(func() error {
-				err := mender.Mend(mend, f)
+				err := mender.Do(mend, f.Target())
 				done.Add(1)
 				if err == nil {
 					return nil

@@ -21,7 +21,7 @@ import (
 	"github.com/closeouthq/closeout/internal/intake"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/reconcile"
-	"github.com/closeouthq/closeout/internal/restore"
+	"github.com/closeouthq/closeout/internal/repair"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -90,9 +90,9 @@ func newWatch(c *config.Config, temporal client.Client, billing *activities.Bill
 		data, _ = c.PayloadKeys.ForClient()
 	}
 	billing.Earlier = func(ctx context.Context, s activities.Session, runID string) (*ledger.MadeBill, error) {
-		return restore.Bill(ctx, temporal, data, workflows.WorkflowID(s), runID)
+		return repair.Bill(ctx, temporal, data, workflows.WorkflowID(s), runID)
 	}
-	witness := &restore.Witness{Temporal: temporal, TaskQueue: c.TaskQueue, Data: data, Ledger: billing.Ledger, Log: log}
+	witness := &repair.Witness{Temporal: temporal, TaskQueue: c.TaskQueue, Data: data, Ledger: billing.Ledger, Log: log}
 	billing.Confirm = witness.Confirm
 	if c.ReconcileEvery == 0 {
 		return nil

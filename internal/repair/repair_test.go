@@ -1,4 +1,4 @@
-package restore_test
+package repair_test
 
 import (
 	"context"
@@ -21,7 +21,7 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/internal/restore"
+	"github.com/closeouthq/closeout/internal/repair"
 )
 
 // temporalOf is a Temporal with histories, by run ID, and the last completed runs.
@@ -105,7 +105,7 @@ func TestABillIsFoundInTheHistoryOfItsRun(t *testing.T) {
 		"itself":   {reset("itself")},
 	}}
 	for run, found := range map[string]bool{"activity": true, "local": true, "reset": true, "twice": true, "none": false, "orphan": false, "itself": false, "not kept": false} {
-		b, err := restore.Bill(t.Context(), f, converter.GetDefaultDataConverter(), "room-close-1-2", run)
+		b, err := repair.Bill(t.Context(), f, converter.GetDefaultDataConverter(), "room-close-1-2", run)
 		if err != nil || (b != nil) != found || found && (b.Bill != want.Bill || !b.MadeAt.Equal(at)) {
 			t.Errorf("%s: found %+v, %v", run, b, err)
 		}
@@ -203,6 +203,6 @@ func open(t *testing.T) *ledger.Ledger {
 	return books
 }
 
-func witness(books *ledger.Ledger, temporal restore.Temporal) *restore.Witness {
-	return &restore.Witness{Temporal: temporal, TaskQueue: "q", Data: converter.GetDefaultDataConverter(), Ledger: books, Log: slog.New(slog.DiscardHandler)}
+func witness(books *ledger.Ledger, temporal repair.Temporal) *repair.Witness {
+	return &repair.Witness{Temporal: temporal, TaskQueue: "q", Data: converter.GetDefaultDataConverter(), Ledger: books, Log: slog.New(slog.DiscardHandler)}
 }

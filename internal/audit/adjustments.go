@@ -1,0 +1,64 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+	"time"
+
+	"go.temporal.io/api/enums/v1"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/repair"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+// adjustmentPrefix is what the IDs of all adjustments' runs begin with, and
+// adjustmentID what they are made of.
+const adjustmentPrefix = "bill-adjustment-"
+
+var adjustmentID = regexp.MustCompile(`^` + adjustmentPrefix + `(\d+)-(\d+)-(\d+)$`)
+
+// readAdjustments looks for the adjustments that runs have made.
+func (a *audit) readAdjustments(ctx context.Context) error {
+	query := fmt.Sprintf("WorkflowId STARTS_WITH '%s' AND ExecutionStatus = 'Completed'", adjustmentPrefix)
+	if !a.Since.IsZero() {
+		query += fmt.Sprintf(" AND StartTime >= '%s'", a.Since.UTC().Format(time.RFC3339Nano))
+	}
+	for run, err := range a.list(ctx, query) {
+		if err != nil {
+			return fmt.Errorf("list adjustments: %w", err)
+		}
+		parts := adjustmentID.FindStringSubmatch(run.id)
+		if parts == nil || run.status != enums.WORKFLOW_EXECUTION_STATUS_COMPLETED || a.late(run.start) {
+			continue
+		}
+		app, appErr := strconv.ParseUint(parts[1], 10, 32)
+		session, sessionErr := strconv.ParseUint(parts[2], 10, 64)
+		number, numberErr := strconv.Atoi(parts[3])
+		if errors.Join(appErr, sessionErr, numberErr) != nil {
+			continue
+		}
+		there, err := a.Ledger.Adjusted(ctx, uint32(app), session, number)
+		if err != nil {
+			return fmt.Errorf("read the ledger: %w", err)
+		}
+		if there {
+			continue
+		}
+		made, err := repair.Adjustment(ctx, a.Temporal, a.Data, run.id, run.runID)
+		if err != nil {
+			return err
+		}
+		if made == nil {
+			continue // there was nothing to adjust
+		}
+		a.report.add(keyOf(uint32(app), session), Fault{Kind: NoAdjustment, workflowID: workflows.AdjustmentID(activities.Adjustment{
+			Session: activities.Session{AppID: uint32(app), RoomSessionID: session}, Number: number}), runID: run.runID,
+			Problem: fmt.Sprintf("Its run has made adjustment %d of the bill, which Temporal still knows, but the ledger doesn't have it: it was restored from a copy, or somebody removed it.", number),
+			Remedy:  "See that this is the workers' ledger, and then have it put back as it was: closeout repair"})
+	}
+	return nil
+}
