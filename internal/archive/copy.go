@@ -261,6 +261,14 @@ func (s *sums) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+func (s *sums) reset() {
+	for _, h := range []hash.Hash{s.sha256, s.md5, s.crc64} {
+		if h != nil {
+			h.Reset()
+		}
+	}
+}
+
 // kept is what the store knows of an object.
 type kept struct {
 	size int64
@@ -305,7 +313,7 @@ type steady struct {
 	ctx    context.Context
 	source source
 	size   int64 // -1: not known
-	to     io.Writer
+	to     *sums
 	count  func(int64)
 
 	body io.ReadCloser
@@ -313,6 +321,11 @@ type steady struct {
 	cuts int // in a row
 	pace *paced
 }
+
+// sourceError is an error of the source, which may be in the archive's own store.
+type sourceError struct{ error }
+
+func (e sourceError) Unwrap() error { return e.error }
 
 // Read implements [io.Reader].
 func (s *steady) Read(p []byte) (int, error) {
@@ -346,13 +359,21 @@ func (s *steady) Read(p []byte) (int, error) {
 		}
 		s.Close()
 		if s.cuts++; s.cuts > 4 {
-			return 0, fmt.Errorf("read it, at byte %d: %w", s.read, err)
+			return 0, sourceError{fmt.Errorf("read it, at byte %d: %w", s.read, err)}
 		}
 		select {
 		case <-s.ctx.Done():
 		case <-time.After(time.Duration(s.cuts*s.cuts) * 100 * time.Millisecond):
 		}
 	}
+}
+
+// rewind starts over from the beginning.
+func (s *steady) rewind() {
+	s.Close()
+	s.count(-s.read)
+	s.read, s.cuts = 0, 0
+	s.to.reset()
 }
 
 // once reads, after it has opened the source if need be.

@@ -20,8 +20,8 @@ import (
 // prefix are those of the libraries that open it. Credentials are in none of them.
 var bucketOptions = map[string][]string{
 	"file": {"prefix", "create_dir", "metadata"},
-	"s3": {"prefix", "region", "endpoint", "profile", "role", "anonymous", "dualstack", "fips", "accelerate", "use_path_style", "disable_https", "hostname_immutable",
-		"rate_limiter_capacity", "request_checksum_calculation", "response_checksum_validation", "ssetype", "kmskeyid"},
+	"s3": {"prefix", "region", "endpoint", "profile", "role", "anonymous", "dualstack", "fips", "accelerate", "use_path_style", "disable_https",
+		"ssetype", "kmskeyid"},
 	"gs":     {"prefix", "access_id", "private_key_path", "anonymous", "universe_domain", "grpc", "zonal"},
 	"azblob": {"prefix", "storage_account", "domain", "protocol", "cdn", "localemu"},
 }
@@ -186,7 +186,7 @@ func (l location) open(ctx context.Context) (*blob.Bucket, error) {
 	if err != nil || l.scheme != "s3" {
 		return bucket, err
 	}
-	return careful(ctx, bucket, l)
+	return openS3(ctx, bucket, l)
 }
 
 // store names the store that the bucket is in: two buckets of one name in one store

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path"
 	"path/filepath"
 
+	"github.com/aws/smithy-go"
 	"github.com/google/uuid"
 	"gocloud.dev/blob"
 	"gocloud.dev/blob/memblob"
@@ -61,4 +63,20 @@ func (m *Mover) remove(ctx context.Context, top string, keys ...string) error {
 		return s.folder.in(func(root *os.Root) error { return root.RemoveAll(filepath.FromSlash(s.prefix + top)) })
 	}
 	return nil
+}
+
+// Advice returns what would do about the error of a bucket whose URL setting has.
+func Advice(setting string, err error) string {
+	var api smithy.APIError
+	code := ""
+	if errors.As(err, &api) {
+		code = api.ErrorCode()
+	}
+	switch {
+	case code == "PathStyleDomainForbidden", code == "SecondLevelDomainForbidden":
+		return "remove use_path_style=true from " + setting
+	case code != "" && status(err) != http.StatusForbidden && status(err) != http.StatusNotFound && status(err) < 500:
+		return "the store refuses the request with " + code + ", which no permission changes: compare " + setting + " with the URL of the store in docs/archive.md"
+	}
+	return "see that the bucket is there and that the worker may read and write it; " + setting + " says where it is"
 }

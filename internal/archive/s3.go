@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/crc64"
@@ -13,9 +14,9 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -26,20 +27,23 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-const (
-	// partSize is that of an upload's parts: S3's minimum, as each transfer holds two
-	// of them in memory. It grows where 10,000 parts, S3's maximum, would not do.
+// maxParts is S3's maximum of parts in an upload.
+const maxParts = 10_000
+
+var (
+	// partSize is S3's minimum: each transfer holds two parts in memory. Parts grow
+	// where maxParts of this size are too few.
 	partSize = 5 << 20
-	mostPart = 10_000
-	// requests is how often a request is tried, with a growing pause of up to 20 s.
-	requests = 6
+	// copyPart is the size of the parts that the store copies itself.
+	copyPart int64 = 512 << 20
 )
 
-// copyPart is how much is copied by one request where the store copies by itself.
-var copyPart int64 = 512 << 20
-
-// s3Store is a bucket in a store that speaks S3's protocol. Uploads are its own, as
-// those of the library for buckets hold five times as much in memory.
+// s3Store is an archive in a store that speaks S3's protocol. It uploads with its own
+// code: the SDK's transfermanager sends checksums as trailers of aws-chunked bodies,
+// which Alibaba and Huawei refuse, and no checksums otherwise.
+//
+// Stores differ in what they know beyond the basic requests. The store is sent all of
+// it until it refuses some, and succeeds without: that is remembered for the bucket.
 type s3Store struct {
 	*anyStore
 	client         *s3.Client
@@ -47,13 +51,26 @@ type s3Store struct {
 	query          url.Values
 	source         *s3Source
 	buffers        sync.Pool // of *[]byte, partSize large
+
+	noChecksums, noCopies, noConditions atomic.Bool
 }
 
 // s3Source is the bucket of the recordings, if the archive's store can read it.
 type s3Source struct{ bucket, prefix string }
 
+func newS3Store(common *anyStore, client *s3.Client, l location, sourceURL string) *s3Store {
+	s := &s3Store{anyStore: common, bucket: l.bucket, prefix: l.prefix, query: l.query}
+	// Only what is asked for here: the SDK's own checksums are trailers.
+	s.client = s3.New(client.Options(), func(o *s3.Options) { o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired })
+	s.source = s.sameStore(sourceURL)
+	s.buffers.New = func() any { b := make([]byte, partSize); return &b }
+	// AWS_REQUEST_CHECKSUM_CALCULATION and its like.
+	s.noChecksums.Store(client.Options().RequestChecksumCalculation == aws.RequestChecksumCalculationWhenRequired)
+	return s
+}
+
 // sameStore returns the bucket of a URL if it is in the same store, for the same user:
-// with the same options but those that are of a bucket.
+// with the same options except those of a bucket.
 func (s *s3Store) sameStore(sourceURL string) *s3Source {
 	l, err := parseLocation(sourceURL)
 	if err != nil || l.scheme != "s3" {
@@ -70,18 +87,53 @@ func (s *s3Store) sameStore(sourceURL string) *s3Source {
 	return &s3Source{l.bucket, l.prefix}
 }
 
+// refused reports whether err is a store's answer that it doesn't know or allow a
+// request, as opposed to a fault of the store or a statement about an object.
+func refused(err error) bool {
+	if errors.As(err, new(sourceError)) {
+		return false
+	}
+	switch code := status(err); code {
+	case http.StatusNotFound, http.StatusRequestTimeout, http.StatusConflict, http.StatusPreconditionFailed, http.StatusTooManyRequests:
+		return false
+	case http.StatusNotImplemented:
+		return true
+	default:
+		var api smithy.APIError
+		return code >= 400 && code < 500 && !(errors.As(err, &api) && api.ErrorCode() == "BadDigest")
+	}
+}
+
+// status returns the HTTP status of an answer that is an error, or 0.
+func status(err error) int {
+	var answer *awshttp.ResponseError
+	if errors.As(err, &answer) {
+		return answer.HTTPStatusCode()
+	}
+	return 0
+}
+
+// optional sends a request with a feature that not every store has, and again without
+// it if the store refuses that. It remembers a store that only takes the latter.
+func optional(lacking *atomic.Bool, send func(with bool) error) error {
+	if lacking.Load() {
+		return send(false)
+	}
+	err := send(true)
+	if !refused(err) {
+		return err
+	}
+	if err = send(false); err == nil || status(err) == http.StatusNotFound {
+		lacking.Store(true)
+	}
+	return err
+}
+
 func (s *s3Store) key(key string) *string { return aws.String(s.prefix + key) }
 
 func (s *s3Store) sums() *sums { return &sums{sha256: sha256.New(), crc64: crc64.New(nvme)} }
 
-// checksums says whether the store is to be given checksums, and to keep them.
-func (s *s3Store) checksums() bool {
-	return s.client.Options().RequestChecksumCalculation != aws.RequestChecksumCalculationWhenRequired
-}
-
-func patient(o *s3.Options) { o.RetryMaxAttempts = requests }
-
-// kind is the encryption, and key the name of its key.
+// encryption returns the kind of encryption and the name of its key.
 func (s *s3Store) encryption() (kind types.ServerSideEncryption, key *string) {
 	if s.options.Encryption == "" {
 		return types.ServerSideEncryption(s.query.Get("ssetype")), some(s.query.Get("kmskeyid"))
@@ -90,7 +142,7 @@ func (s *s3Store) encryption() (kind types.ServerSideEncryption, key *string) {
 	return types.ServerSideEncryption(k), some(name)
 }
 
-// tags are as in a URL's query.
+// tags returns the tags as a URL's query.
 func (s *s3Store) tags() *string {
 	tags := url.Values{}
 	for k, v := range s.options.Tags {
@@ -99,7 +151,7 @@ func (s *s3Store) tags() *string {
 	return some(tags.Encode())
 }
 
-// some is nil for an empty text.
+// some returns nil for an empty text.
 func some(s string) *string {
 	if s == "" {
 		return nil
@@ -107,198 +159,208 @@ func some(s string) *string {
 	return &s
 }
 
+func toBase64(sum []byte) *string { return aws.String(base64.StdEncoding.EncodeToString(sum)) }
+
+func fromBase64(s *string) []byte {
+	b, err := base64.StdEncoding.DecodeString(aws.ToString(s))
+	if err != nil || len(b) == 0 {
+		return nil
+	}
+	return b
+}
+
 func (s *s3Store) put(ctx context.Context, key string, c *content) error {
-	if from := s.inside(c); from != "" && c.state.size > partSize {
-		err := s.copyInside(ctx, key, c, from)
-		if err == nil {
-			// What was copied goes by here only to be summed up.
-			buffer := s.buffer(partSize)
+	var refusal error
+	if from := s.inside(c); from != "" && c.state.size > int64(partSize) && !s.noCopies.Load() {
+		refusal = optional(&s.noChecksums, func(sums bool) error { return s.copyInside(ctx, key, c, from, sums) })
+		if refusal == nil { // the source is read only for its checksum
+			buffer := s.buffers.Get().(*[]byte)
 			defer s.buffers.Put(buffer)
-			_, err = io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{c.reader}, *buffer)
+			_, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{c.reader}, *buffer)
 			return err
 		}
-		if !declined(err) {
-			return err
+		if !refused(refusal) {
+			return refusal
 		}
 	}
-	return s.upload(ctx, key, c)
+	err := optional(&s.noChecksums, func(sums bool) error {
+		c.reader.rewind()
+		return s.upload(ctx, key, c, sums)
+	})
+	if err == nil && refusal != nil && status(refusal) != http.StatusForbidden { // which may be about this object
+		s.noCopies.Store(true)
+	}
+	return err
 }
 
-func (s *s3Store) buffer(size int) *[]byte {
-	if size == partSize {
-		if b, ok := s.buffers.Get().(*[]byte); ok {
-			return b
+func (s *s3Store) upload(ctx context.Context, key string, c *content, sums bool) error {
+	size := max(partSize, int(c.state.size/maxParts+1))
+	get := func() *[]byte {
+		if size == partSize {
+			return s.buffers.Get().(*[]byte)
+		}
+		b := make([]byte, size)
+		return &b
+	}
+	release := func(b *[]byte) {
+		if size == partSize {
+			s.buffers.Put(b)
 		}
 	}
-	b := make([]byte, size)
-	return &b
-}
-
-func (s *s3Store) upload(ctx context.Context, key string, c *content) error {
-	size := partSize
-	if least := c.state.size/mostPart + 1; least > partSize {
-		size = int(least)
-	}
-	first := s.buffer(size)
+	first := get()
 	n, err := io.ReadFull(c.reader, *first)
 	if err == io.EOF || err == io.ErrUnexpectedEOF { //nolint:errorlint // wrapped, they are the source's
-		defer s.buffers.Put(first)
-		return s.putSmall(ctx, key, c, (*first)[:n])
+		defer release(first)
+		return s.putSmall(ctx, key, c, (*first)[:n], sums)
 	}
 	if err != nil {
 		return err
 	}
 
-	id, err := s.begin(ctx, key, c)
+	id, err := s.begin(ctx, key, c, sums)
 	if err != nil {
 		return err
 	}
 	var done []types.CompletedPart
-	group, parts := errgroup.WithContext(ctx)
-	group.SetLimit(1) // one is sent while the next is read
+	group, sending := errgroup.WithContext(ctx)
+	group.SetLimit(1) // one part is sent while the next is read
 	send := func(number int32, buffer *[]byte, n int) {
 		group.Go(func() error {
-			if size == partSize {
-				defer s.buffers.Put(buffer)
+			defer release(buffer)
+			part := (*buffer)[:n]
+			in := &s3.UploadPartInput{Bucket: &s.bucket, Key: s.key(key), UploadId: id, PartNumber: &number, Body: bytes.NewReader(part)}
+			if sums {
+				sum := crc64.New(nvme)
+				_, _ = sum.Write(part)
+				in.ChecksumCRC64NVME = toBase64(sum.Sum(nil))
 			}
-			in := &s3.UploadPartInput{Bucket: &s.bucket, Key: s.key(key), UploadId: id, PartNumber: &number, Body: bytes.NewReader((*buffer)[:n])}
-			if s.checksums() {
-				in.ChecksumAlgorithm = types.ChecksumAlgorithmCrc64nvme
-			}
-			out, err := s.client.UploadPart(parts, in, patient)
+			out, err := s.client.UploadPart(sending, in)
 			if err != nil {
 				return err
 			}
 			c.alive(0)
-			done = append(done, types.CompletedPart{ETag: out.ETag, PartNumber: &number, ChecksumCRC64NVME: out.ChecksumCRC64NVME})
+			done = append(done, types.CompletedPart{ETag: out.ETag, PartNumber: &number, ChecksumCRC64NVME: in.ChecksumCRC64NVME})
 			return nil
 		})
 	}
 	send(1, first, n)
-	for number := int32(2); err == nil && parts.Err() == nil; number++ {
-		buffer := s.buffer(size)
+	for number := int32(2); err == nil && sending.Err() == nil; number++ {
+		buffer := get()
 		if n, err = io.ReadFull(c.reader, *buffer); n > 0 && (err == nil || err == io.ErrUnexpectedEOF) { //nolint:errorlint // as above
 			send(number, buffer, n)
 		}
 	}
-	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF { //nolint:errorlint // as above
-		_ = group.Wait()
-		s.abort(ctx, key, id)
-		return err
+	if sent := group.Wait(); sent != nil {
+		err = sent
+	} else if err == io.EOF || err == io.ErrUnexpectedEOF { //nolint:errorlint // as above
+		err = nil
 	}
-	if err := group.Wait(); err != nil {
+	if err != nil {
 		s.abort(ctx, key, id)
 		return err
 	}
 	var whole *string
-	if s.checksums() {
-		whole = aws.String(base64.StdEncoding.EncodeToString(c.sums.crc64.Sum(nil)))
+	if sums {
+		whole = toBase64(c.sums.crc64.Sum(nil))
 	}
 	return s.complete(ctx, key, id, done, whole)
 }
 
-// putSmall puts what one request takes.
-func (s *s3Store) putSmall(ctx context.Context, key string, c *content, b []byte) error {
+// putSmall puts an object with one request.
+func (s *s3Store) putSmall(ctx context.Context, key string, c *content, b []byte, sums bool) error {
 	sum := sha256.Sum256(b)
-	c.meta[metaSHA256] = fmt.Sprintf("%x", sum)
+	c.meta[metaSHA256] = hex.EncodeToString(sum[:])
 	kind, kms := s.encryption()
 	in := &s3.PutObjectInput{
 		Bucket: &s.bucket, Key: s.key(key), Body: bytes.NewReader(b), ContentLength: aws.Int64(int64(len(b))),
 		ContentType: some(c.state.kind), Metadata: c.meta,
 		StorageClass: types.StorageClass(s.options.Class), Tagging: s.tags(), ServerSideEncryption: kind, SSEKMSKeyId: kms,
 	}
-	if s.checksums() {
-		in.ChecksumSHA256 = aws.String(base64.StdEncoding.EncodeToString(sum[:]))
+	if sums {
+		in.ChecksumSHA256 = toBase64(sum[:])
 	}
-	_, err := s.client.PutObject(ctx, in, patient)
+	_, err := s.client.PutObject(ctx, in)
 	return err
 }
 
 // begin begins an upload in parts.
-func (s *s3Store) begin(ctx context.Context, key string, c *content) (id *string, err error) {
+func (s *s3Store) begin(ctx context.Context, key string, c *content, sums bool) (id *string, err error) {
 	kind, kms := s.encryption()
 	in := &s3.CreateMultipartUploadInput{
 		Bucket: &s.bucket, Key: s.key(key), ContentType: some(c.state.kind), Metadata: c.meta,
 		StorageClass: types.StorageClass(s.options.Class), Tagging: s.tags(), ServerSideEncryption: kind, SSEKMSKeyId: kms,
 	}
-	if s.checksums() {
+	if sums {
 		in.ChecksumAlgorithm, in.ChecksumType = types.ChecksumAlgorithmCrc64nvme, types.ChecksumTypeFullObject
 	}
-	out, err := s.client.CreateMultipartUpload(ctx, in, patient)
+	out, err := s.client.CreateMultipartUpload(ctx, in)
 	if err != nil {
 		return nil, err
 	}
 	return out.UploadId, nil
 }
 
+// complete makes an object of parts. Whole is the checksum of all of them, if known.
 func (s *s3Store) complete(ctx context.Context, key string, id *string, done []types.CompletedPart, whole *string) error {
-	slices.SortFunc(done, func(a, b types.CompletedPart) int { return cmp.Compare(*a.PartNumber, *b.PartNumber) })
 	in := &s3.CompleteMultipartUploadInput{Bucket: &s.bucket, Key: s.key(key), UploadId: id, MultipartUpload: &types.CompletedMultipartUpload{Parts: done}}
 	if whole != nil {
 		in.ChecksumCRC64NVME, in.ChecksumType = whole, types.ChecksumTypeFullObject
 	}
-	if _, err := s.client.CompleteMultipartUpload(ctx, in, patient); err != nil {
+	if _, err := s.client.CompleteMultipartUpload(ctx, in); err != nil {
 		s.abort(ctx, key, id)
 		return err
 	}
 	return nil
 }
 
-// abort has the store forget the parts, also of a copy that was cancelled.
+// abort makes the store forget the parts, even of a copy that was cancelled.
 func (s *s3Store) abort(ctx context.Context, key string, id *string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	_, _ = s.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &s.bucket, Key: s.key(key), UploadId: id})
 }
 
-// inside is how the store itself calls the source, if it can copy it.
+// inside returns the store's own name of the source, if the store can copy it.
 func (s *s3Store) inside(c *content) string {
 	o, ok := c.source.(*object)
-	if !ok || s.source == nil || cleanKey(o.key) != o.key || c.state.etag == "" {
+	if !ok || s.source == nil || c.state.etag == "" || strings.Contains(o.key, "../") || strings.Contains(o.key, "__0x") ||
+		strings.ContainsFunc(o.key, func(r rune) bool { return r < ' ' }) { // which gocloud escapes
 		return ""
 	}
 	u := url.URL{Path: s.source.bucket + "/" + s.source.prefix + o.key}
 	return strings.ReplaceAll(u.EscapedPath(), "+", "%2B")
 }
 
-// cleanKey is a key without what the library for buckets has an escape for.
-func cleanKey(key string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' {
-			return -1
-		}
-		return r
-	}, strings.ReplaceAll(strings.ReplaceAll(key, "../", ""), "__0x", ""))
-}
-
-// copyInside has the store copy the source, in the state that it was seen in.
-func (s *s3Store) copyInside(ctx context.Context, key string, c *content, from string) error {
+// copyInside makes the store copy the source, in the state that it was seen in.
+func (s *s3Store) copyInside(ctx context.Context, key string, c *content, from string, sums bool) error {
 	kind, kms := s.encryption()
 	if c.state.size <= copyPart {
 		in := &s3.CopyObjectInput{
 			Bucket: &s.bucket, Key: s.key(key), CopySource: &from, CopySourceIfMatch: &c.state.etag,
 			ContentType: some(c.state.kind), Metadata: c.meta, MetadataDirective: types.MetadataDirectiveReplace,
-			StorageClass: types.StorageClass(s.options.Class), ServerSideEncryption: kind, SSEKMSKeyId: kms,
-			Tagging: s.tags(), TaggingDirective: types.TaggingDirectiveReplace,
+			StorageClass: types.StorageClass(s.options.Class), ServerSideEncryption: kind, SSEKMSKeyId: kms, Tagging: s.tags(),
 		}
-		if s.checksums() {
+		if in.Tagging != nil {
+			in.TaggingDirective = types.TaggingDirectiveReplace
+		}
+		if sums {
 			in.ChecksumAlgorithm = types.ChecksumAlgorithmCrc64nvme
 		}
-		_, err := s.client.CopyObject(ctx, in, patient)
+		_, err := s.client.CopyObject(ctx, in)
 		return err
 	}
-	id, err := s.begin(ctx, key, c)
+	id, err := s.begin(ctx, key, c, sums)
 	if err != nil {
 		return err
 	}
-	size := max(copyPart, c.state.size/mostPart+1)
+	size := max(copyPart, c.state.size/maxParts+1)
 	var done []types.CompletedPart
 	for offset := int64(0); offset < c.state.size; offset += size {
-		number := int32(len(done) + 1) // #nosec G115 -- at most mostPart
+		number := int32(len(done) + 1) // #nosec G115 -- at most maxParts
 		out, err := s.client.UploadPartCopy(ctx, &s3.UploadPartCopyInput{
 			Bucket: &s.bucket, Key: s.key(key), UploadId: id, PartNumber: &number, CopySource: &from, CopySourceIfMatch: &c.state.etag,
 			CopySourceRange: aws.String(fmt.Sprintf("bytes=%d-%d", offset, min(offset+size, c.state.size)-1)),
-		}, patient)
+		})
 		if err != nil {
 			s.abort(ctx, key, id)
 			return err
@@ -309,30 +371,23 @@ func (s *s3Store) copyInside(ctx context.Context, key string, c *content, from s
 	return s.complete(ctx, key, id, done, nil)
 }
 
-// declined says that the store doesn't copy by itself, or not for us.
-func declined(err error) bool {
-	var api smithy.APIError
-	return errors.As(err, &api) && slices.Contains([]string{"AccessDenied", "NotImplemented", "MethodNotAllowed", "InvalidRequest"}, api.ErrorCode())
-}
-
-// status is HTTP's, of an answer that is an error.
-func status(err error) int {
-	var answer *awshttp.ResponseError
-	if errors.As(err, &answer) {
-		return answer.HTTPStatusCode()
-	}
-	return 0
-}
-
-func (s *s3Store) look(ctx context.Context, key string) (kept, error) {
-	out, err := s.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &s.bucket, Key: s.key(key), ChecksumMode: types.ChecksumModeEnabled}, patient)
+func (s *s3Store) look(ctx context.Context, key string) (k kept, err error) {
+	var out *s3.HeadObjectOutput
+	err = optional(&s.noChecksums, func(sums bool) (err error) {
+		in := &s3.HeadObjectInput{Bucket: &s.bucket, Key: s.key(key)}
+		if sums {
+			in.ChecksumMode = types.ChecksumModeEnabled
+		}
+		out, err = s.client.HeadObject(ctx, in)
+		return err
+	})
 	if status(err) == http.StatusNotFound {
 		return kept{}, errNone
 	}
 	if err != nil {
 		return kept{}, err
 	}
-	k := kept{size: aws.ToInt64(out.ContentLength), mark: out.Metadata[metaSource], own: true}
+	k = kept{size: aws.ToInt64(out.ContentLength), mark: out.Metadata[metaSource], own: true}
 	if out.ChecksumType != types.ChecksumTypeComposite {
 		k.sha256, k.crc64 = fromBase64(out.ChecksumSHA256), fromBase64(out.ChecksumCRC64NVME)
 	}
@@ -342,25 +397,30 @@ func (s *s3Store) look(ctx context.Context, key string) (kept, error) {
 	return k, nil
 }
 
-func fromBase64(s *string) []byte {
-	b, err := base64.StdEncoding.DecodeString(aws.ToString(s))
-	if err != nil || len(b) == 0 {
-		return nil
-	}
-	return b
-}
-
 func (s *s3Store) create(ctx context.Context, key string, content []byte) error {
 	kind, kms := s.encryption()
-	in := &s3.PutObjectInput{
-		Bucket: &s.bucket, Key: s.key(key), Body: bytes.NewReader(content), ContentType: aws.String("application/json"),
-		IfNoneMatch: aws.String("*"), Tagging: s.tags(), ServerSideEncryption: kind, SSEKMSKeyId: kms,
-	}
-	_, err := s.client.PutObject(ctx, in, patient)
-	if status(err) == http.StatusNotImplemented { // a store without conditions
-		in.IfNoneMatch, in.Body = nil, bytes.NewReader(content)
-		_, err = s.client.PutObject(ctx, in, patient)
-	}
+	sum := sha256.Sum256(content)
+	err := optional(&s.noConditions, func(conditions bool) error {
+		if !conditions {
+			if _, err := s.look(ctx, key); !errors.Is(err, errNone) {
+				return cmp.Or(err, errExists)
+			}
+		}
+		return optional(&s.noChecksums, func(sums bool) error {
+			in := &s3.PutObjectInput{
+				Bucket: &s.bucket, Key: s.key(key), Body: bytes.NewReader(content), ContentType: aws.String("application/json"),
+				Tagging: s.tags(), ServerSideEncryption: kind, SSEKMSKeyId: kms,
+			}
+			if conditions {
+				in.IfNoneMatch = aws.String("*")
+			}
+			if sums {
+				in.ChecksumSHA256 = toBase64(sum[:])
+			}
+			_, err := s.client.PutObject(ctx, in)
+			return err
+		})
+	})
 	if status(err) == http.StatusPreconditionFailed {
 		return errExists
 	}

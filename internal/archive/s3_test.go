@@ -184,7 +184,7 @@ func TestAStoreKilledInMidUploadIsNoHarm(t *testing.T) {
 // Within a store, what is large is copied by the store itself.
 func TestAStoreCopiesByItself(t *testing.T) {
 	defer func(n int64) { copyPart = n }(copyPart)
-	for part, copies := range map[int64]int64{1 << 30: 1, partSize: 3} {
+	for part, copies := range map[int64]int64{1 << 30: 1, int64(partSize): 3} {
 		for _, allowed := range []bool{true, false} {
 			t.Run(fmt.Sprint(part, allowed), func(t *testing.T) {
 				copyPart = part

@@ -16,22 +16,32 @@ import (
 	"gocloud.dev/blob/s3blob"
 )
 
-// careful opens a bucket in a store that speaks S3's protocol anew, with a client that
-// takes nothing for granted.
-func careful(ctx context.Context, bucket *blob.Bucket, l location) (*blob.Bucket, error) {
+// s3Options are more options of all clients. Tests set them.
+var s3Options []func(*s3.Options)
+
+// openS3 reopens a bucket in a store that speaks S3's protocol, with a client for all
+// such stores.
+func openS3(ctx context.Context, bucket *blob.Bucket, l location) (*blob.Bucket, error) {
 	var client *s3.Client
 	if !bucket.As(&client) {
 		return nil, errors.New("the bucket has no client for S3")
 	}
 	defer bucket.Close()
-	options := client.Options()
-	return s3blob.OpenBucket(ctx, s3.New(options, watchListings, signPortably, logPlainly), l.bucket, &s3blob.Options{
+	plainly := func(o *s3.Options) {
+		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
+		o.RetryMaxAttempts = maxAttempts
+	}
+	client = s3.New(client.Options(), append([]func(*s3.Options){plainly, watchListings, signPortably, logPlainly}, s3Options...)...)
+	return s3blob.OpenBucket(ctx, client, l.bucket, &s3blob.Options{
 		EncryptionType: types.ServerSideEncryption(l.query.Get("ssetype")), KMSEncryptionID: l.query.Get("kmskeyid"),
-		RequestChecksumCalculation: options.RequestChecksumCalculation,
+		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired,
 	})
 }
 
-// logPlainly has the SDK write its warnings as lines of our log. By itself it writes
+// maxAttempts is the number of attempts of a request, with pauses of up to 20 s between.
+const maxAttempts = 6
+
+// logPlainly writes the SDK's warnings as lines of our log. By itself the SDK writes
 // lines of its own format to stderr.
 func logPlainly(o *s3.Options) {
 	o.Logger = logging.LoggerFunc(func(class logging.Classification, format string, args ...any) {
@@ -41,9 +51,9 @@ func logPlainly(o *s3.Options) {
 	})
 }
 
-// watchListings makes an error of a page that says that there is another, and not
-// where, which the library for buckets takes for the last one; and of one that was
-// there before, for which it asks again and again.
+// watchListings returns an error for a page that announces another without saying
+// where, which gocloud takes for the last one, and for a page that was there before,
+// which gocloud asks for again and again.
 func watchListings(o *s3.Options) {
 	o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
 		return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("WatchListings",
@@ -68,9 +78,8 @@ func watchListings(o *s3.Options) {
 	})
 }
 
-// signPortably leaves Accept-Encoding out of what is signed. Google's front end
-// rewrites it, which makes every signature that covers it a wrong one; no store wants
-// it signed.
+// signPortably leaves Accept-Encoding out of the signature. Google's front end rewrites
+// it before the signature is checked; no store wants it signed.
 func signPortably(o *s3.Options) {
 	o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
 		type key struct{}

@@ -14,6 +14,7 @@ import (
 	"cloud.google.com/go/storage"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob"
 	azblobblob "github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blob"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"gocloud.dev/blob"
 	"gocloud.dev/gcerrors"
 )
@@ -62,10 +63,9 @@ func (m *Mover) openStore() (store, error) {
 		if err != nil {
 			return nil, fmt.Errorf("open the archive's bucket: %w", err)
 		}
-		s := &s3Store{anyStore: common, bucket: l.bucket, prefix: l.prefix, query: l.query}
-		bucket.As(&s.client)
-		s.source = s.sameStore(m.options.SourceURL)
-		return s, nil
+		var client *s3.Client
+		bucket.As(&client)
+		return newS3Store(common, client, l, m.options.SourceURL), nil
 	}
 	return common, nil
 }

@@ -649,7 +649,7 @@ func (d doctor) archive(ctx context.Context) finding {
 	case errors.Is(err, archive.ErrLeft):
 		return warn("delete it yourself; Closeout has no need to", "%s, written and read back, but %v", found.Found, err)
 	case err != nil:
-		return fail("see what the archive's store answers, and that the worker may read and write there; CLOSEOUT_ARCHIVE_URL says where it is", "%s, but a probe failed: %v", found.Found, err)
+		return fail(archive.Advice("CLOSEOUT_ARCHIVE_URL", err), "%s, but a probe failed: %v", found.Found, err)
 	}
 	return good("%s; a probe was written, read back and removed", found.Found)
 }
@@ -659,7 +659,7 @@ func (d doctor) archive(ctx context.Context) finding {
 func (d doctor) bucket(ctx context.Context, setting, bucketURL string) (*blob.Bucket, finding) {
 	where := config.Where(bucketURL)
 	fault := func(what string, err error) finding {
-		return fail("see that the bucket is there and that we may "+what+"; "+setting+" says where it is", "%s: %s: %v", where, what, err)
+		return fail(archive.Advice(setting, err), "%s: %s: %v", where, what, err)
 	}
 	bucket, err := archive.OpenExisting(ctx, bucketURL)
 	if errors.Is(err, fs.ErrNotExist) && strings.Contains(bucketURL, "create_dir=true") {
