@@ -171,7 +171,7 @@ func (r *Recordings) outcome(ctx context.Context, s Session, manifest Manifest, 
 		err = r.taken(ctx, s, manifest, found)
 	}
 	if err != nil {
-		return Archived{}, bounded(ctx, err)
+		return Archived{}, err
 	}
 	return r.archived(manifest), nil
 }

@@ -141,7 +141,8 @@ func NewMover(source, archive *blob.Bucket, options Options) (*Mover, error) {
 //
 // The error may be of one item or of several. The others have been moved, and
 // another call goes on from there. It wraps the cause of ctx's end, if that was it.
-func (m *Mover) Move(ctx context.Context, folder string, head Manifest, items func(context.Context) ([]Item, error), earlier Progress, report func(Progress)) (Manifest, error) {
+func (m *Mover) Move(ctx context.Context, folder string, head Manifest, items func(context.Context) ([]Item, error), earlier Progress, report func(Progress)) (_ Manifest, err error) {
+	defer func() { err = foreign(err) }()
 	switch there, err := Latest(ctx, m.Archive, folder); {
 	case err == nil && m.options.DeleteSources:
 		return there, m.deleteListed(ctx, there)
@@ -161,7 +162,8 @@ func (m *Mover) Move(ctx context.Context, folder string, head Manifest, items fu
 // the next one, which lists what that one listed as well. Without an item that is
 // new nothing is left to do but to delete sources. Otherwise it does as
 // [Mover.Move] does. Before is what [Latest] gave.
-func (m *Mover) Add(ctx context.Context, folder string, before Manifest, items []Item, earlier Progress, report func(Progress)) (Manifest, error) {
+func (m *Mover) Add(ctx context.Context, folder string, before Manifest, items []Item, earlier Progress, report func(Progress)) (after Manifest, err error) {
+	defer func() { err = foreign(err) }()
 	items = slices.DeleteFunc(slices.Clone(items), before.has)
 	if len(items) == 0 {
 		if m.options.DeleteSources {
@@ -176,7 +178,7 @@ func (m *Mover) Add(ctx context.Context, folder string, before Manifest, items [
 			return !item.Lost && (item.Name == lost || strings.HasSuffix(item.Name, "/"+lost))
 		})
 	})
-	after, err := m.move(ctx, folder, head, append(before.items(), items...), earlier, report)
+	after, err = m.move(ctx, folder, head, append(before.items(), items...), earlier, report)
 	if err == nil && slices.ContainsFunc(items, func(item Item) bool { return !after.has(item) }) {
 		err = fmt.Errorf("somebody else wrote %s meanwhile", head.Key(folder))
 	}
@@ -264,7 +266,10 @@ func (m *Mover) Save(ctx context.Context, folder string, before *Manifest, items
 	}
 	files, _, faults, err := r.all(ctx, items, len(items)+1)
 	if err != nil {
-		return make([]File, n), slices.Repeat([]error{err}, n)
+		return make([]File, n), slices.Repeat([]error{foreign(err)}, n)
+	}
+	for i, err := range faults {
+		faults[i] = foreign(err)
 	}
 	return files[:n], faults[:n]
 }

@@ -724,3 +724,67 @@ func TestLinksSayWhereAnObjectIs(t *testing.T) {
 		}
 	}
 }
+
+// A container has a read-only root, and a systemd unit may have no temporary folder.
+func TestNoStepNeedsATemporaryFolder(t *testing.T) {
+	for name, options := range map[string]Options{
+		"folders": {SourceURL: folderURL(t), ArchiveURL: folderURL(t)},
+		"S3":      {SourceURL: folderURL(t), ArchiveURL: newFakeS3(t).url("archive", "")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("TMPDIR", "/proc/no/such/folder")
+			options.DeleteSources = true
+			w := newWorld(t, options)
+			m := w.moved(w.put("small.mp4", random(1, 1000)), w.put("large.mp4", random(2, partSize+1)))
+			if faults, err := w.Verify(t.Context(), m, nil); err != nil || len(faults) > 0 {
+				t.Errorf("faults %v, %v", faults, err)
+			}
+			if err := Probe(t.Context(), w.Source, w.Archive, w.options); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// What others wrote reaches errors, results and names bounded, in one line and without
+// what moves a terminal's cursor or turns its direction.
+func TestForeignTextIsCleanedWhereItComesIn(t *testing.T) {
+	const evil = "\x1b]0;owned\a\u202egpj.\u2028x\r\n"
+	plain := func(what, text string) {
+		t.Helper()
+		if strings.ContainsAny(text, "\x1b\a\r\n\u202e\u2028") || len(text) > maxError+4 {
+			t.Errorf("%s: %q", what, text)
+		}
+	}
+	s := newFakeS3(t)
+	w := newWorld(t, Options{SourceURL: folderURL(t), ArchiveURL: s.url("archive", "")})
+	item := w.put("a.mp4", []byte("x"))
+	item.Name = "b\u202e\u2028.mp4"
+	m := w.moved(item)
+	plain("name", m.Files[0].Name)
+	s.before = func(rw http.ResponseWriter, _ *http.Request) bool {
+		rw.WriteHeader(http.StatusForbidden)
+		fmt.Fprintf(rw, "<Error><Code>AccessDenied</Code><Message><![CDATA[%s]]></Message></Error>", strings.NewReplacer("\x1b", "\u009b", "\a", "").Replace(evil)+strings.Repeat("x", 1<<20))
+		return true
+	}
+	_, err := w.move(Progress{}, item)
+	plain("move", fmt.Sprint(err))
+	if errors.Unwrap(err) != nil {
+		t.Error("the error has a cause, whose text Temporal would keep")
+	}
+	_, faults := w.Save(t.Context(), folder, nil, []Item{{Key: "no" + evil}})
+	plain("save", fmt.Sprint(faults[0]))
+	_, err = w.Add(t.Context(), folder, m, []Item{{Key: "no" + evil}}, Progress{}, nil)
+	plain("add", fmt.Sprint(err))
+	for _, err := range List(t.Context(), w.Archive, "", false) {
+		plain("list", fmt.Sprint(err))
+	}
+	all, err := w.Verify(t.Context(), m, nil)
+	if len(all) != 1 || err != nil {
+		t.Fatal(all, err)
+	}
+	plain("verify", all[0].What)
+	if got := Text("https://b.example/x?X-Amz-Signature=hunter2&a=b", 99); got != "https://b.example/x?X-Amz-Signature=...&a=b" {
+		t.Error(got)
+	}
+}

@@ -112,9 +112,9 @@ func (t *transfer) try(ctx context.Context, try int, want File) (File, state, er
 	switch now, err := src.stat(ctx); {
 	case err != nil:
 		return File{}, st, err
-	case now.mark(src) != st.mark(src) || content.reader.read != st.size:
+	case now.mark(src) != st.mark(src):
 		t.discard(ctx, want.Name)
-		return File{}, st, fmt.Errorf("%w: it had %d bytes, then %d were read, then it had %d", errChanged, st.size, content.reader.read, now.size)
+		return File{}, st, fmt.Errorf("%w: it had %d bytes, and then %d", errChanged, st.size, now.size)
 	}
 	want.SHA256 = hex.EncodeToString(sums.sha256.Sum(nil))
 	if err := t.verify(ctx, want, sums); err != nil {
@@ -352,7 +352,7 @@ func (s *steady) Read(p []byte) (int, error) {
 			continue
 		case errors.Is(err, io.EOF) && (s.size < 0 || s.read >= s.size):
 			return 0, io.EOF
-		case errors.Is(err, errSlow), errors.Is(err, errMore):
+		case errors.Is(err, errSlow):
 			return 0, err
 		case errors.Is(err, io.EOF):
 			err = io.ErrUnexpectedEOF
@@ -391,7 +391,7 @@ func (s *steady) once(p []byte) (int, error) {
 		}
 		if s.pace != nil {
 			// A server that cuts the connection gains no time by that.
-			s.pace = &paced{ReadCloser: body, left: s.size - s.read, waited: s.pace.waited + time.Since(begun), bytes: s.pace.bytes}
+			s.pace = &paced{ReadCloser: body, waited: s.pace.waited + time.Since(begun), bytes: s.pace.bytes}
 			body = s.pace
 		}
 		s.body = body

@@ -66,7 +66,7 @@ func List(ctx context.Context, bucket *blob.Bucket, prefix string, folders bool)
 				return
 			}
 			if err != nil {
-				yield(nil, err)
+				yield(nil, foreign(err))
 				return
 			}
 			for _, object := range objects {

@@ -141,6 +141,7 @@ var ErrNone = errors.New("there is no manifest")
 // Read reads a manifest. The error wraps [ErrNone] where there is
 // none, and [ErrUnreadable] where it is something else.
 func Read(ctx context.Context, bucket *blob.Bucket, key string) (m Manifest, err error) {
+	defer func() { err = foreign(err) }()
 	b, err := bucket.ReadAll(ctx, key)
 	if gcerrors.Code(err) == gcerrors.NotFound {
 		return m, fmt.Errorf("%s: %w", key, ErrNone)

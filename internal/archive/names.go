@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/text/cases"
@@ -43,6 +44,10 @@ func cleanSegment(s string) string {
 	for i := 0; i < len(s); {
 		r, n := utf8.DecodeRuneInString(s[i:])
 		switch {
+		case !unicode.IsGraphic(r) && n > 1: // it may reorder or break the line that shows it
+			for _, c := range []byte(s[i : i+n]) {
+				fmt.Fprintf(&b, "%%%02X", c)
+			}
 		case r == utf8.RuneError && n == 1, r < ' ', r == 0x7f, r == '\\',
 			r == '.' && i == len(s)-1,        // "." and "..", and what ends in it
 			strings.HasPrefix(s[i:], "__0x"), // an escape of the library's

@@ -31,11 +31,10 @@ var (
 	errMore = errors.New("the server sends more than it said")
 )
 
-// paced is the body of a URL: it ends at its size, and comes fast enough. Time that
-// our side takes doesn't count.
+// paced is the body of a URL that has to come fast enough. Time that our side takes
+// doesn't count.
 type paced struct {
 	io.ReadCloser
-	left   int64 // that may still come
 	waited time.Duration
 	bytes  int64 // in the time waited
 	slow   bool
@@ -46,18 +45,13 @@ func (p *paced) Read(b []byte) (int, error) {
 	if p.slow {
 		return 0, errSlow
 	}
-	if int64(len(b)) > p.left+1 {
-		b = b[:p.left+1] // one more tells that there is more
-	}
 	// A read that hangs ends with the window.
 	timer := time.AfterFunc(rateWindow-p.waited, func() { _ = p.ReadCloser.Close() })
 	begun := time.Now()
 	n, err := p.ReadCloser.Read(b)
 	hung := !timer.Stop()
-	p.waited, p.bytes, p.left = p.waited+time.Since(begun), p.bytes+int64(n), p.left-int64(n)
+	p.waited, p.bytes = p.waited+time.Since(begun), p.bytes+int64(n)
 	switch {
-	case p.left < 0:
-		return 0, errMore
 	case errors.Is(err, io.EOF):
 		return n, err
 	case p.waited >= rateWindow || hung:

@@ -56,6 +56,9 @@ func TestAServerGivesNoMoreThanItSaid(t *testing.T) {
 	if n := sent.Load(); n >= 200<<20 {
 		t.Errorf("all of its %d bytes were read", n)
 	}
+	if m, err := w.move(Progress{}, Item{URL: server + "/a.mp4", Size: 4}); err == nil || !strings.Contains(err.Error(), "it has 5 bytes, and should have 4") {
+		t.Errorf("with another size than the callback's: manifest %+v, error %v", m, err)
+	}
 }
 
 func TestAFileThatIsTooLargeIsNotBegun(t *testing.T) {

@@ -53,13 +53,13 @@ func (m *Mover) fault(ctx context.Context, f File, moved func(int64)) string {
 	case gcerrors.Code(err) == gcerrors.NotFound:
 		return "it is missing"
 	case err != nil:
-		return fmt.Sprintf("can't be looked at: %v", err)
+		return Text(fmt.Sprintf("can't be looked at: %v", err), maxError)
 	case a.Size != f.Size:
 		return fmt.Sprintf("it has %d bytes, and had %d", a.Size, f.Size)
 	}
 	switch sum, err := m.sha256(ctx, m.Archive, f.Name, moved); {
 	case err != nil:
-		return fmt.Sprintf("can't be read: %v", err)
+		return Text(fmt.Sprintf("can't be read: %v", err), maxError)
 	case sum != f.SHA256:
 		return fmt.Sprintf("its SHA-256 is %s, and was %s", sum, f.SHA256)
 	}
