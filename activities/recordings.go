@@ -1,11 +1,10 @@
 package activities
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"iter"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,6 +14,8 @@ import (
 	"gocloud.dev/blob"
 
 	"github.com/closeouthq/closeout/internal/archive"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/recording"
 )
 
 // Recordings moves a session's recordings to where they are kept.
@@ -87,7 +88,7 @@ const mostLinks = 20
 func (a Archived) String() string {
 	lost := ""
 	if len(a.Lost) > 0 {
-		lost = fmt.Sprintf(", %d lost (%s)", a.LostFiles, sentence(a.Lost))
+		lost = fmt.Sprintf(", %d lost (%s)", a.LostFiles, recording.Sentence(a.Lost))
 	}
 	switch a.Files {
 	case 0:
@@ -105,7 +106,7 @@ func (a Archived) String() string {
 // takes what comes later. As long as recordings
 // are missing it waits, but for those that ZEGO keeps only for some days.
 func (r *Recordings) ArchiveRecordings(ctx context.Context, task Task) (Archived, error) {
-	var found *search
+	var plan *recording.Plan
 	manifest, err := r.moving(ctx, func(ctx context.Context, earlier archive.Progress, report func(archive.Progress)) (Manifest, error) {
 		s := task.Session
 		head := Manifest{AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID, CloseReason: s.CloseReason, RoomCloseTime: s.RoomCloseTime}
@@ -113,7 +114,7 @@ func (r *Recordings) ArchiveRecordings(ctx context.Context, task Task) (Archived
 			if r.Finding.Ledger == nil {
 				items, err = r.folder(ctx, s)
 			} else {
-				found, items, err = r.find(ctx, task, nil)
+				plan, items, err = r.find(ctx, task, nil)
 			}
 			if len(items) > 0 && activity.GetInfo(ctx).IsLocalActivity {
 				return nil, ErrNotQuick
@@ -121,7 +122,7 @@ func (r *Recordings) ArchiveRecordings(ctx context.Context, task Task) (Archived
 			return items, err
 		}, earlier, report)
 	})
-	return r.outcome(ctx, task.Session, manifest, found, err)
+	return r.outcome(ctx, task.Session, manifest, plan, err)
 }
 
 // AddRecordings does the same with recordings of which was heard only after the
@@ -130,7 +131,7 @@ func (r *Recordings) AddRecordings(ctx context.Context, task Task) (Archived, er
 	if r.Finding.Ledger == nil {
 		return Archived{}, Blocked("CLOSEOUT_RECORDINGS is %q now, so that nothing tells which recordings came late", "none")
 	}
-	var found *search
+	var plan *recording.Plan
 	manifest, err := r.moving(ctx, func(ctx context.Context, earlier archive.Progress, report func(archive.Progress)) (Manifest, error) {
 		folder := SessionFolder(task.Session)
 		before, err := archive.Latest(ctx, r.Archive, folder)
@@ -141,39 +142,47 @@ func (r *Recordings) AddRecordings(ctx context.Context, task Task) (Archived, er
 			return Manifest{}, err
 		}
 		var items []archive.Item
-		if found, items, err = r.find(ctx, task, &before); err != nil {
+		if plan, items, err = r.find(ctx, task, &before); err != nil {
 			return Manifest{}, err
 		}
 		return r.mover.Add(ctx, folder, before, items, earlier, report)
 	})
-	return r.outcome(ctx, task.Session, manifest, found, err)
+	return r.outcome(ctx, task.Session, manifest, plan, err)
 }
 
-// find searches, and gives what is to be moved. There is a [notYet] to wait for.
-func (r *Recordings) find(ctx context.Context, task Task, before *Manifest) (*search, []archive.Item, error) {
-	found, waiting, err := r.search(ctx, task, before)
-	if err == nil && waiting != nil {
-		err = &notYet{waiting}
-	}
+// find returns the plan for a session's recordings, and what it moves.
+func (r *Recordings) find(ctx context.Context, task Task, before *Manifest) (*recording.Plan, []archive.Item, error) {
+	plan, err := r.plan(ctx, task, before)
 	if err != nil {
 		return nil, nil, err
 	}
-	items, err := found.items()
-	return found, items, err
+	items, err := itemsOf(plan)
+	return plan, items, err
 }
 
-// outcome is what the step returns.
-func (r *Recordings) outcome(ctx context.Context, s Session, manifest Manifest, found *search, err error) (Archived, error) {
+// outcome returns the step's result. It notes whose the archived recordings are, so
+// that no other session takes them.
+func (r *Recordings) outcome(ctx context.Context, s Session, m Manifest, plan *recording.Plan, err error) (Archived, error) {
 	if yet := new(notYet); errors.As(err, &yet) {
 		return Archived{Waiting: yet.waiting}, nil
 	}
 	if err == nil && r.Finding.Ledger != nil {
-		err = r.taken(ctx, s, manifest, found)
+		var tasks []string
+		if plan != nil {
+			tasks = plan.Mine
+		}
+		for _, f := range m.Files {
+			if f.TaskID != "" && !slices.Contains(tasks, f.TaskID) {
+				tasks = append(tasks, f.TaskID)
+			}
+		}
+		err = r.Finding.Ledger.ArchivedRecordings(ctx, ledger.ArchivedSession{AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID,
+			CloseReason: uint32(s.CloseReason), RoomCloseTime: s.RoomCloseTime, Reconciled: s.Reconciled}, tasks)
 	}
 	if err != nil {
 		return Archived{}, err
 	}
-	return r.archived(manifest), nil
+	return r.archived(m), nil
 }
 
 // notYet is that there is something to wait for.
@@ -182,31 +191,18 @@ type notYet struct{ waiting *Waiting }
 // Error implements error.
 func (n *notYet) Error() string { return "waits for " + n.waiting.For }
 
-// folder is what is in the session's folder.
+// folder returns what is in the session's folder.
 func (r *Recordings) folder(ctx context.Context, s Session) (items []archive.Item, err error) {
 	folder := SessionFolder(s)
-	for object, err := range r.objects(ctx, folder) {
+	for object, err := range archive.List(ctx, r.Source, folder, false) {
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("list the recordings in %s: %w", folder, err)
 		}
-		items = append(items, archive.Item{Key: object.Key, Name: strings.TrimPrefix(object.Key, folder), Size: object.Size})
+		if !strings.HasSuffix(object.Key, "/") { // as object stores show folders
+			items = append(items, archive.Item{Key: object.Key, Name: strings.TrimPrefix(object.Key, folder), Size: object.Size})
+		}
 	}
 	return items, nil
-}
-
-// objects lists what is in the bucket below a prefix.
-func (r *Recordings) objects(ctx context.Context, prefix string) iter.Seq2[*blob.ListObject, error] {
-	return func(yield func(*blob.ListObject, error) bool) {
-		for object, err := range archive.List(ctx, r.Source, prefix, false) {
-			if err != nil {
-				yield(nil, fmt.Errorf("list the recordings in %s: %w", cmp.Or(prefix, "the bucket"), err))
-				return
-			}
-			if !strings.HasSuffix(object.Key, "/") && !yield(object, nil) { // what object stores show as a folder
-				return
-			}
-		}
-	}
 }
 
 // errStopping makes room for another worker: with the files that are finished in

@@ -249,7 +249,7 @@ func TestS3IsGivenAndAskedForChecksums(t *testing.T) {
 func TestAStoreWithoutChecksumsIsReadBack(t *testing.T) {
 	s := testenv.StartS3(t)
 	p := newProxy(t, s)
-	w := newWorld(t, Options{SourceURL: folderURL(t), ArchiveURL: s.URLBy("archive", p.address) + "&request_checksum_calculation=when_required"})
+	w := newWorld(t, Options{SourceURL: folderURL(t), ArchiveURL: s.URLBy("archive", p.address)})
 	p.bare.Store(true)
 	var read atomic.Int64
 	p.do(func(_ http.ResponseWriter, r *http.Request) bool {
@@ -291,7 +291,7 @@ func TestWhatTheStoreIsToldOfRecordings(t *testing.T) {
 		return false
 	})
 	_, err := w.move(Progress{}, w.put("small.mp4", random(1, 1000)), w.put("large.mp4", random(2, partSize+1)))
-	if told.Load() != 2 || manifest.Load() != 1 && err == nil {
+	if told.Load() < 2 || manifest.Load() != 1 && err == nil {
 		t.Errorf("told of %d recordings and %d manifests, error %v", told.Load(), manifest.Load(), err)
 	}
 }
