@@ -1,10 +1,9 @@
-// Package archive moves a session's recordings to where they are kept, and tells
-// whether they still are what they were.
+// Package archive moves a session's recordings to the archive, and verifies them there.
 //
-// A [Mover] copies several objects at once and with bounded memory, checks each,
-// and writes the [Manifest] last. It may be killed at any moment and begun again:
-// what is in the archive, whole and of this very source, isn't copied again. It
-// knows nothing of Temporal.
+// A [Mover] copies several objects at once with bounded memory, verifies each, and
+// writes the [Manifest] last. It may be killed at any moment and started again: an
+// object that is in the archive, whole and from the same state of its source, isn't
+// copied again.
 package archive
 
 import (
@@ -24,63 +23,61 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// Options say how recordings are moved. The zero value will do.
+// Options are the options of a [Mover]. The zero value is usable.
 type Options struct {
-	// SourceURL and ArchiveURL are where the buckets are. They say how a store is best
-	// used, beyond what all have in common; empty: only that is used.
+	// SourceURL and ArchiveURL are the URLs of the buckets. Without them, only what all
+	// stores have in common is used.
 	SourceURL, ArchiveURL string
-	// Transfers is how many objects are copied at once by a [Mover], whoever uses it;
-	// [DefaultTransfers] unless set. Each needs about 11 MiB.
+	// Transfers is the number of objects copied at once, for all users of a Mover. The
+	// default is [DefaultTransfers]. Each takes about 11 MiB.
 	Transfers int
-	// Class is the storage class of the recordings, in the store's own words, Tags are
-	// their tags, and Encryption says how the store encrypts them: see [Options.Check].
+	// Class, Tags and Encryption are the storage class, tags and encryption of the
+	// recordings, in the store's own words: see [Options.Check].
 	Class      string
 	Tags       map[string]string
 	Encryption string
-	// AppFolder, if set, returns the folder of an app's own in the bucket of the
-	// recordings beside "<appid>/", or nothing.
+	// AppFolder, if set, returns an app's own folder in the bucket of the recordings
+	// besides "<appid>/", or nothing.
 	AppFolder func(appID uint32) string
-	// DeleteSources has sources in the bucket deleted when the manifest is there.
+	// DeleteSources deletes sources in the bucket once the manifest is written.
 	DeleteSources bool
-	// Hosts are those that URLs may be read from, as [ParseHosts] reads them; none: all.
+	// Hosts are the hosts that URLs may be read from, see [ParseHosts]; none: all.
 	Hosts []string
-	// Client reads URLs; nil: one that only goes to public addresses.
+	// Client reads URLs. The default only connects to public addresses.
 	Client *http.Client
 }
 
-// DefaultTransfers is how many objects are copied at once unless set otherwise.
+// DefaultTransfers is the default number of objects copied at once.
 const DefaultTransfers = 4
 
-// Item is one thing to move.
+// Item is a recording to move. It has a Key or a URL, or is Kept or Lost.
 type Item struct {
-	// Key names an object in the bucket of the recordings; or
+	// Key is the key of an object in the bucket of the recordings.
 	Key string
-	// URL is where it can be read, by https.
+	// URL is an https URL.
 	URL string
-	// Name is what it is to be called, below the session's recordings. It is kept
-	// where that is possible; empty: as the last part of its key or URL.
+	// Name is the wanted name below the session's recordings. The default is the last
+	// part of the key or URL.
 	Name string
-	// Size is how large it should be, in bytes; 0 if that isn't known.
+	// Size is the expected size in bytes; 0 if unknown.
 	Size int64
-	// Kept, if set, is what [Mover.Save] said of it: it is in the archive already, and
-	// may be gone where it came from.
+	// Kept is the file that [Mover.Save] returned for the item, whose source may be gone.
 	Kept *File
-	// Lost says that it is nowhere. The manifest names it.
+	// Lost is set for a recording that is nowhere. The manifest names it.
 	Lost bool
 	About
 }
 
-// Progress is how far a session's recordings are.
+// Progress is the progress of moving a session's recordings.
 type Progress struct {
-	// Files and Bytes are how many were moved, of Of and OfBytes. What was there
-	// already counts as moved. Bytes that were moved in vain count until they are
-	// moved again.
+	// Files of Of files and Bytes of OfBytes bytes have been moved. Bytes that have to be
+	// moved again count until that begins.
 	Files   int   `json:"files"`
 	Of      int   `json:"of"`
 	Bytes   int64 `json:"bytes"`
 	OfBytes int64 `json:"of_bytes"`
-	// Finished are those that were moved, for who goes on after a crash. It is
-	// bounded; those that it lacks are found in the archive.
+	// Finished are files that were moved, for the next attempt. It is bounded; files
+	// that it lacks are found in the archive.
 	Finished []Finished `json:"finished,omitempty"`
 }
 
@@ -92,20 +89,15 @@ type Finished struct {
 	SHA256 string `json:"sha256"`
 }
 
-// maxFinished bounds what [Progress] carries, in bytes of its JSON: Temporal warns of
+// maxFinished bounds the JSON of [Progress.Finished] in bytes: Temporal warns about
 // heartbeats from 256 KiB on.
 const maxFinished = 128 << 10
 
-// bytes is how much of a heartbeat it takes, its names escaped.
-func (f Finished) bytes() int { return 150 + 2*len(f.Name) }
-
-// Mover moves recordings.
+// Mover moves recordings from one bucket to another.
 type Mover struct {
-	// Source is the bucket that recordings are uploaded to.
-	Source *blob.Bucket
-	// Archive is the bucket that keeps them.
-	Archive *blob.Bucket
-	// Observe, if set, is told of each file that was copied, and its size in bytes.
+	Source  *blob.Bucket // the bucket that recordings are uploaded to
+	Archive *blob.Bucket // the bucket that keeps them
+	// Observe, if set, is called with the size of each file that was copied.
 	Observe func(size int64)
 
 	options Options
@@ -115,8 +107,8 @@ type Mover struct {
 	buffers sync.Pool // of *[]byte, readSize large
 }
 
-// NewMover makes a mover between two buckets. The error is of options that the
-// archive's store doesn't have.
+// NewMover returns a Mover between two buckets. It returns an error for options that
+// the archive's store doesn't have.
 func NewMover(source, archive *blob.Bucket, options Options) (*Mover, error) {
 	if err := options.Check(); err != nil {
 		return nil, err
@@ -133,19 +125,18 @@ func NewMover(source, archive *blob.Bucket, options Options) (*Mover, error) {
 }
 
 // Move moves the items to the folder of a session, "<appid>/<room_session_id>/", and
-// returns the manifest that is then there. Head is the manifest without its files.
-// Where there is a manifest already, items aren't asked for, and nothing is left to
-// do but to delete sources.
-// Earlier is how far an earlier attempt came, and report hears from time to time,
-// not concurrently, how far this one is.
+// returns its manifest. Head is the manifest without its files. If there is a manifest
+// already, Move doesn't call items and only deletes sources.
+// Earlier is the progress of an earlier attempt. Report is called with this one's from
+// time to time, and not concurrently.
 //
-// The error may be of one item or of several. The others have been moved, and
-// another call goes on from there. It wraps the cause of ctx's end, if that was it.
+// The error joins those of the items that failed. The others have been moved, and
+// another call goes on from there. It wraps the cause of ctx's end.
 func (m *Mover) Move(ctx context.Context, folder string, head Manifest, items func(context.Context) ([]Item, error), earlier Progress, report func(Progress)) (_ Manifest, err error) {
 	defer func() { err = foreign(err) }()
 	switch there, err := Latest(ctx, m.Archive, folder); {
 	case err == nil && m.options.DeleteSources:
-		return there, m.deleteListed(ctx, there)
+		return there, m.deleteSources(ctx, there, nil)
 	case err == nil:
 		return there, nil
 	case !errors.Is(err, ErrNone):
@@ -158,16 +149,16 @@ func (m *Mover) Move(ctx context.Context, folder string, head Manifest, items fu
 	return m.move(ctx, folder, head, all, earlier, report)
 }
 
-// Add moves items that came after the session's manifest was written, and writes
-// the next one, which lists what that one listed as well. Without an item that is
-// new nothing is left to do but to delete sources. Otherwise it does as
-// [Mover.Move] does. Before is what [Latest] gave.
+// Add moves items that came after the session's manifest was written, and writes the
+// next manifest, which lists the files of the one before as well. Before is the result
+// of [Latest]. Without a new item, Add only deletes sources. Otherwise it does what
+// [Mover.Move] does.
 func (m *Mover) Add(ctx context.Context, folder string, before Manifest, items []Item, earlier Progress, report func(Progress)) (after Manifest, err error) {
 	defer func() { err = foreign(err) }()
 	items = slices.DeleteFunc(slices.Clone(items), before.has)
 	if len(items) == 0 {
 		if m.options.DeleteSources {
-			return before, m.deleteListed(ctx, before)
+			return before, m.deleteSources(ctx, before, nil)
 		}
 		return before, nil
 	}
@@ -180,12 +171,12 @@ func (m *Mover) Add(ctx context.Context, folder string, before Manifest, items [
 	})
 	after, err = m.move(ctx, folder, head, append(before.items(), items...), earlier, report)
 	if err == nil && slices.ContainsFunc(items, func(item Item) bool { return !after.has(item) }) {
-		err = fmt.Errorf("somebody else wrote %s meanwhile", head.Key(folder))
+		err = fmt.Errorf("another worker wrote %s meanwhile", head.Key(folder))
 	}
 	return after, err
 }
 
-// items are the files of the manifest, to be listed again.
+// items returns the files of the manifest as items of the next one.
 func (m Manifest) items() (items []Item) {
 	for _, f := range m.Files {
 		items = append(items, Item{Kept: &f, Size: f.Size})
@@ -211,12 +202,12 @@ func (m *Mover) move(ctx context.Context, folder string, head Manifest, all []It
 	for _, item := range all {
 		r.progress.OfBytes += item.Size
 	}
-	files, sources, faults, err := r.all(ctx, all, mostFailures)
+	files, sources, faults, err := r.all(ctx, all, maxFailures)
 	if err == nil {
 		err = errors.Join(faults...)
 	}
 	if err != nil {
-		// Whoever was faster has removed what was in the making, too.
+		// Another worker that was faster has removed unfinished files, too.
 		if faster, none := Read(ctx, m.Archive, key); none == nil {
 			return faster, nil
 		}
@@ -233,30 +224,29 @@ func (m *Mover) move(ctx context.Context, folder string, head Manifest, all []It
 	if err != nil && !others {
 		return Manifest{}, fmt.Errorf("write the manifest %s: %w", key, err)
 	}
-	// What a store took isn't always what it keeps.
+	// A store may keep something else than it accepted.
 	there, err := Read(ctx, m.Archive, key)
 	switch {
 	case errors.Is(err, ErrNone):
-		return Manifest{}, fmt.Errorf("%s was written, and isn't there", key)
+		return Manifest{}, fmt.Errorf("%s was written and isn't there", key)
 	case err != nil || others:
 		return there, err
 	}
 	if kept, err := there.encode(); err != nil || !bytes.Equal(kept, content) {
-		return Manifest{}, fmt.Errorf("%s was written and reads otherwise: somebody else writes there, too", key)
+		return Manifest{}, fmt.Errorf("%s was written and reads differently: another process writes there, too", key)
 	}
 	m.store.tidy(ctx, folder)
 	if m.options.DeleteSources {
-		return there, m.deleteMoved(ctx, there, sources)
+		return there, m.deleteSources(ctx, there, sources)
 	}
 	return there, nil
 }
 
-// Save moves items ahead of the others of their session, as they will be gone
-// before those are there. It returns a file for each, to be its item's Kept from
-// then on, or the error for which it wasn't moved. Those that
-// were saved before have to be among the items, so that none takes their place.
-// Before is the manifest after which they came, if they did. However many fail, the
-// others are tried: they may be there for the last time.
+// Save moves items ahead of the others of their session, because their sources expire.
+// It returns a file for each, which is its item's Kept from then on, or an error. Items
+// that were saved before must be among the items, so that none takes their names.
+// Before is the session's manifest, if there is one. All items are tried, however many
+// fail: it may be the last chance.
 func (m *Mover) Save(ctx context.Context, folder string, before *Manifest, items []Item) ([]File, []error) {
 	r := &run{Mover: m, folder: folder, manifest: manifestKey(folder, 1), earlier: map[string]Finished{}}
 	n := len(items)
@@ -274,39 +264,37 @@ func (m *Mover) Save(ctx context.Context, folder string, before *Manifest, items
 	return files[:n], faults[:n]
 }
 
-// errComplete says that a manifest came meanwhile.
+// errComplete reports that another worker wrote the manifest.
 var errComplete = errors.New("there is a manifest by now")
 
-// run is one call of Move.
+// run is one call of Move, Add or Save.
 type run struct {
 	*Mover
-	folder string
-	// manifest is what the run is to end with. Where it is already, nobody may change
-	// what it lists.
-	manifest string
+	folder   string
+	manifest string // its key. Once it is there, nothing that it lists may change.
 	earlier  map[string]Finished
 	report   func(Progress)
 
 	bytes    atomic.Int64
-	fromURLs atomic.Int64 // bytes of the files that are read from URLs
+	fromURLs atomic.Int64 // bytes of files that are read from URLs
 	mu       sync.Mutex
 	progress Progress
 	reported time.Time
 }
 
-// moved is a source with the state in which it was moved.
+// moved is a source with the state that it was moved in.
 type moved struct {
 	source
 	state state
 }
 
-// mostFailures is how many items may fail before no other is begun: with a store
-// that is away, each would only take its time to fail.
-const mostFailures = 5
+// maxFailures is how many items may fail before no other is begun: with a store that
+// is away, each would only take its time to fail.
+const maxFailures = 5
 
-// all moves the items, several at once, until so many have failed. Each that failed
-// has its error; the last one is that of all.
-func (r *run) all(ctx context.Context, items []Item, most int) ([]File, []moved, []error, error) {
+// all moves the items, several at once, until so many have failed. It returns an error
+// for each item, and one for all.
+func (r *run) all(ctx context.Context, items []Item, failures int) ([]File, []moved, []error, error) {
 	files, sources, faults := make([]File, len(items)), make([]moved, len(items)), make([]error, len(items))
 	for i := range items {
 		if k := items[i].Kept; k != nil {
@@ -316,7 +304,7 @@ func (r *run) all(ctx context.Context, items []Item, most int) ([]File, []moved,
 		faults[i] = r.check(&items[i])
 	}
 	names := assign(items)
-	failures := 0
+	failed := 0
 	var done sync.WaitGroup
 	for i, item := range items {
 		if faults[i] != nil {
@@ -327,7 +315,7 @@ func (r *run) all(ctx context.Context, items []Item, most int) ([]File, []moved,
 			break
 		}
 		r.mu.Lock()
-		enough := failures >= most
+		enough := failed >= failures
 		r.mu.Unlock()
 		if enough {
 			release()
@@ -348,7 +336,7 @@ func (r *run) all(ctx context.Context, items []Item, most int) ([]File, []moved,
 			}
 			if faults[i] != nil {
 				r.mu.Lock()
-				failures++
+				failed++
 				r.mu.Unlock()
 			}
 		})
@@ -374,7 +362,7 @@ func (r *run) all(ctx context.Context, items []Item, most int) ([]File, []moved,
 	return files, sources, faults, nil
 }
 
-// slot waits for the turn of an item.
+// slot waits for a free transfer.
 func (r *run) slot(ctx context.Context, item Item) (release func(), err error) {
 	if item.URL != "" {
 		return r.urls.acquire(ctx, r.folder)
@@ -382,11 +370,11 @@ func (r *run) slot(ctx context.Context, item Item) (release func(), err error) {
 	return func() { r.turn.Release(1) }, r.turn.Acquire(ctx, 1)
 }
 
-// kept finds what was saved before.
+// kept returns a file that was saved before, if the archive still has it.
 func (r *run) kept(ctx context.Context, file File) (File, error) {
 	there, err := r.store.look(ctx, file.Name)
 	if err != nil {
-		return File{}, fmt.Errorf("look for %s, which was saved, in the archive: %w", file.Name, err)
+		return File{}, fmt.Errorf("look for %s, saved before, in the archive: %w", file.Name, err)
 	}
 	if there.size != file.Size {
 		return File{}, fmt.Errorf("%s was saved with %d bytes and has %d in the archive", file.Name, file.Size, there.size)
@@ -398,7 +386,7 @@ func (r *run) kept(ctx context.Context, file File) (File, error) {
 	return file, nil
 }
 
-// finish notes that a file was moved.
+// finish records a file that was moved.
 func (r *run) finish(f Finished) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -408,26 +396,26 @@ func (r *run) finish(f Finished) {
 	}
 	total := 0
 	for i, f := range slices.Backward(r.progress.Finished) {
-		if total += f.bytes(); total > maxFinished {
+		if total += 150 + 2*len(f.Name); total > maxFinished { // as JSON, its name escaped
 			r.progress.Finished = slices.Delete(r.progress.Finished, 0, i+1)
 			break
 		}
 	}
-	r.tell(true)
+	r.reportNow(true)
 }
 
-// wrote notes that so many bytes were moved.
+// wrote records that n bytes were moved.
 func (r *run) wrote(n int64) {
 	r.bytes.Add(n)
 	if r.mu.TryLock() {
-		r.tell(false)
+		r.reportNow(false)
 		r.mu.Unlock()
 	}
 }
 
-// tell reports, once a second at most unless now.
-func (r *run) tell(now bool) {
-	if r.report == nil || !now && time.Since(r.reported) < time.Second {
+// reportNow reports the progress, at most once a second unless forced.
+func (r *run) reportNow(force bool) {
+	if r.report == nil || !force && time.Since(r.reported) < time.Second {
 		return
 	}
 	r.reported = time.Now()

@@ -692,8 +692,8 @@ func (c *cutShort) Write(p []byte) (int, error) {
 }
 
 func TestNothingThatMovesIsGivenUp(t *testing.T) {
-	defer func(d time.Duration) { stall = d }(stall)
-	stall = 50 * time.Millisecond
+	defer func(d time.Duration) { stallTimeout = d }(stallTimeout)
+	stallTimeout = 50 * time.Millisecond
 	hang := make(chan struct{})
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", "1000")

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/md5" // #nosec G501 -- the checksum that some stores keep.
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -12,32 +11,29 @@ import (
 	"hash/crc64"
 	"io"
 	"time"
-
-	"gocloud.dev/blob"
 )
 
-// What an object in the archive says of itself, in its metadata.
+// Metadata of an object in the archive.
 const (
 	metaSource = "closeout-source" // the mark of its source
-	metaSHA256 = "closeout-sha256" // of its content, where that was known in time
+	metaSHA256 = "closeout-sha256" // of its content, if known in time
 )
 
 const (
 	readSize = 1 << 20
-	// mostCopies is how often an object is copied before its attempt has failed.
-	mostCopies = 3
+	maxTries = 3 // copies of an object in an attempt
 )
 
-// stall is for how long nothing may move before a copy is given up.
-var stall = 5 * time.Minute
+// stallTimeout is how long a copy may make no progress.
+var stallTimeout = 5 * time.Minute
 
 var (
-	errStalled = errors.New("nothing has moved for minutes")
-	errDiffers = errors.New("what the archive has isn't what was read")
+	errStalled = errors.New("no progress for minutes")
+	errDiffers = errors.New("the archive has something else than was read")
 	errChanged = errors.New("it changed while it was copied")
 )
 
-// transfer is the moving of one item.
+// transfer moves one item.
 type transfer struct {
 	*run
 	source source
@@ -46,21 +42,21 @@ type transfer struct {
 	bytes  int64       // counted as moved
 }
 
-// alive notes that something moves.
-func (t *transfer) alive(int64) { t.timer.Reset(stall) }
+// alive postpones the stall.
+func (t *transfer) alive(int64) { t.timer.Reset(stallTimeout) }
 
-// count notes that so much was moved.
+// count records that n bytes were moved.
 func (t *transfer) count(n int64) {
 	t.alive(n)
 	t.bytes += n
 	t.wrote(n)
 }
 
-// move sees to it that the archive has the item under the wanted name, whole.
+// move copies the item to the wanted name, unless it is there already.
 func (r *run) move(ctx context.Context, src source, item Item, want File) (File, state, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	t := &transfer{run: r, source: src, item: item, timer: time.AfterFunc(stall, func() { cancel(errStalled) })}
+	t := &transfer{run: r, source: src, item: item, timer: time.AfterFunc(stallTimeout, func() { cancel(errStalled) })}
 	defer t.timer.Stop()
 	for try := 1; ; try++ {
 		file, st, err := t.try(ctx, try, want)
@@ -70,14 +66,14 @@ func (r *run) move(ctx context.Context, src source, item Item, want File) (File,
 			return file, st, nil
 		case context.Cause(ctx) != nil:
 			return File{}, state{}, context.Cause(ctx)
-		case try == mostCopies || !errors.Is(err, errDiffers) && !errors.Is(err, errChanged):
+		case try == maxTries || !errors.Is(err, errDiffers) && !errors.Is(err, errChanged):
 			return File{}, state{}, err
 		}
 		t.again()
 	}
 }
 
-// again forgets what was counted.
+// again uncounts the bytes.
 func (t *transfer) again() {
 	t.wrote(-t.bytes)
 	t.bytes = 0
@@ -116,7 +112,7 @@ func (t *transfer) try(ctx context.Context, try int, want File) (File, state, er
 		t.discard(ctx, want.Name)
 		return File{}, st, fmt.Errorf("%w: it had %d bytes, and then %d", errChanged, st.size, now.size)
 	}
-	want.SHA256 = hex.EncodeToString(sums.sha256.Sum(nil))
+	want.SHA256 = sums.hex()
 	if err := t.verify(ctx, want, sums); err != nil {
 		if errors.Is(err, errDiffers) {
 			t.discard(ctx, want.Name)
@@ -129,12 +125,12 @@ func (t *transfer) try(ctx context.Context, try int, want File) (File, state, er
 	return want, st, nil
 }
 
-// discard removes what isn't what it should be, so that nobody takes it for that.
-// Without a manifest, nobody does.
+// discard removes an object that isn't what it should be. If that fails, the next
+// attempt replaces it.
 func (r *run) discard(ctx context.Context, name string) { _ = r.Archive.Delete(ctx, name) }
 
-// found finds out whether the archive has the source already, in this very state
-// and whole. It completes the file by what it finds.
+// found reports whether the archive has the source already, in this state and whole.
+// It sets the file's checksum.
 func (t *transfer) found(ctx context.Context, st state, want *File) (bool, error) {
 	mark := st.mark(t.source)
 	kept, err := t.store.look(ctx, want.Name)
@@ -151,14 +147,14 @@ func (t *transfer) found(ctx context.Context, st state, want *File) (bool, error
 	}
 	if kept.size == st.size && kept.mark == mark {
 		sums := t.store.sums()
-		if err := t.readBack(ctx, want.Name, sums, t.count); err == nil && kept.agrees(sums) == yes {
-			want.SHA256 = hex.EncodeToString(sums.sha256.Sum(nil))
+		if err := t.readBack(ctx, want.Name, sums, t.count); err == nil && kept.agrees(sums) {
+			want.SHA256 = sums.hex()
 			return true, nil
 		}
 		t.again()
 	}
-	// It is of another state of the source, or not whole. If there is a manifest by
-	// now, it may be what that lists.
+	// It has another source, or isn't whole. If there is a manifest by now, that may list
+	// it.
 	if _, err := Read(ctx, t.Archive, t.manifest); !errors.Is(err, ErrNone) {
 		if err == nil {
 			err = errComplete
@@ -177,48 +173,36 @@ func (t *transfer) verify(ctx context.Context, want File, sums *sums) error {
 	if kept.size != want.Size {
 		return fmt.Errorf("%w: it was read with %d bytes and archived with %d", errDiffers, want.Size, kept.size)
 	}
-	answer := kept.agrees(sums)
-	if kept.own && answer == yes {
+	if kept.own && kept.agrees(sums) {
 		return nil
 	}
-	// The store has no checksum of its own, or one that isn't of the content, as S3
-	// has for what it encrypts with a customer's key: only reading it back tells.
+	// The store has no checksum of its own, or one that isn't of the content, as S3 has
+	// for what it encrypts with a customer's key.
 	read := t.store.sums()
 	if err := t.readBack(ctx, want.Name, read, t.alive); err != nil {
 		return err
 	}
-	if sum := hex.EncodeToString(read.sha256.Sum(nil)); sum != want.SHA256 {
+	if sum := read.hex(); sum != want.SHA256 {
 		return fmt.Errorf("%w: its checksum is %s, and %s in the archive", errDiffers, want.SHA256, sum)
 	}
 	return nil
 }
 
-// readBack sums up an object of the archive.
+// readBack computes the checksums of an object in the archive.
 func (r *run) readBack(ctx context.Context, name string, sums *sums, count func(int64)) error {
-	from := &steady{ctx: ctx, source: &object{r.Archive, name}, size: -1, to: sums, count: count}
-	defer from.Close()
-	if err := r.drain(from); err != nil {
+	if err := r.sum(ctx, &object{r.Archive, name}, sums, count); err != nil {
 		return fmt.Errorf("read %s in the archive, to check it: %w", name, err)
 	}
 	return nil
 }
 
-// sha256 sums up an object of a bucket.
-func (m *Mover) sha256(ctx context.Context, bucket *blob.Bucket, key string, count func(int64)) (string, error) {
-	sums := &sums{sha256: sha256.New()}
+// sum computes the checksums of an object.
+func (m *Mover) sum(ctx context.Context, o *object, sums *sums, count func(int64)) error {
 	if count == nil {
 		count = func(int64) {}
 	}
-	from := &steady{ctx: ctx, source: &object{bucket, key}, size: -1, to: sums, count: count}
+	from := &steady{ctx: ctx, source: o, size: -1, to: sums, count: count}
 	defer from.Close()
-	if err := m.drain(from); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(sums.sha256.Sum(nil)), nil
-}
-
-// drain reads to the end.
-func (m *Mover) drain(from io.Reader) error {
 	buffer := m.buffers.Get().(*[]byte)
 	defer m.buffers.Put(buffer)
 	for {
@@ -230,25 +214,24 @@ func (m *Mover) drain(from io.Reader) error {
 	}
 }
 
-// content is what is to be put into the archive.
+// content is an object to put into the archive.
 type content struct {
 	source source
 	state  state
 	sums   *sums
 	meta   map[string]string
 	reader *steady
-	alive  func(int64) // to be called now and then by what takes long
+	alive  func(int64) // called by what takes long
 }
 
-// sums are what is made of content that goes by: those checksums that the archive's
-// store has a use for, and SHA-256.
+// sums are checksums of content that is read: SHA-256, and those that the archive's
+// store knows.
 type sums struct {
 	sha256, md5 hash.Hash
 	crc64       hash.Hash64
 }
 
-// nvme is the polynomial of CRC-64/NVME, the checksum that S3 keeps of what was
-// uploaded in parts.
+// nvme is the table of CRC-64/NVME, the checksum that S3 keeps of uploads in parts.
 var nvme = crc64.MakeTable(0x9a6c9329ac4bc9b5)
 
 // Write implements [io.Writer].
@@ -261,6 +244,8 @@ func (s *sums) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+func (s *sums) hex() string { return hex.EncodeToString(s.sha256.Sum(nil)) }
+
 func (s *sums) reset() {
 	for _, h := range []hash.Hash{s.sha256, s.md5, s.crc64} {
 		if h != nil {
@@ -269,46 +254,29 @@ func (s *sums) reset() {
 	}
 }
 
-// kept is what the store knows of an object.
+// kept is what the store knows about an object.
 type kept struct {
-	size int64
-	mark string // of the source
-	// sha256, md5 and crc64 are checksums of the content; nil where there is none.
-	sha256, md5, crc64 []byte
-	// own says that the store computed them itself, of what it keeps.
-	own bool
+	size               int64
+	mark               string // of the source
+	sha256, md5, crc64 []byte // checksums of the content; nil: unknown
+	own                bool   // the store computed them itself
 }
-
-// answer is that of a comparison.
-type answer int
-
-const (
-	unknown answer = iota
-	yes
-	no
-)
 
 // agrees compares the best checksum that both have.
-func (k kept) agrees(s *sums) answer {
-	compare := func(a, b []byte) answer {
-		if bytes.Equal(a, b) {
-			return yes
-		}
-		return no
-	}
+func (k kept) agrees(s *sums) bool {
 	switch {
 	case k.sha256 != nil:
-		return compare(k.sha256, s.sha256.Sum(nil))
+		return bytes.Equal(k.sha256, s.sha256.Sum(nil))
 	case k.crc64 != nil && s.crc64 != nil:
-		return compare(k.crc64, s.crc64.Sum(nil))
+		return bytes.Equal(k.crc64, s.crc64.Sum(nil))
 	case k.md5 != nil && s.md5 != nil:
-		return compare(k.md5, s.md5.Sum(nil))
+		return bytes.Equal(k.md5, s.md5.Sum(nil))
 	}
-	return unknown
+	return false
 }
 
-// steady reads a source to its end, from where it was when the connection was cut.
-// It counts and sums up what goes by.
+// steady reads a source to its end, and resumes where a connection was cut. It computes
+// checksums and counts bytes.
 type steady struct {
 	ctx    context.Context
 	source source
@@ -376,7 +344,7 @@ func (s *steady) rewind() {
 	s.to.reset()
 }
 
-// once reads, after it has opened the source if need be.
+// once opens the source if necessary, and reads.
 func (s *steady) once(p []byte) (int, error) {
 	if s.body == nil {
 		if s.pace == nil {
@@ -403,7 +371,7 @@ func (s *steady) once(p []byte) (int, error) {
 	return 0, err
 }
 
-// Close closes what is open; a Read would open it again.
+// Close closes the source. Read opens it again.
 func (s *steady) Close() {
 	if s.body != nil {
 		_ = s.body.Close()

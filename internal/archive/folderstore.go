@@ -13,8 +13,8 @@ import (
 	"path/filepath"
 )
 
-// folderStore is an archive in a folder. It syncs what it writes, keeps files in the
-// making apart, and takes for its own what no other process made.
+// folderStore is an archive in a folder. It syncs what it writes, and keeps unfinished
+// files apart.
 type folderStore struct {
 	*anyStore
 	folder *folderBucket
@@ -32,7 +32,7 @@ func (s *folderStore) put(_ context.Context, key string, c *content) error {
 	})
 }
 
-// sessionOf is the folder of the session that a key belongs to.
+// sessionOf returns the folder of a key's session.
 func sessionOf(key string) string {
 	for i, slashes := 0, 0; i < len(key); i++ {
 		if key[i] == '/' {
@@ -44,8 +44,8 @@ func sessionOf(key string) string {
 	return ""
 }
 
-// settle makes the names of files last, which with each file by itself would take
-// the disk as long as their content. A file that has lost its name is copied again.
+// settle syncs the names of files. To do it for each file would take the disk as long as
+// their content. A file that loses its name is copied again.
 func (s *folderStore) settle(keys []string) error {
 	var folders []string
 	for _, key := range keys {

@@ -11,30 +11,29 @@ import (
 )
 
 const (
-	listPage = 1000 // S3's maximum
-	// maxEmptyPages in a row is how many a store may send that looks for what it has.
-	maxEmptyPages = 100
+	listPage      = 1000 // S3's maximum
+	maxEmptyPages = 100  // in a row, of a store that still searches
 )
 
-// errListing is of a listing that can't be gone through to its end: what it lacks
-// would be taken for missing.
+// errListing reports a listing without an end: what it lacks would be taken for missing.
 var errListing = errors.New("the store broke its listing off")
 
-// pages are those of a listing, as the store sent them.
+// pages are the pages of a listing that a store sent.
 type pages struct {
-	seen  map[string]bool // what they began with
+	seen  map[string]bool // their first keys
 	empty int             // in a row
 }
 
 type pagesKey struct{}
 
-// pagesOf returns those of the listing that the context is of.
+// pagesOf returns the pages of the context's listing.
 func pagesOf(ctx context.Context) *pages {
 	p, _ := ctx.Value(pagesKey{}).(*pages)
 	return p
 }
 
-// add reports whether the listing goes on, by what a page begins with.
+// add returns an error if the listing doesn't make progress with a page that begins with
+// the key first.
 func (p *pages) add(first string) error {
 	switch {
 	case p == nil:
@@ -51,8 +50,8 @@ func (p *pages) add(first string) error {
 	return nil
 }
 
-// List lists what is in a bucket below a prefix; with folders, those are listed in the
-// place of what is in them. A listing that breaks off, or would never end, is an error.
+// List lists the objects below a prefix. With folders, it lists folders in place of their
+// content. A listing that breaks off or never ends is an error.
 func List(ctx context.Context, bucket *blob.Bucket, prefix string, folders bool) iter.Seq2[*blob.ListObject, error] {
 	return func(yield func(*blob.ListObject, error) bool) {
 		ctx := context.WithValue(ctx, pagesKey{}, &pages{seen: map[string]bool{}})

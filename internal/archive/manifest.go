@@ -18,60 +18,48 @@ import (
 // Version is the version of manifests.
 const Version = 1
 
-// Manifest lists what was archived of a session. It is written last, so that an
-// archive that has one is complete, and made of the session and its files alone,
-// so that it is the same whoever writes it, and when.
+// Manifest lists the archived recordings of a session. It is written last, so that an
+// archive with a manifest is complete. It depends on nothing but the session and its
+// files, so that all workers write the same.
 type Manifest struct {
-	// Version is the version of this format: 1.
-	Version int `json:"version"`
-	// Number is 2 for the manifest that a late recording made, and so on; the first
-	// one has none. The one with the highest number is complete.
+	Version int `json:"version"` // of this format, 1
+	// Number is 2 for the manifest that a late recording made, and so on; the first one
+	// has none. The manifest with the highest number is complete.
 	Number int `json:"number,omitempty"`
-	// AppID, RoomID and RoomSessionID name the session.
-	AppID         uint32 `json:"appid"`
-	RoomID        string `json:"room_id"`
-	RoomSessionID uint64 `json:"room_session_id,string"`
-	// CloseReason and RoomCloseTime say how and when it ended.
+
+	AppID         uint32           `json:"appid"`
+	RoomID        string           `json:"room_id"`
+	RoomSessionID uint64           `json:"room_session_id,string"`
 	CloseReason   zego.CloseReason `json:"close_reason"`
 	RoomCloseTime time.Time        `json:"room_close_time"`
-	// Files are the recordings, by name.
-	Files []File `json:"files"`
-	// Lost are the recordings that there were and that are nowhere, by the names that
-	// ZEGO gave them.
+
+	Files []File `json:"files"` // by name
+	// Lost are ZEGO's names of the recordings that are nowhere.
 	Lost []string `json:"lost,omitempty"`
 }
 
-// File is one archived recording.
+// File is an archived recording.
 type File struct {
-	// Name is its key in the archive.
-	Name string `json:"name"`
-	// Source is where it was copied from: a key in the bucket of the recordings, or a
-	// URL, without what proves that it may be read.
+	Name string `json:"name"` // its key in the archive
+	// Source is a key in the bucket of the recordings, or a URL without credentials.
 	Source string `json:"source"`
-	// Size is in bytes.
-	Size int64 `json:"size"`
-	// SHA256 is of its content, in hex.
-	SHA256 string `json:"sha256"`
+	Size   int64  `json:"size"`   // in bytes
+	SHA256 string `json:"sha256"` // in hex
 	About
 }
 
-// About is what is known of a recording beside its content. What isn't known is
-// empty, and left out of the manifest.
+// About is what is known about a recording besides its content. The manifest leaves out
+// what isn't known.
 type About struct {
-	// DurationMS is how long it plays, in milliseconds.
-	DurationMS int64 `json:"duration_ms,omitempty"`
-	// TaskID is the recording task's.
-	TaskID string `json:"task_id,omitempty"`
-	// BeginTime is when the recording began, by ZEGO's clock.
-	BeginTime time.Time `json:"begin_time,omitzero"`
-	// UserID and StreamID say who was recorded.
-	UserID   string `json:"user_id,omitempty"`
-	StreamID string `json:"stream_id,omitempty"`
-	// TrackType says what was: audio, video or both.
-	TrackType string `json:"track_type,omitempty"`
+	DurationMS int64     `json:"duration_ms,omitempty"`
+	TaskID     string    `json:"task_id,omitempty"`
+	BeginTime  time.Time `json:"begin_time,omitzero"` // by ZEGO's clock
+	UserID     string    `json:"user_id,omitempty"`   // who was recorded
+	StreamID   string    `json:"stream_id,omitempty"`
+	TrackType  string    `json:"track_type,omitempty"` // audio, video or both
 }
 
-// Bytes is how large the files are together.
+// Bytes returns the size of all files.
 func (m Manifest) Bytes() (n int64) {
 	for _, f := range m.Files {
 		n += f.Size
@@ -79,7 +67,7 @@ func (m Manifest) Bytes() (n int64) {
 	return n
 }
 
-// encode gives the manifest as it is written.
+// encode returns the manifest as it is written.
 func (m Manifest) encode() ([]byte, error) {
 	slices.SortFunc(m.Files, func(a, b File) int { return cmp.Compare(a.Name, b.Name) })
 	b, err := json.MarshalIndent(m, "", "  ")
@@ -89,7 +77,7 @@ func (m Manifest) encode() ([]byte, error) {
 	return append(b, '\n'), nil
 }
 
-// Key is where the manifest is in a session's folder, "<appid>/<room_session_id>/".
+// Key returns the manifest's key in a session's folder, "<appid>/<room_session_id>/".
 func (m Manifest) Key(folder string) string { return manifestKey(folder, m.Number) }
 
 func manifestKey(folder string, number int) string {
@@ -99,10 +87,10 @@ func manifestKey(folder string, number int) string {
 	return fmt.Sprintf("%smanifest-%d.json", folder, number)
 }
 
-// next is the number of the manifest after this one.
+// next returns the number of the manifest after this one.
 func (m Manifest) next() int { return max(m.Number, 1) + 1 }
 
-// has tells whether the manifest lists the item.
+// has reports whether the manifest lists the item.
 func (m Manifest) has(item Item) bool {
 	switch {
 	case item.Lost:
@@ -113,8 +101,8 @@ func (m Manifest) has(item Item) bool {
 	return slices.ContainsFunc(m.Files, func(f File) bool { return f.Source == item.id() })
 }
 
-// Latest reads the manifest of a session that lists all of its recordings: the
-// one with the highest number. Errors are those of [Read].
+// Latest reads the manifest of a session with the highest number. Errors are those of
+// [Read].
 func Latest(ctx context.Context, bucket *blob.Bucket, folder string) (Manifest, error) {
 	latest, err := Read(ctx, bucket, manifestKey(folder, 1))
 	for n := 2; err == nil; n++ {
@@ -131,15 +119,14 @@ func Latest(ctx context.Context, bucket *blob.Bucket, folder string) (Manifest, 
 	return Manifest{}, err
 }
 
-// ErrUnreadable is that there is something else where a manifest should be, which
-// no retry will mend.
-var ErrUnreadable = errors.New("it is no manifest that this version of Closeout can read; see what it is, then put it right, or move it away to have it written anew")
+// ErrUnreadable reports something else where a manifest should be. No retry helps.
+var ErrUnreadable = errors.New("this version of Closeout can't read it as a manifest; see what it is, then repair it, or move it away to have it written anew")
 
-// ErrNone is that there is no manifest.
+// ErrNone reports that there is no manifest.
 var ErrNone = errors.New("there is no manifest")
 
-// Read reads a manifest. The error wraps [ErrNone] where there is
-// none, and [ErrUnreadable] where it is something else.
+// Read reads a manifest. The error wraps [ErrNone] if there is none, and
+// [ErrUnreadable] if it is something else.
 func Read(ctx context.Context, bucket *blob.Bucket, key string) (m Manifest, err error) {
 	defer func() { err = foreign(err) }()
 	b, err := bucket.ReadAll(ctx, key)

@@ -15,16 +15,15 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// Names are bounded, as a folder takes 255 bytes between two slashes, some of
-// which are for what lies beside a file, and S3 takes 1024 in all.
+// A file system takes 255 bytes between two slashes, with the suffix of a sidecar, and
+// S3 takes 1024 in all.
 const (
-	mostOfSegment = 200
-	mostOfName    = 700
+	maxSegment = 200
+	maxNameLen = 700
 )
 
-// clean gives the name that a wanted one becomes: itself, but for what would lead
-// out of the folder, couldn't be a file's name, or is read as something else by
-// the library for buckets. All that is written as %XX.
+// clean returns a name that is safe in every store. It writes as %XX what would lead
+// out of the folder, can't be in a file's name, or is an escape of gocloud's.
 func clean(wanted string) string {
 	var segments []string
 	for segment := range strings.SplitSeq(wanted, "/") {
@@ -33,8 +32,8 @@ func clean(wanted string) string {
 		}
 	}
 	name := cmp.Or(strings.Join(segments, "/"), "recording")
-	if len(name) > mostOfName {
-		name = shorten(strings.ReplaceAll(name, "/", "_"), mostOfSegment, name)
+	if len(name) > maxNameLen {
+		name = shorten(strings.ReplaceAll(name, "/", "_"), maxSegment, name)
 	}
 	return name
 }
@@ -59,25 +58,24 @@ func cleanSegment(s string) string {
 		}
 		i += n
 	}
-	if b.Len() > mostOfSegment {
-		return shorten(b.String(), mostOfSegment, s)
+	if b.Len() > maxSegment {
+		return shorten(b.String(), maxSegment, s)
 	}
 	return b.String()
 }
 
-// shorten cuts a name down, and marks it by what it was made of. It keeps the
-// extension.
-func shorten(name string, most int, of string) string {
+// shorten cuts a name, marks it with a digest of the original, and keeps the extension.
+func shorten(name string, limit int, of string) string {
 	stem, extension := cut(name)
 	mark := "~" + digest(of)
-	stem = stem[:most-len(extension)-len(mark)]
+	stem = stem[:limit-len(extension)-len(mark)]
 	for !utf8.ValidString(stem) {
 		stem = stem[:len(stem)-1]
 	}
 	return stem + mark + extension
 }
 
-// cut parts a name from its extension, if that is of a usual length.
+// cut splits a name and its extension, if that has a usual length.
 func cut(name string) (stem, extension string) {
 	if extension = path.Ext(name); len(extension) > 16 {
 		extension = ""
@@ -90,13 +88,11 @@ func digest(of string) string {
 	return hex.EncodeToString(sum[:4])
 }
 
-// fold gives what two names have in common that some file system, or some reader
-// of the archive, takes for one.
+// fold returns the same for names that some file system takes for one.
 func fold(name string) string { return norm.NFC.String(cases.Fold().String(norm.NFC.String(name))) }
 
-// assign gives each item a name that no other has. What an item is called depends
-// on the items alone, not on their order. Of several that want one name the first
-// by its source keeps it.
+// assign returns a unique name for each item, which depends on the items but not on
+// their order. Of several that want a name, the first by its source gets it.
 func assign(items []Item) []string {
 	order := make([]int, len(items))
 	names := make([]string, len(items))
@@ -109,8 +105,8 @@ func assign(items []Item) []string {
 		}
 	}
 	slices.SortFunc(order, func(a, b int) int {
-		if keptA, keptB := items[a].Kept != nil, items[b].Kept != nil; keptA != keptB {
-			return map[bool]int{true: -1, false: 1}[keptA] // what is there keeps its name
+		if kept := items[a].Kept != nil; kept != (items[b].Kept != nil) { // it is there, and keeps its name
+			return map[bool]int{true: -1, false: 1}[kept]
 		}
 		return cmp.Or(cmp.Compare(names[a], names[b]), cmp.Compare(items[a].id(), items[b].id()))
 	})

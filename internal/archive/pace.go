@@ -12,18 +12,13 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// What a server that a callback names may cost.
+// Limits of servers that callbacks name.
 const (
-	// maxURLFile is the largest file: 48 hours, the longest recording, at 12 Mbit/s.
-	maxURLFile = 256 << 30
-	// maxURLSession is how much all files of a call may have together.
-	maxURLSession = 1 << 40
-	// minURLRate is how much has to come in rateWindow that is spent waiting for it:
-	// 70 kB/s, at which an hour of sound and picture takes less than the hour.
-	minURLRate = 4 << 20
+	maxURLFile    = 256 << 30 // 48 hours, the longest recording, at 12 Mbit/s
+	maxURLSession = 1 << 40   // all files of a call together
+	minURLRate    = 4 << 20   // in each rateWindow of waiting: 70 kB/s, as fast as a recording plays
 )
 
-// rateWindow is how long a server may take for minURLRate.
 var rateWindow = time.Minute
 
 var (
@@ -31,8 +26,7 @@ var (
 	errMore = errors.New("the server sends more than it said")
 )
 
-// paced is the body of a URL that has to come fast enough. Time that our side takes
-// doesn't count.
+// paced is the body of a URL, with a minimum rate. Only time spent in Read counts.
 type paced struct {
 	io.ReadCloser
 	waited time.Duration
@@ -45,7 +39,7 @@ func (p *paced) Read(b []byte) (int, error) {
 	if p.slow {
 		return 0, errSlow
 	}
-	// A read that hangs ends with the window.
+	// Closing the body ends a read that hangs.
 	timer := time.AfterFunc(rateWindow-p.waited, func() { _ = p.ReadCloser.Close() })
 	begun := time.Now()
 	n, err := p.ReadCloser.Read(b)
@@ -67,8 +61,8 @@ func (p *paced) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// slots are for reading URLs, apart from those for objects: servers that dribble hold
-// up neither those nor the other apps.
+// slots limits the transfers from URLs, apart from those of objects: slow servers hold up
+// neither objects nor other apps.
 type slots struct {
 	all *semaphore.Weighted
 	app int64
@@ -76,14 +70,13 @@ type slots struct {
 	by  map[string]*semaphore.Weighted
 }
 
-// newSlots returns slots beside those for so many transfers: half as many again, and
-// half of them for an app.
+// newSlots returns half as many slots as there are transfers, half of them for an app.
 func newSlots(transfers int) *slots {
 	all := int64(max(2, transfers/2))
 	return &slots{all: semaphore.NewWeighted(all), app: all / 2, by: map[string]*semaphore.Weighted{}}
 }
 
-// acquire waits for a slot of the app that a session's folder is of.
+// acquire waits for a slot of the app of a session's folder.
 func (s *slots) acquire(ctx context.Context, folder string) (release func(), err error) {
 	app, _, _ := strings.Cut(folder, "/")
 	s.mu.Lock()

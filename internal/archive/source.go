@@ -19,17 +19,14 @@ import (
 	"gocloud.dev/gcerrors"
 )
 
-// source is what is copied.
+// source is a recording to copy.
 type source interface {
-	// String is how the manifest calls it. No secret is in it.
-	String() string
-	// stat tells what state it is in.
+	String() string // its name in the manifest, without secrets
 	stat(ctx context.Context) (state, error)
-	// open reads it from that offset to its end.
 	open(ctx context.Context, offset int64) (io.ReadCloser, error)
 }
 
-// state is what tells one content of a source from another.
+// state distinguishes one content of a source from another.
 type state struct {
 	size int64
 	etag string
@@ -37,17 +34,17 @@ type state struct {
 	kind string // its content type
 }
 
-// mark is the state of the source in a word. An object in the archive carries that
-// of what it was copied from.
+// mark returns the state of the source in one word. An object in the archive carries
+// the mark of its source.
 func (s state) mark(src source) string {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%d\n%s\n%d", src, s.size, s.etag, s.time.UnixNano()))
 	return hex.EncodeToString(sum[:16])
 }
 
-// id names what the item is a copy of.
+// id returns the item's source as the manifest names it.
 func (i Item) id() string { return cmp.Or(i.Key, bare(i.URL)) }
 
-// check finds out whether the item can be moved, and gives it a name.
+// check reports why an item can't be moved, and sets its name.
 func (m *Mover) check(item *Item) error {
 	if (item.Key == "") == (item.URL == "") {
 		return fmt.Errorf("%w: an item has the key %q and the URL %q, want one of the two", ErrImpossible, item.Key, bare(item.URL))
@@ -66,7 +63,7 @@ func (m *Mover) check(item *Item) error {
 	return nil
 }
 
-// ErrImpossible is that something can't be moved, however often it is tried.
+// ErrImpossible reports that something can't be moved, however often it is tried.
 var ErrImpossible = errors.New("can't be archived")
 
 func (m *Mover) source(item Item) source {
@@ -99,8 +96,8 @@ func (o *object) open(ctx context.Context, offset int64) (io.ReadCloser, error) 
 	return o.bucket.NewRangeReader(ctx, o.key, offset, -1, nil)
 }
 
-// deletable reports whether a source is in a folder of the app's own. Others may be
-// of several apps.
+// deletable reports whether a source is in a folder of the app's own. Several apps may
+// have recordings in others.
 func (m *Mover) deletable(manifest Manifest, key string) bool {
 	own := strconv.FormatUint(uint64(manifest.AppID), 10) + "/"
 	if strings.HasPrefix(key, own) {
@@ -113,53 +110,46 @@ func (m *Mover) deletable(manifest Manifest, key string) bool {
 	return own != "" && strings.HasPrefix(key, own) && (below == "" || !strings.HasPrefix(key, below))
 }
 
-// deleteMoved deletes what was moved and has been left alone since.
-func (m *Mover) deleteMoved(ctx context.Context, manifest Manifest, sources []moved) error {
-	var faults []error
+// deleteSources deletes the sources of a manifest's files that are still what was
+// archived: in the state in which they were moved or, after a crash, of the same content.
+func (m *Mover) deleteSources(ctx context.Context, manifest Manifest, sources []moved) error {
+	marks := map[string]string{}
 	for _, s := range sources {
-		o, ok := s.source.(*object)
-		if !ok || !m.deletable(manifest, o.key) {
-			continue
+		if o, ok := s.source.(*object); ok {
+			marks[o.key] = s.state.mark(o)
 		}
-		if now, err := o.stat(ctx); err != nil || now.mark(o) != s.state.mark(o) {
-			faults = append(faults, missing(err))
-			continue
-		}
-		faults = append(faults, o.remove(ctx))
 	}
-	return errors.Join(faults...)
-}
-
-// deleteListed deletes what a manifest lists, if it is what the manifest says.
-func (m *Mover) deleteListed(ctx context.Context, manifest Manifest) error {
 	var faults []error
 	for _, f := range manifest.Files {
 		if strings.HasPrefix(f.Source, "https://") || !m.deletable(manifest, f.Source) {
 			continue
 		}
 		o := &object{m.Source, f.Source}
-		if now, err := o.stat(ctx); err != nil || now.size != f.Size {
+		now, err := o.stat(ctx)
+		switch mark, known := marks[o.key]; {
+		case err != nil:
 			faults = append(faults, missing(err))
 			continue
+		case known && now.mark(o) != mark, now.size != f.Size, !known && sources != nil:
+			continue
+		case !known:
+			sums := &sums{sha256: sha256.New()}
+			if err := m.sum(ctx, o, sums, nil); err != nil {
+				faults = append(faults, missing(err))
+				continue
+			}
+			if sums.hex() != f.SHA256 {
+				continue
+			}
 		}
-		sum, err := m.sha256(ctx, m.Source, f.Source, nil)
-		if err != nil {
-			faults = append(faults, missing(err))
-		} else if sum == f.SHA256 {
-			faults = append(faults, o.remove(ctx))
+		if err := missing(o.bucket.Delete(ctx, o.key)); err != nil {
+			faults = append(faults, fmt.Errorf("delete %s, which was archived: %w", o.key, err))
 		}
 	}
 	return errors.Join(faults...)
 }
 
-func (o *object) remove(ctx context.Context) error {
-	if err := missing(o.bucket.Delete(ctx, o.key)); err != nil {
-		return fmt.Errorf("delete %s, which was archived: %w", o.key, err)
-	}
-	return nil
-}
-
-// missing is no error of what isn't there.
+// missing returns nil for the error that an object isn't there.
 func missing(err error) error {
 	if gcerrors.Code(err) == gcerrors.NotFound {
 		return nil
@@ -167,8 +157,8 @@ func missing(err error) error {
 	return err
 }
 
-// remote is a source that is read by https: ZEGO keeps there for some days what it
-// couldn't upload.
+// remote is a source that is read by https: ZEGO's backup storage keeps what it
+// couldn't upload for some days.
 type remote struct {
 	client *http.Client
 	url    string
@@ -176,7 +166,7 @@ type remote struct {
 
 func (r *remote) String() string { return bare(r.url) }
 
-// bare is a URL without what may prove that it may be read.
+// bare returns a URL without its credentials.
 func bare(rawURL string) string {
 	u, err := url.Parse(rawURL)
 	if err != nil {
@@ -186,7 +176,8 @@ func bare(rawURL string) string {
 	return u.String()
 }
 
-// get asks for the content from an offset on, to an end if that isn't before it.
+// get requests the content from an offset to an end, or to the content's end if that is
+// smaller.
 func (r *remote) get(ctx context.Context, from, to int64) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url, nil)
 	if err != nil {
@@ -248,8 +239,7 @@ func (r *remote) open(ctx context.Context, offset int64) (io.ReadCloser, error) 
 	return nil, fmt.Errorf("get it from byte %d on: %s", offset, answered(resp))
 }
 
-// answered returns an answer's status, not in the server's own words, which may be
-// any.
+// answered returns an answer's status, without the server's own words.
 func answered(resp *http.Response) string {
 	return fmt.Sprintf("%d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
 }

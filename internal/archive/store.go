@@ -19,20 +19,19 @@ import (
 	"gocloud.dev/gcerrors"
 )
 
-// store is what the archive's bucket is in, as far as stores differ.
+// store is the archive's bucket, as far as stores differ.
 type store interface {
-	// sums are those that the store has a use for.
+	// sums returns the checksums that the store knows.
 	sums() *sums
-	// put writes an object, whole or not at all. It lasts once it is settled.
+	// put writes an object, whole or not at all. It is durable after settle.
 	put(ctx context.Context, key string, c *content) error
-	// look tells what the store knows of an object, or errNone.
+	// look returns what the store knows about an object, or errNone.
 	look(ctx context.Context, key string) (kept, error)
-	// settle makes what was put last.
+	// settle makes the objects that were put durable.
 	settle(keys []string) error
-	// create writes a small object that lasts, or returns errExists if there is one.
+	// create writes a small durable object, or returns errExists if there is one.
 	create(ctx context.Context, key string, content []byte) error
-	// tidy removes what killed attempts have left in the folder of a session that has
-	// its manifest. What it can't remove is no harm.
+	// tidy removes what killed attempts left in the folder of a session with a manifest.
 	tidy(ctx context.Context, folder string)
 }
 
@@ -58,7 +57,7 @@ func (m *Mover) openStore() (store, error) {
 		}
 		return &folderStore{common, folder, l.prefix}, nil
 	case "s3":
-		// Once more, as a bucket with a prefix hides what it is made of.
+		// A bucket with a prefix hides its client.
 		bucket, err := l.open(context.Background())
 		if err != nil {
 			return nil, fmt.Errorf("open the archive's bucket: %w", err)
@@ -70,7 +69,7 @@ func (m *Mover) openStore() (store, error) {
 	return common, nil
 }
 
-// anyStore does what the library for buckets does for all stores.
+// anyStore is a store of gocloud's.
 type anyStore struct {
 	bucket  *blob.Bucket
 	options Options
@@ -121,7 +120,7 @@ func (s *anyStore) settle([]string) error { return nil }
 
 func (s *anyStore) tidy(context.Context, string) {}
 
-// beforeWrite sets what the options say of an object, in the store's own way.
+// beforeWrite sets the class, encryption and tags of an object.
 func (o Options) beforeWrite(as func(any) bool) error {
 	var google *storage.Writer
 	var azure *azblob.UploadStreamOptions
@@ -144,11 +143,11 @@ func (o Options) beforeWrite(as func(any) bool) error {
 	return nil
 }
 
-// Check tells whether the archive's store has what the options ask for.
+// Check reports options that the archive's store doesn't have.
 func (o Options) Check() error {
 	u, err := url.Parse(o.ArchiveURL)
 	if err != nil {
-		return errors.New("the archive's URL is none")
+		return errors.New("the archive's URL is not a URL")
 	}
 	var faults []error
 	refuse := func(what, value string) {

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"iter"
 	"strings"
@@ -11,21 +12,16 @@ import (
 	"gocloud.dev/gcerrors"
 )
 
-// Fault is an object that isn't what its manifest says.
+// Fault is an object that differs from its manifest.
 type Fault struct {
-	// Name is the object's key, or the manifest's.
-	Name string `json:"name"`
-	// What says what is wrong.
-	What string `json:"what"`
+	Name string `json:"name"` // the object's key, or the manifest's
+	What string `json:"what"` // what is wrong
 }
 
-// Verify reads every object that a manifest lists, several at once, and compares
-// size and SHA-256. Moved, if set, hears how many bytes were read, concurrently.
+// Verify reads every object that a manifest lists, several at once, and compares size
+// and SHA-256. Moved, if set, is called concurrently with the number of bytes read.
 // The error is ctx's.
 func (m *Mover) Verify(ctx context.Context, manifest Manifest, moved func(int64)) ([]Fault, error) {
-	if moved == nil {
-		moved = func(int64) {}
-	}
 	whats := make([]string, len(manifest.Files))
 	var done sync.WaitGroup
 	for i, f := range manifest.Files {
@@ -57,22 +53,22 @@ func (m *Mover) fault(ctx context.Context, f File, moved func(int64)) string {
 	case a.Size != f.Size:
 		return fmt.Sprintf("it has %d bytes, and had %d", a.Size, f.Size)
 	}
-	switch sum, err := m.sha256(ctx, m.Archive, f.Name, moved); {
+	sums := &sums{sha256: sha256.New()}
+	switch err := m.sum(ctx, &object{m.Archive, f.Name}, sums, moved); {
 	case err != nil:
 		return Text(fmt.Sprintf("can't be read: %v", err), maxError)
-	case sum != f.SHA256:
-		return fmt.Sprintf("its SHA-256 is %s, and was %s", sum, f.SHA256)
+	case sums.hex() != f.SHA256:
+		return fmt.Sprintf("its SHA-256 is %s, and was %s", sums.hex(), f.SHA256)
 	}
 	return ""
 }
 
-// Apps lists the apps that have a folder in the archive, by their folders.
+// Apps lists the folders of apps in the archive.
 func Apps(ctx context.Context, bucket *blob.Bucket) iter.Seq2[string, error] {
 	return folders(ctx, bucket, "")
 }
 
-// Sessions lists the sessions that have a folder in the archive, by their folders;
-// each may have a manifest, or not yet.
+// Sessions lists the folders of sessions in the archive, with or without a manifest.
 func Sessions(ctx context.Context, bucket *blob.Bucket) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		for app, err := range Apps(ctx, bucket) {
@@ -89,7 +85,7 @@ func Sessions(ctx context.Context, bucket *blob.Bucket) iter.Seq2[string, error]
 	}
 }
 
-// folders lists the folders in a folder of which the names are numbers.
+// folders lists the folders in a folder whose names are numbers.
 func folders(ctx context.Context, bucket *blob.Bucket, prefix string) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		for o, err := range List(ctx, bucket, prefix, true) {
