@@ -1,26 +1,26 @@
-// Package closeout runs Closeout as a program of your own, with your workflows
-// and steps in it. A main is a dozen lines:
+// Package closeout makes a program of Closeout and your Workflows and steps:
 //
 //	func main() {
 //		closeout.Main(closeout.Service{
-//			Workflows: []workflows.Workflow{CloseShow},
-//			Route:     route,
-//			Steps:     []any{&Wallet{}},
+//			Workflows:  []workflows.Workflow{CloseShow},
+//			Route:      route,
+//			Activities: []any{&Wallet{}},
 //		})
 //	}
 //
-// The program then has the commands of Closeout, from serve to audit, and its
-// settings. The other packages are made to be used with it: package workflows to
-// write workflows, activities to write steps, closeouttest to test both, and
-// zego and webhook to take ZEGO's callbacks elsewhere.
+// The program has Closeout's commands, from serve to audit, and its settings.
+// Write Workflows with package workflows and steps with package activities, and
+// test both with package closeouttest.
 package closeout
 
 import (
+	"context"
 	"io"
+	"net/http"
 	"os"
 
-	"github.com/gorilla/mux"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/worker"
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/command"
@@ -28,45 +28,51 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// Service is what a program adds to Closeout. The zero value is Closeout itself.
+// Service is what your program adds to Closeout. The zero value is Closeout itself.
 type Service struct {
-	// Workflows are run besides those of package workflows. Each is a function with
-	// a name, and no two have the same.
+	// Workflows are post-close Workflows besides [workflows.RoomClose]. Each is a named
+	// function, and its name is its type in Temporal.
 	Workflows []workflows.Workflow
-	// Immediate lists those of Workflows that start as soon as the room closes. The
-	// others start CLOSEOUT_SETTLING later, when the callbacks that ZEGO was still
-	// retrying are in; that takes one Workflow Task less.
+	// Immediate lists those of Workflows that start when the room closes. The others
+	// start CLOSEOUT_SETTLING later, when the callbacks that ZEGO still retries are in,
+	// which takes one Workflow Task less.
 	Immediate []workflows.Workflow
-	// Route returns the Workflow that closes out a session. If Route is nil or returns
-	// nil, that is [workflows.RoomClose]. What it returns must be among Workflows, or
-	// its runs wait until a worker has it.
+	// Route returns the Workflow that closes out a session, one of Workflows. If Route
+	// is nil or returns nil, it is [workflows.RoomClose].
 	Route func(activities.Session) workflows.Workflow
-	// Steps are pointers to structs, of which each exported method is an activity of
-	// its own name. The standard ones of [activities.Steps] are there already.
-	Steps []any
-	// Init, if set, is called once before serve, webhook or worker begins: to read
-	// the settings of the steps, and to open what they need. Its error ends the
-	// program.
-	Init func() error
-	// Hooks, if set, adds endpoints to the listener for callbacks, below
-	// [webhook.HooksPath]: for services that a step has started and that report
-	// back. They have to authenticate whom they hear from. Use [workflows.Signal] to
-	// tell the session's run.
-	Hooks func(hooks *mux.Router, temporal client.Client)
+	// Activities are pointers to structs. Each exported method is an Activity of that
+	// name. The steps of [activities.Standard] are registered anyway.
+	Activities []any
+	// Register, if set, registers what the fields above can't: child Workflows,
+	// Workflows with an input of their own, Activities under other names.
+	Register func(worker.Registry)
+	// Worker, if set, changes the worker's options.
+	Worker func(*worker.Options)
+	// Init, if set, is called once before serve, webhook or worker begins, to read
+	// settings and open what Activities need. Its error ends the program. The closer
+	// may be nil; it is closed after everything has stopped.
+	Init func(context.Context) (io.Closer, error)
+	// Hooks, if set, returns what serves the paths below [webhook.HooksPath] on the
+	// listener for callbacks, for systems that report back to a step. It must
+	// authenticate its callers. Pass a result to the run with [workflows.Signal].
+	Hooks func(client.Client) http.Handler
 }
 
-// Check tells what is wrong with the service, which no command would run then: a
-// workflow without a name, two of one name, a method that is no activity.
+// Check reports what would keep a worker from running the service: a Workflow
+// without a name, two of one name, a method that isn't an Activity.
 func (s Service) Check() error { return service.Extension(s).Check() }
 
-// Main runs the command line and exits.
+// Main runs the command line and exits. SIGINT and SIGTERM stop what runs, a second
+// one kills.
 func Main(s Service) {
-	os.Exit(Run(s, os.Args, os.Stdout, os.Stderr))
+	ctx, stop := command.Interruptible()
+	code := Run(ctx, s, os.Args, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
 }
 
-// Run runs the command line, of which args[0] is the program's name, and returns
-// the exit code: 0, or 1 after an error that it has written to stderr. SIGINT and
-// SIGTERM stop what runs; a second one kills.
-func Run(s Service, args []string, stdout, stderr io.Writer) int {
-	return command.Main(service.Extension(s), args, stdout, stderr)
+// Run runs the command line until ctx ends and returns the exit code: 0, or 1 after
+// an error, which it writes to stderr. args[0] is the program's name.
+func Run(ctx context.Context, s Service, args []string, stdout, stderr io.Writer) int {
+	return command.Main(ctx, service.Extension(s), args, stdout, stderr)
 }

@@ -22,18 +22,15 @@ func (w *Wallet) Charge(ctx context.Context, task activities.Task) (string, erro
 	return "charged", err
 }
 
-// The steps by their names, for workflows: none of their fields is set here.
-var (
-	wallet   *Wallet
-	standard activities.Steps
-)
+// wallet names the steps, for Workflows. The worker has the one that runs them.
+var wallet *Wallet
 
 // CloseShow closes a paid room out.
 func CloseShow(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, session)
 
 	workflows.Start(run, workflows.Step{Name: "charge", Summary: "Charge the caller's wallet"}, wallet.Charge)
-	workflows.Start(run, workflows.Recordings, standard.ArchiveRecordings)
+	workflows.Start(run, workflows.Recordings, activities.Standard.ArchiveRecordings)
 
 	return run.Finish()
 }
@@ -49,9 +46,9 @@ func route(s activities.Session) workflows.Workflow {
 // A program of one's own. In its main stands: closeout.Main(service).
 func Example() {
 	service := closeout.Service{
-		Workflows: []workflows.Workflow{CloseShow},
-		Route:     route,
-		Steps:     []any{&Wallet{API: activities.Endpoint{Name: "the wallet", URL: os.Getenv("WALLET_URL")}}},
+		Workflows:  []workflows.Workflow{CloseShow},
+		Route:      route,
+		Activities: []any{&Wallet{API: activities.Endpoint{Name: "the wallet", URL: os.Getenv("WALLET_URL")}}},
 	}
 	if err := service.Check(); err != nil {
 		fmt.Println(err)

@@ -1,12 +1,11 @@
-// Package activities holds the steps that touch the world after a room has
-// closed, grouped by what they touch. Each is a method of a struct whose fields
-// are what it needs, takes a [Task] and may run any number of times: Temporal
-// repeats it until it succeeds.
+// Package activities has what steps are written with, and the names of the standard
+// steps.
 //
-// What a step's error says decides what happens next: any error is worth another
-// try, after the pause that [RetryAfter] names; [Blocked] waits for a person, and
-// [GiveUp] does without. [Endpoint] posts to an HTTP API and returns the right one.
+// A step is a method of a struct that holds what the step needs. It takes a [Task]
+// and may run any number of times: Temporal repeats it until it succeeds. Its error
+// decides what happens next. Any error is retried, after the pause that [RetryAfter]
+// asks for; [Blocked] waits for an operator, and [GiveUp] ends the step without a
+// result. [Endpoint] posts to an HTTP API and returns the right one.
 //
-// To add a step to the standard ones, write a method on [Steps] and give it a line
-// in a workflow. Nothing has to be registered.
+// [Standard] names the steps that every worker has.
 package activities

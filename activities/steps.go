@@ -6,16 +6,8 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/zego"
 )
-
-// Steps holds all steps. A worker registers each exported method of it, those of
-// the embedded structs included, under the method's name.
-type Steps struct {
-	*Billing
-	*Recordings
-}
 
 // Session is one life of a room, as its room_close told it.
 type Session struct {
@@ -57,13 +49,16 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return err
 }
 
+// clockTolerance is how much later than the signed timestamp a time may be.
+const clockTolerance = 5 * time.Minute
+
 // SessionOf takes the session out of a callback, and leaves behind what proves
 // the callback: no signature belongs in a workflow's history.
 func SessionOf(c *zego.RoomClose) Session {
 	s := Session{
 		AppID: c.AppID, RoomID: c.RoomID, RoomSessionID: c.RoomSessionID, CloseReason: c.CloseReason, RoomCloseTime: c.RoomCloseTime, SentAt: c.SentAt(),
 	}
-	if !s.SentAt.IsZero() && s.RoomCloseTime.After(s.SentAt.Add(ledger.ClockTolerance)) {
+	if !s.SentAt.IsZero() && s.RoomCloseTime.After(s.SentAt.Add(clockTolerance)) {
 		s.CloseTimeTold, s.RoomCloseTime = s.RoomCloseTime, s.SentAt
 	}
 	return s
@@ -83,21 +78,15 @@ type Adjustment struct {
 	Number int `json:"number"`
 }
 
-// AdjustmentOf is the next adjustment of a session that got usage after its last
-// entry.
-func AdjustmentOf(b ledger.BilledSession) Adjustment {
-	return Adjustment{Session{
-		AppID: b.AppID, RoomID: b.RoomID, RoomSessionID: b.RoomSessionID,
-		CloseReason: zego.CloseReason(b.CloseReason), RoomCloseTime: b.RoomCloseTime, Reconciled: b.Reconciled,
-	}, b.Number}
+// SessionFolder is where a session's objects lie in both buckets:
+// "<appid>/<room_session_id>/". An app that starts a recording sets the task's
+// OutputFolder to it, as nothing else in a recording tells the session.
+func SessionFolder(s Session) string {
+	return strconv.FormatUint(uint64(s.AppID), 10) + "/" + strconv.FormatUint(s.RoomSessionID, 10) + "/"
 }
 
-// SessionOfArchived is the session of which something came after its recordings
-// were archived.
-func SessionOfArchived(s ledger.ArchivedSession) Session {
-	return Session{AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID,
-		CloseReason: zego.CloseReason(s.CloseReason), RoomCloseTime: s.RoomCloseTime, Reconciled: s.Reconciled}
-}
+// ManifestKey is where the archive has a session's first manifest.
+func ManifestKey(s Session) string { return SessionFolder(s) + "manifest.json" }
 
 // Task is what a step is given.
 type Task struct {

@@ -44,7 +44,7 @@ func TestRoomCloseIsGenuineAndParses(t *testing.T) {
 // What the test mocks itself comes before the standard step that succeeds.
 func TestStandardStepsCanBeMocked(t *testing.T) {
 	env := NewEnv(t)
-	env.OnActivity(Standard.FinalizeBill, mock.Anything, mock.Anything).Return(activities.Bill{}, activities.GiveUp("free of charge"))
+	env.OnActivity(activities.Standard.FinalizeBill, mock.Anything, mock.Anything).Return(activities.Bill{}, activities.GiveUp("free of charge"))
 	if r := env.Run(workflows.RoomClose, Session()); r.State != workflows.StateGivenUp || r.Steps[0].Failure != "free of charge" || r.Steps[1].State != workflows.StateDone {
 		t.Errorf("result %+v", r)
 	}
@@ -89,8 +89,8 @@ type changed struct{}
 
 func (changed) RoomClose(ctx workflow.Context, s activities.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, s)
-	workflows.Start(run, workflows.Recordings, Standard.ArchiveRecordings)
-	workflows.Start(run, workflows.Billing, Standard.FinalizeBill)
+	workflows.Start(run, workflows.Recordings, activities.Standard.ArchiveRecordings)
+	workflows.Start(run, workflows.Billing, activities.Standard.FinalizeBill)
 	return run.Finish()
 }
 
@@ -99,8 +99,8 @@ type renamed struct{}
 
 func (renamed) RoomClose(ctx workflow.Context, s activities.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, s)
-	workflows.Start(run, workflows.Step{Name: "bill", Quick: true}, Standard.FinalizeBill)
-	workflows.Start(run, workflows.Recordings, Standard.ArchiveRecordings)
+	workflows.Start(run, workflows.Step{Name: "bill", Quick: true}, activities.Standard.FinalizeBill)
+	workflows.Start(run, workflows.Recordings, activities.Standard.ArchiveRecordings)
 	return run.Finish()
 }
 

@@ -15,37 +15,41 @@ import (
 	"go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/worker"
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// Standard names the standard steps, to mock them: env.OnActivity(Standard.FinalizeBill, ...).
-var Standard activities.Steps
-
-// Env is the SDK's environment for a workflow, with skipped time, made for a run
-// that Closeout starts. The standard steps succeed, unless the test mocks them
-// itself. The environment's clock begins at the time at which the session was
-// closed. Unlike Temporal, it tries a step ten times at most.
+// Env is the SDK's environment for one run of a Workflow, with time skipped. The
+// steps of [activities.Standard] succeed unless the test mocks them. The clock starts
+// at the session's close time. Unlike Temporal, the environment attempts a step ten
+// times at most.
 type Env struct {
 	*testsuite.TestWorkflowEnvironment
 	t      testing.TB
 	states []workflows.State
 }
 
-// NewEnv makes an environment in which the steps, pointers to structs as in
-// closeout.Service, are known. They are run for real where the test doesn't mock
-// them.
-func NewEnv(t testing.TB, steps ...any) *Env {
+// maxTaskTime bounds a Workflow Task in tests. The SDK's default of 1 s takes a slow
+// machine for a deadlock.
+const maxTaskTime = time.Minute
+
+// NewEnv returns an environment with those Activities, pointers to structs as in
+// closeout.Service. They run for real unless the test mocks them. Register a child
+// Workflow with RegisterWorkflow.
+func NewEnv(t testing.TB, all ...any) *Env {
 	t.Helper()
 	suite := &testsuite.WorkflowTestSuite{}
 	logged := &output{TB: t}
 	t.Cleanup(logged.end)
 	suite.SetLogger(log.NewStructuredLogger(slog.New(slog.NewTextHandler(logged, nil))))
 	e := &Env{TestWorkflowEnvironment: suite.NewTestWorkflowEnvironment(), t: t}
-	e.RegisterActivity(&activities.Steps{})
-	for _, s := range steps {
-		e.RegisterActivity(s)
+	e.SetWorkerOptions(worker.Options{DeadlockDetectionTimeout: maxTaskTime})
+	e.SetTestTimeout(maxTaskTime)
+	e.RegisterActivity(activities.Standard)
+	for _, a := range all {
+		e.RegisterActivity(a)
 	}
 	e.OnUpsertTypedSearchAttributes(mock.Anything).Run(func(args mock.Arguments) {
 		attributes, _ := args.Get(0).(temporal.SearchAttributes)
@@ -57,8 +61,7 @@ func NewEnv(t testing.TB, steps ...any) *Env {
 	return e
 }
 
-// output writes to the log of a test, which is seen where the test fails, until
-// the test ends: a step may outlast it.
+// output writes to the test's log until the test ends, which a step may outlast.
 type output struct {
 	testing.TB
 	mu    sync.Mutex
@@ -81,14 +84,14 @@ func (o *output) end() {
 	o.ended = true
 }
 
-// MockStandard lets the standard steps succeed that the test hasn't mocked. Start
-// and Run do it.
+// MockStandard makes the standard steps succeed that the test hasn't mocked.
+// Start and Run call it.
 func (e *Env) MockStandard() {
-	e.OnActivity(Standard.ArchiveRecordings, mock.Anything, mock.Anything).
+	e.OnActivity(activities.Standard.ArchiveRecordings, mock.Anything, mock.Anything).
 		Return(func(_ context.Context, task activities.Task) (activities.Archived, error) {
 			return activities.Archived{Manifest: activities.ManifestKey(task.Session)}, nil
 		}).Maybe()
-	steps := reflect.ValueOf(Standard)
+	steps := reflect.ValueOf(activities.Standard)
 	for i := range steps.NumMethod() {
 		step := steps.Method(i)
 		succeed := reflect.MakeFunc(step.Type(), func([]reflect.Value) []reflect.Value {
@@ -99,8 +102,7 @@ func (e *Env) MockStandard() {
 	}
 }
 
-// Start runs the workflow for the session, as far as it goes. It may be called
-// once.
+// Start runs the Workflow for the session as far as it goes. Call it or Run once.
 func (e *Env) Start(w workflows.Workflow, s activities.Session) {
 	e.t.Helper()
 	e.MockStandard() // after what the test has mocked, which comes first
@@ -114,7 +116,7 @@ func (e *Env) Start(w workflows.Workflow, s activities.Session) {
 	e.ExecuteWorkflow(w, s)
 }
 
-// Run runs the workflow to its end and gives its result. A run that fails or
+// Run runs the Workflow to its end and returns its result. A run that fails or
 // doesn't end fails the test.
 func (e *Env) Run(w workflows.Workflow, s activities.Session) workflows.Result {
 	e.t.Helper()
@@ -132,23 +134,22 @@ func (e *Env) Run(w workflows.Workflow, s activities.Session) workflows.Result {
 	return result
 }
 
-// After does something when the run is that old, by its clock. Call it before
-// the run.
+// After calls do when the run is that old by its clock. Call After before the run.
 func (e *Env) After(age time.Duration, do func()) { e.RegisterDelayedCallback(do, age) }
 
-// Retry has a blocked step retried, as a person would by [workflows.UpdateRetry].
-// Call it from [Env.After]. A refusal fails the test.
+// Retry retries a blocked step, as an operator does with [workflows.UpdateRetry].
+// Call it from [Env.After]. A rejected Update fails the test.
 func (e *Env) Retry(step, reason string) { e.decide(workflows.UpdateRetry, step, reason) }
 
-// Skip has a blocked step skipped, as a person would by [workflows.UpdateSkip].
-// Call it from [Env.After]. A refusal fails the test.
+// Skip skips a blocked step, as an operator does with [workflows.UpdateSkip].
+// Call it from [Env.After]. A rejected Update fails the test.
 func (e *Env) Skip(step, reason string) { e.decide(workflows.UpdateSkip, step, reason) }
 
 func (e *Env) decide(update, step, reason string) {
 	e.UpdateWorkflow(update, "", &decided{e.t, update + " of " + step}, workflows.Decision{Step: step, Reason: reason})
 }
 
-// decided hears what came of a decision.
+// decided reports a decision that was rejected or failed.
 type decided struct {
 	t    testing.TB
 	what string
@@ -166,7 +167,7 @@ func (d *decided) Complete(_ any, err error) {
 // was unset.
 func (e *Env) States() []workflows.State { return slices.Clone(e.states) }
 
-// Details is what the Web UI shows of the run now, in Markdown.
+// Details returns the run's current details in the Web UI, as Markdown.
 func (e *Env) Details() string {
 	e.t.Helper()
 	value, err := e.QueryWorkflow("__temporal_workflow_metadata")

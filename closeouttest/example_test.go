@@ -28,7 +28,7 @@ var wallet *Wallet
 func CloseShow(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, session)
 	workflows.Start(run, workflows.Step{Name: "charge", Summary: "Charge the caller's wallet"}, wallet.Charge)
-	workflows.Start(run, workflows.Step{Name: "billing", Summary: "Make the session's bill"}, closeouttest.Standard.FinalizeBill)
+	workflows.Start(run, workflows.Step{Name: "billing", Summary: "Make the session's bill"}, activities.Standard.FinalizeBill)
 	return run.Finish()
 }
 
@@ -36,7 +36,6 @@ func CloseShow(ctx workflow.Context, session activities.Session) (workflows.Resu
 func ExampleEnv() {
 	var t testing.TB = &testing.T{} // the test's own
 	env := closeouttest.NewEnv(t, &Wallet{})
-	env.SetTestTimeout(time.Minute)
 	env.OnActivity(wallet.Charge, mock.Anything, mock.Anything).Return("", activities.Blocked("no such wallet")).Once()
 	env.OnActivity(wallet.Charge, mock.Anything, mock.Anything).Return("charged", nil).Once()
 	env.After(time.Hour, func() { env.Retry("charge", "the wallet was restored") })
@@ -50,6 +49,41 @@ func ExampleEnv() {
 	// charge done
 	// billing done
 	// [blocked ]
+}
+
+// PayPerformers is a Workflow with an input of its own. A program registers it in
+// closeout.Service.Register.
+func PayPerformers(_ workflow.Context, roomID string) (int, error) { return len(roomID), nil }
+
+// Report reports how many performers were paid.
+func (*Wallet) Report(_ context.Context, _ activities.Task, paid int) (string, error) {
+	return fmt.Sprint(paid, " paid"), nil
+}
+
+// ClosePaidShow starts a child Workflow and passes its result to a step.
+func ClosePaidShow(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
+	run := workflows.Begin(ctx, session)
+	workflows.Start(run, workflows.Billing, activities.Standard.FinalizeBill)
+
+	var paid int
+	if err := workflow.ExecuteChildWorkflow(ctx, PayPerformers, session.RoomID).Get(ctx, &paid); err == nil {
+		workflows.StartWith(run, workflows.Step{Name: "report"}, wallet.Report, paid)
+	}
+	return run.Finish()
+}
+
+// A Workflow with a child Workflow.
+func ExampleEnv_childWorkflow() {
+	var t testing.TB = &testing.T{} // the test's own
+	env := closeouttest.NewEnv(t, &Wallet{})
+	env.RegisterWorkflow(PayPerformers)
+	session := closeouttest.Session(func(c *zego.RoomClose) { c.RoomID = "quartet" })
+	for _, s := range env.Run(ClosePaidShow, session).Steps {
+		fmt.Println(s.Step, s.State, s.Summary[:4])
+	}
+	// Output:
+	// billing done bill
+	// report done 7 pa
 }
 
 // A handler that takes ZEGO's callbacks is given a genuine one.

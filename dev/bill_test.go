@@ -7,6 +7,7 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/steps"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -43,7 +44,7 @@ func TestLateLogoutsAreBilledOnARealTemporal(t *testing.T) {
 	if err != nil || len(dirty) != 1 {
 		t.Fatal(dirty, err)
 	}
-	next := activities.AdjustmentOf(dirty[0])
+	next := steps.AdjustmentOf(dirty[0])
 	adjust, err := temporalClient.ExecuteWorkflow(t.Context(), workflows.AdjustOptions(next, c.TaskQueue), workflows.AdjustBill, next)
 	if err != nil {
 		t.Fatal(err)

@@ -198,7 +198,7 @@ func TestARunGoesOnWhenItsKeyIsBack(t *testing.T) {
 	setUp(t, c)
 	temporalClient := dial(t, c)
 	parts := func(p service.Parts, build string) service.Parts {
-		p.Extension = service.Extension{Workflows: []workflows.Workflow{closeShow}, Steps: []any{&showSteps{build, &empty}},
+		p.Extension = service.Extension{Workflows: []workflows.Workflow{closeShow}, Activities: []any{&showSteps{build, &empty}},
 			Route: func(activities.Session) workflows.Workflow { return closeShow }}
 		return p
 	}
@@ -286,7 +286,7 @@ func TestAReplayWithoutTheKeyGoesNoOtherWay(t *testing.T) {
 	c := settings(t, map[string]string{"payload-keys": keyText("old")})
 	setUp(t, c)
 	closeShow := careful{}.CloseShow
-	extension := service.Extension{Workflows: []workflows.Workflow{closeShow}, Steps: []any{&showSteps{"1", new(atomic.Bool)}},
+	extension := service.Extension{Workflows: []workflows.Workflow{closeShow}, Activities: []any{&showSteps{"1", new(atomic.Bool)}},
 		Route: func(activities.Session) workflows.Workflow { return closeShow }}
 	closed := newClose()
 	post(t, start(t, c, service.Parts{Webhook: true, Worker: true, Extension: extension}), closed)

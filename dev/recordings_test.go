@@ -13,6 +13,7 @@ import (
 	"go.temporal.io/api/sdk/v1"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/service"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
@@ -62,7 +63,7 @@ func TestRecordingsAreWaitedFor(t *testing.T) {
 		if s := r.Steps[1]; r.State != workflows.StateDone || !strings.HasPrefix(s.Summary, "1 recording of 5 bytes") {
 			t.Errorf("result %+v\n%s", r, log)
 		}
-		var m activities.Manifest
+		var m archive.Manifest
 		if err := json.Unmarshal([]byte(read(t, archived(c, closed, "manifest.json"))), &m); err != nil {
 			t.Fatal(err)
 		}
@@ -128,7 +129,7 @@ func TestLateRecordingsAreAdded(t *testing.T) {
 			Files: []zego.RecordedFile{{FileID: name, URL: "https://bucket.example.com/" + activities.SessionFolder(session) + name, Size: 5, Status: zego.FileUploaded}}})
 		manifest := fmt.Sprintf("manifest-%d.json", n+2)
 		wait(t, manifest+" is there", func() bool { return exists(archived(c, closed, manifest)) })
-		var m activities.Manifest
+		var m archive.Manifest
 		if err := json.Unmarshal([]byte(read(t, archived(c, closed, manifest))), &m); err != nil || len(m.Files) != n+1 {
 			t.Errorf("manifest %+v, %v", m, err)
 		}

@@ -98,9 +98,9 @@ func (d *deployment) start(parts service.Parts, build string, closeShow workflow
 		c.DeploymentName = ""
 	}
 	parts.Extension = service.Extension{
-		Workflows: []workflows.Workflow{closeShow},
-		Route:     func(activities.Session) workflows.Workflow { return closeShow },
-		Steps:     []any{&showSteps{build, &d.empty}},
+		Workflows:  []workflows.Workflow{closeShow},
+		Route:      func(activities.Session) workflows.Workflow { return closeShow },
+		Activities: []any{&showSteps{build, &d.empty}},
 	}
 	return start(d.t, &c, parts)
 }

@@ -11,7 +11,7 @@ replace github.com/closeouthq/closeout => ../
 require (
 	github.com/closeouthq/closeout v0.0.0
 	github.com/google/uuid v1.6.0
-	github.com/gorilla/mux v1.8.1
+	github.com/gorilla/mux v1.8.1 // indirect
 	github.com/stretchr/testify v1.12.1
 	go.temporal.io/api v1.63.5
 	go.temporal.io/sdk v1.50.0

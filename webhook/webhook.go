@@ -143,8 +143,8 @@ type Options struct {
 	Token string
 	// AnswerWithin is how long the intake may take; 0 stands for [AnswerWithin].
 	AnswerWithin time.Duration
-	// Hooks, if set, adds endpoints below [HooksPath], with the listener's limits.
-	Hooks func(*mux.Router)
+	// Hooks, if set, serves the paths below [HooksPath], with the listener's limits.
+	Hooks http.Handler
 	// Log gets a line for each callback, but of those that are refused only the
 	// first of many: the next line says how many there were.
 	Log *slog.Logger
@@ -184,9 +184,7 @@ func Router(o Options) http.Handler {
 	r.NotFoundHandler = http.HandlerFunc(h.notFound)
 	r.MethodNotAllowedHandler = http.HandlerFunc(h.methodNotAllowed)
 	if o.Hooks != nil {
-		hooks := r.PathPrefix(HooksPath).Subrouter()
-		hooks.Use(func(next http.Handler) http.Handler { return http.MaxBytesHandler(next, MaxBody) })
-		o.Hooks(hooks)
+		r.PathPrefix(HooksPath + "/").Handler(http.MaxBytesHandler(o.Hooks, MaxBody))
 	}
 	path := Path
 	if o.Token != "" {

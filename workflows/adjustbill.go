@@ -16,7 +16,7 @@ func AdjustBill(ctx workflow.Context, a activities.Adjustment) (Result, error) {
 	run := Begin(ctx, a.Session)
 
 	// The number gives each adjustment an idempotency key of its own.
-	StartWith(run, Step{Name: "adjustment-" + strconv.Itoa(a.Number), Summary: "Adjust the bill", Quick: true}, standard.AdjustBill, a.Number)
+	StartWith(run, Step{Name: "adjustment-" + strconv.Itoa(a.Number), Summary: "Adjust the bill", Quick: true}, activities.Standard.AdjustBill, a.Number)
 
 	return run.Finish()
 }

@@ -35,8 +35,8 @@ func withCRMNaively(ctx workflow.Context, session activities.Session) (workflows
 	run := workflows.Begin(ctx, session)
 
 	workflows.Start(run, workflows.Step{Name: "crm"}, crm.Notify)
-	workflows.Start(run, workflows.Billing, standard.FinalizeBill)
-	workflows.Start(run, workflows.Recordings, standard.ArchiveRecordings)
+	workflows.Start(run, workflows.Billing, activities.Standard.FinalizeBill)
+	workflows.Start(run, workflows.Recordings, activities.Standard.ArchiveRecordings)
 
 	return run.Finish()
 }
@@ -45,8 +45,8 @@ func withCRM(ctx workflow.Context, session activities.Session) (workflows.Result
 	run := workflows.Begin(ctx, session)
 
 	workflows.Start(run, workflows.Step{Name: "crm", AddedLater: true}, crm.Notify)
-	workflows.Start(run, workflows.Billing, standard.FinalizeBill)
-	workflows.Start(run, workflows.Recordings, standard.ArchiveRecordings)
+	workflows.Start(run, workflows.Billing, activities.Standard.FinalizeBill)
+	workflows.Start(run, workflows.Recordings, activities.Standard.ArchiveRecordings)
 
 	return run.Finish()
 }
@@ -54,7 +54,7 @@ func withCRM(ctx workflow.Context, session activities.Session) (workflows.Result
 func withoutRecordingsNaively(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, session)
 
-	workflows.Start(run, workflows.Billing, standard.FinalizeBill)
+	workflows.Start(run, workflows.Billing, activities.Standard.FinalizeBill)
 
 	return run.Finish()
 }
@@ -62,9 +62,9 @@ func withoutRecordingsNaively(ctx workflow.Context, session activities.Session) 
 func withoutRecordings(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, session)
 
-	workflows.Start(run, workflows.Billing, standard.FinalizeBill)
+	workflows.Start(run, workflows.Billing, activities.Standard.FinalizeBill)
 	if workflow.GetVersion(ctx, "no recordings", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
-		workflows.Start(run, workflows.Recordings, standard.ArchiveRecordings)
+		workflows.Start(run, workflows.Recordings, activities.Standard.ArchiveRecordings)
 	}
 
 	return run.Finish()
@@ -73,8 +73,8 @@ func withoutRecordings(ctx workflow.Context, session activities.Session) (workfl
 func recordingsFirstNaively(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, session)
 
-	recordings := workflows.Start(run, workflows.Recordings, standard.ArchiveRecordings)
-	workflows.Start(run, workflows.Step{Name: "billing", Quick: true, After: []workflows.Dependency{recordings}}, standard.FinalizeBill)
+	recordings := workflows.Start(run, workflows.Recordings, activities.Standard.ArchiveRecordings)
+	workflows.Start(run, workflows.Step{Name: "billing", Quick: true, After: []workflows.Dependency{recordings}}, activities.Standard.FinalizeBill)
 
 	return run.Finish()
 }
@@ -83,11 +83,11 @@ func recordingsFirst(ctx workflow.Context, session activities.Session) (workflow
 	run := workflows.Begin(ctx, session)
 
 	if workflow.GetVersion(ctx, "recordings first", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
-		workflows.Start(run, workflows.Billing, standard.FinalizeBill)
-		workflows.Start(run, workflows.Recordings, standard.ArchiveRecordings)
+		workflows.Start(run, workflows.Billing, activities.Standard.FinalizeBill)
+		workflows.Start(run, workflows.Recordings, activities.Standard.ArchiveRecordings)
 	} else {
-		recordings := workflows.Start(run, workflows.Recordings, standard.ArchiveRecordings)
-		workflows.Start(run, workflows.Step{Name: "billing", Quick: true, After: []workflows.Dependency{recordings}}, standard.FinalizeBill)
+		recordings := workflows.Start(run, workflows.Recordings, activities.Standard.ArchiveRecordings)
+		workflows.Start(run, workflows.Step{Name: "billing", Quick: true, After: []workflows.Dependency{recordings}}, activities.Standard.FinalizeBill)
 	}
 
 	return run.Finish()
@@ -119,7 +119,7 @@ func TestChangeWhileRunsAreUnderWay(t *testing.T) {
 			}
 			env := closeouttest.NewEnv(t, &CRM{})
 			// Whatever comes after this step is not begun.
-			env.OnActivity(standard.ArchiveRecordings, mock.Anything, mock.Anything).Return(activities.Archived{}, activities.GiveUp("nothing was recorded")).Maybe()
+			env.OnActivity(activities.Standard.ArchiveRecordings, mock.Anything, mock.Anything).Return(activities.Archived{}, activities.GiveUp("nothing was recorded")).Maybe()
 			if got := ends(env.Run(tt.changed, session)); got != tt.newRuns {
 				t.Errorf("a new run ended as %s, want %s", got, tt.newRuns)
 			}
@@ -131,8 +131,8 @@ func TestChangeWhileRunsAreUnderWay(t *testing.T) {
 func TestChangeThatNeedsNoCare(t *testing.T) {
 	otherLimits := func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
 		run := workflows.Begin(ctx, session)
-		workflows.Start(run, workflows.Step{Name: "billing", Summary: "Bill it", Timeout: time.Hour, AttemptTimeout: time.Second, Quick: true}, standard.FinalizeBill)
-		workflows.Start(run, workflows.Step{Name: "recordings", HeartbeatTimeout: time.Second, Quick: true}, standard.ArchiveRecordings)
+		workflows.Start(run, workflows.Step{Name: "billing", Summary: "Bill it", Timeout: time.Hour, AttemptTimeout: time.Second, Quick: true}, activities.Standard.FinalizeBill)
+		workflows.Start(run, workflows.Step{Name: "recordings", HeartbeatTimeout: time.Second, Quick: true}, activities.Standard.ArchiveRecordings)
 		return run.Finish()
 	}
 	for _, file := range histories(t) {
@@ -147,8 +147,8 @@ func TestChangeThatNeedsNoCare(t *testing.T) {
 func TestReplayDoesNotSeeANewName(t *testing.T) {
 	renamed := func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
 		run := workflows.Begin(ctx, session)
-		workflows.Start(run, workflows.Step{Name: "bill", Quick: true}, standard.FinalizeBill)
-		workflows.Start(run, workflows.Recordings, standard.ArchiveRecordings)
+		workflows.Start(run, workflows.Step{Name: "bill", Quick: true}, activities.Standard.FinalizeBill)
+		workflows.Start(run, workflows.Recordings, activities.Standard.ArchiveRecordings)
 		return run.Finish()
 	}
 	if err := replay("testdata/roomclose_blocked.json", renamed); err != nil {

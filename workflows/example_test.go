@@ -32,8 +32,7 @@ func (*Support) Ask(context.Context, activities.Task) (string, error) {
 }
 
 var (
-	support  *Support
-	standard activities.Steps
+	support *Support
 )
 
 // CloseSupportCall closes a support call out. The recordings are archived beside
@@ -42,7 +41,7 @@ var (
 func CloseSupportCall(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, session)
 
-	workflows.Start(run, workflows.Recordings, standard.ArchiveRecordings)
+	workflows.Start(run, workflows.Recordings, activities.Standard.ArchiveRecordings)
 	transcript := workflows.Start(run, workflows.Step{Name: "transcript", Timeout: 6 * time.Hour}, support.Transcribe)
 	workflows.Then(transcript, workflows.Step{Name: "summary"}, support.Summarize)
 	workflows.Start(run, workflows.Step{Name: "survey", NotBefore: session.RoomCloseTime.Add(time.Hour), Optional: true}, support.Ask)

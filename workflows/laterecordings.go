@@ -16,7 +16,7 @@ func LateRecordings(ctx workflow.Context, session activities.Session) (Result, e
 
 	late := Recordings
 	late.Summary, late.Quick = "Archive late recordings", false
-	Start(run, late, standard.AddRecordings)
+	Start(run, late, activities.Standard.AddRecordings)
 
 	return run.Finish()
 }

@@ -8,26 +8,22 @@ import (
 	"github.com/closeouthq/closeout/activities"
 )
 
-// standard names the standard Activities. Its fields stay unset here: the worker has
-// the instance that runs them.
-var standard activities.Steps
-
 // RoomClose closes out one room session. Steps run concurrently and fail
 // independently. The run completes when every step is done or skipped.
 func RoomClose(ctx workflow.Context, session activities.Session) (Result, error) {
 	run := Begin(ctx, session)
 
-	Start(run, Billing, standard.FinalizeBill)
-	Start(run, Recordings, standard.ArchiveRecordings)
+	Start(run, Billing, activities.Standard.FinalizeBill)
+	Start(run, Recordings, activities.Standard.ArchiveRecordings)
 
 	return run.Finish()
 }
 
 // The standard steps, for other Workflows too.
 var (
-	// Billing is [activities.Billing.FinalizeBill].
+	// Billing is the step of [activities.Steps.FinalizeBill].
 	Billing = Step{Name: "billing", Summary: "Finalize the bill", Quick: true, AfterSettling: true}
-	// Recordings is [activities.Recordings.ArchiveRecordings]. One attempt may move the
+	// Recordings is the step of [activities.Steps.ArchiveRecordings]. One attempt may move the
 	// recordings of a whole day.
 	Recordings = Step{Name: "recordings", Summary: "Archive the recordings", Quick: true,
 		Timeout: 72 * time.Hour, AttemptTimeout: 12 * time.Hour, HeartbeatTimeout: 30 * time.Second}

@@ -33,8 +33,6 @@ func newEnv(t *testing.T, steps ...any) env {
 	return env{closeouttest.NewEnv(t, steps...)}
 }
 
-var steps = closeouttest.Standard
-
 // states returns the values that CloseoutState has had, in words.
 func (e env) states() string {
 	var words []string
@@ -65,8 +63,8 @@ func TestRoomClose(t *testing.T) {
 	env := newEnv(t)
 	bill := activities.Bill{Posted: true}
 	bill.ID = workflows.IdempotencyKey(session, "billing")
-	env.OnActivity(steps.FinalizeBill, mock.Anything, activities.Task{Session: session, IdempotencyKey: bill.ID}).Return(bill, nil).Once()
-	env.OnActivity(steps.ArchiveRecordings, mock.Anything, activities.Task{Session: session, IdempotencyKey: workflows.IdempotencyKey(session, "recordings")}).
+	env.OnActivity(activities.Standard.FinalizeBill, mock.Anything, activities.Task{Session: session, IdempotencyKey: bill.ID}).Return(bill, nil).Once()
+	env.OnActivity(activities.Standard.ArchiveRecordings, mock.Anything, activities.Task{Session: session, IdempotencyKey: workflows.IdempotencyKey(session, "recordings")}).
 		Return(activities.Archived{Manifest: "m", Files: 2, Bytes: 7}, nil).Once()
 
 	result := env.Run(workflows.RoomClose, session)
@@ -92,13 +90,13 @@ var (
 
 // mockArchive lets the recordings succeed, in tests about billing.
 func (e env) mockArchive() {
-	e.OnActivity(steps.ArchiveRecordings, mock.Anything, mock.Anything).Return(archived, nil).Once()
+	e.OnActivity(activities.Standard.ArchiveRecordings, mock.Anything, mock.Anything).Return(archived, nil).Once()
 }
 
 // billingFails is a billing step that fails so many times before it succeeds.
 func (e env) billingFails(times int, err error) *int {
 	attempts := 0
-	e.OnActivity(steps.FinalizeBill, mock.Anything, mock.Anything).Return(func(context.Context, activities.Task) (activities.Bill, error) {
+	e.OnActivity(activities.Standard.FinalizeBill, mock.Anything, mock.Anything).Return(func(context.Context, activities.Task) (activities.Bill, error) {
 		if attempts++; attempts <= times {
 			return activities.Bill{}, err
 		}
@@ -126,8 +124,8 @@ func TestARetryIsToldWhatWasRetried(t *testing.T) {
 	first := activities.Task{Session: session, IdempotencyKey: workflows.IdempotencyKey(session, "billing")}
 	again := first
 	again.Retried = &activities.Retried{Failure: "a person has to approve the bill", Reason: "it was a concert"}
-	env.OnActivity(steps.FinalizeBill, mock.Anything, first).Return(activities.Bill{}, activities.Blocked("a person has to approve the bill")).Once()
-	env.OnActivity(steps.FinalizeBill, mock.Anything, again).Return(billed, nil).Once()
+	env.OnActivity(activities.Standard.FinalizeBill, mock.Anything, first).Return(activities.Bill{}, activities.Blocked("a person has to approve the bill")).Once()
+	env.OnActivity(activities.Standard.FinalizeBill, mock.Anything, again).Return(billed, nil).Once()
 	env.RegisterDelayedCallback(func() { env.Retry("billing", "it was a concert") }, time.Hour)
 	if result := env.Run(workflows.RoomClose, session); result.State != workflows.StateDone {
 		t.Errorf("result %+v", result)
@@ -193,7 +191,7 @@ func TestDecisionsRefused(t *testing.T) {
 	env := newEnv(t)
 	checked := 0
 	env.billingFails(1<<30, activities.Blocked("no price list"))
-	env.OnActivity(steps.ArchiveRecordings, mock.Anything, mock.Anything).Return(archived, activities.Blocked("no bucket"))
+	env.OnActivity(activities.Standard.ArchiveRecordings, mock.Anything, mock.Anything).Return(archived, activities.Blocked("no bucket"))
 	refuse := func(d workflows.Decision, want string) {
 		o := update(env, workflows.UpdateRetry, d)
 		env.RegisterDelayedCallback(func() {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/steps"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -39,11 +40,11 @@ func TestARunStartsAfterSettling(t *testing.T) {
 func TestTheBillWaitsForLateCallbacks(t *testing.T) {
 	env := newEnv(t)
 	archivedAt, billedAt := time.Time{}, time.Time{}
-	env.OnActivity(steps.ArchiveRecordings, mock.Anything, mock.Anything).Return(func(context.Context, activities.Task) (activities.Archived, error) {
+	env.OnActivity(activities.Standard.ArchiveRecordings, mock.Anything, mock.Anything).Return(func(context.Context, activities.Task) (activities.Archived, error) {
 		archivedAt = env.Now()
 		return archived, nil
 	})
-	env.OnActivity(steps.FinalizeBill, mock.Anything, mock.Anything).Return(func(context.Context, activities.Task) (activities.Bill, error) {
+	env.OnActivity(activities.Standard.FinalizeBill, mock.Anything, mock.Anything).Return(func(context.Context, activities.Task) (activities.Bill, error) {
 		billedAt = env.Now()
 		return billed, nil
 	})
@@ -68,7 +69,7 @@ func TestTheBillWaitsForLateCallbacks(t *testing.T) {
 func TestTimeThatOtherStepsTookCountsAsWaiting(t *testing.T) {
 	env := newEnv(t, &CRM{})
 	env.OnActivity(crm.Notify, mock.Anything, mock.Anything).After(time.Hour).Return("told", nil)
-	env.OnActivity(steps.FinalizeBill, mock.Anything, mock.Anything).Return(func(context.Context, activities.Task) (activities.Bill, error) {
+	env.OnActivity(activities.Standard.FinalizeBill, mock.Anything, mock.Anything).Return(func(context.Context, activities.Task) (activities.Bill, error) {
 		if wait := env.Now().Sub(session.RoomCloseTime); wait < time.Hour || wait > time.Hour+time.Minute {
 			t.Errorf("the bill was made %v after the run began", wait)
 		}
@@ -79,14 +80,14 @@ func TestTimeThatOtherStepsTookCountsAsWaiting(t *testing.T) {
 		told := workflows.Start(run, workflows.Step{Name: "crm"}, crm.Notify)
 		billing := workflows.Billing
 		billing.After = []workflows.Dependency{told}
-		workflows.Start(run, billing, standard.FinalizeBill)
+		workflows.Start(run, billing, activities.Standard.FinalizeBill)
 		return run.Finish()
 	}, settling(90*time.Second))
 	env.AssertExpectations(t)
 }
 
 func TestEachAdjustmentHasAKeyAndAWorkflowOfItsOwn(t *testing.T) {
-	next := activities.AdjustmentOf(ledger.BilledSession{AppID: 1, RoomID: "lobby", RoomSessionID: session.RoomSessionID,
+	next := steps.AdjustmentOf(ledger.BilledSession{AppID: 1, RoomID: "lobby", RoomSessionID: session.RoomSessionID,
 		CloseReason: uint32(zego.CloseOffline), RoomCloseTime: session.RoomCloseTime, Number: 2})
 	if next.Session != session {
 		t.Errorf("it is of %+v", next.Session)
@@ -96,8 +97,8 @@ func TestEachAdjustmentHasAKeyAndAWorkflowOfItsOwn(t *testing.T) {
 		t.Errorf("options %+v", options)
 	}
 	env := newEnv(t)
-	env.OnActivity(steps.AdjustBill, mock.Anything, activities.Task{Session: session, IdempotencyKey: workflows.IdempotencyKey(session, "adjustment-2")}, 2).
-		Return(activities.Adjusted{Adjustment: ledger.Adjustment{ID: uuid.New(), Number: 2}}, nil).Once()
+	env.OnActivity(activities.Standard.AdjustBill, mock.Anything, activities.Task{Session: session, IdempotencyKey: workflows.IdempotencyKey(session, "adjustment-2")}, 2).
+		Return(activities.Adjusted{ID: uuid.New(), Number: 2}, nil).Once()
 	r := env.Run(func(ctx workflow.Context, _ activities.Session) (workflows.Result, error) {
 		return workflows.AdjustBill(ctx, next)
 	}, session)

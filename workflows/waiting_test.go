@@ -15,7 +15,7 @@ import (
 // recordings mocks the step: what it returns each time it is run.
 func (e env) recordings(look func(n int, w *activities.Waited) (activities.Archived, error)) *int {
 	n := new(int)
-	e.OnActivity(steps.ArchiveRecordings, mock.Anything, mock.Anything).Return(func(_ context.Context, task activities.Task) (activities.Archived, error) {
+	e.OnActivity(activities.Standard.ArchiveRecordings, mock.Anything, mock.Anything).Return(func(_ context.Context, task activities.Task) (activities.Archived, error) {
 		*n++
 		return look(*n, task.Waited)
 	})

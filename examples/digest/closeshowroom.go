@@ -9,19 +9,16 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// do and standard name the steps; it is the worker that runs them.
-var (
-	do       Steps
-	standard activities.Steps
-)
+// do names the steps, for Workflows. The worker has the one that runs them.
+var do Steps
 
 // CloseShowRoom closes a room of a show out as any other, and then tells the
 // show's digest what happened.
 func CloseShowRoom(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, session)
 
-	billing := workflows.Start(run, workflows.Billing, standard.FinalizeBill)
-	recordings := workflows.Start(run, workflows.Recordings, standard.ArchiveRecordings)
+	billing := workflows.Start(run, workflows.Billing, activities.Standard.FinalizeBill)
+	recordings := workflows.Start(run, workflows.Recordings, activities.Standard.ArchiveRecordings)
 
 	happened := []string{words(billing, "no bill"), words(recordings, "recordings not archived")}
 	workflows.StartWith(run, workflows.Step{Name: "digest", Summary: "Tell the show's digest"}, do.TellDigest, happened)

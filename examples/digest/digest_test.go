@@ -132,7 +132,7 @@ func TestRoomTellsTheDigestWhatHappened(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			env := closeouttest.NewEnv(t, &Steps{})
-			env.OnActivity(closeouttest.Standard.FinalizeBill, mock.Anything, mock.Anything).Return(activities.Bill{}, tt.billing)
+			env.OnActivity(activities.Standard.FinalizeBill, mock.Anything, mock.Anything).Return(activities.Bill{}, tt.billing)
 			env.OnActivity(do.TellDigest, mock.Anything, mock.Anything, mock.MatchedBy(func(happened []string) bool {
 				return len(happened) == 2 && strings.HasPrefix(happened[0], tt.want) && strings.HasPrefix(happened[1], "no recordings, see ")
 			})).Return("told", nil).Once()

@@ -3,6 +3,8 @@
 package main
 
 import (
+	"context"
+	"io"
 	"os"
 
 	"github.com/closeouthq/closeout"
@@ -14,9 +16,9 @@ func main() { closeout.Main(service(os.Getenv)) }
 func service(getenv func(string) string) closeout.Service {
 	steps := &Steps{}
 	return closeout.Service{
-		Workflows: []workflows.Workflow{CloseShowRoom, Digest},
-		Route:     steps.route,
-		Steps:     []any{steps},
-		Init:      func() error { return steps.load(getenv) },
+		Workflows:  []workflows.Workflow{CloseShowRoom, Digest},
+		Route:      steps.route,
+		Activities: []any{steps},
+		Init:       func(context.Context) (io.Closer, error) { return nil, steps.load(getenv) },
 	}
 }

@@ -17,7 +17,7 @@ import (
 
 func TestSettingsAtFaultAreAllNamed(t *testing.T) {
 	settings := map[string]string{"SHOWS": "launch", "SMTP_ADDRESS": "localhost", "MAIL_TO": "nobody", "MAIL_FROM": ""}
-	err := service(func(name string) string { return settings[name] }).Init()
+	_, err := service(func(name string) string { return settings[name] }).Init(t.Context())
 	if err == nil {
 		t.Fatal("no error")
 	}

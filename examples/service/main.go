@@ -3,6 +3,8 @@
 package main
 
 import (
+	"context"
+	"io"
 	"os"
 
 	"github.com/closeouthq/closeout"
@@ -15,9 +17,9 @@ func main() { closeout.Main(service(os.Getenv)) }
 func service(getenv func(string) string) closeout.Service {
 	c := &settings{}
 	return closeout.Service{
-		Workflows: []workflows.Workflow{CloseLiveShow, CloseSupportCall},
-		Route:     c.route,
-		Steps:     []any{&c.studio, &c.helpDesk},
-		Init:      func() error { return c.load(getenv) },
+		Workflows:  []workflows.Workflow{CloseLiveShow, CloseSupportCall},
+		Route:      c.route,
+		Activities: []any{&c.studio, &c.helpDesk},
+		Init:       func(context.Context) (io.Closer, error) { return nil, c.load(getenv) },
 	}
 }

@@ -39,7 +39,7 @@ func TestRoute(t *testing.T) {
 		{3, "ticket-4711", nil},
 	}
 	s := service(from(map[string]string{"SUPPORT_APP": "2"}))
-	if err := s.Init(); err != nil {
+	if _, err := s.Init(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range tests {
@@ -72,7 +72,7 @@ func TestSettingsAtFaultAreAllNamed(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			err := service(from(tt.settings)).Init()
+			_, err := service(from(tt.settings)).Init(t.Context())
 			var lines []string
 			if err != nil {
 				lines = strings.Split(err.Error(), "\n")

@@ -11,7 +11,6 @@ import (
 
 // These name the steps. It is the worker that runs them, with their settings.
 var (
-	standard activities.Steps
 	studio   *Studio
 	helpDesk *HelpDesk
 )
@@ -20,8 +19,8 @@ var (
 func CloseLiveShow(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, session)
 
-	workflows.Start(run, workflows.Billing, standard.FinalizeBill)
-	recordings := workflows.Start(run, workflows.Recordings, standard.ArchiveRecordings)
+	workflows.Start(run, workflows.Billing, activities.Standard.FinalizeBill)
+	recordings := workflows.Start(run, workflows.Recordings, activities.Standard.ArchiveRecordings)
 	replay := workflows.Then(recordings, workflows.Step{Name: "replay", Summary: "Publish the replay"}, studio.PublishReplay)
 	// Nobody wants to hear of it on the next day, and no person should have to decide.
 	workflows.Then(replay, workflows.Step{Name: "announcement", Summary: "Tell the followers of the replay",
@@ -38,8 +37,8 @@ const surveyAfter = time.Hour
 func CloseSupportCall(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, session)
 
-	billing := workflows.Start(run, workflows.Billing, standard.FinalizeBill)
-	recordings := workflows.Start(run, workflows.Recordings, standard.ArchiveRecordings)
+	billing := workflows.Start(run, workflows.Billing, activities.Standard.FinalizeBill)
+	recordings := workflows.Start(run, workflows.Recordings, activities.Standard.ArchiveRecordings)
 	workflows.Start(run, workflows.Step{Name: "ticket", Summary: "Close the ticket",
 		After: []workflows.Dependency{billing, recordings}}, helpDesk.CloseTicket)
 	workflows.Start(run, workflows.Step{Name: "survey", Summary: "Ask the customer",

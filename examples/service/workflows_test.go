@@ -18,10 +18,10 @@ import (
 func newEnv(t *testing.T) *closeouttest.Env {
 	t.Helper()
 	s := service(from(nil))
-	if err := s.Init(); err != nil {
+	if _, err := s.Init(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	return closeouttest.NewEnv(t, s.Steps...)
+	return closeouttest.NewEnv(t, s.Activities...)
 }
 
 func session(room string) activities.Session {
@@ -51,7 +51,7 @@ func TestLiveShow(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			env := newEnv(t)
-			env.OnActivity(closeouttest.Standard.ArchiveRecordings, mock.Anything, mock.Anything).Return(tt.archived, nil)
+			env.OnActivity(activities.Standard.ArchiveRecordings, mock.Anything, mock.Anything).Return(tt.archived, nil)
 			if tt.announcing != nil {
 				env.OnActivity(studio.AnnounceReplay, mock.Anything, mock.Anything, mock.Anything).Return("", tt.announcing)
 			}
@@ -92,7 +92,7 @@ func TestTicketWaitsForTheBill(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			env := newEnv(t)
-			env.OnActivity(closeouttest.Standard.FinalizeBill, mock.Anything, mock.Anything).Return(activities.Bill{}, activities.Blocked("no such customer")).Once()
+			env.OnActivity(activities.Standard.FinalizeBill, mock.Anything, mock.Anything).Return(activities.Bill{}, activities.Blocked("no such customer")).Once()
 			env.After(2*time.Hour, func() {
 				if details := env.Details(); !strings.Contains(details, "**ticket** is waiting for **billing**") {
 					t.Errorf("people see %s", details)

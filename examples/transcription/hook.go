@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/gorilla/mux"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 
@@ -25,11 +24,12 @@ const (
 	answerWithin = 5 * time.Second
 )
 
-// hooks takes what the API reports, and tells the session's run.
-func (t *Transcription) hooks(r *mux.Router, temporal client.Client) {
-	r.HandleFunc("/transcripts/{workflow}", func(w http.ResponseWriter, r *http.Request) {
+// hooks returns what takes the API's reports and signals the session's run.
+func (t *Transcription) hooks(temporal client.Client) http.Handler {
+	hooks := http.NewServeMux()
+	hooks.HandleFunc("POST "+webhook.HooksPath+"/transcripts/{workflow}", func(w http.ResponseWriter, r *http.Request) {
 		// Whoever lacks the token doesn't learn which runs there are.
-		workflowID := mux.Vars(r)["workflow"]
+		workflowID := r.PathValue("workflow")
 		if !hmac.Equal([]byte(r.URL.Query().Get("token")), []byte(t.token(workflowID))) {
 			webhook.Problem(w, http.StatusUnauthorized, "The token is not of this address.")
 			return
@@ -57,5 +57,6 @@ func (t *Transcription) hooks(r *mux.Router, temporal client.Client) {
 			w.Header().Set("Retry-After", "10")
 			webhook.Problem(w, http.StatusServiceUnavailable, "The transcript can't be taken now. Try again.")
 		}
-	}).Methods(http.MethodPost)
+	})
+	return hooks
 }

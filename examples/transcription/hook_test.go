@@ -8,7 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/gorilla/mux"
 	"github.com/stretchr/testify/mock"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/mocks"
@@ -21,7 +20,7 @@ import (
 
 // listener serves the hooks as Closeout does.
 func listener(transcription *Transcription, temporal *mocks.Client) http.Handler {
-	return webhook.Router(webhook.Options{Keyring: closeouttest.Keyring(), Hooks: func(r *mux.Router) { transcription.hooks(r, temporal) }})
+	return webhook.Router(webhook.Options{Keyring: closeouttest.Keyring(), Hooks: transcription.hooks(temporal)})
 }
 
 func TestHookAnswers(t *testing.T) {

@@ -3,6 +3,9 @@
 package main
 
 import (
+	"context"
+	"io"
+
 	"github.com/closeouthq/closeout"
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/workflows"
@@ -14,10 +17,10 @@ func main() { closeout.Main(service()) }
 func service() closeout.Service {
 	steps := new(Transcription)
 	return closeout.Service{
-		Workflows: []workflows.Workflow{CloseTranscribedRoom},
-		Route:     func(activities.Session) workflows.Workflow { return CloseTranscribedRoom },
-		Steps:     []any{steps},
-		Init:      steps.load,
-		Hooks:     steps.hooks,
+		Workflows:  []workflows.Workflow{CloseTranscribedRoom},
+		Route:      func(activities.Session) workflows.Workflow { return CloseTranscribedRoom },
+		Activities: []any{steps},
+		Init:       func(context.Context) (io.Closer, error) { return nil, steps.load() },
+		Hooks:      steps.hooks,
 	}
 }

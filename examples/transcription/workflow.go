@@ -10,11 +10,8 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// These name the steps. Those that a worker runs have their fields set.
-var (
-	transcription *Transcription
-	standard      activities.Steps
-)
+// transcription names the steps, for Workflows. The worker has the one that runs them.
+var transcription *Transcription
 
 // awaited is the step that is done when the hook hears of the transcript, and the
 // signal by which it is told.
@@ -53,8 +50,8 @@ func (t Transcript) Err() error {
 func CloseTranscribedRoom(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, session)
 
-	workflows.Start(run, workflows.Billing, standard.FinalizeBill)
-	recordings := workflows.Start(run, workflows.Recordings, standard.ArchiveRecordings)
+	workflows.Start(run, workflows.Billing, activities.Standard.FinalizeBill)
+	recordings := workflows.Start(run, workflows.Recordings, activities.Standard.ArchiveRecordings)
 
 	if archived, err := recordings.Wait(); err == nil && archived.Files > 0 {
 		order := workflows.Then(recordings, workflows.Step{Name: "order", Summary: "Order a transcript"}, transcription.OrderTranscript)

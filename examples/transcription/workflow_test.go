@@ -20,7 +20,7 @@ func newEnv(t *testing.T, files int, api http.HandlerFunc) *closeouttest.Env {
 	server := httptest.NewServer(api)
 	t.Cleanup(server.Close)
 	env := closeouttest.NewEnv(t, &Transcription{API: activities.Endpoint{Name: "the transcription API", URL: server.URL}, Secret: "secret"})
-	env.OnActivity(closeouttest.Standard.ArchiveRecordings, mock.Anything, mock.Anything).
+	env.OnActivity(activities.Standard.ArchiveRecordings, mock.Anything, mock.Anything).
 		Return(activities.Archived{Manifest: "1/2/manifest.json", Files: files}, nil)
 	return env
 }

@@ -3,6 +3,8 @@
 package main
 
 import (
+	"context"
+	"io"
 	"strings"
 
 	"github.com/closeouthq/closeout"
@@ -16,10 +18,10 @@ func main() { closeout.Main(service()) }
 func service() closeout.Service {
 	steps := new(Wallet)
 	return closeout.Service{
-		Workflows: []workflows.Workflow{ClosePaidRoom},
-		Route:     route,
-		Steps:     []any{steps},
-		Init:      steps.load,
+		Workflows:  []workflows.Workflow{ClosePaidRoom},
+		Route:      route,
+		Activities: []any{steps},
+		Init:       func(context.Context) (io.Closer, error) { return nil, steps.load() },
 	}
 }
 

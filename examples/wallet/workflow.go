@@ -7,11 +7,8 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// These name the steps. Those that a worker runs have their fields set.
-var (
-	wallet   *Wallet
-	standard activities.Steps
-)
+// wallet names the steps, for Workflows. The worker has the one that runs them.
+var wallet *Wallet
 
 // ClosePaidRoom charges the caller and pays the host. If the host isn't paid, be
 // it that a person skips it, the caller is refunded. The recordings are archived
@@ -19,7 +16,7 @@ var (
 func ClosePaidRoom(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, session)
 
-	workflows.Start(run, workflows.Recordings, standard.ArchiveRecordings)
+	workflows.Start(run, workflows.Recordings, activities.Standard.ArchiveRecordings)
 	charge := workflows.Start(run, workflows.Step{Name: "charge", Summary: "Charge the caller"}, wallet.Charge)
 	payout := workflows.Then(charge, workflows.Step{Name: "payout", Summary: "Pay the host"}, wallet.PayOut)
 

@@ -22,7 +22,7 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/audit"
-	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/steps"
 	"github.com/closeouthq/closeout/internal/testenv"
 	"github.com/closeouthq/closeout/workflows"
 )
@@ -175,13 +175,13 @@ func TestEachFaultIsFound(t *testing.T) {
 		{"a bill that the ledger has lost", func(w *world) activities.Session {
 			s := w.offered(true)
 			w.manifest(s)
-			w.run(s, completed).returned = map[string]any{"FinalizeBill": activities.Bill{Bill: ledger.Bill{AppID: s.AppID, RoomSessionID: s.RoomSessionID}}}
+			w.run(s, completed).returned = map[string]any{"FinalizeBill": activities.Bill{AppID: s.AppID, RoomSessionID: s.RoomSessionID}}
 			return s
 		}, []audit.Kind{audit.NoBill}, "has made a bill, which Temporal still knows"},
 		{"a bill that the ledger has lost, of a blocked run", func(w *world) activities.Session {
 			s := w.offered(true)
 			e := w.run(s, running)
-			e.state, e.returned = workflows.StateBlocked, map[string]any{"FinalizeBill": activities.Bill{Bill: ledger.Bill{AppID: s.AppID, RoomSessionID: s.RoomSessionID}}}
+			e.state, e.returned = workflows.StateBlocked, map[string]any{"FinalizeBill": activities.Bill{AppID: s.AppID, RoomSessionID: s.RoomSessionID}}
 			return s
 		}, []audit.Kind{audit.NoBill}, "has made a bill, which Temporal still knows"},
 		{"closed by the ledger's word, and nowhere", func(w *world) activities.Session {
@@ -819,16 +819,16 @@ func TestWhatRunsLeave(t *testing.T) {
 		w := newWorld(t, databaseURL)
 		recordings := memblob.OpenBucket(nil)
 		defer recordings.Close()
-		steps := &activities.Steps{
-			Billing:    &activities.Billing{Ledger: w.ledger},
-			Recordings: &activities.Recordings{Source: recordings, Archive: w.archive},
+		standard := &steps.Standard{
+			Billing:    &steps.Billing{Ledger: w.ledger},
+			Recordings: &steps.Recordings{Source: recordings, Archive: w.archive},
 		}
 		var suite testsuite.WorkflowTestSuite
 		suite.SetLogger(tlog.NewStructuredLogger(slog.New(slog.DiscardHandler)))
 		runs := map[activities.Session]*execution{}
 		for _, skip := range []bool{false, true} {
 			env := suite.NewTestWorkflowEnvironment()
-			env.RegisterActivity(steps)
+			env.RegisterActivity(standard)
 			s := w.offered(true)
 			if skip {
 				var do activities.Steps

@@ -53,7 +53,7 @@ func jsonNumber(n uint64) string {
 
 func archiveCommand(data string, args ...string) (code int, stdout, stderr string) {
 	var out, faults bytes.Buffer
-	code = command.Main(service.Extension{}, append([]string{"closeout", "archive"}, append(args, "--data", data)...), &out, &faults)
+	code = command.Main(context.Background(), service.Extension{}, append([]string{"closeout", "archive"}, append(args, "--data", data)...), &out, &faults)
 	return code, out.String(), faults.String()
 }
 

@@ -23,13 +23,9 @@ import (
 	"github.com/closeouthq/closeout/internal/telemetry"
 )
 
-// Main runs the command line of a program with that extension. It returns the exit
-// code: 0, or 1 after an error that it has written to stderr. SIGINT and SIGTERM
-// stop what runs; a second one kills.
-func Main(extension service.Extension, args []string, stdout, stderr io.Writer) int {
-	ctx, stop := Interruptible()
-	defer stop()
-
+// Main runs the command line of a program with that extension until ctx ends. It
+// returns the exit code: 0, or 1 after an error, which it writes to stderr.
+func Main(ctx context.Context, extension service.Extension, args []string, stdout, stderr io.Writer) int {
 	all := Flags()
 	name := filepath.Base(args[0])
 	root := &cli.Command{

@@ -1,6 +1,7 @@
 package command_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -23,7 +24,7 @@ func TestMain(m *testing.M) {
 
 func closeout(args string) (code int, stdout, stderr string) {
 	var out, err strings.Builder
-	code = command.Main(service.Extension{}, append([]string{"closeout"}, strings.Fields(args)...), &out, &err)
+	code = command.Main(context.Background(), service.Extension{}, append([]string{"closeout"}, strings.Fields(args)...), &out, &err)
 	return code, out.String(), err.String()
 }
 
@@ -67,7 +68,7 @@ func TestHelpAndFaults(t *testing.T) {
 func TestHelpCallsTheProgramByItsName(t *testing.T) {
 	for _, args := range []string{"send --help", "blocked retry --help", "archive --help", "bill --help", "audit --help"} {
 		var out, err strings.Builder
-		if command.Main(service.Extension{}, append([]string{"/usr/bin/rooms"}, strings.Fields(args)...), &out, &err); strings.Contains(out.String(), "closeout ") || !strings.Contains(out.String(), " rooms ") {
+		if command.Main(context.Background(), service.Extension{}, append([]string{"/usr/bin/rooms"}, strings.Fields(args)...), &out, &err); strings.Contains(out.String(), "closeout ") || !strings.Contains(out.String(), " rooms ") {
 			t.Errorf("%s: %s%s", args, out.String(), err.String())
 		}
 	}

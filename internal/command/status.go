@@ -35,6 +35,7 @@ import (
 	"github.com/closeouthq/closeout/internal/probe"
 	"github.com/closeouthq/closeout/internal/reconcile"
 	"github.com/closeouthq/closeout/internal/service"
+	"github.com/closeouthq/closeout/internal/steps"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -510,7 +511,7 @@ func (p *places) tell(ctx context.Context, id string) *sessionStatus {
 		if err != nil {
 			return err
 		}
-		archived := activities.ArchivedOf(m)
+		archived := steps.ArchivedOf(m)
 		archived.Manifest = m.Key(folder) // where it was found
 		s.Manifest, s.RoomID = &archived, m.RoomID
 		return nil

@@ -12,7 +12,6 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
 )
 
@@ -29,11 +28,11 @@ const maxResets = 50
 func Bill(ctx context.Context, t Histories, data converter.DataConverter, workflowID, runID string) (*ledger.MadeBill, error) {
 	var made *ledger.MadeBill
 	err := results(ctx, t, data, workflowID, runID, "FinalizeBill", func(result *common.Payloads, at time.Time) error {
-		var b activities.Bill
+		var b ledger.Bill
 		if err := data.FromPayloads(result, &b); err != nil {
 			return err
 		}
-		made = &ledger.MadeBill{Bill: b.Bill, MadeAt: at.Truncate(time.Millisecond).UTC()}
+		made = &ledger.MadeBill{Bill: b, MadeAt: at.Truncate(time.Millisecond).UTC()}
 		return nil
 	})
 	return made, err
@@ -43,7 +42,10 @@ func Bill(ctx context.Context, t Histories, data converter.DataConverter, workfl
 func Adjustment(ctx context.Context, t Histories, data converter.DataConverter, workflowID, runID string) (*ledger.Adjustment, error) {
 	var made *ledger.Adjustment
 	err := results(ctx, t, data, workflowID, runID, "AdjustBill", func(result *common.Payloads, _ time.Time) error {
-		var a activities.Adjusted
+		var a struct {
+			ledger.Adjustment
+			Nothing bool `json:"nothing"`
+		}
 		if err := data.FromPayloads(result, &a); err != nil {
 			return err
 		}

@@ -19,7 +19,6 @@ import (
 	"go.temporal.io/sdk/converter"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/repair"
 )
@@ -76,7 +75,7 @@ func payloads(t *testing.T, v any) *common.Payloads {
 // A bill is in the history of the run that made it, be it an Activity's result or a
 // local Activity's, and of a run that was reset in that of the run before.
 func TestABillIsFoundInTheHistoryOfItsRun(t *testing.T) {
-	want := activities.Bill{Bill: ledger.Bill{ID: uuid.New(), AppID: 1, RoomSessionID: 1<<64 - 1, RoomCloseTime: time.UnixMilli(1e12).UTC()}}
+	want := ledger.Bill{ID: uuid.New(), AppID: 1, RoomSessionID: 1<<64 - 1, RoomCloseTime: time.UnixMilli(1e12).UTC()}
 	at := time.UnixMilli(1e12 + 5)
 	scheduled := func(id int64, name string) *history.HistoryEvent {
 		return &history.HistoryEvent{EventId: id, Attributes: &history.HistoryEvent_ActivityTaskScheduledEventAttributes{
@@ -106,7 +105,7 @@ func TestABillIsFoundInTheHistoryOfItsRun(t *testing.T) {
 	}}
 	for run, found := range map[string]bool{"activity": true, "local": true, "reset": true, "twice": true, "none": false, "orphan": false, "itself": false, "not kept": false} {
 		b, err := repair.Bill(t.Context(), f, converter.GetDefaultDataConverter(), "room-close-1-2", run)
-		if err != nil || (b != nil) != found || found && (b.Bill != want.Bill || !b.MadeAt.Equal(at)) {
+		if err != nil || (b != nil) != found || found && (b.Bill != want || !b.MadeAt.Equal(at)) {
 			t.Errorf("%s: found %+v, %v", run, b, err)
 		}
 	}
@@ -122,7 +121,7 @@ func TestALossIsStoredAheadOfABill(t *testing.T) {
 	billed := func(session uint64) []*history.HistoryEvent {
 		return []*history.HistoryEvent{{EventTime: timestamppb.New(made), Attributes: &history.HistoryEvent_MarkerRecordedEventAttributes{
 			MarkerRecordedEventAttributes: &history.MarkerRecordedEventAttributes{MarkerName: "LocalActivity", Details: map[string]*common.Payloads{
-				"data": payloads(t, map[string]any{"ActivityType": "FinalizeBill"}), "result": payloads(t, activities.Bill{Bill: of(session)})}}}}}
+				"data": payloads(t, map[string]any{"ActivityType": "FinalizeBill"}), "result": payloads(t, of(session))}}}}}
 	}
 	histories := map[string][]*history.HistoryEvent{"one": billed(1), "two": billed(2), "skipped": {}}
 	for name, tt := range map[string]struct {

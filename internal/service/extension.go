@@ -1,14 +1,16 @@
 package service
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"go/token"
+	"io"
 	"log/slog"
+	"net/http"
 	"reflect"
 	"slices"
 
-	"github.com/gorilla/mux"
 	"go.temporal.io/sdk/client"
 	tlog "go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/worker"
@@ -21,15 +23,17 @@ import (
 
 // Extension is what a program adds to Closeout; see closeout.Service.
 type Extension struct {
-	Workflows []workflows.Workflow
-	Immediate []workflows.Workflow
-	Route     func(activities.Session) workflows.Workflow
-	Steps     []any
-	Init      func() error
-	Hooks     func(hooks *mux.Router, temporal client.Client)
+	Workflows  []workflows.Workflow
+	Immediate  []workflows.Workflow
+	Route      func(activities.Session) workflows.Workflow
+	Activities []any
+	Register   func(worker.Registry)
+	Worker     func(*worker.Options)
+	Init       func(context.Context) (io.Closer, error)
+	Hooks      func(client.Client) http.Handler
 }
 
-// route chooses the workflow for a session.
+// WorkflowOf returns the Workflow that closes out a session.
 func (e Extension) WorkflowOf(s activities.Session) workflows.Workflow {
 	if e.Route != nil {
 		if w := e.Route(s); w != nil {
@@ -44,13 +48,13 @@ func (e Extension) StartsAtOnce(w workflows.Workflow) bool {
 	return slices.ContainsFunc(e.Immediate, func(other workflows.Workflow) bool { return workflows.Name(other) == workflows.Name(w) })
 }
 
-// workflows are all that a worker runs.
+// workflows returns the post-close Workflows that a worker runs.
 func (e Extension) workflows() []workflows.Workflow {
 	return append(workflows.All(), e.Workflows...)
 }
 
-// Check tells whether a worker can be made of it. It finds out in any process, so
-// that a webhook doesn't start what no worker will ever run.
+// Check reports what would keep a worker from running the extension. Every process
+// checks, so that a webhook doesn't start Workflows that no worker can run.
 func (e Extension) Check() error {
 	seen := map[string]bool{}
 	var faults []error
@@ -80,11 +84,11 @@ func (e Extension) Check() error {
 		return fmt.Errorf("make a client: %w", err)
 	}
 	defer offline.Close()
-	return e.register(worker.New(offline, "check", worker.Options{}), &activities.Steps{}, &reconcile.Reconciler{})
+	return e.register(worker.New(offline, "check", worker.Options{}), activities.Standard, &reconcile.Reconciler{})
 }
 
-// register tells a worker of it, of the standard steps, and of what looks at
-// overdue sessions if it isn't nil. The SDK panics where something is wrong.
+// register registers the extension and the standard steps and Workflows, and the
+// reconciler unless it is nil. The SDK panics at what can't be registered.
 func (e Extension) register(w worker.Registry, standard any, reconciler *reconcile.Reconciler) (err error) {
 	what := "the standard steps"
 	defer func() {
@@ -96,23 +100,26 @@ func (e Extension) register(w worker.Registry, standard any, reconciler *reconci
 	if reconciler != nil {
 		reconcile.Register(w, reconciler)
 	}
-	for _, s := range e.Steps {
-		what = fmt.Sprintf("steps of %T", s)
+	for _, s := range e.Activities {
+		what = fmt.Sprintf("activities of %T", s)
 		w.RegisterActivity(s)
 	}
 	for _, f := range e.workflows() {
 		what = "workflow " + workflows.Name(f)
 		w.RegisterWorkflowWithOptions(f, workflow.RegisterOptions{Name: workflows.Name(f)})
 	}
-	what = "workflow AdjustBill"
+	what = "workflow AdjustBill or LateRecordings"
 	w.RegisterWorkflow(workflows.AdjustBill)
-	what = "workflow LateRecordings"
 	w.RegisterWorkflow(workflows.LateRecordings)
+	if e.Register != nil {
+		what = "Register"
+		e.Register(w)
+	}
 	return nil
 }
 
-// unmade names the embedded structs of the steps that nobody has made: their
-// methods are steps, and would find nothing of what they need.
+// unmade returns the names of embedded structs that are nil: their methods are
+// Activities, and would panic.
 func unmade(steps any) (names []string) {
 	v := reflect.Indirect(reflect.ValueOf(steps))
 	if v.Kind() != reflect.Struct {

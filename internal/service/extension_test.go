@@ -3,21 +3,26 @@ package service
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"slices"
 	"strings"
 	"testing"
 
+	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/config"
+	"github.com/closeouthq/closeout/internal/steps"
 	"github.com/closeouthq/closeout/workflows"
 )
 
 type wallet struct{}
 
 func (*wallet) Charge(context.Context, activities.Task) (string, error) { return "charged", nil }
+
+func pay(_ workflow.Context, cents int) (int, error) { return cents, nil }
 
 type clash struct{}
 
@@ -48,16 +53,18 @@ func TestCheckExtension(t *testing.T) {
 		want      []string // in the error; none means that it is well
 	}{
 		{"nothing", Extension{}, nil},
-		{"all is well", Extension{Workflows: []workflows.Workflow{CloseShow}, Steps: []any{&wallet{}}}, nil},
+		{"all is well", Extension{Workflows: []workflows.Workflow{CloseShow}, Activities: []any{&wallet{}}}, nil},
 		{"nil", Extension{Workflows: []workflows.Workflow{nil}}, []string{"workflow 1 of 1 is nil"}},
 		{"literal", Extension{Workflows: []workflows.Workflow{func(workflow.Context, activities.Session) (workflows.Result, error) { return workflows.Result{}, nil }}},
 			[]string{`workflow "func1": want an exported function`}},
 		{"one name twice, and a standard one", Extension{Workflows: []workflows.Workflow{CloseShow, other{}.CloseShow, other{}.RoomClose}},
 			[]string{"workflow CloseShow: there are two", "workflow RoomClose: there are two"}},
-		{"no step", Extension{Steps: []any{&struct{}{}}}, []string{"steps of *struct {}: "}},
-		{"nil steps", Extension{Steps: []any{nil}}, []string{"steps of <nil>: "}},
-		{"a step of a standard name", Extension{Steps: []any{&clash{}}}, []string{"steps of *service.clash: ", "FinalizeBill"}},
-		{"a method that is no step", Extension{Steps: []any{&notOnlySteps{}}}, []string{"steps of *service.notOnlySteps: ", "Close"}},
+		{"no step", Extension{Activities: []any{&struct{}{}}}, []string{"activities of *struct {}: "}},
+		{"child workflows", Extension{Register: func(r worker.Registry) { r.RegisterWorkflow(pay) }}, nil},
+		{"a child workflow with a taken name", Extension{Workflows: []workflows.Workflow{CloseShow}, Register: func(r worker.Registry) { r.RegisterWorkflow(CloseShow) }}, []string{"Register: ", "CloseShow"}},
+		{"nil steps", Extension{Activities: []any{nil}}, []string{"activities of <nil>: "}},
+		{"a step of a standard name", Extension{Activities: []any{&clash{}}}, []string{"activities of *service.clash: ", "FinalizeBill"}},
+		{"a method that is no step", Extension{Activities: []any{&notOnlySteps{}}}, []string{"activities of *service.notOnlySteps: ", "Close"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -101,7 +108,7 @@ func TestInitIsAskedFirst(t *testing.T) {
 		if err := Run(t.Context(), c, parts, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "is nil") {
 			t.Errorf("a program that can't be run: %v", err)
 		}
-		parts.Extension = Extension{Init: func() error { return missing }}
+		parts.Extension = Extension{Init: func(context.Context) (io.Closer, error) { return nil, missing }}
 		if err := Run(t.Context(), c, parts, slog.New(slog.DiscardHandler)); !errors.Is(err, missing) {
 			t.Errorf("error %v", err)
 		}
@@ -110,7 +117,7 @@ func TestInitIsAskedFirst(t *testing.T) {
 
 // What is forgotten in openSteps is found at the start, and not by a step.
 func TestUnmadeStepsAreNamed(t *testing.T) {
-	if got := unmade(&activities.Steps{Billing: &activities.Billing{}}); !slices.Equal(got, []string{"Recordings"}) {
+	if got := unmade(&steps.Standard{Billing: &steps.Billing{}}); !slices.Equal(got, []string{"Recordings"}) {
 		t.Errorf("%v", got)
 	}
 	for _, made := range []any{&wallet{}, &struct{ API *int }{}, &notOnlySteps{}} {

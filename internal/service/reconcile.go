@@ -22,6 +22,7 @@ import (
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/reconcile"
 	"github.com/closeouthq/closeout/internal/repair"
+	"github.com/closeouthq/closeout/internal/steps"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -74,17 +75,17 @@ func newReconciler(c *config.Config, books *ledger.Ledger, start intake.Options)
 			return err
 		},
 		Adjust: func(ctx context.Context, s ledger.BilledSession) error {
-			return intake.Adjust(ctx, start, activities.AdjustmentOf(s))
+			return intake.Adjust(ctx, start, steps.AdjustmentOf(s))
 		},
 		AddLate: func(ctx context.Context, s ledger.ArchivedSession) (bool, error) {
-			return intake.AddLate(ctx, start, activities.SessionOfArchived(s))
+			return intake.AddLate(ctx, start, steps.SessionOfArchived(s))
 		},
 	}, nil
 }
 
 // newWatch returns what starts runs when something is due; nil if the settings turn that
 // off. It has lost bills restored, and none made of what is left.
-func newWatch(c *config.Config, temporal client.Client, billing *activities.Billing, r *reconcile.Reconciler, log *slog.Logger) *reconcile.Watch {
+func newWatch(c *config.Config, temporal client.Client, billing *steps.Billing, r *reconcile.Reconciler, log *slog.Logger) *reconcile.Watch {
 	data := c.Temporal.DataConverter
 	if data == nil {
 		data, _ = c.PayloadKeys.ForClient()

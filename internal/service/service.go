@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
-	"github.com/gorilla/mux"
 	"go.temporal.io/sdk/client"
 	tlog "go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/worker"
@@ -33,6 +32,7 @@ import (
 	"github.com/closeouthq/closeout/internal/outage"
 	"github.com/closeouthq/closeout/internal/probe"
 	"github.com/closeouthq/closeout/internal/reconcile"
+	"github.com/closeouthq/closeout/internal/steps"
 	"github.com/closeouthq/closeout/internal/telemetry"
 	"github.com/closeouthq/closeout/internal/wake"
 	"github.com/closeouthq/closeout/webhook"
@@ -68,8 +68,12 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 		return err
 	}
 	if init := parts.Extension.Init; init != nil {
-		if err := init(); err != nil {
+		closer, err := init(ctx)
+		if err != nil {
 			return err
+		}
+		if closer != nil {
+			defer closer.Close()
 		}
 	}
 	// Both addresses are taken before anything is begun, so that one which is
@@ -225,7 +229,7 @@ func run(ctx context.Context, c *config.Config, parts Parts, public net.Listener
 				}
 				opened.add("the hooks' client for Temporal", theirs.Close)
 			}
-			options.Hooks = func(r *mux.Router) { hooks(r, theirs) }
+			options.Hooks = hooks(theirs)
 		}
 		router = traces.Callbacks(webhook.Router(options))
 	}
@@ -233,9 +237,9 @@ func run(ctx context.Context, c *config.Config, parts Parts, public net.Listener
 	var reconciler *reconcile.Reconciler
 	var watch *reconcile.Watch
 	if parts.Worker {
-		steps := parts.Activities
-		if steps == nil {
-			standard, err := patiently(ctx, log, "open the ledger and the buckets", func() (*activities.Steps, error) {
+		acts := parts.Activities
+		if acts == nil {
+			standard, err := patiently(ctx, log, "open the ledger and the buckets", func() (*steps.Standard, error) {
 				standard, closeSteps, err := openSteps(ctx, c)
 				if err == nil {
 					opened.add("the ledger and the buckets", closeSteps)
@@ -246,7 +250,7 @@ func run(ctx context.Context, c *config.Config, parts Parts, public net.Listener
 				return err
 			}
 			metrics.Steps(standard)
-			steps = standard
+			acts = standard
 			books := standard.Billing.Ledger
 			asked.ledger = cmp.Or(asked.ledger, askLedger(answerWithin, books))
 			if reconciler, err = newReconciler(c, books, intake.Options{
@@ -263,14 +267,18 @@ func run(ctx context.Context, c *config.Config, parts Parts, public net.Listener
 				return err
 			}
 		}
-		for _, made := range append([]any{steps}, parts.Extension.Steps...) {
+		for _, made := range append([]any{acts}, parts.Extension.Activities...) {
 			if names := unmade(made); len(names) > 0 {
-				return fmt.Errorf("steps of %T: %v: nil, want them made with what their steps need", made, names)
+				return fmt.Errorf("activities of %T: %v: nil, want them made with what their steps need", made, names)
 			}
 		}
 		newWorker = func(fatal func(error)) (worker.Worker, error) {
-			w := worker.New(temporal, c.TaskQueue, workerOptions(c, fatal))
-			return w, parts.Extension.register(w, steps, reconciler)
+			options := workerOptions(c, fatal)
+			if parts.Extension.Worker != nil {
+				parts.Extension.Worker(&options)
+			}
+			w := worker.New(temporal, c.TaskQueue, options)
+			return w, parts.Extension.register(w, acts, reconciler)
 		}
 	}
 
@@ -380,7 +388,7 @@ func serve(ctx context.Context, group *errgroup.Group, l net.Listener, server *h
 }
 
 // openSteps gives the steps what they need.
-func openSteps(ctx context.Context, c *config.Config) (*activities.Steps, func(), error) {
+func openSteps(ctx context.Context, c *config.Config) (*steps.Standard, func(), error) {
 	var opened []func() error
 	closeAll := func() {
 		for _, f := range opened {
@@ -404,24 +412,24 @@ func openSteps(ctx context.Context, c *config.Config) (*activities.Steps, func()
 		return nil, nil, fmt.Errorf("CLOSEOUT_ARCHIVE_URL: open the bucket: %w", err)
 	}
 	opened = append(opened, kept.Close)
-	return &activities.Steps{
-		Billing: &activities.Billing{
+	return &steps.Standard{
+		Billing: &steps.Billing{
 			Ledger: books,
 			API:    activities.Endpoint{Name: "the billing API", URL: c.BillingURL, Token: c.BillingToken},
 			Prices: c.Prices, NotCollected: !c.Usage,
 			MaxMinutes: c.MaxBill, MaxRoomLife: c.MaxRoomLife,
 		},
-		Recordings: &activities.Recordings{Finding: finding(c, books), Source: recordings, Archive: kept, Options: c.ArchiveOptions()},
+		Recordings: &steps.Recordings{Finding: finding(c, books), Source: recordings, Archive: kept, Options: c.ArchiveOptions()},
 	}, closeAll, nil
 }
 
 // finding says how recordings are found.
-func finding(c *config.Config, books *ledger.Ledger) activities.Finding {
+func finding(c *config.Config, books *ledger.Ledger) steps.Finding {
 	r := c.Recordings
 	if r.Expected == "none" {
-		return activities.Finding{}
+		return steps.Finding{}
 	}
-	return activities.Finding{Ledger: books, Prefix: r.Prefix, Grace: r.Grace, Stable: r.Stable, Poll: r.Poll, Deadline: r.Deadline}
+	return steps.Finding{Ledger: books, Prefix: r.Prefix, Grace: r.Grace, Stable: r.Stable, Poll: r.Poll, Deadline: r.Deadline}
 }
 
 // workerOptions are those of a worker. fatal hears of what ends it.

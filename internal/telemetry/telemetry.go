@@ -21,11 +21,11 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/contrib/opentelemetry"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/buildinfo"
 	"github.com/closeouthq/closeout/internal/collect"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/probe"
+	"github.com/closeouthq/closeout/internal/steps"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -131,7 +131,7 @@ func (i measured) RoomClose(ctx context.Context, c *zego.RoomClose) (webhook.Rec
 }
 
 // Steps has the standard steps counted.
-func (m *Metrics) Steps(steps *activities.Steps) {
+func (m *Metrics) Steps(steps *steps.Standard) {
 	bill := func(n int64, outcome string) {
 		m.bills.Add(context.Background(), n, metric.WithAttributes(attribute.String("outcome", outcome)))
 	}

@@ -23,6 +23,7 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/intake"
+	"github.com/closeouthq/closeout/internal/steps"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
@@ -146,7 +147,7 @@ func TestSkewIsOfTakenCallbacks(t *testing.T) {
 func TestCountsBeginAtZero(t *testing.T) {
 	m := newMetrics(t)
 	m.Intake(nil)
-	m.Steps(&activities.Steps{Billing: &activities.Billing{}, Recordings: &activities.Recordings{}})
+	m.Steps(&steps.Standard{Billing: &steps.Billing{}, Recordings: &steps.Recordings{}})
 	text := scrape(t, m)
 	for _, want := range []string{
 		`closeout_callbacks_total{event="room_close",outcome="unavailable"}`, `closeout_callbacks_total{event="",outcome="bad_signature"}`,

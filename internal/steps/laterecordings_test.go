@@ -1,4 +1,4 @@
-package activities_test
+package steps_test
 
 import (
 	"net/http"
@@ -12,6 +12,7 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/archive"
+	"github.com/closeouthq/closeout/internal/steps"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -162,7 +163,7 @@ func TestALateFileOfTheBackupStorageIsSaved(t *testing.T) {
 			http.ServeContent(rw, r, "", closed, strings.NewReader("sound"))
 		}))
 		defer backup.Close()
-		late := &activities.Recordings{Source: w.Source, Archive: w.Archive, Finding: w.Finding, Options: archive.Options{Client: backup.Client()}}
+		late := &steps.Recordings{Source: w.Source, Archive: w.Archive, Finding: w.Finding, Options: archive.Options{Client: backup.Client()}}
 		const other = "YZ4joOE4IwmFBBBT"
 		w.told(other, zego.RecordingUploaded, 1, time.Hour, file(fileID(other, 10), zego.FileInBackup, backup.URL+"/x"), file(fileID(other, 5), zego.FileFailed, ""))
 		w.Recordings = late // as another worker

@@ -1,4 +1,4 @@
-package activities_test
+package steps_test
 
 import (
 	"encoding/json"
@@ -18,6 +18,7 @@ import (
 	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/recording"
+	"github.com/closeouthq/closeout/internal/steps"
 	"github.com/closeouthq/closeout/internal/testenv"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -40,7 +41,7 @@ func fileID(task string, minutes int) string {
 // world is a session with what belongs to it.
 type world struct {
 	t *testing.T
-	*activities.Recordings
+	*steps.Recordings
 	ledger *ledger.Ledger
 	task   activities.Task
 	other  string // the folder of another session
@@ -53,8 +54,8 @@ func newWorld(t *testing.T, databaseURL string) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &world{t, &activities.Recordings{Source: memblob.OpenBucket(nil), Archive: memblob.OpenBucket(nil),
-		Finding: activities.Finding{Ledger: l, Prefix: prefix, Grace: 2 * time.Minute, Stable: 10 * time.Minute, Poll: 10 * time.Second, Deadline: 72 * time.Hour}},
+	return &world{t, &steps.Recordings{Source: memblob.OpenBucket(nil), Archive: memblob.OpenBucket(nil),
+		Finding: steps.Finding{Ledger: l, Prefix: prefix, Grace: 2 * time.Minute, Stable: 10 * time.Minute, Poll: 10 * time.Second, Deadline: 72 * time.Hour}},
 		l, activities.Task{Session: activities.Session{AppID: 7, RoomID: room, RoomSessionID: 858012925204410417, RoomCloseTime: closed}, IdempotencyKey: uuid.New()},
 		"none"}
 }
@@ -139,7 +140,7 @@ func (w *world) archives(waited time.Duration, names ...string) activities.Archi
 	if err != nil || done.Waiting != nil {
 		w.t.Fatalf("after %v: %+v, %+v, %v, want it done", waited, done, done.Waiting, err)
 	}
-	var m activities.Manifest
+	var m steps.Manifest
 	if err := json.Unmarshal(get(w.t, w.Archive, done.Manifest), &m); err != nil {
 		w.t.Fatal(err)
 	}
@@ -225,7 +226,7 @@ func TestRecordingsThatCameEarlyAreArchivedAfterTheGrace(t *testing.T) {
 		if left, err := w.ledger.LeftRecordings(t.Context(), closed.Add(day), 9); err != nil || len(left) != 0 {
 			t.Errorf("left: %+v, %v", left, err)
 		}
-		var m activities.Manifest
+		var m steps.Manifest
 		if err := json.Unmarshal(get(t, w.Archive, done.Manifest), &m); err != nil {
 			t.Fatal(err)
 		}
@@ -486,7 +487,7 @@ func TestFilesAreFoundInFoldersBelowThePrefix(t *testing.T) {
 		if err != nil || done.Waiting != nil || done.Files != 1 {
 			t.Fatalf("got %+v, %v", done, err)
 		}
-		var m activities.Manifest
+		var m steps.Manifest
 		if err := json.Unmarshal(get(t, w.Archive, done.Manifest), &m); err != nil {
 			t.Fatal(err)
 		}

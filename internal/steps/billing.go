@@ -1,4 +1,4 @@
-package activities
+package steps
 
 import (
 	"context"
@@ -44,42 +44,6 @@ type Billing struct {
 	// Observe, if set, is told of each bill that was "made", "restored", "found" by a repeat, and
 	// "posted", and of each adjustment that was "adjusted" and "posted".
 	Observe func(outcome string)
-}
-
-// Bill is what was billed for a session.
-type Bill struct {
-	ledger.Bill
-	// Posted says that the billing API has it.
-	Posted bool `json:"posted"`
-}
-
-// String says it in a few words, for people.
-func (b Bill) String() string {
-	return "bill " + b.ID.String() + inWords(b.Bill) + atAPI(b.Posted)
-}
-
-// inWords says what a bill is about.
-func inWords(b ledger.Bill) string {
-	u := b.Usage
-	participants := "participants"
-	if u.Participants == 1 {
-		participants = "participant"
-	}
-	said := fmt.Sprintf(": %d %s, %d s, %d min", u.Participants, participants, u.Seconds, u.Minutes)
-	if b.Charge.Currency != "" {
-		said += fmt.Sprintf(", %s %d in minor units", b.Charge.Currency, b.Charge.Amount)
-	}
-	if u.Estimated != 0 {
-		said += "; estimated, because of " + strings.Join(u.Estimated.Names(), ", ")
-	}
-	return said
-}
-
-func atAPI(posted bool) string {
-	if posted {
-		return "; also at the billing API"
-	}
-	return ""
 }
 
 // FinalizeBill makes the session's bill in the ledger, of the usage that came, and
@@ -132,7 +96,7 @@ func (b *Billing) FinalizeBill(ctx context.Context, task Task) (Bill, error) {
 	posted, err := b.post(ctx, cloudEvent{
 		ID: bill.ID, Type: "io.closeout.bill.finalized.v1", Time: bill.RoomCloseTime, Data: bill,
 	}, bill)
-	return Bill{Bill: bill, Posted: posted}, err
+	return billOf(bill, posted), err
 }
 
 // approve blocks what a person should see before it is billed, unless one did: who
@@ -153,7 +117,7 @@ func (b *Billing) approve(task Task, lost string) ledger.Approver {
 		if doubt = lost + doubt; doubt == "" {
 			return nil
 		}
-		question := fmt.Sprintf("a person has to approve the bill: %s%s", doubt, inWords(due))
+		question := fmt.Sprintf("a person has to approve the bill: %s: %s", doubt, billOf(due, false).Figures())
 		if task.Retried != nil && strings.HasPrefix(task.Retried.Failure, question) {
 			return nil
 		}
@@ -194,25 +158,6 @@ func (b *Billing) past(ctx context.Context, task Task) (*ledger.Loss, error) {
 	return past.Loss, nil
 }
 
-// Adjusted is what was billed for a session after its bill.
-type Adjusted struct {
-	ledger.Adjustment
-	// Nothing says that no adjustment was needed.
-	Nothing bool `json:"nothing,omitempty"`
-	// Posted says that the billing API has it.
-	Posted bool `json:"posted"`
-}
-
-// String says it in a few words, for people.
-func (a Adjusted) String() string {
-	if a.Nothing {
-		return "nothing to adjust"
-	}
-	d := a.Difference
-	return fmt.Sprintf("adjustment %d of bill %s, by %+d s, %+d min, now%s%s", a.Number, a.Bill.ID, d.Seconds, d.Minutes,
-		strings.TrimPrefix(inWords(a.Bill), ":"), atAPI(a.Posted))
-}
-
 // restoredQuestion begins what a person is asked of a restored bill.
 const restoredQuestion = "a person has to decide about a restored bill: "
 
@@ -246,7 +191,7 @@ func (b *Billing) AdjustBill(ctx context.Context, task Task, number int) (Adjust
 	posted, err := b.post(ctx, cloudEvent{
 		ID: made.ID, Type: "io.closeout.bill.adjusted.v1", Time: made.MadeAt, Data: made,
 	}, made.Bill)
-	return Adjusted{Adjustment: made, Posted: posted}, err
+	return adjustedOf(made, posted), err
 }
 
 // post tells the billing API of an entry, if there is one.

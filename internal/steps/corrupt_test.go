@@ -1,4 +1,4 @@
-package activities_test
+package steps_test
 
 import (
 	"bytes"
@@ -14,6 +14,7 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/archive"
+	"github.com/closeouthq/closeout/internal/steps"
 )
 
 // A store that speaks S3's protocol, says that all is well and keeps something
@@ -57,7 +58,7 @@ func TestArchiveFindsOutCorruption(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer target.Close()
-			r := &activities.Recordings{Source: memblob.OpenBucket(nil), Archive: target}
+			r := &steps.Recordings{Source: memblob.OpenBucket(nil), Archive: target}
 			r.Options.ArchiveURL = where
 			put(t, r.Source, folder+"a.mp4", bytes.Clone(content))
 			if done, err := run[activities.Archived](t, newEnv(), r.ArchiveRecordings); err == nil || !strings.Contains(err.Error(), want) {

@@ -1,11 +1,10 @@
-package activities
+package steps
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -38,17 +37,6 @@ type Recordings struct {
 	fault error
 }
 
-// SessionFolder is where a session's objects lie in both buckets:
-// "<appid>/<room_session_id>/". An app that starts a recording sets the task's
-// OutputFolder to it, as nothing else in a recording tells the session.
-func SessionFolder(s Session) string {
-	return strconv.FormatUint(uint64(s.AppID), 10) + "/" + strconv.FormatUint(s.RoomSessionID, 10) + "/"
-}
-
-// ManifestKey is where the archive has a session's first [Manifest]. A recording
-// that came too late for it made another, with manifest-2.json for a name, and so on.
-func ManifestKey(s Session) string { return SessionFolder(s) + "manifest.json" }
-
 // Manifest lists what was archived of a session: its Files, with their names, sizes
 // and checksums. It is written last, so that an archive that has one is complete,
 // and made of the session and its files alone, so that it is the same whoever
@@ -58,47 +46,9 @@ type Manifest = archive.Manifest
 // File is one archived recording, as the manifest has it.
 type File = archive.File
 
-// Archived is what came of archiving a session.
-type Archived struct {
-	// Manifest is the manifest's key in the archive.
-	Manifest string `json:"manifest"`
-	// Files is how many recordings there are.
-	Files int `json:"files"`
-	// Bytes is how large they are together.
-	Bytes int64 `json:"bytes"`
-	// Links are where the manifest and the first of the recordings are: s3://bucket/key,
-	// or a file's path.
-	Links []string `json:"links,omitempty"`
-	// Lost are the first of the recordings that ZEGO could upload nowhere, by name, of
-	// LostFiles.
-	Lost      []string `json:"lost,omitempty"`
-	LostFiles int      `json:"lost_files,omitempty"`
-	// Waiting says that they are not all there yet.
-	Waiting *Waiting `json:"waiting,omitempty"`
-}
-
-// Waits implements [Waiter].
-func (a Archived) Waits() *Waiting { return a.Waiting }
-
 // mostLinks bounds the links and the names of what was lost in a result, as runs keep
 // it. The manifest has all.
 const mostLinks = 20
-
-// String says it in a few words, for people.
-func (a Archived) String() string {
-	lost := ""
-	if len(a.Lost) > 0 {
-		lost = fmt.Sprintf(", %d lost (%s)", a.LostFiles, recording.Sentence(a.Lost))
-	}
-	switch a.Files {
-	case 0:
-		return "no recordings" + lost + ", see " + a.Manifest
-	case 1:
-		return fmt.Sprintf("1 recording of %d bytes%s, see %s", a.Bytes, lost, a.Manifest)
-	default:
-		return fmt.Sprintf("%d recordings of %d bytes%s, see %s", a.Files, a.Bytes, lost, a.Manifest)
-	}
-}
 
 // ArchiveRecordings copies the session's recordings to the archive, checks each
 // and writes the manifest. It heartbeats. After a crash it goes on where it was,

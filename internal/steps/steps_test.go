@@ -1,4 +1,4 @@
-package activities_test
+package steps_test
 
 import (
 	"bytes"
@@ -28,6 +28,7 @@ import (
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/steps"
 	"github.com/closeouthq/closeout/internal/testenv"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -72,7 +73,7 @@ func sqlite(t *testing.T) *ledger.Ledger {
 
 func TestFinalizeBill(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
-		billing := &activities.Billing{Ledger: openLedger(t, databaseURL)}
+		billing := &steps.Billing{Ledger: openLedger(t, databaseURL)}
 		for range 2 {
 			bill, err := run[activities.Bill](t, newEnv(), billing.FinalizeBill)
 			if err != nil {
@@ -111,7 +112,7 @@ func TestBillingAPI(t *testing.T) {
 				fmt.Fprint(w, "what the API says")
 			}))
 			defer api.Close()
-			billing := &activities.Billing{Ledger: sqlite(t), API: activities.Endpoint{Name: "the billing API", URL: api.URL + "/bills", Token: "t0ken"}}
+			billing := &steps.Billing{Ledger: sqlite(t), API: activities.Endpoint{Name: "the billing API", URL: api.URL + "/bills", Token: "t0ken"}}
 			bill, err := run[activities.Bill](t, newEnv(), billing.FinalizeBill)
 
 			var app *temporal.ApplicationError
@@ -155,7 +156,7 @@ func TestBillingAPIAway(t *testing.T) {
 	api := httptest.NewServer(http.NotFoundHandler())
 	api.Close()
 	l := sqlite(t)
-	billing := &activities.Billing{Ledger: l, API: activities.Endpoint{Name: "the billing API", URL: api.URL + "?key=hunter2"}}
+	billing := &steps.Billing{Ledger: l, API: activities.Endpoint{Name: "the billing API", URL: api.URL + "?key=hunter2"}}
 	_, err := run[activities.Bill](t, newEnv(), billing.FinalizeBill)
 	var app *temporal.ApplicationError
 	if err == nil || errors.As(err, &app) && app.NonRetryable() {
@@ -172,9 +173,9 @@ func TestBillingAPIAway(t *testing.T) {
 const folder = "1/18446744073709551615/"
 
 // buckets runs a test on two buckets in memory, and on two folders.
-func buckets(t *testing.T, test func(t *testing.T, r *activities.Recordings)) {
+func buckets(t *testing.T, test func(t *testing.T, r *steps.Recordings)) {
 	t.Run("memory", func(t *testing.T) {
-		test(t, &activities.Recordings{Source: memblob.OpenBucket(nil), Archive: memblob.OpenBucket(nil)})
+		test(t, &steps.Recordings{Source: memblob.OpenBucket(nil), Archive: memblob.OpenBucket(nil)})
 	})
 	t.Run("folders", func(t *testing.T) {
 		open := func(options string) *blob.Bucket {
@@ -186,7 +187,7 @@ func buckets(t *testing.T, test func(t *testing.T, r *activities.Recordings)) {
 			return b
 		}
 		// The archive keeps no checksums of its own.
-		test(t, &activities.Recordings{Source: open(""), Archive: open("?metadata=skip")})
+		test(t, &steps.Recordings{Source: open(""), Archive: open("?metadata=skip")})
 	})
 }
 
@@ -207,7 +208,7 @@ func get(t *testing.T, b *blob.Bucket, key string) []byte {
 }
 
 func TestArchiveRecordings(t *testing.T) {
-	buckets(t, func(t *testing.T, r *activities.Recordings) {
+	buckets(t, func(t *testing.T, r *steps.Recordings) {
 		large := bytes.Repeat([]byte("0123456789abcdef"), 1<<16) // several times the copy buffer
 		put(t, r.Source, folder+"b_V.mp4", large)
 		put(t, r.Source, folder+"a/a_A.aac", []byte("audio"))
@@ -226,14 +227,14 @@ func TestArchiveRecordings(t *testing.T) {
 			t.Error("the large file differs")
 		}
 		first := get(t, r.Archive, done.Manifest)
-		var m activities.Manifest
+		var m steps.Manifest
 		if err := json.Unmarshal(first, &m); err != nil {
 			t.Fatal(err)
 		}
 		sum := sha256.Sum256(large)
 		if m.Version != 1 || m.RoomSessionID != math.MaxUint64 || m.RoomID != "lobby" || len(m.Files) != 3 ||
 			m.Files[0].Name != folder+"recordings/a/a_A.aac" ||
-			m.Files[1] != (activities.File{Name: folder + "recordings/b_V.mp4", Source: folder + "b_V.mp4", Size: int64(len(large)), SHA256: hex.EncodeToString(sum[:])}) {
+			m.Files[1] != (steps.File{Name: folder + "recordings/b_V.mp4", Source: folder + "b_V.mp4", Size: int64(len(large)), SHA256: hex.EncodeToString(sum[:])}) {
 			t.Errorf("manifest %s", first)
 		}
 		if !bytes.Contains(first, []byte(`"room_session_id": "18446744073709551615"`)) {
@@ -251,7 +252,7 @@ func TestArchiveRecordings(t *testing.T) {
 }
 
 func TestArchiveNoRecordings(t *testing.T) {
-	buckets(t, func(t *testing.T, r *activities.Recordings) {
+	buckets(t, func(t *testing.T, r *steps.Recordings) {
 		done, err := run[activities.Archived](t, newEnv(), r.ArchiveRecordings)
 		if err != nil || done.Files != 0 {
 			t.Fatalf("result %+v, %v", done, err)
@@ -264,7 +265,7 @@ func TestArchiveNoRecordings(t *testing.T) {
 
 // An attempt goes on where the heartbeat of an earlier one says that it was.
 func TestArchiveResumes(t *testing.T) {
-	buckets(t, func(t *testing.T, r *activities.Recordings) {
+	buckets(t, func(t *testing.T, r *steps.Recordings) {
 		put(t, r.Source, folder+"a.mp4", []byte("a recording"))
 		name := folder + "recordings/a.mp4"
 		mover, err := archive.NewMover(r.Source, r.Archive, archive.Options{})
@@ -299,7 +300,7 @@ func TestArchivedSaysWhereItIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer kept.Close()
-	r := &activities.Recordings{Source: memblob.OpenBucket(nil), Archive: kept}
+	r := &steps.Recordings{Source: memblob.OpenBucket(nil), Archive: kept}
 	r.Options.ArchiveURL = "file://" + filepath.ToSlash(dir)
 	put(t, r.Source, folder+"a.mp4", []byte("a recording"))
 	for range 2 {
@@ -312,12 +313,12 @@ func TestArchivedSaysWhereItIs(t *testing.T) {
 
 // What no retry mends waits for a person.
 func TestArchiveBlocksAtWhatIsNoManifest(t *testing.T) {
-	r := &activities.Recordings{Source: memblob.OpenBucket(nil), Archive: memblob.OpenBucket(nil)}
+	r := &steps.Recordings{Source: memblob.OpenBucket(nil), Archive: memblob.OpenBucket(nil)}
 	put(t, r.Archive, folder+"manifest.json", []byte("{"))
 	if done, err := run[activities.Archived](t, newEnv(), r.ArchiveRecordings); !activities.IsBlocked(err) || !strings.Contains(err.Error(), "no manifest that this version of Closeout can read") {
 		t.Errorf("result %+v, error %v", done, err)
 	}
-	r = &activities.Recordings{Source: memblob.OpenBucket(nil), Archive: memblob.OpenBucket(nil)}
+	r = &steps.Recordings{Source: memblob.OpenBucket(nil), Archive: memblob.OpenBucket(nil)}
 	r.Options.Class = "GLACIER"
 	if done, err := run[activities.Archived](t, newEnv(), r.ArchiveRecordings); !activities.IsBlocked(err) || !strings.Contains(err.Error(), "no storage classes") {
 		t.Errorf("result %+v, error %v", done, err)
@@ -335,7 +336,7 @@ func modified(t *testing.T, b *blob.Bucket, key string) time.Time {
 
 // A worker that stops gives way in the middle of a file, and leaves no part of it.
 func TestArchiveStopsWithWorker(t *testing.T) {
-	buckets(t, func(t *testing.T, r *activities.Recordings) {
+	buckets(t, func(t *testing.T, r *steps.Recordings) {
 		put(t, r.Source, folder+"a.mp4", []byte("a recording"))
 		stop := make(chan struct{})
 		close(stop)

@@ -1,4 +1,4 @@
-package activities
+package steps
 
 import "github.com/closeouthq/closeout/internal/archive"
 

@@ -1,4 +1,4 @@
-package activities_test
+package steps_test
 
 import (
 	"context"

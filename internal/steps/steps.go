@@ -1,0 +1,72 @@
+// Package steps runs the standard steps, which package activities names.
+package steps
+
+import (
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/zego"
+)
+
+// Standard has an Activity for each method of [activities.Steps].
+type Standard struct {
+	*Billing
+	*Recordings
+}
+
+// The terms of the steps' contract.
+type (
+	Task     = activities.Task
+	Session  = activities.Session
+	Archived = activities.Archived
+	Bill     = activities.Bill
+	Adjusted = activities.Adjusted
+	Waiting  = activities.Waiting
+	Endpoint = activities.Endpoint
+)
+
+var (
+	Blocked       = activities.Blocked
+	IsBlocked     = activities.IsBlocked
+	ErrNotQuick   = activities.ErrNotQuick
+	SessionFolder = activities.SessionFolder
+)
+
+// AdjustmentOf returns the next adjustment of a session with events after its last
+// entry in the ledger.
+func AdjustmentOf(b ledger.BilledSession) activities.Adjustment {
+	return activities.Adjustment{Number: b.Number, Session: Session{
+		AppID: b.AppID, RoomID: b.RoomID, RoomSessionID: b.RoomSessionID,
+		CloseReason: zego.CloseReason(b.CloseReason), RoomCloseTime: b.RoomCloseTime, Reconciled: b.Reconciled,
+	}}
+}
+
+// SessionOfArchived returns an archived session.
+func SessionOfArchived(s ledger.ArchivedSession) Session {
+	return Session{AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID,
+		CloseReason: zego.CloseReason(s.CloseReason), RoomCloseTime: s.RoomCloseTime, Reconciled: s.Reconciled}
+}
+
+// billOf returns a bill of the ledger as the step's result.
+func billOf(b ledger.Bill, posted bool) Bill {
+	u := b.Usage
+	return Bill{
+		ID: b.ID, AppID: b.AppID, RoomID: b.RoomID, RoomSessionID: b.RoomSessionID,
+		CloseReason: zego.CloseReason(b.CloseReason), RoomCloseTime: b.RoomCloseTime, Reconciled: b.Reconciled,
+		Usage: activities.Usage{
+			Start: u.Start, End: u.End, StartFrom: string(u.StartFrom), EndFrom: string(u.EndFrom),
+			Participants: u.Participants, Stays: u.Stays,
+			Millis: u.Millis, Seconds: u.Seconds, Minutes: u.Minutes, Estimated: u.Estimated.Names(),
+		},
+		Charge: activities.Charge{Currency: b.Charge.Currency, PerMinute: b.Charge.PerMinute, Amount: b.Charge.Amount},
+		Posted: posted,
+	}
+}
+
+// adjustedOf returns an adjustment of the ledger as the step's result.
+func adjustedOf(a ledger.Adjustment, posted bool) Adjusted {
+	d := a.Difference
+	return Adjusted{
+		ID: a.ID, Number: a.Number, Bill: billOf(a.Bill, posted), MadeAt: a.MadeAt,
+		Difference: activities.Difference{Millis: d.Millis, Seconds: d.Seconds, Minutes: d.Minutes, Amount: d.Amount},
+	}
+}
