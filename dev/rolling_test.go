@@ -19,11 +19,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/closeouthq/closeout/dev/internal/load"
 	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/audit"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/internal/send"
 	"github.com/closeouthq/closeout/webhook"
 )
 
@@ -152,10 +152,10 @@ func TestARollingRestartLosesAndRepeatsNothing(t *testing.T) {
 				done = true
 			default:
 			}
-			report, err := send.Run(t.Context(), send.Options{
+			report, err := load.Run(t.Context(), load.Options{
 				URL: proxy.URL + webhook.Path, AppID: 1, Secret: "secret", RoomID: "room", Rooms: 50, RoomSessionID: 1<<63 + uint64(sessions),
 				Count: atOnce, Rate: rate, Duplicates: .5, Resign: .5, Timeout: 10 * time.Second, Seed: uint64(sessions), Progress: io.Discard,
-				Journal:   func(e send.Entry) { fault = errors.Join(fault, entries.Encode(e)) },
+				Journal:   func(e audit.Entry) { fault = errors.Join(fault, entries.Encode(e)) },
 				Transport: transport,
 			}, io.Discard)
 			if fault = errors.Join(fault, err); fault == nil {

@@ -15,7 +15,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
-	"github.com/closeouthq/closeout/internal/send"
+	storm "github.com/closeouthq/closeout/dev/internal/load"
 )
 
 // measureAttack compares how long good callbacks take beside 2,000 connections of
@@ -41,7 +41,7 @@ func measureAttack(ctx context.Context, b *bench) error {
 				return err
 			}
 		}
-		r, err := b.send(ctx, p.address, send.Options{Count: rate * minute, Rate: rate})
+		r, err := b.send(ctx, p.address, storm.Options{Count: rate * minute, Rate: rate})
 		if attackers != nil {
 			attackers.stop()
 		}

@@ -26,8 +26,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/closeouthq/closeout/activities"
+	storm "github.com/closeouthq/closeout/dev/internal/load"
 	"github.com/closeouthq/closeout/internal/inbox"
-	"github.com/closeouthq/closeout/internal/send"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
@@ -410,7 +410,7 @@ func measureOpenBurst(ctx context.Context, b *bench) error {
 		away bool
 	}{{"Closeout webhook, Temporal there", webhooks, false}, {"Closeout serve, Temporal there", serves, false}, {"Closeout webhook, Temporal away", webhooks, true}, {"pebble", "", true}} {
 		// Each has a Temporal of its own: what one leaves behind, the next would run.
-		report, most, own, err := func() (*send.Report, int64, int64, error) {
+		report, most, own, err := func() (*storm.Report, int64, int64, error) {
 			address, err := freeAddress()
 			if err == nil && !c.away {
 				var w *world
@@ -435,7 +435,7 @@ func measureOpenBurst(ctx context.Context, b *bench) error {
 			if _, err := closedLoop(ctx, p.address, 8, time.Second); err != nil {
 				return nil, 0, 0, err
 			}
-			report, err := b.send(ctx, p.address, send.Options{Count: 20_000, Rate: 5000})
+			report, err := b.send(ctx, p.address, storm.Options{Count: 20_000, Rate: 5000})
 			return report, p.memory("VmHWM"), p.memory("RssAnon"), err
 		}()
 		if err != nil {
@@ -604,15 +604,15 @@ func measureDrain(ctx context.Context, b *bench) error {
 }
 
 // send sends callbacks of new sessions as ZEGO would.
-func (b *bench) send(ctx context.Context, address string, o send.Options) (*send.Report, error) {
+func (b *bench) send(ctx context.Context, address string, o storm.Options) (*storm.Report, error) {
 	o.URL, o.Timeout = "http://"+address+webhook.Path, 5*time.Second
 	o.AppID, o.Secret, o.RoomID, o.RoomSessionID, o.Seed = 1, secret, "lobby", rand.Uint64(), rand.Uint64()
-	return send.Run(ctx, o, b.log)
+	return storm.Run(ctx, o, b.log)
 }
 
 // trickle sends what a quiet day brings.
-func trickle(ctx context.Context, b *bench, address string) (*send.Report, error) {
-	return b.send(ctx, address, send.Options{Count: 300, Rate: 20})
+func trickle(ctx context.Context, b *bench, address string) (*storm.Report, error) {
+	return b.send(ctx, address, storm.Options{Count: 300, Rate: 20})
 }
 
 // fill puts callbacks into an inbox, by a Closeout that has no Temporal.
@@ -626,7 +626,7 @@ func fill(ctx context.Context, b *bench, dir string, n int) error {
 		return err
 	}
 	defer p.stop()
-	report, err := b.send(ctx, p.address, send.Options{Count: n, Parallel: 64})
+	report, err := b.send(ctx, p.address, storm.Options{Count: n, Parallel: 64})
 	if err == nil && report.Acknowledged != int64(n) {
 		err = fmt.Errorf("%d of %d were acknowledged", report.Acknowledged, n)
 	}
@@ -667,10 +667,10 @@ func measureOutage(ctx context.Context, b *bench) error {
 	defer ours.stop()
 
 	group, groupCtx := errgroup.WithContext(ctx)
-	reports := make([]*send.Report, 2)
+	reports := make([]*storm.Report, 2)
 	for n, address := range []string{naive.address, ours.address} {
 		group.Go(func() (err error) {
-			reports[n], err = b.send(groupCtx, address, send.Options{Count: sessions, Rate: rate})
+			reports[n], err = b.send(groupCtx, address, storm.Options{Count: sessions, Rate: rate})
 			return err
 		})
 	}
@@ -773,7 +773,7 @@ func measureBacklog(ctx context.Context, b *bench) error {
 	if n, err := waiting(admin); err != nil || n != entries {
 		return fmt.Errorf("%d wait, want %d: %w", n, entries, err)
 	}
-	report, err := b.send(ctx, p.address, send.Options{Count: 20_000, Rate: 2000})
+	report, err := b.send(ctx, p.address, storm.Options{Count: 20_000, Rate: 2000})
 	if err != nil {
 		return err
 	}

@@ -27,11 +27,11 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/dev/internal/binary"
+	"github.com/closeouthq/closeout/dev/internal/load"
 	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/audit"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/internal/send"
 	"github.com/closeouthq/closeout/internal/service"
 	"github.com/closeouthq/closeout/webhook"
 )
@@ -213,7 +213,7 @@ func (s *stage) close() {
 func (s *stage) play(ctx context.Context) error {
 	breaking, enough := context.WithCancel(ctx)
 	group, groupCtx := errgroup.WithContext(ctx)
-	var report *send.Report
+	var report *load.Report
 	group.Go(func() (err error) {
 		defer enough()
 		report, err = s.send(groupCtx)
@@ -242,7 +242,7 @@ func (s *stage) play(ctx context.Context) error {
 	return s.judge(report, found)
 }
 
-func (s *stage) send(ctx context.Context) (*send.Report, error) {
+func (s *stage) send(ctx context.Context) (*load.Report, error) {
 	f, err := os.Create(s.journal)
 	if err != nil {
 		return nil, err
@@ -251,12 +251,12 @@ func (s *stage) send(ctx context.Context) (*send.Report, error) {
 	lines := json.NewEncoder(f)
 	var fault error
 	recordings := filepath.Join(s.config.Data, "recordings")
-	report, err := send.Run(ctx, send.Options{
+	report, err := load.Run(ctx, load.Options{
 		URL: "http://" + s.config.Listen + webhook.Path, AppID: 1, Secret: "secret", RoomID: "room", Rooms: 500,
 		RoomSessionID: 1 << 63, Count: s.Sessions, Rate: s.Rate, Spread: 2 * time.Second, Duplicates: .3, BadSignatures: .01, Resign: .5,
 		Participants: 2, Missing: .02,
 		Timeout: 5 * time.Second, Seed: s.Seed, Progress: s.out,
-		Journal: func(e send.Entry) { fault = errors.Join(fault, lines.Encode(e)) },
+		Journal: func(e audit.Entry) { fault = errors.Join(fault, lines.Encode(e)) },
 		// Recordings are there before the room is closed.
 		Transport: &recorder{folder: recordings, next: &http.Transport{MaxIdleConnsPerHost: 512}},
 	}, s.out)
@@ -408,7 +408,7 @@ func (s *stage) audit(ctx context.Context) (audit.Report, error) {
 }
 
 // judge says which promises were broken.
-func (s *stage) judge(sent *send.Report, found audit.Report) error {
+func (s *stage) judge(sent *load.Report, found audit.Report) error {
 	var faults []error
 	check := func(ok bool, format string, args ...any) {
 		if !ok {

@@ -29,7 +29,6 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/internal/send"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -55,7 +54,7 @@ type Options struct {
 	// the ledger yet, of all webhooks. Lives lists what the journal knows of what
 	// happened in sessions, to be compared with their bills. Either may be nil.
 	UsageInbox Inboxes
-	Lives      iter.Seq2[send.Entry, error]
+	Lives      iter.Seq2[Entry, error]
 	// Complete says that nothing was offered but what the journal lists.
 	Complete bool
 	// Since and Until leave out the sessions whose runs started before or not

@@ -9,19 +9,17 @@ import (
 	"io"
 	"iter"
 	"os"
-
-	"github.com/closeouthq/closeout/internal/send"
 )
 
-// Journal reads a file of JSON lines as `closeout send --journal` writes it. It is
+// Journal reads a file of JSON lines as `go run -C dev ./load --journal` writes it. It is
 // opened anew whenever it is ranged over. An error names the line and ends it.
 //
 // The file may be written to meanwhile: a last line that is cut off is left out.
 func Journal(path string) iter.Seq2[Offered, error] { return journal(path, parseOffered) }
 
 // JournalLives reads of a journal, as [Journal] does, what happened in the sessions.
-func JournalLives(path string) iter.Seq2[send.Entry, error] {
-	return journal(path, func(line []byte) (l send.Entry, err error) {
+func JournalLives(path string) iter.Seq2[Entry, error] {
+	return journal(path, func(line []byte) (l Entry, err error) {
 		err = json.Unmarshal(line, &l)
 		return l, err
 	})

@@ -12,7 +12,6 @@ import (
 	"testing"
 
 	"github.com/closeouthq/closeout/internal/audit"
-	"github.com/closeouthq/closeout/internal/send"
 )
 
 // readJournal gives what a journal lists before its error.
@@ -74,7 +73,7 @@ func TestJournal(t *testing.T) {
 // What is written is what is read.
 func TestJournalOfASender(t *testing.T) {
 	var text []byte
-	for _, e := range []send.Entry{
+	for _, e := range []audit.Entry{
 		{AppID: 1, RoomSessionID: math.MaxUint64, RoomID: strings.Repeat("<", 1024), Acknowledged: true, Status: "started"},
 		{AppID: math.MaxUint32, RoomSessionID: 2, RoomID: "lobby", Undecided: true},
 		{},

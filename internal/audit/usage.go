@@ -9,7 +9,6 @@ import (
 
 	"github.com/closeouthq/closeout/internal/collect"
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/internal/send"
 	"github.com/closeouthq/closeout/internal/usage"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -143,7 +142,7 @@ func (a *audit) compareLives(ctx context.Context, queued map[key]bool) error {
 // truthOf computes what a bill has to have of what was told of a session's life.
 // whole says that all of it was. ok is false if nobody can know it: what was
 // sent and not acknowledged may have come or not.
-func truthOf(l send.Entry) (truth usage.Figures, whole, ok bool) {
+func truthOf(l Entry) (truth usage.Figures, whole, ok bool) {
 	room, whole := usage.Room{Close: l.RoomCloseTime.UnixMilli()}, l.Acknowledged
 	type ends struct {
 		usage.Stay

@@ -175,52 +175,6 @@ func makeStores(t *testing.T, data string) {
 	}
 }
 
-// A command that finds nothing because it looks in the wrong place says so, and
-// makes nothing there.
-func TestCommandsRefuseAStoreThatIsNotThere(t *testing.T) {
-	withLedger := t.TempDir()
-	makeStores(t, withLedger)
-	if err := os.RemoveAll(filepath.Join(withLedger, "archive")); err != nil {
-		t.Fatal(err)
-	}
-	whole := t.TempDir()
-	makeStores(t, whole)
-	t.Setenv("TEMPORAL_ADDRESS", "127.0.0.1:1") // is asked after the stores
-	for _, tt := range []struct{ data, args, want string }{
-		{"", "audit", "ledger.db isn't there"},
-		{"", "bill show 1", "ledger.db isn't there"},
-		{"", "bill list", "ledger.db isn't there"},
-		{"", "bill export", "ledger.db isn't there"},
-		{"", "recording list", "ledger.db isn't there"},
-		{"", "recording assign --app 1 --session 2 YZ4joOE4IwmFAAAT", "ledger.db isn't there"},
-		{"", "archive show 1", "the archive: stat "},
-		{"", "archive verify --all", "the archive: stat "},
-		{"", "inbox list", "no webhook has run in "},
-		{"", "inbox show room-close-1-2", "no webhook has run in "},
-		{"", "inbox retry --all", "no webhook has run in "},
-		{"", "inbox drop room-close-1-2", "no webhook has run in "},
-		{withLedger, "audit", "the archive: stat "},
-		{whole, "audit --inbox " + filepath.Join(whole, "elsewhere"), "--inbox: no webhook has run there"},
-		{whole, "audit --usage-inbox " + filepath.Join(whole, "elsewhere"), "--usage-inbox: no webhook has run there"},
-	} {
-		t.Run(tt.args, func(t *testing.T) {
-			data := tt.data
-			if data == "" {
-				data = filepath.Join(t.TempDir(), "wrong")
-			}
-			code, stdout, stderr := closeout(tt.args + " --data " + data)
-			if code != 1 || stdout != "" || !strings.Contains(stderr, tt.want) {
-				t.Errorf("%d\n%s%s, want %q", code, stdout, stderr, tt.want)
-			}
-			if tt.data == "" {
-				if there, err := os.Stat(data); err == nil {
-					t.Errorf("made %s", there.Name())
-				}
-			}
-		})
-	}
-}
-
 func TestAuditRefuses(t *testing.T) {
 	for args, want := range map[string]string{
 		"--complete":                    "--complete: ",

@@ -224,7 +224,7 @@ func showBlocked(ctx context.Context, cmd *cli.Command) error {
 	return eachRun(ctx, cmd, temporal, func(id string) error {
 		details, err := detailsOf(ctx, temporal, id)
 		if err == nil {
-			fmt.Fprintln(cmd.Root().Writer, details)
+			fmt.Fprintln(cmd.Root().Writer, strings.ReplaceAll(details, "\t", " "))
 		}
 		return err
 	})

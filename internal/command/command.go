@@ -26,8 +26,12 @@ import (
 // Main runs the command line of a program with that extension until ctx ends. It
 // returns the exit code: 0, or 1 after an error, which it writes to stderr.
 func Main(ctx context.Context, extension service.Extension, args []string, stdout, stderr io.Writer) int {
+	return Run(ctx, Root(extension, filepath.Base(args[0])), args, stdout, stderr)
+}
+
+// Root returns the command tree of a program with that extension and name.
+func Root(extension service.Extension, name string) *cli.Command {
 	all := Flags()
-	name := filepath.Base(args[0])
 	root := &cli.Command{
 		Name:    name,
 		Usage:   "close out the voice rooms that ZEGO has destroyed",
@@ -54,7 +58,7 @@ func Main(ctx context.Context, extension service.Extension, args []string, stdou
 	for _, c := range root.Commands {
 		rename(c, name)
 	}
-	return Run(ctx, root, args, stdout, stderr)
+	return root
 }
 
 // rename has the help of a command, and of those below it, call the program by its
@@ -86,7 +90,11 @@ func Run(ctx context.Context, root *cli.Command, args []string, stdout, stderr i
 	root.ExitErrHandler = func(context.Context, *cli.Command, error) {} // it would exit by itself
 	strict(root)
 	if err := root.Run(ctx, args); err != nil {
-		fmt.Fprintln(faults, "error:", err)
+		lines := strings.Split(err.Error(), "\n")
+		for i, line := range lines {
+			lines[i] = printable.Line(line)
+		}
+		fmt.Fprintln(faults, "error:", strings.Join(lines, "\n  ")) // foreign text starts no line
 		return 1
 	}
 	return 0

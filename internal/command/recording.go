@@ -92,7 +92,7 @@ func assignRecording(ctx context.Context, cmd *cli.Command) error {
 				faults = append(faults, err)
 				continue
 			}
-			fmt.Fprintf(cmd.Root().Writer, "%s is of session %d; retry the step of the run that waits for it\n", task, session)
+			fmt.Fprintf(cmd.Root().Writer, "%s is of session %d; retry the step of the run that waits for it\n", printable.Line(task), session)
 		}
 		return errors.Join(faults...)
 	})

@@ -3,14 +3,10 @@ package command
 import (
 	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math/rand/v2"
 	"net"
-	"os"
 	"slices"
 	"strconv"
 	"time"
@@ -23,187 +19,111 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// Send is the command that plays ZEGO.
+// Send returns the command that plays ZEGO.
 func Send() *cli.Command {
 	return &cli.Command{
 		Name:  "send",
-		Usage: "play ZEGO: sign room_close callbacks and post them, one or many",
-		Description: "Tries again after 2, 4, 8, 16 and 32 s where it gets no 2XX, as ZEGO does. Signs with the first\n" +
-			"secret of the app in CLOSEOUT_APPS. For example\n\n" +
-			"    CLOSEOUT_APPS='1=secret' closeout send --room lobby --session 858012925204410417\n\n" +
-			"With --rate it is a load: callbacks come when they are due, however slow the answers are, and\n" +
-			"latency counts from then. For example, 20,000 sessions, 500 per second and 1,000 at once every 10 s,\n" +
-			"some twice, out of order and with forgeries among them:\n\n" +
-			"    closeout send --count 20000 --rate 500 --burst 1000 --burst-every 10s \\\n" +
-			"      --duplicates 0.3 --spread 5s --bad-signatures 0.01 --journal sent.jsonl\n\n" +
-			"With --participants each session has a life: users who come, go and come back. What they did is in\n" +
-			"the journal, so that bills can be compared with it.\n\n" +
-			"Fails if a callback was not acknowledged, or a badly signed one was.",
+		Usage: "play ZEGO: sign a room's callbacks and post them",
+		Description: "Posts the room_close of one room. Signs with the first secret of the app in CLOSEOUT_APPS, and retries\n" +
+			"after 2, 4, 8, 16 and 32 s without a 2XX, as ZEGO does. Fails if a callback is not acknowledged.\n\n" +
+			"    CLOSEOUT_APPS='1=secret' closeout send --room lobby --session 858012925204410417\n" +
+			"    CLOSEOUT_APPS='1=secret' closeout send --room lobby --participants 2",
 		Flags: append(Flags("APPS", "LISTEN", "CALLBACK_TOKEN"),
-			&cli.StringFlag{Name: "url", Usage: "where to post (default: " + webhook.Path + " at CLOSEOUT_LISTEN on this machine)"},
+			&cli.StringFlag{Name: "url", Usage: "address of the webhook (default: " + webhook.Path + " at CLOSEOUT_LISTEN on this machine)"},
 			&cli.Uint32Flag{Name: "app", Usage: "appid (default: the lowest in CLOSEOUT_APPS)"},
 			&cli.StringFlag{Name: "room", Value: "lobby", Usage: "room_id"},
-			&cli.IntFlag{Name: "rooms", Value: 1, Usage: "over how many rooms to spread the sessions; more than one are called as --room says, with -1, -2 ... behind it"},
-			&cli.StringFlag{Name: "session", Usage: "room_session_id of the first callback, each further one has the next (default: one made of the seed)"},
+			&cli.StringFlag{Name: "session", Usage: "room_session_id (default: a random one)"},
 			&cli.Uint32Flag{Name: "reason", Usage: "close_reason: 0 normal, 1 heartbeat timed out, 2 offline, 3 kicked out"},
-			&cli.TimestampFlag{Name: "closed-at", Usage: "room_close_time (default: when a session's callback is first sent)", Config: cli.TimestampConfig{Layouts: []string{time.RFC3339Nano}}},
-			&cli.IntFlag{Name: "count", Value: 1, Usage: "how many sessions to send a callback for"},
-			&cli.FloatFlag{Name: "rate", Usage: "how many sessions to offer per second, whatever the answers; 0: the next when a connection is free"},
-			&cli.IntFlag{Name: "burst", Usage: "how many of the sessions to offer at one instant, at the start and then every --burst-every"},
-			&cli.DurationFlag{Name: "burst-every", Usage: "time from one burst to the next"},
-			&cli.DurationFlag{Name: "spread", Usage: "delay each delivery by a random time up to this, so that they come in another order"},
-			&cli.FloatFlag{Name: "duplicates", Usage: "share of sessions whose callback to deliver twice, 0 to 1"},
-			&cli.IntFlag{Name: "participants", Usage: "play each session's whole life with so many users: room_create, room_login and room_logout beside its room_close"},
-			&cli.FloatFlag{Name: "missing", Usage: "with --participants, share of those callbacks that are never sent, 0 to 1"},
-			&cli.FloatFlag{Name: "bad-signatures", Usage: "for what share of sessions to deliver another, badly signed callback, 0 to 1"},
-			&cli.FloatFlag{Name: "resign", Value: 0.5, Usage: "share of sessions whose further deliveries have a timestamp, nonce and signature of their own, 0 to 1"},
-			&cli.Uint64Flag{Name: "seed", DefaultText: "a random one", Usage: "repeats what was random in a run"},
-			&cli.IntFlag{Name: "parallel", DefaultText: "16, and 512 with --rate or --burst", Usage: "how many attempts to have under way at once"},
+			&cli.TimestampFlag{Name: "closed-at", Usage: "room_close_time (default: now)", Config: cli.TimestampConfig{Layouts: []string{time.RFC3339Nano}}},
+			&cli.IntFlag{Name: "participants", Usage: "send room_create, room_login and room_logout of so many users first"},
+			&cli.IntFlag{Name: "count", Value: 1, Usage: "number of sessions, one after the other, with consecutive IDs"},
 			&cli.DurationFlag{Name: "timeout", Value: 5 * time.Second, Usage: "how long to wait for an answer"},
-			&cli.BoolFlag{Name: "once", Usage: "don't try again"},
-			&cli.BoolFlag{Name: "verbose", Usage: "print a line about each attempt, even for more than 20 sessions"},
-			&cli.StringFlag{Name: "json", Usage: "write the report as JSON to this file, or to stdout if it is -"},
-			&cli.StringFlag{Name: "journal", Usage: "write what became of each session to this file, as JSON Lines"},
+			&cli.BoolFlag{Name: "once", Usage: "don't retry"},
 		),
-		Action: func(ctx context.Context, cmd *cli.Command) error {
-			c, _, err := Load(cmd, true)
-			if err != nil {
-				return err
-			}
-			o, err := sendOptions(cmd, c)
-			if err != nil {
-				return err
-			}
-			return sendAll(ctx, cmd, o)
-		},
+		Action: sendCallbacks,
 	}
 }
 
-// sendAll sends, and writes the report and the journal where they are wanted.
-func sendAll(ctx context.Context, cmd *cli.Command, o send.Options) (err error) {
-	out, reportTo := cmd.Root().Writer, io.Writer(nil)
-	switch path := cmd.String("json"); path {
-	case "":
-	case "-":
-		out, reportTo = cmd.Root().ErrWriter, out
-	default:
-		// Before anything is sent, so that a run isn't for nothing.
-		f, createErr := os.Create(path)
-		if createErr != nil {
-			return fmt.Errorf("--json: %w", createErr)
-		}
-		defer func() { err = errors.Join(err, f.Close()) }()
-		reportTo = f
-	}
-	o.Progress = cmd.Root().ErrWriter
-	if path := cmd.String("journal"); path != "" {
-		f, createErr := os.Create(path)
-		if createErr != nil {
-			return fmt.Errorf("--journal: %w", createErr)
-		}
-		defer func() { err = errors.Join(err, f.Close()) }()
-		stoppable, stop := context.WithCancelCause(ctx)
-		defer stop(nil)
-		ctx = stoppable
-		// Each line is written at once, so that it is there whatever happens next.
-		journal := json.NewEncoder(f)
-		o.Journal = func(e send.Entry) {
-			if err := journal.Encode(e); err != nil {
-				stop(fmt.Errorf("--journal: %w", err))
-			}
-		}
-	}
-
-	report, err := send.Run(ctx, o, out)
-	if report == nil {
+func sendCallbacks(ctx context.Context, cmd *cli.Command) error {
+	c, _, err := Load(cmd, true)
+	if err != nil {
 		return err
 	}
+	closed, err := roomToClose(cmd, c)
 	if err != nil {
-		err = fmt.Errorf("stopped before all was sent: %w", err)
+		return err
 	}
-	// A single callback's line says it all.
-	if o.Count > 1 || o.Duplicates > 0 || o.BadSignatures > 0 || o.Participants > 0 || reportTo != nil {
-		err = errors.Join(err, report.WriteText(out))
-	}
-	if reportTo != nil {
-		enc := json.NewEncoder(reportTo)
-		enc.SetIndent("", "  ")
-		if encodeErr := enc.Encode(report); encodeErr != nil {
-			err = errors.Join(err, fmt.Errorf("--json: %w", encodeErr))
+	sender := &send.Sender{URL: cmd.String("url"), Secret: c.Apps[closed.AppID][0], Timeout: cmd.Duration("timeout"), Once: cmd.Bool("once")}
+	if sender.URL == "" {
+		if sender.URL, err = ownURL(c); err != nil {
+			return err
 		}
 	}
-	if report.Lost > 0 {
-		err = errors.Join(err, fmt.Errorf("%d of %d callbacks were not acknowledged", report.Lost, o.Count))
+	if err := send.CheckURL(sender.URL); err != nil {
+		return fmt.Errorf("--url: %w", err)
 	}
-	if u := report.Usage; u != nil && u.Lost > 0 {
-		err = errors.Join(err, fmt.Errorf("%d of %d usage callbacks were not acknowledged", u.Lost, u.Callbacks))
+	sent, lost := 0, 0
+	for range cmd.Int("count") {
+		for _, event := range send.Events(closed, cmd.Int("participants")) {
+			about := fmt.Sprintf("room_session_id %d, ", closed.RoomSessionID)
+			if name := event.Head().Event; name != zego.EventRoomClose {
+				about += name + ", "
+			}
+			ok, err := sender.Send(ctx, event, func(line string) { fmt.Fprintln(cmd.Root().Writer, about+line) })
+			if err != nil {
+				return fmt.Errorf("stopped before all was sent: %w", err)
+			}
+			if sent++; !ok {
+				lost++
+			}
+		}
+		closed.RoomSessionID = max(closed.RoomSessionID+1, 1) // 0 is no session
 	}
-	if accepted := report.BadlySigned.Accepted; accepted > 0 {
-		err = errors.Join(err, fmt.Errorf("%d of %d badly signed callbacks were accepted", accepted, report.BadlySigned.Sent))
+	if lost > 0 {
+		return fmt.Errorf("%d of %d callbacks were not acknowledged", lost, sent)
 	}
-	return err
+	return nil
 }
 
-func sendOptions(cmd *cli.Command, c *config.Config) (send.Options, error) {
-	o := send.Options{
-		URL:           cmd.String("url"),
-		AppID:         cmd.Uint32("app"),
-		RoomID:        cmd.String("room"),
-		Rooms:         cmd.Int("rooms"),
-		CloseReason:   zego.CloseReason(cmd.Uint32("reason")),
-		RoomCloseTime: cmd.Timestamp("closed-at"),
-		Count:         cmd.Int("count"),
-		Rate:          cmd.Float("rate"),
-		Burst:         cmd.Int("burst"),
-		BurstEvery:    cmd.Duration("burst-every"),
-		Spread:        cmd.Duration("spread"),
-		Duplicates:    cmd.Float("duplicates"),
-		BadSignatures: cmd.Float("bad-signatures"),
-		Participants:  cmd.Int("participants"),
-		Missing:       cmd.Float("missing"),
-		Resign:        cmd.Float("resign"),
-		Seed:          rand.Uint64(),
-		Parallel:      cmd.Int("parallel"),
-		Timeout:       cmd.Duration("timeout"),
-		Once:          cmd.Bool("once"),
-		Verbose:       cmd.Bool("verbose"),
+// roomToClose returns the callback that the flags describe.
+func roomToClose(cmd *cli.Command, c *config.Config) (closed zego.RoomClose, err error) {
+	closed = zego.RoomClose{RoomID: cmd.String("room"), CloseReason: zego.CloseReason(cmd.Uint32("reason")), RoomSessionID: rand.Uint64()}
+	closed.AppID = slices.Min(slices.Collect(maps.Keys(c.Apps)))
+	if cmd.IsSet("app") {
+		closed.AppID = cmd.Uint32("app")
 	}
-	if o.URL == "" {
-		host, port, err := net.SplitHostPort(c.Listen)
-		if err != nil {
-			return o, fmt.Errorf("CLOSEOUT_LISTEN: %w", err)
-		}
-		o.URL = "http://" + net.JoinHostPort(cmp.Or(host, "localhost"), port) + webhook.Path
-		if c.CallbackToken != "" {
-			o.URL += "/" + c.CallbackToken
-		}
-	}
-	if !cmd.IsSet("app") {
-		o.AppID = slices.Min(slices.Collect(maps.Keys(c.Apps)))
-	}
-	secrets, ok := c.Apps[o.AppID]
-	if !ok {
-		return o, fmt.Errorf("--app: CLOSEOUT_APPS has no secret for app %d", o.AppID)
-	}
-	o.Secret = secrets[0]
-	if cmd.IsSet("seed") {
-		o.Seed = cmd.Uint64("seed")
+	if closed.RoomCloseTime = cmd.Timestamp("closed-at"); closed.RoomCloseTime.IsZero() {
+		closed.RoomCloseTime = time.Now()
 	}
 	if s := cmd.String("session"); s != "" {
-		n, err := strconv.ParseUint(s, 10, 64)
-		if err != nil {
-			return o, fmt.Errorf("--session: found %q, want an integer from 0 to 18446744073709551615", s)
-		}
-		o.RoomSessionID = n
-	} else {
-		// Apart from what the seed decides of the run.
-		o.RoomSessionID = rand.New(rand.NewPCG(o.Seed, 1)).Uint64()
-	}
-	// What 0 stands for in the options would surprise someone who asks for it.
-	for _, name := range []string{"rooms", "parallel"} {
-		if cmd.IsSet(name) && cmd.Int(name) < 1 {
-			return o, fmt.Errorf("--%s: found %d, want at least 1", name, cmd.Int(name))
+		if closed.RoomSessionID, err = strconv.ParseUint(s, 10, 64); err != nil {
+			return closed, fmt.Errorf("--session: found %q, want an integer from 0 to 18446744073709551615", s)
 		}
 	}
-	return o, o.Validate()
+	switch {
+	case len(c.Apps[closed.AppID]) == 0:
+		err = fmt.Errorf("--app: CLOSEOUT_APPS has no secret for app %d", closed.AppID)
+	case closed.RoomID == "":
+		err = fmt.Errorf("--room: found an empty name, want at least a character")
+	case cmd.Int("count") < 1:
+		err = fmt.Errorf("--count: found %d, want at least 1", cmd.Int("count"))
+	case cmd.Int("participants") < 0:
+		err = fmt.Errorf("--participants: found %d, want 0 or more", cmd.Int("participants"))
+	case cmd.Duration("timeout") <= 0:
+		err = fmt.Errorf("--timeout: found %v, want more than 0s", cmd.Duration("timeout"))
+	}
+	return closed, err
+}
+
+// ownURL returns the address of a webhook on this machine that has these settings.
+func ownURL(c *config.Config) (string, error) {
+	host, port, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return "", fmt.Errorf("CLOSEOUT_LISTEN: %w", err)
+	}
+	u := "http://" + net.JoinHostPort(cmp.Or(host, "localhost"), port) + webhook.Path
+	if c.CallbackToken != "" {
+		u += "/" + c.CallbackToken
+	}
+	return u, nil
 }

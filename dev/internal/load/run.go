@@ -1,4 +1,4 @@
-package send
+package load
 
 import (
 	"container/heap"
@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/closeouthq/closeout/internal/audit"
 	"github.com/closeouthq/closeout/internal/progress"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -93,8 +94,8 @@ type runner struct {
 	waited           durations
 	told             durations // of what is told of sessions' lives
 	state            state
-	lines            chan string // nil if nobody wants them
-	entries          chan Entry  // nil if nobody wants them
+	lines            chan string      // nil if nobody wants them
+	entries          chan audit.Entry // nil if nobody wants them
 }
 
 // state is how far the run is, for the one who shows it.
@@ -142,7 +143,7 @@ func (r *runner) background(out io.Writer) (stop func()) {
 		hide = bar.Start(r.Progress)
 	}
 	if r.Journal != nil {
-		r.entries = make(chan Entry, 1000)
+		r.entries = make(chan audit.Entry, 1000)
 		writers.Go(func() {
 			for e := range r.entries {
 				r.Journal(e)
@@ -440,7 +441,7 @@ func (r *runner) over(d *delivery, cut bool) {
 	}
 	r.state.decided.Add(1)
 	if r.entries != nil {
-		r.entries <- Entry{
+		r.entries <- audit.Entry{
 			AppID: s.AppID, RoomSessionID: s.RoomSessionID, RoomID: s.RoomID, CloseReason: s.CloseReason, RoomCloseTime: s.RoomCloseTime,
 			Acknowledged: s.acknowledged, Undecided: !s.acknowledged && s.cut, Status: s.status, Attempts: s.attempts, Duplicates: s.copies,
 			Usage: life, OfferedAt: r.began.Add(s.offered).UTC(), AcknowledgedAfter: float64(s.after.Microseconds()) / 1000,

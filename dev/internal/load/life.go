@@ -1,4 +1,4 @@
-package send
+package load
 
 import (
 	"fmt"
@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/closeouthq/closeout/internal/audit"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -135,10 +136,10 @@ func (r *runner) settleTold(a result) (note string) {
 
 // decideLife counts what became of a session's life when all is over, for the
 // journal too.
-func (r *runner) decideLife(s *session) (entries []Told) {
+func (r *runner) decideLife(s *session) (entries []audit.Told) {
 	u := r.report.Usage
 	for _, c := range s.life {
-		t := Told{Event: c.event.Head().Event, Withheld: c.withheld, Acknowledged: c.acknowledged, Undecided: !c.acknowledged && c.cut, Attempts: c.attempts, Duplicates: c.copies}
+		t := audit.Told{Event: c.event.Head().Event, Withheld: c.withheld, Acknowledged: c.acknowledged, Undecided: !c.acknowledged && c.cut, Attempts: c.attempts, Duplicates: c.copies}
 		switch e := c.event.(type) {
 		case *zego.RoomCreate:
 			t.RoomCreateTime = e.RoomCreateTime
@@ -159,30 +160,6 @@ func (r *runner) decideLife(s *session) (entries []Told) {
 		}
 	}
 	return entries
-}
-
-// Told is a callback about a session's life: what happened, whether or not it was
-// sent.
-type Told struct {
-	// Event is [zego.EventRoomCreate], [zego.EventRoomLogin] or [zego.EventRoomLogout].
-	Event string `json:"event"`
-	// Stay, User and Role are of a user's stay; empty of a room_create.
-	Stay string        `json:"stay,omitempty"`
-	User string        `json:"user,omitempty"`
-	Role zego.UserRole `json:"role,omitempty"`
-	// The times are those in the callback, to the millisecond.
-	RoomCreateTime time.Time `json:"room_create_time,omitzero"`
-	LoginTime      time.Time `json:"login_time,omitzero"`
-	LogoutTime     time.Time `json:"logout_time,omitzero"`
-	// Withheld says that it was never sent.
-	Withheld bool `json:"withheld,omitempty"`
-	// Acknowledged says whether any delivery got a 2XX, and Undecided that the run was
-	// stopped before that or its end.
-	Acknowledged bool `json:"acknowledged"`
-	Undecided    bool `json:"undecided,omitempty"`
-	// Attempts and Duplicates are how many were begun.
-	Attempts   int `json:"attempts"`
-	Duplicates int `json:"duplicates"`
 }
 
 // Usage is what came of the callbacks that tell of sessions' lives. At the end of

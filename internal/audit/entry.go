@@ -1,4 +1,4 @@
-package send
+package audit
 
 import (
 	"time"
@@ -35,4 +35,28 @@ type Entry struct {
 	OfferedAt time.Time `json:"offered_at"`
 	// AcknowledgedAfter is how long it then took to the first 2XX, in milliseconds.
 	AcknowledgedAfter float64 `json:"acknowledged_after_ms,omitempty"`
+}
+
+// Told is a callback about a session's life: what happened, whether or not it was
+// sent.
+type Told struct {
+	// Event is [zego.EventRoomCreate], [zego.EventRoomLogin] or [zego.EventRoomLogout].
+	Event string `json:"event"`
+	// Stay, User and Role are of a user's stay; empty of a room_create.
+	Stay string        `json:"stay,omitempty"`
+	User string        `json:"user,omitempty"`
+	Role zego.UserRole `json:"role,omitempty"`
+	// The times are those in the callback, to the millisecond.
+	RoomCreateTime time.Time `json:"room_create_time,omitzero"`
+	LoginTime      time.Time `json:"login_time,omitzero"`
+	LogoutTime     time.Time `json:"logout_time,omitzero"`
+	// Withheld says that it was never sent.
+	Withheld bool `json:"withheld,omitempty"`
+	// Acknowledged says whether any delivery got a 2XX, and Undecided that the run was
+	// stopped before that or its end.
+	Acknowledged bool `json:"acknowledged"`
+	Undecided    bool `json:"undecided,omitempty"`
+	// Attempts and Duplicates are how many were begun.
+	Attempts   int `json:"attempts"`
+	Duplicates int `json:"duplicates"`
 }

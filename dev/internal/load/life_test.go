@@ -1,4 +1,4 @@
-package send_test
+package load_test
 
 import (
 	"context"
@@ -10,7 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/closeouthq/closeout/internal/send"
+	"github.com/closeouthq/closeout/dev/internal/load"
+	"github.com/closeouthq/closeout/internal/audit"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -39,7 +40,7 @@ func (c *collector) Collect(_ context.Context, event zego.Event) (webhook.Receip
 
 // life runs a sender against a webhook, and gives the journal with what the
 // webhook was told.
-func life(t *testing.T, change func(*send.Options)) ([]send.Entry, map[string]int, *send.Report, string) {
+func life(t *testing.T, change func(*load.Options)) ([]audit.Entry, map[string]int, *load.Report, string) {
 	t.Helper()
 	ring, err := zego.NewKeyring(map[uint32][]string{7: {"secret"}}, time.Minute, time.Now)
 	if err != nil {
@@ -50,11 +51,11 @@ func life(t *testing.T, change func(*send.Options)) ([]send.Entry, map[string]in
 		Keyring: ring, Intake: &intake{sessions: map[uint64]string{}}, Collector: got, Log: slog.New(slog.DiscardHandler),
 	}))
 	defer server.Close()
-	var journal []send.Entry
+	var journal []audit.Entry
 	var out strings.Builder
-	report, err := send.Run(t.Context(), options(func(o *send.Options) {
+	report, err := load.Run(t.Context(), options(func(o *load.Options) {
 		o.URL, o.Seed, o.Participants = server.URL+webhook.Path, 7, 4
-		o.Journal = func(e send.Entry) { journal = append(journal, e) }
+		o.Journal = func(e audit.Entry) { journal = append(journal, e) }
 		change(o)
 	}), &out)
 	if err != nil {
@@ -67,7 +68,7 @@ func life(t *testing.T, change func(*send.Options)) ([]send.Entry, map[string]in
 }
 
 func TestTheJournalTellsWhatHappenedAndWhatTheWebhookWasTold(t *testing.T) {
-	journal, got, report, out := life(t, func(o *send.Options) {
+	journal, got, report, out := life(t, func(o *load.Options) {
 		o.Count, o.Duplicates, o.Missing, o.Spread, o.Resign = 40, .5, .2, 50*time.Millisecond, .5
 	})
 	copies, told, withheld := 0, 0, 0
@@ -120,8 +121,8 @@ func TestTheJournalTellsWhatHappenedAndWhatTheWebhookWasTold(t *testing.T) {
 }
 
 func TestASeedRepeatsTheLives(t *testing.T) {
-	at := func(o *send.Options) { o.Count, o.RoomCloseTime = 5, time.UnixMilli(1499676989909) }
-	lives := func(journal []send.Entry) string {
+	at := func(o *load.Options) { o.Count, o.RoomCloseTime = 5, time.UnixMilli(1499676989909) }
+	lives := func(journal []audit.Entry) string {
 		all := map[uint64]any{}
 		for _, e := range journal {
 			all[e.RoomSessionID] = e.Usage

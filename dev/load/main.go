@@ -1,0 +1,215 @@
+// Command load plays ZEGO under load: many rooms at a rate, with duplicates, disorder and forgeries.
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/closeouthq/closeout/dev/internal/load"
+	"github.com/closeouthq/closeout/internal/audit"
+	"github.com/closeouthq/closeout/internal/command"
+	"github.com/closeouthq/closeout/internal/config"
+	"github.com/closeouthq/closeout/webhook"
+	"github.com/closeouthq/closeout/zego"
+)
+
+func main() {
+	ctx, stop := command.Interruptible()
+	code := run(ctx, os.Args, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	return command.Run(ctx, &cli.Command{
+		Name:  "load",
+		Usage: "play ZEGO under load: sign callbacks of many rooms and post them",
+		Description: "Retries after 2, 4, 8, 16 and 32 s without a 2XX, as ZEGO does. With --rate, callbacks come when they\n" +
+			"are due, however slow the answers are, and latency counts from then. For example, 20,000 sessions, 500 per\n" +
+			"second and 1,000 at once every 10 s, some twice, out of order and with forgeries among them:\n\n" +
+			"    go run -C dev ./load --count 20000 --rate 500 --burst 1000 --burst-every 10s \\\n" +
+			"      --duplicates 0.3 --spread 5s --bad-signatures 0.01 --journal sent.jsonl\n\n" +
+			"With --participants each session has users who come, go and come back. The journal says what they did, so\n" +
+			"that `closeout audit` can compare bills with it.\n\n" +
+			"Fails if a callback is not acknowledged, or a badly signed one is.",
+		Flags: append(command.Flags("APPS", "LISTEN", "CALLBACK_TOKEN"),
+			&cli.StringFlag{Name: "url", Usage: "where to post (default: " + webhook.Path + " at CLOSEOUT_LISTEN on this machine)"},
+			&cli.Uint32Flag{Name: "app", Usage: "appid (default: the lowest in CLOSEOUT_APPS)"},
+			&cli.StringFlag{Name: "room", Value: "lobby", Usage: "room_id"},
+			&cli.IntFlag{Name: "rooms", Value: 1, Usage: "over how many rooms to spread the sessions; more than one are called as --room says, with -1, -2 ... behind it"},
+			&cli.StringFlag{Name: "session", Usage: "room_session_id of the first callback, each further one has the next (default: one made of the seed)"},
+			&cli.Uint32Flag{Name: "reason", Usage: "close_reason: 0 normal, 1 heartbeat timed out, 2 offline, 3 kicked out"},
+			&cli.TimestampFlag{Name: "closed-at", Usage: "room_close_time (default: when a session's callback is first sent)", Config: cli.TimestampConfig{Layouts: []string{time.RFC3339Nano}}},
+			&cli.IntFlag{Name: "count", Value: 1, Usage: "how many sessions to send a callback for"},
+			&cli.FloatFlag{Name: "rate", Usage: "how many sessions to offer per second, whatever the answers; 0: the next when a connection is free"},
+			&cli.IntFlag{Name: "burst", Usage: "how many of the sessions to offer at one instant, at the start and then every --burst-every"},
+			&cli.DurationFlag{Name: "burst-every", Usage: "time from one burst to the next"},
+			&cli.DurationFlag{Name: "spread", Usage: "delay each delivery by a random time up to this, so that they come in another order"},
+			&cli.FloatFlag{Name: "duplicates", Usage: "share of sessions whose callback to deliver twice, 0 to 1"},
+			&cli.IntFlag{Name: "participants", Usage: "play each session's whole life with so many users: room_create, room_login and room_logout beside its room_close"},
+			&cli.FloatFlag{Name: "missing", Usage: "with --participants, share of those callbacks that are never sent, 0 to 1"},
+			&cli.FloatFlag{Name: "bad-signatures", Usage: "for what share of sessions to deliver another, badly signed callback, 0 to 1"},
+			&cli.FloatFlag{Name: "resign", Value: 0.5, Usage: "share of sessions whose further deliveries have a timestamp, nonce and signature of their own, 0 to 1"},
+			&cli.Uint64Flag{Name: "seed", DefaultText: "a random one", Usage: "repeats what was random in a run"},
+			&cli.IntFlag{Name: "parallel", DefaultText: "16, and 512 with --rate or --burst", Usage: "how many attempts to have under way at once"},
+			&cli.DurationFlag{Name: "timeout", Value: 5 * time.Second, Usage: "how long to wait for an answer"},
+			&cli.BoolFlag{Name: "once", Usage: "don't try again"},
+			&cli.BoolFlag{Name: "verbose", Usage: "print a line about each attempt, even for more than 20 sessions"},
+			&cli.StringFlag{Name: "json", Usage: "write the report as JSON to this file, or to stdout if it is -"},
+			&cli.StringFlag{Name: "journal", Usage: "write what became of each session to this file, as JSON Lines"},
+		),
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			c, _, err := command.Load(cmd, true)
+			if err != nil {
+				return err
+			}
+			o, err := sendOptions(cmd, c)
+			if err != nil {
+				return err
+			}
+			return sendAll(ctx, cmd, o)
+		},
+	}, args, stdout, stderr)
+}
+
+// sendAll sends, and writes the report and the journal where they are wanted.
+func sendAll(ctx context.Context, cmd *cli.Command, o load.Options) (err error) {
+	out, reportTo := cmd.Root().Writer, io.Writer(nil)
+	switch path := cmd.String("json"); path {
+	case "":
+	case "-":
+		out, reportTo = cmd.Root().ErrWriter, out
+	default:
+		// Before anything is sent, so that a run isn't for nothing.
+		f, createErr := os.Create(path)
+		if createErr != nil {
+			return fmt.Errorf("--json: %w", createErr)
+		}
+		defer func() { err = errors.Join(err, f.Close()) }()
+		reportTo = f
+	}
+	o.Progress = cmd.Root().ErrWriter
+	if path := cmd.String("journal"); path != "" {
+		f, createErr := os.Create(path)
+		if createErr != nil {
+			return fmt.Errorf("--journal: %w", createErr)
+		}
+		defer func() { err = errors.Join(err, f.Close()) }()
+		stoppable, stop := context.WithCancelCause(ctx)
+		defer stop(nil)
+		ctx = stoppable
+		// Each line is written at once, so that it is there whatever happens next.
+		journal := json.NewEncoder(f)
+		o.Journal = func(e audit.Entry) {
+			if err := journal.Encode(e); err != nil {
+				stop(fmt.Errorf("--journal: %w", err))
+			}
+		}
+	}
+
+	report, err := load.Run(ctx, o, out)
+	if report == nil {
+		return err
+	}
+	if err != nil {
+		err = fmt.Errorf("stopped before all was sent: %w", err)
+	}
+	// A single callback's line says it all.
+	if o.Count > 1 || o.Duplicates > 0 || o.BadSignatures > 0 || o.Participants > 0 || reportTo != nil {
+		err = errors.Join(err, report.WriteText(out))
+	}
+	if reportTo != nil {
+		enc := json.NewEncoder(reportTo)
+		enc.SetIndent("", "  ")
+		if encodeErr := enc.Encode(report); encodeErr != nil {
+			err = errors.Join(err, fmt.Errorf("--json: %w", encodeErr))
+		}
+	}
+	if report.Lost > 0 {
+		err = errors.Join(err, fmt.Errorf("%d of %d callbacks were not acknowledged", report.Lost, o.Count))
+	}
+	if u := report.Usage; u != nil && u.Lost > 0 {
+		err = errors.Join(err, fmt.Errorf("%d of %d callbacks of participants were not acknowledged", u.Lost, u.Callbacks))
+	}
+	if accepted := report.BadlySigned.Accepted; accepted > 0 {
+		err = errors.Join(err, fmt.Errorf("%d of %d badly signed callbacks were accepted", accepted, report.BadlySigned.Sent))
+	}
+	return err
+}
+
+func sendOptions(cmd *cli.Command, c *config.Config) (load.Options, error) {
+	o := load.Options{
+		URL:           cmd.String("url"),
+		AppID:         cmd.Uint32("app"),
+		RoomID:        cmd.String("room"),
+		Rooms:         cmd.Int("rooms"),
+		CloseReason:   zego.CloseReason(cmd.Uint32("reason")),
+		RoomCloseTime: cmd.Timestamp("closed-at"),
+		Count:         cmd.Int("count"),
+		Rate:          cmd.Float("rate"),
+		Burst:         cmd.Int("burst"),
+		BurstEvery:    cmd.Duration("burst-every"),
+		Spread:        cmd.Duration("spread"),
+		Duplicates:    cmd.Float("duplicates"),
+		BadSignatures: cmd.Float("bad-signatures"),
+		Participants:  cmd.Int("participants"),
+		Missing:       cmd.Float("missing"),
+		Resign:        cmd.Float("resign"),
+		Seed:          rand.Uint64(),
+		Parallel:      cmd.Int("parallel"),
+		Timeout:       cmd.Duration("timeout"),
+		Once:          cmd.Bool("once"),
+		Verbose:       cmd.Bool("verbose"),
+	}
+	if o.URL == "" {
+		host, port, err := net.SplitHostPort(c.Listen)
+		if err != nil {
+			return o, fmt.Errorf("CLOSEOUT_LISTEN: %w", err)
+		}
+		o.URL = "http://" + net.JoinHostPort(cmp.Or(host, "localhost"), port) + webhook.Path
+		if c.CallbackToken != "" {
+			o.URL += "/" + c.CallbackToken
+		}
+	}
+	if !cmd.IsSet("app") {
+		o.AppID = slices.Min(slices.Collect(maps.Keys(c.Apps)))
+	}
+	secrets, ok := c.Apps[o.AppID]
+	if !ok {
+		return o, fmt.Errorf("--app: CLOSEOUT_APPS has no secret for app %d", o.AppID)
+	}
+	o.Secret = secrets[0]
+	if cmd.IsSet("seed") {
+		o.Seed = cmd.Uint64("seed")
+	}
+	if s := cmd.String("session"); s != "" {
+		n, err := strconv.ParseUint(s, 10, 64)
+		if err != nil {
+			return o, fmt.Errorf("--session: found %q, want an integer from 0 to 18446744073709551615", s)
+		}
+		o.RoomSessionID = n
+	} else {
+		// Apart from what the seed decides of the run.
+		o.RoomSessionID = rand.New(rand.NewPCG(o.Seed, 1)).Uint64()
+	}
+	// What 0 stands for in the options would surprise someone who asks for it.
+	for _, name := range []string{"rooms", "parallel"} {
+		if cmd.IsSet(name) && cmd.Int(name) < 1 {
+			return o, fmt.Errorf("--%s: found %d, want at least 1", name, cmd.Int(name))
+		}
+	}
+	return o, o.Validate()
+}
