@@ -69,7 +69,7 @@ func TestBlockedStepIsFoundAndRetried(t *testing.T) {
 	if code, out, err := blocked("show", session); code != 0 || !strings.Contains(out, "**billing** is **blocked**") {
 		t.Errorf("show of the session: %d\n%s%s", code, out, err)
 	}
-	if code, out, err := blocked("retry", "--reason", "no such run", "1"); code != 1 || !strings.Contains(err, "no run of session 1 is under way") {
+	if code, out, err := blocked("retry", "--reason", "no such run", "1"); code != 1 || !strings.Contains(err, "the session has no open run") {
 		t.Errorf("retry of a session without a run: %d\n%s%s", code, out, err)
 	}
 	if code, out, err := blocked("retry", "--step", "recordings", "--reason", "wrong step", id); code != 1 || !strings.Contains(err, "want one that is blocked: billing") {
@@ -123,7 +123,7 @@ func TestManyBlockedRunsAreRetriedAtOnce(t *testing.T) {
 		code      int
 		says      string
 	}{
-		{"neither a session nor all", nil, 1, "no session, want a room_session_id"},
+		{"neither a session nor all", nil, 1, "no session"},
 		{"a session and all", []string{"--all", "1"}, 1, "together with --all"},
 		{"a filter without all", []string{"--where", ofRoom, "1"}, 1, "--where without --all"},
 		{"a filter that is none", []string{"--all", "--where", "Room is a"}, 1, "--where: "},

@@ -75,15 +75,15 @@ func TestSavedHistoriesAreReplayed(t *testing.T) {
 	}
 
 	for argument, want := range map[string]string{
-		number:           "is there already",
-		"1":              "no run of such a session",
-		"room-close-1-1": "get the history of room-close-1-1",
+		number:           "exists already",
+		"1":              "Temporal lists no run of the session",
+		"room-close-1-1": "room-close-1-1: get the history",
 	} {
 		if code, text := save(argument); code != 1 || !strings.Contains(text, want) {
 			t.Errorf("%s: %d\n%s, want %q", argument, code, text, want)
 		}
 	}
-	if code, text := save(); code != 1 || !strings.Contains(text, "want a room_session_id or a workflow ID") {
+	if code, text := save(); code != 1 || !strings.Contains(text, "no session") {
 		t.Errorf("without an argument: %d\n%s", code, text)
 	}
 }

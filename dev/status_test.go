@@ -55,7 +55,7 @@ func TestStatusTellsWhereASessionIs(t *testing.T) {
 	}
 
 	wholly := []string{
-		closedID + "\n", "room      " + room, "inbox     not in it", "run       Completed, done; RoomClose, started at 20", "- billing: bill ",
+		closedID + "\n", "room      " + room, "inbox     none", "run       Completed, done; RoomClose, started at 20", "- billing: bill ",
 		"- recordings: 1 recording of 9 bytes", "bill      " + bill(t, good, closed).ID.String() + ", made at 20",
 		"manifest  1 recording of 9 bytes, see " + activities.SessionFolder(activities.SessionOf(&closed)) + "manifest.json",
 		"https://temporal.example.com/ui/namespaces/status/workflows/" + closedID + "/",
@@ -88,7 +88,7 @@ func TestStatusTellsWhereASessionIs(t *testing.T) {
 	if code, text := status("--wait", "1ms", blockedID); code != 1 || !strings.Contains(text, "not closed out after 0s: "+blockedID+": its run is Running, blocked; ") {
 		t.Errorf("of one that is blocked: %d\n%s", code, text)
 	}
-	if code, text := status(`'`); code != 1 || !strings.Contains(text, "nothing was found; ") {
+	if code, text := status(`'`); code != 1 || !strings.Contains(text, "found nothing") {
 		t.Errorf("of a room that begins with a quote: %d\n%s", code, text)
 	}
 	code, text = status("--limit", "1", room)
@@ -122,10 +122,10 @@ func TestStatusTellsWhereASessionIs(t *testing.T) {
 		t.Errorf("as JSON %+v", s)
 	}
 
-	if code, text := status("room-close-1-1"); code != 1 || !strings.Contains(text, "room-close-1-1: nothing was found; ") {
+	if code, text := status("room-close-1-1"); code != 1 || !strings.Contains(text, "room-close-1-1: found nothing") {
 		t.Errorf("of none: %d\n%s", code, text)
 	}
-	if code, text := status("1", closedID); code != 1 || !strings.Contains(text, "1: nothing was found; ") || !strings.Contains(text, "Completed") {
+	if code, text := status("1", closedID); code != 1 || !strings.Contains(text, "1: found nothing") || !strings.Contains(text, "Completed") {
 		t.Errorf("of none and one: %d\n%s", code, text)
 	}
 

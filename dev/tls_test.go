@@ -87,11 +87,11 @@ func TestMutualTLS(t *testing.T) {
 		{"no client certificate", map[string]string{"TEMPORAL_TLS_CLIENT_CERT_PATH": "", "TEMPORAL_TLS_CLIENT_KEY_PATH": ""},
 			[]string{"certificate required", "Temporal wants a client certificate: TEMPORAL_TLS_CLIENT_CERT_PATH"}},
 		{"somebody else's client certificate", map[string]string{"TEMPORAL_TLS_CLIENT_CERT_PATH": othersCert, "TEMPORAL_TLS_CLIENT_KEY_PATH": othersKey},
-			[]string{"Temporal doesn't take our client certificate"}},
-		{"another authority", map[string]string{"TEMPORAL_TLS_SERVER_CA_CERT_PATH": other.Cert}, []string{"x509: ", "→ TEMPORAL_TLS_SERVER_CA_CERT_PATH has to name"}},
-		{"the machine's authorities", map[string]string{"TEMPORAL_TLS_SERVER_CA_CERT_PATH": ""}, []string{"signed by unknown authority", "→ TEMPORAL_TLS_SERVER_CA_CERT_PATH has to name"}},
-		{"another name", map[string]string{"TEMPORAL_TLS_SERVER_NAME": "temporal.example.org"}, []string{"not temporal.example.org", "→ TEMPORAL_TLS_SERVER_NAME has to be a name"}},
-		{"no name", map[string]string{"TEMPORAL_TLS_SERVER_NAME": ""}, []string{"→ TEMPORAL_TLS_SERVER_NAME has to be a name"}},
+			[]string{"Temporal refuses our client certificate"}},
+		{"another authority", map[string]string{"TEMPORAL_TLS_SERVER_CA_CERT_PATH": other.Cert}, []string{"x509: ", "→ TEMPORAL_TLS_SERVER_CA_CERT_PATH must name"}},
+		{"the machine's authorities", map[string]string{"TEMPORAL_TLS_SERVER_CA_CERT_PATH": ""}, []string{"signed by unknown authority", "→ TEMPORAL_TLS_SERVER_CA_CERT_PATH must name"}},
+		{"another name", map[string]string{"TEMPORAL_TLS_SERVER_NAME": "temporal.example.org"}, []string{"not temporal.example.org", "→ TEMPORAL_TLS_SERVER_NAME must be a name"}},
+		{"no name", map[string]string{"TEMPORAL_TLS_SERVER_NAME": ""}, []string{"→ TEMPORAL_TLS_SERVER_NAME must be a name"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for name, value := range good {

@@ -98,7 +98,7 @@ const bareInsert, nothingStored = 0, -1
 // webhookAlone is what HTTP and the verifying of callbacks cost, and so the most that
 // could be stored on this machine.
 func webhookAlone(ctx context.Context, b *bench, s series, temporal string, d time.Duration) error {
-	p, _, err := b.closeout(temporal, b.folder(), webhooks, "CLOSEOUT_USAGE=off")
+	p, _, err := b.closeout(temporal, b.folder(), webhooks, "CLOSEOUT_PARTICIPANTS=off")
 	if err != nil {
 		return err
 	}

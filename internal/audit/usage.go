@@ -65,7 +65,7 @@ func (a *audit) readUsage(ctx context.Context) error {
 	}
 	for k, problem := range aside {
 		a.report.add(k, Fault{Kind: UsageSetAside, Problem: problem,
-			Remedy: "Mend what the ledger complains of, and then: closeout inbox retry --all. closeout inbox list --usage --set-aside lists them."})
+			Remedy: "Mend what the ledger complains of, and then: closeout inbox retry --all. closeout inbox list --usage --dead-letters lists them."})
 	}
 	for k, all := range lacking {
 		if queued[k] {

@@ -80,7 +80,7 @@ func TestArchiveShowsTheManifest(t *testing.T) {
 	if code, out, _ := archiveCommand(data, "show", "7"); code != 0 || !strings.Contains(out, "0 recordings of 0 bytes") {
 		t.Errorf("%d: %s", code, out)
 	}
-	for arg, want := range map[string]string{"8": "8: there is no manifest of it in the archive", "lobby": "want a room_session_id or a workflow ID", "room-close-2-7": "2/7/manifest.json: there is no manifest"} {
+	for arg, want := range map[string]string{"8": "8: there is no manifest in the archive", "lobby": "want a room_session_id, or a Workflow ID", "room-close-2-7": "2/7/manifest.json: there is no manifest"} {
 		if code, _, fault := archiveCommand(data, "show", arg); code != 1 || !strings.Contains(fault, want) {
 			t.Errorf("%s: %d %s", arg, code, fault)
 		}
@@ -107,7 +107,7 @@ func TestArchiveVerifyListsWhatIsWrong(t *testing.T) {
 		}
 	}
 	code, out, fault := archiveCommand(data, "verify", "--all")
-	if code != 1 || !strings.Contains(out, "1/7/recordings/a.mp4: its SHA-256 is ") || !strings.Contains(out, "1/8/manifest.json: ") || !strings.Contains(fault, "2 objects aren't what they were") {
+	if code != 1 || !strings.Contains(out, "1/7/recordings/a.mp4: its SHA-256 is ") || !strings.Contains(out, "1/8/manifest.json: ") || !strings.Contains(fault, "2 objects are missing or changed") {
 		t.Errorf("%d %s %s", code, out, fault)
 	}
 	var v struct {

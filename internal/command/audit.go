@@ -2,10 +2,9 @@ package command
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
+	"io"
 	"os"
 	"time"
 
@@ -14,109 +13,48 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"github.com/closeouthq/closeout/internal/audit"
-	"github.com/closeouthq/closeout/internal/config"
-	"github.com/closeouthq/closeout/internal/service"
 )
 
-// Audit is the command that proves that nothing was lost or done twice.
+// Audit returns the command that finds what was lost or done twice.
 func Audit() *cli.Command {
 	return &cli.Command{
 		Name:  "audit",
-		Usage: "compare what was acknowledged with the runs, the ledger, the archive and the inbox",
+		Usage: "compare acknowledged callbacks with runs, ledger, archive and inbox",
 		Description: "Finds sessions that were lost, started twice, billed without a run, or closed out without a bill or a\n" +
-			"manifest, and fails if there are any. Changes nothing, and may be run while callbacks come in. What\n" +
-			"was acknowledged it knows from a journal; without one it can't miss what has left no trace.\n\n" +
+			"manifest, and fails if there are any. Changes nothing, and can run while callbacks come in. A journal lists\n" +
+			"what was acknowledged; without one the audit cannot miss what left no trace.\n\n" +
 			"    closeout audit --since 24h\n" +
 			"    closeout audit --journal sent.jsonl --complete --wait 5m",
 		Flags: append(auditFlags(),
-			&cli.DurationFlag{Name: "wait", Usage: "repeat it until nothing is pending: the inbox is empty, and no run under way but those that wait for a person"},
-			&cli.BoolFlag{Name: "json", Usage: "write the report as JSON"},
-		),
-		Action: runAudit,
+			&cli.DurationFlag{Name: "wait", Usage: "repeat for this long until nothing is pending: the inbox is empty, and open runs are blocked"}, jsonFlag()),
+		Action: operate(runAudit),
 	}
 }
 
-// auditFlags are those that say what is compared.
+// auditFlags returns the flags that say what to compare.
 func auditFlags(more ...string) []cli.Flag {
 	return append(Flags(append([]string{"DATA", "DATABASE_URL", "ARCHIVE_URL", "PAYLOAD_KEYS", "LOG_LEVEL", "LOG_FORMAT"}, more...)...),
-		&cli.StringFlag{Name: "journal", Usage: "file of JSON lines with what the webhook was offered, as send --journal writes it"},
+		&cli.StringFlag{Name: "journal", Usage: "file of JSON Lines with the callbacks offered to the webhook"},
 		&cli.StringSliceFlag{Name: "inbox", Usage: "folder of an inbox, once for each webhook (default: the one in the data folder)"},
-		&cli.StringSliceFlag{Name: "usage-inbox", Usage: "folder of an inbox of usage, likewise"},
-		&cli.BoolFlag{Name: "complete", Usage: "nothing was offered but what the journal lists"},
-		&cli.StringFlag{Name: "since", Usage: "leave out runs that started before: an RFC 3339 time, or a duration ago such as 24h"},
-		&cli.StringFlag{Name: "until", Usage: "leave out runs that started then or later, likewise"},
-		&cli.DurationFlag{Name: "grace", Value: 2 * time.Minute, Usage: "with --complete, how old a bill has to be to be missed in the journal"},
+		&cli.StringSliceFlag{Name: "usage-inbox", Usage: "folder of an inbox usage, once for each webhook"},
+		&cli.BoolFlag{Name: "complete", Usage: "the journal lists everything that was offered"},
+		&cli.StringFlag{Name: "since", Usage: "skip runs started before: an RFC 3339 time, or a duration ago such as 24h"},
+		&cli.StringFlag{Name: "until", Usage: "skip runs started then or later, likewise"},
+		&cli.DurationFlag{Name: "grace", Value: 2 * time.Minute, Usage: "with --complete, the minimum age of a bill that is missing in the journal"},
 	)
 }
 
-// audited is what an audit needs, opened.
-type audited struct {
-	config  *config.Config
-	log     *slog.Logger
-	client  client.Client
-	options audit.Options
-}
-
-// withAudit opens what an audit needs for f.
-func withAudit(ctx context.Context, cmd *cli.Command, f func(*audited) error) (err error) {
-	o, err := auditOptions(cmd, time.Now())
+func runAudit(ctx context.Context, op *operation) error {
+	o, _, err := openAudit(ctx, op)
 	if err != nil {
 		return err
 	}
-	c, log, err := Load(cmd, false)
-	if err != nil {
-		return err
-	}
-	temporal, err := service.Dial(c, log, nil)
-	if err != nil {
-		return err
-	}
-	defer temporal.Close()
-	o.Temporal = temporal
-	o.Data, _ = c.PayloadKeys.ForClient()
-	if o.Ledger, err = openLedger(ctx, c); err != nil {
-		return err
-	}
-	defer o.Ledger.Close()
-	if o.Archive, err = openArchive(ctx, c); err != nil {
-		return err
-	}
-	defer o.Archive.Close()
-	inboxes, err := openInboxes(ctx, cmd, "inbox", c.Inbox())
-	if err != nil {
-		return err
-	}
-	if inboxes != nil {
-		defer func() { err = errors.Join(err, inboxes.Close()) }()
-		o.Inbox = inboxes
-	} else {
-		fmt.Fprintf(cmd.Root().ErrWriter, "no inbox in %s, so none is compared; --inbox names those of the webhooks\n", c.Data)
-	}
-	if o.UsageInbox, err = openInboxes(ctx, cmd, "usage-inbox", c.UsageInbox()); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, o.UsageInbox.Close()) }()
-
-	namespace, err := temporal.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: c.Temporal.Namespace})
-	if err != nil {
-		return fmt.Errorf("ask Temporal at %s how long namespace %s keeps runs: %w", c.Temporal.HostPort, c.Temporal.Namespace, err)
-	}
-	o.Retention = namespace.GetConfig().GetWorkflowExecutionRetentionTtl().AsDuration()
-
-	return f(&audited{c, log, temporal, o})
-}
-
-func runAudit(ctx context.Context, cmd *cli.Command) error {
-	return withAudit(ctx, cmd, func(a *audited) error { return writeAudit(ctx, cmd, a.options) })
-}
-
-func writeAudit(ctx context.Context, cmd *cli.Command, o audit.Options) error {
-	wait := cmd.Duration("wait")
+	wait := op.Duration("wait")
 	report, err := audit.Wait(ctx, o, wait)
 	if err != nil {
 		return fmt.Errorf("audit: %w", err)
 	}
-	if err := writeReport(cmd, report); err != nil {
+	if err := op.print(auditReport{report}); err != nil {
 		return err
 	}
 	switch faults, pending := report.Count(), report.Pending(); {
@@ -132,10 +70,50 @@ func writeAudit(ctx context.Context, cmd *cli.Command, o audit.Options) error {
 	return nil
 }
 
-// openInboxes opens the inboxes that a flag names, each of which has to be there, or
-// the one of the data folder, which a worker's doesn't have.
-func openInboxes(ctx context.Context, cmd *cli.Command, flag, inData string) (audit.Inboxes, error) {
-	folders := cmd.StringSlice(flag)
+type auditReport struct{ audit.Report }
+
+func (r auditReport) print(out io.Writer) error { return r.WriteText(out) }
+
+// openAudit reads the options of an audit from the flags, and opens what it reads.
+func openAudit(ctx context.Context, op *operation) (o audit.Options, c client.Client, err error) {
+	if o, err = auditOptions(op, time.Now()); err != nil {
+		return o, nil, err
+	}
+	if c, err = op.temporal(); err != nil {
+		return o, nil, err
+	}
+	o.Temporal = c
+	o.Data, _ = op.config.PayloadKeys.ForClient()
+	if o.Ledger, err = op.ledger(ctx); err != nil {
+		return o, nil, err
+	}
+	if o.Archive, err = op.archive(ctx); err != nil {
+		return o, nil, err
+	}
+	inboxes, err := auditInboxes(ctx, op, "inbox", op.config.Inbox())
+	if err != nil {
+		return o, nil, err
+	}
+	if inboxes == nil {
+		fmt.Fprintf(op.Root().ErrWriter, "no inbox in %s, so none is compared; --inbox names those of the webhooks\n", op.config.Data)
+	} else {
+		o.Inbox = inboxes
+	}
+	if o.UsageInbox, err = auditInboxes(ctx, op, "usage-inbox", op.config.UsageInbox()); err != nil {
+		return o, nil, err
+	}
+	namespace, err := c.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: op.config.Temporal.Namespace})
+	if err != nil {
+		return o, nil, fmt.Errorf("ask Temporal at %s how long namespace %s keeps runs: %w", op.config.Temporal.HostPort, op.config.Temporal.Namespace, err)
+	}
+	o.Retention = namespace.GetConfig().GetWorkflowExecutionRetentionTtl().AsDuration()
+	return o, c, nil
+}
+
+// auditInboxes opens the inboxes that a flag names, which have to exist, or the one in the data folder, which a worker
+// does not have.
+func auditInboxes(ctx context.Context, op *operation, flag, inData string) (audit.Inboxes, error) {
+	folders := op.StringSlice(flag)
 	named := len(folders) > 0
 	if !named {
 		folders = []string{inData}
@@ -143,6 +121,7 @@ func openInboxes(ctx context.Context, cmd *cli.Command, flag, inData string) (au
 	opened, err := audit.OpenInboxes(ctx, folders)
 	switch {
 	case err == nil:
+		op.onClose(func() { _ = opened.Close() })
 		return opened, nil
 	case !errors.Is(err, os.ErrNotExist):
 		return nil, err
@@ -152,44 +131,31 @@ func openInboxes(ctx context.Context, cmd *cli.Command, flag, inData string) (au
 	return nil, nil
 }
 
-func writeReport(cmd *cli.Command, report audit.Report) error {
-	if !cmd.Bool("json") {
-		return report.WriteText(cmd.Root().Writer)
-	}
-	b, err := json.MarshalIndent(report, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode the report: %w", err)
-	}
-	_, err = fmt.Fprintf(cmd.Root().Writer, "%s\n", b)
-	return err
-}
-
-// auditOptions are the options that are flags of the command.
-func auditOptions(cmd *cli.Command, now time.Time) (o audit.Options, err error) {
-	if file := cmd.String("journal"); file != "" {
+func auditOptions(op *operation, now time.Time) (o audit.Options, err error) {
+	if file := op.String("journal"); file != "" {
 		o.Journal, o.Lives = audit.Journal(file), audit.JournalLives(file)
 	}
-	if o.Complete = cmd.Bool("complete"); o.Complete && o.Journal == nil {
-		return o, errors.New("--complete: says something of a journal, want it with --journal")
+	if o.Complete = op.Bool("complete"); o.Complete && o.Journal == nil {
+		return o, errors.New("--complete: found no --journal, want both")
 	}
-	if o.Since, err = parseMoment(cmd.String("since"), now); err != nil {
+	if o.Since, err = parseTime(op.String("since"), now); err != nil {
 		return o, fmt.Errorf("--since: %w", err)
 	}
-	if o.Until, err = parseMoment(cmd.String("until"), now); err != nil {
+	if o.Until, err = parseTime(op.String("until"), now); err != nil {
 		return o, fmt.Errorf("--until: %w", err)
 	}
 	if !o.Until.IsZero() && !o.Since.Before(o.Until) {
-		return o, errors.New("--since and --until: nothing lies between them, want the earlier one as --since")
+		return o, errors.New("--since and --until: found nothing between them, want --since to be the earlier")
 	}
-	o.Grace = cmd.Duration("grace")
-	if o.Grace < 0 || cmd.Duration("wait") < 0 {
-		return o, fmt.Errorf("--grace and --wait: found %v and %v, want none below 0", o.Grace, cmd.Duration("wait"))
+	o.Grace = op.Duration("grace")
+	if o.Grace < 0 || op.Duration("wait") < 0 {
+		return o, fmt.Errorf("--grace and --wait: found %v and %v, want 0s or more", o.Grace, op.Duration("wait"))
 	}
 	return o, nil
 }
 
-// parseMoment reads a time, or a duration before now; the zero time if it's empty.
-func parseMoment(s string, now time.Time) (time.Time, error) {
+// parseTime parses a time, or a duration before now. It returns the zero time for an empty string.
+func parseTime(s string, now time.Time) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
 	}

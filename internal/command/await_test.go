@@ -26,7 +26,7 @@ func TestWhatASessionLacks(t *testing.T) {
 	}{
 		{"nothing", sessionStatus{Run: done(workflows.StateDone, "billing", "recordings"), Bill: bill, Manifest: manifest}, ""},
 		{"nothing of another workflow", sessionStatus{Run: done(workflows.StateDone, "charge")}, ""},
-		{"a run", sessionStatus{Inbox: &inboxStatus{}}, "no run"},
+		{"a run", sessionStatus{Inbox: &inboxEntry{}}, "no run"},
 		{"a Temporal to ask", sessionStatus{Bill: bill, Unknown: map[string]string{inTemporal: "it is away"}}, "run unknown: it is away"},
 		{"an end", sessionStatus{Run: &runStatus{Status: "Running", State: workflows.StateBlocked}}, "its run is Running, blocked; "},
 		{"a readable end", sessionStatus{Run: &runStatus{Status: "Completed", State: workflows.StateDone, Fault: "no JSON"}}, "its run is Completed, done; "},

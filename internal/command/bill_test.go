@@ -60,7 +60,7 @@ func TestBillShowTellsWhoWasInTheRoom(t *testing.T) {
 	code, out, stderr := closeout("bill show 18446744073709551615 --app 1 --data " + data)
 	for _, want := range []string{
 		"session 18446744073709551615 of app 1\n", "participants: 1, stays: 1, participant-seconds: 540, minutes: 9, amount: EUR 18 (minor units)\n",
-		"adjustment 1", "by +90 participant-seconds, +2 minutes, +4 of EUR (minor units)", "now participants: 2, stays: 2, participant-seconds: 630, minutes: 11",
+		"adjustment 1", "+90 participant-seconds, +2 minutes, +4 of EUR (minor units)", "now participants: 2, stays: 2, participant-seconds: 630, minutes: 11",
 		"2026-11-03T11:00:00.000Z (room_create) to 2026-11-03T12:00:00.000Z (room_close)", "came after the bill",
 	} {
 		if code != 0 || !strings.Contains(out, want) {
@@ -87,9 +87,9 @@ func TestBillShowTellsWhoWasInTheRoom(t *testing.T) {
 		t.Errorf("not of both apps:\n%s", out)
 	}
 	for args, want := range map[string]string{
-		"5":     "5: the ledger has neither a bill nor a stay of it",
+		"5":     "5: the ledger has no bill and no stay of it",
 		"lobby": "lobby: want a room_session_id",
-		"":      "no session, want a room_session_id",
+		"":      "no session\nhint: for example: closeout bill show ",
 	} {
 		if code, _, stderr := closeout("bill show --data " + data + " " + args); code != 1 || !strings.Contains(stderr, want) {
 			t.Errorf("%q: %d %s", args, code, stderr)
@@ -258,7 +258,7 @@ func TestBillExportCanBeSummedUp(t *testing.T) {
 
 func TestBillWhereThereIsNoLedger(t *testing.T) {
 	code, _, stderr := closeout("bill list --data " + t.TempDir())
-	if code != 1 || !strings.Contains(stderr, "closeout setup makes its tables") {
+	if code != 1 || !strings.Contains(stderr, "closeout setup creates its tables") {
 		t.Errorf("%d %s", code, stderr)
 	}
 }

@@ -35,7 +35,7 @@ func TestTheChainThatIsShownIsVerified(t *testing.T) {
 	}{
 		"whole":                      {[][]byte{read(leaf), read(intermediate)}, ""},
 		"with its root":              {[][]byte{read(leaf), read(intermediate), read(root.Cert)}, ""},
-		"without its intermediate":   {[][]byte{read(leaf)}, "chain of 1 certificates that is shown ends at one signed by \"CN=intermediate\""},
+		"without its intermediate":   {[][]byte{read(leaf)}, "chain of 1 certificates in it ends at one signed by \"CN=intermediate\""},
 		"with another authority's":   {[][]byte{read(leaf), read(other.Cert)}, "certificate signed by unknown authority"},
 		"with its root alone behind": {[][]byte{read(leaf), read(root.Cert)}, "certificate signed by unknown authority"},
 	} {

@@ -40,13 +40,13 @@ func TestHelpAndFaults(t *testing.T) {
 		{"serve --help", 0, "[$CLOSEOUT_ADMIN_LISTEN] (default: 127.0.0.1:9090)", ""},
 		{"worker --help", 0, "[$CLOSEOUT_DATABASE_URL_FILE]", ""},
 		{"blocked", 0, "retry", ""},
-		{"serv", 1, "", `error: unexpected argument "serv"; see: closeout --help`},
-		{"serve now", 1, "", `error: unexpected argument "now"; see: closeout serve --help`},
-		{"serve --lisen :80", 1, "", "-lisen; see: closeout serve --help"},
+		{"serv", 1, "", "error: unexpected argument \"serv\"\nhint: see closeout --help"},
+		{"serve now", 1, "", "error: unexpected argument \"now\"\nhint: see closeout serve --help"},
+		{"serve --lisen :80", 1, "", "-lisen\nhint: see closeout serve --help"},
 		{"serve", 1, "", "CLOSEOUT_APPS: missing"},
 		{"webhook --apps 1=s --listen 80", 1, "", `--listen: found "80"`},
 		{"blocked retry room-close-1-2", 1, "", `"reason"`},
-		{"blocked skip --reason r", 1, "", "no session, want a room_session_id"},
+		{"blocked skip --reason r", 1, "", "no session\nhint: for example: closeout blocked skip"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {

@@ -5,272 +5,257 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
-	"text/tabwriter"
 	"time"
 
 	"github.com/urfave/cli/v3"
 
 	"github.com/closeouthq/closeout/internal/collect"
-	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/inbox"
-	"github.com/closeouthq/closeout/internal/printable"
 	"github.com/closeouthq/closeout/zego"
 )
 
-// Inbox is the command that looks after what was acknowledged and isn't in
-// Temporal, or in the ledger, yet.
+// Inbox returns the command for acknowledged callbacks on disk.
 func Inbox() *cli.Command {
+	const example = "room-close-1-858012925204410417"
+	each := func(f func(context.Context, *operation, *inbox.Store, string) error) cli.ActionFunc {
+		return operate(func(ctx context.Context, op *operation) error {
+			all, err := openInboxes(ctx, op)
+			if err != nil {
+				return err
+			}
+			return op.each("ID", example, func(id string) error {
+				store, err := all.of(id)
+				if err != nil {
+					return err
+				}
+				return f(ctx, op, store, id)
+			})
+		})
+	}
 	return &cli.Command{
 		Name:  "inbox",
-		Usage: "look after the callbacks that wait on the disk for Temporal or the ledger",
-		Description: "Works beside a running process, on the same CLOSEOUT_DATA. There are two inboxes: room_close has the\n" +
-			"sessions that Temporal doesn't have, usage the callbacks of participants that the ledger doesn't have. What\n" +
-			"waits is handed over as soon as it is taken. What is refused is set aside: mend the cause and retry it.\n\n" +
-			"    closeout inbox list --set-aside\n" +
-			"    closeout inbox retry room-close-1-858012925204410417",
+		Usage: "inspect and manage callbacks queued on disk",
+		Description: "Works beside a running process on the same CLOSEOUT_DATA. There are two inboxes: room_close holds callbacks\n" +
+			"for Temporal, usage holds callbacks about participants for the ledger. The process delivers them as soon as\n" +
+			"it can. A dead letter was refused for good: fix the cause and retry it.\n\n" +
+			"    closeout inbox list --dead-letters\n" +
+			"    closeout inbox retry " + example,
 		Commands: []*cli.Command{
-			{Name: "list", Usage: "list the callbacks, the oldest first", Action: listInbox, Flags: append(Flags("DATA"),
-				&cli.BoolFlag{Name: "set-aside", Usage: "only those that were set aside"},
-				&cli.BoolFlag{Name: "usage", Usage: "only those of the inbox usage"},
-				&cli.IntFlag{Name: "limit", Value: 100, Usage: "how many at most; 0 lists all"})},
-			{Name: "show", Usage: "show a callback as JSON", ArgsUsage: "ID...", Flags: Flags("DATA"), Action: showInbox},
-			{Name: "retry", Usage: "give what was set aside its turn again", ArgsUsage: "[ID...]", Action: retryInbox,
-				Flags: append(Flags("DATA"), &cli.BoolFlag{Name: "all", Usage: "all that were set aside, in both inboxes"})},
-			{Name: "drop", Usage: "remove a callback for good; its session is never closed out, or billed without it", ArgsUsage: "ID...",
-				Flags: Flags("DATA"), Action: dropInbox},
+			{Name: "list", Usage: "list callbacks, oldest first", Action: operate(listInbox), Flags: append(Flags("DATA"),
+				&cli.BoolFlag{Name: "dead-letters", Usage: "only dead letters"},
+				&cli.BoolFlag{Name: "usage", Usage: "only the inbox usage"},
+				&cli.IntFlag{Name: "limit", Value: 100, Usage: "maximum number of callbacks in each inbox; 0 for all"}, jsonFlag())},
+			{Name: "show", Usage: "print a callback as JSON", ArgsUsage: "ID...", Flags: Flags("DATA"), Action: each(showEntry)},
+			{Name: "retry", Usage: "deliver dead letters again", ArgsUsage: "[ID...]", Action: operate(func(ctx context.Context, op *operation) error {
+				switch {
+				case !op.Bool("all"):
+					return each(retryEntry)(ctx, op.Command)
+				case op.Args().Present():
+					return errors.New("--all: found IDs beside it, want one of the two")
+				}
+				return retryAll(ctx, op)
+			}), Flags: append(Flags("DATA"), &cli.BoolFlag{Name: "all", Usage: "all dead letters in both inboxes"})},
+			{Name: "drop", Usage: "remove a callback for good: its session is not closed out, or is billed without it", ArgsUsage: "ID...",
+				Flags: Flags("DATA"), Action: each(dropEntry)},
 		},
 	}
 }
 
 // The inboxes by name.
 const (
-	ofRoomClose = zego.EventRoomClose
-	ofUsage     = "usage"
+	inboxRoomClose = zego.EventRoomClose
+	inboxUsage     = "usage"
 )
 
-// inboxes are those in the data folder, by name.
+// inboxes are the inboxes of the data folder, by name.
 type inboxes map[string]*inbox.Store
 
-// of is the inbox that the entry of an ID would be in.
+// openInboxes opens the inboxes. There may be no inbox for participants yet.
+func openInboxes(ctx context.Context, op *operation) (inboxes, error) {
+	sessions, err := op.inbox(ctx, op.config.Inbox())
+	if err != nil {
+		return nil, err
+	}
+	all := inboxes{inboxRoomClose: sessions}
+	usage, err := op.inbox(ctx, op.config.UsageInbox())
+	switch {
+	case err == nil:
+		all[inboxUsage] = usage
+	case !errors.Is(err, os.ErrNotExist):
+		return nil, err
+	}
+	return all, nil
+}
+
+// of returns the inbox that an entry with that ID belongs to.
 func (i inboxes) of(id string) (*inbox.Store, error) {
-	name := ofRoomClose
+	name := inboxRoomClose
 	if _, _, _, err := collect.ParseKey(id); err == nil {
-		name = ofUsage
+		name = inboxUsage
 	}
 	if i[name] == nil {
-		return nil, fmt.Errorf("%s: there is no inbox %s: %w", id, name, inbox.ErrNone)
+		return nil, fmt.Errorf("there is no inbox %s: %w", name, inbox.ErrNone)
 	}
 	return i[name], nil
 }
 
-// withInboxes opens the inboxes for f. Where none was made yet, nothing is in it.
-func withInboxes(ctx context.Context, cmd *cli.Command, f func(inboxes) error) error {
-	c, _, err := Load(cmd, false)
+// inboxList lists entries of the inboxes.
+type inboxList struct {
+	Inboxes []*inboxState `json:"inboxes"`
+}
+
+type inboxState struct {
+	Name    string       `json:"name"`
+	Absent  bool         `json:"absent,omitempty"`
+	Entries []inboxEntry `json:"entries"`
+	More    bool         `json:"more"`
+	// Waiting and DeadLetters count all entries, listed or not.
+	Waiting     int64 `json:"waiting"`
+	DeadLetters int64 `json:"dead_letters"`
+}
+
+// inboxEntry is an entry of an inbox.
+type inboxEntry struct {
+	ID string `json:"id"`
+	// DeadAt is when it became a dead letter, and Reason why.
+	QueuedAt time.Time  `json:"queued_at"`
+	DeadAt   *time.Time `json:"dead_at,omitempty"`
+	Reason   string     `json:"reason,omitempty"`
+	RoomID   string     `json:"room_id,omitempty"`
+	// Callback is the body: JSON, or a string if it is not JSON.
+	Callback any `json:"callback,omitempty"`
+}
+
+func inboxEntryOf(e inbox.Entry) inboxEntry {
+	var body struct {
+		RoomID string `json:"room_id"`
+	}
+	_ = json.Unmarshal(e.Body, &body) // what is not JSON has no room
+	entry := inboxEntry{ID: e.Key, QueuedAt: e.QueuedAt, Reason: e.Reason, RoomID: body.RoomID}
+	if !e.SetAsideAt.IsZero() {
+		entry.DeadAt = &e.SetAsideAt
+	}
+	return entry
+}
+
+func listInbox(ctx context.Context, op *operation) error {
+	all, err := openInboxes(ctx, op)
 	if err != nil {
 		return err
 	}
-	opened := inboxes{}
-	defer func() {
-		for _, store := range opened {
-			_ = store.Close()
+	var list inboxList
+	for _, name := range []string{inboxRoomClose, inboxUsage} {
+		if name != inboxUsage && op.Bool("usage") {
+			continue
 		}
-	}()
-	if opened[ofRoomClose], err = openInbox(ctx, c); err != nil {
-		delete(opened, ofRoomClose)
-		return err
-	}
-	if opened[ofUsage], err = inbox.Attach(ctx, c.UsageInbox()); errors.Is(err, os.ErrNotExist) {
-		delete(opened, ofUsage)
-	} else if err != nil {
-		delete(opened, ofUsage)
-		return err
-	}
-	return f(opened)
-}
-
-// openInbox opens the inbox in the data folder. The error wraps [os.ErrNotExist]
-// where none was made yet.
-func openInbox(ctx context.Context, c *config.Config) (*inbox.Store, error) {
-	store, err := inbox.Attach(ctx, c.Inbox())
-	if errors.Is(err, os.ErrNotExist) {
-		err = fmt.Errorf("no webhook has run in %s; --data or CLOSEOUT_DATA choose another folder: %w", c.Data, os.ErrNotExist)
-	}
-	return store, err
-}
-
-// each does something about every ID in the arguments.
-func each(ctx context.Context, cmd *cli.Command, f func(context.Context, *inbox.Store, string) error) error {
-	if cmd.NArg() == 0 {
-		return fmt.Errorf("no ID, want one as in: %s room-close-1-858012925204410417", cmd.FullName())
-	}
-	return withInboxes(ctx, cmd, func(all inboxes) error {
-		var faults []error
-		for _, id := range cmd.Args().Slice() {
-			store, err := all.of(id)
-			if err == nil {
-				err = f(ctx, store, id)
-			}
-			faults = append(faults, err)
+		state := &inboxState{Name: name, Absent: all[name] == nil, Entries: []inboxEntry{}}
+		list.Inboxes = append(list.Inboxes, state)
+		if state.Absent {
+			continue
 		}
-		return errors.Join(faults...)
-	})
-}
-
-func listInbox(ctx context.Context, cmd *cli.Command) error {
-	return withInboxes(ctx, cmd, func(all inboxes) error {
-		out := cmd.Root().Writer
-		for _, name := range []string{ofRoomClose, ofUsage} {
-			store := all[name]
-			switch {
-			case name != ofUsage && cmd.Bool("usage"):
-				continue
-			case store == nil:
-				fmt.Fprintf(out, "inbox %s: none\n", name)
-				continue
-			}
-			if err := listEntries(ctx, cmd, name, store); err != nil {
-				return fmt.Errorf("inbox %s: %w", name, err)
-			}
+		if err := state.read(ctx, op, all[name]); err != nil {
+			return fmt.Errorf("inbox %s: %w", name, err)
 		}
-		return nil
-	})
+	}
+	return op.print(list)
 }
 
-// listEntries lists what is in an inbox, and sums it up.
-func listEntries(ctx context.Context, cmd *cli.Command, name string, store *inbox.Store) error {
-	out, limit := cmd.Root().Writer, cmd.Int("limit")
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	entries, n := store.All(ctx), 0
-	if cmd.Bool("set-aside") {
+func (s *inboxState) read(ctx context.Context, op *operation, store *inbox.Store) error {
+	entries := store.All(ctx)
+	if op.Bool("dead-letters") {
 		entries = store.SetAside(ctx)
 	}
 	for e, err := range entries {
 		if err != nil {
 			return err
 		}
-		if n++; limit > 0 && n > limit {
+		if limit := op.Int("limit"); limit > 0 && len(s.Entries) == limit {
+			s.More = true
 			break
 		}
-		if n == 1 {
-			fmt.Fprintln(table, "ID\tQUEUED\tSTATE\tROOM\tREASON")
-		}
-		state := "waiting"
-		if !e.SetAsideAt.IsZero() {
-			state = "set aside"
-		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", printable.Line(e.Key), e.QueuedAt.Format(time.RFC3339), state, printable.Line(roomOf(e)), inALine(e.Reason))
-	}
-	if err := table.Flush(); err != nil {
-		return err
+		s.Entries = append(s.Entries, inboxEntryOf(e))
 	}
 	stats, err := store.Stats(ctx)
-	if err != nil {
-		return err
+	s.Waiting, s.DeadLetters = int64(stats.Waiting), int64(stats.SetAside)
+	return err
+}
+
+func (l inboxList) print(out io.Writer) error {
+	for _, s := range l.Inboxes {
+		if s.Absent {
+			fmt.Fprintf(out, "inbox %s: none\n", s.Name)
+			continue
+		}
+		if len(s.Entries) > 0 {
+			t := newTable(out, "ID", "QUEUED", "STATE", "ROOM", "REASON")
+			for _, e := range s.Entries {
+				state := "waiting"
+				if e.DeadAt != nil {
+					state = "dead letter"
+				}
+				t.row(e.ID, moment(e.QueuedAt), state, e.RoomID, oneLine(e.Reason))
+			}
+			if err := t.print(); err != nil {
+				return err
+			}
+		}
+		fmt.Fprintf(out, "inbox %s: %d waiting, %d dead letters", s.Name, s.Waiting, s.DeadLetters)
+		if s.More {
+			fmt.Fprint(out, "; --limit 0 lists all")
+		}
+		fmt.Fprintln(out)
 	}
-	fmt.Fprintf(out, "inbox %s: %d waiting, %d set aside", name, stats.Waiting, stats.SetAside)
-	if limit > 0 && n > limit {
-		fmt.Fprintf(out, "; --limit 0 lists them all")
-	}
-	fmt.Fprintln(out)
 	return nil
 }
 
-// roomOf is the room of an entry of either inbox; empty for what tells none, and
-// `show` shows as it is.
-func roomOf(e inbox.Entry) string {
-	var s struct {
-		RoomID string `json:"room_id"`
+func showEntry(ctx context.Context, op *operation, store *inbox.Store, id string) error {
+	e, err := store.Get(ctx, id)
+	if err != nil {
+		return err
 	}
-	_ = json.Unmarshal(e.Body, &s)
-	return s.RoomID
+	entry := inboxEntryOf(e)
+	if entry.Callback = any(string(e.Body)); json.Valid(e.Body) {
+		entry.Callback = json.RawMessage(e.Body)
+	}
+	return printJSON(op.out, entry)
 }
 
-func showInbox(ctx context.Context, cmd *cli.Command) error {
-	return each(ctx, cmd, func(ctx context.Context, store *inbox.Store, id string) error {
-		e, err := store.Get(ctx, id)
-		if err != nil {
-			return err
-		}
-		return writeEntry(cmd, e)
-	})
+func retryEntry(ctx context.Context, op *operation, store *inbox.Store, id string) error {
+	if err := store.Retry(ctx, id); err != nil {
+		return err
+	}
+	fmt.Fprintf(op.out, "%s: delivery starts again within seconds\n", id)
+	return nil
 }
 
-// writeEntry writes all there is to know of an entry, as JSON.
-func writeEntry(cmd *cli.Command, e inbox.Entry) error {
-	var body any
-	switch {
-	case len(e.Body) == 0: // lists leave out large ones
-	case json.Valid(e.Body):
-		body = json.RawMessage(e.Body)
-	default:
-		body = string(e.Body)
+func retryAll(ctx context.Context, op *operation) error {
+	all, err := openInboxes(ctx, op)
+	if err != nil {
+		return err
 	}
-	shown := struct {
-		WorkflowID string     `json:"workflow_id,omitempty"`
-		Key        string     `json:"key,omitempty"`
-		QueuedAt   time.Time  `json:"queued_at"`
-		SetAsideAt *time.Time `json:"set_aside_at,omitempty"`
-		Reason     string     `json:"reason,omitempty"`
-		Session    any        `json:"session,omitempty"`
-		Usage      any        `json:"usage,omitempty"`
-	}{QueuedAt: e.QueuedAt, Reason: e.Reason}
-	if _, _, _, err := collect.ParseKey(e.Key); err == nil {
-		shown.Key, shown.Usage = e.Key, body
-	} else {
-		shown.WorkflowID, shown.Session = e.Key, body
-	}
-	if !e.SetAsideAt.IsZero() {
-		shown.SetAsideAt = &e.SetAsideAt
-	}
-	enc := json.NewEncoder(cmd.Root().Writer)
-	enc.SetIndent("", "  ")
-	return enc.Encode(shown)
-}
-
-func retryInbox(ctx context.Context, cmd *cli.Command) error {
-	retry := func(ctx context.Context, store *inbox.Store, id string) error {
-		if err := store.Retry(ctx, id); err != nil {
-			return err
-		}
-		fmt.Fprintf(cmd.Root().Writer, "%s: is tried again within seconds\n", id)
-		return nil
-	}
-	if !cmd.Bool("all") {
-		return each(ctx, cmd, retry)
-	}
-	if cmd.Args().Present() {
-		return errors.New("--all: found IDs beside it, want one of the two")
-	}
-	return withInboxes(ctx, cmd, func(all inboxes) error {
-		for _, store := range all {
-			for e, err := range store.SetAside(ctx) {
-				if err != nil {
-					return err
-				}
-				if err := retry(ctx, store, e.Key); err != nil {
-					return err
-				}
+	for _, store := range all {
+		for e, err := range store.SetAside(ctx) {
+			if err == nil {
+				err = retryEntry(ctx, op, store, e.Key)
+			}
+			if err != nil {
+				return err
 			}
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
-func dropInbox(ctx context.Context, cmd *cli.Command) error {
-	return each(ctx, cmd, func(ctx context.Context, store *inbox.Store, id string) error {
-		e, err := store.Get(ctx, id)
-		if err != nil {
-			return err
-		}
-		// What is lost by it stays readable.
-		if err := writeEntry(cmd, e); err != nil {
-			return err
-		}
-		if err := store.Drop(ctx, id); err != nil {
-			return err
-		}
-		fmt.Fprintf(cmd.Root().Writer, "%s: dropped\n", id)
-		return nil
-	})
+// dropEntry prints what it removes, so that it is not lost by mistake.
+func dropEntry(ctx context.Context, op *operation, store *inbox.Store, id string) error {
+	if err := showEntry(ctx, op, store, id); err != nil {
+		return err
+	}
+	if err := store.Drop(ctx, id); err != nil {
+		return err
+	}
+	fmt.Fprintf(op.out, "%s: dropped\n", id)
+	return nil
 }

@@ -44,21 +44,21 @@ func TestInboxCommands(t *testing.T) {
 		absent string
 		code   int
 	}{
-		{"list", []string{"room-close-1-1", "waiting", "lobby", "room-close-1-2", "set aside", "huge", "too large", "room-close-1-3", "inbox room_close: 1 waiting, 2 set aside\ninbox usage: none\n"}, "", 0},
-		{"list --set-aside", []string{"room-close-1-2", "room-close-1-3"}, "room-close-1-1", 0},
-		{"list --limit 1", []string{"room-close-1-1", "--limit 0 lists them all"}, "room-close-1-2", 0},
-		{"show room-close-1-1", []string{`"room_session_id": "858012925204410417"`, `"queued_at"`}, "set_aside_at", 0},
+		{"list", []string{"room-close-1-1", "waiting", "lobby", "room-close-1-2", "dead letter", "huge", "too large", "room-close-1-3", "inbox room_close: 1 waiting, 2 dead letters\ninbox usage: none\n"}, "", 0},
+		{"list --dead-letters", []string{"room-close-1-2", "room-close-1-3"}, "room-close-1-1", 0},
+		{"list --limit 1", []string{"room-close-1-1", "--limit 0 lists all"}, "room-close-1-2", 0},
+		{"show room-close-1-1", []string{`"room_session_id": "858012925204410417"`, `"queued_at"`}, "dead_at", 0},
 		{"show room-close-1-3", []string{`"not JSON"`, `"reason": "too large"`}, "", 0},
 		{"show room-close-1-9", []string{"room-close-1-9: not in the inbox"}, "", 1},
-		{"show", []string{"no ID, want one as in: closeout inbox show room-close-1-"}, "", 1},
-		{"retry room-close-1-2", []string{"room-close-1-2: is tried again"}, "", 0},
-		{"list", []string{"2 waiting, 1 set aside\n"}, "", 0},
+		{"show", []string{"no ID\nhint: for example: closeout inbox show room-close-1-"}, "", 1},
+		{"retry room-close-1-2", []string{"room-close-1-2: delivery starts again"}, "", 0},
+		{"list", []string{"2 waiting, 1 dead letters\n"}, "", 0},
 		{"retry --all room-close-1-2", []string{"want one of the two"}, "", 1},
-		{"retry --all", []string{"room-close-1-3: is tried again"}, "room-close-1-2", 0},
-		{"list", []string{"3 waiting, 0 set aside\n"}, "", 0},
+		{"retry --all", []string{"room-close-1-3: delivery starts again"}, "room-close-1-2", 0},
+		{"list", []string{"3 waiting, 0 dead letters\n"}, "", 0},
 		{"drop room-close-1-9", []string{"room-close-1-9: not in the inbox"}, "", 1},
 		{"drop room-close-1-3 room-close-1-2", []string{`"not JSON"`, "room-close-1-3: dropped", "room-close-1-2: dropped"}, "", 0},
-		{"list", []string{"1 waiting, 0 set aside\n"}, "room-close-1-3", 0},
+		{"list", []string{"1 waiting, 0 dead letters\n"}, "room-close-1-3", 0},
 	}
 	for _, tt := range tests {
 		code, stdout, stderr := run(tt.args)
@@ -78,9 +78,9 @@ func TestInboxCommands(t *testing.T) {
 
 	_, stdout, _ := run("show room-close-1-1")
 	var shown struct {
-		WorkflowID string `json:"workflow_id"`
+		ID string
 	}
-	if err := json.Unmarshal([]byte(stdout), &shown); err != nil || shown.WorkflowID != "room-close-1-1" {
+	if err := json.Unmarshal([]byte(stdout), &shown); err != nil || shown.ID != "room-close-1-1" {
 		t.Errorf("show doesn't write JSON: %v\n%s", err, stdout)
 	}
 }
@@ -107,13 +107,13 @@ func TestInboxCommandsKnowWhichInboxAnIDIsOf(t *testing.T) {
 		}
 	}
 	for _, test := range []struct{ args, want, absent string }{
-		{"list", "inbox room_close: 0 waiting, 1 set aside\n", ""},
-		{"list --usage", "inbox usage: 0 waiting, 2 set aside\n", "room_close:"},
-		{"show " + login, `"key": "` + login + `"`, "workflow_id"},
+		{"list", "inbox room_close: 0 waiting, 1 dead letters\n", ""},
+		{"list --usage", "inbox usage: 0 waiting, 2 dead letters\n", "room_close:"},
+		{"show " + login, `"id": "` + login + `"`, "room-close"},
 		{"drop " + login, login + ": dropped", ""},
-		{"retry --all", logout + ": is tried again", login},
-		{"list --usage", "inbox usage: 1 waiting, 0 set aside\n", ""},
-		{"list", "inbox room_close: 1 waiting, 0 set aside\n", ""},
+		{"retry --all", logout + ": delivery starts again", login},
+		{"list --usage", "inbox usage: 1 waiting, 0 dead letters\n", ""},
+		{"list", "inbox room_close: 1 waiting, 0 dead letters\n", ""},
 	} {
 		words := strings.Fields(test.args)
 		code, stdout, stderr := closeout("inbox " + words[0] + " --data " + data + " " + strings.Join(words[1:], " "))

@@ -4,9 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 
 	"github.com/google/uuid"
 	"github.com/urfave/cli/v3"
@@ -14,19 +13,16 @@ import (
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/audit"
 	"github.com/closeouthq/closeout/internal/intake"
 	"github.com/closeouthq/closeout/internal/printable"
-	"github.com/closeouthq/closeout/internal/progress"
 	"github.com/closeouthq/closeout/internal/repair"
 	"github.com/closeouthq/closeout/internal/service"
 )
 
-// Repair is the command that mends what the audit finds, of a program with that
-// extension.
+// Repair returns the command that fixes what the audit finds, in a program with that extension.
 func Repair(extension service.Extension) *cli.Command {
 	var names []string
 	for _, r := range repair.Kinds() {
@@ -34,150 +30,126 @@ func Repair(extension service.Extension) *cli.Command {
 	}
 	return &cli.Command{
 		Name:  "repair",
-		Usage: "mend what the audit finds: restore bills that the ledger has lost, start or reset runs",
-		Description: "Runs an audit, and without --yes only counts what it would do: all of it, however much that is. A bill\n" +
-			"is put back as its run made it, as Temporal still knows it. A run that is reset finds what was done. It may\n" +
-			"be stopped, and run again. What needs a person is named by the audit.\n\n" +
+		Usage: "fix what the audit finds: restore lost bills, start or reset runs",
+		Description: "Runs an audit. Without --yes it only counts the repairs. A bill is restored from its run, as Temporal still has\n" +
+			"it. A run that is reset does not repeat what was done. The command can be stopped, and run again. The audit\n" +
+			"lists what needs an operator.\n\n" +
 			"    closeout repair --since 24h\n" +
 			"    closeout repair --since 24h --yes\n" +
 			"    closeout repair --since 24h --only 'restore the bill' --yes",
 		Flags: append(auditFlags("TASK_QUEUE", "APP_WEIGHTS", "SETTLING"),
-			&cli.StringSliceFlag{Name: "only", Usage: "make these repairs alone: " + strings.Join(names, ", ")},
+			&cli.StringSliceFlag{Name: "only", Usage: "make only these repairs: " + strings.Join(names, ", ")},
 			&cli.BoolFlag{Name: "yes", Usage: "do it"}),
-		Action: func(ctx context.Context, cmd *cli.Command) error { return runRepair(ctx, cmd, extension) },
+		Action: operate(func(ctx context.Context, op *operation) error {
+			for _, name := range op.StringSlice("only") {
+				if !slices.Contains(names, name) {
+					return fmt.Errorf("--only: found %q, want one of %q", name, names)
+				}
+			}
+			return runRepair(ctx, op, extension)
+		}),
 	}
 }
 
-func runRepair(ctx context.Context, cmd *cli.Command, extension service.Extension) error {
-	only := map[repair.Kind]bool{}
-	for _, name := range cmd.StringSlice("only") {
-		only[repair.Kind(name)] = true
+func runRepair(ctx context.Context, op *operation, extension service.Extension) error {
+	o, c, err := openAudit(ctx, op)
+	if err != nil {
+		return err
 	}
-	for _, r := range repair.Kinds() {
-		delete(only, r)
+	witness := &repair.Witness{Temporal: c, TaskQueue: op.config.TaskQueue, Data: o.Data, Ledger: o.Ledger, Log: op.log}
+	lost, err := witness.Lost(ctx)
+	if err != nil {
+		return fmt.Errorf("find out what the ledger has lost: %w", err)
 	}
-	for name := range only {
-		return fmt.Errorf("--only: found %q, want one of %q", name, repair.Kinds())
-	}
-	for _, name := range cmd.StringSlice("only") {
-		only[repair.Kind(name)] = true
-	}
-	return withAudit(ctx, cmd, func(a *audited) error {
-		out := cmd.Root().Writer
-		witness := &repair.Witness{Temporal: a.client, TaskQueue: a.config.TaskQueue, Data: a.options.Data, Ledger: a.options.Ledger, Log: a.log}
-		lost, err := witness.Lost(ctx)
-		if err != nil {
-			return fmt.Errorf("find out what the ledger has lost: %w", err)
-		}
-		if lost != nil {
-			fmt.Fprintf(out, "the ledger was restored from a copy and has lost what it was told %v\n", lost)
-			if cmd.Bool("yes") {
-				if err := witness.Confirm(ctx); err != nil {
-					return err
-				}
-			}
-			a.options.Lossy = true
-		}
-		found := map[repair.Kind][]audit.Fault{}
-		kinds := map[audit.Kind]int64{}
-		a.options.Found = func(f audit.Fault) {
-			if f.Repair == "" || len(only) > 0 && !only[f.Repair] {
-				kinds[f.Kind]++
-				return
-			}
-			f.Problem, f.Remedy = "", "" // of many, they take room
-			found[f.Repair] = append(found[f.Repair], f)
-		}
-		report, err := audit.Run(ctx, a.options)
-		if err != nil {
-			return fmt.Errorf("audit: %w", err)
-		}
-		n := 0
-		for _, r := range repair.Kinds() {
-			if faults := found[r]; len(faults) > 0 {
-				fmt.Fprintf(out, "%s: %d, the first of %s\n", r, len(faults), printable.Line(faults[0].WorkflowID))
-				n += len(faults)
-			}
-		}
-		for _, f := range report.Faults { // of a kind, the first
-			if left := kinds[f.Kind]; left > 0 {
-				fmt.Fprintf(out, "for a person: %s: %d, see closeout audit\n", f.Kind, left)
-				delete(kinds, f.Kind)
-			}
-		}
-		switch {
-		case n == 0:
-			fmt.Fprintln(out, "nothing to repair")
-			return nil
-		case !cmd.Bool("yes"):
-			fmt.Fprintf(out, "%d repairs; nothing was changed, --yes makes them\n", n)
-			return nil
-		}
-		mender := &repair.Repairer{Temporal: a.client, Data: a.options.Data, Ledger: a.options.Ledger,
-			Start: func(ctx context.Context, s activities.Session) error {
-				_, err := intake.Start(ctx, intake.Options{Temporal: a.client, Describe: a.client, TaskQueue: a.config.TaskQueue, Route: extension.WorkflowOf,
-					Immediate: extension.StartsAtOnce, Weights: a.config.AppWeights, Settling: a.config.Settling, Log: a.log}, s)
+	if lost != nil {
+		fmt.Fprintf(op.out, "the ledger was restored from a copy and has lost what it was told %v\n", lost)
+		if op.Bool("yes") {
+			if err := witness.Confirm(ctx); err != nil {
 				return err
-			},
-			Reset: func(ctx context.Context, id string) error {
-				return reset(ctx, a.client, a.config.Temporal.Namespace, id)
-			},
-		}
-		return mendAll(ctx, cmd, mender, found, n)
-	})
-}
-
-// mendAll makes repairs of one sort after those of another, and shows how far it is.
-func mendAll(ctx context.Context, cmd *cli.Command, mender *repair.Repairer, found map[repair.Kind][]audit.Fault, n int) error {
-	var done, failed atomic.Int64
-	bar := progress.Bar{Total: progress.Of(int64(n)), What: "repairs", Done: done.Load, State: func() string { return fmt.Sprintf("%d failed", failed.Load()) }}
-	stop := bar.Start(cmd.Root().ErrWriter)
-	var mu sync.Mutex
-	var faults []error
-	for _, r := range repair.Kinds() {
-		group, mend := errgroup.WithContext(ctx)
-		group.SetLimit(decisionsAtOnce)
-		for _, f := range found[r] {
-			if mend.Err() != nil {
-				break
 			}
-			group.Go(func() error {
-				err := mender.Do(mend, f.Target())
-				done.Add(1)
-				if err == nil {
-					return nil
-				}
-				mu.Lock()
-				defer mu.Unlock()
-				if failed.Add(1) <= faultsTold {
-					faults = append(faults, fmt.Errorf("%s: %s: %w", r, f.WorkflowID, err))
-				}
-				return mend.Err()
-			})
 		}
-		if err := group.Wait(); err != nil {
-			break
+		o.Lossy = true
+	}
+	faults, err := findRepairs(ctx, op, o)
+	switch {
+	case err != nil:
+		return err
+	case len(faults) == 0:
+		fmt.Fprintln(op.out, "nothing to repair")
+		return nil
+	case !op.Bool("yes"):
+		fmt.Fprintf(op.out, "%d repairs; nothing was changed, --yes makes them\n", len(faults))
+		return nil
+	}
+	repairer := &repair.Repairer{Temporal: c, Data: o.Data, Ledger: o.Ledger,
+		Start: func(ctx context.Context, s activities.Session) error {
+			_, err := intake.Start(ctx, intake.Options{Temporal: c, Describe: c, TaskQueue: op.config.TaskQueue, Route: extension.WorkflowOf,
+				Immediate: extension.StartsAtOnce, Weights: op.config.AppWeights, Settling: op.config.Settling, Log: op.log}, s)
+			return err
+		},
+		Reset: func(ctx context.Context, id string) error { return reset(ctx, c, op.config.Temporal.Namespace, id) },
+	}
+	made, errs := int64(0), []error(nil)
+	for _, r := range repair.Kinds() { // a run that is reset finds the bill that was restored
+		var ofKind []audit.Fault
+		for _, f := range faults {
+			if f.Repair == r {
+				ofKind = append(ofKind, f)
+			}
 		}
+		if len(ofKind) == 0 {
+			continue
+		}
+		name := func(f audit.Fault) string { return fmt.Sprintf("%s: %s", r, f.WorkflowID) }
+		n, err := forEach(ctx, op, "repairs", ofKind, name, func(ctx context.Context, f audit.Fault) error { return repairer.Do(ctx, f.Target()) })
+		made, errs = made+n, append(errs, err)
 	}
-	stop()
-	fmt.Fprintf(cmd.Root().Writer, "%d of %d repairs made\n", done.Load()-failed.Load(), n)
-	if more := failed.Load() - int64(len(faults)); more > 0 {
-		faults = append(faults, fmt.Errorf("and %d more", more))
-	}
-	if left := int64(n) - done.Load(); left > 0 {
-		faults = append(faults, fmt.Errorf("stopped with %d of %d repairs to go: %w", left, n, ctx.Err()))
-	}
-	return errors.Join(faults...)
+	fmt.Fprintf(op.out, "%d of %d repairs made\n", made, len(faults))
+	return errors.Join(errs...)
 }
 
-// reset resets a run to its first workflow task.
-func reset(ctx context.Context, temporal client.Client, namespace, id string) error {
-	run, err := temporal.DescribeWorkflowExecution(ctx, id, "")
+// findRepairs audits, prints how many repairs of each kind there are and what is left to the operator, and returns the
+// faults to repair.
+func findRepairs(ctx context.Context, op *operation, o audit.Options) (faults []audit.Fault, err error) {
+	only := op.StringSlice("only")
+	first, count, others := map[repair.Kind]string{}, map[repair.Kind]int{}, map[audit.Kind]int{}
+	o.Found = func(f audit.Fault) {
+		if f.Repair == "" || len(only) > 0 && !slices.Contains(only, string(f.Repair)) {
+			others[f.Kind]++
+			return
+		}
+		if count[f.Repair]++; count[f.Repair] == 1 {
+			first[f.Repair] = f.WorkflowID
+		}
+		f.Problem, f.Remedy = "", "" // many take memory
+		faults = append(faults, f)
+	}
+	report, err := audit.Run(ctx, o)
+	if err != nil {
+		return nil, fmt.Errorf("audit: %w", err)
+	}
+	for _, r := range repair.Kinds() {
+		if count[r] > 0 {
+			fmt.Fprintf(op.out, "%s: %d, the first of %s\n", r, count[r], printable.Line(first[r]))
+		}
+	}
+	for _, f := range report.Faults { // the first of each kind
+		if n := others[f.Kind]; n > 0 {
+			fmt.Fprintf(op.out, "for an operator: %s: %d, see closeout audit\n", f.Kind, n)
+			delete(others, f.Kind)
+		}
+	}
+	return faults, nil
+}
+
+// reset resets a run to its first Workflow Task.
+func reset(ctx context.Context, c client.Client, namespace, id string) error {
+	run, err := c.DescribeWorkflowExecution(ctx, id, "")
 	if err != nil {
 		return err
 	}
 	runID := run.GetWorkflowExecutionInfo().GetExecution().GetRunId()
-	for events := temporal.GetWorkflowHistory(ctx, id, runID, false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT); events.HasNext(); {
+	for events := c.GetWorkflowHistory(ctx, id, runID, false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT); events.HasNext(); {
 		e, err := events.Next()
 		if err != nil {
 			return fmt.Errorf("read its history: %w", err)
@@ -185,11 +157,11 @@ func reset(ctx context.Context, temporal client.Client, namespace, id string) er
 		if e.GetEventType() != enums.EVENT_TYPE_WORKFLOW_TASK_COMPLETED {
 			continue
 		}
-		_, err = temporal.WorkflowService().ResetWorkflowExecution(ctx, &workflowservice.ResetWorkflowExecutionRequest{
+		_, err = c.WorkflowService().ResetWorkflowExecution(ctx, &workflowservice.ResetWorkflowExecutionRequest{
 			Namespace: namespace, WorkflowExecution: &common.WorkflowExecution{WorkflowId: id, RunId: runID},
 			Reason: "closeout repair", RequestId: uuid.NewString(), WorkflowTaskFinishEventId: e.GetEventId(),
 		})
 		return err
 	}
-	return errors.New("no worker has begun it, so that it can't be reset; delete it, and send the session again")
+	return errors.New("no worker has started it, so it cannot be reset; delete it, and send the session again")
 }

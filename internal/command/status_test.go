@@ -117,7 +117,7 @@ func TestStatusTellsWhatItCan(t *testing.T) {
 	t.Setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
 	data := t.TempDir()
 	code, stdout, stderr := closeout("status --data " + data + " room-close-1-7")
-	if code != 1 || stdout != "" || !regexp.MustCompile(`room-close-1-7: nothing was found, and not all could be asked: bill: .* not set up.*; inbox: no webhook has run in .*; manifest: .*; run: ask Temporal at 127.0.0.1:1: `).MatchString(stderr) {
+	if code != 1 || stdout != "" || !regexp.MustCompile(`room-close-1-7: found nothing, and some stores did not answer: bill: .* not set up.*; inbox: no webhook has run in .*; manifest: .*; run: ask Temporal at 127.0.0.1:1: `).MatchString(stderr) {
 		t.Errorf("nothing there: %d\n%s%s", code, stdout, stderr)
 	}
 	if entries, err := os.ReadDir(data); err != nil || len(entries) > 0 {
@@ -127,7 +127,7 @@ func TestStatusTellsWhatItCan(t *testing.T) {
 	queue(t, data, "room-close-1-7", "room-close-1-8")
 	code, stdout, stderr = closeout("status --data " + data + " lobby")
 	for _, want := range []string{
-		"room-close-1-7\n  room      lobby\n  inbox     waits since 20", "room-close-1-8\n  room      lobby\n  inbox     set aside at 20", ": too large\n",
+		"room-close-1-7\n  room      lobby\n  inbox     waiting since 20", "room-close-1-8\n  room      lobby\n  inbox     dead letter since 20", ": too large\n",
 		"run       unknown: ask Temporal at 127.0.0.1:1: ", "bill      unknown: ", "manifest  unknown: ",
 		"Web UI    http://localhost:8233/namespaces/default/workflows/room-close-1-7\n",
 	} {
@@ -199,7 +199,7 @@ func TestStatusOfARoomIsTheNewestFirst(t *testing.T) {
 	if code != 1 || !strings.Contains(stdout, "room-close-1-3\n") || !strings.Contains(stderr, "lobby: not closed out after 0s: room-close-1-9: no run; room-close-1-3: its run is Failed, running; ") {
 		t.Errorf("waited: %d\n%s%s", code, stdout, stderr)
 	}
-	if code, _, stderr := closeout("status --wait 1ms --data " + data + " nobody"); code != 1 || !strings.Contains(stderr, "nobody: not closed out after 0s: nothing was found") {
+	if code, _, stderr := closeout("status --wait 1ms --data " + data + " nobody"); code != 1 || !strings.Contains(stderr, "nobody: not closed out after 0s: found nothing") {
 		t.Errorf("waited for nobody: %d\n%s", code, stderr)
 	}
 
@@ -222,7 +222,7 @@ func TestStatusOfARoomIsTheNewestFirst(t *testing.T) {
 
 func TestStatusRefuses(t *testing.T) {
 	for args, want := range map[string]string{
-		"":                    "no session, want a room_session_id, a room_id or a workflow ID",
+		"":                    "error: no session\nhint: for example: closeout status 858012925204410417",
 		"--limit 0 1":         "--limit: found 0, want at least 1",
 		"--ui-url ftp://ui 1": "--ui-url: not a URL with one of the schemes http, https",
 	} {

@@ -104,7 +104,7 @@ func TestFaults(t *testing.T) {
 		}, nil, []string{
 			"CLOSEOUT_APPS: entry 1: doesn't begin with an appid", `CLOSEOUT_LISTEN: found "8080"`, "CLOSEOUT_ADMIN_LISTEN: found", "CLOSEOUT_CALLBACK_TOKEN: want at least 8",
 			`CLOSEOUT_CALLBACK_WINDOW: found "10"`, "CLOSEOUT_DATABASE_URL: not a URL with one of the schemes postgres, ", "CLOSEOUT_RECORDINGS_URL: not", "CLOSEOUT_ARCHIVE_URL: not",
-			"CLOSEOUT_BILLING_URL: not", `CLOSEOUT_MAKE_BUCKETS: found "yes", want true or false`, `CLOSEOUT_RETENTION: found "1h", want at least 24h`, `CLOSEOUT_STOP_TIMEOUT: found "-1s"`, `CLOSEOUT_LOG_LEVEL: found "loud"`, `CLOSEOUT_LOG_FORMAT: found "xml"`,
+			"CLOSEOUT_BILLING_URL: not", `CLOSEOUT_MAKE_BUCKETS: found "yes", want on or off`, `CLOSEOUT_RETENTION: found "1h", want at least 24h`, `CLOSEOUT_STOP_TIMEOUT: found "-1s"`, `CLOSEOUT_LOG_LEVEL: found "loud"`, `CLOSEOUT_LOG_FORMAT: found "xml"`,
 		}},
 		{"window too short", map[string]string{"CLOSEOUT_APPS": "1=a", "CLOSEOUT_CALLBACK_WINDOW": "10ms"}, nil, []string{`CLOSEOUT_CALLBACK_WINDOW: found "10ms", want 0 or at least 1s`}},
 		{"by flag", map[string]string{"CLOSEOUT_APPS": "1=a"}, map[string]string{"listen": "x"}, []string{`--listen: found "x"`}},
@@ -127,7 +127,7 @@ func TestFaults(t *testing.T) {
 			[]string{`CLOSEOUT_ARCHIVE_TRANSFERS: found "0", want a number from 1 to 64`, `CLOSEOUT_ARCHIVE_TAGS: found "a", want name=value`, `CLOSEOUT_RECORDINGS_DELETE: found "maybe"`}},
 		{"UTF-16", map[string]string{"CLOSEOUT_APPS_FILE": utf16}, nil, []string{"CLOSEOUT_APPS_FILE: " + utf16 + " is in UTF-16, want UTF-8"}},
 		{"deleting what apps may share", map[string]string{"CLOSEOUT_APPS": "1=a", "CLOSEOUT_RECORDINGS_DELETE": "true", "CLOSEOUT_RECORDINGS": "bucket", "CLOSEOUT_RECORDINGS_PREFIX": "zego/{{.room_id}}/"}, nil,
-			[]string{"CLOSEOUT_RECORDINGS_DELETE: found true together with a CLOSEOUT_RECORDINGS_PREFIX that several apps may share, want {{.appid}}/ in it"}},
+			[]string{"CLOSEOUT_RECORDINGS_DELETE: found on together with a CLOSEOUT_RECORDINGS_PREFIX that several apps may share, want {{.appid}}/ in it"}},
 		{"empty file", map[string]string{"CLOSEOUT_APPS_FILE": empty}, nil, []string{"CLOSEOUT_APPS_FILE: " + empty + " is empty"}},
 		{"no such file", map[string]string{"CLOSEOUT_APPS_FILE": empty + "2"}, nil, []string{"CLOSEOUT_APPS_FILE: read the secret: open " + empty + "2"}},
 		{"a deployment and no build", map[string]string{"CLOSEOUT_APPS": "1=a", "TEMPORAL_DEPLOYMENT_NAME": "closeout"}, nil,
@@ -218,9 +218,9 @@ func TestRecordings(t *testing.T) {
 		want string
 	}{
 		{map[string]string{"CLOSEOUT_RECORDINGS": "callback"}, ""},
-		{map[string]string{"CLOSEOUT_RECORDINGS": "bucket", "CLOSEOUT_USAGE": "off", "CLOSEOUT_RECORDINGS_PREFIX": "zego/{{.room_id}}/"}, ""},
+		{map[string]string{"CLOSEOUT_RECORDINGS": "bucket", "CLOSEOUT_PARTICIPANTS": "off", "CLOSEOUT_RECORDINGS_PREFIX": "zego/{{.room_id}}/"}, ""},
 		{map[string]string{"CLOSEOUT_RECORDINGS": "yes"}, `CLOSEOUT_RECORDINGS: found "yes", want none, callback or bucket`},
-		{map[string]string{"CLOSEOUT_RECORDINGS": "callback", "CLOSEOUT_USAGE": "off"}, "found callback together with CLOSEOUT_USAGE=off"},
+		{map[string]string{"CLOSEOUT_RECORDINGS": "callback", "CLOSEOUT_PARTICIPANTS": "off"}, "found callback together with CLOSEOUT_PARTICIPANTS=off"},
 		{map[string]string{"CLOSEOUT_RECORDINGS_PREFIX": "{{.RoomID}}"}, `CLOSEOUT_RECORDINGS_PREFIX: found "{{.RoomID}}", want a template of appid, room_id and room_session_id`},
 		{map[string]string{"CLOSEOUT_RECORDINGS_DEADLINE": "1m"}, "CLOSEOUT_RECORDINGS_DEADLINE: found 1m0s, want no less than CLOSEOUT_RECORDINGS_GRACE (2m0s)"},
 		{map[string]string{"CLOSEOUT_RECORDINGS_DEADLINE": "400h"}, "want 1s to 336h"},

@@ -38,10 +38,10 @@ func reference() string {
 <!-- Made by: go test ./internal/config -run Reference -update -->
 
 Every setting is an environment variable and a flag: ` + "`CLOSEOUT_ADMIN_LISTEN` is `--admin-listen`" + `. A flag wins. All settings are checked at the start,
-and all that are wrong are named at once. ` + "`closeout <command> --help`" + ` lists those that a command reads.
+and all that are wrong are named at once. Booleans are ` + "`on` or `off`; `true` and `false`" + ` are the same. ` + "`closeout <command> --help`" + ` lists those that a command uses.
 
-What may hold a secret can be in a file instead: the variable with ` + "`_FILE`" + ` behind it, or the flag with ` + "`-file`" + `, names the file. No secret is
-logged; of a URL only the scheme and the host are.
+A secret can be in a file instead: the variable with the suffix ` + "`_FILE`" + `, or the flag with the suffix ` + "`-file`" + `, names the file. Logs show no secret,
+and of a URL only the scheme and the host.
 
 `)
 	for _, s := range Settings() {
@@ -57,7 +57,7 @@ logged; of a URL only the scheme and the host are.
 		if s.Default != "" {
 			b.WriteString(". Default: `" + s.Default + "`")
 		}
-		b.WriteString(".\n\n")
+		b.WriteString(". Used by: " + s.UsedBy + ".\n\n")
 	}
 	b.WriteString(`## Temporal
 

@@ -1,5 +1,4 @@
-// Package progress shows how far something is that takes long: on a terminal as a
-// bar, elsewhere in a line now and then.
+// Package progress shows how far a long operation is: on a terminal in one line, elsewhere in a line now and then.
 package progress
 
 import (
@@ -7,9 +6,6 @@ import (
 	"io"
 	"os"
 	"time"
-
-	"github.com/cheggaaa/pb/v3"
-	"github.com/mattn/go-isatty"
 
 	"github.com/closeouthq/closeout/internal/printable"
 )
@@ -19,64 +15,61 @@ const (
 	lineEvery   = 10 * time.Second
 )
 
-// Bar is what is shown.
+// Bar counts what is done.
 type Bar struct {
-	// Total tells how many there are, and What they are, in the plural. Bytes says
-	// that they are bytes.
+	// Total returns how many there are, and What names them in the plural.
 	Total func() int64
 	What  string
-	Bytes bool
-	// Done tells how many are done, and State, unless it is nil, what became of them.
+	// Done returns how many are done, and State, unless it is nil, what became of them.
 	Done  func() int64
 	State func() string
 }
 
-// Of is a total that is known.
+// Of returns a known total.
 func Of(total int64) func() int64 { return func() int64 { return total } }
 
-// Start shows the bar until stop is called, and takes it away then.
+// Start shows the bar until stop is called. On a terminal stop clears it.
 func (b Bar) Start(w io.Writer) (stop func()) {
-	if IsTerminal(w) {
+	terminal := IsTerminal(w)
+	if terminal {
 		w = printable.Unwrap(w) // the bar moves the cursor
 	}
-	done, shown := make(chan struct{}), make(chan struct{})
+	done, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
-		defer close(shown)
-		b.show(w, IsTerminal(w), done)
+		defer close(stopped)
+		b.show(w, terminal, done)
 	}()
-	return func() { close(done); <-shown }
+	return func() { close(done); <-stopped }
 }
 
-// IsTerminal reports whether someone may be watching.
+// IsTerminal reports whether a writer, or what a [printable.Writer] writes to, is a terminal.
 func IsTerminal(w io.Writer) bool {
 	f, ok := printable.Unwrap(w).(*os.File)
-	return ok && isatty.IsTerminal(f.Fd())
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0 && f.Name() != os.DevNull
 }
 
 func (b Bar) show(w io.Writer, terminal bool, done <-chan struct{}) {
-	state := func(before string) string {
-		if b.State == nil {
-			return ""
-		}
-		return before + b.State()
-	}
-	every, show, end := lineEvery, func() { fmt.Fprintf(w, "%d of %d %s%s\n", b.Done(), b.Total(), b.What, state(": ")) }, func() {}
+	const clear = "\r\x1b[K"
+	every, before, after := lineEvery, "", "\n"
 	if terminal {
-		bar := pb.New64(b.Total()).Set(pb.Bytes, b.Bytes).SetTemplateString(`{{counters .}} {{bar .}} {{percent .}} {{string . "state"}} {{etime .}}`)
-		// It would otherwise redraw itself, at moments of its own.
-		bar.Set(pb.Static, true).Set(pb.Terminal, true).Set(pb.CleanOnFinish, true).SetWriter(w).Start()
-		every = redrawEvery
-		show = func() { bar.SetTotal(b.Total()).SetCurrent(b.Done()).Set("state", state("")).Write() }
-		end = func() { bar.Finish().Write() }
+		every, before, after = redrawEvery, clear, ""
+		defer io.WriteString(w, clear) //nolint:errcheck // nobody reads it
 	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			show()
+			state := ""
+			if b.State != nil {
+				state = ": " + b.State()
+			}
+			fmt.Fprintf(w, "%s%d of %d %s%s%s", before, b.Done(), b.Total(), b.What, state, after)
 		case <-done:
-			end()
 			return
 		}
 	}

@@ -207,7 +207,7 @@ func run(ctx context.Context, c *config.Config, parts Parts, public net.Listener
 			Log:     log,
 			Observe: metrics.Callback, ObserveField: metrics.CallbackField,
 		}
-		if c.Usage {
+		if c.Participants {
 			usage, err := patiently(ctx, log, "open the inbox of usage", func() (*usage, error) { return openUsage(ctx, c, !parts.Worker, metrics, log) })
 			if err != nil {
 				return err
@@ -416,7 +416,7 @@ func openSteps(ctx context.Context, c *config.Config) (*steps.Standard, func(), 
 		Billing: &steps.Billing{
 			Ledger: books,
 			API:    activities.Endpoint{Name: "the billing API", URL: c.BillingURL, Token: c.BillingToken},
-			Prices: c.Prices, NotCollected: !c.Usage,
+			Prices: c.Prices, NotCollected: !c.Participants,
 			MaxMinutes: c.MaxBill, MaxRoomLife: c.MaxRoomLife,
 		},
 		Recordings: &steps.Recordings{Finding: finding(c, books), Source: recordings, Archive: kept, Options: c.ArchiveOptions()},

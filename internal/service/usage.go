@@ -26,7 +26,7 @@ type usage struct {
 // openUsage opens it. alone says that no worker is in this process.
 func openUsage(ctx context.Context, c *config.Config, alone bool, metrics *telemetry.Metrics, log *slog.Logger) (*usage, error) {
 	if alone && c.LedgerInData() {
-		log.Warn("usage is stored in this data folder; a worker with another folder bills without it: give both one ledger by CLOSEOUT_DATABASE_URL, or set CLOSEOUT_USAGE=off",
+		log.Warn("usage is stored in this data folder; a worker with another folder bills without it: give both one ledger by CLOSEOUT_DATABASE_URL, or set CLOSEOUT_PARTICIPANTS=off",
 			"ledger", config.Where(c.DatabaseURL))
 	}
 	books, err := ledger.Open(c.DatabaseURL)
