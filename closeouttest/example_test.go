@@ -88,7 +88,7 @@ func ExampleEnv_childWorkflow() {
 
 // A handler that takes ZEGO's callbacks is given a genuine one.
 func ExampleRequest() {
-	router := webhook.Router(webhook.Options{Keyring: closeouttest.Keyring(), Intake: printer{}, Log: slog.New(slog.DiscardHandler)})
+	router := webhook.Router(webhook.Options{Keyring: closeouttest.Keyring(), Receiver: printer{}, Log: slog.New(slog.DiscardHandler)})
 	callback := closeouttest.RoomClose(func(c *zego.RoomClose) { c.RoomID = "live-1" })
 	answer := httptest.NewRecorder()
 	router.ServeHTTP(answer, closeouttest.Request(callback))
@@ -100,8 +100,10 @@ func ExampleRequest() {
 
 type printer struct{}
 
-func (printer) RoomClose(_ context.Context, c *zego.RoomClose) (webhook.Receipt, error) {
-	fmt.Println("room", c.RoomID, "closed")
+func (printer) Receive(_ context.Context, event zego.Event) (webhook.Receipt, error) {
+	if closed, ok := event.(*zego.RoomClose); ok {
+		fmt.Println("room", closed.RoomID, "closed")
+	}
 	return webhook.Receipt{Status: webhook.Started}, nil
 }
 

@@ -14,12 +14,17 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// printer is an intake that keeps callbacks by printing them.
+// printer is a receiver that keeps callbacks by printing them.
 type printer struct{}
 
-func (printer) RoomClose(_ context.Context, c *zego.RoomClose) (webhook.Receipt, error) {
-	fmt.Println("room", c.RoomID, "closed:", c.CloseReason)
-	return webhook.Receipt{Status: webhook.Started}, nil
+func (printer) Receive(_ context.Context, event zego.Event) (webhook.Receipt, error) {
+	switch e := event.(type) {
+	case *zego.RoomClose:
+		fmt.Println("room", e.RoomID, "closed:", e.CloseReason)
+		return webhook.Receipt{Status: webhook.Started}, nil
+	default:
+		return webhook.Receipt{Status: webhook.Ignored}, nil
+	}
 }
 
 func ExampleRouter() {
@@ -28,7 +33,7 @@ func ExampleRouter() {
 		fmt.Println(err)
 		return
 	}
-	router := webhook.Router(webhook.Options{Keyring: keyring, Intake: printer{}, Log: slog.New(slog.DiscardHandler)})
+	router := webhook.Router(webhook.Options{Keyring: keyring, Receiver: printer{}, Log: slog.New(slog.DiscardHandler)})
 
 	// As ZEGO would post it.
 	closed := zego.RoomClose{

@@ -269,7 +269,7 @@ func TestSlowClientsKeepNobodyOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	router := webhook.Router(webhook.Options{Keyring: ring, Log: slog.New(slog.DiscardHandler), Intake: intake(func(context.Context, *zego.RoomClose) (webhook.Receipt, error) {
+	router := webhook.Router(webhook.Options{Keyring: ring, Log: slog.New(slog.DiscardHandler), Receiver: intake(func(context.Context, *zego.RoomClose) (webhook.Receipt, error) {
 		taken.Add(1)
 		return webhook.Receipt{Status: webhook.Started}, nil
 	})})

@@ -26,25 +26,20 @@ const Path = "/zego/callbacks"
 // [Options.Hooks].
 const HooksPath = "/hooks"
 
-// Intake takes responsibility for a verified callback.
-type Intake interface {
-	// RoomClose returns a receipt only once the callback will survive the death of
-	// this process. After an error the sender is asked to try again, so it may be
-	// called any number of times for one session. It has to return when ctx ends,
-	// as the sender waits for it.
-	RoomClose(ctx context.Context, c *zego.RoomClose) (Receipt, error)
+// Receiver takes responsibility for verified callbacks.
+type Receiver interface {
+	// Receive returns a receipt only once the callback survives the death of this
+	// process, or has no use. After an error ZEGO sends the callback again, so one
+	// event may come any number of times. Receive returns when ctx ends, because the
+	// sender waits for it.
+	//
+	// The event has any type that package zego parses, [*zego.Other] included. A genuine
+	// callback that can't be used comes as a [*zego.Unreadable]; its sender is answered
+	// 400 whatever Receive returns.
+	Receive(ctx context.Context, event zego.Event) (Receipt, error)
 }
 
-// Collector takes responsibility for the verified callbacks that tell what
-// happened in a session, its recordings included.
-type Collector interface {
-	// Collect returns as [Intake].RoomClose does. The event is a [*zego.RoomCreate],
-	// [*zego.RoomLogin], [*zego.RoomLogout] or [*zego.Recording], or a [*zego.Unreadable]
-	// of any event; it may come any number of times.
-	Collect(ctx context.Context, event zego.Event) (Receipt, error)
-}
-
-// Receipt says what an [Intake] or a [Collector] did with a callback.
+// Receipt reports what a [Receiver] did with a callback.
 type Receipt struct {
 	// Status is what the sender is told.
 	Status Status `json:"status"`
@@ -133,11 +128,8 @@ const otherEvent = "other"
 type Options struct {
 	// Keyring verifies callbacks.
 	Keyring *zego.Keyring
-	// Intake takes each room_close.
-	Intake Intake
-	// Collector, if set, takes the other callbacks of a session. Without one they are
-	// acknowledged and ignored.
-	Collector Collector
+	// Receiver takes each verified callback.
+	Receiver Receiver
 	// Token, if not empty, is a secret last segment of the path: a second lock,
 	// as ZEGO's signature doesn't cover the body.
 	Token string
@@ -288,7 +280,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 	taken := false
 	defer func() { claimed(taken) }()
-	receipt, err := h.accept(r.Context(), event)
+	receipt, err := h.receive(r.Context(), event)
 	taken = err == nil
 	took := time.Since(began)
 	known = append(known, slog.Duration("took", took))
@@ -351,15 +343,10 @@ func (h *handler) verify(head *zego.Common) Outcome {
 	return ""
 }
 
-// keep has the collector store that a genuine callback was refused. Whether it can
+// keep has the receiver store that a genuine callback was refused. Whether it can
 // doesn't change the answer: ZEGO sends the callback again.
 func (h *handler) keep(ctx context.Context, u *zego.Unreadable) {
-	if h.Collector == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.AnswerWithin)
-	defer cancel()
-	if _, err := h.Collector.Collect(ctx, u); err != nil {
+	if _, err := h.receive(ctx, u); err != nil {
 		h.Log.Error("refused callback not stored", "event", u.Event, "appid", u.AppID, "error", err)
 	}
 }
@@ -394,19 +381,12 @@ func unknownOf(c *zego.Callback) []string {
 	return all
 }
 
-// accept hands the event to who takes it.
-func (h *handler) accept(ctx context.Context, event zego.Event) (Receipt, error) {
+// receive hands the event to the receiver.
+func (h *handler) receive(ctx context.Context, event zego.Event) (Receipt, error) {
 	// A sender that hangs up doesn't take its callback back.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.AnswerWithin)
 	defer cancel()
-	closed, ok := event.(*zego.RoomClose)
-	switch {
-	case ok:
-		return h.Intake.RoomClose(ctx, closed)
-	case h.Collector == nil || label(event) == otherEvent:
-		return Receipt{Status: Ignored}, nil
-	}
-	return h.Collector.Collect(ctx, event)
+	return h.Receiver.Receive(ctx, event)
 }
 
 // label names the event's kind, for metrics.

@@ -25,11 +25,21 @@ import (
 
 var now = time.Unix(1499676989, 0)
 
-// intake is a webhook.Intake made of a function.
+// receiver is a webhook.Receiver made of a function.
+type receiver func(context.Context, zego.Event) (webhook.Receipt, error)
+
+func (f receiver) Receive(ctx context.Context, event zego.Event) (webhook.Receipt, error) {
+	return f(ctx, event)
+}
+
+// intake is a webhook.Receiver that takes each room_close by a function, and ignores all others.
 type intake func(context.Context, *zego.RoomClose) (webhook.Receipt, error)
 
-func (f intake) RoomClose(ctx context.Context, c *zego.RoomClose) (webhook.Receipt, error) {
-	return f(ctx, c)
+func (f intake) Receive(ctx context.Context, event zego.Event) (webhook.Receipt, error) {
+	if closed, ok := event.(*zego.RoomClose); ok {
+		return f(ctx, closed)
+	}
+	return webhook.Receipt{Status: webhook.Ignored}, nil
 }
 
 // bundle is a router with what it was told and what it told.
@@ -49,7 +59,7 @@ func newBundle(t *testing.T, take intake, change ...func(*webhook.Options)) *bun
 	}
 	o := webhook.Options{
 		Keyring: ring,
-		Intake: intake(func(ctx context.Context, c *zego.RoomClose) (webhook.Receipt, error) {
+		Receiver: intake(func(ctx context.Context, c *zego.RoomClose) (webhook.Receipt, error) {
 			b.taken.Add(1)
 			return take(ctx, c)
 		}),

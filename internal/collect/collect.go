@@ -84,7 +84,7 @@ type Options struct {
 	Observe func(outcome string, relayed bool, n int)
 }
 
-// Collector is a [webhook.Collector] that stores callbacks in the ledger, and in
+// Collector stores callbacks in the ledger, and in
 // the inbox where the ledger can't take them at once. Run what is in the inbox
 // with [Collector.Relay].
 type Collector struct {
@@ -112,8 +112,6 @@ type Collector struct {
 	implausible everyMinute
 }
 
-var _ webhook.Collector = (*Collector)(nil)
-
 // New makes a collector.
 func New(o Options) *Collector {
 	if o.Observe == nil {
@@ -125,7 +123,7 @@ func New(o Options) *Collector {
 	return &Collector{Options: o, writeTimeout: writeTimeout, timeouts: map[string]int{}, ready: make(chan struct{}, 1), outage: outage.New(o.Log, "ledger", "usage callbacks are queued on disk")}
 }
 
-// Collect implements [webhook.Collector]. A callback counts as taken when the
+// Collect returns a receipt for a callback. It counts as taken when the
 // ledger has committed it, or when the inbox has it on the disk.
 func (c *Collector) Collect(ctx context.Context, event zego.Event) (webhook.Receipt, error) {
 	usage, ok := ledger.UsageOf(event, time.Now())

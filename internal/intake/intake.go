@@ -122,7 +122,7 @@ type Options struct {
 	Observe func(outcome string, relayed bool)
 }
 
-// Intake is a [webhook.Intake] that hands callbacks to Temporal, and to the inbox
+// Intake hands callbacks to Temporal, and to the inbox
 // where Temporal can't take them at once. Run what is in the inbox with
 // [Intake.Relay].
 type Intake struct {
@@ -150,8 +150,6 @@ type Intake struct {
 
 	looks chan struct{} // at the runs of duplicates
 }
-
-var _ webhook.Intake = (*Intake)(nil)
 
 // session names a session without a pointer.
 type session struct {
@@ -228,7 +226,7 @@ func New(o Options) *Intake {
 	return i
 }
 
-// RoomClose implements [webhook.Intake]. A callback counts as taken when Temporal
+// RoomClose returns a receipt for a room_close. A callback counts as taken when Temporal
 // has a workflow for the session, running or closed, or when the inbox has it on
 // the disk.
 func (i *Intake) RoomClose(ctx context.Context, c *zego.RoomClose) (webhook.Receipt, error) {

@@ -26,11 +26,10 @@ type sink struct {
 	events []string
 }
 
-func (s *sink) RoomClose(_ context.Context, c *zego.RoomClose) (webhook.Receipt, error) {
-	return s.add(c, fmt.Sprintf("%s %d %s %s", c.RoomID, c.RoomSessionID, c.CloseReason, c.RoomCloseTime.Format(time.RFC3339Nano)))
-}
-
-func (s *sink) Collect(_ context.Context, event zego.Event) (webhook.Receipt, error) {
+func (s *sink) Receive(_ context.Context, event zego.Event) (webhook.Receipt, error) {
+	if c, ok := event.(*zego.RoomClose); ok {
+		return s.add(c, fmt.Sprintf("%s %d %s %s", c.RoomID, c.RoomSessionID, c.CloseReason, c.RoomCloseTime.Format(time.RFC3339Nano)))
+	}
 	return s.add(event, "")
 }
 
@@ -49,7 +48,7 @@ func TestTheWebhookAcceptsARoom(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := &sink{}
-	server := httptest.NewServer(webhook.Router(webhook.Options{Keyring: ring, Intake: got, Collector: got, Log: slog.New(slog.DiscardHandler)}))
+	server := httptest.NewServer(webhook.Router(webhook.Options{Keyring: ring, Receiver: got, Log: slog.New(slog.DiscardHandler)}))
 	defer server.Close()
 	sender := &send.Sender{URL: server.URL + webhook.Path, Secret: "secret", Timeout: 5 * time.Second}
 	for _, event := range send.Events(closed, 2) {

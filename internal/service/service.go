@@ -200,12 +200,13 @@ func run(ctx context.Context, c *config.Config, parts Parts, public net.Listener
 		if err != nil {
 			return err
 		}
+		received := &receiver{intake: in}
 		options := webhook.Options{
-			Keyring: keyring,
-			Intake:  metrics.Intake(traces.Intake(in)),
-			Token:   c.CallbackToken,
-			Log:     log,
-			Observe: metrics.Callback, ObserveField: metrics.CallbackField,
+			Receiver: metrics.Receiver(traces.Receiver(received)),
+			Keyring:  keyring,
+			Token:    c.CallbackToken,
+			Log:      log,
+			Observe:  metrics.Callback, ObserveField: metrics.CallbackField,
 		}
 		if c.Participants {
 			usage, err := patiently(ctx, log, "open the inbox of usage", func() (*usage, error) { return openUsage(ctx, c, !parts.Worker, metrics, log) })
@@ -215,8 +216,8 @@ func run(ctx context.Context, c *config.Config, parts Parts, public net.Listener
 			opened.add("the inbox of usage and its ledger", usage.close)
 			in.Contradicted = usage.Contradict
 			asked.usage, asked.ledger, asked.stores = usage.queue, askLedger(answerWithin, usage.ledger), usage.fault
-			waker := wake.New(traces.Collector(usage), usage.ledger, temporal, log)
-			options.Collector, waking = waker, waker.Run
+			waker := wake.New(usage, usage.ledger, temporal, log)
+			received.collector, waking = waker, waker.Run
 			backlogs = append(backlogs, usage.backlog())
 		}
 		if hooks := parts.Extension.Hooks; hooks != nil {

@@ -96,10 +96,10 @@ func NewMetrics() (*Metrics, error) {
 	return m, i.fault()
 }
 
-// Intake measures by how much ZEGO's clock differs from ours. It has the counts
+// Receiver measures by how much ZEGO's clock differs from ours. It has the counts
 // of callbacks and starts begin at 0: a count that began with the first one of its
 // kind would hide it from whoever looks for growth.
-func (m *Metrics) Intake(next webhook.Intake) webhook.Intake {
+func (m *Metrics) Receiver(next webhook.Receiver) webhook.Receiver {
 	for event, outcomes := range webhook.Outcomes() {
 		for _, outcome := range outcomes {
 			m.callbacks.Add(context.Background(), 0, m.labelsOf(event, outcome).count...)
@@ -117,14 +117,14 @@ func (m *Metrics) Intake(next webhook.Intake) webhook.Intake {
 
 type measured struct {
 	skew metric.Float64Histogram
-	webhook.Intake
+	webhook.Receiver
 }
 
-// RoomClose implements [webhook.Intake].
-func (i measured) RoomClose(ctx context.Context, c *zego.RoomClose) (webhook.Receipt, error) {
-	skew := time.Since(c.SentAt())
-	receipt, err := i.Intake.RoomClose(ctx, c)
-	if err == nil {
+// Receive implements [webhook.Receiver].
+func (i measured) Receive(ctx context.Context, event zego.Event) (webhook.Receipt, error) {
+	skew := time.Since(event.Head().SentAt())
+	receipt, err := i.Receiver.Receive(ctx, event)
+	if _, closed := event.(*zego.RoomClose); closed && err == nil {
 		i.skew.Record(context.Background(), skew.Seconds())
 	}
 	return receipt, err

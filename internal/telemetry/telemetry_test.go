@@ -115,10 +115,10 @@ func TestBlockedRunsAreCountedSeldom(t *testing.T) {
 	})
 }
 
-// keeper is an intake.
+// keeper is a receiver.
 type keeper func(ctx context.Context) (webhook.Receipt, error)
 
-func (k keeper) RoomClose(ctx context.Context, _ *zego.RoomClose) (webhook.Receipt, error) {
+func (k keeper) Receive(ctx context.Context, _ zego.Event) (webhook.Receipt, error) {
 	return k(ctx)
 }
 
@@ -126,12 +126,12 @@ func TestSkewIsOfTakenCallbacks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMetrics(t)
 		var fails error
-		in := m.Intake(keeper(func(context.Context) (webhook.Receipt, error) { return webhook.Receipt{}, fails }))
+		in := m.Receiver(keeper(func(context.Context) (webhook.Receipt, error) { return webhook.Receipt{}, fails }))
 		for _, behind := range []time.Duration{3 * time.Second, -time.Minute} {
-			_, _ = in.RoomClose(t.Context(), &zego.RoomClose{Common: zego.Common{Timestamp: time.Now().Add(-behind).Unix()}})
+			_, _ = in.Receive(t.Context(), &zego.RoomClose{Common: zego.Common{Timestamp: time.Now().Add(-behind).Unix()}})
 		}
 		fails = errors.New("no room")
-		if _, err := in.RoomClose(t.Context(), &zego.RoomClose{}); !errors.Is(err, fails) {
+		if _, err := in.Receive(t.Context(), &zego.RoomClose{}); !errors.Is(err, fails) {
 			t.Error(err)
 		}
 		text := scrape(t, m)
@@ -146,7 +146,7 @@ func TestSkewIsOfTakenCallbacks(t *testing.T) {
 // The first of a kind would not be seen as growth if its count began with it.
 func TestCountsBeginAtZero(t *testing.T) {
 	m := newMetrics(t)
-	m.Intake(nil)
+	m.Receiver(nil)
 	m.Steps(&steps.Standard{Billing: &steps.Billing{}, Recordings: &steps.Recordings{}})
 	text := scrape(t, m)
 	for _, want := range []string{
@@ -176,8 +176,8 @@ func TestWithoutTracesNothingIsInTheWay(t *testing.T) {
 	if got := none.Callbacks(handler); reflect.ValueOf(got).Pointer() != reflect.ValueOf(handler).Pointer() {
 		t.Errorf("the handler is a %T", got)
 	}
-	if got := none.Intake(in); got != webhook.Intake(in) {
-		t.Errorf("the intake is a %T", got)
+	if got := none.Receiver(in); got != webhook.Receiver(in) {
+		t.Errorf("the receiver is a %T", got)
 	}
 	if got := none.Starter(start); got != intake.Starter(start) {
 		t.Errorf("the starter is a %T", got)
@@ -206,12 +206,12 @@ func TestCallbacksAreTraced(t *testing.T) {
 	var began []trace.SpanContext
 	start := traces.Starter(starter(func(s trace.SpanContext) { began = append(began, s) }))
 	take := func(receipt webhook.Status, err error) http.HandlerFunc {
-		in := traces.Intake(keeper(func(context.Context) (webhook.Receipt, error) {
+		in := traces.Receiver(keeper(func(context.Context) (webhook.Receipt, error) {
 			_, _ = start.ExecuteWorkflow(context.Background(), session, nil)
 			return webhook.Receipt{Status: receipt}, err
 		}))
 		return func(w http.ResponseWriter, r *http.Request) {
-			if _, err := in.RoomClose(r.Context(), closed); err != nil {
+			if _, err := in.Receive(r.Context(), closed); err != nil {
 				w.WriteHeader(http.StatusServiceUnavailable)
 			}
 		}
@@ -274,12 +274,12 @@ func TestTheRunOfAQueuedCallbackGoesOnWithItsTrace(t *testing.T) {
 	var began []trace.SpanContext
 	var fails error
 	start := traces.Starter(failing{starter(func(s trace.SpanContext) { began = append(began, s) }), &fails})
-	in := traces.Intake(keeper(func(context.Context) (webhook.Receipt, error) { return webhook.Receipt{Status: webhook.Queued}, nil }))
+	in := traces.Receiver(keeper(func(context.Context) (webhook.Receipt, error) { return webhook.Receipt{Status: webhook.Queued}, nil }))
 
 	for _, ends := range []error{nil, serviceerror.NewWorkflowExecutionAlreadyStarted("", "", "")} {
 		began = nil
 		ctx, span := provider.Tracer("test").Start(t.Context(), "callback")
-		if _, err := in.RoomClose(ctx, closed); err != nil {
+		if _, err := in.Receive(ctx, closed); err != nil {
 			t.Fatal(err)
 		}
 		for _, fails = range []error{serviceerror.NewUnavailable("away"), ends, nil} {

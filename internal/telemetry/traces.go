@@ -145,36 +145,45 @@ func (a *answer) WriteHeader(status int) {
 // Unwrap is for [http.ResponseController].
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
-// Intake tells the span of a callback what became of it, and hands the span on to
+// Receiver tells the span of a callback what became of it, and hands the span on to
 // the start that is made meanwhile, by [Traces.Starter].
-func (t *Traces) Intake(next webhook.Intake) webhook.Intake {
+func (t *Traces) Receiver(next webhook.Receiver) webhook.Receiver {
 	if t == nil {
 		return next
 	}
-	return tracedIntake{t, next}
+	return tracedReceiver{t, next}
 }
 
-type tracedIntake struct {
+type tracedReceiver struct {
 	traces *Traces
-	next   webhook.Intake
+	next   webhook.Receiver
 }
 
-// RoomClose implements [webhook.Intake].
-func (i tracedIntake) RoomClose(ctx context.Context, c *zego.RoomClose) (webhook.Receipt, error) {
+// Receive implements [webhook.Receiver].
+func (r tracedReceiver) Receive(ctx context.Context, event zego.Event) (webhook.Receipt, error) {
+	receive := r.next.Receive
+	if closed, ok := event.(*zego.RoomClose); ok {
+		receive = func(ctx context.Context, _ zego.Event) (webhook.Receipt, error) { return r.roomClose(ctx, closed) }
+	}
+	receipt, err := receive(ctx, event)
+	answered(ctx, event, receipt, err)
+	return receipt, err
+}
+
+func (r tracedReceiver) roomClose(ctx context.Context, c *zego.RoomClose) (webhook.Receipt, error) {
 	id, ours := workflows.WorkflowID(activities.SessionOf(c)), &waiting{span: trace.SpanFromContext(ctx).SpanContext()}
-	_, taken := i.traces.open.LoadOrStore(id, ours)
-	receipt, err := i.next.RoomClose(ctx, c)
+	_, taken := r.traces.open.LoadOrStore(id, ours)
+	receipt, err := r.next.Receive(ctx, c)
 	switch {
 	case taken: // an earlier delivery has it
-	case err == nil && receipt.Status == webhook.Queued && i.traces.queued.Add(1) <= maxQueued:
+	case err == nil && receipt.Status == webhook.Queued && r.traces.queued.Add(1) <= maxQueued:
 		ours.queued.Store(true)
 	default:
 		if err == nil && receipt.Status == webhook.Queued {
-			i.traces.queued.Add(-1)
+			r.traces.queued.Add(-1)
 		}
-		i.traces.open.CompareAndDelete(id, ours)
+		r.traces.open.CompareAndDelete(id, ours)
 	}
-	answered(ctx, zego.EventRoomClose, receipt, err)
 	return receipt, err
 }
 
@@ -187,32 +196,19 @@ type waiting struct {
 	queued atomic.Bool // and the callback is answered
 }
 
-// Collector tells the span of a callback what became of it.
-func (t *Traces) Collector(next webhook.Collector) webhook.Collector {
-	if t == nil || next == nil {
-		return next
-	}
-	return tracedCollector{next}
-}
-
-type tracedCollector struct{ next webhook.Collector }
-
-// Collect implements [webhook.Collector].
-func (c tracedCollector) Collect(ctx context.Context, event zego.Event) (webhook.Receipt, error) {
-	receipt, err := c.next.Collect(ctx, event)
-	answered(ctx, event.Head().Event, receipt, err)
-	return receipt, err
-}
-
 // answered notes what became of a callback, for its span.
-func answered(ctx context.Context, event string, receipt webhook.Receipt, err error) {
+func answered(ctx context.Context, event zego.Event, receipt webhook.Receipt, err error) {
+	switch event.(type) {
+	case *zego.Other, *zego.Unreadable: // one has a free name, the other was refused
+		return
+	}
 	outcome := string(receipt.Status)
 	if err != nil {
 		outcome = string(webhook.Unavailable)
 		trace.SpanFromContext(ctx).SetStatus(codes.Error, err.Error())
 	}
 	if a, ok := ctx.Value(answerKey{}).(*answer); ok {
-		a.event, a.outcome = event, outcome
+		a.event, a.outcome = event.Head().Event, outcome
 	}
 }
 

@@ -29,9 +29,14 @@ const (
 	since = 30 * 24 * time.Hour
 )
 
-// Collector is a [webhook.Collector] that wakes runs.
+// Next stores callbacks.
+type Next interface {
+	Collect(ctx context.Context, event zego.Event) (webhook.Receipt, error)
+}
+
+// Collector hands callbacks on and wakes runs.
 type Collector struct {
-	webhook.Collector
+	Next
 	// Ledger knows which sessions a recording may be of.
 	Ledger *ledger.Ledger
 	// Temporal has their runs.
@@ -44,13 +49,13 @@ type Collector struct {
 
 // New makes a collector that hands everything on to another one. [Collector.Run]
 // has to run beside it.
-func New(next webhook.Collector, l *ledger.Ledger, temporal client.Client, log *slog.Logger) *Collector {
+func New(next Next, l *ledger.Ledger, temporal client.Client, log *slog.Logger) *Collector {
 	return &Collector{next, l, temporal, log, make(chan *zego.Recording, most)}
 }
 
-// Collect implements [webhook.Collector].
+// Collect implements [Next].
 func (c *Collector) Collect(ctx context.Context, event zego.Event) (webhook.Receipt, error) {
-	receipt, err := c.Collector.Collect(ctx, event)
+	receipt, err := c.Next.Collect(ctx, event)
 	if r, ok := event.(*zego.Recording); ok && err == nil && r.EventType == zego.RecordingUploaded {
 		select {
 		case c.uploaded <- r:

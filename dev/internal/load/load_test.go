@@ -43,7 +43,7 @@ func TestWebhookTakesThem(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := &intake{sessions: map[uint64]string{}}
-	server := httptest.NewServer(webhook.Router(webhook.Options{Keyring: ring, Intake: got, Log: slog.New(slog.DiscardHandler)}))
+	server := httptest.NewServer(webhook.Router(webhook.Options{Keyring: ring, Receiver: got, Log: slog.New(slog.DiscardHandler)}))
 	defer server.Close()
 	var out strings.Builder
 	report, err := load.Run(t.Context(), options(func(o *load.Options) {
@@ -66,7 +66,8 @@ type intake struct {
 	sessions map[uint64]string
 }
 
-func (i *intake) RoomClose(_ context.Context, c *zego.RoomClose) (webhook.Receipt, error) {
+func (i *intake) Receive(_ context.Context, event zego.Event) (webhook.Receipt, error) {
+	c := event.(*zego.RoomClose)
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.sessions[c.RoomSessionID] = c.RoomID + " " + c.CloseReason.String() + " " + c.RoomCloseTime.Format(time.RFC3339Nano)
