@@ -16,8 +16,8 @@ import (
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/dev/server"
 	"github.com/closeouthq/closeout/internal/config"
-	"github.com/closeouthq/closeout/internal/intake"
 	"github.com/closeouthq/closeout/internal/service"
+	"github.com/closeouthq/closeout/internal/starter"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/workflows"
 )
@@ -117,14 +117,14 @@ func TestStepsAreHandedOutByWeight(t *testing.T) {
 		temporalClient := dial(t, c)
 		// One that begins the runs, and leaves their steps to another.
 		work(t, temporalClient, c, worker.Options{LocalActivityWorkerOnly: true}, func(w worker.Worker) { w.RegisterWorkflow(TakeTurn) })
-		o := intake.Options{Temporal: temporalClient, TaskQueue: c.TaskQueue, Weights: c.AppWeights, Log: quiet,
-			Route: func(activities.Session) workflows.Workflow { return TakeTurn }}
+		starts := starter.New(starter.Options{Temporal: temporalClient, TaskQueue: c.TaskQueue, Weights: c.AppWeights, Log: quiet,
+			Route: func(activities.Session) workflows.Workflow { return TakeTurn }})
 		begin := func(app uint32, n, all int64) {
 			t.Helper()
 			for range n {
 				closed := newClose()
 				closed.AppID = app
-				if _, err := intake.Start(t.Context(), o, activities.SessionOf(&closed)); err != nil {
+				if err := starts.Close(t.Context(), activities.SessionOf(&closed)); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -742,7 +742,7 @@ func measureBacklog(ctx context.Context, b *bench) error {
 				s := activities.Session{AppID: 1, RoomID: "rid_1242649", RoomSessionID: rand.Uint64(), RoomCloseTime: time.Now().UTC()}
 				body, err := json.Marshal(s)
 				if err == nil {
-					err = box.Put(groupCtx, workflows.WorkflowID(s), body)
+					_, err = box.Put(groupCtx, inbox.Entry{Key: workflows.WorkflowID(s), Body: body})
 				}
 				if err != nil {
 					return err

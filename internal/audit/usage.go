@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/closeouthq/closeout/internal/collect"
+	"github.com/closeouthq/closeout/internal/eventsink"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/usage"
 	"github.com/closeouthq/closeout/zego"
@@ -49,7 +49,7 @@ func (a *audit) readUsage(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("read the inbox of usage: %w", err)
 			}
-			_, app, session, err := collect.ParseKey(e.Key)
+			_, app, session, err := eventsink.ParseKey(e.Key)
 			if err != nil {
 				return fmt.Errorf("read the inbox of usage: %w", err)
 			}
@@ -60,12 +60,16 @@ func (a *audit) readUsage(ctx context.Context) error {
 				continue
 			}
 			a.report.UsageSetAside++
-			aside[k] = fmt.Sprintf("The callback %s is set aside, as the ledger refuses it: %q", e.Key, e.Reason)
+			problem := fmt.Sprintf("The callback %s is set aside, as the ledger refuses it: %q", e.Key, e.Reason)
+			if session == 0 { // a recording or an unreadable callback, whose session isn't known
+				a.report.add(k, Fault{Kind: UsageSetAside, Problem: problem, Remedy: asideRemedy, workflowID: e.Key})
+				continue
+			}
+			aside[k] = problem
 		}
 	}
 	for k, problem := range aside {
-		a.report.add(k, Fault{Kind: UsageSetAside, Problem: problem,
-			Remedy: "Mend what the ledger complains of, and then: closeout inbox retry --all. closeout inbox list --usage --dead-letters lists them."})
+		a.report.add(k, Fault{Kind: UsageSetAside, Problem: problem, Remedy: asideRemedy})
 	}
 	for k, all := range lacking {
 		if queued[k] {
@@ -94,6 +98,8 @@ func (a *audit) readUsage(ctx context.Context) error {
 	}
 	return a.compareLives(ctx, queued)
 }
+
+const asideRemedy = "Fix what the ledger complains of, and then: closeout inbox retry --all. closeout inbox list --usage --dead-letters lists them."
 
 // compareLives compares bills with what happened, as far as it was told. What was
 // told goes from the inbox to the ledger and from there into an entry; that is the

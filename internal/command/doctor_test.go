@@ -271,7 +271,7 @@ func TestDoctorTellsWhatIsWrongBesidesTemporal(t *testing.T) {
 				t.Fatal(err)
 			}
 			const key = "room-close-1-2"
-			entry := append(append([]byte{0xe8, 7, 0, byte(len(key))}, key...), "\x00{}"...) // queued at 1000 ms
+			entry := append(append([]byte{0xe8, 7, 0, byte(len(key))}, key...), "\x00\x00{}"...) // queued at 1000 ms
 			for name, value := range map[string][]byte{"v": []byte("1"), "e\x00\x00\x00\x00\x00\x00\x00\x01": entry, "k" + key: []byte("e\x00\x00\x00\x00\x00\x00\x00\x01")} {
 				if err := db.Set([]byte(name), value, pebble.Sync); err != nil {
 					t.Fatal(err)

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,7 +12,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
-	"github.com/closeouthq/closeout/internal/collect"
+	"github.com/closeouthq/closeout/internal/eventsink"
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -92,7 +93,7 @@ func openInboxes(ctx context.Context, op *operation) (inboxes, error) {
 // of returns the inbox that an entry with that ID belongs to.
 func (i inboxes) of(id string) (*inbox.Store, error) {
 	name := inboxRoomClose
-	if _, _, _, err := collect.ParseKey(id); err == nil {
+	if _, _, _, err := eventsink.ParseKey(id); err == nil {
 		name = inboxUsage
 	}
 	if i[name] == nil {
@@ -128,12 +129,31 @@ type inboxEntry struct {
 	Callback any `json:"callback,omitempty"`
 }
 
-func inboxEntryOf(e inbox.Entry) inboxEntry {
-	var body struct {
-		RoomID string `json:"room_id"`
+// roomOf returns the room of a callback; empty without one. A list has only the beginning of a
+// large body.
+func roomOf(body []byte) string {
+	fields := json.NewDecoder(bytes.NewReader(body))
+	for depth := 0; ; {
+		token, err := fields.Token()
+		if err != nil {
+			return ""
+		}
+		switch token {
+		case json.Delim('{'), json.Delim('['):
+			depth++
+		case json.Delim('}'), json.Delim(']'):
+			depth--
+		case "room_id":
+			if value, err := fields.Token(); err == nil && depth == 1 {
+				room, _ := value.(string)
+				return room
+			}
+		}
 	}
-	_ = json.Unmarshal(e.Body, &body) // what is not JSON has no room
-	entry := inboxEntry{ID: e.Key, QueuedAt: e.QueuedAt, Reason: e.Reason, RoomID: body.RoomID}
+}
+
+func inboxEntryOf(e inbox.Entry) inboxEntry {
+	entry := inboxEntry{ID: e.Key, QueuedAt: e.QueuedAt, Reason: e.Reason, RoomID: roomOf(e.Body)}
 	if !e.SetAsideAt.IsZero() {
 		entry.DeadAt = &e.SetAsideAt
 	}

@@ -20,7 +20,7 @@ func TestInboxCommands(t *testing.T) {
 	defer box.Close()
 	put := func(key, body string) {
 		t.Helper()
-		if err := box.Put(t.Context(), key, []byte(body)); err != nil {
+		if _, err := box.Put(t.Context(), inbox.Entry{Key: key, Body: []byte(body)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -28,7 +28,7 @@ func TestInboxCommands(t *testing.T) {
 	put("room-close-1-2", `{"appid":1,"room_id":"huge"}`)
 	put("room-close-1-3", `not JSON`)
 	for _, key := range []string{"room-close-1-2", "room-close-1-3"} {
-		if err := box.Shelve(t.Context(), key, "too large"); err != nil {
+		if err := box.DeadLetter(t.Context(), key, "too large"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -98,10 +98,10 @@ func TestInboxCommandsKnowWhichInboxAnIDIsOf(t *testing.T) {
 	const login, logout = "room_login-1-7-aa", "room_logout-1-7-bb"
 	for box, keys := range map[*inbox.Inbox][]string{open("inbox"): {"room-close-1-7"}, open("usage"): {login, logout}} {
 		for _, key := range keys {
-			if err := box.Put(t.Context(), key, []byte(`{"room_id":"lobby"}`)); err != nil {
+			if _, err := box.Put(t.Context(), inbox.Entry{Key: key, Body: []byte(`{"room_id":"lobby"}`)}); err != nil {
 				t.Fatal(err)
 			}
-			if err := box.Shelve(t.Context(), key, "refused"); err != nil {
+			if err := box.DeadLetter(t.Context(), key, "refused"); err != nil {
 				t.Fatal(err)
 			}
 		}

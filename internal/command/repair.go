@@ -14,12 +14,11 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/audit"
-	"github.com/closeouthq/closeout/internal/intake"
 	"github.com/closeouthq/closeout/internal/printable"
 	"github.com/closeouthq/closeout/internal/repair"
 	"github.com/closeouthq/closeout/internal/service"
+	"github.com/closeouthq/closeout/internal/starter"
 )
 
 // Repair returns the command that fixes what the audit finds, in a program with that extension.
@@ -82,11 +81,8 @@ func runRepair(ctx context.Context, op *operation, extension service.Extension) 
 		return nil
 	}
 	repairer := &repair.Repairer{Temporal: c, Data: o.Data, Ledger: o.Ledger,
-		Start: func(ctx context.Context, s activities.Session) error {
-			_, err := intake.Start(ctx, intake.Options{Temporal: c, Describe: c, TaskQueue: op.config.TaskQueue, Route: extension.WorkflowOf,
-				Immediate: extension.StartsAtOnce, Weights: op.config.AppWeights, Settling: op.config.Settling, Log: op.log}, s)
-			return err
-		},
+		Start: starter.New(starter.Options{Temporal: c, TaskQueue: op.config.TaskQueue, Route: extension.WorkflowOf,
+			Immediate: extension.StartsAtOnce, Weights: op.config.AppWeights, Settling: op.config.Settling, Log: op.log}).Close,
 		Reset: func(ctx context.Context, id string) error { return reset(ctx, c, op.config.Temporal.Namespace, id) },
 	}
 	made, errs := int64(0), []error(nil)

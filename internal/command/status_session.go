@@ -19,8 +19,8 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/archive"
-	"github.com/closeouthq/closeout/internal/collect"
 	"github.com/closeouthq/closeout/internal/config"
+	"github.com/closeouthq/closeout/internal/eventsink"
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/printable"
@@ -226,7 +226,7 @@ func (f *finder) readUsage(ctx context.Context, session activities.Session) (*us
 		if err != nil {
 			return nil, err
 		}
-		_, app, number, err := collect.ParseKey(e.Key)
+		_, app, number, err := eventsink.ParseKey(e.Key)
 		switch {
 		case err != nil || app != session.AppID || number != session.RoomSessionID:
 		case !e.SetAsideAt.IsZero():

@@ -103,11 +103,11 @@ func queue(t *testing.T, data string, keys ...string) {
 	}
 	defer box.Close()
 	for _, key := range keys {
-		if err := box.Put(t.Context(), key, []byte(`{"appid":1,"room_id":"lobby","room_session_id":"`+key[len("room-close-1-"):]+`"}`)); err != nil {
+		if _, err := box.Put(t.Context(), inbox.Entry{Key: key, Body: []byte(`{"appid":1,"room_id":"lobby","room_session_id":"` + key[len("room-close-1-"):] + `"}`)}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := box.Shelve(t.Context(), keys[len(keys)-1], "too large"); err != nil {
+	if err := box.DeadLetter(t.Context(), keys[len(keys)-1], "too large"); err != nil {
 		t.Fatal(err)
 	}
 }

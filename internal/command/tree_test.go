@@ -146,7 +146,8 @@ func hostileStores(t *testing.T) (data string, s activities.Session) {
 		t.Fatal(err)
 	}
 	id := workflows.WorkflowID(s)
-	if err := errors.Join(box.Put(t.Context(), id, body), box.Shelve(t.Context(), id, hostileName), box.Close()); err != nil {
+	_, err = box.Put(t.Context(), inbox.Entry{Key: id, Body: body})
+	if err := errors.Join(err, box.DeadLetter(t.Context(), id, hostileName), box.Close()); err != nil {
 		t.Fatal(err)
 	}
 	archived(t, data, 2, "name\u202egpj.mp4")

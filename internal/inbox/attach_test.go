@@ -43,7 +43,7 @@ func TestAnInboxCanBeLookedIntoWithoutAProcess(t *testing.T) {
 	dir := t.TempDir()
 	b := open(t, dir)
 	put(t, b, "a", "b", "c")
-	if err := errors.Join(b.Shelve(t.Context(), "b", "no"), b.Close()); err != nil {
+	if err := errors.Join(b.DeadLetter(t.Context(), "b", "no"), b.Close()); err != nil {
 		t.Fatal(err)
 	}
 	s := attach(t, dir)

@@ -97,24 +97,26 @@ func (b *Inbox) Close() error {
 	return err
 }
 
-// Put keeps an entry. When it returns nil, the entry is on the disk, or one of
-// the same key was there already. After an error it may be there or not. A ctx
-// that ends makes Put return, and takes nothing back.
-func (b *Inbox) Put(ctx context.Context, key string, body []byte) error {
-	if len(body) == 0 {
-		return fmt.Errorf("put %s into the inbox: it has no body", key)
+// Put stores an entry with a key, a body and perhaps a trace. When it returns nil, the entry
+// is on disk; or another of its key was there already, and it returns the body of that one.
+// After an error the entry may be there or not. A ctx that ends makes Put return, and takes
+// nothing back.
+func (b *Inbox) Put(ctx context.Context, e Entry) (kept []byte, err error) {
+	if len(e.Body) == 0 {
+		return nil, fmt.Errorf("put %s into the inbox: it has no body", e.Key)
 	}
-	err := b.queue.space.room(b.queue.space.reserve)
+	e.QueuedAt = time.Now()
+	err = b.queue.space.room(b.queue.space.reserve)
 	if err == nil {
-		err = b.queue.do(ctx, newOp(doPut, Entry{Key: key, Body: body, QueuedAt: time.Now()}))
+		kept, err = b.queue.do(ctx, newOp(doPut, e))
 	} else {
 		_ = b.queue.tell(err)
 	}
 	if err != nil {
-		return fmt.Errorf("put %s into the inbox: %w", key, err)
+		return nil, fmt.Errorf("put %s into the inbox: %w", e.Key, err)
 	}
 	b.queue.awake()
-	return nil
+	return kept, nil
 }
 
 // Crowded says whether so many write at once that the machine has its hands full
@@ -133,15 +135,15 @@ func (b *Inbox) Remove(ctx context.Context, keys ...string) error {
 	for n, key := range keys {
 		all[n] = newOp(doRemove, Entry{Key: key})
 	}
-	if err := b.queue.do(ctx, all...); err != nil {
+	if _, err := b.queue.do(ctx, all...); err != nil {
 		return fmt.Errorf("remove %d entries from the inbox: %w", len(keys), err)
 	}
 	return nil
 }
 
-// Shelve sets an entry aside, for the reason.
-func (b *Inbox) Shelve(ctx context.Context, key, reason string) error {
-	if err := b.queue.do(ctx, newOp(doShelve, Entry{Key: key, Reason: reason, SetAsideAt: time.Now()})); err != nil {
+// DeadLetter sets an entry aside, for the reason.
+func (b *Inbox) DeadLetter(ctx context.Context, key, reason string) error {
+	if _, err := b.queue.do(ctx, newOp(doShelve, Entry{Key: key, Reason: reason, SetAsideAt: time.Now()})); err != nil {
 		return fmt.Errorf("set %s aside: %w", key, err)
 	}
 	return nil
@@ -151,7 +153,7 @@ func (b *Inbox) Shelve(ctx context.Context, key, reason string) error {
 func (b *Inbox) Probe(ctx context.Context) error {
 	err := b.queue.space.room(b.queue.space.reserve)
 	if err == nil {
-		err = b.queue.do(ctx, newOp(doProbe, Entry{QueuedAt: time.Now()}))
+		_, err = b.queue.do(ctx, newOp(doProbe, Entry{QueuedAt: time.Now()}))
 	}
 	if err != nil {
 		return fmt.Errorf("write to the inbox: %w", err)

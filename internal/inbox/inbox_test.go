@@ -36,7 +36,7 @@ func open(t *testing.T, dir string) *inbox.Inbox {
 func put(t *testing.T, b *inbox.Inbox, keys ...string) {
 	t.Helper()
 	for _, key := range keys {
-		if err := b.Put(t.Context(), key, []byte("body of "+key)); err != nil {
+		if _, err := b.Put(t.Context(), inbox.Entry{Key: key, Body: []byte("body of " + key)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -96,7 +96,7 @@ func TestWhatIsSetAsideWaitsForAPerson(t *testing.T) {
 	dir := t.TempDir()
 	b := open(t, dir)
 	put(t, b, "a", "b", "c")
-	if err := b.Shelve(t.Context(), "a", "too large"); err != nil {
+	if err := b.DeadLetter(t.Context(), "a", "too large"); err != nil {
 		t.Fatal(err)
 	}
 	put(t, b, "a") // ZEGO repeats it
@@ -172,7 +172,7 @@ func TestANewerStoreIsLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	b = open(t, dir)
-	if err := b.Put(t.Context(), "b", []byte("body")); err == nil || !strings.Contains(err.Error(), "newer") {
+	if _, err := b.Put(t.Context(), inbox.Entry{Key: "b", Body: []byte("body")}); err == nil || !strings.Contains(err.Error(), "newer") {
 		t.Error(err)
 	}
 }
@@ -190,7 +190,7 @@ func TestManyWritersShareCommits(t *testing.T) {
 		all.Go(func() {
 			for n := range 20 {
 				key := fmt.Sprintf("%d-%d", w, n%15) // five of them are there already
-				if err := b.Put(t.Context(), key, []byte(key)); err != nil {
+				if _, err := b.Put(t.Context(), inbox.Entry{Key: key, Body: []byte(key)}); err != nil {
 					t.Error(err)
 				}
 			}
@@ -231,7 +231,7 @@ func TestOnlyNewEntriesAreACrowd(t *testing.T) {
 		var at sync.WaitGroup
 		for _, key := range all {
 			at.Go(func() {
-				if err := b.Put(t.Context(), key, []byte("body")); err != nil {
+				if _, err := b.Put(t.Context(), inbox.Entry{Key: key, Body: []byte("body")}); err != nil {
 					t.Error(err)
 				}
 			})
@@ -247,7 +247,7 @@ func TestAfterClosingNothingIsAcknowledged(t *testing.T) {
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Put(t.Context(), "a", []byte("body")); err == nil {
+	if _, err := b.Put(t.Context(), inbox.Entry{Key: "a", Body: []byte("body")}); err == nil {
 		t.Error("it was")
 	}
 	if err := b.Close(); err != nil {
@@ -257,7 +257,7 @@ func TestAfterClosingNothingIsAcknowledged(t *testing.T) {
 
 func TestAnEntryWithoutABodyIsRefused(t *testing.T) {
 	b := open(t, t.TempDir())
-	if err := b.Put(t.Context(), "a", nil); err == nil {
+	if _, err := b.Put(t.Context(), inbox.Entry{Key: "a", Body: nil}); err == nil {
 		t.Error("it wasn't")
 	}
 	put(t, b, "b")
@@ -267,7 +267,7 @@ func TestNobodyWaitsLongerThanTheirContext(t *testing.T) {
 	b := open(t, t.TempDir())
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := b.Put(ctx, "a", []byte("body")); !errors.Is(err, context.Canceled) {
+	if _, err := b.Put(ctx, inbox.Entry{Key: "a", Body: []byte("body")}); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }
@@ -293,7 +293,7 @@ func TestSpaceIsGivenBack(t *testing.T) {
 		all.Go(func() {
 			random := make([]byte, body) // can't be compressed
 			_, _ = rand.Read(random)
-			if err := b.Put(t.Context(), fmt.Sprint(n), random); err != nil {
+			if _, err := b.Put(t.Context(), inbox.Entry{Key: fmt.Sprint(n), Body: random}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -340,7 +340,7 @@ func play(dir string) {
 		go func() {
 			for n := 0; ; n++ {
 				key := fmt.Sprintf("%d-%d-%d", os.Getpid(), w, n)
-				if err := b.Put(context.Background(), key, []byte(strings.Repeat(key, 10))); err != nil {
+				if _, err := b.Put(context.Background(), inbox.Entry{Key: key, Body: []byte(strings.Repeat(key, 10))}); err != nil {
 					fmt.Println("refused")
 					continue
 				}
@@ -474,7 +474,7 @@ func wait(t *testing.T, what string, holds func() bool) {
 func TestAnInboxThatCouldNotBeOpenedIsReadOnceItCan(t *testing.T) {
 	dir := t.TempDir()
 	before := open(t, dir)
-	if err := before.Put(t.Context(), "a", []byte("body")); err != nil {
+	if _, err := before.Put(t.Context(), inbox.Entry{Key: "a", Body: []byte("body")}); err != nil {
 		t.Fatal(err)
 	}
 	if err := before.Close(); err != nil {

@@ -22,13 +22,13 @@ func TestAPageIsBoundedByBytes(t *testing.T) {
 	var want []string
 	for n, size := range sizes {
 		key := fmt.Sprintf("k%02d", n)
-		if err := b.Put(t.Context(), key, bytes.Repeat([]byte{'x'}, size)); err != nil {
+		if _, err := b.Put(t.Context(), inbox.Entry{Key: key, Body: bytes.Repeat([]byte{'x'}, size)}); err != nil {
 			t.Fatal(err)
 		}
 		want = append(want, key)
 	}
 	for _, n := range []int{1, 3, 4, 8} { // some are set aside, so that lists have two parts
-		if err := b.Shelve(t.Context(), want[n], "a reason"); err != nil {
+		if err := b.DeadLetter(t.Context(), want[n], "a reason"); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -79,7 +79,7 @@ func TestAFailedSyncAcknowledgesNothingAndIsRecoveredFrom(t *testing.T) {
 	q.run()
 	defer q.close()
 	b := &Inbox{Store: &Store{q}, queue: q}
-	if err := b.Put(t.Context(), "before", []byte("body")); err != nil {
+	if _, err := b.Put(t.Context(), Entry{Key: "before", Body: []byte("body")}); err != nil {
 		t.Fatal(err)
 	}
 	for _, fault := range []error{syscall.EIO, syscall.ENOSPC} {
@@ -87,14 +87,14 @@ func TestAFailedSyncAcknowledgesNothingAndIsRecoveredFrom(t *testing.T) {
 		var all sync.WaitGroup
 		for n := range 20 {
 			all.Go(func() {
-				if err := b.Put(t.Context(), fmt.Sprint(fault, n%10), []byte("body")); err == nil || !errors.Is(err, fault) && !strings.Contains(err.Error(), "failed") {
+				if _, err := b.Put(t.Context(), Entry{Key: fmt.Sprint(fault, n%10), Body: []byte("body")}); err == nil || !errors.Is(err, fault) && !strings.Contains(err.Error(), "failed") {
 					t.Errorf("acknowledged, %v", err)
 				}
 			})
 		}
 		all.Wait()
 		disk.fail(nil)
-		if err := b.Put(t.Context(), "after "+fault.Error(), []byte("body")); err != nil {
+		if _, err := b.Put(t.Context(), Entry{Key: "after " + fault.Error(), Body: []byte("body")}); err != nil {
 			t.Errorf("not acknowledged: %v", err)
 		}
 	}
@@ -127,7 +127,7 @@ func TestNothingWaitsUnseen(t *testing.T) {
 	for w := range writers {
 		all.Go(func() {
 			for n := range each {
-				if err := b.Put(t.Context(), fmt.Sprint(w, "-", n), []byte("body")); err != nil {
+				if _, err := b.Put(t.Context(), Entry{Key: fmt.Sprint(w, "-", n), Body: []byte("body")}); err != nil {
 					t.Error(err)
 				}
 			}
@@ -143,7 +143,7 @@ func TestNothingWaitsUnseen(t *testing.T) {
 		for n, e := range entries {
 			if n%17 == 0 && !shelved[e.Key] { // it comes back, before all others
 				shelved[e.Key] = true
-				if err := errors.Join(b.Shelve(t.Context(), e.Key, "x"), b.Retry(t.Context(), e.Key)); err != nil {
+				if err := errors.Join(b.DeadLetter(t.Context(), e.Key, "x"), b.Retry(t.Context(), e.Key)); err != nil {
 					t.Fatal(err)
 				}
 				continue
@@ -169,6 +169,11 @@ func TestNothingWaitsUnseen(t *testing.T) {
 	}
 }
 
+func put(b *Inbox, key string) error {
+	_, err := b.Put(context.Background(), Entry{Key: key, Body: []byte("body")})
+	return err
+}
+
 // What is known to be new without a look into the store is new, also after many
 // keys were forgotten.
 func TestForgottenKeysAreForgottenOnlyWithAllOthers(t *testing.T) {
@@ -189,14 +194,14 @@ func TestForgottenKeysAreForgottenOnlyWithAllOthers(t *testing.T) {
 				}
 			}
 			for _, key := range []string{"one", "other"} {
-				done(b.Put(t.Context(), key, []byte("body")))
+				done(put(b, key))
 			}
 			if test.aside {
-				done(b.Shelve(t.Context(), "other", "x"))
+				done(b.DeadLetter(t.Context(), "other", "x"))
 			}
 			b.queue.keys.n = forget + 1
 			done(b.Remove(t.Context(), "one"))
-			done(b.Put(t.Context(), "other", []byte("body")))
+			done(put(b, "other"))
 			if s, err := b.Stats(t.Context()); err != nil || s.Waiting+s.SetAside != 1 {
 				t.Errorf("%+v, %v, want the other one, once", s, err)
 			}

@@ -32,10 +32,10 @@ func TestADiskThatOthersFillIsWaitedFor(t *testing.T) {
 	body := make([]byte, 20_000)
 	_, _ = rand.Read(body) // can't be compressed
 	acknowledged := 0
-	put := func() error {
+	putMore := func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
-		err := b.Put(ctx, fmt.Sprint(acknowledged), body)
+		_, err := b.Put(ctx, Entry{Key: fmt.Sprint(acknowledged), Body: body})
 		if err == nil {
 			acknowledged++
 		}
@@ -43,15 +43,15 @@ func TestADiskThatOthersFillIsWaitedFor(t *testing.T) {
 	}
 	for round := range 3 {
 		for range 100 {
-			if err := put(); err != nil {
+			if err := putMore(); err != nil {
 				t.Fatal(err)
 			}
 		}
 		if err := os.WriteFile(balloon, make([]byte, 64<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
 			t.Fatal(err)
 		}
-		err := put()
-		for ; err == nil && acknowledged < 1e6; err = put() { // there was room in the log
+		err := putMore()
+		for ; err == nil && acknowledged < 1e6; err = putMore() { // there was room in the log
 		}
 		if !errors.Is(err, errFull) {
 			t.Errorf("round %d: %v", round, err)
@@ -62,7 +62,7 @@ func TestADiskThatOthersFillIsWaitedFor(t *testing.T) {
 		if err := os.Remove(balloon); err != nil {
 			t.Fatal(err)
 		}
-		for deadline := time.Now().Add(time.Minute); put() != nil; time.Sleep(5 * time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); putMore() != nil; time.Sleep(5 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatal("it doesn't recover")
 			}
@@ -72,7 +72,7 @@ func TestADiskThatOthersFillIsWaitedFor(t *testing.T) {
 	if err := os.WriteFile(balloon, make([]byte, 64<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
 		t.Fatal(err)
 	}
-	for put() == nil {
+	for putMore() == nil {
 	}
 	closed := b.Close()
 	if closed != nil && !errors.Is(closed, errFull) {
@@ -89,13 +89,13 @@ func TestADiskThatOthersFillIsWaitedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer again.Close()
-	if err := again.Put(t.Context(), "x", body); !errors.Is(err, errFull) {
+	if _, err := again.Put(t.Context(), Entry{Key: "x", Body: body}); !errors.Is(err, errFull) {
 		t.Errorf("after the start: %v", err)
 	}
 	if err := os.Remove(balloon); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(time.Minute); again.Put(t.Context(), "x", body) != nil; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); put(again, "x") != nil; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("it doesn't recover after the start")
 		}

@@ -16,8 +16,8 @@ type backlog struct {
 	relay func(ctx context.Context)
 	// waiting is how much is in it.
 	waiting func(ctx context.Context) (int64, error)
-	// takes says whether what it is emptied into is there.
-	takes func() bool
+	// fault returns why its sink takes nothing, or nil.
+	fault func() error
 }
 
 // empty relays until ctx ends, no more callbacks come in and what came in has left
@@ -44,7 +44,7 @@ func (b backlog) empty(ctx context.Context, closed <-chan struct{}, within time.
 			return
 		case waiting == 0:
 			return
-		case drain.Err() != nil || !b.takes():
+		case drain.Err() != nil || b.fault() != nil:
 			log.Warn("callbacks stay in the inbox; a start on the same folder goes on with them", "count", waiting)
 			return
 		case !began:

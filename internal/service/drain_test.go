@@ -52,7 +52,12 @@ func TestAStopEmptiesTheInbox(t *testing.T) {
 					defer once.Do(func() { close(looked) })
 					return waiting.Load(), test.fault
 				},
-				takes: func() bool { return test.takes },
+				fault: func() error {
+					if test.takes {
+						return nil
+					}
+					return errors.New("away")
+				},
 			}
 			emptied := make(chan struct{})
 			go func() {

@@ -18,10 +18,10 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/config"
-	"github.com/closeouthq/closeout/internal/intake"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/reconcile"
 	"github.com/closeouthq/closeout/internal/repair"
+	"github.com/closeouthq/closeout/internal/starter"
 	"github.com/closeouthq/closeout/internal/steps"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
@@ -62,23 +62,23 @@ func lasting(err error) error {
 
 // newReconciler makes what looks at overdue sessions. Apps without a server secret
 // are fine: theirs are reported.
-func newReconciler(c *config.Config, books *ledger.Ledger, start intake.Options) (*reconcile.Reconciler, error) {
+func newReconciler(c *config.Config, books *ledger.Ledger, s *starter.Starter) (*reconcile.Reconciler, error) {
 	api, err := zego.NewClient(c.ServerAPI, c.ServerSecrets)
 	if err != nil {
 		return nil, fmt.Errorf("CLOSEOUT_SERVER_API_URL, CLOSEOUT_SERVER_SECRETS: %w", err)
 	}
 	return &reconcile.Reconciler{
 		Ledger: books, API: api, OverdueAfter: c.OverdueAfter,
-		Gap: min(time.Minute, c.ReconcileEvery),
-		Start: func(ctx context.Context, s activities.Session) error {
-			_, err := intake.Start(ctx, start, s)
+		Gap:   min(time.Minute, c.ReconcileEvery),
+		Start: s.Close,
+		Adjust: func(ctx context.Context, b ledger.BilledSession) error {
+			a := steps.AdjustmentOf(b)
+			_, err := s.Start(ctx, starter.Request{Options: workflows.AdjustOptions(a, c.TaskQueue), Workflow: workflows.AdjustBill, Input: a, AppID: a.Session.AppID})
 			return err
 		},
-		Adjust: func(ctx context.Context, s ledger.BilledSession) error {
-			return intake.Adjust(ctx, start, steps.AdjustmentOf(s))
-		},
-		AddLate: func(ctx context.Context, s ledger.ArchivedSession) (bool, error) {
-			return intake.AddLate(ctx, start, steps.SessionOfArchived(s))
+		AddLate: func(ctx context.Context, archived ledger.ArchivedSession) (bool, error) {
+			late := steps.SessionOfArchived(archived)
+			return s.Start(ctx, starter.Request{Options: workflows.LateRecordingsOptions(late, c.TaskQueue), Workflow: workflows.LateRecordings, Input: late, AppID: late.AppID})
 		},
 	}, nil
 }

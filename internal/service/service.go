@@ -27,14 +27,13 @@ import (
 	"github.com/closeouthq/closeout/internal/buildinfo"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/inbox"
-	"github.com/closeouthq/closeout/internal/intake"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/outage"
 	"github.com/closeouthq/closeout/internal/probe"
 	"github.com/closeouthq/closeout/internal/reconcile"
+	"github.com/closeouthq/closeout/internal/starter"
 	"github.com/closeouthq/closeout/internal/steps"
 	"github.com/closeouthq/closeout/internal/telemetry"
-	"github.com/closeouthq/closeout/internal/wake"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -160,28 +159,30 @@ func run(ctx context.Context, c *config.Config, parts Parts, public net.Listener
 	asked.tasks = askStranded(answerWithin, c, temporal)
 	var router http.Handler
 	var backlogs []backlog
-	waking := func(context.Context) {}
+	notify := func(context.Context) {}
+	data, _ := c.PayloadKeys.ForClient()
+	startOptions := starter.Options{
+		Temporal: temporal, TaskQueue: c.TaskQueue, Data: data, Weights: c.AppWeights, Settling: c.Settling,
+		Route: parts.Extension.WorkflowOf, Immediate: parts.Extension.StartsAtOnce, Log: log,
+	}
 	if parts.Webhook {
 		box, err := patiently(ctx, log, "open the inbox", func() (*inbox.Inbox, error) { return inbox.Open(ctx, c.Inbox(), log) })
 		if err != nil {
 			return fmt.Errorf("CLOSEOUT_DATA: %w", err)
 		}
 		opened.add("the inbox", func() { _ = box.Close() })
-		data, _ := c.PayloadKeys.ForClient()
-		in := intake.New(intake.Options{
-			Temporal: traces.Starter(temporal), Describe: temporal, Data: data, Inbox: box, TaskQueue: c.TaskQueue,
-			// An eager run begins here, whichever build of a deployment is current.
-			Eager:   parts.Worker && c.BuildID == "",
-			Weights: c.AppWeights, Route: parts.Extension.WorkflowOf, Immediate: parts.Extension.StartsAtOnce, Settling: c.Settling,
-			Log: log, Observe: metrics.Start,
-		})
-		opened.add("starts that are under way", in.Wait)
-		asked.inbox, asked.starts = askQueue(answerWithin, box), in.Fault
-		backlogs = append(backlogs, backlog{
-			name: "room_close", relay: in.Relay, waiting: asked.inbox.waiting, takes: func() bool { takes, _, _ := in.State(); return takes },
-		})
+		startOptions.Observe = func(outcome string) { metrics.Start(outcome, false) }
+		// An eager run begins here, whichever build of a deployment is current.
+		startOptions.Eager = parts.Worker && c.BuildID == ""
+		closes := starter.New(startOptions)
+		received := &receiver{closes: starter.NewReceiver(closes, box, metrics.Start)}
+		opened.add("starts that are under way", received.closes.Wait)
+		starts := received.closes.Delivery
+		asked.inbox, asked.starts = askQueue(answerWithin, box), starts.Fault
+		backlogs = append(backlogs, backlog{"room_close", starts.Relay, asked.inbox.waiting, starts.Fault})
 		if err := metrics.Inbox(func(ctx context.Context) (l telemetry.Inbox, err error) {
-			l.Takes, l.Limit, l.InFlight = in.State()
+			l.Takes = starts.Fault() == nil
+			l.Limit, l.InFlight = starts.Load()
 			return l, asked.inbox.gauge(ctx, &l)
 		}); err != nil {
 			return err
@@ -200,7 +201,6 @@ func run(ctx context.Context, c *config.Config, parts Parts, public net.Listener
 		if err != nil {
 			return err
 		}
-		received := &receiver{intake: in}
 		options := webhook.Options{
 			Receiver: metrics.Receiver(traces.Receiver(received)),
 			Keyring:  keyring,
@@ -214,11 +214,12 @@ func run(ctx context.Context, c *config.Config, parts Parts, public net.Listener
 				return err
 			}
 			opened.add("the inbox of usage and its ledger", usage.close)
-			in.Contradicted = usage.Contradict
-			asked.usage, asked.ledger, asked.stores = usage.queue, askLedger(answerWithin, usage.ledger), usage.fault
-			waker := wake.New(usage, usage.ledger, temporal, log)
-			received.collector, waking = waker, waker.Run
-			backlogs = append(backlogs, usage.backlog())
+			closes.Contradicted = usage.Contradicted
+			asked.usage, asked.ledger, asked.stores = usage.queue, askLedger(answerWithin, usage.ledger), usage.delivery.Fault
+			notifier := starter.NewNotifier(usage.ledger, temporal, log)
+			usage.stored, notify = notifier.Stored, notifier.Run
+			received.events = usage.events
+			backlogs = append(backlogs, backlog{"usage", usage.delivery.Relay, usage.queue.waiting, usage.delivery.Fault})
 		}
 		if hooks := parts.Extension.Hooks; hooks != nil {
 			theirs := temporal
@@ -254,10 +255,7 @@ func run(ctx context.Context, c *config.Config, parts Parts, public net.Listener
 			acts = standard
 			books := standard.Billing.Ledger
 			asked.ledger = cmp.Or(asked.ledger, askLedger(answerWithin, books))
-			if reconciler, err = newReconciler(c, books, intake.Options{
-				Temporal: temporal, Describe: temporal, TaskQueue: c.TaskQueue, Route: parts.Extension.WorkflowOf, Immediate: parts.Extension.StartsAtOnce, Settling: c.Settling,
-				Weights: c.AppWeights, Log: log,
-			}); err != nil {
+			if reconciler, err = newReconciler(c, books, starter.New(startOptions)); err != nil {
 				return err
 			}
 			reconciler.Observe = metrics.Reconciled
@@ -301,7 +299,7 @@ func run(ctx context.Context, c *config.Config, parts Parts, public net.Listener
 		for _, b := range backlogs {
 			group.Go(func() error { b.empty(ctx, drained, c.DrainTimeout, log.With("inbox", b.name)); return nil })
 		}
-		group.Go(func() error { waking(ctx); return nil })
+		group.Go(func() error { notify(ctx); return nil })
 		log.Info("callbacks are taken", "address", public.Addr().String(), "path", webhook.Path, "tls", c.TLSCert != "")
 	}
 	if parts.Worker {

@@ -22,7 +22,6 @@ import (
 	"go.temporal.io/sdk/contrib/opentelemetry"
 
 	"github.com/closeouthq/closeout/internal/buildinfo"
-	"github.com/closeouthq/closeout/internal/collect"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/probe"
 	"github.com/closeouthq/closeout/internal/steps"
@@ -266,10 +265,12 @@ func (m *Metrics) start(n int64, outcome string, relayed bool) {
 	m.starts.Add(context.Background(), n, metric.WithAttributes(attribute.String("outcome", outcome), attribute.Bool("relayed", relayed)))
 }
 
-// Collected counts so many usage callbacks that were written to the ledger. The
-// outcome is one of "stored", "refused" and "failed".
-func (m *Metrics) Collected(outcome string, relayed bool, n int) {
-	m.writes.Add(context.Background(), int64(n), metric.WithAttributes(attribute.String("outcome", outcome), attribute.Bool("relayed", relayed)))
+// Collected counts a usage callback that was delivered to the ledger. The outcome is one of
+// "stored", "refused" and "failed".
+func (m *Metrics) Collected(outcome string, relayed bool) { m.collected(1, outcome, relayed) }
+
+func (m *Metrics) collected(n int64, outcome string, relayed bool) {
+	m.writes.Add(context.Background(), n, metric.WithAttributes(attribute.String("outcome", outcome), attribute.Bool("relayed", relayed)))
 }
 
 // Inbox is what is known of an inbox when metrics are asked for.
@@ -289,9 +290,9 @@ type Inbox struct {
 // Usage has the inbox of usage looked at whenever the metrics are read, as
 // [Metrics.Inbox] has the other one.
 func (m *Metrics) Usage(look func(context.Context) (Inbox, error)) error {
-	for _, outcome := range collect.Outcomes() {
-		m.Collected(outcome, false, 0)
-		m.Collected(outcome, true, 0)
+	for _, outcome := range []string{"stored", "refused", "failed"} {
+		m.collected(0, outcome, false)
+		m.collected(0, outcome, true)
 	}
 	i := m.instruments()
 	depth := i.gauge("closeout.usage.inbox.depth", "Usage callbacks on the disk, by whether they wait for the ledger or were set aside for a person.")

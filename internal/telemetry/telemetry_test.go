@@ -16,16 +16,10 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
-	"go.opentelemetry.io/otel/trace"
-	"go.temporal.io/api/serviceerror"
-	"go.temporal.io/sdk/client"
 	tlog "go.temporal.io/sdk/log"
 
-	"github.com/closeouthq/closeout/activities"
-	"github.com/closeouthq/closeout/internal/intake"
 	"github.com/closeouthq/closeout/internal/steps"
 	"github.com/closeouthq/closeout/webhook"
-	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -160,27 +154,16 @@ func TestCountsBeginAtZero(t *testing.T) {
 	}
 }
 
-// starter tells which span a start belongs to.
-type starter func(trace.SpanContext)
-
-func (s starter) ExecuteWorkflow(ctx context.Context, _ client.StartWorkflowOptions, _ any, _ ...any) (client.WorkflowRun, error) {
-	s(trace.SpanContextFromContext(ctx))
-	return nil, nil
-}
-
 // Where there are no traces, nothing is between the webhook, the intake and
 // Temporal that could make one.
 func TestWithoutTracesNothingIsInTheWay(t *testing.T) {
 	var none *Traces
-	handler, in, start, log := http.NotFoundHandler(), &keeping{}, &starting{}, slog.New(slog.DiscardHandler)
+	handler, in, log := http.NotFoundHandler(), &keeping{}, slog.New(slog.DiscardHandler)
 	if got := none.Callbacks(handler); reflect.ValueOf(got).Pointer() != reflect.ValueOf(handler).Pointer() {
 		t.Errorf("the handler is a %T", got)
 	}
 	if got := none.Receiver(in); got != webhook.Receiver(in) {
 		t.Errorf("the receiver is a %T", got)
-	}
-	if got := none.Starter(start); got != intake.Starter(start) {
-		t.Errorf("the starter is a %T", got)
 	}
 	if got := none.Logger(log); got != log {
 		t.Error("another logger")
@@ -193,21 +176,14 @@ func TestWithoutTracesNothingIsInTheWay(t *testing.T) {
 
 type keeping struct{ keeper }
 
-type starting struct{ starter }
-
-// What a callback's span says of it, and that a start which nobody waits for any
-// more doesn't go on with it.
+// What a callback's span says of it.
 func TestCallbacksAreTraced(t *testing.T) {
 	exporter := tracetest.NewInMemoryExporter()
 	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(exporter))
 	traces := &Traces{provider: provider, tracer: provider.Tracer("test")}
-	closed := &zego.RoomClose{Common: zego.Common{AppID: 1}, RoomSessionID: 5}
-	session := client.StartWorkflowOptions{ID: workflows.WorkflowID(activities.SessionOf(closed))}
-	var began []trace.SpanContext
-	start := traces.Starter(starter(func(s trace.SpanContext) { began = append(began, s) }))
+	closed := &zego.RoomClose{Common: zego.Common{AppID: 1, Event: zego.EventRoomClose}, RoomSessionID: 5}
 	take := func(receipt webhook.Status, err error) http.HandlerFunc {
 		in := traces.Receiver(keeper(func(context.Context) (webhook.Receipt, error) {
-			_, _ = start.ExecuteWorkflow(context.Background(), session, nil)
 			return webhook.Receipt{Status: receipt}, err
 		}))
 		return func(w http.ResponseWriter, r *http.Request) {
@@ -234,7 +210,6 @@ func TestCallbacksAreTraced(t *testing.T) {
 	}
 	for _, tt := range tests {
 		exporter.Reset()
-		began = nil
 		r := httptest.NewRequest(http.MethodPost, tt.path, nil)
 		r.Header.Set("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 		traces.Callbacks(tt.handler).ServeHTTP(httptest.NewRecorder(), r)
@@ -246,63 +221,13 @@ func TestCallbacksAreTraced(t *testing.T) {
 		if !reflect.DeepEqual(spans[0].Attributes, want) {
 			t.Errorf("%s: %v, want %v", tt.name, spans[0].Attributes, want)
 		}
-		for _, s := range began {
-			if !s.Equal(spans[0].SpanContext) {
-				t.Errorf("%s: the start is not of its trace", tt.name)
-			}
-		}
 	}
 
-	began, spans := nil, len(exporter.GetSpans())
-	_, _ = start.ExecuteWorkflow(context.Background(), session, nil)
-	if began[0].IsValid() {
-		t.Error("a start goes on with the trace of a callback that was answered")
-	}
+	spans := len(exporter.GetSpans())
 	traces.Callbacks(status(200)).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, webhook.HooksPath+"/x", nil))
 	if len(exporter.GetSpans()) != spans {
 		t.Error("a hook was traced as a callback")
 	}
-}
-
-// The run of a callback that was queued goes on with the callback's trace, once the
-// relay starts it. Those that fail first change nothing, and a later start is its own.
-func TestTheRunOfAQueuedCallbackGoesOnWithItsTrace(t *testing.T) {
-	provider := sdktrace.NewTracerProvider()
-	traces := &Traces{provider: provider, tracer: provider.Tracer("test")}
-	closed := &zego.RoomClose{Common: zego.Common{AppID: 1}, RoomSessionID: 5}
-	options := client.StartWorkflowOptions{ID: workflows.WorkflowID(activities.SessionOf(closed))}
-	var began []trace.SpanContext
-	var fails error
-	start := traces.Starter(failing{starter(func(s trace.SpanContext) { began = append(began, s) }), &fails})
-	in := traces.Receiver(keeper(func(context.Context) (webhook.Receipt, error) { return webhook.Receipt{Status: webhook.Queued}, nil }))
-
-	for _, ends := range []error{nil, serviceerror.NewWorkflowExecutionAlreadyStarted("", "", "")} {
-		began = nil
-		ctx, span := provider.Tracer("test").Start(t.Context(), "callback")
-		if _, err := in.Receive(ctx, closed); err != nil {
-			t.Fatal(err)
-		}
-		for _, fails = range []error{serviceerror.NewUnavailable("away"), ends, nil} {
-			_, _ = start.ExecuteWorkflow(context.Background(), options, nil)
-		}
-		if want := []trace.SpanContext{span.SpanContext(), span.SpanContext(), {}}; !reflect.DeepEqual(began, want) {
-			t.Errorf("%v: the starts belong to %v, want %v", ends, began, want)
-		}
-		if n := traces.queued.Load(); n != 0 {
-			t.Errorf("%d spans are kept", n)
-		}
-	}
-}
-
-// failing is a starter whose starts may fail.
-type failing struct {
-	intake.Starter
-	err *error
-}
-
-func (f failing) ExecuteWorkflow(ctx context.Context, options client.StartWorkflowOptions, workflow any, args ...any) (client.WorkflowRun, error) {
-	run, err := f.Starter.ExecuteWorkflow(ctx, options, workflow, args...)
-	return run, errors.Join(err, *f.err)
 }
 
 // A body that is too large ends its connection, with traces as without.

@@ -2,12 +2,10 @@ package telemetry
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -18,16 +16,11 @@ import (
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
-	"go.temporal.io/api/serviceerror"
-	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/contrib/opentelemetry"
 	"go.temporal.io/sdk/interceptor"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/buildinfo"
-	"github.com/closeouthq/closeout/internal/intake"
 	"github.com/closeouthq/closeout/webhook"
-	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -43,8 +36,6 @@ type Traces struct {
 	provider *sdktrace.TracerProvider
 	tracer   trace.Tracer
 	log      *slog.Logger
-	open     sync.Map     // of workflow ID to *waiting
-	queued   atomic.Int64 // how many of them are
 }
 
 // NewTraces makes traces that are exported by OTLP over HTTP, as OpenTelemetry's
@@ -145,55 +136,21 @@ func (a *answer) WriteHeader(status int) {
 // Unwrap is for [http.ResponseController].
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
-// Receiver tells the span of a callback what became of it, and hands the span on to
-// the start that is made meanwhile, by [Traces.Starter].
+// Receiver notes in the span of a callback what became of it.
 func (t *Traces) Receiver(next webhook.Receiver) webhook.Receiver {
 	if t == nil {
 		return next
 	}
-	return tracedReceiver{t, next}
+	return tracedReceiver{next}
 }
 
-type tracedReceiver struct {
-	traces *Traces
-	next   webhook.Receiver
-}
+type tracedReceiver struct{ next webhook.Receiver }
 
 // Receive implements [webhook.Receiver].
 func (r tracedReceiver) Receive(ctx context.Context, event zego.Event) (webhook.Receipt, error) {
-	receive := r.next.Receive
-	if closed, ok := event.(*zego.RoomClose); ok {
-		receive = func(ctx context.Context, _ zego.Event) (webhook.Receipt, error) { return r.roomClose(ctx, closed) }
-	}
-	receipt, err := receive(ctx, event)
+	receipt, err := r.next.Receive(ctx, event)
 	answered(ctx, event, receipt, err)
 	return receipt, err
-}
-
-func (r tracedReceiver) roomClose(ctx context.Context, c *zego.RoomClose) (webhook.Receipt, error) {
-	id, ours := workflows.WorkflowID(activities.SessionOf(c)), &waiting{span: trace.SpanFromContext(ctx).SpanContext()}
-	_, taken := r.traces.open.LoadOrStore(id, ours)
-	receipt, err := r.next.Receive(ctx, c)
-	switch {
-	case taken: // an earlier delivery has it
-	case err == nil && receipt.Status == webhook.Queued && r.traces.queued.Add(1) <= maxQueued:
-		ours.queued.Store(true)
-	default:
-		if err == nil && receipt.Status == webhook.Queued {
-			r.traces.queued.Add(-1)
-		}
-		r.traces.open.CompareAndDelete(id, ours)
-	}
-	return receipt, err
-}
-
-// maxQueued is how many spans of queued callbacks are kept until the relay starts their runs: some 300 bytes each.
-const maxQueued = 100_000
-
-// waiting is the span of a callback whose run isn't started yet.
-type waiting struct {
-	span   trace.SpanContext
-	queued atomic.Bool // and the callback is answered
 }
 
 // answered notes what became of a callback, for its span.
@@ -210,33 +167,4 @@ func answered(ctx context.Context, event zego.Event, receipt webhook.Receipt, er
 	if a, ok := ctx.Value(answerKey{}).(*answer); ok {
 		a.event, a.outcome = event.Head().Event, outcome
 	}
-}
-
-// Starter has starts go on with the trace of their callback, also where it was queued
-// and answered long ago. What was queued before a restart begins a trace of its own.
-func (t *Traces) Starter(next intake.Starter) intake.Starter {
-	if t == nil {
-		return next
-	}
-	return tracedStarter{t, next}
-}
-
-type tracedStarter struct {
-	traces *Traces
-	next   intake.Starter
-}
-
-// ExecuteWorkflow implements [intake.Starter].
-func (s tracedStarter) ExecuteWorkflow(ctx context.Context, options client.StartWorkflowOptions, workflow any, args ...any) (client.WorkflowRun, error) {
-	found, known := s.traces.open.Load(options.ID)
-	if !known {
-		return s.next.ExecuteWorkflow(ctx, options, workflow, args...)
-	}
-	callback := found.(*waiting)
-	run, err := s.next.ExecuteWorkflow(trace.ContextWithSpanContext(ctx, callback.span), options, workflow, args...)
-	if started := new(serviceerror.WorkflowExecutionAlreadyStarted); (err == nil || errors.As(err, &started)) &&
-		callback.queued.Load() && s.traces.open.CompareAndDelete(options.ID, callback) {
-		s.traces.queued.Add(-1)
-	}
-	return run, err
 }

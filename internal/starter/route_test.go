@@ -1,4 +1,4 @@
-package intake_test
+package starter_test
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/inbox"
-	"github.com/closeouthq/closeout/internal/intake"
+	"github.com/closeouthq/closeout/internal/starter"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/workflows"
 )
@@ -22,6 +22,7 @@ func CloseShow(workflow.Context, activities.Session) (workflows.Result, error) {
 
 // routed is a Temporal that remembers which workflow a session was started with.
 type routed struct {
+	fake
 	mu    sync.Mutex
 	names map[string]string // by workflow ID
 }
@@ -41,14 +42,14 @@ func (r *routed) name(session uint64) string {
 
 func TestTheRouteChoosesTheWorkflow(t *testing.T) {
 	temporal := &routed{names: map[string]string{}}
-	in := intake.New(intake.Options{Temporal: temporal, Inbox: newInbox(t), TaskQueue: "q", Log: quiet, Route: func(s activities.Session) workflows.Workflow {
+	in := receiver(t, starter.Options{Temporal: temporal, Route: func(s activities.Session) workflows.Workflow {
 		if s.RoomSessionID == 2 {
 			return CloseShow
 		}
 		return workflows.RoomClose
-	}})
+	}}, newInbox(t))
 	for session, want := range map[uint64]string{1: "RoomClose", 2: "CloseShow"} {
-		if _, err := in.RoomClose(t.Context(), callback(session)); err != nil {
+		if _, err := in.Receive(t.Context(), callback(session)); err != nil {
 			t.Fatal(err)
 		}
 		if got := temporal.name(session); got != want {
@@ -62,15 +63,15 @@ func TestTheRouteChoosesTheWorkflow(t *testing.T) {
 func TestWhatTheRoutePanicsAtIsSetAside(t *testing.T) {
 	temporal, b := &routed{names: map[string]string{}}, newInbox(t)
 	var mended sync.Map
-	in := intake.New(intake.Options{Temporal: temporal, Inbox: b, TaskQueue: "q", Log: quiet, Route: func(s activities.Session) workflows.Workflow {
+	in := receiver(t, starter.Options{Temporal: temporal, Route: func(s activities.Session) workflows.Workflow {
 		if _, ok := mended.Load("yes"); !ok && s.RoomSessionID == 1 {
 			panic("no show of this room")
 		}
 		return workflows.RoomClose
-	}})
+	}}, b)
 	relay(t, in)
 	for session := range uint64(10) {
-		receipt, err := in.RoomClose(t.Context(), callback(session))
+		receipt, err := in.Receive(t.Context(), callback(session))
 		if err != nil || session == 1 && receipt.Status != webhook.Queued {
 			t.Fatalf("%+v, error %v", receipt, err)
 		}

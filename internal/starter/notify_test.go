@@ -1,4 +1,4 @@
-package wake_test
+package starter_test
 
 import (
 	"bytes"
@@ -14,23 +14,14 @@ import (
 	"go.temporal.io/sdk/mocks"
 
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/starter"
 	"github.com/closeouthq/closeout/internal/testenv"
-	"github.com/closeouthq/closeout/internal/wake"
-	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/zego"
 )
 
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
-// store is a collector that stores what it gets.
-type store struct{ *ledger.Ledger }
-
-func (s store) Collect(ctx context.Context, event zego.Event) (webhook.Receipt, error) {
-	u, _ := ledger.UsageOf(event, time.Now())
-	return webhook.Receipt{Status: webhook.Stored}, s.Record(ctx, []ledger.Usage{u})
-}
-
-func TestTheRunOfTheRecordedSessionIsWoken(t *testing.T) {
+func TestTheRunOfTheRecordedSessionIsNotified(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l, err := ledger.Open(databaseURL)
 		if err != nil {
@@ -52,16 +43,18 @@ func TestTheRunOfTheRecordedSessionIsWoken(t *testing.T) {
 			return errors.New("away")
 		})
 		var log bytes.Buffer
-		c := wake.New(store{l}, l, temporal, slog.New(slog.NewTextHandler(&log, nil)))
+		c := starter.NewNotifier(l, temporal, slog.New(slog.NewTextHandler(&log, nil)))
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan struct{})
 		go func() { c.Run(ctx); close(ended) }()
 		collect := func(task string, event zego.RecordingEvent, begin time.Time) {
 			t.Helper()
 			r := &zego.Recording{Common: zego.Common{AppID: 7, Timestamp: noon.Unix()}, TaskID: task, RoomID: "lobby", EventType: event, Files: []zego.RecordedFile{{FileID: "f", Begin: begin, Status: zego.FileUploaded}}}
-			if receipt, err := c.Collect(t.Context(), r); err != nil || receipt.Status != webhook.Stored {
-				t.Fatalf("%+v, %v", receipt, err)
+			u, _ := ledger.UsageOf(r, time.Now())
+			if err := l.Record(t.Context(), []ledger.Usage{u}); err != nil {
+				t.Fatal(err)
 			}
+			c.Stored(r)
 		}
 		collect("T", zego.RecordingNoStream, noon.Add(30*time.Minute)) // nothing to look at
 		collect("U", zego.RecordingUploaded, noon.Add(30*time.Minute))
@@ -70,15 +63,15 @@ func TestTheRunOfTheRecordedSessionIsWoken(t *testing.T) {
 			select {
 			case got := <-done:
 				if got != want {
-					t.Errorf("%s was woken, want %s", got, want)
+					t.Errorf("%s was notified, want %s", got, want)
 				}
 			case <-time.After(10 * time.Second):
-				t.Fatalf("%s wasn't woken", want)
+				t.Fatalf("%s wasn't notified", want)
 			}
 		}
 		stop()
 		<-ended
-		if !strings.Contains(log.String(), "came after its session was closed out") || !strings.Contains(log.String(), "room_session_id=3") {
+		if !strings.Contains(log.String(), "late recording") || !strings.Contains(log.String(), "room_session_id=3") {
 			t.Errorf("logged %s", &log)
 		}
 	})

@@ -1,6 +1,7 @@
-package intake_test
+package starter_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,11 +15,13 @@ import (
 
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/delivery"
 	"github.com/closeouthq/closeout/internal/inbox"
-	"github.com/closeouthq/closeout/internal/intake"
+	"github.com/closeouthq/closeout/internal/starter"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
@@ -26,15 +29,18 @@ import (
 
 var quiet = slog.New(slog.DiscardHandler)
 
-// starter is a Temporal that answers by a function.
-type starter struct {
+// fake is a Temporal that answers by a function.
+type fake struct {
+	describer interface {
+		DescribeWorkflowExecution(ctx context.Context, id, run string) (*workflowservice.DescribeWorkflowExecutionResponse, error)
+	}
 	mu     sync.Mutex
 	asked  []client.StartWorkflowOptions
 	inputs []activities.Session
 	answer func(ctx context.Context, n int, o client.StartWorkflowOptions) error
 }
 
-func (s *starter) ExecuteWorkflow(ctx context.Context, o client.StartWorkflowOptions, _ any, args ...any) (client.WorkflowRun, error) {
+func (s *fake) ExecuteWorkflow(ctx context.Context, o client.StartWorkflowOptions, _ any, args ...any) (client.WorkflowRun, error) {
 	s.mu.Lock()
 	s.asked = append(s.asked, o)
 	s.inputs = append(s.inputs, args[0].(activities.Session))
@@ -43,15 +49,22 @@ func (s *starter) ExecuteWorkflow(ctx context.Context, o client.StartWorkflowOpt
 	return nil, answer(ctx, n, o)
 }
 
+func (s *fake) DescribeWorkflowExecution(ctx context.Context, id, run string) (*workflowservice.DescribeWorkflowExecutionResponse, error) {
+	if s.describer == nil {
+		return nil, serviceerror.NewNotFound("deleted a moment ago")
+	}
+	return s.describer.DescribeWorkflowExecution(ctx, id, run)
+}
+
 // will changes the answer.
-func (s *starter) will(answer func(ctx context.Context, n int, o client.StartWorkflowOptions) error) {
+func (s *fake) will(answer func(ctx context.Context, n int, o client.StartWorkflowOptions) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answer = answer
 }
 
 // ids lists the workflows that were asked for.
-func (s *starter) ids() []string {
+func (s *fake) ids() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var ids []string
@@ -85,19 +98,25 @@ func newInbox(t *testing.T) *inbox.Inbox {
 	return b
 }
 
-func newIntake(t *testing.T, s *starter, b intake.Inbox) *intake.Intake {
+func receiver(t *testing.T, o starter.Options, b delivery.Inbox) *starter.Receiver {
 	t.Helper()
-	i := intake.New(intake.Options{Temporal: s, Inbox: b, TaskQueue: "q", Eager: true, Log: quiet})
-	t.Cleanup(i.Wait)
-	return i
+	o.TaskQueue, o.Log = "q", cmp.Or(o.Log, quiet)
+	r := starter.NewReceiver(starter.New(o), b, nil)
+	t.Cleanup(r.Wait)
+	return r
+}
+
+func newReceiver(t *testing.T, s *fake, b delivery.Inbox) *starter.Receiver {
+	t.Helper()
+	return receiver(t, starter.Options{Temporal: s, Eager: true}, b)
 }
 
 // relay runs the relay until the test ends.
-func relay(t *testing.T, i *intake.Intake) {
+func relay(t *testing.T, i *starter.Receiver) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
-	go func() { defer close(ended); i.Relay(ctx) }()
+	go func() { defer close(ended); i.Delivery.Relay(ctx) }()
 	t.Cleanup(func() { cancel(); <-ended })
 }
 
@@ -115,6 +134,13 @@ func wait(t *testing.T, what string, holds func() bool) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain until %s", what)
 		}
+	}
+}
+
+func put(t *testing.T, b *inbox.Inbox, key string, body []byte) {
+	t.Helper()
+	if _, err := b.Put(t.Context(), inbox.Entry{Key: key, Body: body}); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -155,9 +181,9 @@ func TestRoomClose(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s, b := &starter{answer: sequence(tt.answers...)}, newInbox(t)
-			in := newIntake(t, s, b)
-			got, err := in.RoomClose(t.Context(), callback(session))
+			s, b := &fake{answer: sequence(tt.answers...)}, newInbox(t)
+			in := newReceiver(t, s, b)
+			got, err := in.Receive(t.Context(), callback(session))
 			if want := (webhook.Receipt{Status: tt.want, WorkflowID: id(session)}); got != want || err != nil {
 				t.Fatalf("got %+v, %v, want %+v", got, err, want)
 			}
@@ -179,7 +205,7 @@ func TestRoomClose(t *testing.T) {
 				t.Errorf("%d wait, want %d", n, tt.waiting)
 			}
 			// A repetition costs Temporal and the disk nothing.
-			again, err := in.RoomClose(t.Context(), callback(session))
+			again, err := in.Receive(t.Context(), callback(session))
 			if again.Status != webhook.Duplicate || err != nil || len(s.asked) != len(tt.answers) {
 				t.Errorf("the second time got %+v, %v, and Temporal was asked %d times", again, err, len(s.asked))
 			}
@@ -189,8 +215,8 @@ func TestRoomClose(t *testing.T) {
 
 func TestNothingSecretIsQueued(t *testing.T) {
 	b := newInbox(t)
-	in := newIntake(t, &starter{answer: always(away)}, b)
-	if _, err := in.RoomClose(t.Context(), callback(1)); err != nil {
+	in := newReceiver(t, &fake{answer: always(away)}, b)
+	if _, err := in.Receive(t.Context(), callback(1)); err != nil {
 		t.Fatal(err)
 	}
 	e, err := b.Get(t.Context(), id(1))
@@ -211,12 +237,12 @@ func TestNothingSecretIsQueued(t *testing.T) {
 func TestSendersWaitForTheirTurn(t *testing.T) {
 	const inFlight, waiting = 8, 16
 	release := make(chan struct{})
-	s, b := &starter{answer: func(context.Context, int, client.StartWorkflowOptions) error { <-release; return nil }}, newInbox(t)
-	in := newIntake(t, s, b)
+	s, b := &fake{answer: func(context.Context, int, client.StartWorkflowOptions) error { <-release; return nil }}, newInbox(t)
+	in := newReceiver(t, s, b)
 	var all sync.WaitGroup
 	for n := range uint64(inFlight + waiting) {
 		all.Go(func() {
-			if got, err := in.RoomClose(t.Context(), callback(n)); got.Status != webhook.Started || err != nil {
+			if got, err := in.Receive(t.Context(), callback(n)); got.Status != webhook.Started || err != nil {
 				t.Errorf("got %+v, %v", got, err)
 			}
 		})
@@ -229,20 +255,18 @@ func TestSendersWaitForTheirTurn(t *testing.T) {
 // However much is in the inbox, the relay leaves a place for who comes.
 func TestTheRelayLeavesAPlace(t *testing.T) {
 	release := make(chan struct{})
-	s, b := &starter{answer: func(context.Context, int, client.StartWorkflowOptions) error { <-release; return nil }}, newInbox(t)
-	in := newIntake(t, s, b)
+	s, b := &fake{answer: func(context.Context, int, client.StartWorkflowOptions) error { <-release; return nil }}, newInbox(t)
+	in := newReceiver(t, s, b)
 	for n := range uint64(30) {
 		body, err := json.Marshal(activities.SessionOf(callback(n)))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := b.Put(t.Context(), id(n), body); err != nil {
-			t.Fatal(err)
-		}
+		put(t, b, id(n), body)
 	}
 	relay(t, in)
 	wait(t, "the relay has all places but one", func() bool { return len(s.ids()) == 7 })
-	if _, err := in.RoomClose(t.Context(), callback(99)); err != nil {
+	if _, err := in.Receive(t.Context(), callback(99)); err != nil {
 		t.Fatal(err)
 	}
 	if ids := s.ids(); len(ids) != 8 || ids[7] != id(99) {
@@ -254,11 +278,11 @@ func TestTheRelayLeavesAPlace(t *testing.T) {
 
 func TestASlowTemporalIsNotWaitedFor(t *testing.T) {
 	release := make(chan struct{})
-	s, b := &starter{answer: func(context.Context, int, client.StartWorkflowOptions) error { <-release; return nil }}, newInbox(t)
-	in := newIntake(t, s, b)
+	s, b := &fake{answer: func(context.Context, int, client.StartWorkflowOptions) error { <-release; return nil }}, newInbox(t)
+	in := newReceiver(t, s, b)
 	// More at once than may be in flight: all are answered though not one start is.
 	for n := range uint64(41) {
-		if got, err := in.RoomClose(t.Context(), callback(n)); got.Status != webhook.Queued || err != nil {
+		if got, err := in.Receive(t.Context(), callback(n)); got.Status != webhook.Queued || err != nil {
 			t.Fatalf("got %+v, %v", got, err)
 		}
 	}
@@ -281,25 +305,25 @@ func TestASlowTemporalIsNotWaitedFor(t *testing.T) {
 }
 
 func TestWhileTemporalIsAwayNothingIsLostAndHardlyAsked(t *testing.T) {
-	s, b := &starter{answer: always(away)}, newInbox(t)
-	in := newIntake(t, s, b)
+	s, b := &fake{answer: always(away)}, newInbox(t)
+	in := newReceiver(t, s, b)
 	relay(t, in)
 	const sessions = 500
 	for n := range uint64(sessions) {
-		if got, err := in.RoomClose(t.Context(), callback(n)); got.Status != webhook.Queued || err != nil {
+		if got, err := in.Receive(t.Context(), callback(n)); got.Status != webhook.Queued || err != nil {
 			t.Fatalf("got %+v, %v", got, err)
 		}
 	}
 	if n := len(s.ids()); n >= sessions/2 {
 		t.Errorf("Temporal was asked %d times", n)
 	}
-	if takes, _, _ := in.State(); takes {
+	if takes := in.Delivery.Fault() == nil; takes {
 		t.Error("Temporal is said to take callbacks")
 	}
 
 	s.will(always(nil))
 	wait(t, "the inbox is empty", func() bool { return stats(t, b).Waiting == 0 })
-	if takes, _, _ := in.State(); !takes {
+	if takes := in.Delivery.Fault() == nil; !takes {
 		t.Error("Temporal is said to take none")
 	}
 	started := map[string]bool{}
@@ -312,11 +336,11 @@ func TestWhileTemporalIsAwayNothingIsLostAndHardlyAsked(t *testing.T) {
 }
 
 func TestTheOldestIsStartedFirst(t *testing.T) {
-	s, b := &starter{answer: always(away)}, newInbox(t)
-	in := newIntake(t, s, b)
+	s, b := &fake{answer: always(away)}, newInbox(t)
+	in := newReceiver(t, s, b)
 	const sessions = 450 // more than are read at once
 	for n := range uint64(sessions) {
-		if _, err := in.RoomClose(t.Context(), callback(n)); err != nil {
+		if _, err := in.Receive(t.Context(), callback(n)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -349,16 +373,14 @@ func TestWhatTemporalNeverTakesIsSetAside(t *testing.T) {
 		}
 		return nil
 	}
-	s, b := &starter{answer: always(away)}, newInbox(t)
-	in := newIntake(t, s, b)
+	s, b := &fake{answer: always(away)}, newInbox(t)
+	in := newReceiver(t, s, b)
 	for n := range uint64(50) {
-		if _, err := in.RoomClose(t.Context(), callback(n)); err != nil {
+		if _, err := in.Receive(t.Context(), callback(n)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := b.Put(t.Context(), "room-close-1-x", []byte("no session")); err != nil {
-		t.Fatal(err)
-	}
+	put(t, b, "room-close-1-x", []byte("no session"))
 	s.will(poison)
 	relay(t, in)
 	wait(t, "the others are started", func() bool { return stats(t, b).Waiting == 0 })
@@ -382,10 +404,10 @@ func TestWhatTemporalNeverTakesIsSetAside(t *testing.T) {
 }
 
 func TestOneThatFailsAloneDoesNotHoldUpTheOthers(t *testing.T) {
-	s, b := &starter{answer: always(away)}, newInbox(t)
-	in := newIntake(t, s, b)
+	s, b := &fake{answer: always(away)}, newInbox(t)
+	in := newReceiver(t, s, b)
 	for n := range uint64(100) {
-		if _, err := in.RoomClose(t.Context(), callback(n)); err != nil {
+		if _, err := in.Receive(t.Context(), callback(n)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -405,9 +427,9 @@ func TestOneThatFailsAloneDoesNotHoldUpTheOthers(t *testing.T) {
 }
 
 func TestADuplicateInTheInboxIsDone(t *testing.T) {
-	s, b := &starter{answer: always(away)}, newInbox(t)
-	in := newIntake(t, s, b)
-	if _, err := in.RoomClose(t.Context(), callback(1)); err != nil {
+	s, b := &fake{answer: always(away)}, newInbox(t)
+	in := newReceiver(t, s, b)
+	if _, err := in.Receive(t.Context(), callback(1)); err != nil {
 		t.Fatal(err)
 	}
 	s.will(always(exists))
@@ -427,14 +449,14 @@ func (a aged) Next(ctx context.Context, after int64, n int) ([]inbox.Entry, erro
 }
 
 func TestSearchAttributesAreNotWaitedForForEver(t *testing.T) {
-	s, b := &starter{answer: func(_ context.Context, _ int, o client.StartWorkflowOptions) error {
+	s, b := &fake{answer: func(_ context.Context, _ int, o client.StartWorkflowOptions) error {
 		if o.TypedSearchAttributes.Size() > 0 {
 			return missing
 		}
 		return nil
 	}}, aged{newInbox(t)}
-	in := newIntake(t, s, b)
-	if got, err := in.RoomClose(t.Context(), callback(1)); got.Status != webhook.Queued || err != nil {
+	in := newReceiver(t, s, b)
+	if got, err := in.Receive(t.Context(), callback(1)); got.Status != webhook.Queued || err != nil {
 		t.Fatalf("got %+v, %v", got, err)
 	}
 	relay(t, in)
@@ -446,27 +468,27 @@ type fullDisk struct{ *inbox.Inbox }
 
 var errFull = errors.New("disk is full")
 
-func (fullDisk) Put(context.Context, string, []byte) error { return errFull }
+func (fullDisk) Put(context.Context, inbox.Entry) ([]byte, error) { return nil, errFull }
 
 func TestAFullDisk(t *testing.T) {
 	t.Run("with Temporal away", func(t *testing.T) {
-		in := newIntake(t, &starter{answer: always(away)}, fullDisk{newInbox(t)})
+		in := newReceiver(t, &fake{answer: always(away)}, fullDisk{newInbox(t)})
 		for n := range uint64(20) { // past the point where Temporal isn't asked any more
-			if got, err := in.RoomClose(t.Context(), callback(n)); !errors.Is(err, errFull) {
+			if got, err := in.Receive(t.Context(), callback(n)); !errors.Is(err, errFull) {
 				t.Fatalf("got %+v, %v", got, err)
 			}
 		}
 	})
 	t.Run("with Temporal slow", func(t *testing.T) {
 		arrived, release := make(chan struct{}), make(chan struct{})
-		in := newIntake(t, &starter{answer: func(context.Context, int, client.StartWorkflowOptions) error {
+		in := newReceiver(t, &fake{answer: func(context.Context, int, client.StartWorkflowOptions) error {
 			arrived <- struct{}{}
 			<-release
 			return nil
 		}}, fullDisk{newInbox(t)})
 		answers := make(chan error)
 		go func() {
-			_, err := in.RoomClose(t.Context(), callback(1))
+			_, err := in.Receive(t.Context(), callback(1))
 			answers <- err
 		}()
 		<-arrived
@@ -481,10 +503,10 @@ func TestAFullDisk(t *testing.T) {
 		}
 	})
 	t.Run("with Temporal hanging", func(t *testing.T) {
-		in := newIntake(t, &starter{answer: hang}, fullDisk{newInbox(t)})
+		in := newReceiver(t, &fake{answer: hang}, fullDisk{newInbox(t)})
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		defer cancel()
-		if got, err := in.RoomClose(ctx, callback(1)); !errors.Is(err, errFull) {
+		if got, err := in.Receive(ctx, callback(1)); !errors.Is(err, errFull) {
 			t.Errorf("got %+v, %v", got, err)
 		}
 	})
@@ -499,12 +521,12 @@ type hangingDisk struct {
 
 func (hangingDisk) Crowded() bool { return true }
 
-func (d hangingDisk) Put(ctx context.Context, key string, body []byte) error {
+func (d hangingDisk) Put(ctx context.Context, e inbox.Entry) ([]byte, error) {
 	select {
 	case <-d.up:
-		return d.Inbox.Put(ctx, key, body)
+		return d.Inbox.Put(ctx, e)
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	}
 }
 
@@ -515,27 +537,27 @@ func TestADiskThatHangs(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	t.Run("with Temporal there", func(t *testing.T) {
-		in := newIntake(t, &starter{answer: always(nil)}, hangingDisk{newInbox(t), never})
-		if got, err := in.RoomClose(ctx, callback(1)); err != nil || got.Status != webhook.Started {
+		in := newReceiver(t, &fake{answer: always(nil)}, hangingDisk{newInbox(t), never})
+		if got, err := in.Receive(ctx, callback(1)); err != nil || got.Status != webhook.Started {
 			t.Errorf("got %+v, %v", got, err)
 		}
 	})
 	for name, answer := range map[string]func(context.Context, int, client.StartWorkflowOptions) error{"away": always(away), "hanging": hang} {
 		t.Run("slow, with Temporal "+name, func(t *testing.T) {
 			up := make(chan struct{})
-			in := newIntake(t, &starter{answer: func(ctx context.Context, n int, o client.StartWorkflowOptions) error {
+			in := newReceiver(t, &fake{answer: func(ctx context.Context, n int, o client.StartWorkflowOptions) error {
 				close(up) // so the disk was asked in vain before
 				return answer(ctx, n, o)
 			}}, hangingDisk{newInbox(t), up})
-			if got, err := in.RoomClose(ctx, callback(1)); err != nil || got.Status != webhook.Queued {
+			if got, err := in.Receive(ctx, callback(1)); err != nil || got.Status != webhook.Queued {
 				t.Errorf("got %+v, %v", got, err)
 			}
 		})
 		t.Run("for good, with Temporal "+name, func(t *testing.T) {
-			in := newIntake(t, &starter{answer: answer}, hangingDisk{newInbox(t), never})
+			in := newReceiver(t, &fake{answer: answer}, hangingDisk{newInbox(t), never})
 			ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
 			defer cancel()
-			if got, err := in.RoomClose(ctx, callback(1)); err == nil {
+			if got, err := in.Receive(ctx, callback(1)); err == nil {
 				t.Errorf("got %+v", got)
 			}
 		})
@@ -547,11 +569,11 @@ func TestADiskThatHangs(t *testing.T) {
 func TestAnOutageIsOneOutage(t *testing.T) {
 	var lines lockedBuffer
 	b := newInbox(t)
-	s := &starter{}
+	s := &fake{}
 	probing := make(chan bool, 1) // a start is under way while the breaker is half-open
-	var in *intake.Intake
+	var in *starter.Receiver
 	s.will(func(context.Context, int, client.StartWorkflowOptions) error {
-		if takes, _, _ := in.State(); len(s.ids()) > 6 {
+		if takes := in.Delivery.Fault() == nil; len(s.ids()) > 6 {
 			select {
 			case probing <- takes:
 			default:
@@ -559,15 +581,14 @@ func TestAnOutageIsOneOutage(t *testing.T) {
 		}
 		return away
 	})
-	in = intake.New(intake.Options{Temporal: s, Inbox: b, TaskQueue: "q", Log: slog.New(slog.NewTextHandler(&lines, nil))})
-	t.Cleanup(in.Wait)
+	in = receiver(t, starter.Options{Temporal: s, Log: slog.New(slog.NewTextHandler(&lines, nil))}, b)
 	for n := range uint64(10) {
-		if _, err := in.RoomClose(t.Context(), callback(n)); err != nil {
+		if _, err := in.Receive(t.Context(), callback(n)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if takes, _, _ := in.State(); takes || in.Fault() == nil {
-		t.Errorf("takes %v, fault %v after ten failures", takes, in.Fault())
+	if takes := in.Delivery.Fault() == nil; takes || in.Delivery.Fault() == nil {
+		t.Errorf("takes %v, fault %v after ten failures", takes, in.Delivery.Fault())
 	}
 	relay(t, in)
 	if <-probing {
@@ -575,8 +596,8 @@ func TestAnOutageIsOneOutage(t *testing.T) {
 	}
 	s.will(always(nil))
 	wait(t, "all are started", func() bool { return stats(t, b).Waiting == 0 })
-	if takes, _, _ := in.State(); !takes || in.Fault() != nil {
-		t.Errorf("takes %v, fault %v after the outage", takes, in.Fault())
+	if takes := in.Delivery.Fault() == nil; !takes || in.Delivery.Fault() != nil {
+		t.Errorf("takes %v, fault %v after the outage", takes, in.Delivery.Fault())
 	}
 	log := lines.String()
 	for text, want := range map[string]int{`msg="outage begins" of=Temporal error=`: 1, `msg="outage ends" of=Temporal`: 1, "callbacks queued on disk": 1, "level=WARN": 0} {
@@ -605,12 +626,12 @@ func (b *lockedBuffer) String() string {
 
 func TestManyCallbacksOfOneSessionAreOneStart(t *testing.T) {
 	release := make(chan struct{})
-	s, b := &starter{answer: func(context.Context, int, client.StartWorkflowOptions) error { <-release; return nil }}, newInbox(t)
-	in := newIntake(t, s, b)
+	s, b := &fake{answer: func(context.Context, int, client.StartWorkflowOptions) error { <-release; return nil }}, newInbox(t)
+	in := newReceiver(t, s, b)
 	var all sync.WaitGroup
 	for range 20 {
 		all.Go(func() {
-			if _, err := in.RoomClose(t.Context(), callback(1)); err != nil {
+			if _, err := in.Receive(t.Context(), callback(1)); err != nil {
 				t.Error(err)
 			}
 		})

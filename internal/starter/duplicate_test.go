@@ -1,4 +1,4 @@
-package intake_test
+package starter_test
 
 import (
 	"bytes"
@@ -21,7 +21,7 @@ import (
 	"go.temporal.io/sdk/converter"
 
 	"github.com/closeouthq/closeout/activities"
-	"github.com/closeouthq/closeout/internal/intake"
+	"github.com/closeouthq/closeout/internal/starter"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/workflows"
 )
@@ -33,20 +33,19 @@ func TestASecondCloseThatContradictsTheFirstIsReported(t *testing.T) {
 		var lines bytes.Buffer
 		var outcomes []string
 		var contradicted []activities.Session
-		i := intake.New(intake.Options{
-			Temporal: &starter{answer: always(first)}, Inbox: newInbox(t), TaskQueue: "q", Log: slog.New(slog.NewTextHandler(&lines, nil)),
-			Observe: func(outcome string, _ bool) {
+		i := receiver(t, starter.Options{
+			Temporal: &fake{answer: always(first)}, Log: slog.New(slog.NewTextHandler(&lines, nil)),
+			Observe: func(outcome string) {
 				if outcome == "contradicted" {
 					outcomes = append(outcomes, outcome)
 				}
 			},
 			Contradicted: func(s activities.Session) { contradicted = append(contradicted, s) },
-		})
-		t.Cleanup(i.Wait)
+		}, newInbox(t))
 		other, later := callback(7), callback(7)
 		other.RoomID = "attic"
 		later.RoomCloseTime = later.RoomCloseTime.Add(time.Second)
-		if _, err := i.RoomClose(t.Context(), callback(7)); err != nil {
+		if _, err := i.Receive(t.Context(), callback(7)); err != nil {
 			t.Fatal(err)
 		}
 		for n, c := range slices.Concat(slices.Repeat([]int{0}, 2), []int{1, 2}) {
@@ -57,14 +56,14 @@ func TestASecondCloseThatContradictsTheFirstIsReported(t *testing.T) {
 			case 2:
 				event = later
 			}
-			if r, err := i.RoomClose(t.Context(), event); err != nil || r.Status != webhook.Duplicate {
+			if r, err := i.Receive(t.Context(), event); err != nil || r.Status != webhook.Duplicate {
 				t.Errorf("callback %d: %+v, %v", n, r, err)
 			}
 		}
 		if len(outcomes) != 2 || len(contradicted) != 2 || contradicted[0].RoomID != "attic" || !contradicted[1].RoomCloseTime.Equal(later.RoomCloseTime) {
 			t.Errorf("outcomes %v, contradicted %+v", outcomes, contradicted)
 		}
-		if n := strings.Count(lines.String(), "room_close contradicts the first of its session"); n != 2 {
+		if n := strings.Count(lines.String(), "room_close contradicts first of its session"); n != 2 {
 			t.Errorf("%d lines in %s", n, lines.String())
 		}
 	}
@@ -113,12 +112,11 @@ func TestACloseThatContradictsARunThatAnotherProcessStartedIsReported(t *testing
 	} {
 		var mu sync.Mutex
 		var contradicted []activities.Session
-		i := intake.New(intake.Options{
-			Temporal: &starter{answer: always(serviceerror.NewWorkflowExecutionAlreadyStarted("already", "", ""))}, Inbox: newInbox(t), TaskQueue: "q", Log: quiet,
-			Describe: told{workflows.StartOptions(tt.first, "q"), tt.data}, Data: tt.with,
+		i := receiver(t, starter.Options{
+			Temporal: &fake{describer: told{workflows.StartOptions(tt.first, "q"), tt.data}, answer: always(exists)}, Data: tt.with,
 			Contradicted: func(s activities.Session) { mu.Lock(); defer mu.Unlock(); contradicted = append(contradicted, s) },
-		})
-		if r, err := i.RoomClose(t.Context(), callback(7)); err != nil || r.Status != webhook.Duplicate {
+		}, newInbox(t))
+		if r, err := i.Receive(t.Context(), callback(7)); err != nil || r.Status != webhook.Duplicate {
 			t.Errorf("%s: %+v, %v", name, r, err)
 		}
 		i.Wait()
@@ -152,27 +150,24 @@ func TestEveryDuplicateIsComparedWithItsRun(t *testing.T) {
 	var contradicted atomic.Int32
 	box := newInbox(t)
 	started := make(chan struct{})
-	i := intake.New(intake.Options{
-		Temporal: &starter{answer: func(_ context.Context, n int, _ client.StartWorkflowOptions) error {
+	i := receiver(t, starter.Options{
+		Temporal: &fake{describer: slowly{told{workflows.StartOptions(s, "q"), converter.GetDefaultDataConverter()}, started}, answer: func(_ context.Context, n int, _ client.StartWorkflowOptions) error {
 			if n == 20 {
 				close(started)
 			}
 			return serviceerror.NewWorkflowExecutionAlreadyStarted("already", "", "")
-		}}, Inbox: box, TaskQueue: "q", Log: quiet,
-		Describe: slowly{told{workflows.StartOptions(s, "q"), converter.GetDefaultDataConverter()}, started}, Contradicted: func(activities.Session) { contradicted.Add(1) },
-	})
+		}}, Contradicted: func(activities.Session) { contradicted.Add(1) },
+	}, box)
 	for id := range uint64(n) {
 		body, err := json.Marshal(activities.SessionOf(callback(id + 1)))
-		if err == nil {
-			err = box.Put(t.Context(), workflows.WorkflowID(activities.SessionOf(callback(id+1))), body)
-		}
 		if err != nil {
 			t.Fatal(err)
 		}
+		put(t, box, workflows.WorkflowID(activities.SessionOf(callback(id+1))), body)
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	relayed := make(chan struct{})
-	go func() { defer close(relayed); i.Relay(ctx) }()
+	go func() { defer close(relayed); i.Delivery.Relay(ctx) }()
 	wait(t, "all are compared", func() bool { return contradicted.Load() == n })
 	stop()
 	<-relayed

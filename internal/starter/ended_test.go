@@ -1,4 +1,4 @@
-package intake_test
+package starter_test
 
 import (
 	"context"
@@ -13,9 +13,8 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 
 	"github.com/closeouthq/closeout/activities"
-	"github.com/closeouthq/closeout/internal/intake"
+	"github.com/closeouthq/closeout/internal/starter"
 	"github.com/closeouthq/closeout/webhook"
-	"github.com/closeouthq/closeout/workflows"
 )
 
 // describer tells the same of every run.
@@ -37,21 +36,21 @@ func TestARunThatHasEndedOtherwiseIsNoSuccess(t *testing.T) {
 		enums.WORKFLOW_EXECUTION_STATUS_TERMINATED:       "Terminated", enums.WORKFLOW_EXECUTION_STATUS_CANCELED: "Canceled",
 		enums.WORKFLOW_EXECUTION_STATUS_FAILED: "Failed", enums.WORKFLOW_EXECUTION_STATUS_TIMED_OUT: "TimedOut",
 	} {
-		s := &starter{answer: always(serviceerror.NewWorkflowExecutionAlreadyStarted("already", "", ""))}
+		s := &fake{describer: describer(status), answer: always(exists)}
 		var mu sync.Mutex
 		var observed []string
-		o := intake.Options{Temporal: s, Describe: describer(status), TaskQueue: "q", Log: quiet, Route: roomClose, Inbox: newInbox(t),
-			Observe: func(outcome string, _ bool) { mu.Lock(); defer mu.Unlock(); observed = append(observed, outcome) }}
+		o := starter.Options{Temporal: s, TaskQueue: "q", Log: quiet,
+			Observe: func(outcome string) { mu.Lock(); defer mu.Unlock(); observed = append(observed, outcome) }}
 
-		_, err := intake.Start(t.Context(), o, activities.SessionOf(callback(7)))
-		ended := new(intake.EndedError)
+		err := starter.New(o).Close(t.Context(), activities.SessionOf(callback(7)))
+		ended := new(starter.EndedError)
 		if errors.As(err, &ended) != (want != "") || want != "" && (ended.Status != want || ended.WorkflowID != id(7)) {
 			t.Errorf("%v: found %v, want %q", status, err, want)
 		}
 
 		// A callback is answered as ever, as ZEGO can do nothing about it.
-		i := intake.New(o)
-		if r, err := i.RoomClose(t.Context(), callback(7)); err != nil || r.Status != webhook.Duplicate {
+		i := receiver(t, o, newInbox(t))
+		if r, err := i.Receive(t.Context(), callback(7)); err != nil || r.Status != webhook.Duplicate {
 			t.Errorf("%v: answered %+v, %v", status, r, err)
 		}
 		i.Wait()
@@ -59,10 +58,8 @@ func TestARunThatHasEndedOtherwiseIsNoSuccess(t *testing.T) {
 			t.Errorf("%v: observed %q", status, observed)
 		}
 	}
-	s := &starter{answer: always(serviceerror.NewWorkflowExecutionAlreadyStarted("already", "", ""))}
-	if _, err := intake.Start(t.Context(), intake.Options{Temporal: s, Describe: describer(0), Log: quiet, Route: roomClose}, activities.SessionOf(callback(7))); err == nil {
+	s := &fake{describer: describer(0), answer: always(exists)}
+	if err := starter.New(starter.Options{Temporal: s, Log: quiet}).Close(t.Context(), activities.SessionOf(callback(7))); err == nil {
 		t.Error("nobody knows what became of the run, and it is a success")
 	}
 }
-
-func roomClose(activities.Session) workflows.Workflow { return workflows.RoomClose }

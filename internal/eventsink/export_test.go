@@ -1,0 +1,17 @@
+package eventsink
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/closeouthq/closeout/internal/delivery"
+	"github.com/closeouthq/closeout/internal/ledger"
+)
+
+// NewForTest returns a Delivery whose ledger refuses by that function, and whose
+// transactions have that long.
+func NewForTest(store Store, box delivery.Inbox, refused func(error) bool, timeout time.Duration) *delivery.Delivery[ledger.Usage] {
+	s := newSink(store)
+	s.refused, s.timeout = refused, timeout
+	return newDelivery(s, box, slog.New(slog.DiscardHandler), nil)
+}

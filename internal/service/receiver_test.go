@@ -1,0 +1,75 @@
+package service
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/eventsink"
+	"github.com/closeouthq/closeout/internal/inbox"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/webhook"
+	"github.com/closeouthq/closeout/zego"
+)
+
+// stored is a ledger that remembers what it took.
+type stored struct {
+	mu     sync.Mutex
+	events []ledger.Usage
+}
+
+func (s *stored) Record(_ context.Context, events []ledger.Usage) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.events = append(s.events, events...)
+	return nil
+}
+
+func (s *stored) Probe(context.Context) error { return nil }
+
+func newEvents(t *testing.T, s *stored, log *bytes.Buffer) *events {
+	t.Helper()
+	quiet := slog.New(slog.DiscardHandler)
+	box, err := inbox.Open(t.Context(), t.TempDir(), quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = box.Close() })
+	e := &events{delivery: eventsink.New(s, box, quiet, nil), stored: func(zego.Event) {}, maxRoomLife: time.Hour, log: slog.New(slog.NewTextHandler(log, nil))}
+	t.Cleanup(e.delivery.Wait)
+	return e
+}
+
+// Nothing but the time at which it was sent is signed, so the others have to fit it.
+func TestATimeThatCannotBeIsCollectedAsWhatItCanBe(t *testing.T) {
+	var s stored
+	var log bytes.Buffer
+	sent := time.Unix(1499676989, 0).UTC()
+	event := &zego.RoomLogout{RoomLogin: zego.RoomLogin{Common: zego.Common{AppID: 1, Event: zego.EventRoomLogout, Timestamp: sent.Unix()},
+		RoomID: "lobby", RoomSessionID: 7, UserAccount: "u", SessionID: "1", LoginTime: sent.Add(-2 * time.Hour)}, LogoutTime: sent.AddDate(10, 0, 0)}
+	if got, err := newEvents(t, &s, &log).Receive(t.Context(), event); err != nil || got.Status != webhook.Stored {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if u := s.events[0]; !u.Login.IsZero() || !u.Logout.Equal(sent) || !u.Implausible {
+		t.Errorf("stored %+v", u)
+	}
+	if !strings.Contains(log.String(), "callback with impossible time") || !strings.Contains(log.String(), "logout_time=2027-") {
+		t.Errorf("log: %s", log.String())
+	}
+}
+
+func TestASessionThatIsClosedTwiceIsToldToTheLedger(t *testing.T) {
+	var s stored
+	newEvents(t, &s, new(bytes.Buffer)).Contradicted(activities.Session{AppID: 1, RoomID: "attic", RoomSessionID: 7, RoomCloseTime: time.UnixMilli(5).UTC()})
+	if len(s.events) != 1 {
+		t.Fatalf("stored %+v", s.events)
+	}
+	if u := s.events[0]; u.Event != zego.EventRoomClose || u.RoomID != "attic" || u.RoomSessionID != 7 || !u.Close.Equal(time.UnixMilli(5)) {
+		t.Errorf("stored %+v", u)
+	}
+}

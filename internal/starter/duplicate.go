@@ -1,0 +1,175 @@
+package starter
+
+import (
+	"context"
+	"hash/fnv"
+	"time"
+
+	"go.temporal.io/api/workflow/v1"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/delivery"
+	"github.com/closeouthq/closeout/internal/recent"
+	"github.com/closeouthq/closeout/webhook"
+	"github.com/closeouthq/closeout/workflows"
+	"github.com/closeouthq/closeout/zego"
+)
+
+const (
+	// remembered is how many acknowledged sessions, at least, are duplicates without
+	// asking Temporal, where a repeated start costs a third of a start: 5 MB.
+	remembered = 100_000
+	// maxLooks is how many runs are described at once. After an outage many duplicates
+	// come, and starts come first.
+	maxLooks = 8
+	// lookTimeout bounds a look with its wait for others, and so how long a stop waits.
+	lookTimeout = 10 * time.Second
+)
+
+// Receiver receives each room_close, and delivers it to a [Starter].
+type Receiver struct {
+	Delivery *delivery.Delivery[activities.Session]
+	starter  *Starter
+	recent   *recent.Map[identity, closing]
+}
+
+// identity is a session without a pointer.
+type identity struct {
+	app     uint32
+	session uint64
+}
+
+// NewReceiver returns a Receiver that queues what s doesn't start at once. Observe counts
+// starts.
+func NewReceiver(s *Starter, box delivery.Inbox, observe func(outcome string, relayed bool)) *Receiver {
+	return &Receiver{
+		Delivery: delivery.New(delivery.Options[activities.Session]{
+			Name: "Temporal", Sink: s, Inbox: box, Join: true, Yield: true, MaxFailures: 5, Log: s.Log, Observe: observe,
+			// The server of the benchmarks took about as many starts a second with four in
+			// flight as with 16, and not more with 64.
+			MinInFlight: 4, MaxInFlight: 200,
+			Contradicted: func(kept, second activities.Session) { s.compare(closingOf(kept), second) },
+		}),
+		starter: s, recent: recent.New[identity, closing](remembered),
+	}
+}
+
+// Wait waits for starts that outlast the answers to their callbacks. The inbox must not be
+// closed before.
+func (r *Receiver) Wait() {
+	r.Delivery.Wait()
+	r.starter.looking.Wait()
+}
+
+// Receive returns once Temporal has a Workflow of the session, or the inbox its callback.
+func (r *Receiver) Receive(ctx context.Context, c *zego.RoomClose) (webhook.Receipt, error) {
+	s := activities.SessionOf(c)
+	receipt := webhook.Receipt{Status: webhook.Duplicate, WorkflowID: workflows.WorkflowID(s)}
+	id := identity{s.AppID, s.RoomSessionID}
+	if first, found := r.recent.Get(id); found {
+		r.starter.compare(first, s)
+		return receipt, nil
+	}
+	result, err := r.Delivery.Deliver(ctx, s)
+	if err != nil {
+		return webhook.Receipt{}, err
+	}
+	// Another callback of the session may have come meanwhile.
+	if first, found := r.recent.Add(id, closingOf(s)); found {
+		r.starter.compare(first, s)
+	}
+	switch {
+	case result.Outcome == "":
+		receipt.Status = webhook.Queued
+	case !result.Joined:
+		receipt.Status = webhook.Status(result.Outcome)
+	}
+	return receipt, nil
+}
+
+// closing is what a room_close says, without a pointer.
+type closing struct {
+	room uint64 // a hash of its name
+	time int64  // in Unix milliseconds
+}
+
+func closingOf(s activities.Session) closing {
+	told := s.RoomCloseTime
+	if !s.CloseTimeTold.IsZero() {
+		told = s.CloseTimeTold
+	}
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(s.RoomID))
+	return closing{h.Sum64(), told.UnixMilli()}
+}
+
+// compare warns of a session that is closed twice, in another room or at another time: one
+// of the two is another session, such as one with a rounded number, and has no run.
+func (s *Starter) compare(first closing, second activities.Session) {
+	other := closingOf(second)
+	if first == other {
+		return
+	}
+	s.Observe("contradicted")
+	s.Log.Warn("room_close contradicts first of its session", "workflow_id", workflows.WorkflowID(second),
+		"room_id", second.RoomID, "room_close_time", second.RoomCloseTime,
+		"other_room", first.room != other.room, "first_room_close_time", time.UnixMilli(first.time).UTC(),
+		"action", "check that nothing rounds room_session_id")
+	if s.Contradicted != nil {
+		s.Contradicted(second)
+	}
+}
+
+// look compares a duplicate with the run of its session, which another process may have
+// started. It also warns of a run that has ended without closing out its session: Temporal
+// refuses to start another.
+func (s *Starter) look(id string, session activities.Session) {
+	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
+	defer cancel()
+	skipped := func(err error) {
+		s.Log.Warn("duplicate not compared with its run", "workflow_id", id, "room_id", session.RoomID,
+			"room_close_time", session.RoomCloseTime, "error", err)
+	}
+	select {
+	case s.looks <- struct{}{}:
+		defer func() { <-s.looks }()
+	case <-ctx.Done():
+		skipped(ctx.Err())
+		return
+	}
+	answer, err := s.Temporal.DescribeWorkflowExecution(ctx, id, "")
+	if err != nil {
+		skipped(err)
+		return
+	}
+	if first, ok := s.closingOfRun(answer.GetWorkflowExecutionInfo(), session); ok {
+		s.compare(first, session)
+	}
+	if err := ended(answer, id); err != nil {
+		s.Observe("ended")
+		s.Log.Error("callback of a session whose run has ended without closing it out", "workflow_id", id, "error", err)
+	}
+}
+
+// closingOfRun returns what the room_close that started a run says, from its memo. The
+// close time of a session that was found gone is unknown, and one that can't be was
+// replaced: there only the room is compared.
+func (s *Starter) closingOfRun(run *workflow.WorkflowExecutionInfo, second activities.Session) (closing, bool) {
+	memo := run.GetMemo().GetFields()
+	text := func(name string) (value string) {
+		if payload := memo[name]; payload != nil {
+			_ = s.Data.FromPayload(payload, &value) // encrypted with a key that we lack
+		}
+		return value
+	}
+	room, told := text("room_id"), text("room_close_time")
+	if room == "" {
+		return closing{}, false
+	}
+	first := closingOf(activities.Session{RoomID: room})
+	first.time = closingOf(second).time
+	if t, err := time.Parse(time.RFC3339Nano, told); err == nil && memo["reconciled"] == nil && second.CloseTimeTold.IsZero() {
+		first.time = t.UnixMilli()
+	}
+	return first, true
+}

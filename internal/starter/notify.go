@@ -1,0 +1,94 @@
+package starter
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/client"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/recording"
+	"github.com/closeouthq/closeout/workflows"
+	"github.com/closeouthq/closeout/zego"
+)
+
+const (
+	// maxNotices is how many recordings may wait for their notice, and notifyTimeout
+	// bounds one.
+	maxNotices    = 1000
+	notifyTimeout = 10 * time.Second
+	// maxAge is how old a session may be that a recording belongs to.
+	maxAge = 30 * 24 * time.Hour
+)
+
+// Notifier signals runs that wait for recordings, so that they look at once. What it loses
+// costs time only: a run looks by itself, too.
+type Notifier struct {
+	ledger   *ledger.Ledger
+	temporal client.Client
+	log      *slog.Logger
+	uploaded chan *zego.Recording
+}
+
+// NewNotifier returns a Notifier. [Notifier.Run] has to run beside it.
+func NewNotifier(l *ledger.Ledger, temporal client.Client, log *slog.Logger) *Notifier {
+	return &Notifier{l, temporal, log, make(chan *zego.Recording, maxNotices)}
+}
+
+// Stored notes that a callback was stored.
+func (n *Notifier) Stored(event zego.Event) {
+	if r, ok := event.(*zego.Recording); ok && r.EventType == zego.RecordingUploaded {
+		select {
+		case n.uploaded <- r:
+		default: // the runs look by themselves
+		}
+	}
+}
+
+// Run signals runs until ctx ends.
+func (n *Notifier) Run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case r := <-n.uploaded:
+			if err := n.notify(ctx, r); err != nil && ctx.Err() == nil {
+				n.log.Debug("runs not notified, they look by themselves", "appid", r.AppID, "room_id", r.RoomID, "task_id", r.TaskID, "error", err)
+			}
+		}
+	}
+}
+
+func (n *Notifier) notify(ctx context.Context, r *zego.Recording) error {
+	ctx, cancel := context.WithTimeout(ctx, notifyTimeout)
+	defer cancel()
+	task, err := n.ledger.RecordingTask(ctx, r.AppID, r.TaskID)
+	if err != nil {
+		return err
+	}
+	lives, err := n.ledger.Lives(ctx, r.AppID, r.RoomID, time.Unix(r.Timestamp, 0).Add(-maxAge))
+	if err != nil {
+		return err
+	}
+	var faults []error
+	for _, session := range recording.Concerned(r.AppID, lives, task) {
+		s := activities.Session{AppID: r.AppID, RoomSessionID: session}
+		id := workflows.WorkflowID(s)
+		err := workflows.Signal(ctx, n.temporal, id, workflows.Recordings.Name, nil)
+		if gone := new(serviceerror.NotFound); errors.As(err, &gone) {
+			if task.ArchivedAt.IsZero() && len(task.Files) > 0 {
+				n.log.Warn("late recording", "action", "added at next reconciliation, unless closeout recording list shows it",
+					"appid", r.AppID, "room_id", r.RoomID, "room_session_id", session, "workflow_id", id, "task_id", r.TaskID)
+			}
+			if err = workflows.Signal(ctx, n.temporal, workflows.LateRecordingsID(s), workflows.Recordings.Name, nil); errors.As(err, &gone) {
+				continue
+			}
+		}
+		faults = append(faults, err)
+	}
+	return errors.Join(faults...)
+}

@@ -1,0 +1,261 @@
+// Package starter starts Workflows: for callbacks, for sessions without a room_close, for
+// adjustments and for late recordings. It is the sink of room_close callbacks.
+package starter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/temporal"
+	"google.golang.org/grpc/status"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/delivery"
+	"github.com/closeouthq/closeout/internal/outage"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+// Temporal starts and describes runs. A client is one.
+type Temporal interface {
+	ExecuteWorkflow(ctx context.Context, options client.StartWorkflowOptions, workflow any, args ...any) (client.WorkflowRun, error)
+	DescribeWorkflowExecution(ctx context.Context, workflowID, runID string) (*workflowservice.DescribeWorkflowExecutionResponse, error)
+}
+
+// Options are what a [Starter] needs.
+type Options struct {
+	// Temporal starts the Workflows.
+	Temporal Temporal
+	// TaskQueue is the one that workers poll.
+	TaskQueue string
+	// Data reads the memos of runs. Default: the SDK's.
+	Data converter.DataConverter
+	// Route returns the Workflow of a session. Default: [workflows.RoomClose].
+	Route func(activities.Session) workflows.Workflow
+	// Immediate, if set, reports whether a Workflow starts as soon as its room closes.
+	// Others start after Settling.
+	Immediate func(workflows.Workflow) bool
+	// Settling is how long after a room_close ZEGO may still retry callbacks of the
+	// session.
+	Settling time.Duration
+	// Weights are the apps' shares of the workers, by app ID. Default: 1.
+	Weights map[uint32]float32
+	// Eager lets a worker of the same client begin a run without a round trip.
+	Eager bool
+	// Log gets what operators need to know.
+	Log *slog.Logger
+	// Observe, if set, counts a duplicate that has "contradicted" the first room_close of
+	// its session, or whose run has "ended" without closing it out.
+	Observe func(outcome string)
+	// Contradicted, if set, gets a room_close that contradicts the first of its session.
+	Contradicted func(activities.Session)
+}
+
+// Starter starts Workflows. It is a [delivery.Sink] of sessions.
+type Starter struct {
+	Options
+	unset   *outage.Outage // of the Namespace's search attributes
+	looks   chan struct{}  // at runs of duplicates
+	looking sync.WaitGroup
+}
+
+var _ delivery.Sink[activities.Session] = (*Starter)(nil)
+
+// New returns a Starter.
+func New(o Options) *Starter {
+	if o.Observe == nil {
+		o.Observe = func(string) {}
+	}
+	if o.Route == nil {
+		o.Route = func(activities.Session) workflows.Workflow { return workflows.RoomClose }
+	}
+	if o.Data == nil {
+		o.Data = converter.GetDefaultDataConverter()
+	}
+	return &Starter{
+		Options: o, looks: make(chan struct{}, maxLooks),
+		unset: outage.New(o.Log, "search attributes", "callbacks wait in the inbox for a minute, then runs start without them"),
+	}
+}
+
+// Request is a Workflow to start.
+type Request struct {
+	Options  client.StartWorkflowOptions
+	Workflow any
+	Input    any
+	// AppID selects the weight.
+	AppID uint32
+	// Searchable makes it an error that the Namespace lacks the search attributes. The
+	// run is started without them otherwise.
+	Searchable bool
+}
+
+// Start starts a Workflow. It returns false if there is one of its ID already, whether
+// running or closed.
+func (s *Starter) Start(ctx context.Context, r Request) (started bool, err error) {
+	r.Options.Priority.FairnessWeight = s.Weights[r.AppID]
+	_, err = s.Temporal.ExecuteWorkflow(ctx, r.Options, r.Workflow, r.Input)
+	if invalid := new(serviceerror.InvalidArgument); errors.As(err, &invalid) {
+		if r.Searchable && strings.Contains(strings.ToLower(invalid.Message), "search attribute") {
+			return false, fmt.Errorf("%w: %w", errNotSetUp, err)
+		}
+		s.Log.Error("start refused, trying without search attributes", "workflow_id", r.Options.ID, "error", err)
+		r.Options.TypedSearchAttributes = temporal.SearchAttributes{}
+		_, err = s.Temporal.ExecuteWorkflow(ctx, r.Options, r.Workflow, r.Input)
+	}
+	if exists := new(serviceerror.WorkflowExecutionAlreadyStarted); errors.As(err, &exists) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Close starts the Workflow of a session whose room_close never came. One that is running
+// or completed is no error; the error of one that ended otherwise is an [*EndedError].
+func (s *Starter) Close(ctx context.Context, session activities.Session) error {
+	r, err := s.request(session)
+	if err != nil {
+		return err
+	}
+	started, err := s.Start(ctx, r)
+	if err != nil || started {
+		return err
+	}
+	return Ended(ctx, s.Temporal, r.Options.ID)
+}
+
+// request returns the Request of a session.
+func (s *Starter) request(session activities.Session) (Request, error) {
+	workflow, err := s.route(session)
+	if err != nil {
+		return Request{}, err
+	}
+	session.Settling = activities.Duration(s.Settling)
+	options := workflows.StartOptions(session, s.TaskQueue)
+	if s.Immediate != nil && s.Immediate(workflow) {
+		options.StartDelay = 0
+	}
+	options.EnableEagerStart = s.Eager && options.StartDelay == 0
+	return Request{Options: options, Workflow: workflow, Input: session, AppID: session.AppID}, nil
+}
+
+// route chooses the Workflow. A panic there would end the process again and again.
+func (s *Starter) route(session activities.Session) (w workflows.Workflow, err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			s.Log.Error("Route panicked", "workflow_id", workflows.WorkflowID(session), "panic", fault, "stack", string(debug.Stack()))
+			err = fmt.Errorf("%w: %v", errRoute, fault)
+		}
+	}()
+	return s.Route(session), nil
+}
+
+var (
+	errNotSetUp = errors.New("the Namespace lacks search attributes; run closeout setup")
+	errRoute    = errors.New("Route panicked")
+)
+
+// EndedError reports that a session's run has ended without closing it out.
+type EndedError struct {
+	// WorkflowID of the session, and Temporal's word for the Status.
+	WorkflowID, Status string
+}
+
+// Error implements error.
+func (e *EndedError) Error() string {
+	return fmt.Sprintf("run %s has ended as %s without closing out its session; reset it to its first Workflow Task, in the Web UI", e.WorkflowID, e.Status)
+}
+
+// Ended returns an [*EndedError] if the newest run of a Workflow was terminated or
+// canceled, or has failed or timed out. A running or completed one is fine.
+func Ended(ctx context.Context, t Temporal, workflowID string) error {
+	answer, err := t.DescribeWorkflowExecution(ctx, workflowID, "")
+	if err != nil {
+		return fmt.Errorf("describe run %s: %w", workflowID, err)
+	}
+	return ended(answer, workflowID)
+}
+
+func ended(answer *workflowservice.DescribeWorkflowExecutionResponse, workflowID string) error {
+	switch status := answer.GetWorkflowExecutionInfo().GetStatus(); status {
+	case enums.WORKFLOW_EXECUTION_STATUS_TERMINATED, enums.WORKFLOW_EXECUTION_STATUS_CANCELED,
+		enums.WORKFLOW_EXECUTION_STATUS_FAILED, enums.WORKFLOW_EXECUTION_STATUS_TIMED_OUT:
+		return &EndedError{workflowID, status.String()}
+	}
+	return nil
+}
+
+// The outcomes of deliveries, for metrics.
+const (
+	Started   = "started"
+	Duplicate = "duplicate"
+)
+
+// startTimeout bounds a start. Only the inbox waits for it.
+const startTimeout = 5 * time.Second
+
+// Key implements [delivery.Sink].
+func (s *Starter) Key(session activities.Session) string { return workflows.WorkflowID(session) }
+
+// Fault implements [delivery.Sink]. Only starts show whether Temporal takes them.
+func (s *Starter) Fault() error { return nil }
+
+// Deliver implements [delivery.Sink].
+func (s *Starter) Deliver(ctx context.Context, session activities.Session, overdue bool, done func(string, error)) {
+	go func() {
+		ctx, cancel := context.WithTimeout(ctx, startTimeout)
+		defer cancel()
+		r, err := s.request(session)
+		if err != nil {
+			done("", err)
+			return
+		}
+		r.Searchable = !overdue
+		started, err := s.Start(ctx, r)
+		switch {
+		case errors.Is(err, errNotSetUp):
+			s.unset.Fail(err)
+			done("", err)
+		case err != nil:
+			done("", err)
+		case started:
+			if r.Searchable {
+				s.unset.End()
+			}
+			done(Started, nil)
+		default:
+			s.looking.Go(func() { s.look(r.Options.ID, session) })
+			done(Duplicate, nil)
+		}
+	}()
+}
+
+// Judge implements [delivery.Sink]. What Temporal or the SDK finds invalid is refused; all
+// else may pass: an outage, a limit, a missing Namespace or permission.
+func (s *Starter) Judge(err error) delivery.Verdict {
+	var answered serviceerror.ServiceError
+	switch invalid := new(serviceerror.InvalidArgument); {
+	case errors.Is(err, errNotSetUp):
+		return delivery.Later
+	case errors.Is(err, errRoute), errors.As(err, &invalid):
+		return delivery.Refused
+	// gRPC's own answer to what is too large for it; Temporal's limits have a cause.
+	case strings.Contains(err.Error(), "message larger than max"):
+		return delivery.Refused
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.As(err, &answered):
+		return delivery.Unavailable
+	}
+	if _, transport := status.FromError(err); transport {
+		return delivery.Unavailable
+	}
+	return delivery.Refused
+}
