@@ -28,7 +28,7 @@ func TestWhatIsReportedAsWrittenIsWritten(t *testing.T) {
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	// Whether it is taken on and what is heard of it are a matter of chance then.
-	for b.queue.enqueue(gone, nil, newOp(doPut, Entry{Key: "a", Body: []byte("body")})) != nil {
+	for b.enqueue(gone, nil, newOp(doPut, Entry{Key: "a", Body: []byte("body")})) != nil {
 	}
 	if err := b.Probe(t.Context()); err != nil { // is behind it
 		t.Fatal(err)
@@ -71,14 +71,11 @@ func (f faultyFile) SyncData() error {
 // what the disk has.
 func TestAFailedSyncAcknowledgesNothingAndIsRecoveredFrom(t *testing.T) {
 	disk := &faulty{FS: vfs.Default}
-	q := newQueue(t.TempDir(), quiet)
-	q.space.FS = disk
-	if err := q.open(t.Context()); err != nil {
+	b, err := OpenFS(t.Context(), disk, t.TempDir(), quiet)
+	if err != nil {
 		t.Fatal(err)
 	}
-	q.run()
-	defer q.close()
-	b := &Inbox{Store: &Store{q}, queue: q}
+	defer b.Close()
 	if _, err := b.Put(t.Context(), Entry{Key: "before", Body: []byte("body")}); err != nil {
 		t.Fatal(err)
 	}
@@ -172,43 +169,4 @@ func TestNothingWaitsUnseen(t *testing.T) {
 func put(b *Inbox, key string) error {
 	_, err := b.Put(context.Background(), Entry{Key: key, Body: []byte("body")})
 	return err
-}
-
-// What is known to be new without a look into the store is new, also after many
-// keys were forgotten.
-func TestForgottenKeysAreForgottenOnlyWithAllOthers(t *testing.T) {
-	for _, test := range []struct {
-		name  string
-		aside bool
-	}{{"queued", false}, {"set aside", true}} {
-		t.Run(test.name, func(t *testing.T) {
-			b, err := Open(t.Context(), t.TempDir(), quiet)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer b.Close()
-			done := func(err error) {
-				t.Helper()
-				if err != nil {
-					t.Fatal(err)
-				}
-			}
-			for _, key := range []string{"one", "other"} {
-				done(put(b, key))
-			}
-			if test.aside {
-				done(b.DeadLetter(t.Context(), "other", "x"))
-			}
-			b.queue.keys.n = forget + 1
-			done(b.Remove(t.Context(), "one"))
-			done(put(b, "other"))
-			if s, err := b.Stats(t.Context()); err != nil || s.Waiting+s.SetAside != 1 {
-				t.Errorf("%+v, %v, want the other one, once", s, err)
-			}
-			done(b.Remove(t.Context(), "other"))
-			if keys := b.queue.keys; keys.n != 0 || keys.mayHave(nameOf("other")) {
-				t.Errorf("of an empty store %d keys are kept", keys.n)
-			}
-		})
-	}
 }

@@ -28,7 +28,7 @@ func TestADiskThatOthersFillIsWaitedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	b.queue.space.reserve = 0
+	b.reserve = 0
 	body := make([]byte, 20_000)
 	_, _ = rand.Read(body) // can't be compressed
 	acknowledged := 0

@@ -1,0 +1,205 @@
+package inbox
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// hanging is a file system that hangs in some calls while it is told to.
+type hanging struct {
+	vfs.FS
+	mu     sync.Mutex
+	mkdir  chan struct{}
+	usage  chan struct{}
+	dirErr error // of the sync of a folder
+}
+
+func (h *hanging) wait(c *chan struct{}) {
+	h.mu.Lock()
+	until := *c
+	h.mu.Unlock()
+	if until != nil {
+		<-until
+	}
+}
+
+func (h *hanging) MkdirAll(dir string, perm os.FileMode) error {
+	h.wait(&h.mkdir)
+	return h.FS.MkdirAll(dir, perm)
+}
+
+func (h *hanging) GetDiskUsage(path string) (vfs.DiskUsage, error) {
+	h.wait(&h.usage)
+	return h.FS.GetDiskUsage(path)
+}
+
+func (h *hanging) OpenDir(name string) (vfs.File, error) {
+	f, err := h.FS.OpenDir(name)
+	return dir{f, h}, err
+}
+
+type dir struct {
+	vfs.File
+	of *hanging
+}
+
+func (d dir) Sync() error { return errors.Join(d.of.dirErr, d.File.Sync()) }
+
+// soon is a context for what has to be answered.
+func soon(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// A disk that hangs at the start holds up no process, and is used once it answers.
+func TestADiskThatHangsAtTheStartHoldsUpNobody(t *testing.T) {
+	fs := &hanging{FS: vfs.Default, mkdir: make(chan struct{})}
+	b, err := OpenFS(soon(t), fs, filepath.Join(t.TempDir(), "inbox"), quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := b.Put(short, Entry{Key: "a", Body: []byte("body")}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("put: %v", err)
+	}
+	if _, err := b.Stats(t.Context()); err == nil {
+		t.Error("stats of what isn't open")
+	}
+	close(fs.mkdir)
+	if _, err := b.Put(soon(t), Entry{Key: "b", Body: []byte("body")}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Get(t.Context(), "b"); err != nil {
+		t.Error(err)
+	}
+}
+
+// A disk that doesn't say how much space it has holds up what is written, and nothing else.
+func TestADiskThatHangsHoldsUpWritesAlone(t *testing.T) {
+	fs := &hanging{FS: vfs.Default}
+	b, err := OpenFS(t.Context(), fs, t.TempDir(), quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if err := put(b, "a"); err != nil {
+		t.Fatal(err)
+	}
+	fs.mu.Lock()
+	fs.usage = make(chan struct{})
+	fs.mu.Unlock()
+	defer close(fs.usage)
+	time.Sleep(2 * checkEvery) // what the disk said is believed for that long
+	for range 3 {
+		short, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		if _, err := b.Put(short, Entry{Key: "b", Body: []byte("body")}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("put: %v", err)
+		}
+	}
+	entries, err := b.Next(t.Context(), 0, 10)
+	if err != nil || len(entries) != 1 {
+		t.Errorf("%v, %v", entries, err)
+	}
+	if s, err := b.Stats(t.Context()); err != nil || s.Waiting != 1 {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+// Some file systems know no sync of folders.
+func TestAFolderThatCannotBeSyncedIsNoFault(t *testing.T) {
+	for err, ok := range map[error]bool{syscall.EINVAL: true, syscall.ENOTSUP: true, syscall.EIO: false} {
+		b, openErr := OpenFS(t.Context(), &hanging{FS: vfs.Default, dirErr: err}, t.TempDir(), quiet)
+		if openErr != nil {
+			t.Fatal(openErr)
+		}
+		if putErr := put(b, "a"); (putErr == nil) != ok {
+			t.Errorf("%v: %v", err, putErr)
+		}
+		_ = b.Close()
+	}
+}
+
+// Whatever part of what wasn't synced survives a crash, each entry that was acknowledged is
+// there.
+func TestACrashLosesNothingAcknowledged(t *testing.T) {
+	fs := vfs.NewCrashableMem()
+	if err := fs.MkdirAll("/data", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	root, err := fs.OpenDir("/")
+	if err == nil {
+		err = errors.Join(root.Sync(), root.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	want := map[string]bool{}
+	for round := range 20 {
+		b, err := OpenFS(t.Context(), fs, "/data/inbox", quiet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		there := map[string]bool{}
+		for e, err := range b.All(t.Context()) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			there[e.Key] = true
+		}
+		for key := range want {
+			if !there[key] {
+				t.Errorf("round %d: %s was lost", round, key)
+			}
+		}
+		for n := range 10 {
+			key := string(rune('a'+round)) + string(rune('a'+n))
+			if err := put(b, key); err != nil {
+				t.Fatal(err)
+			}
+			want[key] = true
+			if n%3 == 0 { // some leave it again, which a crash may take back
+				if err := b.Remove(t.Context(), key); err != nil {
+					t.Fatal(err)
+				}
+				delete(want, key)
+			}
+		}
+		crashed := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: round * 5, RNG: random})
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+		fs = crashed
+	}
+}
+
+// A list has the beginning of a large body, in which the room is.
+func TestListsHaveTheBeginningOfABody(t *testing.T) {
+	b, err := Open(t.Context(), t.TempDir(), quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	body := append([]byte(`{"room_id":"lobby","x":"`), make([]byte, 1<<20)...)
+	if _, err := b.Put(t.Context(), Entry{Key: "a", Body: body}); err != nil {
+		t.Fatal(err)
+	}
+	for e, err := range b.All(t.Context()) {
+		if err != nil || !e.Truncated || string(e.Body) != string(body[:maxListedBody]) {
+			t.Errorf("%v, truncated %v, %d bytes", err, e.Truncated, len(e.Body))
+		}
+	}
+}
