@@ -21,6 +21,9 @@ import (
 const (
 	// writeTimeout bounds a transaction. Only the relay waits for it that long.
 	writeTimeout = 10 * time.Second
+	// probeTimeout bounds the probe that tells whether a timeout is the event's or the
+	// ledger's.
+	probeTimeout = 2 * time.Second
 	// hangsAfter is how long a transaction takes when it is likely to hang.
 	hangsAfter = time.Second
 	// maxBatch is how many events share a transaction, and maxRows how many rows they
@@ -164,7 +167,7 @@ func (s *sink) record(events []ledger.Usage) (err error, timedOut bool) {
 		return err, false
 	}
 	err = fmt.Errorf("%w: %w", context.DeadlineExceeded, err) // whatever the database says of it
-	ctx, cancel = context.WithTimeout(context.Background(), s.timeout)
+	ctx, cancel = context.WithTimeout(context.Background(), min(s.timeout, probeTimeout))
 	defer cancel()
 	if probeErr := s.store.Probe(ctx); probeErr != nil {
 		return errors.Join(err, probeErr), false

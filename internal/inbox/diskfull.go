@@ -6,6 +6,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -104,27 +105,51 @@ func (d *diskFull) wait() {
 	d.mu.Unlock()
 }
 
-// private is a file system that makes files for their owner alone.
-type private struct{ vfs.FS }
+// files is a file system that makes files for their owner alone, and takes it for no fault
+// that folders can't be synced: some file systems need and know none of it.
+type files struct {
+	vfs.FS
+	real bool // not in memory
+}
 
-func (p private) made(f vfs.File, err error, name string) (vfs.File, error) {
-	if err == nil {
+func (f files) made(file vfs.File, err error, name string) (vfs.File, error) {
+	if err == nil && f.real {
 		_ = os.Chmod(name, 0o600) // some file systems have no modes; the folder is the owner's anyway
 	}
-	return f, err
+	return file, err
 }
 
 // Create implements [vfs.FS].
-func (p private) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	f, err := p.FS.Create(name, category)
-	return p.made(f, err, name)
+func (f files) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	file, err := f.FS.Create(name, category)
+	return f.made(file, err, name)
 }
 
 // ReuseForWrite implements [vfs.FS].
-func (p private) ReuseForWrite(from, to string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	f, err := p.FS.ReuseForWrite(from, to, category)
-	return p.made(f, err, to)
+func (f files) ReuseForWrite(from, to string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	file, err := f.FS.ReuseForWrite(from, to, category)
+	return f.made(file, err, to)
+}
+
+// OpenDir implements [vfs.FS].
+func (f files) OpenDir(name string) (vfs.File, error) {
+	file, err := f.FS.OpenDir(name)
+	if err != nil {
+		return nil, err
+	}
+	return folder{file}, nil
 }
 
 // Unwrap implements [vfs.FS].
-func (p private) Unwrap() vfs.FS { return p.FS }
+func (f files) Unwrap() vfs.FS { return f.FS }
+
+type folder struct{ vfs.File }
+
+// Sync implements [vfs.File].
+func (f folder) Sync() error {
+	err := f.File.Sync()
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) {
+		return nil
+	}
+	return err
+}

@@ -62,10 +62,7 @@ type store struct {
 
 func newStore(fs vfs.FS, dir string, readOnly bool, log *slog.Logger) *store {
 	s := &store{dir: dir, readOnly: readOnly, log: log, disk: newDiskFull(fs, dir), fault: errors.New("not open yet")}
-	if fs == vfs.Default {
-		fs = private{fs}
-	}
-	s.fs = vfs.OnDiskFull(fs, s.disk.wait)
+	s.fs = vfs.OnDiskFull(files{fs, fs == vfs.Default}, s.disk.wait)
 	return s
 }
 
@@ -225,11 +222,7 @@ func (s *store) secure() error {
 		if err != nil {
 			return err
 		}
-		err = d.Sync()
-		if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) {
-			err = nil // some file systems need and know no sync of folders
-		}
-		if err = errors.Join(err, d.Close()); err != nil {
+		if err := errors.Join(d.Sync(), d.Close()); err != nil {
 			return err
 		}
 	}

@@ -113,24 +113,18 @@ func (b *Inbox) enqueue(ctx context.Context, full <-chan struct{}, o *op) error 
 func (b *Inbox) write() {
 	defer close(b.commits)
 	var began time.Time
-	for ready := b.ensureOpen(); ; ready = b.isOpen() {
+	for {
+		var again <-chan time.Time
+		if b.ensureOpen() != nil {
+			again = time.After(openEvery)
+		}
 		var first *op
-		open := true
-		if ready {
-			first, open = <-b.ops
-		} else {
-			timer := time.NewTimer(openEvery)
-			select {
-			case first, open = <-b.ops:
-			case <-timer.C:
-				b.ensureOpen()
+		select {
+		case first = <-b.ops:
+			if first == nil {
+				return // closed
 			}
-			timer.Stop()
-		}
-		if !open {
-			return
-		}
-		if first == nil {
+		case <-again:
 			continue
 		}
 		batch := b.collect(first, commitEvery-time.Since(began))
@@ -150,23 +144,17 @@ func (b *Inbox) write() {
 	}
 }
 
-func (b *Inbox) isOpen() bool {
+// ensureOpen opens the store unless it is open, or was tried a moment ago.
+func (b *Inbox) ensureOpen() error {
 	_, done, err := b.use()
 	if err == nil {
 		done()
-	}
-	return err == nil
-}
-
-// ensureOpen opens the store unless it is open, and reports whether it is.
-func (b *Inbox) ensureOpen() bool {
-	if b.isOpen() {
-		return true
+		return nil
 	}
 	if time.Since(b.attempt) < openEvery {
-		return false
+		return err
 	}
-	err := b.open()
+	err = b.open()
 	b.attempt = time.Now()
 	if err == nil && b.serve && b.server.Load() == nil {
 		s, err := serve(b.dir, b.Store)
@@ -175,14 +163,11 @@ func (b *Inbox) ensureOpen() bool {
 		}
 		b.server.Store(s)
 	}
-	if errors.Is(err, ErrLocked) {
-		b.attempt = time.Time{} // may be for a moment
-	}
 	select {
 	case b.opened <- err:
 	default: // nobody waits for it
 	}
-	return err == nil
+	return err
 }
 
 // collect returns what is written together with the first: all that is there, and unless
@@ -228,12 +213,8 @@ func (b *Inbox) commit(batch []*op) int {
 		b.attempt = time.Time{}
 	}
 	c := commit{ops: batch}
-	if b.ensureOpen() {
+	if c.err = b.ensureOpen(); c.err == nil {
 		c.Batch, c.ops, c.err = b.change(batch)
-	} else if _, done, err := b.use(); err != nil {
-		c.err = err
-	} else {
-		done()
 	}
 	b.onWay.Add(1)
 	b.commits <- c
@@ -371,7 +352,7 @@ func (b *Inbox) finish() {
 			err = errBroken // what is there already may not be on disk
 		}
 		b.onWay.Done()
-		var outside, outsideErr = err != nil, err
+		outside, outsideErr := err != nil, err
 		for _, o := range c.ops {
 			fault := err
 			if fault == nil {
