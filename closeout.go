@@ -22,9 +22,9 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/worker"
 
-	"github.com/closeouthq/closeout/activities"
-	"github.com/closeouthq/closeout/internal/command"
+	"github.com/closeouthq/closeout/internal/cli"
 	"github.com/closeouthq/closeout/internal/service"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -39,7 +39,7 @@ type Service struct {
 	Immediate []workflows.Workflow
 	// Route returns the Workflow that closes out a session, one of Workflows. If Route
 	// is nil or returns nil, it is [workflows.RoomClose].
-	Route func(activities.Session) workflows.Workflow
+	Route func(session.Session) workflows.Workflow
 	// Activities are pointers to structs. Each exported method is an Activity of that
 	// name. The steps of [activities.Standard] are registered anyway.
 	Activities []any
@@ -65,7 +65,7 @@ func (s Service) Check() error { return service.Extension(s).Check() }
 // Main runs the command line and exits. SIGINT and SIGTERM stop what runs, a second
 // one kills.
 func Main(s Service) {
-	ctx, stop := command.Interruptible()
+	ctx, stop := cli.Interruptible()
 	code := Run(ctx, s, os.Args, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
@@ -74,5 +74,5 @@ func Main(s Service) {
 // Run runs the command line until ctx ends and returns the exit code: 0, or 1 after
 // an error, which it writes to stderr. args[0] is the program's name.
 func Run(ctx context.Context, s Service, args []string, stdout, stderr io.Writer) int {
-	return command.Main(ctx, service.Extension(s), args, stdout, stderr)
+	return cli.Main(ctx, service.Extension(s), args, stdout, stderr)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/closeouthq/closeout"
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -26,8 +27,8 @@ func (w *Wallet) Charge(ctx context.Context, task activities.Task) (string, erro
 var wallet *Wallet
 
 // CloseShow closes a paid room out.
-func CloseShow(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-	run := workflows.Begin(ctx, session)
+func CloseShow(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
+	run := workflows.Begin(ctx, closed)
 
 	workflows.Start(run, workflows.Step{Name: "charge", Summary: "Charge the caller's wallet"}, wallet.Charge)
 	workflows.Start(run, workflows.Recordings, activities.Standard.ArchiveRecordings)
@@ -36,7 +37,7 @@ func CloseShow(ctx workflow.Context, session activities.Session) (workflows.Resu
 }
 
 // route gives paid rooms their workflow, and all others the default one.
-func route(s activities.Session) workflows.Workflow {
+func route(s session.Session) workflows.Workflow {
 	if strings.HasPrefix(s.RoomID, "paid-") {
 		return CloseShow
 	}
@@ -53,7 +54,7 @@ func Example() {
 	if err := service.Check(); err != nil {
 		fmt.Println(err)
 	}
-	fmt.Println(workflows.Name(service.Route(activities.Session{RoomID: "paid-7"})))
+	fmt.Println(workflows.Name(service.Route(session.Session{RoomID: "paid-7"})))
 	// Output:
 	// CloseShow
 }

@@ -63,15 +63,15 @@ const maxAnswer = 1 << 20
 //     is in the error, for steps that know better.
 func (e Endpoint) Post(ctx context.Context, key uuid.UUID, body, answer any) error {
 	if e.URL == "" {
-		return Blocked("%s has no URL", cmp.Or(e.Name, "an endpoint"))
+		return Blockedf("%s has no URL", cmp.Or(e.Name, "an endpoint"))
 	}
 	encoded, err := json.Marshal(body)
 	if err != nil {
-		return Blocked("encode what is for %s: %w", e.Name, err)
+		return Blockedf("encode what is for %s: %w", e.Name, err)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.URL, bytes.NewReader(encoded))
 	if err != nil {
-		return Blocked("make a request to %s: %w", e.Name, bare(err))
+		return Blockedf("make a request to %s: %w", e.Name, bare(err))
 	}
 	req.Header.Set("Content-Type", cmp.Or(e.ContentType, "application/json"))
 	req.Header.Set("Idempotency-Key", key.String())
@@ -109,10 +109,10 @@ func (e Endpoint) Post(ctx context.Context, key uuid.UUID, body, answer any) err
 	case code == http.StatusTooManyRequests, code == http.StatusRequestTimeout, code == http.StatusConflict:
 		// Of the 4xx these say that it is worth trying again.
 	case code/100 == 4:
-		return Blocked("%w", &Refusal{Name: e.Name, Status: code, Body: shown})
+		return Blockedf("%w", &Refusal{Name: e.Name, Status: code, Body: shown})
 	}
 	if pause := retryAfter(resp); pause > 0 {
-		return RetryAfter(pause, "%s failed: %s: %s", e.Name, status, shown)
+		return RetryAfterf(pause, "%s failed: %s: %s", e.Name, status, shown)
 	}
 	return fmt.Errorf("%s failed: %s: %s", e.Name, status, shown)
 }

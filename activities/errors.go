@@ -20,27 +20,27 @@ const (
 // again with a growing pause, from a second to five minutes, until the step's
 // deadline.
 
-// RetryAfter is the error of a step that is to be tried again, but not before the
+// RetryAfterf is the error of a step that is to be tried again, but not before the
 // pause is over: a service has said when it has time. If the step's deadline
 // comes first, the step waits for a person at once.
-func RetryAfter(pause time.Duration, format string, args ...any) error {
+func RetryAfterf(pause time.Duration, format string, args ...any) error {
 	err := fmt.Errorf(format, args...)
 	return temporal.NewApplicationErrorWithOptions(err.Error(), typeRetryAfter,
 		temporal.ApplicationErrorOptions{NextRetryDelay: pause, Cause: errors.Unwrap(err)})
 }
 
-// Blocked is the error of a step that can't succeed however often it is tried,
+// Blockedf is the error of a step that can't succeed however often it is tried,
 // until a person has mended something. Temporal doesn't retry it; the workflow
 // waits for that person instead.
-func Blocked(format string, args ...any) error {
+func Blockedf(format string, args ...any) error {
 	err := fmt.Errorf(format, args...)
 	return temporal.NewNonRetryableApplicationError(err.Error(), typeBlocked, errors.Unwrap(err))
 }
 
-// GiveUp is the error of a step that can't succeed, and that no person needs to
+// GiveUpf is the error of a step that can't succeed, and that no person needs to
 // be asked about: nobody has left an address to write to. The run goes on
 // without it, and says so.
-func GiveUp(format string, args ...any) error {
+func GiveUpf(format string, args ...any) error {
 	err := fmt.Errorf(format, args...)
 	return temporal.NewApplicationErrorWithOptions(err.Error(), typeGivenUp, temporal.ApplicationErrorOptions{
 		NonRetryable: true, Cause: errors.Unwrap(err),
@@ -55,10 +55,10 @@ func GiveUp(format string, args ...any) error {
 var ErrNotQuick = temporal.NewApplicationErrorWithOptions("more to do than fits into a Workflow Task", typeNotQuick,
 	temporal.ApplicationErrorOptions{NonRetryable: true, Category: temporal.ApplicationErrorCategoryBenign})
 
-// IsBlocked says whether a step failed with [Blocked].
+// IsBlocked says whether a step failed with [Blockedf].
 func IsBlocked(err error) bool { return is(err, typeBlocked) }
 
-// IsGivenUp says whether a step failed with [GiveUp].
+// IsGivenUp says whether a step failed with [GiveUpf].
 func IsGivenUp(err error) bool { return is(err, typeGivenUp) }
 
 func is(err error, kind string) bool {

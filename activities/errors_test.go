@@ -20,9 +20,9 @@ func TestKindsOfFailure(t *testing.T) {
 		givenUp   bool
 	}{
 		{"plain", io.ErrUnexpectedEOF, true, 0, false},
-		{"retry after", activities.RetryAfter(time.Minute, "read it: %w", io.ErrUnexpectedEOF), true, time.Minute, false},
-		{"blocked", activities.Blocked("read it: %w", io.ErrUnexpectedEOF), false, 0, false},
-		{"given up", activities.GiveUp("read it: %w", io.ErrUnexpectedEOF), false, 0, true},
+		{"retry after", activities.RetryAfterf(time.Minute, "read it: %w", io.ErrUnexpectedEOF), true, time.Minute, false},
+		{"blocked", activities.Blockedf("read it: %w", io.ErrUnexpectedEOF), false, 0, false},
+		{"given up", activities.GiveUpf("read it: %w", io.ErrUnexpectedEOF), false, 0, true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/session"
 )
 
 // CRM has a step of one's own. A worker knows it by the method's name.
@@ -25,7 +26,7 @@ type CRM struct {
 // it is tried again, or a person is asked.
 func (c *CRM) Tell(ctx context.Context, task activities.Task) (string, error) {
 	if c.Muted[task.Session.RoomID] {
-		return "", activities.GiveUp("room %s is muted", task.Session.RoomID)
+		return "", activities.GiveUpf("room %s is muted", task.Session.RoomID)
 	}
 	var ticket struct {
 		Number int `json:"number"`
@@ -48,7 +49,7 @@ func Example() {
 	defer api.Close()
 
 	crm := &CRM{API: activities.Endpoint{Name: "the CRM", URL: api.URL}, Muted: map[string]bool{"test": true}}
-	task := activities.Task{Session: activities.Session{RoomID: "lobby"}, IdempotencyKey: uuid.New()}
+	task := activities.Task{Session: session.Session{RoomID: "lobby"}, IdempotencyKey: uuid.New()}
 	fmt.Println(crm.Tell(context.Background(), task))
 	tell := func(_ string, err error) {
 		if failure := new(temporal.ApplicationError); errors.As(err, &failure) {
@@ -57,7 +58,7 @@ func Example() {
 	}
 	tell(crm.Tell(context.Background(), task))
 	tell(crm.Tell(context.Background(), task))
-	tell(crm.Tell(context.Background(), activities.Task{Session: activities.Session{RoomID: "test"}}))
+	tell(crm.Tell(context.Background(), activities.Task{Session: session.Session{RoomID: "test"}}))
 	// Output:
 	// ticket 7 <nil>
 	// RetryAfter: the CRM failed: 503 Service Unavailable: busy

@@ -41,7 +41,7 @@ func (*Steps) AddRecordings(context.Context, Task) (archived Archived, err error
 	return archived, errOnlyNamed
 }
 
-var errOnlyNamed = Blocked("activities.Standard only names the standard steps; a worker of package closeout runs them")
+var errOnlyNamed = Blockedf("activities.Standard only names the standard steps; a worker of package closeout runs them")
 
 // Bill is a session's bill. The billing API gets the same fields, without Posted.
 type Bill struct {

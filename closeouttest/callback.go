@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -39,8 +39,8 @@ func RoomClose(changes ...func(*zego.RoomClose)) *zego.RoomClose {
 }
 
 // Session makes a session as a workflow gets it, one that no other call gives.
-func Session(changes ...func(*zego.RoomClose)) activities.Session {
-	return activities.SessionOf(RoomClose(changes...))
+func Session(changes ...func(*zego.RoomClose)) session.Session {
+	return session.Of(RoomClose(changes...))
 }
 
 // Request makes the request by which ZEGO posts the callback to [webhook.Path].

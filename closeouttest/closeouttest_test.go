@@ -14,6 +14,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -33,7 +34,7 @@ func TestRoomCloseIsGenuineAndParses(t *testing.T) {
 		t.Error(err)
 	}
 	parsed, ok := event.(*zego.RoomClose)
-	if !ok || activities.SessionOf(parsed) != activities.SessionOf(c) || parsed.RoomID != "live-1" || parsed.Nonce != "of-the-test" {
+	if !ok || session.Of(parsed) != session.Of(c) || parsed.RoomID != "live-1" || parsed.Nonce != "of-the-test" {
 		t.Errorf("parsed %+v, made %+v", event, c)
 	}
 	if other := RoomClose(); other.RoomSessionID == c.RoomSessionID {
@@ -44,7 +45,7 @@ func TestRoomCloseIsGenuineAndParses(t *testing.T) {
 // What the test mocks itself comes before the standard step that succeeds.
 func TestStandardStepsCanBeMocked(t *testing.T) {
 	env := NewEnv(t)
-	env.OnActivity(activities.Standard.FinalizeBill, mock.Anything, mock.Anything).Return(activities.Bill{}, activities.GiveUp("free of charge"))
+	env.OnActivity(activities.Standard.FinalizeBill, mock.Anything, mock.Anything).Return(activities.Bill{}, activities.GiveUpf("free of charge"))
 	if r := env.Run(workflows.RoomClose, Session()); r.State != workflows.StateGivenUp || r.Steps[0].Failure != "free of charge" || r.Steps[1].State != workflows.StateDone {
 		t.Errorf("result %+v", r)
 	}
@@ -75,7 +76,7 @@ func (r *recorder) ended(f func()) {
 func TestARunThatFailsFailsTheTest(t *testing.T) {
 	r := &recorder{TB: t}
 	r.ended(func() {
-		NewEnv(r).Run(func(workflow.Context, activities.Session) (workflows.Result, error) {
+		NewEnv(r).Run(func(workflow.Context, session.Session) (workflows.Result, error) {
 			return workflows.Result{}, errors.New("no")
 		}, Session())
 	})
@@ -87,7 +88,7 @@ func TestARunThatFailsFailsTheTest(t *testing.T) {
 // changed has RoomClose with its steps the other way round, under the same name.
 type changed struct{}
 
-func (changed) RoomClose(ctx workflow.Context, s activities.Session) (workflows.Result, error) {
+func (changed) RoomClose(ctx workflow.Context, s session.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, s)
 	workflows.Start(run, workflows.Recordings, activities.Standard.ArchiveRecordings)
 	workflows.Start(run, workflows.Billing, activities.Standard.FinalizeBill)
@@ -97,7 +98,7 @@ func (changed) RoomClose(ctx workflow.Context, s activities.Session) (workflows.
 // renamed is RoomClose with another name for a step.
 type renamed struct{}
 
-func (renamed) RoomClose(ctx workflow.Context, s activities.Session) (workflows.Result, error) {
+func (renamed) RoomClose(ctx workflow.Context, s session.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, s)
 	workflows.Start(run, workflows.Step{Name: "bill", Quick: true}, activities.Standard.FinalizeBill)
 	workflows.Start(run, workflows.Recordings, activities.Standard.ArchiveRecordings)
@@ -106,7 +107,7 @@ func (renamed) RoomClose(ctx workflow.Context, s activities.Session) (workflows.
 
 func another(context.Context, activities.Task) (string, error) { return "", nil }
 
-func (changed) CloseShow(ctx workflow.Context, s activities.Session) (workflows.Result, error) {
+func (changed) CloseShow(ctx workflow.Context, s session.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, s)
 	workflows.Start(run, workflows.Step{Name: "another"}, another)
 	return run.Finish()

@@ -18,6 +18,7 @@ import (
 	"go.temporal.io/sdk/worker"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -103,7 +104,7 @@ func (e *Env) MockStandard() {
 }
 
 // Start runs the Workflow for the session as far as it goes. Call it or Run once.
-func (e *Env) Start(w workflows.Workflow, s activities.Session) {
+func (e *Env) Start(w workflows.Workflow, s session.Session) {
 	e.t.Helper()
 	e.MockStandard() // after what the test has mocked, which comes first
 
@@ -118,7 +119,7 @@ func (e *Env) Start(w workflows.Workflow, s activities.Session) {
 
 // Run runs the Workflow to its end and returns its result. A run that fails or
 // doesn't end fails the test.
-func (e *Env) Run(w workflows.Workflow, s activities.Session) workflows.Result {
+func (e *Env) Run(w workflows.Workflow, s session.Session) workflows.Result {
 	e.t.Helper()
 	e.Start(w, s)
 	if !e.IsWorkflowCompleted() {

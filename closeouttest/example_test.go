@@ -13,6 +13,7 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/closeouttest"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
@@ -25,7 +26,7 @@ func (*Wallet) Charge(context.Context, activities.Task) (string, error) { return
 
 var wallet *Wallet
 
-func CloseShow(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
+func CloseShow(ctx workflow.Context, session session.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, session)
 	workflows.Start(run, workflows.Step{Name: "charge", Summary: "Charge the caller's wallet"}, wallet.Charge)
 	workflows.Start(run, workflows.Step{Name: "billing", Summary: "Make the session's bill"}, activities.Standard.FinalizeBill)
@@ -36,7 +37,7 @@ func CloseShow(ctx workflow.Context, session activities.Session) (workflows.Resu
 func ExampleEnv() {
 	var t testing.TB = &testing.T{} // the test's own
 	env := closeouttest.NewEnv(t, &Wallet{})
-	env.OnActivity(wallet.Charge, mock.Anything, mock.Anything).Return("", activities.Blocked("no such wallet")).Once()
+	env.OnActivity(wallet.Charge, mock.Anything, mock.Anything).Return("", activities.Blockedf("no such wallet")).Once()
 	env.OnActivity(wallet.Charge, mock.Anything, mock.Anything).Return("charged", nil).Once()
 	env.After(time.Hour, func() { env.Retry("charge", "the wallet was restored") })
 
@@ -61,7 +62,7 @@ func (*Wallet) Report(_ context.Context, _ activities.Task, paid int) (string, e
 }
 
 // ClosePaidShow starts a child Workflow and passes its result to a step.
-func ClosePaidShow(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
+func ClosePaidShow(ctx workflow.Context, session session.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, session)
 	workflows.Start(run, workflows.Billing, activities.Standard.FinalizeBill)
 

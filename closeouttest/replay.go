@@ -96,7 +96,7 @@ func replay(file string, all []workflows.Workflow) (name string, err error) {
 			continue
 		}
 		for _, s := range result.Steps {
-			if s.Output != nil && !asked.of[workflows.IdempotencyKey(result.Session, s.Step)] && !asked.signals[s.Step] {
+			if s.Output != nil && !asked.of[result.Session.IdempotencyKey(s.Step)] && !asked.signals[s.Step] {
 				return name, renamed("step " + s.Step)
 			}
 		}

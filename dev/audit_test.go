@@ -9,8 +9,7 @@ import (
 	"go.temporal.io/api/common/v1"
 	"go.temporal.io/api/workflowservice/v1"
 
-	"github.com/closeouthq/closeout/activities"
-	"github.com/closeouthq/closeout/workflows"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -33,12 +32,12 @@ func TestAuditOnARealTemporal(t *testing.T) {
 		}
 		result(t, temporalClient, closed)
 		sessions = append(sessions, closed)
-		list.WriteString(`{"appid":1,"room_session_id":"` + activities.SessionOf(&closed).Key()[2:] + `","acknowledged":true}` + "\n")
+		list.WriteString(`{"appid":1,"room_session_id":"` + session.Of(&closed).String()[2:] + `","acknowledged":true}` + "\n")
 	}
 	if err := os.WriteFile(journal, []byte(list.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	id := func(n int) string { return workflows.WorkflowID(activities.SessionOf(&sessions[n])) }
+	id := func(n int) string { return session.Of(&sessions[n]).WorkflowID() }
 
 	t.Setenv("TEMPORAL_ADDRESS", temporal.Address())
 	t.Setenv("TEMPORAL_NAMESPACE", "audited")

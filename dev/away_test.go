@@ -16,10 +16,10 @@ import (
 	sdktemporal "go.temporal.io/sdk/temporal"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/dev/server"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/service"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
@@ -166,7 +166,7 @@ func TestRunsOlderThanSetupAreFoundAfterIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	closed := newClose()
-	session := activities.SessionOf(&closed)
+	session := session.Of(&closed)
 	options := workflows.StartOptions(session, c.TaskQueue)
 	options.TypedSearchAttributes = sdktemporal.SearchAttributes{}
 	if _, err := temporalClient.ExecuteWorkflow(t.Context(), options, workflows.RoomClose, session); err != nil {

@@ -5,9 +5,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/steps"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -57,7 +57,7 @@ func TestLateLogoutsAreBilledOnARealTemporal(t *testing.T) {
 		t.Errorf("adjusted %s, %+v", s, adjusted)
 	}
 	made, err := books.Adjustments(t.Context(), 1, closed.RoomSessionID)
-	if err != nil || len(made) != 1 || made[0].ID != workflows.IdempotencyKey(activities.SessionOf(&closed), "adjustment-1") {
+	if err != nil || len(made) != 1 || made[0].ID != session.Of(&closed).IdempotencyKey("adjustment-1") {
 		t.Errorf("adjustments %+v, %v", made, err)
 	}
 	if dirty, err := books.Dirty(t.Context(), time.Now(), ledger.BilledSession{}, 10); err != nil || len(dirty) != 0 {

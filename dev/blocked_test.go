@@ -18,6 +18,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -43,7 +44,7 @@ func TestBlockedStepIsFoundAndRetried(t *testing.T) {
 	if a := post(t, address, closed); a.code != 200 {
 		t.Fatalf("answer %+v", a)
 	}
-	id := workflows.WorkflowID(activities.SessionOf(&closed))
+	id := session.Of(&closed).WorkflowID()
 	wait(t, "the run is blocked", func() bool {
 		return runs(t, temporalClient, "CloseoutState = 'blocked' AND WorkflowId = '"+id+"'") == 1
 	})
@@ -85,7 +86,7 @@ func TestBlockedStepIsFoundAndRetried(t *testing.T) {
 	if r.State != workflows.StateDone || len(r.Decisions) != 1 || r.Decisions[0].Reason != "customer added" {
 		t.Errorf("result %+v", r)
 	}
-	if key := workflows.IdempotencyKey(r.Session, "billing").String(); len(keys) != 1 || keys[key] != 2 {
+	if key := r.Session.IdempotencyKey("billing").String(); len(keys) != 1 || keys[key] != 2 {
 		t.Errorf("the API saw %v, want %s twice", keys, key)
 	}
 }
@@ -152,7 +153,7 @@ func TestStepBlocksAtItsDeadline(t *testing.T) {
 	setUp(t, c)
 	temporalClient := dial(t, c)
 	w := worker.New(temporalClient, c.TaskQueue, worker.Options{})
-	w.RegisterWorkflowWithOptions(func(ctx workflow.Context, s activities.Session) (workflows.Result, error) {
+	w.RegisterWorkflowWithOptions(func(ctx workflow.Context, s session.Session) (workflows.Result, error) {
 		run := workflows.Begin(ctx, s)
 		workflows.Start(run, workflows.Step{Name: "wallet", Timeout: 2 * time.Second}, chargeWallet)
 		return run.Finish()
@@ -163,7 +164,7 @@ func TestStepBlocksAtItsDeadline(t *testing.T) {
 	}
 	defer w.Stop()
 	closed := newClose()
-	s := activities.SessionOf(&closed)
+	s := session.Of(&closed)
 	run, err := temporalClient.ExecuteWorkflow(t.Context(), workflows.StartOptions(s, c.TaskQueue), "ChargeOnly", s)
 	if err != nil {
 		t.Fatal(err)

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -37,7 +37,7 @@ func TestDoctorOnARealTemporal(t *testing.T) {
 	expect(0, "ok    namespace          doctor keeps closed runs for 720h", "ok    search attributes  CloseoutState Keyword, RoomSessionId Keyword, ", "warn  workflow pollers ", "ok    ledger ", "warn  reconciliation ")
 
 	closed := newClose()
-	session := activities.SessionOf(&closed)
+	session := session.Of(&closed)
 	if _, err := dial(t, c).ExecuteWorkflow(t.Context(), workflows.StartOptions(session, c.TaskQueue), workflows.RoomClose, session); err != nil {
 		t.Fatal(err)
 	}

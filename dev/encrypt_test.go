@@ -21,11 +21,11 @@ import (
 	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/closeouttest"
 	"github.com/closeouthq/closeout/internal/codec"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/service"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -199,7 +199,7 @@ func TestARunGoesOnWhenItsKeyIsBack(t *testing.T) {
 	temporalClient := dial(t, c)
 	parts := func(p service.Parts, build string) service.Parts {
 		p.Extension = service.Extension{Workflows: []workflows.Workflow{closeShow}, Activities: []any{&showSteps{build, &empty}},
-			Route: func(activities.Session) workflows.Workflow { return closeShow }}
+			Route: func(session.Session) workflows.Workflow { return closeShow }}
 		return p
 	}
 	webhook := func(names ...string) (address string) {
@@ -287,7 +287,7 @@ func TestAReplayWithoutTheKeyGoesNoOtherWay(t *testing.T) {
 	setUp(t, c)
 	closeShow := careful{}.CloseShow
 	extension := service.Extension{Workflows: []workflows.Workflow{closeShow}, Activities: []any{&showSteps{"1", new(atomic.Bool)}},
-		Route: func(activities.Session) workflows.Workflow { return closeShow }}
+		Route: func(session.Session) workflows.Workflow { return closeShow }}
 	closed := newClose()
 	post(t, start(t, c, service.Parts{Webhook: true, Worker: true, Extension: extension}), closed)
 	temporalClient := dial(t, c)

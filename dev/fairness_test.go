@@ -18,6 +18,7 @@ import (
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/service"
 	"github.com/closeouthq/closeout/internal/starter"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/workflows"
 )
@@ -71,7 +72,7 @@ func TestABacklogOfOneAppDoesntHoldUpAnother(t *testing.T) {
 		temporalClient := dial(t, c)
 		address := start(t, c, service.Parts{Webhook: true, Extension: service.Extension{
 			Workflows: []workflows.Workflow{TakeTurn},
-			Route:     func(activities.Session) workflows.Workflow { return TakeTurn },
+			Route:     func(session.Session) workflows.Workflow { return TakeTurn },
 		}})
 		for i := range many + few {
 			closed := newClose()
@@ -118,13 +119,13 @@ func TestStepsAreHandedOutByWeight(t *testing.T) {
 		// One that begins the runs, and leaves their steps to another.
 		work(t, temporalClient, c, worker.Options{LocalActivityWorkerOnly: true}, func(w worker.Worker) { w.RegisterWorkflow(TakeTurn) })
 		starts := starter.New(starter.Options{Temporal: temporalClient, TaskQueue: c.TaskQueue, Weights: c.AppWeights, Log: quiet,
-			Route: func(activities.Session) workflows.Workflow { return TakeTurn }})
+			Route: func(session.Session) workflows.Workflow { return TakeTurn }})
 		begin := func(app uint32, n, all int64) {
 			t.Helper()
 			for range n {
 				closed := newClose()
 				closed.AppID = app
-				if err := starts.Close(t.Context(), activities.SessionOf(&closed)); err != nil {
+				if err := starts.Close(t.Context(), session.Of(&closed)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -160,7 +161,7 @@ func work(t *testing.T, temporalClient client.Client, c *config.Config, options 
 }
 
 // TakeTurn is a workflow of one step.
-func TakeTurn(ctx workflow.Context, s activities.Session) (workflows.Result, error) {
+func TakeTurn(ctx workflow.Context, s session.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, s)
 	workflows.Start(run, workflows.Step{Name: "turn"}, (&turns{}).Turn)
 	return run.Finish()

@@ -19,6 +19,7 @@ import (
 	"github.com/closeouthq/closeout/closeouttest"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -33,7 +34,7 @@ func TestEveryKindOfRunIsRecorded(t *testing.T) {
 	t.Cleanup(api.Close)
 	t.Setenv("TEMPORAL_ADDRESS", temporal.Address())
 
-	session := uint64(858012925204410400)
+	number := uint64(858012925204410400)
 	for _, tt := range []struct {
 		file  string
 		flags map[string]string
@@ -97,13 +98,13 @@ func TestEveryKindOfRunIsRecorded(t *testing.T) {
 			return id
 		}},
 	} {
-		session++
+		number++
 		t.Run(tt.file, func(t *testing.T) {
 			c := settings(t, tt.flags)
 			setUp(t, c)
 			p := &played{settings: c, closed: newClose(), client: dial(t, c)}
-			p.closed.RoomSessionID = session
-			p.session, p.address = activities.SessionOf(&p.closed), start(t, c, both)
+			p.closed.RoomSessionID = number
+			p.session, p.address = session.Of(&p.closed), start(t, c, both)
 			id := tt.play(t, p)
 
 			folder := filepath.Join(t.TempDir(), "testdata")
@@ -129,7 +130,7 @@ func TestEveryKindOfRunIsRecorded(t *testing.T) {
 type played struct {
 	settings *config.Config
 	closed   zego.RoomClose
-	session  activities.Session
+	session  session.Session
 	client   client.Client
 	address  string
 }
@@ -144,12 +145,12 @@ func (p *played) close(t *testing.T) {
 func (p *played) completes(t *testing.T) string {
 	t.Helper()
 	result(t, p.client, p.closed)
-	return workflows.WorkflowID(p.session)
+	return p.session.WorkflowID()
 }
 
 func (p *played) blocks(t *testing.T) string {
 	t.Helper()
-	id := workflows.WorkflowID(p.session)
+	id := p.session.WorkflowID()
 	wait(t, id+" is blocked", func() bool {
 		return runs(t, p.client, workflows.BlockedQuery()+" AND WorkflowId = '"+id+"'") == 1
 	})
@@ -161,7 +162,7 @@ func (p *played) activity(t *testing.T, event enums.EventType, n int) {
 	t.Helper()
 	wait(t, fmt.Sprintf("%d %v", n, event), func() bool {
 		found := 0
-		for events := p.client.GetWorkflowHistory(t.Context(), workflows.WorkflowID(p.session), "", false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT); events.HasNext(); {
+		for events := p.client.GetWorkflowHistory(t.Context(), p.session.WorkflowID(), "", false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT); events.HasNext(); {
 			e, err := events.Next()
 			if err != nil {
 				return false // not started yet
@@ -179,7 +180,7 @@ func (p *played) record(t *testing.T, event zego.RecordingEvent, sequence uint64
 	t.Helper()
 	r := &zego.Recording{TaskID: "AAAAAAAAAAAAAAAA", RoomID: p.closed.RoomID, EventType: event, Sequence: sequence}
 	for _, name := range names {
-		r.Files = append(r.Files, zego.RecordedFile{FileID: name, URL: "https://bucket.example.com/" + activities.SessionFolder(p.session) + name, Size: 5, Status: zego.FileUploaded})
+		r.Files = append(r.Files, zego.RecordedFile{FileID: name, URL: "https://bucket.example.com/" + p.session.Folder() + name, Size: 5, Status: zego.FileUploaded})
 	}
 	tell(t, p.address, r)
 }
@@ -226,7 +227,7 @@ func TestWhatASessionCostsTemporal(t *testing.T) {
 	if r := result(t, temporalClient, closed); r.State != workflows.StateDone {
 		t.Fatalf("result %+v", r)
 	}
-	id := workflows.WorkflowID(activities.SessionOf(&closed))
+	id := session.Of(&closed).WorkflowID()
 	described, err := temporalClient.DescribeWorkflowExecution(t.Context(), id, "")
 	if err != nil {
 		t.Fatal(err)

@@ -10,8 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/closeouttest"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -33,8 +33,8 @@ func TestSavedHistoriesAreReplayed(t *testing.T) {
 	status.Store(http.StatusUnprocessableEntity)
 	blocked := newClose()
 	post(t, address, blocked)
-	id := workflows.WorkflowID(activities.SessionOf(&blocked))
-	for _, session := range []string{workflows.WorkflowID(activities.SessionOf(&completed)), id} {
+	id := session.Of(&blocked).WorkflowID()
+	for _, session := range []string{session.Of(&completed).WorkflowID(), id} {
 		wait(t, session+" can be found, and waits for nothing but a person", func() bool {
 			return runs(t, temporalClient, "(CloseoutState = 'blocked' OR ExecutionStatus = 'Completed') AND WorkflowId = '"+session+"'") == 1
 		})

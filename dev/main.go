@@ -17,7 +17,7 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"github.com/closeouthq/closeout/dev/server"
-	"github.com/closeouthq/closeout/internal/command"
+	command "github.com/closeouthq/closeout/internal/cli"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/service"
 )

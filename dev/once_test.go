@@ -6,8 +6,8 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/service"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/workflows"
 )
@@ -28,11 +28,11 @@ func TestCallbackBecomesOneRunBillAndArchive(t *testing.T) {
 		t.Fatalf("answer %+v", a)
 	}
 	r := result(t, temporal, closed)
-	if r.State != workflows.StateDone || len(r.Steps) != 2 || r.Session != activities.SessionOf(&closed) {
+	if r.State != workflows.StateDone || len(r.Steps) != 2 || r.Session != session.Of(&closed) {
 		t.Errorf("result %+v", r)
 	}
 	b := bill(t, c, closed)
-	if b.ID != workflows.IdempotencyKey(r.Session, "billing") || b.RoomID != closed.RoomID || !b.RoomCloseTime.Equal(closed.RoomCloseTime) {
+	if b.ID != r.Session.IdempotencyKey("billing") || b.RoomID != closed.RoomID || !b.RoomCloseTime.Equal(closed.RoomCloseTime) {
 		t.Errorf("bill %+v", b)
 	}
 	manifest := read(t, archived(c, closed, "manifest.json"))

@@ -22,6 +22,7 @@ import (
 	"github.com/closeouthq/closeout/internal/reconcile"
 	"github.com/closeouthq/closeout/internal/service"
 	"github.com/closeouthq/closeout/internal/zegofake"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
@@ -60,7 +61,7 @@ func told(t *testing.T, c *config.Config, s zego.RoomClose, user string, login, 
 // started says whether a session has a workflow.
 func started(t *testing.T, temporal client.Client, s zego.RoomClose) bool {
 	t.Helper()
-	_, err := temporal.DescribeWorkflowExecution(t.Context(), workflows.WorkflowID(activities.SessionOf(&s)), "")
+	_, err := temporal.DescribeWorkflowExecution(t.Context(), session.Of(&s).WorkflowID(), "")
 	if missing := new(serviceerror.NotFound); err != nil && !errors.As(err, &missing) {
 		t.Fatal(err)
 	}
@@ -107,7 +108,7 @@ func TestASessionWhoseRunWasTerminatedStaysOverdue(t *testing.T) {
 	address := start(t, c, parts)
 	temporal := dial(t, c)
 	closed := newClose()
-	id := workflows.WorkflowID(activities.SessionOf(&closed))
+	id := session.Of(&closed).WorkflowID()
 	if a := post(t, address, closed); a.code != 200 {
 		t.Fatalf("answer %+v", a)
 	}
@@ -168,7 +169,7 @@ func TestALostRoomCloseIsMadeUpFor(t *testing.T) {
 	told(t, c, unasked, "a", noon, noon.Add(time.Minute))
 
 	r := result(t, temporal, gone)
-	want := activities.Session{AppID: 1, RoomID: "gone", RoomSessionID: gone.RoomSessionID, RoomCloseTime: noon.Add(2 * time.Minute), Reconciled: true}
+	want := session.Session{ID: session.ID{AppID: 1, RoomSessionID: gone.RoomSessionID}, RoomID: "gone", RoomCloseTime: noon.Add(2 * time.Minute), Reconciled: true}
 	if r.State != workflows.StateDone || r.Session != want {
 		t.Errorf("result %+v", r)
 	}
@@ -188,7 +189,7 @@ func TestALostRoomCloseIsMadeUpFor(t *testing.T) {
 	if started(t, temporal, second) || started(t, temporal, unasked) {
 		t.Error("the room's second session, or that without a server secret, is closed out")
 	}
-	query := "WorkflowId = '" + workflows.WorkflowID(r.Session) + "'"
+	query := "WorkflowId = '" + r.Session.WorkflowID() + "'"
 	if a := post(t, address, gone); a.code != 200 || a.Status != webhook.Duplicate {
 		t.Errorf("the room_close that came late: %+v", a)
 	}

@@ -12,9 +12,9 @@ import (
 
 	"go.temporal.io/api/sdk/v1"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/service"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -90,7 +90,7 @@ func TestRecordingsAreWaitedFor(t *testing.T) {
 	if a := post(t, address, second); a.code != 200 {
 		t.Fatalf("answer %+v", a)
 	}
-	id := workflows.WorkflowID(activities.SessionOf(&second))
+	id := session.Of(&second).WorkflowID()
 	wait(t, "the run waits for the recording", func() bool {
 		value, err := temporal.QueryWorkflow(t.Context(), id, "", "__temporal_workflow_metadata")
 		var metadata sdk.WorkflowMetadata
@@ -122,11 +122,11 @@ func TestLateRecordingsAreAdded(t *testing.T) {
 	if r := result(t, temporal, closed); !strings.HasPrefix(r.Steps[1].Summary, "no recordings") {
 		t.Fatalf("result %+v", r)
 	}
-	session := activities.SessionOf(&closed)
+	session := session.Of(&closed)
 	for n, name := range []string{"one.mp4", "two.mp4"} {
 		record(t, c, closed, name, []byte("sound"))
 		tell(t, address, &zego.Recording{TaskID: fmt.Sprintf("%016d", n), RoomID: closed.RoomID, EventType: zego.RecordingUploaded,
-			Files: []zego.RecordedFile{{FileID: name, URL: "https://bucket.example.com/" + activities.SessionFolder(session) + name, Size: 5, Status: zego.FileUploaded}}})
+			Files: []zego.RecordedFile{{FileID: name, URL: "https://bucket.example.com/" + session.Folder() + name, Size: 5, Status: zego.FileUploaded}}})
 		manifest := fmt.Sprintf("manifest-%d.json", n+2)
 		wait(t, manifest+" is there", func() bool { return exists(archived(c, closed, manifest)) })
 		var m archive.Manifest
@@ -139,7 +139,7 @@ func TestLateRecordingsAreAdded(t *testing.T) {
 		return runs(t, temporal, "WorkflowId = '"+id+"' AND ExecutionStatus = 'Completed'") == 2
 	})
 	var r workflows.Result
-	if err := temporal.GetWorkflow(t.Context(), id, "").Get(t.Context(), &r); err != nil || r.State != workflows.StateDone || !strings.HasPrefix(r.Steps[0].Summary, "2 recordings of 10 bytes, see "+activities.SessionFolder(session)+"manifest-3.json") {
+	if err := temporal.GetWorkflow(t.Context(), id, "").Get(t.Context(), &r); err != nil || r.State != workflows.StateDone || !strings.HasPrefix(r.Steps[0].Summary, "2 recordings of 10 bytes, see "+session.Folder()+"manifest-3.json") {
 		t.Errorf("result %+v, %v", r, err)
 	}
 }

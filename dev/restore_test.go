@@ -21,6 +21,7 @@ import (
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/testenv"
 	"github.com/closeouthq/closeout/internal/zegofake"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -180,7 +181,7 @@ func TestALedgerIsRestoredFromAnOlderCopy(t *testing.T) {
 		}
 
 		// Somebody resets a run at once, as the documentation once said.
-		id := workflows.WorkflowID(activities.SessionOf(&second))
+		id := session.Of(&second).WorkflowID()
 		if _, err := temporalClient.WorkflowService().ResetWorkflowExecution(t.Context(), &workflowservice.ResetWorkflowExecutionRequest{
 			Namespace: c.Temporal.Namespace, WorkflowExecution: &common.WorkflowExecution{WorkflowId: id}, Reason: "test", RequestId: "1", WorkflowTaskFinishEventId: 4,
 		}); err != nil {
@@ -195,7 +196,7 @@ func TestALedgerIsRestoredFromAnOlderCopy(t *testing.T) {
 		if a := post(t, address, open); a.code != 200 {
 			t.Fatalf("answer %+v", a)
 		}
-		openID := workflows.WorkflowID(activities.SessionOf(&open))
+		openID := session.Of(&open).WorkflowID()
 		wait(t, "its bill is blocked", func() bool { return strings.Contains(detailsOf(temporalClient, openID), "was restored from a copy") })
 		if b, err := books.Bill(t.Context(), 1, open.RoomSessionID); err == nil {
 			t.Errorf("billed of what is left: %+v", b)
@@ -233,7 +234,7 @@ func TestALedgerIsRestoredFromAnOlderCopy(t *testing.T) {
 
 		// One of the lost callbacks is told again, not all: no adjustment is made of that.
 		told(t, c, second, "b", noon, noon.Add(10*time.Minute))
-		adjustment := workflows.AdjustmentID(activities.Adjustment{Session: activities.SessionOf(&second), Number: 1})
+		adjustment := workflows.AdjustmentID(activities.Adjustment{Session: session.Of(&second), Number: 1})
 		wait(t, "its adjustment is blocked", func() bool {
 			return strings.Contains(detailsOf(temporalClient, adjustment), "a person has to decide about a restored bill")
 		})
@@ -259,7 +260,7 @@ func TestALedgerIsRestoredFromAnOlderCopy(t *testing.T) {
 
 // adjustmentClosed reports whether the run of a session's first adjustment has ended.
 func adjustmentClosed(t *testing.T, c *config.Config, s zego.RoomClose) bool {
-	run, err := dial(t, c).DescribeWorkflowExecution(t.Context(), workflows.AdjustmentID(activities.Adjustment{Session: activities.SessionOf(&s), Number: 1}), "")
+	run, err := dial(t, c).DescribeWorkflowExecution(t.Context(), workflows.AdjustmentID(activities.Adjustment{Session: session.Of(&s), Number: 1}), "")
 	return err == nil && run.GetWorkflowExecutionInfo().GetStatus() == enums.WORKFLOW_EXECUTION_STATUS_COMPLETED
 }
 

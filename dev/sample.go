@@ -10,9 +10,9 @@ import (
 
 	"gocloud.dev/blob"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/config"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/webhook"
 )
 
@@ -33,7 +33,7 @@ func writeSample(ctx context.Context, c *config.Config) (sample, error) {
 	}
 	defer bucket.Close()
 	// The name is made as ZEGO makes it: TaskId_RoomId_MixStreamId_Type_UTC.
-	key := activities.SessionFolder(activities.Session{AppID: s.appID, RoomSessionID: s.roomSessionID}) +
+	key := session.Session{ID: session.ID{AppID: s.appID, RoomSessionID: s.roomSessionID}}.Folder() +
 		"aGp0MXZ3b3NkbGVj_" + s.roomID + "_mix_A_20261123120000000.wav"
 	switch exists, err := bucket.Exists(ctx, key); {
 	case err != nil:

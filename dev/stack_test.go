@@ -22,11 +22,11 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/dev/server"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/service"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
@@ -186,7 +186,7 @@ func result(t *testing.T, temporal client.Client, c zego.RoomClose) workflows.Re
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	id := workflows.WorkflowID(activities.SessionOf(&c))
+	id := session.Of(&c).WorkflowID()
 	wait(t, id+" is there", func() bool {
 		_, err := temporal.DescribeWorkflowExecution(ctx, id, "")
 		if none := new(serviceerror.NotFound); err != nil && !errors.As(err, &none) {
@@ -236,9 +236,9 @@ func bill(t *testing.T, c *config.Config, session zego.RoomClose) ledger.Bill {
 }
 
 // record puts a recording of the session where ZEGO would, and gives its path.
-func record(t *testing.T, c *config.Config, session zego.RoomClose, name string, content []byte) string {
+func record(t *testing.T, c *config.Config, closed zego.RoomClose, name string, content []byte) string {
 	t.Helper()
-	path := filepath.Join(c.Data, "recordings", filepath.FromSlash(activities.SessionFolder(activities.SessionOf(&session))), name)
+	path := filepath.Join(c.Data, "recordings", filepath.FromSlash(session.Of(&closed).Folder()), name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		t.Fatal(err)
 	}
@@ -249,8 +249,8 @@ func record(t *testing.T, c *config.Config, session zego.RoomClose, name string,
 }
 
 // archived is where an object of the session's archive lies.
-func archived(c *config.Config, session zego.RoomClose, name string) string {
-	return filepath.Join(c.Data, "archive", filepath.FromSlash(activities.SessionFolder(activities.SessionOf(&session))), filepath.FromSlash(name))
+func archived(c *config.Config, closed zego.RoomClose, name string) string {
+	return filepath.Join(c.Data, "archive", filepath.FromSlash(session.Of(&closed).Folder()), filepath.FromSlash(name))
 }
 
 func read(t *testing.T, path string) string {

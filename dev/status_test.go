@@ -10,6 +10,7 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/service"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -31,7 +32,7 @@ func TestStatusTellsWhereASessionIs(t *testing.T) {
 	const room = `Bob's "50%" \room`
 	closed, blocked := newClose(), newClose()
 	closed.RoomID, blocked.RoomID = room, room
-	closedID, blockedID := workflows.WorkflowID(activities.SessionOf(&closed)), workflows.WorkflowID(activities.SessionOf(&blocked))
+	closedID, blockedID := session.Of(&closed).WorkflowID(), session.Of(&blocked).WorkflowID()
 	record(t, good, closed, "a.mp4", []byte("recording"))
 	post(t, start(t, good, both), closed)
 	result(t, temporalClient, closed)
@@ -57,7 +58,7 @@ func TestStatusTellsWhereASessionIs(t *testing.T) {
 	wholly := []string{
 		closedID + "\n", "room      " + room, "inbox     none", "run       Completed, done; RoomClose, started at 20", "- billing: bill ",
 		"- recordings: 1 recording of 9 bytes", "bill      " + bill(t, good, closed).ID.String() + ", made at 20",
-		"manifest  1 recording of 9 bytes, see " + activities.SessionFolder(activities.SessionOf(&closed)) + "manifest.json",
+		"manifest  1 recording of 9 bytes, see " + session.Of(&closed).Folder() + "manifest.json",
 		"https://temporal.example.com/ui/namespaces/status/workflows/" + closedID + "/",
 	}
 	for _, argument := range []string{closedID, strconv.FormatUint(closed.RoomSessionID, 10)} {
@@ -65,7 +66,7 @@ func TestStatusTellsWhereASessionIs(t *testing.T) {
 		tells(code, text, wholly...)
 	}
 
-	started, err := temporalClient.ExecuteWorkflow(t.Context(), workflows.StartOptions(activities.SessionOf(&blocked), bad.TaskQueue), workflows.RoomClose, activities.SessionOf(&blocked))
+	started, err := temporalClient.ExecuteWorkflow(t.Context(), workflows.StartOptions(session.Of(&blocked), bad.TaskQueue), workflows.RoomClose, session.Of(&blocked))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,10 +27,10 @@ import (
 	"google.golang.org/protobuf/proto"
 	"gopkg.in/yaml.v3"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/telemetry"
 	"github.com/closeouthq/closeout/internal/testenv"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -132,7 +132,7 @@ func TestOneCallbackIsOneTrace(t *testing.T) {
 	if event := attributes(root)["event"]; event != "room_close" || len(root.ParentSpanId) != 0 {
 		t.Errorf("callback %v", root)
 	}
-	id := workflows.WorkflowID(activities.SessionOf(&closed))
+	id := session.Of(&closed).WorkflowID()
 	above := map[string]string{
 		"StartWorkflow:RoomClose":         "callback",
 		"RunWorkflow:RoomClose":           "StartWorkflow:RoomClose",
@@ -225,7 +225,7 @@ func exported(t *testing.T) map[string]*dto.MetricFamily {
 	result(t, temporalClient, done)
 	post(t, address, blocked)
 	wait(t, "a run is blocked", func() bool {
-		return runs(t, temporalClient, "CloseoutState = 'blocked' AND WorkflowId = '"+workflows.WorkflowID(activities.SessionOf(&blocked))+"'") == 1
+		return runs(t, temporalClient, "CloseoutState = 'blocked' AND WorkflowId = '"+session.Of(&blocked).WorkflowID()+"'") == 1
 	})
 	again := newClose()
 	books, err := ledger.Open(c.DatabaseURL)
@@ -233,7 +233,7 @@ func exported(t *testing.T) map[string]*dto.MetricFamily {
 		t.Fatal(err)
 	}
 	defer books.Close()
-	key := workflows.IdempotencyKey(activities.SessionOf(&again), workflows.Billing.Name)
+	key := session.Of(&again).IdempotencyKey(workflows.Billing.Name)
 	if _, _, err := books.Finalize(t.Context(), ledger.Bill{ID: key, AppID: again.AppID, RoomID: again.RoomID, RoomSessionID: again.RoomSessionID, RoomCloseTime: again.RoomCloseTime}); err != nil {
 		t.Fatal(err)
 	}

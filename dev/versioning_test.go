@@ -19,6 +19,7 @@ import (
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/service"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -26,7 +27,7 @@ import (
 // Three builds of a workflow, under one name.
 type before struct{}
 
-func (before) CloseShow(ctx workflow.Context, s activities.Session) (workflows.Result, error) {
+func (before) CloseShow(ctx workflow.Context, s session.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, s)
 	workflows.Start(run, workflows.Step{Name: "wallet"}, show.Settle)
 	return run.Finish()
@@ -36,7 +37,7 @@ func (before) CloseShow(ctx workflow.Context, s activities.Session) (workflows.R
 // replay a run of before.
 type after struct{}
 
-func (after) CloseShow(ctx workflow.Context, s activities.Session) (workflows.Result, error) {
+func (after) CloseShow(ctx workflow.Context, s session.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, s)
 	workflows.Start(run, workflows.Step{Name: "gifts"}, show.Thank)
 	workflows.Start(run, workflows.Step{Name: "wallet"}, show.Settle)
@@ -46,7 +47,7 @@ func (after) CloseShow(ctx workflow.Context, s activities.Session) (workflows.Re
 // careful makes the same change so that it can.
 type careful struct{}
 
-func (careful) CloseShow(ctx workflow.Context, s activities.Session) (workflows.Result, error) {
+func (careful) CloseShow(ctx workflow.Context, s session.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, s)
 	workflows.Start(run, workflows.Step{Name: "gifts", AddedLater: true}, show.Thank)
 	workflows.Start(run, workflows.Step{Name: "wallet"}, show.Settle)
@@ -63,7 +64,7 @@ type showSteps struct {
 
 func (s *showSteps) Settle(context.Context, activities.Task) (string, error) {
 	if s.empty.Load() {
-		return "", activities.Blocked("the wallet is empty")
+		return "", activities.Blockedf("the wallet is empty")
 	}
 	return "settled by build " + s.build, nil
 }
@@ -99,7 +100,7 @@ func (d *deployment) start(parts service.Parts, build string, closeShow workflow
 	}
 	parts.Extension = service.Extension{
 		Workflows:  []workflows.Workflow{closeShow},
-		Route:      func(activities.Session) workflows.Workflow { return closeShow },
+		Route:      func(session.Session) workflows.Workflow { return closeShow },
 		Activities: []any{&showSteps{build, &d.empty}},
 	}
 	return start(d.t, &c, parts)
@@ -211,7 +212,7 @@ func (d *deployment) replays(closed zego.RoomClose, closeShow workflows.Workflow
 }
 
 func workflowID(closed zego.RoomClose) string {
-	return workflows.WorkflowID(activities.SessionOf(&closed))
+	return session.Of(&closed).WorkflowID()
 }
 
 // A run stays with the build that it began with, however long it is blocked, and

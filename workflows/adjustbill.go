@@ -26,7 +26,7 @@ const adjustmentIDPrefix = "bill-adjustment-"
 // AdjustmentID returns the Workflow ID of an adjustment,
 // "bill-adjustment-<appid>-<room_session_id>-<number>".
 func AdjustmentID(a activities.Adjustment) string {
-	return fmt.Sprintf("%s%s-%d", adjustmentIDPrefix, a.Session.Key(), a.Number)
+	return fmt.Sprintf("%s%s-%d", adjustmentIDPrefix, a.Session.String(), a.Number)
 }
 
 // AdjustOptions returns the options that start [AdjustBill]. An adjustment has at most

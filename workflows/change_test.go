@@ -16,6 +16,7 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/closeouttest"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -31,8 +32,8 @@ var crm *CRM
 // twice: as one would who forgets that there are runs under way, and so that those
 // go on as they began.
 
-func withCRMNaively(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-	run := workflows.Begin(ctx, session)
+func withCRMNaively(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
+	run := workflows.Begin(ctx, closed)
 
 	workflows.Start(run, workflows.Step{Name: "crm"}, crm.Notify)
 	workflows.Start(run, workflows.Billing, activities.Standard.FinalizeBill)
@@ -41,8 +42,8 @@ func withCRMNaively(ctx workflow.Context, session activities.Session) (workflows
 	return run.Finish()
 }
 
-func withCRM(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-	run := workflows.Begin(ctx, session)
+func withCRM(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
+	run := workflows.Begin(ctx, closed)
 
 	workflows.Start(run, workflows.Step{Name: "crm", AddedLater: true}, crm.Notify)
 	workflows.Start(run, workflows.Billing, activities.Standard.FinalizeBill)
@@ -51,16 +52,16 @@ func withCRM(ctx workflow.Context, session activities.Session) (workflows.Result
 	return run.Finish()
 }
 
-func withoutRecordingsNaively(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-	run := workflows.Begin(ctx, session)
+func withoutRecordingsNaively(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
+	run := workflows.Begin(ctx, closed)
 
 	workflows.Start(run, workflows.Billing, activities.Standard.FinalizeBill)
 
 	return run.Finish()
 }
 
-func withoutRecordings(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-	run := workflows.Begin(ctx, session)
+func withoutRecordings(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
+	run := workflows.Begin(ctx, closed)
 
 	workflows.Start(run, workflows.Billing, activities.Standard.FinalizeBill)
 	if workflow.GetVersion(ctx, "no recordings", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
@@ -70,8 +71,8 @@ func withoutRecordings(ctx workflow.Context, session activities.Session) (workfl
 	return run.Finish()
 }
 
-func recordingsFirstNaively(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-	run := workflows.Begin(ctx, session)
+func recordingsFirstNaively(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
+	run := workflows.Begin(ctx, closed)
 
 	recordings := workflows.Start(run, workflows.Recordings, activities.Standard.ArchiveRecordings)
 	workflows.Start(run, workflows.Step{Name: "billing", Quick: true, After: []workflows.Dependency{recordings}}, activities.Standard.FinalizeBill)
@@ -79,8 +80,8 @@ func recordingsFirstNaively(ctx workflow.Context, session activities.Session) (w
 	return run.Finish()
 }
 
-func recordingsFirst(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-	run := workflows.Begin(ctx, session)
+func recordingsFirst(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
+	run := workflows.Begin(ctx, closed)
 
 	if workflow.GetVersion(ctx, "recordings first", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
 		workflows.Start(run, workflows.Billing, activities.Standard.FinalizeBill)
@@ -119,8 +120,8 @@ func TestChangeWhileRunsAreUnderWay(t *testing.T) {
 			}
 			env := closeouttest.NewEnv(t, &CRM{})
 			// Whatever comes after this step is not begun.
-			env.OnActivity(activities.Standard.ArchiveRecordings, mock.Anything, mock.Anything).Return(activities.Archived{}, activities.GiveUp("nothing was recorded")).Maybe()
-			if got := ends(env.Run(tt.changed, session)); got != tt.newRuns {
+			env.OnActivity(activities.Standard.ArchiveRecordings, mock.Anything, mock.Anything).Return(activities.Archived{}, activities.GiveUpf("nothing was recorded")).Maybe()
+			if got := ends(env.Run(tt.changed, closed)); got != tt.newRuns {
 				t.Errorf("a new run ended as %s, want %s", got, tt.newRuns)
 			}
 		})
@@ -129,8 +130,8 @@ func TestChangeWhileRunsAreUnderWay(t *testing.T) {
 
 // A replay doesn't look at how a step is described, and how long it may take.
 func TestChangeThatNeedsNoCare(t *testing.T) {
-	otherLimits := func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-		run := workflows.Begin(ctx, session)
+	otherLimits := func(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
+		run := workflows.Begin(ctx, closed)
 		workflows.Start(run, workflows.Step{Name: "billing", Summary: "Bill it", Timeout: time.Hour, AttemptTimeout: time.Second, Quick: true}, activities.Standard.FinalizeBill)
 		workflows.Start(run, workflows.Step{Name: "recordings", HeartbeatTimeout: time.Second, Quick: true}, activities.Standard.ArchiveRecordings)
 		return run.Finish()
@@ -145,8 +146,8 @@ func TestChangeThatNeedsNoCare(t *testing.T) {
 // A replay doesn't look at a step's name either. But with another name the step
 // has another idempotency key, and would have its effect twice.
 func TestReplayDoesNotSeeANewName(t *testing.T) {
-	renamed := func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-		run := workflows.Begin(ctx, session)
+	renamed := func(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
+		run := workflows.Begin(ctx, closed)
 		workflows.Start(run, workflows.Step{Name: "bill", Quick: true}, activities.Standard.FinalizeBill)
 		workflows.Start(run, workflows.Recordings, activities.Standard.ArchiveRecordings)
 		return run.Finish()
@@ -154,7 +155,7 @@ func TestReplayDoesNotSeeANewName(t *testing.T) {
 	if err := replay("testdata/roomclose_blocked.json", renamed); err != nil {
 		t.Errorf("it is seen: %v; say so in docs/changing-workflows.md", err)
 	}
-	if workflows.IdempotencyKey(session, "billing") == workflows.IdempotencyKey(session, "bill") {
+	if closed.IdempotencyKey("billing") == closed.IdempotencyKey("bill") {
 		t.Error("two steps have one key")
 	}
 }

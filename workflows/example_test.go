@@ -10,6 +10,7 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/closeouttest"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -28,7 +29,7 @@ func (*Support) Summarize(_ context.Context, _ activities.Task, transcript strin
 
 // Ask asks the caller how it was.
 func (*Support) Ask(context.Context, activities.Task) (string, error) {
-	return "", activities.GiveUp("the caller has left no address")
+	return "", activities.GiveUpf("the caller has left no address")
 }
 
 var (
@@ -38,13 +39,13 @@ var (
 // CloseSupportCall closes a support call out. The recordings are archived beside
 // the rest; the summary is made when there is a transcript, and an hour later the
 // caller is asked how it was.
-func CloseSupportCall(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-	run := workflows.Begin(ctx, session)
+func CloseSupportCall(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
+	run := workflows.Begin(ctx, closed)
 
 	workflows.Start(run, workflows.Recordings, activities.Standard.ArchiveRecordings)
 	transcript := workflows.Start(run, workflows.Step{Name: "transcript", Timeout: 6 * time.Hour}, support.Transcribe)
 	workflows.Then(transcript, workflows.Step{Name: "summary"}, support.Summarize)
-	workflows.Start(run, workflows.Step{Name: "survey", NotBefore: session.RoomCloseTime.Add(time.Hour), Optional: true}, support.Ask)
+	workflows.Start(run, workflows.Step{Name: "survey", NotBefore: closed.RoomCloseTime.Add(time.Hour), Optional: true}, support.Ask)
 
 	return run.Finish()
 }
@@ -52,11 +53,11 @@ func CloseSupportCall(ctx workflow.Context, session activities.Session) (workflo
 // A workflow of one's own, run as in a test.
 func Example() {
 	env := closeouttest.NewEnv(&testing.T{}, &Support{}) // the t of the test
-	session := closeouttest.Session()
-	for _, step := range env.Run(CloseSupportCall, session).Steps[1:] {
+	closed := closeouttest.Session()
+	for _, step := range env.Run(CloseSupportCall, closed).Steps[1:] {
 		fmt.Printf("%s is %s: %s\n", step.Step, step.State, step.Summary)
 	}
-	fmt.Println(env.Now().Sub(session.RoomCloseTime).Round(time.Minute))
+	fmt.Println(env.Now().Sub(closed.RoomCloseTime).Round(time.Minute))
 	// Output:
 	// transcript is done: transcript of lobby
 	// summary is done: summary of the transcript of lobby

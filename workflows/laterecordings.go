@@ -8,11 +8,12 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/session"
 )
 
 // LateRecordings adds recordings that were reported after the session was archived.
-func LateRecordings(ctx workflow.Context, session activities.Session) (Result, error) {
-	run := Begin(ctx, session)
+func LateRecordings(ctx workflow.Context, closed session.Session) (Result, error) {
+	run := Begin(ctx, closed)
 
 	late := Recordings
 	late.Summary, late.Quick = "Archive late recordings", false
@@ -23,11 +24,11 @@ func LateRecordings(ctx workflow.Context, session activities.Session) (Result, e
 
 // LateRecordingsID returns the Workflow ID of a session's late recordings,
 // "late-recordings-<appid>-<room_session_id>".
-func LateRecordingsID(s activities.Session) string { return "late-recordings-" + s.Key() }
+func LateRecordingsID(s session.Session) string { return "late-recordings-" + s.String() }
 
 // LateRecordingsOptions returns the options that start [LateRecordings]. A session has
 // at most one open run of it, and another may follow.
-func LateRecordingsOptions(s activities.Session, taskQueue string) client.StartWorkflowOptions {
+func LateRecordingsOptions(s session.Session, taskQueue string) client.StartWorkflowOptions {
 	options := StartOptions(s, taskQueue)
 	options.ID, options.StartDelay = LateRecordingsID(s), 0
 	options.WorkflowIDReusePolicy = enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE

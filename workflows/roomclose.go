@@ -6,12 +6,13 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/session"
 )
 
 // RoomClose closes out one room session. Steps run concurrently and fail
 // independently. The run completes when every step is done or skipped.
-func RoomClose(ctx workflow.Context, session activities.Session) (Result, error) {
-	run := Begin(ctx, session)
+func RoomClose(ctx workflow.Context, closed session.Session) (Result, error) {
+	run := Begin(ctx, closed)
 
 	Start(run, Billing, activities.Standard.FinalizeBill)
 	Start(run, Recordings, activities.Standard.ArchiveRecordings)

@@ -16,14 +16,12 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/closeouttest"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 )
 
-var session = activities.Session{
-	AppID: 1, RoomID: "lobby", RoomSessionID: math.MaxUint64, CloseReason: zego.CloseOffline,
-	RoomCloseTime: time.UnixMilli(1499676989909).UTC(),
-}
+var closed = session.Session{ID: session.ID{AppID: 1, RoomSessionID: math.MaxUint64}, RoomID: "lobby", CloseReason: zego.CloseOffline, RoomCloseTime: time.UnixMilli(1499676989909).UTC()}
 
 // env is the environment of a run that closes out the session of these tests.
 type env struct{ *closeouttest.Env }
@@ -62,13 +60,13 @@ func (o *outcome) Complete(result any, _ error) { o.result = result }
 func TestRoomClose(t *testing.T) {
 	env := newEnv(t)
 	bill := activities.Bill{Posted: true}
-	bill.ID = workflows.IdempotencyKey(session, "billing")
-	env.OnActivity(activities.Standard.FinalizeBill, mock.Anything, activities.Task{Session: session, IdempotencyKey: bill.ID}).Return(bill, nil).Once()
-	env.OnActivity(activities.Standard.ArchiveRecordings, mock.Anything, activities.Task{Session: session, IdempotencyKey: workflows.IdempotencyKey(session, "recordings")}).
+	bill.ID = closed.IdempotencyKey("billing")
+	env.OnActivity(activities.Standard.FinalizeBill, mock.Anything, activities.Task{Session: closed, IdempotencyKey: bill.ID}).Return(bill, nil).Once()
+	env.OnActivity(activities.Standard.ArchiveRecordings, mock.Anything, activities.Task{Session: closed, IdempotencyKey: closed.IdempotencyKey("recordings")}).
 		Return(activities.Archived{Manifest: "m", Files: 2, Bytes: 7}, nil).Once()
 
-	result := env.Run(workflows.RoomClose, session)
-	if result.State != workflows.StateDone || result.Session != session || len(result.Decisions) != 0 {
+	result := env.Run(workflows.RoomClose, closed)
+	if result.State != workflows.StateDone || result.Session != closed || len(result.Decisions) != 0 {
 		t.Fatalf("result %+v", result)
 	}
 	if s := result.Steps[0]; s.Step != "billing" || s.State != workflows.StateDone || !strings.Contains(s.Summary, bill.ID.String()) {
@@ -109,7 +107,7 @@ func TestStepRetries(t *testing.T) {
 	env := newEnv(t)
 	env.mockArchive()
 	attempts := env.billingFails(10, errors.New("ledger is away")) // a quick one, and of the others the environment allows ten
-	result := env.Run(workflows.RoomClose, session)
+	result := env.Run(workflows.RoomClose, closed)
 	if result.State != workflows.StateDone || *attempts != 11 || env.states() != "" {
 		t.Errorf("result %+v after %d attempts, states %v", result, *attempts, env.states())
 	}
@@ -121,20 +119,20 @@ func TestStepRetries(t *testing.T) {
 func TestARetryIsToldWhatWasRetried(t *testing.T) {
 	env := newEnv(t)
 	env.mockArchive()
-	first := activities.Task{Session: session, IdempotencyKey: workflows.IdempotencyKey(session, "billing")}
+	first := activities.Task{Session: closed, IdempotencyKey: closed.IdempotencyKey("billing")}
 	again := first
 	again.Retried = &activities.Retried{Failure: "a person has to approve the bill", Reason: "it was a concert"}
-	env.OnActivity(activities.Standard.FinalizeBill, mock.Anything, first).Return(activities.Bill{}, activities.Blocked("a person has to approve the bill")).Once()
+	env.OnActivity(activities.Standard.FinalizeBill, mock.Anything, first).Return(activities.Bill{}, activities.Blockedf("a person has to approve the bill")).Once()
 	env.OnActivity(activities.Standard.FinalizeBill, mock.Anything, again).Return(billed, nil).Once()
 	env.RegisterDelayedCallback(func() { env.Retry("billing", "it was a concert") }, time.Hour)
-	if result := env.Run(workflows.RoomClose, session); result.State != workflows.StateDone {
+	if result := env.Run(workflows.RoomClose, closed); result.State != workflows.StateDone {
 		t.Errorf("result %+v", result)
 	}
 }
 
 func TestBlockedThenRetried(t *testing.T) {
 	for name, err := range map[string]error{
-		"non-retryable": activities.Blocked("the billing API refused the bill: 422"),
+		"non-retryable": activities.Blockedf("the billing API refused the bill: 422"),
 		// It would be tried again only after its deadline.
 		"deadline": temporal.NewApplicationErrorWithOptions("ledger is away", "", temporal.ApplicationErrorOptions{NextRetryDelay: 25 * time.Hour}),
 	} {
@@ -153,11 +151,11 @@ func TestBlockedThenRetried(t *testing.T) {
 				}
 				env.Retry("billing", "fixed")
 			}, 48*time.Hour)
-			result := env.Run(workflows.RoomClose, session)
+			result := env.Run(workflows.RoomClose, closed)
 			if result.State != workflows.StateDone || result.Steps[0].State != workflows.StateDone {
 				t.Errorf("result %+v", result)
 			}
-			want := workflows.DecisionResult{Decision: "retry", Step: "billing", Reason: "fixed", Time: session.RoomCloseTime.Add(48 * time.Hour)}
+			want := workflows.DecisionResult{Decision: "retry", Step: "billing", Reason: "fixed", Time: closed.RoomCloseTime.Add(48 * time.Hour)}
 			if len(result.Decisions) != 1 || result.Decisions[0] != want {
 				t.Errorf("decisions %+v, want %+v", result.Decisions, want)
 			}
@@ -171,11 +169,11 @@ func TestBlockedThenRetried(t *testing.T) {
 func TestBlockedThenSkipped(t *testing.T) {
 	env := newEnv(t)
 	env.mockArchive()
-	env.billingFails(1<<30, activities.Blocked("no price list"))
+	env.billingFails(1<<30, activities.Blockedf("no price list"))
 	env.RegisterDelayedCallback(func() {
 		update(env, workflows.UpdateSkip, workflows.Decision{Reason: "free of charge"}) // the only blocked one
 	}, time.Hour)
-	result := env.Run(workflows.RoomClose, session)
+	result := env.Run(workflows.RoomClose, closed)
 	if result.State != workflows.StateSkipped || env.states() != "blocked skipped" {
 		t.Errorf("result %+v, states %v", result, env.states())
 	}
@@ -190,8 +188,8 @@ func TestBlockedThenSkipped(t *testing.T) {
 func TestDecisionsRefused(t *testing.T) {
 	env := newEnv(t)
 	checked := 0
-	env.billingFails(1<<30, activities.Blocked("no price list"))
-	env.OnActivity(activities.Standard.ArchiveRecordings, mock.Anything, mock.Anything).Return(archived, activities.Blocked("no bucket"))
+	env.billingFails(1<<30, activities.Blockedf("no price list"))
+	env.OnActivity(activities.Standard.ArchiveRecordings, mock.Anything, mock.Anything).Return(archived, activities.Blockedf("no bucket"))
 	refuse := func(d workflows.Decision, want string) {
 		o := update(env, workflows.UpdateRetry, d)
 		env.RegisterDelayedCallback(func() {
@@ -214,7 +212,7 @@ func TestDecisionsRefused(t *testing.T) {
 	env.RegisterDelayedCallback(func() {
 		update(env, workflows.UpdateSkip, workflows.Decision{Step: "recordings", Reason: "r"})
 	}, 3*time.Minute)
-	if result := env.Run(workflows.RoomClose, session); result.State != workflows.StateSkipped || len(result.Decisions) != 2 || checked != 5 {
+	if result := env.Run(workflows.RoomClose, closed); result.State != workflows.StateSkipped || len(result.Decisions) != 2 || checked != 5 {
 		t.Errorf("result %+v, %d refusals checked", result, checked)
 	}
 }
@@ -226,7 +224,7 @@ func TestWithoutSearchAttributes(t *testing.T) {
 	env.mockArchive()
 	env.billingFails(0, nil)
 	env.MockStandard()
-	env.ExecuteWorkflow(workflows.RoomClose, session)
+	env.ExecuteWorkflow(workflows.RoomClose, closed)
 	var result workflows.Result
 	if err := env.GetWorkflowResult(&result); err != nil {
 		t.Fatal(err)
@@ -241,7 +239,7 @@ func TestWithoutSearchAttributes(t *testing.T) {
 func TestSearchAttributesAreSetOnceTheyAreThere(t *testing.T) {
 	env := newEnv(t)
 	env.mockArchive()
-	env.billingFails(1<<30, activities.Blocked("no price list"))
+	env.billingFails(1<<30, activities.Blockedf("no price list"))
 	env.MockStandard()
 	env.After(time.Hour, func() {
 		if got := env.states(); got != "" {
@@ -256,7 +254,7 @@ func TestSearchAttributesAreSetOnceTheyAreThere(t *testing.T) {
 		}
 		update(env, workflows.UpdateSkip, workflows.Decision{Reason: "free of charge"})
 	})
-	env.ExecuteWorkflow(workflows.RoomClose, session)
+	env.ExecuteWorkflow(workflows.RoomClose, closed)
 	var result workflows.Result
 	if err := env.GetWorkflowResult(&result); err != nil {
 		t.Fatal(err)
@@ -269,9 +267,9 @@ func TestSearchAttributesAreSetOnceTheyAreThere(t *testing.T) {
 func TestCancelled(t *testing.T) {
 	env := newEnv(t)
 	env.mockArchive()
-	env.billingFails(1<<30, activities.Blocked("no price list"))
+	env.billingFails(1<<30, activities.Blockedf("no price list"))
 	env.After(time.Hour, env.CancelWorkflow)
-	env.Start(workflows.RoomClose, session)
+	env.Start(workflows.RoomClose, closed)
 	if err := env.GetWorkflowError(); !temporal.IsCanceledError(err) {
 		t.Errorf("error %v, want a cancellation", err)
 	}
@@ -279,46 +277,24 @@ func TestCancelled(t *testing.T) {
 
 // What a stranger named his room is shown as it is, and is no Markdown.
 func TestDetailsEscape(t *testing.T) {
-	options := workflows.StartOptions(activities.Session{RoomID: "a`[b](http://c)\n# d"}, "q")
+	options := workflows.StartOptions(session.Session{RoomID: "a`[b](http://c)\n# d"}, "q")
 	if want := "Room `a'[b](http://c) # d` closed: normal"; options.StaticSummary != want {
 		t.Errorf("summary %q, want %q", options.StaticSummary, want)
 	}
 }
 
 func TestInputJSON(t *testing.T) {
-	b, err := json.Marshal(session)
+	b, err := json.Marshal(closed)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := `{"appid":1,"room_id":"lobby","room_session_id":"18446744073709551615","close_reason":2,"room_close_time":"2017-07-10T08:56:29.909Z"}`; string(b) != want {
+	if want := `{"appid":1,"room_session_id":"18446744073709551615","room_id":"lobby","close_reason":2,"room_close_time":"2017-07-10T08:56:29.909Z"}`; string(b) != want {
 		t.Errorf("got  %s\nwant %s", b, want)
 	}
 }
 
-func TestWorkflowID(t *testing.T) {
-	id := workflows.WorkflowID(session)
-	if id != "room-close-1-18446744073709551615" {
-		t.Errorf("ID %s", id)
-	}
-	if app, s, err := workflows.ParseWorkflowID(id); app != 1 || s != math.MaxUint64 || err != nil {
-		t.Errorf("parsed %d, %d, %v", app, s, err)
-	}
-	for _, bad := range []string{"", "room-close-1", "room-close-1-", "room-close--1", "close-1-2", "room-close-4294967296-1", "room-close-1-18446744073709551616"} {
-		if _, _, err := workflows.ParseWorkflowID(bad); err == nil {
-			t.Errorf("%q was parsed", bad)
-		}
-	}
-}
-
-// Bills are kept under these keys: they may never change.
-func TestIdempotencyKeyIsStable(t *testing.T) {
-	if got := workflows.IdempotencyKey(session, "billing").String(); got != "0b0bc6c3-74e8-53a2-b0d9-c03f1b0c6859" {
-		t.Errorf("key %s", got)
-	}
-}
-
 func TestStartOptions(t *testing.T) {
-	long := session
+	long := closed
 	long.RoomID = strings.Repeat("é", 300)
 	o := workflows.StartOptions(long, "closeout")
 	if id, _ := o.TypedSearchAttributes.GetKeyword(workflows.RoomID); id != strings.Repeat("é", 255) {

@@ -6,14 +6,14 @@ import (
 
 	"go.temporal.io/sdk/workflow"
 
-	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/session"
 )
 
 // Run is the run of a post-close Workflow: its steps, and what people decided about
 // them.
 type Run struct {
 	ctx        workflow.Context
-	session    activities.Session
+	session    session.Session
 	steps      []*step
 	decisions  []DecisionResult
 	searchable bool  // whether the Namespace has our Search Attributes
@@ -22,8 +22,8 @@ type Run struct {
 
 // Begin begins the run that closes out session. Start its steps with [Start], and
 // end with [Run.Finish].
-func Begin(ctx workflow.Context, session activities.Session) *Run {
-	r := &Run{ctx: ctx, session: session}
+func Begin(ctx workflow.Context, closed session.Session) *Run {
+	r := &Run{ctx: ctx, session: closed}
 	// A Namespace without the Search Attributes would fail every Workflow Task that
 	// sets one. Runs are then started without them.
 	if _, r.searchable = workflow.GetTypedSearchAttributes(ctx).GetKeyword(RoomID); !r.searchable {
@@ -63,7 +63,7 @@ func (r *Run) Finish() (Result, error) {
 		}
 		result.Steps = append(result.Steps, s)
 	}
-	workflow.GetLogger(r.ctx).Info("session closed out", "session", r.session.Key(), "state", result.State)
+	workflow.GetLogger(r.ctx).Info("session closed out", "session", r.session.String(), "state", result.State)
 	return result, nil
 }
 

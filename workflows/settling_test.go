@@ -13,14 +13,15 @@ import (
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/steps"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 )
 
 // settling returns the session of these tests as a webhook hands it over.
-func settling(after time.Duration) activities.Session {
-	s := session
-	s.Settling = activities.Duration(after)
+func settling(after time.Duration) session.Session {
+	s := closed
+	s.Settling = session.Duration(after)
 	return s
 }
 
@@ -49,17 +50,17 @@ func TestTheBillWaitsForLateCallbacks(t *testing.T) {
 		return billed, nil
 	})
 	env.After(time.Minute, func() {
-		if d := env.Details(); !strings.Contains(d, "**billing** is waiting until "+session.RoomCloseTime.Add(90*time.Second).Format(time.RFC3339)) || !strings.Contains(d, "**recordings** is done") {
+		if d := env.Details(); !strings.Contains(d, "**billing** is waiting until "+closed.RoomCloseTime.Add(90*time.Second).Format(time.RFC3339)) || !strings.Contains(d, "**recordings** is done") {
 			t.Errorf("details %s", d)
 		}
 	})
 	if r := env.Run(workflows.RoomClose, settling(90*time.Second)); r.State != workflows.StateDone {
 		t.Fatalf("result %+v", r)
 	}
-	if wait := billedAt.Sub(session.RoomCloseTime); wait < 90*time.Second || wait > 91*time.Second {
+	if wait := billedAt.Sub(closed.RoomCloseTime); wait < 90*time.Second || wait > 91*time.Second {
 		t.Errorf("the bill was made %v after the run began", wait)
 	}
-	if wait := archivedAt.Sub(session.RoomCloseTime); wait > time.Second {
+	if wait := archivedAt.Sub(closed.RoomCloseTime); wait > time.Second {
 		t.Errorf("the recordings waited %v", wait)
 	}
 	env.AssertExpectations(t)
@@ -70,12 +71,12 @@ func TestTimeThatOtherStepsTookCountsAsWaiting(t *testing.T) {
 	env := newEnv(t, &CRM{})
 	env.OnActivity(crm.Notify, mock.Anything, mock.Anything).After(time.Hour).Return("told", nil)
 	env.OnActivity(activities.Standard.FinalizeBill, mock.Anything, mock.Anything).Return(func(context.Context, activities.Task) (activities.Bill, error) {
-		if wait := env.Now().Sub(session.RoomCloseTime); wait < time.Hour || wait > time.Hour+time.Minute {
+		if wait := env.Now().Sub(closed.RoomCloseTime); wait < time.Hour || wait > time.Hour+time.Minute {
 			t.Errorf("the bill was made %v after the run began", wait)
 		}
 		return billed, nil
 	}).Once()
-	env.Run(func(ctx workflow.Context, s activities.Session) (workflows.Result, error) {
+	env.Run(func(ctx workflow.Context, s session.Session) (workflows.Result, error) {
 		run := workflows.Begin(ctx, s)
 		told := workflows.Start(run, workflows.Step{Name: "crm"}, crm.Notify)
 		billing := workflows.Billing
@@ -87,9 +88,9 @@ func TestTimeThatOtherStepsTookCountsAsWaiting(t *testing.T) {
 }
 
 func TestEachAdjustmentHasAKeyAndAWorkflowOfItsOwn(t *testing.T) {
-	next := steps.AdjustmentOf(ledger.BilledSession{AppID: 1, RoomID: "lobby", RoomSessionID: session.RoomSessionID,
-		CloseReason: uint32(zego.CloseOffline), RoomCloseTime: session.RoomCloseTime, Number: 2})
-	if next.Session != session {
+	next := steps.AdjustmentOf(ledger.BilledSession{AppID: 1, RoomID: "lobby", RoomSessionID: closed.RoomSessionID,
+		CloseReason: uint32(zego.CloseOffline), RoomCloseTime: closed.RoomCloseTime, Number: 2})
+	if next.Session != closed {
 		t.Errorf("it is of %+v", next.Session)
 	}
 	options := workflows.AdjustOptions(next, "queue")
@@ -97,16 +98,16 @@ func TestEachAdjustmentHasAKeyAndAWorkflowOfItsOwn(t *testing.T) {
 		t.Errorf("options %+v", options)
 	}
 	env := newEnv(t)
-	env.OnActivity(activities.Standard.AdjustBill, mock.Anything, activities.Task{Session: session, IdempotencyKey: workflows.IdempotencyKey(session, "adjustment-2")}, 2).
+	env.OnActivity(activities.Standard.AdjustBill, mock.Anything, activities.Task{Session: closed, IdempotencyKey: closed.IdempotencyKey("adjustment-2")}, 2).
 		Return(activities.Adjusted{ID: uuid.New(), Number: 2}, nil).Once()
-	r := env.Run(func(ctx workflow.Context, _ activities.Session) (workflows.Result, error) {
+	r := env.Run(func(ctx workflow.Context, _ session.Session) (workflows.Result, error) {
 		return workflows.AdjustBill(ctx, next)
-	}, session)
+	}, closed)
 	if r.State != workflows.StateDone || r.Steps[0].Step != "adjustment-2" || !strings.HasPrefix(r.Steps[0].Summary, "adjustment 2 of bill") {
 		t.Errorf("result %+v", r)
 	}
 	env.AssertExpectations(t)
-	if workflows.IdempotencyKey(session, "adjustment-1") == workflows.IdempotencyKey(session, "adjustment-2") {
+	if closed.IdempotencyKey("adjustment-1") == closed.IdempotencyKey("adjustment-2") {
 		t.Error("two adjustments have one key")
 	}
 }

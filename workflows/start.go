@@ -9,17 +9,16 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
-	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/session"
 )
 
 // Workflow closes out a session. Temporal knows it by the name of the function.
-type Workflow func(workflow.Context, activities.Session) (Result, error)
+type Workflow func(workflow.Context, session.Session) (Result, error)
 
 // Name returns the Workflow's name.
 func Name(w Workflow) string {
@@ -49,7 +48,7 @@ func SearchAttributes() []temporal.SearchAttributeKey {
 }
 
 // searchAttributes returns what every run of the session is found by.
-func searchAttributes(s activities.Session) []temporal.SearchAttributeUpdate {
+func searchAttributes(s session.Session) []temporal.SearchAttributeUpdate {
 	return []temporal.SearchAttributeUpdate{
 		RoomID.ValueSet(clip(s.RoomID, 255)),
 		RoomSessionID.ValueSet(strconv.FormatUint(s.RoomSessionID, 10)),
@@ -64,7 +63,7 @@ const SignalIndex = "search-attributes"
 
 // UnindexedQuery returns the List Filter of the open runs that lack our Search Attributes.
 func UnindexedQuery() string {
-	return fmt.Sprintf("%s IS NULL AND WorkflowId STARTS_WITH '%s' AND ExecutionStatus = 'Running'", RoomID.GetName(), workflowIDPrefix)
+	return fmt.Sprintf("%s IS NULL AND WorkflowId STARTS_WITH '%s' AND ExecutionStatus = 'Running'", RoomID.GetName(), session.WorkflowIDPrefix)
 }
 
 // ReportedProblems is a Search Attribute that Temporal itself sets on a run whose
@@ -78,32 +77,12 @@ func BlockedQuery() string {
 
 // OpenQuery returns the List Filter of the open runs. It needs none of our Search Attributes.
 func OpenQuery() string {
-	return fmt.Sprintf("(WorkflowId STARTS_WITH '%s' OR WorkflowId STARTS_WITH '%s') AND ExecutionStatus = 'Running'", workflowIDPrefix, adjustmentIDPrefix)
-}
-
-const workflowIDPrefix = "room-close-"
-
-// WorkflowID returns the Workflow ID of a session, "room-close-<appid>-<room_session_id>".
-// Temporal accepts an ID once, so a session has one run.
-func WorkflowID(s activities.Session) string {
-	return workflowIDPrefix + s.Key()
-}
-
-// ParseWorkflowID is the inverse of [WorkflowID].
-func ParseWorkflowID(id string) (appID uint32, roomSessionID uint64, err error) {
-	key, prefixed := strings.CutPrefix(id, workflowIDPrefix)
-	app, session, _ := strings.Cut(key, "-")
-	a, appErr := strconv.ParseUint(app, 10, 32)
-	roomSessionID, err = strconv.ParseUint(session, 10, 64)
-	if !prefixed || appErr != nil || err != nil {
-		return 0, 0, fmt.Errorf("workflow ID %q: want %s<appid>-<room_session_id>", id, workflowIDPrefix)
-	}
-	return uint32(a), roomSessionID, nil
+	return fmt.Sprintf("(WorkflowId STARTS_WITH '%s' OR WorkflowId STARTS_WITH '%s') AND ExecutionStatus = 'Running'", session.WorkflowIDPrefix, adjustmentIDPrefix)
 }
 
 // StartOptions returns the options that start the session's run: exactly once, after
 // the session has settled, and with what people search and read.
-func StartOptions(s activities.Session, taskQueue string) client.StartWorkflowOptions {
+func StartOptions(s session.Session, taskQueue string) client.StartWorkflowOptions {
 	reason := s.CloseReason.String()
 	if s.Reconciled {
 		reason = "found gone without a room_close"
@@ -117,7 +96,7 @@ func StartOptions(s activities.Session, taskQueue string) client.StartWorkflowOp
 		memo["reconciled"] = true // nobody knows the close time
 	}
 	return client.StartWorkflowOptions{
-		ID:        WorkflowID(s),
+		ID:        s.WorkflowID(),
 		TaskQueue: taskQueue,
 		// A delay costs less than a timer: the first Workflow Task can do all the work.
 		StartDelay: time.Duration(s.Settling),
@@ -154,13 +133,4 @@ func clip(s string, n int) string {
 		return string(r[:n])
 	}
 	return s
-}
-
-// keyspace is the UUID namespace of the idempotency keys.
-var keyspace = uuid.MustParse("dae2ee15-f6ee-579e-bf43-12098b064d47")
-
-// IdempotencyKey returns the key of a step's effects for a session, a UUIDv5. It
-// depends on nothing else, so a run started by hand has the same.
-func IdempotencyKey(session activities.Session, step string) uuid.UUID {
-	return uuid.NewSHA1(keyspace, []byte(WorkflowID(session)+"/"+step))
 }

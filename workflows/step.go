@@ -248,7 +248,7 @@ func add[R any](r *Run, definition Step, attempt func(workflow.Context, activiti
 	st := &step{Step: definition}
 	future.step = st
 	r.steps = append(r.steps, st)
-	task := activities.Task{Session: r.session, IdempotencyKey: IdempotencyKey(r.session, st.Name)}
+	task := activities.Task{Session: r.session, IdempotencyKey: r.session.IdempotencyKey(st.Name)}
 	if info := workflow.GetInfo(r.ctx); info.OriginalRunID != "" && info.OriginalRunID != info.WorkflowExecution.RunID {
 		task.Reset = info.WorkflowExecution.RunID
 	}
@@ -317,16 +317,16 @@ func (r *Run) execute(ctx workflow.Context, st *step, attempt func() error) {
 		}
 		st.failure = failure(err, st.Timeout)
 		if st.Optional || activities.IsGivenUp(err) {
-			log.Warn("step given up", "step", st.Name, "session", r.session.Key(), "failure", st.failure)
+			log.Warn("step given up", "step", st.Name, "session", r.session.String(), "failure", st.failure)
 			r.enter(st, StateGivenUp)
 			return
 		}
-		log.Warn("step blocked", "step", st.Name, "session", r.session.Key(), "failure", st.failure)
+		log.Warn("step blocked", "step", st.Name, "session", r.session.String(), "failure", st.failure)
 		r.enter(st, StateBlocked)
 		if !r.awaitDecision(ctx, st) {
 			return
 		}
-		log.Info("step resumed", "step", st.Name, "session", r.session.Key(), "by", cmp.Or(st.decision, "signal"))
+		log.Info("step resumed", "step", st.Name, "session", r.session.String(), "by", cmp.Or(st.decision, "signal"))
 		if st.decision == UpdateSkip {
 			r.enter(st, StateSkipped)
 			return

@@ -16,6 +16,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -68,7 +69,7 @@ func (s *shop) run(t *testing.T, w workflows.Workflow, prepare func(env)) workfl
 	if prepare != nil {
 		prepare(e)
 	}
-	return e.Run(w, session)
+	return e.Run(w, closed)
 }
 
 // ends gives the steps and how they ended.
@@ -89,12 +90,12 @@ func (s *shop) happened(t *testing.T, want ...string) {
 	}
 }
 
-var refused = activities.Blocked("the bank refused")
+var refused = activities.Blockedf("the bank refused")
 
 func TestALaterStepIsGivenWhatTheEarlierReturned(t *testing.T) {
 	s := &shop{}
-	r := s.run(t, func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-		run := workflows.Begin(ctx, session)
+	r := s.run(t, func(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
+		run := workflows.Begin(ctx, closed)
 		charge := workflows.Start(run, workflows.Step{Name: "charge"}, s.Charge)
 		workflows.Then(charge, workflows.Step{Name: "payout"}, s.PayOut)
 		return run.Finish()
@@ -110,8 +111,8 @@ func TestALaterStepIsGivenWhatTheEarlierReturned(t *testing.T) {
 func TestWhatNeedsASkippedStepIsSkipped(t *testing.T) {
 	s := &shop{failure: map[string]error{"charge": refused}}
 	var details string
-	r := s.run(t, func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-		run := workflows.Begin(ctx, session)
+	r := s.run(t, func(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
+		run := workflows.Begin(ctx, closed)
 		charge := workflows.Start(run, workflows.Step{Name: "charge"}, s.Charge)
 		payout := workflows.Then(charge, workflows.Step{Name: "payout"}, s.PayOut)
 		workflows.Start(run, workflows.Step{Name: "survey", After: []workflows.Dependency{payout}}, s.Survey)
@@ -146,8 +147,8 @@ func TestAfterSeveralSteps(t *testing.T) {
 	for _, first := range []string{"charge", "archive"} {
 		t.Run(first+" last", func(t *testing.T) {
 			s := &shop{failure: map[string]error{first: refused}}
-			r := s.run(t, func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-				run := workflows.Begin(ctx, session)
+			r := s.run(t, func(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
+				run := workflows.Begin(ctx, closed)
 				charge := workflows.Start(run, workflows.Step{Name: "charge"}, s.Charge)
 				archive := workflows.Start(run, workflows.Step{Name: "archive"}, s.Archive)
 				workflows.Start(run, workflows.Step{Name: "survey", After: []workflows.Dependency{charge, archive}}, s.Survey)
@@ -166,8 +167,8 @@ func TestAfterSeveralSteps(t *testing.T) {
 }
 
 // compensated charges, pays out, and gives the money back if that wasn't done.
-func (s *shop) compensated(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-	run := workflows.Begin(ctx, session)
+func (s *shop) compensated(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
+	run := workflows.Begin(ctx, closed)
 	charge := workflows.Start(run, workflows.Step{Name: "charge"}, s.Charge)
 	payout := workflows.Then(charge, workflows.Step{Name: "payout"}, s.PayOut)
 	if _, err := payout.Wait(); err != nil {
@@ -187,7 +188,7 @@ func TestCompensation(t *testing.T) {
 		states  string
 	}{
 		"all is well": {nil, nil, []string{"charge", "pay out 7"}, "charge done, payout done", ""},
-		"the payout is given up": {map[string]error{"pay out 7": activities.GiveUp("no account")}, nil,
+		"the payout is given up": {map[string]error{"pay out 7": activities.GiveUpf("no account")}, nil,
 			[]string{"charge", "pay out 7 failed", "refund 7"}, "charge done, payout given_up, refund done", "given_up"},
 		"the payout is skipped": {map[string]error{"pay out 7": refused},
 			func(e env) { e.After(time.Hour, func() { e.Skip("payout", "fraud") }) },
@@ -203,7 +204,7 @@ func TestCompensation(t *testing.T) {
 			if tt.prepare != nil {
 				tt.prepare(e)
 			}
-			r := e.Run(s.compensated, session)
+			r := e.Run(s.compensated, closed)
 			s.happened(t, tt.events...)
 			if ends(r) != tt.ends || e.states() != tt.states {
 				t.Errorf("ended as %s, want %s; states %s, want %s", ends(r), tt.ends, e.states(), tt.states)
@@ -215,18 +216,18 @@ func TestCompensation(t *testing.T) {
 // An optional step is given up where another one would be blocked.
 func TestAnOptionalStepIsGivenUp(t *testing.T) {
 	for name, failure := range map[string]error{
-		"blocked":  activities.Blocked("no address"),
-		"given up": activities.GiveUp("no address"),
+		"blocked":  activities.Blockedf("no address"),
+		"given up": activities.GiveUpf("no address"),
 		// It would be tried again only after its deadline.
-		"deadline": activities.RetryAfter(25*time.Hour, "no address"),
+		"deadline": activities.RetryAfterf(25*time.Hour, "no address"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &shop{failure: map[string]error{"survey": failure}}
 			var details string
-			r := s.run(t, func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-				run := workflows.Begin(ctx, session)
+			r := s.run(t, func(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
+				run := workflows.Begin(ctx, closed)
 				workflows.Start(run, workflows.Step{Name: "survey", Optional: true}, s.Survey)
-				workflows.Start(run, workflows.Step{Name: "archive", NotBefore: session.RoomCloseTime.Add(time.Hour)}, s.Archive)
+				workflows.Start(run, workflows.Step{Name: "archive", NotBefore: closed.RoomCloseTime.Add(time.Hour)}, s.Archive)
 				return run.Finish()
 			}, func(e env) { e.After(time.Minute, func() { details = e.Details() }) })
 			if r.State != workflows.StateGivenUp || ends(r) != "survey given_up, archive done" {
@@ -255,12 +256,12 @@ func TestNotBefore(t *testing.T) {
 				at = e.Now()
 				return "sent", nil
 			})
-			e.Run(func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-				run := workflows.Begin(ctx, session)
-				workflows.Start(run, workflows.Step{Name: "survey", NotBefore: session.RoomCloseTime.Add(tt.notBefore)}, s.Survey)
+			e.Run(func(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
+				run := workflows.Begin(ctx, closed)
+				workflows.Start(run, workflows.Step{Name: "survey", NotBefore: closed.RoomCloseTime.Add(tt.notBefore)}, s.Survey)
 				return run.Finish()
-			}, session)
-			if got := at.Sub(session.RoomCloseTime).Round(time.Minute); got != tt.want {
+			}, closed)
+			if got := at.Sub(closed.RoomCloseTime).Round(time.Minute); got != tt.want {
 				t.Errorf("it began after %v, want %v", got, tt.want)
 			}
 		})
@@ -268,9 +269,9 @@ func TestNotBefore(t *testing.T) {
 }
 
 // transcribed awaits a transcript, and archives what it says.
-func (s *shop) transcribed(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-	run := workflows.Begin(ctx, session)
-	job := workflows.Start(run, workflows.Step{Name: "charge", NotBefore: session.RoomCloseTime.Add(time.Minute)}, s.Charge)
+func (s *shop) transcribed(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
+	run := workflows.Begin(ctx, closed)
+	job := workflows.Start(run, workflows.Step{Name: "charge", NotBefore: closed.RoomCloseTime.Add(time.Minute)}, s.Charge)
 	transcript := workflows.Await[Charge](run, workflows.Step{Name: "transcript", Timeout: 6 * time.Hour, After: []workflows.Dependency{job}})
 	workflows.Then(transcript, workflows.Step{Name: "payout"}, s.PayOut)
 	return run.Finish()
@@ -304,7 +305,7 @@ func TestAwait(t *testing.T) {
 			s := &shop{}
 			e := newEnv(t, s)
 			tt.prepare(e)
-			r := e.Run(s.transcribed, session)
+			r := e.Run(s.transcribed, closed)
 			s.happened(t, tt.events...)
 			if r.State != tt.result || e.states() != tt.states {
 				t.Errorf("states %s, want %s; result %+v", e.states(), tt.states, r)
@@ -326,7 +327,7 @@ type Verdict struct {
 func (v *Verdict) Err() error {
 	switch {
 	case v.Never:
-		return activities.GiveUp("never: %s", v.Refused)
+		return activities.GiveUpf("never: %s", v.Refused)
 	case v.Refused != "":
 		return errors.New(v.Refused)
 	}
@@ -350,11 +351,11 @@ func TestWhatIsAwaitedMayFail(t *testing.T) {
 			for i, v := range tt.verdicts {
 				e.After(time.Duration(i+1)*time.Hour, func() { e.SignalWorkflow("review", v) })
 			}
-			r := e.Run(func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-				run := workflows.Begin(ctx, session)
+			r := e.Run(func(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
+				run := workflows.Begin(ctx, closed)
 				workflows.Await[Verdict](run, workflows.Step{Name: "review"})
 				return run.Finish()
-			}, session)
+			}, closed)
 			got := r.Steps[0].Failure
 			if output, ok := r.Steps[0].Output.(map[string]any); ok {
 				got, _ = output["Text"].(string)
@@ -371,16 +372,16 @@ func TestCancelledWhileStepsWait(t *testing.T) {
 	s := &shop{}
 	e := newEnv(t, s)
 	e.After(10*time.Minute, e.CancelWorkflow)
-	e.Start(func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-		run := workflows.Begin(ctx, session)
+	e.Start(func(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
+		run := workflows.Begin(ctx, closed)
 		transcript := workflows.Await[Charge](run, workflows.Step{Name: "transcript"})
 		workflows.Then(transcript, workflows.Step{Name: "payout"}, s.PayOut)
-		later := workflows.Start(run, workflows.Step{Name: "survey", NotBefore: session.RoomCloseTime.Add(time.Hour)}, s.Survey)
+		later := workflows.Start(run, workflows.Step{Name: "survey", NotBefore: closed.RoomCloseTime.Add(time.Hour)}, s.Survey)
 		if _, err := later.Wait(); !temporal.IsCanceledError(err) {
 			t.Errorf("error %v, want a cancellation", err)
 		}
 		return run.Finish()
-	}, session)
+	}, closed)
 	if err := e.GetWorkflowError(); !temporal.IsCanceledError(err) {
 		t.Errorf("error %v, want a cancellation", err)
 	}
@@ -395,8 +396,8 @@ func TestAddedSteps(t *testing.T) {
 			s := &shop{}
 			e := newEnv(t, s)
 			e.OnGetVersion("step charge", workflow.DefaultVersion, workflow.Version(1)).Return(version)
-			r := e.Run(func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-				run := workflows.Begin(ctx, session)
+			r := e.Run(func(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
+				run := workflows.Begin(ctx, closed)
 				workflows.Start(run, workflows.Step{Name: "archive"}, s.Archive)
 				charge := workflows.Start(run, workflows.Step{Name: "charge", AddedLater: true}, s.Charge)
 				workflows.Then(charge, workflows.Step{Name: "payout"}, s.PayOut)
@@ -404,7 +405,7 @@ func TestAddedSteps(t *testing.T) {
 					t.Errorf("error %v", err)
 				}
 				return run.Finish()
-			}, session)
+			}, closed)
 			want := "archive done"
 			if version == 1 {
 				want = "archive done, charge done, payout done"
@@ -420,12 +421,12 @@ func TestAStepWantsANameOfItsOwn(t *testing.T) {
 	for _, name := range []string{"", "archive"} {
 		s := &shop{}
 		e := newEnv(t, s)
-		e.Start(func(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-			run := workflows.Begin(ctx, session)
+		e.Start(func(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
+			run := workflows.Begin(ctx, closed)
 			workflows.Start(run, workflows.Step{Name: "archive"}, s.Archive)
 			workflows.Start(run, workflows.Step{Name: name}, s.Survey)
 			return run.Finish()
-		}, session)
+		}, closed)
 		if err := e.GetWorkflowError(); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("step %q: want a name", name)) {
 			t.Errorf("error %v", err)
 		}
@@ -458,11 +459,11 @@ func (s *signaller) SignalWorkflow(_ context.Context, id, runID, name string, va
 
 func TestSignal(t *testing.T) {
 	s := &signaller{id: "room-close-1-18446744073709551615"}
-	if err := workflows.Signal(t.Context(), s, workflows.WorkflowID(session), "transcript", 7); err != nil || s.name != "transcript" || s.value != 7 {
+	if err := workflows.Signal(t.Context(), s, closed.WorkflowID(), "transcript", 7); err != nil || s.name != "transcript" || s.value != 7 {
 		t.Errorf("%q, %v, error %v", s.name, s.value, err)
 	}
 	s.id = "another"
-	if err := workflows.Signal(t.Context(), s, workflows.WorkflowID(session), "transcript", 7); err == nil || !strings.Contains(err.Error(), `signal "transcript" to room-close-1-`) {
+	if err := workflows.Signal(t.Context(), s, closed.WorkflowID(), "transcript", 7); err == nil || !strings.Contains(err.Error(), `signal "transcript" to room-close-1-`) {
 		t.Errorf("error %v", err)
 	}
 }

@@ -47,7 +47,7 @@ func TestAStepWaitsForAsLongAsItSays(t *testing.T) {
 			t.Errorf("CloseoutState became %s", states)
 		}
 	})
-	if r := env.Run(workflows.RoomClose, session); r.State != workflows.StateDone || r.Steps[1].Summary != archived.String() {
+	if r := env.Run(workflows.RoomClose, closed); r.State != workflows.StateDone || r.Steps[1].Summary != archived.String() {
 		t.Errorf("result %+v", r)
 	}
 	if *n != 4 || len(got) != 3 {
@@ -79,7 +79,7 @@ func TestASignalWakesAStepThatWaits(t *testing.T) {
 			env.SignalWorkflow("recordings", nil)
 		}
 	})
-	if r := env.Run(workflows.RoomClose, session); r.State != workflows.StateDone || *n != 2 {
+	if r := env.Run(workflows.RoomClose, closed); r.State != workflows.StateDone || *n != 2 {
 		t.Errorf("result %+v, run %d times", r, *n)
 	}
 }
@@ -101,7 +101,7 @@ func TestASignalWakesAStepThatIsBlocked(t *testing.T) {
 			}
 			return archived, nil
 		}
-		return activities.Archived{}, activities.Blocked("not all of the recordings are there")
+		return activities.Archived{}, activities.Blockedf("not all of the recordings are there")
 	})
 	env.After(2*time.Hour, func() {
 		if got := env.states(); got != "blocked" {
@@ -110,7 +110,7 @@ func TestASignalWakesAStepThatIsBlocked(t *testing.T) {
 		env.SignalWorkflow("recordings", "whatever")
 	})
 	env.After(3*time.Hour, func() { env.Retry("recordings", "found it") })
-	if r := env.Run(workflows.RoomClose, session); r.State != workflows.StateDone {
+	if r := env.Run(workflows.RoomClose, closed); r.State != workflows.StateDone {
 		t.Errorf("result %+v", r)
 	}
 	if got := env.states(); got != "blocked unset blocked unset" {
@@ -123,7 +123,7 @@ func TestAStepThatWaitsCanBeCancelledWithItsRun(t *testing.T) {
 	env.billingFails(0, nil)
 	env.recordings(func(int, *activities.Waited) (activities.Archived, error) { return waiting(time.Hour, ""), nil })
 	env.After(90*time.Minute, env.CancelWorkflow)
-	env.Start(workflows.RoomClose, session)
+	env.Start(workflows.RoomClose, closed)
 	if !env.IsWorkflowCompleted() || env.GetWorkflowError() == nil {
 		t.Error("the run goes on")
 	}

@@ -25,9 +25,9 @@ import (
 	"go.temporal.io/sdk/client"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/closeouthq/closeout/activities"
 	storm "github.com/closeouthq/closeout/dev/internal/load"
 	"github.com/closeouthq/closeout/internal/inbox"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
@@ -108,7 +108,7 @@ func (w *world) bare(ctx context.Context, inFlight int, d time.Duration) (*load,
 	for range inFlight {
 		wg.Go(func() {
 			for time.Since(began) < d {
-				s := activities.Session{AppID: 1, RoomID: "rid_1242649", RoomSessionID: rand.Uint64(), RoomCloseTime: time.Now()}
+				s := session.Session{ID: session.ID{AppID: 1, RoomSessionID: rand.Uint64()}, RoomID: "rid_1242649", RoomCloseTime: time.Now()}
 				at := time.Now()
 				_, err := w.client.ExecuteWorkflow(ctx, workflows.StartOptions(s, taskQueue), workflows.RoomClose, s)
 				mu.Lock()
@@ -739,10 +739,10 @@ func measureBacklog(ctx context.Context, b *bench) error {
 	for w := range 256 {
 		group.Go(func() error {
 			for n := w; n < entries; n += 256 {
-				s := activities.Session{AppID: 1, RoomID: "rid_1242649", RoomSessionID: rand.Uint64(), RoomCloseTime: time.Now().UTC()}
+				s := session.Session{ID: session.ID{AppID: 1, RoomSessionID: rand.Uint64()}, RoomID: "rid_1242649", RoomCloseTime: time.Now().UTC()}
 				body, err := json.Marshal(s)
 				if err == nil {
-					_, err = box.Put(groupCtx, inbox.Entry{Key: workflows.WorkflowID(s), Body: body})
+					_, err = box.Put(groupCtx, inbox.Entry{Key: s.WorkflowID(), Body: body})
 				}
 				if err != nil {
 					return err

@@ -17,7 +17,7 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/workflow"
 
-	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -55,7 +55,7 @@ func naiveHandler(temporal client.Client, findable bool) http.Handler {
 		options := client.StartWorkflowOptions{ID: fmt.Sprintf("room-close-%d", c.RoomSessionID), TaskQueue: taskQueue}
 		if findable {
 			closed, _ := time.Parse(time.RFC3339, c.RoomCloseTime) // it isn't checked here
-			options = workflows.StartOptions(activities.Session{AppID: c.AppID, RoomID: c.RoomID, RoomSessionID: c.RoomSessionID, RoomCloseTime: closed}, taskQueue)
+			options = workflows.StartOptions(session.Session{ID: session.ID{AppID: c.AppID, RoomSessionID: c.RoomSessionID}, RoomID: c.RoomID, RoomCloseTime: closed}, taskQueue)
 		}
 		if _, err := temporal.ExecuteWorkflow(r.Context(), options, naiveWorkflow, c); err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)

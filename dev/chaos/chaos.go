@@ -25,7 +25,6 @@ import (
 	"go.temporal.io/sdk/client"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/dev/internal/binary"
 	"github.com/closeouthq/closeout/dev/internal/load"
 	"github.com/closeouthq/closeout/internal/archive"
@@ -33,6 +32,7 @@ import (
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/service"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/webhook"
 )
 
@@ -451,7 +451,7 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	if c.RoomSessionID>>63 == 1 && c.RoomSessionID%5 == 0 { // a badly signed one has the highest bit flipped
-		dir := filepath.Join(r.folder, filepath.FromSlash(activities.SessionFolder(activities.Session{AppID: 1, RoomSessionID: c.RoomSessionID})))
+		dir := filepath.Join(r.folder, filepath.FromSlash(session.Session{ID: session.ID{AppID: 1, RoomSessionID: c.RoomSessionID}}.Folder()))
 		path := filepath.Join(dir, "recording.mp4")
 		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
 			if err := os.MkdirAll(dir, 0o750); err != nil {

@@ -18,7 +18,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
-	"github.com/closeouthq/closeout/internal/command"
+	command "github.com/closeouthq/closeout/internal/cli"
 )
 
 func main() {

@@ -20,7 +20,7 @@ import (
 
 	"github.com/closeouthq/closeout/dev/internal/load"
 	"github.com/closeouthq/closeout/internal/audit"
-	"github.com/closeouthq/closeout/internal/command"
+	command "github.com/closeouthq/closeout/internal/cli"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/zego"

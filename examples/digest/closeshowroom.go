@@ -6,6 +6,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -14,8 +15,8 @@ var do Steps
 
 // CloseShowRoom closes a room of a show out as any other, and then tells the
 // show's digest what happened.
-func CloseShowRoom(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-	run := workflows.Begin(ctx, session)
+func CloseShowRoom(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
+	run := workflows.Begin(ctx, closed)
 
 	billing := workflows.Start(run, workflows.Billing, activities.Standard.FinalizeBill)
 	recordings := workflows.Start(run, workflows.Recordings, activities.Standard.ArchiveRecordings)

@@ -9,6 +9,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -22,7 +23,7 @@ const updateRoom = "room"
 // Closed is a room's session as its run tells the digest of it.
 type Closed struct {
 	// Session is the one that was closed out.
-	Session activities.Session `json:"session"`
+	Session session.Session `json:"session"`
 	// Happened is what its steps said.
 	Happened []string `json:"happened"`
 	// Rooms are all rooms of the show; SHOWS is not for a workflow to read, as it
@@ -33,7 +34,7 @@ type Closed struct {
 // Digest waits until every room of a show has closed, but not longer than
 // patience, and then sends one e-mail about them. It is of the show's first
 // session, and takes all of them by updates.
-func Digest(ctx workflow.Context, first activities.Session) (workflows.Result, error) {
+func Digest(ctx workflow.Context, first session.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, first)
 
 	d := &digest{until: workflow.Now(ctx).Add(patience)}
@@ -60,7 +61,7 @@ type digest struct {
 }
 
 // errTooLate is the error of a session that isn't in the digest.
-var errTooLate = activities.GiveUp("the digest was written before this session was closed out")
+var errTooLate = activities.GiveUpf("the digest was written before this session was closed out")
 
 // check refuses a session that would otherwise believe itself in an e-mail which
 // is on its way without it.
@@ -73,7 +74,7 @@ func (d *digest) check(Closed) error {
 
 // take takes a session, once, and says what the digest still waits for.
 func (d *digest) take(ctx workflow.Context, room Closed) (string, error) {
-	if !slices.ContainsFunc(d.closed, func(c Closed) bool { return c.Session.Key() == room.Session.Key() }) {
+	if !slices.ContainsFunc(d.closed, func(c Closed) bool { return c.Session.ID == room.Session.ID }) {
 		d.closed = append(d.closed, room)
 	}
 	state := "all rooms have closed"

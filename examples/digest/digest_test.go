@@ -99,7 +99,7 @@ func TestDigestSaysWhatItWaitsFor(t *testing.T) {
 // settled.
 func TestRoomThatClosesTooLateIsTold(t *testing.T) {
 	env := closeouttest.NewEnv(t, &Steps{})
-	env.OnActivity(do.MailDigest, mock.Anything, mock.Anything, mock.Anything).Return("", activities.Blocked("550 no such user")).Once()
+	env.OnActivity(do.MailDigest, mock.Anything, mock.Anything, mock.Anything).Return("", activities.Blockedf("550 no such user")).Once()
 	env.OnActivity(do.MailDigest, mock.Anything, mock.Anything, mock.Anything).Return("sent", nil)
 	first := room("launch/main")
 	tell(env, 0, first)
@@ -128,7 +128,7 @@ func TestRoomTellsTheDigestWhatHappened(t *testing.T) {
 		want    string
 	}{
 		"all went well":   {nil, "bill "},
-		"billing skipped": {activities.Blocked("no price list"), "no bill"},
+		"billing skipped": {activities.Blockedf("no price list"), "no bill"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			env := closeouttest.NewEnv(t, &Steps{})

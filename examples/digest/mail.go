@@ -65,7 +65,7 @@ func (s server) deliver(ctx context.Context, m message) error {
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })() // net/smtp knows no context
 	err = s.talk(conn, m)
 	if refusal := new(textproto.Error); errors.As(err, &refusal) && refusal.Code/100 == 5 {
-		return activities.Blocked("the mail server refused the digest: %w", refusal)
+		return activities.Blockedf("the mail server refused the digest: %w", refusal)
 	}
 	if err != nil {
 		return fmt.Errorf("hand the digest to the mail server: %w", err)

@@ -91,7 +91,7 @@ func TestMailServerThatIsAwayIsTriedAgain(t *testing.T) {
 	message := <-received
 	for _, want := range []string{
 		"To: <team@test>\n",
-		"Message-ID: <" + workflows.IdempotencyKey(first.Session, "mail").String() + "@closeout>\n",
+		"Message-ID: <" + first.Session.IdempotencyKey("mail").String() + "@closeout>\n",
 		"Subject: launch: 1 of 2 rooms closed out\n",
 		"launch/main closed at " + first.Session.RoomCloseTime.Format(time.DateTime) + ": normal\n  bill 1\n",
 		"launch/backstage: not closed out within 6h0m0s of the first room\n",

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -42,7 +42,7 @@ func (s Shows) of(roomID string) (show string, rooms []string) {
 }
 
 // route gives the rooms of a show a workflow of their own.
-func (s *Steps) route(session activities.Session) workflows.Workflow {
+func (s *Steps) route(session session.Session) workflows.Workflow {
 	if show, _ := s.Shows.of(session.RoomID); show != "" {
 		return CloseShowRoom
 	}

@@ -62,7 +62,7 @@ func (s *Steps) TellDigest(ctx context.Context, task activities.Task, happened [
 func (s *Steps) tell(ctx context.Context, c client.Client, taskQueue string, task activities.Task, happened []string) (state string, err error) {
 	show, rooms := s.Shows.of(task.Session.RoomID)
 	if show == "" {
-		return "", activities.Blocked("SHOWS: room %q is in no show there; add it, restart the worker and retry", task.Session.RoomID)
+		return "", activities.Blockedf("SHOWS: room %q is in no show there; add it, restart the worker and retry", task.Session.RoomID)
 	}
 	id := fmt.Sprintf("digest-%d-%s", task.Session.AppID, show)
 	start := c.NewWithStartWorkflowOperation(client.StartWorkflowOptions{

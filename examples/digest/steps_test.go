@@ -12,6 +12,7 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/closeouttest"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -38,7 +39,7 @@ func TestRoomsOfAShowHaveAWorkflowOfTheirOwn(t *testing.T) {
 		if got := strings.Join(rooms, " "); got != want {
 			t.Errorf("%q has the rooms %q, want %q", room, got, want)
 		}
-		if routed := s.route(activities.Session{RoomID: room}) != nil; routed != (want != "") {
+		if routed := s.route(session.Session{RoomID: room}) != nil; routed != (want != "") {
 			t.Errorf("%q is routed: %v", room, routed)
 		}
 	}

@@ -3,13 +3,13 @@ package main
 import (
 	"strings"
 
-	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
 
 // route chooses the workflow of a session. What it doesn't know is closed out as
 // Closeout does by itself, by workflows.RoomClose.
-func (c *settings) route(s activities.Session) workflows.Workflow {
+func (c *settings) route(s session.Session) workflows.Workflow {
 	switch {
 	case c.supportApp != 0 && s.AppID == c.supportApp:
 		return CloseSupportCall

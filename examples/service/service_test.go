@@ -4,8 +4,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/closeouttest"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -43,7 +43,7 @@ func TestRoute(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tt := range tests {
-		got := s.Route(activities.Session{AppID: tt.app, RoomID: tt.room})
+		got := s.Route(session.Session{ID: session.ID{AppID: tt.app}, RoomID: tt.room})
 		if (got == nil) != (tt.want == nil) || got != nil && workflows.Name(got) != workflows.Name(tt.want) {
 			t.Errorf("app %d, room %q: another workflow", tt.app, tt.room)
 		}
@@ -51,7 +51,7 @@ func TestRoute(t *testing.T) {
 }
 
 func TestWithoutASupportAppNothingIsASupportCall(t *testing.T) {
-	if (&settings{}).route(activities.Session{}) != nil {
+	if (&settings{}).route(session.Session{}) != nil {
 		t.Error("app 0 is the support app")
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/session"
 )
 
 // Studio publishes replays.
@@ -21,12 +22,12 @@ func (r Replay) String() string { return "replay at " + r.URL }
 // PublishReplay makes a replay of what was archived.
 func (s *Studio) PublishReplay(ctx context.Context, task activities.Task, archived activities.Archived) (Replay, error) {
 	if archived.Files == 0 {
-		return Replay{}, activities.GiveUp("nothing was recorded")
+		return Replay{}, activities.GiveUpf("nothing was recorded")
 	}
 	var replay Replay
 	err := s.api.At("replays").Post(ctx, task.IdempotencyKey, struct {
-		Session  activities.Session `json:"session"`
-		Manifest string             `json:"manifest"`
+		Session  session.Session `json:"session"`
+		Manifest string          `json:"manifest"`
 	}{task.Session, archived.Manifest}, &replay)
 	return replay, err
 }

@@ -14,7 +14,7 @@ import (
 )
 
 func TestStepsPostOnceAndSayWhatIsWrong(t *testing.T) {
-	task := activities.Task{Session: session("ticket-4711"), IdempotencyKey: uuid.New()}
+	task := activities.Task{Session: closedRoom("ticket-4711"), IdempotencyKey: uuid.New()}
 	steps := map[string]struct {
 		do   func(context.Context, activities.Endpoint) (any, error)
 		body string // a part of it

@@ -6,6 +6,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -16,8 +17,8 @@ var (
 )
 
 // CloseLiveShow publishes the recordings of a show as its replay.
-func CloseLiveShow(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-	run := workflows.Begin(ctx, session)
+func CloseLiveShow(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
+	run := workflows.Begin(ctx, closed)
 
 	workflows.Start(run, workflows.Billing, activities.Standard.FinalizeBill)
 	recordings := workflows.Start(run, workflows.Recordings, activities.Standard.ArchiveRecordings)
@@ -34,15 +35,15 @@ const surveyAfter = time.Hour
 
 // CloseSupportCall closes the call's ticket, as soon as all that is to be found
 // there exists, and asks the customer.
-func CloseSupportCall(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-	run := workflows.Begin(ctx, session)
+func CloseSupportCall(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
+	run := workflows.Begin(ctx, closed)
 
 	billing := workflows.Start(run, workflows.Billing, activities.Standard.FinalizeBill)
 	recordings := workflows.Start(run, workflows.Recordings, activities.Standard.ArchiveRecordings)
 	workflows.Start(run, workflows.Step{Name: "ticket", Summary: "Close the ticket",
 		After: []workflows.Dependency{billing, recordings}}, helpDesk.CloseTicket)
 	workflows.Start(run, workflows.Step{Name: "survey", Summary: "Ask the customer",
-		NotBefore: session.RoomCloseTime.Add(surveyAfter), Optional: true}, helpDesk.SendSurvey)
+		NotBefore: closed.RoomCloseTime.Add(surveyAfter), Optional: true}, helpDesk.SendSurvey)
 
 	return run.Finish()
 }

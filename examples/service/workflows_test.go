@@ -10,6 +10,7 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/closeouttest"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -24,7 +25,7 @@ func newEnv(t *testing.T) *closeouttest.Env {
 	return closeouttest.NewEnv(t, s.Activities...)
 }
 
-func session(room string) activities.Session {
+func closedRoom(room string) session.Session {
 	return closeouttest.Session(func(c *zego.RoomClose) { c.RoomID = room })
 }
 
@@ -46,7 +47,7 @@ func TestLiveShow(t *testing.T) {
 	}{
 		"all is well":          {recorded, nil, "done billing:done recordings:done replay:done announcement:done"},
 		"nothing was recorded": {activities.Archived{}, nil, "given_up billing:done recordings:done replay:given_up announcement:skipped"},
-		"nobody is told":       {recorded, activities.Blocked("banned"), "given_up billing:done recordings:done replay:done announcement:given_up"},
+		"nobody is told":       {recorded, activities.Blockedf("banned"), "given_up billing:done recordings:done replay:done announcement:given_up"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -55,7 +56,7 @@ func TestLiveShow(t *testing.T) {
 			if tt.announcing != nil {
 				env.OnActivity(studio.AnnounceReplay, mock.Anything, mock.Anything, mock.Anything).Return("", tt.announcing)
 			}
-			if got := outcome(env.Run(CloseLiveShow, session("live-tonight"))); got != tt.want {
+			if got := outcome(env.Run(CloseLiveShow, closedRoom("live-tonight"))); got != tt.want {
 				t.Errorf("got  %s\nwant %s", got, tt.want)
 			}
 		})
@@ -64,7 +65,7 @@ func TestLiveShow(t *testing.T) {
 
 func TestSupportCall(t *testing.T) {
 	env := newEnv(t)
-	call := session("ticket-4711")
+	call := closedRoom("ticket-4711")
 	env.After(surveyAfter-time.Minute, func() {
 		for _, want := range []string{"**ticket** is done", "**survey** is waiting until " + call.RoomCloseTime.Add(surveyAfter).Format(time.RFC3339)} {
 			if details := env.Details(); !strings.Contains(details, want) {
@@ -92,14 +93,14 @@ func TestTicketWaitsForTheBill(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			env := newEnv(t)
-			env.OnActivity(activities.Standard.FinalizeBill, mock.Anything, mock.Anything).Return(activities.Bill{}, activities.Blocked("no such customer")).Once()
+			env.OnActivity(activities.Standard.FinalizeBill, mock.Anything, mock.Anything).Return(activities.Bill{}, activities.Blockedf("no such customer")).Once()
 			env.After(2*time.Hour, func() {
 				if details := env.Details(); !strings.Contains(details, "**ticket** is waiting for **billing**") {
 					t.Errorf("people see %s", details)
 				}
 				tt.decide(env)
 			})
-			if got := outcome(env.Run(CloseSupportCall, session("ticket-4711"))); got != tt.want {
+			if got := outcome(env.Run(CloseSupportCall, closedRoom("ticket-4711"))); got != tt.want {
 				t.Errorf("got  %s\nwant %s", got, tt.want)
 			}
 		})
@@ -113,7 +114,7 @@ func TestTicketIsTriedAgainAndTheSurveyIsGivenUp(t *testing.T) {
 	env.OnActivity(helpDesk.CloseTicket, mock.Anything, mock.Anything).Return("", away).Times(3)
 	env.OnActivity(helpDesk.CloseTicket, mock.Anything, mock.Anything).Return("closed", nil)
 	env.OnActivity(helpDesk.SendSurvey, mock.Anything, mock.Anything).Return("", away)
-	if got := outcome(env.Run(CloseSupportCall, session("ticket-4711"))); got != "given_up billing:done recordings:done ticket:done survey:given_up" {
+	if got := outcome(env.Run(CloseSupportCall, closedRoom("ticket-4711"))); got != "given_up billing:done recordings:done ticket:done survey:given_up" {
 		t.Error(got)
 	}
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/closeouttest"
 	"github.com/closeouthq/closeout/webhook"
-	"github.com/closeouthq/closeout/workflows"
 )
 
 // listener serves the hooks as Closeout does.
@@ -88,10 +87,10 @@ func TestTokenDependsOnSecretAndRun(t *testing.T) {
 // it is sent until Temporal takes it.
 func TestFakeCallsBackOncePerKeyUntilItIsHeard(t *testing.T) {
 	session := closeouttest.Session()
-	task := activities.Task{Session: session, IdempotencyKey: workflows.IdempotencyKey(session, "order")}
+	task := activities.Task{Session: session, IdempotencyKey: session.IdempotencyKey("order")}
 	temporal := mocks.NewClient(t)
 	signal := func(answer error) {
-		temporal.On("SignalWorkflow", mock.Anything, workflows.WorkflowID(session), "", awaited, mock.Anything).Return(answer).Once()
+		temporal.On("SignalWorkflow", mock.Anything, session.WorkflowID(), "", awaited, mock.Anything).Return(answer).Once()
 	}
 	var due []func()
 	transcription := &Transcription{Secret: "secret"}
@@ -130,7 +129,7 @@ func TestOrderTellsWhereToCallBack(t *testing.T) {
 		t.Fatalf("%s, %v", id, err)
 	}
 	address, token, _ := strings.Cut(got.CallbackURL, "?token=")
-	run := workflows.WorkflowID(session)
+	run := session.WorkflowID()
 	if got.Manifest != "m" || address != "https://closeout.example.com/hooks/transcripts/"+run || token != transcription.token(run) {
 		t.Errorf("ordered %+v", got)
 	}

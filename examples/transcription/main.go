@@ -7,7 +7,7 @@ import (
 	"io"
 
 	"github.com/closeouthq/closeout"
-	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -18,7 +18,7 @@ func service() closeout.Service {
 	steps := new(Transcription)
 	return closeout.Service{
 		Workflows:  []workflows.Workflow{CloseTranscribedRoom},
-		Route:      func(activities.Session) workflows.Workflow { return CloseTranscribedRoom },
+		Route:      func(session.Session) workflows.Workflow { return CloseTranscribedRoom },
 		Activities: []any{steps},
 		Init:       func(context.Context) (io.Closer, error) { return nil, steps.load() },
 		Hooks:      steps.hooks,

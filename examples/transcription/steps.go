@@ -17,7 +17,6 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/webhook"
-	"github.com/closeouthq/closeout/workflows"
 )
 
 // Transcription is an HTTP API that transcribes what is in the archive.
@@ -69,7 +68,7 @@ func (t *Transcription) OrderTranscript(ctx context.Context, task activities.Tas
 	}
 	// The URL is made here and not in the workflow, so that no token is kept in the
 	// history.
-	callback := t.callbackURL(workflows.WorkflowID(task.Session))
+	callback := t.callbackURL(task.Session.WorkflowID())
 	err := t.API.Post(ctx, task.IdempotencyKey, order{recordings.Manifest, callback}, &job)
 	return job.ID, err
 }

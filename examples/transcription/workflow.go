@@ -7,6 +7,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -41,14 +42,14 @@ func (t Transcript) Err() error {
 	if t.Failed == "" {
 		return nil
 	}
-	return activities.GiveUp("no transcript: %s", t.Failed)
+	return activities.GiveUpf("no transcript: %s", t.Failed)
 }
 
 // CloseTranscribedRoom makes the bill and archives the recordings as ever. If there
 // are any, it orders their transcript and waits for it: that costs nothing, as no
 // process has to live for so long.
-func CloseTranscribedRoom(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-	run := workflows.Begin(ctx, session)
+func CloseTranscribedRoom(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
+	run := workflows.Begin(ctx, closed)
 
 	workflows.Start(run, workflows.Billing, activities.Standard.FinalizeBill)
 	recordings := workflows.Start(run, workflows.Recordings, activities.Standard.ArchiveRecordings)

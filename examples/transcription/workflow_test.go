@@ -123,7 +123,7 @@ func TestOrderIsRetriedUnderOneKey(t *testing.T) {
 	env.After(time.Hour, func() { env.SignalWorkflow(awaited, Transcript{ID: "job"}) })
 	session := closeouttest.Session()
 	result := env.Run(CloseTranscribedRoom, session)
-	want := workflows.IdempotencyKey(session, "order").String()
+	want := session.IdempotencyKey("order").String()
 	if outcomes(result) != allDone || len(keys) != 3 || keys[0] != want || keys[2] != want {
 		t.Errorf("%s, keys %v", outcomes(result), keys)
 	}

@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"github.com/closeouthq/closeout"
-	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -26,7 +26,7 @@ func service() closeout.Service {
 }
 
 // route tells the paid rooms by their names; the others are closed out as ever.
-func route(s activities.Session) workflows.Workflow {
+func route(s session.Session) workflows.Workflow {
 	if strings.HasPrefix(s.RoomID, "paid-") {
 		return ClosePaidRoom
 	}

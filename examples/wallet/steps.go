@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/session"
 )
 
 // Wallet is an HTTP API that moves money between the accounts of callers, hosts
@@ -80,7 +81,7 @@ func (w *Wallet) Refund(ctx context.Context, task activities.Task, charge Bookin
 
 // order is what the wallet is asked to book.
 type order struct {
-	Session activities.Session `json:"session"`
+	Session session.Session `json:"session"`
 	// Charge is the ID of the charge to pay out or refund.
 	Charge string `json:"charge,omitempty"`
 }
@@ -94,7 +95,7 @@ func (w *Wallet) book(ctx context.Context, task activities.Task, what, charge st
 // refusal is left to a person.
 func giveUpOn(status int, err error) error {
 	if refusal := new(activities.Refusal); errors.As(err, &refusal) && refusal.Status == status {
-		return activities.GiveUp("%w", refusal)
+		return activities.GiveUpf("%w", refusal)
 	}
 	return err
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/closeouttest"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -227,7 +228,7 @@ func TestOnlyWhatNobodyCouldMendIsGivenUp(t *testing.T) {
 
 func TestWhatIsPosted(t *testing.T) {
 	session := closeouttest.Session()
-	task := activities.Task{Session: session, IdempotencyKey: workflows.IdempotencyKey(session, "payout")}
+	task := activities.Task{Session: session, IdempotencyKey: session.IdempotencyKey("payout")}
 	var got *http.Request
 	var body order
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -283,10 +284,10 @@ func TestSettingsAreRead(t *testing.T) {
 }
 
 func TestOnlyPaidRoomsArePaid(t *testing.T) {
-	if w := route(activities.Session{RoomID: "paid-talk"}); workflows.Name(w) != "ClosePaidRoom" {
+	if w := route(session.Session{RoomID: "paid-talk"}); workflows.Name(w) != "ClosePaidRoom" {
 		t.Errorf("a paid room is closed out by %s", workflows.Name(w))
 	}
-	if route(activities.Session{RoomID: "lobby"}) != nil {
+	if route(session.Session{RoomID: "lobby"}) != nil {
 		t.Error("the lobby isn't closed out by the default")
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -13,8 +14,8 @@ var wallet *Wallet
 // ClosePaidRoom charges the caller and pays the host. If the host isn't paid, be
 // it that a person skips it, the caller is refunded. The recordings are archived
 // whatever happens to the money.
-func ClosePaidRoom(ctx workflow.Context, session activities.Session) (workflows.Result, error) {
-	run := workflows.Begin(ctx, session)
+func ClosePaidRoom(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
+	run := workflows.Begin(ctx, closed)
 
 	workflows.Start(run, workflows.Recordings, activities.Standard.ArchiveRecordings)
 	charge := workflows.Start(run, workflows.Step{Name: "charge", Summary: "Charge the caller"}, wallet.Charge)

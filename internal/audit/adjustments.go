@@ -12,6 +12,7 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/repair"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -35,13 +36,12 @@ func (a *audit) readAdjustments(ctx context.Context) error {
 		if parts == nil || run.status != enums.WORKFLOW_EXECUTION_STATUS_COMPLETED || a.late(run.start) {
 			continue
 		}
-		app, appErr := strconv.ParseUint(parts[1], 10, 32)
-		session, sessionErr := strconv.ParseUint(parts[2], 10, 64)
+		id, idErr := session.ParseID(parts[1] + "-" + parts[2])
 		number, numberErr := strconv.Atoi(parts[3])
-		if errors.Join(appErr, sessionErr, numberErr) != nil {
+		if errors.Join(idErr, numberErr) != nil {
 			continue
 		}
-		there, err := a.Ledger.Adjusted(ctx, uint32(app), session, number)
+		there, err := a.Ledger.Adjusted(ctx, id.AppID, id.RoomSessionID, number)
 		if err != nil {
 			return fmt.Errorf("read the ledger: %w", err)
 		}
@@ -55,8 +55,8 @@ func (a *audit) readAdjustments(ctx context.Context) error {
 		if made == nil {
 			continue // there was nothing to adjust
 		}
-		a.report.add(keyOf(uint32(app), session), Fault{Kind: NoAdjustment, workflowID: workflows.AdjustmentID(activities.Adjustment{
-			Session: activities.Session{AppID: uint32(app), RoomSessionID: session}, Number: number}), runID: run.runID,
+		a.report.add(id, Fault{Kind: NoAdjustment, workflowID: workflows.AdjustmentID(activities.Adjustment{
+			Session: session.Session{ID: id}, Number: number}), runID: run.runID,
 			Problem: fmt.Sprintf("Its run has made adjustment %d of the bill, which Temporal still knows, but the ledger doesn't have it: it was restored from a copy, or somebody removed it.", number),
 			Remedy:  "See that this is the workers' ledger, and then have it put back as it was: closeout repair"})
 	}

@@ -29,7 +29,7 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/workflows"
+	"github.com/closeouthq/closeout/session"
 )
 
 // Options say what is compared.
@@ -200,7 +200,7 @@ func (a *audit) readJournal(context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read the journal: %w", err)
 		}
-		a.sessions.mark(keyOf(o.AppID, o.RoomSessionID), o.flags())
+		a.sessions.mark(key{AppID: o.AppID, RoomSessionID: o.RoomSessionID}, o.flags())
 	}
 	return nil
 }
@@ -227,13 +227,13 @@ func (a *audit) readInbox(ctx context.Context) error {
 		if w.SetAside {
 			f, a.aside = setAside, true
 		}
-		a.sessions.mark(keyOf(w.AppID, w.RoomSessionID), f)
+		a.sessions.mark(key{AppID: w.AppID, RoomSessionID: w.RoomSessionID}, f)
 	}
 	return nil
 }
 
 // idPrefix is what the IDs of all runs begin with.
-var idPrefix = strings.TrimSuffix(workflows.WorkflowID(activities.Session{}), "0-0")
+var idPrefix = strings.TrimSuffix(session.Session{}.WorkflowID(), "0-0")
 
 // readRuns reads Temporal's list. It lags behind, and shows a run twice that
 // closes between two pages.
@@ -248,9 +248,8 @@ func (a *audit) readRuns(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("list runs: %w", err)
 		}
-		app, session, err := workflows.ParseWorkflowID(run.id)
-		k := keyOf(app, session)
-		if err != nil || k.workflowID() != run.id {
+		k, err := session.ParseWorkflowID(run.id)
+		if err != nil {
 			a.report.Foreign++
 			continue
 		}
@@ -301,7 +300,7 @@ func (a *audit) readBills(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read the ledger: %w", err)
 		}
-		k := keyOf(b.AppID, b.RoomSessionID)
+		k := key{AppID: b.AppID, RoomSessionID: b.RoomSessionID}
 		r := a.sessions[k]
 		r.flags |= billed
 		if a.gone(b.MadeAt) {
@@ -332,7 +331,7 @@ func (a *audit) readBills(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read the ledger: %w", err)
 		}
-		a.sessions.mark(keyOf(s.AppID, s.RoomSessionID), closed)
+		a.sessions.mark(key{AppID: s.AppID, RoomSessionID: s.RoomSessionID}, closed)
 	}
 	return nil
 }
@@ -347,7 +346,7 @@ func (a *audit) readContradictions(ctx context.Context) error {
 		if a.late(c.SeenAt) {
 			continue
 		}
-		a.report.add(keyOf(c.AppID, c.RoomSessionID), Fault{Kind: Contradicted,
+		a.report.add(key{AppID: c.AppID, RoomSessionID: c.RoomSessionID}, Fault{Kind: Contradicted,
 			Problem: fmt.Sprintf("It was closed twice: another room_close says that room %q closed at %s. That one has no run.", c.RoomID, c.RoomCloseTime.Format(time.RFC3339Nano)),
 			Remedy: "See that nothing between ZEGO and the webhook rounds room_session_id, and find out whose the other room_close is. If it is another session's, close that out by its own number: " +
 				fmt.Sprintf("closeout send --app %d --session SESSION --room ROOM --reason REASON --closed-at TIME", c.AppID)})
@@ -383,7 +382,7 @@ func (a *audit) readAgain(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("read the journal again: %w", err)
 			}
-			k := keyOf(o.AppID, o.RoomSessionID)
+			k := key{AppID: o.AppID, RoomSessionID: o.RoomSessionID}
 			if r, ok := a.sessions[k]; ok {
 				r.flags |= o.flags()
 				a.sessions[k] = r
@@ -395,7 +394,7 @@ func (a *audit) readAgain(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("read the inbox again: %w", err)
 			}
-			k := keyOf(w.AppID, w.RoomSessionID)
+			k := key{AppID: w.AppID, RoomSessionID: w.RoomSessionID}
 			if !w.SetAside {
 				a.sessions.mark(k, waiting)
 				continue
@@ -461,9 +460,9 @@ func (a *audit) suspicious(r record) bool {
 
 // archived looks for the session's manifest.
 func (a *audit) archived(ctx context.Context, k key) (bool, error) {
-	found, err := a.Archive.Exists(ctx, k.manifest())
+	found, err := a.Archive.Exists(ctx, activities.ManifestKey(session.Session{ID: k}))
 	if err != nil {
-		return false, fmt.Errorf("look for %s in the archive: %w", k.manifest(), err)
+		return false, fmt.Errorf("look for %s in the archive: %w", activities.ManifestKey(session.Session{ID: k}), err)
 	}
 	return found, nil
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/closeouthq/closeout/internal/audit"
 	"github.com/closeouthq/closeout/internal/steps"
 	"github.com/closeouthq/closeout/internal/testenv"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -41,7 +42,7 @@ func peopled(w *world) {
 	w.offered(true) // refused at first: there are two lines of it
 	w.journal.lines[len(w.journal.lines)-1].Acknowledged = false
 	again := w.journal.lines[len(w.journal.lines)-1]
-	s := activities.Session{AppID: again.AppID, RoomSessionID: again.RoomSessionID, RoomID: "é'\"\n", RoomCloseTime: time.UnixMilli(1)}
+	s := session.Session{ID: session.ID{AppID: again.AppID, RoomSessionID: again.RoomSessionID}, RoomID: "é'\"\n", RoomCloseTime: time.UnixMilli(1)}
 	w.journal.add(s, true)
 	w.bill(s)
 	w.manifest(s)
@@ -69,8 +70,8 @@ func TestNothingWrong(t *testing.T) {
 // Each fault is planted by itself, among sessions with which nothing is wrong. It
 // is found, it alone, and with a sentence that says what it is.
 func TestEachFaultIsFound(t *testing.T) {
-	ends := func(status enums.WorkflowExecutionStatus) func(w *world) activities.Session {
-		return func(w *world) activities.Session {
+	ends := func(status enums.WorkflowExecutionStatus) func(w *world) session.Session {
+		return func(w *world) session.Session {
 			s := w.offered(true)
 			w.bill(s)
 			w.run(s, status)
@@ -78,8 +79,8 @@ func TestEachFaultIsFound(t *testing.T) {
 		}
 	}
 	// without is a completed run that lacks something.
-	without := func(bill, manifest bool, result any) func(w *world) activities.Session {
-		return func(w *world) activities.Session {
+	without := func(bill, manifest bool, result any) func(w *world) session.Session {
+		return func(w *world) session.Session {
 			s := w.offered(true)
 			if bill {
 				w.bill(s)
@@ -91,31 +92,31 @@ func TestEachFaultIsFound(t *testing.T) {
 			return s
 		}
 	}
-	other := func(plant func(w *world) activities.Session) func(w *world) activities.Session {
-		return func(w *world) activities.Session {
+	other := func(plant func(w *world) session.Session) func(w *world) session.Session {
+		return func(w *world) session.Session {
 			s := plant(w)
-			w.temporal.find(workflows.WorkflowID(s), "").workflow = "CloseShow"
+			w.temporal.find(s.WorkflowID(), "").workflow = "CloseShow"
 			return s
 		}
 	}
 	tests := []struct {
 		name  string
-		plant func(w *world) activities.Session
+		plant func(w *world) session.Session
 		kinds []audit.Kind
 		says  string
 	}{
-		{"acknowledged and nowhere", func(w *world) activities.Session { return w.offered(true) },
+		{"acknowledged and nowhere", func(w *world) session.Session { return w.offered(true) },
 			[]audit.Kind{audit.Lost}, "no run"},
-		{"refused, then acknowledged, and nowhere", func(w *world) activities.Session {
+		{"refused, then acknowledged, and nowhere", func(w *world) session.Session {
 			s := w.offered(false)
 			w.journal.add(s, true)
 			return s
 		}, []audit.Kind{audit.Lost}, "no run"},
-		{"set aside", func(w *world) activities.Session { s := w.offered(true); w.inbox.add(s, true); return s },
+		{"set aside", func(w *world) session.Session { s := w.offered(true); w.inbox.add(s, true); return s },
 			[]audit.Kind{audit.SetAside}, `"too\nbig"`},
-		{"set aside, of which the journal knows nothing", func(w *world) activities.Session { s := w.session(); w.inbox.add(s, true); return s },
+		{"set aside, of which the journal knows nothing", func(w *world) session.Session { s := w.session(); w.inbox.add(s, true); return s },
 			[]audit.Kind{audit.SetAside}, "set aside"},
-		{"set aside, and then removed from the inbox", func(w *world) activities.Session {
+		{"set aside, and then removed from the inbox", func(w *world) session.Session {
 			s := w.session()
 			w.inbox.add(s, true)
 			w.inbox.reading = func(before int) {
@@ -125,12 +126,12 @@ func TestEachFaultIsFound(t *testing.T) {
 			}
 			return s
 		}, []audit.Kind{audit.Lost}, "no run"},
-		{"started twice", func(w *world) activities.Session {
+		{"started twice", func(w *world) session.Session {
 			s, _ := w.closedOut()
 			w.run(s, completed)
 			return s
 		}, []audit.Kind{audit.SeveralRuns}, "started 2 times"},
-		{"started twice, one of them long ago and with a bad end", func(w *world) activities.Session {
+		{"started twice, one of them long ago and with a bad end", func(w *world) session.Session {
 			s := w.offered(true)
 			w.run(s, terminated).start = time.Now().Add(-time.Hour)
 			w.bill(s)
@@ -138,12 +139,12 @@ func TestEachFaultIsFound(t *testing.T) {
 			w.run(s, completed)
 			return s
 		}, []audit.Kind{audit.SeveralRuns}, "started 2 times"},
-		{"stuck", func(w *world) activities.Session {
+		{"stuck", func(w *world) session.Session {
 			s := w.offered(true)
 			w.run(s, enums.WORKFLOW_EXECUTION_STATUS_RUNNING).problems = []string{"category=WorkflowTaskFailed", "cause=WorkflowTaskFailedCauseNonDeterministicError"}
 			return s
 		}, []audit.Kind{audit.Stuck}, "cause=WorkflowTaskFailedCauseNonDeterministicError"},
-		{"open, without Search Attributes", func(w *world) activities.Session {
+		{"open, without Search Attributes", func(w *world) session.Session {
 			s := w.offered(true)
 			w.run(s, running).bare = true
 			return s
@@ -152,7 +153,7 @@ func TestEachFaultIsFound(t *testing.T) {
 		{"terminated", ends(terminated), []audit.Kind{audit.RunTerminated}, "was terminated"},
 		{"timed out", ends(enums.WORKFLOW_EXECUTION_STATUS_TIMED_OUT), []audit.Kind{audit.RunTimedOut}, "timed out"},
 		{"canceled", ends(enums.WORKFLOW_EXECUTION_STATUS_CANCELED), []audit.Kind{audit.RunCanceled}, "was canceled"},
-		{"terminated, of which visibility knows nothing", func(w *world) activities.Session {
+		{"terminated, of which visibility knows nothing", func(w *world) session.Session {
 			s := w.offered(true)
 			w.run(s, terminated).listed = false
 			return s
@@ -172,71 +173,71 @@ func TestEachFaultIsFound(t *testing.T) {
 		{"no manifest of another workflow, which has no bill", other(without(false, false, only("recordings", "done"))), []audit.Kind{audit.NoManifest}, "no manifest"},
 		{"no bill, and another step was given up", without(false, false, result("done", "given_up")), []audit.Kind{audit.NoBill}, "no bill"},
 		{"another workflow failed", other(ends(enums.WORKFLOW_EXECUTION_STATUS_FAILED)), []audit.Kind{audit.RunFailed}, "failed. It has a bill and no manifest"},
-		{"a bill that the ledger has lost", func(w *world) activities.Session {
+		{"a bill that the ledger has lost", func(w *world) session.Session {
 			s := w.offered(true)
 			w.manifest(s)
 			w.run(s, completed).returned = map[string]any{"FinalizeBill": activities.Bill{AppID: s.AppID, RoomSessionID: s.RoomSessionID}}
 			return s
 		}, []audit.Kind{audit.NoBill}, "has made a bill, which Temporal still knows"},
-		{"a bill that the ledger has lost, of a blocked run", func(w *world) activities.Session {
+		{"a bill that the ledger has lost, of a blocked run", func(w *world) session.Session {
 			s := w.offered(true)
 			e := w.run(s, running)
 			e.state, e.returned = workflows.StateBlocked, map[string]any{"FinalizeBill": activities.Bill{AppID: s.AppID, RoomSessionID: s.RoomSessionID}}
 			return s
 		}, []audit.Kind{audit.NoBill}, "has made a bill, which Temporal still knows"},
-		{"closed by the ledger's word, and nowhere", func(w *world) activities.Session {
+		{"closed by the ledger's word, and nowhere", func(w *world) session.Session {
 			s := w.session()
 			w.closed(s)
 			return s
 		}, []audit.Kind{audit.NotClosedOut}, "has no bill of it, and Temporal has no run"},
-		{"closed by the ledger's word, and its run was terminated", func(w *world) activities.Session {
+		{"closed by the ledger's word, and its run was terminated", func(w *world) session.Session {
 			s := w.session()
 			w.closed(s)
 			w.run(s, terminated).listed = false
 			return s
 		}, []audit.Kind{audit.RunTerminated}, "no bill and no manifest"},
-		{"a bill without a run", func(w *world) activities.Session { s := w.offered(true); w.bill(s); return s },
+		{"a bill without a run", func(w *world) session.Session { s := w.offered(true); w.bill(s); return s },
 			[]audit.Kind{audit.NoRun}, "a bill of 2"},
-		{"a manifest without a run", func(w *world) activities.Session { s := w.offered(true); w.manifest(s); return s },
+		{"a manifest without a run", func(w *world) session.Session { s := w.offered(true); w.manifest(s); return s },
 			[]audit.Kind{audit.NoRun}, "a manifest of 2"},
-		{"billed and never acknowledged", func(w *world) activities.Session { s := w.offered(false); w.bill(s); return s },
+		{"billed and never acknowledged", func(w *world) session.Session { s := w.offered(false); w.bill(s); return s },
 			[]audit.Kind{audit.Phantom}, "has no run, although it was never acknowledged"},
-		{"closed out and never acknowledged", func(w *world) activities.Session {
+		{"closed out and never acknowledged", func(w *world) session.Session {
 			s, _ := w.closedOut()
 			w.journal.lines[len(w.journal.lines)-1].Acknowledged = false
 			return s
 		}, []audit.Kind{audit.Phantom}, "has a run, although it was never acknowledged"},
-		{"billed and never offered", func(w *world) activities.Session { s := w.session(); w.bill(s); return s },
+		{"billed and never offered", func(w *world) session.Session { s := w.session(); w.bill(s); return s },
 			[]audit.Kind{audit.Phantom}, "has no run, although it was never offered"},
-		{"billed under way and never offered", func(w *world) activities.Session {
+		{"billed under way and never offered", func(w *world) session.Session {
 			s := w.session()
 			w.bill(s)
 			w.run(s, running)
 			return s
 		}, []audit.Kind{audit.Phantom}, "has a run, although it was never offered"},
-		{"terminated and never offered", func(w *world) activities.Session {
+		{"terminated and never offered", func(w *world) session.Session {
 			s := w.session()
 			w.bill(s)
 			w.run(s, terminated)
 			return s
 		}, []audit.Kind{audit.RunTerminated, audit.Phantom}, ""},
-		{"billed of another room", func(w *world) activities.Session {
+		{"billed of another room", func(w *world) session.Session {
 			s, e := w.closedOut()
 			e.session.RoomID = "lobby2"
 			return s
 		}, []audit.Kind{audit.BillDiffers}, `The bill is of room "lobby" closed at 2017-07-10T08:56:29.909Z: last user went offline, and the run of room "lobby2"`},
-		{"billed of another time", func(w *world) activities.Session {
+		{"billed of another time", func(w *world) session.Session {
 			s, e := w.closedOut()
 			e.session.RoomCloseTime = e.session.RoomCloseTime.Add(time.Millisecond)
 			return s
 		}, []audit.Kind{audit.BillDiffers}, "08:56:29.91Z"},
-		{"billed for another reason, with the run under way", func(w *world) activities.Session {
+		{"billed for another reason, with the run under way", func(w *world) session.Session {
 			s := w.offered(true)
 			w.bill(s)
 			w.run(s, running).session.CloseReason = 9
 			return s
 		}, []audit.Kind{audit.BillDiffers}, "unknown reason 9"},
-		{"billed of another room, of which visibility knows nothing", func(w *world) activities.Session {
+		{"billed of another room, of which visibility knows nothing", func(w *world) session.Session {
 			s, e := w.closedOut()
 			e.session.RoomID, e.listed = "lobby2", false
 			return s
@@ -250,7 +251,7 @@ func TestEachFaultIsFound(t *testing.T) {
 				peopled(w)
 				var want []string
 				for _, kind := range tt.kinds {
-					want = append(want, fmt.Sprintf("%s %s", kind, workflows.WorkflowID(s)))
+					want = append(want, fmt.Sprintf("%s %s", kind, s.WorkflowID()))
 				}
 				for _, f := range w.expect(want...).Faults {
 					if !strings.Contains(f.Problem, tt.says) {
@@ -531,7 +532,7 @@ func TestWithoutJournal(t *testing.T) {
 		w.bill(unfinished)
 		w.run(unfinished, completed)
 		w.run(s, completed)
-		r := w.expect("no_run "+workflows.WorkflowID(phantom), "no_manifest "+workflows.WorkflowID(unfinished), "several_runs "+workflows.WorkflowID(s))
+		r := w.expect("no_run "+phantom.WorkflowID(), "no_manifest "+unfinished.WorkflowID(), "several_runs "+s.WorkflowID())
 		if r.Journal || r.Offered != 0 || r.Acknowledged != 0 {
 			t.Errorf("the journal was read: %+v", r)
 		}
@@ -549,7 +550,7 @@ func TestIncompleteJournal(t *testing.T) {
 		refused := w.offered(false)
 		w.bill(refused)
 		w.run(refused, running)
-		w.expect("phantom " + workflows.WorkflowID(refused))
+		w.expect("phantom " + refused.WorkflowID())
 	})
 }
 
@@ -559,7 +560,7 @@ func TestWithoutInbox(t *testing.T) {
 		w.closedOut()
 		waits := w.offered(true)
 		w.inbox.add(waits, false)
-		if r := w.expect("lost " + workflows.WorkflowID(waits)); r.Inbox || r.Waiting != 0 {
+		if r := w.expect("lost " + waits.WorkflowID()); r.Inbox || r.Waiting != 0 {
 			t.Errorf("the inbox was read: %+v", r)
 		}
 	})
@@ -568,7 +569,7 @@ func TestWithoutInbox(t *testing.T) {
 // A run vanishes after the namespace's retention, and its bill stays.
 func TestRunsThatAreNotKept(t *testing.T) {
 	worlds(t, func(t *testing.T, w *world) {
-		var kept []activities.Session
+		var kept []session.Session
 		for range 3 {
 			kept = append(kept, w.offered(true))
 		}
@@ -589,7 +590,7 @@ func TestRunsThatAreNotKept(t *testing.T) {
 		later(718 * time.Hour)
 		var all []string
 		for _, s := range kept {
-			all = append(all, "no_run "+workflows.WorkflowID(s))
+			all = append(all, "no_run "+s.WorkflowID())
 		}
 		w.expect(all...)
 		later(10000 * time.Hour)
@@ -607,7 +608,7 @@ func TestRunsThatAreNotKept(t *testing.T) {
 		// One that was never offered is still a phantom.
 		w.options.Journal = w.journal.all
 		w.options.Complete = true
-		w.expect("phantom " + workflows.WorkflowID(kept[2]))
+		w.expect("phantom " + kept[2].WorkflowID())
 	})
 }
 
@@ -621,14 +622,14 @@ func TestWindow(t *testing.T) {
 			s := w.offered(true)
 			w.bill(s)
 			w.run(s, terminated).start = start
-			return "run_terminated " + workflows.WorkflowID(s)
+			return "run_terminated " + s.WorkflowID()
 		}
 		at(w.options.Since.Add(-time.Nanosecond))
 		at(w.options.Until)
 		first, last := at(w.options.Since), at(w.options.Until.Add(-time.Nanosecond))
 		unoffered, _ := w.closedOut()
 		w.journal.lines = w.journal.lines[:len(w.journal.lines)-1]
-		w.temporal.find(workflows.WorkflowID(unoffered), "").start = w.options.Until
+		w.temporal.find(unoffered.WorkflowID(), "").start = w.options.Until
 		_, late := w.closedOut()
 		late.start = w.options.Until
 		at(w.options.Until)
@@ -656,11 +657,11 @@ func TestGrace(t *testing.T) {
 		w.bill(refused)
 		w.run(refused, running)
 		w.options.Grace = time.Minute
-		if r := w.expect("phantom " + workflows.WorkflowID(refused)); r.Unsettled != 1 || r.Pending() != 2 {
+		if r := w.expect("phantom " + refused.WorkflowID()); r.Unsettled != 1 || r.Pending() != 2 {
 			t.Errorf("report %+v", r)
 		}
 		w.options.Now = func() time.Time { return time.Now().Add(2 * time.Minute) }
-		w.expect("phantom "+workflows.WorkflowID(s), "phantom "+workflows.WorkflowID(refused))
+		w.expect("phantom "+s.WorkflowID(), "phantom "+refused.WorkflowID())
 	})
 }
 
@@ -668,7 +669,7 @@ func TestGrace(t *testing.T) {
 func TestForeignWorkflows(t *testing.T) {
 	worlds(t, func(t *testing.T, w *world) {
 		s, _ := w.closedOut()
-		for _, id := range []string{"room-close-", "room-close-1-x", strings.Replace(workflows.WorkflowID(s), "-close-", "-close-0", 1), "other-1-2"} {
+		for _, id := range []string{"room-close-", "room-close-1-x", strings.Replace(s.WorkflowID(), "-close-", "-close-0", 1), "other-1-2"} {
 			w.run(w.session(), terminated).id = id
 		}
 		if r := w.expect(); r.Foreign != 3 || r.Runs.Completed != 1 {
@@ -825,15 +826,15 @@ func TestWhatRunsLeave(t *testing.T) {
 		}
 		var suite testsuite.WorkflowTestSuite
 		suite.SetLogger(tlog.NewStructuredLogger(slog.New(slog.DiscardHandler)))
-		runs := map[activities.Session]*execution{}
+		runs := map[session.Session]*execution{}
 		for _, skip := range []bool{false, true} {
 			env := suite.NewTestWorkflowEnvironment()
 			env.RegisterActivity(standard)
 			s := w.offered(true)
 			if skip {
 				var do activities.Steps
-				env.OnActivity(do.FinalizeBill, mock.Anything, mock.Anything).Return(activities.Bill{}, activities.Blocked("no price"))
-				env.OnActivity(do.ArchiveRecordings, mock.Anything, mock.Anything).Return(activities.Archived{}, activities.Blocked("no bucket"))
+				env.OnActivity(do.FinalizeBill, mock.Anything, mock.Anything).Return(activities.Bill{}, activities.Blockedf("no price"))
+				env.OnActivity(do.ArchiveRecordings, mock.Anything, mock.Anything).Return(activities.Archived{}, activities.Blockedf("no bucket"))
 				for i, step := range []string{"billing", "recordings"} {
 					env.RegisterDelayedCallback(func() {
 						env.UpdateWorkflowNoRejection(workflows.UpdateSkip, uuid.NewString(), t, workflows.Decision{Step: step, Reason: "test"})
@@ -853,10 +854,10 @@ func TestWhatRunsLeave(t *testing.T) {
 		}
 		for s, e := range runs {
 			if e.result.(workflows.Result).State == workflows.StateDone {
-				if err := w.archive.Delete(t.Context(), activities.SessionFolder(s)+"manifest.json"); err != nil {
+				if err := w.archive.Delete(t.Context(), s.Folder()+"manifest.json"); err != nil {
 					t.Fatal(err)
 				}
-				w.expect("no_manifest " + workflows.WorkflowID(s))
+				w.expect("no_manifest " + s.WorkflowID())
 			}
 		}
 	})
@@ -888,7 +889,7 @@ No faults.
 	r := w.audit()
 	text.Reset()
 	_ = r.WriteText(&text)
-	if want := "\n" + workflows.WorkflowID(s) + ": lost\n    It was acknowledged, but Temporal has no run of it, and it isn't in the inbox.\n    Send it again, "; !strings.Contains(text.String(), want) {
+	if want := "\n" + s.WorkflowID() + ": lost\n    It was acknowledged, but Temporal has no run of it, and it isn't in the inbox.\n    Send it again, "; !strings.Contains(text.String(), want) {
 		t.Errorf("got\n%swant\n%s", text.String(), want)
 	}
 	b, err := json.Marshal(r)
@@ -905,7 +906,7 @@ No faults.
 	if err := json.Unmarshal(b, &back); err != nil {
 		t.Fatal(err)
 	}
-	if back.Runs.Completed != 1 || back.FaultsByKind["lost"] != 1 || back.Faults[0]["room_session_id"] != fmt.Sprint(s.RoomSessionID) || back.Faults[0]["workflow_id"] != workflows.WorkflowID(s) {
+	if back.Runs.Completed != 1 || back.FaultsByKind["lost"] != 1 || back.Faults[0]["room_session_id"] != fmt.Sprint(s.RoomSessionID) || back.Faults[0]["workflow_id"] != s.WorkflowID() {
 		t.Errorf("%s", b)
 	}
 	if err := r.WriteText(broken{}); err == nil {

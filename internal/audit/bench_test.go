@@ -18,8 +18,8 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/audit"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -33,7 +33,7 @@ func BenchmarkAudit(b *testing.B) {
 			w := newWorld(b, "sqlite:"+path)
 			fillLedger(b, w, path, n)
 			for i := range n {
-				if err := w.archive.WriteAll(b.Context(), activities.SessionFolder(benchSession(i))+"manifest.json", []byte("{}"), nil); err != nil {
+				if err := w.archive.WriteAll(b.Context(), benchSession(i).Folder()+"manifest.json", []byte("{}"), nil); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -86,8 +86,8 @@ func watchHeap(stop chan chan uint64) {
 	}
 }
 
-func benchSession(i int) activities.Session {
-	return activities.Session{AppID: 1234567890, RoomID: "lobby-" + strconv.Itoa(i), RoomSessionID: 858012925204410417 + uint64(i)*7919, RoomCloseTime: time.UnixMilli(1499676989909)}
+func benchSession(i int) session.Session {
+	return session.Session{ID: session.ID{AppID: 1234567890, RoomSessionID: 858012925204410417 + uint64(i)*7919}, RoomID: "lobby-" + strconv.Itoa(i), RoomCloseTime: time.UnixMilli(1499676989909)}
 }
 
 // fillLedger writes bills in one go.
@@ -132,7 +132,7 @@ func (m manyRuns) ListWorkflow(_ context.Context, r *workflowservice.ListWorkflo
 	for end := min(at+int(r.PageSize), m.n); at < end; at++ {
 		s := benchSession(at)
 		answer.Executions = append(answer.Executions, &workflow.WorkflowExecutionInfo{
-			Execution: &common.WorkflowExecution{WorkflowId: workflows.WorkflowID(s), RunId: "r"}, Status: completed, StartTime: timestamppb.Now(),
+			Execution: &common.WorkflowExecution{WorkflowId: s.WorkflowID(), RunId: "r"}, Status: completed, StartTime: timestamppb.Now(),
 			Memo: &common.Memo{Fields: map[string]*common.Payload{
 				"room_id": payload(s.RoomID), "close_reason": payload(s.CloseReason.String()), "room_close_time": payload(s.RoomCloseTime.Format(time.RFC3339Nano)),
 			}},

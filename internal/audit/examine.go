@@ -12,8 +12,10 @@ import (
 	"go.temporal.io/api/enums/v1"
 	"gocloud.dev/gcerrors"
 
+	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/repair"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -38,7 +40,7 @@ func (a *audit) look(ctx context.Context, k key, r record) (f finding, err error
 	if err != nil {
 		return f, err
 	}
-	run, err := a.describe(ctx, k.workflowID(), "")
+	run, err := a.describe(ctx, k.WorkflowID(), "")
 	switch {
 	case errors.Is(err, errNoRun):
 		return a.withoutRun(ctx, k, r, bill)
@@ -102,7 +104,7 @@ func (a *audit) look(ctx context.Context, k key, r record) (f finding, err error
 
 // bill finds the session's bill; nil if it has none.
 func (a *audit) bill(ctx context.Context, k key) (*ledger.MadeBill, error) {
-	b, err := a.Ledger.MadeBill(ctx, k.app, k.sessionID())
+	b, err := a.Ledger.MadeBill(ctx, k.AppID, k.RoomSessionID)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}
@@ -117,7 +119,7 @@ func (a *audit) withoutRun(ctx context.Context, k key, r record, bill *ledger.Ma
 	switch {
 	case r.has(stillAside):
 		f.fault(SetAside, fmt.Sprintf("It is in the inbox, set aside, as Temporal refuses it: %q", a.reasons[k]),
-			"Mend what Temporal complains of, and then: closeout inbox retry "+k.workflowID())
+			"Mend what Temporal complains of, and then: closeout inbox retry "+k.WorkflowID())
 		return f, nil
 	case r.has(waiting):
 		return f, nil
@@ -126,12 +128,12 @@ func (a *audit) withoutRun(ctx context.Context, k key, r record, bill *ledger.Ma
 	case !taken:
 		return f, nil
 	default:
-		attributes, err := a.Archive.Attributes(ctx, k.manifest())
+		attributes, err := a.Archive.Attributes(ctx, activities.ManifestKey(session.Session{ID: k}))
 		switch {
 		case err == nil:
 			f.archived, done = true, attributes.ModTime
 		case gcerrors.Code(err) != gcerrors.NotFound:
-			return f, fmt.Errorf("look for %s in the archive: %w", k.manifest(), err)
+			return f, fmt.Errorf("look for %s in the archive: %w", activities.ManifestKey(session.Session{ID: k}), err)
 		}
 	}
 	if bill != nil {
@@ -142,10 +144,10 @@ func (a *audit) withoutRun(ctx context.Context, k key, r record, bill *ledger.Ma
 	case bill == nil && r.has(closed):
 		f.fault(NotClosedOut, fmt.Sprintf("The ledger knows that it has closed, but has no bill of it, and Temporal has no run%s.", either(f.archived, ", though there is a manifest", "")),
 			"Find out what became of its run: it was deleted, or kept for less long than this. Unless it was closed out without a bill on purpose, send it again: "+
-				fmt.Sprintf("closeout send --app %d --session %d --room ROOM --reason REASON --closed-at TIME", k.app, k.sessionID()))
+				fmt.Sprintf("closeout send --app %d --session %d --room ROOM --reason REASON --closed-at TIME", k.AppID, k.RoomSessionID))
 	case done.IsZero():
 		f.fault(Lost, "It was acknowledged, but Temporal has no run of it, and it isn't in the inbox.",
-			fmt.Sprintf("Send it again, with what is known of it elsewhere: closeout send --app %d --session %d --room ROOM --reason REASON --closed-at TIME", k.app, k.sessionID()))
+			fmt.Sprintf("Send it again, with what is known of it elsewhere: closeout send --app %d --session %d --room ROOM --reason REASON --closed-at TIME", k.AppID, k.RoomSessionID))
 	case a.gone(done):
 		f.expired = true
 	default:

@@ -6,7 +6,7 @@ import (
 	"iter"
 
 	"github.com/closeouthq/closeout/internal/inbox"
-	"github.com/closeouthq/closeout/workflows"
+	"github.com/closeouthq/closeout/session"
 )
 
 // Inboxes are the inboxes that are audited.
@@ -42,7 +42,9 @@ func (i Inboxes) Waiting(ctx context.Context) iter.Seq2[Waiting, error] {
 			for e, err := range store.All(ctx) {
 				var w Waiting
 				if err == nil {
-					w.AppID, w.RoomSessionID, err = workflows.ParseWorkflowID(e.Key)
+					var id session.ID
+					id, err = session.ParseWorkflowID(e.Key)
+					w.AppID, w.RoomSessionID = id.AppID, id.RoomSessionID
 					w.SetAside, w.Reason = !e.SetAsideAt.IsZero(), e.Reason
 				}
 				if !yield(w, err) || err != nil {

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/audit"
+	"github.com/closeouthq/closeout/session"
 )
 
 // While sessions are on their way, no audit takes one for a fault, whatever the
@@ -18,7 +18,7 @@ func TestAuditsOfALiveSystem(t *testing.T) {
 	const movers, each = 4, 40
 	worlds(t, func(t *testing.T, w *world) {
 		w.options.Grace = time.Hour // the journal may get its line at any time
-		var sessions [movers][]activities.Session
+		var sessions [movers][]session.Session
 		for i := range sessions {
 			for range each {
 				sessions[i] = append(sessions[i], w.session())
@@ -66,7 +66,7 @@ func TestAuditsOfALiveSystem(t *testing.T) {
 
 // way is what happens to a session, one step after another: with the inbox or
 // without, and with a journal and a visibility store that lag behind.
-func (w *world) way(r *rand.Rand, s activities.Session) []func() {
+func (w *world) way(r *rand.Rand, s session.Session) []func() {
 	var e *execution
 	change := func(f func()) func() {
 		return func() {

@@ -213,7 +213,7 @@ func (f *finding) fault(kind Kind, problem, remedy string) {
 }
 
 func (r *Report) add(k key, f Fault) {
-	f.AppID, f.RoomSessionID, f.WorkflowID = k.app, k.sessionID(), cmp.Or(f.workflowID, k.workflowID())
+	f.AppID, f.RoomSessionID, f.WorkflowID = k.AppID, k.RoomSessionID, cmp.Or(f.workflowID, k.WorkflowID())
 	f.Repair = f.repair()
 	if r.Kinds[f.Kind]++; r.Kinds[f.Kind] <= MaxFaults {
 		r.Faults = append(r.Faults, f)

@@ -5,9 +5,8 @@ import (
 	"io"
 	"time"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/workflows"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -23,22 +22,8 @@ func (s sessions) mark(k key, f flags) {
 	s[k] = r
 }
 
-// key names a session. The halves of its id need no padding.
-type key struct{ app, high, low uint32 }
-
-func keyOf(appID uint32, roomSessionID uint64) key {
-	return key{appID, uint32(roomSessionID >> 32), uint32(roomSessionID)} // #nosec G115 -- both halves are kept
-}
-
-func (k key) sessionID() uint64 { return uint64(k.high)<<32 | uint64(k.low) }
-
-func (k key) session() activities.Session {
-	return activities.Session{AppID: k.app, RoomSessionID: k.sessionID()}
-}
-
-func (k key) workflowID() string { return workflows.WorkflowID(k.session()) }
-
-func (k key) manifest() string { return activities.ManifestKey(k.session()) }
+// key names a session.
+type key = session.ID
 
 // record is what is known of a session.
 type record struct {

@@ -9,7 +9,7 @@ import (
 
 	"github.com/closeouthq/closeout/internal/eventsink"
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/internal/usage"
+	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -37,7 +37,7 @@ func (a *audit) readUsage(ctx context.Context) error {
 				}
 				a.report.UsageAcknowledged++
 				if lacks {
-					k := keyOf(u.AppID, u.RoomSessionID)
+					k := key{AppID: u.AppID, RoomSessionID: u.RoomSessionID}
 					lacking[k] = append(lacking[k], u)
 				}
 			}
@@ -53,7 +53,7 @@ func (a *audit) readUsage(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("read the inbox of usage: %w", err)
 			}
-			k := keyOf(app, session)
+			k := key{AppID: app, RoomSessionID: session}
 			queued[k] = true
 			if e.SetAsideAt.IsZero() {
 				a.report.UsageWaiting++
@@ -112,7 +112,7 @@ func (a *audit) compareLives(ctx context.Context, queued map[key]bool) error {
 		if err != nil {
 			return fmt.Errorf("read the journal: %w", err)
 		}
-		k := keyOf(l.AppID, l.RoomSessionID)
+		k := key{AppID: l.AppID, RoomSessionID: l.RoomSessionID}
 		truth, whole, ok := truthOf(l)
 		if !ok || queued[k] {
 			continue
@@ -139,7 +139,7 @@ func (a *audit) compareLives(ctx context.Context, queued map[key]bool) error {
 		a.report.UsageCompared++
 		if problem := untrue(*bill, adjustments, truth, whole); problem != "" {
 			a.report.add(k, Fault{Kind: BillUntrue, Problem: problem,
-				Remedy: "See what came of it: closeout bill show " + k.workflowID() + ". The journal says what happened."})
+				Remedy: "See what came of it: closeout bill show " + k.WorkflowID() + ". The journal says what happened."})
 		}
 	}
 	return nil
@@ -148,10 +148,10 @@ func (a *audit) compareLives(ctx context.Context, queued map[key]bool) error {
 // truthOf computes what a bill has to have of what was told of a session's life.
 // whole says that all of it was. ok is false if nobody can know it: what was
 // sent and not acknowledged may have come or not.
-func truthOf(l Entry) (truth usage.Figures, whole, ok bool) {
-	room, whole := usage.Room{Close: l.RoomCloseTime.UnixMilli()}, l.Acknowledged
+func truthOf(l Entry) (truth metering.Figures, whole, ok bool) {
+	room, whole := metering.Room{Close: l.RoomCloseTime.UnixMilli()}, l.Acknowledged
 	type ends struct {
-		usage.Stay
+		metering.Stay
 		told bool
 	}
 	stays := map[string]*ends{}
@@ -166,7 +166,7 @@ func truthOf(l Entry) (truth usage.Figures, whole, ok bool) {
 		}
 		s := stays[t.Stay]
 		if s == nil {
-			s = &ends{Stay: usage.Stay{User: t.User, Role: t.Role, Login: t.LoginTime.UnixMilli()}}
+			s = &ends{Stay: metering.Stay{User: t.User, Role: t.Role, Login: t.LoginTime.UnixMilli()}}
 			stays[t.Stay] = s
 		}
 		s.told = s.told || t.Acknowledged
@@ -177,7 +177,7 @@ func truthOf(l Entry) (truth usage.Figures, whole, ok bool) {
 	if room.Create == 0 {
 		return truth, false, false
 	}
-	told := []usage.Stay{}
+	told := []metering.Stay{}
 	for _, s := range stays {
 		switch {
 		case s.Logout == 0:
@@ -186,10 +186,10 @@ func truthOf(l Entry) (truth usage.Figures, whole, ok bool) {
 			told = append(told, s.Stay)
 		}
 	}
-	slices.SortFunc(told, func(a, b usage.Stay) int {
+	slices.SortFunc(told, func(a, b metering.Stay) int {
 		return cmp.Or(strings.Compare(a.User, b.User), cmp.Compare(a.Login, b.Login))
 	})
-	meter := usage.NewMeter(room)
+	meter := metering.NewMeter(room)
 	for _, s := range told {
 		meter.Add(s)
 	}
@@ -199,14 +199,14 @@ func truthOf(l Entry) (truth usage.Figures, whole, ok bool) {
 
 // untrue says what is wrong with a session's entries; nothing if they add up to the
 // truth, or say that they are an estimate of it.
-func untrue(bill ledger.MadeBill, adjustments []ledger.Adjustment, truth usage.Figures, whole bool) string {
+func untrue(bill ledger.MadeBill, adjustments []ledger.Adjustment, truth metering.Figures, whole bool) string {
 	last := bill.Usage
-	sum := usage.DifferenceOf(usage.Figures{}, usage.Charge{}, bill.Usage, bill.Charge)
+	sum := metering.DifferenceOf(metering.Figures{}, metering.Charge{}, bill.Usage, bill.Charge)
 	for _, a := range adjustments {
 		last = a.Usage
 		sum.Millis, sum.Seconds, sum.Minutes = sum.Millis+a.Difference.Millis, sum.Seconds+a.Difference.Seconds, sum.Minutes+a.Difference.Minutes
 	}
-	figures := func(u usage.Figures) string {
+	figures := func(u metering.Figures) string {
 		return fmt.Sprintf("%d participants, %d stays and %d ms from %v to %v", u.Participants, u.Stays, u.Millis, u.Start, u.End)
 	}
 	switch {

@@ -17,7 +17,7 @@ import (
 	"github.com/closeouthq/closeout/internal/eventsink"
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/internal/usage"
+	"github.com/closeouthq/closeout/internal/metering"
 )
 
 func TestUsageThatWasAcknowledgedIsInTheLedgerOrInItsInbox(t *testing.T) {
@@ -201,9 +201,9 @@ func TestBillsAreWhatHappenedOrSayThatTheyAreEstimates(t *testing.T) {
 
 // A ledger can't be brought to hold such entries; who changes it by hand can.
 func TestEntriesHaveToAddUp(t *testing.T) {
-	figures := usage.Figures{Millis: 90_000, Seconds: 90, Minutes: 2}
-	bill := ledger.MadeBill{Bill: ledger.Bill{Usage: usage.Figures{Millis: 60_000, Seconds: 60, Minutes: 1}}}
-	adjustment := ledger.Adjustment{Bill: ledger.Bill{Usage: figures}, Difference: usage.Difference{Millis: 30_000, Seconds: 30, Minutes: 1}}
+	figures := metering.Figures{Millis: 90_000, Seconds: 90, Minutes: 2}
+	bill := ledger.MadeBill{Bill: ledger.Bill{Usage: metering.Figures{Millis: 60_000, Seconds: 60, Minutes: 1}}}
+	adjustment := ledger.Adjustment{Bill: ledger.Bill{Usage: figures}, Difference: metering.Difference{Millis: 30_000, Seconds: 30, Minutes: 1}}
 	if problem := audit.Untrue(bill, []ledger.Adjustment{adjustment}, figures, true); problem != "" {
 		t.Errorf("they add up, and it says %q", problem)
 	}

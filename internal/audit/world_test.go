@@ -24,10 +24,10 @@ import (
 	"gocloud.dev/blob/memblob"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/audit"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/testenv"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -42,7 +42,7 @@ const (
 type execution struct {
 	id, runID, first string
 	workflow         string
-	session          activities.Session
+	session          session.Session
 	status           enums.WorkflowExecutionStatus
 	state            workflows.State
 	problems         []string
@@ -243,13 +243,13 @@ func (f *fakeInbox) Waiting(context.Context) iter.Seq2[audit.Waiting, error] {
 	}
 }
 
-func (f *fakeInbox) add(s activities.Session, setAside bool) {
+func (f *fakeInbox) add(s session.Session, setAside bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.entries = append(f.entries, audit.Waiting{AppID: s.AppID, RoomSessionID: s.RoomSessionID, SetAside: setAside, Reason: "too\nbig"})
 }
 
-func (f *fakeInbox) remove(s activities.Session) {
+func (f *fakeInbox) remove(s session.Session) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.entries = slices.DeleteFunc(f.entries, func(w audit.Waiting) bool { return w.AppID == s.AppID && w.RoomSessionID == s.RoomSessionID })
@@ -265,7 +265,7 @@ type fakeJournal struct {
 	fail    error
 }
 
-func (f *fakeJournal) add(s activities.Session, acknowledged bool) {
+func (f *fakeJournal) add(s session.Session, acknowledged bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.lines = append(f.lines, audit.Offered{AppID: s.AppID, RoomSessionID: s.RoomSessionID, Acknowledged: acknowledged})
@@ -322,29 +322,26 @@ func worlds(t *testing.T, test func(t *testing.T, w *world)) {
 }
 
 // session is one that no other is, though its id shares either half with others.
-func (w *world) session() activities.Session {
+func (w *world) session() session.Session {
 	w.next++
-	return activities.Session{
-		AppID: 1 + uint32(w.next%2), RoomID: "lobby", RoomSessionID: w.next%3<<63 | w.next, CloseReason: 2,
-		RoomCloseTime: time.UnixMilli(1499676989909).UTC(),
-	}
+	return session.Session{ID: session.ID{AppID: 1 + uint32(w.next%2), RoomSessionID: w.next%3<<63 | w.next}, RoomID: "lobby", CloseReason: 2, RoomCloseTime: time.UnixMilli(1499676989909).UTC()}
 }
 
 // offered is a session that the journal has.
-func (w *world) offered(acknowledged bool) activities.Session {
+func (w *world) offered(acknowledged bool) session.Session {
 	s := w.session()
 	w.journal.add(s, acknowledged)
 	return s
 }
 
 // run starts a run of the session, which visibility knows of.
-func (w *world) run(s activities.Session, status enums.WorkflowExecutionStatus) *execution {
+func (w *world) run(s session.Session, status enums.WorkflowExecutionStatus) *execution {
 	return w.start(s, status, true)
 }
 
-func (w *world) start(s activities.Session, status enums.WorkflowExecutionStatus, listed bool) *execution {
+func (w *world) start(s session.Session, status enums.WorkflowExecutionStatus, listed bool) *execution {
 	e := &execution{
-		id: workflows.WorkflowID(s), runID: uuid.NewString(), workflow: "RoomClose", session: s, status: status, state: workflows.StateRunning,
+		id: s.WorkflowID(), runID: uuid.NewString(), workflow: "RoomClose", session: s, status: status, state: workflows.StateRunning,
 		start: time.Now(), result: result("done", "done"), listed: listed, visible: status,
 	}
 	e.first = e.runID
@@ -359,10 +356,10 @@ func result(billing, recordings workflows.State) workflows.Result {
 	return workflows.Result{Steps: []workflows.StepResult{{Step: "billing", State: billing}, {Step: "recordings", State: recordings}}}
 }
 
-func (w *world) bill(s activities.Session) {
+func (w *world) bill(s session.Session) {
 	w.t.Helper()
 	if _, _, err := w.ledger.Finalize(context.Background(), ledger.Bill{
-		ID: workflows.IdempotencyKey(s, "billing"), AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID,
+		ID: s.IdempotencyKey("billing"), AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID,
 		CloseReason: uint32(s.CloseReason), RoomCloseTime: s.RoomCloseTime,
 	}); err != nil {
 		w.t.Error(err)
@@ -370,7 +367,7 @@ func (w *world) bill(s activities.Session) {
 }
 
 // closed notes in the ledger that the session has closed.
-func (w *world) closed(s activities.Session) {
+func (w *world) closed(s session.Session) {
 	w.t.Helper()
 	if err := w.ledger.Record(context.Background(), []ledger.Usage{{AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID,
 		Event: zego.EventRoomCreate, Create: s.RoomCloseTime, SeenAt: time.Now()}}); err != nil {
@@ -381,15 +378,15 @@ func (w *world) closed(s activities.Session) {
 	}
 }
 
-func (w *world) manifest(s activities.Session) {
+func (w *world) manifest(s session.Session) {
 	w.t.Helper()
-	if err := w.archive.WriteAll(context.Background(), activities.SessionFolder(s)+"manifest.json", []byte("{}"), nil); err != nil {
+	if err := w.archive.WriteAll(context.Background(), s.Folder()+"manifest.json", []byte("{}"), nil); err != nil {
 		w.t.Error(err)
 	}
 }
 
 // closedOut is a session with which all is well.
-func (w *world) closedOut() (activities.Session, *execution) {
+func (w *world) closedOut() (session.Session, *execution) {
 	w.t.Helper()
 	s := w.offered(true)
 	w.bill(s)
@@ -414,7 +411,7 @@ func (w *world) expect(want ...string) audit.Report {
 	var got []string
 	for _, f := range r.Faults {
 		got = append(got, fmt.Sprintf("%s %s", f.Kind, f.WorkflowID))
-		if workflows.WorkflowID(activities.Session{AppID: f.AppID, RoomSessionID: f.RoomSessionID}) != f.WorkflowID || strings.ContainsAny(f.Problem+f.Remedy, "\n") {
+		if (session.ID{AppID: f.AppID, RoomSessionID: f.RoomSessionID}).WorkflowID() != f.WorkflowID || strings.ContainsAny(f.Problem+f.Remedy, "\n") {
 			w.t.Errorf("fault %+v", f)
 		}
 		for _, sentence := range []string{f.Problem, f.Remedy} {

@@ -20,8 +20,8 @@ import (
 
 	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/codec"
-	"github.com/closeouthq/closeout/internal/recording"
-	"github.com/closeouthq/closeout/internal/usage"
+	"github.com/closeouthq/closeout/internal/metering"
+	"github.com/closeouthq/closeout/internal/recordings"
 )
 
 // Config holds the settings, checked and with their defaults. The table in settings.go describes each.
@@ -50,7 +50,7 @@ type Config struct {
 	Recordings                      Recordings
 
 	BillingURL, BillingToken string
-	Prices                   usage.Prices
+	Prices                   metering.Prices
 	MaxBill                  int64 // in minutes; 0 is no limit
 	MaxRoomLife              time.Duration
 	Settling                 time.Duration
@@ -82,7 +82,7 @@ type Config struct {
 type Recordings struct {
 	// Expected is "none", "callback" or "bucket".
 	Expected                      string
-	Prefix                        recording.Prefix
+	Prefix                        recordings.Prefix
 	Grace, Stable, Deadline, Poll time.Duration
 }
 

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/closeouthq/closeout/internal/usage"
+	"github.com/closeouthq/closeout/internal/metering"
 )
 
 // found returns the error for a value that is not what was wanted.
@@ -246,8 +246,8 @@ func parseTags(s string) (map[string]string, error) {
 var currency = regexp.MustCompile(`^[A-Z]{3}$`)
 
 // parsePrices parses appid=currency amount; the app * is all others.
-func parsePrices(s string) (usage.Prices, error) {
-	prices := usage.Prices{Apps: map[uint32]usage.Price{}}
+func parsePrices(s string) (metering.Prices, error) {
+	prices := metering.Prices{Apps: map[uint32]metering.Price{}}
 	_, err := entries(s, func(_ int, id, value string) error {
 		entry := id + "=" + value
 		app, err := parseApp(id)
@@ -268,7 +268,7 @@ func parsePrices(s string) (usage.Prices, error) {
 		case twice:
 			return fmt.Errorf("app %s is there twice, want one price", id)
 		}
-		price := usage.Price{Currency: words[0], PerMinute: int64(amount)}
+		price := metering.Price{Currency: words[0], PerMinute: int64(amount)}
 		if id == "*" {
 			prices.Default = price
 		} else {

@@ -9,7 +9,7 @@ import (
 
 	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/codec"
-	"github.com/closeouthq/closeout/internal/recording"
+	"github.com/closeouthq/closeout/internal/recordings"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -116,7 +116,7 @@ func (c *Config) settings() []Setting {
 		{Env: "CLOSEOUT_RECORDINGS", Default: "none", UsedBy: worker, set: oneOf(&c.Recordings.Expected, "none", "callback", "bucket"),
 			Usage: "how to know that a session's recordings are complete: none, callback or bucket",
 			More:  "`none`: no recordings are expected, and what is in the session's folder is archived at once. `callback`: ZEGO's recording callback comes to the same address as the others. `bucket`: it does not, and Closeout watches the bucket. See [recordings](recordings.md)."},
-		{Env: "CLOSEOUT_RECORDINGS_PREFIX", Default: recording.DefaultPrefix, UsedBy: worker, set: parse(&c.Recordings.Prefix, recording.ParsePrefix),
+		{Env: "CLOSEOUT_RECORDINGS_PREFIX", Default: recordings.DefaultPrefix, UsedBy: worker, set: parse(&c.Recordings.Prefix, recordings.ParsePrefix),
 			Usage: "where a session's recordings are in their bucket, as a Go template of appid, room_id and room_session_id",
 			More:  "In addition to the folder `<appid>/<room_session_id>/`. `/` is the whole bucket. Where the prefix does not name the session, file names as ZEGO makes them decide."},
 		{Env: "CLOSEOUT_RECORDINGS_HOSTS", UsedBy: worker, set: parse(&c.RecordingsHosts, archive.ParseHosts),

@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/closeouthq/closeout/internal/usage"
+	"github.com/closeouthq/closeout/internal/metering"
 )
 
 // ErrNothingToAdjust means that what arrived after a session's last entry changes nothing.
@@ -63,7 +63,7 @@ func adjust(ctx context.Context, tx transaction, id uuid.UUID, k key, number int
 	}
 	// What wasn't collected at first is missing now as well, and a close time that was
 	// impossible still is.
-	known := bill.Usage.Estimated & (usage.NotCollected | usage.ImplausibleTime)
+	known := bill.Usage.Estimated & (metering.NotCollected | metering.ImplausibleTime)
 	a = Adjustment{ID: id, Number: number, MadeAt: time.Now().Truncate(time.Millisecond).UTC()}
 	a.Bill, err = compute(ctx, tx, bill.Bill, locked.room, known, []Approver{func(due Bill, doubt string) error {
 		switch {
@@ -86,7 +86,7 @@ func adjust(ctx context.Context, tx transaction, id uuid.UUID, k key, number int
 	entries := locked.entries
 	if !nothing {
 		entries++
-		a.Difference = usage.DifferenceOf(last.Usage, last.Charge, a.Usage, a.Charge)
+		a.Difference = metering.DifferenceOf(last.Usage, last.Charge, a.Usage, a.Charge)
 		if _, err := insert(ctx, tx, "adjustments", adjustmentColumns, a.values(), ""); err != nil {
 			return a, false, fmt.Errorf("insert adjustment: %w", err)
 		}

@@ -12,7 +12,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/closeouthq/closeout/internal/usage"
+	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -35,9 +35,9 @@ type Bill struct {
 	// Reconciled reports that no room_close arrived, and that the room was found gone.
 	Reconciled bool `json:"reconciled,omitempty"`
 	// Usage is the participants' time.
-	Usage usage.Figures `json:"usage"`
+	Usage metering.Figures `json:"usage"`
 	// Charge is the amount; none if there is no price.
-	Charge usage.Charge `json:"charge,omitzero"`
+	Charge metering.Charge `json:"charge,omitzero"`
 }
 
 func (b Bill) key() key { return keyOf(b.AppID, b.RoomSessionID) }
@@ -60,7 +60,7 @@ type Adjustment struct {
 	Bill
 	// Difference is what this entry adds to those before it. All entries add up to Usage
 	// and Charge.
-	Difference usage.Difference `json:"difference"`
+	Difference metering.Difference `json:"difference"`
 	// MadeAt is by the clock of the worker that made it, to the millisecond and in UTC.
 	MadeAt time.Time `json:"made_at"`
 }
@@ -111,7 +111,7 @@ func scanEntry(r row, others ...any) (b MadeBill, err error) {
 		return b, err
 	}
 	b.Reconciled = reconciled == 1
-	u.Estimated, err = usage.ParseReasons(estimated)
+	u.Estimated, err = metering.ParseReasons(estimated)
 	return b, err
 }
 
@@ -147,7 +147,7 @@ const returningRoom = " RETURNING entries, room_create_time, contradicted = 1, i
 // lockedSession is a session whose row is locked until the transaction ends.
 type lockedSession struct {
 	entries int
-	room    usage.Room
+	room    metering.Room
 }
 
 func scanLocked(r row) (s lockedSession, err error) {
@@ -181,10 +181,10 @@ func (l *Ledger) finalize(ctx context.Context, tx transaction, b Bill, approve .
 }
 
 // compute returns the bill with the figures and the charge of what is recorded now.
-func compute(ctx context.Context, tx transaction, b Bill, room usage.Room, known usage.Reasons, approve []Approver) (Bill, error) {
+func compute(ctx context.Context, tx transaction, b Bill, room metering.Room, known metering.Reasons, approve []Approver) (Bill, error) {
 	k := b.key()
 	room.Close, room.Reconciled = b.RoomCloseTime.UnixMilli(), b.Reconciled
-	times, err := one(ctx, tx, func(r row) (t usage.Times, err error) {
+	times, err := one(ctx, tx, func(r row) (t metering.Times, err error) {
 		err = r.Scan(&t.FirstLogin, &t.Last, &t.LastLogout)
 		return t, err
 	}, `SELECT coalesce(min(CASE WHEN login_time <> 0 THEN login_time END), 0),
@@ -194,7 +194,7 @@ func compute(ctx context.Context, tx transaction, b Bill, room usage.Room, known
 		return b, fmt.Errorf("read the first login and the last logout: %w", err)
 	}
 	room, doubt := room.Plausible(times)
-	meter := usage.NewMeter(room)
+	meter := metering.NewMeter(room)
 	if err := eachStay(ctx, tx, k, func(s StayOf) error { meter.Add(s.Stay); return nil }); err != nil {
 		return b, err
 	}
@@ -215,7 +215,7 @@ func compute(ctx context.Context, tx transaction, b Bill, room usage.Room, known
 
 // StayOf is a stay as the ledger has it.
 type StayOf struct {
-	usage.Stay
+	metering.Stay
 	// ID is ZEGO's session_id.
 	ID string
 	// SeenAt is when the last callback with something new about it arrived, by our clock.

@@ -13,15 +13,15 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/internal/testenv"
-	"github.com/closeouthq/closeout/internal/usage"
 	"github.com/closeouthq/closeout/zego"
 )
 
 // closing is what is known when a session's room_close has come.
 func closing(session uint64, seconds int64) ledger.Bill {
 	return ledger.Bill{ID: uuid.New(), AppID: app, RoomID: "Zimmer 7", RoomSessionID: session, RoomCloseTime: at(seconds),
-		Charge: usage.Charge{Price: usage.Price{Currency: "EUR", PerMinute: 2}}}
+		Charge: metering.Charge{Price: metering.Price{Currency: "EUR", PerMinute: 2}}}
 }
 
 func record(t *testing.T, l *ledger.Ledger, told ...ledger.Usage) {
@@ -64,8 +64,8 @@ func TestABillIsOfTheUsageThatCame(t *testing.T) {
 		record(t, l, other)
 
 		want := closing(life, 100)
-		want.Usage = usage.Figures{Start: at(0), End: at(100), StartFrom: usage.FromRoomCreate, EndFrom: usage.FromRoomClose,
-			Participants: 3, Stays: 3, Millis: 100_000, Seconds: 100, Minutes: 2, Estimated: usage.NoLogout}
+		want.Usage = metering.Figures{Start: at(0), End: at(100), StartFrom: metering.FromRoomCreate, EndFrom: metering.FromRoomClose,
+			Participants: 3, Stays: 3, Millis: 100_000, Seconds: 100, Minutes: 2, Estimated: metering.NoLogout}
 		want.Charge.Amount = 4
 		input := closing(life, 100)
 		input.ID = want.ID
@@ -93,8 +93,8 @@ func TestReasonsThatAreKnownBeforehandAreKept(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		b := closing(life, 100)
-		b.Usage.Estimated = usage.NotCollected
-		want := usage.NotCollected | usage.NoUsage | usage.NoRoomCreate
+		b.Usage.Estimated = metering.NotCollected
+		want := metering.NotCollected | metering.NoUsage | metering.NoRoomCreate
 		if got := finalize(t, l, b); got.Usage.Estimated != want {
 			t.Errorf("estimated because of %q, want %q", got.Usage.Estimated, want)
 		}
@@ -105,10 +105,10 @@ func TestWhatWasNotCollectedIsMissingInAdjustmentsToo(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		b := closing(life, 100)
-		b.Usage.Estimated = usage.NotCollected
+		b.Usage.Estimated = metering.NotCollected
 		finalize(t, l, b)
 		record(t, l, created(0), logout("a", "1", 10, 70)) // it is collected by now
-		if got, err := adjust(t, l, dirty(t, l)[0]); err != nil || got.Usage.Estimated != usage.NotCollected || got.Difference.Seconds != 60 {
+		if got, err := adjust(t, l, dirty(t, l)[0]); err != nil || got.Usage.Estimated != metering.NotCollected || got.Difference.Seconds != 60 {
 			t.Errorf("adjusted %+v, %v", got, err)
 		}
 	})
@@ -129,7 +129,7 @@ func TestALateLogoutMakesAnAdjustment(t *testing.T) {
 			t.Fatalf("dirty: %+v", d)
 		}
 		got, err := adjust(t, l, d[0])
-		want := usage.Difference{Millis: -80_000, Seconds: -80, Minutes: -1, Amount: -2}
+		want := metering.Difference{Millis: -80_000, Seconds: -80, Minutes: -1, Amount: -2}
 		if err != nil || got.Number != 1 || got.Bill.ID != bill.ID || got.Difference != want || got.Usage.Estimated != 0 || got.Usage.Seconds != 100 || got.Charge.Amount != 4 {
 			t.Errorf("adjusted %+v, %v, want a difference of %+v", got, err, want)
 		}
@@ -145,7 +145,7 @@ func TestALateLogoutMakesAnAdjustment(t *testing.T) {
 		// One that nobody knew of, and what makes no difference.
 		record(t, l, logout("c", "3", 100, 130))
 		got, err = adjust(t, l, dirty(t, l)[0])
-		want = usage.Difference{Millis: 30_000, Seconds: 30, Minutes: 1, Amount: 2}
+		want = metering.Difference{Millis: 30_000, Seconds: 30, Minutes: 1, Amount: 2}
 		if err != nil || got.Number != 2 || got.Difference != want {
 			t.Errorf("adjusted %+v, %v, want a difference of %+v", got, err, want)
 		}
@@ -175,7 +175,7 @@ func TestALateCreateMakesAnAdjustment(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		record(t, l, logout("a", "1", 10, 70))
-		if b := finalize(t, l, closing(life, 100)); b.Usage.Estimated != usage.NoRoomCreate || b.Usage.Start != at(10) {
+		if b := finalize(t, l, closing(life, 100)); b.Usage.Estimated != metering.NoRoomCreate || b.Usage.Start != at(10) {
 			t.Errorf("billed %+v", b)
 		}
 		record(t, l, created(20))
@@ -194,12 +194,12 @@ func TestTheEndOfAReconciledSessionIsTheLastTimeThatIsKnown(t *testing.T) {
 		b := closing(life, 60)
 		b.Reconciled = true
 		b = finalize(t, l, b)
-		if !b.Reconciled || b.Usage.Estimated != usage.NoRoomClose|usage.NoLogout || b.Usage.Seconds != 90 || b.Usage.End != at(60) {
+		if !b.Reconciled || b.Usage.Estimated != metering.NoRoomClose|metering.NoLogout || b.Usage.Seconds != 90 || b.Usage.End != at(60) {
 			t.Errorf("billed %+v", b)
 		}
 		record(t, l, logout("b", "2", 30, 120))
 		got, err := adjust(t, l, dirty(t, l)[0])
-		if err != nil || got.Difference.Seconds != 60 || got.Usage.End != at(120) || got.Usage.Estimated != usage.NoRoomClose {
+		if err != nil || got.Difference.Seconds != 60 || got.Usage.End != at(120) || got.Usage.Estimated != metering.NoRoomClose {
 			t.Errorf("adjusted %+v, %v", got, err)
 		}
 	})
@@ -210,10 +210,10 @@ func TestAnAdjustmentHasThePriceOfItsBill(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		free := closing(life, 100)
-		free.Charge = usage.Charge{}
+		free.Charge = metering.Charge{}
 		finalize(t, l, free)
 		record(t, l, logout("a", "1", 10, 70))
-		if got, err := adjust(t, l, dirty(t, l)[0]); err != nil || got.Charge != (usage.Charge{}) || got.Difference.Amount != 0 || got.Difference.Minutes != 1 {
+		if got, err := adjust(t, l, dirty(t, l)[0]); err != nil || got.Charge != (metering.Charge{}) || got.Difference.Amount != 0 || got.Difference.Minutes != 1 {
 			t.Errorf("adjusted %+v, %v", got, err)
 		}
 	})
@@ -225,7 +225,7 @@ func TestAnAmountThatIsTooLargeIsNoBill(t *testing.T) {
 		record(t, l, logout("a", "1", 10, 190))
 		b := closing(life, 500)
 		b.Charge.PerMinute = math.MaxInt64 / 2
-		if made, _, err := l.Finalize(t.Context(), b); !errors.Is(err, usage.ErrTooLarge) {
+		if made, _, err := l.Finalize(t.Context(), b); !errors.Is(err, metering.ErrTooLarge) {
 			t.Errorf("billed %+v, %v", made, err)
 		}
 		if _, err := l.Bill(t.Context(), app, life); !errors.Is(err, sql.ErrNoRows) {
@@ -298,7 +298,7 @@ func recordAndBillAtOnce(t *testing.T, databaseURL string) {
 }
 
 // billed adds up a session's bill and its adjustments.
-func billed(t *testing.T, l *ledger.Ledger, appID uint32, session uint64) usage.Difference {
+func billed(t *testing.T, l *ledger.Ledger, appID uint32, session uint64) metering.Difference {
 	t.Helper()
 	b, err := l.Bill(t.Context(), appID, session)
 	if err != nil {
@@ -308,10 +308,10 @@ func billed(t *testing.T, l *ledger.Ledger, appID uint32, session uint64) usage.
 	if err != nil {
 		t.Fatal(err)
 	}
-	sum := usage.Difference{Millis: b.Usage.Millis, Seconds: b.Usage.Seconds, Minutes: b.Usage.Minutes, Amount: b.Charge.Amount}
+	sum := metering.Difference{Millis: b.Usage.Millis, Seconds: b.Usage.Seconds, Minutes: b.Usage.Minutes, Amount: b.Charge.Amount}
 	for _, a := range all {
 		d := a.Difference
-		sum = usage.Difference{Millis: sum.Millis + d.Millis, Seconds: sum.Seconds + d.Seconds, Minutes: sum.Minutes + d.Minutes, Amount: sum.Amount + d.Amount}
+		sum = metering.Difference{Millis: sum.Millis + d.Millis, Seconds: sum.Seconds + d.Seconds, Minutes: sum.Minutes + d.Minutes, Amount: sum.Amount + d.Amount}
 	}
 	return sum
 }
@@ -415,7 +415,7 @@ func TestEveryBillIsTheTruthOrAnEstimate(t *testing.T) {
 }
 
 // finalFigures are those of the last entry.
-func finalFigures(t *testing.T, l *ledger.Ledger, session uint64) usage.Figures {
+func finalFigures(t *testing.T, l *ledger.Ledger, session uint64) metering.Figures {
 	t.Helper()
 	b, err := l.Bill(t.Context(), app, session)
 	if err != nil {
@@ -527,7 +527,7 @@ func TestASessionThatIsClosedTwiceSaysSo(t *testing.T) {
 		l := open(t, databaseURL)
 		second := ledger.Usage{AppID: app, RoomID: "Zimmer 7", RoomSessionID: life, Event: zego.EventRoomClose, Close: at(200), SeenAt: at(200)}
 		record(t, l, created(0), logout("a", "1", 1, 10), second)
-		if b := finalize(t, l, closing(life, 100)); b.Usage.Estimated != usage.Contradicted || b.Usage.Seconds != 9 {
+		if b := finalize(t, l, closing(life, 100)); b.Usage.Estimated != metering.Contradicted || b.Usage.Seconds != 9 {
 			t.Errorf("before the bill: %+v", b.Usage)
 		}
 		after := []ledger.Usage{created(0), logout("a", "1", 1, 10)}
@@ -544,7 +544,7 @@ func TestASessionThatIsClosedTwiceSaysSo(t *testing.T) {
 		if len(d) != 1 {
 			t.Fatalf("dirty: %+v", d)
 		}
-		if a, err := adjust(t, l, d[0]); err != nil || a.Usage.Estimated != usage.Contradicted || a.Difference != (usage.Difference{}) {
+		if a, err := adjust(t, l, d[0]); err != nil || a.Usage.Estimated != metering.Contradicted || a.Difference != (metering.Difference{}) {
 			t.Errorf("after the bill: %+v, %v", a, err)
 		}
 	})

@@ -15,8 +15,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/internal/testenv"
-	"github.com/closeouthq/closeout/internal/usage"
 )
 
 func open(t *testing.T, databaseURL string) *ledger.Ledger {
@@ -35,7 +35,7 @@ func bill() ledger.Bill {
 	return ledger.Bill{
 		ID: uuid.New(), AppID: math.MaxUint32, RoomID: "Zimmer 7 é'\"", RoomSessionID: math.MaxUint64,
 		CloseReason: math.MaxUint32, RoomCloseTime: closed,
-		Usage: usage.Figures{End: closed, EndFrom: usage.FromRoomClose, Estimated: usage.NoUsage | usage.NoRoomCreate},
+		Usage: metering.Figures{End: closed, EndFrom: metering.FromRoomClose, Estimated: metering.NoUsage | metering.NoRoomCreate},
 	}
 }
 

@@ -9,8 +9,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/internal/testenv"
-	"github.com/closeouthq/closeout/internal/usage"
 )
 
 // What was billed is put back as it was, and never adjusted by what is left of its
@@ -24,8 +24,8 @@ func TestLostEntriesArePutBackAsTheyWere(t *testing.T) {
 		defer books.Close()
 		closed := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 		was := ledger.MadeBill{Bill: ledger.Bill{ID: uuid.New(), AppID: 1, RoomID: "lobby", RoomSessionID: 1<<64 - 1, RoomCloseTime: closed,
-			Usage:  usage.Figures{Start: closed.Add(-time.Hour), StartFrom: "room_create", End: closed, EndFrom: "room_close", Participants: 2, Stays: 2, Millis: 90_000, Seconds: 90, Minutes: 2},
-			Charge: usage.Charge{Price: usage.Price{Currency: "EUR", PerMinute: 2}, Amount: 4}}, MadeAt: closed.Add(time.Minute)}
+			Usage:  metering.Figures{Start: closed.Add(-time.Hour), StartFrom: "room_create", End: closed, EndFrom: "room_close", Participants: 2, Stays: 2, Millis: 90_000, Seconds: 90, Minutes: 2},
+			Charge: metering.Charge{Price: metering.Price{Currency: "EUR", PerMinute: 2}, Amount: 4}}, MadeAt: closed.Add(time.Minute)}
 		for _, want := range []bool{true, false} { // once
 			if restored, err := books.RestoreBill(t.Context(), was); err != nil || restored != want {
 				t.Fatalf("restored %v, %v", restored, err)
@@ -34,7 +34,7 @@ func TestLostEntriesArePutBackAsTheyWere(t *testing.T) {
 				t.Fatalf("found %+v, %v\nwant  %+v", b, err, was)
 			}
 		}
-		adjusted := ledger.Adjustment{ID: uuid.New(), Number: 1, Bill: was.Bill, Difference: usage.Difference{Millis: 1000, Seconds: 1}, MadeAt: closed.Add(time.Hour)}
+		adjusted := ledger.Adjustment{ID: uuid.New(), Number: 1, Bill: was.Bill, Difference: metering.Difference{Millis: 1000, Seconds: 1}, MadeAt: closed.Add(time.Hour)}
 		adjusted.Usage.Millis, adjusted.Usage.Seconds, adjusted.Usage.Stays = 91_000, 91, 3
 		for _, want := range []bool{true, false} {
 			if restored, err := books.RestoreAdjustment(t.Context(), adjusted); err != nil || restored != want {

@@ -9,8 +9,9 @@ import (
 	"time"
 
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/internal/testenv"
-	"github.com/closeouthq/closeout/internal/usage"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -168,7 +169,7 @@ func TestContradictingCallbacksComeToTheSameInEveryOrder(t *testing.T) {
 			}
 			told = append(told, login("c", "2", 0), logout("c", "2", 0, 50)) // which nothing contradicts
 			var rows []ledger.StayRow
-			var figures usage.Figures
+			var figures metering.Figures
 			for order := range 10 {
 				session++
 				batch := slices.Clone(told)
@@ -201,7 +202,7 @@ func TestOfContradictingCallbacksTheWidestStayCounts(t *testing.T) {
 		recorder.Role = 4
 		record(t, l, created(0), logout("a", "1", 10, 310), recorder, logout("a", "1", 10, 610), early)
 		got := finalize(t, l, closing(life, 700)).Usage
-		if got.Seconds != 605 || got.Participants != 1 || got.Estimated != usage.Contradicted {
+		if got.Seconds != 605 || got.Participants != 1 || got.Estimated != metering.Contradicted {
 			t.Errorf("%+v, want 605 s of one participant, contradicted", got)
 		}
 	})
@@ -220,7 +221,7 @@ func TestATimeThatCannotBeIsNotBelieved(t *testing.T) {
 	}{
 		{"all is well", at(0), at(1), at(999), at(0), at(1), at(999), false},
 		{"unknown", never, never, never, never, never, never, false},
-		{"ZEGO's clocks differ", sent.Add(ledger.ClockTolerance), never, sent.Add(ledger.ClockTolerance), sent.Add(ledger.ClockTolerance), never, sent.Add(ledger.ClockTolerance), false},
+		{"ZEGO's clocks differ", sent.Add(session.ClockTolerance), never, sent.Add(session.ClockTolerance), sent.Add(session.ClockTolerance), never, sent.Add(session.ClockTolerance), false},
 		{"a logout in the future", never, at(1), future, never, at(1), sent, true},
 		{"a login in the future", never, future, at(999), never, never, at(999), true},
 		{"a create in the future", future, never, never, never, never, never, true},

@@ -12,8 +12,8 @@ import (
 	"go.temporal.io/sdk/activity"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -36,7 +36,7 @@ type Reconciler struct {
 	API *zego.Client
 	// Start starts the session's Workflow. It is no error if there is one already that is
 	// open or completed. If it has ended otherwise, the session stays overdue.
-	Start func(context.Context, activities.Session) error
+	Start func(context.Context, session.Session) error
 	// Adjust starts the adjustment of a bill. There may be one already.
 	Adjust func(context.Context, ledger.BilledSession) error
 	// AddLate starts the run that adds late recordings to a session's archive. It returns
@@ -283,7 +283,7 @@ func (a *appCheck) closeOut(ctx context.Context, c ledger.Check) error {
 	if c.LastTime.IsZero() {
 		return fmt.Errorf("session %d: no callback has a time", c.RoomSessionID)
 	}
-	session := activities.Session{AppID: c.AppID, RoomID: c.RoomID, RoomSessionID: c.RoomSessionID, RoomCloseTime: c.LastTime, Reconciled: true}
+	session := session.Session{ID: session.ID{AppID: c.AppID, RoomSessionID: c.RoomSessionID}, RoomID: c.RoomID, RoomCloseTime: c.LastTime, Reconciled: true}
 	activity.RecordHeartbeat(ctx)
 	if err := a.Start(ctx, session); err != nil {
 		return fmt.Errorf("start the Workflow of session %d: %w", c.RoomSessionID, err)
@@ -293,7 +293,7 @@ func (a *appCheck) closeOut(ctx context.Context, c ledger.Check) error {
 	}
 	a.Gone++
 	a.observe("closed_out", 1)
-	activity.GetLogger(ctx).Info("session without room_close closed out", "session", session.Key(), "room_close_time", session.RoomCloseTime,
+	activity.GetLogger(ctx).Info("session without room_close closed out", "session", session.String(), "room_close_time", session.RoomCloseTime,
 		"silent_since", c.SeenAt, "room_lives_on_as", c.Later)
 	return nil
 }

@@ -17,11 +17,11 @@ import (
 	"github.com/google/uuid"
 	"go.temporal.io/sdk/testsuite"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/reconcile"
 	"github.com/closeouthq/closeout/internal/testenv"
 	"github.com/closeouthq/closeout/internal/zegofake"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -38,7 +38,7 @@ type world struct {
 
 	mu      sync.Mutex
 	now     time.Time
-	started map[uint64]activities.Session
+	started map[uint64]session.Session
 	refuse  error // of starts
 }
 
@@ -50,7 +50,7 @@ func newWorld(t *testing.T, databaseURL string) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = books.Close() })
-	w := &world{t: t, api: zegofake.New(1, "server secret"), now: time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC), started: map[uint64]activities.Session{}}
+	w := &world{t: t, api: zegofake.New(1, "server secret"), now: time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC), started: map[uint64]session.Session{}}
 	client, err := zego.NewClient(zego.ServerAPI, map[uint32][]string{1: {"server secret"}})
 	if err != nil {
 		t.Fatal(err)
@@ -58,7 +58,7 @@ func newWorld(t *testing.T, databaseURL string) *world {
 	client.HTTP.Transport = inProcess{w.api}
 	w.Reconciler = &reconcile.Reconciler{
 		Ledger: books, API: client, OverdueAfter: overdueAfter, Gap: gap, Now: w.clock, Pause: time.Millisecond,
-		Start: func(_ context.Context, s activities.Session) error {
+		Start: func(_ context.Context, s session.Session) error {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			if w.refuse == nil {
@@ -203,7 +203,7 @@ func TestASessionThatIsGoneIsClosedOutAfterSeveralAnswers(t *testing.T) {
 		}
 		w.pass(gap)
 		w.expect("the third", w.check()[1], reconcile.Counts{Overdue: 1, Asked: 1, Gone: 1})
-		if got, want := w.started[7], (activities.Session{AppID: 1, RoomID: "lobby", RoomSessionID: 7, RoomCloseTime: noon.Add(2 * time.Minute), Reconciled: true}); got != want {
+		if got, want := w.started[7], (session.Session{ID: session.ID{AppID: 1, RoomSessionID: 7}, RoomID: "lobby", RoomCloseTime: noon.Add(2 * time.Minute), Reconciled: true}); got != want {
 			t.Errorf("started %+v, want %+v", got, want)
 		}
 		w.pass(time.Hour)

@@ -9,7 +9,7 @@ import (
 	"go.temporal.io/sdk/activity"
 
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/internal/recording"
+	"github.com/closeouthq/closeout/internal/recordings"
 )
 
 const (
@@ -144,7 +144,7 @@ func (r *Reconciler) archivedSession(ctx context.Context, task ledger.RecordingT
 		if err != nil {
 			return s, false, err
 		}
-		candidates = recording.Concerned(task.AppID, lives, task)
+		candidates = recordings.Concerned(task.AppID, lives, task)
 	}
 	for _, candidate := range candidates {
 		if s, archived, err = r.Ledger.Archived(ctx, task.AppID, candidate); archived || err != nil {

@@ -10,8 +10,8 @@ import (
 
 	"go.temporal.io/sdk/converter"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -49,7 +49,7 @@ type Repairer struct {
 	Data     converter.DataConverter
 	Ledger   *ledger.Ledger
 	// Start starts the run of a session, and Reset resets one to its first Workflow Task.
-	Start func(context.Context, activities.Session) error
+	Start func(context.Context, session.Session) error
 	Reset func(ctx context.Context, workflowID string) error
 }
 
@@ -94,8 +94,8 @@ func (r *Repairer) Do(ctx context.Context, of Repair) error {
 }
 
 // session returns the session as its bill has it, or else as its events do.
-func (r *Repairer) session(ctx context.Context, of Repair) (s activities.Session, err error) {
-	s = activities.Session{AppID: of.AppID, RoomSessionID: of.RoomSessionID}
+func (r *Repairer) session(ctx context.Context, of Repair) (s session.Session, err error) {
+	s = session.Session{ID: session.ID{AppID: of.AppID, RoomSessionID: of.RoomSessionID}}
 	bill, err := r.Ledger.Bill(ctx, of.AppID, of.RoomSessionID)
 	if err == nil {
 		s.RoomID, s.CloseReason, s.RoomCloseTime, s.Reconciled = bill.RoomID, zego.CloseReason(bill.CloseReason), bill.RoomCloseTime, bill.Reconciled

@@ -15,9 +15,8 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/converter"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/workflows"
+	"github.com/closeouthq/closeout/session"
 )
 
 // Temporal lists runs, and has their histories. A [client.Client] is one.
@@ -115,7 +114,7 @@ func (w *Witness) lost(ctx context.Context, within time.Duration) (last ledger.L
 func (w *Witness) missing(ctx context.Context) (first *ledger.MadeBill, err error) {
 	answer, err := w.Temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{PageSize: recentRuns,
 		Query: fmt.Sprintf("TaskQueue = '%s' AND ExecutionStatus = 'Completed' AND WorkflowId STARTS_WITH '%s'",
-			strings.ReplaceAll(w.TaskQueue, "'", "''"), strings.TrimSuffix(workflows.WorkflowID(activities.Session{}), "0-0"))})
+			strings.ReplaceAll(w.TaskQueue, "'", "''"), strings.TrimSuffix(session.Session{}.WorkflowID(), "0-0"))})
 	if err != nil {
 		return nil, fmt.Errorf("list the last runs: %w", err)
 	}
@@ -125,11 +124,11 @@ func (w *Witness) missing(ctx context.Context) (first *ledger.MadeBill, err erro
 	}
 	for _, run := range answer.GetExecutions() {
 		id := run.GetExecution().GetWorkflowId()
-		app, session, err := workflows.ParseWorkflowID(id)
+		parsed, err := session.ParseWorkflowID(id)
 		if err != nil {
 			continue // somebody else's
 		}
-		if _, err := w.Ledger.Bill(ctx, app, session); !errors.Is(err, sql.ErrNoRows) {
+		if _, err := w.Ledger.Bill(ctx, parsed.AppID, parsed.RoomSessionID); !errors.Is(err, sql.ErrNoRows) {
 			if err != nil {
 				return nil, err
 			}

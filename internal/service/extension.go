@@ -18,6 +18,7 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/reconcile"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -25,7 +26,7 @@ import (
 type Extension struct {
 	Workflows  []workflows.Workflow
 	Immediate  []workflows.Workflow
-	Route      func(activities.Session) workflows.Workflow
+	Route      func(session.Session) workflows.Workflow
 	Activities []any
 	Register   func(worker.Registry)
 	Worker     func(*worker.Options)
@@ -34,7 +35,7 @@ type Extension struct {
 }
 
 // WorkflowOf returns the Workflow that closes out a session.
-func (e Extension) WorkflowOf(s activities.Session) workflows.Workflow {
+func (e Extension) WorkflowOf(s session.Session) workflows.Workflow {
 	if e.Route != nil {
 		if w := e.Route(s); w != nil {
 			return w

@@ -15,6 +15,7 @@ import (
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/steps"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -32,17 +33,17 @@ type notOnlySteps struct{ wallet }
 
 func (*notOnlySteps) Close() {}
 
-func CloseShow(workflow.Context, activities.Session) (workflows.Result, error) {
+func CloseShow(workflow.Context, session.Session) (workflows.Result, error) {
 	return workflows.Result{}, nil
 }
 
 type other struct{}
 
-func (other) CloseShow(workflow.Context, activities.Session) (workflows.Result, error) {
+func (other) CloseShow(workflow.Context, session.Session) (workflows.Result, error) {
 	return workflows.Result{}, nil
 }
 
-func (other) RoomClose(workflow.Context, activities.Session) (workflows.Result, error) {
+func (other) RoomClose(workflow.Context, session.Session) (workflows.Result, error) {
 	return workflows.Result{}, nil
 }
 
@@ -55,7 +56,7 @@ func TestCheckExtension(t *testing.T) {
 		{"nothing", Extension{}, nil},
 		{"all is well", Extension{Workflows: []workflows.Workflow{CloseShow}, Activities: []any{&wallet{}}}, nil},
 		{"nil", Extension{Workflows: []workflows.Workflow{nil}}, []string{"workflow 1 of 1 is nil"}},
-		{"literal", Extension{Workflows: []workflows.Workflow{func(workflow.Context, activities.Session) (workflows.Result, error) { return workflows.Result{}, nil }}},
+		{"literal", Extension{Workflows: []workflows.Workflow{func(workflow.Context, session.Session) (workflows.Result, error) { return workflows.Result{}, nil }}},
 			[]string{`workflow "func1": want an exported function`}},
 		{"one name twice, and a standard one", Extension{Workflows: []workflows.Workflow{CloseShow, other{}.CloseShow, other{}.RoomClose}},
 			[]string{"workflow CloseShow: there are two", "workflow RoomClose: there are two"}},
@@ -82,7 +83,7 @@ func TestCheckExtension(t *testing.T) {
 }
 
 func TestRouteFallsBackToTheDefault(t *testing.T) {
-	route := func(s activities.Session) workflows.Workflow {
+	route := func(s session.Session) workflows.Workflow {
 		if s.RoomID == "show" {
 			return CloseShow
 		}
@@ -92,7 +93,7 @@ func TestRouteFallsBackToTheDefault(t *testing.T) {
 		extension  Extension
 		room, want string
 	}{{Extension{}, "show", "RoomClose"}, {Extension{Route: route}, "show", "CloseShow"}, {Extension{Route: route}, "lobby", "RoomClose"}} {
-		if got := workflows.Name(tt.extension.WorkflowOf(activities.Session{RoomID: tt.room})); got != tt.want {
+		if got := workflows.Name(tt.extension.WorkflowOf(session.Session{RoomID: tt.room})); got != tt.want {
 			t.Errorf("room %s is for %s, want %s", tt.room, got, tt.want)
 		}
 	}

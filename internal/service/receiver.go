@@ -6,10 +6,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/delivery"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/starter"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -79,7 +79,7 @@ const contradictWait = 10 * time.Second
 
 // Contradicted stores that a session was closed twice, in another room or at another time,
 // so that its bill is flagged.
-func (r *events) Contradicted(s activities.Session) {
+func (r *events) Contradicted(s session.Session) {
 	ctx, cancel := context.WithTimeout(context.Background(), contradictWait)
 	defer cancel()
 	if _, err := r.delivery.Deliver(ctx, ledger.Usage{

@@ -9,10 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/eventsink"
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -65,7 +65,7 @@ func TestATimeThatCannotBeIsCollectedAsWhatItCanBe(t *testing.T) {
 
 func TestASessionThatIsClosedTwiceIsToldToTheLedger(t *testing.T) {
 	var s stored
-	newEvents(t, &s, new(bytes.Buffer)).Contradicted(activities.Session{AppID: 1, RoomID: "attic", RoomSessionID: 7, RoomCloseTime: time.UnixMilli(5).UTC()})
+	newEvents(t, &s, new(bytes.Buffer)).Contradicted(session.Session{ID: session.ID{AppID: 1, RoomSessionID: 7}, RoomID: "attic", RoomCloseTime: time.UnixMilli(5).UTC()})
 	if len(s.events) != 1 {
 		t.Fatalf("stored %+v", s.events)
 	}

@@ -16,13 +16,13 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/reconcile"
 	"github.com/closeouthq/closeout/internal/repair"
 	"github.com/closeouthq/closeout/internal/starter"
 	"github.com/closeouthq/closeout/internal/steps"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -90,8 +90,8 @@ func newWatch(c *config.Config, temporal client.Client, billing *steps.Billing, 
 	if data == nil {
 		data, _ = c.PayloadKeys.ForClient()
 	}
-	billing.Earlier = func(ctx context.Context, s activities.Session, runID string) (*ledger.MadeBill, error) {
-		return repair.Bill(ctx, temporal, data, workflows.WorkflowID(s), runID)
+	billing.Earlier = func(ctx context.Context, s session.Session, runID string) (*ledger.MadeBill, error) {
+		return repair.Bill(ctx, temporal, data, s.WorkflowID(), runID)
 	}
 	witness := &repair.Witness{Temporal: temporal, TaskQueue: c.TaskQueue, Data: data, Ledger: billing.Ledger, Log: log}
 	billing.Confirm = witness.Confirm

@@ -7,11 +7,10 @@ import (
 
 	"go.temporal.io/api/workflow/v1"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/delivery"
 	"github.com/closeouthq/closeout/internal/recent"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/webhook"
-	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -28,7 +27,7 @@ const (
 
 // Receiver receives each room_close, and delivers it to a [Starter].
 type Receiver struct {
-	Delivery *delivery.Delivery[activities.Session]
+	Delivery *delivery.Delivery[session.Session]
 	starter  *Starter
 	recent   *recent.Map[identity, closing]
 }
@@ -43,12 +42,12 @@ type identity struct {
 // starts.
 func NewReceiver(s *Starter, box delivery.Inbox, observe func(outcome string, relayed bool)) *Receiver {
 	return &Receiver{
-		Delivery: delivery.New(delivery.Options[activities.Session]{
+		Delivery: delivery.New(delivery.Options[session.Session]{
 			Name: "Temporal", Sink: s, Inbox: box, Join: true, Yield: true, MaxFailures: 5, Log: s.Log, Observe: observe,
 			// The server of the benchmarks took about as many starts a second with four in
 			// flight as with 16, and not more with 64.
 			MinInFlight: 4, MaxInFlight: 200,
-			Contradicted: func(kept, second activities.Session) { s.compare(closingOf(kept), second) },
+			Contradicted: func(kept, second session.Session) { s.compare(closingOf(kept), second) },
 		}),
 		starter: s, recent: recent.New[identity, closing](remembered),
 	}
@@ -63,8 +62,8 @@ func (r *Receiver) Wait() {
 
 // Receive returns once Temporal has a Workflow of the session, or the inbox its callback.
 func (r *Receiver) Receive(ctx context.Context, c *zego.RoomClose) (webhook.Receipt, error) {
-	s := activities.SessionOf(c)
-	receipt := webhook.Receipt{Status: webhook.Duplicate, WorkflowID: workflows.WorkflowID(s)}
+	s := session.Of(c)
+	receipt := webhook.Receipt{Status: webhook.Duplicate, WorkflowID: s.WorkflowID()}
 	id := identity{s.AppID, s.RoomSessionID}
 	if first, found := r.recent.Get(id); found {
 		r.starter.compare(first, s)
@@ -93,7 +92,7 @@ type closing struct {
 	time int64  // in Unix milliseconds
 }
 
-func closingOf(s activities.Session) closing {
+func closingOf(s session.Session) closing {
 	told := s.RoomCloseTime
 	if !s.CloseTimeTold.IsZero() {
 		told = s.CloseTimeTold
@@ -105,13 +104,13 @@ func closingOf(s activities.Session) closing {
 
 // compare warns of a session that is closed twice, in another room or at another time: one
 // of the two is another session, such as one with a rounded number, and has no run.
-func (s *Starter) compare(first closing, second activities.Session) {
+func (s *Starter) compare(first closing, second session.Session) {
 	other := closingOf(second)
 	if first == other {
 		return
 	}
 	s.Observe("contradicted")
-	s.Log.Warn("room_close contradicts first of its session", "workflow_id", workflows.WorkflowID(second),
+	s.Log.Warn("room_close contradicts first of its session", "workflow_id", second.WorkflowID(),
 		"room_id", second.RoomID, "room_close_time", second.RoomCloseTime,
 		"other_room", first.room != other.room, "first_room_close_time", time.UnixMilli(first.time).UTC(),
 		"action", "check that nothing rounds room_session_id")
@@ -123,7 +122,7 @@ func (s *Starter) compare(first closing, second activities.Session) {
 // look compares a duplicate with the run of its session, which another process may have
 // started. It also warns of a run that has ended without closing out its session: Temporal
 // refuses to start another.
-func (s *Starter) look(id string, session activities.Session) {
+func (s *Starter) look(id string, session session.Session) {
 	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
 	defer cancel()
 	skipped := func(err error) {
@@ -154,7 +153,7 @@ func (s *Starter) look(id string, session activities.Session) {
 // closingOfRun returns what the room_close that started a run says, from its memo. The
 // close time of a session that was found gone is unknown, and one that can't be was
 // replaced: there only the room is compared.
-func (s *Starter) closingOfRun(run *workflow.WorkflowExecutionInfo, second activities.Session) (closing, bool) {
+func (s *Starter) closingOfRun(run *workflow.WorkflowExecutionInfo, second session.Session) (closing, bool) {
 	memo := run.GetMemo().GetFields()
 	text := func(name string) (value string) {
 		if payload := memo[name]; payload != nil {
@@ -166,7 +165,7 @@ func (s *Starter) closingOfRun(run *workflow.WorkflowExecutionInfo, second activ
 	if room == "" {
 		return closing{}, false
 	}
-	first := closingOf(activities.Session{RoomID: room})
+	first := closingOf(session.Session{RoomID: room})
 	first.time = closingOf(second).time
 	if t, err := time.Parse(time.RFC3339Nano, told); err == nil && memo["reconciled"] == nil && second.CloseTimeTold.IsZero() {
 		first.time = t.UnixMilli()

@@ -20,8 +20,8 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/starter"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/workflows"
 )
@@ -32,7 +32,7 @@ func TestASecondCloseThatContradictsTheFirstIsReported(t *testing.T) {
 	for _, first := range []error{nil, errFull} { // started, or queued
 		var lines bytes.Buffer
 		var outcomes []string
-		var contradicted []activities.Session
+		var contradicted []session.Session
 		i := receiver(t, starter.Options{
 			Temporal: &fake{answer: always(first)}, Log: slog.New(slog.NewTextHandler(&lines, nil)),
 			Observe: func(outcome string) {
@@ -40,7 +40,7 @@ func TestASecondCloseThatContradictsTheFirstIsReported(t *testing.T) {
 					outcomes = append(outcomes, outcome)
 				}
 			},
-			Contradicted: func(s activities.Session) { contradicted = append(contradicted, s) },
+			Contradicted: func(s session.Session) { contradicted = append(contradicted, s) },
 		}, newInbox(t))
 		other, later := callback(7), callback(7)
 		other.RoomID = "attic"
@@ -92,29 +92,29 @@ func (r told) DescribeWorkflowExecution(context.Context, string, string) (*workf
 func TestACloseThatContradictsARunThatAnotherProcessStartedIsReported(t *testing.T) {
 	plain := converter.GetDefaultDataConverter()
 	zipped := converter.NewCodecDataConverter(plain, converter.NewZlibCodec(converter.ZlibCodecOptions{AlwaysEncode: true}))
-	first := func(change func(*activities.Session)) activities.Session {
-		s := activities.SessionOf(callback(7))
+	first := func(change func(*session.Session)) session.Session {
+		s := session.Of(callback(7))
 		change(&s)
 		return s
 	}
 	for name, tt := range map[string]struct {
-		first      activities.Session
+		first      session.Session
 		data, with converter.DataConverter
 		want       bool
 	}{
-		"the same":                   {first(func(*activities.Session) {}), plain, nil, false},
-		"another room":               {first(func(s *activities.Session) { s.RoomID = "attic" }), plain, nil, true},
-		"another time":               {first(func(s *activities.Session) { s.RoomCloseTime = s.RoomCloseTime.Add(time.Millisecond) }), plain, nil, true},
-		"found gone":                 {first(func(s *activities.Session) { s.RoomCloseTime, s.Reconciled = s.RoomCloseTime.Add(time.Hour), true }), plain, nil, false},
-		"found gone, another room":   {first(func(s *activities.Session) { s.RoomID, s.Reconciled = "attic", true }), plain, nil, true},
-		"encoded":                    {first(func(s *activities.Session) { s.RoomID = "attic" }), zipped, zipped, true},
-		"encoded, and we lack a key": {first(func(s *activities.Session) { s.RoomID = "attic" }), zipped, nil, false},
+		"the same":                   {first(func(*session.Session) {}), plain, nil, false},
+		"another room":               {first(func(s *session.Session) { s.RoomID = "attic" }), plain, nil, true},
+		"another time":               {first(func(s *session.Session) { s.RoomCloseTime = s.RoomCloseTime.Add(time.Millisecond) }), plain, nil, true},
+		"found gone":                 {first(func(s *session.Session) { s.RoomCloseTime, s.Reconciled = s.RoomCloseTime.Add(time.Hour), true }), plain, nil, false},
+		"found gone, another room":   {first(func(s *session.Session) { s.RoomID, s.Reconciled = "attic", true }), plain, nil, true},
+		"encoded":                    {first(func(s *session.Session) { s.RoomID = "attic" }), zipped, zipped, true},
+		"encoded, and we lack a key": {first(func(s *session.Session) { s.RoomID = "attic" }), zipped, nil, false},
 	} {
 		var mu sync.Mutex
-		var contradicted []activities.Session
+		var contradicted []session.Session
 		i := receiver(t, starter.Options{
 			Temporal: &fake{describer: told{workflows.StartOptions(tt.first, "q"), tt.data}, answer: always(exists)}, Data: tt.with,
-			Contradicted: func(s activities.Session) { mu.Lock(); defer mu.Unlock(); contradicted = append(contradicted, s) },
+			Contradicted: func(s session.Session) { mu.Lock(); defer mu.Unlock(); contradicted = append(contradicted, s) },
 		}, newInbox(t))
 		if r, err := i.Receive(t.Context(), callback(7)); err != nil || r.Status != webhook.Duplicate {
 			t.Errorf("%s: %+v, %v", name, r, err)
@@ -145,7 +145,7 @@ func (s slowly) DescribeWorkflowExecution(ctx context.Context, id, run string) (
 // An outage leaves many duplicates, and each is compared.
 func TestEveryDuplicateIsComparedWithItsRun(t *testing.T) {
 	const n = 50
-	s := activities.SessionOf(callback(7))
+	s := session.Of(callback(7))
 	s.RoomID = "attic"
 	var contradicted atomic.Int32
 	box := newInbox(t)
@@ -156,14 +156,14 @@ func TestEveryDuplicateIsComparedWithItsRun(t *testing.T) {
 				close(started)
 			}
 			return serviceerror.NewWorkflowExecutionAlreadyStarted("already", "", "")
-		}}, Contradicted: func(activities.Session) { contradicted.Add(1) },
+		}}, Contradicted: func(session.Session) { contradicted.Add(1) },
 	}, box)
 	for id := range uint64(n) {
-		body, err := json.Marshal(activities.SessionOf(callback(id + 1)))
+		body, err := json.Marshal(session.Of(callback(id + 1)))
 		if err != nil {
 			t.Fatal(err)
 		}
-		put(t, box, workflows.WorkflowID(activities.SessionOf(callback(id+1))), body)
+		put(t, box, session.Of(callback(id+1)).WorkflowID(), body)
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	relayed := make(chan struct{})

@@ -12,8 +12,8 @@ import (
 	"go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/starter"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/webhook"
 )
 
@@ -42,7 +42,7 @@ func TestARunThatHasEndedOtherwiseIsNoSuccess(t *testing.T) {
 		o := starter.Options{Temporal: s, TaskQueue: "q", Log: quiet,
 			Observe: func(outcome string) { mu.Lock(); defer mu.Unlock(); observed = append(observed, outcome) }}
 
-		err := starter.New(o).Close(t.Context(), activities.SessionOf(callback(7)))
+		err := starter.New(o).Close(t.Context(), session.Of(callback(7)))
 		ended := new(starter.EndedError)
 		if errors.As(err, &ended) != (want != "") || want != "" && (ended.Status != want || ended.WorkflowID != id(7)) {
 			t.Errorf("%v: found %v, want %q", status, err, want)
@@ -59,7 +59,7 @@ func TestARunThatHasEndedOtherwiseIsNoSuccess(t *testing.T) {
 		}
 	}
 	s := &fake{describer: describer(0), answer: always(exists)}
-	if err := starter.New(starter.Options{Temporal: s, Log: quiet}).Close(t.Context(), activities.SessionOf(callback(7))); err == nil {
+	if err := starter.New(starter.Options{Temporal: s, Log: quiet}).Close(t.Context(), session.Of(callback(7))); err == nil {
 		t.Error("nobody knows what became of the run, and it is a success")
 	}
 }

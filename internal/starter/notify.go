@@ -9,9 +9,9 @@ import (
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/internal/recording"
+	"github.com/closeouthq/closeout/internal/recordings"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -75,14 +75,14 @@ func (n *Notifier) notify(ctx context.Context, r *zego.Recording) error {
 		return err
 	}
 	var faults []error
-	for _, session := range recording.Concerned(r.AppID, lives, task) {
-		s := activities.Session{AppID: r.AppID, RoomSessionID: session}
-		id := workflows.WorkflowID(s)
+	for _, number := range recordings.Concerned(r.AppID, lives, task) {
+		s := session.Session{ID: session.ID{AppID: r.AppID, RoomSessionID: number}}
+		id := s.WorkflowID()
 		err := workflows.Signal(ctx, n.temporal, id, workflows.Recordings.Name, nil)
 		if gone := new(serviceerror.NotFound); errors.As(err, &gone) {
 			if task.ArchivedAt.IsZero() && len(task.Files) > 0 {
 				n.log.Warn("late recording", "action", "added at next reconciliation, unless closeout recording list shows it",
-					"appid", r.AppID, "room_id", r.RoomID, "room_session_id", session, "workflow_id", id, "task_id", r.TaskID)
+					"appid", r.AppID, "room_id", r.RoomID, "room_session_id", number, "workflow_id", id, "task_id", r.TaskID)
 			}
 			if err = workflows.Signal(ctx, n.temporal, workflows.LateRecordingsID(s), workflows.Recordings.Name, nil); errors.As(err, &gone) {
 				continue

@@ -10,9 +10,9 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"go.temporal.io/sdk/client"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/starter"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/webhook"
 )
 
@@ -30,7 +30,7 @@ func TestAPoisonedCallbackHoldsUpNoOther(t *testing.T) {
 		return nil
 	})
 	for n := range uint64(2) {
-		body, err := json.Marshal(activities.SessionOf(callback(n)))
+		body, err := json.Marshal(session.Of(callback(n)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -65,11 +65,11 @@ func TestACloseThatContradictsOneInTheInboxIsReported(t *testing.T) {
 	if got, err := newReceiver(t, &fake{answer: always(away)}, b).Receive(t.Context(), callback(7)); err != nil || got.Status != webhook.Queued {
 		t.Fatalf("%+v, %v", got, err)
 	}
-	var contradicted []activities.Session
+	var contradicted []session.Session
 	var observed []string
 	r := receiver(t, starter.Options{
 		Temporal: &fake{answer: always(away)}, Observe: func(outcome string) { observed = append(observed, outcome) },
-		Contradicted: func(s activities.Session) { contradicted = append(contradicted, s) },
+		Contradicted: func(s session.Session) { contradicted = append(contradicted, s) },
 	}, b)
 	other := callback(7)
 	other.RoomID = "attic"
@@ -80,7 +80,7 @@ func TestACloseThatContradictsOneInTheInboxIsReported(t *testing.T) {
 		t.Errorf("contradicted %+v, observed %q", contradicted, observed)
 	}
 	r = receiver(t, starter.Options{
-		Temporal: &fake{answer: always(away)}, Contradicted: func(s activities.Session) { t.Errorf("the same is a contradiction: %+v", s) },
+		Temporal: &fake{answer: always(away)}, Contradicted: func(s session.Session) { t.Errorf("the same is a contradiction: %+v", s) },
 	}, b)
 	if got, err := r.Receive(t.Context(), callback(7)); err != nil || got.Status != webhook.Queued {
 		t.Fatalf("%+v, %v", got, err)

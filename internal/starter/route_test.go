@@ -9,14 +9,14 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/workflow"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/starter"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/workflows"
 )
 
-func CloseShow(workflow.Context, activities.Session) (workflows.Result, error) {
+func CloseShow(workflow.Context, session.Session) (workflows.Result, error) {
 	return workflows.Result{}, nil
 }
 
@@ -42,7 +42,7 @@ func (r *routed) name(session uint64) string {
 
 func TestTheRouteChoosesTheWorkflow(t *testing.T) {
 	temporal := &routed{names: map[string]string{}}
-	in := receiver(t, starter.Options{Temporal: temporal, Route: func(s activities.Session) workflows.Workflow {
+	in := receiver(t, starter.Options{Temporal: temporal, Route: func(s session.Session) workflows.Workflow {
 		if s.RoomSessionID == 2 {
 			return CloseShow
 		}
@@ -63,7 +63,7 @@ func TestTheRouteChoosesTheWorkflow(t *testing.T) {
 func TestWhatTheRoutePanicsAtIsSetAside(t *testing.T) {
 	temporal, b := &routed{names: map[string]string{}}, newInbox(t)
 	var mended sync.Map
-	in := receiver(t, starter.Options{Temporal: temporal, Route: func(s activities.Session) workflows.Workflow {
+	in := receiver(t, starter.Options{Temporal: temporal, Route: func(s session.Session) workflows.Workflow {
 		if _, ok := mended.Load("yes"); !ok && s.RoomSessionID == 1 {
 			panic("no show of this room")
 		}

@@ -20,9 +20,9 @@ import (
 	"go.temporal.io/sdk/temporal"
 	"google.golang.org/grpc/status"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/delivery"
 	"github.com/closeouthq/closeout/internal/outage"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -41,7 +41,7 @@ type Options struct {
 	// Data reads the memos of runs. Default: the SDK's.
 	Data converter.DataConverter
 	// Route returns the Workflow of a session. Default: [workflows.RoomClose].
-	Route func(activities.Session) workflows.Workflow
+	Route func(session.Session) workflows.Workflow
 	// Immediate, if set, reports whether a Workflow starts as soon as its room closes.
 	// Others start after Settling.
 	Immediate func(workflows.Workflow) bool
@@ -58,7 +58,7 @@ type Options struct {
 	// its session, or whose run has "ended" without closing it out.
 	Observe func(outcome string)
 	// Contradicted, if set, gets a room_close that contradicts the first of its session.
-	Contradicted func(activities.Session)
+	Contradicted func(session.Session)
 }
 
 // Starter starts Workflows. It is a [delivery.Sink] of sessions.
@@ -69,7 +69,7 @@ type Starter struct {
 	looking sync.WaitGroup
 }
 
-var _ delivery.Sink[activities.Session] = (*Starter)(nil)
+var _ delivery.Sink[session.Session] = (*Starter)(nil)
 
 // New returns a Starter.
 func New(o Options) *Starter {
@@ -77,7 +77,7 @@ func New(o Options) *Starter {
 		o.Observe = func(string) {}
 	}
 	if o.Route == nil {
-		o.Route = func(activities.Session) workflows.Workflow { return workflows.RoomClose }
+		o.Route = func(session.Session) workflows.Workflow { return workflows.RoomClose }
 	}
 	if o.Data == nil {
 		o.Data = converter.GetDefaultDataConverter()
@@ -121,8 +121,8 @@ func (s *Starter) Start(ctx context.Context, r Request) (started bool, err error
 
 // Close starts the Workflow of a session whose room_close never came. One that is running
 // or completed is no error; the error of one that ended otherwise is an [*EndedError].
-func (s *Starter) Close(ctx context.Context, session activities.Session) error {
-	r, err := s.request(session)
+func (s *Starter) Close(ctx context.Context, closed session.Session) error {
+	r, err := s.request(closed)
 	if err != nil {
 		return err
 	}
@@ -134,29 +134,29 @@ func (s *Starter) Close(ctx context.Context, session activities.Session) error {
 }
 
 // request returns the Request of a session.
-func (s *Starter) request(session activities.Session) (Request, error) {
-	workflow, err := s.route(session)
+func (s *Starter) request(closed session.Session) (Request, error) {
+	workflow, err := s.route(closed)
 	if err != nil {
 		return Request{}, err
 	}
-	session.Settling = activities.Duration(s.Settling)
-	options := workflows.StartOptions(session, s.TaskQueue)
+	closed.Settling = session.Duration(s.Settling)
+	options := workflows.StartOptions(closed, s.TaskQueue)
 	if s.Immediate != nil && s.Immediate(workflow) {
 		options.StartDelay = 0
 	}
 	options.EnableEagerStart = s.Eager && options.StartDelay == 0
-	return Request{Options: options, Workflow: workflow, Input: session, AppID: session.AppID}, nil
+	return Request{Options: options, Workflow: workflow, Input: closed, AppID: closed.AppID}, nil
 }
 
 // route chooses the Workflow. A panic there would end the process again and again.
-func (s *Starter) route(session activities.Session) (w workflows.Workflow, err error) {
+func (s *Starter) route(closed session.Session) (w workflows.Workflow, err error) {
 	defer func() {
 		if fault := recover(); fault != nil {
-			s.Log.Error("Route panicked", "workflow_id", workflows.WorkflowID(session), "panic", fault, "stack", string(debug.Stack()))
+			s.Log.Error("Route panicked", "workflow_id", closed.WorkflowID(), "panic", fault, "stack", string(debug.Stack()))
 			err = fmt.Errorf("%w: %v", errRoute, fault)
 		}
 	}()
-	return s.Route(session), nil
+	return s.Route(closed), nil
 }
 
 var (
@@ -204,17 +204,17 @@ const (
 const startTimeout = 5 * time.Second
 
 // Key implements [delivery.Sink].
-func (s *Starter) Key(session activities.Session) string { return workflows.WorkflowID(session) }
+func (s *Starter) Key(closed session.Session) string { return closed.WorkflowID() }
 
 // Fault implements [delivery.Sink]. Only starts show whether Temporal takes them.
 func (s *Starter) Fault() error { return nil }
 
 // Deliver implements [delivery.Sink].
-func (s *Starter) Deliver(ctx context.Context, session activities.Session, overdue bool, done func(string, error)) {
+func (s *Starter) Deliver(ctx context.Context, closed session.Session, overdue bool, done func(string, error)) {
 	go func() {
 		ctx, cancel := context.WithTimeout(ctx, startTimeout)
 		defer cancel()
-		r, err := s.request(session)
+		r, err := s.request(closed)
 		if err != nil {
 			done("", err)
 			return
@@ -233,7 +233,7 @@ func (s *Starter) Deliver(ctx context.Context, session activities.Session, overd
 			}
 			done(Started, nil)
 		default:
-			s.looking.Go(func() { s.look(r.Options.ID, session) })
+			s.looking.Go(func() { s.look(r.Options.ID, closed) })
 			done(Duplicate, nil)
 		}
 	}()

@@ -18,12 +18,11 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/delivery"
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/starter"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/webhook"
-	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -36,14 +35,14 @@ type fake struct {
 	}
 	mu     sync.Mutex
 	asked  []client.StartWorkflowOptions
-	inputs []activities.Session
+	inputs []session.Session
 	answer func(ctx context.Context, n int, o client.StartWorkflowOptions) error
 }
 
 func (s *fake) ExecuteWorkflow(ctx context.Context, o client.StartWorkflowOptions, _ any, args ...any) (client.WorkflowRun, error) {
 	s.mu.Lock()
 	s.asked = append(s.asked, o)
-	s.inputs = append(s.inputs, args[0].(activities.Session))
+	s.inputs = append(s.inputs, args[0].(session.Session))
 	n, answer := len(s.asked), s.answer
 	s.mu.Unlock()
 	return nil, answer(ctx, n, o)
@@ -226,8 +225,8 @@ func TestNothingSecretIsQueued(t *testing.T) {
 	if strings.Contains(string(e.Body), "proof") {
 		t.Errorf("the signature is on the disk: %s", e.Body)
 	}
-	var s activities.Session
-	if err := json.Unmarshal(e.Body, &s); err != nil || s != activities.SessionOf(callback(1)) {
+	var s session.Session
+	if err := json.Unmarshal(e.Body, &s); err != nil || s != session.Of(callback(1)) {
 		t.Errorf("%+v, %v", s, err)
 	}
 }
@@ -258,7 +257,7 @@ func TestTheRelayLeavesAPlace(t *testing.T) {
 	s, b := &fake{answer: func(context.Context, int, client.StartWorkflowOptions) error { <-release; return nil }}, newInbox(t)
 	in := newReceiver(t, s, b)
 	for n := range uint64(30) {
-		body, err := json.Marshal(activities.SessionOf(callback(n)))
+		body, err := json.Marshal(session.Of(callback(n)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -352,7 +351,8 @@ func TestTheOldestIsStartedFirst(t *testing.T) {
 	relay(t, in)
 	wait(t, "the inbox is empty", func() bool { return stats(t, b).Waiting == 0 })
 	for place, got := range s.ids()[asked:] {
-		_, n, err := workflows.ParseWorkflowID(got)
+		id, err := session.ParseWorkflowID(got)
+		n := id.RoomSessionID
 		// Those that found Temporal away look again a little later, and a few
 		// overtake them.
 		if err != nil || int(n) < place-100 || int(n) > place+100 {

@@ -14,7 +14,8 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/internal/usage"
+	"github.com/closeouthq/closeout/internal/metering"
+	"github.com/closeouthq/closeout/session"
 )
 
 // Billing makes a session's bill.
@@ -34,13 +35,13 @@ type Billing struct {
 	MaxRoomLife time.Duration
 	// Prices are those of new bills. An app that has none gets bills without an
 	// amount.
-	Prices usage.Prices
+	Prices metering.Prices
 	// Confirm, if set, makes sure ahead of a bill that what the ledger has lost, as it
 	// was restored from a copy, is noted in it.
 	Confirm func(context.Context) error
 	// Earlier, if set, finds the bill that a session's run has made before, of which the
 	// ledger knows nothing; nil if it made none.
-	Earlier func(ctx context.Context, s Session, runID string) (*ledger.MadeBill, error)
+	Earlier func(ctx context.Context, s session.Session, runID string) (*ledger.MadeBill, error)
 	// Observe, if set, is told of each bill that was "made", "restored", "found" by a repeat, and
 	// "posted", and of each adjustment that was "adjusted" and "posted".
 	Observe func(outcome string)
@@ -59,13 +60,13 @@ func (b *Billing) FinalizeBill(ctx context.Context, task Task) (Bill, error) {
 		CloseReason:   uint32(s.CloseReason),
 		RoomCloseTime: s.RoomCloseTime,
 		Reconciled:    s.Reconciled,
-		Charge:        usage.Charge{Price: b.Prices.Of(s.AppID)},
+		Charge:        metering.Charge{Price: b.Prices.Of(s.AppID)},
 	}
 	if b.NotCollected {
-		due.Usage.Estimated = usage.NotCollected
+		due.Usage.Estimated = metering.NotCollected
 	}
 	if !s.CloseTimeTold.IsZero() {
-		due.Usage.Estimated |= usage.ImplausibleTime
+		due.Usage.Estimated |= metering.ImplausibleTime
 	}
 	loss, err := b.past(ctx, task)
 	if err != nil {
@@ -73,7 +74,7 @@ func (b *Billing) FinalizeBill(ctx context.Context, task Task) (Bill, error) {
 	}
 	lost := ""
 	if loss != nil {
-		due.Usage.Estimated |= usage.EventsLost
+		due.Usage.Estimated |= metering.EventsLost
 		lost = fmt.Sprintf("the ledger was restored from a copy and has lost what it was told %v, while the room was there", loss)
 	}
 	bill, made, err := b.Ledger.Finalize(ctx, due, b.approve(task, lost))
@@ -81,8 +82,8 @@ func (b *Billing) FinalizeBill(ctx context.Context, task Task) (Bill, error) {
 	switch {
 	case errors.As(err, &asked):
 		return Bill{}, asked
-	case errors.Is(err, usage.ErrTooLarge):
-		return Bill{}, Blocked("make the bill: %w", err)
+	case errors.Is(err, metering.ErrTooLarge):
+		return Bill{}, Blockedf("make the bill: %w", err)
 	case err != nil:
 		return Bill{}, fmt.Errorf("write the bill to the ledger: %w", err)
 	}
@@ -121,7 +122,7 @@ func (b *Billing) approve(task Task, lost string) ledger.Approver {
 		if task.Retried != nil && strings.HasPrefix(task.Retried.Failure, question) {
 			return nil
 		}
-		return Blocked("%s; retry the step to approve exactly this, or skip it", question)
+		return Blockedf("%s; retry the step to approve exactly this, or skip it", question)
 	}
 }
 
@@ -174,7 +175,7 @@ func (b *Billing) AdjustBill(ctx context.Context, task Task, number int) (Adjust
 	made, err := b.Ledger.Adjust(ctx, task.IdempotencyKey, s.AppID, s.RoomSessionID, number, b.approve(task, ""))
 	restored := new(ledger.RestoredError)
 	if errors.As(err, &restored) {
-		return Adjusted{}, Blocked("%s%v; have the lost callbacks told again, and retry the step to adjust by what is known then, or skip it", restoredQuestion, restored)
+		return Adjusted{}, Blockedf("%s%v; have the lost callbacks told again, and retry the step to adjust by what is known then, or skip it", restoredQuestion, restored)
 	}
 	asked := new(temporal.ApplicationError)
 	switch {
@@ -182,8 +183,8 @@ func (b *Billing) AdjustBill(ctx context.Context, task Task, number int) (Adjust
 		return Adjusted{}, asked
 	case errors.Is(err, ledger.ErrNothingToAdjust):
 		return Adjusted{Nothing: true}, nil
-	case errors.Is(err, usage.ErrTooLarge), errors.Is(err, sql.ErrNoRows):
-		return Adjusted{}, Blocked("make the adjustment: %w", err)
+	case errors.Is(err, metering.ErrTooLarge), errors.Is(err, sql.ErrNoRows):
+		return Adjusted{}, Blockedf("make the adjustment: %w", err)
 	case err != nil:
 		return Adjusted{}, fmt.Errorf("write the adjustment to the ledger: %w", err)
 	}

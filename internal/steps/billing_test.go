@@ -18,8 +18,9 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/internal/steps"
-	"github.com/closeouthq/closeout/internal/usage"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -64,9 +65,9 @@ func TestABillSaysWhatWasUsedAndWhatItCosts(t *testing.T) {
 	if err := books.Record(t.Context(), []ledger.Usage{stay("a", time.Minute, time.Second), stay("b", time.Second, 0)}); err != nil {
 		t.Fatal(err)
 	}
-	billing := &steps.Billing{Ledger: books, API: api, Prices: usage.Prices{Default: usage.Price{Currency: "EUR", PerMinute: 7}}}
+	billing := &steps.Billing{Ledger: books, API: api, Prices: metering.Prices{Default: metering.Price{Currency: "EUR", PerMinute: 7}}}
 	bill, err := run[activities.Bill](t, newEnv(), billing.FinalizeBill)
-	if err != nil || bill.Usage.Seconds != 61 || bill.Usage.Minutes != 2 || bill.Charge.Amount != 14 || !slices.Equal(bill.Usage.Estimated, usage.NoRoomCreate.Names()) {
+	if err != nil || bill.Usage.Seconds != 61 || bill.Usage.Minutes != 2 || bill.Charge.Amount != 14 || !slices.Equal(bill.Usage.Estimated, metering.NoRoomCreate.Names()) {
 		t.Errorf("bill %+v, %v", bill, err)
 	}
 	if want := "bill " + bill.ID.String() + ": 2 participants, 61 s, 2 min, EUR 14 in minor units; estimated, because of no_room_create; also at the billing API"; bill.String() != want {
@@ -84,7 +85,7 @@ func TestABillSaysWhatWasUsedAndWhatItCosts(t *testing.T) {
 func TestABillWithoutCollectedUsageSaysWhy(t *testing.T) {
 	billing := &steps.Billing{Ledger: sqlite(t), NotCollected: true}
 	bill, err := run[activities.Bill](t, newEnv(), billing.FinalizeBill)
-	if want := usage.NotCollected | usage.NoUsage | usage.NoRoomCreate; err != nil || !slices.Equal(bill.Usage.Estimated, want.Names()) || !strings.Contains(bill.String(), "not_collected") {
+	if want := metering.NotCollected | metering.NoUsage | metering.NoRoomCreate; err != nil || !slices.Equal(bill.Usage.Estimated, want.Names()) || !strings.Contains(bill.String(), "not_collected") {
 		t.Errorf("bill %v, %v", bill, err)
 	}
 	if b, err := json.Marshal(bill); err != nil || strings.Contains(string(b), `"charge"`) {
@@ -97,7 +98,7 @@ func TestAnAmountThatIsTooLargeBlocks(t *testing.T) {
 	if err := books.Record(t.Context(), []ledger.Usage{stay("a", time.Hour, 0)}); err != nil {
 		t.Fatal(err)
 	}
-	billing := &steps.Billing{Ledger: books, Prices: usage.Prices{Default: usage.Price{Currency: "EUR", PerMinute: 1 << 60}}}
+	billing := &steps.Billing{Ledger: books, Prices: metering.Prices{Default: metering.Price{Currency: "EUR", PerMinute: 1 << 60}}}
 	if bill, err := run[activities.Bill](t, newEnv(), billing.FinalizeBill); !activities.IsBlocked(err) {
 		t.Errorf("bill %+v, %v", bill, err)
 	}
@@ -224,7 +225,7 @@ func TestACloseThatCannotBeIsNotBilled(t *testing.T) {
 	sent := closed.Truncate(time.Second)
 	close := func(at time.Time) activities.Task {
 		c := &zego.RoomClose{Common: zego.Common{AppID: 1, Timestamp: sent.Unix()}, RoomID: "lobby", RoomSessionID: task.Session.RoomSessionID, RoomCloseTime: at}
-		return activities.Task{Session: activities.SessionOf(c), IdempotencyKey: uuid.New()}
+		return activities.Task{Session: session.Of(c), IdempotencyKey: uuid.New()}
 	}
 	noLogout := stay("b", time.Minute, 0)
 	noLogout.Event, noLogout.Logout = "room_login", time.Time{}
@@ -233,15 +234,15 @@ func TestACloseThatCannotBeIsNotBilled(t *testing.T) {
 		close   time.Time
 		told    []ledger.Usage
 		seconds int64
-		reasons usage.Reasons
+		reasons metering.Reasons
 		asks    string
 	}{
-		{"as it should be", closed, []ledger.Usage{stay("a", time.Minute, 0)}, 60, usage.NoRoomCreate, ""},
-		{"in ten years, all have left", closed.AddDate(10, 0, 0), []ledger.Usage{stay("a", time.Minute, time.Second)}, 60, usage.NoRoomCreate | usage.ImplausibleTime, ""},
-		{"in the year 9999, somebody is inside", time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC), []ledger.Usage{noLogout}, 59, usage.NoRoomCreate | usage.NoLogout | usage.ImplausibleTime, ""},
-		{"before it began, all have left", closed.Add(-time.Hour), []ledger.Usage{stay("a", time.Minute, 0)}, 60, usage.NoRoomCreate | usage.ImplausibleTime, ""},
-		{"before it began, nobody has left", closed.Add(-time.Hour), []ledger.Usage{noLogout}, 0, usage.NoRoomCreate | usage.NoLogout | usage.OutsideRoom | usage.ImplausibleTime, "before it began"},
-		{"longer ago than a room can live", closed.AddDate(0, 0, -8), nil, 0, usage.NoRoomCreate | usage.NoUsage, "CLOSEOUT_MAX_ROOM_LIFE=168h0m0s"},
+		{"as it should be", closed, []ledger.Usage{stay("a", time.Minute, 0)}, 60, metering.NoRoomCreate, ""},
+		{"in ten years, all have left", closed.AddDate(10, 0, 0), []ledger.Usage{stay("a", time.Minute, time.Second)}, 60, metering.NoRoomCreate | metering.ImplausibleTime, ""},
+		{"in the year 9999, somebody is inside", time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC), []ledger.Usage{noLogout}, 59, metering.NoRoomCreate | metering.NoLogout | metering.ImplausibleTime, ""},
+		{"before it began, all have left", closed.Add(-time.Hour), []ledger.Usage{stay("a", time.Minute, 0)}, 60, metering.NoRoomCreate | metering.ImplausibleTime, ""},
+		{"before it began, nobody has left", closed.Add(-time.Hour), []ledger.Usage{noLogout}, 0, metering.NoRoomCreate | metering.NoLogout | metering.OutsideRoom | metering.ImplausibleTime, "before it began"},
+		{"longer ago than a room can live", closed.AddDate(0, 0, -8), nil, 0, metering.NoRoomCreate | metering.NoUsage, "CLOSEOUT_MAX_ROOM_LIFE=168h0m0s"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			books := sqlite(t)

@@ -20,7 +20,7 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/archive"
-	"github.com/closeouthq/closeout/internal/recording"
+	"github.com/closeouthq/closeout/internal/recordings"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -86,7 +86,7 @@ func shared(t *testing.T, prefix string) (*world, *everything) {
 	t.Helper()
 	w := newWorld(t, "sqlite:"+filepath.Join(t.TempDir(), "l.db"))
 	var err error
-	if w.Finding.Prefix, err = recording.ParsePrefix(prefix); err != nil {
+	if w.Finding.Prefix, err = recordings.ParsePrefix(prefix); err != nil {
 		t.Fatal(err)
 	}
 	files := (&url.URL{Scheme: "file", Path: filepath.ToSlash(t.TempDir())}).String()
@@ -192,7 +192,7 @@ func TestAResultIsBoundedHoweverMuchIsLost(t *testing.T) {
 	if err != nil || done.LostFiles != 4500 || len(b) > most || len(done.String()) > most {
 		t.Errorf("%d lost in a result of %d bytes, %v", done.LostFiles, len(b), err)
 	}
-	if m, err := archive.Latest(t.Context(), w.Archive, activities.SessionFolder(w.task.Session)); err != nil || len(m.Lost) != 4500 {
+	if m, err := archive.Latest(t.Context(), w.Archive, w.task.Session.Folder()); err != nil || len(m.Lost) != 4500 {
 		t.Errorf("the manifest has %d lost, %v", len(m.Lost), err)
 	}
 	w = newWorld(t, "sqlite:"+filepath.Join(t.TempDir(), "l.db"))

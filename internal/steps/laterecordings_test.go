@@ -37,7 +37,7 @@ func (w *world) add(waited time.Duration) (activities.Archived, error) {
 func (w *world) adds(manifest string, files int) activities.Archived {
 	w.t.Helper()
 	done, err := w.add(0)
-	if err != nil || done.Waiting != nil || done.Manifest != activities.SessionFolder(w.task.Session)+manifest || done.Files != files {
+	if err != nil || done.Waiting != nil || done.Manifest != w.task.Session.Folder()+manifest || done.Files != files {
 		w.t.Fatalf("%+v, %+v, %v, want %d files in %s", done, done.Waiting, err, files, manifest)
 	}
 	return done

@@ -14,7 +14,8 @@ import (
 
 	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/internal/recording"
+	"github.com/closeouthq/closeout/internal/recordings"
+	"github.com/closeouthq/closeout/session"
 )
 
 // Recordings moves a session's recordings to where they are kept.
@@ -56,11 +57,11 @@ const mostLinks = 20
 // takes what comes later. As long as recordings
 // are missing it waits, but for those that ZEGO keeps only for some days.
 func (r *Recordings) ArchiveRecordings(ctx context.Context, task Task) (Archived, error) {
-	var plan *recording.Plan
+	var plan *recordings.Plan
 	manifest, err := r.moving(ctx, func(ctx context.Context, earlier archive.Progress, report func(archive.Progress)) (Manifest, error) {
 		s := task.Session
 		head := Manifest{AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID, CloseReason: s.CloseReason, RoomCloseTime: s.RoomCloseTime}
-		return r.mover.Move(ctx, SessionFolder(s), head, func(ctx context.Context) (items []archive.Item, err error) {
+		return r.mover.Move(ctx, s.Folder(), head, func(ctx context.Context) (items []archive.Item, err error) {
 			if r.Finding.Ledger == nil {
 				items, err = r.folder(ctx, s)
 			} else {
@@ -79,14 +80,14 @@ func (r *Recordings) ArchiveRecordings(ctx context.Context, task Task) (Archived
 // session's manifest was written. A next one lists them as well.
 func (r *Recordings) AddRecordings(ctx context.Context, task Task) (Archived, error) {
 	if r.Finding.Ledger == nil {
-		return Archived{}, Blocked("CLOSEOUT_RECORDINGS is %q now, so that nothing tells which recordings came late", "none")
+		return Archived{}, Blockedf("CLOSEOUT_RECORDINGS is %q now, so that nothing tells which recordings came late", "none")
 	}
-	var plan *recording.Plan
+	var plan *recordings.Plan
 	manifest, err := r.moving(ctx, func(ctx context.Context, earlier archive.Progress, report func(archive.Progress)) (Manifest, error) {
-		folder := SessionFolder(task.Session)
+		folder := task.Session.Folder()
 		before, err := archive.Latest(ctx, r.Archive, folder)
 		if errors.Is(err, archive.ErrNone) {
-			return Manifest{}, Blocked("%w, and this step only adds to one: find out who removed it", err)
+			return Manifest{}, Blockedf("%w, and this step only adds to one: find out who removed it", err)
 		}
 		if err != nil {
 			return Manifest{}, err
@@ -101,7 +102,7 @@ func (r *Recordings) AddRecordings(ctx context.Context, task Task) (Archived, er
 }
 
 // find returns the plan for a session's recordings, and what it moves.
-func (r *Recordings) find(ctx context.Context, task Task, before *Manifest) (*recording.Plan, []archive.Item, error) {
+func (r *Recordings) find(ctx context.Context, task Task, before *Manifest) (*recordings.Plan, []archive.Item, error) {
 	plan, err := r.plan(ctx, task, before)
 	if err != nil {
 		return nil, nil, err
@@ -112,7 +113,7 @@ func (r *Recordings) find(ctx context.Context, task Task, before *Manifest) (*re
 
 // outcome returns the step's result. It notes whose the archived recordings are, so
 // that no other session takes them.
-func (r *Recordings) outcome(ctx context.Context, s Session, m Manifest, plan *recording.Plan, err error) (Archived, error) {
+func (r *Recordings) outcome(ctx context.Context, s session.Session, m Manifest, plan *recordings.Plan, err error) (Archived, error) {
 	if yet := new(notYet); errors.As(err, &yet) {
 		return Archived{Waiting: yet.waiting}, nil
 	}
@@ -142,8 +143,8 @@ type notYet struct{ waiting *Waiting }
 func (n *notYet) Error() string { return "waits for " + n.waiting.For }
 
 // folder returns what is in the session's folder.
-func (r *Recordings) folder(ctx context.Context, s Session) (items []archive.Item, err error) {
-	folder := SessionFolder(s)
+func (r *Recordings) folder(ctx context.Context, s session.Session) (items []archive.Item, err error) {
+	folder := s.Folder()
 	for object, err := range archive.List(ctx, r.Source, folder, false) {
 		if err != nil {
 			return nil, fmt.Errorf("list the recordings in %s: %w", folder, err)
@@ -173,7 +174,7 @@ func (r *Recordings) moving(ctx context.Context, move func(ctx context.Context, 
 		}
 	})
 	if r.fault != nil {
-		return Manifest{}, Blocked("%w", r.fault)
+		return Manifest{}, Blockedf("%w", r.fault)
 	}
 
 	moving, cancel := context.WithCancelCause(ctx)
@@ -216,7 +217,7 @@ func (r *Recordings) moving(ctx context.Context, move func(ctx context.Context, 
 		beat()
 	})
 	if errors.Is(err, archive.ErrUnreadable) || errors.Is(err, archive.ErrImpossible) {
-		return Manifest{}, Blocked("%w", err)
+		return Manifest{}, Blockedf("%w", err)
 	}
 	if err != nil {
 		return Manifest{}, err
@@ -244,7 +245,7 @@ func (r *Recordings) archived(m Manifest) Archived {
 
 // ArchivedOf says what a manifest lists.
 func ArchivedOf(m Manifest) Archived {
-	a := Archived{Manifest: m.Key(SessionFolder(Session{AppID: m.AppID, RoomSessionID: m.RoomSessionID})), Files: len(m.Files), Bytes: m.Bytes(), LostFiles: len(m.Lost)}
+	a := Archived{Manifest: m.Key(session.ID{AppID: m.AppID, RoomSessionID: m.RoomSessionID}.Folder()), Files: len(m.Files), Bytes: m.Bytes(), LostFiles: len(m.Lost)}
 	for _, name := range m.Lost[:min(len(m.Lost), mostLinks)] {
 		a.Lost = append(a.Lost, short(name))
 	}

@@ -10,7 +10,7 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/internal/usage"
+	"github.com/closeouthq/closeout/internal/metering"
 )
 
 // A ledger is restored from what steps returned.
@@ -18,11 +18,11 @@ func TestResultsHaveAllThatTheLedgerHas(t *testing.T) {
 	at := time.UnixMilli(1e12).UTC()
 	bill := ledger.Bill{
 		ID: uuid.New(), AppID: 1, RoomID: "lobby", RoomSessionID: 1<<64 - 1, CloseReason: 2, RoomCloseTime: at, Reconciled: true,
-		Usage: usage.Figures{Start: at, End: at, StartFrom: "room_login", EndFrom: "room_close", Participants: 1, Stays: 2, Millis: 3, Seconds: 4, Minutes: 5,
-			Estimated: usage.NoLogin | usage.NoLogout},
-		Charge: usage.Charge{Price: usage.Price{Currency: "EUR", PerMinute: 6}, Amount: 7},
+		Usage: metering.Figures{Start: at, End: at, StartFrom: "room_login", EndFrom: "room_close", Participants: 1, Stays: 2, Millis: 3, Seconds: 4, Minutes: 5,
+			Estimated: metering.NoLogin | metering.NoLogout},
+		Charge: metering.Charge{Price: metering.Price{Currency: "EUR", PerMinute: 6}, Amount: 7},
 	}
-	adjustment := ledger.Adjustment{ID: uuid.New(), Number: 8, Bill: bill, Difference: usage.Difference{Millis: 9, Seconds: 10, Minutes: 11, Amount: 12}, MadeAt: at}
+	adjustment := ledger.Adjustment{ID: uuid.New(), Number: 8, Bill: bill, Difference: metering.Difference{Millis: 9, Seconds: 10, Minutes: 11, Amount: 12}, MadeAt: at}
 
 	got := decode[ledger.Adjustment](t, adjustedOf(adjustment, true))
 	if got != adjustment {

@@ -4,6 +4,7 @@ package steps
 import (
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -16,7 +17,6 @@ type Standard struct {
 // The terms of the steps' contract.
 type (
 	Task     = activities.Task
-	Session  = activities.Session
 	Archived = activities.Archived
 	Bill     = activities.Bill
 	Adjusted = activities.Adjusted
@@ -25,24 +25,23 @@ type (
 )
 
 var (
-	Blocked       = activities.Blocked
-	IsBlocked     = activities.IsBlocked
-	ErrNotQuick   = activities.ErrNotQuick
-	SessionFolder = activities.SessionFolder
+	Blockedf    = activities.Blockedf
+	IsBlocked   = activities.IsBlocked
+	ErrNotQuick = activities.ErrNotQuick
 )
 
 // AdjustmentOf returns the next adjustment of a session with events after its last
 // entry in the ledger.
 func AdjustmentOf(b ledger.BilledSession) activities.Adjustment {
-	return activities.Adjustment{Number: b.Number, Session: Session{
-		AppID: b.AppID, RoomID: b.RoomID, RoomSessionID: b.RoomSessionID,
+	return activities.Adjustment{Number: b.Number, Session: session.Session{
+		ID: session.ID{AppID: b.AppID, RoomSessionID: b.RoomSessionID}, RoomID: b.RoomID,
 		CloseReason: zego.CloseReason(b.CloseReason), RoomCloseTime: b.RoomCloseTime, Reconciled: b.Reconciled,
 	}}
 }
 
 // SessionOfArchived returns an archived session.
-func SessionOfArchived(s ledger.ArchivedSession) Session {
-	return Session{AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID,
+func SessionOfArchived(s ledger.ArchivedSession) session.Session {
+	return session.Session{ID: session.ID{AppID: s.AppID, RoomSessionID: s.RoomSessionID}, RoomID: s.RoomID,
 		CloseReason: zego.CloseReason(s.CloseReason), RoomCloseTime: s.RoomCloseTime, Reconciled: s.Reconciled}
 }
 

@@ -30,14 +30,12 @@ import (
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/steps"
 	"github.com/closeouthq/closeout/internal/testenv"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
 
 var task = activities.Task{
-	Session: activities.Session{
-		AppID: 1, RoomID: "lobby", RoomSessionID: math.MaxUint64, CloseReason: zego.CloseOffline,
-		RoomCloseTime: time.UnixMilli(1499676989909).UTC(),
-	},
+	Session:        session.Session{ID: session.ID{AppID: 1, RoomSessionID: math.MaxUint64}, RoomID: "lobby", CloseReason: zego.CloseOffline, RoomCloseTime: time.UnixMilli(1499676989909).UTC()},
 	IdempotencyKey: uuid.MustParse("018f6f3e-0000-7000-8000-000000000001"),
 }
 
@@ -357,7 +355,7 @@ func TestArchiveStopsWithWorker(t *testing.T) {
 
 func TestBlockedIsNotRetried(t *testing.T) {
 	cause := errors.New("cause")
-	err := activities.Blocked("no price for %s: %w", "lobby", cause)
+	err := activities.Blockedf("no price for %s: %w", "lobby", cause)
 	var app *temporal.ApplicationError
 	if !errors.As(err, &app) || !app.NonRetryable() || !errors.Is(err, cause) || app.Message() != "no price for lobby: cause" {
 		t.Errorf("got %#v", err)

@@ -13,7 +13,7 @@ import (
 
 	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/internal/recording"
+	"github.com/closeouthq/closeout/internal/recordings"
 )
 
 // Finding is how a session's recordings are found, and how long they are waited for.
@@ -22,15 +22,15 @@ type Finding struct {
 	// is archived as it is, at once.
 	Ledger *ledger.Ledger
 	// Prefix is where else recordings lie in the bucket than in the session's folder.
-	Prefix recording.Prefix
-	// Grace, Stable, Poll and Deadline are those of [recording.Rules].
+	Prefix recordings.Prefix
+	// Grace, Stable, Poll and Deadline are those of [recordings.Rules].
 	Grace, Stable, Poll, Deadline time.Duration
 }
 
 // plan looks up what there is of the session's recordings, saves what ZEGO keeps only
 // for some days, and returns what to do. Before is the manifest that they are to be
 // added to, if there is one. A [notYet] says what is waited for.
-func (r *Recordings) plan(ctx context.Context, task Task, before *Manifest) (*recording.Plan, error) {
+func (r *Recordings) plan(ctx context.Context, task Task, before *Manifest) (*recordings.Plan, error) {
 	facts, err := r.facts(ctx, task, before)
 	if err != nil {
 		return nil, err
@@ -38,7 +38,7 @@ func (r *Recordings) plan(ctx context.Context, task Task, before *Manifest) (*re
 	if len(facts.Tasks) > 0 && activity.GetInfo(ctx).IsLocalActivity {
 		return nil, ErrNotQuick
 	}
-	rules := recording.Rules{Grace: r.Finding.Grace, Stable: r.Finding.Stable, Poll: r.Finding.Poll, Deadline: r.Finding.Deadline}
+	rules := recordings.Rules{Grace: r.Finding.Grace, Stable: r.Finding.Stable, Poll: r.Finding.Poll, Deadline: r.Finding.Deadline}
 	for {
 		p := rules.Plan(*facts)
 		switch {
@@ -47,7 +47,7 @@ func (r *Recordings) plan(ctx context.Context, task Task, before *Manifest) (*re
 				return nil, err
 			}
 		case p.Blocked != "":
-			return nil, Blocked("%s", p.Blocked)
+			return nil, Blockedf("%s", p.Blocked)
 		case p.Wait != nil:
 			return nil, &notYet{&Waiting{For: p.Wait.For, Pause: p.Wait.Pause, Note: p.Wait.Note}}
 		default:
@@ -57,29 +57,29 @@ func (r *Recordings) plan(ctx context.Context, task Task, before *Manifest) (*re
 }
 
 // facts returns what the ledger knows of a session's recordings.
-func (r *Recordings) facts(ctx context.Context, task Task, before *Manifest) (*recording.Facts, error) {
+func (r *Recordings) facts(ctx context.Context, task Task, before *Manifest) (*recordings.Facts, error) {
 	s := task.Session
-	f := &recording.Facts{Folder: SessionFolder(s), Late: before != nil, Now: time.Now(),
-		Session: recording.Session{AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID, Closed: s.RoomCloseTime},
-		Faults:  map[*ledger.RecordedFile]recording.Fault{}, Objects: map[string][]recording.Object{},
-		Keys: map[string]*recording.Object{}, Rooms: map[recording.Room][]uint64{}}
+	f := &recordings.Facts{Folder: s.Folder(), Late: before != nil, Now: time.Now(),
+		Session: recordings.Session{AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID, Closed: s.RoomCloseTime},
+		Faults:  map[*ledger.RecordedFile]recordings.Fault{}, Objects: map[string][]recordings.Object{},
+		Keys: map[string]*recordings.Object{}, Rooms: map[recordings.Room][]uint64{}}
 	if w := task.Waited; w != nil {
-		f.Now, f.Waited = w.Now, recording.Waited{Elapsed: w.Now.Sub(w.Since), Times: w.Times, Note: w.Note}
+		f.Now, f.Waited = w.Now, recordings.Waited{Elapsed: w.Now.Sub(w.Since), Times: w.Times, Note: w.Note}
 	}
 	if before != nil {
 		for _, file := range before.Files {
-			f.Listed = append(f.Listed, recording.Listed{TaskID: file.TaskID, Source: file.Source})
+			f.Listed = append(f.Listed, recordings.Listed{TaskID: file.TaskID, Source: file.Source})
 		}
 	}
 	var err error
 	if f.Place, err = r.Finding.Prefix.Of(f.Session); err != nil {
-		return nil, Blocked("CLOSEOUT_RECORDINGS_PREFIX: %w", err)
+		return nil, Blockedf("CLOSEOUT_RECORDINGS_PREFIX: %w", err)
 	}
 	var ok bool
 	if f.Owned, ok = f.Place.Own(s.AppID, archive.Below(r.Options.SourceURL, r.Options.ArchiveURL)); !ok {
-		return nil, Blocked("CLOSEOUT_RECORDINGS_PREFIX makes %q of the room's name, which leads to another app's folder, to the archive or to no folder; want {{.appid}}/ in front", short(f.Place.Prefix))
+		return nil, Blockedf("CLOSEOUT_RECORDINGS_PREFIX makes %q of the room's name, which leads to another app's folder, to the archive or to no folder; want {{.appid}}/ in front", short(f.Place.Prefix))
 	}
-	since := s.RoomCloseTime.Add(-recording.MaxDuration)
+	since := s.RoomCloseTime.Add(-recordings.MaxDuration)
 	if f.Tasks, f.Lives, err = r.Finding.Ledger.RecordingsOf(ctx, s.AppID, s.RoomID, s.RoomSessionID, s.RoomCloseTime, since); err != nil || before != nil {
 		return f, err
 	}
@@ -93,7 +93,7 @@ func (r *Recordings) facts(ctx context.Context, task Task, before *Manifest) (*r
 }
 
 // lookUp adds what a plan needs to the facts.
-func (r *Recordings) lookUp(ctx context.Context, f *recording.Facts, p recording.Plan, before *Manifest) error {
+func (r *Recordings) lookUp(ctx context.Context, f *recordings.Facts, p recordings.Plan, before *Manifest) error {
 	if len(p.Save) > 0 {
 		return r.save(ctx, f, p, before)
 	}
@@ -104,14 +104,14 @@ func (r *Recordings) lookUp(ctx context.Context, f *recording.Facts, p recording
 				return fmt.Errorf("list the recordings in %s: %w", cmp.Or(prefix, "the bucket"), err)
 			}
 			if f.Keep(prefix, o.Key) {
-				f.Objects[prefix] = append(f.Objects[prefix], recording.Object{Key: o.Key, Size: o.Size, ModTime: o.ModTime})
+				f.Objects[prefix] = append(f.Objects[prefix], recordings.Object{Key: o.Key, Size: o.Size, ModTime: o.ModTime})
 			}
 		}
 	}
 	for _, key := range p.Look {
 		switch a, err := r.Source.Attributes(ctx, key); {
 		case err == nil:
-			f.Keys[key] = &recording.Object{Key: key, Size: a.Size, ModTime: a.ModTime}
+			f.Keys[key] = &recordings.Object{Key: key, Size: a.Size, ModTime: a.ModTime}
 		case gcerrors.Code(err) == gcerrors.NotFound:
 			f.Keys[key] = nil
 		default:
@@ -123,14 +123,14 @@ func (r *Recordings) lookUp(ctx context.Context, f *recording.Facts, p recording
 		if err != nil {
 			return err
 		}
-		f.Rooms[room] = recording.At(lives, room.At)
+		f.Rooms[room] = recordings.At(lives, room.At)
 	}
 	return nil
 }
 
 // save takes files out of ZEGO's backup storage. Those that were saved before are
 // handed over, too, so that none takes their place.
-func (r *Recordings) save(ctx context.Context, f *recording.Facts, p recording.Plan, before *Manifest) error {
+func (r *Recordings) save(ctx context.Context, f *recordings.Facts, p recordings.Plan, before *Manifest) error {
 	var items []archive.Item
 	for _, file := range p.Save {
 		items = append(items, archive.Item{URL: file.Told.URL, Name: file.Name, Size: file.Told.Size, About: about(file)})
@@ -148,7 +148,7 @@ func (r *Recordings) save(ctx context.Context, f *recording.Facts, p recording.P
 	}
 	for i, file := range p.Save {
 		if err := faults[i]; err != nil {
-			f.Faults[file.Told] = recording.Fault{Text: err.Error(), Final: errors.Is(err, archive.ErrImpossible)}
+			f.Faults[file.Told] = recordings.Fault{Text: err.Error(), Final: errors.Is(err, archive.ErrImpossible)}
 			continue
 		}
 		saved, err := json.Marshal(files[i])
@@ -164,7 +164,7 @@ func (r *Recordings) save(ctx context.Context, f *recording.Facts, p recording.P
 }
 
 // itemsOf returns what a plan moves.
-func itemsOf(p *recording.Plan) (items []archive.Item, err error) {
+func itemsOf(p *recordings.Plan) (items []archive.Item, err error) {
 	for _, file := range p.Move {
 		item, err := itemOf(file)
 		if err != nil {
@@ -178,7 +178,7 @@ func itemsOf(p *recording.Plan) (items []archive.Item, err error) {
 	return items, nil
 }
 
-func itemOf(f recording.File) (archive.Item, error) {
+func itemOf(f recordings.File) (archive.Item, error) {
 	if f.Told != nil && f.Told.Saved != "" {
 		kept := new(archive.File)
 		if err := json.Unmarshal([]byte(f.Told.Saved), kept); err != nil {
@@ -190,9 +190,9 @@ func itemOf(f recording.File) (archive.Item, error) {
 }
 
 // about returns what is known of a file.
-func about(f recording.File) archive.About {
+func about(f recordings.File) archive.About {
 	if f.Told == nil {
-		name, _, _ := recording.FileName(f.Name)
+		name, _, _ := recordings.FileName(f.Name)
 		return archive.About{TaskID: f.TaskID, BeginTime: name.Begin}
 	}
 	return archive.About{TaskID: f.TaskID, DurationMS: f.Told.Duration.Milliseconds(), BeginTime: f.Told.Begin,

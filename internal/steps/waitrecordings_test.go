@@ -17,9 +17,10 @@ import (
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/internal/recording"
+	"github.com/closeouthq/closeout/internal/recordings"
 	"github.com/closeouthq/closeout/internal/steps"
 	"github.com/closeouthq/closeout/internal/testenv"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -50,13 +51,13 @@ type world struct {
 func newWorld(t *testing.T, databaseURL string) *world {
 	t.Helper()
 	l := openLedger(t, databaseURL)
-	prefix, err := recording.ParsePrefix("zego/")
+	prefix, err := recordings.ParsePrefix("zego/")
 	if err != nil {
 		t.Fatal(err)
 	}
 	return &world{t, &steps.Recordings{Source: memblob.OpenBucket(nil), Archive: memblob.OpenBucket(nil),
 		Finding: steps.Finding{Ledger: l, Prefix: prefix, Grace: 2 * time.Minute, Stable: 10 * time.Minute, Poll: 10 * time.Second, Deadline: 72 * time.Hour}},
-		l, activities.Task{Session: activities.Session{AppID: 7, RoomID: room, RoomSessionID: 858012925204410417, RoomCloseTime: closed}, IdempotencyKey: uuid.New()},
+		l, activities.Task{Session: session.Session{ID: session.ID{AppID: 7, RoomSessionID: 858012925204410417}, RoomID: room, RoomCloseTime: closed}, IdempotencyKey: uuid.New()},
 		"none"}
 }
 
@@ -146,7 +147,7 @@ func (w *world) archives(waited time.Duration, names ...string) activities.Archi
 	}
 	var got []string
 	for _, f := range m.Files {
-		got = append(got, strings.TrimPrefix(f.Name, activities.SessionFolder(w.task.Session)+"recordings/"))
+		got = append(got, strings.TrimPrefix(f.Name, w.task.Session.Folder()+"recordings/"))
 	}
 	slices.Sort(names)
 	if !slices.Equal(got, names) {
@@ -157,7 +158,7 @@ func (w *world) archives(waited time.Duration, names ...string) activities.Archi
 		if err != nil {
 			break
 		}
-		if !strings.HasPrefix(object.Key, activities.SessionFolder(w.task.Session)) && !strings.HasPrefix(object.Key, w.other) {
+		if !strings.HasPrefix(object.Key, w.task.Session.Folder()) && !strings.HasPrefix(object.Key, w.other) {
 			w.t.Errorf("%s is outside of the session's folder", object.Key)
 		}
 	}
@@ -176,7 +177,7 @@ func TestASessionWithoutRecordingsIsDoneAfterTheGrace(t *testing.T) {
 		w.told(taskID, zego.RecordingUploaded, 0, time.Second) // nobody published
 		w.archives(2 * time.Minute)
 		w.Finding.Ledger = nil // not configured
-		w.other = activities.SessionFolder(w.task.Session)
+		w.other = w.task.Session.Folder()
 		w.task.Session.RoomSessionID++
 		w.archives(0)
 	})
@@ -294,7 +295,7 @@ func TestEachSessionOfARoomGetsItsOwn(t *testing.T) {
 			put(t, w.Source, "zego/"+fileID(id, minutes), []byte("sound"))
 			w.told(id, zego.RecordingUploaded, 0, time.Minute, file(fileID(id, minutes), zego.FileUploaded, ""))
 		}
-		earlier.other = activities.SessionFolder(w.task.Session)
+		earlier.other = w.task.Session.Folder()
 		earlier.waits(0) // so that its end is known
 		w.archives(2*time.Minute, fileID("BBBBBBBBBBBBBBBB", 10))
 		earlier.archives(2*time.Minute, fileID("AAAAAAAAAAAAAAAA", 90))
@@ -429,7 +430,7 @@ func TestAFolderCountsForLessThanAPersonAndTheApp(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		const other = 5
 		w.created(other, 2*time.Hour)
-		folder := activities.SessionFolder(w.task.Session)
+		folder := w.task.Session.Folder()
 		var names []string
 		for i, by := range []string{"AAAAAAAAAAAAAAAA", "PPPPPPPPPPPPPPPP", "NNNNNNNNNNNNNNNN"} {
 			names = append(names, fileID(by, 10+i))
@@ -455,7 +456,7 @@ func TestAFolderCountsForLessThanAPersonAndTheApp(t *testing.T) {
 func TestATaskOfNoSessionLeavesNothingInAFolder(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		name := fileID(taskID, 10)
-		put(t, w.Source, activities.SessionFolder(w.task.Session)+name, []byte("sound"))
+		put(t, w.Source, w.task.Session.Folder()+name, []byte("sound"))
 		w.told(taskID, zego.RecordingUploaded, 0, 0, file(name, zego.FileUploaded, ""))
 		if err := w.ledger.AssignRecording(t.Context(), 7, taskID, 0); err != nil {
 			t.Fatal(err)
@@ -475,7 +476,7 @@ func TestFilesAreFoundInFoldersBelowThePrefix(t *testing.T) {
 			t.Fatal(err)
 		}
 		var err error
-		if w.Finding.Prefix, err = recording.ParsePrefix("/"); err != nil {
+		if w.Finding.Prefix, err = recordings.ParsePrefix("/"); err != nil {
 			t.Fatal(err)
 		}
 		name := fileID(taskID, 10)

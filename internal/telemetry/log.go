@@ -9,7 +9,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/closeouthq/closeout/internal/buildinfo"
-	"github.com/closeouthq/closeout/workflows"
+	"github.com/closeouthq/closeout/session"
 )
 
 // NewLogger makes a logger that writes lines of text or of JSON. A line about a
@@ -70,8 +70,8 @@ func complete(attrs []slog.Attr) []slog.Attr {
 		}
 		whole = append(whole, a)
 		if a.Key == "workflow_id" {
-			if _, session, err := workflows.ParseWorkflowID(a.Value.String()); err == nil {
-				whole = append(whole, slog.String("room_session_id", strconv.FormatUint(session, 10)))
+			if id, err := session.ParseWorkflowID(a.Value.String()); err == nil {
+				whole = append(whole, slog.String("room_session_id", strconv.FormatUint(id.RoomSessionID, 10)))
 			}
 		}
 	}

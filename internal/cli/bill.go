@@ -1,0 +1,326 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/big"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/urfave/cli/v3"
+
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/metering"
+	"github.com/closeouthq/closeout/internal/printable"
+	"github.com/closeouthq/closeout/zego"
+)
+
+// Bill returns the command that reads bills.
+func Bill() *cli.Command {
+	stores := func(more ...cli.Flag) []cli.Flag { return append(Flags("DATA", "DATABASE_URL"), more...) }
+	filter := []cli.Flag{
+		&cli.Uint32Flag{Name: "app", Usage: "only this app"},
+		&cli.StringFlag{Name: "from", Usage: "only rooms closed at this time or later, by ZEGO's clock: 2026-11-01 (UTC) or RFC 3339"},
+		&cli.StringFlag{Name: "to", Usage: "only rooms closed before this time"},
+	}
+	return &cli.Command{
+		Name:  "bill",
+		Usage: "show, list and export bills",
+		Description: "Reads the ledger only. A bill never changes: later corrections are adjustments, and the amount due is the\n" +
+			"sum of the bill and its adjustments.\n\n" +
+			"    closeout bill show 858012925204410417\n" +
+			"    closeout bill list --from 2026-11-01 --to 2026-12-01\n" +
+			"    closeout bill export --from 2026-11-01 --to 2026-12-01 --output november.csv",
+		Commands: []*cli.Command{
+			{Name: "show", Usage: "show a session's bill, its adjustments and stays", ArgsUsage: sessionArgs, Action: operate(showBills),
+				Flags: stores(&cli.Uint32Flag{Name: "app", Usage: "the app, if several have a session with that number"}, jsonFlag())},
+			{Name: "list", Usage: "list bills and adjustments in the order in which the rooms closed", Action: operate(listBills),
+				Flags: append(stores(filter...), &cli.IntFlag{Name: "limit", Value: 100, Usage: "maximum number of bills; 0 for all"}, jsonFlag())},
+			{Name: "export", Usage: "write bills and adjustments for another program", Action: operate(exportBills),
+				Description: "Writes a line for each bill and each adjustment. The columns billed_... hold what the line adds, so that\n" +
+					"they can be summed. The other columns describe the session as it was known at that time. In CSV, a text\n" +
+					"that a spreadsheet would run as a formula starts with an apostrophe. In JSON Lines every text is exact.",
+				Flags: append(stores(filter...),
+					&cli.StringFlag{Name: "format", Usage: "csv or jsonl (default: the extension of --output, else csv)"},
+					&cli.StringFlag{Name: "output", Usage: "file to write, in place once it is complete (default: standard output)"})},
+		},
+	}
+}
+
+// billReport is what the ledger has of some sessions.
+type billReport struct {
+	Sessions []*sessionBills `json:"sessions"`
+}
+
+type sessionBills struct {
+	AppID         uint32              `json:"appid"`
+	RoomSessionID uint64              `json:"room_session_id,string"`
+	Bill          *ledger.MadeBill    `json:"bill"`
+	Adjustments   []ledger.Adjustment `json:"adjustments"`
+	Stays         []billedStay        `json:"stays"`
+}
+
+type billedStay struct {
+	User   string        `json:"user"`
+	Stay   string        `json:"stay"`
+	Role   zego.UserRole `json:"role"`
+	Login  time.Time     `json:"login,omitzero"`
+	Logout time.Time     `json:"logout,omitzero"`
+	// Contradicted reports that two callbacks disagree about it.
+	Contradicted bool `json:"contradicted,omitempty"`
+	// Late reports that a callback about it came after the bill.
+	Late bool `json:"late,omitempty"`
+}
+
+func showBills(ctx context.Context, op *operation) error {
+	l, err := op.ledger(ctx)
+	if err != nil {
+		return err
+	}
+	report := billReport{Sessions: []*sessionBills{}}
+	err = op.each("session", exampleSession, func(arg string) error {
+		found, err := findBills(ctx, op, l, arg)
+		report.Sessions = append(report.Sessions, found...)
+		return err
+	})
+	return errors.Join(err, op.print(report))
+}
+
+// findBills returns what the ledger has of the sessions that an argument names: several only if several apps have the
+// number.
+func findBills(ctx context.Context, op *operation, l *ledger.Ledger, arg string) (found []*sessionBills, err error) {
+	id, err := parseSession(arg)
+	if err != nil {
+		return nil, err
+	}
+	apps, number := []uint32{id.AppID}, id.RoomSessionID
+	switch {
+	case id.AppID != 0:
+	case op.IsSet("app"):
+		apps = []uint32{op.Uint32("app")}
+	default:
+		if apps, err = l.AppsOf(ctx, number); err != nil {
+			return nil, err
+		}
+	}
+	for _, app := range apps {
+		b := &sessionBills{AppID: app, RoomSessionID: number, Adjustments: []ledger.Adjustment{}, Stays: []billedStay{}}
+		switch bill, err := l.MadeBill(ctx, app, number); {
+		case err == nil:
+			b.Bill = &bill
+		case !errors.Is(err, sql.ErrNoRows):
+			return nil, err
+		}
+		adjustments, err := l.Adjustments(ctx, app, number)
+		if err != nil {
+			return nil, err
+		}
+		b.Adjustments = append(b.Adjustments, adjustments...)
+		if err := l.Stays(ctx, app, number, func(s ledger.StayOf) error {
+			b.Stays = append(b.Stays, billedStay{s.User, s.ID, s.Role, fromMillis(s.Login), fromMillis(s.Logout), s.Contradicted,
+				b.Bill != nil && s.SeenAt.After(b.Bill.MadeAt)})
+			return nil
+		}); err != nil {
+			return nil, err
+		}
+		if b.Bill != nil || len(b.Stays) > 0 {
+			found = append(found, b)
+		}
+	}
+	if len(found) == 0 {
+		return nil, errors.New("the ledger has no bill and no stay of it")
+	}
+	return found, nil
+}
+
+func fromMillis(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
+}
+
+func (r billReport) print(out io.Writer) error {
+	for _, b := range r.Sessions {
+		if err := b.print(out); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *sessionBills) print(out io.Writer) error {
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(out, "  %-13s  %s\n", name, fmt.Sprintf(format, args...))
+	}
+	fmt.Fprintf(out, "session %d of app %d\n", b.RoomSessionID, b.AppID)
+	last := ledger.Bill{}
+	if b.Bill == nil {
+		line("bill", "none yet")
+	} else {
+		last = b.Bill.Bill
+		line("room", "%s", printable.Line(last.RoomID))
+		line("bill", "%s, made at %s", last.ID, moment(b.Bill.MadeAt))
+		line("", "%s", figures(last))
+	}
+	for _, a := range b.Adjustments {
+		last = a.Bill
+		line(fmt.Sprintf("adjustment %d", a.Number), "%s, made at %s", a.ID, moment(a.MadeAt))
+		change := fmt.Sprintf("%+d participant-seconds, %+d minutes", a.Difference.Seconds, a.Difference.Minutes)
+		if a.Charge.Currency != "" {
+			change += fmt.Sprintf(", %+d of %s (minor units)", a.Difference.Amount, a.Charge.Currency)
+		}
+		line("", "%s", change)
+		line("", "now %s", figures(last))
+	}
+	if u := last.Usage; u.EndFrom != "" {
+		line("room life", "%s (%s) to %s (%s)", millis(u.Start), cmp.Or(string(u.StartFrom), "unknown"), millis(u.End), u.EndFrom)
+	}
+	if len(b.Stays) == 0 {
+		return nil
+	}
+	t := newTable(out, "  USER", "STAY", "LOGIN", "LOGOUT", "REMARKS")
+	for _, s := range b.Stays {
+		var remarks []string
+		for remark, applies := range map[string]bool{"no participant": s.Role == zego.RoleService, "contradicted": s.Contradicted, "came after the bill": s.Late} {
+			if applies {
+				remarks = append(remarks, remark)
+			}
+		}
+		slices.Sort(remarks)
+		t.row("  "+s.User, s.Stay, millis(s.Login), millis(s.Logout), strings.Join(remarks, ", "))
+	}
+	return t.print()
+}
+
+// figures describes what a bill is for.
+func figures(b ledger.Bill) string {
+	u := b.Usage
+	text := fmt.Sprintf("participants: %d, stays: %d, participant-seconds: %d, minutes: %d", u.Participants, u.Stays, u.Seconds, u.Minutes)
+	if b.Charge.Currency != "" {
+		text += fmt.Sprintf(", amount: %s %d (minor units)", b.Charge.Currency, b.Charge.Amount)
+	}
+	if u.Estimated != 0 {
+		text += "; estimated: " + strings.Join(u.Estimated.Names(), ", ")
+	}
+	return text
+}
+
+func millis(t time.Time) string {
+	if t.IsZero() {
+		return "unknown"
+	}
+	return t.UTC().Format("2006-01-02T15:04:05.000Z")
+}
+
+// billFilter reads the flags that select bills.
+func billFilter(op *operation) (f ledger.Filter, err error) {
+	f.AppID = op.Uint32("app")
+	for name, to := range map[string]*time.Time{"from": &f.From, "to": &f.To} {
+		v := op.String(name)
+		if v == "" {
+			continue
+		}
+		if *to, err = time.Parse(time.DateOnly, v); err != nil {
+			if *to, err = time.Parse(time.RFC3339, v); err != nil {
+				return f, fmt.Errorf("--%s: found %q, want a day such as 2026-11-01, or a time such as 2026-11-01T12:00:00Z", name, v)
+			}
+		}
+	}
+	if !f.To.IsZero() && !f.To.After(f.From) {
+		return f, fmt.Errorf("--to: found %s, want a time after --from, %s", op.String("to"), op.String("from"))
+	}
+	return f, nil
+}
+
+// billEntry is a bill or an adjustment.
+type billEntry struct {
+	Entry  string    `json:"entry"`
+	ID     uuid.UUID `json:"id"`
+	Number int       `json:"number"`
+	ledger.Bill
+	// Billed is what the entry adds to those before it.
+	Billed metering.Difference `json:"billed"`
+	MadeAt time.Time           `json:"made_at"`
+}
+
+func billEntries(e ledger.Entry) []billEntry {
+	entries := []billEntry{{"bill", e.ID, 0, e.Bill, metering.DifferenceOf(metering.Figures{}, metering.Charge{}, e.Usage, e.Charge), e.MadeAt}}
+	for _, a := range e.Adjustments {
+		entries = append(entries, billEntry{"adjustment", a.ID, a.Number, a.Bill, a.Difference, a.MadeAt})
+	}
+	return entries
+}
+
+// billList lists entries, and whether there are more.
+type billList struct {
+	Entries []billEntry `json:"entries"`
+	Bills   int         `json:"bills"`
+	More    bool        `json:"more"`
+}
+
+func listBills(ctx context.Context, op *operation) error {
+	filter, err := billFilter(op)
+	if err != nil {
+		return err
+	}
+	l, err := op.ledger(ctx)
+	if err != nil {
+		return err
+	}
+	list := billList{Entries: []billEntry{}}
+	for e, err := range l.Entries(ctx, filter) {
+		if err != nil {
+			return err
+		}
+		if limit := op.Int("limit"); limit > 0 && list.Bills == limit {
+			list.More = true
+			break
+		}
+		list.Bills++
+		list.Entries = append(list.Entries, billEntries(e)...)
+	}
+	return op.print(list)
+}
+
+func (l billList) print(out io.Writer) error {
+	t := newTable(out, "CLOSED", "APP", "SESSION", "ROOM", "ENTRY", "SECONDS", "MINUTES", "AMOUNT", "ESTIMATED")
+	seconds, minutes, amounts := new(big.Int), new(big.Int), map[string]*big.Int{}
+	add := func(sum *big.Int, n int64) { sum.Add(sum, big.NewInt(n)) }
+	for _, e := range l.Entries {
+		name, amount := e.Entry, "-"
+		if e.Number > 0 {
+			name = fmt.Sprintf("%s %d", e.Entry, e.Number)
+		}
+		if c := e.Charge.Currency; c != "" {
+			amount = fmt.Sprintf("%s %d", c, e.Billed.Amount)
+			if amounts[c] == nil {
+				amounts[c] = new(big.Int)
+			}
+			add(amounts[c], e.Billed.Amount)
+		}
+		add(seconds, e.Billed.Seconds)
+		add(minutes, e.Billed.Minutes)
+		t.row(moment(e.RoomCloseTime), e.AppID, e.RoomSessionID, e.RoomID, name, e.Billed.Seconds, e.Billed.Minutes, amount,
+			strings.Join(e.Usage.Estimated.Names(), ","))
+	}
+	if err := t.print(); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "in all %s participant-seconds, %s minutes", seconds, minutes)
+	for _, c := range slices.Sorted(maps.Keys(amounts)) {
+		fmt.Fprintf(out, ", %s %s (minor units)", c, amounts[c])
+	}
+	if l.More {
+		fmt.Fprintf(out, "; these are the first %d bills, --limit 0 lists all", l.Bills)
+	}
+	fmt.Fprintln(out)
+	return nil
+}

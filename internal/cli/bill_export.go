@@ -1,0 +1,142 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+	"unicode"
+
+	"github.com/closeouthq/closeout/internal/printable"
+	"github.com/closeouthq/closeout/internal/progress"
+)
+
+func exportBills(ctx context.Context, op *operation) error {
+	path, format := op.String("output"), op.String("format")
+	if format == "" {
+		if format = strings.TrimPrefix(filepath.Ext(path), "."); exporters[format] == nil {
+			format = "csv"
+		}
+	}
+	if exporters[format] == nil {
+		return fmt.Errorf("--format: found %q, want csv or jsonl", format)
+	}
+	if path == "" {
+		out := op.out
+		if !progress.IsTerminal(out) {
+			out = printable.Unwrap(out) // a program reads it, and needs every text exactly
+		}
+		return export(ctx, op, format, out)
+	}
+	// CreateTemp makes the file readable by its owner only: it has who was where, for how long, and what that costs.
+	file, err := os.CreateTemp(filepath.Dir(path), ".closeout-bills-*")
+	if err != nil {
+		return fmt.Errorf("--output: %w", err)
+	}
+	defer func() { _ = os.Remove(file.Name()) }() // it is gone once it is complete
+	defer file.Close()
+	if err := export(ctx, op, format, file); err != nil {
+		return err
+	}
+	if err := errors.Join(file.Sync(), file.Close(), os.Rename(file.Name(), path)); err != nil {
+		return fmt.Errorf("--output: %w", err)
+	}
+	return nil
+}
+
+func export(ctx context.Context, op *operation, format string, out io.Writer) error {
+	filter, err := billFilter(op)
+	if err != nil {
+		return err
+	}
+	l, err := op.ledger(ctx)
+	if err != nil {
+		return err
+	}
+	total, err := l.CountBills(ctx, filter)
+	if err != nil {
+		return err
+	}
+	var exported atomic.Int64
+	defer progress.Bar{Total: progress.Of(total), What: "bills", Done: exported.Load}.Start(op.Root().ErrWriter)()
+	buffered := bufio.NewWriterSize(out, 1<<16)
+	write := exporters[format](buffered)
+	for e, err := range l.Entries(ctx, filter) {
+		if err != nil {
+			return err
+		}
+		for _, entry := range billEntries(e) {
+			if err := write(entry); err != nil {
+				return fmt.Errorf("write: %w", err)
+			}
+		}
+		exported.Add(1)
+	}
+	if err := buffered.Flush(); err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	return nil
+}
+
+// exporters return functions that write an entry in a format.
+var exporters = map[string]func(io.Writer) func(billEntry) error{
+	"csv": func(w io.Writer) func(billEntry) error {
+		out := csv.NewWriter(w)
+		_ = out.Write(csvColumns) // Error reports it
+		out.Flush()
+		return func(e billEntry) error {
+			_ = out.Write(csvRow(e))
+			out.Flush()
+			return out.Error()
+		}
+	},
+	"jsonl": func(w io.Writer) func(billEntry) error {
+		encoder := json.NewEncoder(w)
+		encoder.SetEscapeHTML(false)
+		return func(e billEntry) error { return encoder.Encode(e) }
+	},
+}
+
+var csvColumns = []string{"entry", "id", "bill_id", "number", "appid", "room_id", "room_session_id", "close_reason", "room_close_time", "reconciled",
+	"start", "start_from", "end", "end_from", "participants", "stays", "participant_milliseconds", "participant_seconds", "participant_minutes",
+	"estimated", "currency", "price_per_minute", "amount", "billed_milliseconds", "billed_seconds", "billed_minutes", "billed_amount", "made_at"}
+
+func csvRow(e billEntry) []string {
+	number := func(n int64) string { return strconv.FormatInt(n, 10) }
+	when := func(t time.Time) string {
+		if t.IsZero() {
+			return ""
+		}
+		return millis(t)
+	}
+	u, price, amount, billed := e.Usage, "", "", ""
+	if e.Charge.Currency != "" {
+		price, amount, billed = number(e.Charge.PerMinute), number(e.Charge.Amount), number(e.Billed.Amount)
+	}
+	return []string{e.Entry, e.ID.String(), e.Bill.ID.String(), strconv.Itoa(e.Number), number(int64(e.AppID)), csvText(e.RoomID),
+		strconv.FormatUint(e.RoomSessionID, 10), number(int64(e.CloseReason)), when(e.RoomCloseTime), strconv.FormatBool(e.Reconciled),
+		when(u.Start), string(u.StartFrom), when(u.End), string(u.EndFrom), number(u.Participants), number(u.Stays),
+		number(u.Millis), number(u.Seconds), number(u.Minutes), u.Estimated.String(), e.Charge.Currency, price, amount,
+		number(e.Billed.Millis), number(e.Billed.Seconds), number(e.Billed.Minutes), billed, when(e.MadeAt)}
+}
+
+// csvText returns a text as a CSV cell. Spreadsheets run a cell that begins with one of = + - @, in some also in full
+// width or behind white space, as a formula, so such a text gets an apostrophe, which marks it as text. So does a text
+// that begins with an apostrophe: removing one always returns the text itself.
+func csvText(s string) string {
+	begin := strings.TrimLeftFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.In(r, unicode.Cc, unicode.Cf) })
+	first := strings.IndexFunc(begin, func(r rune) bool { return strings.ContainsRune("=+-@\uff1d\uff0b\uff0d\uff20'", r) })
+	if first == 0 || s != "" && strings.ContainsRune("\t\r\n", rune(s[0])) {
+		return "'" + s
+	}
+	return s
+}

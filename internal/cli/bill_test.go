@@ -1,0 +1,264 @@
+package cli_test
+
+import (
+	"encoding/csv"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/metering"
+)
+
+// bills makes a ledger: a session with an adjustment, one of another app with the
+// same number and another price, and one without usage. It gives the data folder.
+func bills(t *testing.T) string {
+	t.Helper()
+	data := t.TempDir()
+	books, err := ledger.Open("sqlite:" + filepath.Join(data, "ledger.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer books.Close()
+	closed := time.Date(2026, 11, 3, 12, 0, 0, 0, time.UTC)
+	stay := func(app uint32, session uint64, user string, from, to time.Duration) ledger.Usage {
+		return ledger.Usage{AppID: app, RoomID: "lobby, \"left\"", RoomSessionID: session, Event: "room_logout", Stay: user, User: user, Role: 1,
+			Login: closed.Add(from), Logout: closed.Add(to), SeenAt: time.Now().Add(time.Second)}
+	}
+	created := ledger.Usage{AppID: 1, RoomID: "lobby, \"left\"", RoomSessionID: 1<<64 - 1, Event: "room_create", Create: closed.Add(-time.Hour), SeenAt: time.Now()}
+	record := func(all ...ledger.Usage) {
+		if err := books.Record(t.Context(), all); err != nil {
+			t.Fatal(err)
+		}
+	}
+	finalize := func(app uint32, session uint64, at time.Time, price metering.Price) {
+		if _, _, err := books.Finalize(t.Context(), ledger.Bill{ID: uuid.New(), AppID: app, RoomID: "lobby, \"left\"", RoomSessionID: session,
+			RoomCloseTime: at, Charge: metering.Charge{Price: price}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	record(created, stay(1, 1<<64-1, "a", -10*time.Minute, -time.Minute), stay(2, 1<<64-1, "b", -time.Minute, 0))
+	finalize(1, 1<<64-1, closed, metering.Price{Currency: "EUR", PerMinute: 2})
+	record(stay(1, 1<<64-1, "late", -90*time.Second, time.Minute))
+	if _, err := books.Adjust(t.Context(), uuid.New(), 1, 1<<64-1, 1); err != nil {
+		t.Fatal(err)
+	}
+	finalize(2, 1<<64-1, closed, metering.Price{Currency: "JPY", PerMinute: 3})
+	finalize(2, 7, closed.AddDate(0, 1, 0), metering.Price{})
+	return data
+}
+
+func TestBillShowTellsWhoWasInTheRoom(t *testing.T) {
+	data := bills(t)
+	code, out, stderr := closeout("bill show 18446744073709551615 --app 1 --data " + data)
+	for _, want := range []string{
+		"session 18446744073709551615 of app 1\n", "participants: 1, stays: 1, participant-seconds: 540, minutes: 9, amount: EUR 18 (minor units)\n",
+		"adjustment 1", "+90 participant-seconds, +2 minutes, +4 of EUR (minor units)", "now participants: 2, stays: 2, participant-seconds: 630, minutes: 11",
+		"2026-11-03T11:00:00.000Z (room_create) to 2026-11-03T12:00:00.000Z (room_close)", "came after the bill",
+	} {
+		if code != 0 || !strings.Contains(out, want) {
+			t.Errorf("%d, no %q in\n%s%s", code, want, out, stderr)
+		}
+	}
+	_, out, _ = closeout("bill show room-close-1-18446744073709551615 --json --data " + data)
+	var shown struct {
+		Sessions []struct {
+			Session     string `json:"room_session_id"`
+			Bill        struct{ Usage metering.Figures }
+			Adjustments []struct{ Difference metering.Difference }
+			Stays       []struct {
+				User string
+				Late bool
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &shown); err != nil || len(shown.Sessions) != 1 || shown.Sessions[0].Session != "18446744073709551615" ||
+		shown.Sessions[0].Bill.Usage.Seconds != 540 || len(shown.Sessions[0].Adjustments) != 1 || len(shown.Sessions[0].Stays) != 2 || !shown.Sessions[0].Stays[1].Late {
+		t.Errorf("%v in %s", err, out)
+	}
+	if _, out, _ := closeout("bill show 18446744073709551615 --data " + data); !strings.Contains(out, "of app 1\n") || !strings.Contains(out, "of app 2\n") {
+		t.Errorf("not of both apps:\n%s", out)
+	}
+	for args, want := range map[string]string{
+		"5":     "5: the ledger has no bill and no stay of it",
+		"lobby": "lobby: want a room_session_id",
+		"":      "no session\nhint: for example: closeout bill show ",
+	} {
+		if code, _, stderr := closeout("bill show --data " + data + " " + args); code != 1 || !strings.Contains(stderr, want) {
+			t.Errorf("%q: %d %s", args, code, stderr)
+		}
+	}
+}
+
+func TestBillListAddsUp(t *testing.T) {
+	data := bills(t)
+	for args, want := range map[string][]string{
+		"":                                  {"in all 690 participant-seconds, 12 minutes, EUR 22 (minor units), JPY 3 (minor units)\n", "adjustment 1", "no_usage,no_room_create"},
+		"--app 1":                           {"in all 630 participant-seconds, 11 minutes, EUR 22 (minor units)\n"},
+		"--from 2026-12-01":                 {"in all 0 participant-seconds, 0 minutes\n"},
+		"--from 2026-11-03 --to 2026-11-04": {"in all 690 participant-seconds"},
+		"--to 2026-11-03T12:00:00Z":         {"in all 0 participant-seconds, 0 minutes\n"},
+		"--limit 1":                         {"in all 630 participant-seconds", "these are the first 1 bills, --limit 0 lists all"},
+	} {
+		code, out, stderr := closeout("bill list --data " + data + " " + args)
+		for _, w := range want {
+			if code != 0 || !strings.Contains(out, w) {
+				t.Errorf("%q: %d, no %q in\n%s%s", args, code, w, out, stderr)
+			}
+		}
+	}
+	for args, want := range map[string]string{
+		"--from yesterday":                  `--from: found "yesterday", want a day such as 2026-11-01`,
+		"--from 2026-11-02 --to 2026-11-01": "--to: found 2026-11-01, want a time after --from",
+	} {
+		if code, _, stderr := closeout("bill list --data " + data + " " + args); code != 1 || !strings.Contains(stderr, want) {
+			t.Errorf("%q: %d %s", args, code, stderr)
+		}
+	}
+}
+
+// A room's name is the app's users' to choose, and a spreadsheet runs what looks like
+// a formula. Whoever removes one apostrophe from the front has the name.
+func TestBillExportRunsNoFormulas(t *testing.T) {
+	data := t.TempDir()
+	books, err := ledger.Open("sqlite:" + filepath.Join(data, "ledger.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer books.Close()
+	formulas := []string{"=1+1", "+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\nx", " =1", "\u00a0=1", "\ufeff=1", "\u200b-1", "\x00=1", "\uff1d1", "\uff20x", "'=1"}
+	texts := []string{"lobby", "a=b", "1-2", "room, \"left\"", "会议室", ""}
+	for i, room := range append(slices.Clone(formulas), texts...) {
+		if _, _, err := books.Finalize(t.Context(), ledger.Bill{ID: uuid.New(), AppID: 1, RoomID: room, RoomSessionID: uint64(i + 1),
+			RoomCloseTime: time.UnixMilli(int64(1e12 + i))}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, out, _ := closeout("bill export --data " + data)
+	rows, err := csv.NewReader(strings.NewReader(out)).ReadAll()
+	if err != nil || len(rows) != 1+len(formulas)+len(texts) {
+		t.Fatalf("%d rows, %v", len(rows), err)
+	}
+	for i, row := range rows[1:] {
+		cell := row[slices.Index(rows[0], "room_id")]
+		if i >= len(formulas) {
+			if want := texts[i-len(formulas)]; cell != want {
+				t.Errorf("%q became %q", want, cell)
+			}
+			continue
+		}
+		// A carriage return before a line feed is the one thing that CSV readers change.
+		if want := "'" + formulas[i]; cell != want {
+			t.Errorf("%q became %q, want %q", formulas[i], cell, want)
+		}
+		if _, err := strconv.ParseInt(row[slices.Index(rows[0], "billed_seconds")], 10, 64); err != nil {
+			t.Errorf("a number is none any more: %v", err)
+		}
+	}
+	_, out, _ = closeout("bill export --format jsonl --data " + data)
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	for i, room := range append(slices.Clone(formulas), texts...) {
+		var e struct {
+			RoomID string `json:"room_id"`
+		}
+		if err := json.Unmarshal([]byte(lines[i]), &e); err != nil || e.RoomID != room {
+			t.Errorf("JSON Lines have %q, %v; want %q", e.RoomID, err, room)
+		}
+	}
+}
+
+func TestBillExportIsTheOwnersAlone(t *testing.T) {
+	data := bills(t)
+	file := filepath.Join(data, "out.csv")
+	if err := os.WriteFile(file, nil, 0o644); err != nil { // of an earlier export
+		t.Fatal(err)
+	}
+	if code, _, stderr := closeout("bill export --data " + data + " --output " + file); code != 0 {
+		t.Fatal(stderr)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm()&^0o600 != 0 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+}
+
+func TestBillExportCanBeSummedUp(t *testing.T) {
+	data := bills(t)
+	file := filepath.Join(data, "out.csv")
+	if code, out, stderr := closeout("bill export --data " + data + " --output " + file); code != 0 || out != "" {
+		t.Fatal(code, out, stderr)
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	rows, err := csv.NewReader(f).ReadAll()
+	if err != nil || len(rows) != 5 {
+		t.Fatalf("%d rows, %v", len(rows), err)
+	}
+	sum := int64(0)
+	for _, row := range rows[1:] {
+		at := map[string]string{}
+		for i, name := range rows[0] {
+			at[name] = row[i]
+		}
+		n, err := strconv.ParseInt(at["billed_seconds"], 10, 64)
+		if err != nil || at["room_id"] != `lobby, "left"` {
+			t.Errorf("row %v, %v", at, err)
+		}
+		if (at["amount"] == "") != (at["currency"] == "") {
+			t.Errorf("an amount without a currency: %v", at)
+		}
+		sum += n
+	}
+	if sum != 690 {
+		t.Errorf("billed %d s, want 690", sum)
+	}
+	if left, _ := filepath.Glob(filepath.Join(data, ".closeout-bills-*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+
+	code, out, stderr := closeout("bill export --format jsonl --app 1 --data " + data)
+	if code != 0 {
+		t.Fatal(stderr)
+	}
+	sum = 0
+	for line := range strings.Lines(out) {
+		var e struct {
+			Entry, ID string
+			Bill      string `json:"bill_id"`
+			Billed    metering.Difference
+			Usage     metering.Figures
+		}
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatal(err)
+		}
+		if (e.Entry == "bill") != (e.ID == e.Bill) {
+			t.Errorf("%s", line)
+		}
+		sum += e.Billed.Seconds
+	}
+	if sum != 630 {
+		t.Errorf("billed %d s, want 630:\n%s", sum, out)
+	}
+	if code, _, stderr := closeout("bill export --format xml --data " + data); code != 1 || !strings.Contains(stderr, `--format: found "xml", want csv or jsonl`) {
+		t.Errorf("%d %s", code, stderr)
+	}
+	if code, _, stderr := closeout("bill export --output " + data + "/none/out.csv --data " + data); code != 1 || !strings.Contains(stderr, "--output: ") {
+		t.Errorf("%d %s", code, stderr)
+	}
+}
+
+func TestBillWhereThereIsNoLedger(t *testing.T) {
+	code, _, stderr := closeout("bill list --data " + t.TempDir())
+	if code != 1 || !strings.Contains(stderr, "closeout setup creates its tables") {
+		t.Errorf("%d %s", code, stderr)
+	}
+}

@@ -1,0 +1,104 @@
+package cli_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/closeouthq/closeout/internal/cli"
+	"github.com/closeouthq/closeout/internal/service"
+)
+
+func TestMain(m *testing.M) {
+	for _, variable := range os.Environ() {
+		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "CLOSEOUT_") {
+			_ = os.Unsetenv(name)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+func closeout(args string) (code int, stdout, stderr string) {
+	var out, err strings.Builder
+	code = cli.Main(context.Background(), service.Extension{}, append([]string{"closeout"}, strings.Fields(args)...), &out, &err)
+	return code, out.String(), err.String()
+}
+
+func TestHelpAndFaults(t *testing.T) {
+	tests := []struct {
+		args           string
+		code           int
+		stdout, stderr string
+	}{
+		{"", 0, "closeout setup\n", ""},
+		{"--help", 0, "closeout setup\n", ""},
+		{"version", 0, "closeout ", ""},
+		{"serve --help", 0, "[$CLOSEOUT_ADMIN_LISTEN] (default: 127.0.0.1:9090)", ""},
+		{"worker --help", 0, "[$CLOSEOUT_DATABASE_URL_FILE]", ""},
+		{"blocked", 0, "retry", ""},
+		{"serv", 1, "", "error: unexpected argument \"serv\"\nhint: see closeout --help"},
+		{"serve now", 1, "", "error: unexpected argument \"now\"\nhint: see closeout serve --help"},
+		{"serve --lisen :80", 1, "", "-lisen\nhint: see closeout serve --help"},
+		{"serve", 1, "", "CLOSEOUT_APPS: missing"},
+		{"webhook --apps 1=s --listen 80", 1, "", `--listen: found "80"`},
+		{"blocked retry room-close-1-2", 1, "", `"reason"`},
+		{"blocked skip --reason r", 1, "", "no session\nhint: for example: closeout blocked skip"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.args, func(t *testing.T) {
+			code, stdout, stderr := closeout(tt.args)
+			if code != tt.code || !strings.Contains(stdout, tt.stdout) || !strings.Contains(stderr, tt.stderr) {
+				t.Errorf("exit code %d, stdout:\n%s\nstderr:\n%s", code, stdout, stderr)
+			}
+			if code != 0 && (stdout != "" || strings.Count(stderr, "\n") > 3) {
+				t.Errorf("too much said of a fault, stdout:\n%s\nstderr:\n%s", stdout, stderr)
+			}
+		})
+	}
+}
+
+// What is shown to be typed has to work in a program of another name.
+func TestHelpCallsTheProgramByItsName(t *testing.T) {
+	for _, args := range []string{"send --help", "blocked retry --help", "archive --help", "bill --help", "audit --help"} {
+		var out, err strings.Builder
+		if cli.Main(context.Background(), service.Extension{}, append([]string{"/usr/bin/rooms"}, strings.Fields(args)...), &out, &err); strings.Contains(out.String(), "closeout ") || !strings.Contains(out.String(), " rooms ") {
+			t.Errorf("%s: %s%s", args, out.String(), err.String())
+		}
+	}
+}
+
+func TestHealth(t *testing.T) {
+	ready := true
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/readyz" || !ready {
+			http.Error(w, "can't accept: namespace default of Temporal: away", http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "degraded: queuing")
+	}))
+	defer server.Close()
+	args := "health --admin-listen " + strings.TrimPrefix(server.URL, "http://")
+	if code, stdout, stderr := closeout(args); code != 0 || stdout != "degraded: queuing\n" {
+		t.Errorf("ready: %d %s%s", code, stdout, stderr)
+	}
+	ready = false
+	if code, _, stderr := closeout(args); code != 1 || !strings.Contains(stderr, "not ready: can't accept: namespace default of Temporal: away") {
+		t.Errorf("not ready: %d %s", code, stderr)
+	}
+}
+
+// What is in the environment is not shown as a default.
+func TestHelpShowsNoSecret(t *testing.T) {
+	for _, name := range []string{"CLOSEOUT_APPS", "CLOSEOUT_DATABASE_URL", "CLOSEOUT_BILLING_TOKEN", "CLOSEOUT_CALLBACK_TOKEN"} {
+		t.Setenv(name, "hunter2")
+	}
+	for _, args := range []string{"serve --help", "send --help", "serve", "send", "setup"} {
+		if _, stdout, stderr := closeout(args); strings.Contains(stdout+stderr, "hunter2") {
+			t.Errorf("%s shows a secret:\n%s%s", args, stdout, stderr)
+		}
+	}
+}

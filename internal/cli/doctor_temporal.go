@@ -1,0 +1,195 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/taskqueue/v1"
+	"go.temporal.io/api/workflowservice/v1"
+	"google.golang.org/grpc/codes"
+
+	"github.com/closeouthq/closeout/internal/codec"
+	"github.com/closeouthq/closeout/internal/service"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+const (
+	// maxHangUps bounds how often a lost connection is made again, after reconnectDelay. A server that refuses our
+	// certificate hangs up, and whether its reason arrives or the next write fails first is chance.
+	maxHangUps, reconnectDelay = 8, 300 * time.Millisecond
+	// maxRunsForKeys bounds the open runs that are asked for the keys they need.
+	maxRunsForKeys = 1000
+	// pollerTimeout is how long a worker counts as polling: a poll takes a minute at most, and Temporal lists it longer.
+	pollerTimeout = 2 * time.Minute
+)
+
+func (d doctor) describeNamespace() (*workflowservice.DescribeNamespaceResponse, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	return backoff.Retry(ctx, func() (*workflowservice.DescribeNamespaceResponse, error) {
+		answer, err := d.temporal.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: d.Temporal.Namespace})
+		if err != nil && !strings.Contains(err.Error(), "broken pipe") && !strings.Contains(err.Error(), "connection reset") {
+			err = backoff.Permanent(err)
+		}
+		return answer, err
+	}, backoff.WithBackOff(backoff.NewConstantBackOff(reconnectDelay)), backoff.WithMaxTries(maxHangUps))
+}
+
+// checkTemporal passes if Temporal answers, even if it has no such Namespace.
+func (d doctor) checkTemporal(context.Context) checkResult {
+	_, err := d.namespace()
+	where, tls := d.Temporal.HostPort, "without TLS"
+	if d.Temporal.ConnectionOptions.TLS != nil {
+		tls = "with TLS"
+	}
+	switch {
+	case err == nil, isNoNamespace(err):
+		return pass("%s answers, %s", where, tls)
+	case isDenied(err):
+		return fail("TEMPORAL_API_KEY, or the client certificate in TEMPORAL_TLS_*, must be allowed to use namespace "+d.Temporal.Namespace,
+			"%s refuses us, %s: %v", where, tls, err)
+	}
+	return fail(connectionHint(err), "%s can't be reached, %s: %v", where, tls, err)
+}
+
+// connectionHint says how to fix a connection that fails. The errors come through gRPC, which keeps only their text.
+func connectionHint(err error) string {
+	const (
+		clientCertificate = "Temporal refuses our client certificate: TEMPORAL_TLS_CLIENT_CERT_PATH must name one of an authority that it knows"
+		serverName        = "TEMPORAL_TLS_SERVER_NAME must be a name in Temporal's certificate, unless TEMPORAL_ADDRESS has one"
+	)
+	for _, known := range []struct{ text, hint string }{
+		{"certificate required", "Temporal wants a client certificate: TEMPORAL_TLS_CLIENT_CERT_PATH and TEMPORAL_TLS_CLIENT_KEY_PATH"},
+		{"bad certificate", clientCertificate},
+		{"remote error: tls: unknown certificate authority", clientCertificate},
+		{"signed by unknown authority", "TEMPORAL_TLS_SERVER_CA_CERT_PATH must name the certificate of the authority that signed Temporal's"},
+		{"certificate is valid for", serverName},
+		{"doesn't contain any IP SANs", serverName},
+		{"has expired or is not yet valid", "renew Temporal's certificate, or set this machine's clock"},
+		{"does not look like a TLS handshake", "Temporal doesn't speak TLS there: unset TEMPORAL_TLS_*; with TEMPORAL_API_KEY, set TEMPORAL_TLS=false"},
+		{"error reading server preface", "Temporal may want TLS: TEMPORAL_TLS=true, and TEMPORAL_TLS_SERVER_CA_CERT_PATH for an authority that this machine does not know"},
+	} {
+		if strings.Contains(err.Error(), known.text) {
+			return known.hint + "; see docs/temporal.md"
+		}
+	}
+	return "is it running there? TEMPORAL_ADDRESS is its address, and TEMPORAL_TLS_* say how to connect"
+}
+
+func isNoNamespace(err error) bool { return errors.As(err, new(*serviceerror.NamespaceNotFound)) }
+
+func isDenied(err error) bool {
+	code := serviceerror.ToStatus(err).Code()
+	return code == codes.PermissionDenied || code == codes.Unauthenticated
+}
+
+// checkNamespace checks that the Namespace exists, and how long it keeps runs.
+func (d doctor) checkNamespace(context.Context) checkResult {
+	answer, err := d.namespace()
+	name := d.Temporal.Namespace
+	switch {
+	case isNoNamespace(err):
+		return fail("closeout setup creates it; TEMPORAL_NAMESPACE names another", "%s isn't there", name)
+	case err != nil:
+		return skip("needs Temporal")
+	}
+	retention := answer.GetConfig().GetWorkflowExecutionRetentionTtl().AsDuration()
+	if retention < 24*time.Hour {
+		return warn(fmt.Sprintf("temporal operator namespace update --namespace %s --retention 720h", name),
+			"%s keeps closed runs for %v: a callback that comes later closes the session out again, and audits see no older runs", name, retention)
+	}
+	return pass("%s keeps closed runs for %v", name, retention)
+}
+
+func (d doctor) checkSearchAttributes(ctx context.Context) checkResult {
+	if _, err := d.namespace(); err != nil {
+		return skip("needs the namespace")
+	}
+	missing, err := service.MissingSearchAttributes(ctx, d.Temporal.Namespace, d.temporal)
+	switch {
+	case err != nil && isDenied(err):
+		return warn("closeout setup creates missing ones, if it is allowed to", "we may not list them: %v", err)
+	case err != nil:
+		return fail("", "%v", err)
+	case len(missing) > 0:
+		return fail("closeout setup creates them", "missing: %s", strings.Join(slices.Sorted(maps.Keys(missing)), ", "))
+	}
+	var all []string
+	for _, key := range workflows.SearchAttributes() {
+		all = append(all, key.GetName()+" "+key.GetValueType().String())
+	}
+	return pass("%s", strings.Join(all, ", "))
+}
+
+// checkPayloadKeys checks that open runs can be decrypted.
+func (d doctor) checkPayloadKeys(ctx context.Context) checkResult {
+	ours := d.PayloadKeys.Names()
+	what := "none, nothing is encrypted"
+	if len(ours) > 0 {
+		what = ours[0] + " encrypts"
+	}
+	if len(ours) > 1 {
+		what += ", and " + strings.Join(ours[1:], ", ") + " decrypts"
+	}
+	if _, err := d.namespace(); err != nil {
+		return skip(what + "; what runs need is unknown without the namespace")
+	}
+	answer, err := d.temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: "ExecutionStatus = 'Running'", PageSize: maxRunsForKeys})
+	if err != nil {
+		return fail("", "%s; list open runs: %v", what, err)
+	}
+	needed := map[string]int{}
+	for _, run := range answer.GetExecutions() {
+		for _, name := range codec.KeysIn(run.GetMemo().GetFields()) {
+			needed[name]++
+		}
+	}
+	var missing []string
+	for _, name := range slices.Sorted(maps.Keys(needed)) {
+		what += fmt.Sprintf("; open runs that need %s: %d", name, needed[name])
+		if !slices.Contains(ours, name) {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) > 0 {
+		return fail("add "+strings.Join(missing, ", ")+" to CLOSEOUT_PAYLOAD_KEYS, after the first: without it those runs are stuck", "%s", what)
+	}
+	return pass("%s", what)
+}
+
+// checkPollers checks that a worker polls the Task Queue.
+func (d doctor) checkPollers(kind enums.TaskQueueType) func(context.Context) checkResult {
+	return func(ctx context.Context) checkResult {
+		if _, err := d.namespace(); err != nil {
+			return skip("needs the namespace")
+		}
+		answer, err := d.temporal.WorkflowService().DescribeTaskQueue(ctx, &workflowservice.DescribeTaskQueueRequest{
+			Namespace: d.Temporal.Namespace, TaskQueue: &taskqueue.TaskQueue{Name: d.TaskQueue}, TaskQueueType: kind, ReportStats: true,
+		})
+		if err != nil {
+			return fail("", "describe task queue %s: %v", d.TaskQueue, err)
+		}
+		workers := map[string]bool{}
+		for _, p := range answer.GetPollers() {
+			if time.Since(p.GetLastAccessTime().AsTime()) < pollerTimeout {
+				workers[p.GetIdentity()] = true
+			}
+		}
+		hint := fmt.Sprintf("start a worker, or check that it has CLOSEOUT_TASK_QUEUE %s, TEMPORAL_NAMESPACE %s and the right TEMPORAL_ADDRESS", d.TaskQueue, d.Temporal.Namespace)
+		switch tasks := answer.GetStats().GetApproximateBacklogCount(); {
+		case len(workers) > 0:
+			return pass("task queue %s: %d workers, %d waiting tasks", d.TaskQueue, len(workers), tasks)
+		case tasks > 0:
+			return fail(hint, "task queue %s: no worker, %d waiting tasks", d.TaskQueue, tasks)
+		}
+		return warn(hint, "task queue %s: no worker", d.TaskQueue)
+	}
+}

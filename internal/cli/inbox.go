@@ -1,0 +1,281 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/closeouthq/closeout/internal/eventsink"
+	"github.com/closeouthq/closeout/internal/inbox"
+	"github.com/closeouthq/closeout/zego"
+)
+
+// Inbox returns the command for acknowledged callbacks on disk.
+func Inbox() *cli.Command {
+	const example = "room-close-1-858012925204410417"
+	each := func(f func(context.Context, *operation, *inbox.Store, string) error) cli.ActionFunc {
+		return operate(func(ctx context.Context, op *operation) error {
+			all, err := openInboxes(ctx, op)
+			if err != nil {
+				return err
+			}
+			return op.each("ID", example, func(id string) error {
+				store, err := all.of(id)
+				if err != nil {
+					return err
+				}
+				return f(ctx, op, store, id)
+			})
+		})
+	}
+	return &cli.Command{
+		Name:  "inbox",
+		Usage: "inspect and manage callbacks queued on disk",
+		Description: "Works beside a running process on the same CLOSEOUT_DATA. There are two inboxes: room_close holds callbacks\n" +
+			"for Temporal, usage holds callbacks about participants for the ledger. The process delivers them as soon as\n" +
+			"it can. A dead letter was refused for good: fix the cause and retry it.\n\n" +
+			"    closeout inbox list --dead-letters\n" +
+			"    closeout inbox retry " + example,
+		Commands: []*cli.Command{
+			{Name: "list", Usage: "list callbacks, oldest first", Action: operate(listInbox), Flags: append(Flags("DATA"),
+				&cli.BoolFlag{Name: "dead-letters", Usage: "only dead letters"},
+				&cli.BoolFlag{Name: "usage", Usage: "only the inbox usage"},
+				&cli.IntFlag{Name: "limit", Value: 100, Usage: "maximum number of callbacks in each inbox; 0 for all"}, jsonFlag())},
+			{Name: "show", Usage: "print a callback as JSON", ArgsUsage: "ID...", Flags: Flags("DATA"), Action: each(showEntry)},
+			{Name: "retry", Usage: "deliver dead letters again", ArgsUsage: "[ID...]", Action: operate(func(ctx context.Context, op *operation) error {
+				switch {
+				case !op.Bool("all"):
+					return each(retryEntry)(ctx, op.Command)
+				case op.Args().Present():
+					return errors.New("--all: found IDs beside it, want one of the two")
+				}
+				return retryAll(ctx, op)
+			}), Flags: append(Flags("DATA"), &cli.BoolFlag{Name: "all", Usage: "all dead letters in both inboxes"})},
+			{Name: "drop", Usage: "remove a callback for good: its session is not closed out, or is billed without it", ArgsUsage: "ID...",
+				Flags: Flags("DATA"), Action: each(dropEntry)},
+		},
+	}
+}
+
+// The inboxes by name.
+const (
+	inboxRoomClose = zego.EventRoomClose
+	inboxUsage     = "usage"
+)
+
+// inboxes are the inboxes of the data folder, by name.
+type inboxes map[string]*inbox.Store
+
+// openInboxes opens the inboxes. There may be no inbox for participants yet.
+func openInboxes(ctx context.Context, op *operation) (inboxes, error) {
+	sessions, err := op.inbox(ctx, op.config.Inbox())
+	if err != nil {
+		return nil, err
+	}
+	all := inboxes{inboxRoomClose: sessions}
+	usage, err := op.inbox(ctx, op.config.UsageInbox())
+	switch {
+	case err == nil:
+		all[inboxUsage] = usage
+	case !errors.Is(err, os.ErrNotExist):
+		return nil, err
+	}
+	return all, nil
+}
+
+// of returns the inbox that an entry with that ID belongs to.
+func (i inboxes) of(id string) (*inbox.Store, error) {
+	name := inboxRoomClose
+	if _, _, _, err := eventsink.ParseKey(id); err == nil {
+		name = inboxUsage
+	}
+	if i[name] == nil {
+		return nil, fmt.Errorf("there is no inbox %s: %w", name, inbox.ErrNone)
+	}
+	return i[name], nil
+}
+
+// inboxList lists entries of the inboxes.
+type inboxList struct {
+	Inboxes []*inboxState `json:"inboxes"`
+}
+
+type inboxState struct {
+	Name    string       `json:"name"`
+	Absent  bool         `json:"absent,omitempty"`
+	Entries []inboxEntry `json:"entries"`
+	More    bool         `json:"more"`
+	// Waiting and DeadLetters count all entries, listed or not.
+	Waiting     int64 `json:"waiting"`
+	DeadLetters int64 `json:"dead_letters"`
+}
+
+// inboxEntry is an entry of an inbox.
+type inboxEntry struct {
+	ID string `json:"id"`
+	// DeadAt is when it became a dead letter, and Reason why.
+	QueuedAt time.Time  `json:"queued_at"`
+	DeadAt   *time.Time `json:"dead_at,omitempty"`
+	Reason   string     `json:"reason,omitempty"`
+	RoomID   string     `json:"room_id,omitempty"`
+	// Callback is the body: JSON, or a string if it is not JSON.
+	Callback any `json:"callback,omitempty"`
+}
+
+// roomOf returns the room of a callback; empty without one. A list has only the beginning of a
+// large body.
+func roomOf(body []byte) string {
+	fields := json.NewDecoder(bytes.NewReader(body))
+	for depth := 0; ; {
+		token, err := fields.Token()
+		if err != nil {
+			return ""
+		}
+		switch token {
+		case json.Delim('{'), json.Delim('['):
+			depth++
+		case json.Delim('}'), json.Delim(']'):
+			depth--
+		case "room_id":
+			if value, err := fields.Token(); err == nil && depth == 1 {
+				room, _ := value.(string)
+				return room
+			}
+		}
+	}
+}
+
+func inboxEntryOf(e inbox.Entry) inboxEntry {
+	entry := inboxEntry{ID: e.Key, QueuedAt: e.QueuedAt, Reason: e.Reason, RoomID: roomOf(e.Body)}
+	if !e.SetAsideAt.IsZero() {
+		entry.DeadAt = &e.SetAsideAt
+	}
+	return entry
+}
+
+func listInbox(ctx context.Context, op *operation) error {
+	all, err := openInboxes(ctx, op)
+	if err != nil {
+		return err
+	}
+	var list inboxList
+	for _, name := range []string{inboxRoomClose, inboxUsage} {
+		if name != inboxUsage && op.Bool("usage") {
+			continue
+		}
+		state := &inboxState{Name: name, Absent: all[name] == nil, Entries: []inboxEntry{}}
+		list.Inboxes = append(list.Inboxes, state)
+		if state.Absent {
+			continue
+		}
+		if err := state.read(ctx, op, all[name]); err != nil {
+			return fmt.Errorf("inbox %s: %w", name, err)
+		}
+	}
+	return op.print(list)
+}
+
+func (s *inboxState) read(ctx context.Context, op *operation, store *inbox.Store) error {
+	entries := store.All(ctx)
+	if op.Bool("dead-letters") {
+		entries = store.SetAside(ctx)
+	}
+	for e, err := range entries {
+		if err != nil {
+			return err
+		}
+		if limit := op.Int("limit"); limit > 0 && len(s.Entries) == limit {
+			s.More = true
+			break
+		}
+		s.Entries = append(s.Entries, inboxEntryOf(e))
+	}
+	stats, err := store.Stats(ctx)
+	s.Waiting, s.DeadLetters = int64(stats.Waiting), int64(stats.SetAside)
+	return err
+}
+
+func (l inboxList) print(out io.Writer) error {
+	for _, s := range l.Inboxes {
+		if s.Absent {
+			fmt.Fprintf(out, "inbox %s: none\n", s.Name)
+			continue
+		}
+		if len(s.Entries) > 0 {
+			t := newTable(out, "ID", "QUEUED", "STATE", "ROOM", "REASON")
+			for _, e := range s.Entries {
+				state := "waiting"
+				if e.DeadAt != nil {
+					state = "dead letter"
+				}
+				t.row(e.ID, moment(e.QueuedAt), state, e.RoomID, oneLine(e.Reason))
+			}
+			if err := t.print(); err != nil {
+				return err
+			}
+		}
+		fmt.Fprintf(out, "inbox %s: %d waiting, %d dead letters", s.Name, s.Waiting, s.DeadLetters)
+		if s.More {
+			fmt.Fprint(out, "; --limit 0 lists all")
+		}
+		fmt.Fprintln(out)
+	}
+	return nil
+}
+
+func showEntry(ctx context.Context, op *operation, store *inbox.Store, id string) error {
+	e, err := store.Get(ctx, id)
+	if err != nil {
+		return err
+	}
+	entry := inboxEntryOf(e)
+	if entry.Callback = any(string(e.Body)); json.Valid(e.Body) {
+		entry.Callback = json.RawMessage(e.Body)
+	}
+	return printJSON(op.out, entry)
+}
+
+func retryEntry(ctx context.Context, op *operation, store *inbox.Store, id string) error {
+	if err := store.Retry(ctx, id); err != nil {
+		return err
+	}
+	fmt.Fprintf(op.out, "%s: delivery starts again within seconds\n", id)
+	return nil
+}
+
+func retryAll(ctx context.Context, op *operation) error {
+	all, err := openInboxes(ctx, op)
+	if err != nil {
+		return err
+	}
+	for _, store := range all {
+		for e, err := range store.SetAside(ctx) {
+			if err == nil {
+				err = retryEntry(ctx, op, store, e.Key)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// dropEntry prints what it removes, so that it is not lost by mistake.
+func dropEntry(ctx context.Context, op *operation, store *inbox.Store, id string) error {
+	if err := showEntry(ctx, op, store, id); err != nil {
+		return err
+	}
+	if err := store.Drop(ctx, id); err != nil {
+		return err
+	}
+	fmt.Fprintf(op.out, "%s: dropped\n", id)
+	return nil
+}

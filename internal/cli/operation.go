@@ -1,0 +1,192 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v3"
+	"go.temporal.io/sdk/client"
+	"gocloud.dev/blob"
+
+	"github.com/closeouthq/closeout/internal/archive"
+	"github.com/closeouthq/closeout/internal/config"
+	"github.com/closeouthq/closeout/internal/inbox"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/printable"
+	"github.com/closeouthq/closeout/internal/probe"
+	"github.com/closeouthq/closeout/internal/service"
+)
+
+// storeTimeout bounds how long a store may take to open, answer or close.
+const storeTimeout = 5 * time.Second
+
+// operation is one call of an operator command. It opens stores from the settings, creates none, and closes what it
+// opened.
+type operation struct {
+	*cli.Command
+	config *config.Config
+	log    *slog.Logger
+	out    io.Writer
+
+	mu      sync.Mutex
+	closers []func()
+}
+
+// operate returns the action of an operator command.
+func operate(action func(context.Context, *operation) error) cli.ActionFunc {
+	return func(ctx context.Context, cmd *cli.Command) error {
+		c, log, err := Load(cmd, false)
+		if err != nil {
+			return err
+		}
+		op := &operation{Command: cmd, config: c, log: log, out: cmd.Root().Writer}
+		defer op.close()
+		return action(ctx, op)
+	}
+}
+
+func (op *operation) onClose(f func()) {
+	op.mu.Lock()
+	defer op.mu.Unlock()
+	op.closers = append(op.closers, f)
+}
+
+// close closes the stores, the last one first, and leaves behind one that hangs.
+func (op *operation) close() {
+	_, _ = probe.Do(context.Background(), storeTimeout, probe.Err(func(context.Context) error {
+		for _, f := range slices.Backward(op.closers) {
+			f()
+		}
+		return nil
+	}))
+}
+
+func (op *operation) temporal() (client.Client, error) {
+	c, err := service.Dial(op.config, op.log, nil)
+	if err == nil {
+		op.onClose(c.Close)
+	}
+	return c, err
+}
+
+// ledger opens the ledger. An empty one in a wrong place would be taken for the truth, so it has to have its tables.
+func (op *operation) ledger(ctx context.Context) (*ledger.Ledger, error) {
+	l, err := ledger.Open(op.config.DatabaseURL)
+	if err != nil {
+		return nil, fmt.Errorf("CLOSEOUT_DATABASE_URL: %w", err)
+	}
+	op.onClose(func() { _ = l.Close() })
+	err = l.Check(ctx)
+	switch {
+	case errors.Is(err, ledger.ErrNotSetUp):
+		return nil, withHint(fmt.Errorf("the ledger: %w", err), "closeout setup creates its tables; CLOSEOUT_DATABASE_URL or CLOSEOUT_DATA name another ledger")
+	case err != nil:
+		return nil, fmt.Errorf("the ledger: %w", err)
+	}
+	return l, nil
+}
+
+func (op *operation) archive(ctx context.Context) (*blob.Bucket, error) {
+	bucket, err := archive.OpenExisting(ctx, op.config.ArchiveURL)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, withHint(fmt.Errorf("the archive: %w", err), "CLOSEOUT_ARCHIVE_URL or CLOSEOUT_DATA name another archive")
+	case err != nil:
+		return nil, fmt.Errorf("CLOSEOUT_ARCHIVE_URL: open the bucket: %w", err)
+	}
+	op.onClose(func() { _ = bucket.Close() })
+	return bucket, nil
+}
+
+// inbox opens an inbox, whether or not another process owns it. The error wraps [os.ErrNotExist] where there is none.
+func (op *operation) inbox(ctx context.Context, folder string) (*inbox.Store, error) {
+	store, err := inbox.Attach(ctx, folder)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, withHint(fmt.Errorf("no webhook has run in %s: %w", op.config.Data, os.ErrNotExist), "--data or CLOSEOUT_DATA name another folder")
+	case err != nil:
+		return nil, err
+	}
+	op.onClose(func() { _ = store.Close() })
+	return store, nil
+}
+
+// each calls f for each argument, at least one, and joins the errors.
+func (op *operation) each(what, example string, f func(arg string) error) error {
+	if op.NArg() == 0 {
+		return withHint(fmt.Errorf("no %s", what), "for example: %s %s", op.FullName(), example)
+	}
+	var faults []error
+	for _, arg := range op.Args().Slice() {
+		if err := f(arg); err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", printable.Line(arg), err))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// jsonFlag is the flag of a command that calls [operation.print].
+func jsonFlag() cli.Flag { return &cli.BoolFlag{Name: "json", Usage: "print JSON"} }
+
+// print prints a result as JSON with --json, and otherwise by its own method.
+func (op *operation) print(result interface{ print(io.Writer) error }) error {
+	if !op.Bool("json") {
+		return result.print(op.out)
+	}
+	return printJSON(op.out, result)
+}
+
+func printJSON(out io.Writer, v any) error {
+	encoder := json.NewEncoder(out)
+	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(v)
+}
+
+// table prints rows in columns, each cell in one line.
+type table struct{ w *tabwriter.Writer }
+
+// newTable returns a table with these headings.
+func newTable(out io.Writer, headings ...any) *table {
+	t := &table{tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)}
+	t.row(headings...)
+	return t
+}
+
+func (t *table) row(cells ...any) {
+	line := make([]string, len(cells))
+	for i, cell := range cells {
+		line[i] = printable.Line(fmt.Sprint(cell))
+	}
+	_, _ = io.WriteString(t.w, strings.Join(line, "\t")+"\n") // Flush reports the error
+}
+
+func (t *table) print() error { return t.w.Flush() }
+
+// hint is an error with advice, which [Run] prints on a line of its own.
+type hint struct {
+	error
+	advice string
+}
+
+func withHint(err error, format string, args ...any) error {
+	return &hint{err, fmt.Sprintf(format, args...)}
+}
+
+// Unwrap returns the error without the advice.
+func (h *hint) Unwrap() error { return h.error }
+
+func moment(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// oneLine returns prose that may hold line ends as one line. [printable.Line] shows names, in which white space matters.
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }

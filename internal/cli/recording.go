@@ -1,0 +1,122 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/printable"
+)
+
+// Recording returns the command for recordings without a session.
+func Recording() *cli.Command {
+	return &cli.Command{
+		Name:  "recording",
+		Usage: "list recordings without a session, and assign them",
+		Description: "ZEGO's recording callbacks do not name the session. Where several match, choose one and retry the step:\n\n" +
+			"    closeout recording list\n" +
+			"    closeout recording assign --app 1234567890 --session 858012925204410417 YZ4joOE4IwmFAAAT\n" +
+			"    closeout blocked retry --step recordings --reason 'assigned' room-close-1234567890-858012925204410417\n\n" +
+			"With --session 0 the recording belongs to no session, and no run waits for it.",
+		Commands: []*cli.Command{
+			{Name: "list", Usage: "list recording tasks with files that are not archived, oldest first", Action: operate(listRecordings),
+				Flags: append(Flags("DATA", "DATABASE_URL", "LOG_LEVEL", "LOG_FORMAT"),
+					&cli.DurationFlag{Name: "older", Usage: "only tasks without a callback for this long", Value: 10 * time.Minute},
+					&cli.IntFlag{Name: "limit", Usage: "maximum number of tasks", Value: 100}, jsonFlag())},
+			{Name: "assign", Usage: "assign recording tasks to a session", ArgsUsage: "TASK-ID...", Action: operate(assignRecordings),
+				Flags: append(Flags("DATA", "DATABASE_URL", "LOG_LEVEL", "LOG_FORMAT"),
+					&cli.Uint32Flag{Name: "app", Usage: "ZEGO's appid", Required: true},
+					&cli.StringFlag{Name: "session", Usage: "room_session_id; 0 for none", Required: true})},
+		},
+	}
+}
+
+// leftRecordings are tasks without a session.
+type leftRecordings struct {
+	Tasks []leftRecording `json:"recordings"`
+}
+
+type leftRecording struct {
+	AppID        uint32    `json:"appid"`
+	TaskID       string    `json:"task_id"`
+	RoomID       string    `json:"room_id"`
+	Files        int       `json:"files"`
+	Contradicted int       `json:"contradicted,omitempty"`
+	Begin        time.Time `json:"begin,omitzero"`
+	LastCallback time.Time `json:"last_callback"`
+	AssignedTo   string    `json:"assigned_to,omitempty"`
+}
+
+func listRecordings(ctx context.Context, op *operation) error {
+	l, err := op.ledger(ctx)
+	if err != nil {
+		return err
+	}
+	tasks, err := l.LeftRecordings(ctx, time.Now().Add(-op.Duration("older")), op.Int("limit"))
+	if err != nil {
+		return err
+	}
+	left := leftRecordings{Tasks: []leftRecording{}}
+	for _, t := range tasks {
+		left.Tasks = append(left.Tasks, leftRecordingOf(t))
+	}
+	return op.print(left)
+}
+
+func leftRecordingOf(t ledger.RecordingTask) leftRecording {
+	left := leftRecording{AppID: t.AppID, TaskID: t.TaskID, RoomID: t.RoomID, Files: len(t.Files), LastCallback: t.Last}
+	for _, f := range t.Files {
+		if f.Contradicted != 0 {
+			left.Contradicted++
+		}
+		if !f.Begin.IsZero() && (left.Begin.IsZero() || f.Begin.Before(left.Begin)) {
+			left.Begin = f.Begin
+		}
+	}
+	if t.Assigned {
+		left.AssignedTo = strconv.FormatUint(t.RoomSessionID, 10)
+	}
+	return left
+}
+
+func (l leftRecordings) print(out io.Writer) error {
+	if len(l.Tasks) == 0 {
+		fmt.Fprintln(out, "every recording is archived, or a run waits for it")
+		return nil
+	}
+	t := newTable(out, "APP", "TASK", "ROOM", "FILES", "BEGIN", "LAST CALLBACK", "ASSIGNED TO")
+	for _, r := range l.Tasks {
+		files, begin := strconv.Itoa(r.Files), ""
+		if r.Contradicted > 0 {
+			files += fmt.Sprintf(" (%d contradicted)", r.Contradicted)
+		}
+		if !r.Begin.IsZero() {
+			begin = moment(r.Begin)
+		}
+		t.row(r.AppID, r.TaskID, r.RoomID, files, begin, moment(r.LastCallback), r.AssignedTo)
+	}
+	return t.print()
+}
+
+func assignRecordings(ctx context.Context, op *operation) error {
+	session, err := strconv.ParseUint(op.String("session"), 10, 64)
+	if err != nil {
+		return fmt.Errorf("--session: found %q, want a room_session_id, or 0", op.String("session"))
+	}
+	l, err := op.ledger(ctx)
+	if err != nil {
+		return err
+	}
+	return op.each("task ID", "--app 1 --session 858012925204410417 YZ4joOE4IwmFAAAT", func(task string) error {
+		if err := l.AssignRecording(ctx, op.Uint32("app"), task, session); err != nil {
+			return err
+		}
+		fmt.Fprintf(op.out, "%s: assigned to session %d; retry the step of the run that waits for it\n", printable.Line(task), session)
+		return nil
+	})
+}

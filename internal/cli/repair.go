@@ -1,0 +1,163 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/urfave/cli/v3"
+	"go.temporal.io/api/common/v1"
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+
+	"github.com/closeouthq/closeout/internal/audit"
+	"github.com/closeouthq/closeout/internal/printable"
+	"github.com/closeouthq/closeout/internal/repair"
+	"github.com/closeouthq/closeout/internal/service"
+	"github.com/closeouthq/closeout/internal/starter"
+)
+
+// Repair returns the command that fixes what the audit finds, in a program with that extension.
+func Repair(extension service.Extension) *cli.Command {
+	var names []string
+	for _, r := range repair.Kinds() {
+		names = append(names, string(r))
+	}
+	return &cli.Command{
+		Name:  "repair",
+		Usage: "fix what the audit finds: restore lost bills, start or reset runs",
+		Description: "Runs an audit. Without --yes it only counts the repairs. A bill is restored from its run, as Temporal still has\n" +
+			"it. A run that is reset does not repeat what was done. The command can be stopped, and run again. The audit\n" +
+			"lists what needs an operator.\n\n" +
+			"    closeout repair --since 24h\n" +
+			"    closeout repair --since 24h --yes\n" +
+			"    closeout repair --since 24h --only 'restore the bill' --yes",
+		Flags: append(auditFlags("TASK_QUEUE", "APP_WEIGHTS", "SETTLING"),
+			&cli.StringSliceFlag{Name: "only", Usage: "make only these repairs: " + strings.Join(names, ", ")},
+			&cli.BoolFlag{Name: "yes", Usage: "do it"}),
+		Action: operate(func(ctx context.Context, op *operation) error {
+			for _, name := range op.StringSlice("only") {
+				if !slices.Contains(names, name) {
+					return fmt.Errorf("--only: found %q, want one of %q", name, names)
+				}
+			}
+			return runRepair(ctx, op, extension)
+		}),
+	}
+}
+
+func runRepair(ctx context.Context, op *operation, extension service.Extension) error {
+	o, c, err := openAudit(ctx, op)
+	if err != nil {
+		return err
+	}
+	witness := &repair.Witness{Temporal: c, TaskQueue: op.config.TaskQueue, Data: o.Data, Ledger: o.Ledger, Log: op.log}
+	lost, err := witness.Lost(ctx)
+	if err != nil {
+		return fmt.Errorf("find out what the ledger has lost: %w", err)
+	}
+	if lost != nil {
+		fmt.Fprintf(op.out, "the ledger was restored from a copy and has lost what it was told %v\n", lost)
+		if op.Bool("yes") {
+			if err := witness.Confirm(ctx); err != nil {
+				return err
+			}
+		}
+		o.Lossy = true
+	}
+	faults, err := findRepairs(ctx, op, o)
+	switch {
+	case err != nil:
+		return err
+	case len(faults) == 0:
+		fmt.Fprintln(op.out, "nothing to repair")
+		return nil
+	case !op.Bool("yes"):
+		fmt.Fprintf(op.out, "%d repairs; nothing was changed, --yes makes them\n", len(faults))
+		return nil
+	}
+	repairer := &repair.Repairer{Temporal: c, Data: o.Data, Ledger: o.Ledger,
+		Start: starter.New(starter.Options{Temporal: c, TaskQueue: op.config.TaskQueue, Route: extension.WorkflowOf,
+			Immediate: extension.StartsAtOnce, Weights: op.config.AppWeights, Settling: op.config.Settling, Log: op.log}).Close,
+		Reset: func(ctx context.Context, id string) error { return reset(ctx, c, op.config.Temporal.Namespace, id) },
+	}
+	made, errs := int64(0), []error(nil)
+	for _, r := range repair.Kinds() { // a run that is reset finds the bill that was restored
+		var ofKind []audit.Fault
+		for _, f := range faults {
+			if f.Repair == r {
+				ofKind = append(ofKind, f)
+			}
+		}
+		if len(ofKind) == 0 {
+			continue
+		}
+		name := func(f audit.Fault) string { return fmt.Sprintf("%s: %s", r, f.WorkflowID) }
+		n, err := forEach(ctx, op, "repairs", ofKind, name, func(ctx context.Context, f audit.Fault) error { return repairer.Do(ctx, f.Target()) })
+		made, errs = made+n, append(errs, err)
+	}
+	fmt.Fprintf(op.out, "%d of %d repairs made\n", made, len(faults))
+	return errors.Join(errs...)
+}
+
+// findRepairs audits, prints how many repairs of each kind there are and what is left to the operator, and returns the
+// faults to repair.
+func findRepairs(ctx context.Context, op *operation, o audit.Options) (faults []audit.Fault, err error) {
+	only := op.StringSlice("only")
+	first, count, others := map[repair.Kind]string{}, map[repair.Kind]int{}, map[audit.Kind]int{}
+	o.Found = func(f audit.Fault) {
+		if f.Repair == "" || len(only) > 0 && !slices.Contains(only, string(f.Repair)) {
+			others[f.Kind]++
+			return
+		}
+		if count[f.Repair]++; count[f.Repair] == 1 {
+			first[f.Repair] = f.WorkflowID
+		}
+		f.Problem, f.Remedy = "", "" // many take memory
+		faults = append(faults, f)
+	}
+	report, err := audit.Run(ctx, o)
+	if err != nil {
+		return nil, fmt.Errorf("audit: %w", err)
+	}
+	for _, r := range repair.Kinds() {
+		if count[r] > 0 {
+			fmt.Fprintf(op.out, "%s: %d, the first of %s\n", r, count[r], printable.Line(first[r]))
+		}
+	}
+	for _, f := range report.Faults { // the first of each kind
+		if n := others[f.Kind]; n > 0 {
+			fmt.Fprintf(op.out, "for an operator: %s: %d, see closeout audit\n", f.Kind, n)
+			delete(others, f.Kind)
+		}
+	}
+	return faults, nil
+}
+
+// reset resets a run to its first Workflow Task.
+func reset(ctx context.Context, c client.Client, namespace, id string) error {
+	run, err := c.DescribeWorkflowExecution(ctx, id, "")
+	if err != nil {
+		return err
+	}
+	runID := run.GetWorkflowExecutionInfo().GetExecution().GetRunId()
+	for events := c.GetWorkflowHistory(ctx, id, runID, false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT); events.HasNext(); {
+		e, err := events.Next()
+		if err != nil {
+			return fmt.Errorf("read its history: %w", err)
+		}
+		if e.GetEventType() != enums.EVENT_TYPE_WORKFLOW_TASK_COMPLETED {
+			continue
+		}
+		_, err = c.WorkflowService().ResetWorkflowExecution(ctx, &workflowservice.ResetWorkflowExecutionRequest{
+			Namespace: namespace, WorkflowExecution: &common.WorkflowExecution{WorkflowId: id, RunId: runID},
+			Reason: "closeout repair", RequestId: uuid.NewString(), WorkflowTaskFinishEventId: e.GetEventId(),
+		})
+		return err
+	}
+	return errors.New("no worker has started it, so it cannot be reset; delete it, and send the session again")
+}

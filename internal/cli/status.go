@@ -1,0 +1,263 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/urfave/cli/v3"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"gocloud.dev/blob"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/closeouthq/closeout/internal/inbox"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/probe"
+	"github.com/closeouthq/closeout/session"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+// Status returns the command that shows where a session is.
+func Status() *cli.Command {
+	return &cli.Command{
+		Name:  "status",
+		Usage: "show where a session is: inbox, run, bill, manifest",
+		Description: "Shows all sessions of a room, newest first. Reports what cannot be read, and shows the rest. Fails if it finds\n" +
+			"nothing. A session whose run Temporal does not list is found by its Workflow ID, or by its number if\n" +
+			"CLOSEOUT_APPS has its app.\n\n" +
+			"With --wait it asks again until each session is closed out: the run is done, and the bill and the manifest\n" +
+			"that its steps make exist. Fails if that takes longer.\n\n" +
+			"    closeout status 858012925204410417\n" +
+			"    closeout status --wait 1m 858012925204410417\n" +
+			"    closeout status lobby",
+		ArgsUsage: "ROOM-SESSION-ID|ROOM-ID|WORKFLOW-ID...",
+		Flags: append(Flags("DATA", "DATABASE_URL", "ARCHIVE_URL", "PAYLOAD_KEYS", "UI_URL", "LOG_LEVEL", "LOG_FORMAT"),
+			&cli.IntFlag{Name: "limit", Value: 10, Usage: "maximum number of sessions for each argument"},
+			&cli.DurationFlag{Name: "wait", Usage: "how long to wait until each session is closed out (default: not at all)"}, jsonFlag()),
+		Action: operate(showStatus),
+	}
+}
+
+const (
+	// waitInterval is the pause before --wait asks again.
+	waitInterval = 300 * time.Millisecond
+	// maxListed bounds the runs that are read to find a room's sessions.
+	maxListed = 1000
+)
+
+// statusReport is the result of status.
+type statusReport struct {
+	Sessions []*sessionStatus `json:"sessions"`
+	// More lists the arguments that match more sessions.
+	More []string `json:"more,omitempty"`
+}
+
+func showStatus(ctx context.Context, op *operation) error {
+	limit := op.Int("limit")
+	if limit < 1 {
+		return fmt.Errorf("--limit: found %d, want at least 1", limit)
+	}
+	f, err := newFinder(ctx, op)
+	if err != nil {
+		return err
+	}
+	report := statusReport{Sessions: []*sessionStatus{}}
+	err = op.each("session", exampleSession, func(arg string) error {
+		found, more, err := f.await(ctx, arg, limit, op.Duration("wait"))
+		report.Sessions = append(report.Sessions, found...)
+		if more {
+			report.More = append(report.More, arg)
+		}
+		return err
+	})
+	return errors.Join(err, op.print(report))
+}
+
+// finder finds sessions in all stores. A store that cannot be opened or read fails only what needs it.
+type finder struct {
+	op       *operation
+	temporal client.Client
+	inbox    func() (*inbox.Store, error)
+	usage    func() (*inbox.Store, error)
+	ledger   func() (*ledger.Ledger, error)
+	archive  func() (*blob.Bucket, error)
+}
+
+func newFinder(ctx context.Context, op *operation) (*finder, error) {
+	c, err := op.temporal()
+	if err != nil {
+		return nil, err
+	}
+	return &finder{op, c,
+		sync.OnceValues(func() (*inbox.Store, error) { return op.inbox(ctx, op.config.Inbox()) }),
+		sync.OnceValues(func() (*inbox.Store, error) { return op.inbox(ctx, op.config.UsageInbox()) }),
+		sync.OnceValues(func() (*ledger.Ledger, error) { return op.ledger(ctx) }),
+		sync.OnceValues(func() (*blob.Bucket, error) { return op.archive(ctx) }),
+	}, nil
+}
+
+// await calls find until all sessions are closed out, or for as long as wait.
+func (f *finder) await(ctx context.Context, arg string, limit int, wait time.Duration) (found []*sessionStatus, more bool, err error) {
+	for start := time.Now(); ; {
+		found, more, err = f.find(ctx, arg, limit)
+		if wait <= 0 {
+			return found, more, err
+		}
+		var lacking []string
+		for _, s := range found {
+			if what := s.lacks(); what != "" {
+				lacking = append(lacking, s.WorkflowID+": "+what)
+			}
+		}
+		if err == nil && len(lacking) > 0 {
+			err = errors.New(strings.Join(lacking, "; "))
+		}
+		if err == nil {
+			return found, more, nil
+		}
+		if ctx.Err() != nil || time.Since(start) > wait {
+			return found, more, fmt.Errorf("not closed out after %v: %w", time.Since(start).Round(time.Second), err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(waitInterval):
+		}
+	}
+}
+
+// find returns the sessions that an argument names, newest first, and whether there are more.
+func (f *finder) find(ctx context.Context, arg string, limit int) (found []*sessionStatus, more bool, err error) {
+	ids, more, failed := []string{arg}, false, []string(nil)
+	if !isRoomClose(arg) {
+		ids, more, failed = f.search(ctx, arg, limit)
+	}
+	all := make([]*sessionStatus, len(ids))
+	var group errgroup.Group
+	group.SetLimit(8)
+	for n, id := range ids {
+		group.Go(func() error { all[n] = f.status(ctx, id); return nil })
+	}
+	_ = group.Wait()
+	for _, s := range all {
+		if s.found() {
+			found = append(found, s)
+			continue
+		}
+		for _, place := range slices.Sorted(maps.Keys(s.Unknown)) {
+			if fault := place + ": " + s.Unknown[place]; !slices.Contains(failed, fault) {
+				failed = append(failed, fault)
+			}
+		}
+	}
+	switch {
+	case len(found) > 0:
+		return found, more, nil
+	case len(failed) > 0:
+		return nil, false, fmt.Errorf("found nothing, and some stores did not answer: %s", strings.Join(failed, "; "))
+	}
+	return nil, false, withHint(errors.New("found nothing"), "name a session that just came, or is older than Temporal's retention, by its Workflow ID, as in room-close-1-%s", exampleSession)
+}
+
+// search returns the Workflow IDs of the sessions with that number or of that room, newest first. Those it can only
+// guess come last, and may not exist.
+func (f *finder) search(ctx context.Context, arg string, limit int) (ids []string, more bool, failed []string) {
+	type result struct {
+		since map[string]time.Time
+		more  bool
+	}
+	results, errs := [2]result{}, [2]error{}
+	var group sync.WaitGroup
+	for n, list := range []func(context.Context, string) (map[string]time.Time, bool, error){f.searchInbox, f.searchRuns} {
+		group.Go(func() {
+			results[n], errs[n] = probe.Do(ctx, storeTimeout, func(ctx context.Context) (r result, err error) {
+				r.since, r.more, err = list(ctx, arg)
+				return r, err
+			})
+		})
+	}
+	group.Wait()
+	since := map[string]time.Time{}
+	for n, r := range results {
+		maps.Copy(since, r.since)
+		more = more || r.more
+		if errs[n] != nil {
+			failed = append(failed, oneLine(errs[n].Error()))
+		}
+	}
+	ids = slices.SortedFunc(maps.Keys(since), func(a, b string) int {
+		return cmp.Or(since[b].Compare(since[a]), cmp.Compare(a, b))
+	})
+	if len(ids) > limit {
+		return ids[:limit], true, failed
+	}
+	if number, err := strconv.ParseUint(arg, 10, 64); err == nil {
+		for _, app := range slices.Sorted(maps.Keys(f.op.config.Apps)) {
+			if id := (session.ID{AppID: app, RoomSessionID: number}).WorkflowID(); since[id].IsZero() {
+				ids = append(ids, id)
+			}
+		}
+	}
+	return ids, more, failed
+}
+
+// searchRuns returns when the sessions with that number or of that room were started.
+func (f *finder) searchRuns(ctx context.Context, arg string) (since map[string]time.Time, more bool, err error) {
+	query := fmt.Sprintf("%s OR %s = '%s'", ofSession(arg), workflows.RoomID.GetName(), arg)
+	// A List Filter cannot hold quotes and backslashes, only what is before.
+	if clean := strings.IndexAny(arg, "'\"\\"); clean >= 0 {
+		query = fmt.Sprintf("%s STARTS_WITH '%s'", workflows.RoomID.GetName(), arg[:clean])
+	}
+	answer, err := f.temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: query, PageSize: maxListed})
+	if err != nil {
+		return nil, false, fmt.Errorf("look for the session: %w", err)
+	}
+	since = map[string]time.Time{}
+	for _, run := range answer.GetExecutions() {
+		id, start := run.GetExecution().GetWorkflowId(), run.GetStartTime().AsTime()
+		matches := attribute(run, workflows.RoomID) == arg || attribute(run, workflows.RoomSessionID) == arg
+		if isRoomClose(id) && matches && start.After(since[id]) {
+			since[id] = start
+		}
+	}
+	return since, len(answer.GetNextPageToken()) > 0, nil
+}
+
+// searchInbox returns since when the sessions with that number or of that room wait in the inbox.
+func (f *finder) searchInbox(ctx context.Context, arg string) (since map[string]time.Time, more bool, err error) {
+	store, err := f.inbox()
+	if err != nil {
+		return nil, false, nil // the status of a session reports it
+	}
+	since = map[string]time.Time{}
+	for e, err := range store.All(ctx) {
+		if err != nil {
+			return since, false, err
+		}
+		if inboxEntryOf(e).RoomID == arg || strings.HasSuffix(e.Key, "-"+arg) {
+			since[e.Key] = e.QueuedAt
+		}
+	}
+	return since, false, nil
+}
+
+func (r statusReport) print(out io.Writer) error {
+	for n, s := range r.Sessions {
+		if n > 0 {
+			fmt.Fprintln(out)
+		}
+		s.print(out)
+	}
+	for _, arg := range r.More {
+		fmt.Fprintf(out, "\n%s has more sessions than these; --limit shows more\n", arg)
+	}
+	return nil
+}

@@ -1,6 +1,0 @@
-//go:build !linux && !darwin && !freebsd
-
-package command
-
-// freeSpace is not known here.
-func freeSpace(string) (bytes uint64, known bool) { return 0, false }

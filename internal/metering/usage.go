@@ -1,0 +1,220 @@
+// Package metering computes how long the participants of a session were in its room,
+// and what that costs. It does no I/O, and all times are ZEGO's.
+//
+// Time is counted in milliseconds, as ZEGO tells it. A session's milliseconds are
+// rounded down to seconds once, those up to minutes once, and the amount is the
+// minutes times the price: see [Figures].
+package metering
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math/bits"
+	"time"
+
+	"github.com/closeouthq/closeout/zego"
+)
+
+// Room is what is known of a session's room, in Unix milliseconds by ZEGO's clock.
+type Room struct {
+	// Create is when it was created; 0 if no room_create came.
+	Create int64
+	// Close is when it was destroyed or, if no room_close came, the best that is
+	// known of it: at least the last time that its stays have.
+	Close int64
+	// Reconciled says that no room_close came.
+	Reconciled bool
+	// Contradicted says that two callbacks told another thing of it.
+	Contradicted bool
+	// Implausible reports that a callback told a time of it that can't be.
+	Implausible bool
+}
+
+// Times are those of all of a session's stays, in Unix milliseconds; 0 if there is none.
+type Times struct {
+	// FirstLogin is the earliest login, Last the latest login or logout, and LastLogout
+	// the latest logout.
+	FirstLogin, Last, LastLogout int64
+}
+
+// Plausible returns the room with the end that its stays make plausible. doubt isn't empty
+// if the room closed before it began, and no logout tells when.
+func (r Room) Plausible(t Times) (_ Room, doubt string) {
+	begin := cmp.Or(r.Create, t.FirstLogin)
+	switch {
+	case r.Reconciled: // what arrived since may know better
+		r.Close = max(r.Close, t.Last)
+	case r.Close < begin && t.LastLogout >= begin:
+		r.Close, r.Implausible = t.Last, true
+	case r.Close < begin:
+		r.Implausible = true
+		doubt = fmt.Sprintf("the room closed at %s, before it began at %s, and no logout tells its end",
+			time.UnixMilli(r.Close).UTC().Format(time.RFC3339Nano), time.UnixMilli(begin).UTC().Format(time.RFC3339Nano))
+	}
+	return r, doubt
+}
+
+// Stay is one stay of a user, from a login to the logout.
+type Stay struct {
+	// User is the user_account.
+	User string
+	// Role is the user_role, 0 if it isn't known. [zego.RoleService] is no
+	// participant.
+	Role zego.UserRole
+	// Login and Logout are its ends in Unix milliseconds; 0 if not known.
+	Login, Logout int64
+	// Contradicted says that two callbacks told another thing of it.
+	Contradicted bool
+	// Implausible reports that a callback told a time of it that can't be.
+	Implausible bool
+}
+
+// late is for how long after a room's end, in milliseconds, a logout may come: ZEGO's
+// machines tell their own time.
+const late = 5 * 60 * 1000
+
+// Source is where an end of a room's life was learned.
+type Source string
+
+// The sources.
+const (
+	// FromRoomCreate and FromRoomClose are the callbacks that tell it.
+	FromRoomCreate Source = "room_create"
+	FromRoomClose  Source = "room_close"
+	// FromLogin means that no room_create came: it is the first login.
+	FromLogin Source = "room_login"
+	// FromReconciliation means that no room_close came, and that the room was found
+	// gone.
+	FromReconciliation Source = "reconciliation"
+)
+
+// Figures are what a session is billed by. They can be compared by ==.
+type Figures struct {
+	// Start and End are the room's life, in UTC. Start is zero if nothing is known.
+	Start time.Time `json:"start,omitzero"`
+	End   time.Time `json:"end"`
+	// StartFrom and EndFrom say where they were learned.
+	StartFrom Source `json:"start_from,omitempty"`
+	EndFrom   Source `json:"end_from"`
+	// Participants is how many users there were, and Stays how many stays they had.
+	Participants int64 `json:"participants"`
+	Stays        int64 `json:"stays"`
+	// Millis is the participants' time in milliseconds: of each the time in the room,
+	// where stays that overlap count once.
+	Millis int64 `json:"participant_milliseconds"`
+	// Seconds is Millis in whole seconds, rounded down.
+	Seconds int64 `json:"participant_seconds"`
+	// Minutes is Seconds in minutes, rounded up.
+	Minutes int64 `json:"participant_minutes"`
+	// Estimated says why they may not be the truth; empty if they are.
+	Estimated Reasons `json:"estimated"`
+}
+
+// ErrTooLarge means that a sum is beyond 63 bits.
+var ErrTooLarge = errors.New("more than 63 bits can hold")
+
+// Meter computes the figures of a session. Its stays are given one by one, so
+// that there may be any number of them.
+type Meter struct {
+	room    Room
+	figures Figures
+	user    string
+	first   int64 // the earliest login
+	until   int64 // to where the time of the user is counted
+	given   bool  // whether there was a stay of anybody
+	large   bool
+}
+
+// NewMeter makes a meter of a session's stays.
+func NewMeter(room Room) *Meter {
+	return &Meter{room: room}
+}
+
+// Add adds a stay. Those of one user have to follow each other, in the order of
+// their logins.
+func (m *Meter) Add(s Stay) {
+	m.given = true
+	if s.Contradicted {
+		m.estimated(Contradicted)
+	}
+	if s.Implausible {
+		m.estimated(ImplausibleTime)
+	}
+	// The recorder's login tells as well that the room was there.
+	if s.Login != 0 && (m.first == 0 || s.Login < m.first) {
+		m.first = s.Login
+	}
+	if s.Role == zego.RoleService {
+		return
+	}
+	if m.figures.Stays == 0 || m.user != s.User {
+		m.user, m.until = s.User, 0
+		m.figures.Participants++
+	}
+	m.figures.Stays++
+
+	from, to := max(s.Login, m.room.Create), min(cmp.Or(s.Logout, m.room.Close), m.room.Close)
+	switch {
+	case s.Login == 0:
+		m.estimated(NoLogin)
+		if m.room.Create == 0 {
+			from = to // nobody knows
+		}
+	case s.Logout == 0:
+		m.estimated(NoLogout)
+	case s.Logout < s.Login:
+		m.estimated(LogoutBeforeLogin)
+	}
+	if s.Login > m.room.Close || s.Logout != 0 && s.Logout < m.room.Create {
+		m.estimated(OutsideRoom)
+	}
+	if s.Logout > m.room.Close+late {
+		m.estimated(ImplausibleTime) // one of the two is wrong
+	}
+	if from = max(from, m.until); to > from {
+		sum, carry := bits.Add64(uint64(m.figures.Millis), uint64(to-from), 0)
+		m.large = m.large || carry != 0 || sum>>63 != 0
+		m.figures.Millis, m.until = int64(sum), to
+	}
+}
+
+func (m *Meter) estimated(why Reasons) { m.figures.Estimated |= why }
+
+// Figures are those of all stays that were added. The error is [ErrTooLarge].
+func (m *Meter) Figures() (Figures, error) {
+	if m.large {
+		return Figures{}, fmt.Errorf("the participants' time: %w", ErrTooLarge)
+	}
+	f := m.figures
+	f.End, f.EndFrom = time.UnixMilli(m.room.Close).UTC(), FromRoomClose
+	if m.room.Reconciled {
+		f.EndFrom = FromReconciliation
+		f.Estimated |= NoRoomClose
+	}
+	switch {
+	case m.room.Create != 0:
+		f.Start, f.StartFrom = time.UnixMilli(m.room.Create).UTC(), FromRoomCreate
+	case m.first != 0:
+		f.Start, f.StartFrom = time.UnixMilli(m.first).UTC(), FromLogin
+	}
+	if m.room.Create == 0 {
+		f.Estimated |= NoRoomCreate
+	}
+	if !m.given {
+		// A room is created by its first user's login, so there was somebody.
+		f.Estimated |= NoUsage
+	}
+	if m.room.Contradicted {
+		f.Estimated |= Contradicted
+	}
+	if m.room.Implausible || f.Start.After(f.End) {
+		f.Estimated |= ImplausibleTime
+	}
+	f.Seconds = f.Millis / 1000
+	f.Minutes = f.Seconds / 60
+	if f.Seconds%60 != 0 {
+		f.Minutes++
+	}
+	return f, nil
+}

@@ -1,0 +1,244 @@
+package metering_test
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"math"
+	"math/big"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/closeouthq/closeout/internal/metering"
+	"github.com/closeouthq/closeout/zego"
+)
+
+// figures meters stays that are in any order.
+func figures(t interface {
+	Helper()
+	Fatal(...any)
+}, room metering.Room, stays ...metering.Stay) metering.Figures {
+	t.Helper()
+	slices.SortStableFunc(stays, func(a, b metering.Stay) int {
+		return cmp.Or(cmp.Compare(a.User, b.User), cmp.Compare(a.Login, b.Login))
+	})
+	m := metering.NewMeter(room)
+	for _, s := range stays {
+		m.Add(s)
+	}
+	f, err := m.Figures()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func stay(user string, login, logout int64) metering.Stay {
+	return metering.Stay{User: user, Login: login, Logout: logout, Role: 1}
+}
+
+func TestFigures(t *testing.T) {
+	room := metering.Room{Create: 1000, Close: 100_000}
+	recorder := stay("recorder", 2000, 90_000)
+	recorder.Role = zego.RoleService
+	doubtful := stay("a", 1000, 2000)
+	doubtful.Contradicted = true
+	for _, tt := range []struct {
+		name                string
+		room                metering.Room
+		stays               []metering.Stay
+		participants, count int64
+		millis              int64
+		estimated           metering.Reasons
+	}{
+		{"one", room, []metering.Stay{stay("a", 2000, 5000)}, 1, 1, 3000, 0},
+		{"two users at the same time", room, []metering.Stay{stay("a", 2000, 5000), stay("b", 2000, 5000)}, 2, 2, 6000, 0},
+		{"stays apart", room, []metering.Stay{stay("a", 2000, 5000), stay("a", 7000, 8000)}, 1, 2, 4000, 0},
+		{"stays that touch", room, []metering.Stay{stay("a", 2000, 5000), stay("a", 5000, 8000)}, 1, 2, 6000, 0},
+		{"stays that overlap", room, []metering.Stay{stay("a", 2000, 5000), stay("a", 4000, 8000)}, 1, 2, 6000, 0},
+		{"a stay within another", room, []metering.Stay{stay("a", 2000, 9000), stay("a", 4000, 5000), stay("a", 8000, 10_000)}, 1, 3, 8000, 0},
+		{"a recorder", room, []metering.Stay{stay("a", 2000, 5000), recorder}, 1, 1, 3000, 0},
+		{"a recorder alone", room, []metering.Stay{recorder}, 0, 0, 0, 0},
+		{"beyond both ends", room, []metering.Stay{stay("a", 900, 100_100)}, 1, 1, 99_000, 0},
+		{"of no length", room, []metering.Stay{stay("a", 2000, 2000)}, 1, 1, 0, 0},
+		{"no logout", room, []metering.Stay{stay("a", 90_000, 0)}, 1, 1, 10_000, metering.NoLogout},
+		{"no logout, but there again", room, []metering.Stay{stay("a", 90_000, 0), stay("a", 95_000, 96_000)}, 1, 2, 10_000, metering.NoLogout},
+		{"no login", room, []metering.Stay{stay("a", 0, 5000)}, 1, 1, 4000, metering.NoLogin},
+		{"no login and no create", metering.Room{Close: 100_000}, []metering.Stay{stay("a", 0, 5000)}, 1, 1, 0, metering.NoLogin | metering.NoRoomCreate},
+		{"a logout ahead of its login", room, []metering.Stay{stay("a", 5000, 4000)}, 1, 1, 0, metering.LogoutBeforeLogin},
+		{"after the end", room, []metering.Stay{stay("a", 100_001, 100_005)}, 1, 1, 0, metering.OutsideRoom},
+		{"before the begin", room, []metering.Stay{stay("a", 100, 900)}, 1, 1, 0, metering.OutsideRoom},
+		{"no room_create", metering.Room{Close: 100_000}, []metering.Stay{stay("a", 2000, 5000), stay("b", 500, 600)}, 2, 2, 3100, metering.NoRoomCreate},
+		{"no room_close", metering.Room{Create: 1000, Close: 5000, Reconciled: true}, []metering.Stay{stay("a", 2000, 5000)}, 1, 1, 3000, metering.NoRoomClose},
+		{"nothing", room, nil, 0, 0, 0, metering.NoUsage},
+		{"nothing at all", metering.Room{Close: 5}, nil, 0, 0, 0, metering.NoUsage | metering.NoRoomCreate},
+		{"a contradicted stay", room, []metering.Stay{doubtful}, 1, 1, 1000, metering.Contradicted},
+		{"a contradicted room", metering.Room{Create: 1000, Close: 100_000, Contradicted: true}, []metering.Stay{stay("a", 1000, 2000)}, 1, 1, 1000, metering.Contradicted},
+		{"an end ahead of the begin", metering.Room{Create: 5000, Close: 4000}, []metering.Stay{stay("a", 4000, 5000)}, 1, 1, 0, metering.ImplausibleTime},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := figures(t, tt.room, tt.stays...)
+			if f.Participants != tt.participants || f.Stays != tt.count || f.Millis != tt.millis || f.Estimated != tt.estimated {
+				t.Errorf("%+v, want %d participants, %d stays, %d ms, estimated: %v", f, tt.participants, tt.count, tt.millis, tt.estimated)
+			}
+		})
+	}
+}
+
+func TestWhereTheEndsOfTheRoomWereLearned(t *testing.T) {
+	recorder := metering.Stay{User: "r", Role: zego.RoleService, Login: 1500}
+	for _, tt := range []struct {
+		room      metering.Room
+		start     int64
+		startFrom metering.Source
+		endFrom   metering.Source
+	}{
+		{metering.Room{Create: 1000, Close: 9000}, 1000, metering.FromRoomCreate, metering.FromRoomClose},
+		{metering.Room{Close: 9000}, 1500, metering.FromLogin, metering.FromRoomClose},
+		{metering.Room{Close: 9000, Reconciled: true}, 1500, metering.FromLogin, metering.FromReconciliation},
+	} {
+		f := figures(t, tt.room, recorder, stay("a", 2000, 3000))
+		if f.Start.UnixMilli() != tt.start || f.StartFrom != tt.startFrom || f.End.UnixMilli() != 9000 || f.EndFrom != tt.endFrom {
+			t.Errorf("of %+v: %+v", tt.room, f)
+		}
+	}
+	if f := figures(t, metering.Room{Close: 9000}); !f.Start.IsZero() || f.StartFrom != "" {
+		t.Errorf("of nothing: %+v", f)
+	}
+}
+
+// The milliseconds of all participants are rounded together, not of each.
+func TestSecondsAndMinutesAreRoundedOnce(t *testing.T) {
+	for _, tt := range []struct{ millis, seconds, minutes int64 }{
+		{0, 0, 0}, {1, 0, 0}, {999, 0, 0}, {1000, 1, 1}, {59_999, 59, 1}, {60_000, 60, 1}, {60_999, 60, 1}, {61_000, 61, 2}, {119_999, 119, 2}, {120_000, 120, 2},
+	} {
+		var stays []metering.Stay
+		for i, left := 0, tt.millis; left > 0; i++ {
+			part := min(left, 700)
+			stays = append(stays, stay(string(rune('a'+i)), 1000, 1000+part))
+			left -= part
+		}
+		if f := figures(t, metering.Room{Create: 1000, Close: 10_000}, stays...); f.Millis != tt.millis || f.Seconds != tt.seconds || f.Minutes != tt.minutes {
+			t.Errorf("%d ms: %+v, want %d s, %d min", tt.millis, f, tt.seconds, tt.minutes)
+		}
+	}
+}
+
+// Any stays: the figures are what counting millisecond by millisecond gives.
+func TestMillisecondsAreCountedOnceForEachUser(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		const long = 60
+		moment := rapid.Int64Range(0, long)
+		room := metering.Room{Create: rapid.Int64Range(0, long/2).Draw(t, "create"), Close: rapid.Int64Range(long/3, long).Draw(t, "close")}
+		stays := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) metering.Stay {
+			return metering.Stay{User: rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "user"),
+				Role:  rapid.SampledFrom([]zego.UserRole{0, 1, 2, zego.RoleService}).Draw(t, "role"),
+				Login: moment.Draw(t, "login"), Logout: moment.Draw(t, "logout")}
+		}), 0, 12).Draw(t, "stays")
+
+		f := figures(t, room, stays...)
+
+		first := int64(0)
+		for _, s := range stays {
+			if s.Login != 0 && (first == 0 || s.Login < first) {
+				first = s.Login
+			}
+		}
+		want, users := int64(0), map[string]bool{}
+		for _, user := range []string{"a", "b", "c"} {
+			for ms := range int64(long) {
+				there := false
+				for _, s := range stays {
+					if s.User != user || s.Role == zego.RoleService {
+						continue
+					}
+					users[user] = true
+					from, to := s.Login, cmp.Or(s.Logout, room.Close)
+					if from == 0 && room.Create == 0 {
+						continue // nobody knows
+					}
+					there = there || from <= ms && ms < to
+				}
+				if there && ms >= room.Create && ms < room.Close {
+					want++
+				}
+			}
+		}
+		if f.Millis != want || f.Participants != int64(len(users)) {
+			t.Fatalf("%+v, want %d participants and %d ms", f, len(users), want)
+		}
+		doubtful := room.Create == 0 || room.Create > room.Close || len(stays) == 0
+		for _, s := range stays {
+			if s.Role != zego.RoleService {
+				doubtful = doubtful || s.Login == 0 || s.Logout == 0 || s.Logout < s.Login || s.Login > room.Close || s.Logout < room.Create
+			}
+		}
+		if (f.Estimated != 0) != doubtful {
+			t.Fatalf("estimated because of %q, want a reason: %v", f.Estimated, doubtful)
+		}
+	})
+}
+
+func TestTimeThatIsTooLargeIsAnError(t *testing.T) {
+	m := metering.NewMeter(metering.Room{Create: 1, Close: math.MaxInt64})
+	m.Add(stay("a", 1, math.MaxInt64))
+	if f, err := m.Figures(); err != nil || f.Millis != math.MaxInt64-1 || f.Minutes != (math.MaxInt64-1)/1000/60+1 {
+		t.Errorf("of one: %+v, %v", f, err)
+	}
+	m.Add(stay("b", 1, math.MaxInt64))
+	m.Add(stay("c", 1, 10))
+	if _, err := m.Figures(); !errors.Is(err, metering.ErrTooLarge) {
+		t.Errorf("of three: %v", err)
+	}
+}
+
+func TestAnAmountIsTheMinutesTimesThePrice(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		minutes, price := rapid.Int64Range(0, math.MaxInt64).Draw(t, "minutes"), rapid.Int64Range(0, math.MaxInt64).Draw(t, "price")
+		want := new(big.Int).Mul(big.NewInt(minutes), big.NewInt(price))
+		got, err := metering.Price{Currency: "EUR", PerMinute: price}.Charge(minutes)
+		switch {
+		case want.IsInt64() && (err != nil || got.Amount != want.Int64()):
+			t.Fatalf("%+v, %v, want %v", got, err, want)
+		case !want.IsInt64() && !errors.Is(err, metering.ErrTooLarge):
+			t.Fatalf("%+v, %v of %v", got, err, want)
+		}
+	})
+	if _, err := (metering.Price{Currency: "EUR", PerMinute: -1}).Charge(1); err == nil {
+		t.Error("a negative price has an amount")
+	}
+}
+
+func TestReasonsAreWords(t *testing.T) {
+	for r := range metering.Reasons(1 << 9) {
+		if back, err := metering.ParseReasons(r.String()); err != nil || back != r {
+			t.Fatalf("%q is %q, %v", r, back, err)
+		}
+		b, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back metering.Reasons
+		if err := json.Unmarshal(b, &back); err != nil || back != r {
+			t.Fatalf("%s is %q, %v", b, back, err)
+		}
+	}
+	if b, _ := json.Marshal(metering.Reasons(0)); string(b) != "[]" {
+		t.Errorf("none: %s", b)
+	}
+	if _, err := metering.ParseReasons("no_idea"); err == nil {
+		t.Error("any word is a reason")
+	}
+}
+
+// A session may be large: its stays aren't kept.
+func TestAMeterKeepsNoStays(t *testing.T) {
+	m := metering.NewMeter(metering.Room{Create: 1, Close: time.Now().UnixMilli()})
+	s := stay("a", 1, 0)
+	if allocations := testing.AllocsPerRun(1000, func() { s.Login++; s.Logout = s.Login + 5; m.Add(s) }); allocations > 0 {
+		t.Errorf("%v allocations for each stay", allocations)
+	}
+}

@@ -1,0 +1,70 @@
+package recordings
+
+import (
+	"path"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Owned are the keys in the bucket of the recordings that a session may have. A
+// callback names which of them are meant; it can't name others, as several apps, and
+// the archive, may share the bucket.
+type Owned struct {
+	app, prefix, archive string
+}
+
+// maxKey is the longest key that S3 has, in bytes.
+const maxKey = 1024
+
+// Own returns what a session may have: what is in the app's folder "<appid>/", and
+// what begins with the session's prefix, but for the folders of other apps and that
+// of the archive. It reports false for a prefix that leads to one of those, which a
+// room's name can make of it.
+func (p Place) Own(appID uint32, archive string) (Owned, bool) {
+	o := Owned{strconv.FormatUint(uint64(appID), 10), p.Prefix, archive}
+	return o, p.Prefix == "" || o.Has(p.Prefix+"x")
+}
+
+// Has reports whether the session may have the key.
+func (o Owned) Has(key string) bool {
+	if len(key) > maxKey || !utf8.ValidString(key) || path.Clean("/"+key) != "/"+key || strings.ContainsFunc(key, func(r rune) bool { return r == '\\' || unicode.IsControl(r) }) {
+		return false
+	}
+	if o.archive != "" && strings.HasPrefix(key, o.archive) {
+		return false
+	}
+	if top, _, ok := strings.Cut(key, "/"); ok && top != "" && strings.Trim(top, "0123456789") == "" {
+		return top == o.app
+	}
+	return strings.HasPrefix(key, o.prefix)
+}
+
+// AppFolder returns the folder of an app that a session's prefix is in; empty if the
+// prefix doesn't have the app's ID for a folder.
+func (p Prefix) AppFolder(appID uint32) string {
+	app := strconv.FormatUint(uint64(appID), 10)
+	// What varies is none of the app's.
+	prefix, err := p.of(app, "\x00", "\x00")
+	if err != nil {
+		return ""
+	}
+	fixed, _, _ := strings.Cut(prefix, "\x00")
+	other, err := p.of("x", "\x00", "\x00")
+	if err != nil {
+		return ""
+	}
+	folder := ""
+	for rest := fixed; ; {
+		segment, after, ok := strings.Cut(rest, "/")
+		if !ok {
+			return ""
+		}
+		folder += segment + "/"
+		if segment == app && !strings.HasPrefix(other, folder) {
+			return folder
+		}
+		rest = after
+	}
+}

@@ -1,0 +1,574 @@
+package recordings
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/closeouthq/closeout/internal/archive"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/zego"
+)
+
+// Rules are how long recordings are waited for.
+type Rules struct {
+	// Grace is how long after the room's end a recording may show itself. Without one
+	// that is known, nothing is waited for longer.
+	Grace time.Duration
+	// Stable is how long files without a callback have to stay as they are to count as
+	// complete.
+	Stable time.Duration
+	// Poll is the first pause between two looks; it grows to 15 minutes.
+	Poll time.Duration
+	// Deadline is how long is waited for what is missing.
+	Deadline time.Duration
+}
+
+// maxPause is the longest pause between two looks: days of them fit a history.
+const maxPause = 15 * time.Minute
+
+// MaxDuration is how long a recording may take, with what comes before and after:
+// 48 hours at most, and a day without a stream.
+const MaxDuration = 96 * time.Hour
+
+// Facts are what is known of a session's recordings. The first block comes from the
+// ledger, the second one from looking up what a [Plan] needs.
+type Facts struct {
+	Session Session
+	Folder  string // the session's own, "<appid>/<room_session_id>/"
+	Place   Place
+	Owned   Owned
+	Lives   []ledger.RoomLife
+	Tasks   []ledger.RecordingTask
+	Refused []ledger.UnreadableCallback
+	Late    bool      // there is a manifest: only what callbacks announce is added to it
+	Listed  []Listed  // what the manifest lists
+	Waited  Waited    // what the look before found
+	Now     time.Time // by the workflow's clock
+
+	Faults  map[*ledger.RecordedFile]Fault // why a file couldn't be saved
+	Objects map[string][]Object            // by the prefix that was listed
+	Keys    map[string]*Object             // by the key that was looked up; nil: there is none
+	Rooms   map[Room][]uint64              // the sessions of other rooms at a time
+}
+
+// Listed is a file that a manifest lists.
+type Listed struct{ TaskID, Source string }
+
+// Waited is how long the session was waited for, and what the look before noted.
+type Waited struct {
+	Elapsed time.Duration
+	Times   int
+	Note    string
+}
+
+// Fault is why a file couldn't be saved from ZEGO's backup storage.
+type Fault struct {
+	Text  string
+	Final bool // another attempt would end the same
+}
+
+// Object is one in the bucket.
+type Object struct {
+	Key     string
+	Size    int64
+	ModTime time.Time
+}
+
+// Room is a room at a time.
+type Room struct {
+	ID string
+	At time.Time
+}
+
+// File is a file of the session.
+type File struct {
+	Object Object               // where it is; no key: in ZEGO's backup storage, or saved
+	Name   string               // its name below the session's recordings
+	TaskID string               // of its recording, if known
+	Told   *ledger.RecordedFile // what a callback said about it, if one did
+}
+
+// Plan is what to do about a session's recordings. As long as it needs something, that
+// has to be looked up, and the rest isn't decided.
+type Plan struct {
+	Save  []File   // to be saved from ZEGO's backup storage, ahead of everything
+	List  []string // prefixes to be listed
+	Look  []string // keys to be looked up
+	Rooms []Room   // rooms whose sessions have to be known
+
+	Move    []File   // what there is
+	Lost    []string // what ZEGO uploaded nowhere
+	Mine    []string // the tasks of the session
+	Blocked string   // why an operator has to decide; empty: nothing
+	Wait    *Wait    // what is waited for; nil: nothing
+}
+
+// Wait is what is waited for.
+type Wait struct {
+	For   string
+	Pause time.Duration
+	Note  string
+}
+
+// needs reports whether something has to be looked up.
+func (p *Plan) needs() bool { return len(p.Save)+len(p.List)+len(p.Look)+len(p.Rooms) > 0 }
+
+// planner is the making of a plan.
+type planner struct {
+	Facts
+	Plan
+	tasks   []*ledger.RecordingTask // of the session
+	known   map[string]bool         // tasks that callbacks told of
+	open    map[string]bool         // tasks of the session of which nobody will tell more
+	others  map[string]bool         // tasks of other sessions, wherever their files are
+	taken   map[string]bool         // keys of Move
+	loose   []Object                // objects of Move without a callback
+	backup  []*ledger.RecordedFile  // in ZEGO's backup storage alone
+	retry   bool                    // some of backup may be saved at the next look
+	missing []string                // what is waited for
+	stuck   []string                // what waiting doesn't help
+}
+
+// Plan decides what to do, by the facts alone.
+func (r Rules) Plan(f Facts) Plan {
+	p := &planner{Facts: f, known: map[string]bool{}, open: map[string]bool{}, others: map[string]bool{}, taken: map[string]bool{}}
+	for i := range f.Tasks {
+		p.task(&f.Tasks[i])
+	}
+	// First of all, whatever becomes of the bucket: it may be for the bucket's fault
+	// that ZEGO couldn't upload.
+	if p.needs() {
+		return p.Plan
+	}
+	for _, t := range p.tasks {
+		p.files(t)
+	}
+	if !f.Late {
+		p.objects()
+		for _, u := range f.Refused {
+			p.stick("recording task %q, of which ZEGO told in a callback that was refused: %s: %s", u.TaskID, u.Field, u.Problem)
+		}
+	}
+	if !p.needs() {
+		p.decide(r)
+	}
+	return p.Plan
+}
+
+func (p *planner) miss(format string, args ...any) {
+	p.missing = append(p.missing, archive.Text(fmt.Sprintf(format, args...), maxName))
+}
+
+func (p *planner) stick(format string, args ...any) {
+	p.stuck = append(p.stuck, archive.Text(fmt.Sprintf(format, args...), maxName))
+}
+
+// task considers a task that callbacks told of.
+func (p *planner) task(t *ledger.RecordingTask) {
+	of, candidates := Whose(p.Session, p.Lives, *t)
+	p.known[t.TaskID] = true
+	switch of {
+	case Another:
+		// What is in the session's folder is the session's, unless an operator or the app
+		// says that it is another's. Of no session, it is nobody else's.
+		there := *t
+		there.Files = []ledger.RecordedFile{{RecordedFile: zego.RecordedFile{URL: "/" + p.Folder}}}
+		of, _ = Whose(p.Session, p.Lives, there)
+		p.others[t.TaskID] = of == Another && !(t.Assigned && t.RoomSessionID == 0)
+	case Maybe:
+		if !p.Late { // else its files will tell
+			p.miss("recording task %s, which may be the session's and of which no file was told yet", t.TaskID)
+		}
+	case Ambiguous:
+		p.stick("recording task %s may be of session %s; assign it to one", t.TaskID, either(candidates))
+		for i := range t.Files {
+			if f := &t.Files[i]; f.Status == zego.FileInBackup && f.Saved == "" {
+				p.backup = append(p.backup, f)
+			}
+		}
+	case Mine:
+		p.tasks = append(p.tasks, t)
+		p.Mine = append(p.Mine, t.TaskID)
+		switch {
+		case t.Uploaded:
+		case t.Assigned: // an operator says that nothing more will be told
+			p.open[t.TaskID] = true
+		default:
+			p.miss("recording task %s, of which no callback has told that it was uploaded", t.TaskID)
+		}
+		for i := range t.Files {
+			if f := &t.Files[i]; !p.listed(t, f) && (f.Saved != "" || f.Status == zego.FileInBackup) {
+				p.backedUp(t, f)
+			}
+		}
+	}
+}
+
+// backedUp considers a file that is or was in ZEGO's backup storage.
+func (p *planner) backedUp(t *ledger.RecordingTask, f *ledger.RecordedFile) {
+	file := File{Name: f.FileID, TaskID: t.TaskID, Told: f}
+	fault, tried := p.Faults[f]
+	switch {
+	case f.Saved != "":
+		p.Move = append(p.Move, file)
+		return
+	case !tried:
+		p.Save = append(p.Save, file)
+	case Left(*f, p.Now) <= 0 || fault.Final:
+		p.stick("%s is in ZEGO's backup storage until %s and can't be saved: %s", f.FileID, f.Told.Add(zego.BackupKept).Format(time.RFC3339), fault.Text)
+	default:
+		p.retry = true
+		p.miss("%s, which is in ZEGO's backup storage and can't be saved yet: %s", f.FileID, fault.Text)
+	}
+	p.backup = append(p.backup, f)
+}
+
+// listed reports whether the manifest lists a file, whose source may be deleted.
+func (p *planner) listed(t *ledger.RecordingTask, f *ledger.RecordedFile) bool {
+	return slices.ContainsFunc(p.Listed, func(there Listed) bool {
+		return there.TaskID == t.TaskID && strings.HasSuffix("/"+there.Source, "/"+f.FileID)
+	})
+}
+
+// files considers the files of a task of the session.
+func (p *planner) files(t *ledger.RecordingTask) {
+	if !zego.ValidTaskID(t.TaskID) {
+		p.stick("%q isn't the ID of a recording task", t.TaskID)
+		return
+	}
+	objects, below := map[string]Object{}, map[string]string{}
+	for _, folder := range p.folders(t) {
+		if !p.Owned.Has(folder + t.TaskID + "_") {
+			continue
+		}
+		for _, o := range p.list(folder + t.TaskID + "_") {
+			if _, ok := objects[o.Key]; !ok {
+				objects[o.Key], below[o.Key] = o, strings.TrimPrefix(o.Key, folder)
+			}
+		}
+	}
+	if p.needs() {
+		return
+	}
+	for i := range t.Files {
+		f := &t.Files[i]
+		switch {
+		case p.listed(t, f), f.Saved != "", f.Status == zego.FileInBackup: // considered before
+		case f.Status == zego.FileUploaded:
+			o, ok := p.locate(t.TaskID, objects, f)
+			switch {
+			case !ok:
+				contradiction := ""
+				if f.Contradicted != 0 {
+					contradiction = fmt.Sprintf(" (a later callback says status %d)", f.Contradicted)
+				}
+				p.miss("%s, which was uploaded by ZEGO's word%s and isn't in the bucket", archive.Text(f.FileID, maxName/2), contradiction)
+			case f.Size != 0 && f.Format != "hls" && o.Size != f.Size:
+				p.miss("%s, which has %d bytes in the bucket and %d by ZEGO's word", archive.Text(f.FileID, maxName/2), o.Size, f.Size)
+			default:
+				p.take(File{Object: o, Name: f.FileID, TaskID: t.TaskID, Told: f})
+			}
+		case f.Status == zego.FileFailed:
+			p.Lost = append(p.Lost, f.FileID)
+		default:
+			p.miss("%s, which has the unknown status %d", archive.Text(f.FileID, maxName/2), f.Status)
+		}
+	}
+	if t.Uploaded { // what it has beside them: the parts of a playlist, the sound waves
+		for _, key := range slices.Sorted(maps.Keys(objects)) {
+			p.take(File{Object: objects[key], Name: below[key], TaskID: t.TaskID})
+		}
+	}
+}
+
+// list returns the objects below a prefix, or notes that they are needed.
+func (p *planner) list(prefix string) []Object {
+	objects, ok := p.Objects[prefix]
+	if !ok && !slices.Contains(p.List, prefix) {
+		p.List = append(p.List, prefix)
+	}
+	return objects
+}
+
+// maxFolders is in how many folders the files of a task are looked for. A task has one,
+// its OutputFolder, which URLs write with the bucket in front or without.
+const maxFolders = 8
+
+// folders are where the files of a task may be, the likeliest first.
+func (p *planner) folders(t *ledger.RecordingTask) []string {
+	folders := []string{p.Folder, p.Place.Prefix, ""}
+	for i := range t.Files {
+		for _, folder := range p.foldersOf(&t.Files[i]) {
+			if len(folders) < maxFolders && !slices.Contains(folders, folder) {
+				folders = append(folders, folder)
+			}
+		}
+	}
+	return slices.Concat(folders[3:], folders[:3])
+}
+
+// foldersOf are those that the file's URL may mean. Its first part may be the bucket.
+func (p *planner) foldersOf(f *ledger.RecordedFile) (folders []string) {
+	folder, ok := strings.CutSuffix(strings.TrimPrefix(Path(f.URL), "/"), f.FileID)
+	if !ok {
+		return nil
+	}
+	_, below, _ := strings.Cut(folder, "/")
+	for _, folder := range []string{folder, below} {
+		if p.Owned.Has(folder + f.FileID) {
+			folders = append(folders, folder)
+		}
+	}
+	return folders
+}
+
+// locate returns a file that is in one of the folders.
+func (p *planner) locate(taskID string, objects map[string]Object, f *ledger.RecordedFile) (Object, bool) {
+	folders := append(p.foldersOf(f), p.Folder, p.Place.Prefix, "")
+	for _, folder := range folders {
+		if o, ok := objects[folder+f.FileID]; ok {
+			return o, true
+		}
+	}
+	if name, _, ok := FileName(f.FileID); strings.HasPrefix(f.FileID, taskID+"_") || ok && name.TaskID != taskID {
+		return Object{}, false // it would have been listed, or is another task's
+	}
+	for _, folder := range folders { // its name isn't by the rule
+		key := folder + f.FileID
+		if !p.Owned.Has(key) {
+			continue
+		}
+		switch o, ok := p.Keys[key]; {
+		case !ok:
+			p.Look = append(p.Look, key)
+			return Object{}, false
+		case o != nil:
+			return *o, true
+		}
+	}
+	return Object{}, false
+}
+
+// take adds an object once.
+func (p *planner) take(f File) bool {
+	if p.taken[f.Object.Key] {
+		return false
+	}
+	p.taken[f.Object.Key] = true
+	if name, ok := strings.CutPrefix(f.Object.Key, p.Folder); ok {
+		f.Name = name
+	}
+	p.Move = append(p.Move, f)
+	return true
+}
+
+// looseFile takes an object without a callback.
+func (p *planner) looseFile(o Object, name string) {
+	parts, _, _ := FileName(name)
+	if p.take(File{Object: o, Name: name, TaskID: parts.TaskID}) {
+		p.loose = append(p.loose, o)
+	}
+}
+
+// objects considers what is in the bucket without a callback.
+func (p *planner) objects() {
+	for _, o := range p.list(p.Folder) {
+		below := strings.TrimPrefix(o.Key, p.Folder)
+		if name, _, _ := FileName(below); !p.others[name.TaskID] {
+			p.looseFile(o, below)
+		}
+	}
+	prefix := p.Place.Prefix
+	if strings.HasPrefix(prefix, p.Folder) {
+		return
+	}
+	for _, o := range p.list(prefix) {
+		below := strings.TrimPrefix(o.Key, prefix)
+		if p.Place.OfSession {
+			p.looseFile(o, below)
+			continue
+		}
+		name, inside, _ := FileName(below)
+		if p.known[name.TaskID] {
+			if p.open[name.TaskID] {
+				p.looseFile(o, below)
+			}
+			continue
+		}
+		of, candidates := Began(p.Session, p.Lives, name.Begin, prefix+inside)
+		if of == Another {
+			continue
+		}
+		if others := p.rooms(name); len(others) > 0 {
+			of, candidates = Ambiguous, append(append([]uint64{p.Session.RoomSessionID}, candidates...), others...)
+		}
+		if of == Ambiguous {
+			slices.Sort(candidates)
+			p.stick("%s may be of session %s; move it to the folder <appid>/<room_session_id>/ of one", o.Key, either(slices.Compact(candidates)))
+			continue
+		}
+		p.looseFile(o, below)
+	}
+}
+
+// Keep reports whether an object that was listed below a prefix may be the session's.
+// Others needn't be among the facts.
+func (f Facts) Keep(prefix, key string) bool {
+	switch {
+	case strings.HasSuffix(key, "/"): // as object stores show folders
+		return false
+	case prefix == f.Folder:
+		return true
+	case prefix != f.Place.Prefix || f.Place.OfSession:
+		return f.Owned.Has(key) && (prefix != f.Place.Prefix || !strings.HasPrefix(key, f.Folder))
+	}
+	name, inside, ok := FileName(strings.TrimPrefix(key, prefix))
+	return ok && name.OfRoom(f.Session.RoomID) && f.Owned.Has(key) && !strings.HasPrefix(key, f.Folder) && !f.archives(prefix+inside)
+}
+
+// FileName parses the name of a recording in some folder, and returns that. A room's
+// name may have slashes, too.
+func FileName(key string) (name zego.FileName, folder string, ok bool) {
+	for at := 0; ; {
+		if name, ok = zego.ParseFileName(key[at:]); ok {
+			return name, key[:at], true
+		}
+		next := strings.IndexByte(key[at:], '/') + 1
+		if next == 0 {
+			return zego.FileName{}, "", false
+		}
+		at += next
+	}
+}
+
+// archives reports whether a folder is one of an archive, which may be in the same
+// bucket.
+func (f Facts) archives(folder string) bool {
+	parts := strings.Split(folder, "/")
+	for i := 2; i < len(parts); i++ {
+		if _, err := strconv.ParseUint(parts[i-1], 10, 64); err == nil && parts[i] == "recordings" && parts[i-2] == strconv.FormatUint(uint64(f.Session.AppID), 10) {
+			return true
+		}
+	}
+	return false
+}
+
+// rooms returns the sessions of other rooms that a file may be of by its name.
+func (p *planner) rooms(name zego.FileName) (sessions []uint64) {
+	if p.Place.OfRoom {
+		return nil
+	}
+	for i, c := range name.Middle {
+		room := Room{name.Middle[:i], name.Begin}
+		if c != '_' || i == 0 || room.ID == p.Session.RoomID {
+			continue
+		}
+		found, ok := p.Facts.Rooms[room]
+		if !ok && !slices.Contains(p.Plan.Rooms, room) {
+			p.Plan.Rooms = append(p.Plan.Rooms, room)
+		}
+		sessions = append(sessions, found...)
+	}
+	return sessions
+}
+
+// note is what a look has to know of the one before it.
+type note struct {
+	Listing string    `json:"listing"`
+	Since   time.Time `json:"since"`
+}
+
+// decide waits for what is missing, and blocks where waiting won't help.
+func (p *planner) decide(r Rules) {
+	var before note
+	_ = json.Unmarshal([]byte(p.Waited.Note), &before) // what can't be read is as if there had been nothing
+	now := note{fingerprint(p.loose), p.Now}
+	if now.Listing == before.Listing {
+		now.Since = before.Since
+	}
+	noted, _ := json.Marshal(now)
+	left, early := r.Deadline-p.Waited.Elapsed, r.Grace-p.Waited.Elapsed
+	if p.Late {
+		early = 0 // what is looked for has shown itself
+	}
+	wait := func(pause time.Duration, what string) {
+		until := p.Now.Add(left).UTC().Format(time.RFC3339)
+		p.Wait = &Wait{For: what + p.kept() + ", until " + until, Pause: max(pause, time.Second), Note: string(noted)}
+	}
+	stays := r.Stable - p.Now.Sub(now.Since)
+	switch {
+	// A blocked step doesn't look again, and what isn't saved in time is lost.
+	case len(p.stuck) > 0 && early <= 0 && (!p.retry || left <= 0):
+		p.Blocked = Sentence(slices.Concat(p.stuck, p.missing)) + p.kept()
+	case len(p.missing) > 0 && left <= 0:
+		p.Blocked = fmt.Sprintf("not all of the recordings are there after %v; missing: %s%s", r.Deadline, Sentence(p.missing), p.kept())
+	case len(p.missing) > 0:
+		pause := r.Poll << min(p.Waited.Times, 20)
+		if pause <= 0 || pause > maxPause {
+			pause = maxPause
+		}
+		wait(min(pause, left), Sentence(slices.Concat(p.stuck, p.missing)))
+	case early > 0:
+		wait(early, "recordings that begin to show")
+	case len(p.loose) > 0 && stays > 0 && left <= 0:
+		p.Blocked = fmt.Sprintf("the files in the bucket still change after %v", r.Deadline)
+	case len(p.loose) > 0 && stays > 0:
+		wait(min(stays, left), fmt.Sprintf("%d files in the bucket to stay as they are", len(p.loose)))
+	}
+}
+
+// kept says how long ZEGO keeps what isn't saved.
+func (p *planner) kept() string {
+	files, first := 0, zego.BackupKept
+	for _, f := range p.backup {
+		if left := Left(*f, p.Now); left > 0 {
+			files++
+			first = min(first, left)
+		}
+	}
+	if files == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (%d in ZEGO's backup storage, for %d h more)", files, int(first.Hours()))
+}
+
+// maxName bounds a name or a reason among others, in bytes.
+const maxName = 300
+
+// Sentence names the first few.
+func Sentence(what []string) string {
+	const named = 5
+	if more := len(what) - named; more > 0 {
+		return strings.Join(what[:named], "; ") + fmt.Sprintf("; and %d more", more)
+	}
+	return strings.Join(what, "; ")
+}
+
+func either(sessions []uint64) string {
+	var words []string
+	for _, id := range sessions {
+		words = append(words, strconv.FormatUint(id, 10))
+	}
+	return strings.Join(words, " or ")
+}
+
+// fingerprint is the same as long as the objects are.
+func fingerprint(objects []Object) string {
+	if len(objects) == 0 {
+		return ""
+	}
+	objects = slices.SortedFunc(slices.Values(objects), func(a, b Object) int { return cmp.Compare(a.Key, b.Key) })
+	h := sha256.New()
+	for _, o := range objects {
+		fmt.Fprintf(h, "%q %d %d\n", o.Key, o.Size, o.ModTime.UnixNano())
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}

@@ -1,0 +1,61 @@
+package recordings
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"text/template"
+)
+
+// DefaultPrefix is the folder of a session, which an app that starts a recording
+// can set as its OutputFolder.
+const DefaultPrefix = "{{.appid}}/{{.room_session_id}}/"
+
+// Prefix is where a session's recordings lie in the bucket that they are uploaded
+// to: a template over appid, room_id and room_session_id. The zero value is
+// [DefaultPrefix].
+type Prefix struct{ template *template.Template }
+
+// ParsePrefix parses a prefix, and tries it. "/" is the whole bucket.
+func ParsePrefix(text string) (Prefix, error) {
+	t, err := template.New("prefix").Option("missingkey=error").Parse(strings.TrimPrefix(text, "/"))
+	if err != nil {
+		return Prefix{}, fmt.Errorf("found %q, want a template such as %s: %w", text, DefaultPrefix, err)
+	}
+	p := Prefix{t}
+	if _, err := p.of("1", "lobby", "1"); err != nil {
+		return Prefix{}, fmt.Errorf("found %q, want a template of appid, room_id and room_session_id, such as %s: %w", text, DefaultPrefix, err)
+	}
+	return p, nil
+}
+
+// Place is a prefix of a session.
+type Place struct {
+	Prefix string
+	// OfRoom says that no other room's begins with it, and OfSession that no other
+	// session's does.
+	OfRoom, OfSession bool
+}
+
+// Of is the session's place. The error is that of a template which can't do with
+// what the room is called.
+func (p Prefix) Of(s Session) (Place, error) {
+	app, session := strconv.FormatUint(uint64(s.AppID), 10), strconv.FormatUint(s.RoomSessionID, 10)
+	prefix, err := p.of(app, s.RoomID, session)
+	if err != nil {
+		return Place{}, fmt.Errorf("prefix of the recordings of room %q: %w", s.RoomID, err)
+	}
+	another, _ := p.of(app, s.RoomID, session+"0")
+	elsewhere, _ := p.of(app, s.RoomID+"?", session)
+	ofSession := !strings.HasPrefix(another, prefix)
+	return Place{prefix, ofSession || !strings.HasPrefix(elsewhere, prefix), ofSession}, nil
+}
+
+func (p Prefix) of(appID, roomID, roomSessionID string) (string, error) {
+	if p.template == nil {
+		return appID + "/" + roomSessionID + "/", nil
+	}
+	var b strings.Builder
+	err := p.template.Execute(&b, map[string]string{"appid": appID, "room_id": roomID, "room_session_id": roomSessionID})
+	return b.String(), err
+}
