@@ -118,6 +118,9 @@ func doctor(t *testing.T, state string) (data, args string) {
 	if err := books.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := books.TakeLook(t.Context(), time.Now(), time.Minute); err != nil {
+		t.Fatal(err)
+	}
 	for _, folder := range []string{"archive", "recordings"} {
 		if err := os.Mkdir(filepath.Join(data, folder), 0o750); err != nil {
 			t.Fatal(err)
