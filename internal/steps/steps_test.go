@@ -313,7 +313,7 @@ func TestArchivedSaysWhereItIs(t *testing.T) {
 func TestArchiveBlocksAtWhatIsNoManifest(t *testing.T) {
 	r := &steps.Recordings{Source: memblob.OpenBucket(nil), Archive: memblob.OpenBucket(nil)}
 	put(t, r.Archive, folder+"manifest.json", []byte("{"))
-	if done, err := run[activities.Archived](t, newEnv(), r.ArchiveRecordings); !activities.IsBlocked(err) || !strings.Contains(err.Error(), "no manifest that this version of Closeout can read") {
+	if done, err := run[activities.Archived](t, newEnv(), r.ArchiveRecordings); !activities.IsBlocked(err) || !strings.Contains(err.Error(), "this version of Closeout can't read it as a manifest") {
 		t.Errorf("result %+v, error %v", done, err)
 	}
 	r = &steps.Recordings{Source: memblob.OpenBucket(nil), Archive: memblob.OpenBucket(nil)}
