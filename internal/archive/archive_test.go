@@ -81,9 +81,6 @@ func everyStore(t *testing.T, test func(w *world)) {
 	for name, options := range map[string]func(t *testing.T) Options{
 		"memory":  func(*testing.T) Options { return Options{} },
 		"folders": func(t *testing.T) Options { return Options{SourceURL: folderURL(t), ArchiveURL: folderURL(t)} },
-		"folders without metadata": func(t *testing.T) Options {
-			return Options{SourceURL: folderURL(t), ArchiveURL: folderURL(t) + "&metadata=skip"}
-		},
 		"folder to S3": func(t *testing.T) Options {
 			return Options{SourceURL: folderURL(t), ArchiveURL: testenv.StartS3(t).URL("archive")}
 		},
@@ -236,7 +233,6 @@ func TestWhatIsWholeIsNotCopiedAgain(t *testing.T) {
 		if last.Files != 1 || last.Of != 1 || last.Bytes != item.Size || last.OfBytes != item.Size || len(last.Finished) != 1 {
 			w.Errorf("progress %+v", last)
 		}
-		metadata := !strings.Contains(w.options.ArchiveURL, "metadata=skip")
 		for _, tt := range []struct {
 			name    string
 			change  func()
@@ -244,7 +240,7 @@ func TestWhatIsWholeIsNotCopiedAgain(t *testing.T) {
 			copies  bool
 		}{
 			{"the heartbeat knows of it", func() {}, last, false},
-			{"the heartbeat is lost", func() {}, Progress{}, !metadata},
+			{"the heartbeat is lost", func() {}, Progress{}, false},
 			{"nothing is left", func() { w.remove(name) }, last, true},
 			{"a bit is flipped, and the heartbeat lost", func() { overwrite(w, name, flipped) }, Progress{}, true},
 			{"a part is missing", func() { overwrite(w, name, content[:partSize]) }, last, true},
@@ -395,34 +391,32 @@ func (c *corrupting) put(ctx context.Context, key string, content *content) erro
 }
 
 func TestABitThatFlipsInTheArchiveIsFoundOutAndCopiedAgain(t *testing.T) {
-	for _, suffix := range []string{"", "&metadata=skip"} {
-		for times, want := range map[int64]string{1: "", 2: "", 3: errDiffers.Error()} {
-			t.Run(fmt.Sprint(suffix, times), func(t *testing.T) {
-				w := newWorld(t, Options{SourceURL: folderURL(t), ArchiveURL: folderURL(t) + suffix})
-				content := random(1, 1<<20)
-				item := w.put("a.mp4", content)
-				files := w.store.(*folderStore)
-				c := &corrupting{store: files, flip: func(key string) {
-					b := w.get(key)
-					b[len(b)/2] ^= 1
-					if err := os.WriteFile(filepath.Join(files.folder.dir, key), b, 0o600); err != nil {
-						t.Error(err)
-					}
-				}}
-				c.times.Store(times)
-				w.store = c
-				m, err := w.move(Progress{}, item)
-				if want != "" {
-					if err == nil || !strings.Contains(err.Error(), want) || len(w.keys()) != 0 {
-						t.Errorf("error %v, and the archive has %q", err, w.keys())
-					}
-					return
+	for times, want := range map[int64]string{1: "", 2: "", 3: errDiffers.Error()} {
+		t.Run(fmt.Sprint(times), func(t *testing.T) {
+			w := newWorld(t, Options{SourceURL: folderURL(t), ArchiveURL: folderURL(t)})
+			content := random(1, 1<<20)
+			item := w.put("a.mp4", content)
+			files := w.store.(*folderStore)
+			c := &corrupting{store: files, flip: func(key string) {
+				b := w.get(key)
+				b[len(b)/2] ^= 1
+				if err := os.WriteFile(filepath.Join(files.folder.dir, key), b, 0o600); err != nil {
+					t.Error(err)
 				}
-				if err != nil || m.Files[0].SHA256 != sumOf(content) || !bytes.Equal(w.get(m.Files[0].Name), content) {
-					t.Errorf("manifest %+v, error %v", m, err)
+			}}
+			c.times.Store(times)
+			w.store = c
+			m, err := w.move(Progress{}, item)
+			if want != "" {
+				if err == nil || !strings.Contains(err.Error(), want) || len(w.keys()) != 0 {
+					t.Errorf("error %v, and the archive has %q", err, w.keys())
 				}
-			})
-		}
+				return
+			}
+			if err != nil || m.Files[0].SHA256 != sumOf(content) || !bytes.Equal(w.get(m.Files[0].Name), content) {
+				t.Errorf("manifest %+v, error %v", m, err)
+			}
+		})
 	}
 }
 

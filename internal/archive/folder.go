@@ -20,25 +20,22 @@ import (
 	"gocloud.dev/gcerrors"
 )
 
-// folderBucket is a folder as a bucket. Unlike the library's own it follows no link
-// out of the folder, and reports what it can't read instead of leaving it out.
+// folderBucket is a bucket in a folder. Unlike gocloud's it follows no link out of the
+// folder, and returns an error for what it can't read.
 type folderBucket struct {
-	dir     string
-	opened  os.FileInfo // the folder when it was opened
-	sidecar bool        // metadata has a file of its own
+	dir    string
+	opened os.FileInfo // the folder when it was opened
 }
 
 const (
-	// parts is where files in the making lie, in a session's folder or in the bucket's.
-	parts = ".closeout-parts"
-	// sidecarSuffix is at the end of the name of a file's metadata.
-	sidecarSuffix = ".attrs"
-	// Recordings are private: nobody else on the machine reads what Closeout wrote.
+	parts         = ".closeout-parts" // the folder of unfinished files, in a session's folder or the bucket's
+	sidecarSuffix = ".attrs"          // of the file with a file's metadata
+
+	// Only the user of the process reads what Closeout wrote.
 	fileMode   = 0o600
 	folderMode = 0o700
 )
 
-// errUnsupported is that a folder has no such thing.
 var errUnsupported = errors.New("a folder can't do that")
 
 func openFolder(l location) (*folderBucket, error) {
@@ -56,12 +53,12 @@ func openFolder(l location) (*folderBucket, error) {
 		return nil, err
 	}
 	if !info.IsDir() {
-		return nil, fmt.Errorf("%s is no folder", dir)
+		return nil, fmt.Errorf("%s is not a folder", dir)
 	}
-	return &folderBucket{dir, info, l.query.Get("metadata") != "skip"}, nil
+	return &folderBucket{dir, info}, nil
 }
 
-// root opens the folder. Where it is gone, that is no word about what is in it.
+// root opens the folder. That the folder is gone doesn't mean that an object is.
 func (b *folderBucket) root() (*os.Root, error) {
 	root, err := os.OpenRoot(b.dir)
 	if err != nil {
@@ -80,7 +77,7 @@ func (b *folderBucket) root() (*os.Root, error) {
 	return nil, err
 }
 
-// in runs f in the folder.
+// in calls f with the folder.
 func (b *folderBucket) in(f func(*os.Root) error) error {
 	root, err := b.root()
 	if err != nil {
@@ -90,7 +87,7 @@ func (b *folderBucket) in(f func(*os.Root) error) error {
 	return f(root)
 }
 
-// local is the path of a key in the folder.
+// local returns the path of a key in the folder.
 func local(key string) (string, error) {
 	if !filepath.IsLocal(filepath.FromSlash(key)) || path.Clean(key) != key || strings.ContainsAny(key, "\x00\\") || strings.HasSuffix(key, sidecarSuffix) {
 		return "", fmt.Errorf("no file can have the key %q", key)
@@ -98,7 +95,7 @@ func local(key string) (string, error) {
 	return filepath.FromSlash(key), nil
 }
 
-// absent reports whether the error says that a file isn't there.
+// absent reports whether err says that there is no such file.
 func absent(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }
@@ -137,13 +134,13 @@ func (b *folderBucket) SignedURL(context.Context, string, *driver.SignedURLOptio
 	return "", errUnsupported
 }
 
-// attributes is what the file beside a file says of it.
+// attributes are the content of a sidecar.
 type attributes struct {
 	ContentType string            `json:"content_type"`
 	Metadata    map[string]string `json:"metadata,omitempty"`
 }
 
-// stat finds a file and its attributes.
+// stat returns a file and its attributes.
 func stat(root *os.Root, key string) (os.FileInfo, attributes, error) {
 	a := attributes{ContentType: "application/octet-stream"}
 	name, err := local(key)
@@ -158,7 +155,7 @@ func stat(root *os.Root, key string) (os.FileInfo, attributes, error) {
 		return nil, a, fs.ErrNotExist
 	}
 	if b, err := root.ReadFile(name + sidecarSuffix); err == nil {
-		_ = json.Unmarshal(b, &a) // without them the file is read to check it
+		_ = json.Unmarshal(b, &a) // without attributes the file is read to check it
 	}
 	return info, a, nil
 }
@@ -178,9 +175,8 @@ func (b *folderBucket) Attributes(_ context.Context, key string) (found *driver.
 	})
 }
 
-// ListPaged implements [driver.Bucket]. A folder that can't be read is an error, and
-// so is a link to a folder or to what is elsewhere. With a delimiter folders are
-// listed without a look into them.
+// ListPaged implements [driver.Bucket]. A folder that can't be read is an error, and so
+// is a link to a folder or out of the bucket. With a delimiter it doesn't open folders.
 func (b *folderBucket) ListPaged(ctx context.Context, o *driver.ListOptions) (*driver.ListPage, error) {
 	if o.Delimiter != "" && o.Delimiter != "/" {
 		return nil, errUnsupported
@@ -197,7 +193,7 @@ func (b *folderBucket) ListPaged(ctx context.Context, o *driver.ListOptions) (*d
 // errFull ends a listing at the end of a page.
 var errFull = errors.New("the page is full")
 
-// listing is the making of a page.
+// listing collects a page.
 type listing struct {
 	*driver.ListOptions
 	after string
@@ -205,7 +201,7 @@ type listing struct {
 	page  *driver.ListPage
 }
 
-// walk lists what is in a folder, in the order of the keys.
+// walk lists a folder in the order of its keys.
 func (l *listing) walk(ctx context.Context, root *os.Root, dir string) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
@@ -349,7 +345,7 @@ func (b *folderBucket) Delete(_ context.Context, key string, _ *driver.DeleteOpt
 	})
 }
 
-// fileWriter writes a file that gets its name when it is closed.
+// fileWriter writes a file, and names it on Close.
 type fileWriter struct {
 	pipe *io.PipeWriter
 	done chan error
@@ -384,9 +380,8 @@ func (w *fileWriter) Close() error {
 	return <-w.done
 }
 
-// write makes a file in the folder of those in the making below a folder, syncs it,
-// and names it when it is whole. An exclusive one takes no other's place: the error
-// is then [fs.ErrExist].
+// write writes a file in the folder of unfinished files below a folder, syncs it and
+// names it. An exclusive file replaces no other: the error is then [fs.ErrExist].
 func (b *folderBucket) write(below, key string, exclusive bool, fill func(io.Writer) (attributes, error)) error {
 	return b.in(func(root *os.Root) error {
 		name, err := local(key)
@@ -402,7 +397,7 @@ func (b *folderBucket) write(below, key string, exclusive bool, fill func(io.Wri
 				}
 			}
 			f, err = root.OpenFile(filepath.Join(making, uuid.NewString()), os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
-			// Another worker of the session may have removed the folder meanwhile, being done.
+			// Another worker that is done with the session may have removed the folder.
 			if !errors.Is(err, fs.ErrNotExist) || again == 9 {
 				break
 			}
@@ -417,7 +412,7 @@ func (b *folderBucket) write(below, key string, exclusive bool, fill func(io.Wri
 		if err != nil {
 			return err
 		}
-		// A manifest that outlives a power failure is to list what has outlived it, too.
+		// What a manifest lists must survive a power failure if the manifest does.
 		if err := f.Sync(); err != nil {
 			return err
 		}
@@ -427,34 +422,31 @@ func (b *folderBucket) write(below, key string, exclusive bool, fill func(io.Wri
 		if exclusive {
 			return link(root, made, name)
 		}
-		if b.sidecar {
-			encoded, err := json.Marshal(a)
-			if err != nil {
-				return err
-			}
-			if err := root.WriteFile(name+sidecarSuffix, append(encoded, '\n'), fileMode); err != nil {
-				return err
-			}
+		encoded, err := json.Marshal(a)
+		if err != nil {
+			return err
+		}
+		if err := root.WriteFile(name+sidecarSuffix, append(encoded, '\n'), fileMode); err != nil {
+			return err
 		}
 		return root.Rename(made, name)
 	})
 }
 
-// link names a file, unless there is one of that name: a link, unlike a rename, takes
-// no other's place.
+// link names a file unless the name is taken: unlike a rename, a link replaces no file.
 func link(root *os.Root, from, to string) error {
 	err := root.Link(from, to)
 	if err == nil || errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	// A file system without links.
+	// The file system has no links.
 	if _, err := root.Lstat(to); !errors.Is(err, fs.ErrNotExist) {
 		return cmp.Or(err, fs.ErrExist)
 	}
 	return root.Rename(from, to)
 }
 
-// sync makes the names in these folders last, and theirs in the folders above.
+// sync syncs the names in folders, and in the folders above them.
 func (b *folderBucket) sync(folders []string) error {
 	return b.in(func(root *os.Root) error {
 		synced := map[string]bool{}
@@ -476,11 +468,9 @@ func (b *folderBucket) sync(folders []string) error {
 	})
 }
 
-// syncFolder syncs a folder's names.
 var syncFolder = (*os.File).Sync
 
-// unsynced reports whether the file system has no sync for folders, as those of SMB
-// and FUSE. That alone loses no names.
+// unsynced reports whether the file system can't sync folders, like SMB and FUSE.
 func unsynced(err error) bool {
 	return errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported)
 }

@@ -16,17 +16,17 @@ import (
 	"gocloud.dev/blob"
 )
 
-// bucketOptions are the options that a bucket's URL may have, by its scheme. All but
-// prefix are those of the libraries that open it. Credentials are in none of them.
+// bucketOptions are the options of a bucket's URL by scheme. All but prefix are those of
+// gocloud. None holds credentials.
 var bucketOptions = map[string][]string{
-	"file": {"prefix", "create_dir", "metadata"},
+	"file": {"prefix", "create_dir"},
 	"s3": {"prefix", "region", "endpoint", "profile", "role", "anonymous", "dualstack", "fips", "accelerate", "use_path_style", "disable_https",
 		"ssetype", "kmskeyid"},
 	"gs":     {"prefix", "access_id", "private_key_path", "anonymous", "universe_domain", "grpc", "zonal"},
 	"azblob": {"prefix", "storage_account", "domain", "protocol", "cdn", "localemu"},
 }
 
-// location is a bucket's URL, understood as a whole.
+// location is a parsed bucket URL.
 type location struct {
 	scheme string
 	bucket string // a folder's path, or the bucket's name
@@ -34,8 +34,8 @@ type location struct {
 	query  url.Values // all options, the prefix among them
 }
 
-// CheckURL reports what of a bucket's URL would not be understood. Its errors don't
-// show the URL, which may hold what its writer took for a place for credentials.
+// CheckURL reports what is wrong with a bucket's URL. Its errors don't show the URL,
+// which may hold credentials in the wrong place.
 func CheckURL(bucketURL string) error {
 	_, err := parseLocation(bucketURL)
 	return err
@@ -94,7 +94,7 @@ func parseLocation(bucketURL string) (location, error) {
 	return l, nil
 }
 
-// folder reads where a file:// URL leads.
+// folder sets the folder of a file:// URL.
 func (l *location) folder(u *url.URL) error {
 	switch {
 	case u.Host == "." && strings.Trim(u.Path, "/") != "":
@@ -109,17 +109,14 @@ func (l *location) folder(u *url.URL) error {
 	default:
 		return errors.New("found no folder in it, want one as in file:///srv/recordings")
 	}
-	if m := l.query.Get("metadata"); m != "" && m != "skip" {
-		return fmt.Errorf("found metadata=%s, want metadata=skip or none", m)
-	}
 	if d := l.query.Get("create_dir"); d != "" && d != "true" {
 		return fmt.Errorf("found create_dir=%s, want create_dir=true or none", d)
 	}
 	return nil
 }
 
-// OpenBucket opens the bucket of a URL that [CheckURL] finds no fault with. Listings
-// that break off and folders that can't be read are errors there, not the end.
+// OpenBucket opens the bucket of a URL that passes [CheckURL]. Listings that break off
+// and folders that can't be read are errors there.
 func OpenBucket(ctx context.Context, bucketURL string) (*blob.Bucket, error) {
 	l, err := parseLocation(bucketURL)
 	if err != nil {
@@ -128,8 +125,8 @@ func OpenBucket(ctx context.Context, bucketURL string) (*blob.Bucket, error) {
 	return l.openPrefix(ctx)
 }
 
-// OpenExisting opens a bucket as [OpenBucket] does, but makes no folder for it. The
-// error wraps [fs.ErrNotExist] if there is none.
+// OpenExisting is [OpenBucket] without create_dir. The error wraps [fs.ErrNotExist] if
+// there is no folder.
 func OpenExisting(ctx context.Context, bucketURL string) (*blob.Bucket, error) {
 	l, err := parseLocation(bucketURL)
 	if err != nil {
@@ -189,8 +186,7 @@ func (l location) open(ctx context.Context) (*blob.Bucket, error) {
 	return openS3(ctx, bucket, l)
 }
 
-// store names the store that the bucket is in: two buckets of one name in one store
-// are one.
+// store returns the store of the bucket: two buckets of one name in one store are one.
 func (l location) store() string {
 	switch l.scheme {
 	case "gs":
@@ -205,7 +201,7 @@ func (l location) store() string {
 		return endpoint
 	}
 	host := strings.ToLower(u.Hostname())
-	// In these a bucket's name is there once, whatever the region and the endpoint.
+	// A bucket's name is unique in these, whatever the region and the endpoint.
 	for _, provider := range []string{"amazonaws.com", "aliyuncs.com", "myqcloud.com", "myhuaweicloud.com", "googleapis.com"} {
 		if host == provider || strings.HasSuffix(host, "."+provider) {
 			return provider
@@ -246,8 +242,8 @@ func (l location) within(other location) (below string, ok bool) {
 	return strings.CutPrefix(its, mine)
 }
 
-// Apart reports whether the archive and the recordings are in places of their own.
-// One may be in a folder of the other, unless that could be an app's folder.
+// Apart returns an error if the archive and the recordings are in the same place. One may
+// be in a folder of the other that can't be an app's.
 func Apart(recordingsURL, archiveURL string) error {
 	recordings, err := parseLocation(recordingsURL)
 	if err != nil {
@@ -277,13 +273,12 @@ func apart(below string) error {
 	return nil
 }
 
-// number reports whether a folder's name could be an app's.
+// number reports whether name could be an app's folder.
 func number(name string) bool {
 	return name != "" && strings.Trim(name, "0123456789") == ""
 }
 
-// Below returns the folder of the recordings' bucket that the archive is in; empty
-// if it is in none.
+// Below returns the folder of the recordings' bucket that holds the archive, or nothing.
 func Below(recordingsURL, archiveURL string) string {
 	recordings, err := parseLocation(recordingsURL)
 	if err != nil {
@@ -297,8 +292,8 @@ func Below(recordingsURL, archiveURL string) string {
 	return below
 }
 
-// Link is where an object is, for people: s3://bucket/key, or a file's path. It is
-// empty if the bucket's URL is none.
+// Link returns where an object is: s3://bucket/key, or a file's path. It is empty for a
+// URL that is none.
 func Link(bucketURL, key string) string {
 	l, err := parseLocation(bucketURL)
 	if err != nil {

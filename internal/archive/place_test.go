@@ -11,7 +11,7 @@ func TestAURLIsUnderstoodAsAWholeOrRefused(t *testing.T) {
 	for bucketURL, want := range map[string]string{
 		"s3://b": "", "s3://b/": "", "s3://b?prefix=zego/": "", "s3://b?prefix=zego/rec/": "", "gs://b": "", "azblob://c?storage_account=a": "",
 		"s3://b?region=eu-central-1&endpoint=https://minio.example.com:9000&use_path_style=true": "",
-		"file:///srv/rec": "", "file://./data/rec": "", "file:///srv/rec?create_dir=true&metadata=skip&prefix=a/": "",
+		"file:///srv/rec": "", "file://./data/rec": "", "file:///srv/rec?create_dir=true&prefix=a/": "",
 
 		"s3://b/zego/":                        "path /zego/ behind the bucket, want it as an option: s3://b?prefix=zego/",
 		"gs://b/zego":                         "s3",
@@ -26,7 +26,7 @@ func TestAURLIsUnderstoodAsAWholeOrRefused(t *testing.T) {
 		"gs://b?endpoint=https://s":           `found the option "endpoint"`,
 		"file:///srv/rec?no_tmp_dir=true":     `found the option "no_tmp_dir"`,
 		"file:///srv/rec?create_dir=false":    "found create_dir=false, want create_dir=true or none",
-		"file:///srv/rec?metadata=no":         "found metadata=no",
+		"file:///srv/rec?metadata=skip":       `found the option "metadata"`,
 		"s3://b?a=b;c":                        "options that can't be read",
 		"s3:b":                                "found no // behind s3:",
 		"s3:///b":                             "found no bucket",

@@ -15,29 +15,28 @@ import (
 	"time"
 )
 
-// publicOnly reads URLs that callbacks name. It speaks to no address of a network of
-// one's own, but to the proxy that is set for a URL; and only to the hosts that are
-// listed, if any are.
+// publicOnly reads URLs that callbacks name. It connects only to public addresses and to
+// the proxy of a URL, and only for listed hosts, if any are.
 type publicOnly struct {
-	hosts  []string // as in storage.example.com and *.example.com; none: all
+	hosts  []string // such as storage.example.com and *.example.com; none: all
 	proxy  func(*http.Request) (*url.URL, error)
 	direct *http.Transport
 	mu     sync.Mutex
-	by     map[string]*http.Transport // by the proxy that each goes through
+	by     map[string]*http.Transport // by proxy
 }
 
-// publicClient returns a client that goes to public addresses alone.
+// publicClient returns a client for public addresses.
 func publicClient(hosts []string) *http.Client {
 	p := &publicOnly{hosts: hosts, proxy: http.ProxyFromEnvironment, direct: transportTo(""), by: map[string]*http.Transport{}}
 	return &http.Client{Transport: p, CheckRedirect: func(req *http.Request, via []*http.Request) error {
 		if req.URL.Scheme != "https" || len(via) > 5 {
-			return errors.New("redirected to where it isn't followed")
+			return errors.New("redirected too often, or away from https")
 		}
 		return nil
 	}}
 }
 
-// transportTo returns a transport that dials public addresses, and that of its proxy.
+// transportTo returns a transport that dials public addresses and its proxy.
 func transportTo(proxy string) *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.ResponseHeaderTimeout, t.Proxy = time.Minute, nil
@@ -58,7 +57,7 @@ func (p *publicOnly) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !listed(p.hosts, host) {
 		return nil, fmt.Errorf("%w: CLOSEOUT_RECORDINGS_HOSTS doesn't list %q", ErrImpossible, host)
 	}
-	// A proxy resolves names itself; an address is told to it by us.
+	// A proxy resolves names itself, but takes addresses as they are.
 	if a, err := netip.ParseAddr(host); err == nil && !public(a) {
 		return nil, fmt.Errorf("%s is no public address", a)
 	}
@@ -80,7 +79,7 @@ func (p *publicOnly) RoundTrip(req *http.Request) (*http.Response, error) {
 	return t.RoundTrip(req)
 }
 
-// proxyAddress is what is dialed for a proxy.
+// proxyAddress returns the address to dial for a proxy.
 func proxyAddress(u *url.URL) string {
 	port := u.Port()
 	if port == "" {
@@ -99,7 +98,7 @@ func listed(hosts []string, host string) bool {
 	})
 }
 
-// ParseHosts reads a list of hosts, as in storage.example.com,*.example.net.
+// ParseHosts parses a list of hosts such as storage.example.com,*.example.net.
 func ParseHosts(list string) ([]string, error) {
 	var hosts []string
 	for h := range strings.SplitSeq(list, ",") {
@@ -120,10 +119,9 @@ func refusePrivate(_, address string, _ syscall.RawConn) error {
 	return nil
 }
 
-// inside are addresses that networks of one's own have beside the private ones: what
-// IANA's registries of special-purpose addresses list as not globally reachable, and
-// those that lead through a tunnel or a translator to any IPv4 address, a private one
-// too.
+// inside are addresses that aren't public, besides the private ones: those that IANA's
+// registries of special-purpose addresses list as not globally reachable, and those that
+// lead through a tunnel or a translator to any IPv4 address.
 var inside = func() (prefixes []netip.Prefix) {
 	for _, p := range []string{
 		"0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4",
@@ -142,7 +140,7 @@ var inside = func() (prefixes []netip.Prefix) {
 	return prefixes
 }()
 
-// translated is how a network without IPv4 calls the addresses of IPv4.
+// translated are the addresses of IPv4 in a network without IPv4.
 var translated = netip.MustParsePrefix("64:ff9b::/96")
 
 func public(a netip.Addr) bool {

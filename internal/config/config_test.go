@@ -116,7 +116,7 @@ func TestFaults(t *testing.T) {
 			[]string{"CLOSEOUT_ARCHIVE_URL: the same as CLOSEOUT_RECORDINGS_URL"}},
 		{"one bucket for both, with other options", map[string]string{"CLOSEOUT_APPS": "1=a", "CLOSEOUT_RECORDINGS_URL": "s3://b?endpoint=http://s&prefix=p/&region=x",
 			"CLOSEOUT_ARCHIVE_URL": "s3://b?region=x&prefix=p/&ssetype=AES256&endpoint=http://s"}, nil, []string{"CLOSEOUT_ARCHIVE_URL: the same as CLOSEOUT_RECORDINGS_URL"}},
-		{"one folder for both, with other options", map[string]string{"CLOSEOUT_APPS": "1=a", "CLOSEOUT_RECORDINGS_URL": "file:///srv/both/", "CLOSEOUT_ARCHIVE_URL": "file:///srv/both?metadata=skip"}, nil,
+		{"one folder for both, with other options", map[string]string{"CLOSEOUT_APPS": "1=a", "CLOSEOUT_RECORDINGS_URL": "file:///srv/both/", "CLOSEOUT_ARCHIVE_URL": "file:///srv/both?create_dir=true"}, nil,
 			[]string{"CLOSEOUT_ARCHIVE_URL: the same as CLOSEOUT_RECORDINGS_URL"}},
 		{"what a folder hasn't", map[string]string{"CLOSEOUT_APPS": "1=a", "CLOSEOUT_ARCHIVE_CLASS": "GLACIER", "CLOSEOUT_ARCHIVE_ENCRYPTION": "AES256", "CLOSEOUT_ARCHIVE_TAGS": "a=b"}, nil,
 			[]string{`CLOSEOUT_ARCHIVE_CLASS, CLOSEOUT_ARCHIVE_ENCRYPTION, CLOSEOUT_ARCHIVE_TAGS: found "GLACIER", but a folder has no storage classes, want none`,

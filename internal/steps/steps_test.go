@@ -185,7 +185,7 @@ func buckets(t *testing.T, test func(t *testing.T, r *steps.Recordings)) {
 			return b
 		}
 		// The archive keeps no checksums of its own.
-		test(t, &steps.Recordings{Source: open(""), Archive: open("?metadata=skip")})
+		test(t, &steps.Recordings{Source: open(""), Archive: open("")})
 	})
 }
 
