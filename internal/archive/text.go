@@ -2,10 +2,9 @@ package archive
 
 import (
 	"errors"
-	"fmt"
 	"regexp"
-	"strings"
-	"unicode"
+
+	"github.com/closeouthq/closeout/internal/printable"
 )
 
 // maxError bounds an error, which a run keeps several times, as its causes.
@@ -14,27 +13,10 @@ const maxError = 4 << 10
 // signature finds what proves in a URL that its bearer may read or write there.
 var signature = regexp.MustCompile(`(?i)([?&](?:sig|sigv4|signature|x-amz-signature|x-goog-signature|x-amz-security-token|ossaccesskeyid)=)[^&\s"]+`)
 
-// Text returns text that a store, a server or a callback wrote, fit for an error, a
-// result or a terminal: of at most limit bytes and one line, what isn't graphic as
-// \uXXXX, and without the signatures of URLs.
-func Text(s string, limit int) string {
-	var b strings.Builder
-	for _, r := range signature.ReplaceAllString(s, "${1}...") {
-		switch {
-		case b.Len() > limit:
-			return strings.ToValidUTF8(b.String()[:limit], "") + "…"
-		case r == '\n' || r == '\t':
-			b.WriteByte(' ')
-		case unicode.IsGraphic(r):
-			b.WriteRune(r)
-		default:
-			fmt.Fprintf(&b, `\u%04X`, r)
-		}
-	}
-	if b.Len() > limit {
-		return strings.ToValidUTF8(b.String()[:limit], "") + "…"
-	}
-	return b.String()
+// text returns foreign text for an error: see [printable.Foreign]. It has no signatures of
+// URLs.
+func text(s string) string {
+	return printable.Foreign(signature.ReplaceAllString(s, "${1}..."), maxError)
 }
 
 // foreignError is an error with text of a store's or a server's own. It doesn't unwrap:
@@ -54,7 +36,7 @@ func foreign(err error) error {
 	if err == nil {
 		return nil
 	}
-	if text := Text(err.Error(), maxError); text != err.Error() {
+	if text := text(err.Error()); text != err.Error() {
 		return &foreignError{err, text}
 	}
 	return err

@@ -49,14 +49,14 @@ func (m *Mover) fault(ctx context.Context, f File, moved func(int64)) string {
 	case gcerrors.Code(err) == gcerrors.NotFound:
 		return "it is missing"
 	case err != nil:
-		return Text(fmt.Sprintf("can't be looked at: %v", err), maxError)
+		return text(fmt.Sprintf("can't be looked at: %v", err))
 	case a.Size != f.Size:
 		return fmt.Sprintf("it has %d bytes, and had %d", a.Size, f.Size)
 	}
 	sums := &sums{sha256: sha256.New()}
 	switch err := m.sum(ctx, &object{m.Archive, f.Name}, sums, moved); {
 	case err != nil:
-		return Text(fmt.Sprintf("can't be read: %v", err), maxError)
+		return text(fmt.Sprintf("can't be read: %v", err))
 	case sums.hex() != f.SHA256:
 		return fmt.Sprintf("its SHA-256 is %s, and was %s", sums.hex(), f.SHA256)
 	}

@@ -12,8 +12,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/printable"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -164,11 +164,11 @@ func (r Rules) Plan(f Facts) Plan {
 }
 
 func (p *planner) miss(format string, args ...any) {
-	p.missing = append(p.missing, archive.Text(fmt.Sprintf(format, args...), maxName))
+	p.missing = append(p.missing, printable.Foreign(fmt.Sprintf(format, args...), maxName))
 }
 
 func (p *planner) stick(format string, args ...any) {
-	p.stuck = append(p.stuck, archive.Text(fmt.Sprintf(format, args...), maxName))
+	p.stuck = append(p.stuck, printable.Foreign(fmt.Sprintf(format, args...), maxName))
 }
 
 // task considers a task that callbacks told of.
@@ -270,16 +270,16 @@ func (p *planner) files(t *ledger.RecordingTask) {
 				if f.Contradicted != 0 {
 					contradiction = fmt.Sprintf(" (a later callback says status %d)", f.Contradicted)
 				}
-				p.miss("%s, which was uploaded by ZEGO's word%s and isn't in the bucket", archive.Text(f.FileID, maxName/2), contradiction)
+				p.miss("%s, which was uploaded by ZEGO's word%s and isn't in the bucket", printable.Foreign(f.FileID, maxName/2), contradiction)
 			case f.Size != 0 && f.Format != "hls" && o.Size != f.Size:
-				p.miss("%s, which has %d bytes in the bucket and %d by ZEGO's word", archive.Text(f.FileID, maxName/2), o.Size, f.Size)
+				p.miss("%s, which has %d bytes in the bucket and %d by ZEGO's word", printable.Foreign(f.FileID, maxName/2), o.Size, f.Size)
 			default:
 				p.take(File{Object: o, Name: f.FileID, TaskID: t.TaskID, Told: f})
 			}
 		case f.Status == zego.FileFailed:
 			p.Lost = append(p.Lost, f.FileID)
 		default:
-			p.miss("%s, which has the unknown status %d", archive.Text(f.FileID, maxName/2), f.Status)
+			p.miss("%s, which has the unknown status %d", printable.Foreign(f.FileID, maxName/2), f.Status)
 		}
 	}
 	if t.Uploaded { // what it has beside them: the parts of a playlist, the sound waves

@@ -139,7 +139,7 @@ func TestPlan(t *testing.T) {
 		{name: "what may be of another room", facts: recordings.Facts{Waited: after(late)}, bucket: map[string]recordings.Object{"zego/" + named(theTask, "r", at(25)): five}, wait: "1 files in the bucket", needs: "room r_u"},
 		{name: "what came late", facts: recordings.Facts{Late: true, Tasks: told(zego.FileUploaded)}, bucket: map[string]recordings.Object{"zego/" + name: five, "7/2/by hand.mp4": five}, move: []string{"zego/" + name}},
 		{name: "what the manifest lists", facts: recordings.Facts{Late: true, Tasks: told(zego.FileUploaded), Listed: []recordings.Listed{{TaskID: theTask, Source: "zego/" + name}}}},
-		{name: "foreign text", facts: recordings.Facts{Waited: after(late), Tasks: told(9, func(r *ledger.RecordingTask) { r.Files[0].FileID = "\u202egpj.exe" })}, wait: `\u202Egpj.exe, which has the unknown status 9`},
+		{name: "foreign text", facts: recordings.Facts{Waited: after(late), Tasks: told(9, func(r *ledger.RecordingTask) { r.Files[0].FileID = "\u202egpj.exe" })}, wait: `\u202egpj.exe, which has the unknown status 9`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p, needed := planned(t, tt.facts, tt.bucket)

@@ -1,6 +1,6 @@
 package steps
 
-import "github.com/closeouthq/closeout/internal/archive"
+import "github.com/closeouthq/closeout/internal/printable"
 
 // maxName bounds a name or a reason among others. What Temporal keeps of a step is
 // bounded: a payload of more than 2 MiB fails it for good, and names in callbacks may
@@ -8,4 +8,4 @@ import "github.com/closeouthq/closeout/internal/archive"
 const maxName = 300
 
 // short returns foreign text, bounded and fit for people.
-func short(s string) string { return archive.Text(s, maxName) }
+func short(s string) string { return printable.Foreign(s, maxName) }
