@@ -186,17 +186,22 @@ type RoomLife struct {
 	Created, Login, Closed time.Time
 }
 
-// RecordingsOf gives what there is to tell a session's recordings from those of
-// others: the tasks of its room, and those that somebody says are the session's,
-// of which a callback came since a time; and the lives of the room in which there
-// was something since then. It notes when the session was closed, for the others.
-func (l *Ledger) RecordingsOf(ctx context.Context, appID uint32, roomID string, roomSessionID uint64, closed, since time.Time) (tasks []RecordingTask, lives []RoomLife, err error) {
+// EndRoom records when a session closed, which bounds the other sessions of its room.
+func (l *Ledger) EndRoom(ctx context.Context, appID uint32, roomID string, roomSessionID uint64, closed time.Time) error {
 	k := keyOf(appID, roomSessionID)
 	if _, err := l.exec(ctx, `
 		INSERT INTO room_ends (appid, room_session_id, room_id, room_close_time) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`,
 		k.app, k.session, roomID, closed.UnixMilli()); err != nil {
-		return nil, nil, fmt.Errorf("note the end of session %s: %w", k.session, err)
+		return fmt.Errorf("record the end of session %s: %w", k.session, err)
 	}
+	return nil
+}
+
+// RecordingsOf returns the recording tasks that may be a session's, with a callback after
+// a time: those of its room, and those that name the session; and the sessions of the room
+// with events after that time.
+func (l *Ledger) RecordingsOf(ctx context.Context, appID uint32, roomID string, roomSessionID uint64, since time.Time) (tasks []RecordingTask, lives []RoomLife, err error) {
+	k := keyOf(appID, roomSessionID)
 	if lives, err = l.lives(ctx, k.app, roomID, since.UnixMilli()); err != nil {
 		return nil, nil, fmt.Errorf("ask for the sessions of room %q: %w", roomID, err)
 	}

@@ -33,7 +33,10 @@ func file(name string, status zego.FileStatus) zego.RecordedFile {
 
 func recordings(t *testing.T, l *ledger.Ledger) ([]ledger.RecordingTask, []ledger.RoomLife) {
 	t.Helper()
-	tasks, lives, err := l.RecordingsOf(t.Context(), math.MaxUint32, "Zimmer 7 é'\"", math.MaxUint64, noon, noon.Add(-time.Hour))
+	if err := l.EndRoom(t.Context(), math.MaxUint32, "Zimmer 7 é'\"", math.MaxUint64, noon); err != nil {
+		t.Fatal(err)
+	}
+	tasks, lives, err := l.RecordingsOf(t.Context(), math.MaxUint32, "Zimmer 7 é'\"", math.MaxUint64, noon.Add(-time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +134,7 @@ func TestTheLivesOfARoomAreKnown(t *testing.T) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := l.RecordingsOf(t.Context(), app, room, 2, at(40), at(-60)); err != nil {
+		if err := l.EndRoom(t.Context(), app, room, 2, at(40)); err != nil {
 			t.Fatal(err)
 		}
 		_, lives := recordings(t, l)

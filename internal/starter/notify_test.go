@@ -29,7 +29,7 @@ func TestTheRunOfTheRecordedSessionIsNotified(t *testing.T) {
 		}
 		defer l.Close()
 		for session, closed := range map[uint64]time.Time{1: noon, 2: noon.Add(time.Hour), 3: noon.Add(2 * time.Hour)} {
-			if _, _, err := l.RecordingsOf(t.Context(), 7, "lobby", session, closed, noon); err != nil {
+			if err := l.EndRoom(t.Context(), 7, "lobby", session, closed); err != nil {
 				t.Fatal(err)
 			}
 		}

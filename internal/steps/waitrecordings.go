@@ -80,7 +80,10 @@ func (r *Recordings) facts(ctx context.Context, task Task, before *Manifest) (*r
 		return nil, Blockedf("CLOSEOUT_RECORDINGS_PREFIX makes %q of the room's name, which leads to another app's folder, to the archive or to no folder; want {{.appid}}/ in front", short(f.Place.Prefix))
 	}
 	since := s.RoomCloseTime.Add(-recordings.MaxDuration)
-	if f.Tasks, f.Lives, err = r.Finding.Ledger.RecordingsOf(ctx, s.AppID, s.RoomID, s.RoomSessionID, s.RoomCloseTime, since); err != nil || before != nil {
+	if err := r.Finding.Ledger.EndRoom(ctx, s.AppID, s.RoomID, s.RoomSessionID, s.RoomCloseTime); err != nil {
+		return nil, err
+	}
+	if f.Tasks, f.Lives, err = r.Finding.Ledger.RecordingsOf(ctx, s.AppID, s.RoomID, s.RoomSessionID, since); err != nil || before != nil {
 		return f, err
 	}
 	for _, life := range f.Lives {
