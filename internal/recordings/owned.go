@@ -8,20 +8,18 @@ import (
 	"unicode/utf8"
 )
 
-// Owned are the keys in the bucket of the recordings that a session may have. A
-// callback names which of them are meant; it can't name others, as several apps, and
-// the archive, may share the bucket.
+// Owned are the keys in the bucket of the recordings that a session may have. A callback
+// can't name others: several apps and the archive may share the bucket.
 type Owned struct {
 	app, prefix, archive string
 }
 
-// maxKey is the longest key that S3 has, in bytes.
+// maxKey is S3's maximum length of a key in bytes.
 const maxKey = 1024
 
-// Own returns what a session may have: what is in the app's folder "<appid>/", and
-// what begins with the session's prefix, but for the folders of other apps and that
-// of the archive. It reports false for a prefix that leads to one of those, which a
-// room's name can make of it.
+// Own returns the keys in the app's folder "<appid>/" and those with the session's
+// prefix, except in folders of other apps and of the archive. It reports false for a
+// prefix that leads to one of those, because of a room's name.
 func (p Place) Own(appID uint32, archive string) (Owned, bool) {
 	o := Owned{strconv.FormatUint(uint64(appID), 10), p.Prefix, archive}
 	return o, p.Prefix == "" || o.Has(p.Prefix+"x")
@@ -41,8 +39,8 @@ func (o Owned) Has(key string) bool {
 	return strings.HasPrefix(key, o.prefix)
 }
 
-// AppFolder returns the folder of an app that a session's prefix is in; empty if the
-// prefix doesn't have the app's ID for a folder.
+// AppFolder returns the folder of an app in the prefix; empty if the app's ID isn't a
+// folder there.
 func (p Prefix) AppFolder(appID uint32) string {
 	app := strconv.FormatUint(uint64(appID), 10)
 	// What varies is none of the app's.

@@ -7,16 +7,15 @@ import (
 	"text/template"
 )
 
-// DefaultPrefix is the folder of a session, which an app that starts a recording
-// can set as its OutputFolder.
+// DefaultPrefix is the folder of a session. An app can set it as OutputFolder when it
+// starts a recording.
 const DefaultPrefix = "{{.appid}}/{{.room_session_id}}/"
 
-// Prefix is where a session's recordings lie in the bucket that they are uploaded
-// to: a template over appid, room_id and room_session_id. The zero value is
-// [DefaultPrefix].
+// Prefix is the prefix of a session's recordings in their bucket: a template of appid,
+// room_id and room_session_id. The zero value is [DefaultPrefix].
 type Prefix struct{ template *template.Template }
 
-// ParsePrefix parses a prefix, and tries it. "/" is the whole bucket.
+// ParsePrefix parses a prefix, and executes it once. "/" is the whole bucket.
 func ParsePrefix(text string) (Prefix, error) {
 	t, err := template.New("prefix").Option("missingkey=error").Parse(strings.TrimPrefix(text, "/"))
 	if err != nil {
@@ -29,16 +28,16 @@ func ParsePrefix(text string) (Prefix, error) {
 	return p, nil
 }
 
-// Place is a prefix of a session.
+// Place is a session's prefix.
 type Place struct {
 	Prefix string
-	// OfRoom says that no other room's begins with it, and OfSession that no other
-	// session's does.
+	// OfRoom and OfSession report that no other room's, and no other session's, begins
+	// with it.
 	OfRoom, OfSession bool
 }
 
-// Of is the session's place. The error is that of a template which can't do with
-// what the room is called.
+// Of returns the session's place. It returns an error if the template can't be executed
+// for the room's name.
 func (p Prefix) Of(s Session) (Place, error) {
 	app, session := strconv.FormatUint(uint64(s.AppID), 10), strconv.FormatUint(s.RoomSessionID, 10)
 	prefix, err := p.of(app, s.RoomID, session)

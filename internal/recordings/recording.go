@@ -1,5 +1,5 @@
-// Package recordings tells which recordings are a session's, and whether they are
-// all there. It does no I/O: what is known comes from the ledger.
+// Package recording decides which recordings are a session's, what to do about them and
+// what to wait for. It does no I/O.
 package recordings
 
 import (
@@ -14,11 +14,11 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// slack is how far the clocks of ZEGO's servers may be apart: what begins in no
-// life of a room is of the one that it is so near to.
+// slack is how far the clocks of ZEGO's servers may be apart: what begins outside all
+// sessions of a room belongs to one that is this near.
 const slack = 10 * time.Second
 
-// Session is the session in question.
+// Session is a session that has closed.
 type Session struct {
 	AppID         uint32
 	RoomID        string
@@ -26,26 +26,20 @@ type Session struct {
 	Closed        time.Time
 }
 
-// Of is whose a recording is.
+// Of is the relation of a recording to a session.
 type Of int
 
-// The answers.
 const (
-	// Another is that it is of another session, or of none that is known.
-	Another Of = iota
-	// Mine is that it is the session's.
-	Mine
-	// Maybe is that it may be: when it began isn't known yet.
-	Maybe
-	// Ambiguous is that it may be of several sessions, and that nothing to come will
-	// tell.
-	Ambiguous
+	Another   Of = iota // it belongs to another session, or to none that is known
+	Mine                // it belongs to the session
+	Maybe               // it may: when it began isn't known yet
+	Ambiguous           // it may belong to several sessions, and nothing to come decides
 )
 
-// Whose tells whose a recording task is, by the first of these that is known: what
-// a person said; what the app called it, or the folder that it had it uploaded to;
-// when it began. Where it may be of several sessions, they are the candidates, the
-// one in question among them. Lives are those of its room.
+// Whose returns the relation of a recording task to a session, by the first signal that
+// is present: the operator's assignment; the app's name for it, or the upload folder;
+// its start. If it is ambiguous, candidates are the sessions, s among them. Lives are
+// the sessions of s's room.
 func Whose(s Session, lives []ledger.RoomLife, task ledger.RecordingTask) (of Of, candidates []uint64) {
 	if task.Assigned {
 		return mine(task.RoomSessionID == s.RoomSessionID), nil
@@ -54,7 +48,7 @@ func Whose(s Session, lives []ledger.RoomLife, task ledger.RecordingTask) (of Of
 		if name == s.RoomSessionID {
 			return Mine, nil
 		}
-		// Otherwise it is only a number, of something else.
+		// Otherwise the number means something else.
 		if slices.ContainsFunc(lives, func(l ledger.RoomLife) bool { return name == l.RoomSessionID }) {
 			return Another, nil
 		}
@@ -74,7 +68,7 @@ func Whose(s Session, lives []ledger.RoomLife, task ledger.RecordingTask) (of Of
 		for _, t := range began {
 			candidates = append(candidates, at(spans, t)...)
 		}
-	case len(task.Files) > 0: // and nobody will ever tell when
+	case len(task.Files) > 0: // and no callback will say when
 		candidates = until(spans, task.First)
 	case task.Uploaded: // nobody published
 		return Another, nil
@@ -95,8 +89,8 @@ func Whose(s Session, lives []ledger.RoomLife, task ledger.RecordingTask) (of Of
 	return Mine, nil
 }
 
-// Began tells whose a file is of which only is known that it is of the room, when
-// it began, and the folder that it is in.
+// Began is [Whose] for a file of the session's room, of which only the start and the
+// folder are known.
 func Began(s Session, lives []ledger.RoomLife, began time.Time, folder string) (of Of, candidates []uint64) {
 	u := url.URL{Path: "/" + folder}
 	return Whose(s, lives, ledger.RecordingTask{RoomID: s.RoomID, Files: []ledger.RecordedFile{{RecordedFile: zego.RecordedFile{Begin: began, URL: u.String()}}}})
@@ -109,8 +103,8 @@ func mine(yes bool) Of {
 	return Another
 }
 
-// named gives the sessions that a task names, if it does: by its ClientTaskId, and
-// after that by the folder "<appid>/<room_session_id>/" that its files are in.
+// named returns the sessions that a task names: by its ClientTaskId, then by the folder
+// "<appid>/<room_session_id>/" of its files.
 func named(appID uint32, task ledger.RecordingTask) (sessions []uint64) {
 	add := func(digits string) {
 		if id, err := strconv.ParseUint(digits, 10, 64); err == nil {
@@ -128,7 +122,7 @@ func named(appID uint32, task ledger.RecordingTask) (sessions []uint64) {
 	return sessions
 }
 
-// Path is the path of a URL, without what is encoded in it, or empty.
+// Path returns the decoded path of a URL, or nothing.
 func Path(rawURL string) string {
 	u, err := url.Parse(rawURL)
 	if err != nil {
@@ -137,13 +131,13 @@ func Path(rawURL string) string {
 	return u.Path
 }
 
-// span is a life of a room, and what is known of its ends.
+// span is when a session may have been open.
 type span struct {
 	session  uint64
-	from, to time.Time // zero: there is no bound
+	from, to time.Time // zero: unbounded
 }
 
-// with gives the lives with what is known of the session.
+// with returns the lives, with s among them.
 func with(s Session, lives []ledger.RoomLife) []ledger.RoomLife {
 	lives = slices.Clone(lives)
 	i := slices.IndexFunc(lives, func(l ledger.RoomLife) bool { return l.RoomSessionID == s.RoomSessionID })
@@ -155,8 +149,8 @@ func with(s Session, lives []ledger.RoomLife) []ledger.RoomLife {
 	return lives
 }
 
-// spansOf bounds the lives by what is known of them, and of each other: a room has
-// one life at a time.
+// spansOf returns the spans of a room's sessions. They bound each other: a room has one
+// session at a time.
 func spansOf(lives []ledger.RoomLife) []span {
 	lives = slices.Clone(lives)
 	seen := func(l ledger.RoomLife) time.Time { return first(l.Created, l.Login, l.Closed) }
@@ -167,7 +161,7 @@ func spansOf(lives []ledger.RoomLife) []span {
 	for i, l := range lives {
 		spans[i] = span{l.RoomSessionID, l.Created, l.Closed}
 		if i > 0 && l.Created.IsZero() {
-			// A login may have been lost, so that it is no bound.
+			// A login is no bound: an earlier one may have been lost.
 			before := lives[i-1]
 			spans[i].from = first(before.Closed, before.Created, before.Login)
 		}
@@ -189,11 +183,10 @@ func first(times ...time.Time) time.Time {
 	return time.Time{}
 }
 
-// At gives those of a room's lives in which something may have begun at that time.
+// At returns the sessions of a room that may have been open at t.
 func At(lives []ledger.RoomLife, t time.Time) (sessions []uint64) { return at(spansOf(lives), t) }
 
-// Concerned gives the sessions that have to know of a task, of those of which it is
-// known that they have ended.
+// Concerned returns the closed sessions that a task may belong to.
 func Concerned(appID uint32, lives []ledger.RoomLife, task ledger.RecordingTask) (sessions []uint64) {
 	for _, l := range lives {
 		if l.Closed.IsZero() {
@@ -207,7 +200,7 @@ func Concerned(appID uint32, lives []ledger.RoomLife, task ledger.RecordingTask)
 	return sessions
 }
 
-// at gives the sessions in which something may have begun at that time.
+// at returns the sessions that may have been open at t.
 func at(spans []span, t time.Time) (sessions []uint64) {
 	within := func(slack time.Duration) (sessions []uint64) {
 		for _, s := range spans {
@@ -223,10 +216,9 @@ func at(spans []span, t time.Time) (sessions []uint64) {
 	return sessions
 }
 
-// until gives the sessions in which something may have begun of which is known that
-// it had by that time. A recorder without a stream says so twice a minute: one that
-// wasn't heard of for so long after the room had closed, and until the room was
-// there again, is of no life before.
+// until returns the sessions that were open at some point before t, at which a recording
+// was running. A recorder without a stream sends a callback twice a minute: one without
+// a callback for longer after the room closed doesn't belong to that session.
 func until(spans []span, t time.Time) (sessions []uint64) {
 	const heard = 2 * time.Minute
 	for i, s := range spans {
@@ -242,8 +234,7 @@ func until(spans []span, t time.Time) (sessions []uint64) {
 	return sessions
 }
 
-// Left is how much longer ZEGO's backup storage keeps a file; less than nothing if
-// it is gone.
+// Left returns how much longer ZEGO's backup storage keeps a file; negative if it is gone.
 func Left(f ledger.RecordedFile, now time.Time) time.Duration {
 	return f.Told.Add(zego.BackupKept).Sub(now)
 }

@@ -21,7 +21,7 @@ import (
 // Recordings moves a session's recordings to where they are kept.
 type Recordings struct {
 	// Source is the bucket that ZEGO's cloud recording uploads to. A session's
-	// files are those below [SessionFolder].
+	// files are those below [session.ID.Folder].
 	Source *blob.Bucket
 	// Archive is the bucket that keeps them. A session's files go to
 	// SessionFolder + "recordings/", with a [Manifest] at [ManifestKey].
@@ -47,15 +47,14 @@ type Manifest = archive.Manifest
 // File is one archived recording, as the manifest has it.
 type File = archive.File
 
-// mostLinks bounds the links and the names of what was lost in a result, as runs keep
-// it. The manifest has all.
-const mostLinks = 20
+// maxLinks bounds the links and the names of lost recordings in a result. The manifest
+// has all.
+const maxLinks = 20
 
-// ArchiveRecordings copies the session's recordings to the archive, checks each
-// and writes the manifest. It heartbeats. After a crash it goes on where it was,
-// and where there is a manifest there is nothing left to do; [Recordings.AddRecordings]
-// takes what comes later. As long as recordings
-// are missing it waits, but for those that ZEGO keeps only for some days.
+// ArchiveRecordings copies the session's recordings to the archive, verifies each and
+// writes the manifest. It heartbeats, and goes on after a crash where it was. It waits
+// while recordings are missing, but saves those that ZEGO keeps only for some days at
+// once. With a manifest it does nothing: [Recordings.AddRecordings] adds what comes later.
 func (r *Recordings) ArchiveRecordings(ctx context.Context, task Task) (Archived, error) {
 	var plan *recordings.Plan
 	manifest, err := r.moving(ctx, func(ctx context.Context, earlier archive.Progress, report func(archive.Progress)) (Manifest, error) {
@@ -76,8 +75,8 @@ func (r *Recordings) ArchiveRecordings(ctx context.Context, task Task) (Archived
 	return r.outcome(ctx, task.Session, manifest, plan, err)
 }
 
-// AddRecordings does the same with recordings of which was heard only after the
-// session's manifest was written. A next one lists them as well.
+// AddRecordings does the same for recordings whose callbacks came after the session's
+// manifest was written. It writes the next manifest, which lists all.
 func (r *Recordings) AddRecordings(ctx context.Context, task Task) (Archived, error) {
 	if r.Finding.Ledger == nil {
 		return Archived{}, Blockedf("CLOSEOUT_RECORDINGS is %q now, so that nothing tells which recordings came late", "none")
@@ -136,7 +135,7 @@ func (r *Recordings) outcome(ctx context.Context, s session.Session, m Manifest,
 	return r.archived(m), nil
 }
 
-// notYet is that there is something to wait for.
+// notYet reports that there is something to wait for.
 type notYet struct{ waiting *Waiting }
 
 // Error implements error.
@@ -156,15 +155,14 @@ func (r *Recordings) folder(ctx context.Context, s session.Session) (items []arc
 	return items, nil
 }
 
-// errStopping makes room for another worker: with the files that are finished in
-// its heartbeat, the next attempt goes on from there.
+// errStopping ends an attempt when its worker stops. The next attempt goes on with the
+// finished files in the heartbeat.
 var errStopping = errors.New("the worker is stopping, the next attempt goes on from here")
 
-// heartbeats is how often a step that moves recordings says that it is alive.
+// heartbeats is the interval of heartbeats.
 const heartbeats = 5 * time.Second
 
-// moving has a session's recordings moved, and tells Temporal meanwhile how far that
-// is.
+// moving calls move, and sends its progress as heartbeats.
 func (r *Recordings) moving(ctx context.Context, move func(ctx context.Context, earlier archive.Progress, report func(archive.Progress)) (Manifest, error)) (Manifest, error) {
 	r.once.Do(func() {
 		options := r.Options
@@ -187,7 +185,7 @@ func (r *Recordings) moving(ctx context.Context, move func(ctx context.Context, 
 	var mu sync.Mutex
 	var progress archive.Progress
 	if activity.HasHeartbeatDetails(ctx) {
-		// What can't be read only means that files are looked at again.
+		// Without the details, files are looked at again.
 		_ = activity.GetHeartbeatDetails(ctx, &progress)
 	}
 	earlier := progress
@@ -196,7 +194,7 @@ func (r *Recordings) moving(ctx context.Context, move func(ctx context.Context, 
 		defer mu.Unlock()
 		activity.RecordHeartbeat(ctx, progress)
 	}
-	go func() { // also while the store is busy by itself
+	go func() { // also while the store copies by itself
 		for tick := time.NewTicker(heartbeats); ; {
 			select {
 			case <-tick.C:
@@ -225,14 +223,14 @@ func (r *Recordings) moving(ctx context.Context, move func(ctx context.Context, 
 	return manifest, nil
 }
 
-// archived says what a manifest lists, and where that is.
+// archived returns the result of a manifest, with links.
 func (r *Recordings) archived(m Manifest) Archived {
 	a := ArchivedOf(m)
 	if len(m.Files) == 0 { // most sessions: a link would be in each history twice
 		return a
 	}
 	link := func(key string) {
-		if l := archive.Link(r.Options.ArchiveURL, key); l != "" && len(a.Links) < mostLinks {
+		if l := archive.Link(r.Options.ArchiveURL, key); l != "" && len(a.Links) < maxLinks {
 			a.Links = append(a.Links, l)
 		}
 	}
@@ -243,10 +241,10 @@ func (r *Recordings) archived(m Manifest) Archived {
 	return a
 }
 
-// ArchivedOf says what a manifest lists.
+// ArchivedOf returns the result of a manifest.
 func ArchivedOf(m Manifest) Archived {
 	a := Archived{Manifest: m.Key(session.ID{AppID: m.AppID, RoomSessionID: m.RoomSessionID}.Folder()), Files: len(m.Files), Bytes: m.Bytes(), LostFiles: len(m.Lost)}
-	for _, name := range m.Lost[:min(len(m.Lost), mostLinks)] {
+	for _, name := range m.Lost[:min(len(m.Lost), maxLinks)] {
 		a.Lost = append(a.Lost, short(name))
 	}
 	return a
