@@ -5,29 +5,28 @@ import (
 	"compress/gzip"
 	"container/list"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 )
 
 var (
-	errCrowded   = errors.New("many large bodies are being read")
-	errInflated  = errors.New("the body is too large once it is decompressed")
-	errSlow      = errors.New("the body arrived too slowly")
-	errNotGzip   = errors.New("the body is no gzip")
-	errEncodings = errors.New("want no Content-Encoding, or gzip")
+	errCrowded = &refusal{RefusedCrowded, errors.New("many large bodies are being read")}
+	errSlow    = errors.New("the body arrived too slowly")
 )
 
-// bodies bounds the memory of the bodies that are being read. A newcomer gets its
-// room, and the body that has been read for longest gives way: a good callback
-// needs milliseconds.
+// bodies bounds the memory of the bodies that are being read. A newcomer gets its room,
+// and the body that has been read for longest gives way: a good callback needs
+// milliseconds.
 type bodies struct {
 	mu      sync.Mutex
-	room    int       // bytes that are left
-	readers list.List // of *body, those that are larger than smallBody, longest first
+	room    int       // bytes left
+	readers list.List // of *body, those larger than smallBody, longest first
 }
 
 func newBodies(room int) *bodies { return &bodies{room: room} }
@@ -37,14 +36,13 @@ type body struct {
 	of    *bodies
 	data  []byte
 	place *list.Element // among the readers, if it is large
-	base  int           // bytes that it takes beside the data
-	held  int           // of the room
-	gone  bool          // it had to give way
+	base  int           // bytes it takes beside the data
+	held  int           // bytes of the room
+	gone  bool          // it gave way
 	abort func()        // ends a Read that waits
 }
 
-// spare is the memory of bodies that were closed, to be used again: for a room_close,
-// all the memory that reading it takes.
+// spare is the memory of closed bodies: for a room_close, all that reading it takes.
 var spare = sync.Pool{New: func() any { b := make([]byte, 0, 1024); return &b }}
 
 // read reads the body of a request. The caller closes it, also after an error.
@@ -54,13 +52,13 @@ func (o *bodies) read(w http.ResponseWriter, r *http.Request) (*body, error) {
 
 	encoding := strings.ToLower(strings.TrimSpace(strings.Join(r.Header.Values("Content-Encoding"), ",")))
 	if encoding != "" && encoding != "identity" && encoding != "gzip" && encoding != "x-gzip" {
-		return b, errEncodings
+		return b, refuse(RefusedEncoding, errors.New("found Content-Encoding "+strconv.Quote(encoding)+", want none, or gzip"))
 	}
 	paced := &pace{Reader: http.MaxBytesReader(w, r.Body, MaxBody), body: b, control: control, began: time.Now()}
-	if err := b.fill(paced, MaxBody, nil); err != nil {
-		return b, err
+	if err := b.fill(paced, MaxBody); err != nil {
+		return b, refuse(RefusedUnread, err)
 	}
-	// Its end came in time. How long the answer takes is another matter.
+	// The pace is no matter of the answer.
 	b.whole()
 	_ = control.SetReadDeadline(paced.began.Add(readTimeout))
 	if encoding == "" || encoding == "identity" {
@@ -69,29 +67,25 @@ func (o *bodies) read(w http.ResponseWriter, r *http.Request) (*body, error) {
 	return b, b.inflate()
 }
 
-// inflate puts what was compressed in the place of the data.
+// inflate replaces the data by what it is the compression of.
 func (b *body) inflate() error {
 	compressed := b.data
 	unzip, err := gzip.NewReader(bytes.NewReader(compressed))
 	if err != nil {
-		return errors.Join(errNotGzip, err)
+		return refuse(RefusedMalformed, fmt.Errorf("read the body as gzip: %w", err))
 	}
 	b.data, b.base = make([]byte, 0, 1024), cap(compressed)
-	switch err := b.fill(unzip, min(MaxBody, maxInflation*len(compressed)), errInflated); {
-	case errors.Is(err, errInflated), errors.Is(err, errCrowded):
-		return err
-	case err != nil:
-		return errors.Join(errNotGzip, err)
+	if err := b.fill(unzip, min(MaxBody, maxInflation*len(compressed))); err != nil {
+		return refuse(RefusedMalformed, fmt.Errorf("read the body as gzip: %w", err))
 	}
 	return nil
 }
 
-// fill appends to the data what r has, of which there may be so much. If there is
-// more, it returns that error, unless r has its own.
-func (b *body) fill(r io.Reader, limit int, tooMuch error) error {
+// fill appends r to the data, which may have up to limit bytes then.
+func (b *body) fill(r io.Reader, limit int) error {
 	for {
-		if len(b.data) > limit && tooMuch != nil {
-			return tooMuch
+		if len(b.data) > limit {
+			return &refusal{RefusedTooLarge, fmt.Errorf("the body has more than %d bytes", limit)}
 		}
 		if len(b.data) == cap(b.data) {
 			if err := b.grow(2 * cap(b.data)); err != nil {
@@ -109,7 +103,7 @@ func (b *body) fill(r io.Reader, limit int, tooMuch error) error {
 	}
 }
 
-// grow gives the data more room, once the body has it.
+// grow enlarges the data, once there is room.
 func (b *body) grow(size int) error {
 	if size > smallBody {
 		if err := b.of.reserve(b, b.base+size); err != nil {
@@ -120,8 +114,8 @@ func (b *body) grow(size int) error {
 	return nil
 }
 
-// reserve gets a body so much room in all, from those that have been read for
-// longer if need be.
+// reserve gets a body that much room in all, from those that have been read for longer
+// if need be.
 func (o *bodies) reserve(b *body, size int) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -145,7 +139,7 @@ func (o *bodies) reserve(b *body, size int) error {
 	return nil
 }
 
-// leave takes a body out of the readers. The caller holds mu.
+// leave removes a body from the readers. The caller holds mu.
 func (o *bodies) leave(b *body) {
 	if b.place != nil {
 		o.readers.Remove(b.place)
@@ -154,7 +148,7 @@ func (o *bodies) leave(b *body) {
 	}
 }
 
-// close gives the body's memory back. It may be called again, and does nothing then.
+// close frees the body's memory. Further calls do nothing.
 func (b *body) close() {
 	b.of.mu.Lock()
 	b.of.leave(b)
@@ -165,15 +159,15 @@ func (b *body) close() {
 	b.data = nil
 }
 
-// whole notes that nothing more is read from the connection.
+// whole notes that the body is read to its end.
 func (b *body) whole() {
 	b.of.mu.Lock()
 	defer b.of.mu.Unlock()
 	b.abort = func() {}
 }
 
-// hasToGo reports whether the body had to give way.
-func (b *body) hasToGo() bool {
+// gaveWay reports whether the body gave way to another.
+func (b *body) gaveWay() bool {
 	b.of.mu.Lock()
 	defer b.of.mu.Unlock()
 	return b.gone
@@ -192,17 +186,19 @@ func (p *pace) Read(to []byte) (int, error) {
 	if p.read >= smallBody {
 		due := paceAfter + time.Duration(p.read)*time.Second/minRate
 		_ = p.control.SetReadDeadline(p.began.Add(min(due, readTimeout)))
-		if p.body.hasToGo() { // after the deadline that is set for that
+		if p.body.gaveWay() { // after the deadline that is set for that
 			return 0, errCrowded
 		}
 	}
 	n, err := p.Reader.Read(to)
 	p.read += n
-	if err != nil && err != io.EOF && p.read >= smallBody {
+	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+		err = &refusal{RefusedTooLarge, err}
+	} else if err != nil && err != io.EOF && p.read >= smallBody {
 		if timeout := net.Error(nil); errors.As(err, &timeout) && timeout.Timeout() {
 			err = errSlow
 		}
-		if p.body.hasToGo() {
+		if p.body.gaveWay() {
 			err = errCrowded
 		}
 	}

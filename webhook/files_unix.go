@@ -2,14 +2,17 @@
 
 package webhook
 
-import "syscall"
+import (
+	"math"
+	"syscall"
+)
 
-// openFiles is how many files, connections among them, the process may have
-// open. Go has raised the soft limit to the hard one.
+// openFiles returns how many files and connections the process may open. Go has raised
+// the soft limit to the hard one.
 func openFiles() int {
 	var limit syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {
-		return unlimited
+		return math.MaxInt32
 	}
-	return int(min(uint64(limit.Cur), unlimited))
+	return int(min(uint64(limit.Cur), math.MaxInt32))
 }

@@ -7,16 +7,14 @@ import (
 	"unicode/utf8"
 )
 
-const byteOrderMark = "\ufeff"
-
-// decode returns the JSON object that a body is or stands for, which isn't scanned
-// yet. It allocates at most a small multiple of the body.
+// decode returns the JSON object that a body encodes, not scanned yet. It allocates at
+// most a small multiple of the body.
 func decode(contentType string, body []byte) ([]byte, error) {
 	body = trim(body)
 	if len(body) > 0 && body[0] == '{' {
 		return body, nil
 	}
-	// Ahead of the form, as no form's first name begins with a brace.
+	// Before the form, because no form's first name begins with a brace.
 	if hasPrefixFold(body, "%7B") || hasPrefixFold(body, "%EF%BB%BF%7B") {
 		decoded, err := unescape(make([]byte, 0, len(body)), body)
 		if err != nil {
@@ -32,15 +30,15 @@ func decode(contentType string, body []byte) ([]byte, error) {
 
 // trim removes a byte order mark, and white space around the rest.
 func trim(b []byte) []byte {
-	return bytes.Trim(bytes.TrimPrefix(b, []byte(byteOrderMark)), " \t\r\n")
+	return bytes.Trim(bytes.TrimPrefix(b, []byte("\ufeff")), " \t\r\n")
 }
 
 func hasPrefixFold(b []byte, prefix string) bool {
 	return len(b) >= len(prefix) && bytes.EqualFold(b[:len(prefix)], []byte(prefix))
 }
 
-// unescape appends what percent-encoded bytes stand for. A plus is a space, as
-// form encoders write it: both they and percent-encoders write a plus as "%2B".
+// unescape appends percent-decoded bytes. A plus is a space, as form encoders write it;
+// both they and percent-encoders write a plus as "%2B".
 func unescape(dst, escaped []byte) ([]byte, error) {
 	for i := 0; i < len(escaped); i++ {
 		switch c := escaped[i]; c {
@@ -94,8 +92,8 @@ func formObject(form []byte) ([]byte, error) {
 	return append(object, '}'), nil
 }
 
-// appendQuoted appends a JSON string of the bytes, which stay as they are where
-// they are no UTF-8.
+// appendQuoted appends the bytes as a JSON string. Bytes that are no UTF-8 stay, so
+// that they are refused where they are read.
 func appendQuoted(dst, b []byte) []byte {
 	const hex = "0123456789abcdef"
 	dst = append(dst, '"')
@@ -112,11 +110,11 @@ func appendQuoted(dst, b []byte) []byte {
 	return append(dst, '"')
 }
 
-// clip shortens what a sender wrote, for an error that is logged and sent back.
+// clip shortens a sender's text for an error that is logged and sent back.
 func clip(b []byte) string {
-	const most = 40
-	if len(b) <= most && utf8.Valid(b) {
+	const maxLen = 40
+	if len(b) <= maxLen && utf8.Valid(b) {
 		return string(b)
 	}
-	return string(bytes.ToValidUTF8(b[:min(len(b), most)], nil)) + "…"
+	return string(bytes.ToValidUTF8(b[:min(len(b), maxLen)], nil)) + "…"
 }

@@ -4,22 +4,23 @@ import (
 	"bytes"
 	"fmt"
 	"strings"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
-// The bounds of a body that nobody has vouched for yet.
+// Bounds of a body that is not verified yet.
 const (
-	// maxDepth is how deep objects and arrays may be nested. The deepest documented
+	// maxDepth is the maximum nesting of objects and arrays. The deepest documented
 	// callback, a recording's list of files, has four levels.
 	maxDepth = 32
-	// maxMembers is how many members the outermost object may have. The largest
+	// maxMembers is the maximum number of members in the outermost object. The largest
 	// documented callback has about forty.
 	maxMembers = 1000
 )
 
-// scanner reads JSON in one pass, allocates nothing and stops at the first fault.
-// It doesn't look at the encoding of strings: one that is broken in a field that
-// nobody reads is no fault.
+// scanner reads JSON in one pass, allocates nothing and stops at the first fault, which
+// encoding/json doesn't. It doesn't check the encoding of strings, because a broken
+// one in a field that isn't read does no harm.
 type scanner struct {
 	b  []byte
 	at int
@@ -41,7 +42,7 @@ func (s *scanner) peek() byte {
 	return 0
 }
 
-// value skips the next value, which is nested so deep.
+// value skips the next value at this depth of nesting.
 func (s *scanner) value(depth int) error {
 	switch c := s.peek(); {
 	case c == '{':
@@ -54,7 +55,7 @@ func (s *scanner) value(depth int) error {
 		return s.number()
 	}
 	for _, word := range [...]string{"null", "true", "false"} {
-		if strings.HasPrefix(string(s.b[s.at:min(len(s.b), s.at+len(word))]), word) {
+		if string(s.b[s.at:min(len(s.b), s.at+len(word))]) == word {
 			s.at += len(word)
 			return nil
 		}
@@ -99,7 +100,7 @@ func (s *scanner) elements(depth int, found func(value []byte) error) error {
 	})
 }
 
-// list reads what stands between a bracket, which is next, and its end.
+// list reads the items between the next bracket and its end.
 func (s *scanner) list(depth int, end byte, item func() error) error {
 	if depth > maxDepth {
 		return s.fault(fmt.Sprintf("nested more than %d deep", maxDepth))
@@ -217,9 +218,9 @@ func unhex(c byte) rune {
 	return -1
 }
 
-// unquote returns the text of a JSON string that was scanned. It fails where two
-// different strings would become one: at a surrogate without its other half, and
-// at bytes that are no UTF-8.
+// unquote returns the text of a scanned JSON string. It fails where encoding/json would
+// make two different strings one: at half of a surrogate pair, and at bytes that are no
+// UTF-8.
 func unquote(quoted []byte) (s, problem string) {
 	rest := quoted[1 : len(quoted)-1]
 	if !utf8.Valid(rest) {
@@ -245,15 +246,14 @@ func unquote(quoted []byte) (s, problem string) {
 		}
 		r, _ := hex4(rest[i+1:])
 		i += 4
-		if 0xd800 <= r && r < 0xe000 {
+		if utf16.IsSurrogate(r) {
 			var low rune
 			if i+2 < len(rest) && rest[i+1] == '\\' && rest[i+2] == 'u' {
 				low, _ = hex4(rest[i+3:])
 			}
-			if r >= 0xdc00 || low < 0xdc00 || low >= 0xe000 {
+			if r = utf16.DecodeRune(r, low); r == utf8.RuneError {
 				return "", "found half of a surrogate pair"
 			}
-			r = 0x10000 + (r-0xd800)<<10 + (low - 0xdc00)
 			i += 6
 		}
 		b = utf8.AppendRune(b, r)

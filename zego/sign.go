@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// What [Keyring.Verify] returns. Tell a sender none of them apart.
+// The errors of [Keyring.Verify]. Answer a sender the same to all of them.
 var (
 	// ErrUnknownApp means that the keyring has no secret for the appid.
 	ErrUnknownApp = errors.New("zego: unknown appid")
@@ -24,10 +24,10 @@ var (
 	ErrTooNew = errors.New("zego: timestamp too new")
 )
 
-// Sign makes the signature of a callback: the three strings sorted bytewise,
-// joined, and hashed with SHA-1, in lower-case hex (ZEGO's "Verification
-// Description"). The secret is the project's CallbackSecret, not its
-// ServerSecret. Nothing else of the body is covered.
+// Sign returns the signature of a callback: the three strings sorted bytewise, joined,
+// and hashed with SHA-1, in lower-case hex (ZEGO's "Verification Description"). The
+// secret is the project's CallbackSecret, not its ServerSecret. The signature covers
+// nothing else.
 func Sign(secret string, timestamp int64, nonce string) string {
 	s := signature(secret, timestamp, nonce)
 	return string(s[:])
@@ -48,19 +48,19 @@ func signature(secret string, timestamp int64, nonce string) [2 * sha1.Size]byte
 	return s
 }
 
-// Keyring holds the secrets of the apps whose callbacks are to be believed. The zero
-// Keyring believes none. It is safe for concurrent use.
+// Keyring holds the secrets that verify each app's callbacks. The zero Keyring verifies
+// none. It is safe for concurrent use.
 type Keyring struct {
 	secrets map[uint32][]string
 	window  int64 // seconds; 0: any timestamp will do
 	now     func() time.Time
 }
 
-// NewKeyring makes a keyring of each app's secrets. An app may have several, so
-// that one can be replaced while callbacks signed with the other still come in.
+// NewKeyring returns a keyring of each app's secrets. An app may have several, so that
+// one can be replaced while callbacks signed with the other still come in.
 //
-// A callback's timestamp may be up to window before or after what now tells;
-// a window of 0 accepts any. Use [time.Now] outside tests.
+// A callback's timestamp may be up to window before or after now; a window of 0 accepts
+// any. Use [time.Now] outside tests.
 func NewKeyring(secrets map[uint32][]string, window time.Duration, now func() time.Time) (*Keyring, error) {
 	if len(secrets) == 0 {
 		return nil, errors.New("zego: a keyring needs at least one app")
@@ -79,14 +79,13 @@ func NewKeyring(secrets map[uint32][]string, window time.Duration, now func() ti
 	return k, nil
 }
 
-// Window returns how far a callback's timestamp may be from the time; 0 stands for
-// any distance.
+// Window returns how far a callback's timestamp may be from now; 0 stands for any
+// distance.
 func (k *Keyring) Window() time.Duration { return time.Duration(k.window) * time.Second }
 
 // Verify reports whether ZEGO made the callback's signature, and recently: nil, or
 // an error that wraps one of [ErrUnknownApp], [ErrSignature], [ErrTooOld] and
-// [ErrTooNew]. How long it takes doesn't depend on how much of the signature is
-// right.
+// [ErrTooNew]. The time it takes doesn't depend on how much of the signature is right.
 func (k *Keyring) Verify(c *Common) error {
 	secrets, known := k.secrets[c.AppID]
 	if !known {
@@ -116,13 +115,13 @@ func (k *Keyring) Verify(c *Common) error {
 	return nil
 }
 
-// maxNonce is the longest nonce that is believed. ZEGO's have 19 digits.
+// maxNonce is the maximum length of a nonce. ZEGO's have 19 digits.
 const maxNonce = 64
 
-// errExtended refuses a signature that somebody without the secret could have made.
-// SHA-1 can be continued: where the secret sorts first, whoever has one signature
-// can compute that of the same string with padding and any bytes behind it. But
-// padding begins with 0x80, which is in no digit, letter, "-" or "_".
+// errExtended refuses a signature that can be made without the secret. SHA-1 can be
+// extended: if the secret sorts first, whoever has one signature can compute that of
+// the same string with padding and any bytes behind it. Padding begins with 0x80, which
+// is no digit, letter, "-" or "_".
 var errExtended = fmt.Errorf("%w: nonce or timestamp: want digits as the timestamp, and 1 to %d letters, digits, - or _ as the nonce", ErrSignature, maxNonce)
 
 // plain reports whether a nonce has nothing but letters, digits, "-" and "_".

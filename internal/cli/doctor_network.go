@@ -18,7 +18,7 @@ import (
 
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/service"
-	"github.com/closeouthq/closeout/zego"
+	"github.com/closeouthq/closeout/zego/serverapi"
 )
 
 // checkCertificate checks the certificate of the listener for callbacks.
@@ -127,13 +127,13 @@ func (d doctor) checkServerAPI(ctx context.Context) checkResult {
 	if len(d.ServerSecrets) == 0 {
 		return pass("no app has a server secret: sessions without a room_close are only reported; CLOSEOUT_SERVER_SECRETS lets workers close them out")
 	}
-	api, err := zego.NewClient(d.ServerAPI, d.ServerSecrets)
+	api, err := serverapi.New(d.ServerAPI, d.ServerSecrets)
 	if err != nil {
 		return fail("", "%v", err)
 	}
 	for _, app := range slices.Sorted(maps.Keys(d.ServerSecrets)) {
 		_, err := api.DescribeUserNum(ctx, app, []string{"closeout-doctor"})
-		if refused := new(zego.APIError); errors.As(err, &refused) && refused.Unauthorized() {
+		if refused := new(serverapi.Error); errors.As(err, &refused) && refused.Unauthorized() {
 			return fail("CLOSEOUT_SERVER_SECRETS wants the app's ServerSecret, not its CallbackSecret; and this machine's clock must be right", "%v", err)
 		} else if err != nil {
 			return fail("check that this machine reaches it; CLOSEOUT_SERVER_API_URL is its address", "%s: %v", config.Where(d.ServerAPI), err)

@@ -10,7 +10,7 @@ import (
 	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/codec"
 	"github.com/closeouthq/closeout/internal/recordings"
-	"github.com/closeouthq/closeout/zego"
+	"github.com/closeouthq/closeout/zego/serverapi"
 )
 
 // Setting is one setting: an environment variable, and a flag of the same name.
@@ -153,7 +153,7 @@ func (c *Config) settings() []Setting {
 		{Env: "CLOSEOUT_SERVER_SECRETS", Secret: true, UsedBy: worker, set: parse(&c.ServerSecrets, parseApps),
 			Usage: "server secrets of apps, appid=secret, separated by ';' or line ends (default: none, overdue sessions are only reported)",
 			More:  "The ServerSecret of the ZEGO console, not the CallbackSecret: Closeout asks ZEGO's server API about sessions whose `room_close` is overdue. To rotate a secret, put the other one behind a comma. See [reconciliation](reconciliation.md)."},
-		{Env: "CLOSEOUT_SERVER_API_URL", Default: zego.ServerAPI, UsedBy: worker, set: checked(&c.ServerAPI, checkServerAPI),
+		{Env: "CLOSEOUT_SERVER_API_URL", Default: serverapi.DefaultURL, UsedBy: worker, set: checked(&c.ServerAPI, checkServerAPI),
 			Usage: "ZEGO's server API",
 			More:  "One of ZEGO's regions is `https://rtc-api-fra.zego.im`, for instance. It must be https, except on this machine."},
 		{Env: "CLOSEOUT_OVERDUE_AFTER", Default: "10m", UsedBy: worker + ", " + operators, set: duration(&c.OverdueAfter, anyDuration),
@@ -205,7 +205,7 @@ func (c *Config) settings() []Setting {
 }
 
 func checkServerAPI(v string) error {
-	if _, err := zego.NewClient(v, nil); err != nil {
+	if _, err := serverapi.New(v, nil); err != nil {
 		return errors.New(strings.TrimPrefix(err.Error(), "zego: "))
 	}
 	return nil

@@ -45,7 +45,7 @@ type RecordedFile struct {
 
 // recordingOf is [UsageOf] for a recording callback.
 func recordingOf(e *zego.Recording, seenAt time.Time) Usage {
-	r := &Recording{TaskID: e.TaskID, ClientTaskID: e.ClientTaskID, EventType: e.EventType, Sequence: int64(e.Sequence), Sent: e.SentAt()}
+	r := &Recording{TaskID: e.TaskID, EventType: e.EventType, Sequence: int64(e.Sequence), Sent: e.SentAt()}
 	for _, f := range e.Files {
 		r.Files = append(r.Files, RecordedFile{RecordedFile: f})
 	}

@@ -1,25 +1,33 @@
-// Package recent remembers what was added last, in little memory: maps without
-// pointers, which the garbage collector doesn't look into. An LRU cache, with a
-// list entry for each key, takes a few times as much.
+// Package recent remembers the last keys in little memory: maps without pointers, which
+// the garbage collector doesn't look into. An LRU cache, with a list entry for each key,
+// takes a few times as much.
 package recent
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
-// Map remembers at least the given number of the keys that were added last, and
-// at most twice as many. It is safe for concurrent use.
+// Map remembers at least the given number of the last keys, and at most twice as many.
+// It is safe for concurrent use.
 type Map[K comparable, V any] struct {
-	least int
+	// Keep, if set, is how long at least a key is remembered within the number; a key
+	// twice as old is forgotten. Set it before use.
+	Keep time.Duration
+
+	minKeys int
 
 	mu            sync.Mutex
-	young, former map[K]V
+	young, former map[K]V // when young is full or old, it takes the place of former
+	began         time.Time
 }
 
-// New makes a map that remembers at least so many keys.
-func New[K comparable, V any](least int) *Map[K, V] {
-	return &Map[K, V]{least: least, young: map[K]V{}}
+// New returns a map that remembers at least so many keys.
+func New[K comparable, V any](minKeys int) *Map[K, V] {
+	return &Map[K, V]{minKeys: minKeys, young: map[K]V{}}
 }
 
-// Get gives the value that the key was added with.
+// Get returns the key's value.
 func (m *Map[K, V]) Get(key K) (V, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -27,6 +35,9 @@ func (m *Map[K, V]) Get(key K) (V, bool) {
 }
 
 func (m *Map[K, V]) get(key K) (V, bool) {
+	if now := time.Now(); m.Keep > 0 && now.Sub(m.began) >= m.Keep {
+		m.young, m.former, m.began = map[K]V{}, m.young, now
+	}
 	v, found := m.young[key]
 	if !found {
 		v, found = m.former[key]
@@ -34,17 +45,35 @@ func (m *Map[K, V]) get(key K) (V, bool) {
 	return v, found
 }
 
-// Add adds the key, unless it is there. It gives the value that is there then,
-// and says whether it was before.
+// Update stores the value that f returns for the key's value, or removes the key if
+// keep is false. The key counts as new.
+func (m *Map[K, V]) Update(key K, f func(value V, found bool) (updated V, keep bool)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	v, keep := f(m.get(key))
+	if !keep {
+		delete(m.young, key)
+		delete(m.former, key)
+		return
+	}
+	m.put(key, v)
+}
+
+func (m *Map[K, V]) put(key K, value V) {
+	if _, found := m.young[key]; !found && len(m.young) >= m.minKeys {
+		m.young, m.former, m.began = map[K]V{}, m.young, time.Now()
+	}
+	m.young[key] = value
+}
+
+// Add stores the value unless the key has one. It returns the key's value, and whether
+// the key had it before.
 func (m *Map[K, V]) Add(key K, value V) (V, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if v, found := m.get(key); found {
 		return v, true
 	}
-	if len(m.young) >= m.least {
-		m.young, m.former = map[K]V{}, m.young
-	}
-	m.young[key] = value
+	m.put(key, value)
 	return value, false
 }

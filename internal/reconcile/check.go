@@ -14,7 +14,7 @@ import (
 
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/session"
-	"github.com/closeouthq/closeout/zego"
+	"github.com/closeouthq/closeout/zego/serverapi"
 )
 
 const (
@@ -33,7 +33,7 @@ type Reconciler struct {
 	// Ledger has the sessions.
 	Ledger *ledger.Ledger
 	// API asks ZEGO. Without it, or a secret of the app, sessions are only reported.
-	API *zego.Client
+	API *serverapi.Client
 	// Start starts the session's Workflow. It is no error if there is one already that is
 	// open or completed. If it has ended otherwise, the session stays overdue.
 	Start func(context.Context, session.Session) error
@@ -147,7 +147,7 @@ func (a *appCheck) ask(ctx context.Context, checks []ledger.Check) error {
 		}
 		rooms[c.RoomID] = append(rooms[c.RoomID], c)
 	}
-	for batch := range slices.Chunk(names, zego.MostRooms) {
+	for batch := range slices.Chunk(names, serverapi.MaxRooms) {
 		if err := a.askAbout(ctx, batch, rooms); err != nil {
 			return err
 		}
@@ -163,7 +163,7 @@ func (a *appCheck) askAbout(ctx context.Context, names []string, rooms map[strin
 		}
 		return nil
 	}
-	var counts map[string]zego.RoomUsers
+	var counts map[string]serverapi.RoomUsers
 	var missing error // of the rooms that the answer lacks
 	err := a.try(ctx, func() (err error) {
 		if counts, err = a.API.DescribeUserNum(ctx, a.app, names); len(counts) > 0 {
@@ -233,7 +233,7 @@ func (a *appCheck) askAbout(ctx context.Context, names []string, rooms map[strin
 
 // judge reports whether the session is gone, by the users of its room. In doubt it isn't:
 // that only costs time.
-func (a *appCheck) judge(ctx context.Context, c ledger.Check, users zego.RoomUsers) (gone bool, err error) {
+func (a *appCheck) judge(ctx context.Context, c ledger.Check, users serverapi.RoomUsers) (gone bool, err error) {
 	switch {
 	case users.Participants() == 0:
 		return true, nil
@@ -245,9 +245,9 @@ func (a *appCheck) judge(ctx context.Context, c ledger.Check, users zego.RoomUse
 	// All participants of the session have left, and somebody is in the room. In another
 	// life of the room everybody has entered since. In this one, somebody without a
 	// callback was there when the last participant left.
-	var list []zego.RoomUser
+	var list []serverapi.User
 	if err := a.try(ctx, func() (err error) {
-		list, _, err = a.API.DescribeUserList(ctx, a.app, c.RoomID, zego.MostUsers, "")
+		list, _, err = a.API.DescribeUserList(ctx, a.app, c.RoomID, serverapi.MaxUsers, "")
 		return err
 	}); err != nil || len(list) == 0 {
 		return false, err
@@ -256,12 +256,12 @@ func (a *appCheck) judge(ctx context.Context, c ledger.Check, users zego.RoomUse
 	for _, u := range list {
 		ids = append(ids, u.UserID)
 	}
-	var statuses []zego.UserStatus
+	var statuses []serverapi.User
 	err = a.try(ctx, func() (err error) {
 		statuses, err = a.API.DescribeUsers(ctx, a.app, c.RoomID, ids)
 		return err
 	})
-	if refused := new(zego.APIError); errors.As(err, &refused) && refused.NoRoom() {
+	if refused := new(serverapi.Error); errors.As(err, &refused) && refused.NoRoom() {
 		return true, nil // its last user has just left
 	}
 	if err != nil {
@@ -307,7 +307,7 @@ func (a *appCheck) try(ctx context.Context, call func() error) error {
 			a.inARow = 0
 			return nil
 		}
-		refused := new(zego.APIError)
+		refused := new(serverapi.Error)
 		isAnswer := errors.As(err, &refused)
 		switch {
 		case isAnswer && refused.NoRoom(), isRefused(err):
@@ -328,7 +328,7 @@ func (a *appCheck) try(ctx context.Context, call func() error) error {
 
 // isRefused reports whether ZEGO found a parameter wrong.
 func isRefused(err error) bool {
-	refused := new(zego.APIError)
+	refused := new(serverapi.Error)
 	return errors.As(err, &refused) && (refused.Code == 2 || refused.Code == 3)
 }
 

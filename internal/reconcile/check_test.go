@@ -23,6 +23,7 @@ import (
 	"github.com/closeouthq/closeout/internal/zegofake"
 	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
+	"github.com/closeouthq/closeout/zego/serverapi"
 )
 
 const (
@@ -51,7 +52,7 @@ func newWorld(t *testing.T, databaseURL string) *world {
 	}
 	t.Cleanup(func() { _ = books.Close() })
 	w := &world{t: t, api: zegofake.New(1, "server secret"), now: time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC), started: map[uint64]session.Session{}}
-	client, err := zego.NewClient(zego.ServerAPI, map[uint32][]string{1: {"server secret"}})
+	client, err := serverapi.New(serverapi.DefaultURL, map[uint32][]string{1: {"server secret"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -425,7 +426,7 @@ func TestAppsThatAreNotAnsweredForHoldUpNoOther(t *testing.T) {
 				w.told(app, fmt.Sprint("room", n), n+1, w.now, stay("a", w.now, w.now))
 			}
 		}
-		client, err := zego.NewClient(zego.ServerAPI, secrets)
+		client, err := serverapi.New(serverapi.DefaultURL, secrets)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -24,7 +24,7 @@ import (
 	"github.com/closeouthq/closeout/internal/steps"
 	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
-	"github.com/closeouthq/closeout/zego"
+	"github.com/closeouthq/closeout/zego/serverapi"
 )
 
 // ReconcileID returns the Workflow ID of the runs that reconcile, one at a time:
@@ -63,7 +63,7 @@ func lasting(err error) error {
 // newReconciler makes what looks at overdue sessions. Apps without a server secret
 // are fine: theirs are reported.
 func newReconciler(c *config.Config, books *ledger.Ledger, s *starter.Starter) (*reconcile.Reconciler, error) {
-	api, err := zego.NewClient(c.ServerAPI, c.ServerSecrets)
+	api, err := serverapi.New(c.ServerAPI, c.ServerSecrets)
 	if err != nil {
 		return nil, fmt.Errorf("CLOSEOUT_SERVER_API_URL, CLOSEOUT_SERVER_SECRETS: %w", err)
 	}

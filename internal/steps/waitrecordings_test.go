@@ -425,18 +425,18 @@ func TestABlockedStepSaysWhatZEGOKeepsMeanwhile(t *testing.T) {
 	})
 }
 
-// A file in a session's folder is the session's, but for what counts for more.
-func TestAFolderCountsForLessThanAPersonAndTheApp(t *testing.T) {
+// A file in a session's folder is the session's, unless its task is assigned to another.
+func TestAFolderCountsForLessThanAnAssignment(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		const other = 5
 		w.created(other, 2*time.Hour)
 		folder := w.task.Session.Folder()
 		var names []string
-		for i, by := range []string{"AAAAAAAAAAAAAAAA", "PPPPPPPPPPPPPPPP", "NNNNNNNNNNNNNNNN"} {
+		for i, by := range []string{"PPPPPPPPPPPPPPPP", "NNNNNNNNNNNNNNNN"} {
 			names = append(names, fileID(by, 10+i))
 			put(t, w.Source, folder+names[i], []byte("sound"))
 			u, _ := ledger.UsageOf(&zego.Recording{Common: zego.Common{AppID: 7, Timestamp: closed.Unix()}, TaskID: by, RoomID: room, EventType: zego.RecordingUploaded,
-				ClientTaskID: map[int]string{0: "5"}[i], Files: []zego.RecordedFile{file(names[i], zego.FileUploaded, "https://b.example/"+folder+names[i])}}, time.Now())
+				Files: []zego.RecordedFile{file(names[i], zego.FileUploaded, "https://b.example/"+folder+names[i])}}, time.Now())
 			if err := w.ledger.Record(t.Context(), []ledger.Usage{u}); err != nil {
 				t.Fatal(err)
 			}
@@ -444,10 +444,10 @@ func TestAFolderCountsForLessThanAPersonAndTheApp(t *testing.T) {
 		if err := w.ledger.AssignRecording(t.Context(), 7, "PPPPPPPPPPPPPPPP", other); err != nil {
 			t.Fatal(err)
 		}
-		w.archives(2*time.Minute, names[2])
+		w.archives(2*time.Minute, names[1])
 		w.other = folder
 		w.task.Session.RoomSessionID, w.task.Session.RoomCloseTime = other, closed.Add(-time.Hour)
-		w.archives(2*time.Minute, names[0], names[1])
+		w.archives(2*time.Minute, names[0])
 	})
 }
 

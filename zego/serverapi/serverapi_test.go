@@ -1,4 +1,4 @@
-package zego_test
+package serverapi_test
 
 import (
 	"context"
@@ -15,6 +15,7 @@ import (
 
 	"github.com/closeouthq/closeout/internal/zegofake"
 	"github.com/closeouthq/closeout/zego"
+	"github.com/closeouthq/closeout/zego/serverapi"
 )
 
 const (
@@ -24,7 +25,7 @@ const (
 
 // The vector is that of ZEGO's documentation.
 func TestRequestsAreSignedAsDocumented(t *testing.T) {
-	if got := zego.SignRequest(apiApp, "4fd24687296dd9f3", serverSecret, 1615186943); got != "43e5cfcca828314675f91b001390566a" {
+	if got := serverapi.Sign(apiApp, "4fd24687296dd9f3", serverSecret, 1615186943); got != "43e5cfcca828314675f91b001390566a" {
 		t.Errorf("signature %s", got)
 	}
 }
@@ -38,9 +39,9 @@ func (p inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
 	return w.Result(), nil
 }
 
-func apiClient(t *testing.T, api http.Handler, secrets ...string) *zego.Client {
+func apiClient(t *testing.T, api http.Handler, secrets ...string) *serverapi.Client {
 	t.Helper()
-	c, err := zego.NewClient(zego.ServerAPI, map[uint32][]string{apiApp: secrets})
+	c, err := serverapi.New(serverapi.DefaultURL, map[uint32][]string{apiApp: secrets})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +58,7 @@ func TestServerAPI(t *testing.T) {
 	c := apiClient(t, api, serverSecret)
 
 	counts, err := c.DescribeUserNum(t.Context(), apiApp, []string{"room+1&a=b", "gone"})
-	if err != nil || counts["room+1&a=b"] != (zego.RoomUsers{Users: 3, Admins: 1}) || counts["room+1&a=b"].Participants() != 2 {
+	if err != nil || counts["room+1&a=b"] != (serverapi.RoomUsers{Users: 3, Admins: 1}) || counts["room+1&a=b"].Participants() != 2 {
 		t.Errorf("counts %v, %v", counts, err)
 	}
 	if gone, told := counts["gone"]; !told || gone.Users != 0 {
@@ -68,13 +69,13 @@ func TestServerAPI(t *testing.T) {
 	}
 
 	statuses, err := c.DescribeUsers(t.Context(), apiApp, "room+1&a=b", []string{"a", "x", "recorder"})
-	want := []zego.UserStatus{{UserID: "a", InRoom: true, LoginTime: login, Role: 1}, {UserID: "x"},
+	want := []serverapi.User{{UserID: "a", InRoom: true, LoginTime: login, Role: 1}, {UserID: "x"},
 		{UserID: "recorder", InRoom: true, LoginTime: login.Add(-time.Second), Role: zego.RoleService}}
 	if err != nil || !slices.Equal(statuses, want) {
 		t.Errorf("statuses %v, %v", statuses, err)
 	}
 	_, err = c.DescribeUsers(t.Context(), apiApp, "gone", []string{"a"})
-	if e := new(zego.APIError); !errors.As(err, &e) || !e.NoRoom() || e.Code != 50001 {
+	if e := new(serverapi.Error); !errors.As(err, &e) || !e.NoRoom() || e.Code != 50001 {
 		t.Errorf("of a room that is gone: %v", err)
 	}
 
@@ -158,7 +159,7 @@ func TestTheRequestIsNamedForSupport(t *testing.T) {
 			return &zegofake.Failure{Body: `{"Code":1,"Message":"failed","RequestId":` + id + `}`}
 		})
 		_, err := apiClient(t, api, serverSecret).DescribeUserNum(t.Context(), apiApp, []string{"lobby"})
-		if e := new(zego.APIError); !errors.As(err, &e) || e.RequestID != "7840039829955402143" {
+		if e := new(serverapi.Error); !errors.As(err, &e) || e.RequestID != "7840039829955402143" {
 			t.Errorf("%s: %v", id, err)
 		}
 	}
@@ -168,18 +169,18 @@ func TestErrorsHaveNoSecretAndNoSignature(t *testing.T) {
 	api := zegofake.New(apiApp, "another")
 	c := apiClient(t, api, serverSecret) // the fake has its own in its message
 	_, refused := c.DescribeUserNum(t.Context(), apiApp, []string{"lobby"})
-	if e := new(zego.APIError); !errors.As(refused, &e) || !e.Unauthorized() || !strings.Contains(e.Message, "invalid signature …") {
+	if e := new(serverapi.Error); !errors.As(refused, &e) || !e.Unauthorized() || !strings.Contains(e.Message, "invalid signature …") {
 		t.Errorf("refused: %v", refused)
 	}
 	away := httptest.NewServer(api)
 	away.Close()
-	c, err := zego.NewClient(away.URL, map[uint32][]string{apiApp: {serverSecret}})
+	c, err := serverapi.New(away.URL, map[uint32][]string{apiApp: {serverSecret}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, unreachable := c.DescribeUserNum(t.Context(), apiApp, []string{"lobby"})
 	_, unknown := c.DescribeUserNum(t.Context(), 7, []string{"lobby"})
-	if !errors.Is(unknown, zego.ErrNoServerSecret) {
+	if !errors.Is(unknown, serverapi.ErrNoSecret) {
 		t.Errorf("of an app without a secret: %v", unknown)
 	}
 	for _, err := range []error{refused, unreachable} {
@@ -270,11 +271,11 @@ func TestOnlyThisMachineIsAskedWithoutTLS(t *testing.T) {
 		"https://u:p@rtc-api.zego.im": false,
 		"https://rtc-api.zego.im/?a":  false,
 	} {
-		if _, err := zego.NewClient(address, nil); (err == nil) != ok {
+		if _, err := serverapi.New(address, nil); (err == nil) != ok {
 			t.Errorf("%s: %v", address, err)
 		}
 	}
-	if _, err := zego.NewClient(zego.ServerAPI, map[uint32][]string{1: {""}}); err == nil {
+	if _, err := serverapi.New(serverapi.DefaultURL, map[uint32][]string{1: {""}}); err == nil {
 		t.Error("an empty secret is taken")
 	}
 }

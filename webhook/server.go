@@ -1,0 +1,290 @@
+package webhook
+
+import (
+	"bytes"
+	"cmp"
+	"container/list"
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// ConnectionFault is why a connection ended without a request that a handler saw.
+type ConnectionFault string
+
+// The faults of connections. A connection without any data, such as a load balancer's
+// probe, has none.
+const (
+	// FaultTLS means a failed TLS handshake: often the other side doesn't trust the
+	// certificate, because an intermediate one is missing.
+	FaultTLS ConnectionFault = "tls_handshake"
+	// FaultPlain means plain HTTP where TLS is expected, and FaultEncrypted the opposite.
+	FaultPlain     ConnectionFault = "plain_http"
+	FaultEncrypted ConnectionFault = "encrypted"
+	// FaultProxy means the preamble of the PROXY protocol, which isn't supported.
+	FaultProxy ConnectionFault = "proxy_preamble"
+	// FaultRequest means that the data is no request, or never a whole one.
+	FaultRequest ConnectionFault = "no_request"
+)
+
+// ConnectionFaults returns all faults that [ServerOptions].Observe is called with.
+func ConnectionFaults() []ConnectionFault {
+	return []ConnectionFault{FaultTLS, FaultPlain, FaultEncrypted, FaultProxy, FaultRequest}
+}
+
+// ServerOptions configure a server.
+type ServerOptions struct {
+	// Log gets a line for each connection that brought no request. Of many from one source
+	// only the first are logged; the next line has the number of the others.
+	Log *slog.Logger
+	// IdleTimeout is how long a connection may be idle; 0 stands for [IdleTimeout].
+	IdleTimeout time.Duration
+	// Observe, if set, is called with each connection that brought no request, if the
+	// listener is one of [Watch].
+	Observe func(ConnectionFault)
+}
+
+// NewServer returns a server with the timeouts and limits that a listener open to the
+// internet needs.
+func NewServer(h http.Handler, o ServerOptions) *http.Server {
+	return newServer(h, o, min(maxStrangers, openFiles()/2))
+}
+
+func newServer(h http.Handler, o ServerOptions, maxStrangers int) *http.Server {
+	c := &connections{ServerOptions: o, max: maxStrangers, places: map[net.Conn]*list.Element{}, limiter: newLimiter()}
+	return &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if p, _ := r.Context().Value(peerKey{}).(*peer); p != nil && p.conn != nil {
+				p.conn.handled.Store(true)
+				p.conn.idle.Store(false)
+			}
+			h.ServeHTTP(w, r)
+		}),
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       cmp.Or(o.IdleTimeout, IdleTimeout),
+		MaxHeaderBytes:    maxHeader,
+		ConnState:         c.state,
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			return context.WithValue(ctx, peerKey{}, &peer{watchedConn(conn), func() { c.leave(conn) }})
+		},
+		ErrorLog: slog.NewLogLogger(&errorHandler{o.Log.Handler(), c}, slog.LevelDebug),
+	}
+}
+
+// connections bounds the connections that haven't brought a genuine callback, and
+// finds those that ended without a request. A newcomer always gets in: the connection
+// that has been idle or unproved for longest gives way, because a good callback needs
+// milliseconds, and slow clients must not keep it out.
+type connections struct {
+	ServerOptions
+	max     int
+	limiter *limiter
+	errors  sync.Map // from an address to the error of its handshake, until the connection is closed
+
+	mu     sync.Mutex
+	queue  list.List // of net.Conn, in the order in which they give way
+	places map[net.Conn]*list.Element
+}
+
+type peerKey struct{}
+
+// peer is the connection of a request.
+type peer struct {
+	conn  *connection // nil if it isn't watched
+	leave func()
+}
+
+// proved exempts the connection of a genuine callback from giving way, until it is
+// idle again.
+func proved(ctx context.Context) {
+	if p, ok := ctx.Value(peerKey{}).(*peer); ok {
+		p.leave()
+	}
+}
+
+func (c *connections) state(conn net.Conn, state http.ConnState) {
+	watched := watchedConn(conn)
+	switch state {
+	case http.StateNew:
+		c.enter(conn)
+	case http.StateActive:
+		if watched != nil {
+			watched.began.Store(true)
+		}
+	case http.StateIdle:
+		c.enter(conn)
+		if watched != nil {
+			watched.written.Store(0)
+			watched.idle.Store(true)
+		}
+	case http.StateHijacked:
+		c.leave(conn)
+	case http.StateClosed:
+		c.leave(conn)
+		if watched != nil {
+			c.closed(watched)
+		}
+	}
+}
+
+// enter puts a connection at the end of the queue, and closes the first if there are
+// too many.
+func (c *connections) enter(conn net.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.places[conn] != nil {
+		return
+	}
+	c.places[conn] = c.queue.PushBack(conn)
+	if c.queue.Len() <= c.max {
+		return
+	}
+	first := c.queue.Remove(c.queue.Front()).(net.Conn)
+	delete(c.places, first)
+	if t, ok := first.(*tls.Conn); ok {
+		first = t.NetConn() // TLS would wait to say goodbye
+	}
+	_ = first.Close()
+}
+
+func (c *connections) leave(conn net.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if place := c.places[conn]; place != nil {
+		c.queue.Remove(place)
+		delete(c.places, conn)
+	}
+}
+
+// closed observes and logs the fault of a connection, if it had one.
+func (c *connections) closed(conn *connection) {
+	remote := conn.RemoteAddr().String()
+	problem, ok := c.errors.LoadAndDelete(remote)
+	if !ok {
+		problem = ""
+	}
+	fault := conn.fault()
+	if fault == "" {
+		return
+	}
+	if c.Observe != nil {
+		c.Observe(fault)
+	}
+	if unlogged, ok := c.limiter.line(remote, Outcome(fault)); ok {
+		c.Log.Warn("connection without a request", "fault", fault, "remote", remote, "error", problem, "unlogged", unlogged)
+	}
+}
+
+// errorHandler keeps the errors of handshakes that a server logs for the connection's
+// own line.
+type errorHandler struct {
+	slog.Handler
+	connections *connections
+}
+
+// Handle implements [slog.Handler].
+func (h *errorHandler) Handle(ctx context.Context, r slog.Record) error {
+	if rest, ok := strings.CutPrefix(r.Message, "http: TLS handshake error from "); ok {
+		if remote, problem, ok := strings.Cut(rest, ": "); ok {
+			h.connections.errors.Store(remote, problem)
+			return nil
+		}
+	}
+	if !h.Handler.Enabled(ctx, r.Level) {
+		return nil
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+// Enabled implements [slog.Handler].
+func (h *errorHandler) Enabled(context.Context, slog.Level) bool { return true }
+
+// Watch wraps the listener of a server, below TLS if it is encrypted, so that the
+// server sees the first bytes of connections that never become a request.
+func Watch(l net.Listener, encrypted bool) net.Listener { return &watched{l, encrypted} }
+
+type watched struct {
+	net.Listener
+	encrypted bool
+}
+
+func (l *watched) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &connection{Conn: c, encrypted: l.encrypted}, nil
+}
+
+// connection records its first bytes and its states.
+type connection struct {
+	net.Conn
+	encrypted bool
+	began     atomic.Bool  // data was read that may be a request
+	handled   atomic.Bool  // a handler got a request
+	idle      atomic.Bool  // a request was answered, and no other is being handled
+	written   atomic.Int64 // bytes since then
+
+	mu    sync.Mutex // two goroutines may read, one after the other
+	first []byte
+}
+
+// watchedConn returns the connection that a watched listener made; nil for another's.
+func watchedConn(c net.Conn) *connection {
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
+	watched, _ := c.(*connection)
+	return watched
+}
+
+func (c *connection) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	c.written.Add(int64(n))
+	return n, err
+}
+
+func (c *connection) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if missing := firstBytes - len(c.first); n > 0 && missing > 0 {
+		c.first = append(c.first, b[:min(n, missing)]...)
+	}
+	return n, err
+}
+
+// fault returns why the connection brought no request; empty if it did, or if it
+// brought no data.
+func (c *connection) fault() ConnectionFault {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	hello := len(c.first) > 0 && c.first[0] == 0x16 // a record of TLS' handshake
+	switch {
+	case len(c.first) == 0:
+		return ""
+	case c.handled.Load():
+		// The server itself answered what came after the last request.
+		if c.idle.Load() && c.written.Load() >= minAnswer {
+			return FaultRequest
+		}
+		return ""
+	case bytes.HasPrefix(c.first, []byte("PROXY ")), bytes.HasPrefix(c.first, []byte("\r\n\r\n\x00\r\nQUIT\n")):
+		return FaultProxy
+	case c.encrypted && !hello:
+		return FaultPlain
+	case c.encrypted && !c.began.Load():
+		return FaultTLS
+	case !c.encrypted && hello:
+		return FaultEncrypted
+	}
+	return FaultRequest
+}

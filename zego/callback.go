@@ -1,0 +1,210 @@
+package zego
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"time"
+)
+
+// ErrMalformed is returned by [Scan] for a body in none of the encodings that ZEGO
+// sends callbacks in.
+var ErrMalformed = errors.New("zego: body is neither a JSON object, nor a form, nor a percent-encoded JSON object")
+
+// FieldError reports a field of a callback that is missing or can't be used.
+type FieldError struct {
+	// Field is the field's name in the body, with the path to it if it is nested.
+	Field string
+	// Problem is what was found and what would do.
+	Problem string
+}
+
+// Error implements error.
+func (e *FieldError) Error() string { return "zego: " + e.Field + ": " + e.Problem }
+
+// Event is a parsed callback: a [*RoomClose], [*RoomCreate], [*RoomLogin],
+// [*RoomLogout] or [*Recording], or an [*Other] for any event without a type of its
+// own.
+type Event interface {
+	// Head returns the fields that all callbacks share.
+	Head() *Common
+}
+
+// Common holds the fields that all callbacks share.
+type Common struct {
+	// Event is the event's name, such as "room_close".
+	Event string
+	// AppID is ZEGO's ID of the app. It selects the secrets that verify the callback.
+	AppID uint32
+	// Timestamp is ZEGO's clock when it sent the callback, as received: Unix seconds, or
+	// milliseconds from ZEGO's newer products. See SentAt.
+	Timestamp int64
+	// Nonce is a random string. ZEGO's look like decimal numbers of 19 digits.
+	Nonce string
+	// Signature is the one received: 40 lower-case hex digits if it is genuine.
+	Signature string
+	// Fingerprint is a SHA-256 over everything read from the body. Bodies that differ only
+	// in what isn't read have the same one, which tells ZEGO's retry from another body
+	// with the same signature. [Callback.Parse] sets it; it is never sent.
+	Fingerprint [32]byte
+}
+
+// SentAt returns when ZEGO sent the callback, by its clock, in UTC. It is the only
+// time in a callback that the signature covers; zero if there is no Timestamp.
+func (c *Common) SentAt() time.Time {
+	if c.Timestamp == 0 {
+		return time.Time{}
+	}
+	// In seconds this is the year 5138, in milliseconds 1973.
+	if c.Timestamp >= 1e11 {
+		return time.UnixMilli(c.Timestamp).UTC()
+	}
+	return time.Unix(c.Timestamp, 0).UTC()
+}
+
+// Head implements [Event].
+func (c *Common) Head() *Common { return c }
+
+// Other is a callback of an event without a type of its own in this package. Only its
+// common fields were read.
+type Other struct{ Common }
+
+// Unreadable is a genuine callback with a required field that is missing or can't be
+// read. [Callback.Unreadable] makes it; Parse never returns one.
+type Unreadable struct {
+	Common
+	// RoomID and TaskID are the callback's, as far as they can be read.
+	RoomID, TaskID string
+	// Fault is what is wrong.
+	Fault FieldError
+}
+
+// Callback is a callback of which only the fields needed to verify it were read. Call
+// [Keyring.Verify] on it, and then Parse.
+type Callback struct {
+	Common
+	// Unknown lists the optional fields that could not be read. They count as missing.
+	// Parse sets it.
+	Unknown []FieldError
+
+	object    []byte
+	exact     bool // the event has its documented name, "event"
+	recording bool
+}
+
+// head lists the fields that all callbacks share, as ZEGO's products spell them, and
+// two that mark a recording callback.
+var head = []field{
+	{"event", "Event", "EventType"},
+	{"appid", "app_id", "AppId", "Appid", "AppID"},
+	{"timestamp", "Timestamp"},
+	{"nonce", "Nonce"},
+	{"signature", "Signature"},
+	{"task_id"},
+	{"event_type"},
+}
+
+// Scan reads the fields of a callback that are needed to verify it. It returns an
+// error that wraps [ErrMalformed] or is a [*FieldError].
+//
+// Scan is made for bodies that anybody may have sent: it passes over the body once,
+// stops at the first fault and allocates at most a small multiple of the body. The
+// Callback refers to body, which must not change until it is parsed.
+//
+// The body is read as the first of these that fits: a JSON object, a percent-encoded
+// JSON object, or a form if contentType says so. JSON is never percent-decoded, and
+// its contentType doesn't matter. Numbers may come as JSON strings.
+func Scan(contentType string, body []byte) (*Callback, error) {
+	object, err := decode(contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	r := reader{}
+	if err := r.open(object, head); err != nil {
+		return nil, err
+	}
+	c := &Callback{object: object}
+	c.exact = r.found[r.slot("event")] == "event"
+	c.recording = r.value("event") == nil && r.value("appid") != nil && r.value("task_id") != nil && r.value("event_type") != nil
+	c.Event = EventRecording
+	if !c.recording {
+		c.Event = r.eventName()
+	}
+	c.AppID = uint32(r.unsigned("appid", math.MaxUint32))
+	c.Timestamp = int64(r.unsigned("timestamp", maxMillis))
+	c.Nonce = r.text("nonce")
+	c.Signature = r.text("signature")
+	if r.err != nil {
+		return nil, r.err
+	}
+	return c, nil
+}
+
+// events are the readers of the events with a type of their own, by name.
+var events = map[string]func(*reader, Common) Event{
+	EventRoomClose:  (*reader).roomClose,
+	EventRoomCreate: (*reader).roomCreate,
+	EventRoomLogin:  (*reader).roomLogin,
+	EventRoomLogout: (*reader).roomLogout,
+}
+
+// Parse reads the fields of the callback's event. It returns one of the types of
+// [Event], or a [*FieldError] that names a required field. Fields that the event
+// doesn't have are ignored. A field given twice, also in another case, is an error,
+// because its meaning is ambiguous.
+func (c *Callback) Parse() (Event, error) {
+	read := events[c.Event]
+	if c.recording {
+		read = (*reader).recording
+	}
+	if read == nil {
+		read = func(_ *reader, common Common) Event { return &Other{common} }
+	}
+	c.Unknown = nil
+	r := &reader{body: c.object, sum: c.digest(), unknown: &c.Unknown}
+	event := read(r, c.Common)
+	if r.err != nil && !c.exact && !c.recording {
+		// Another product's event with the name of one of these.
+		r.sum, event, r.err = c.digest(), &Other{c.Common}, nil
+	}
+	if r.err != nil {
+		return nil, r.err
+	}
+	r.sum.hash.Sum(event.Head().Fingerprint[:0])
+	return event, nil
+}
+
+// digest begins a fingerprint with the fields that all callbacks share.
+func (c *Callback) digest() *digest {
+	d := newDigest()
+	d.text(c.Event)
+	d.number(uint64(c.AppID))
+	d.number(uint64(c.Timestamp))
+	d.text(c.Nonce)
+	return d
+}
+
+// Unreadable returns what is known of a callback that Parse refused with err.
+func (c *Callback) Unreadable(err error) *Unreadable {
+	u := &Unreadable{Common: c.Common, Fault: FieldError{Problem: err.Error()}}
+	if field := new(FieldError); errors.As(err, &field) {
+		u.Fault = *field
+	}
+	r := reader{}
+	_ = r.open(c.object, []field{{"room_id"}, {"task_id"}}) // what was found ahead of a fault counts
+	u.RoomID, _ = r.textAt("room_id", maxText)
+	u.TaskID, _ = r.textAt("task_id", maxText)
+	return u
+}
+
+// Parse combines [Scan] and [Callback.Parse] for a body from a trusted sender. Its
+// result is not verified.
+func Parse(contentType string, body []byte) (Event, error) {
+	c, err := Scan(contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	return c.Parse()
+}
+
+var errTooManyMembers = fmt.Errorf("%w: more than %d fields", ErrMalformed, maxMembers)

@@ -1,0 +1,420 @@
+package zego
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"hash"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// Bounds of what is read.
+const (
+	// maxText is the maximum length of a string in bytes. ZEGO's own limit for a room_id is
+	// far below; stores would refuse much longer keys.
+	maxText = 1024
+	// maxMillis is the last millisecond of the year 9999, the last that RFC 3339 can carry.
+	maxMillis = 253402300799999
+	// maxUnknown is the maximum number of unreadable fields that are named.
+	maxUnknown = 16
+	// maxFields is the maximum number of fields read from one object.
+	maxFields = 16
+	// maxName is longer than any name that is read.
+	maxName = 32
+)
+
+// A field is the spellings of one field, the usual one first. Names match exactly.
+type field []string
+
+// fieldsOf returns fields with one spelling each.
+func fieldsOf(names ...string) []field {
+	all := make([]field, len(names))
+	for i, name := range names {
+		all[i] = field{name}
+	}
+	return all
+}
+
+// reader reads typed values from an object and keeps the first error.
+type reader struct {
+	body   []byte // the object, not scanned yet
+	path   string // to the object, for errors; empty for the outermost
+	index  int    // of the object, if path is that of an array; else -1
+	fields []field
+	values [maxFields][]byte // by field; nil if it is missing or null
+	found  [maxFields]string // the spelling of each
+	err    error
+
+	sum     *digest       // of what is read; may be nil
+	unknown *[]FieldError // optional fields that could not be read
+}
+
+// digest hashes the values read, in the order of reading. A nil digest does nothing.
+type digest struct {
+	hash   hash.Hash
+	buffer []byte
+}
+
+func newDigest() *digest { return &digest{sha256.New(), make([]byte, 0, 64)} }
+
+func (d *digest) number(n uint64) {
+	if d != nil {
+		d.buffer = binary.AppendUvarint(d.buffer[:0], n)
+		_, _ = d.hash.Write(d.buffer) // never fails
+	}
+}
+
+// text hashes the length too, so that no two lists of strings run together.
+func (d *digest) text(s string) {
+	if d != nil {
+		d.number(uint64(len(s)))
+		d.buffer = append(d.buffer[:0], s...)
+		_, _ = d.hash.Write(d.buffer) // never fails
+	}
+}
+
+// open finds the fields in the object.
+func (r *reader) open(object []byte, fields []field) error {
+	r.fields = fields
+	var folded [maxFields][]byte // the field's name in another case, quoted
+	s := scanner{b: object}
+	if s.peek() != '{' {
+		return s.fault("want an object")
+	}
+	count := 0
+	err := s.members(1, func(quoted, value []byte) error {
+		if count++; count > maxMembers {
+			return errTooManyMembers
+		}
+		var buffer [maxName]byte
+		name := nameOf(buffer[:0], quoted)
+		for i, f := range fields {
+			for _, spelling := range f {
+				if string(name) != spelling {
+					continue
+				}
+				if r.found[i] != "" {
+					return r.twice(f, r.found[i], spelling)
+				}
+				r.found[i] = spelling
+				if string(value) != "null" {
+					r.values[i] = value
+				}
+				return nil
+			}
+			if len(name) == len(f[0]) && bytes.EqualFold(name, []byte(f[0])) {
+				folded[i] = quoted
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if s.peek(); s.at < len(object) {
+		return s.fault("want nothing after the object")
+	}
+	for i := range fields {
+		if r.found[i] != "" && folded[i] != nil {
+			return r.twice(fields[i], r.found[i], clip(folded[i]))
+		}
+	}
+	return nil
+}
+
+// twice returns the error about a field given twice.
+func (r *reader) twice(f field, first, second string) error {
+	problem := "given twice"
+	if first != second {
+		problem += ", as " + first + " and as " + second
+	}
+	return &FieldError{r.where() + f[0], problem}
+}
+
+// nameOf returns the name that a JSON string stands for, in buffer if it has escapes;
+// nil if it is longer than any name that is read.
+func nameOf(buffer, quoted []byte) []byte {
+	if bytes.IndexByte(quoted, '\\') < 0 {
+		return quoted[1 : len(quoted)-1]
+	}
+	if len(quoted) > 2+6*maxName {
+		return nil
+	}
+	name, _ := unquote(quoted)
+	return append(buffer, name...)
+}
+
+// read opens an object of a verified callback.
+func (r *reader) read(fields []field) {
+	if err := r.open(r.body, fields); err != nil && r.err == nil {
+		r.err = err
+	}
+}
+
+// within calls read with a reader of the object in a field; of an empty one if the
+// field is missing or null.
+func (r *reader) within(name string, fields []field, read func(*reader)) {
+	v := r.value(name)
+	if v == nil {
+		v = []byte("{}")
+	}
+	if r.err == nil {
+		r.err = r.inner(name).object(v, fields, read)
+	}
+}
+
+// list calls read with a reader of each object of the array in a field; not at all if
+// the field is missing or null.
+func (r *reader) list(name string, maxLen int, fields []field, read func(*reader)) {
+	v := r.value(name)
+	if v == nil || r.err != nil {
+		return
+	}
+	if v[0] != '[' {
+		r.fail(name, "found "+kind(v)+", want an array")
+		return
+	}
+	s, in := scanner{b: v}, r.inner(name) // one reader for all: a list may be long
+	r.err = s.elements(1, func(element []byte) error {
+		if in.index++; in.index == maxLen {
+			r.fail(name, fmt.Sprintf("found more than %d elements", maxLen))
+			return r.err
+		}
+		return in.object(element, fields, read)
+	})
+}
+
+// inner returns a reader for objects in a field.
+func (r *reader) inner(name string) *reader {
+	return &reader{path: r.spelling(name), index: -1, sum: r.sum, unknown: r.unknown}
+}
+
+// object calls read with r, which reads the object v from here on.
+func (r *reader) object(v []byte, fields []field, read func(*reader)) error {
+	if v[0] != '{' {
+		return &FieldError{strings.TrimSuffix(r.where(), "."), "found " + kind(v) + ", want an object"}
+	}
+	r.body, r.values, r.found = v, [maxFields][]byte{}, [maxFields]string{}
+	r.sum.text("{")
+	if r.read(fields); r.err == nil {
+		read(r)
+	}
+	r.sum.text("}")
+	return r.err
+}
+
+// where returns the path to the object's fields.
+func (r *reader) where() string {
+	switch {
+	case r.path == "":
+		return ""
+	case r.index < 0:
+		return r.path + "."
+	default:
+		return r.path + "[" + strconv.Itoa(r.index) + "]."
+	}
+}
+
+// slot returns the index of the field with that usual name.
+func (r *reader) slot(name string) int {
+	return slices.IndexFunc(r.fields, func(f field) bool { return f[0] == name })
+}
+
+// value returns the field's JSON; nil if it is missing or null.
+func (r *reader) value(name string) []byte { return r.values[r.slot(name)] }
+
+// spelling returns the field's name as the callback has it.
+func (r *reader) spelling(name string) string {
+	return r.where() + cmp.Or(r.found[r.slot(name)], name)
+}
+
+// fail notes a problem with a required field.
+func (r *reader) fail(name, problem string) {
+	if r.err == nil && problem != "" {
+		r.err = &FieldError{r.spelling(name), problem}
+	}
+}
+
+// forget notes a problem with an optional field.
+func (r *reader) forget(name, problem string) {
+	if problem != "" && r.unknown != nil && len(*r.unknown) < maxUnknown {
+		*r.unknown = append(*r.unknown, FieldError{r.spelling(name), problem})
+	}
+}
+
+// has reports whether the callback has a value for the field.
+func (r *reader) has(name string) bool {
+	return len(r.value(name)) > 0 && string(r.value(name)) != `""`
+}
+
+// textAt reads a string that any store can keep.
+func (r *reader) textAt(name string, maxLen int) (s, problem string) {
+	v := r.value(name)
+	switch {
+	case v == nil:
+		return "", "missing"
+	case v[0] != '"':
+		return "", "found " + kind(v) + ", want a string"
+	case string(v) == `""`:
+		return "", "found an empty string"
+	case len(v) > 2+6*maxLen:
+		return "", fmt.Sprintf("found %d bytes, want at most %d", len(v)-2, maxLen)
+	}
+	if s, problem = unquote(v); problem != "" {
+		return "", problem
+	}
+	if len(s) > maxLen {
+		return "", fmt.Sprintf("found %d bytes, want at most %d", len(s), maxLen)
+	}
+	// No name has control characters, and PostgreSQL can't store a NUL.
+	if strings.ContainsFunc(s, unicode.IsControl) {
+		return "", "found a control character"
+	}
+	return s, ""
+}
+
+// text returns a required string.
+func (r *reader) text(name string) string {
+	s, problem := r.textAt(name, maxText)
+	r.fail(name, problem)
+	r.sum.text(s)
+	return s
+}
+
+// optionalText returns a string that may be missing or unreadable, and is empty then.
+func (r *reader) optionalText(name string, maxLen int) string {
+	var s string
+	if r.has(name) {
+		var problem string
+		s, problem = r.textAt(name, maxLen)
+		r.forget(name, problem)
+	}
+	r.sum.text(s)
+	return s
+}
+
+// eventName returns the event's name. Products that call it EventType may number
+// their events.
+func (r *reader) eventName() string {
+	if v := r.value("event"); v != nil && isDigit(v[0]) && len(v) <= 20 && r.found[r.slot("event")] == "EventType" {
+		return string(v)
+	}
+	return r.text("event")
+}
+
+// unsignedAt reads an integer. It takes only decimal digits without leading zeros, in
+// a number or a string, so that the integer prints as it was received, which the
+// signature of a timestamp needs.
+func (r *reader) unsignedAt(name string, largest uint64) (n uint64, problem string) {
+	v := r.value(name)
+	if v == nil {
+		return 0, "missing"
+	}
+	digits := v
+	if v[0] == '"' {
+		digits = v[1 : len(v)-1]
+		if len(v) < 128 { // which holds all digits of any number, escaped
+			s, _ := unquote(v)
+			digits = []byte(s)
+		}
+	}
+	n, err := strconv.ParseUint(string(digits[:min(len(digits), 21)]), 10, 64)
+	if err != nil || n > largest || len(digits) > 1 && digits[0] == '0' {
+		return 0, fmt.Sprintf("found %s, want a decimal integer from 0 to %d", clip(v), largest)
+	}
+	return n, ""
+}
+
+// unsigned returns a required integer.
+func (r *reader) unsigned(name string, largest uint64) uint64 {
+	n, problem := r.unsignedAt(name, largest)
+	r.fail(name, problem)
+	r.sum.number(n)
+	return n
+}
+
+// optionalUnsigned returns an integer that may be missing or unreadable, and is
+// otherwise then.
+func (r *reader) optionalUnsigned(name string, largest, otherwise uint64) uint64 {
+	n := otherwise
+	if r.has(name) {
+		var problem string
+		if n, problem = r.unsignedAt(name, largest); problem != "" {
+			r.forget(name, problem)
+			n = otherwise
+		}
+	}
+	r.sum.number(n)
+	return n
+}
+
+// code returns a number that names one of a few cases, or otherwise, and the text that
+// came in its place if it can't be read as one.
+func (r *reader) code(name string, otherwise uint32) (n uint32, text string) {
+	n = uint32(r.optionalUnsigned(name, math.MaxUint32, uint64(otherwise)))
+	if _, problem := r.unsignedAt(name, math.MaxUint32); problem != "" && r.has(name) {
+		if text, problem = r.textAt(name, maxText); problem != "" {
+			text = strings.Map(func(c rune) rune {
+				if unicode.IsControl(c) {
+					return -1
+				}
+				return c
+			}, clip(r.value(name)))
+		}
+	}
+	r.sum.text(text)
+	return n, text
+}
+
+// session returns the number of a room's session. 0 is refused: it would make all
+// rooms without a number one session.
+func (r *reader) session(name string) uint64 {
+	n := r.unsigned(name, math.MaxUint64)
+	if n == 0 {
+		r.fail(name, "found 0, which is no session")
+	}
+	return n
+}
+
+// millis returns a required time, Unix milliseconds in the callback.
+func (r *reader) millis(name string) time.Time {
+	n := r.unsigned(name, maxMillis)
+	if n == 0 {
+		r.fail(name, fmt.Sprintf("found 0, want Unix milliseconds from 1 to %d", int64(maxMillis)))
+	}
+	return time.UnixMilli(int64(n)).UTC()
+}
+
+// optionalMillis returns a time that may be missing, 0 or unreadable, and is zero
+// then.
+func (r *reader) optionalMillis(name string) time.Time {
+	if n := r.optionalUnsigned(name, maxMillis, 0); n != 0 {
+		return time.UnixMilli(int64(n)).UTC()
+	}
+	return time.Time{}
+}
+
+// kind names the JSON type of v.
+func kind(v []byte) string {
+	switch v[0] {
+	case '{':
+		return "an object"
+	case '[':
+		return "an array"
+	case '"':
+		return "a string"
+	case 't', 'f':
+		return "a boolean"
+	case 'n':
+		return "null"
+	default:
+		return "a number"
+	}
+}

@@ -1,0 +1,184 @@
+package zego
+
+import (
+	"math"
+	"strconv"
+	"time"
+)
+
+// The event names of a room's callbacks.
+const (
+	EventRoomClose  = "room_close"
+	EventRoomCreate = "room_create"
+	EventRoomLogin  = "room_login"
+	EventRoomLogout = "room_logout"
+)
+
+// RoomClose reports that a room was destroyed. ZEGO sends it at least once, in no
+// particular order with the room's other callbacks.
+type RoomClose struct {
+	Common
+	// RoomID is the room's name. It is reused: the next room with that name has another
+	// RoomSessionID.
+	RoomID string
+	// RoomSessionID is one life of the room. It uses all 64 bits, so it must never pass
+	// through a float or a JSON number that becomes one.
+	RoomSessionID uint64
+	// CloseReason is why the room was destroyed.
+	CloseReason CloseReason
+	// CloseReasonText is what came as the close_reason if it is no number that fits.
+	CloseReasonText string
+	// RoomCloseTime is when, by ZEGO's clock, to the millisecond and in UTC.
+	RoomCloseTime time.Time
+}
+
+// CloseReason is ZEGO's close_reason. Values without a constant here are valid,
+// because ZEGO announces that it may add some.
+type CloseReason uint32
+
+// The reasons that ZEGO documents.
+const (
+	// CloseNormal is the normal end of a room.
+	CloseNormal CloseReason = 0
+	// CloseHeartbeatTimeout means that the last user's heartbeat timed out.
+	CloseHeartbeatTimeout CloseReason = 1
+	// CloseOffline means that the last user went offline.
+	CloseOffline CloseReason = 2
+	// CloseKickedOut means that the last user was kicked out.
+	CloseKickedOut CloseReason = 3
+	// CloseUnknown stands for a missing or unreadable reason.
+	CloseUnknown CloseReason = math.MaxUint32
+)
+
+var closeReasons = map[CloseReason]string{
+	CloseNormal:           "normal",
+	CloseHeartbeatTimeout: "last user's heartbeat timed out",
+	CloseOffline:          "last user went offline",
+	CloseKickedOut:        "last user was kicked out",
+	CloseUnknown:          "unknown",
+}
+
+// String returns the reason in a few words.
+func (r CloseReason) String() string {
+	if s, ok := closeReasons[r]; ok {
+		return s
+	}
+	return "unknown reason " + strconv.FormatUint(uint64(r), 10)
+}
+
+// RoomCreate reports that a room was created by its first user's login.
+type RoomCreate struct {
+	Common
+	// RoomID is the room's name, as in [RoomClose].
+	RoomID string
+	// RoomSessionID is the life of the room that begins here.
+	RoomSessionID uint64
+	// RoomCreateTime is when, by ZEGO's clock, to the millisecond and in UTC; zero if
+	// unknown.
+	RoomCreateTime time.Time
+	// Creator is the ID of the user that created the room; it may be empty.
+	Creator string
+}
+
+// UserRole is ZEGO's user_role.
+type UserRole uint32
+
+// RoleService is the role of users that record or moderate a room and are no
+// participants.
+const RoleService UserRole = 4
+
+// RoomLogin reports that a user entered a room.
+type RoomLogin struct {
+	Common
+	// RoomID is the room's name, as in [RoomClose].
+	RoomID string
+	// RoomSessionID is the life of the room; the callback calls it room_seq.
+	RoomSessionID uint64
+	// UserAccount is the user's name.
+	UserAccount string
+	// SessionID names the user's stay, from this login to its logout. It is not the
+	// room's session.
+	SessionID string
+	// LoginTime is when, by ZEGO's clock, to the millisecond and in UTC. In a
+	// [RoomLogout] it is zero if unknown.
+	LoginTime time.Time
+	// UserRole is 0 if the callback has none that can be read.
+	UserRole UserRole
+	// UserRoleText is what came as the user_role if it is no number that fits.
+	UserRoleText string
+}
+
+// RoomLogout reports that a user left a room. It has both ends of the stay, so a lost
+// [RoomLogin] costs nothing.
+type RoomLogout struct {
+	RoomLogin
+	// LogoutTime is when, by ZEGO's clock, to the millisecond and in UTC. It may be
+	// earlier than LoginTime, as ZEGO promises nothing.
+	LogoutTime time.Time
+	// Reason is why: 0 normal; 1 and 2 the heartbeat or the connection was lost; 3 logged
+	// in elsewhere or kicked out; 4 the token expired. It is 0 if the callback has none
+	// that can be read.
+	Reason uint32
+	// ReasonText is what came as the reason if it is no number that fits.
+	ReasonText string
+}
+
+var (
+	closeFields  = fieldsOf("room_id", "room_session_id", "close_reason", "room_close_time")
+	createFields = fieldsOf("operator_account", "room_id", "room_session_id", "room_create_time", "id_name")
+	stayFields   = fieldsOf("room_id", "room_seq", "user_account", "session_id", "login_time", "logout_time", "user_role", "reason")
+)
+
+func (r *reader) roomClose(common Common) Event {
+	r.read(closeFields)
+	c := &RoomClose{Common: common, RoomID: r.text("room_id"), RoomSessionID: r.session("room_session_id")}
+	reason, text := r.code("close_reason", uint32(CloseUnknown))
+	c.CloseReason, c.CloseReasonText = CloseReason(reason), text
+	c.RoomCloseTime = r.millis("room_close_time")
+	return c
+}
+
+// roomCreate leaves alone the in-app chat's event of the same name, which has an
+// operator_account and no room_session_id.
+func (r *reader) roomCreate(common Common) Event {
+	r.read(createFields)
+	if r.err == nil && r.has("operator_account") && !r.has("room_session_id") {
+		return &Other{common}
+	}
+	return &RoomCreate{
+		Common:         common,
+		RoomID:         r.text("room_id"),
+		RoomSessionID:  r.session("room_session_id"),
+		RoomCreateTime: r.optionalMillis("room_create_time"),
+		Creator:        r.optionalText("id_name", maxText),
+	}
+}
+
+// stay reads what a room_login and a room_logout share, except for the login time.
+func (r *reader) stay(common Common) RoomLogin {
+	r.read(stayFields)
+	l := RoomLogin{
+		Common:        common,
+		RoomID:        r.text("room_id"),
+		RoomSessionID: r.session("room_seq"),
+		UserAccount:   r.text("user_account"),
+		SessionID:     r.text("session_id"),
+	}
+	role, text := r.code("user_role", 0)
+	l.UserRole, l.UserRoleText = UserRole(role), text
+	return l
+}
+
+func (r *reader) roomLogin(common Common) Event {
+	login := r.stay(common)
+	login.LoginTime = r.millis("login_time")
+	return &login
+}
+
+func (r *reader) roomLogout(common Common) Event {
+	logout := &RoomLogout{RoomLogin: r.stay(common)}
+	logout.LoginTime = r.optionalMillis("login_time")
+	logout.LogoutTime = r.millis("logout_time")
+	logout.Reason, logout.ReasonText = r.code("reason", 0)
+	return logout
+}

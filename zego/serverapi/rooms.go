@@ -1,0 +1,150 @@
+package serverapi
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/closeouthq/closeout/zego"
+)
+
+// The maximum numbers of rooms and of users in one call, and of users in one list.
+const (
+	MaxRooms = 10
+	MaxUsers = 10
+	MaxList  = 200
+)
+
+// The documented limits, as pauses between two calls. They are a tenth longer, because
+// calls don't arrive as evenly as they are sent.
+var (
+	tenASecond = []limit{{"", 110 * time.Millisecond}}
+	listLimits = func(room string) []limit { // 200 a second, and one for each room
+		return []limit{{"room " + room, 1100 * time.Millisecond}, {"", 5500 * time.Microsecond}}
+	}
+)
+
+// RoomUsers is the number of users in a room.
+type RoomUsers struct {
+	// Users includes Admins. It is 0 for a room that doesn't exist.
+	Users int
+	// Admins record or moderate; they are no participants.
+	Admins int
+}
+
+// Participants returns the number of users without the admins.
+func (r RoomUsers) Participants() int { return r.Users - r.Admins }
+
+// User is a user of a room.
+type User struct {
+	// UserID is the user's name, user_account in callbacks.
+	UserID string
+	// InRoom reports whether the user is in the room.
+	InRoom bool
+	// LoginTime is when the user entered, by ZEGO's clock, to the millisecond and in UTC;
+	// zero in a list.
+	LoginTime time.Time
+	// Role is [zego.RoleService] for an admin. Only ZEGO's LiveRoom service sets it
+	// meaningfully.
+	Role zego.UserRole
+}
+
+// DescribeUserNum returns the numbers of users in up to [MaxRooms] rooms. An answer
+// that lacks a room is an error, because a room without an answer isn't an empty one.
+// The rooms answered for are returned with the error.
+func (c *Client) DescribeUserNum(ctx context.Context, appID uint32, rooms []string) (map[string]RoomUsers, error) {
+	if len(rooms) == 0 || len(rooms) > MaxRooms {
+		return nil, fmt.Errorf("DescribeUserNum: found %d rooms, want 1 to %d", len(rooms), MaxRooms)
+	}
+	var data struct {
+		UserCountList []struct {
+			RoomID         string `json:"RoomId"`
+			UserCount      *int
+			AdminUserCount int
+		}
+	}
+	if err := c.call(ctx, appID, request{"DescribeUserNum", url.Values{"RoomId[]": rooms}, tenASecond}, &data); err != nil {
+		return nil, err
+	}
+	counts := make(map[string]RoomUsers, len(rooms))
+	var fault error
+	for _, r := range data.UserCountList {
+		switch {
+		case r.UserCount == nil || *r.UserCount < r.AdminUserCount || r.AdminUserCount < 0:
+			fault = fmt.Errorf("DescribeUserNum of app %d: room %q has no UserCount, or one that can't be", appID, r.RoomID)
+		case slices.Contains(rooms, r.RoomID):
+			counts[r.RoomID] = RoomUsers{*r.UserCount, r.AdminUserCount}
+		}
+	}
+	for _, room := range rooms {
+		if _, ok := counts[room]; !ok && fault == nil {
+			fault = fmt.Errorf("DescribeUserNum of app %d: the answer says nothing of room %q", appID, room)
+		}
+	}
+	if len(counts) == 0 {
+		return nil, fault
+	}
+	return counts, fault
+}
+
+// DescribeUsers returns the states of up to [MaxUsers] users of a room. If the room
+// doesn't exist, the error is an [*Error] with NoRoom.
+func (c *Client) DescribeUsers(ctx context.Context, appID uint32, room string, users []string) ([]User, error) {
+	if len(users) == 0 || len(users) > MaxUsers {
+		return nil, fmt.Errorf("DescribeUsers: found %d users, want 1 to %d", len(users), MaxUsers)
+	}
+	var data struct {
+		UserStatusList []struct {
+			UserID    string `json:"UserId"`
+			Status    int
+			LoginTime int64
+			UserRole  zego.UserRole
+		}
+	}
+	query := url.Values{"RoomId": {room}, "UserId[]": users}
+	if err := c.call(ctx, appID, request{"DescribeUsers", query, tenASecond}, &data); err != nil {
+		return nil, err
+	}
+	var all []User
+	for _, u := range data.UserStatusList {
+		user := User{UserID: u.UserID, InRoom: u.Status == 1, Role: u.UserRole}
+		if user.InRoom {
+			if u.LoginTime <= 0 {
+				return nil, fmt.Errorf("DescribeUsers of app %d: a user is in room %q without a LoginTime", appID, room)
+			}
+			user.LoginTime = time.UnixMilli(u.LoginTime).UTC()
+		}
+		all = append(all, user)
+	}
+	return all, nil
+}
+
+// DescribeUserList returns up to limit users of a room, at most [MaxList], longest
+// stays first; none if the room doesn't exist. The marker is empty for the first page,
+// and the next of the page before for another. An empty next ends the list.
+func (c *Client) DescribeUserList(ctx context.Context, appID uint32, room string, limit int, marker string) (users []User, next string, err error) {
+	if limit < 1 || limit > MaxList {
+		return nil, "", fmt.Errorf("DescribeUserList: found limit %d, want 1 to %d", limit, MaxList)
+	}
+	var data struct {
+		Marker   string
+		UserList []struct {
+			UserID   string `json:"UserId"`
+			UserRole zego.UserRole
+		}
+	}
+	query := url.Values{"RoomId": {room}, "Mode": {"0"}, "Limit": {strconv.Itoa(limit)}}
+	if marker != "" {
+		query.Set("Marker", marker)
+	}
+	if err := c.call(ctx, appID, request{"DescribeUserList", query, listLimits(room)}, &data); err != nil {
+		return nil, "", err
+	}
+	for _, u := range data.UserList {
+		users = append(users, User{UserID: u.UserID, InRoom: true, Role: u.UserRole})
+	}
+	return users, data.Marker, nil
+}

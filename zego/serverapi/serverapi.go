@@ -1,0 +1,258 @@
+// Package serverapi is a client of ZEGO's server APIs. It knows rooms by their names
+// alone: no answer names a room's session.
+package serverapi
+
+import (
+	"context"
+	"crypto/md5" // #nosec G501 -- ZEGO's scheme, not our choice.
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+
+	"golang.org/x/time/rate"
+)
+
+// DefaultURL is the server API of all regions. A region's own is
+// https://rtc-api-fra.zego.im or the like.
+const DefaultURL = "https://rtc-api.zego.im"
+
+// maxAnswer bounds an answer in bytes; 200 users take some dozens of KB.
+const maxAnswer = 4 << 20
+
+// ErrNoSecret means that a [Client] has no secret for the app.
+var ErrNoSecret = errors.New("no server secret for the app")
+
+// Client calls ZEGO's server API, version 2.
+//
+// It keeps to the documented limits by letting calls wait for their turn, and leaves
+// retries to its caller. It is safe for concurrent use. Its errors contain neither a
+// secret nor a signature.
+type Client struct {
+	// HTTP makes the requests. That of New times out after ten seconds and follows no
+	// redirect, because a request proves who sent it.
+	HTTP *http.Client
+
+	base    *url.URL
+	secrets map[uint32][]string
+	limits  limits
+}
+
+// New returns a client of the API at baseURL, which is [DefaultURL] outside tests. The
+// secrets are the ServerSecrets of each app, not the CallbackSecrets; the second is
+// tried if ZEGO refuses the signature of the first, so that a secret can be replaced.
+// The URL must be https unless it is this machine's, because forged answers would have
+// rooms closed out.
+func New(baseURL string, secrets map[uint32][]string) (*Client, error) {
+	base, err := url.Parse(baseURL)
+	if err != nil || base.Host == "" || base.RawQuery != "" || base.User != nil {
+		return nil, errors.New("not a URL of a server API, want one such as " + DefaultURL)
+	}
+	local := slices.Contains([]string{"localhost", "127.0.0.1", "::1"}, base.Hostname())
+	if base.Scheme != "https" && !(base.Scheme == "http" && local) {
+		return nil, fmt.Errorf("server API at %s://%s: want https, because a forged answer closes rooms out", base.Scheme, base.Host)
+	}
+	for app, list := range secrets {
+		if len(list) == 0 || slices.Contains(list, "") {
+			return nil, fmt.Errorf("app %d: no server secret, or an empty one", app)
+		}
+	}
+	return &Client{
+		HTTP: &http.Client{
+			Timeout:       10 * time.Second,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		base: base, secrets: maps.Clone(secrets), limits: limits{turns: map[string]*rate.Limiter{}},
+	}, nil
+}
+
+// Knows reports whether the client has a secret for the app.
+func (c *Client) Knows(appID uint32) bool { return len(c.secrets[appID]) > 0 }
+
+// Sign returns the Signature of a request to the server API: the MD5 of the app, the
+// nonce, the ServerSecret and the timestamp in Unix seconds, joined, in lower-case hex
+// (ZEGO's "Calling APIs"). It covers no other parameter.
+func Sign(appID uint32, nonce, secret string, timestamp int64) string {
+	sum := md5.Sum(fmt.Appendf(nil, "%d%s%s%d", appID, nonce, secret, timestamp)) // #nosec G401
+	return hex.EncodeToString(sum[:])
+}
+
+// Error is an answer of the server API that reports a failure.
+type Error struct {
+	// Action is what was called, for which app.
+	Action string
+	AppID  uint32
+	// Status is the HTTP status, and Code ZEGO's own; 0 if there was none.
+	Status int
+	Code   int64
+	// Message is ZEGO's, shortened.
+	Message string
+	// RequestID identifies the request to ZEGO's support.
+	RequestID string
+}
+
+// Error implements error.
+func (e *Error) Error() string {
+	s := fmt.Sprintf("%s of app %d: ", e.Action, e.AppID)
+	if e.Code == 0 {
+		s += fmt.Sprintf("HTTP status %d without an answer of the server API", e.Status)
+	} else {
+		s += fmt.Sprintf("code %d: %s", e.Code, e.Message)
+	}
+	if e.RequestID != "" {
+		s += " (request " + e.RequestID + ")"
+	}
+	return s
+}
+
+const wrongSignature = 100000005
+
+// NoRoom reports whether the room doesn't exist.
+func (e *Error) NoRoom() bool { return slices.Contains([]int64{50001, 104, 5024}, e.Code) }
+
+// RateLimited reports whether there were too many calls, for the app or the room.
+func (e *Error) RateLimited() bool { return e.Code == 206 || e.Code == 207 }
+
+// Unauthorized reports whether the app, its secret or this machine's clock is wrong.
+func (e *Error) Unauthorized() bool {
+	return slices.Contains([]int64{100000001, 100000004, wrongSignature, 100000010, 100000011}, e.Code)
+}
+
+// request is one call.
+type request struct {
+	action string
+	query  url.Values
+	limits []limit
+}
+
+// limit is the pause between two calls of one kind.
+type limit struct {
+	of    string // what is limited within the app; empty for the app itself
+	pause time.Duration
+}
+
+// call makes a request with each of the app's secrets until ZEGO accepts its
+// signature, and decodes the answer's Data.
+func (c *Client) call(ctx context.Context, appID uint32, r request, data any) error {
+	err := ErrNoSecret
+	for _, secret := range c.secrets[appID] {
+		for _, l := range r.limits {
+			if err := c.limits.wait(ctx, fmt.Sprintf("%d %s %s", appID, r.action, l.of), l.pause); err != nil {
+				return fmt.Errorf("%s of app %d: wait for the rate limit: %w", r.action, appID, err)
+			}
+		}
+		err = c.callWith(ctx, appID, secret, r, data)
+		if refused := new(Error); !errors.As(err, &refused) || refused.Code != wrongSignature {
+			break
+		}
+	}
+	if refused := new(Error); err == nil || errors.As(err, &refused) {
+		return err
+	}
+	return fmt.Errorf("%s of app %d: %w", r.action, appID, err)
+}
+
+func (c *Client) callWith(ctx context.Context, appID uint32, secret string, r request, data any) error {
+	nonce, timestamp := make([]byte, 8), time.Now().Unix()
+	_, _ = rand.Read(nonce) // never fails
+	query := maps.Clone(r.query)
+	query.Set("Action", r.action)
+	query.Set("AppId", strconv.FormatUint(uint64(appID), 10))
+	query.Set("SignatureNonce", hex.EncodeToString(nonce))
+	query.Set("Timestamp", strconv.FormatInt(timestamp, 10))
+	query.Set("SignatureVersion", "2.0")
+	signature := Sign(appID, query.Get("SignatureNonce"), secret, timestamp)
+	query.Set("Signature", signature)
+	u := *c.base
+	u.Path, u.RawQuery = "/"+strings.TrimPrefix(u.Path, "/"), query.Encode()
+
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return fmt.Errorf("make the request: %w", errors.Unwrap(err))
+	}
+	response, err := c.HTTP.Do(req)
+	if at := new(url.Error); errors.As(err, &at) {
+		err = at.Err // without the URL, which has the signature
+	}
+	if err != nil {
+		return fmt.Errorf("call %s: %w", c.base.Host, err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
+	if err == nil && len(body) > maxAnswer {
+		err = fmt.Errorf("more than %d bytes", maxAnswer)
+	}
+	if err != nil {
+		return fmt.Errorf("read the answer: %w", err)
+	}
+	var answer struct {
+		Code      *int64
+		Message   string
+		RequestID json.RawMessage `json:"RequestId"` // a string, or a number beyond 2^53
+		Data      json.RawMessage
+	}
+	if err := json.Unmarshal(body, &answer); err != nil || answer.Code == nil {
+		// A proxy's, perhaps, or a page to log in.
+		return &Error{Action: r.action, AppID: appID, Status: response.StatusCode}
+	}
+	if *answer.Code != 0 || response.StatusCode/100 != 2 {
+		return &Error{
+			Action: r.action, AppID: appID, Status: response.StatusCode, Code: *answer.Code,
+			Message:   clean(strings.NewReplacer(secret, "…", signature, "…").Replace(answer.Message)),
+			RequestID: clean(strings.Trim(string(answer.RequestID), `"`)),
+		}
+	}
+	if err := json.Unmarshal(answer.Data, data); err != nil {
+		return fmt.Errorf("read the answer's Data: %w", err)
+	}
+	return nil
+}
+
+// clean returns foreign text on one line, without what a terminal acts on, and short.
+func clean(s string) string {
+	s = strings.Join(strings.Fields(strings.Map(func(r rune) rune {
+		if !unicode.IsGraphic(r) && !unicode.IsSpace(r) {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(s, ""))), " ")
+	if r := []rune(s); len(r) > 200 {
+		return string(r[:200]) + "…"
+	}
+	return s
+}
+
+// limits keeps calls apart.
+type limits struct {
+	mu    sync.Mutex
+	turns map[string]*rate.Limiter // by what is limited
+}
+
+// maxTurns is the number of limiters, mostly of rooms, at which idle ones are dropped.
+const maxTurns = 10_000
+
+// wait waits until no other call of the kind was made within the pause.
+func (l *limits) wait(ctx context.Context, kind string, pause time.Duration) error {
+	l.mu.Lock()
+	if len(l.turns) > maxTurns {
+		maps.DeleteFunc(l.turns, func(_ string, turns *rate.Limiter) bool { return turns.Tokens() >= 1 })
+	}
+	turns := l.turns[kind]
+	if turns == nil {
+		turns = rate.NewLimiter(rate.Every(pause), 1)
+		l.turns[kind] = turns
+	}
+	l.mu.Unlock()
+	return turns.Wait(ctx)
+}
