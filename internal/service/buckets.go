@@ -16,9 +16,9 @@ import (
 	"github.com/closeouthq/closeout/internal/archive"
 )
 
-// makeBucket makes the bucket of an s3:// URL if it isn't there, and says whether
-// it did. Of other URLs it makes nothing. It talks to the store as the steps will:
-// by the URL's options.
+// makeBucket makes the bucket of an s3:// URL if it doesn't exist, and reports whether it
+// did. It does nothing for other URLs. It calls the store as the steps do, with the URL's
+// options.
 func makeBucket(ctx context.Context, setting, bucketURL string) (made bool, err error) {
 	store, bucket, err := archive.OpenS3(ctx, bucketURL)
 	if err != nil {
@@ -35,7 +35,7 @@ func makeBucket(ctx context.Context, setting, bucketURL string) (made bool, err 
 		return false, err
 	}
 	create := &s3.CreateBucketInput{Bucket: &bucket}
-	// Of all regions, us-east-1 alone may not be named.
+	// us-east-1 is the one region that may not be named.
 	// https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateBucket.html
 	if region := store.Options().Region; region != "us-east-1" {
 		create.CreateBucketConfiguration = &types.CreateBucketConfiguration{LocationConstraint: types.BucketLocationConstraint(region)}
@@ -50,8 +50,7 @@ func makeBucket(ctx context.Context, setting, bucketURL string) (made bool, err 
 	return true, nil
 }
 
-// final marks an answer of a store's that is the same however often it is asked, and
-// says what would help.
+// final makes a store's error permanent if a retry can't help, and adds what would.
 func final(err error) error {
 	answer := new(smithyhttp.ResponseError)
 	if !errors.As(err, &answer) {
@@ -70,9 +69,9 @@ func final(err error) error {
 		advice = "see that the credentials are right and may look for and make the bucket, or make it yourself and unset CLOSEOUT_MAKE_BUCKETS"
 	case status == http.StatusConflict:
 		if busy := new(smithy.GenericAPIError); errors.As(err, &busy) && busy.Code == "OperationAborted" {
-			return err // another setup is at it
+			return err // another setup makes it
 		}
-		advice = "somebody else has a bucket of this name: choose another"
+		advice = "another account has a bucket of this name: choose another name"
 	}
 	return backoff.Permanent(fmt.Errorf("%w; %s", err, advice))
 }

@@ -20,8 +20,8 @@ import (
 	"github.com/closeouthq/closeout/internal/config"
 )
 
-// RunCodec serves Temporal's codec protocol until ctx ends: it decrypts what the
-// Web UI and the command line show, and encrypts what they send.
+// RunCodec serves Temporal's codec protocol until ctx ends: it decrypts payloads for the Web
+// UI and the command line, and encrypts those that they send.
 func RunCodec(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	if len(c.PayloadKeys) == 0 {
 		return errors.New("CLOSEOUT_PAYLOAD_KEYS: missing, want the keys that webhook and worker have")
@@ -42,8 +42,8 @@ func RunCodec(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	return group.Wait()
 }
 
-// ListenCodec takes the address of the codec server. One that others reach has to
-// ask who they are.
+// ListenCodec listens on the address of the codec server. Without a token it must be a
+// loopback address.
 func ListenCodec(ctx context.Context, c *config.Config, log *slog.Logger) (net.Listener, error) {
 	listener, err := listen(ctx, "CLOSEOUT_CODEC_LISTEN", c.CodecListen)
 	if err != nil {
@@ -63,12 +63,11 @@ func ListenCodec(ctx context.Context, c *config.Config, log *slog.Logger) (net.L
 	return secured, err
 }
 
-// largestCodecBody is what a request may have, in bytes: some payloads of the
-// largest size that Temporal takes, in base64.
-const largestCodecBody = 32 << 20
+// maxCodecBody is some payloads of the largest size that Temporal takes, in base64.
+const maxCodecBody = 32 << 20
 
-// CodecServer is a server of Temporal's codec protocol, for pages of these origins
-// and for programs.
+// CodecServer returns a server of Temporal's codec protocol, for pages of these origins and
+// for programs.
 func CodecServer(c *config.Config, log *slog.Logger, origins ...string) *http.Server {
 	return &http.Server{
 		Handler:           codecHandler(c.PayloadKeys, c.CodecToken, origins, log),
@@ -86,8 +85,7 @@ func codecHandler(keys codec.Keys, token string, origins []string, log *slog.Log
 		}
 		w.Header().Add("Vary", "Origin")
 		w.Header().Set("Cache-Control", "no-store")
-		// Browsers send it with every POST, also to a name that somebody else has made
-		// to mean this machine.
+		// Browsers send it with every POST, also to a foreign name that resolves to this machine.
 		if origin := r.Header.Get("Origin"); origin != "" {
 			if !slices.Contains(origins, origin) {
 				refuse(http.StatusForbidden, "pages of this origin may not decrypt; CLOSEOUT_UI_URL says which may")
@@ -113,7 +111,7 @@ func codecHandler(keys codec.Keys, token string, origins []string, log *slog.Log
 			refuse(http.StatusUnauthorized, "the Authorization header lacks the token that CLOSEOUT_CODEC_TOKEN wants")
 			return
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, largestCodecBody)
+		r.Body = http.MaxBytesReader(w, r.Body, maxCodecBody)
 		log.Debug("codec request", "path", r.URL.Path, "namespace", r.Header.Get("X-Namespace"), "remote", r.RemoteAddr)
 		payloads.ServeHTTP(w, r)
 	})

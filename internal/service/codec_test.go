@@ -92,7 +92,7 @@ func TestTheCodecServerDecryptsForThePagesOfTheWebUIOnly(t *testing.T) {
 			t.Errorf("%s: %d", path, code)
 		}
 	}
-	if code, _, _ := call(t, "POST", url+"/decode", make([]byte, largestCodecBody+1)); code != 400 {
+	if code, _, _ := call(t, "POST", url+"/decode", make([]byte, maxCodecBody+1)); code != 400 {
 		t.Errorf("too large: %d", code)
 	}
 }

@@ -6,23 +6,23 @@ import (
 	"time"
 )
 
-// lookWhileDraining is how often an inbox is looked into that is to become empty.
-const lookWhileDraining = 50 * time.Millisecond
+// drainPoll is how often an inbox is checked while it drains.
+const drainPoll = 50 * time.Millisecond
 
-// backlog is an inbox and what empties it.
+// backlog is an inbox with its relay.
 type backlog struct {
 	name string
-	// relay empties the inbox until ctx ends.
+	// relay drains the inbox until ctx ends.
 	relay func(ctx context.Context)
-	// waiting is how much is in it.
+	// waiting returns the number of callbacks in it.
 	waiting func(ctx context.Context) (int64, error)
 	// fault returns why its sink takes nothing, or nil.
 	fault func() error
 }
 
-// empty relays until ctx ends, no more callbacks come in and what came in has left
-// the inbox, but then no longer than within. What is left over is on the disk. So
-// a folder that isn't started on again soon has nothing in it that waits.
+// empty relays until ctx ends, no more callbacks come in and the inbox is empty, for no
+// longer than within after that. What is left stays on disk. So a folder that isn't started
+// on again soon has no callback that waits.
 func (b backlog) empty(ctx context.Context, closed <-chan struct{}, within time.Duration, log *slog.Logger) {
 	relaying, stop := context.WithCancel(context.WithoutCancel(ctx))
 	stopped := make(chan struct{})
@@ -33,10 +33,10 @@ func (b backlog) empty(ctx context.Context, closed <-chan struct{}, within time.
 	<-closed
 	drain, cancel := context.WithTimeout(relaying, within)
 	defer cancel()
-	look := time.NewTicker(lookWhileDraining)
+	look := time.NewTicker(drainPoll)
 	defer look.Stop()
 	for began := false; ; {
-		// The time may be over, and the last look still has to be possible.
+		// The time may be over, and the last check must still be possible.
 		waiting, err := b.waiting(relaying)
 		switch {
 		case err != nil:

@@ -17,24 +17,22 @@ import (
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/probe"
-	"github.com/closeouthq/closeout/internal/telemetry"
 )
 
-// answerWithin is how long readiness waits for each thing it asks. All are asked
-// at once, and a kubelet that gives up after 3 s has its answer.
+// answerWithin bounds each question of readiness. All are asked at once, so a kubelet
+// that gives up after 3 s has its answer.
 const answerWithin = 1500 * time.Millisecond
 
 // health reports whether this process does its work.
 type health struct {
 	worker  bool
 	polling atomic.Bool
-	polled  func() // called when polling becomes true
 	// questions is set once the parts are opened.
 	questions atomic.Pointer[questions]
 }
 
-// questions are what readiness asks. Those that are nil are about parts that this
-// process doesn't have.
+// questions are what readiness asks. Those about parts that this process doesn't have are
+// nil.
 type questions struct {
 	temporal *probe.Probe[struct{}]
 	inbox    *queueQuestions
@@ -43,18 +41,18 @@ type questions struct {
 	ledger       *probe.Probe[struct{}]
 	certificates *probe.Probe[struct{}] // of their expiry
 	tasks        *probe.Probe[struct{}] // of those that no worker may take
-	// starts and stores return why Temporal took no start lately, and the ledger no
-	// usage; nil while they do.
+	// starts and stores return why Temporal takes no start, and the ledger no event; nil while
+	// they do.
 	starts, stores func() error
 }
 
-// queueQuestions are those about an inbox.
+// queueQuestions are the questions about an inbox.
 type queueQuestions struct {
 	write *probe.Probe[struct{}]
 	stats *probe.Probe[inbox.Stats]
 }
 
-// queue is an inbox, to those who ask about it.
+// queue is an inbox.
 type queue interface {
 	Probe(context.Context) error
 	Stats(context.Context) (inbox.Stats, error)
@@ -64,7 +62,7 @@ func askQueue(within time.Duration, q queue) *queueQuestions {
 	return &queueQuestions{probe.New(within, probe.Err(q.Probe)), probe.New(within, q.Stats)}
 }
 
-// askNamespace asks Temporal for the namespace, which says more than an open port.
+// askNamespace asks whether Temporal has the namespace, which tells more than an open port.
 func askNamespace(within time.Duration, t client.Client, namespace string) *probe.Probe[struct{}] {
 	return probe.New(within, probe.Err(func(ctx context.Context) error {
 		_, err := t.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: namespace})
@@ -72,8 +70,8 @@ func askNamespace(within time.Duration, t client.Client, namespace string) *prob
 	}))
 }
 
-// askCertificates asks whether certificates expire soon. It reads them anew, which
-// takes less than a handshake.
+// askCertificates asks whether certificates expire soon. It reads them again, which takes
+// less than a handshake.
 func askCertificates(within time.Duration, all []CertificateFiles) *probe.Probe[struct{}] {
 	return probe.New(within, probe.Err(func(context.Context) error {
 		var faults []error
@@ -84,8 +82,7 @@ func askCertificates(within time.Duration, all []CertificateFiles) *probe.Probe[
 	}))
 }
 
-// askLedger asks whether the ledger answers. Tables that are missing are made when
-// they are needed.
+// askLedger asks whether the ledger answers. Missing tables are made when they are needed.
 func askLedger(within time.Duration, books interface{ Check(context.Context) error }) *probe.Probe[struct{}] {
 	return probe.New(within, probe.Err(func(ctx context.Context) error {
 		if err := books.Check(ctx); !errors.Is(err, ledger.ErrNotSetUp) {
@@ -95,7 +92,7 @@ func askLedger(within time.Duration, books interface{ Check(context.Context) err
 	}))
 }
 
-// answers are those to the questions.
+// answers are the answers to questions.
 type answers struct {
 	temporal, ledger error
 	inbox, usage     queueAnswers
@@ -108,7 +105,7 @@ type queueAnswers struct {
 	stats       inbox.Stats
 }
 
-// ask asks all at once: one that hangs takes no time from another.
+// ask asks all at once, so that one that hangs takes no time from another.
 func (q *questions) ask(ctx context.Context) (a answers) {
 	var group sync.WaitGroup
 	ask := func(p *probe.Probe[struct{}], err *error) {
@@ -132,9 +129,9 @@ func (q *questions) ask(ctx context.Context) (a answers) {
 	return a
 }
 
-// check returns the state of the process, or an error if it is not ready. A webhook
-// is ready as long as Temporal or the disk takes callbacks, whatever else is wrong:
-// a load balancer that took it away would lose them.
+// check returns the state of the process, or an error if it is not ready. A webhook is ready
+// as long as Temporal or the disk takes callbacks, whatever else is wrong: without it they
+// would be lost.
 func (h *health) check(ctx context.Context) (string, error) {
 	q := h.questions.Load()
 	if q == nil {
@@ -161,8 +158,8 @@ func (h *health) check(ctx context.Context) (string, error) {
 	case full != nil:
 		degraded = append(degraded, "can't queue: "+full.Error())
 	}
-	// That starts failed makes no webhook unready: without callbacks no start would
-	// find out that Temporal is back.
+	// Failed starts make no webhook unready: without callbacks no start would find out that
+	// Temporal is back.
 	if a.temporal == nil && q.starts != nil {
 		if err := q.starts(); err != nil {
 			degraded = append(degraded, "queuing: Temporal answers, and starts fail: "+err.Error())
@@ -187,7 +184,7 @@ func (h *health) check(ctx context.Context) (string, error) {
 	case a.ledger != nil:
 		degraded = append(degraded, "queuing usage: "+a.ledger.Error())
 	}
-	if errors.Is(a.tasks, errStranded) { // that Temporal doesn't say is said already
+	if errors.Is(a.tasks, errStranded) { // an outage of Temporal is listed already
 		degraded = append(degraded, a.tasks.Error())
 	}
 	if a.certificates != nil {
@@ -202,7 +199,7 @@ func (h *health) check(ctx context.Context) (string, error) {
 	return strings.Join(append([]string{state}, more...), "\n"), nil
 }
 
-// lines say what is in an inbox that people should know of.
+// lines returns what operators should know about an inbox.
 func (a queueAnswers) lines(what, list string) (lines []string) {
 	if a.stats.Waiting > 0 {
 		lines = append(lines, fmt.Sprintf("%d %s wait in the inbox, the oldest for %v", a.stats.Waiting, what, time.Since(a.stats.Oldest).Round(time.Second)))
@@ -213,39 +210,26 @@ func (a queueAnswers) lines(what, list string) (lines []string) {
 	return lines
 }
 
-// waiting counts what waits in an inbox.
+// waiting returns the number of callbacks that wait in an inbox.
 func (q *queueQuestions) waiting(ctx context.Context) (int64, error) {
 	stats, err := q.stats.Get(ctx)
 	return stats.Waiting, err
 }
 
-// gauge returns how full an inbox is, for the metrics.
-func (q *queueQuestions) gauge(ctx context.Context, l *telemetry.Inbox) error {
-	stats, err := q.stats.Get(ctx)
-	if err != nil {
-		return err
-	}
-	l.Waiting, l.SetAside = stats.Waiting, stats.SetAside
-	if !stats.Oldest.IsZero() {
-		l.Oldest = time.Since(stats.Oldest)
-	}
-	return nil
-}
-
-// adminRouter serves what only operators should reach.
-func adminRouter(h *health, metrics *telemetry.Metrics) http.Handler {
+// adminRouter serves the endpoints for operators.
+func adminRouter(h *health, metrics http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		state, err := h.check(r.Context())
 		if err != nil {
-			// One line, for those who read it in a log.
+			// One line, for logs.
 			http.Error(w, strings.ReplaceAll(err.Error(), "\n", "; "), http.StatusServiceUnavailable)
 			return
 		}
 		fmt.Fprintln(w, state)
 	})
-	mux.Handle("GET /metrics", metrics.Handler())
+	mux.Handle("GET /metrics", metrics)
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)

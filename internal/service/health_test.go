@@ -21,7 +21,6 @@ import (
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/probe"
-	"github.com/closeouthq/closeout/internal/telemetry"
 )
 
 // swallow accepts connections, reads them and never answers, as a process that is
@@ -153,15 +152,16 @@ func TestReadinessWhateverHangs(t *testing.T) {
 				ledger: askLedger(within, ledgers[w.ledger]), stores: func() error { return nil },
 			}
 			h.questions.Store(q)
-			metrics, err := telemetry.NewMetrics()
+			metrics, err := newMetrics()
 			if err != nil {
 				t.Error(err)
 				return
 			}
-			if err := metrics.Inbox(func(ctx context.Context) (l telemetry.Inbox, err error) { return l, q.inbox.gauge(ctx, &l) }); err != nil {
+			metrics.inbox(startMetrics, q.inbox, func() error { return nil })
+			if err := metrics.Err(); err != nil {
 				t.Error(err)
 			}
-			router := adminRouter(h, metrics)
+			router := adminRouter(h, metrics.Handler())
 			get := func(path string) (int, string) {
 				r := httptest.NewRecorder()
 				router.ServeHTTP(r, httptest.NewRequest(http.MethodGet, path, nil))

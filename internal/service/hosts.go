@@ -14,9 +14,8 @@ import (
 // RFC 6762 and RFC 8375, ICANN's .internal, and those of a Kubernetes cluster.
 var privateSuffixes = []string{".localhost", ".local", ".home.arpa", ".internal", ".svc"}
 
-// expectedHosts refuses requests for a Host that somebody else's DNS may have made to
-// mean this machine: a web page whose name is bound to 127.0.0.1 could read what only
-// operators should.
+// expectedHosts refuses requests for a Host of foreign DNS. Otherwise a web page whose name
+// resolves to 127.0.0.1 could read what only operators should.
 func expectedHosts(listen string, log *slog.Logger, next http.Handler) http.Handler {
 	named := []string{}
 	if host, _, err := net.SplitHostPort(listen); err == nil {

@@ -7,22 +7,24 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/closeouthq/closeout/internal/config"
+	"github.com/closeouthq/closeout/internal/outage"
 )
 
 const (
-	// sayWaiting is after how long a start says what it waits for, and saySoon how
-	// often it says so again.
-	sayWaiting, sayAgain = 10 * time.Second, time.Minute
-	// closeWithin is how long a stop waits, after all that the settings give it, for
-	// files and connections to close. Kubernetes kills ten seconds after those.
+	// logWaiting is how long a start waits before it logs what for, and logAgain how often it
+	// repeats that.
+	logWaiting, logAgain = 10 * time.Second, time.Minute
+	// closeWithin is how long files and connections may take to close, after all that the
+	// settings allow for. Kubernetes kills ten seconds after those.
 	closeWithin = 7 * time.Second
 )
 
-// patiently waits for what opens a part, says so while that takes long, and gives
-// up when ctx ends: a disk that hangs keeps no process from stopping.
+// patiently waits for open, logs that it does while that takes long, and gives up when ctx
+// ends: a disk that hangs keeps no process from stopping.
 func patiently[T any](ctx context.Context, log *slog.Logger, what string, open func() (T, error)) (T, error) {
 	type result struct {
 		part T
@@ -34,7 +36,7 @@ func patiently[T any](ctx context.Context, log *slog.Logger, what string, open f
 		part, err := open()
 		done <- result{part, err}
 	}()
-	say := time.NewTimer(sayWaiting)
+	say := time.NewTimer(logWaiting)
 	defer say.Stop()
 	for {
 		select {
@@ -42,7 +44,7 @@ func patiently[T any](ctx context.Context, log *slog.Logger, what string, open f
 			return r.part, r.err
 		case <-say.C:
 			log.Warn("start waits", "for", what, "since", began)
-			say.Reset(sayAgain)
+			say.Reset(logAgain)
 		case <-ctx.Done():
 			var none T
 			return none, fmt.Errorf("%s: %w", what, context.Cause(ctx))
@@ -50,11 +52,11 @@ func patiently[T any](ctx context.Context, log *slog.Logger, what string, open f
 	}
 }
 
-// closers close what was opened, the last first.
+// closers closes what was opened, the last first.
 type closers struct {
 	mu      sync.Mutex
 	all     []closer
-	closing string // what is being closed
+	closing string // the name of what is being closed
 }
 
 type closer struct {
@@ -82,7 +84,7 @@ func (c *closers) close() {
 	}
 }
 
-// stopLimit is how long a stop takes at most.
+// stopLimit returns the longest time that a stop may take.
 func stopLimit(c *config.Config, parts Parts) time.Duration {
 	limit := c.StopTimeout + closeWithin
 	switch {
@@ -94,9 +96,8 @@ func stopLimit(c *config.Config, parts Parts) time.Duration {
 	return limit
 }
 
-// wait waits for the group, but after ctx ended no longer than limit: something that
-// hangs, such as a disk, must not keep the process. Callbacks that were acknowledged
-// are on the disk or in Temporal.
+// wait waits for the group, after ctx ended for no longer than limit: a disk that hangs must
+// not keep the process. Acknowledged callbacks are on disk or in Temporal.
 func (c *closers) wait(ctx context.Context, group *errgroup.Group, limit time.Duration, log *slog.Logger) error {
 	ended := make(chan error, 1)
 	go func() { ended <- group.Wait() }()
@@ -120,4 +121,27 @@ func (c *closers) wait(ctx context.Context, group *errgroup.Group, limit time.Du
 	}
 	log.Error("stop gave up", "on", what, "after", limit)
 	return fmt.Errorf("stop: %s has not ended within %v", what, limit)
+}
+
+// retry calls try until it succeeds or ctx ends, with a growing pause, and logs the outage.
+func retry[T any](ctx context.Context, log *slog.Logger, what string, try func() (T, error)) (T, error) {
+	pause := backoff.NewExponentialBackOff()
+	pause.MaxInterval = 5 * time.Second
+	var last error
+	trouble := outage.New(log, what, "it is tried again")
+	result, err := backoff.Retry(ctx, try, backoff.WithBackOff(pause), backoff.WithMaxElapsedTime(0),
+		backoff.WithNotify(func(err error, _ time.Duration) {
+			last = err
+			trouble.Fail(err)
+		}))
+	if err == nil {
+		trouble.End()
+	}
+	switch {
+	case err != nil && ctx.Err() != nil && last != nil:
+		return result, fmt.Errorf("%s: %w; the last try: %w", what, err, last)
+	case err != nil:
+		return result, fmt.Errorf("%s: %w", what, err)
+	}
+	return result, nil
 }

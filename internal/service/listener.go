@@ -15,14 +15,15 @@ import (
 	"github.com/closeouthq/closeout/internal/probe"
 )
 
-// lookEvery is how long a certificate is used before its files are looked at
-// again. To read them takes less than the handshake that asks for them.
-const lookEvery = 5 * time.Second
+const (
+	// reloadEvery is how long a certificate is used before its files are read again, which
+	// takes less than the handshake that needs them.
+	reloadEvery = 5 * time.Second
+	// reloadTimeout is how long a handshake waits for the files.
+	reloadTimeout = time.Second
+)
 
-// lookWithin is how long a handshake waits for the files.
-const lookWithin = time.Second
-
-// secure makes a listener speak TLS with a pair of PEM files.
+// secure returns a listener that speaks TLS with a pair of PEM files.
 func secure(l net.Listener, certFile, keyFile string, log *slog.Logger) (net.Listener, error) {
 	c, err := newCertificate(callbackCertificate(certFile, keyFile), log, time.Now)
 	if err != nil {
@@ -31,16 +32,20 @@ func secure(l net.Listener, certFile, keyFile string, log *slog.Logger) (net.Lis
 	return tls.NewListener(l, c.config()), nil
 }
 
-// CertificateFiles are a pair of PEM files, and the settings that name them.
+// CertificateFiles is a pair of PEM files, and the settings that name them.
 type CertificateFiles struct {
 	Cert, Key               string
 	CertSetting, KeySetting string
-	// For is what the certificate is for.
+	// For is the use of the certificate.
 	For string
 }
 
 func callbackCertificate(cert, key string) CertificateFiles {
 	return CertificateFiles{cert, key, "CLOSEOUT_TLS_CERT", "CLOSEOUT_TLS_KEY", "callbacks"}
+}
+
+func temporalCertificate(c *config.Config) CertificateFiles {
+	return CertificateFiles{c.TemporalCert, c.TemporalKey, "TEMPORAL_TLS_CLIENT_CERT_PATH", "TEMPORAL_TLS_CLIENT_KEY_PATH", "Temporal"}
 }
 
 // Certificates returns the certificates that the settings name by files.
@@ -49,16 +54,16 @@ func Certificates(c *config.Config) (files []CertificateFiles) {
 		files = append(files, callbackCertificate(c.TLSCert, c.TLSKey))
 	}
 	if c.TemporalCert != "" {
-		files = append(files, CertificateFiles{c.TemporalCert, c.TemporalKey, "TEMPORAL_TLS_CLIENT_CERT_PATH", "TEMPORAL_TLS_CLIENT_KEY_PATH", "Temporal"})
+		files = append(files, temporalCertificate(c))
 	}
 	return files
 }
 
-// RenewWithin is how long a certificate should still last: authorities renew theirs
-// by then, and a person who has to has two weeks.
+// RenewWithin is how long a certificate should still last: automatic renewal is done by
+// then, and an operator who has to renew it has two weeks.
 const RenewWithin = 14 * 24 * time.Hour
 
-// Expiry returns an error if the certificate ends soon, or has.
+// Expiry returns an error if the certificate has expired or soon will.
 func (f CertificateFiles) Expiry(now time.Time) error {
 	pair, err := f.Load()
 	if err != nil {
@@ -74,10 +79,9 @@ func (f CertificateFiles) Expiry(now time.Time) error {
 	return nil
 }
 
-// certificate is a pair of PEM files that is read again while it is in use, as
-// certificates are renewed without asking what uses them. It goes by what is in
-// the files: their times and names tell less, and mean something else on each
-// file system.
+// certificate is a pair of PEM files that is read again while it is in use, because
+// certificates are renewed without a restart. It compares the content of the files: their
+// times and names mean something else on each file system.
 type certificate struct {
 	files CertificateFiles
 	log   *slog.Logger
@@ -87,12 +91,12 @@ type certificate struct {
 	mu     sync.Mutex
 	pair   *tls.Certificate // the last good one
 	looked time.Time
-	fault  string // of the last look
+	fault  string // of the last reading
 }
 
 func newCertificate(files CertificateFiles, log *slog.Logger, now func() time.Time) (*certificate, error) {
 	c := &certificate{files: files, log: log, now: now, looked: now()}
-	c.load = probe.New(lookWithin, func(context.Context) (*tls.Certificate, error) { return files.Load() })
+	c.load = probe.New(reloadTimeout, func(context.Context) (*tls.Certificate, error) { return files.Load() })
 	pair, err := files.Load()
 	if err != nil {
 		return nil, err
@@ -105,28 +109,28 @@ func (c *certificate) config() *tls.Config {
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS12,
 		GetCertificate: c.get,
-		// With HTTP/2 one connection could bring hundreds of requests at once, and
-		// the limits of the listener are counted in connections.
+		// With HTTP/2 one connection could bring hundreds of requests at once, and the limits of
+		// the listener count connections.
 		NextProtos: []string{"http/1.1"},
 	}
 }
 
-// get gives the pair to a handshake, the new one if the files have changed.
+// get returns the pair for a handshake.
 func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return c.current(), nil
 }
 
-// getClient is get for the client's side of a handshake.
+// getClient returns the pair for the client's side of a handshake.
 func (c *certificate) getClient(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	return c.current(), nil
 }
 
-// current returns the pair in use. Files on a disk that hangs hold up one handshake
-// for a moment, and no other.
+// current returns the pair in use, the new one if the files have changed. A disk that hangs
+// delays one handshake for a moment, and no other.
 func (c *certificate) current() *tls.Certificate {
 	c.mu.Lock()
 	now, pair := c.now(), c.pair
-	fresh := now.Sub(c.looked) < lookEvery
+	fresh := now.Sub(c.looked) < reloadEvery
 	if !fresh {
 		c.looked = now
 	}
@@ -141,13 +145,13 @@ func (c *certificate) current() *tls.Certificate {
 	if err == nil {
 		c.use(pair)
 	} else if fault = err.Error(); fault != c.fault {
-		c.log.Error("the new certificate can't be used, the old one stays in use", "for", c.files.For, "error", fault, "until", c.pair.Leaf.NotAfter)
+		c.log.Error("new certificate unusable, old one stays in use", "for", c.files.For, "error", fault, "until", c.pair.Leaf.NotAfter)
 	}
 	c.fault = fault
 	return c.pair
 }
 
-// use takes a pair into use.
+// use sets the pair in use.
 func (c *certificate) use(pair *tls.Certificate) {
 	if c.pair == nil || !bytes.Equal(c.pair.Leaf.Raw, pair.Leaf.Raw) {
 		c.log.Info("certificate read", "for", c.files.For, "names", pair.Leaf.DNSNames, "until", pair.Leaf.NotAfter)

@@ -135,22 +135,22 @@ func TestANewCertificateIsUsedWithoutARestart(t *testing.T) {
 		last   string // in the last error
 	}{
 		{"at the start", func() {}, 0, "first", 0, ""},
-		{"replaced, but looked at a moment ago", func() { dir.put(t, "..2", cert2, key2) }, lookEvery - 1, "first", 0, ""},
+		{"replaced, but looked at a moment ago", func() { dir.put(t, "..2", cert2, key2) }, reloadEvery - 1, "first", 0, ""},
 		{"replaced", func() {}, 1, "second", 0, ""},
-		{"unchanged", func() {}, lookEvery, "second", 0, ""},
-		{"the key isn't the certificate's", func() { dir.put(t, "..3", cert3, key2) }, lookEvery, "second", 1, "CLOSEOUT_TLS_CERT, CLOSEOUT_TLS_KEY: "},
-		{"it still isn't", func() {}, lookEvery, "second", 1, ""},
-		{"the key is missing", func() { dir.put(t, "..4", cert3, nil) }, lookEvery, "second", 2, "CLOSEOUT_TLS_KEY: read the key"},
-		{"the certificate is rubbish", func() { dir.put(t, "..5", []byte("x"), key3) }, lookEvery, "second", 3, "CLOSEOUT_TLS_CERT, CLOSEOUT_TLS_KEY: "},
-		{"all is well again", func() { dir.put(t, "..6", cert3, key3) }, lookEvery, "third", 3, ""},
-		{"broken as before, which is news", func() { dir.put(t, "..7", []byte("x"), key3) }, lookEvery, "third", 4, ""},
+		{"unchanged", func() {}, reloadEvery, "second", 0, ""},
+		{"the key isn't the certificate's", func() { dir.put(t, "..3", cert3, key2) }, reloadEvery, "second", 1, "CLOSEOUT_TLS_CERT, CLOSEOUT_TLS_KEY: "},
+		{"it still isn't", func() {}, reloadEvery, "second", 1, ""},
+		{"the key is missing", func() { dir.put(t, "..4", cert3, nil) }, reloadEvery, "second", 2, "CLOSEOUT_TLS_KEY: read the key"},
+		{"the certificate is rubbish", func() { dir.put(t, "..5", []byte("x"), key3) }, reloadEvery, "second", 3, "CLOSEOUT_TLS_CERT, CLOSEOUT_TLS_KEY: "},
+		{"all is well again", func() { dir.put(t, "..6", cert3, key3) }, reloadEvery, "third", 3, ""},
+		{"broken as before, which is news", func() { dir.put(t, "..7", []byte("x"), key3) }, reloadEvery, "third", 4, ""},
 		{"written over in place", func() {
 			for file, content := range map[string][]byte{dir.cert(): cert1, dir.key(): key1} {
 				if err := os.WriteFile(file, content, 0o600); err != nil {
 					t.Fatal(err)
 				}
 			}
-		}, lookEvery, "first", 4, ""},
+		}, reloadEvery, "first", 4, ""},
 	}
 	for _, s := range steps {
 		s.change()

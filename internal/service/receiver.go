@@ -42,6 +42,8 @@ type events struct {
 	// maxRoomLife is how long a room can live; 0 is without a limit.
 	maxRoomLife time.Duration
 	log         *slog.Logger
+	// observe, if set, is called with the name of each event with an impossible time.
+	observe func(event string)
 
 	implausible atomic.Int64 // when one was logged, in Unix nanoseconds
 }
@@ -66,6 +68,9 @@ func (r *events) Receive(ctx context.Context, callback zego.Event) (webhook.Rece
 // plausible returns what can be true of an event.
 func (r *events) plausible(told ledger.Usage) ledger.Usage {
 	e := told.Plausible(r.maxRoomLife)
+	if e.Implausible && r.observe != nil {
+		r.observe(e.Event)
+	}
 	now, last := time.Now().UnixNano(), r.implausible.Load()
 	if e.Implausible && now-last > int64(time.Minute) && r.implausible.CompareAndSwap(last, now) {
 		r.log.Warn("callback with impossible time", "event", e.Event, "appid", e.AppID, "room_session_id", e.RoomSessionID, "stay", e.Stay,

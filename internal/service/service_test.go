@@ -9,7 +9,6 @@ import (
 	"gocloud.dev/blob"
 
 	"github.com/closeouthq/closeout/internal/config"
-	"github.com/closeouthq/closeout/internal/telemetry"
 	"github.com/closeouthq/closeout/webhook"
 )
 
@@ -46,14 +45,14 @@ func TestOpenStepsNamesTheSetting(t *testing.T) {
 }
 
 func TestMetrics(t *testing.T) {
-	metrics, err := telemetry.NewMetrics()
+	metrics, err := newMetrics()
 	if err != nil {
 		t.Fatal(err)
 	}
-	metrics.Callback("room_close", webhook.Outcome(webhook.Started), 0)
-	metrics.Callback("", webhook.RefusedSignature, 0)
+	metrics.callback("room_close", webhook.Outcome(webhook.Started), 0)
+	metrics.callback("", webhook.RefusedSignature, 0)
 	w := httptest.NewRecorder()
-	adminRouter(&health{}, metrics).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	adminRouter(&health{}, metrics.Handler()).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	for _, want := range []string{`closeout_callbacks_total{event="room_close",outcome="started"} 1`, `closeout_callbacks_total{event="",outcome="bad_signature"} 1`, "go_goroutines "} {
 		if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), want) {
 			t.Errorf("%d without %s", w.Code, want)

@@ -92,24 +92,31 @@ func oldestOpen(ctx context.Context, c *config.Config, t client.Client) (time.Du
 	return openAges[lowest], nil
 }
 
-// lookAtRuns returns what Temporal says of all runs. Each part is missing while it
-// can't be asked.
-func lookAtRuns(c *config.Config, t client.Client) func(context.Context) (telemetry.Runs, error) {
-	return func(ctx context.Context) (r telemetry.Runs, _ error) {
+// runGauges are the gauges of all runs, the same from each process.
+var runGauges = []telemetry.Metric{
+	{Name: "closeout.runs.blocked", Help: "Runs that wait for a person, in the whole namespace: the same from each process."},
+	{Name: "closeout.search_attributes.missing", Help: "1 while the namespace lacks Closeout's search attributes, so that blocked runs can't be counted."},
+	{Name: "closeout.tasks.stranded", Help: "Tasks in the task queue that no worker may take: none polls it, or all are versioned and no version is current."},
+	{Name: "closeout.runs.oldest.open.age", Unit: "s", Help: "Age that the oldest open run has reached: 0, 1 or 10 minutes, 1 or 6 hours, or 1, 2, 3, 7 or 30 days."},
+}
+
+// readRuns reads runGauges. Each is left out while Temporal doesn't answer for it.
+func readRuns(c *config.Config, t client.Client) func(context.Context, telemetry.Set) {
+	return func(ctx context.Context, set telemetry.Set) {
 		count, err := t.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{Query: workflows.BlockedQuery()})
-		r.Blocked = telemetry.Known(count.GetCount(), err)
 		invalid := new(serviceerror.InvalidArgument)
-		unset := errors.As(err, &invalid) // the query names a search attribute that isn't there
-		if err == nil || unset {
-			r.Unset = telemetry.Known(unset, nil)
+		missing := errors.As(err, &invalid) // the query names a search attribute that isn't there
+		if err == nil {
+			set("closeout.runs.blocked", float64(count.GetCount()))
 		}
-		n, err := stranded(ctx, c, t)
-		if errors.Is(err, errStranded) {
-			err = nil
+		if err == nil || missing {
+			set("closeout.search_attributes.missing", one(missing))
 		}
-		r.Stranded = telemetry.Known(n, err)
-		age, err := oldestOpen(ctx, c, t)
-		r.OldestOpen = telemetry.Known(age, err)
-		return r, nil
+		if n, err := stranded(ctx, c, t); err == nil || errors.Is(err, errStranded) {
+			set("closeout.tasks.stranded", float64(n))
+		}
+		if age, err := oldestOpen(ctx, c, t); err == nil {
+			set("closeout.runs.oldest.open.age", age.Seconds())
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"strings"
 	"testing"
@@ -18,7 +19,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/closeouthq/closeout/internal/config"
-	"github.com/closeouthq/closeout/internal/telemetry"
 )
 
 // watched is a Temporal whose task queue and runs are looked at.
@@ -103,18 +103,19 @@ func TestTasksThatNoWorkerMayTake(t *testing.T) {
 func TestRunsAreLookedAt(t *testing.T) {
 	for name, tt := range map[string]struct {
 		temporal *watched
-		want     telemetry.Runs
+		want     map[string]float64
 	}{
-		"with search attributes": {&watched{oldest: -1}, telemetry.Runs{
-			Blocked: telemetry.Known(int64(2), nil), Unset: telemetry.Known(false, nil), Stranded: telemetry.Known(int64(0), nil), OldestOpen: telemetry.Known(time.Duration(0), nil)}},
-		"without": {&watched{oldest: 30 * time.Hour, unset: true}, telemetry.Runs{
-			Unset: telemetry.Known(true, nil), Stranded: telemetry.Known(int64(0), nil), OldestOpen: telemetry.Known(24*time.Hour, nil)}},
-		"a very old one": {&watched{oldest: 300 * 24 * time.Hour, backlog: 5}, telemetry.Runs{
-			Blocked: telemetry.Known(int64(2), nil), Unset: telemetry.Known(false, nil), Stranded: telemetry.Known(int64(5), nil), OldestOpen: telemetry.Known(30*24*time.Hour, nil)}},
+		"with search attributes": {&watched{oldest: -1}, map[string]float64{
+			"closeout.runs.blocked": 2, "closeout.search_attributes.missing": 0, "closeout.tasks.stranded": 0, "closeout.runs.oldest.open.age": 0}},
+		"without": {&watched{oldest: 30 * time.Hour, unset: true}, map[string]float64{
+			"closeout.search_attributes.missing": 1, "closeout.tasks.stranded": 0, "closeout.runs.oldest.open.age": 24 * 3600}},
+		"a very old one": {&watched{oldest: 300 * 24 * time.Hour, backlog: 5}, map[string]float64{
+			"closeout.runs.blocked": 2, "closeout.search_attributes.missing": 0, "closeout.tasks.stranded": 5, "closeout.runs.oldest.open.age": 30 * 24 * 3600}},
 	} {
-		got, err := lookAtRuns(&config.Config{TaskQueue: "closeout"}, clientOf(t, serveTemporal(t, tt.temporal)))(t.Context())
-		if err != nil || got != tt.want {
-			t.Errorf("%s: %+v, %v; want %+v", name, got, err, tt.want)
+		got := map[string]float64{}
+		readRuns(&config.Config{TaskQueue: "closeout"}, clientOf(t, serveTemporal(t, tt.temporal)))(t.Context(), func(gauge string, value float64, _ ...string) { got[gauge] = value })
+		if !maps.Equal(got, tt.want) {
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
 		}
 	}
 }

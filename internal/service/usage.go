@@ -10,7 +10,6 @@ import (
 	"github.com/closeouthq/closeout/internal/eventsink"
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/internal/telemetry"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -24,7 +23,7 @@ type usage struct {
 }
 
 // openUsage opens it. alone reports that no worker is in this process.
-func openUsage(ctx context.Context, c *config.Config, alone bool, metrics *telemetry.Metrics, log *slog.Logger) (*usage, error) {
+func openUsage(ctx context.Context, c *config.Config, alone bool, metrics *metrics, log *slog.Logger) (*usage, error) {
 	if alone && c.LedgerInData() {
 		log.Warn("usage is stored in this data folder; a worker with another folder bills without it: give both one ledger by CLOSEOUT_DATABASE_URL, or set CLOSEOUT_PARTICIPANTS=off",
 			"ledger", config.Where(c.DatabaseURL))
@@ -39,17 +38,10 @@ func openUsage(ctx context.Context, c *config.Config, alone bool, metrics *telem
 		return nil, errors.Join(fmt.Errorf("CLOSEOUT_DATA: %w", err), books.Close())
 	}
 	u := &usage{
-		&events{delivery: eventsink.New(books, box, log, metrics.Collected), stored: func(zego.Event) {}, maxRoomLife: c.MaxRoomLife, log: log},
+		&events{delivery: eventsink.New(books, box, log, metrics.stored), stored: func(zego.Event) {}, maxRoomLife: c.MaxRoomLife, log: log, observe: metrics.implausibleTime},
 		books, box, askQueue(answerWithin, box),
 	}
-	if err := metrics.Usage(func(ctx context.Context) (telemetry.Inbox, error) {
-		l := telemetry.Inbox{Takes: u.delivery.Fault() == nil}
-		err := u.queue.gauge(ctx, &l)
-		return l, err
-	}); err != nil {
-		u.close()
-		return nil, err
-	}
+	metrics.inbox(usageMetrics, u.queue, u.delivery.Fault)
 	return u, nil
 }
 

@@ -12,11 +12,10 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// NewLogger makes a logger that writes lines of text or of JSON. A line about a
-// run, whoever writes it, has its workflow_id and its room_session_id: the SDK,
-// which also speaks for the steps, has names of its own for such things. A line of
-// JSON also has the program's version, as lines of several builds meet where logs
-// are collected.
+// NewLogger returns a logger that writes lines of text or of JSON. A line about a run
+// has its workflow_id and its room_session_id, also if the SDK writes it, which has
+// names of its own for them. A line of JSON also has the program's version, because
+// lines of several builds meet where logs are collected.
 func NewLogger(w io.Writer, level slog.Level, json bool) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level}
 	if json {
@@ -57,11 +56,10 @@ func (l lines) WithAttrs(attrs []slog.Attr) slog.Handler {
 // WithGroup implements [slog.Handler].
 func (l lines) WithGroup(name string) slog.Handler { return lines{l.Handler.WithGroup(name)} }
 
-// renamed are the SDK's names for what has a name here.
+// renamed maps the SDK's names of attributes to those used here.
 var renamed = map[string]string{"WorkflowID": "workflow_id", "RunID": "run_id", "TraceID": "trace_id", "SpanID": "span_id"}
 
-// complete gives the attributes by their names here, and the session to which a
-// workflow's ID belongs.
+// complete renames the attributes, and adds the session of a Workflow's ID.
 func complete(attrs []slog.Attr) []slog.Attr {
 	whole := make([]slog.Attr, 0, len(attrs)+1)
 	for _, a := range attrs {
@@ -78,15 +76,10 @@ func complete(attrs []slog.Attr) []slog.Attr {
 	return whole
 }
 
-// Logger makes a logger whose lines about what is traced name the trace.
-func (t *Traces) Logger(log *slog.Logger) *slog.Logger {
-	if t == nil {
-		return log
-	}
-	return slog.New(traced{log.Handler()})
-}
+// NameTraces returns a logger whose lines have the trace that their context belongs to.
+func NameTraces(log *slog.Logger) *slog.Logger { return slog.New(traced{log.Handler()}) }
 
-// traced names the trace that a line's context belongs to.
+// traced adds a line's trace.
 type traced struct{ slog.Handler }
 
 // Handle implements [slog.Handler].

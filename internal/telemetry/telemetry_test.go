@@ -5,22 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
-	"net/http"
 	"net/http/httptest"
-	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	tlog "go.temporal.io/sdk/log"
-
-	"github.com/closeouthq/closeout/internal/steps"
-	"github.com/closeouthq/closeout/webhook"
-	"github.com/closeouthq/closeout/zego"
 )
 
 // Whoever writes a line about a run, it names the workflow and the session, once
@@ -56,35 +48,32 @@ func TestLinesAboutARunNameItsSession(t *testing.T) {
 
 func scrape(t *testing.T, m *Metrics) string {
 	t.Helper()
+	if err := m.Err(); err != nil {
+		t.Fatal(err)
+	}
 	w := httptest.NewRecorder()
 	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	return w.Body.String()
 }
 
-func newMetrics(t *testing.T) *Metrics {
-	t.Helper()
-	m, err := NewMetrics()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
-}
-
-// Temporal is asked how many runs are blocked when somebody wants to know, and not
-// more often than it has to be.
-func TestBlockedRunsAreCountedSeldom(t *testing.T) {
+// Gauges of something remote are read when the metrics are, and not more often than
+// they have to be. A value that is unknown is missing.
+func TestRemoteGaugesAreReadSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := newMetrics(t)
-		asked, blocked, away := 0, int64(3), error(nil)
-		if err := m.Runs(func(ctx context.Context) (Runs, error) {
-			asked++
-			if d, limited := ctx.Deadline(); !limited || time.Until(d) > countWithin {
-				t.Errorf("it may take until %v", d)
-			}
-			return Runs{Blocked: Known(blocked, away)}, nil
-		}); err != nil {
+		m, err := NewMetrics()
+		if err != nil {
 			t.Fatal(err)
 		}
+		asked, blocked, away := 0, 3, error(nil)
+		m.Gauges(30*time.Second, func(ctx context.Context, set Set) {
+			asked++
+			if d, limited := ctx.Deadline(); !limited || time.Until(d) > readTimeout {
+				t.Errorf("it may take until %v", d)
+			}
+			if away == nil {
+				set("closeout.runs.blocked", float64(blocked), "here")
+			}
+		}, Metric{Name: "closeout.runs.blocked", Labels: []string{"where"}})
 		read := func(after time.Duration, wantAsked int, want string) {
 			t.Helper()
 			time.Sleep(after)
@@ -95,163 +84,83 @@ func TestBlockedRunsAreCountedSeldom(t *testing.T) {
 		}
 		time.Sleep(time.Hour)
 		if asked != 0 {
-			t.Error("asked though nobody wants to know")
+			t.Error("asked though nobody reads")
 		}
-		read(0, 1, "\ncloseout_runs_blocked 3\n")
+		const series = "\ncloseout_runs_blocked{where=\"here\"} "
+		read(0, 1, series+"3\n")
 		blocked = 4
-		read(29*time.Second, 1, "\ncloseout_runs_blocked 3\n")
-		read(time.Second, 2, "\ncloseout_runs_blocked 4\n")
+		read(29*time.Second, 1, series+"3\n")
+		read(time.Second, 2, series+"4\n")
 		away = errors.New("away")
 		read(30*time.Second, 3, "")
 		read(29*time.Second, 3, "")
 		away = nil
-		read(time.Second, 4, "\ncloseout_runs_blocked 4\n")
+		read(time.Second, 4, series+"4\n")
 	})
 }
 
-// keeper is a receiver.
-type keeper func(ctx context.Context) (webhook.Receipt, error)
-
-func (k keeper) Receive(ctx context.Context, _ zego.Event) (webhook.Receipt, error) {
-	return k(ctx)
-}
-
-func TestSkewIsOfTakenCallbacks(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := newMetrics(t)
-		var fails error
-		in := m.Receiver(keeper(func(context.Context) (webhook.Receipt, error) { return webhook.Receipt{}, fails }))
-		for _, behind := range []time.Duration{3 * time.Second, -time.Minute} {
-			_, _ = in.Receive(t.Context(), &zego.RoomClose{Common: zego.Common{Timestamp: time.Now().Add(-behind).Unix()}})
-		}
-		fails = errors.New("no room")
-		if _, err := in.Receive(t.Context(), &zego.RoomClose{}); !errors.Is(err, fails) {
-			t.Error(err)
-		}
-		text := scrape(t, m)
-		for _, want := range []string{`_bucket{le="-300"} 0`, `_bucket{le="-60"} 1`, `_bucket{le="2"} 1`, `_bucket{le="5"} 2`, `_count 2`} {
-			if !strings.Contains(text, "closeout_callback_skew_seconds"+want+"\n") {
-				t.Errorf("no %s in:\n%s", want, text[:strings.Index(text, "# HELP go_")])
-			}
-		}
-	})
-}
-
-// The first of a kind would not be seen as growth if its count began with it.
-func TestCountsBeginAtZero(t *testing.T) {
-	m := newMetrics(t)
-	m.Receiver(nil)
-	m.Steps(&steps.Standard{Billing: &steps.Billing{}, Recordings: &steps.Recordings{}})
+func TestMetricsHaveTheirNamesUnitsAndLabels(t *testing.T) {
+	m, err := NewMetrics()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := m.Counter(Metric{Name: "closeout.archived", Unit: "By", Labels: []string{"outcome", "relayed"}})
+	c.Add(0, "failed", "true")
+	c.Add(2, "done", "false")
+	c.Add(3, "done", "false")
+	m.Histogram(Metric{Name: "closeout.took", Unit: "s"}, 1, 5).Record(2 * time.Second)
+	m.CounterFunc(Metric{Name: "closeout.log.dropped"}, func() int64 { return 7 })
 	text := scrape(t, m)
 	for _, want := range []string{
-		`closeout_callbacks_total{event="room_close",outcome="unavailable"}`, `closeout_callbacks_total{event="",outcome="bad_signature"}`,
-		`closeout_callbacks_total{event="other",outcome="ignored"}`, `closeout_starts_total{outcome="failed",relayed="true"}`,
-		`closeout_bills_total{outcome="found"}`, `closeout_archived_files_total`, `closeout_archived_bytes_total`,
+		`closeout_archived_bytes_total{outcome="failed",relayed="true"} 0`, `closeout_archived_bytes_total{outcome="done",relayed="false"} 5`,
+		`closeout_took_seconds_bucket{le="1"} 0`, `closeout_took_seconds_bucket{le="5"} 1`, "closeout_log_dropped_total 7",
 	} {
-		if !strings.Contains(text, "\n"+want+" 0\n") {
-			t.Errorf("no %s", want)
+		if !strings.Contains(text, "\n"+want+"\n") {
+			t.Errorf("no %s in:\n%s", want, text[:strings.Index(text, "# HELP go_")])
 		}
 	}
-}
-
-// Where there are no traces, nothing is between the webhook, the intake and
-// Temporal that could make one.
-func TestWithoutTracesNothingIsInTheWay(t *testing.T) {
-	var none *Traces
-	handler, in, log := http.NotFoundHandler(), &keeping{}, slog.New(slog.DiscardHandler)
-	if got := none.Callbacks(handler); reflect.ValueOf(got).Pointer() != reflect.ValueOf(handler).Pointer() {
-		t.Errorf("the handler is a %T", got)
-	}
-	if got := none.Receiver(in); got != webhook.Receiver(in) {
-		t.Errorf("the receiver is a %T", got)
-	}
-	if got := none.Logger(log); got != log {
-		t.Error("another logger")
-	}
-	if got, err := none.Temporal(nil); got != nil || err != nil {
-		t.Errorf("interceptors %v, %v", got, err)
-	}
-	none.Close()
-}
-
-type keeping struct{ keeper }
-
-// What a callback's span says of it.
-func TestCallbacksAreTraced(t *testing.T) {
-	exporter := tracetest.NewInMemoryExporter()
-	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(exporter))
-	traces := &Traces{provider: provider, tracer: provider.Tracer("test")}
-	closed := &zego.RoomClose{Common: zego.Common{AppID: 1, Event: zego.EventRoomClose}, RoomSessionID: 5}
-	take := func(receipt webhook.Status, err error) http.HandlerFunc {
-		in := traces.Receiver(keeper(func(context.Context) (webhook.Receipt, error) {
-			return webhook.Receipt{Status: receipt}, err
-		}))
-		return func(w http.ResponseWriter, r *http.Request) {
-			if _, err := in.Receive(r.Context(), closed); err != nil {
-				w.WriteHeader(http.StatusServiceUnavailable)
-			}
-		}
-	}
-	status := func(code int) http.HandlerFunc {
-		return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }
-	}
-	tests := []struct {
-		name           string
-		path           string
-		handler        http.HandlerFunc
-		event, outcome string
-		status         int64
-	}{
-		{"taken", webhook.Path, take(webhook.Started, nil), "room_close", "started", 200},
-		{"not taken", webhook.Path + "/t0ken", take("", errors.New("no room")), "room_close", "unavailable", 503},
-		{"of no use", webhook.Path, status(200), "other", "ignored", 200},
-		{"refused", webhook.Path, status(401), "", "refused", 401},
-		{"too many large ones", webhook.Path, status(503), "", "refused", 503},
-	}
-	for _, tt := range tests {
-		exporter.Reset()
-		r := httptest.NewRequest(http.MethodPost, tt.path, nil)
-		r.Header.Set("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-		traces.Callbacks(tt.handler).ServeHTTP(httptest.NewRecorder(), r)
-		spans := exporter.GetSpans()
-		if len(spans) != 1 || spans[0].Parent.IsValid() {
-			t.Fatalf("%s: spans %v", tt.name, spans)
-		}
-		want := []attribute.KeyValue{attribute.String("event", tt.event), attribute.String("outcome", tt.outcome), attribute.Int64("http.response.status_code", tt.status)}
-		if !reflect.DeepEqual(spans[0].Attributes, want) {
-			t.Errorf("%s: %v, want %v", tt.name, spans[0].Attributes, want)
-		}
-	}
-
-	spans := len(exporter.GetSpans())
-	traces.Callbacks(status(200)).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, webhook.HooksPath+"/x", nil))
-	if len(exporter.GetSpans()) != spans {
-		t.Error("a hook was traced as a callback")
-	}
-}
-
-// A body that is too large ends its connection, with traces as without.
-func TestATooLargeBodyEndsItsConnection(t *testing.T) {
-	provider := sdktrace.NewTracerProvider()
-	traces := &Traces{provider: provider, tracer: provider.Tracer("test")}
-	w := httptest.NewRecorder()
-	traces.Callbacks(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusRequestEntityTooLarge) })).
-		ServeHTTP(w, httptest.NewRequest(http.MethodPost, webhook.Path, nil))
-	if w.Result().Header.Get("Connection") != "close" {
-		t.Error("it goes on")
+	m.Counter(Metric{Name: "no name"})
+	if m.Err() == nil {
+		t.Error("a metric that can't be made is no error")
 	}
 }
 
 // A line that is about what is traced names the trace.
 func TestLinesNameTheirTrace(t *testing.T) {
 	provider := sdktrace.NewTracerProvider()
-	traces := &Traces{provider: provider, tracer: provider.Tracer("test")}
 	var out strings.Builder
-	log := traces.Logger(NewLogger(&out, slog.LevelInfo, false)).With("a", 1)
+	log := NameTraces(NewLogger(&out, slog.LevelInfo, false)).With("a", 1)
 	log.Info("m")
-	ctx, span := traces.tracer.Start(t.Context(), "callback")
+	ctx, span := provider.Tracer("test").Start(t.Context(), "callback")
 	log.InfoContext(ctx, "n")
 	if want := "msg=n a=1 trace_id=" + span.SpanContext().TraceID().String() + " span_id=" + span.SpanContext().SpanID().String() + "\n"; !strings.HasSuffix(out.String(), want) || strings.Count(out.String(), "trace_id") != 1 {
 		t.Errorf("%s", &out)
+	}
+}
+
+// OpenTelemetry's own buckets begin at 5 s, and a quantile of what takes
+// milliseconds would be seconds.
+func TestTemporalsLatenciesHaveBucketsBelowASecond(t *testing.T) {
+	m, err := NewMetrics()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Temporal().Timer("temporal_workflow_task_schedule_to_start_latency").Record(0)
+	m.Temporal().Counter("temporal_request").Inc(1)
+	text := scrape(t, m)
+	for _, want := range []string{`temporal_workflow_task_schedule_to_start_latency_seconds_bucket{le="0.05"}`, `{le="30"}`, "\ntemporal_request 1\n"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the metrics lack %s:\n%s", want, text)
+		}
+	}
+}
+
+func TestTheBuildIsAMetric(t *testing.T) {
+	m, err := NewMetrics()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := scrape(t, m); !strings.Contains(text, "\ncloseout_build_info{goversion=\"go1.") {
+		t.Error(text)
 	}
 }

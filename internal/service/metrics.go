@@ -1,0 +1,216 @@
+package service
+
+import (
+	"context"
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/steps"
+	"github.com/closeouthq/closeout/internal/telemetry"
+	"github.com/closeouthq/closeout/webhook"
+	"github.com/closeouthq/closeout/zego"
+)
+
+// metrics connects what the parts report to the metrics of the process.
+type metrics struct {
+	*telemetry.Metrics
+	callbacks, fields, implausible, faults, starts, writes *telemetry.Counter
+	bills, files, bytes, reconciled                        *telemetry.Counter
+	durations, skew                                        *telemetry.Histogram
+}
+
+// readEvery is how often Temporal and the ledger are asked for metrics, at most.
+const readEvery = 30 * time.Second
+
+func newMetrics() (*metrics, error) {
+	t, err := telemetry.NewMetrics()
+	if err != nil {
+		return nil, err
+	}
+	counter := func(name, unit, help string, labels ...string) *telemetry.Counter {
+		return t.Counter(telemetry.Metric{Name: name, Unit: unit, Help: help, Labels: labels})
+	}
+	m := &metrics{
+		Metrics:   t,
+		callbacks: counter("closeout.callbacks", "", "Callbacks by event and outcome.", "event", "outcome"),
+		fields: counter("closeout.callback.fields", "", "Fields of callbacks that could not be read, and whether the callback was refused for it.",
+			"event", "field", "refused"),
+		implausible: counter("closeout.callbacks.implausible", "", "Callbacks with a time that can't be: later than they were sent, or too long ago.", "event"),
+		faults:      counter("closeout.connections.refused", "", "Connections to the listener for callbacks that brought no request, by what was wrong.", "fault"),
+		starts:      counter("closeout.starts", "", "Starts of workflows by outcome, and whether the callback came from the inbox.", "outcome", "relayed"),
+		writes:      counter("closeout.usage.writes", "", "Usage callbacks that were written to the ledger, by outcome, and whether they came from the inbox.", "outcome", "relayed"),
+		bills:       counter("closeout.bills", "", "Bills that were made, that a repeat found made, and that the billing API has taken.", "outcome"),
+		files:       counter("closeout.archived.files", "", "Recordings that were copied to the archive and checked."),
+		bytes:       counter("closeout.archived", "By", "How large those recordings are together."),
+		reconciled:  counter("closeout.sessions.reconciled", "", "Sessions found gone without a room_close and closed out, and those with which something failed, once in each run.", "outcome"),
+		durations: t.Histogram(telemetry.Metric{Name: "closeout.callback.duration", Unit: "s", Help: "Time to answer a callback, by outcome.", Labels: []string{"outcome"}},
+			.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 1.5, 2.5, 5, 10),
+		skew: t.Histogram(telemetry.Metric{Name: "closeout.callback.skew", Unit: "s", Help: "Our clock less ZEGO's timestamp, of room_close callbacks that were taken. ZEGO's clock has whole seconds."},
+			-300, -60, -30, -10, -5, -2, -1, 0, 1, 2, 5, 10, 30, 60, 120, 300, 600),
+	}
+	return m, t.Err()
+}
+
+// webhookStarts begins the counts of a webhook at 0.
+func (m *metrics) webhookStarts() {
+	for event, outcomes := range webhook.Outcomes() {
+		for _, outcome := range outcomes {
+			m.callbacks.Add(0, event, string(outcome))
+		}
+	}
+	for _, event := range []string{zego.EventRoomCreate, zego.EventRoomLogin, zego.EventRoomLogout} {
+		m.implausible.Add(0, event)
+	}
+	for _, fault := range webhook.ConnectionFaults() {
+		m.faults.Add(0, string(fault))
+	}
+	for _, relayed := range []string{"false", "true"} {
+		for _, outcome := range []string{"started", "duplicate", "refused", "failed", "ended", "contradicted"} {
+			m.starts.Add(0, outcome, relayed)
+		}
+		for _, outcome := range []string{"stored", "refused", "failed"} {
+			m.writes.Add(0, outcome, relayed)
+		}
+	}
+}
+
+// callback counts an answered request; see [webhook.Options].
+func (m *metrics) callback(event string, outcome webhook.Outcome, took time.Duration) {
+	m.callbacks.Add(1, event, string(outcome))
+	m.durations.Record(took, string(outcome))
+}
+
+// field counts a field that could not be read; see [webhook.Options].
+func (m *metrics) field(event, field string, refused bool) {
+	m.fields.Add(1, event, field, strconv.FormatBool(refused))
+}
+
+// implausibleTime counts an event with an impossible time.
+func (m *metrics) implausibleTime(event string) { m.implausible.Add(1, event) }
+
+// fault counts a connection that brought no request; see [webhook.ServerOptions].
+func (m *metrics) fault(fault webhook.ConnectionFault) { m.faults.Add(1, string(fault)) }
+
+// start counts a start of a Workflow.
+func (m *metrics) start(outcome string, relayed bool) {
+	m.starts.Add(1, outcome, strconv.FormatBool(relayed))
+}
+
+// stored counts a callback that was written to the ledger.
+func (m *metrics) stored(outcome string, relayed bool) {
+	m.writes.Add(1, outcome, strconv.FormatBool(relayed))
+}
+
+// receiver measures the difference between ZEGO's clock and ours.
+func (m *metrics) receiver(next webhook.Receiver) webhook.Receiver { return measured{m, next} }
+
+type measured struct {
+	metrics *metrics
+	webhook.Receiver
+}
+
+// Receive implements [webhook.Receiver].
+func (r measured) Receive(ctx context.Context, event zego.Event) (webhook.Receipt, error) {
+	skew := time.Since(event.Head().SentAt())
+	receipt, err := r.Receiver.Receive(ctx, event)
+	if _, closed := event.(*zego.RoomClose); closed && err == nil {
+		r.metrics.skew.Record(skew)
+	}
+	return receipt, err
+}
+
+// worker connects the standard steps and the reconciliation of a worker.
+func (m *metrics) worker(standard *steps.Standard) {
+	for _, outcome := range []string{"made", "found", "restored", "posted", "adjusted"} {
+		m.bills.Add(0, outcome)
+	}
+	for _, outcome := range []string{"closed_out", "failed"} {
+		m.reconciled.Add(0, outcome)
+	}
+	m.files.Add(0)
+	m.bytes.Add(0)
+	standard.Billing.Observe = func(outcome string) { m.bills.Add(1, outcome) }
+	standard.Recordings.Observe = func(size int64) {
+		m.files.Add(1)
+		m.bytes.Add(size)
+	}
+}
+
+// overdue declares the gauge of overdue sessions.
+func (m *metrics) overdue(count func(context.Context) (ledger.Overdues, error)) {
+	const name = "closeout.sessions.overdue"
+	m.Gauges(readEvery, func(ctx context.Context, set telemetry.Set) {
+		if n, err := count(ctx); err == nil {
+			set(name, float64(n.Left), "left")
+			set(name, float64(n.Silent), "silent")
+		}
+	}, telemetry.Metric{Name: name, Labels: []string{"state"},
+		Help: "Open sessions without a sign of life for too long, by whether all participants have left or some may be silent; at most 10,000, in the whole ledger."})
+}
+
+// disk declares the gauges of the inbox's disk.
+func (m *metrics) disk(usage func(context.Context) ([2]uint64, error)) {
+	m.Gauges(0, func(ctx context.Context, set telemetry.Set) {
+		if s, err := usage(ctx); err == nil {
+			set("closeout.data.free", float64(min(s[0], math.MaxInt64)))
+			set("closeout.data.size", float64(min(s[1], math.MaxInt64)))
+		}
+	}, telemetry.Metric{Name: "closeout.data.free", Unit: "By", Help: "Bytes that CLOSEOUT_DATA's disk has left."},
+		telemetry.Metric{Name: "closeout.data.size", Unit: "By", Help: "Bytes that CLOSEOUT_DATA's disk has in all."})
+}
+
+// inboxMetrics names the gauges of an inbox and its sink.
+type inboxMetrics struct {
+	depth, age, takes telemetry.Metric
+}
+
+var (
+	startMetrics = inboxMetrics{
+		telemetry.Metric{Name: "closeout.inbox.depth", Labels: []string{"state"}, Help: "Callbacks in the inbox, by whether they wait for Temporal or were set aside for a person."},
+		telemetry.Metric{Name: "closeout.inbox.oldest.age", Unit: "s", Help: "How long the oldest callback that waits for Temporal has been in the inbox; 0 without any."},
+		telemetry.Metric{Name: "closeout.temporal.takes", Help: "1 while Temporal takes callbacks, 0 while it is left alone after failures."},
+	}
+	usageMetrics = inboxMetrics{
+		telemetry.Metric{Name: "closeout.usage.inbox.depth", Labels: []string{"state"}, Help: "Usage callbacks on the disk, by whether they wait for the ledger or were set aside for a person."},
+		telemetry.Metric{Name: "closeout.usage.inbox.oldest.age", Unit: "s", Help: "How long the oldest usage callback that waits for the ledger has been on the disk; 0 without any."},
+		telemetry.Metric{Name: "closeout.ledger.takes", Help: "1 while the ledger takes usage, 0 while it didn't take the last of it."},
+	}
+)
+
+// inbox declares the gauges of an inbox and of whether its sink takes callbacks.
+func (m *metrics) inbox(names inboxMetrics, q *queueQuestions, fault func() error) {
+	m.Gauges(0, func(ctx context.Context, set telemetry.Set) {
+		set(names.takes.Name, one(fault() == nil))
+		stats, err := q.stats.Get(ctx)
+		if err != nil {
+			return
+		}
+		set(names.depth.Name, float64(stats.Waiting), "waiting")
+		set(names.depth.Name, float64(stats.SetAside), "set_aside")
+		age := 0.
+		if !stats.Oldest.IsZero() {
+			age = time.Since(stats.Oldest).Seconds()
+		}
+		set(names.age.Name, age)
+	}, names.depth, names.age, names.takes)
+}
+
+// load declares the gauges of starts in flight.
+func (m *metrics) load(read func() (limit, inFlight int)) {
+	m.Gauges(0, func(_ context.Context, set telemetry.Set) {
+		limit, inFlight := read()
+		set("closeout.starts.limit", float64(limit))
+		set("closeout.starts.in_flight", float64(inFlight))
+	}, telemetry.Metric{Name: "closeout.starts.limit", Help: "How many starts may be in flight, as found out from how long they take."},
+		telemetry.Metric{Name: "closeout.starts.in_flight", Help: "How many starts are in flight."})
+}
+
+// one returns 1 for what holds, else 0.
+func one(holds bool) float64 {
+	if holds {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,119 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/closeouthq/closeout/internal/inbox"
+	"github.com/closeouthq/closeout/internal/probe"
+	"github.com/closeouthq/closeout/internal/starter"
+	"github.com/closeouthq/closeout/webhook"
+	"github.com/closeouthq/closeout/zego"
+)
+
+// webhookPart takes callbacks and delivers them to Temporal and the ledger.
+type webhookPart struct {
+	*process
+	listener net.Listener
+	drained  chan struct{} // closed when the last callback is answered
+
+	server   *http.Server
+	backlogs []backlog
+	notify   func(ctx context.Context)
+	opened   closers
+}
+
+// open opens the inboxes and makes the server.
+func (w *webhookPart) open(ctx context.Context) error {
+	c, metrics := w.config, w.metrics
+	box, err := patiently(ctx, w.log, "open the inbox", func() (*inbox.Inbox, error) { return inbox.Open(ctx, c.Inbox(), w.log) })
+	if err != nil {
+		return fmt.Errorf("CLOSEOUT_DATA: %w", err)
+	}
+	w.opened.add("the inbox", func() { _ = box.Close() })
+
+	metrics.webhookStarts()
+	w.starts.Observe = func(outcome string) { metrics.start(outcome, false) }
+	// An eager run begins here, whichever build of a deployment is current.
+	w.starts.Eager = w.parts.Worker && c.BuildID == ""
+	closes := starter.New(w.starts)
+	received := &receiver{closes: starter.NewReceiver(closes, box, metrics.start)}
+	w.opened.add("starts that are under way", received.closes.Wait)
+	starts := received.closes.Delivery
+	w.asked.inbox, w.asked.starts = askQueue(answerWithin, box), starts.Fault
+	w.backlogs = append(w.backlogs, backlog{"room_close", starts.Relay, w.asked.inbox.waiting, starts.Fault})
+	metrics.inbox(startMetrics, w.asked.inbox, starts.Fault)
+	metrics.load(starts.Load)
+	metrics.disk(probe.New(answerWithin, func(context.Context) (s [2]uint64, err error) {
+		s[0], s[1], err = inbox.DiskUsage(c.Data)
+		return s, err
+	}).Get)
+
+	if c.Participants {
+		usage, err := patiently(ctx, w.log, "open the inbox of usage", func() (*usage, error) { return openUsage(ctx, c, !w.parts.Worker, metrics, w.log) })
+		if err != nil {
+			return err
+		}
+		w.opened.add("the inbox of usage and its ledger", usage.close)
+		closes.Contradicted = usage.Contradicted
+		w.asked.usage, w.asked.ledger, w.asked.stores = usage.queue, askLedger(answerWithin, usage.ledger), usage.delivery.Fault
+		notifier := starter.NewNotifier(usage.ledger, w.temporal, w.log)
+		usage.stored, w.notify = notifier.Stored, notifier.Run
+		received.events = usage.events
+		w.backlogs = append(w.backlogs, backlog{"usage", usage.delivery.Relay, usage.queue.waiting, usage.delivery.Fault})
+	}
+
+	keyring, err := zego.NewKeyring(c.Apps, c.CallbackWindow, time.Now)
+	if err != nil {
+		return err
+	}
+	options := webhook.Options{
+		Keyring: keyring, Receiver: metrics.receiver(received), Token: c.CallbackToken, Log: w.log,
+		Observe: metrics.callback, ObserveField: metrics.field,
+	}
+	if w.tracing != nil {
+		options.Receiver = traced{options.Receiver}
+	}
+	if hooks := w.parts.Extension.Hooks; hooks != nil {
+		temporal := w.temporal
+		if w.parts.Worker { // whose client panics at payloads it can't decrypt
+			own := *w.dialed
+			own.Temporal.DataConverter, own.Temporal.FailureConverter = c.PayloadKeys.ForClient()
+			if temporal, err = Dial(&own, w.log, metrics.Temporal()); err != nil {
+				return err
+			}
+			w.opened.add("the hooks' client for Temporal", temporal.Close)
+		}
+		options.Hooks = hooks(temporal)
+	}
+	router := webhook.Router(options)
+	if w.tracing != nil {
+		router = traceCallbacks(w.tracing.Tracer, router)
+	}
+	w.server = webhook.NewServer(router, webhook.ServerOptions{Log: w.log, IdleTimeout: c.IdleTimeout, Observe: metrics.fault})
+	return nil
+}
+
+// Run serves callbacks and relays the inboxes until ctx ends. Then it answers the open
+// callbacks and drains the inboxes.
+func (w *webhookPart) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	drained := serve(ctx, group, w.listener, w.server, w.config.StopTimeout)
+	group.Go(func() error { <-drained; close(w.drained); return nil })
+	for _, b := range w.backlogs {
+		group.Go(func() error { b.empty(ctx, drained, w.config.DrainTimeout, w.log.With("inbox", b.name)); return nil })
+	}
+	if w.notify != nil {
+		group.Go(func() error { w.notify(ctx); return nil })
+	}
+	w.log.Info("callbacks are taken", "address", w.listener.Addr().String(), "path", webhook.Path, "tls", w.config.TLSCert != "")
+	return group.Wait()
+}
+
+// Close closes the inboxes and the ledger, once the last deliveries have ended.
+func (w *webhookPart) Close() { w.opened.close() }

@@ -1,0 +1,179 @@
+package service
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
+	_ "gocloud.dev/blob/azureblob" // azblob:// buckets
+	_ "gocloud.dev/blob/gcsblob"   // gs:// buckets
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/archive"
+	"github.com/closeouthq/closeout/internal/config"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/reconcile"
+	"github.com/closeouthq/closeout/internal/starter"
+	"github.com/closeouthq/closeout/internal/steps"
+)
+
+// maxActivities bounds the Activities that a worker runs at once.
+const maxActivities = 100
+
+// workerPart runs Workflows and Activities.
+type workerPart struct {
+	*process
+	acts       any
+	reconciler *reconcile.Reconciler // nil if the program replaces the standard steps
+	watch      *reconcile.Watch      // nil if nothing reconciles
+	opened     closers
+}
+
+// open opens the ledger and the buckets, and makes the steps.
+func (k *workerPart) open(ctx context.Context) error {
+	if k.acts = k.parts.Activities; k.acts == nil {
+		if err := k.openStandard(ctx); err != nil {
+			return err
+		}
+	}
+	for _, made := range append([]any{k.acts}, k.parts.Extension.Activities...) {
+		if names := unmade(made); len(names) > 0 {
+			return fmt.Errorf("activities of %T: %v: nil, want them made with what their steps need", made, names)
+		}
+	}
+	return nil
+}
+
+func (k *workerPart) openStandard(ctx context.Context) error {
+	standard, err := patiently(ctx, k.log, "open the ledger and the buckets", func() (*steps.Standard, error) {
+		standard, closeSteps, err := openSteps(ctx, k.config)
+		if err == nil {
+			k.opened.add("the ledger and the buckets", closeSteps)
+		}
+		return standard, err
+	})
+	if err != nil {
+		return err
+	}
+	k.acts = standard
+	k.metrics.worker(standard)
+	books := standard.Billing.Ledger
+	k.asked.ledger = cmp.Or(k.asked.ledger, askLedger(answerWithin, books))
+	if k.reconciler, err = newReconciler(k.config, books, starter.New(k.starts)); err != nil {
+		return err
+	}
+	k.reconciler.Observe = func(outcome string, sessions int) { k.metrics.reconciled.Add(int64(sessions), outcome) }
+	k.watch = newWatch(k.config, k.temporal, standard.Billing, k.reconciler, k.log)
+	k.metrics.overdue(func(ctx context.Context) (ledger.Overdues, error) {
+		return books.CountOverdue(ctx, time.Now().Add(-k.config.OverdueAfter))
+	})
+	return nil
+}
+
+// Run runs a worker as soon as Temporal takes it, calls polling then, and stops when
+// drained is closed.
+func (k *workerPart) Run(ctx context.Context, drained <-chan struct{}, polling func()) error {
+	c, fatal := k.config, make(chan error, 1)
+	w, err := retry(ctx, k.log, "start the worker", func() (worker.Worker, error) {
+		options := workerOptions(c, func(err error) { fatal <- err })
+		if k.parts.Extension.Worker != nil {
+			k.parts.Extension.Worker(&options)
+		}
+		w := worker.New(k.temporal, c.TaskQueue, options)
+		if err := k.parts.Extension.register(w, k.acts, k.reconciler); err != nil {
+			return nil, backoff.Permanent(err)
+		}
+		// It asks Temporal, and heeds no context.
+		return patiently(ctx, k.log, "start the worker", func() (worker.Worker, error) { return w, w.Start() })
+	})
+	if err != nil {
+		return nil // stopped before Temporal came
+	}
+	defer w.Stop()
+	k.health.polling.Store(true)
+	k.log.Info("the worker is polling", "task_queue", c.TaskQueue, "namespace", c.Temporal.Namespace,
+		"deployment", c.DeploymentName, "build_id", c.BuildID)
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	if k.watch != nil {
+		beside.Go(func() { k.watch.Loop(ctx, k.log) })
+	}
+	polling()
+	select {
+	case <-drained:
+		return nil
+	case err := <-fatal:
+		return fmt.Errorf("worker: %w", err)
+	}
+}
+
+// Close closes the ledger and the buckets.
+func (k *workerPart) Close() { k.opened.close() }
+
+// openSteps opens what the standard steps need.
+func openSteps(ctx context.Context, c *config.Config) (*steps.Standard, func(), error) {
+	var opened closers
+	fail := func(err error) (*steps.Standard, func(), error) {
+		opened.close()
+		return nil, nil, err
+	}
+	books, err := ledger.Open(c.DatabaseURL)
+	if err != nil {
+		return fail(fmt.Errorf("CLOSEOUT_DATABASE_URL: %w", err))
+	}
+	opened.add("the ledger", func() { _ = books.Close() })
+	recordings, err := archive.OpenBucket(ctx, c.RecordingsURL)
+	if err != nil {
+		return fail(fmt.Errorf("CLOSEOUT_RECORDINGS_URL: open the bucket: %w", err))
+	}
+	opened.add("the recordings' bucket", func() { _ = recordings.Close() })
+	target, err := archive.OpenBucket(ctx, c.ArchiveURL)
+	if err != nil {
+		return fail(fmt.Errorf("CLOSEOUT_ARCHIVE_URL: open the bucket: %w", err))
+	}
+	opened.add("the archive's bucket", func() { _ = target.Close() })
+	finding := steps.Finding{}
+	if r := c.Recordings; r.Expected != "none" {
+		finding = steps.Finding{Ledger: books, Prefix: r.Prefix, Grace: r.Grace, Stable: r.Stable, Poll: r.Poll, Deadline: r.Deadline}
+	}
+	return &steps.Standard{
+		Billing: &steps.Billing{
+			Ledger: books,
+			API:    activities.Endpoint{Name: "the billing API", URL: c.BillingURL, Token: c.BillingToken},
+			Prices: c.Prices, NotCollected: !c.Participants,
+			MaxMinutes: c.MaxBill, MaxRoomLife: c.MaxRoomLife,
+		},
+		Recordings: &steps.Recordings{Finding: finding, Source: recordings, Archive: target, Options: c.ArchiveOptions()},
+	}, opened.close, nil
+}
+
+// workerOptions returns a worker's options. fatal is called with what ends it.
+func workerOptions(c *config.Config, fatal func(error)) worker.Options {
+	pollers := worker.NewPollerBehaviorAutoscaling(worker.PollerBehaviorAutoscalingOptions{
+		InitialNumberOfPollers: 8, MinimumNumberOfPollers: 2, MaximumNumberOfPollers: 50,
+	})
+	options := worker.Options{
+		MaxConcurrentActivityExecutionSize: maxActivities,
+		// Two pollers, the default, bring some 40 tasks a second from a busy server, and runs
+		// that were started would wait to be finished.
+		WorkflowTaskPollerBehavior: pollers,
+		ActivityTaskPollerBehavior: pollers,
+		// Without it, Activities would be cut off at once.
+		WorkerStopTimeout: c.StopTimeout,
+		OnFatalError:      fatal,
+	}
+	if c.BuildID != "" {
+		options.DeploymentOptions = worker.DeploymentOptions{
+			UseVersioning: true,
+			Version:       worker.WorkerDeploymentVersion{DeploymentName: c.DeploymentName, BuildID: c.BuildID},
+			// A run stays with the code that it began with.
+			DefaultVersioningBehavior: workflow.VersioningBehaviorPinned,
+		}
+	}
+	return options
+}
