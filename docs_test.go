@@ -1,6 +1,7 @@
 package closeout_test
 
 import (
+	"encoding/json"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -15,7 +16,7 @@ var (
 	definition = regexp.MustCompile(`(?m)^func (Test\w+)\(`)
 )
 
-// documents are the Markdown files, by their path.
+// documents returns the Markdown files by path.
 func documents(t *testing.T) map[string]string {
 	t.Helper()
 	all := map[string]string{}
@@ -64,14 +65,13 @@ func TestLinksInTheDocumentationLeadSomewhere(t *testing.T) {
 				continue
 			}
 			if anchor != "" && !hasAnchor(documents[file], anchor) {
-				t.Errorf("%s: %s: there is no such heading", path, m[1])
+				t.Errorf("%s: %s: no such heading", path, m[1])
 			}
 		}
 	}
 }
 
-// hasAnchor says whether a document has a heading for which Markdown's viewers
-// make that anchor.
+// hasAnchor reports whether text has a heading with this anchor.
 func hasAnchor(text, anchor string) bool {
 	for line := range strings.Lines(text) {
 		if heading, ok := strings.CutPrefix(strings.TrimLeft(line, "#"), " "); ok && strings.HasPrefix(line, "#") {
@@ -92,7 +92,7 @@ func hasAnchor(text, anchor string) bool {
 	return false
 }
 
-// A guarantee names the tests that hold it.
+// Tests that the documentation names exist.
 func TestTestsNamedInTheDocumentationExist(t *testing.T) {
 	defined := map[string]bool{}
 	walk(t, ".go", func(_, text string) {
@@ -113,7 +113,7 @@ func TestTestsNamedInTheDocumentationExist(t *testing.T) {
 	}
 }
 
-// The workflow that the documentation shows whole is the one that runs.
+// The documentation shows the RoomClose that runs.
 func TestTheWorkflowInTheDocumentationIsTheRealOne(t *testing.T) {
 	document, err := os.ReadFile("docs/workflows.md")
 	if err != nil {
@@ -126,6 +126,41 @@ func TestTheWorkflowInTheDocumentationIsTheRealOne(t *testing.T) {
 	_, shown, _ := strings.Cut(string(document), "```go\n")
 	shown, _, _ = strings.Cut(shown, "```")
 	if !strings.HasPrefix(shown, "func RoomClose(") || !strings.Contains(string(code), shown) {
-		t.Errorf("docs/workflows.md shows another RoomClose than workflows/roomclose.go has; copy it there:\n%s", shown)
+		t.Errorf("docs/workflows.md shows another RoomClose than workflows/roomclose.go; copy it:\n%s", shown)
+	}
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestTheDashboardShowsEveryDocumentedMetric(t *testing.T) {
+	var dashboard struct {
+		Panels []struct {
+			Targets []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal([]byte(read(t, "deploy/grafana/closeout.json")), &dashboard); err != nil {
+		t.Fatal(err)
+	}
+	var shown strings.Builder
+	for _, p := range dashboard.Panels {
+		for _, target := range p.Targets {
+			shown.WriteString(target.Expr + "\n")
+		}
+	}
+	rows := regexp.MustCompile("(?m)^\\| `(closeout_\\w+)` \\|").FindAllStringSubmatch(read(t, "docs/telemetry.md"), -1)
+	if len(rows) < 20 {
+		t.Fatalf("docs/telemetry.md has %d metrics", len(rows))
+	}
+	for _, row := range rows {
+		if !regexp.MustCompile(`\b` + row[1] + `(_bucket)?\b`).MatchString(shown.String()) {
+			t.Errorf("no panel shows %s", row[1])
+		}
 	}
 }
