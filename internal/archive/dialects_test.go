@@ -105,11 +105,11 @@ var dialects = map[string]dialect{
 	}},
 }
 
-// documented returns the URL of each store in docs/archive.md, with names for those in
+// documented returns the URL of each store in docs/buckets.md, with names for those in
 // capitals.
 func documented(t *testing.T) map[string]string {
 	t.Helper()
-	page, err := os.ReadFile("../../docs/archive.md")
+	page, err := os.ReadFile("../../docs/buckets.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +176,7 @@ func TestEveryDocumentedStoreTakesAnArchive(t *testing.T) {
 	smallParts(t)
 	urls := documented(t)
 	if len(urls) != len(dialects) {
-		t.Errorf("docs/archive.md has %d stores, want %d", len(urls), len(dialects))
+		t.Errorf("docs/buckets.md has %d stores, want %d", len(urls), len(dialects))
 	}
 	for name, d := range dialects {
 		t.Run(name, func(t *testing.T) {

@@ -76,7 +76,7 @@ func Advice(setting string, err error) string {
 	case code == "PathStyleDomainForbidden", code == "SecondLevelDomainForbidden":
 		return "remove use_path_style=true from " + setting
 	case code != "" && status(err) != http.StatusForbidden && status(err) != http.StatusNotFound && status(err) < 500:
-		return "the store refuses the request with " + code + ", which no permission changes: compare " + setting + " with the URL of the store in docs/archive.md"
+		return "the store refuses the request with " + code + ", which no permission changes: compare " + setting + " with the URL of the store in docs/buckets.md"
 	}
 	return "see that the bucket is there and that the worker may read and write it; " + setting + " says where it is"
 }
