@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -162,5 +163,45 @@ func TestTheDashboardShowsEveryDocumentedMetric(t *testing.T) {
 		if !regexp.MustCompile(`\b` + row[1] + `(_bucket)?\b`).MatchString(shown.String()) {
 			t.Errorf("no panel shows %s", row[1])
 		}
+	}
+}
+
+// The architecture lists every package and every direct dependency, and no others.
+func TestTheArchitectureIsComplete(t *testing.T) {
+	page := read(t, "docs/architecture.md")
+	_, packages, _ := strings.Cut(page, "\n## Packages\n")
+	packages, dependencies, _ := strings.Cut(packages, "\n## Dependencies\n")
+	first := func(text string) (names []string) {
+		for _, m := range regexp.MustCompile("(?m)^\\| \\[?`([^`]+)`").FindAllStringSubmatch(text, -1) {
+			names = append(names, m[1])
+		}
+		slices.Sort(names)
+		return names
+	}
+
+	var folders []string
+	walk(t, ".go", func(path, _ string) {
+		top, _, _ := strings.Cut(path, string(filepath.Separator))
+		if strings.HasSuffix(path, "_test.go") || top == "dev" || top == "examples" || top == "deploy" {
+			return
+		}
+		if dir := filepath.ToSlash(filepath.Dir(path)); dir == "." {
+			folders = append(folders, path)
+		} else {
+			folders = append(folders, dir)
+		}
+	})
+	slices.Sort(folders)
+	if want := slices.Compact(folders); !slices.Equal(first(packages), want) {
+		t.Errorf("docs/architecture.md lists the packages\n%q, want\n%q", first(packages), want)
+	}
+
+	var modules []string
+	for _, m := range regexp.MustCompile(`(?m)^\t(\S+) v\S+$`).FindAllStringSubmatch(read(t, "go.mod"), -1) {
+		modules = append(modules, m[1])
+	}
+	slices.Sort(modules)
+	if !slices.Equal(first(dependencies), modules) {
+		t.Errorf("docs/architecture.md lists the dependencies\n%q, want\n%q", first(dependencies), modules)
 	}
 }
