@@ -43,7 +43,7 @@ func TestDoctorOnARealTemporal(t *testing.T) {
 	}
 	wait(t, "it is told that a task waits", func() bool {
 		code, text := doctor()
-		return code == 1 && strings.Contains(text, "FAIL  workflow pollers   task queue "+c.TaskQueue+": no worker, tasks that wait 1")
+		return code == 1 && strings.Contains(text, "FAIL  workflow pollers   task queue "+c.TaskQueue+": no worker, 1 waiting tasks")
 	})
 
 	start(t, c, both)
