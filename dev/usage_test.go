@@ -91,7 +91,7 @@ func TestARoomsLifeIsInTheLedgerOnceInWhateverOrderItComes(t *testing.T) {
 
 func TestUsageThatIsOffIsIgnored(t *testing.T) {
 	t.Parallel()
-	c := settings(t, map[string]string{"usage": "off"})
+	c := settings(t, map[string]string{"participants": "off"})
 	address := start(t, c, service.Parts{Webhook: true})
 	for _, e := range life(newClose(), 1) {
 		if status := tell(t, address, e); status != webhook.Ignored {
