@@ -76,7 +76,7 @@ func TestSavedHistoriesAreReplayed(t *testing.T) {
 
 	for argument, want := range map[string]string{
 		number:           "exists already",
-		"1":              "Temporal lists no run of the session",
+		"1":              "found no run of the session",
 		"room-close-1-1": "room-close-1-1: get the history",
 	} {
 		if code, text := save(argument); code != 1 || !strings.Contains(text, want) {

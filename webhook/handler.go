@@ -165,7 +165,7 @@ func about(event zego.Event) []slog.Attr {
 
 // refuse logs, counts and answers a request that was refused.
 func (h *handler) refuse(w http.ResponseWriter, r *http.Request, e *exchange, err error) {
-	refused := refuse(RefusedMalformed, err).(*refusal)
+	refused := refuse(RefusedMalformed, err)
 	outcome, took := refused.outcome, time.Since(e.began)
 	a := answers[outcome]
 	if refused.cause != nil {

@@ -116,7 +116,7 @@ func (r *refusal) Unwrap() error { return r.cause }
 
 // refuse returns an error that refuses a request with that outcome, unless the cause
 // itself refuses it with another.
-func refuse(outcome Outcome, cause error) error {
+func refuse(outcome Outcome, cause error) *refusal {
 	if already := new(refusal); errors.As(cause, &already) {
 		return already
 	}

@@ -99,7 +99,7 @@ func roomCloseID(ctx context.Context, c client.Client, roomSessionID string) (st
 	}
 	switch len(ids) {
 	case 0:
-		return "", errors.New("Temporal lists no run of the session; it lists a new run after a moment")
+		return "", errors.New("found no run of the session; Temporal lists a new run after a moment")
 	case 1:
 		return ids[0], nil
 	}

@@ -198,7 +198,7 @@ func (s *inboxState) read(ctx context.Context, op *operation, store *inbox.Store
 		s.Entries = append(s.Entries, inboxEntryOf(e))
 	}
 	stats, err := store.Stats(ctx)
-	s.Waiting, s.DeadLetters = int64(stats.Waiting), int64(stats.SetAside)
+	s.Waiting, s.DeadLetters = stats.Waiting, stats.SetAside
 	return err
 }
 

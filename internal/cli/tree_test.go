@@ -74,7 +74,6 @@ const hostileName = "a\x1b]0;title\x07\x1b[2J\u009b1m\u202egpj\u2028FORGED\u2029
 // hostile is a Temporal with one run, all of whose text is hostile.
 type hostile struct {
 	oneRun
-	result *common.Payloads
 }
 
 func (h *hostile) QueryWorkflow(context.Context, *workflowservice.QueryWorkflowRequest) (*workflowservice.QueryWorkflowResponse, error) {

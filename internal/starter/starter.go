@@ -161,7 +161,7 @@ func (s *Starter) route(closed session.Session) (w workflows.Workflow, err error
 
 var (
 	errNotSetUp = errors.New("the Namespace lacks search attributes; run closeout setup")
-	errRoute    = errors.New("Route panicked")
+	errRoute    = errors.New("the function Route panicked")
 )
 
 // EndedError reports that a session's run has ended without closing it out.
