@@ -13,6 +13,7 @@ import (
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
 
+	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/session"
@@ -23,7 +24,7 @@ type Billing struct {
 	// Ledger keeps the bills.
 	Ledger *ledger.Ledger
 	// API, if its URL is not empty, hears of each bill, in a CloudEvents 1.0 event.
-	API Endpoint
+	API activities.Endpoint
 	// NotCollected says that the callbacks which tell what participants use aren't
 	// taken, so that no bill has any of it.
 	NotCollected bool
@@ -50,7 +51,7 @@ type Billing struct {
 // FinalizeBill makes the session's bill in the ledger, of the usage that came, and
 // then, if there is a billing API, posts it there. A repeat finds the first bill and posts the same
 // one under the same Idempotency-Key.
-func (b *Billing) FinalizeBill(ctx context.Context, task Task) (Bill, error) {
+func (b *Billing) FinalizeBill(ctx context.Context, task activities.Task) (activities.Bill, error) {
 	s := task.Session
 	due := ledger.Bill{
 		ID:            task.IdempotencyKey,
@@ -70,7 +71,7 @@ func (b *Billing) FinalizeBill(ctx context.Context, task Task) (Bill, error) {
 	}
 	loss, err := b.past(ctx, task)
 	if err != nil {
-		return Bill{}, err
+		return activities.Bill{}, err
 	}
 	lost := ""
 	if loss != nil {
@@ -81,11 +82,11 @@ func (b *Billing) FinalizeBill(ctx context.Context, task Task) (Bill, error) {
 	asked := new(temporal.ApplicationError)
 	switch {
 	case errors.As(err, &asked):
-		return Bill{}, asked
+		return activities.Bill{}, asked
 	case errors.Is(err, metering.ErrTooLarge):
-		return Bill{}, Blockedf("make the bill: %w", err)
+		return activities.Bill{}, activities.Blockedf("make the bill: %w", err)
 	case err != nil:
-		return Bill{}, fmt.Errorf("write the bill to the ledger: %w", err)
+		return activities.Bill{}, fmt.Errorf("write the bill to the ledger: %w", err)
 	}
 	if made {
 		b.observe("made")
@@ -102,7 +103,7 @@ func (b *Billing) FinalizeBill(ctx context.Context, task Task) (Bill, error) {
 
 // approve blocks what a person should see before it is billed, unless one did: who
 // has the step retried approves what it says then. lost says what the ledger has lost.
-func (b *Billing) approve(task Task, lost string) ledger.Approver {
+func (b *Billing) approve(task activities.Task, lost string) ledger.Approver {
 	return func(due ledger.Bill, doubt string) error {
 		s := task.Session
 		if doubt == "" && b.MaxRoomLife > 0 && !s.SentAt.IsZero() && s.RoomCloseTime.Before(s.SentAt.Add(-b.MaxRoomLife)) {
@@ -122,14 +123,14 @@ func (b *Billing) approve(task Task, lost string) ledger.Approver {
 		if task.Retried != nil && strings.HasPrefix(task.Retried.Failure, question) {
 			return nil
 		}
-		return Blockedf("%s; retry the step to approve exactly this, or skip it", question)
+		return activities.Blockedf("%s; retry the step to approve exactly this, or skip it", question)
 	}
 }
 
 // past makes sure that no bill is made of what a restored ledger has left of a
 // session: the one that was made before is put back, and where callbacks may be lost a
 // person is asked: it returns what was lost, or nil.
-func (b *Billing) past(ctx context.Context, task Task) (*ledger.Loss, error) {
+func (b *Billing) past(ctx context.Context, task activities.Task) (*ledger.Loss, error) {
 	if b.Confirm != nil {
 		if err := b.Confirm(ctx); err != nil {
 			return nil, fmt.Errorf("find out whether the ledger was restored from a copy: %w", err)
@@ -165,28 +166,28 @@ const restoredQuestion = "a person has to decide about a restored bill: "
 // AdjustBill makes an adjustment of the session's bill, of what came after it, and
 // then, if there is a billing API, posts it there. A repeat finds the adjustment of
 // that number and posts the same one under the same Idempotency-Key.
-func (b *Billing) AdjustBill(ctx context.Context, task Task, number int) (Adjusted, error) {
+func (b *Billing) AdjustBill(ctx context.Context, task activities.Task, number int) (activities.Adjusted, error) {
 	s := task.Session
 	if task.Retried != nil && strings.HasPrefix(task.Retried.Failure, restoredQuestion) {
 		if err := b.Ledger.AdjustRestored(ctx, s.AppID, s.RoomSessionID); err != nil {
-			return Adjusted{}, err
+			return activities.Adjusted{}, err
 		}
 	}
 	made, err := b.Ledger.Adjust(ctx, task.IdempotencyKey, s.AppID, s.RoomSessionID, number, b.approve(task, ""))
 	restored := new(ledger.RestoredError)
 	if errors.As(err, &restored) {
-		return Adjusted{}, Blockedf("%s%v; have the lost callbacks told again, and retry the step to adjust by what is known then, or skip it", restoredQuestion, restored)
+		return activities.Adjusted{}, activities.Blockedf("%s%v; have the lost callbacks told again, and retry the step to adjust by what is known then, or skip it", restoredQuestion, restored)
 	}
 	asked := new(temporal.ApplicationError)
 	switch {
 	case errors.As(err, &asked):
-		return Adjusted{}, asked
+		return activities.Adjusted{}, asked
 	case errors.Is(err, ledger.ErrNothingToAdjust):
-		return Adjusted{Nothing: true}, nil
+		return activities.Adjusted{Nothing: true}, nil
 	case errors.Is(err, metering.ErrTooLarge), errors.Is(err, sql.ErrNoRows):
-		return Adjusted{}, Blockedf("make the adjustment: %w", err)
+		return activities.Adjusted{}, activities.Blockedf("make the adjustment: %w", err)
 	case err != nil:
-		return Adjusted{}, fmt.Errorf("write the adjustment to the ledger: %w", err)
+		return activities.Adjusted{}, fmt.Errorf("write the adjustment to the ledger: %w", err)
 	}
 	b.observe("adjusted")
 	posted, err := b.post(ctx, cloudEvent{

@@ -12,6 +12,7 @@ import (
 	"go.temporal.io/sdk/activity"
 	"gocloud.dev/blob"
 
+	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/recordings"
@@ -55,7 +56,7 @@ const maxLinks = 20
 // writes the manifest. It heartbeats, and goes on after a crash where it was. It waits
 // while recordings are missing, but saves those that ZEGO keeps only for some days at
 // once. With a manifest it does nothing: [Recordings.AddRecordings] adds what comes later.
-func (r *Recordings) ArchiveRecordings(ctx context.Context, task Task) (Archived, error) {
+func (r *Recordings) ArchiveRecordings(ctx context.Context, task activities.Task) (activities.Archived, error) {
 	var plan *recordings.Plan
 	manifest, err := r.moving(ctx, func(ctx context.Context, earlier archive.Progress, report func(archive.Progress)) (Manifest, error) {
 		s := task.Session
@@ -67,7 +68,7 @@ func (r *Recordings) ArchiveRecordings(ctx context.Context, task Task) (Archived
 				plan, items, err = r.find(ctx, task, nil)
 			}
 			if len(items) > 0 && activity.GetInfo(ctx).IsLocalActivity {
-				return nil, ErrNotQuick
+				return nil, activities.ErrNotQuick
 			}
 			return items, err
 		}, earlier, report)
@@ -77,16 +78,16 @@ func (r *Recordings) ArchiveRecordings(ctx context.Context, task Task) (Archived
 
 // AddRecordings does the same for recordings whose callbacks came after the session's
 // manifest was written. It writes the next manifest, which lists all.
-func (r *Recordings) AddRecordings(ctx context.Context, task Task) (Archived, error) {
+func (r *Recordings) AddRecordings(ctx context.Context, task activities.Task) (activities.Archived, error) {
 	if r.Finding.Ledger == nil {
-		return Archived{}, Blockedf("CLOSEOUT_RECORDINGS is %q now, so that nothing tells which recordings came late", "none")
+		return activities.Archived{}, activities.Blockedf("CLOSEOUT_RECORDINGS is %q now, so that nothing tells which recordings came late", "none")
 	}
 	var plan *recordings.Plan
 	manifest, err := r.moving(ctx, func(ctx context.Context, earlier archive.Progress, report func(archive.Progress)) (Manifest, error) {
 		folder := task.Session.Folder()
 		before, err := archive.Latest(ctx, r.Archive, folder)
 		if errors.Is(err, archive.ErrNone) {
-			return Manifest{}, Blockedf("%w, and this step only adds to one: find out who removed it", err)
+			return Manifest{}, activities.Blockedf("%w, and this step only adds to one: find out who removed it", err)
 		}
 		if err != nil {
 			return Manifest{}, err
@@ -101,7 +102,7 @@ func (r *Recordings) AddRecordings(ctx context.Context, task Task) (Archived, er
 }
 
 // find returns the plan for a session's recordings, and what it moves.
-func (r *Recordings) find(ctx context.Context, task Task, before *Manifest) (*recordings.Plan, []archive.Item, error) {
+func (r *Recordings) find(ctx context.Context, task activities.Task, before *Manifest) (*recordings.Plan, []archive.Item, error) {
 	plan, err := r.plan(ctx, task, before)
 	if err != nil {
 		return nil, nil, err
@@ -112,9 +113,9 @@ func (r *Recordings) find(ctx context.Context, task Task, before *Manifest) (*re
 
 // outcome returns the step's result. It notes whose the archived recordings are, so
 // that no other session takes them.
-func (r *Recordings) outcome(ctx context.Context, s session.Session, m Manifest, plan *recordings.Plan, err error) (Archived, error) {
+func (r *Recordings) outcome(ctx context.Context, s session.Session, m Manifest, plan *recordings.Plan, err error) (activities.Archived, error) {
 	if yet := new(notYet); errors.As(err, &yet) {
-		return Archived{Waiting: yet.waiting}, nil
+		return activities.Archived{Waiting: yet.waiting}, nil
 	}
 	if err == nil && r.Finding.Ledger != nil {
 		var tasks []string
@@ -130,13 +131,13 @@ func (r *Recordings) outcome(ctx context.Context, s session.Session, m Manifest,
 			CloseReason: uint32(s.CloseReason), RoomCloseTime: s.RoomCloseTime, Reconciled: s.Reconciled}, tasks)
 	}
 	if err != nil {
-		return Archived{}, err
+		return activities.Archived{}, err
 	}
 	return r.archived(m), nil
 }
 
 // notYet reports that there is something to wait for.
-type notYet struct{ waiting *Waiting }
+type notYet struct{ waiting *activities.Waiting }
 
 // Error implements error.
 func (n *notYet) Error() string { return "waits for " + n.waiting.For }
@@ -172,7 +173,7 @@ func (r *Recordings) moving(ctx context.Context, move func(ctx context.Context, 
 		}
 	})
 	if r.fault != nil {
-		return Manifest{}, Blockedf("%w", r.fault)
+		return Manifest{}, activities.Blockedf("%w", r.fault)
 	}
 
 	moving, cancel := context.WithCancelCause(ctx)
@@ -215,7 +216,7 @@ func (r *Recordings) moving(ctx context.Context, move func(ctx context.Context, 
 		beat()
 	})
 	if errors.Is(err, archive.ErrUnreadable) || errors.Is(err, archive.ErrImpossible) {
-		return Manifest{}, Blockedf("%w", err)
+		return Manifest{}, activities.Blockedf("%w", err)
 	}
 	if err != nil {
 		return Manifest{}, err
@@ -224,7 +225,7 @@ func (r *Recordings) moving(ctx context.Context, move func(ctx context.Context, 
 }
 
 // archived returns the result of a manifest, with links.
-func (r *Recordings) archived(m Manifest) Archived {
+func (r *Recordings) archived(m Manifest) activities.Archived {
 	a := ArchivedOf(m)
 	if len(m.Files) == 0 { // most sessions: a link would be in each history twice
 		return a
@@ -242,8 +243,8 @@ func (r *Recordings) archived(m Manifest) Archived {
 }
 
 // ArchivedOf returns the result of a manifest.
-func ArchivedOf(m Manifest) Archived {
-	a := Archived{Manifest: m.Key(session.ID{AppID: m.AppID, RoomSessionID: m.RoomSessionID}.Folder()), Files: len(m.Files), Bytes: m.Bytes(), LostFiles: len(m.Lost)}
+func ArchivedOf(m Manifest) activities.Archived {
+	a := activities.Archived{Manifest: m.Key(session.ID{AppID: m.AppID, RoomSessionID: m.RoomSessionID}.Folder()), Files: len(m.Files), Bytes: m.Bytes(), LostFiles: len(m.Lost)}
 	for _, name := range m.Lost[:min(len(m.Lost), maxLinks)] {
 		a.Lost = append(a.Lost, short(name))
 	}

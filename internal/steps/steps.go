@@ -14,22 +14,6 @@ type Standard struct {
 	*Recordings
 }
 
-// The terms of the steps' contract.
-type (
-	Task     = activities.Task
-	Archived = activities.Archived
-	Bill     = activities.Bill
-	Adjusted = activities.Adjusted
-	Waiting  = activities.Waiting
-	Endpoint = activities.Endpoint
-)
-
-var (
-	Blockedf    = activities.Blockedf
-	IsBlocked   = activities.IsBlocked
-	ErrNotQuick = activities.ErrNotQuick
-)
-
 // AdjustmentOf returns the next adjustment of a session with events after its last
 // entry in the ledger.
 func AdjustmentOf(b ledger.BilledSession) activities.Adjustment {
@@ -46,9 +30,9 @@ func SessionOfArchived(s ledger.ArchivedSession) session.Session {
 }
 
 // billOf returns a bill of the ledger as the step's result.
-func billOf(b ledger.Bill, posted bool) Bill {
+func billOf(b ledger.Bill, posted bool) activities.Bill {
 	u := b.Usage
-	return Bill{
+	return activities.Bill{
 		ID: b.ID, AppID: b.AppID, RoomID: b.RoomID, RoomSessionID: b.RoomSessionID,
 		CloseReason: zego.CloseReason(b.CloseReason), RoomCloseTime: b.RoomCloseTime, Reconciled: b.Reconciled,
 		Usage: activities.Usage{
@@ -62,9 +46,9 @@ func billOf(b ledger.Bill, posted bool) Bill {
 }
 
 // adjustedOf returns an adjustment of the ledger as the step's result.
-func adjustedOf(a ledger.Adjustment, posted bool) Adjusted {
+func adjustedOf(a ledger.Adjustment, posted bool) activities.Adjusted {
 	d := a.Difference
-	return Adjusted{
+	return activities.Adjusted{
 		ID: a.ID, Number: a.Number, Bill: billOf(a.Bill, posted), MadeAt: a.MadeAt,
 		Difference: activities.Difference{Millis: d.Millis, Seconds: d.Seconds, Minutes: d.Minutes, Amount: d.Amount},
 	}

@@ -11,6 +11,7 @@ import (
 	"go.temporal.io/sdk/activity"
 	"gocloud.dev/gcerrors"
 
+	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/recordings"
@@ -30,13 +31,13 @@ type Finding struct {
 // plan looks up what there is of the session's recordings, saves what ZEGO keeps only
 // for some days, and returns what to do. Before is the manifest that they are to be
 // added to, if there is one. A [notYet] says what is waited for.
-func (r *Recordings) plan(ctx context.Context, task Task, before *Manifest) (*recordings.Plan, error) {
+func (r *Recordings) plan(ctx context.Context, task activities.Task, before *Manifest) (*recordings.Plan, error) {
 	facts, err := r.facts(ctx, task, before)
 	if err != nil {
 		return nil, err
 	}
 	if len(facts.Tasks) > 0 && activity.GetInfo(ctx).IsLocalActivity {
-		return nil, ErrNotQuick
+		return nil, activities.ErrNotQuick
 	}
 	rules := recordings.Rules{Grace: r.Finding.Grace, Stable: r.Finding.Stable, Poll: r.Finding.Poll, Deadline: r.Finding.Deadline}
 	for {
@@ -47,9 +48,9 @@ func (r *Recordings) plan(ctx context.Context, task Task, before *Manifest) (*re
 				return nil, err
 			}
 		case p.Blocked != "":
-			return nil, Blockedf("%s", p.Blocked)
+			return nil, activities.Blockedf("%s", p.Blocked)
 		case p.Wait != nil:
-			return nil, &notYet{&Waiting{For: p.Wait.For, Pause: p.Wait.Pause, Note: p.Wait.Note}}
+			return nil, &notYet{&activities.Waiting{For: p.Wait.For, Pause: p.Wait.Pause, Note: p.Wait.Note}}
 		default:
 			return &p, nil
 		}
@@ -57,7 +58,7 @@ func (r *Recordings) plan(ctx context.Context, task Task, before *Manifest) (*re
 }
 
 // facts returns what the ledger knows of a session's recordings.
-func (r *Recordings) facts(ctx context.Context, task Task, before *Manifest) (*recordings.Facts, error) {
+func (r *Recordings) facts(ctx context.Context, task activities.Task, before *Manifest) (*recordings.Facts, error) {
 	s := task.Session
 	f := &recordings.Facts{Folder: s.Folder(), Late: before != nil, Now: time.Now(),
 		Session: recordings.Session{AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID, Closed: s.RoomCloseTime},
@@ -73,11 +74,11 @@ func (r *Recordings) facts(ctx context.Context, task Task, before *Manifest) (*r
 	}
 	var err error
 	if f.Place, err = r.Finding.Prefix.Of(f.Session); err != nil {
-		return nil, Blockedf("CLOSEOUT_RECORDINGS_PREFIX: %w", err)
+		return nil, activities.Blockedf("CLOSEOUT_RECORDINGS_PREFIX: %w", err)
 	}
 	var ok bool
 	if f.Owned, ok = f.Place.Own(s.AppID, archive.Below(r.Options.SourceURL, r.Options.ArchiveURL)); !ok {
-		return nil, Blockedf("CLOSEOUT_RECORDINGS_PREFIX makes %q of the room's name, which leads to another app's folder, to the archive or to no folder; want {{.appid}}/ in front", short(f.Place.Prefix))
+		return nil, activities.Blockedf("CLOSEOUT_RECORDINGS_PREFIX makes %q of the room's name, which leads to another app's folder, to the archive or to no folder; want {{.appid}}/ in front", short(f.Place.Prefix))
 	}
 	since := s.RoomCloseTime.Add(-recordings.MaxDuration)
 	if err := r.Finding.Ledger.EndRoom(ctx, s.AppID, s.RoomID, s.RoomSessionID, s.RoomCloseTime); err != nil {
