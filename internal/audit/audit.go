@@ -136,7 +136,7 @@ type audit struct {
 	began    time.Time
 	sessions sessions
 	// reasons are why sessions are set aside, of as many as are reported.
-	reasons map[key]string
+	reasons map[session.ID]string
 	// unaccounted says that there are bills which the journal doesn't account
 	// for, and aside that there are sessions set aside.
 	unaccounted, aside bool
@@ -158,7 +158,7 @@ func Run(ctx context.Context, o Options) (Report, error) {
 		o.Data = converter.GetDefaultDataConverter()
 	}
 	o.Parallel = cmp.Or(o.Parallel, defaultParallel)
-	a := &audit{Options: o, began: o.Now(), sessions: sessions{}, reasons: map[key]string{}}
+	a := &audit{Options: o, began: o.Now(), sessions: sessions{}, reasons: map[session.ID]string{}}
 	a.report = Report{found: o.Found, Began: a.began, Journal: o.Journal != nil, Inbox: o.Inbox != nil, Kinds: map[Kind]int64{}, Faults: []Fault{}}
 
 	// The order matters: see the package's comment.
@@ -200,7 +200,7 @@ func (a *audit) readJournal(context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read the journal: %w", err)
 		}
-		a.sessions.mark(key{AppID: o.AppID, RoomSessionID: o.RoomSessionID}, o.flags())
+		a.sessions.mark(session.ID{AppID: o.AppID, RoomSessionID: o.RoomSessionID}, o.flags())
 	}
 	return nil
 }
@@ -227,7 +227,7 @@ func (a *audit) readInbox(ctx context.Context) error {
 		if w.SetAside {
 			f, a.aside = setAside, true
 		}
-		a.sessions.mark(key{AppID: w.AppID, RoomSessionID: w.RoomSessionID}, f)
+		a.sessions.mark(session.ID{AppID: w.AppID, RoomSessionID: w.RoomSessionID}, f)
 	}
 	return nil
 }
@@ -300,7 +300,7 @@ func (a *audit) readBills(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read the ledger: %w", err)
 		}
-		k := key{AppID: b.AppID, RoomSessionID: b.RoomSessionID}
+		k := session.ID{AppID: b.AppID, RoomSessionID: b.RoomSessionID}
 		r := a.sessions[k]
 		r.flags |= billed
 		if a.gone(b.MadeAt) {
@@ -331,7 +331,7 @@ func (a *audit) readBills(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read the ledger: %w", err)
 		}
-		a.sessions.mark(key{AppID: s.AppID, RoomSessionID: s.RoomSessionID}, closed)
+		a.sessions.mark(session.ID{AppID: s.AppID, RoomSessionID: s.RoomSessionID}, closed)
 	}
 	return nil
 }
@@ -346,7 +346,7 @@ func (a *audit) readContradictions(ctx context.Context) error {
 		if a.late(c.SeenAt) {
 			continue
 		}
-		a.report.add(key{AppID: c.AppID, RoomSessionID: c.RoomSessionID}, Fault{Kind: Contradicted,
+		a.report.add(session.ID{AppID: c.AppID, RoomSessionID: c.RoomSessionID}, Fault{Kind: Contradicted,
 			Problem: fmt.Sprintf("It was closed twice: another room_close says that room %q closed at %s. That one has no run.", c.RoomID, c.RoomCloseTime.Format(time.RFC3339Nano)),
 			Remedy: "See that nothing between ZEGO and the webhook rounds room_session_id, and find out whose the other room_close is. If it is another session's, close that out by its own number: " +
 				fmt.Sprintf("closeout send --app %d --session SESSION --room ROOM --reason REASON --closed-at TIME", c.AppID)})
@@ -382,7 +382,7 @@ func (a *audit) readAgain(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("read the journal again: %w", err)
 			}
-			k := key{AppID: o.AppID, RoomSessionID: o.RoomSessionID}
+			k := session.ID{AppID: o.AppID, RoomSessionID: o.RoomSessionID}
 			if r, ok := a.sessions[k]; ok {
 				r.flags |= o.flags()
 				a.sessions[k] = r
@@ -394,7 +394,7 @@ func (a *audit) readAgain(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("read the inbox again: %w", err)
 			}
-			k := key{AppID: w.AppID, RoomSessionID: w.RoomSessionID}
+			k := session.ID{AppID: w.AppID, RoomSessionID: w.RoomSessionID}
 			if !w.SetAside {
 				a.sessions.mark(k, waiting)
 				continue
@@ -459,7 +459,7 @@ func (a *audit) suspicious(r record) bool {
 }
 
 // archived looks for the session's manifest.
-func (a *audit) archived(ctx context.Context, k key) (bool, error) {
+func (a *audit) archived(ctx context.Context, k session.ID) (bool, error) {
 	found, err := a.Archive.Exists(ctx, activities.ManifestKey(session.Session{ID: k}))
 	if err != nil {
 		return false, fmt.Errorf("look for %s in the archive: %w", activities.ManifestKey(session.Session{ID: k}), err)
@@ -479,7 +479,7 @@ type finding struct {
 }
 
 // count adds a session to the report.
-func (a *audit) count(k key, r record, f finding) {
+func (a *audit) count(k session.ID, r record, f finding) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	n := &a.report

@@ -20,7 +20,7 @@ import (
 )
 
 // examine looks at a session by itself, and counts what it finds.
-func (a *audit) examine(ctx context.Context, k key, r record) error {
+func (a *audit) examine(ctx context.Context, k session.ID, r record) error {
 	f, err := a.look(ctx, k, r)
 	if errors.Is(err, errNoRun) {
 		// It was there a moment ago: a closed run, which Temporal has just deleted.
@@ -35,7 +35,7 @@ func (a *audit) examine(ctx context.Context, k key, r record) error {
 // look looks at a session by itself. Each place is asked before the one that the
 // session was at earlier, so that a bill has its run, however fast the session
 // moves.
-func (a *audit) look(ctx context.Context, k key, r record) (f finding, err error) {
+func (a *audit) look(ctx context.Context, k session.ID, r record) (f finding, err error) {
 	bill, err := a.bill(ctx, k)
 	if err != nil {
 		return f, err
@@ -103,7 +103,7 @@ func (a *audit) look(ctx context.Context, k key, r record) (f finding, err error
 }
 
 // bill finds the session's bill; nil if it has none.
-func (a *audit) bill(ctx context.Context, k key) (*ledger.MadeBill, error) {
+func (a *audit) bill(ctx context.Context, k session.ID) (*ledger.MadeBill, error) {
 	b, err := a.Ledger.MadeBill(ctx, k.AppID, k.RoomSessionID)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
@@ -112,7 +112,7 @@ func (a *audit) bill(ctx context.Context, k key) (*ledger.MadeBill, error) {
 }
 
 // withoutRun judges a session that has no run.
-func (a *audit) withoutRun(ctx context.Context, k key, r record, bill *ledger.MadeBill) (f finding, err error) {
+func (a *audit) withoutRun(ctx context.Context, k session.ID, r record, bill *ledger.MadeBill) (f finding, err error) {
 	f.billed = bill != nil
 	taken := r.has(acknowledged | setAside | closed)
 	var done time.Time // when a step left something, which only a run does
@@ -208,7 +208,7 @@ func (a *audit) incomplete(ctx context.Context, run run, f *finding) error {
 
 // unbilled judges a run that is under way and has no bill. Its history says whether it
 // made one, which the ledger has lost.
-func (a *audit) unbilled(ctx context.Context, k key, run run, f *finding) error {
+func (a *audit) unbilled(ctx context.Context, k session.ID, run run, f *finding) error {
 	made, err := repair.Bill(ctx, a.Temporal, a.Data, run.id, run.runID)
 	if err != nil || made == nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/printable"
 	"github.com/closeouthq/closeout/internal/repair"
+	"github.com/closeouthq/closeout/session"
 )
 
 // Kind is a kind of fault.
@@ -212,7 +213,7 @@ func (f *finding) fault(kind Kind, problem, remedy string) {
 	f.faults = append(f.faults, Fault{Kind: kind, Problem: problem, Remedy: remedy})
 }
 
-func (r *Report) add(k key, f Fault) {
+func (r *Report) add(k session.ID, f Fault) {
 	f.AppID, f.RoomSessionID, f.WorkflowID = k.AppID, k.RoomSessionID, cmp.Or(f.workflowID, k.WorkflowID())
 	f.Repair = f.repair()
 	if r.Kinds[f.Kind]++; r.Kinds[f.Kind] <= MaxFaults {

@@ -13,17 +13,14 @@ import (
 // sessions is what is known of each session. There may be a million: a key and a
 // record take 20 bytes together, and hold no pointer that the garbage collector
 // would have to follow.
-type sessions map[key]record
+type sessions map[session.ID]record
 
 // mark adds flags to what is known of a session.
-func (s sessions) mark(k key, f flags) {
+func (s sessions) mark(k session.ID, f flags) {
 	r := s[k]
 	r.flags |= f
 	s[k] = r
 }
-
-// key names a session.
-type key = session.ID
 
 // record is what is known of a session.
 type record struct {

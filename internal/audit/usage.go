@@ -10,6 +10,7 @@ import (
 	"github.com/closeouthq/closeout/internal/eventsink"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/metering"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -20,7 +21,7 @@ const maxNamed = 5
 // ledger, so whatever isn't in the ledger is looked for in the inbox, and once more
 // in the ledger.
 func (a *audit) readUsage(ctx context.Context) error {
-	lacking := map[key][]ledger.Usage{}
+	lacking := map[session.ID][]ledger.Usage{}
 	if a.Lives != nil {
 		for l, err := range a.Lives {
 			if err != nil {
@@ -37,23 +38,22 @@ func (a *audit) readUsage(ctx context.Context) error {
 				}
 				a.report.UsageAcknowledged++
 				if lacks {
-					k := key{AppID: u.AppID, RoomSessionID: u.RoomSessionID}
+					k := session.ID{AppID: u.AppID, RoomSessionID: u.RoomSessionID}
 					lacking[k] = append(lacking[k], u)
 				}
 			}
 		}
 	}
-	queued, aside := map[key]bool{}, map[key]string{}
+	queued, aside := map[session.ID]bool{}, map[session.ID]string{}
 	for _, store := range a.UsageInbox {
 		for e, err := range store.All(ctx) {
 			if err != nil {
 				return fmt.Errorf("read the inbox of usage: %w", err)
 			}
-			_, app, session, err := eventsink.ParseKey(e.Key)
+			_, k, err := eventsink.ParseKey(e.Key)
 			if err != nil {
 				return fmt.Errorf("read the inbox of usage: %w", err)
 			}
-			k := key{AppID: app, RoomSessionID: session}
 			queued[k] = true
 			if e.SetAsideAt.IsZero() {
 				a.report.UsageWaiting++
@@ -61,7 +61,7 @@ func (a *audit) readUsage(ctx context.Context) error {
 			}
 			a.report.UsageSetAside++
 			problem := fmt.Sprintf("The callback %s is set aside, as the ledger refuses it: %q", e.Key, e.Reason)
-			if session == 0 { // a recording or an unreadable callback, whose session isn't known
+			if k.RoomSessionID == 0 { // a recording or an unreadable callback, whose session isn't known
 				a.report.add(k, Fault{Kind: UsageSetAside, Problem: problem, Remedy: asideRemedy, workflowID: e.Key})
 				continue
 			}
@@ -104,7 +104,7 @@ const asideRemedy = "Fix what the ledger complains of, and then: closeout inbox 
 // compareLives compares bills with what happened, as far as it was told. What was
 // told goes from the inbox to the ledger and from there into an entry; that is the
 // order in which a session is looked for.
-func (a *audit) compareLives(ctx context.Context, queued map[key]bool) error {
+func (a *audit) compareLives(ctx context.Context, queued map[session.ID]bool) error {
 	if a.Lives == nil {
 		return nil
 	}
@@ -112,7 +112,7 @@ func (a *audit) compareLives(ctx context.Context, queued map[key]bool) error {
 		if err != nil {
 			return fmt.Errorf("read the journal: %w", err)
 		}
-		k := key{AppID: l.AppID, RoomSessionID: l.RoomSessionID}
+		k := session.ID{AppID: l.AppID, RoomSessionID: l.RoomSessionID}
 		truth, whole, ok := truthOf(l)
 		if !ok || queued[k] {
 			continue

@@ -93,7 +93,7 @@ func openInboxes(ctx context.Context, op *operation) (inboxes, error) {
 // of returns the inbox that an entry with that ID belongs to.
 func (i inboxes) of(id string) (*inbox.Store, error) {
 	name := inboxRoomClose
-	if _, _, _, err := eventsink.ParseKey(id); err == nil {
+	if _, _, err := eventsink.ParseKey(id); err == nil {
 		name = inboxUsage
 	}
 	if i[name] == nil {

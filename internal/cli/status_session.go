@@ -226,9 +226,9 @@ func (f *finder) readUsage(ctx context.Context, id session.ID) (*usageStatus, er
 		if err != nil {
 			return nil, err
 		}
-		_, app, number, err := eventsink.ParseKey(e.Key)
+		_, found, err := eventsink.ParseKey(e.Key)
 		switch {
-		case err != nil || app != id.AppID || number != id.RoomSessionID:
+		case err != nil || found != id:
 		case !e.SetAsideAt.IsZero():
 			u.DeadLetters++
 		default:

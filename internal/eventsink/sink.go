@@ -9,13 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/closeouthq/closeout/internal/delivery"
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/session"
 )
 
 const (
@@ -249,16 +249,13 @@ func Key(event ledger.Usage) string {
 	return fmt.Sprintf("%s-%d-%d-%x", event.Event, event.AppID, event.RoomSessionID, sum[:10])
 }
 
-// ParseKey returns the event and session of a key. The session is 0 for a recording or
-// an unreadable callback, whose session isn't known.
-func ParseKey(key string) (event string, appID uint32, roomSessionID uint64, err error) {
-	parts := strings.Split(key, "-")
-	if len(parts) == 4 {
-		app, appErr := strconv.ParseUint(parts[1], 10, 32)
-		session, sessionErr := strconv.ParseUint(parts[2], 10, 64)
-		if appErr == nil && sessionErr == nil {
-			return parts[0], uint32(app), session, nil
+// ParseKey returns the event and session of a key. The RoomSessionID is 0 for a recording
+// or an unreadable callback, whose session isn't known.
+func ParseKey(key string) (event string, id session.ID, err error) {
+	if parts := strings.Split(key, "-"); len(parts) == 4 {
+		if id, err := session.ParseID(parts[1] + "-" + parts[2]); err == nil {
+			return parts[0], id, nil
 		}
 	}
-	return "", 0, 0, fmt.Errorf("%q is not the key of an event, want one as in room_login-1-858012925204410417-0123456789abcdef0123", key)
+	return "", session.ID{}, fmt.Errorf("%q is not the key of an event, want one as in room_login-1-858012925204410417-0123456789abcdef0123", key)
 }

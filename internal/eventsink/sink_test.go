@@ -18,6 +18,7 @@ import (
 	"github.com/closeouthq/closeout/internal/eventsink"
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -454,12 +455,12 @@ func TestARepeatIsThereOnceAndAContradictionIsKept(t *testing.T) {
 	if len(slices.Compact(keys)) != 5 {
 		t.Errorf("some have the same key: %v", keys)
 	}
-	event, app, session, err := eventsink.ParseKey(keyOf(first))
-	if err != nil || event != zego.EventRoomLogout || app != 1 || session != first.RoomSessionID {
-		t.Errorf("parsed %s %d %d, error %v", event, app, session, err)
+	event, id, err := eventsink.ParseKey(keyOf(first))
+	if err != nil || event != zego.EventRoomLogout || id != (session.ID{AppID: 1, RoomSessionID: first.RoomSessionID}) {
+		t.Errorf("parsed %s %v, error %v", event, id, err)
 	}
 	for _, bad := range []string{"", "room-close-1-2", "room_login-1-2", "room_login-x-2-ab", "room_login-1-x-ab"} {
-		if _, _, _, err := eventsink.ParseKey(bad); err == nil {
+		if _, _, err := eventsink.ParseKey(bad); err == nil {
 			t.Errorf("%q was parsed", bad)
 		}
 	}
