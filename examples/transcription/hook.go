@@ -26,8 +26,9 @@ const (
 
 // hooks returns what takes the API's reports and signals the session's run.
 func (t *Transcription) hooks(temporal client.Client) http.Handler {
+	const path = webhook.HooksPath + "/transcripts/{workflow}"
 	hooks := http.NewServeMux()
-	hooks.HandleFunc("POST "+webhook.HooksPath+"/transcripts/{workflow}", func(w http.ResponseWriter, r *http.Request) {
+	hooks.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
 		// Whoever lacks the token doesn't learn which runs there are.
 		workflowID := r.PathValue("workflow")
 		if !hmac.Equal([]byte(r.URL.Query().Get("token")), []byte(t.token(workflowID))) {
@@ -57,6 +58,10 @@ func (t *Transcription) hooks(temporal client.Client) http.Handler {
 			w.Header().Set("Retry-After", "10")
 			webhook.Problem(w, http.StatusServiceUnavailable, "The transcript can't be taken now. Try again.")
 		}
+	})
+	hooks.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Allow", http.MethodPost)
+		webhook.Problem(w, http.StatusMethodNotAllowed, "Post the transcript.")
 	})
 	return hooks
 }
