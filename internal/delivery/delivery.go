@@ -59,8 +59,8 @@ const (
 	// maxWait is how long a sender waits for the sink. ZEGO and the webhook give up after
 	// seconds; the disk takes a callback in some ms.
 	maxWait = 300 * time.Millisecond
-	// busyWait is that time while the sink is slow or has the inbox to empty. Starts took
-	// 3 to 10 ms on the machine of the benchmarks.
+	// busyWait is that time while the sink is slow or has the inbox to empty. No
+	// measurement stands behind it yet.
 	busyWait = 10 * time.Millisecond
 	// diskWait is how long a sender waits for the disk alone. A sync takes some ms.
 	diskWait = 500 * time.Millisecond
