@@ -55,10 +55,10 @@ func GiveUpf(format string, args ...any) error {
 var ErrNotQuick = temporal.NewApplicationErrorWithOptions("more to do than fits into a Workflow Task", typeNotQuick,
 	temporal.ApplicationErrorOptions{NonRetryable: true, Category: temporal.ApplicationErrorCategoryBenign})
 
-// IsBlocked says whether a step failed with [Blockedf].
+// IsBlocked reports whether a step failed with [Blockedf].
 func IsBlocked(err error) bool { return is(err, typeBlocked) }
 
-// IsGivenUp says whether a step failed with [GiveUpf].
+// IsGivenUp reports whether a step failed with [GiveUpf].
 func IsGivenUp(err error) bool { return is(err, typeGivenUp) }
 
 func is(err error, kind string) bool {

@@ -155,7 +155,7 @@ func TestSendJournal(t *testing.T) {
 	}
 }
 
-// A run whose journal can't be written is stopped and says so.
+// A run stops with an error if its journal can't be written.
 func TestSendJournalFull(t *testing.T) {
 	if _, err := os.Stat("/dev/full"); err != nil {
 		t.Skip("needs /dev/full")

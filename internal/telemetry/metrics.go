@@ -20,6 +20,7 @@ import (
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/exemplar"
 	"go.temporal.io/sdk/client"
+
 	// The version of this package for OpenTelemetry's v2 API is not stable yet.
 	"go.temporal.io/sdk/contrib/opentelemetry"
 

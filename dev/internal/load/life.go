@@ -172,7 +172,7 @@ type Usage struct {
 	Callbacks int64 `json:"callbacks"`
 	Withheld  int64 `json:"withheld"`
 	// Acknowledged of them got a 2XX. Lost are those that ZEGO would have forgotten,
-	// and Undecided those of which it was too early to say when the run was stopped.
+	// and Undecided those that the run was stopped too early for.
 	Acknowledged int64 `json:"acknowledged"`
 	Lost         int64 `json:"lost"`
 	Undecided    int64 `json:"undecided"`

@@ -16,7 +16,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// collector notes what it is told, by event and stay.
+// collector records events by name and stay.
 type collector struct {
 	mu   sync.Mutex
 	told map[string]int
@@ -41,7 +41,7 @@ func (c *collector) Receive(_ context.Context, event zego.Event) (webhook.Receip
 	return webhook.Receipt{Status: webhook.Stored}, nil
 }
 
-// life runs a sender against a webhook, and gives the journal with what the
+// life runs a sender against a webhook, and returns the journal with what the
 // webhook was told.
 func life(t *testing.T, change func(*load.Options)) ([]audit.Entry, map[string]int, *load.Report, string) {
 	t.Helper()

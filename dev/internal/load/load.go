@@ -77,7 +77,7 @@ type Options struct {
 	// Spread delays each delivery by a random time up to it, so that they arrive in
 	// another order. In a closed loop all sessions are then offered at once.
 	Spread time.Duration
-	// Duplicates is the share of sessions, from 0 to 1, of which a copy is delivered:
+	// Duplicates is the share of sessions, from 0 to 1, that are also delivered as a copy:
 	// once, up to Spread after the original is due, and whatever the answer. It has
 	// no further attempts, as those are ZEGO's for the callback and not for its copy.
 	Duplicates float64
@@ -118,10 +118,10 @@ type Options struct {
 	// Verbose writes a line about each attempt even where there are more than 20
 	// sessions.
 	Verbose bool
-	// Progress, if set, is told how far a run is that has no line about each attempt:
+	// Progress, if set, reports how far a run is that logs no line for each attempt:
 	// by a bar if it is a terminal, and otherwise by a line every 10 seconds.
 	Progress io.Writer
-	// Journal, if set, is told of each session when it is decided. It is called by
+	// Journal, if set, is called with each session once it is decided, by
 	// one goroutine, one entry after another, and all calls are over when Run returns.
 	Journal func(audit.Entry)
 }
@@ -176,10 +176,10 @@ func (o *Options) Validate() error {
 	return nil
 }
 
-// open says whether sessions come by the clock, and not when there is room.
+// open reports whether sessions come by the clock, and not when there is room.
 func (o *Options) open() bool { return o.Rate > 0 || o.Burst > 0 }
 
-// eachAttempt says whether each attempt gets a line.
+// eachAttempt reports whether each attempt gets a line.
 func (o *Options) eachAttempt() bool { return o.Verbose || o.Count <= lineCount }
 
 // defaults fills in what was left out.

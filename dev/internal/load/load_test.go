@@ -82,7 +82,7 @@ type arrival struct {
 }
 
 // far is the other end of a run in a bubble, where time costs nothing: it notes
-// what arrives and answers as it is told.
+// what arrives and answers as configured.
 type far struct {
 	began    time.Time
 	answer   func(a arrival, nth int) (int, string) // nth of the session, from 1
@@ -131,7 +131,7 @@ func (f *far) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: code, Status: fmt.Sprint(code, " ", http.StatusText(code)), Body: io.NopCloser(strings.NewReader(text))}, nil
 }
 
-// inBubble runs with time that costs nothing, and gives what arrived, by the
+// inBubble runs with time that costs nothing, and returns what arrived, by the
 // session and then by the time.
 func inBubble(t *testing.T, o load.Options, f *far, check func(report *load.Report, err error, out string)) []arrival {
 	t.Helper()
@@ -607,7 +607,7 @@ func TestDuplicateLost(t *testing.T) {
 		})
 }
 
-// A run that is stopped tells what it did until then.
+// A run that is stopped reports what it did until then.
 func TestStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())

@@ -26,7 +26,7 @@ func newPlan(o *Options) *plan {
 	return &plan{options: o, random: rand.New(rand.NewPCG(o.Seed, 0))}
 }
 
-// done says whether there are no more sessions.
+// done reports whether there are no more sessions.
 func (p *plan) done() bool { return p.made == p.options.Count }
 
 // due is when the next session is to be offered, in an open loop.

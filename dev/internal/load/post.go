@@ -43,7 +43,7 @@ type result struct {
 	text string
 }
 
-// ok says whether ZEGO would take the callback for delivered. It doesn't look at
+// ok reports whether ZEGO would take the callback for delivered. It doesn't look at
 // the body.
 func (a *result) ok() bool { return a.code/100 == 2 }
 

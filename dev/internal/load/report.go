@@ -35,11 +35,11 @@ type Report struct {
 	Sessions int64 `json:"sessions"`
 	// Acknowledged is of how many sessions a delivery got a 2XX.
 	Acknowledged int64 `json:"acknowledged"`
-	// FirstAttempt and LaterAttempt are those of which the original got it, at its
+	// FirstAttempt and LaterAttempt are sessions whose original got it, at its
 	// first attempt or after a retry.
 	FirstAttempt int64 `json:"acknowledged_first_attempt"`
 	LaterAttempt int64 `json:"acknowledged_later_attempt"`
-	// ByDuplicate are those of which the copy got it and the original never did.
+	// ByDuplicate are sessions whose copy got it and whose original never did.
 	ByDuplicate int64 `json:"acknowledged_by_duplicate"`
 	// Lost are those that ZEGO would have forgotten, unacknowledged.
 	Lost int64 `json:"lost"`

@@ -42,7 +42,7 @@ type session struct {
 type delivery struct {
 	session  *session
 	kind     kind
-	callback *callback // of what is told of the session's life
+	callback *callback // a participant's
 	due      time.Duration
 	order    uint64 // among those that are due together
 	attempt  int    // begun so far
@@ -92,7 +92,7 @@ type runner struct {
 	all              durations
 	sessions         durations
 	waited           durations
-	told             durations // of what is told of sessions' lives
+	told             durations // participants' callbacks
 	state            state
 	lines            chan string      // nil if nobody wants them
 	entries          chan audit.Entry // nil if nobody wants them
