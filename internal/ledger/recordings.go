@@ -17,8 +17,6 @@ import (
 type Recording struct {
 	// TaskID names the task.
 	TaskID string `json:"task_id"`
-	// ClientTaskID is what the app called it, if that is known.
-	ClientTaskID string `json:"client_task_id,omitempty"`
 	// EventType is a [zego.RecordingEvent].
 	EventType zego.RecordingEvent `json:"event_type"`
 	// Sequence counts the task's callbacks.
@@ -76,10 +74,9 @@ func (l *Ledger) recordRecordings(ctx context.Context, tx transaction, usage []U
 			alive = r.Sequence
 		}
 		if _, err := tx.exec(ctx, `
-			INSERT INTO recording_tasks (appid, task_id, room_id, client_task_id, first_time, last_time, uploaded, alive, ended, room_session_id, archived_at)
-			VALUES ($1, $2, $3, $4, $5, $5, $6, $7, $8, '', 0)
+			INSERT INTO recording_tasks (appid, task_id, room_id, first_time, last_time, uploaded, alive, ended, room_session_id, archived_at)
+			VALUES ($1, $2, $3, $4, $4, $5, $6, $7, '', 0)
 			ON CONFLICT (appid, task_id) DO UPDATE SET
-				client_task_id = CASE WHEN recording_tasks.client_task_id = '' THEN excluded.client_task_id ELSE recording_tasks.client_task_id END,
 				first_time = CASE WHEN excluded.first_time < recording_tasks.first_time THEN excluded.first_time ELSE recording_tasks.first_time END,
 				last_time = CASE WHEN excluded.last_time > recording_tasks.last_time THEN excluded.last_time ELSE recording_tasks.last_time END,
 				uploaded = CASE WHEN excluded.uploaded > recording_tasks.uploaded THEN excluded.uploaded ELSE recording_tasks.uploaded END,
@@ -87,7 +84,7 @@ func (l *Ledger) recordRecordings(ctx context.Context, tx transaction, usage []U
 				ended = CASE WHEN excluded.ended > recording_tasks.ended THEN excluded.ended ELSE recording_tasks.ended END,
 				archived_at = CASE WHEN excluded.uploaded > recording_tasks.uploaded THEN 0 ELSE recording_tasks.archived_at END,
 				look_at = CASE WHEN excluded.uploaded > recording_tasks.uploaded THEN 0 ELSE recording_tasks.look_at END`,
-			int64(u.AppID), r.TaskID, u.RoomID, r.ClientTaskID, r.Sent.UnixMilli(), uploaded, alive, ended); err != nil {
+			int64(u.AppID), r.TaskID, u.RoomID, r.Sent.UnixMilli(), uploaded, alive, ended); err != nil {
 			return fmt.Errorf("write recording task %s: %w", r.TaskID, err)
 		}
 		if err := l.recordFiles(ctx, tx, u); err != nil {
@@ -157,8 +154,6 @@ type RecordingTask struct {
 	TaskID string `json:"task_id"`
 	// RoomID is the recorded room's name.
 	RoomID string `json:"room_id"`
-	// ClientTaskID is what the app called it, if that is known.
-	ClientTaskID string `json:"client_task_id,omitempty"`
 	// First and Last are when its first and its last callback were sent, by ZEGO's
 	// clock. It began before the first.
 	First time.Time `json:"first"`
@@ -198,14 +193,14 @@ func (l *Ledger) EndRoom(ctx context.Context, appID uint32, roomID string, roomS
 }
 
 // RecordingsOf returns the recording tasks that may be a session's, with a callback after
-// a time: those of its room, and those that name the session; and the sessions of the room
+// a time: those of its room, and those assigned to the session; and the sessions of the room
 // with events after that time.
 func (l *Ledger) RecordingsOf(ctx context.Context, appID uint32, roomID string, roomSessionID uint64, since time.Time) (tasks []RecordingTask, lives []RoomLife, err error) {
 	k := keyOf(appID, roomSessionID)
 	if lives, err = l.lives(ctx, k.app, roomID, since.UnixMilli()); err != nil {
 		return nil, nil, fmt.Errorf("ask for the sessions of room %q: %w", roomID, err)
 	}
-	tasks, err = l.recordingTasks(ctx, `appid = $1 AND (room_id = $2 AND last_time >= $3 OR client_task_id = $4 OR room_session_id = $4)`,
+	tasks, err = l.recordingTasks(ctx, `appid = $1 AND (room_id = $2 AND last_time >= $3 OR room_session_id = $4)`,
 		k.app, roomID, since.UnixMilli(), k.session)
 	if err != nil {
 		return nil, nil, fmt.Errorf("ask for the recordings of room %q: %w", roomID, err)
@@ -257,7 +252,7 @@ func (l *Ledger) lives(ctx context.Context, app int64, roomID string, since int6
 func scanTask(r row) (t RecordingTask, err error) {
 	var uploaded, alive, ended int64
 	var session string
-	err = r.Scan(&t.AppID, &t.TaskID, &t.RoomID, &t.ClientTaskID, (*timeColumn)(&t.First), (*timeColumn)(&t.Last), &uploaded, &alive, &ended,
+	err = r.Scan(&t.AppID, &t.TaskID, &t.RoomID, (*timeColumn)(&t.First), (*timeColumn)(&t.Last), &uploaded, &alive, &ended,
 		&session, (*sessionColumn)(&t.RoomSessionID), (*timeColumn)(&t.ArchivedAt))
 	t.Uploaded, t.Ended, t.Assigned = uploaded > alive, ended == 1, session != ""
 	return t, err
@@ -272,7 +267,7 @@ type taskKey struct {
 // recordingTasks reads tasks with their files, in the order of their IDs.
 func (l *Ledger) recordingTasks(ctx context.Context, where string, args ...any) ([]RecordingTask, error) {
 	tasks, err := list(ctx, l, scanTask, `
-		SELECT appid, task_id, room_id, client_task_id, first_time, last_time, uploaded, alive, ended, room_session_id, room_session_id, archived_at
+		SELECT appid, task_id, room_id, first_time, last_time, uploaded, alive, ended, room_session_id, room_session_id, archived_at
 		FROM recording_tasks WHERE `+where+" ORDER BY appid, task_id", args...)
 	if err != nil || len(tasks) == 0 {
 		return nil, err

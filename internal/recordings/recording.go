@@ -103,20 +103,16 @@ func mine(yes bool) Of {
 	return Another
 }
 
-// named returns the sessions that a task names: by its ClientTaskId, then by the folder
-// "<appid>/<room_session_id>/" of its files.
+// named returns the sessions that a task's files name, by their folder
+// "<appid>/<room_session_id>/".
 func named(appID uint32, task ledger.RecordingTask) (sessions []uint64) {
-	add := func(digits string) {
-		if id, err := strconv.ParseUint(digits, 10, 64); err == nil {
-			sessions = append(sessions, id)
-		}
-	}
-	add(task.ClientTaskID)
 	app := strconv.FormatUint(uint64(appID), 10)
 	for _, f := range task.Files {
 		parts := strings.Split(strings.TrimSuffix(Path(f.URL), "/"+f.FileID), "/")
 		if n := len(parts); n >= 2 && parts[n-2] == app {
-			add(parts[n-1])
+			if id, err := strconv.ParseUint(parts[n-1], 10, 64); err == nil {
+				sessions = append(sessions, id)
+			}
 		}
 	}
 	return sessions

@@ -44,9 +44,6 @@ func TestWhoseARecordingIs(t *testing.T) {
 	uploading := func(first float64) func(*ledger.RecordingTask) {
 		return func(t *ledger.RecordingTask) { t.Uploaded, t.First = false, at(first) }
 	}
-	client := func(id string) func(*ledger.RecordingTask) {
-		return func(t *ledger.RecordingTask) { t.ClientTaskID = id }
-	}
 	url := func(u string) func(*ledger.RecordingTask) {
 		return func(t *ledger.RecordingTask) { t.Files[0].URL = u }
 	}
@@ -91,19 +88,15 @@ func TestWhoseARecordingIs(t *testing.T) {
 		{"it was heard of late, and nobody came after", known[:2], task(uploading(60)), maybe, nil},
 		{"it goes on, and began before", known, task(uploading(25), at(5)), another, nil},
 
-		{"by the app's name for it", known, task(client("2"), at(5)), mine, nil},
-		{"by the app's name for another", known, task(client("1"), at(25)), another, nil},
-		{"by a name that is no session", known, task(client("4711"), at(25)), mine, nil},
-		{"by a name that is no number", known, task(client("2 "), at(5)), another, nil},
-		{"by the app's name, in another room", known, task(func(t *ledger.RecordingTask) { t.RoomID, t.ClientTaskID = "R", "2" }), mine, nil},
 		{"by its folder", known, task(url("https://bucket.example/7/2/f0?sig=1"), at(5)), mine, nil},
 		{"by its folder below others", known, task(url("https://example/bucket/zego/7/2/f0"), at(5)), mine, nil},
 		{"by the folder of another", known, task(url("https://bucket.example/7/1/f0"), at(25)), another, nil},
 		{"by the folder of another app", known, task(url("https://bucket.example/8/2/f0"), at(5)), another, nil},
 		{"by a folder that is a date", known, task(url("https://bucket.example/7/20261123/f0"), at(25)), mine, nil},
-		{"by the app's name for it, in the folder of another", known, task(func(t *ledger.RecordingTask) { client("2")(t); url("https://bucket.example/7/1/f0")(t) }, at(5)), mine, nil},
-		{"by the app's name for another, in its folder", known, task(func(t *ledger.RecordingTask) { client("1")(t); url("https://bucket.example/7/2/f0")(t) }, at(25)), another, nil},
-		{"by a person", known, task(func(t *ledger.RecordingTask) { t.Assigned, t.RoomSessionID, t.ClientTaskID = true, 2, "1" }, at(5)), mine, nil},
+		{"by a person, against its folder and its room", known, task(func(t *ledger.RecordingTask) {
+			url("https://bucket.example/7/1/f0")(t)
+			t.Assigned, t.RoomSessionID, t.RoomID = true, 2, "R"
+		}, at(5)), mine, nil},
 		{"by a person, of another", known, task(func(t *ledger.RecordingTask) { t.Assigned, t.RoomSessionID = true, 0 }, at(25)), another, nil},
 	}
 	for _, test := range tests {

@@ -119,7 +119,6 @@ CREATE TABLE recording_tasks (
     appid           BIGINT NOT NULL,
     task_id         TEXT   NOT NULL,
     room_id         TEXT   NOT NULL,
-    client_task_id  TEXT   NOT NULL, -- empty if the app didn't set it
     first_time      BIGINT NOT NULL, -- the first and the last callback, by ZEGO's clock
     last_time       BIGINT NOT NULL,
     uploaded        BIGINT NOT NULL, -- the highest sequence of those that tell of files; -1: none came
@@ -133,7 +132,6 @@ CREATE TABLE recording_tasks (
 
 CREATE INDEX recording_tasks_room ON recording_tasks (appid, room_id, last_time);
 CREATE INDEX recording_tasks_session ON recording_tasks (appid, room_session_id) WHERE room_session_id <> '';
-CREATE INDEX recording_tasks_client ON recording_tasks (appid, client_task_id) WHERE client_task_id <> '';
 CREATE INDEX recording_tasks_late ON recording_tasks (last_time, appid, task_id) WHERE archived_at = 0 AND look_at < 576460752303423488;
 CREATE INDEX recording_tasks_left ON recording_tasks (last_time) WHERE archived_at = 0;
 
