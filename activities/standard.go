@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -56,32 +57,11 @@ type Bill struct {
 	RoomCloseTime time.Time        `json:"room_close_time"`
 	Reconciled    bool             `json:"reconciled,omitempty"`
 	// Usage is what is billed.
-	Usage Usage `json:"usage"`
+	Usage session.Usage `json:"usage"`
 	// Charge is what it costs; zero if the app has no price.
 	Charge Charge `json:"charge,omitzero"`
 	// Posted reports whether the billing API has the bill.
 	Posted bool `json:"posted"`
-}
-
-// Usage is what a session is billed by.
-type Usage struct {
-	// Start and End are when the room was there. Start is zero if it is unknown.
-	Start time.Time `json:"start,omitzero"`
-	End   time.Time `json:"end"`
-	// StartFrom and EndFrom name the source of Start and End: room_create, room_close,
-	// room_login or reconciliation.
-	StartFrom string `json:"start_from,omitempty"`
-	EndFrom   string `json:"end_from"`
-	// Participants counts users, Stays their logins.
-	Participants int64 `json:"participants"`
-	Stays        int64 `json:"stays"`
-	// Millis is the time that participants spent in the room; overlapping stays of one
-	// user count once. Seconds is Millis rounded down, Minutes is Seconds rounded up.
-	Millis  int64 `json:"participant_milliseconds"`
-	Seconds int64 `json:"participant_seconds"`
-	Minutes int64 `json:"participant_minutes"`
-	// Estimated lists why the figures may be inexact; empty if they are exact.
-	Estimated []string `json:"estimated"`
 }
 
 // Charge is what a session costs.
@@ -140,7 +120,7 @@ type Adjusted struct {
 
 // Difference is what an adjustment adds.
 type Difference struct {
-	// Millis, Seconds and Minutes are participants' time, as in [Usage].
+	// Millis, Seconds and Minutes are participants' time, as in [session.Usage].
 	Millis  int64 `json:"participant_milliseconds"`
 	Seconds int64 `json:"participant_seconds"`
 	Minutes int64 `json:"participant_minutes"`

@@ -35,7 +35,7 @@ func billOf(b ledger.Bill, posted bool) activities.Bill {
 	return activities.Bill{
 		ID: b.ID, AppID: b.AppID, RoomID: b.RoomID, RoomSessionID: b.RoomSessionID,
 		CloseReason: zego.CloseReason(b.CloseReason), RoomCloseTime: b.RoomCloseTime, Reconciled: b.Reconciled,
-		Usage: activities.Usage{
+		Usage: session.Usage{
 			Start: u.Start, End: u.End, StartFrom: string(u.StartFrom), EndFrom: string(u.EndFrom),
 			Participants: u.Participants, Stays: u.Stays,
 			Millis: u.Millis, Seconds: u.Seconds, Minutes: u.Minutes, Estimated: u.Estimated.Names(),

@@ -1,0 +1,24 @@
+package session
+
+import "time"
+
+// Usage is what a session is billed by.
+type Usage struct {
+	// Start and End are when the room was there. Start is zero if it is unknown.
+	Start time.Time `json:"start,omitzero"`
+	End   time.Time `json:"end"`
+	// StartFrom and EndFrom name the source of Start and End: room_create, room_close,
+	// room_login or reconciliation.
+	StartFrom string `json:"start_from,omitempty"`
+	EndFrom   string `json:"end_from"`
+	// Participants counts users, Stays their logins.
+	Participants int64 `json:"participants"`
+	Stays        int64 `json:"stays"`
+	// Millis is the time that participants spent in the room; overlapping stays of one
+	// user count once. Seconds is Millis rounded down, Minutes is Seconds rounded up.
+	Millis  int64 `json:"participant_milliseconds"`
+	Seconds int64 `json:"participant_seconds"`
+	Minutes int64 `json:"participant_minutes"`
+	// Estimated lists why the figures may be inexact; empty if they are exact.
+	Estimated []string `json:"estimated"`
+}
