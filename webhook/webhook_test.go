@@ -213,6 +213,57 @@ func TestAnswers(t *testing.T) {
 }
 
 // Nobody learns from an answer why a callback wasn't believed.
+// The common fields of ZEGO's products as each page documents them: %[1]d is the app, %[2]d the
+// time, %[3]s the signature.
+func TestEveryDocumentedFormIsTakenIfItIsGenuine(t *testing.T) {
+	const seconds, milliseconds = 1, 1000
+	for _, form := range []struct {
+		product string
+		unit    int64
+		body    string
+	}{
+		{"room", seconds, `{"event":"room_logout","appid":"%[1]d","timestamp":"%[2]d","nonce":"123412","signature":"%[3]s","room_id":"r","room_seq":"5","user_account":"u","session_id":"1","login_time":"1499676980000","logout_time":"1499676989000"}`},
+		{"stream", seconds, `{"event":"stream_create","appid":"%[1]d","timestamp":"%[2]d","nonce":"123412","signature":"%[3]s","room_id":"r","room_session_id":"5","user_id":"u","stream_id":"s","stream_sid":"2","create_time_ms":"1499676980000"}`},
+		{"cloud recording", seconds, `{"app_id":%[1]d,"task_id":"YZ4joOE4IwmFAAAT","room_id":"r","event_type":1,"message":"","nonce":"123412","timestamp":"%[2]d","signature":"%[3]s","sequence":0,"detail":{"upload_status":1,"file_info":[]}}`},
+		{"CDN recording", seconds, `{"event":"record","appid":"%[1]d","timestamp":"%[2]d","nonce":"123412","signature":"%[3]s","stream_alias":"s","begin_time":"1"}`},
+		{"composition", seconds, `{"event":"compose","appid":"%[1]d","timestamp":"%[2]d","nonce":"123412","signature":"%[3]s","task_id":"t"}`},
+		{"stream mixing", seconds, `{"event":"mix_start","appid":"%[1]d","timestamp":"%[2]d","nonce":"123412","signature":"%[3]s","task_id":"t","channel_id":"r"}`},
+		{"file conversion", seconds, `{"event":"cvt_finish","appid":%[1]d,"timestamp":%[2]d,"nonce":"123412","signature":"%[3]s"}`},
+		{"in-app chat", seconds, `{"appid":"%[1]d","event":"call_create","nonce":"123412","signature":"%[3]s","timestamp":%[2]d,"payload":""}`},
+		{"in-app chat's messages", milliseconds, `{"appid":"%[1]d","event":"send_msg","nonce":"123412","signature":"%[3]s","timestamp":%[2]d,"msg_body":"{}"}`},
+		{"in-app chat's rooms", seconds, `{"appid":"%[1]d","event":"room_create","room_id":"1","nonce":"123412","signature":"%[3]s","timestamp":%[2]d,"operator_account":"o"}`},
+		{"AI agent", milliseconds, `{"AppId":%[1]d,"AgentInstanceId":"1912124734317838336","Data":{"Code":0},"Event":"AgentInstanceDeleted","Nonce":"123412","Signature":"%[3]s","Timestamp":%[2]d}`},
+		{"speech recognition", milliseconds, `{"AppId":%[1]d,"Event":"TranslationResult","Nonce":"123412","Signature":"%[3]s","TaskId":"t","Timestamp":%[2]d}`},
+		{"moderation", seconds, `{"AppId":%[1]d,"Event":"censor_audio_v2_result","Nonce":"123412","Signature":"%[3]s","TaskId":"t","Timestamp":%[2]d}`},
+		{"transcoding", seconds, `{"Appid":"%[1]d","Event":"transcode_start","Nonce":"123412","Signature":"%[3]s","TaskId":"t","Timestamp":"%[2]d"}`},
+		{"digital human", seconds, `{"AppId":%[1]d,"EventType":3,"Nonce":"123412","Signature":"%[3]s","TaskId":"t","Timestamp":"%[2]d"}`},
+		{"cloud player", seconds, `{"AppID":%[1]d,"EventType":1,"Nonce":"123412","Signature":"%[3]s","Timestamp":"%[2]d"}`},
+		{"cloud player's errors", seconds, `{"AppID":"%[1]d","EventType":10001,"Nonce":"123412","Signature":"%[3]s","Timestamp":"%[2]d"}`},
+	} {
+		post := func(secret string, sent time.Time, app int) int {
+			b := newBundle(t, started)
+			timestamp := sent.UnixMilli() / (milliseconds / form.unit)
+			return b.post(fmt.Sprintf(form.body, app, timestamp, zego.Sign(secret, timestamp, "123412"))).Code
+		}
+		for _, try := range []struct {
+			name, secret string
+			sent         time.Time
+			app, want    int
+		}{
+			{"genuine", "secret", now, 1, 200},
+			{"as old as may be", "secret", now.Add(-10 * time.Minute), 1, 200},
+			{"forged", "guess", now, 1, 401},
+			{"too old", "secret", now.Add(-10*time.Minute - time.Second), 1, 401},
+			{"too new", "secret", now.Add(10*time.Minute + time.Second), 1, 401},
+			{"of an unknown app", "secret", now, 2, 401},
+		} {
+			if got := post(try.secret, try.sent, try.app); got != try.want {
+				t.Errorf("%s, %s: %d, want %d", form.product, try.name, got, try.want)
+			}
+		}
+	}
+}
+
 func TestRefusalsLookAlike(t *testing.T) {
 	b := newBundle(t, started)
 	var answers []string

@@ -1,9 +1,12 @@
 package zego
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -65,9 +68,15 @@ func (c *Common) SentAt() time.Time {
 // Head implements [Event].
 func (c *Common) Head() *Common { return c }
 
-// Other is a callback of an event without a type of its own in this package. Only its
-// common fields were read.
-type Other struct{ Common }
+// Other is a callback of an event without a type of its own in this package.
+type Other struct {
+	Common
+	// JSON is the whole body, decoded if it came percent-encoded or as a form.
+	JSON []byte
+	// Digest is a SHA-256 over the fields of JSON, in any order, except the timestamp,
+	// nonce and signature: however often ZEGO sends a callback, it is the same.
+	Digest [32]byte
+}
 
 // Unreadable is a genuine callback with a required field that is missing or can't be
 // read. [Callback.Unreadable] makes it; Parse never returns one.
@@ -103,6 +112,9 @@ var head = []field{
 	{"task_id"},
 	{"event_type"},
 }
+
+// signed are the fields of head that a repeated callback may have other values of.
+var signed = head[2:5]
 
 // Scan reads the fields of a callback that are needed to verify it. It returns an
 // error that wraps [ErrMalformed] or is a [*FieldError].
@@ -158,20 +170,50 @@ func (c *Callback) Parse() (Event, error) {
 		read = (*reader).recording
 	}
 	if read == nil {
-		read = func(_ *reader, common Common) Event { return &Other{common} }
+		read = (*reader).other
 	}
 	c.Unknown = nil
 	r := &reader{body: c.object, sum: c.digest(), unknown: &c.Unknown}
 	event := read(r, c.Common)
 	if r.err != nil && !c.exact && !c.recording {
 		// Another product's event with the name of one of these.
-		r.sum, event, r.err = c.digest(), &Other{c.Common}, nil
+		c.Unknown, r = nil, &reader{body: c.object, sum: c.digest()}
+		event = r.other(c.Common)
 	}
 	if r.err != nil {
 		return nil, r.err
 	}
 	r.sum.hash.Sum(event.Head().Fingerprint[:0])
 	return event, nil
+}
+
+// other keeps the whole body.
+func (r *reader) other(common Common) Event {
+	o := &Other{Common: common, JSON: bytes.Clone(r.body)}
+	var members []string
+	s := scanner{b: o.JSON}
+	s.peek()
+	_ = s.members(1, func(quoted, value []byte) error { // Scan has found it well-formed
+		name, _ := unquote(quoted)
+		if slices.ContainsFunc(signed, func(f field) bool { return slices.Contains(f, name) }) {
+			return nil
+		}
+		var member bytes.Buffer
+		_, _ = member.Write(quoted)
+		if err := json.Compact(&member, value); err != nil {
+			_, _ = member.Write(value)
+		}
+		members = append(members, member.String())
+		return nil
+	})
+	slices.Sort(members)
+	d := newDigest()
+	for _, m := range members {
+		d.text(m)
+	}
+	d.hash.Sum(o.Digest[:0])
+	r.sum.text(string(o.Digest[:]))
+	return o
 }
 
 // digest begins a fingerprint with the fields that all callbacks share.

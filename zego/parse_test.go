@@ -146,6 +146,49 @@ func TestParseOther(t *testing.T) {
 	}
 }
 
+// A repeat has the digest of the first, whatever ZEGO signs anew and however it is written.
+// The fingerprint, which a signature is good for, covers the whole body.
+func TestADigestIdentifiesWhatACallbackSays(t *testing.T) {
+	parse := func(contentType, body string) *zego.Other {
+		t.Helper()
+		event, err := zego.Parse(contentType, []byte(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return event.(*zego.Other)
+	}
+	const text = `{"Event":"AgentInstanceDeleted","AppId":7,"Timestamp":1745502313000,"Nonce":"n","Signature":"s","AgentInstanceId":"1912","Data":{"Code":0}}`
+	first := parse("", text)
+	if string(first.JSON) != text {
+		t.Errorf("JSON %s", first.JSON)
+	}
+	for name, body := range map[string]string{
+		"signed anew":     `{"Event":"AgentInstanceDeleted","AppId":7,"Timestamp":1745502315000,"Nonce":"m","Signature":"t","AgentInstanceId":"1912","Data":{"Code":0}}`,
+		"another order":   `{ "Data" : {"Code": 0}, "AgentInstanceId":"1912","Event":"AgentInstanceDeleted","AppId":7,"Timestamp":1745502313000,"Nonce":"n","Signature":"s"}`,
+		"percent-encoded": url.PathEscape(text),
+	} {
+		if got := parse("", body); got.Digest != first.Digest || (got.Fingerprint == first.Fingerprint) != (name != "signed anew") || !json.Valid(got.JSON) {
+			t.Errorf("%s: digest %x, want %x; JSON %s", name, got.Digest, first.Digest, got.JSON)
+		}
+	}
+	for name, change := range map[string][2]string{
+		"another value":       {`"1912"`, `"1913"`},
+		"another inner value": {`"Code":0`, `"Code":1`},
+		"one more field":      {`"Data"`, `"Sequence":2,"Data"`},
+		"another name":        {`"AgentInstanceId"`, `"AgentInstanceID"`},
+	} {
+		if got := parse("", strings.Replace(text, change[0], change[1], 1)); got.Digest == first.Digest || got.Fingerprint == first.Fingerprint {
+			t.Errorf("%s: the same digest or fingerprint", name)
+		}
+	}
+	if one, other := parse("", `{"event":"x","appid":7,"timestamp":1,"nonce":"n","signature":"s","a":"b","c":"d"}`), parse("", `{"event":"x","appid":7,"timestamp":1,"nonce":"n","signature":"s","a":"b\",\"c\":\"d"}`); one.Digest == other.Digest {
+		t.Error("two bodies run together")
+	}
+	if form := parse(form, "event=mix_start&appid=7&timestamp=1&nonce=n&signature=s&channel_id=r"); string(form.JSON) != `{"event":"mix_start","appid":"7","timestamp":"1","nonce":"n","signature":"s","channel_id":"r"}` {
+		t.Errorf("form: JSON %s", form.JSON)
+	}
+}
+
 // What can't be read and can be done without is named.
 func TestUnknownFieldsAreNamed(t *testing.T) {
 	tests := []struct {

@@ -143,7 +143,7 @@ func (r *reader) roomClose(common Common) Event {
 func (r *reader) roomCreate(common Common) Event {
 	r.read(createFields)
 	if r.err == nil && r.has("operator_account") && !r.has("room_session_id") {
-		return &Other{common}
+		return r.other(common)
 	}
 	return &RoomCreate{
 		Common:         common,
