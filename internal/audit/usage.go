@@ -1,10 +1,8 @@
 package audit
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/closeouthq/closeout/internal/eventsink"
@@ -152,6 +150,7 @@ func truthOf(l Entry) (truth metering.Figures, whole, ok bool) {
 	room, whole := metering.Room{Close: l.RoomCloseTime.UnixMilli()}, l.Acknowledged
 	type ends struct {
 		metering.Stay
+		user string
 		told bool
 	}
 	stays := map[string]*ends{}
@@ -166,7 +165,7 @@ func truthOf(l Entry) (truth metering.Figures, whole, ok bool) {
 		}
 		s := stays[t.Stay]
 		if s == nil {
-			s = &ends{Stay: metering.Stay{User: t.User, Role: t.Role, Login: t.LoginTime.UnixMilli()}}
+			s = &ends{user: t.User, Stay: metering.Stay{Role: t.Role, Login: t.LoginTime.UnixMilli()}}
 			stays[t.Stay] = s
 		}
 		s.told = s.told || t.Acknowledged
@@ -177,21 +176,18 @@ func truthOf(l Entry) (truth metering.Figures, whole, ok bool) {
 	if room.Create == 0 {
 		return truth, false, false
 	}
-	told := []metering.Stay{}
+	users := map[string]metering.User{}
 	for _, s := range stays {
 		switch {
 		case s.Logout == 0:
 			return truth, false, false // the journal doesn't know how it ended
 		case s.told:
-			told = append(told, s.Stay)
+			users[s.user] = metering.User{Account: s.user, Stays: append(users[s.user].Stays, s.Stay)}
 		}
 	}
-	slices.SortFunc(told, func(a, b metering.Stay) int {
-		return cmp.Or(strings.Compare(a.User, b.User), cmp.Compare(a.Login, b.Login))
-	})
 	meter := metering.NewMeter(room)
-	for _, s := range told {
-		meter.Add(s)
+	for _, u := range users {
+		meter.Add(u, metering.Role4)
 	}
 	truth, err := meter.Figures()
 	return truth, whole, err == nil

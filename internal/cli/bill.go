@@ -123,12 +123,12 @@ func findBills(ctx context.Context, op *operation, l *ledger.Ledger, arg string)
 			return nil, err
 		}
 		b.Adjustments = append(b.Adjustments, adjustments...)
-		if err := l.Stays(ctx, app, number, func(s ledger.StayOf) error {
+		for s, err := range l.Stays(ctx, app, number) {
+			if err != nil {
+				return nil, err
+			}
 			b.Stays = append(b.Stays, billedStay{s.User, s.ID, s.Role, fromMillis(s.Login), fromMillis(s.Logout), s.Contradicted,
 				b.Bill != nil && s.SeenAt.After(b.Bill.MadeAt)})
-			return nil
-		}); err != nil {
-			return nil, err
 		}
 		if b.Bill != nil || len(b.Stays) > 0 {
 			found = append(found, b)

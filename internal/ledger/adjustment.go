@@ -22,7 +22,7 @@ func (l *Ledger) Adjust(ctx context.Context, id uuid.UUID, appID uint32, roomSes
 	var nothing bool
 	k := keyOf(appID, roomSessionID)
 	err := l.in(ctx, func(tx transaction) (err error) {
-		a, nothing, err = adjust(ctx, tx, id, k, number, approve)
+		a, nothing, err = l.adjust(ctx, tx, id, k, number, approve)
 		return err
 	})
 	if err == nil && nothing {
@@ -34,7 +34,7 @@ func (l *Ledger) Adjust(ctx context.Context, id uuid.UUID, appID uint32, roomSes
 	return a, nil
 }
 
-func adjust(ctx context.Context, tx transaction, id uuid.UUID, k key, number int, approve []Approver) (a Adjustment, nothing bool, err error) {
+func (l *Ledger) adjust(ctx context.Context, tx transaction, id uuid.UUID, k key, number int, approve []Approver) (a Adjustment, nothing bool, err error) {
 	locked, err := one(ctx, tx, scanLocked, "UPDATE sessions SET dirty_at = dirty_at WHERE appid = $1 AND room_session_id = $2"+returningRoom, k.app, k.session)
 	if err != nil {
 		return a, false, fmt.Errorf("lock the session: %w", err)
@@ -65,7 +65,7 @@ func adjust(ctx context.Context, tx transaction, id uuid.UUID, k key, number int
 	// impossible still is.
 	known := bill.Usage.Estimated & (metering.NotCollected | metering.ImplausibleTime)
 	a = Adjustment{ID: id, Number: number, MadeAt: time.Now().Truncate(time.Millisecond).UTC()}
-	a.Bill, err = compute(ctx, tx, bill.Bill, locked.room, known, []Approver{func(due Bill, doubt string) error {
+	a.Bill, err = l.compute(ctx, tx, bill.Bill, locked.room, known, []Approver{func(due Bill, doubt string) error {
 		switch {
 		case due == last:
 			nothing = true

@@ -142,7 +142,10 @@ func (l *Ledger) Finalize(ctx context.Context, b Bill, approve ...Approver) (bil
 	return bill, made, nil
 }
 
-const returningRoom = " RETURNING entries, room_create_time, contradicted = 1, implausible = 1"
+const (
+	lockedColumns = "entries, room_create_time, contradicted = 1, implausible = 1"
+	returningRoom = " RETURNING " + lockedColumns
+)
 
 // lockedSession is a session whose row is locked until the transaction ends.
 type lockedSession struct {
@@ -171,7 +174,7 @@ func (l *Ledger) finalize(ctx context.Context, tx transaction, b Bill, approve .
 	if first, err := one(ctx, tx, scanBill, selectBill, k.app, k.session); !errors.Is(err, sql.ErrNoRows) {
 		return first.Bill, false, err // the step is repeated
 	}
-	if due.Bill, err = compute(ctx, tx, b, locked.room, b.Usage.Estimated, approve); err != nil {
+	if due.Bill, err = l.compute(ctx, tx, b, locked.room, b.Usage.Estimated, approve); err != nil {
 		return b, false, err
 	}
 	if _, err := insert(ctx, tx, "bills", billColumns, due.values(), ""); err != nil {
@@ -181,22 +184,19 @@ func (l *Ledger) finalize(ctx context.Context, tx transaction, b Bill, approve .
 }
 
 // compute returns the bill with the figures and the charge of what is recorded now.
-func compute(ctx context.Context, tx transaction, b Bill, room metering.Room, known metering.Reasons, approve []Approver) (Bill, error) {
+func (l *Ledger) compute(ctx context.Context, tx transaction, b Bill, room metering.Room, known metering.Reasons, approve []Approver) (Bill, error) {
 	k := b.key()
 	room.Close, room.Reconciled = b.RoomCloseTime.UnixMilli(), b.Reconciled
-	times, err := one(ctx, tx, func(r row) (t metering.Times, err error) {
-		err = r.Scan(&t.FirstLogin, &t.Last, &t.LastLogout)
-		return t, err
-	}, `SELECT coalesce(min(CASE WHEN login_time <> 0 THEN login_time END), 0),
-			coalesce(max(CASE WHEN logout_time > login_time THEN logout_time ELSE login_time END), 0), coalesce(max(logout_time), 0)
-		FROM stays WHERE appid = $1 AND room_session_id = $2`, k.app, k.session)
+	room, doubt, err := plausible(ctx, tx, k, room)
 	if err != nil {
-		return b, fmt.Errorf("read the first login and the last logout: %w", err)
-	}
-	room, doubt := room.Plausible(times)
-	meter := metering.NewMeter(room)
-	if err := eachStay(ctx, tx, k, func(s StayOf) error { meter.Add(s.Stay); return nil }); err != nil {
 		return b, err
+	}
+	meter := metering.NewMeter(room)
+	for u, err := range l.usersOf(ctx, tx, k) {
+		if err != nil {
+			return b, err
+		}
+		meter.Add(u, metering.Role4)
 	}
 	if b.Usage, err = meter.Figures(); err != nil {
 		return b, err
@@ -211,38 +211,6 @@ func compute(ctx context.Context, tx transaction, b Bill, room metering.Room, kn
 		}
 	}
 	return b, nil
-}
-
-// StayOf is a stay as the ledger has it.
-type StayOf struct {
-	metering.Stay
-	// ID is ZEGO's session_id.
-	ID string
-	// SeenAt is when the last callback with something new about it arrived, by our clock.
-	SeenAt time.Time
-}
-
-func scanStay(r row) (s StayOf, err error) {
-	var role int64
-	err = r.Scan(&s.ID, &s.User, &role, &s.Login, &s.Logout, &s.Contradicted, &s.Implausible, (*timeColumn)(&s.SeenAt))
-	s.Role = zego.UserRole(role)
-	return s, err
-}
-
-// eachStay reads a session's stays one by one, by user and login. There may be more than
-// fit into memory.
-func eachStay(ctx context.Context, from source, k key, do func(StayOf) error) error {
-	if err := each(ctx, from, scanStay, do, `
-		SELECT stay, user_account, user_role, login_time, logout_time, contradicted = 1, implausible = 1, seen_at FROM stays
-		WHERE appid = $1 AND room_session_id = $2 ORDER BY user_account, login_time`, k.app, k.session); err != nil {
-		return fmt.Errorf("read stays: %w", err)
-	}
-	return nil
-}
-
-// Stays calls do with each of a session's stays, by user and login, until its error.
-func (l *Ledger) Stays(ctx context.Context, appID uint32, roomSessionID uint64, do func(StayOf) error) error {
-	return eachStay(ctx, l, keyOf(appID, roomSessionID), do)
 }
 
 // Lacks reports whether the ledger lacks what a callback reported: the create of a room,

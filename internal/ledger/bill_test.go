@@ -80,11 +80,14 @@ func TestABillIsOfTheUsageThatCame(t *testing.T) {
 			t.Errorf("overdue: %+v, %v, want the other session alone", open, err)
 		}
 		var stays []string
-		if err := l.Stays(t.Context(), app, life, func(s ledger.StayOf) error {
+		for s, err := range l.Stays(t.Context(), app, life) {
+			if err != nil {
+				t.Fatal(err)
+			}
 			stays = append(stays, fmt.Sprintf("%s %s %d-%d", s.ID, s.User, s.Login, s.Logout))
-			return nil
-		}); err != nil || len(stays) != 3 || stays[0] != fmt.Sprintf("1 a %d-%d", at(1).UnixMilli(), at(61).UnixMilli()) {
-			t.Errorf("stays: %q, %v", stays, err)
+		}
+		if len(stays) != 3 || stays[0] != fmt.Sprintf("1 a %d-%d", at(1).UnixMilli(), at(61).UnixMilli()) {
+			t.Errorf("stays: %q", stays)
 		}
 	})
 }

@@ -3,6 +3,7 @@ package metering
 import (
 	"encoding/json"
 	"fmt"
+	"math/bits"
 	"strings"
 )
 
@@ -35,13 +36,18 @@ const (
 	// EventsLost means that the ledger lost what it was told while the room was there,
 	// and that a person had it billed all the same.
 	EventsLost
+	// NoStay means that a user without any callback of a stay published.
+	NoStay
+	// NoStreamCreate and NoStreamClose mean that a stream lacks one of its ends.
+	NoStreamCreate
+	NoStreamClose
 )
 
-var names = []string{"not_collected", "no_usage", "no_room_create", "no_room_close", "no_login", "no_logout", "logout_before_login", "outside_room", "contradicted", "implausible_time", "events_lost"}
+var names = []string{"not_collected", "no_usage", "no_room_create", "no_room_close", "no_login", "no_logout", "logout_before_login", "outside_room", "contradicted", "implausible_time", "events_lost", "no_stay", "no_stream_create", "no_stream_close"}
 
 // Names are the reasons in words, in a fixed order.
 func (r Reasons) Names() []string {
-	found := []string{}
+	found := make([]string, 0, bits.OnesCount32(uint32(r)))
 	for i, name := range names {
 		if r&(1<<i) != 0 {
 			found = append(found, name)

@@ -13,6 +13,7 @@ import (
 	"math/bits"
 	"time"
 
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -53,21 +54,6 @@ func (r Room) Plausible(t Times) (_ Room, doubt string) {
 			time.UnixMilli(r.Close).UTC().Format(time.RFC3339Nano), time.UnixMilli(begin).UTC().Format(time.RFC3339Nano))
 	}
 	return r, doubt
-}
-
-// Stay is one stay of a user, from a login to the logout.
-type Stay struct {
-	// User is the user_account.
-	User string
-	// Role is the user_role, 0 if it isn't known. [zego.RoleService] is no
-	// participant.
-	Role zego.UserRole
-	// Login and Logout are its ends in Unix milliseconds; 0 if not known.
-	Login, Logout int64
-	// Contradicted says that two callbacks told another thing of it.
-	Contradicted bool
-	// Implausible reports that a callback told a time of it that can't be.
-	Implausible bool
 }
 
 // late is for how long after a room's end, in milliseconds, a logout may come: ZEGO's
@@ -114,72 +100,59 @@ type Figures struct {
 // ErrTooLarge means that a sum is beyond 63 bits.
 var ErrTooLarge = errors.New("more than 63 bits can hold")
 
-// Meter computes the figures of a session. Its stays are given one by one, so
-// that there may be any number of them.
+// Meter computes the figures of a session. Its users are added one by one, so that
+// there may be any number of them.
 type Meter struct {
 	room    Room
 	figures Figures
-	user    string
 	first   int64 // the earliest login
-	until   int64 // to where the time of the user is counted
 	given   bool  // whether there was a stay of anybody
 	large   bool
+	lengths lengths
 }
 
-// NewMeter makes a meter of a session's stays.
+// NewMeter makes a meter of a session's users.
 func NewMeter(room Room) *Meter {
 	return &Meter{room: room}
 }
 
-// Add adds a stay. Those of one user have to follow each other, in the order of
-// their logins.
-func (m *Meter) Add(s Stay) {
-	m.given = true
-	if s.Contradicted {
-		m.estimated(Contradicted)
-	}
-	if s.Implausible {
-		m.estimated(ImplausibleTime)
-	}
-	// The recorder's login tells as well that the room was there.
-	if s.Login != 0 && (m.first == 0 || s.Login < m.first) {
-		m.first = s.Login
-	}
-	if s.Role == zego.RoleService {
-		return
-	}
-	if m.figures.Stays == 0 || m.user != s.User {
-		m.user, m.until = s.User, 0
-		m.figures.Participants++
-	}
-	m.figures.Stays++
+// Exclude returns why a user is no participant; empty for a participant.
+type Exclude func(session.Participant) string
 
-	from, to := max(s.Login, m.room.Create), min(cmp.Or(s.Logout, m.room.Close), m.room.Close)
-	switch {
-	case s.Login == 0:
-		m.estimated(NoLogin)
-		if m.room.Create == 0 {
-			from = to // nobody knows
-		}
-	case s.Logout == 0:
-		m.estimated(NoLogout)
-	case s.Logout < s.Login:
-		m.estimated(LogoutBeforeLogin)
+// Role4 excludes users who record or moderate.
+func Role4(p session.Participant) string {
+	if p.Role == zego.RoleService {
+		return "role 4"
 	}
-	if s.Login > m.room.Close || s.Logout != 0 && s.Logout < m.room.Create {
-		m.estimated(OutsideRoom)
-	}
-	if s.Logout > m.room.Close+late {
-		m.estimated(ImplausibleTime) // one of the two is wrong
-	}
-	if from = max(from, m.until); to > from {
-		sum, carry := bits.Add64(uint64(m.figures.Millis), uint64(to-from), 0)
-		m.large = m.large || carry != 0 || sum>>63 != 0
-		m.figures.Millis, m.until = int64(sum), to
-	}
+	return ""
 }
 
-func (m *Meter) estimated(why Reasons) { m.figures.Estimated |= why }
+// Add adds a user with all stays and streams, which it sorts, and returns what it counts
+// of them. exclude, if set, returns why the user is no participant; empty if it is one.
+func (m *Meter) Add(u User, exclude Exclude) session.Participant {
+	p, known, inRoom, _ := m.measure(u)
+	if exclude != nil {
+		p.Excluded = exclude(p)
+	}
+	for _, s := range u.Stays {
+		m.given = true
+		// The recorder's login tells as well that the room was there.
+		if s.Login != 0 && (m.first == 0 || s.Login < m.first) {
+			m.first = s.Login
+		}
+	}
+	m.figures.Estimated |= known
+	if p.Excluded != "" {
+		return p
+	}
+	m.figures.Participants++
+	m.figures.Stays += int64(len(u.Stays))
+	m.figures.Estimated |= inRoom
+	sum, carry := bits.Add64(uint64(m.figures.Millis), uint64(p.InRoom.Millis), 0)
+	m.large = m.large || carry != 0 || sum>>63 != 0
+	m.figures.Millis = int64(sum)
+	return p
+}
 
 // Figures are those of all stays that were added. The error is [ErrTooLarge].
 func (m *Meter) Figures() (Figures, error) {

@@ -6,7 +6,8 @@ import (
 	"errors"
 	"math"
 	"math/big"
-	"slices"
+	"runtime"
+	"strconv"
 	"testing"
 	"time"
 
@@ -20,14 +21,15 @@ import (
 func figures(t interface {
 	Helper()
 	Fatal(...any)
-}, room metering.Room, stays ...metering.Stay) metering.Figures {
+}, room metering.Room, stays ...userStay) metering.Figures {
 	t.Helper()
-	slices.SortStableFunc(stays, func(a, b metering.Stay) int {
-		return cmp.Or(cmp.Compare(a.User, b.User), cmp.Compare(a.Login, b.Login))
-	})
-	m := metering.NewMeter(room)
+	users := map[string]metering.User{}
 	for _, s := range stays {
-		m.Add(s)
+		users[s.user] = metering.User{Account: s.user, Stays: append(users[s.user].Stays, s.Stay)}
+	}
+	m := metering.NewMeter(room)
+	for _, u := range users {
+		m.Add(u, metering.Role4)
 	}
 	f, err := m.Figures()
 	if err != nil {
@@ -36,8 +38,14 @@ func figures(t interface {
 	return f
 }
 
-func stay(user string, login, logout int64) metering.Stay {
-	return metering.Stay{User: user, Login: login, Logout: logout, Role: 1}
+// A userStay is a stay and its user.
+type userStay struct {
+	metering.Stay
+	user string
+}
+
+func stay(user string, login, logout int64) userStay {
+	return userStay{metering.Stay{Login: login, Logout: logout, Role: 1}, user}
 }
 
 func TestFigures(t *testing.T) {
@@ -49,35 +57,35 @@ func TestFigures(t *testing.T) {
 	for _, tt := range []struct {
 		name                string
 		room                metering.Room
-		stays               []metering.Stay
+		stays               []userStay
 		participants, count int64
 		millis              int64
 		estimated           metering.Reasons
 	}{
-		{"one", room, []metering.Stay{stay("a", 2000, 5000)}, 1, 1, 3000, 0},
-		{"two users at the same time", room, []metering.Stay{stay("a", 2000, 5000), stay("b", 2000, 5000)}, 2, 2, 6000, 0},
-		{"stays apart", room, []metering.Stay{stay("a", 2000, 5000), stay("a", 7000, 8000)}, 1, 2, 4000, 0},
-		{"stays that touch", room, []metering.Stay{stay("a", 2000, 5000), stay("a", 5000, 8000)}, 1, 2, 6000, 0},
-		{"stays that overlap", room, []metering.Stay{stay("a", 2000, 5000), stay("a", 4000, 8000)}, 1, 2, 6000, 0},
-		{"a stay within another", room, []metering.Stay{stay("a", 2000, 9000), stay("a", 4000, 5000), stay("a", 8000, 10_000)}, 1, 3, 8000, 0},
-		{"a recorder", room, []metering.Stay{stay("a", 2000, 5000), recorder}, 1, 1, 3000, 0},
-		{"a recorder alone", room, []metering.Stay{recorder}, 0, 0, 0, 0},
-		{"beyond both ends", room, []metering.Stay{stay("a", 900, 100_100)}, 1, 1, 99_000, 0},
-		{"of no length", room, []metering.Stay{stay("a", 2000, 2000)}, 1, 1, 0, 0},
-		{"no logout", room, []metering.Stay{stay("a", 90_000, 0)}, 1, 1, 10_000, metering.NoLogout},
-		{"no logout, but there again", room, []metering.Stay{stay("a", 90_000, 0), stay("a", 95_000, 96_000)}, 1, 2, 10_000, metering.NoLogout},
-		{"no login", room, []metering.Stay{stay("a", 0, 5000)}, 1, 1, 4000, metering.NoLogin},
-		{"no login and no create", metering.Room{Close: 100_000}, []metering.Stay{stay("a", 0, 5000)}, 1, 1, 0, metering.NoLogin | metering.NoRoomCreate},
-		{"a logout ahead of its login", room, []metering.Stay{stay("a", 5000, 4000)}, 1, 1, 0, metering.LogoutBeforeLogin},
-		{"after the end", room, []metering.Stay{stay("a", 100_001, 100_005)}, 1, 1, 0, metering.OutsideRoom},
-		{"before the begin", room, []metering.Stay{stay("a", 100, 900)}, 1, 1, 0, metering.OutsideRoom},
-		{"no room_create", metering.Room{Close: 100_000}, []metering.Stay{stay("a", 2000, 5000), stay("b", 500, 600)}, 2, 2, 3100, metering.NoRoomCreate},
-		{"no room_close", metering.Room{Create: 1000, Close: 5000, Reconciled: true}, []metering.Stay{stay("a", 2000, 5000)}, 1, 1, 3000, metering.NoRoomClose},
+		{"one", room, []userStay{stay("a", 2000, 5000)}, 1, 1, 3000, 0},
+		{"two users at the same time", room, []userStay{stay("a", 2000, 5000), stay("b", 2000, 5000)}, 2, 2, 6000, 0},
+		{"stays apart", room, []userStay{stay("a", 2000, 5000), stay("a", 7000, 8000)}, 1, 2, 4000, 0},
+		{"stays that touch", room, []userStay{stay("a", 2000, 5000), stay("a", 5000, 8000)}, 1, 2, 6000, 0},
+		{"stays that overlap", room, []userStay{stay("a", 2000, 5000), stay("a", 4000, 8000)}, 1, 2, 6000, 0},
+		{"a stay within another", room, []userStay{stay("a", 2000, 9000), stay("a", 4000, 5000), stay("a", 8000, 10_000)}, 1, 3, 8000, 0},
+		{"a recorder", room, []userStay{stay("a", 2000, 5000), recorder}, 1, 1, 3000, 0},
+		{"a recorder alone", room, []userStay{recorder}, 0, 0, 0, 0},
+		{"beyond both ends", room, []userStay{stay("a", 900, 100_100)}, 1, 1, 99_000, 0},
+		{"of no length", room, []userStay{stay("a", 2000, 2000)}, 1, 1, 0, 0},
+		{"no logout", room, []userStay{stay("a", 90_000, 0)}, 1, 1, 10_000, metering.NoLogout},
+		{"no logout, but there again", room, []userStay{stay("a", 90_000, 0), stay("a", 95_000, 96_000)}, 1, 2, 10_000, metering.NoLogout},
+		{"no login", room, []userStay{stay("a", 0, 5000)}, 1, 1, 4000, metering.NoLogin},
+		{"no login and no create", metering.Room{Close: 100_000}, []userStay{stay("a", 0, 5000)}, 1, 1, 0, metering.NoLogin | metering.NoRoomCreate},
+		{"a logout ahead of its login", room, []userStay{stay("a", 5000, 4000)}, 1, 1, 0, metering.LogoutBeforeLogin},
+		{"after the end", room, []userStay{stay("a", 100_001, 100_005)}, 1, 1, 0, metering.OutsideRoom},
+		{"before the begin", room, []userStay{stay("a", 100, 900)}, 1, 1, 0, metering.OutsideRoom},
+		{"no room_create", metering.Room{Close: 100_000}, []userStay{stay("a", 2000, 5000), stay("b", 500, 600)}, 2, 2, 3100, metering.NoRoomCreate},
+		{"no room_close", metering.Room{Create: 1000, Close: 5000, Reconciled: true}, []userStay{stay("a", 2000, 5000)}, 1, 1, 3000, metering.NoRoomClose},
 		{"nothing", room, nil, 0, 0, 0, metering.NoUsage},
 		{"nothing at all", metering.Room{Close: 5}, nil, 0, 0, 0, metering.NoUsage | metering.NoRoomCreate},
-		{"a contradicted stay", room, []metering.Stay{doubtful}, 1, 1, 1000, metering.Contradicted},
-		{"a contradicted room", metering.Room{Create: 1000, Close: 100_000, Contradicted: true}, []metering.Stay{stay("a", 1000, 2000)}, 1, 1, 1000, metering.Contradicted},
-		{"an end ahead of the begin", metering.Room{Create: 5000, Close: 4000}, []metering.Stay{stay("a", 4000, 5000)}, 1, 1, 0, metering.ImplausibleTime},
+		{"a contradicted stay", room, []userStay{doubtful}, 1, 1, 1000, metering.Contradicted},
+		{"a contradicted room", metering.Room{Create: 1000, Close: 100_000, Contradicted: true}, []userStay{stay("a", 1000, 2000)}, 1, 1, 1000, metering.Contradicted},
+		{"an end ahead of the begin", metering.Room{Create: 5000, Close: 4000}, []userStay{stay("a", 4000, 5000)}, 1, 1, 0, metering.ImplausibleTime},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := figures(t, tt.room, tt.stays...)
@@ -89,7 +97,8 @@ func TestFigures(t *testing.T) {
 }
 
 func TestWhereTheEndsOfTheRoomWereLearned(t *testing.T) {
-	recorder := metering.Stay{User: "r", Role: zego.RoleService, Login: 1500}
+	recorder := stay("r", 1500, 0)
+	recorder.Role = zego.RoleService
 	for _, tt := range []struct {
 		room      metering.Room
 		start     int64
@@ -115,7 +124,7 @@ func TestSecondsAndMinutesAreRoundedOnce(t *testing.T) {
 	for _, tt := range []struct{ millis, seconds, minutes int64 }{
 		{0, 0, 0}, {1, 0, 0}, {999, 0, 0}, {1000, 1, 1}, {59_999, 59, 1}, {60_000, 60, 1}, {60_999, 60, 1}, {61_000, 61, 2}, {119_999, 119, 2}, {120_000, 120, 2},
 	} {
-		var stays []metering.Stay
+		var stays []userStay
 		for i, left := 0, tt.millis; left > 0; i++ {
 			part := min(left, 700)
 			stays = append(stays, stay(string(rune('a'+i)), 1000, 1000+part))
@@ -133,10 +142,14 @@ func TestMillisecondsAreCountedOnceForEachUser(t *testing.T) {
 		const long = 60
 		moment := rapid.Int64Range(0, long)
 		room := metering.Room{Create: rapid.Int64Range(0, long/2).Draw(t, "create"), Close: rapid.Int64Range(long/3, long).Draw(t, "close")}
-		stays := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) metering.Stay {
-			return metering.Stay{User: rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "user"),
-				Role:  rapid.SampledFrom([]zego.UserRole{0, 1, 2, zego.RoleService}).Draw(t, "role"),
-				Login: moment.Draw(t, "login"), Logout: moment.Draw(t, "logout")}
+		roles := map[string]zego.UserRole{}
+		for _, user := range []string{"a", "b", "c"} {
+			roles[user] = rapid.SampledFrom([]zego.UserRole{0, 1, 2, zego.RoleService}).Draw(t, "role")
+		}
+		stays := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) userStay {
+			s := stay(rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "user"), moment.Draw(t, "login"), moment.Draw(t, "logout"))
+			s.Role = roles[s.user]
+			return s
 		}), 0, 12).Draw(t, "stays")
 
 		f := figures(t, room, stays...)
@@ -152,7 +165,7 @@ func TestMillisecondsAreCountedOnceForEachUser(t *testing.T) {
 			for ms := range int64(long) {
 				there := false
 				for _, s := range stays {
-					if s.User != user || s.Role == zego.RoleService {
+					if s.user != user || s.Role == zego.RoleService {
 						continue
 					}
 					users[user] = true
@@ -184,12 +197,13 @@ func TestMillisecondsAreCountedOnceForEachUser(t *testing.T) {
 
 func TestTimeThatIsTooLargeIsAnError(t *testing.T) {
 	m := metering.NewMeter(metering.Room{Create: 1, Close: math.MaxInt64})
-	m.Add(stay("a", 1, math.MaxInt64))
+	add := func(s userStay) { m.Add(metering.User{Account: s.user, Stays: []metering.Stay{s.Stay}}, nil) }
+	add(stay("a", 1, math.MaxInt64))
 	if f, err := m.Figures(); err != nil || f.Millis != math.MaxInt64-1 || f.Minutes != (math.MaxInt64-1)/1000/60+1 {
 		t.Errorf("of one: %+v, %v", f, err)
 	}
-	m.Add(stay("b", 1, math.MaxInt64))
-	m.Add(stay("c", 1, 10))
+	add(stay("b", 1, math.MaxInt64))
+	add(stay("c", 1, 10))
 	if _, err := m.Figures(); !errors.Is(err, metering.ErrTooLarge) {
 		t.Errorf("of three: %v", err)
 	}
@@ -213,7 +227,7 @@ func TestAnAmountIsTheMinutesTimesThePrice(t *testing.T) {
 }
 
 func TestReasonsAreWords(t *testing.T) {
-	for r := range metering.Reasons(1 << 9) {
+	for r := range metering.Reasons(1 << 14) {
 		if back, err := metering.ParseReasons(r.String()); err != nil || back != r {
 			t.Fatalf("%q is %q, %v", r, back, err)
 		}
@@ -234,11 +248,29 @@ func TestReasonsAreWords(t *testing.T) {
 	}
 }
 
-// A session may be large: its stays aren't kept.
-func TestAMeterKeepsNoStays(t *testing.T) {
+// A session may be large: its users aren't kept.
+func TestAMeterKeepsNoUsers(t *testing.T) {
 	m := metering.NewMeter(metering.Room{Create: 1, Close: time.Now().UnixMilli()})
-	s := stay("a", 1, 0)
-	if allocations := testing.AllocsPerRun(1000, func() { s.Login++; s.Logout = s.Login + 5; m.Add(s) }); allocations > 0 {
-		t.Errorf("%v allocations for each stay", allocations)
+	heap := func() uint64 {
+		runtime.GC()
+		var stats runtime.MemStats
+		runtime.ReadMemStats(&stats)
+		return stats.HeapAlloc
 	}
+	stays := make([]metering.Stay, 4)
+	add := func(n int) {
+		for i := range stays {
+			stays[i] = metering.Stay{ID: strconv.Itoa(n), Login: int64(n + i), Logout: int64(n + i + 5)}
+		}
+		m.Add(metering.User{Account: strconv.Itoa(n), Stays: stays}, nil)
+	}
+	add(1)
+	before := heap()
+	for n := range 50_000 {
+		add(n)
+	}
+	if after := heap(); after > before+1<<20 {
+		t.Errorf("the heap grew from %d to %d bytes", before, after)
+	}
+	runtime.KeepAlive(m)
 }

@@ -15,11 +15,14 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/archive"
+	"github.com/closeouthq/closeout/internal/attendance"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/internal/reconcile"
 	"github.com/closeouthq/closeout/internal/starter"
 	"github.com/closeouthq/closeout/internal/steps"
+	"github.com/closeouthq/closeout/session"
 )
 
 // maxActivities bounds the Activities that a worker runs at once.
@@ -31,6 +34,7 @@ type workerPart struct {
 	acts       any
 	reconciler *reconcile.Reconciler // nil if the program replaces the standard steps
 	watch      *reconcile.Watch      // nil if nothing reconciles
+	people     attendance.Reader     // nil if the program replaces the standard steps
 	opened     closers
 }
 
@@ -64,6 +68,9 @@ func (k *workerPart) openStandard(ctx context.Context) error {
 	k.metrics.worker(standard)
 	books := standard.Billing.Ledger
 	k.asked.ledger = cmp.Or(k.asked.ledger, askLedger(answerWithin, books))
+	k.people = func(ctx context.Context, s session.Session, adjustment int) (*session.Participants, error) {
+		return books.Participants(ctx, s, adjustment, metering.Role4)
+	}
 	if k.reconciler, err = newReconciler(k.config, books, starter.New(k.starts)); err != nil {
 		return err
 	}
@@ -83,6 +90,9 @@ func (k *workerPart) Run(ctx context.Context, drained <-chan struct{}, polling f
 		options := workerOptions(c, func(err error) { fatal <- err })
 		if k.parts.Extension.Worker != nil {
 			k.parts.Extension.Worker(&options)
+		}
+		if k.people != nil {
+			options.BackgroundActivityContext = attendance.With(cmp.Or(options.BackgroundActivityContext, context.Background()), k.people)
 		}
 		w := worker.New(k.temporal, c.TaskQueue, options)
 		if err := k.parts.Extension.register(w, k.acts, k.reconciler); err != nil {
