@@ -2,6 +2,7 @@
 
 COMPOSE = docker compose
 # As in the Dockerfile.
+export PROGRAM = cmd/closeout
 IMAGE = CGO_ENABLED=0 GOFLAGS="-trimpath -tags=disable_grpc_modules"
 # The build's version, in program and image. The commit's date keeps the build reproducible.
 export VERSION := $(shell git describe --tags --always --dirty=+dirty)
@@ -15,8 +16,8 @@ help: ## list these commands
 dev: ## run Temporal, its Web UI, the webhook and a worker in one process
 	go run -C dev .
 
-image: ## build the image closeout:local, labeled with version, commit and date
-	docker build --build-arg VERSION --build-arg COMMIT --build-arg DATE -t closeout:local .
+image: ## build the image closeout:local; with gs:// and azblob://: make image PROGRAM=clouds/cmd/closeout-clouds
+	docker build --build-arg PROGRAM --build-arg VERSION --build-arg COMMIT --build-arg DATE -t closeout:local .
 
 up: ## build the image and start the stack with Docker; see docs/compose.md
 	$(COMPOSE) up --build --detach
@@ -30,7 +31,7 @@ smoke: ## close a room on the running stack, and wait for its run, bill and mani
 	$(COMPOSE) exec -T webhook /closeout status --wait 3m $$session
 
 test: ## run the tests; dev and examples on a real Temporal
-	go test ./... && go test -C dev ./... && go test -C examples ./...
+	go test ./... && go test -C clouds ./... && go test -C dev ./... && go test -C examples ./...
 
 check: ## find nondeterministic code in Workflows
 	go run go.temporal.io/sdk/contrib/tools/workflowcheck@v0.6.0 ./workflows/...
@@ -51,10 +52,10 @@ verify: ## build the program here, and compare it with the image's
 
 sbom: ## write closeout.cdx.json: the program's modules and licenses (CycloneDX)
 	$(IMAGE) go run github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0 app \
-	  -json -licenses -main cmd/closeout -output closeout.cdx.json .
+	  -json -licenses -main $(PROGRAM:clouds/%=%) -output closeout.cdx.json $(if $(filter clouds/%,$(PROGRAM)),clouds,.)
 
 vuln: ## look for known vulnerabilities, with the image's Go; asks VULNDB
-	@GOTOOLCHAIN=$(GO) go run golang.org/x/vuln/cmd/govulncheck@v1.9.0 -db $(VULNDB) ./... || \
+	@for module in . clouds; do GOTOOLCHAIN=$(GO) go run golang.org/x/vuln/cmd/govulncheck@v1.9.0 -C $$module -db $(VULNDB) ./... || exit 1; done || \
 	{ echo "Not passed: either it lists vulnerabilities above, or it could not ask $(VULNDB) and has checked nothing."; exit 1; }
 VULNDB = https://vuln.go.dev
 

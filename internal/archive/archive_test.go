@@ -710,7 +710,6 @@ func TestLinksSayWhereAnObjectIs(t *testing.T) {
 	for bucketURL, want := range map[string]string{
 		"":                             "",
 		"s3://b?region=x&prefix=kept/": "s3://b/kept/1/2/a b.mp4",
-		"gs://b":                       "gs://b/1/2/a b.mp4",
 		"file:///var/archive":          "/var/archive/1/2/a b.mp4",
 	} {
 		if got := Link(bucketURL, "1/2/a b.mp4"); got != want {

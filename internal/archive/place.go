@@ -16,14 +16,17 @@ import (
 	"gocloud.dev/blob"
 )
 
-// bucketOptions are the options of a bucket's URL by scheme. All but prefix are those of
-// gocloud. None holds credentials.
-var bucketOptions = map[string][]string{
-	"file": {"prefix", "create_dir"},
-	"s3": {"prefix", "region", "endpoint", "profile", "role", "anonymous", "dualstack", "fips", "accelerate", "use_path_style", "disable_https",
-		"ssetype", "kmskeyid"},
-	"gs":     {"prefix", "access_id", "private_key_path", "anonymous", "universe_domain", "grpc", "zonal"},
-	"azblob": {"prefix", "storage_account", "domain", "protocol", "cdn", "localemu"},
+// bucketOptions returns the options of a bucket's URL besides prefix. All are those of gocloud.
+func bucketOptions(scheme string) (options []string, ok bool) {
+	switch scheme {
+	case "file":
+		return []string{"create_dir"}, true
+	case "s3":
+		return []string{"region", "endpoint", "profile", "role", "anonymous", "dualstack", "fips", "accelerate", "use_path_style", "disable_https",
+			"ssetype", "kmskeyid"}, true
+	}
+	c, ok := clouds[scheme]
+	return c.Options, ok
 }
 
 // location is a parsed bucket URL.
@@ -46,10 +49,10 @@ func parseLocation(bucketURL string) (location, error) {
 	if err != nil {
 		return location{}, errors.New("not a URL, want one as in s3://bucket?region=eu-central-1")
 	}
-	known, ok := bucketOptions[u.Scheme]
+	known, ok := bucketOptions(u.Scheme)
 	switch {
 	case !ok:
-		return location{}, errors.New("not a URL with one of the schemes file, s3, gs, azblob")
+		return location{}, schemeError(u.Scheme)
 	case u.Opaque != "":
 		return location{}, fmt.Errorf("found no // behind %s:, want %s://", u.Scheme, u.Scheme)
 	case u.User != nil:
@@ -63,8 +66,8 @@ func parseLocation(bucketURL string) (location, error) {
 	}
 	for name, values := range l.query {
 		switch {
-		case !slices.Contains(known, name):
-			return location{}, fmt.Errorf("found the option %q, want of these only: %s", name, strings.Join(known, ", "))
+		case name != "prefix" && !slices.Contains(known, name):
+			return location{}, fmt.Errorf("found the option %q, want of these only: prefix, %s", name, strings.Join(known, ", "))
 		case len(values) > 1:
 			return location{}, fmt.Errorf("found the option %s twice", name)
 		case values[0] == "":
@@ -188,12 +191,8 @@ func (l location) open(ctx context.Context) (*blob.Bucket, error) {
 
 // store returns the store of the bucket: two buckets of one name in one store are one.
 func (l location) store() string {
-	switch l.scheme {
-	case "gs":
-		return cmp.Or(l.query.Get("universe_domain"), "googleapis.com")
-	case "azblob":
-		account := cmp.Or(l.query.Get("storage_account"), os.Getenv("AZURE_STORAGE_ACCOUNT"))
-		return account + "." + cmp.Or(l.query.Get("domain"), os.Getenv("AZURE_STORAGE_DOMAIN"), "blob.core.windows.net")
+	if c, ok := clouds[l.scheme]; ok {
+		return c.Store(l.query)
 	}
 	endpoint := cmp.Or(l.query.Get("endpoint"), os.Getenv("AWS_ENDPOINT_URL_S3"), os.Getenv("AWS_ENDPOINT_URL"), "https://amazonaws.com")
 	u, err := url.Parse(endpoint)

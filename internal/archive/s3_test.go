@@ -17,8 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"cloud.google.com/go/storage"
-	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"gocloud.dev/blob"
 
@@ -293,39 +291,6 @@ func TestWhatTheStoreIsToldOfRecordings(t *testing.T) {
 	_, err := w.move(Progress{}, w.put("small.mp4", random(1, 1000)), w.put("large.mp4", random(2, partSize+1)))
 	if told.Load() < 2 || manifest.Load() != 1 && err == nil {
 		t.Errorf("told of %d recordings and %d manifests, error %v", told.Load(), manifest.Load(), err)
-	}
-}
-
-// The others are told in their own way.
-func TestWhatOtherStoresAreTold(t *testing.T) {
-	o := Options{Class: "Cool", Encryption: "scope", Tags: map[string]string{"a": "b"}}
-	var google storage.Writer
-	var azure azblob.UploadStreamOptions
-	for _, err := range []error{
-		o.beforeWrite(func(to any) bool {
-			p, ok := to.(**storage.Writer)
-			if ok {
-				*p = &google
-			}
-			return ok
-		}),
-		o.beforeWrite(func(to any) bool {
-			p, ok := to.(**azblob.UploadStreamOptions)
-			if ok {
-				*p = &azure
-			}
-			return ok
-		}),
-	} {
-		if err != nil {
-			t.Error(err)
-		}
-	}
-	if google.StorageClass != "Cool" || google.KMSKeyName != "scope" || *azure.AccessTier != "Cool" || *azure.CPKScopeInfo.EncryptionScope != "scope" || azure.Tags["a"] != "b" {
-		t.Errorf("google %+v, azure %+v", google.ObjectAttrs, azure)
-	}
-	if err := o.beforeWrite(func(any) bool { return false }); err == nil {
-		t.Error("a store that has none of it takes it")
 	}
 }
 

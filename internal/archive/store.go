@@ -11,9 +11,6 @@ import (
 	"net/url"
 	"strings"
 
-	"cloud.google.com/go/storage"
-	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob"
-	azblobblob "github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blob"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"gocloud.dev/blob"
 	"gocloud.dev/gcerrors"
@@ -41,7 +38,7 @@ var (
 )
 
 func (m *Mover) openStore() (store, error) {
-	common := &anyStore{m.Archive, m.options}
+	common := &anyStore{bucket: m.Archive, options: m.options}
 	if m.options.ArchiveURL == "" {
 		return common, nil
 	}
@@ -66,6 +63,7 @@ func (m *Mover) openStore() (store, error) {
 		bucket.As(&client)
 		return newS3Store(common, client, l, m.options.SourceURL), nil
 	}
+	common.cloud = clouds[l.scheme]
 	return common, nil
 }
 
@@ -73,6 +71,7 @@ func (m *Mover) openStore() (store, error) {
 type anyStore struct {
 	bucket  *blob.Bucket
 	options Options
+	cloud   Cloud
 }
 
 func (s *anyStore) sums() *sums { return &sums{sha256: sha256.New(), md5: newMD5()} }
@@ -81,10 +80,13 @@ func (s *anyStore) put(ctx context.Context, key string, c *content) error {
 	// Cancelled before Close, a writer leaves nothing behind.
 	writing, cancel := context.WithCancel(ctx)
 	defer cancel()
-	w, err := s.bucket.NewWriter(writing, key, &blob.WriterOptions{
+	o := &blob.WriterOptions{
 		ContentType: cmp.Or(c.state.kind, "application/octet-stream"), Metadata: c.meta, BufferSize: partSize, MaxConcurrency: 1,
-		BeforeWrite: s.options.beforeWrite,
-	})
+	}
+	if s.cloud.BeforeWrite != nil {
+		o.BeforeWrite = func(as func(any) bool) error { return s.cloud.BeforeWrite(as, s.options) }
+	}
+	w, err := s.bucket.NewWriter(writing, key, o)
 	if err != nil {
 		return err
 	}
@@ -120,29 +122,6 @@ func (s *anyStore) settle([]string) error { return nil }
 
 func (s *anyStore) tidy(context.Context, string) {}
 
-// beforeWrite sets the class, encryption and tags of an object.
-func (o Options) beforeWrite(as func(any) bool) error {
-	var google *storage.Writer
-	var azure *azblob.UploadStreamOptions
-	switch {
-	case o.Class == "" && o.Encryption == "" && len(o.Tags) == 0:
-	case as(&google):
-		google.StorageClass, google.KMSKeyName = o.Class, o.Encryption
-	case as(&azure):
-		if o.Class != "" {
-			tier := azblobblob.AccessTier(o.Class)
-			azure.AccessTier = &tier
-		}
-		if o.Encryption != "" {
-			azure.CPKScopeInfo = &azblobblob.CPKScopeInfo{EncryptionScope: &o.Encryption}
-		}
-		azure.Tags = o.Tags
-	default:
-		return fmt.Errorf("%w: the store has no storage classes, encryption and tags to be set", ErrImpossible)
-	}
-	return nil
-}
-
 // Check reports options that the archive's store doesn't have.
 func (o Options) Check() error {
 	u, err := url.Parse(o.ArchiveURL)
@@ -165,10 +144,13 @@ func (o Options) Check() error {
 		if kind != "" && kind != "AES256" && kind != "aws:kms" && kind != "aws:kms:dsse" {
 			faults = append(faults, fmt.Errorf("found the encryption %q, want AES256, aws:kms or aws:kms:dsse, with =<key> behind it to name the key", o.Encryption))
 		}
-	case "gs":
-		refuse("Google Cloud Storage has no tags of objects", tags)
-	case "azblob":
 	default:
+		if c, ok := clouds[u.Scheme]; ok {
+			if c.NoTags != "" {
+				refuse(c.NoTags, tags)
+			}
+			break
+		}
 		where := "a " + cmp.Or(u.Scheme, "nameless") + " bucket"
 		if u.Scheme == "file" {
 			where = "a folder"

@@ -122,7 +122,6 @@ func TestFaults(t *testing.T) {
 			[]string{`CLOSEOUT_ARCHIVE_CLASS, CLOSEOUT_ARCHIVE_ENCRYPTION, CLOSEOUT_ARCHIVE_TAGS: found "GLACIER", but a folder has no storage classes, want none`,
 				`found "AES256", but a folder has no encryption`, `found "a=b", but a folder has no tags`}},
 		{"what S3 doesn't know", map[string]string{"CLOSEOUT_APPS": "1=a", "CLOSEOUT_ARCHIVE_URL": "s3://b", "CLOSEOUT_ARCHIVE_ENCRYPTION": "rot13"}, nil, []string{`found the encryption "rot13", want AES256`}},
-		{"what Google hasn't", map[string]string{"CLOSEOUT_APPS": "1=a", "CLOSEOUT_ARCHIVE_URL": "gs://b", "CLOSEOUT_ARCHIVE_TAGS": "a=b"}, nil, []string{`Google Cloud Storage has no tags`}},
 		{"of the archive", map[string]string{"CLOSEOUT_APPS": "1=a", "CLOSEOUT_ARCHIVE_TRANSFERS": "0", "CLOSEOUT_ARCHIVE_TAGS": "a", "CLOSEOUT_RECORDINGS_DELETE": "maybe"}, nil,
 			[]string{`CLOSEOUT_ARCHIVE_TRANSFERS: found "0", want a number from 1 to 64`, `CLOSEOUT_ARCHIVE_TAGS: found "a", want name=value`, `CLOSEOUT_RECORDINGS_DELETE: found "maybe"`}},
 		{"UTF-16", map[string]string{"CLOSEOUT_APPS_FILE": utf16}, nil, []string{"CLOSEOUT_APPS_FILE: " + utf16 + " is in UTF-16, want UTF-8"}},

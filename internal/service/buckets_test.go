@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/closeouthq/closeout/internal/archive"
 )
 
 // store answers HEAD and PUT of a bucket as an S3 store does.
@@ -73,7 +75,8 @@ func TestABucketIsMadeOnce(t *testing.T) {
 }
 
 func TestOnlyS3BucketsAreMade(t *testing.T) {
-	for _, bucketURL := range []string{"file:///no/such/folder", "gs://bucket", "azblob://container"} {
+	archive.Register("cloud", archive.Cloud{})
+	for _, bucketURL := range []string{"file:///no/such/folder", "cloud://bucket"} {
 		if made, err := makeBucket(t.Context(), "SETTING", bucketURL); made || err != nil {
 			t.Errorf("%s: %v, %v", bucketURL, made, err)
 		}

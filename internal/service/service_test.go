@@ -6,19 +6,9 @@ import (
 	"strings"
 	"testing"
 
-	"gocloud.dev/blob"
-
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/webhook"
 )
-
-func TestBucketSchemes(t *testing.T) {
-	for _, scheme := range []string{"s3", "gs", "azblob"} { // file is ours
-		if !blob.DefaultURLMux().ValidBucketScheme(scheme) {
-			t.Errorf("%s:// is not compiled in", scheme)
-		}
-	}
-}
 
 func TestOpenStepsNamesTheSetting(t *testing.T) {
 	good := config.Config{DatabaseURL: "sqlite:" + t.TempDir() + "/l.db", RecordingsURL: "file://" + t.TempDir(), ArchiveURL: "file://" + t.TempDir()}

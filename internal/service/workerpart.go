@@ -10,8 +10,6 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
-	_ "gocloud.dev/blob/azureblob" // azblob:// buckets
-	_ "gocloud.dev/blob/gcsblob"   // gs:// buckets
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/archive"
