@@ -40,6 +40,11 @@ type Service struct {
 	// Route returns the Workflow that closes out a session, one of Workflows. If Route
 	// is nil or returns nil, it is [workflows.RoomClose].
 	Route func(session.Session) workflows.Workflow
+	// Events decide what callbacks lead to that Closeout has no use for itself, such as an
+	// AI agent's AgentInstanceDeleted: each by the name of its event, and those without
+	// one by [workflows.OtherEvents]. A callback is acknowledged once Temporal or the disk
+	// has what was decided.
+	Events map[string]workflows.CallbackFunc
 	// Activities are pointers to structs. Each exported method is an Activity of that
 	// name. The steps of [activities.Standard] are registered anyway.
 	Activities []any

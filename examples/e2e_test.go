@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,7 +24,9 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 
+	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/workflows"
+	"github.com/closeouthq/closeout/zego"
 )
 
 // patience is how long the test waits for what should take seconds. Builds, which
@@ -44,6 +47,7 @@ func TestExamplesDoWhatTheySay(t *testing.T) {
 	// What is sent, in this order, and what comes of it.
 	type step struct {
 		send     string // further flags of the command
+		post     string // or the fields of another callback, in JSON
 		recorded bool   // whether there is a recording of the session
 		workflow string
 		decide   string // when the run is blocked: the command of "blocked", with flags
@@ -75,6 +79,9 @@ func TestExamplesDoWhatTheySay(t *testing.T) {
 			{reset: true, workflow: "room-close-1-21", want: "done billing:done recordings:done digest:done"},
 			{send: "--room launch/main --session 23", workflow: "room-close-1-23", want: "given_up billing:done recordings:done digest:given_up"},
 		}},
+		{"agent", nil, []step{
+			{post: `"Event":"AgentInstanceDeleted","AgentInstanceId":"1912","RoomId":"lobby","Data":{"Code":0}`, workflow: "agent-1-1912"},
+		}},
 		{"service", []string{"SUPPORT_APP=2"}, []step{
 			{send: "--room live-tonight --session 31", recorded: true, workflow: "room-close-1-31", want: "done billing:done recordings:done replay:done announcement:done"},
 			{send: "--room live-silent --session 32", workflow: "room-close-1-32", want: "given_up billing:done recordings:done replay:given_up announcement:skipped"},
@@ -101,6 +108,9 @@ func TestExamplesDoWhatTheySay(t *testing.T) {
 				}
 				if s.send != "" {
 					run(t, env, program, "send "+s.send)
+				}
+				if s.post != "" {
+					post(t, "http://"+address, s.post)
 				}
 				if s.decide != "" {
 					awaitBlocked(t, env, program, s.workflow)
@@ -210,6 +220,21 @@ func record(t *testing.T, data, session string) {
 	}
 	if err := os.WriteFile(filepath.Join(folder, "1.mp4"), []byte("sound"), 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// post sends a genuine callback of one of ZEGO's newer products.
+func post(t *testing.T, address, fields string) {
+	t.Helper()
+	now := time.Now().UnixMilli()
+	body := fmt.Sprintf(`{"AppId":1,"Timestamp":%d,"Nonce":"1","Signature":%q,%s}`, now, zego.Sign("secret", now, "1"), fields)
+	response, err := http.Post(address+webhook.Path, "application/json", strings.NewReader(body)) // #nosec G107 -- ours
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		t.Errorf("%s: %s", body, response.Status)
 	}
 }
 

@@ -87,7 +87,7 @@ var outcomes = func() map[string][]Outcome {
 		zego.EventRoomLogin:  stored,
 		zego.EventRoomLogout: stored,
 		zego.EventRecording:  stored,
-		otherEvent:           {Outcome(Ignored)},
+		otherEvent:           {Outcome(Ignored), Outcome(Started), Outcome(Signaled), Outcome(Duplicate), Outcome(Queued), Unavailable},
 	}
 	for outcome, a := range answers {
 		if a.genuine == "" {

@@ -50,6 +50,8 @@ const (
 	Started Status = "started"
 	// Duplicate means that the session had its Workflow already.
 	Duplicate Status = "duplicate"
+	// Signaled means that the callback was sent to a run.
+	Signaled Status = "signaled"
 	// Stored means that the ledger has the callback.
 	Stored Status = "stored"
 	// Queued means that the callback is on disk until Temporal or the ledger takes it.

@@ -7,6 +7,7 @@ import (
 	"go/token"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"reflect"
 	"slices"
@@ -19,6 +20,7 @@ import (
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/reconcile"
 	"github.com/closeouthq/closeout/session"
+	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -27,6 +29,7 @@ type Extension struct {
 	Workflows  []workflows.Workflow
 	Immediate  []workflows.Workflow
 	Route      func(session.Session) workflows.Workflow
+	Events     map[string]workflows.CallbackFunc
 	Activities []any
 	Register   func(worker.Registry)
 	Worker     func(*worker.Options)
@@ -62,6 +65,16 @@ func (e Extension) Check() error {
 	for i, w := range e.Workflows {
 		if w == nil {
 			faults = append(faults, fmt.Errorf("workflow %d of %d is nil", i+1, len(e.Workflows)))
+		}
+	}
+	for _, event := range slices.Sorted(maps.Keys(e.Events)) {
+		switch {
+		case e.Events[event] == nil:
+			faults = append(faults, fmt.Errorf("events: the function for %q is nil", event))
+		case event == "":
+			faults = append(faults, fmt.Errorf("events: want the name of an event, or %q for all others, not an empty one", workflows.OtherEvents))
+		case webhook.Outcomes()[event] != nil:
+			faults = append(faults, fmt.Errorf("events: Closeout handles %q itself, want another event; Route chooses the Workflow of a session", event))
 		}
 	}
 	if len(faults) > 0 {

@@ -47,6 +47,10 @@ func (other) RoomClose(workflow.Context, session.Session) (workflows.Result, err
 	return workflows.Result{}, nil
 }
 
+func ignore(context.Context, workflows.Callback) (workflows.Action, error) {
+	return workflows.Action{}, nil
+}
+
 func TestCheckExtension(t *testing.T) {
 	tests := []struct {
 		name      string
@@ -63,6 +67,9 @@ func TestCheckExtension(t *testing.T) {
 		{"no step", Extension{Activities: []any{&struct{}{}}}, []string{"activities of *struct {}: "}},
 		{"child workflows", Extension{Register: func(r worker.Registry) { r.RegisterWorkflow(pay) }}, nil},
 		{"a child workflow with a taken name", Extension{Workflows: []workflows.Workflow{CloseShow}, Register: func(r worker.Registry) { r.RegisterWorkflow(CloseShow) }}, []string{"Register: ", "CloseShow"}},
+		{"functions for events", Extension{Events: map[string]workflows.CallbackFunc{"AgentInstanceDeleted": ignore, workflows.OtherEvents: ignore}}, nil},
+		{"a function for an event of ours, and none", Extension{Events: map[string]workflows.CallbackFunc{"room_close": ignore, "x": nil, "": ignore}},
+			[]string{`Closeout handles "room_close" itself`, `the function for "x" is nil`, "not an empty one"}},
 		{"nil steps", Extension{Activities: []any{nil}}, []string{"activities of <nil>: "}},
 		{"a step of a standard name", Extension{Activities: []any{&clash{}}}, []string{"activities of *service.clash: ", "FinalizeBill"}},
 		{"a method that is no step", Extension{Activities: []any{&notOnlySteps{}}}, []string{"activities of *service.notOnlySteps: ", "Close"}},

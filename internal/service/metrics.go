@@ -67,7 +67,7 @@ func (m *metrics) webhookStarts() {
 		m.faults.Add(0, string(fault))
 	}
 	for _, relayed := range []string{"false", "true"} {
-		for _, outcome := range []string{"started", "duplicate", "refused", "failed", "ended", "contradicted"} {
+		for _, outcome := range []string{"started", "signaled", "duplicate", "ignored", "refused", "failed", "ended", "contradicted"} {
 			m.starts.Add(0, outcome, relayed)
 		}
 		for _, outcome := range []string{"stored", "refused", "failed"} {

@@ -26,6 +26,7 @@ func (r *receiver) Receive(ctx context.Context, event zego.Event) (webhook.Recei
 	case *zego.RoomClose:
 		return r.closes.Receive(ctx, e)
 	case *zego.Other:
+		return r.closes.ReceiveOther(ctx, e)
 	default:
 		if r.events != nil {
 			return r.events.Receive(ctx, event)

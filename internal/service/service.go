@@ -215,6 +215,7 @@ func (p *process) dial(ctx context.Context) error {
 	p.starts = starter.Options{
 		Temporal: temporal, TaskQueue: c.TaskQueue, Data: data, Weights: c.AppWeights, Settling: c.Settling,
 		Route: p.parts.Extension.WorkflowOf, Immediate: p.parts.Extension.StartsAtOnce, Log: p.log,
+		Events: p.parts.Extension.Events, Signaler: temporal.WorkflowService(), Namespace: c.Temporal.Namespace,
 	}
 	return nil
 }

@@ -25,11 +25,13 @@ const (
 	lookTimeout = 10 * time.Second
 )
 
-// Receiver receives each room_close, and delivers it to a [Starter].
+// Receiver receives each room_close and each callback of [Options].Events, and delivers it
+// to a [Starter].
 type Receiver struct {
-	Delivery *delivery.Delivery[session.Session]
+	Delivery *delivery.Delivery[Item]
 	starter  *Starter
 	recent   *recent.Map[identity, closing]
+	acted    *recent.Map[[32]byte, struct{}] // callbacks by app, event and key
 }
 
 // identity is a session without a pointer.
@@ -42,14 +44,18 @@ type identity struct {
 // starts.
 func NewReceiver(s *Starter, box delivery.Inbox, observe func(outcome string, relayed bool)) *Receiver {
 	return &Receiver{
-		Delivery: delivery.New(delivery.Options[session.Session]{
+		Delivery: delivery.New(delivery.Options[Item]{
 			Name: "Temporal", Sink: s, Inbox: box, Join: true, Yield: true, MaxFailures: 5, Log: s.Log, Observe: observe,
 			// The server of the benchmarks took about as many starts a second with four in
 			// flight as with 16, and not more with 64.
 			MinInFlight: 4, MaxInFlight: 200,
-			Contradicted: func(kept, second session.Session) { s.compare(closingOf(kept), second) },
+			Contradicted: func(kept, second Item) {
+				if kept.Session != nil && second.Session != nil {
+					s.compare(closingOf(*kept.Session), *second.Session)
+				}
+			},
 		}),
-		starter: s, recent: recent.New[identity, closing](remembered),
+		starter: s, recent: recent.New[identity, closing](remembered), acted: recent.New[[32]byte, struct{}](remembered),
 	}
 }
 
@@ -69,7 +75,7 @@ func (r *Receiver) Receive(ctx context.Context, c *zego.RoomClose) (webhook.Rece
 		r.starter.compare(first, s)
 		return receipt, nil
 	}
-	result, err := r.Delivery.Deliver(ctx, s)
+	result, err := r.Delivery.Deliver(ctx, Item{Session: &s})
 	if err != nil {
 		return webhook.Receipt{}, err
 	}

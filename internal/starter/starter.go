@@ -52,6 +52,12 @@ type Options struct {
 	Weights map[uint32]float32
 	// Eager lets a worker of the same client begin a run without a round trip.
 	Eager bool
+	// Events are the functions that decide about callbacks, by event or
+	// [workflows.OtherEvents], and Signaler sends the Signals that they want.
+	Events   map[string]workflows.CallbackFunc
+	Signaler Signaler
+	// Namespace is the one that Signaler needs.
+	Namespace string
 	// Log gets what operators need to know.
 	Log *slog.Logger
 	// Observe, if set, counts a duplicate that has "contradicted" the first room_close of
@@ -61,7 +67,16 @@ type Options struct {
 	Contradicted func(session.Session)
 }
 
-// Starter starts Workflows. It is a [delivery.Sink] of sessions.
+// Item is what a [Starter] delivers: a session whose room has closed, or a callback that
+// a function of [Options].Events decides about.
+type Item struct {
+	*session.Session
+	Callback *workflows.Callback `json:"callback,omitempty"`
+
+	action *workflows.Action // what the function has decided, if it was called
+}
+
+// Starter starts Workflows. It is a [delivery.Sink] of items.
 type Starter struct {
 	Options
 	unset   *outage.Outage // of the Namespace's search attributes
@@ -69,7 +84,7 @@ type Starter struct {
 	looking sync.WaitGroup
 }
 
-var _ delivery.Sink[session.Session] = (*Starter)(nil)
+var _ delivery.Sink[Item] = (*Starter)(nil)
 
 // New returns a Starter.
 func New(o Options) *Starter {
@@ -162,6 +177,7 @@ func (s *Starter) route(closed session.Session) (w workflows.Workflow, err error
 var (
 	errNotSetUp = errors.New("the Namespace lacks search attributes; run closeout setup")
 	errRoute    = errors.New("the function Route panicked")
+	errEmpty    = errors.New("neither a session nor a callback")
 )
 
 // EndedError reports that a session's run has ended without closing it out.
@@ -204,16 +220,30 @@ const (
 const startTimeout = 5 * time.Second
 
 // Key implements [delivery.Sink].
-func (s *Starter) Key(closed session.Session) string { return closed.WorkflowID() }
+func (s *Starter) Key(item Item) string {
+	if item.Callback != nil {
+		return callbackKey(item.Callback)
+	}
+	return item.WorkflowID()
+}
 
 // Fault implements [delivery.Sink]. Only starts show whether Temporal takes them.
 func (s *Starter) Fault() error { return nil }
 
 // Deliver implements [delivery.Sink].
-func (s *Starter) Deliver(ctx context.Context, closed session.Session, overdue bool, done func(string, error)) {
+func (s *Starter) Deliver(ctx context.Context, item Item, overdue bool, done func(string, error)) {
 	go func() {
 		ctx, cancel := context.WithTimeout(ctx, startTimeout)
 		defer cancel()
+		if item.Callback != nil {
+			done(s.act(ctx, item, overdue))
+			return
+		}
+		if item.Session == nil {
+			done("", errEmpty)
+			return
+		}
+		closed := *item.Session
 		r, err := s.request(closed)
 		if err != nil {
 			done("", err)
@@ -243,7 +273,10 @@ func (s *Starter) Deliver(ctx context.Context, closed session.Session, overdue b
 // else may pass: an outage, a limit, a missing Namespace or permission.
 func (s *Starter) Judge(err error) delivery.Verdict {
 	var answered serviceerror.ServiceError
+	undecided := new(undecidedError)
 	switch invalid := new(serviceerror.InvalidArgument); {
+	case errors.As(err, &undecided):
+		return undecided.verdict
 	case errors.Is(err, errNotSetUp):
 		return delivery.Later
 	case errors.Is(err, errRoute), errors.As(err, &invalid):
