@@ -179,6 +179,10 @@ func (h *handler) refuse(w http.ResponseWriter, r *http.Request, e *exchange, er
 	}
 	h.Observe(e.event, outcome, took)
 
+	if outcome == RefusedCrowded {
+		// ZEGO sends a recording callback again only if there is no response.
+		panic(http.ErrAbortHandler)
+	}
 	p := problem{Status: a.status, Detail: a.detail}
 	if field := new(zego.FieldError); errors.As(err, &field) {
 		p.Field = field.Field

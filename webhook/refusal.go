@@ -26,7 +26,8 @@ const (
 	// RefusedEncoding means that the body's Content-Encoding isn't supported (415).
 	RefusedEncoding Outcome = "encoding"
 	// RefusedCrowded means that the body is large, and was being read for longest when
-	// others needed the memory (503). No room_close is that large.
+	// others needed the memory. Its connection is closed without a response, because ZEGO
+	// sends a recording callback again only then. No room_close is that large.
 	RefusedCrowded Outcome = "crowded"
 	// RefusedPath means that the path resembles that of callbacks, or that its token is
 	// missing or wrong (404).
@@ -63,7 +64,7 @@ var answers = map[Outcome]struct {
 	RefusedUnread:     {status: 400, detail: "The body did not arrive whole, or too slowly."},
 	RefusedTooLarge:   {status: 413, detail: "The body has more than 1 MiB, or too much once it is decompressed."},
 	RefusedEncoding:   {status: 415, detail: "Content-Encoding: want gzip, or none."},
-	RefusedCrowded:    {status: 503, detail: "Many large callbacks are being read. Try again."},
+	RefusedCrowded:    {}, // no answer
 	RefusedPath:       {status: 404, detail: "There is nothing at this path."},
 	RefusedElsewhere:  {status: 404, detail: "There is nothing at this path."},
 	RefusedMethod:     {status: 405, detail: "Callbacks are taken by POST."},

@@ -31,7 +31,8 @@ func Recording() *cli.Command {
 			{Name: "assign", Usage: "assign recording tasks to a session", ArgsUsage: "TASK-ID...", Action: operate(assignRecordings),
 				Flags: append(Flags("DATA", "DATABASE_URL", "LOG_LEVEL", "LOG_FORMAT"),
 					&cli.Uint32Flag{Name: "app", Usage: "ZEGO's appid", Required: true},
-					&cli.StringFlag{Name: "session", Usage: "room_session_id; 0 for none", Required: true})},
+					&cli.StringFlag{Name: "session", Usage: "room_session_id; 0 for none", Required: true},
+					&cli.BoolFlag{Name: "announced", Usage: "as the app that started the tasks, also ahead of all callbacks: the run waits for their files"})},
 		},
 	}
 }
@@ -113,6 +114,13 @@ func assignRecordings(ctx context.Context, op *operation) error {
 		return err
 	}
 	return op.each("task ID", "--app 1 --session 858012925204410417 YZ4joOE4IwmFAAAT", func(task string) error {
+		if op.Bool("announced") {
+			if err := l.AnnounceRecording(ctx, op.Uint32("app"), task, session); err != nil {
+				return err
+			}
+			fmt.Fprintf(op.out, "%s: assigned to session %d, whose run waits for its files\n", printable.Line(task), session)
+			return nil
+		}
 		if err := l.AssignRecording(ctx, op.Uint32("app"), task, session); err != nil {
 			return err
 		}

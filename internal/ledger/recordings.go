@@ -77,6 +77,7 @@ func (l *Ledger) recordRecordings(ctx context.Context, tx transaction, usage []U
 			INSERT INTO recording_tasks (appid, task_id, room_id, first_time, last_time, uploaded, alive, ended, room_session_id, archived_at)
 			VALUES ($1, $2, $3, $4, $4, $5, $6, $7, '', 0)
 			ON CONFLICT (appid, task_id) DO UPDATE SET
+				room_id = CASE WHEN recording_tasks.room_id = '' THEN excluded.room_id ELSE recording_tasks.room_id END,
 				first_time = CASE WHEN excluded.first_time < recording_tasks.first_time THEN excluded.first_time ELSE recording_tasks.first_time END,
 				last_time = CASE WHEN excluded.last_time > recording_tasks.last_time THEN excluded.last_time ELSE recording_tasks.last_time END,
 				uploaded = CASE WHEN excluded.uploaded > recording_tasks.uploaded THEN excluded.uploaded ELSE recording_tasks.uploaded END,
@@ -162,10 +163,15 @@ type RecordingTask struct {
 	Uploaded bool `json:"uploaded"`
 	// Ended says that a callback told that it ended.
 	Ended bool `json:"ended"`
-	// RoomSessionID is the session that a person assigned it to, or with which it was
-	// archived, if Assigned.
+	// Answered reports that ZEGO's API answered that it has ended and where all its files
+	// are.
+	Answered bool `json:"answered,omitempty"`
+	// RoomSessionID is the session that an operator or the app assigned it to, or with
+	// which it was archived, if Assigned. Announced reports that the app did, which may
+	// know of it ahead of all callbacks.
 	RoomSessionID uint64 `json:"room_session_id,string,omitempty"`
 	Assigned      bool   `json:"assigned"`
+	Announced     bool   `json:"announced,omitempty"`
 	// ArchivedAt is when it was archived, by our clock; zero if it wasn't, or if it
 	// may have other files since.
 	ArchivedAt time.Time `json:"archived_at,omitzero"`
@@ -250,11 +256,12 @@ func (l *Ledger) lives(ctx context.Context, app int64, roomID string, since int6
 }
 
 func scanTask(r row) (t RecordingTask, err error) {
-	var uploaded, alive, ended int64
+	var uploaded, alive, ended, announced, answered int64
 	var session string
 	err = r.Scan(&t.AppID, &t.TaskID, &t.RoomID, (*timeColumn)(&t.First), (*timeColumn)(&t.Last), &uploaded, &alive, &ended,
-		&session, (*sessionColumn)(&t.RoomSessionID), (*timeColumn)(&t.ArchivedAt))
-	t.Uploaded, t.Ended, t.Assigned = uploaded > alive, ended == 1, session != ""
+		&session, (*sessionColumn)(&t.RoomSessionID), &announced, &answered, (*timeColumn)(&t.ArchivedAt))
+	t.Answered = answered == 1
+	t.Uploaded, t.Ended, t.Assigned, t.Announced = uploaded > alive || t.Answered, ended == 1, session != "", announced == 1
 	return t, err
 }
 
@@ -267,7 +274,7 @@ type taskKey struct {
 // recordingTasks reads tasks with their files, in the order of their IDs.
 func (l *Ledger) recordingTasks(ctx context.Context, where string, args ...any) ([]RecordingTask, error) {
 	tasks, err := list(ctx, l, scanTask, `
-		SELECT appid, task_id, room_id, first_time, last_time, uploaded, alive, ended, room_session_id, room_session_id, archived_at
+		SELECT appid, task_id, room_id, first_time, last_time, uploaded, alive, ended, room_session_id, room_session_id, announced, answered, archived_at
 		FROM recording_tasks WHERE `+where+" ORDER BY appid, task_id", args...)
 	if err != nil || len(tasks) == 0 {
 		return nil, err
@@ -428,12 +435,14 @@ func (l *Ledger) lookAt(ctx context.Context, taskID, query string, args ...any) 
 var (
 	ErrNoRecording       = errors.New("no callback told of such a recording task")
 	ErrRecordingArchived = errors.New("the recording task was archived with another session already")
+	ErrTaskID            = errors.New("not the ID of a recording task")
 )
 
-// AssignRecording says which session a task is of, where nothing else tells.
+// AssignRecording assigns a task to a session, where nothing else tells; to none if that
+// is 0. An operator does so, and says that nothing more is to come.
 func (l *Ledger) AssignRecording(ctx context.Context, appID uint32, taskID string, roomSessionID uint64) error {
 	k := keyOf(appID, roomSessionID)
-	done, err := l.exec(ctx, "UPDATE recording_tasks SET room_session_id = $1, look_at = 0 WHERE appid = $2 AND task_id = $3 AND (archived_at = 0 OR room_session_id = $1)",
+	done, err := l.exec(ctx, "UPDATE recording_tasks SET room_session_id = $1, announced = 0, look_at = 0 WHERE appid = $2 AND task_id = $3 AND (archived_at = 0 OR room_session_id = $1)",
 		k.session, k.app, taskID)
 	if err != nil {
 		return fmt.Errorf("assign recording task %s: %w", taskID, err)
@@ -445,6 +454,28 @@ func (l *Ledger) AssignRecording(ctx context.Context, appID uint32, taskID strin
 		return err
 	}
 	return fmt.Errorf("task %s of app %d: %w", taskID, appID, ErrRecordingArchived)
+}
+
+// AnnounceRecording assigns a task to a session as the app does that has started it, also
+// ahead of all callbacks. The session's run waits for the task's files.
+func (l *Ledger) AnnounceRecording(ctx context.Context, appID uint32, taskID string, roomSessionID uint64) error {
+	if !zego.ValidTaskID(taskID) {
+		return fmt.Errorf("%w: found %q, want 16 letters, digits, - or _", ErrTaskID, taskID)
+	}
+	k := keyOf(appID, roomSessionID)
+	done, err := l.exec(ctx, `
+		INSERT INTO recording_tasks (appid, task_id, room_id, first_time, last_time, uploaded, alive, ended, room_session_id, announced, archived_at)
+		VALUES ($2, $3, '', $4, $4, $5, $5, 0, $1, 1, 0)
+		ON CONFLICT (appid, task_id) DO UPDATE SET room_session_id = excluded.room_session_id, announced = 1, look_at = 0
+		WHERE recording_tasks.archived_at = 0 OR recording_tasks.room_session_id = excluded.room_session_id`,
+		k.session, k.app, taskID, time.Now().UnixMilli(), int64(none))
+	if err == nil && done == 0 {
+		err = ErrRecordingArchived
+	}
+	if err != nil {
+		return fmt.Errorf("assign recording task %s of app %d: %w", taskID, appID, err)
+	}
+	return nil
 }
 
 // LeftRecordings lists tasks that have files and weren't archived, and of which

@@ -199,7 +199,7 @@ func (p *planner) task(t *ledger.RecordingTask) {
 		p.Mine = append(p.Mine, t.TaskID)
 		switch {
 		case t.Uploaded:
-		case t.Assigned: // an operator says that nothing more will be told
+		case t.Assigned && !t.Announced: // an operator says that nothing more will be told
 			p.open[t.TaskID] = true
 		default:
 			p.miss("recording task %s, of which no callback has told that it was uploaded", t.TaskID)

@@ -27,8 +27,9 @@ const answerWithin = 1500 * time.Millisecond
 type health struct {
 	worker  bool
 	polling atomic.Bool
-	// questions is set once the parts are opened.
+	// questions is set once the parts are opened, and so is the ledger.
 	questions atomic.Pointer[questions]
+	ledger    atomic.Pointer[ledger.Ledger]
 }
 
 // questions are what readiness asks. Those about parts that this process doesn't have are
@@ -230,6 +231,7 @@ func adminRouter(h *health, metrics http.Handler) http.Handler {
 		fmt.Fprintln(w, state)
 	})
 	mux.Handle("GET /metrics", metrics)
+	mux.HandleFunc("PUT /recordings/{appid}/{task}", h.announceRecording)
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)

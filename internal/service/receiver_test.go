@@ -3,7 +3,12 @@ package service
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -71,5 +76,54 @@ func TestASessionThatIsClosedTwiceIsToldToTheLedger(t *testing.T) {
 	}
 	if u := s.events[0]; u.Event != zego.EventRoomClose || u.RoomID != "attic" || u.RoomSessionID != 7 || !u.Close.Equal(time.UnixMilli(5)) {
 		t.Errorf("stored %+v", u)
+	}
+}
+
+// broken is a ledger that doesn't take events.
+type broken struct{ record func(context.Context) error }
+
+func (b broken) Record(ctx context.Context, _ []ledger.Usage) error { return b.record(ctx) }
+func (b broken) Probe(ctx context.Context) error                    { return b.record(ctx) }
+
+// ZEGO sends a recording callback again only if there is no response: a 5XX would lose it.
+func TestARecordingCallbackIsTakenWhateverTheLedgerDoes(t *testing.T) {
+	quiet := slog.New(slog.DiscardHandler)
+	for name, record := range map[string]func(context.Context) error{
+		"refuses connections": func(context.Context) error { return errors.New("connection refused") },
+		"hangs":               func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
+		"hangs for ever":      func(context.Context) error { select {} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			box, err := inbox.Open(t.Context(), t.TempDir(), quiet)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = box.Close() })
+			e := &events{delivery: eventsink.New(broken{record}, box, quiet, nil), stored: func(zego.Event) {}, log: quiet}
+			keyring, err := zego.NewKeyring(map[uint32][]string{1: {"secret"}}, 0, time.Now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			router := webhook.Router(webhook.Options{Keyring: keyring, Receiver: &receiver{events: e}, Log: quiet})
+			const callbacks = 200
+			var group sync.WaitGroup
+			for n := range callbacks {
+				group.Go(func() {
+					nonce := strconv.Itoa(n)
+					body := fmt.Sprintf(`{"app_id":1,"task_id":"%016d","room_id":"r","event_type":1,"nonce":"%d","timestamp":"1499676989","signature":"%s","detail":{"file_info":[{"file_id":"f","status":4}]}}`,
+						n, n, zego.Sign("secret", 1499676989, nonce))
+					w := httptest.NewRecorder()
+					router.ServeHTTP(w, httptest.NewRequest(http.MethodPost, webhook.Path, strings.NewReader(body)))
+					if w.Code != http.StatusOK {
+						t.Errorf("%d %s", w.Code, w.Body)
+					}
+				})
+			}
+			group.Wait()
+			if stats, err := box.Stats(t.Context()); err != nil || stats.Waiting != callbacks {
+				t.Errorf("%+v, %v, want %d on disk", stats, err, callbacks)
+			}
+		})
 	}
 }

@@ -61,6 +61,7 @@ func (w *webhookPart) open(ctx context.Context) error {
 		}
 		w.opened.add("the inbox of usage and its ledger", usage.close)
 		closes.Contradicted = usage.Contradicted
+		w.health.ledger.Store(usage.ledger)
 		w.asked.usage, w.asked.ledger, w.asked.stores = usage.queue, askLedger(answerWithin, usage.ledger), usage.delivery.Fault
 		notifier := starter.NewNotifier(usage.ledger, w.temporal, w.log)
 		usage.stored, w.notify = notifier.Stored, notifier.Run

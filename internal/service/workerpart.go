@@ -65,6 +65,7 @@ func (k *workerPart) openStandard(ctx context.Context) error {
 	k.acts = standard
 	k.metrics.worker(standard)
 	books := standard.Billing.Ledger
+	k.health.ledger.CompareAndSwap(nil, books)
 	k.asked.ledger = cmp.Or(k.asked.ledger, askLedger(answerWithin, books))
 	k.people = func(ctx context.Context, s session.Session, adjustment int) (*session.Participants, error) {
 		return books.Participants(ctx, s, adjustment, metering.Role4)

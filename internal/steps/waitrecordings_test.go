@@ -271,6 +271,23 @@ func TestRecordingsThatNeverComeBlockTheStep(t *testing.T) {
 	})
 }
 
+// The app that started a task knows its session ahead of all callbacks, and whatever room
+// they name.
+func TestARecordingThatTheAppAnnouncedIsWaitedFor(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		if err := w.ledger.AnnounceRecording(t.Context(), 7, taskID, w.task.Session.RoomSessionID); err != nil {
+			t.Fatal(err)
+		}
+		w.waits(3*time.Minute, taskID)
+		w.told(taskID, zego.RecordingNoStream, 0, 10*time.Second)
+		w.waits(time.Hour, taskID)
+		name := fileID(taskID, 10)
+		put(t, w.Source, "zego/"+name, []byte("sound"))
+		w.told(taskID, zego.RecordingUploaded, 1, time.Hour, file(name, zego.FileUploaded, ""))
+		w.archives(2*time.Hour, name)
+	})
+}
+
 func TestARecordingOfTwoSessionsIsOfNoneUntilAPersonSaysSo(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		w.created(1, 2*time.Hour) // and nobody knows when it ended

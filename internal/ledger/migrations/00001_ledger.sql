@@ -124,7 +124,9 @@ CREATE TABLE recording_tasks (
     uploaded        BIGINT NOT NULL, -- the highest sequence of those that tell of files; -1: none came
     alive           BIGINT NOT NULL, -- and of those of a task that goes on; -1: none came
     ended           BIGINT NOT NULL, -- 1: one came that says that it ended
-    room_session_id TEXT   NOT NULL, -- the session that a person, or its archive, says it is of; or empty
+    room_session_id TEXT   NOT NULL, -- the session that a person, the app, or its archive says it is of; or empty
+    announced       BIGINT NOT NULL DEFAULT 0, -- 1: by the app, so that its files are still to come
+    answered        BIGINT NOT NULL DEFAULT 0, -- 1: ZEGO's API answered that it has ended, and where all its files are
     archived_at     BIGINT NOT NULL, -- when it was archived with that session
     look_at         BIGINT NOT NULL DEFAULT 0, -- when to look whether an archive lacks it; see notLate
     PRIMARY KEY (appid, task_id)
