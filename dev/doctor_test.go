@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/closeouthq/closeout/internal/service"
 	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
@@ -51,6 +52,18 @@ func TestDoctorOnARealTemporal(t *testing.T) {
 	wait(t, "it finds nothing wrong", func() bool {
 		code, text := doctor()
 		return code == 0 && strings.Contains(text, " ok, 0 warned, 0 failed, 0 skipped")
+	})
+
+	versioned := []string{"--temporal-deployment-name", "doctor", "--temporal-worker-build-id", "1"}
+	if code, text := doctor(versioned...); code != 0 || !strings.Contains(text, "warn  deployment         doctor isn't there") {
+		t.Errorf("before a worker of the Worker Deployment runs: %d\n%s", code, text)
+	}
+	build := *c
+	build.DeploymentName, build.BuildID, build.AdminListen = "doctor", "1", ""
+	start(t, &build, service.Parts{Worker: true})
+	wait(t, "it knows the Worker Deployment's version", func() bool {
+		_, text := doctor(versioned...)
+		return strings.Contains(text, "ok    deployment         doctor has 1 versions of at most 100")
 	})
 
 	if code, text := doctor("--apps", "x", "--listen", "80"); code != 1 || strings.Count(text, "FAIL  settings") != 2 {

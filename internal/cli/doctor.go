@@ -178,6 +178,9 @@ func checks(c *config.Config, temporal client.Client, role string) []check {
 		{"secret files", d.checkSecretFiles},
 		{"data folder", d.checkData},
 	}
+	if c.DeploymentName != "" {
+		all = append(all, check{"deployment", d.checkDeployment})
+	}
 	if role != "worker" {
 		all = append(all, check{"certificate", d.checkCertificate},
 			check{"inbox", d.checkInbox(d.Inbox())}, check{"dead letters", d.checkDeadLetters(d.Inbox(), "Temporal")})

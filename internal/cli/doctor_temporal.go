@@ -14,6 +14,7 @@ import (
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/taskqueue/v1"
 	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
 	"google.golang.org/grpc/codes"
 
 	"github.com/closeouthq/closeout/internal/codec"
@@ -29,6 +30,9 @@ const (
 	maxRunsForKeys = 1000
 	// pollerTimeout is how long a worker counts as polling: a poll takes a minute at most, and Temporal lists it longer.
 	pollerTimeout = 2 * time.Minute
+	// maxVersions is how many versions Temporal allows a Worker Deployment unless its setting
+	// matching.maxVersionsInDeployment says otherwise; doctor warns from half of them.
+	maxVersions = 100
 )
 
 func (d doctor) describeNamespace() (*workflowservice.DescribeNamespaceResponse, error) {
@@ -192,4 +196,36 @@ func (d doctor) checkPollers(kind enums.TaskQueueType) func(context.Context) che
 		}
 		return warn(hint, "task queue %s: no worker", d.TaskQueue)
 	}
+}
+
+// checkDeployment checks that the Worker Deployment has room for further versions. A version
+// stays while an open run, such as a blocked one, is pinned to it.
+func (d doctor) checkDeployment(ctx context.Context) checkResult {
+	if _, err := d.namespace(); err != nil {
+		return skip("needs the namespace")
+	}
+	answer, err := d.temporal.WorkerDeploymentClient().GetHandle(d.DeploymentName).Describe(ctx, client.WorkerDeploymentDescribeOptions{})
+	switch {
+	case errors.As(err, new(*serviceerror.NotFound)):
+		return warn("start a worker with TEMPORAL_DEPLOYMENT_NAME "+d.DeploymentName, "%s isn't there: no worker has registered it", d.DeploymentName)
+	case err != nil:
+		return fail("", "describe Worker Deployment %s: %v", d.DeploymentName, err)
+	}
+	draining := 0
+	for _, v := range answer.Info.VersionSummaries {
+		if v.DrainageStatus == client.WorkerDeploymentVersionDrainageStatusDraining {
+			draining++
+		}
+	}
+	return versionsResult(d.DeploymentName, len(answer.Info.VersionSummaries), draining)
+}
+
+// versionsResult judges a Worker Deployment by its number of versions. Draining ones aren't
+// current any more and have runs pinned to them.
+func versionsResult(deployment string, versions, draining int) checkResult {
+	found := fmt.Sprintf("%s has %d versions of at most %d, runs of former builds hold %d", deployment, versions, maxVersions, draining)
+	if 2*versions < maxVersions {
+		return pass("%s", found)
+	}
+	return warn("retry or skip the blocked runs of the oldest versions, or move them: closeout blocked list, docs/changing-workflows.md", "%s", found)
 }
