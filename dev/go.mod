@@ -256,6 +256,8 @@ require (
 	sigs.k8s.io/yaml v1.6.0 // indirect
 )
 
+// Temporal's server stays at 1.32.1, as 1.32.2 needs Go 1.26.10, and the SDK at 1.50, as
+// the API module of 1.51 has methods that this server lacks.
 // Temporal 1.32.1 doesn't compile with the newest OpenTelemetry, which takes
 // KeyValue from its log API. To go when a later Temporal does.
 replace (

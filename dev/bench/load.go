@@ -59,7 +59,7 @@ func closedLoopOf(ctx context.Context, address string, connections int, d time.D
 	began := time.Now()
 	for range connections {
 		wg.Go(func() {
-			l, err := oneConnection(ctx, address, next)
+			l, err := oneConnection(ctx, address, 0, next)
 			mu.Lock()
 			defer mu.Unlock()
 			all.latencies = append(all.latencies, l.latencies...)
@@ -77,7 +77,8 @@ func closedLoopOf(ctx context.Context, address string, connections int, d time.D
 	return &all, fault
 }
 
-func oneConnection(ctx context.Context, address string, next func() ([]byte, error)) (*load, error) {
+// oneConnection sends so many callbacks, one after another; 0: until the context ends.
+func oneConnection(ctx context.Context, address string, callbacks int, next func() ([]byte, error)) (*load, error) {
 	l := &load{statuses: map[string]int{}}
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	if err != nil {
@@ -86,7 +87,7 @@ func oneConnection(ctx context.Context, address string, next func() ([]byte, err
 	defer conn.Close()
 	in := bufio.NewReader(conn)
 	var out []byte
-	for ctx.Err() == nil {
+	for ctx.Err() == nil && (callbacks == 0 || l.n() < callbacks) {
 		body, err := next()
 		if err != nil {
 			return l, err

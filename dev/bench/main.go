@@ -33,6 +33,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		{"outage", "what is lost while Temporal is away for 90 s, against the naive handler", measureOutage},
 		{"backlog", "what a million callbacks in the inbox cost", measureBacklog},
 		{"finishing", "runs completed, against the naive handler", measureFinishing},
+		{"cost", "what a closed session and an idle day cost Temporal, against the naive handler", measureCost},
+		{"closing", "sessions that serve closes out, against another binary", measureClosing},
 		{"drain", "how fast a backlog is started, and what new callbacks see of it", measureDrain},
 		{"attack", "how long good callbacks take beside slow clients and forgers", measureAttack},
 		{"archive", "recordings moved to a folder and to S3, against rclone", measureArchive},

@@ -62,11 +62,13 @@ func (s series) ratio(over, under string) float64 {
 // world is a Temporal server of its own, with a client.
 type world struct {
 	*process
+	dir    string
 	client client.Client
 }
 
 func (b *bench) newWorld(ctx context.Context) (*world, error) {
-	p, err := b.start("temporal", "--dir", b.folder())
+	dir := b.folder()
+	p, err := b.start("temporal", "--dir", dir)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +81,7 @@ func (b *bench) newWorld(ctx context.Context) (*world, error) {
 		p.stop()
 		return nil, err
 	}
-	return &world{p, c}, nil
+	return &world{p, dir, c}, nil
 }
 
 func (w *world) stop() {
@@ -710,7 +712,7 @@ func measureOutage(ctx context.Context, b *bench) error {
 		return err
 	}
 	defer c.Close()
-	w := &world{server, c}
+	w := &world{server, dir, c}
 	b.table(fmt.Sprintf("Temporal away for %v, %d callbacks at %d/s\tlost for good\truns\tp99 ms", outage, sessions, rate))
 	for n, name := range []string{"naive", "Closeout"} {
 		query := "WorkflowType = 'naiveWorkflow'"
