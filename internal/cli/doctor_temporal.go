@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/taskqueue/v1"
@@ -38,13 +37,17 @@ const (
 func (d doctor) describeNamespace() (*workflowservice.DescribeNamespaceResponse, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
-	return backoff.Retry(ctx, func() (*workflowservice.DescribeNamespaceResponse, error) {
+	for try := 1; ; try++ {
 		answer, err := d.temporal.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: d.Temporal.Namespace})
-		if err != nil && !strings.Contains(err.Error(), "broken pipe") && !strings.Contains(err.Error(), "connection reset") {
-			err = backoff.Permanent(err)
+		if err == nil || try == maxHangUps || !strings.Contains(err.Error(), "broken pipe") && !strings.Contains(err.Error(), "connection reset") {
+			return answer, err
 		}
-		return answer, err
-	}, backoff.WithBackOff(backoff.NewConstantBackOff(reconnectDelay)), backoff.WithMaxTries(maxHangUps))
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(reconnectDelay):
+		}
+	}
 }
 
 // checkTemporal passes if Temporal answers, even if it has no such Namespace.

@@ -72,9 +72,9 @@ func (l *Ledger) secure() error {
 	if err := os.MkdirAll(filepath.Dir(l.path), 0o700); err != nil {
 		return err
 	}
-	for _, name := range []string{l.path, l.path + "-wal", l.path + "-shm"} {
+	for _, name := range []string{l.path, l.path + ".lock", l.path + "-wal", l.path + "-shm"} {
 		switch info, err := os.Stat(name); {
-		case errors.Is(err, fs.ErrNotExist) && name == l.path:
+		case errors.Is(err, fs.ErrNotExist) && (name == l.path || strings.HasSuffix(name, ".lock")):
 			f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600) // #nosec G304 -- the setting's
 			if err != nil {
 				return err

@@ -5,6 +5,7 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -12,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gofrs/flock"
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 //go:embed migrations/*.sql
@@ -43,17 +44,32 @@ func (l *Ledger) Migrate(ctx context.Context) error {
 	return nil
 }
 
+// lockFile waits until no other process, and nothing else in this one, has the lock.
+func lockFile(ctx context.Context, name string) (io.Closer, error) {
+	for {
+		lock, err := vfs.Default.Lock(name)
+		if err == nil || errors.As(err, new(*fs.PathError)) { // it can't be created
+			return lock, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
 func (l *Ledger) migrate(ctx context.Context) error {
 	if l.path != "" {
 		if err := l.secure(); err != nil {
 			return err
 		}
 		// SQLite doesn't wait where two processes switch a new file to WAL at once.
-		file := flock.New(l.path+".lock", flock.SetPermissions(0o600))
-		if _, err := file.TryLockContext(ctx, 20*time.Millisecond); err != nil {
-			return fmt.Errorf("lock %s: %w", file.Path(), err)
+		lock, err := lockFile(ctx, l.path+".lock")
+		if err != nil {
+			return fmt.Errorf("lock %s: %w", l.path+".lock", err)
 		}
-		defer func() { _ = file.Close() }()
+		defer lock.Close()
 	}
 	// A role that only reads may not be allowed to write.
 	if err := l.current(ctx); !errors.Is(err, ErrNotSetUp) {

@@ -11,7 +11,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
-	"github.com/cenkalti/backoff/v5"
 
 	"github.com/closeouthq/closeout/internal/archive"
 )
@@ -22,7 +21,7 @@ import (
 func makeBucket(ctx context.Context, setting, bucketURL string) (made bool, err error) {
 	store, bucket, err := archive.OpenS3(ctx, bucketURL)
 	if err != nil {
-		return false, backoff.Permanent(fmt.Errorf("%s: open the bucket: %w", setting, err))
+		return false, permanent(fmt.Errorf("%s: open the bucket: %w", setting, err))
 	}
 	if store == nil {
 		return false, nil
@@ -73,5 +72,5 @@ func final(err error) error {
 		}
 		advice = "another account has a bucket of this name: choose another name"
 	}
-	return backoff.Permanent(fmt.Errorf("%w; %s", err, advice))
+	return permanent(fmt.Errorf("%w; %s", err, advice))
 }

@@ -2,12 +2,13 @@ package service
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/closeouthq/closeout/internal/config"
@@ -123,25 +124,45 @@ func (c *closers) wait(ctx context.Context, group *errgroup.Group, limit time.Du
 	return fmt.Errorf("stop: %s has not ended within %v", what, limit)
 }
 
-// retry calls try until it succeeds or ctx ends, with a growing pause, and logs the outage.
+// permanentError is an error that no retry can help.
+type permanentError struct{ error }
+
+func (e permanentError) Unwrap() error { return e.error }
+
+func permanent(err error) error { return permanentError{err} }
+
+// Pauses between retries double from the first to the last. Half of each is random, so that processes
+// which lost the same store don't come back together.
+const (
+	firstPause = 500 * time.Millisecond
+	lastPause  = 5 * time.Second
+)
+
+// retry calls try until it succeeds, fails with a permanent error or ctx ends, and logs the outage.
 func retry[T any](ctx context.Context, log *slog.Logger, what string, try func() (T, error)) (T, error) {
-	pause := backoff.NewExponentialBackOff()
-	pause.MaxInterval = 5 * time.Second
-	var last error
 	trouble := outage.New(log, what, "it is tried again")
-	result, err := backoff.Retry(ctx, try, backoff.WithBackOff(pause), backoff.WithMaxElapsedTime(0),
-		backoff.WithNotify(func(err error, _ time.Duration) {
-			last = err
-			trouble.Fail(err)
-		}))
-	if err == nil {
-		trouble.End()
+	for wait := firstPause; ; wait = min(2*wait, lastPause) {
+		result, err := try()
+		if err == nil {
+			trouble.End()
+			return result, nil
+		}
+		if final := (permanentError{}); errors.As(err, &final) {
+			return result, fmt.Errorf("%s: %w", what, final.error)
+		}
+		trouble.Fail(err)
+		if ended := pause(ctx, wait/2+rand.N(wait)); ended != nil {
+			return result, fmt.Errorf("%s: %w; the last try: %w", what, ended, err)
+		}
 	}
-	switch {
-	case err != nil && ctx.Err() != nil && last != nil:
-		return result, fmt.Errorf("%s: %w; the last try: %w", what, err, last)
-	case err != nil:
-		return result, fmt.Errorf("%s: %w", what, err)
+}
+
+// pause waits for d, or returns the cause of ctx's end.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(d):
+		return nil
 	}
-	return result, nil
 }

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/operatorservice/v1"
 	"go.temporal.io/api/serviceerror"
@@ -83,7 +82,7 @@ func migrate(ctx context.Context, books *ledger.Ledger) error {
 		err = fmt.Errorf("%w; %s", err, advice)
 	}
 	if final {
-		err = backoff.Permanent(err)
+		err = permanent(err)
 	}
 	return err
 }
@@ -165,13 +164,15 @@ func addSearchAttributes(ctx context.Context, namespace string, temporal client.
 	// Temporal's caches learn of new ones a little later. Until then a start would
 	// be refused.
 	query := strings.Join(queries, " AND ")
-	_, err = backoff.Retry(ctx, func() (any, error) {
-		return temporal.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{Namespace: namespace, Query: query})
-	}, backoff.WithBackOff(backoff.NewConstantBackOff(100*time.Millisecond)), backoff.WithMaxElapsedTime(30*time.Second))
-	if err != nil {
-		return fmt.Errorf("query by search attributes: %w", err)
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		_, err := temporal.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{Namespace: namespace, Query: query})
+		if err == nil {
+			return nil
+		}
+		if time.Now().After(deadline) || pause(ctx, 100*time.Millisecond) != nil {
+			return fmt.Errorf("query by search attributes: %w", err)
+		}
 	}
-	return nil
 }
 
 // indexRuns asks the open runs that were started before the search attributes were there to set them, and
@@ -210,7 +211,7 @@ func MissingSearchAttributes(ctx context.Context, namespace string, temporal cli
 		case !ok:
 			missing[name] = want
 		case found != want:
-			return nil, backoff.Permanent(fmt.Errorf("search attribute %s of namespace %s: found type %v, want %v; remove it or use another namespace", name, namespace, found, want))
+			return nil, permanent(fmt.Errorf("search attribute %s of namespace %s: found type %v, want %v; remove it or use another namespace", name, namespace, found, want))
 		}
 	}
 	return missing, nil

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
 
@@ -95,7 +94,7 @@ func (k *workerPart) Run(ctx context.Context, drained <-chan struct{}, polling f
 		}
 		w := worker.New(k.temporal, c.TaskQueue, options)
 		if err := k.parts.Extension.register(w, k.acts, k.reconciler); err != nil {
-			return nil, backoff.Permanent(err)
+			return nil, permanent(err)
 		}
 		// It asks Temporal, and heeds no context.
 		return patiently(ctx, k.log, "start the worker", func() (worker.Worker, error) { return w, w.Start() })
