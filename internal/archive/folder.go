@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -345,40 +346,25 @@ func (b *folderBucket) Delete(_ context.Context, key string, _ *driver.DeleteOpt
 	})
 }
 
-// fileWriter writes a file, and names it on Close.
+// fileWriter collects a small file, and writes it on Close. What is archived goes another way: see
+// [folderStore].
 type fileWriter struct {
-	pipe *io.PipeWriter
-	done chan error
+	bytes.Buffer
+	close func(content io.Reader) error
 }
 
 // NewTypedWriter implements [driver.Bucket].
 func (b *folderBucket) NewTypedWriter(ctx context.Context, key, contentType string, o *driver.WriterOptions) (driver.Writer, error) {
-	if o.BeforeWrite != nil {
-		if err := o.BeforeWrite(func(any) bool { return false }); err != nil {
-			return nil, err
-		}
-	}
-	from, to := io.Pipe()
-	w := &fileWriter{pipe: to, done: make(chan error, 1)}
-	go func() {
-		err := b.write("", key, o.IfNotExist, func(f io.Writer) (attributes, error) {
-			_, err := io.Copy(f, from)
+	return &fileWriter{close: func(content io.Reader) error {
+		return b.write("", key, o.IfNotExist, func(f io.Writer) (attributes, error) {
+			_, err := io.Copy(f, content)
 			return attributes{contentType, o.Metadata}, cmp.Or(err, context.Cause(ctx))
 		})
-		_ = from.CloseWithError(err)
-		w.done <- err
-	}()
-	return w, nil
+	}}, nil
 }
-
-// Write implements [io.Writer].
-func (w *fileWriter) Write(p []byte) (int, error) { return w.pipe.Write(p) }
 
 // Close implements [io.Closer].
-func (w *fileWriter) Close() error {
-	_ = w.pipe.Close()
-	return <-w.done
-}
+func (w *fileWriter) Close() error { return w.close(&w.Buffer) }
 
 // write writes a file in the folder of unfinished files below a folder, syncs it and
 // names it. An exclusive file replaces no other: the error is then [fs.ErrExist].

@@ -131,8 +131,8 @@ func (e permanentError) Unwrap() error { return e.error }
 
 func permanent(err error) error { return permanentError{err} }
 
-// Pauses between retries double from the first to the last. Half of each is random, so that processes
-// which lost the same store don't come back together.
+// Pauses between retries double from the first to the last. Each varies by half, so that processes that
+// lost the same store don't come back together.
 const (
 	firstPause = 500 * time.Millisecond
 	lastPause  = 5 * time.Second
