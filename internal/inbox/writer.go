@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -50,14 +49,7 @@ type op struct {
 	done  chan error
 }
 
-// ops are reused: there is one for each callback.
-var ops = sync.Pool{New: func() any { return &op{done: make(chan error, 1)} }}
-
-func newOp(k kind, e Entry) *op {
-	o := ops.Get().(*op)
-	o.kind, o.Entry, o.fault, o.kept = k, e, nil, nil
-	return o
-}
+func newOp(k kind, e Entry) *op { return &op{kind: k, Entry: e, done: make(chan error, 1)} }
 
 // do has changes made, and returns the first error.
 func (b *Inbox) do(ctx context.Context, all ...*op) (kept []byte, err error) {
@@ -70,12 +62,10 @@ func (b *Inbox) do(ctx context.Context, all ...*op) (kept []byte, err error) {
 	for _, o := range all {
 		select {
 		case err := <-o.done:
-			kept = o.kept
-			o.Entry, o.kept = Entry{}, nil
-			ops.Put(o)
 			if err != nil {
 				return nil, err
 			}
+			kept = o.kept
 		case <-full:
 			b.outage.Fail(errFull)
 			return nil, errFull

@@ -10,13 +10,12 @@ import (
 	"github.com/closeouthq/closeout/internal/eventsink"
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/zego"
 )
 
 // usage is what stores the events of participants, with a ledger and an inbox of its own: a
 // room_close is delivered whatever becomes of it.
 type usage struct {
-	*events
+	*eventsink.Receiver
 	ledger *ledger.Ledger
 	inbox  *inbox.Inbox
 	queue  *queueQuestions
@@ -38,16 +37,16 @@ func openUsage(ctx context.Context, c *config.Config, alone bool, metrics *metri
 		return nil, errors.Join(fmt.Errorf("CLOSEOUT_DATA: %w", err), books.Close())
 	}
 	u := &usage{
-		&events{delivery: eventsink.New(books, box, log, metrics.stored), stored: func(zego.Event) {}, maxRoomLife: c.MaxRoomLife, log: log, observe: metrics.implausibleTime},
+		&eventsink.Receiver{Delivery: eventsink.New(books, box, log, metrics.stored), MaxRoomLife: c.MaxRoomLife, Log: log, Observe: metrics.implausibleTime},
 		books, box, askQueue(answerWithin, box),
 	}
-	metrics.inbox(usageMetrics, u.queue, u.delivery.Fault)
+	metrics.inbox(usageMetrics, u.queue, u.Delivery.Fault)
 	return u, nil
 }
 
 // close closes it when the last transaction is over.
 func (u *usage) close() {
-	u.delivery.Wait()
+	u.Delivery.Wait()
 	_ = u.inbox.Close()
 	_ = u.ledger.Close()
 }

@@ -62,11 +62,11 @@ func (w *webhookPart) open(ctx context.Context) error {
 		w.opened.add("the inbox of usage and its ledger", usage.close)
 		closes.Contradicted = usage.Contradicted
 		w.health.ledger.Store(usage.ledger)
-		w.asked.usage, w.asked.ledger, w.asked.stores = usage.queue, askLedger(answerWithin, usage.ledger), usage.delivery.Fault
+		w.asked.usage, w.asked.ledger, w.asked.stores = usage.queue, askLedger(answerWithin, usage.ledger), usage.Delivery.Fault
 		notifier := starter.NewNotifier(usage.ledger, w.temporal, w.log)
-		usage.stored, w.notify = notifier.Stored, notifier.Run
-		received.events = usage.events
-		w.backlogs = append(w.backlogs, backlog{"usage", usage.delivery.Relay, usage.queue.waiting, usage.delivery.Fault})
+		usage.Stored, w.notify = notifier.Stored, notifier.Run
+		received.events = usage.Receiver
+		w.backlogs = append(w.backlogs, backlog{"usage", usage.Delivery.Relay, usage.queue.waiting, usage.Delivery.Fault})
 	}
 
 	keyring, err := zego.NewKeyring(c.Apps, c.CallbackWindow, time.Now)

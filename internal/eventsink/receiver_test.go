@@ -1,4 +1,4 @@
-package service
+package eventsink_test
 
 import (
 	"bytes"
@@ -37,16 +37,15 @@ func (s *stored) Record(_ context.Context, events []ledger.Usage) error {
 
 func (s *stored) Probe(context.Context) error { return nil }
 
-func newEvents(t *testing.T, s *stored, log *bytes.Buffer) *events {
+func newReceiver(t *testing.T, s *stored, log *bytes.Buffer) *eventsink.Receiver {
 	t.Helper()
-	quiet := slog.New(slog.DiscardHandler)
 	box, err := inbox.Open(t.Context(), t.TempDir(), quiet)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = box.Close() })
-	e := &events{delivery: eventsink.New(s, box, quiet, nil), stored: func(zego.Event) {}, maxRoomLife: time.Hour, log: slog.New(slog.NewTextHandler(log, nil))}
-	t.Cleanup(e.delivery.Wait)
+	e := &eventsink.Receiver{Delivery: eventsink.New(s, box, quiet, nil), MaxRoomLife: time.Hour, Log: slog.New(slog.NewTextHandler(log, nil))}
+	t.Cleanup(e.Delivery.Wait)
 	return e
 }
 
@@ -57,7 +56,7 @@ func TestATimeThatCannotBeIsCollectedAsWhatItCanBe(t *testing.T) {
 	sent := time.Unix(1499676989, 0).UTC()
 	event := &zego.RoomLogout{RoomLogin: zego.RoomLogin{Common: zego.Common{AppID: 1, Event: zego.EventRoomLogout, Timestamp: sent.Unix()},
 		RoomID: "lobby", RoomSessionID: 7, UserAccount: "u", SessionID: "1", LoginTime: sent.Add(-2 * time.Hour)}, LogoutTime: sent.AddDate(10, 0, 0)}
-	if got, err := newEvents(t, &s, &log).Receive(t.Context(), event); err != nil || got.Status != webhook.Stored {
+	if got, err := newReceiver(t, &s, &log).Receive(t.Context(), event); err != nil || got.Status != webhook.Stored {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	if u := s.events[0]; !u.Login.IsZero() || !u.Logout.Equal(sent) || !u.Implausible {
@@ -70,7 +69,7 @@ func TestATimeThatCannotBeIsCollectedAsWhatItCanBe(t *testing.T) {
 
 func TestASessionThatIsClosedTwiceIsToldToTheLedger(t *testing.T) {
 	var s stored
-	newEvents(t, &s, new(bytes.Buffer)).Contradicted(session.Session{ID: session.ID{AppID: 1, RoomSessionID: 7}, RoomID: "attic", RoomCloseTime: time.UnixMilli(5).UTC()})
+	newReceiver(t, &s, new(bytes.Buffer)).Contradicted(session.Session{ID: session.ID{AppID: 1, RoomSessionID: 7}, RoomID: "attic", RoomCloseTime: time.UnixMilli(5).UTC()})
 	if len(s.events) != 1 {
 		t.Fatalf("stored %+v", s.events)
 	}
@@ -87,7 +86,6 @@ func (b broken) Probe(ctx context.Context) error                    { return b.r
 
 // ZEGO sends a recording callback again only if there is no response: a 5XX would lose it.
 func TestARecordingCallbackIsTakenWhateverTheLedgerDoes(t *testing.T) {
-	quiet := slog.New(slog.DiscardHandler)
 	for name, record := range map[string]func(context.Context) error{
 		"refuses connections": func(context.Context) error { return errors.New("connection refused") },
 		"hangs":               func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
@@ -100,12 +98,12 @@ func TestARecordingCallbackIsTakenWhateverTheLedgerDoes(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { _ = box.Close() })
-			e := &events{delivery: eventsink.New(broken{record}, box, quiet, nil), stored: func(zego.Event) {}, log: quiet}
+			e := &eventsink.Receiver{Delivery: eventsink.New(broken{record}, box, quiet, nil), Log: quiet}
 			keyring, err := zego.NewKeyring(map[uint32][]string{1: {"secret"}}, 0, time.Now)
 			if err != nil {
 				t.Fatal(err)
 			}
-			router := webhook.Router(webhook.Options{Keyring: keyring, Receiver: &receiver{events: e}, Log: quiet})
+			router := webhook.Router(webhook.Options{Keyring: keyring, Receiver: e, Log: quiet})
 			const callbacks = 200
 			var group sync.WaitGroup
 			for n := range callbacks {

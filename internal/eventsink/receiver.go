@@ -1,0 +1,79 @@
+package eventsink
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/closeouthq/closeout/internal/delivery"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/session"
+	"github.com/closeouthq/closeout/webhook"
+	"github.com/closeouthq/closeout/zego"
+)
+
+// Receiver receives the callbacks of participants and recordings, and delivers their
+// events to the ledger. Set its fields before use.
+type Receiver struct {
+	Delivery *delivery.Delivery[ledger.Usage]
+	// Stored, if set, is called with each callback that is safe.
+	Stored func(zego.Event)
+	// MaxRoomLife is how long a room can live; 0 is without a limit.
+	MaxRoomLife time.Duration
+	// Log gets what operators need to know.
+	Log *slog.Logger
+	// Observe, if set, is called with the name of each event with an impossible time.
+	Observe func(event string)
+
+	implausible atomic.Int64 // when one was logged, in Unix nanoseconds
+}
+
+// Receive returns once the ledger or the inbox has the event.
+func (r *Receiver) Receive(ctx context.Context, callback zego.Event) (webhook.Receipt, error) {
+	told, ok := ledger.UsageOf(callback, time.Now())
+	if !ok {
+		return webhook.Receipt{Status: webhook.Ignored}, nil
+	}
+	result, err := r.Delivery.Deliver(ctx, r.plausible(told))
+	if err != nil {
+		return webhook.Receipt{}, err
+	}
+	if r.Stored != nil {
+		r.Stored(callback)
+	}
+	if result.Outcome == "" {
+		return webhook.Receipt{Status: webhook.Queued}, nil
+	}
+	return webhook.Receipt{Status: webhook.Status(result.Outcome)}, nil
+}
+
+// plausible returns what can be true of an event.
+func (r *Receiver) plausible(told ledger.Usage) ledger.Usage {
+	e := told.Plausible(r.MaxRoomLife)
+	if e.Implausible && r.Observe != nil {
+		r.Observe(e.Event)
+	}
+	now, last := time.Now().UnixNano(), r.implausible.Load()
+	if e.Implausible && now-last > int64(time.Minute) && r.implausible.CompareAndSwap(last, now) {
+		r.Log.Warn("callback with impossible time", "event", e.Event, "appid", e.AppID, "room_session_id", e.RoomSessionID, "stay", e.Stay,
+			"sent", told.SentAt, "create_time", told.Create, "login_time", told.Login, "logout_time", told.Logout)
+	}
+	return e
+}
+
+// contradictWait bounds the delivery of a contradiction.
+const contradictWait = 10 * time.Second
+
+// Contradicted stores that a session was closed twice, in another room or at another time,
+// so that its bill is flagged.
+func (r *Receiver) Contradicted(s session.Session) {
+	ctx, cancel := context.WithTimeout(context.Background(), contradictWait)
+	defer cancel()
+	if _, err := r.Delivery.Deliver(ctx, ledger.Usage{
+		AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID,
+		Event: zego.EventRoomClose, Close: s.RoomCloseTime, SeenAt: time.Now(),
+	}); err != nil {
+		r.Log.Error("contradicting room_close not stored, bill won't be flagged", "appid", s.AppID, "room_session_id", s.RoomSessionID, "error", err)
+	}
+}
