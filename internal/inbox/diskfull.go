@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -106,7 +107,8 @@ func (d *diskFull) wait() {
 }
 
 // files is a file system that makes files for their owner alone, and takes it for no fault
-// that folders can't be synced: some file systems need and know none of it.
+// that folders can't be synced: some file systems need and know none of it. What a marker
+// of Pebble's names is in its folder before the marker is, also after a power failure.
 type files struct {
 	vfs.FS
 	real bool // not in memory
@@ -121,8 +123,22 @@ func (f files) made(file vfs.File, err error, name string) (vfs.File, error) {
 
 // Create implements [vfs.FS].
 func (f files) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	if strings.HasPrefix(f.PathBase(name), "marker.") {
+		if err := syncDir(f, f.PathDir(name)); err != nil {
+			return nil, err
+		}
+	}
 	file, err := f.FS.Create(name, category)
 	return f.made(file, err, name)
+}
+
+// syncDir makes the names in a folder durable.
+func syncDir(fs vfs.FS, name string) error {
+	dir, err := fs.OpenDir(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // ReuseForWrite implements [vfs.FS].

@@ -217,16 +217,16 @@ func (s *store) secure() error {
 			}
 		}
 	}
-	for _, dir := range []string{path, s.dir, filepath.Dir(s.dir)} {
-		d, err := s.fs.OpenDir(dir)
-		if err != nil {
+	for dir, ours := path, true; ; dir = filepath.Dir(dir) {
+		err := syncDir(s.fs, dir)
+		switch {
+		case err != nil && ours:
 			return err
+		case err != nil || dir == filepath.Dir(dir):
+			return nil
 		}
-		if err := errors.Join(d.Sync(), d.Close()); err != nil {
-			return err
-		}
+		ours = ours && dir != filepath.Dir(s.dir) // those above may be new, too, or another's
 	}
-	return nil
 }
 
 // shut closes the store, after those who read it, and keeps the folder locked.

@@ -1,0 +1,211 @@
+package simulation
+
+import (
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// disk is the file system of one process. It counts what changes it.
+type disk struct {
+	vfs.FS
+	mem *vfs.MemFS
+	// changed is called after each operation that changes the disk.
+	changed func(op int)
+	// full and slow report whether the disk is. Only syncs of logs are slow: Pebble
+	// waits for them without a lock.
+	full func() bool
+	slow func(op int) time.Duration
+
+	mu     sync.Mutex
+	ops    int
+	synced map[string]int64 // how much of each file
+}
+
+func newDisk(mem *vfs.MemFS) *disk {
+	d := &disk{FS: mem, mem: mem, synced: map[string]int64{}}
+	var add func(dir string)
+	add = func(dir string) { // all that is there when a process begins is on the disk
+		names, _ := mem.List(dir)
+		for _, name := range names {
+			path := mem.PathJoin(dir, name)
+			if info, err := mem.Stat(path); err == nil && info.IsDir() {
+				add(path)
+			} else if err == nil {
+				d.synced[path] = info.Size()
+			}
+		}
+	}
+	add("")
+	return d
+}
+
+func (d *disk) op() int {
+	d.mu.Lock()
+	d.ops++
+	op := d.ops
+	d.mu.Unlock()
+	d.changed(op)
+	return op
+}
+
+func (d *disk) file(f vfs.File, err error, name string, fresh bool) (vfs.File, error) {
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	if fresh {
+		d.synced[name] = 0
+	}
+	d.mu.Unlock()
+	return &diskFile{f, d, name}, nil
+}
+
+func (d *disk) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	f, err := d.FS.Create(name, c)
+	defer d.op()
+	return d.file(f, err, name, true)
+}
+
+func (d *disk) OpenReadWrite(name string, c vfs.DiskWriteCategory, o ...vfs.OpenOption) (vfs.File, error) {
+	f, err := d.FS.OpenReadWrite(name, c, o...)
+	return d.file(f, err, name, false)
+}
+
+func (d *disk) ReuseForWrite(from, to string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	f, err := d.FS.ReuseForWrite(from, to, c)
+	defer d.op()
+	return d.file(f, err, to, true)
+}
+
+func (d *disk) OpenDir(name string) (vfs.File, error) {
+	f, err := d.FS.OpenDir(name)
+	return d.file(f, err, name, false)
+}
+
+func (d *disk) Link(from, to string) error { defer d.op(); return d.FS.Link(from, to) }
+
+func (d *disk) Remove(name string) error { defer d.op(); return d.FS.Remove(name) }
+
+func (d *disk) RemoveAll(name string) error { defer d.op(); return d.FS.RemoveAll(name) }
+
+func (d *disk) Rename(from, to string) error {
+	defer d.op()
+	d.mu.Lock()
+	d.synced[to] = d.synced[from]
+	d.mu.Unlock()
+	return d.FS.Rename(from, to)
+}
+
+func (d *disk) MkdirAll(dir string, perm os.FileMode) error {
+	defer d.op()
+	return d.FS.MkdirAll(dir, perm)
+}
+
+func (d *disk) GetDiskUsage(string) (vfs.DiskUsage, error) {
+	if d.full() {
+		return vfs.DiskUsage{AvailBytes: 1 << 20, TotalBytes: 1 << 30}, nil
+	}
+	return vfs.DiskUsage{AvailBytes: 1 << 29, TotalBytes: 1 << 30}, nil
+}
+
+// after returns what a crash leaves.
+func (d *disk) after(s survival, chance int, h history) *vfs.MemFS {
+	r := h.chance("survives", chance)
+	switch s {
+	case nothing:
+		return d.mem.CrashClone(vfs.CrashCloneCfg{})
+	case randomPart:
+		return d.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 1 + r.IntN(99), RNG: r})
+	}
+	all := d.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: r})
+	if s == everything {
+		return all
+	}
+	// The last block of each log is torn: it ends anywhere, and its last part is noise.
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, dir := range boxes {
+		names, _ := all.List(dir)
+		for _, name := range names {
+			if !strings.HasSuffix(name, ".log") {
+				continue
+			}
+			path := all.PathJoin(dir, name)
+			content := contentOf(all, path)
+			torn := int64(len(content)) - d.synced[path]
+			if torn <= 0 {
+				continue
+			}
+			content = content[:d.synced[path]+1+r.Int64N(torn)]
+			for i := max(0, len(content)-1-r.IntN(int(min(torn, 512)))); i < len(content); i++ {
+				if int64(i) >= d.synced[path] && r.IntN(2) == 0 {
+					content[i] = byte(r.Uint32())
+				}
+			}
+			f, err := all.Create(path, vfs.WriteCategoryUnspecified)
+			if err == nil {
+				_, _ = f.Write(content)
+				_, _ = f.Sync(), f.Close()
+			}
+		}
+		if f, err := all.OpenDir(dir); err == nil {
+			_, _ = f.Sync(), f.Close()
+		}
+	}
+	return all
+}
+
+func contentOf(fs vfs.FS, path string) []byte {
+	f, err := fs.Open(path)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	b, _ := io.ReadAll(f)
+	return b
+}
+
+// diskFile is a file of a disk.
+type diskFile struct {
+	vfs.File
+	disk *disk
+	name string
+}
+
+func (f *diskFile) Write(p []byte) (int, error) { defer f.disk.op(); return f.File.Write(p) }
+
+func (f *diskFile) WriteAt(p []byte, at int64) (int, error) {
+	defer f.disk.op()
+	return f.File.WriteAt(p, at)
+}
+
+func (f *diskFile) Sync() error {
+	if strings.HasSuffix(f.name, ".log") {
+		if d := f.disk.slow(f.disk.count()); d > 0 {
+			time.Sleep(d)
+		}
+	}
+	defer f.disk.op()
+	err := f.File.Sync()
+	if info, statErr := f.Stat(); err == nil && statErr == nil && !info.IsDir() {
+		f.disk.mu.Lock()
+		f.disk.synced[f.name] = info.Size()
+		f.disk.mu.Unlock()
+	}
+	return err
+}
+
+func (f *diskFile) SyncData() error { return f.Sync() }
+
+func (f *diskFile) SyncTo(int64) (bool, error) { return true, f.Sync() }
+
+func (d *disk) count() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.ops
+}

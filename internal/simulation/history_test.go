@@ -1,0 +1,259 @@
+package simulation
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/closeouthq/closeout/zego"
+)
+
+// A history is all that happens to Closeout in a run. What it leaves open, such as how
+// long each answer takes, follows from the seed, and not from other actions: so an action
+// can be dropped without a change to the others.
+type history struct {
+	seed    uint64
+	actions []action
+}
+
+// An action is one thing that happens.
+type action struct {
+	kind kind
+	// at is when, from the beginning of the run.
+	at time.Duration
+	// lasts is how long a fault or the time between two processes lasts.
+	lasts time.Duration
+
+	// Of a callback: the session, its event, and its user where it has one.
+	session, user int
+	event         string
+	// copies is how many times at once it is sent, fresh reports that retries are
+	// signed anew, and hangUps are the attempts that ZEGO gives up before the answer.
+	copies  int
+	fresh   bool
+	hangUps uint8
+	// refused reports that the sink refuses the callback for good.
+	refused bool
+
+	// signedAt is when the callback whose signature a forgery has was signed: the
+	// room_close of session nth.
+	signedAt time.Duration
+
+	// answer is what a peer does: see the answers of temporal and books. nth is the call
+	// of that session, or of the ledger, that gets it.
+	answer string
+	nth    int
+
+	// process and op are the file-system operation after which a crash comes; op 0
+	// stands for the time. survives is what is left of unsynced data.
+	process, op int
+	survives    survival
+}
+
+type kind string
+
+const (
+	callback     kind = "callback"
+	forgery      kind = "forgery"
+	temporalCall kind = "temporal call"
+	temporalAway kind = "temporal away"
+	ledgerCall   kind = "ledger call"
+	ledgerAway   kind = "ledger away"
+	diskFull     kind = "disk full"
+	diskSlow     kind = "disk slow"
+	crash        kind = "crash"
+	restart      kind = "restart"
+)
+
+// survival is what a crash leaves of data that was not synced.
+type survival string
+
+const (
+	nothing    survival = "nothing"
+	everything survival = "everything"
+	randomPart survival = "random part"
+	tornBlock  survival = "torn block"
+)
+
+var survivals = []survival{nothing, everything, randomPart, tornBlock}
+
+func (a action) String() string {
+	s := fmt.Sprintf("%10v  %s", a.at, a.kind)
+	switch a.kind {
+	case callback, forgery:
+		s += fmt.Sprintf(" %s of session %d", a.event, a.session)
+		if a.user > 0 {
+			s += fmt.Sprintf(" user %d", a.user)
+		}
+		if a.copies > 1 {
+			s += fmt.Sprintf(", %d at once", a.copies)
+		}
+		if a.fresh {
+			s += ", retries signed anew"
+		}
+		for n := range ladder {
+			if a.hangUps&(1<<n) != 0 {
+				s += fmt.Sprintf(", hangs up at attempt %d", n+1)
+			}
+		}
+		if a.refused {
+			s += ", refused by its sink"
+		}
+		if a.kind == forgery {
+			s += fmt.Sprintf(", with the signature of session %d's", a.nth)
+		}
+	case temporalCall:
+		s += fmt.Sprintf(" %d of session %d: %s", a.nth, a.session, a.answer)
+	case ledgerCall:
+		s += fmt.Sprintf(" %d: %s", a.nth, a.answer)
+	case temporalAway, ledgerAway:
+		s += fmt.Sprintf(" for %v: %s", a.lasts, a.answer)
+	case diskFull, diskSlow:
+		s += fmt.Sprintf(" for %v", a.lasts)
+	case crash:
+		if a.op > 0 {
+			s = fmt.Sprintf("%10s  crash of process %d after file operation %d", "", a.process, a.op)
+		}
+		s += fmt.Sprintf(", %s survives, away for %v", a.survives, a.lasts)
+	case restart:
+		s += fmt.Sprintf(", away for %v", a.lasts)
+	}
+	return s
+}
+
+// String lists the actions, one a line.
+func (h history) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "seed %d\n", h.seed)
+	for _, a := range h.actions {
+		b.WriteString(a.String() + "\n")
+	}
+	return b.String()
+}
+
+// chance returns a number that follows from the seed and what it is for.
+func (h history) chance(what string, n ...int) *rand.Rand {
+	sum := fnv.New64a()
+	_ = binary.Write(sum, binary.LittleEndian, h.seed)
+	_, _ = sum.Write([]byte(what))
+	for _, i := range n {
+		_ = binary.Write(sum, binary.LittleEndian, int64(i))
+	}
+	return rand.New(rand.NewPCG(sum.Sum64(), h.seed))
+}
+
+// between returns a time from a to b, in nanoseconds, so that hardly two are equal.
+func between(r *rand.Rand, a, b time.Duration) time.Duration {
+	return a + time.Duration(r.Int64N(int64(b-a)))
+}
+
+// newHistory returns the history of a seed.
+func newHistory(seed uint64) history {
+	h := history{seed: seed}
+	r := h.chance("history")
+	one := func(in int) bool { return r.IntN(in) == 0 }
+	add := func(a action) { h.actions = append(h.actions, a) }
+
+	// Most histories are of a few seconds. Faults and callbacks meet there.
+	span := between(r, 2*time.Second, 15*time.Second)
+	at := func() time.Duration { return between(r, 0, span) }
+	sessions := 1 + r.IntN(4)
+	if one(50) {
+		sessions, span = 40+r.IntN(60), 2*time.Second // a burst
+	}
+	for s := range sessions {
+		closed := at()
+		send := func(a action) {
+			a.kind, a.session, a.fresh, a.copies = callback, s, one(2), 1
+			if one(5) {
+				a.copies = 2 + r.IntN(2)
+			}
+			if one(4) {
+				a.hangUps = uint8(r.IntN(1 << len(ladder)))
+			}
+			a.refused = one(25)
+			add(a)
+			if one(8) { // and once more, at any time
+				a.at, a.hangUps, a.copies = a.at+between(r, 0, 20*time.Second), 0, 1
+				add(a)
+			}
+		}
+		send(action{event: zego.EventRoomClose, at: closed})
+		if one(8) { // somebody has seen the callback, or its retry
+			f := action{kind: forgery, event: zego.EventRoomClose, session: 1000 + s, nth: s, signedAt: closed, at: max(0, closed+between(r, -time.Second, 5*time.Second))}
+			if one(2) { // and comes first, while nothing can be taken
+				f.at = max(0, closed-time.Second)
+				add(action{kind: diskFull, at: f.at, lasts: 2 * time.Second})
+				add(action{kind: temporalAway, at: f.at, lasts: 2 * time.Second, answer: away})
+			}
+			add(f)
+		}
+		if sessions > 10 {
+			continue
+		}
+		if one(3) {
+			send(action{event: zego.EventRoomCreate, at: at()})
+		}
+		for u := range r.IntN(3) {
+			if one(2) {
+				send(action{event: zego.EventRoomLogin, user: u + 1, at: at()})
+			}
+			send(action{event: zego.EventRoomLogout, user: u + 1, at: at()}) // also after the close
+		}
+		for n := 1; n <= 3; n++ {
+			if one(5) {
+				add(action{kind: temporalCall, session: s, nth: n, answer: pick(r, temporalAnswers)})
+			}
+		}
+	}
+	for one(2) {
+		add(action{kind: temporalAway, at: at(), lasts: between(r, 100*time.Millisecond, 20*time.Second), answer: pick(r, temporalAnswers)})
+	}
+	for n := 1; n <= 4; n++ {
+		if one(5) {
+			add(action{kind: ledgerCall, nth: n, answer: pick(r, ledgerAnswers)})
+		}
+	}
+	if one(3) {
+		add(action{kind: ledgerAway, at: at(), lasts: between(r, 100*time.Millisecond, 20*time.Second), answer: pick(r, ledgerAnswers)})
+	}
+	if one(8) {
+		add(action{kind: diskFull, at: at(), lasts: between(r, 100*time.Millisecond, 5*time.Second)})
+	}
+	if one(4) {
+		add(action{kind: diskSlow, at: at(), lasts: between(r, 100*time.Millisecond, 5*time.Second)})
+	}
+	for n := range 3 {
+		if one(2) {
+			break
+		}
+		down := action{kind: crash, lasts: between(r, 0, 4*time.Second), survives: pick(r, survivals)}
+		switch r.IntN(3) {
+		case 0:
+			down.at = at()
+		case 1:
+			down.process, down.op = n, 1+r.IntN(300)
+		default:
+			down.kind, down.at = restart, at()
+		}
+		add(down)
+	}
+	h.sort()
+	return h
+}
+
+func (h history) sort() {
+	slices.SortStableFunc(h.actions, func(a, b action) int { return cmp.Compare(a.at, b.at) })
+}
+
+func pick[T any](r *rand.Rand, all []T) T { return all[r.IntN(len(all))] }
+
+// without returns the history without some of its actions.
+func (h history) without(from, to int) history {
+	return history{h.seed, slices.Delete(slices.Clone(h.actions), from, to)}
+}

@@ -1,0 +1,113 @@
+package simulation
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"maps"
+
+	"github.com/closeouthq/closeout/internal/inbox"
+)
+
+// entries returns what the inboxes of a process have, by key.
+func (w *world) entries(p *process) map[string]inbox.Entry {
+	all := map[string]inbox.Entry{}
+	for _, box := range p.boxes {
+		for e, err := range box.All(context.Background()) {
+			if err != nil {
+				if !p.dead.Load() && !w.within(diskFull) {
+					w.failf("read the inbox: %v", err)
+				}
+				return nil
+			}
+			if _, twice := all[e.Key]; twice {
+				w.failf("the inbox has %s twice", e.Key)
+			}
+			all[e.Key] = e
+		}
+	}
+	return all
+}
+
+// delivered reports whether the sink has a callback.
+func (w *world) delivered(key string) bool {
+	return len(w.temporal.runs[key]) > 0 || w.books.stored[key] > 0
+}
+
+// checkSafe checks that whatever was acknowledged is in its sink or on the disk.
+func (w *world) checkSafe(p *process) {
+	entries := w.entries(p)
+	if entries == nil {
+		return // the disk is full, and the inbox not open yet
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, key := range slices.Sorted(maps.Keys(w.acked)) {
+		if _, queued := entries[key]; !queued && !w.delivered(key) {
+			w.failf("%s was acknowledged, and is neither in its sink nor on the disk of process %d", key, p.number)
+		}
+	}
+	for _, e := range entries {
+		if !e.SetAsideAt.IsZero() && e.Reason == "" {
+			w.failf("%s is a dead letter without a reason", e.Key)
+		}
+	}
+}
+
+// settle waits until nothing waits, and checks what is left.
+func (w *world) settle(p *process) {
+	waiting := func() (keys []string) {
+		for key, e := range w.entries(p) {
+			if e.SetAsideAt.IsZero() {
+				keys = append(keys, key)
+			}
+		}
+		slices.Sort(keys)
+		return keys
+	}
+	for deadline := time.Now().Add(idle); len(waiting()) > 0 && time.Now().Before(deadline); {
+		time.Sleep(500 * time.Millisecond)
+	}
+	if keys := waiting(); len(keys) > 0 {
+		w.failf("%s waits, although its sink accepts since %v", keys[0], idle)
+	}
+	w.checkSafe(p)
+	entries := w.entries(p)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for id, runs := range w.temporal.runs {
+		if len(runs) != 1 {
+			w.failf("%s has %d runs", id, len(runs))
+		}
+		if !w.offered[id] {
+			w.failf("%s has a run, and was never offered", id)
+		}
+		r := runs[0]
+		want := w.keyOf(action{kind: callback, event: "room_close", session: sessionOf(r.input.RoomSessionID)})
+		if r.input.WorkflowID() != id || want != id || r.options.StartDelay != settling {
+			w.failf("%s was started with %+v after %v", id, r.input, r.options.StartDelay)
+		}
+	}
+	for key := range w.books.stored {
+		if !w.offered[key] {
+			w.failf("%s is in the ledger, and was never offered", key)
+		}
+	}
+	alone := 0
+	for _, a := range w.actions {
+		if a.kind == ledgerCall && (a.answer == hangs || a.answer == late) {
+			alone++
+		}
+	}
+	for key := range w.acked {
+		e, dead := entries[key]
+		switch {
+		case !dead && !w.delivered(key):
+			w.failf("%s was acknowledged, and is in no sink", key)
+		case dead && !w.refused[key] && !(alone > 1 && strings.Contains(e.Reason, "timed out alone")):
+			w.failf("%s is a dead letter, although its sink takes it: %s", key, e.Reason)
+		}
+	}
+}

@@ -1,0 +1,267 @@
+package simulation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"go.temporal.io/api/common/v1"
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflow/v1"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
+
+	"github.com/closeouthq/closeout/internal/eventsink"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/session"
+)
+
+// The answers of peers. Each but slow is a failure for the one who asked; in lost and late,
+// what was asked for took effect.
+const (
+	away          = "away"
+	lost          = "took effect, answer lost"
+	late          = "took effect, no answer"
+	hangs         = "no effect, no answer"
+	slow          = "slow"
+	limited       = "resource exhausted"
+	noNamespace   = "namespace not found"
+	noAttributes  = "search attributes missing"
+	serialization = "serialization failure"
+	readOnly      = "read-only"
+)
+
+var (
+	temporalAnswers = []string{away, lost, lost, late, hangs, slow, limited, noNamespace, noAttributes}
+	ledgerAnswers   = []string{away, lost, lost, late, hangs, slow, serialization, readOnly}
+)
+
+// run is a Workflow Execution.
+type run struct {
+	options client.StartWorkflowOptions
+	input   session.Session
+	began   time.Time
+}
+
+// temporal is the server: it keeps its promises about Workflow IDs, and has faults.
+type temporal struct {
+	w     *world
+	runs  map[string][]*run // by Workflow ID, all that were ever started
+	calls map[string]int
+	now   int // calls in flight
+}
+
+// temporalOf is the client of a process.
+type temporalOf struct{ *process }
+
+func (t temporalOf) ExecuteWorkflow(ctx context.Context, o client.StartWorkflowOptions, _ any, args ...any) (client.WorkflowRun, error) {
+	w, s := t.w, t.w.temporal
+	input, ok := args[0].(session.Session)
+	if !ok {
+		return nil, fmt.Errorf("found input %T, want a session", args[0])
+	}
+	number := sessionOf(input.RoomSessionID)
+	w.mu.Lock()
+	s.calls[o.ID]++
+	n := s.calls[o.ID]
+	if s.now++; s.now > maxStarts {
+		w.failf("%d starts at once, want at most %d", s.now, maxStarts)
+	}
+	w.mu.Unlock()
+	defer func() { w.mu.Lock(); s.now--; w.mu.Unlock() }()
+
+	answer := w.fault(temporalCall, temporalAway, func(a action) bool { return a.session == number && a.nth == n })
+	chance := w.chance("start", number, n)
+	took := between(chance, time.Millisecond, 30*time.Millisecond)
+	if answer == slow {
+		took = between(chance, 100*time.Millisecond, 4*time.Second)
+	}
+	if !t.wait(ctx, took, chance.IntN(2) == 0) { // the request may be on its way when its sender dies
+		return nil, t.gone(ctx)
+	}
+	if w.refused[o.ID] {
+		t.note("temporal", "start", o.ID, "refused")
+		return nil, serviceerror.NewInvalidArgument("simulated: this one never")
+	}
+	switch answer {
+	case away:
+		t.note("temporal", "start", o.ID, answer)
+		return nil, serviceerror.NewUnavailable("simulated: away")
+	case limited:
+		t.note("temporal", "start", o.ID, answer)
+		return nil, serviceerror.NewResourceExhausted(enums.RESOURCE_EXHAUSTED_CAUSE_RPS_LIMIT, "simulated")
+	case noNamespace:
+		t.note("temporal", "start", o.ID, answer)
+		return nil, serviceerror.NewNamespaceNotFound("simulated")
+	case noAttributes:
+		if o.TypedSearchAttributes.Size() > 0 {
+			t.note("temporal", "start", o.ID, answer)
+			return nil, serviceerror.NewInvalidArgument("simulated: no such search attribute")
+		}
+	case hangs:
+		t.note("temporal", "start", o.ID, answer)
+		t.wait(ctx, time.Hour, false)
+		return nil, t.gone(ctx)
+	}
+	err := s.start(o, input)
+	switch answer {
+	case lost:
+		t.note("temporal", "start", o.ID, answer)
+		return nil, serviceerror.NewUnavailable("simulated: connection reset")
+	case late:
+		t.note("temporal", "start", o.ID, answer)
+		t.wait(ctx, time.Hour, false)
+		return nil, t.gone(ctx)
+	}
+	if !t.wait(ctx, between(chance, time.Millisecond, 10*time.Millisecond), false) {
+		return nil, t.gone(ctx)
+	}
+	if err != nil {
+		t.note("temporal", "start", o.ID, "already started")
+	} else {
+		t.note("temporal", "start", o.ID, "started")
+	}
+	return nil, err
+}
+
+// start starts a run, as far as the options' policies let it.
+func (s *temporal) start(o client.StartWorkflowOptions, input session.Session) error {
+	w := s.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if old := s.runs[o.ID]; len(old) > 0 {
+		open := time.Since(old[len(old)-1].began) < settling+time.Minute
+		switch {
+		case open && o.WorkflowIDConflictPolicy == enums.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING:
+		case open && o.WorkflowIDConflictPolicy == enums.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING:
+			return nil
+		case !open && o.WorkflowIDReusePolicy == enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE:
+		case o.WorkflowExecutionErrorWhenAlreadyStarted:
+			return serviceerror.NewWorkflowExecutionAlreadyStarted("simulated", "", "")
+		default:
+			return nil // the SDK returns the run that there is
+		}
+	}
+	s.runs[o.ID] = append(s.runs[o.ID], &run{o, input, time.Now()})
+	return nil
+}
+
+func (t temporalOf) DescribeWorkflowExecution(ctx context.Context, id, _ string) (*workflowservice.DescribeWorkflowExecutionResponse, error) {
+	if !t.wait(ctx, between(t.w.chance("describe"+id), time.Millisecond, 20*time.Millisecond), false) {
+		return nil, t.gone(ctx)
+	}
+	t.w.mu.Lock()
+	defer t.w.mu.Unlock()
+	runs := t.w.temporal.runs[id]
+	if len(runs) == 0 {
+		return nil, serviceerror.NewNotFound("simulated")
+	}
+	memo := &common.Memo{Fields: map[string]*common.Payload{}}
+	for name, v := range runs[len(runs)-1].options.Memo {
+		p, err := converter.GetDefaultDataConverter().ToPayload(v)
+		if err != nil {
+			return nil, err
+		}
+		memo.Fields[name] = p
+	}
+	return &workflowservice.DescribeWorkflowExecutionResponse{WorkflowExecutionInfo: &workflow.WorkflowExecutionInfo{
+		Status: enums.WORKFLOW_EXECUTION_STATUS_RUNNING, Memo: memo,
+	}}, nil
+}
+
+// books is the ledger's server. It stores an event or not, whatever its client hears.
+type books struct {
+	w      *world
+	store  eventsink.Store // behind it
+	stored map[string]int  // by key
+	calls  int
+}
+
+// booksOf is the client of a process.
+type booksOf struct{ *process }
+
+func (b booksOf) Record(ctx context.Context, events []ledger.Usage) error {
+	w, s := b.w, b.w.books
+	w.mu.Lock()
+	s.calls++
+	n := s.calls
+	w.mu.Unlock()
+	if len(events) > maxBatch {
+		w.failf("%d events in a transaction, want at most %d", len(events), maxBatch)
+	}
+	answer := w.fault(ledgerCall, ledgerAway, func(a action) bool { return a.nth == n })
+	chance := w.chance("record", n)
+	took := between(chance, time.Millisecond, 20*time.Millisecond)
+	if answer == slow {
+		took = between(chance, 100*time.Millisecond, 4*time.Second)
+	}
+	if !b.wait(ctx, took, chance.IntN(2) == 0) {
+		return b.gone(ctx)
+	}
+	note := func(outcome string) { b.note("ledger", "record", fmt.Sprint(len(events)), outcome) }
+	switch answer {
+	case away:
+		note(answer)
+		return errors.New("simulated: connection refused")
+	case serialization:
+		note(answer)
+		return &pgconn.PgError{Code: "40001"}
+	case readOnly:
+		note(answer)
+		return &pgconn.PgError{Code: "25006"}
+	case hangs:
+		note(answer)
+		b.wait(ctx, time.Hour, false)
+		return b.gone(ctx)
+	}
+	for _, e := range events {
+		if w.refused[eventsink.Key(e)] {
+			note("refused")
+			return &pgconn.PgError{Code: "22001"}
+		}
+	}
+	if err := s.record(events); err != nil {
+		return err
+	}
+	switch answer {
+	case lost:
+		note(answer)
+		return errors.New("commit: simulated: connection reset")
+	case late:
+		note(answer)
+		b.wait(ctx, time.Hour, false)
+		return b.gone(ctx)
+	}
+	note("stored")
+	return nil
+}
+
+func (s *books) record(events []ledger.Usage) error {
+	if s.store != nil {
+		if err := s.store.Record(context.Background(), events); err != nil {
+			return err
+		}
+	}
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	for _, e := range events {
+		s.stored[eventsink.Key(e)]++
+	}
+	return nil
+}
+
+func (b booksOf) Probe(ctx context.Context) error {
+	if !b.wait(ctx, between(b.w.chance("probe"), time.Millisecond, 10*time.Millisecond), false) {
+		return b.gone(ctx)
+	}
+	if b.w.fault(ledgerCall, ledgerAway, func(action) bool { return false }) != "" {
+		return errors.New("simulated: away")
+	}
+	return nil
+}
+
+var _ eventsink.Store = booksOf{}

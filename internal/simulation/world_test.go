@@ -1,0 +1,607 @@
+package simulation
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/closeouthq/closeout/internal/eventsink"
+	"github.com/closeouthq/closeout/internal/inbox"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/send"
+	"github.com/closeouthq/closeout/internal/starter"
+	"github.com/closeouthq/closeout/session"
+	"github.com/closeouthq/closeout/webhook"
+	"github.com/closeouthq/closeout/zego"
+)
+
+const (
+	app    = 1234
+	secret = "secret"
+	// settling is CLOSEOUT_SETTLING.
+	settling = 90 * time.Second
+	// patience is how long ZEGO waits for an answer. Nobody knows; it is long.
+	patience = 5 * time.Second
+	// maxAnswer is how long an answer takes at most, whatever hangs.
+	maxAnswer = webhook.AnswerWithin + 50*time.Millisecond
+	// maxStarts and maxBatch bound what a process has in flight.
+	maxStarts, maxBatch = 200, 1000
+	// idle is how long anything may wait while its sink accepts.
+	idle = time.Minute
+)
+
+// ladder is when ZEGO sends a callback, from the end of the attempt before.
+var ladder = append([]time.Duration{0}, send.Ladder[:]...)
+
+// boxes are the stores of the inboxes.
+var boxes = []string{"data/inbox/" + inbox.Folder, "data/usage/" + inbox.Folder}
+
+// outcome is what came of a history.
+type outcome struct {
+	failure string // the first promise that was broken; empty if none was
+	lines   []string
+	hash    uint64 // of all that happened, and when
+	path    uint64 // of what happened, in which order
+	ops     []int  // file operations of each process
+	took    time.Duration
+	answers map[string]int // and how often each was given
+}
+
+// play lets a history happen.
+func play(t *testing.T, h history, verbose bool) (o outcome) {
+	synctest.Test(t, func(*testing.T) {
+		seedRuntime(h.seed)
+		w := newWorld(h, verbose)
+		w.play()
+		o = w.outcome
+		o.took = time.Since(w.began)
+	})
+	return o
+}
+
+// world is Closeout and its peers.
+type world struct {
+	history
+	outcome
+	verbose  bool
+	began    time.Time
+	temporal *temporal
+	books    *books
+	refused  map[string]bool // by key
+	offered  map[string]bool
+	keyring  *zego.Keyring
+
+	mu        sync.Mutex
+	mem       *vfs.MemFS
+	process   *process // nil while none is there
+	acked     map[string]bool
+	forged    map[string][]taken // by signature
+	callbacks sync.WaitGroup
+	shutdowns sync.WaitGroup
+}
+
+// taken is a body that a signature came with.
+type taken struct {
+	genuine     bool
+	process     int
+	began, over time.Duration // over is 0 while it is under way
+	accepted    bool
+}
+
+func newWorld(h history, verbose bool) *world {
+	w := &world{history: h, verbose: verbose, began: time.Now(), refused: map[string]bool{}, offered: map[string]bool{},
+		acked: map[string]bool{}, forged: map[string][]taken{}, mem: vfs.NewCrashableMem()}
+	w.answers = map[string]int{}
+	w.temporal = &temporal{w: w, runs: map[string][]*run{}, calls: map[string]int{}}
+	w.books = &books{w: w, stored: map[string]int{}}
+	var err error
+	if w.keyring, err = zego.NewKeyring(map[uint32][]string{app: {secret}}, 10*time.Minute, time.Now); err != nil {
+		panic(err)
+	}
+	for _, a := range h.actions {
+		if a.kind == callback {
+			key := w.keyOf(a)
+			w.offered[key] = true
+			w.refused[key] = w.refused[key] || a.refused
+		}
+	}
+	return w
+}
+
+// play performs the actions, restarts what crashes, and checks what is left.
+func (w *world) play() {
+	p := w.start(0)
+	for _, a := range w.actions {
+		if a.kind == callback {
+			for copy := range a.copies {
+				w.callbacks.Go(func() { w.deliver(a, copy) })
+			}
+		}
+		if a.kind == forgery {
+			w.callbacks.Go(func() { time.Sleep(a.at); w.attempt(a, 0, 0) })
+		}
+	}
+	done := make(chan struct{})
+	go func() { w.callbacks.Wait(); close(done) }()
+	actions, end := w.actions, time.After(w.healed())
+	for running := true; running; {
+		var next <-chan time.Time
+		for len(actions) > 0 && (actions[0].kind != crash || actions[0].op > 0) && actions[0].kind != restart {
+			actions = actions[1:]
+		}
+		if len(actions) > 0 {
+			next = time.After(time.Until(w.began.Add(actions[0].at)))
+		}
+		select {
+		case <-next:
+			a := actions[0]
+			actions = actions[1:]
+			if a.kind == crash {
+				p.kill(a)
+				continue
+			}
+			p.stop()
+			if p.dead.Load() {
+				continue // it crashed on the way
+			}
+			w.note(p, "restart", "", "", "")
+			w.away(a.lasts)
+			p = w.start(p.number + 1)
+		case a := <-p.crashed:
+			w.shutdowns.Go(p.stop)
+			w.away(a.lasts)
+			p = w.start(p.number + 1)
+		case <-done:
+			done = nil
+		case <-end:
+			end = nil
+		}
+		running = done != nil || end != nil || len(actions) > 0 || p.dead.Load()
+	}
+	w.settle(p)
+	p.stop()
+	w.shutdowns.Wait()
+}
+
+// away lets time pass without a process.
+func (w *world) away(d time.Duration) {
+	w.mu.Lock()
+	w.process = nil
+	w.mu.Unlock()
+	time.Sleep(d)
+}
+
+// healed returns when the last fault is over.
+func (w *world) healed() (last time.Duration) {
+	for _, a := range w.actions {
+		last = max(last, a.at+a.lasts)
+	}
+	return last
+}
+
+// fault returns what a peer does about a call now; empty if it works.
+func (w *world) fault(call, window kind, is func(action) bool) string {
+	now := time.Since(w.began)
+	for _, a := range w.actions {
+		if a.kind == call && is(a) || a.kind == window && a.at <= now && now < a.at+a.lasts {
+			return a.answer
+		}
+	}
+	return ""
+}
+
+// failf notes that a promise was broken.
+func (w *world) failf(format string, args ...any) {
+	if w.failure == "" {
+		w.failure = fmt.Sprintf("after %v: ", time.Since(w.began)) + fmt.Sprintf(format, args...)
+		w.lines = append(w.lines, w.failure)
+	}
+}
+
+// note notes what happened.
+func (w *world) note(p *process, who, did, what, answer string) {
+	number := -1
+	if p != nil {
+		number = p.number
+		if p.dead.Load() && who != "crash" {
+			return // nobody hears of it
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.answers[strings.TrimSpace(who+" "+answer)]++
+	line := fmt.Sprintf("process %d: %s %s %s: %s", number, who, did, what, answer)
+	sum := fnv.New64a()
+	fmt.Fprintf(sum, "%d %s", w.path, line)
+	w.path = sum.Sum64()
+	line = fmt.Sprintf("%12v %s", time.Since(w.began), line)
+	fmt.Fprintf(sum, "%d %s", w.hash, line)
+	w.hash = sum.Sum64()
+	if w.verbose {
+		w.lines = append(w.lines, line)
+	}
+}
+
+// process is one life of the webhook.
+type process struct {
+	w       *world
+	number  int
+	disk    *disk
+	boxes   [2]*inbox.Inbox
+	closes  *starter.Receiver
+	events  *eventsink.Receiver
+	handler http.Handler
+
+	dead    atomic.Bool
+	ended   chan struct{} // closed when it is
+	crashed chan action   // receives the crash
+	ctx     context.Context
+	cancel  context.CancelFunc
+	relays  sync.WaitGroup
+	serving sync.WaitGroup
+	once    sync.Once
+}
+
+// start starts a process on what is on the disk. It may be dead when start returns.
+func (w *world) start(number int) *process {
+	p := &process{w: w, number: number, ended: make(chan struct{}), crashed: make(chan action, 1)}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.disk = newDisk(w.mem)
+	p.disk.full = func() bool { return !p.dead.Load() && w.during(diskFull) }
+	p.disk.slow = func(op int) time.Duration {
+		if p.dead.Load() || !w.during(diskSlow) {
+			return 0
+		}
+		return between(w.chance("sync", number, op), time.Millisecond, time.Second)
+	}
+	p.disk.changed = func(op int) {
+		for _, a := range w.actions {
+			if a.kind == crash && a.op > 0 && a.process == number && a.op == op {
+				p.kill(a)
+			}
+		}
+	}
+	log := w.log(p)
+	for i, dir := range []string{"data/inbox", "data/usage"} {
+		box, err := inbox.OpenFS(p.ctx, p.disk, dir, log)
+		if err != nil && !p.dead.Load() {
+			w.failf("process %d: %v", number, err)
+		}
+		if p.boxes[i] = box; box == nil {
+			return p
+		}
+	}
+	s := starter.New(starter.Options{Temporal: temporalOf{p}, TaskQueue: "closeout", Settling: settling, Log: log})
+	p.closes = starter.NewReceiver(s, p.boxes[0], nil)
+	p.events = &eventsink.Receiver{Delivery: eventsink.New(booksOf{p}, p.boxes[1], log, nil), MaxRoomLife: 24 * time.Hour, Log: log}
+	s.Contradicted = p.events.Contradicted
+	p.handler = webhook.Router(webhook.Options{Keyring: w.keyring, Receiver: p, Log: log})
+	if p.dead.Load() {
+		return p
+	}
+	w.checkSafe(p)
+	p.relays.Go(func() { p.closes.Delivery.Relay(p.ctx) })
+	p.relays.Go(func() { p.events.Delivery.Relay(p.ctx) })
+	w.mu.Lock()
+	w.process = p
+	w.mu.Unlock()
+	return p
+}
+
+// Receive hands a callback to its receiver, as package service does.
+func (p *process) Receive(ctx context.Context, event zego.Event) (webhook.Receipt, error) {
+	if e, ok := event.(*zego.RoomClose); ok {
+		return p.closes.Receive(ctx, e)
+	}
+	return p.events.Receive(ctx, event)
+}
+
+// kill ends the process at this moment, in whatever goroutine.
+func (p *process) kill(a action) {
+	if !p.dead.CompareAndSwap(false, true) {
+		return
+	}
+	w := p.w
+	op := p.disk.count()
+	mem := p.disk.after(a.survives, op, w.history)
+	w.note(p, "crash", fmt.Sprint(op), "", string(a.survives))
+	w.mu.Lock()
+	w.mem = mem
+	if w.process == p {
+		w.process = nil
+	}
+	w.countOps(p, op)
+	w.mu.Unlock()
+	close(p.ended)
+	p.cancel()
+	p.crashed <- a
+}
+
+// stop stops the process, as a signal does. What is left of one that crashed ends, too.
+func (p *process) stop() {
+	p.once.Do(func() {
+		p.w.mu.Lock()
+		if p.w.process == p {
+			p.w.process = nil
+		}
+		p.w.mu.Unlock()
+		p.serving.Wait()
+		p.cancel()
+		p.relays.Wait()
+		if p.closes != nil {
+			p.closes.Wait()
+			p.events.Delivery.Wait()
+		}
+		for _, box := range p.boxes {
+			if box == nil {
+				continue
+			}
+			if err := box.Close(); err != nil && !p.dead.Load() {
+				p.w.failf("close the inbox: %v", err)
+			}
+		}
+		p.w.mu.Lock()
+		p.w.countOps(p, p.disk.count())
+		p.w.mu.Unlock()
+	})
+}
+
+// countOps notes how many operations a process made in its life.
+func (w *world) countOps(p *process, ops int) {
+	for len(w.ops) <= p.number {
+		w.ops = append(w.ops, 0)
+	}
+	if w.ops[p.number] == 0 {
+		w.ops[p.number] = ops
+	}
+}
+
+// wait waits for a time, and returns false if the caller doesn't wait for so long. One that
+// dies may have sent its request.
+func (p *process) wait(ctx context.Context, d time.Duration, sent bool) bool {
+	if p.dead.Load() {
+		return false
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	case <-p.ended:
+		return sent
+	}
+}
+
+func (p *process) gone(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return errDead
+}
+
+var errDead = errors.New("simulated: the process is dead")
+
+func (p *process) note(who, did, what, answer string) { p.w.note(p, who, did, what, answer) }
+
+func (w *world) during(k kind) bool {
+	return w.fault("", k, nil) != "" || w.within(k)
+}
+
+func (w *world) within(k kind) bool {
+	now := time.Since(w.began)
+	for _, a := range w.actions {
+		if a.kind == k && a.at <= now && now < a.at+a.lasts {
+			return true
+		}
+	}
+	return false
+}
+
+// log returns what a process logs to: the lines of the outcome.
+func (w *world) log(p *process) *slog.Logger {
+	if !w.verbose {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(slog.NewTextHandler(logWriter{p}, &slog.HandlerOptions{Level: slog.LevelWarn, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}}))
+}
+
+type logWriter struct{ p *process }
+
+func (l logWriter) Write(b []byte) (int, error) {
+	l.p.w.mu.Lock()
+	defer l.p.w.mu.Unlock()
+	if !l.p.dead.Load() {
+		l.p.w.lines = append(l.p.w.lines, fmt.Sprintf("%12v     log: %s", time.Since(l.p.w.began), bytes.TrimSpace(b)))
+	}
+	return len(b), nil
+}
+
+// firstSession is the room_session_id of the first session, beyond what a float64 holds.
+const firstSession = 858012925204410417
+
+func sessionOf(roomSessionID uint64) int { return int(roomSessionID - firstSession) }
+
+// event returns what an action reports, without its signature. Sessions share rooms.
+func (w *world) event(a action) zego.Event {
+	room, number := fmt.Sprint("room-", a.session%2), uint64(firstSession+a.session)
+	begin := w.began.Add(-time.Hour).Add(time.Duration(a.session) * time.Minute).UTC()
+	c := zego.Common{Event: a.event, AppID: app}
+	stay := zego.RoomLogin{Common: c, RoomID: room, RoomSessionID: number, UserAccount: fmt.Sprint("user-", a.user), SessionID: fmt.Sprint(a.session, 100+a.user),
+		LoginTime: begin.Add(time.Duration(a.user) * time.Minute), UserRole: 1}
+	switch a.event {
+	case zego.EventRoomCreate:
+		return &zego.RoomCreate{Common: c, RoomID: room, RoomSessionID: number, RoomCreateTime: begin}
+	case zego.EventRoomLogin:
+		return &stay
+	case zego.EventRoomLogout:
+		return &zego.RoomLogout{RoomLogin: stay, LogoutTime: begin.Add(time.Duration(10+a.user) * time.Minute)}
+	}
+	return &zego.RoomClose{Common: c, RoomID: room, RoomSessionID: number, CloseReason: 1, RoomCloseTime: begin.Add(30 * time.Minute)}
+}
+
+// keyOf returns what names an action's callback in its sink and its inbox.
+func (w *world) keyOf(a action) string {
+	e := w.event(a)
+	if c, ok := e.(*zego.RoomClose); ok {
+		return session.Of(c).WorkflowID()
+	}
+	u, _ := ledger.UsageOf(e, time.Time{})
+	return eventsink.Key(u)
+}
+
+// deliver sends a callback as ZEGO does, until it is acknowledged.
+func (w *world) deliver(a action, copy int) {
+	time.Sleep(a.at)
+	for n, pause := range ladder {
+		if n > 0 {
+			pause += between(w.chance("retry", a.session, a.user, len(a.event), copy, n), 0, 50*time.Millisecond)
+		}
+		time.Sleep(pause)
+		if w.attempt(a, copy, n) {
+			return
+		}
+	}
+	w.note(nil, "zego", "drops", w.keyOf(a), "")
+}
+
+// attempt sends a callback once, and reports whether ZEGO takes it for acknowledged.
+func (w *world) attempt(a action, copy, n int) bool {
+	key := w.keyOf(a)
+	w.mu.Lock()
+	p := w.process
+	if p != nil {
+		p.serving.Add(1)
+	}
+	w.mu.Unlock()
+	what := fmt.Sprintf("%s attempt %d.%d", key, copy, n+1)
+	if p == nil {
+		w.note(nil, "zego", "posts", what, "connection refused")
+		return false
+	}
+	event := w.event(a)
+	head := event.Head()
+	nonce := fmt.Sprint(a.event, a.session, a.user)
+	head.Timestamp = w.began.Add(a.at).Unix()
+	switch {
+	case a.kind == forgery: // with the signature of a room_close
+		head.Timestamp, nonce = w.began.Add(a.signedAt).Unix(), fmt.Sprint(a.event, a.nth, a.user)
+		w.mu.Lock()
+		w.offered[key] = true // it may be taken without an answer
+		w.mu.Unlock()
+	case a.fresh:
+		head.Timestamp, nonce = time.Now().Unix(), fmt.Sprint(nonce, ".", copy, ".", n)
+	}
+	sum := fnv.New64a()
+	_, _ = sum.Write([]byte(nonce))
+	head.Nonce = fmt.Sprint(sum.Sum64())
+	head.Signature = zego.Sign(secret, head.Timestamp, head.Nonce)
+	body, err := json.Marshal(event)
+	if err != nil {
+		panic(err)
+	}
+	ctx, hangUp := context.WithCancel(context.Background())
+	defer hangUp()
+	request := httptest.NewRequestWithContext(ctx, http.MethodPost, webhook.Path, bytes.NewReader(body))
+	answer := httptest.NewRecorder()
+	acknowledged, done := false, make(chan struct{})
+	mine := w.signed(head.Signature, taken{genuine: a.kind == callback, process: p.number})
+	go func() {
+		defer p.serving.Done()
+		defer close(done)
+		began := time.Now()
+		p.handler.ServeHTTP(answer, request)
+		took := time.Since(began)
+		if p.dead.Load() {
+			return
+		}
+		if took > maxAnswer {
+			w.failf("%s was answered after %v, want %v", what, took, maxAnswer)
+		}
+		acknowledged = answer.Code/100 == 2 && ctx.Err() == nil
+		w.answered(a, key, head.Signature, mine, answer, acknowledged)
+		p.note("zego", "posts", what, fmt.Sprint(answer.Code, " ", statusOf(answer)))
+	}()
+	wait := patience
+	if a.hangUps&(1<<n) != 0 {
+		wait = between(w.chance("hang up", a.session, a.user, n), 0, 400*time.Millisecond)
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return acknowledged
+	case <-p.ended:
+		w.note(nil, "zego", "posts", what, "connection lost")
+	case <-timer.C:
+		w.note(nil, "zego", "posts", what, "hangs up")
+	}
+	return false
+}
+
+func statusOf(answer *httptest.ResponseRecorder) string {
+	var receipt webhook.Receipt
+	_ = json.Unmarshal(answer.Body.Bytes(), &receipt)
+	return string(receipt.Status)
+}
+
+// signed notes that a signature is used.
+func (w *world) signed(signature string, t taken) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	t.began = time.Since(w.began)
+	w.forged[signature] = append(w.forged[signature], t)
+	return len(w.forged[signature]) - 1
+}
+
+// answered checks and notes an answer that arrived.
+func (w *world) answered(a action, key, signature string, mine int, answer *httptest.ResponseRecorder, acknowledged bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	all := w.forged[signature]
+	t := &all[mine]
+	t.over, t.accepted = time.Since(w.began), answer.Code/100 == 2
+	// Another body of the signature explains a refusal: one that was taken, or was under way.
+	other := false
+	for _, o := range all {
+		if o.genuine == t.genuine || o.process != t.process {
+			continue
+		}
+		other = other || o.accepted || o.over == 0 || o.over > t.began
+		if t.accepted && o.accepted && o.over < t.began {
+			w.failf("%s has a signature that was taken with another body, and was answered %d", key, answer.Code)
+		}
+	}
+	status := webhook.Status(statusOf(answer))
+	switch {
+	case a.kind == forgery: // of which nothing shows that it isn't ZEGO's, unless it comes later
+		w.offered[key] = answer.Code/100 != 4
+	case answer.Code/100 == 4 && !(answer.Code == http.StatusUnauthorized && other):
+		w.failf("%s is genuine, and was answered %d: %s", key, answer.Code, answer.Body)
+	case answer.Code/100 == 2 && status != webhook.Started && status != webhook.Duplicate && status != webhook.Queued && status != webhook.Stored:
+		w.failf("%s was answered %q", key, status)
+	}
+	if acknowledged {
+		w.acked[key] = true
+	}
+}
