@@ -13,7 +13,7 @@ import (
 
 // A program can name all it is given, and pkg.go.dev documents it.
 func TestThePublicAPIHasNoInternalTypes(t *testing.T) {
-	for _, dir := range []string{".", "activities", "closeouttest", "session", "webhook", "workflows", "zego", "zego/serverapi"} {
+	for _, dir := range []string{".", "activities", "closeouttest", "pricing", "session", "webhook", "workflows", "zego", "zego/serverapi"} {
 		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
 		if err != nil {
 			t.Fatal(err)

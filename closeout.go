@@ -24,6 +24,7 @@ import (
 
 	"github.com/closeouthq/closeout/internal/cli"
 	"github.com/closeouthq/closeout/internal/service"
+	"github.com/closeouthq/closeout/pricing"
 	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
@@ -45,6 +46,9 @@ type Service struct {
 	// one by [workflows.OtherEvents]. A callback is acknowledged once Temporal or the disk
 	// has what was decided.
 	Events map[string]workflows.CallbackFunc
+	// Price, if set, prices sessions instead of CLOSEOUT_PRICES. Test it with
+	// closeouttest.Price.
+	Price pricing.Func
 	// Activities are pointers to structs. Each exported method is an Activity of that
 	// name. The steps of [activities.Standard] are registered anyway.
 	Activities []any

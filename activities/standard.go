@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/closeouthq/closeout/pricing"
 	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -68,10 +69,18 @@ type Bill struct {
 type Charge struct {
 	// Currency is an ISO 4217 code; empty without a price.
 	Currency string `json:"currency"`
-	// PerMinute and Amount are in the currency's minor units, such as cents.
+	// PerMinute is the price of CLOSEOUT_PRICES. Function reports that closeout.Service.Price
+	// has priced the session instead.
 	PerMinute int64 `json:"price_per_minute"`
-	Amount    int64 `json:"amount"`
+	Function  bool  `json:"by_function,omitempty"`
+	// Amount is the sum of the lines in the currency's minor units, such as cents, and Lines
+	// is how many there are.
+	Amount int64 `json:"amount"`
+	Lines  int64 `json:"lines"`
 }
+
+// String returns the amount for people, such as "EUR 0.36"; empty without a price.
+func (c Charge) String() string { return pricing.Format(c.Currency, c.Amount) }
 
 // String describes the bill in a few words.
 func (b Bill) String() string {
@@ -87,7 +96,7 @@ func (b Bill) Figures() string {
 	}
 	text := fmt.Sprintf("%d %s, %d s, %d min", u.Participants, participants, u.Seconds, u.Minutes)
 	if b.Charge.Currency != "" {
-		text += fmt.Sprintf(", %s %d in minor units", b.Charge.Currency, b.Charge.Amount)
+		text += ", " + b.Charge.String()
 	}
 	if len(u.Estimated) > 0 {
 		text += "; estimated, because of " + strings.Join(u.Estimated, ", ")
@@ -126,6 +135,8 @@ type Difference struct {
 	Minutes int64 `json:"participant_minutes"`
 	// Amount is in the currency's minor units; 0 without a price.
 	Amount int64 `json:"amount"`
+	// Lines is how many lines the adjustment has.
+	Lines int64 `json:"lines"`
 }
 
 // String describes the adjustment in a few words.
@@ -133,8 +144,12 @@ func (a Adjusted) String() string {
 	if a.Nothing {
 		return "nothing to adjust"
 	}
-	return fmt.Sprintf("adjustment %d of bill %s, by %+d s, %+d min, now %s%s",
-		a.Number, a.Bill.ID, a.Difference.Seconds, a.Difference.Minutes, a.Figures(), atAPI(a.Posted))
+	amount := ""
+	if a.Charge.Currency != "" {
+		amount = ", " + pricing.Format(a.Charge.Currency, a.Difference.Amount)
+	}
+	return fmt.Sprintf("adjustment %d of bill %s, by %+d s, %+d min%s, now %s%s",
+		a.Number, a.Bill.ID, a.Difference.Seconds, a.Difference.Minutes, amount, a.Figures(), atAPI(a.Posted))
 }
 
 // Archived is the result of [Steps.ArchiveRecordings] and [Steps.AddRecordings].

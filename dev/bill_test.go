@@ -35,7 +35,7 @@ func TestLateLogoutsAreBilledOnARealTemporal(t *testing.T) {
 	post(t, address, closed)
 	logout("in time", time.Minute)
 	r := result(t, temporalClient, closed)
-	if s := r.Steps[0].Summary; !strings.Contains(s, "1 participant, 60 s, 1 min, EUR 2 in minor units; estimated, because of no_room_create") {
+	if s := r.Steps[0].Summary; !strings.Contains(s, "1 participant, 60 s, 1 min, EUR 0.02; estimated, because of no_room_create") {
 		t.Errorf("billed %s", s)
 	}
 
@@ -53,7 +53,7 @@ func TestLateLogoutsAreBilledOnARealTemporal(t *testing.T) {
 	if err := adjust.Get(t.Context(), &adjusted); err != nil {
 		t.Fatal(err)
 	}
-	if s := adjusted.Steps[0].Summary; adjusted.State != workflows.StateDone || !strings.Contains(s, "by +60 s, +1 min, now 2 participants, 120 s, 2 min, EUR 4") {
+	if s := adjusted.Steps[0].Summary; adjusted.State != workflows.StateDone || !strings.Contains(s, "by +60 s, +1 min, EUR 0.02, now 2 participants, 120 s, 2 min, EUR 0.04") {
 		t.Errorf("adjusted %s, %+v", s, adjusted)
 	}
 	made, err := books.Adjustments(t.Context(), 1, closed.RoomSessionID)

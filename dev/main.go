@@ -47,7 +47,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			"1 with the secret `secret`, unless CLOSEOUT_APPS says otherwise. A bill is made 3 s after its run has\n" +
 			"begun, unless CLOSEOUT_SETTLING says otherwise.",
 		Flags:    append(command.Flags(), devFlags()...),
-		Commands: []*cli.Command{alone(), command.Send(), command.Blocked(), command.Inbox(), command.Status(), command.Bill(), command.Audit(), command.Repair(service.Extension{}), command.Archive(), command.Recording(), command.Doctor(), command.History()},
+		Commands: []*cli.Command{alone(), command.Send(), command.Blocked(), command.Inbox(), command.Status(), command.Bill(service.Extension{}), command.Audit(), command.Repair(service.Extension{}), command.Archive(), command.Recording(), command.Doctor(), command.History()},
 		Action:   dev,
 	}, args, stdout, stderr)
 }

@@ -19,11 +19,13 @@ import (
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/internal/printable"
+	"github.com/closeouthq/closeout/internal/service"
+	"github.com/closeouthq/closeout/pricing"
 	"github.com/closeouthq/closeout/zego"
 )
 
-// Bill returns the command that reads bills.
-func Bill() *cli.Command {
+// Bill returns the command that reads bills, in a program with that extension.
+func Bill(extension service.Extension) *cli.Command {
 	stores := func(more ...cli.Flag) []cli.Flag { return append(Flags("DATA", "DATABASE_URL"), more...) }
 	filter := []cli.Flag{
 		&cli.Uint32Flag{Name: "app", Usage: "only this app"},
@@ -32,24 +34,30 @@ func Bill() *cli.Command {
 	}
 	return &cli.Command{
 		Name:  "bill",
-		Usage: "show, list and export bills",
+		Usage: "show, list, export and preview bills",
 		Description: "Reads the ledger only. A bill never changes: later corrections are adjustments, and the amount due is the\n" +
 			"sum of the bill and its adjustments.\n\n" +
 			"    closeout bill show 858012925204410417\n" +
 			"    closeout bill list --from 2026-11-01 --to 2026-12-01\n" +
-			"    closeout bill export --from 2026-11-01 --to 2026-12-01 --output november.csv",
+			"    closeout bill export --from 2026-11-01 --to 2026-12-01 --output november.csv\n" +
+			"    closeout bill preview --from 2026-11-01 --to 2026-12-01",
 		Commands: []*cli.Command{
-			{Name: "show", Usage: "show a session's bill, its adjustments and stays", ArgsUsage: sessionArgs, Action: operate(showBills),
+			{Name: "show", Usage: "show a session's bill, its adjustments, lines and stays", ArgsUsage: sessionArgs, Action: operate(showBills),
 				Flags: stores(&cli.Uint32Flag{Name: "app", Usage: "the app, if several have a session with that number"}, jsonFlag())},
 			{Name: "list", Usage: "list bills and adjustments in the order in which the rooms closed", Action: operate(listBills),
 				Flags: append(stores(filter...), &cli.IntFlag{Name: "limit", Value: 100, Usage: "maximum number of bills; 0 for all"}, jsonFlag())},
 			{Name: "export", Usage: "write bills and adjustments for another program", Action: operate(exportBills),
-				Description: "Writes a line for each bill and each adjustment. The columns billed_... hold what the line adds, so that\n" +
-					"they can be summed. The other columns describe the session as it was known at that time. In CSV, a text\n" +
+				Description: "Writes a record for each bill and each adjustment, or with --lines one for each of their lines. The columns\n" +
+					"billed_... hold what the record adds, so that they can be summed. The other columns describe the session as it was known at that time. In CSV, a text\n" +
 					"that a spreadsheet would run as a formula starts with an apostrophe. In JSON Lines every text is exact.",
 				Flags: append(stores(filter...),
+					&cli.BoolFlag{Name: "lines", Usage: "write the lines of bills and adjustments"},
 					&cli.StringFlag{Name: "format", Usage: "csv or jsonl (default: the extension of --output, else csv)"},
 					&cli.StringFlag{Name: "output", Usage: "file to write, in place once it is complete (default: standard output)"})},
+			{Name: "preview", Usage: "price past sessions again, without writing anything", Action: operate(func(ctx context.Context, op *operation) error { return previewBills(ctx, op, extension) }),
+				Description: "Prices the billed sessions with this program's price function or CLOSEOUT_PRICES, by what the ledger knows of\n" +
+					"them now, and adds up the difference to what was billed.",
+				Flags: append(append(stores(filter...), Flags("PRICES")...), jsonFlag())},
 		},
 	}
 }
@@ -64,7 +72,9 @@ type sessionBills struct {
 	RoomSessionID uint64              `json:"room_session_id,string"`
 	Bill          *ledger.MadeBill    `json:"bill"`
 	Adjustments   []ledger.Adjustment `json:"adjustments"`
-	Stays         []billedStay        `json:"stays"`
+	// Lines are those of the bill, then those of each adjustment.
+	Lines [][]pricing.Line `json:"lines"`
+	Stays []billedStay     `json:"stays"`
 }
 
 type billedStay struct {
@@ -111,7 +121,7 @@ func findBills(ctx context.Context, op *operation, l *ledger.Ledger, arg string)
 		}
 	}
 	for _, app := range apps {
-		b := &sessionBills{AppID: app, RoomSessionID: number, Adjustments: []ledger.Adjustment{}, Stays: []billedStay{}}
+		b := &sessionBills{AppID: app, RoomSessionID: number, Adjustments: []ledger.Adjustment{}, Lines: [][]pricing.Line{}, Stays: []billedStay{}}
 		switch bill, err := l.MadeBill(ctx, app, number); {
 		case err == nil:
 			b.Bill = &bill
@@ -123,6 +133,16 @@ func findBills(ctx context.Context, op *operation, l *ledger.Ledger, arg string)
 			return nil, err
 		}
 		b.Adjustments = append(b.Adjustments, adjustments...)
+		for entry := 0; b.Bill != nil && entry <= len(adjustments); entry++ {
+			lines := []pricing.Line{}
+			for line, err := range l.Lines(ctx, app, number, entry) {
+				if err != nil {
+					return nil, err
+				}
+				lines = append(lines, line)
+			}
+			b.Lines = append(b.Lines, lines)
+		}
 		for s, err := range l.Stays(ctx, app, number) {
 			if err != nil {
 				return nil, err
@@ -169,16 +189,18 @@ func (b *sessionBills) print(out io.Writer) error {
 		line("room", "%s", printable.Line(last.RoomID))
 		line("bill", "%s, made at %s", last.ID, moment(b.Bill.MadeAt))
 		line("", "%s", figures(last))
+		printLines(out, b.Lines[0])
 	}
-	for _, a := range b.Adjustments {
+	for i, a := range b.Adjustments {
 		last = a.Bill
 		line(fmt.Sprintf("adjustment %d", a.Number), "%s, made at %s", a.ID, moment(a.MadeAt))
 		change := fmt.Sprintf("%+d participant-seconds, %+d minutes", a.Difference.Seconds, a.Difference.Minutes)
 		if a.Charge.Currency != "" {
-			change += fmt.Sprintf(", %+d of %s (minor units)", a.Difference.Amount, a.Charge.Currency)
+			change += ", " + pricing.Format(a.Charge.Currency, a.Difference.Amount)
 		}
 		line("", "%s", change)
 		line("", "now %s", figures(last))
+		printLines(out, b.Lines[i+1])
 	}
 	if u := last.Usage; u.EndFrom != "" {
 		line("room life", "%s (%s) to %s (%s)", millis(u.Start), cmp.Or(string(u.StartFrom), "unknown"), millis(u.End), u.EndFrom)
@@ -200,12 +222,41 @@ func (b *sessionBills) print(out io.Writer) error {
 	return t.print()
 }
 
+// maxPrinted is how many lines of an entry are printed for people.
+const maxPrinted = 100
+
+func printLines(out io.Writer, lines []pricing.Line) {
+	for i, l := range lines {
+		if i == maxPrinted {
+			fmt.Fprintf(out, "  %-13s  ... and %d more lines: --json or bill export --lines has them\n", "", len(lines)-i)
+			return
+		}
+		fmt.Fprintf(out, "  %-13s  - %s\n", "", lineText(l))
+	}
+}
+
+// lineText explains a line: "alice pays EUR 0.70 for time in the room: 7 minute at EUR 0.10".
+func lineText(l pricing.Line) string {
+	who, amount := "", l.Amount
+	switch {
+	case l.Payer != "":
+		who = printable.Line(l.Payer) + " pays "
+	case l.Payee != "":
+		who, amount = printable.Line(l.Payee)+" is paid ", -amount
+	}
+	text := fmt.Sprintf("%s%s for %s: %d %s", who, pricing.Format(l.Currency, amount), printable.Line(l.Description), l.Quantity, printable.Line(l.Unit))
+	if l.UnitPrice != 0 {
+		text += " at " + pricing.Format(l.Currency, l.UnitPrice)
+	}
+	return text
+}
+
 // figures describes what a bill is for.
 func figures(b ledger.Bill) string {
 	u := b.Usage
 	text := fmt.Sprintf("participants: %d, stays: %d, participant-seconds: %d, minutes: %d", u.Participants, u.Stays, u.Seconds, u.Minutes)
 	if b.Charge.Currency != "" {
-		text += fmt.Sprintf(", amount: %s %d (minor units)", b.Charge.Currency, b.Charge.Amount)
+		text += ", amount: " + pricing.Format(b.Charge.Currency, b.Charge.Amount)
 	}
 	if u.Estimated != 0 {
 		text += "; estimated: " + strings.Join(u.Estimated.Names(), ", ")
@@ -248,13 +299,18 @@ type billEntry struct {
 	ledger.Bill
 	// Billed is what the entry adds to those before it.
 	Billed metering.Difference `json:"billed"`
-	MadeAt time.Time           `json:"made_at"`
+	// BilledText is its amount for people.
+	BilledText string    `json:"billed_amount_text,omitempty"`
+	MadeAt     time.Time `json:"made_at"`
 }
 
 func billEntries(e ledger.Entry) []billEntry {
-	entries := []billEntry{{"bill", e.ID, 0, e.Bill, metering.DifferenceOf(metering.Figures{}, metering.Charge{}, e.Usage, e.Charge), e.MadeAt}}
+	entries := []billEntry{{Entry: "bill", ID: e.ID, Bill: e.Bill, Billed: metering.DifferenceOf(metering.Figures{}, metering.Charge{}, e.Usage, e.Charge), MadeAt: e.MadeAt}}
 	for _, a := range e.Adjustments {
-		entries = append(entries, billEntry{"adjustment", a.ID, a.Number, a.Bill, a.Difference, a.MadeAt})
+		entries = append(entries, billEntry{Entry: "adjustment", ID: a.ID, Number: a.Number, Bill: a.Bill, Billed: a.Difference, MadeAt: a.MadeAt})
+	}
+	for i, entry := range entries {
+		entries[i].BilledText = pricing.Format(entry.Charge.Currency, entry.Billed.Amount)
 	}
 	return entries
 }
@@ -292,7 +348,7 @@ func listBills(ctx context.Context, op *operation) error {
 
 func (l billList) print(out io.Writer) error {
 	t := newTable(out, "CLOSED", "APP", "SESSION", "ROOM", "ENTRY", "SECONDS", "MINUTES", "AMOUNT", "ESTIMATED")
-	seconds, minutes, amounts := new(big.Int), new(big.Int), map[string]*big.Int{}
+	seconds, minutes, amounts := new(big.Int), new(big.Int), amounts{}
 	add := func(sum *big.Int, n int64) { sum.Add(sum, big.NewInt(n)) }
 	for _, e := range l.Entries {
 		name, amount := e.Entry, "-"
@@ -300,11 +356,8 @@ func (l billList) print(out io.Writer) error {
 			name = fmt.Sprintf("%s %d", e.Entry, e.Number)
 		}
 		if c := e.Charge.Currency; c != "" {
-			amount = fmt.Sprintf("%s %d", c, e.Billed.Amount)
-			if amounts[c] == nil {
-				amounts[c] = new(big.Int)
-			}
-			add(amounts[c], e.Billed.Amount)
+			amount = e.BilledText
+			amounts.add(c, e.Billed.Amount)
 		}
 		add(seconds, e.Billed.Seconds)
 		add(minutes, e.Billed.Minutes)
@@ -315,12 +368,34 @@ func (l billList) print(out io.Writer) error {
 		return err
 	}
 	fmt.Fprintf(out, "in all %s participant-seconds, %s minutes", seconds, minutes)
-	for _, c := range slices.Sorted(maps.Keys(amounts)) {
-		fmt.Fprintf(out, ", %s %s (minor units)", c, amounts[c])
+	for _, sum := range amounts.texts() {
+		fmt.Fprintf(out, ", %s", sum)
 	}
 	if l.More {
 		fmt.Fprintf(out, "; these are the first %d bills, --limit 0 lists all", l.Bills)
 	}
 	fmt.Fprintln(out)
 	return nil
+}
+
+// amounts are sums in minor units by currency.
+type amounts map[string]*big.Int
+
+func (a amounts) add(currency string, amount int64) {
+	if a[currency] == nil {
+		a[currency] = new(big.Int)
+	}
+	a[currency].Add(a[currency], big.NewInt(amount))
+}
+
+// texts returns the sums for people.
+func (a amounts) texts() (all []string) {
+	for _, c := range slices.Sorted(maps.Keys(a)) {
+		text := fmt.Sprintf("%s %s (minor units)", c, a[c])
+		if a[c].IsInt64() {
+			text = pricing.Format(c, a[c].Int64())
+		}
+		all = append(all, text)
+	}
+	return all
 }

@@ -16,8 +16,11 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/google/uuid"
+
 	"github.com/closeouthq/closeout/internal/printable"
 	"github.com/closeouthq/closeout/internal/progress"
+	"github.com/closeouthq/closeout/pricing"
 )
 
 func exportBills(ctx context.Context, op *operation) error {
@@ -69,14 +72,30 @@ func export(ctx context.Context, op *operation, format string, out io.Writer) er
 	var exported atomic.Int64
 	defer progress.Bar{Total: progress.Of(total), What: "bills", Done: exported.Load}.Start(op.Root().ErrWriter)()
 	buffered := bufio.NewWriterSize(out, 1<<16)
-	write := exporters[format](buffered)
+	columns := csvColumns
+	if op.Bool("lines") {
+		columns = csvLineColumns
+	}
+	write := exporters[format](buffered, columns)
 	for e, err := range l.Entries(ctx, filter) {
 		if err != nil {
 			return err
 		}
 		for _, entry := range billEntries(e) {
-			if err := write(entry); err != nil {
-				return fmt.Errorf("write: %w", err)
+			if !op.Bool("lines") {
+				if err := write(entry); err != nil {
+					return fmt.Errorf("write: %w", err)
+				}
+				continue
+			}
+			number := 0
+			for line, err := range l.Lines(ctx, e.AppID, e.RoomSessionID, entry.Number) {
+				if number++; err == nil {
+					err = write(billLine{entry.Entry, entry.ID, entry.Number, entry.AppID, entry.RoomID, entry.RoomSessionID, entry.RoomCloseTime, number, line, entry.MadeAt})
+				}
+				if err != nil {
+					return fmt.Errorf("write: %w", err)
+				}
 			}
 		}
 		exported.Add(1)
@@ -87,30 +106,59 @@ func export(ctx context.Context, op *operation, format string, out io.Writer) er
 	return nil
 }
 
-// exporters return functions that write an entry in a format.
-var exporters = map[string]func(io.Writer) func(billEntry) error{
-	"csv": func(w io.Writer) func(billEntry) error {
+// A record is what an export writes: an entry or a line.
+type record interface{ csv() []string }
+
+// exporters return functions that write a record in a format.
+var exporters = map[string]func(w io.Writer, columns []string) func(record) error{
+	"csv": func(w io.Writer, columns []string) func(record) error {
 		out := csv.NewWriter(w)
-		_ = out.Write(csvColumns) // Error reports it
+		_ = out.Write(columns) // Error reports it
 		out.Flush()
-		return func(e billEntry) error {
-			_ = out.Write(csvRow(e))
+		return func(r record) error {
+			_ = out.Write(r.csv())
 			out.Flush()
 			return out.Error()
 		}
 	},
-	"jsonl": func(w io.Writer) func(billEntry) error {
+	"jsonl": func(w io.Writer, _ []string) func(record) error {
 		encoder := json.NewEncoder(w)
 		encoder.SetEscapeHTML(false)
-		return func(e billEntry) error { return encoder.Encode(e) }
+		return func(r record) error { return encoder.Encode(r) }
 	},
+}
+
+// A billLine is a line of an entry.
+type billLine struct {
+	Entry         string       `json:"entry"`
+	ID            uuid.UUID    `json:"id"`
+	Number        int          `json:"number"`
+	AppID         uint32       `json:"appid"`
+	RoomID        string       `json:"room_id"`
+	RoomSessionID uint64       `json:"room_session_id,string"`
+	RoomCloseTime time.Time    `json:"room_close_time"`
+	LineNumber    int          `json:"line_number"`
+	Line          pricing.Line `json:"line"`
+	MadeAt        time.Time    `json:"made_at"`
+}
+
+var csvLineColumns = []string{"entry", "id", "number", "appid", "room_id", "room_session_id", "room_close_time", "line_number", "payer", "payee", "description",
+	"quantity", "unit", "unit_price", "amount", "currency", "amount_text", "made_at"}
+
+func (b billLine) csv() []string {
+	l := b.Line
+	return []string{b.Entry, b.ID.String(), strconv.Itoa(b.Number), strconv.FormatUint(uint64(b.AppID), 10), csvText(b.RoomID),
+		strconv.FormatUint(b.RoomSessionID, 10), millis(b.RoomCloseTime), strconv.Itoa(b.LineNumber), csvText(l.Payer), csvText(l.Payee), csvText(l.Description),
+		strconv.FormatInt(l.Quantity, 10), csvText(l.Unit), strconv.FormatInt(l.UnitPrice, 10), strconv.FormatInt(l.Amount, 10), l.Currency,
+		pricing.Format(l.Currency, l.Amount), millis(b.MadeAt)}
 }
 
 var csvColumns = []string{"entry", "id", "bill_id", "number", "appid", "room_id", "room_session_id", "close_reason", "room_close_time", "reconciled",
 	"start", "start_from", "end", "end_from", "participants", "stays", "participant_milliseconds", "participant_seconds", "participant_minutes",
-	"estimated", "currency", "price_per_minute", "amount", "billed_milliseconds", "billed_seconds", "billed_minutes", "billed_amount", "made_at"}
+	"estimated", "currency", "price_per_minute", "amount", "amount_text", "lines", "billed_milliseconds", "billed_seconds", "billed_minutes",
+	"billed_amount", "billed_amount_text", "billed_lines", "made_at"}
 
-func csvRow(e billEntry) []string {
+func (e billEntry) csv() []string {
 	number := func(n int64) string { return strconv.FormatInt(n, 10) }
 	when := func(t time.Time) string {
 		if t.IsZero() {
@@ -126,7 +174,8 @@ func csvRow(e billEntry) []string {
 		strconv.FormatUint(e.RoomSessionID, 10), number(int64(e.CloseReason)), when(e.RoomCloseTime), strconv.FormatBool(e.Reconciled),
 		when(u.Start), string(u.StartFrom), when(u.End), string(u.EndFrom), number(u.Participants), number(u.Stays),
 		number(u.Millis), number(u.Seconds), number(u.Minutes), u.Estimated.String(), e.Charge.Currency, price, amount,
-		number(e.Billed.Millis), number(e.Billed.Seconds), number(e.Billed.Minutes), billed, when(e.MadeAt)}
+		pricing.Format(e.Charge.Currency, e.Charge.Amount), number(e.Charge.Lines),
+		number(e.Billed.Millis), number(e.Billed.Seconds), number(e.Billed.Minutes), billed, e.BilledText, number(e.Billed.Lines), when(e.MadeAt)}
 }
 
 // csvText returns a text as a CSV cell. Spreadsheets run a cell that begins with one of = + - @, in some also in full

@@ -1,8 +1,10 @@
 package cli_test
 
 import (
+	"context"
 	"encoding/csv"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,8 +15,11 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/closeouthq/closeout/internal/cli"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/metering"
+	"github.com/closeouthq/closeout/internal/service"
+	"github.com/closeouthq/closeout/pricing"
 )
 
 // bills makes a ledger: a session with an adjustment, one of another app with the
@@ -59,8 +64,8 @@ func TestBillShowTellsWhoWasInTheRoom(t *testing.T) {
 	data := bills(t)
 	code, out, stderr := closeout("bill show 18446744073709551615 --app 1 --data " + data)
 	for _, want := range []string{
-		"session 18446744073709551615 of app 1\n", "participants: 1, stays: 1, participant-seconds: 540, minutes: 9, amount: EUR 18 (minor units)\n",
-		"adjustment 1", "+90 participant-seconds, +2 minutes, +4 of EUR (minor units)", "now participants: 2, stays: 2, participant-seconds: 630, minutes: 11",
+		"session 18446744073709551615 of app 1\n", "participants: 1, stays: 1, participant-seconds: 540, minutes: 9, amount: EUR 0.18\n", "- EUR 0.18 for participant-minutes: 9 minute at EUR 0.02\n",
+		"adjustment 1", "+90 participant-seconds, +2 minutes, EUR 0.04", "- EUR 0.04 for participant-minutes: 2 minute at EUR 0.02", "now participants: 2, stays: 2, participant-seconds: 630, minutes: 11",
 		"2026-11-03T11:00:00.000Z (room_create) to 2026-11-03T12:00:00.000Z (room_close)", "came after the bill",
 	} {
 		if code != 0 || !strings.Contains(out, want) {
@@ -100,8 +105,8 @@ func TestBillShowTellsWhoWasInTheRoom(t *testing.T) {
 func TestBillListAddsUp(t *testing.T) {
 	data := bills(t)
 	for args, want := range map[string][]string{
-		"":                                  {"in all 690 participant-seconds, 12 minutes, EUR 22 (minor units), JPY 3 (minor units)\n", "adjustment 1", "no_usage,no_room_create"},
-		"--app 1":                           {"in all 630 participant-seconds, 11 minutes, EUR 22 (minor units)\n"},
+		"":                                  {"in all 690 participant-seconds, 12 minutes, EUR 0.22, JPY 3\n", "adjustment 1", "no_usage,no_room_create"},
+		"--app 1":                           {"in all 630 participant-seconds, 11 minutes, EUR 0.22\n"},
 		"--from 2026-12-01":                 {"in all 0 participant-seconds, 0 minutes\n"},
 		"--from 2026-11-03 --to 2026-11-04": {"in all 690 participant-seconds"},
 		"--to 2026-11-03T12:00:00Z":         {"in all 0 participant-seconds, 0 minutes\n"},
@@ -213,7 +218,7 @@ func TestBillExportCanBeSummedUp(t *testing.T) {
 		if err != nil || at["room_id"] != `lobby, "left"` {
 			t.Errorf("row %v, %v", at, err)
 		}
-		if (at["amount"] == "") != (at["currency"] == "") {
+		if (at["amount"] == "") != (at["currency"] == "") || (at["billed_amount"] == "") != (at["billed_amount_text"] == "") {
 			t.Errorf("an amount without a currency: %v", at)
 		}
 		sum += n
@@ -253,6 +258,91 @@ func TestBillExportCanBeSummedUp(t *testing.T) {
 	}
 	if code, _, stderr := closeout("bill export --output " + data + "/none/out.csv --data " + data); code != 1 || !strings.Contains(stderr, "--output: ") {
 		t.Errorf("%d %s", code, stderr)
+	}
+}
+
+func TestBillExportHasLinesThatAddUpToTheBills(t *testing.T) {
+	data := bills(t)
+	_, out, _ := closeout("bill export --lines --data " + data)
+	rows, err := csv.NewReader(strings.NewReader(out)).ReadAll()
+	if err != nil || len(rows) != 4 {
+		t.Fatalf("%d rows, %v in\n%s", len(rows), err, out)
+	}
+	for i, want := range []string{"bill,0,1,participant-minutes,9,minute,2,18,EUR,EUR 0.18", "adjustment,1,1,participant-minutes,2,minute,2,4,EUR,EUR 0.04", "bill,0,1,participant-minutes,1,minute,3,3,JPY,JPY 3"} {
+		var cells []string
+		for _, name := range []string{"entry", "number", "line_number", "description", "quantity", "unit", "unit_price", "amount", "currency", "amount_text"} {
+			cells = append(cells, rows[i+1][slices.Index(rows[0], name)])
+		}
+		if got := strings.Join(cells, ","); got != want {
+			t.Errorf("row %d is %s, want %s", i+1, got, want)
+		}
+	}
+	_, out, _ = closeout("bill export --lines --format jsonl --app 1 --data " + data)
+	sum := int64(0)
+	for text := range strings.Lines(out) {
+		var l struct {
+			Session string `json:"room_session_id"`
+			Line    struct {
+				pricing.Line
+				Text string `json:"amount_text"`
+			}
+		}
+		if err := json.Unmarshal([]byte(text), &l); err != nil || l.Session != "18446744073709551615" || l.Line.Text != pricing.Format("EUR", l.Line.Amount) {
+			t.Errorf("%v in %s", err, text)
+		}
+		sum += l.Line.Amount
+	}
+	if sum != 22 {
+		t.Errorf("lines add up to %d, want 22:\n%s", sum, out)
+	}
+}
+
+// preview runs bill preview in a program with that price function.
+func previewWith(data string, price pricing.Func, args ...string) (code int, out, stderr string) {
+	var o, e strings.Builder
+	code = cli.Main(context.Background(), service.Extension{Price: price}, append([]string{"closeout", "bill", "preview", "--data", data}, args...), &o, &e)
+	return code, o.String(), e.String()
+}
+
+func TestBillPreviewPricesPastSessionsAgainAndWritesNothing(t *testing.T) {
+	data := bills(t)
+	_, before, _ := closeout("bill export --format jsonl --data " + data)
+	perHead := func(s pricing.Session) (lines []pricing.Line, err error) {
+		for p := range s.Participants {
+			lines = append(lines, pricing.Line{Payer: p.User, Description: "entry", Quantity: 1, Unit: "person", UnitPrice: 50, Amount: 50, Currency: "EUR"})
+		}
+		return lines, nil
+	}
+	code, out, stderr := previewWith(data, perHead)
+	if want := "billed EUR 0.22, JPY 3, due EUR 1.50, difference EUR 1.28, JPY -3; nothing was written\n"; code != 0 || !strings.Contains(out, want) {
+		t.Errorf("%d, no %q in\n%s%s", code, want, out, stderr)
+	}
+	if code, out, _ := previewWith(data, nil, "--prices", "1=EUR 3", "--app", "1"); code != 0 || !strings.Contains(out, "billed EUR 0.22, due EUR 0.33, difference EUR 0.11;") {
+		t.Errorf("by a setting: %d\n%s", code, out)
+	}
+	if code, _, stderr := previewWith(data, perHead, "--prices", "1=EUR 3"); code != 1 || !strings.Contains(stderr, "CLOSEOUT_PRICES: found prices, and the program has a price function") {
+		t.Errorf("both: %d %s", code, stderr)
+	}
+	failing := func(s pricing.Session) ([]pricing.Line, error) {
+		if s.AppID == 2 {
+			return nil, errors.New("no tariff")
+		}
+		return perHead(s)
+	}
+	code, out, stderr = previewWith(data, failing, "--json")
+	var report struct {
+		Sessions []struct {
+			Due     struct{ Amount int64 }
+			Failure string
+		}
+		Difference []string
+	}
+	if err := json.Unmarshal([]byte(out), &report); err != nil || code != 1 || !strings.Contains(stderr, "2 of 3 sessions could not be priced") || len(report.Sessions) != 3 ||
+		report.Sessions[0].Due.Amount != 100 || !strings.Contains(report.Sessions[1].Failure, "no tariff") || !slices.Equal(report.Difference, []string{"EUR 0.78"}) {
+		t.Errorf("failures: %d %v %s\n%s", code, err, stderr, out)
+	}
+	if _, after, _ := closeout("bill export --format jsonl --data " + data); after != before {
+		t.Errorf("the ledger was\n%s, and is\n%s", before, after)
 	}
 }
 

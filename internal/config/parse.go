@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/closeouthq/closeout/internal/metering"
+	"github.com/closeouthq/closeout/pricing"
 )
 
 // found returns the error for a value that is not what was wanted.
@@ -242,9 +243,6 @@ func parseTags(s string) (map[string]string, error) {
 	return tags, nil
 }
 
-// currency is the form of an ISO 4217 code.
-var currency = regexp.MustCompile(`^[A-Z]{3}$`)
-
 // parsePrices parses appid=currency amount; the app * is all others.
 func parsePrices(s string) (metering.Prices, error) {
 	prices := metering.Prices{Apps: map[uint32]metering.Price{}}
@@ -261,12 +259,13 @@ func parsePrices(s string) (metering.Prices, error) {
 		}
 		amount, err := strconv.ParseUint(words[1], 10, 63)
 		switch {
-		case !currency.MatchString(words[0]):
-			return fmt.Errorf("found currency %q in %q, want the three capital letters of ISO 4217, as in EUR", words[0], entry)
 		case err != nil:
 			return fmt.Errorf("found amount %q in %q, want an integer of the currency's minor units, such as cents", words[1], entry)
 		case twice:
 			return fmt.Errorf("app %s is there twice, want one price", id)
+		}
+		if _, err := pricing.Decimals(words[0]); err != nil {
+			return fmt.Errorf("in %q: %w", entry, err)
 		}
 		price := metering.Price{Currency: words[0], PerMinute: int64(amount)}
 		if id == "*" {

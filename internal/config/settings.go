@@ -140,7 +140,7 @@ func (c *Config) settings() []Setting {
 			Usage: "bearer token for that API"},
 		{Env: "CLOSEOUT_PRICES", UsedBy: worker, set: parse(&c.Prices, parsePrices),
 			Usage: "prices of a participant's minute, as appid=currency amount, or *=... for all other apps, separated by ';' (default: none, bills have no amount)",
-			More:  "The amount is an integer of the currency's minor units: `*=EUR 2; 1234567890=EUR 3` is 2 cents, and 3 of one app. A session costs its minutes, which are rounded up once, times the price. A change is for new bills; an adjustment has the price of its bill. See [bills](bills.md)."},
+			More:  "The amount is an integer of the currency's minor units: `*=EUR 2; 1234567890=EUR 3` is 2 cents, and 3 of one app. A session costs its minutes, which are rounded up once, times the price. A change is for new bills; an adjustment has the price of its bill. A program with a [price function](pricing.md) must not set it. See [bills](bills.md)."},
 		{Env: "CLOSEOUT_MAX_BILL", Default: "1000000", UsedBy: worker, set: number(&c.MaxBill, 0, 1<<63-1),
 			Usage: "largest bill made without an operator, in participant minutes; 0: no limit",
 			More:  "A larger bill, or an adjustment that makes it larger, blocks the step `billing`, which says how large it is; an operator approves it by retrying the step. A million minutes are 350 people for two days. See [bills](bills.md#approval)."},

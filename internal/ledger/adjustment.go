@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/closeouthq/closeout/internal/metering"
+	"github.com/closeouthq/closeout/pricing"
 )
 
 // ErrNothingToAdjust means that what arrived after a session's last entry changes nothing.
@@ -61,34 +62,40 @@ func (l *Ledger) adjust(ctx context.Context, tx transaction, id uuid.UUID, k key
 	if restored, err = one(ctx, tx, value[bool], "SELECT EXISTS (SELECT 1 FROM restored WHERE appid = $1 AND room_session_id = $2)", k.app, k.session); err != nil {
 		return a, false, fmt.Errorf("read whether the bill was restored: %w", err)
 	}
-	// What wasn't collected at first is missing now as well, and a close time that was
-	// impossible still is.
-	known := bill.Usage.Estimated & (metering.NotCollected | metering.ImplausibleTime)
 	a = Adjustment{ID: id, Number: number, MadeAt: time.Now().Truncate(time.Millisecond).UTC()}
-	a.Bill, err = l.compute(ctx, tx, bill.Bill, locked.room, known, []Approver{func(due Bill, doubt string) error {
-		switch {
-		case due == last:
-			nothing = true
-			return nil
-		case restored:
-			return &RestoredError{last, due}
-		}
-		for _, ask := range approve {
-			if err := ask(due, doubt); err != nil {
-				return err
-			}
-		}
-		return nil
-	}})
+	due, lines, doubt, err := l.compute(ctx, tx, bill.Bill, locked.room, bill.Usage.Estimated&lasting)
 	if err != nil {
 		return a, false, err
 	}
+	before, err := soFar(ctx, tx, k)
+	if err != nil {
+		return a, false, err
+	}
+	if lines, err = pricing.Difference(before, lines); err != nil {
+		return a, false, &PriceError{err}
+	}
+	switch nothing = due == last && len(lines) == 0; {
+	case nothing:
+	case restored:
+		return a, false, &RestoredError{last, due}
+	default:
+		for _, ask := range approve {
+			if err := ask(due, doubt); err != nil {
+				return a, false, err
+			}
+		}
+	}
+	a.Bill = due
 	entries := locked.entries
 	if !nothing {
 		entries++
 		a.Difference = metering.DifferenceOf(last.Usage, last.Charge, a.Usage, a.Charge)
+		a.Difference.Lines = int64(len(lines))
 		if _, err := insert(ctx, tx, "adjustments", adjustmentColumns, a.values(), ""); err != nil {
 			return a, false, fmt.Errorf("insert adjustment: %w", err)
+		}
+		if err := l.insertLines(ctx, tx, k, number, lines, a.Difference.Amount); err != nil {
+			return a, false, err
 		}
 	}
 	if _, err := tx.exec(ctx, "UPDATE sessions SET entries = $1, dirty_at = 0, adjusting_at = 0 WHERE appid = $2 AND room_session_id = $3", entries, k.app, k.session); err != nil {

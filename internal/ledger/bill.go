@@ -13,6 +13,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/closeouthq/closeout/internal/metering"
+	"github.com/closeouthq/closeout/pricing"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -67,9 +69,10 @@ type Adjustment struct {
 
 const (
 	figureColumns = `reconciled, start_time, start_from, end_time, end_from, participants, stays,
-		participant_ms, participant_seconds, participant_minutes, estimated, currency, price_per_minute, amount`
+		participant_ms, participant_seconds, participant_minutes, estimated, currency, price_per_minute,
+		by_function, amount, lines`
 	billColumns       = "id, appid, room_id, room_session_id, close_reason, room_close_time, made_at, " + figureColumns
-	differenceColumns = "billed_ms, billed_seconds, billed_minutes, billed_amount"
+	differenceColumns = "billed_ms, billed_seconds, billed_minutes, billed_amount, billed_lines"
 	// adjustmentColumns begin with the billColumns.
 	adjustmentColumns = "bill_id, appid, room_id, room_session_id, close_reason, room_close_time, made_at, " + figureColumns +
 		", id, number, " + differenceColumns
@@ -80,13 +83,14 @@ func (b MadeBill) values() []any {
 	u, k := b.Usage, b.key()
 	return []any{b.ID.String(), k.app, b.RoomID, k.session, int64(b.CloseReason), b.RoomCloseTime.UnixMilli(), b.MadeAt.UnixMilli(),
 		oneIf(b.Reconciled), millis(u.Start), string(u.StartFrom), millis(u.End), string(u.EndFrom), u.Participants, u.Stays,
-		u.Millis, u.Seconds, u.Minutes, u.Estimated.String(), b.Charge.Currency, b.Charge.PerMinute, b.Charge.Amount}
+		u.Millis, u.Seconds, u.Minutes, u.Estimated.String(), b.Charge.Currency, b.Charge.PerMinute,
+		oneIf(b.Charge.Function), b.Charge.Amount, b.Charge.Lines}
 }
 
 // values returns the adjustmentColumns.
 func (a Adjustment) values() []any {
 	d := a.Difference
-	return append(MadeBill{a.Bill, a.MadeAt}.values(), a.ID.String(), int64(a.Number), d.Millis, d.Seconds, d.Minutes, d.Amount)
+	return append(MadeBill{a.Bill, a.MadeAt}.values(), a.ID.String(), int64(a.Number), d.Millis, d.Seconds, d.Minutes, d.Amount, d.Lines)
 }
 
 // insert writes a row with all of the columns.
@@ -103,21 +107,22 @@ func scanBill(r row) (MadeBill, error) { return scanEntry(r) }
 // scanEntry scans the billColumns of a row, and others.
 func scanEntry(r row, others ...any) (b MadeBill, err error) {
 	u, estimated := &b.Usage, ""
-	var reconciled int64
+	var reconciled, function int64
 	columns := []any{&b.ID, &b.AppID, &b.RoomID, (*sessionColumn)(&b.RoomSessionID), &b.CloseReason, (*timeColumn)(&b.RoomCloseTime), (*timeColumn)(&b.MadeAt),
 		&reconciled, (*timeColumn)(&u.Start), &u.StartFrom, (*timeColumn)(&u.End), &u.EndFrom, &u.Participants, &u.Stays,
-		&u.Millis, &u.Seconds, &u.Minutes, &estimated, &b.Charge.Currency, &b.Charge.PerMinute, &b.Charge.Amount}
+		&u.Millis, &u.Seconds, &u.Minutes, &estimated, &b.Charge.Currency, &b.Charge.PerMinute,
+		&function, &b.Charge.Amount, &b.Charge.Lines}
 	if err := r.Scan(append(columns, others...)...); err != nil {
 		return b, err
 	}
-	b.Reconciled = reconciled == 1
+	b.Reconciled, b.Charge.Function = reconciled == 1, function == 1
 	u.Estimated, err = metering.ParseReasons(estimated)
 	return b, err
 }
 
 func scanAdjustment(r row) (a Adjustment, err error) {
 	d := &a.Difference
-	b, err := scanEntry(r, &a.ID, &a.Number, &d.Millis, &d.Seconds, &d.Minutes, &d.Amount)
+	b, err := scanEntry(r, &a.ID, &a.Number, &d.Millis, &d.Seconds, &d.Minutes, &d.Amount, &d.Lines)
 	a.Bill, a.MadeAt = b.Bill, b.MadeAt
 	return a, err
 }
@@ -130,8 +135,11 @@ type Approver func(due Bill, doubt string) error
 // the one that there is, and whether it made it. It is the first writer's for good.
 //
 // In b, Usage has the reasons for an estimate that are known already, and Charge the
-// price.
+// price of a minute, unless the ledger has a price function.
 func (l *Ledger) Finalize(ctx context.Context, b Bill, approve ...Approver) (bill Bill, made bool, err error) {
+	if l.Price != nil {
+		b.Charge = metering.Charge{Function: true}
+	}
 	err = l.in(ctx, func(tx transaction) (err error) {
 		bill, made, err = l.finalize(ctx, tx, b, approve...)
 		return err
@@ -159,58 +167,98 @@ func scanLocked(r row) (s lockedSession, err error) {
 }
 
 func (l *Ledger) finalize(ctx context.Context, tx transaction, b Bill, approve ...Approver) (_ Bill, made bool, err error) {
-	b.RoomCloseTime = fromMillis(b.RoomCloseTime.UnixMilli())
-	due, k := MadeBill{b, time.Now()}, b.key()
-	// This locks the session until the bill is made: see Record.
+	due := MadeBill{b, time.Now()}
+	due.RoomCloseTime = fromMillis(b.RoomCloseTime.UnixMilli())
+	room, first, err := lockUnbilled(ctx, tx, due)
+	if err != nil || first != nil {
+		return first.bill(), false, err // the step is repeated
+	}
+	bill, lines, doubt, err := l.compute(ctx, tx, due.Bill, room, b.Usage.Estimated)
+	if err != nil {
+		return b, false, err
+	}
+	for _, a := range approve {
+		if err := a(bill, doubt); err != nil {
+			return b, false, err
+		}
+	}
+	due.Bill = bill
+	return bill, true, l.insertBill(ctx, tx, due, lines)
+}
+
+// lockUnbilled locks a session until its bill is made: see Record. It returns the first
+// bill if there is one, which is then the session's for good.
+func lockUnbilled(ctx context.Context, tx transaction, b MadeBill) (room metering.Room, first *MadeBill, err error) {
+	k := b.key()
 	locked, err := one(ctx, tx, scanLocked, `
 		INSERT INTO sessions (appid, room_session_id, room_id, room_create_time, contradicted, implausible, seen_at, closed_at, entries, dirty_at)
 		VALUES ($1, $2, $3, 0, 0, 0, $4, $4, 1, 0)
 		ON CONFLICT (appid, room_session_id) DO UPDATE SET
 			closed_at = CASE WHEN sessions.closed_at = 0 THEN excluded.closed_at ELSE sessions.closed_at END,
-			entries = CASE WHEN sessions.entries = 0 THEN 1 ELSE sessions.entries END`+returningRoom, k.app, k.session, b.RoomID, due.MadeAt.UnixMilli())
+			entries = CASE WHEN sessions.entries = 0 THEN 1 ELSE sessions.entries END`+returningRoom, k.app, k.session, b.RoomID, time.Now().UnixMilli())
 	if err != nil {
-		return b, false, fmt.Errorf("lock the session: %w", err)
+		return room, nil, fmt.Errorf("lock the session: %w", err)
 	}
-	if first, err := one(ctx, tx, scanBill, selectBill, k.app, k.session); !errors.Is(err, sql.ErrNoRows) {
-		return first.Bill, false, err // the step is repeated
+	switch made, err := one(ctx, tx, scanBill, selectBill, k.app, k.session); {
+	case err == nil:
+		return locked.room, &made, nil
+	case !errors.Is(err, sql.ErrNoRows):
+		return room, nil, fmt.Errorf("read the bill: %w", err)
 	}
-	if due.Bill, err = l.compute(ctx, tx, b, locked.room, b.Usage.Estimated, approve); err != nil {
-		return b, false, err
-	}
-	if _, err := insert(ctx, tx, "bills", billColumns, due.values(), ""); err != nil {
-		return b, false, fmt.Errorf("insert bill: %w", err)
-	}
-	return due.Bill, true, nil
+	return locked.room, nil, nil
 }
 
-// compute returns the bill with the figures and the charge of what is recorded now.
-func (l *Ledger) compute(ctx context.Context, tx transaction, b Bill, room metering.Room, known metering.Reasons, approve []Approver) (Bill, error) {
+func (b *MadeBill) bill() Bill {
+	if b == nil {
+		return Bill{}
+	}
+	return b.Bill
+}
+
+func (l *Ledger) insertBill(ctx context.Context, tx transaction, b MadeBill, lines []pricing.Line) error {
+	if _, err := insert(ctx, tx, "bills", billColumns, b.values(), ""); err != nil {
+		return fmt.Errorf("insert bill: %w", err)
+	}
+	return l.insertLines(ctx, tx, b.key(), 0, lines, b.Charge.Amount)
+}
+
+// lasting are the reasons of a bill that later callbacks don't change: what wasn't
+// collected is missing for good, and a close time that was impossible still is.
+const lasting = metering.NotCollected | metering.ImplausibleTime
+
+// compute returns the bill with the figures, the charge and the lines of what is recorded
+// now, and why its figures can't be right; empty if they can.
+func (l *Ledger) compute(ctx context.Context, from source, b Bill, room metering.Room, known metering.Reasons) (_ Bill, _ []pricing.Line, doubt string, err error) {
 	k := b.key()
 	room.Close, room.Reconciled = b.RoomCloseTime.UnixMilli(), b.Reconciled
-	room, doubt, err := plausible(ctx, tx, k, room)
-	if err != nil {
-		return b, err
+	if room, doubt, err = plausible(ctx, from, k, room); err != nil {
+		return b, nil, "", err
 	}
 	meter := metering.NewMeter(room)
-	for u, err := range l.usersOf(ctx, tx, k) {
+	for u, err := range l.usersOf(ctx, from, k) {
 		if err != nil {
-			return b, err
+			return b, nil, "", err
 		}
 		meter.Add(u, metering.Role4)
 	}
 	if b.Usage, err = meter.Figures(); err != nil {
-		return b, err
+		return b, nil, "", err
 	}
 	b.Usage.Estimated |= known
-	if b.Charge, err = b.Charge.Charge(b.Usage.Minutes); err != nil {
-		return b, err
-	}
-	for _, a := range approve {
-		if err := a(b, doubt); err != nil {
-			return b, err
+	var lines []pricing.Line
+	b.Charge, lines, err = l.price(b, func(yield func(session.Participant, error) bool) {
+		again := metering.NewMeter(room)
+		for u, err := range l.usersOf(ctx, from, k) {
+			if err != nil {
+				yield(session.Participant{}, err)
+				return
+			}
+			if !yield(again.Add(u, metering.Role4), nil) {
+				return
+			}
 		}
-	}
-	return b, nil
+	})
+	return b, lines, doubt, err
 }
 
 // Lacks reports whether the ledger lacks what a callback reported: the create of a room,

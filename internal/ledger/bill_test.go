@@ -66,7 +66,7 @@ func TestABillIsOfTheUsageThatCame(t *testing.T) {
 		want := closing(life, 100)
 		want.Usage = metering.Figures{Start: at(0), End: at(100), StartFrom: metering.FromRoomCreate, EndFrom: metering.FromRoomClose,
 			Participants: 3, Stays: 3, Millis: 100_000, Seconds: 100, Minutes: 2, Estimated: metering.NoLogout}
-		want.Charge.Amount = 4
+		want.Charge.Amount, want.Charge.Lines = 4, 1
 		input := closing(life, 100)
 		input.ID = want.ID
 		if got := finalize(t, l, input); got != want {
@@ -132,7 +132,7 @@ func TestALateLogoutMakesAnAdjustment(t *testing.T) {
 			t.Fatalf("dirty: %+v", d)
 		}
 		got, err := adjust(t, l, d[0])
-		want := metering.Difference{Millis: -80_000, Seconds: -80, Minutes: -1, Amount: -2}
+		want := metering.Difference{Millis: -80_000, Seconds: -80, Minutes: -1, Amount: -2, Lines: 1}
 		if err != nil || got.Number != 1 || got.Bill.ID != bill.ID || got.Difference != want || got.Usage.Estimated != 0 || got.Usage.Seconds != 100 || got.Charge.Amount != 4 {
 			t.Errorf("adjusted %+v, %v, want a difference of %+v", got, err, want)
 		}
@@ -148,7 +148,7 @@ func TestALateLogoutMakesAnAdjustment(t *testing.T) {
 		// One that nobody knew of, and what makes no difference.
 		record(t, l, logout("c", "3", 100, 130))
 		got, err = adjust(t, l, dirty(t, l)[0])
-		want = metering.Difference{Millis: 30_000, Seconds: 30, Minutes: 1, Amount: 2}
+		want = metering.Difference{Millis: 30_000, Seconds: 30, Minutes: 1, Amount: 2, Lines: 1}
 		if err != nil || got.Number != 2 || got.Difference != want {
 			t.Errorf("adjusted %+v, %v, want a difference of %+v", got, err, want)
 		}
@@ -228,7 +228,7 @@ func TestAnAmountThatIsTooLargeIsNoBill(t *testing.T) {
 		record(t, l, logout("a", "1", 10, 190))
 		b := closing(life, 500)
 		b.Charge.PerMinute = math.MaxInt64 / 2
-		if made, _, err := l.Finalize(t.Context(), b); !errors.Is(err, metering.ErrTooLarge) {
+		if made, _, err := l.Finalize(t.Context(), b); !errors.As(err, new(*ledger.PriceError)) {
 			t.Errorf("billed %+v, %v", made, err)
 		}
 		if _, err := l.Bill(t.Context(), app, life); !errors.Is(err, sql.ErrNoRows) {
@@ -311,10 +311,10 @@ func billed(t *testing.T, l *ledger.Ledger, appID uint32, session uint64) meteri
 	if err != nil {
 		t.Fatal(err)
 	}
-	sum := metering.Difference{Millis: b.Usage.Millis, Seconds: b.Usage.Seconds, Minutes: b.Usage.Minutes, Amount: b.Charge.Amount}
+	sum := metering.Difference{Millis: b.Usage.Millis, Seconds: b.Usage.Seconds, Minutes: b.Usage.Minutes, Amount: b.Charge.Amount, Lines: b.Charge.Lines}
 	for _, a := range all {
 		d := a.Difference
-		sum = metering.Difference{Millis: sum.Millis + d.Millis, Seconds: sum.Seconds + d.Seconds, Minutes: sum.Minutes + d.Minutes, Amount: sum.Amount + d.Amount}
+		sum = metering.Difference{Millis: sum.Millis + d.Millis, Seconds: sum.Seconds + d.Seconds, Minutes: sum.Minutes + d.Minutes, Amount: sum.Amount + d.Amount, Lines: sum.Lines + d.Lines}
 	}
 	return sum
 }

@@ -382,7 +382,8 @@ var (
 
 func columns(names string) (all []column) {
 	for name := range strings.SplitSeq(names, ", ") {
-		text := slices.Contains([]string{"room_session_id", "room_id", "stay", "user_account", "task_id", "file_id", "url", "format", "user_id", "stream_id"}, name)
+		text := slices.Contains([]string{"room_session_id", "room_id", "stay", "user_account", "task_id", "file_id", "url", "format", "user_id", "stream_id",
+			"payer", "payee", "description", "unit", "currency"}, name)
 		all = append(all, column{name, text})
 	}
 	return all

@@ -159,3 +159,14 @@ func (l *Ledger) Isolation(t *testing.T) (isolation string) {
 	}
 	return isolation
 }
+
+// Lose takes a session out of the database, as if it had been restored from a copy.
+func (l *Ledger) Lose(t *testing.T, appID uint32, session uint64) {
+	t.Helper()
+	k := keyOf(appID, session)
+	for _, table := range []string{"bills", "adjustments", "lines", "sessions", "stays"} {
+		if _, err := l.db.Exec("DELETE FROM "+table+" WHERE appid = $1 AND room_session_id = $2", k.app, k.session); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

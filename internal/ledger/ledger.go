@@ -15,11 +15,16 @@ import (
 	"sync"
 
 	_ "modernc.org/sqlite" // the driver "sqlite"
+
+	"github.com/closeouthq/closeout/pricing"
 )
 
 // Ledger is an open database. It is safe for concurrent use, also by several
 // processes.
 type Ledger struct {
+	// Price, if set, prices sessions. Set it before use.
+	Price pricing.Func
+
 	db   *sql.DB
 	path string // of the SQLite file; empty for PostgreSQL
 

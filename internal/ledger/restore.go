@@ -2,8 +2,12 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
+
+	"github.com/closeouthq/closeout/internal/metering"
+	"github.com/closeouthq/closeout/pricing"
 )
 
 const (
@@ -48,21 +52,27 @@ func (l *Ledger) Past(ctx context.Context, appID uint32, roomSessionID uint64, c
 }
 
 // RestoreBill puts back a bill that the ledger has lost, as it was. It reports false,
-// and changes nothing, if the session has one.
+// and changes nothing, if the session has one. Its lines are computed again if what is left
+// of the session still has the bill's figures. Otherwise one line has the amount.
 func (l *Ledger) RestoreBill(ctx context.Context, b MadeBill) (restored bool, err error) {
 	k := b.key()
 	err = l.in(ctx, func(tx transaction) error {
-		// A bill of what is left locks the session, and notes that it has one.
-		var err error
-		if _, restored, err = l.finalize(ctx, tx, b.Bill); err != nil || !restored {
+		room, first, err := lockUnbilled(ctx, tx, b)
+		if err != nil || first != nil {
 			return err
 		}
-		if _, err := tx.exec(ctx, "DELETE FROM bills WHERE appid = $1 AND room_session_id = $2", k.app, k.session); err != nil {
+		due, lines, err := l.left(ctx, tx, b.Bill, room)
+		if err != nil {
 			return err
 		}
-		if _, err := insert(ctx, tx, "bills", billColumns, b.values(), ""); err != nil {
+		if due.Usage != b.Usage || due.Charge != b.Charge {
+			lines = asBilled(b.Charge, metering.DifferenceOf(metering.Figures{}, metering.Charge{}, b.Usage, b.Charge))
+			b.Charge.Lines = int64(len(lines))
+		}
+		if err := l.insertBill(ctx, tx, b, lines); err != nil {
 			return err
 		}
+		restored = true
 		return noteRestored(ctx, tx, k)
 	})
 	if err != nil {
@@ -71,20 +81,62 @@ func (l *Ledger) RestoreBill(ctx context.Context, b MadeBill) (restored bool, er
 	return restored, nil
 }
 
-// RestoreAdjustment puts back an adjustment that the ledger has lost, as it was. It
-// reports false, and changes nothing, if it is there. The error wraps [sql.ErrNoRows]
-// if its bill isn't.
+// left returns the bill and the lines of what is left of a session. A session that can't
+// be priced has none.
+func (l *Ledger) left(ctx context.Context, tx transaction, b Bill, room metering.Room) (due Bill, lines []pricing.Line, err error) {
+	if _, err := l.priceOf(b.Charge); err != nil {
+		return b, nil, err
+	}
+	due, lines, _, err = l.compute(ctx, tx, b, room, b.Usage.Estimated&(lasting|metering.EventsLost))
+	if unpriced := new(PriceError); errors.As(err, &unpriced) {
+		return Bill{}, nil, nil
+	}
+	return due, lines, err
+}
+
+// asBilled returns the lines of an entry with lost lines.
+func asBilled(c metering.Charge, d metering.Difference) []pricing.Line {
+	line := pricing.Line{Description: "as billed, lines lost", Quantity: 1, Unit: "entry", Amount: d.Amount, Currency: c.Currency}
+	switch {
+	case d.Amount == 0:
+		return nil
+	case !c.Function:
+		line.Description, line.Quantity, line.Unit, line.UnitPrice = pricing.ParticipantMinutes, d.Minutes, "minute", c.PerMinute
+	}
+	return []pricing.Line{line}
+}
+
+// RestoreAdjustment puts back an adjustment that the ledger has lost, as it was, with lines
+// as [Ledger.RestoreBill] has them. It reports false, and changes nothing, if it is there.
+// The error wraps [sql.ErrNoRows] if its bill isn't.
 func (l *Ledger) RestoreAdjustment(ctx context.Context, a Adjustment) (restored bool, err error) {
 	k := a.key()
 	err = l.in(ctx, func(tx transaction) error {
-		if _, err := tx.exec(ctx, "UPDATE sessions SET dirty_at = dirty_at WHERE appid = $1 AND room_session_id = $2", k.app, k.session); err != nil {
-			return err
+		locked, err := one(ctx, tx, scanLocked, "UPDATE sessions SET dirty_at = dirty_at WHERE appid = $1 AND room_session_id = $2"+returningRoom, k.app, k.session)
+		if err != nil {
+			return fmt.Errorf("lock the session: %w", err)
 		}
 		if _, err := one(ctx, tx, scanBill, selectBill, k.app, k.session); err != nil {
 			return fmt.Errorf("read the bill: %w", err)
 		}
+		due, lines, err := l.left(ctx, tx, a.Bill, locked.room)
+		if err != nil {
+			return err
+		}
+		before, err := soFar(ctx, tx, k)
+		if err != nil {
+			return err
+		}
+		lines, err = pricing.Difference(before, lines)
+		if err != nil || due.Usage != a.Usage || due.Charge != a.Charge || int64(len(lines)) != a.Difference.Lines {
+			lines = asBilled(a.Charge, a.Difference)
+		}
+		a.Difference.Lines = int64(len(lines))
 		n, err := insert(ctx, tx, "adjustments", adjustmentColumns, a.values(), "ON CONFLICT DO NOTHING")
 		if restored = n == 1; err != nil || !restored {
+			return err
+		}
+		if err := l.insertLines(ctx, tx, k, a.Number, lines, a.Difference.Amount); err != nil {
 			return err
 		}
 		if _, err := tx.exec(ctx, "UPDATE sessions SET entries = $1 WHERE appid = $2 AND room_session_id = $3 AND entries < $1", a.Number+1, k.app, k.session); err != nil {

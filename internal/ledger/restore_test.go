@@ -25,7 +25,7 @@ func TestLostEntriesArePutBackAsTheyWere(t *testing.T) {
 		closed := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 		was := ledger.MadeBill{Bill: ledger.Bill{ID: uuid.New(), AppID: 1, RoomID: "lobby", RoomSessionID: 1<<64 - 1, RoomCloseTime: closed,
 			Usage:  metering.Figures{Start: closed.Add(-time.Hour), StartFrom: "room_create", End: closed, EndFrom: "room_close", Participants: 2, Stays: 2, Millis: 90_000, Seconds: 90, Minutes: 2},
-			Charge: metering.Charge{Price: metering.Price{Currency: "EUR", PerMinute: 2}, Amount: 4}}, MadeAt: closed.Add(time.Minute)}
+			Charge: metering.Charge{Price: metering.Price{Currency: "EUR", PerMinute: 2}, Amount: 4, Lines: 1}}, MadeAt: closed.Add(time.Minute)}
 		for _, want := range []bool{true, false} { // once
 			if restored, err := books.RestoreBill(t.Context(), was); err != nil || restored != want {
 				t.Fatalf("restored %v, %v", restored, err)

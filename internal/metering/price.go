@@ -1,9 +1,9 @@
 package metering
 
 import (
-	"fmt"
-	"math"
-	"math/bits"
+	"encoding/json"
+
+	"github.com/closeouthq/closeout/pricing"
 )
 
 // Price is what a participant's minute costs.
@@ -14,20 +14,26 @@ type Price struct {
 	PerMinute int64 `json:"price_per_minute"`
 }
 
-// Charge is what a session costs.
+// Charge is what a session costs: the sum of its lines.
 type Charge struct {
+	// Price has the currency of the lines, which is empty without any, and the price of a
+	// minute; 0 if the program's own function has priced the session.
 	Price
+	// Function reports that the program's own function has priced the session.
+	Function bool `json:"by_function,omitempty"`
 	// Amount is in the currency's minor units.
 	Amount int64 `json:"amount"`
+	// Lines is how many there are.
+	Lines int64 `json:"lines"`
 }
 
-// Charge is what so many minutes cost. The error is [ErrTooLarge].
-func (p Price) Charge(minutes int64) (Charge, error) {
-	high, low := bits.Mul64(uint64(p.PerMinute), uint64(minutes))
-	if p.PerMinute < 0 || minutes < 0 || high != 0 || low > math.MaxInt64 {
-		return Charge{}, fmt.Errorf("the amount of %d minutes at %d: %w", minutes, p.PerMinute, ErrTooLarge)
-	}
-	return Charge{p, int64(low)}, nil
+// MarshalJSON adds the amount for people, as amount_text.
+func (c Charge) MarshalJSON() ([]byte, error) {
+	type fields Charge
+	return json.Marshal(struct {
+		fields
+		Text string `json:"amount_text,omitempty"`
+	}{fields(c), pricing.Format(c.Currency, c.Amount)})
 }
 
 // Prices are those of the apps.
@@ -55,11 +61,14 @@ type Difference struct {
 	Minutes int64 `json:"participant_minutes"`
 	// Amount is in the currency's minor units; 0 without a price.
 	Amount int64 `json:"amount"`
+	// Lines is how many lines the entry has.
+	Lines int64 `json:"lines"`
 }
 
-// DifferenceOf is from what was billed in all to what is to be.
+// DifferenceOf is from what was billed in all to what is to be. Lines are those that are
+// due if nothing was billed.
 func DifferenceOf(before Figures, billed Charge, after Figures, due Charge) Difference {
 	return Difference{
-		after.Millis - before.Millis, after.Seconds - before.Seconds, after.Minutes - before.Minutes, due.Amount - billed.Amount,
+		after.Millis - before.Millis, after.Seconds - before.Seconds, after.Minutes - before.Minutes, due.Amount - billed.Amount, due.Lines - billed.Lines,
 	}
 }

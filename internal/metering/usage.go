@@ -97,6 +97,15 @@ type Figures struct {
 	Estimated Reasons `json:"estimated"`
 }
 
+// Usage returns the figures as other programs have them.
+func (f Figures) Usage() session.Usage {
+	return session.Usage{
+		Start: f.Start, End: f.End, StartFrom: string(f.StartFrom), EndFrom: string(f.EndFrom),
+		Participants: f.Participants, Stays: f.Stays,
+		Millis: f.Millis, Seconds: f.Seconds, Minutes: f.Minutes, Estimated: f.Estimated.Names(),
+	}
+}
+
 // ErrTooLarge means that a sum is beyond 63 bits.
 var ErrTooLarge = errors.New("more than 63 bits can hold")
 

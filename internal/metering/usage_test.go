@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
-	"math/big"
 	"math/rand/v2"
 	"runtime"
 	"strconv"
@@ -207,25 +206,6 @@ func TestTimeThatIsTooLargeIsAnError(t *testing.T) {
 	add(stay("c", 1, 10))
 	if _, err := m.Figures(); !errors.Is(err, metering.ErrTooLarge) {
 		t.Errorf("of three: %v", err)
-	}
-}
-
-func TestAnAmountIsTheMinutesTimesThePrice(t *testing.T) {
-	r := rand.New(rand.NewPCG(1, 0))
-	any63 := func() int64 { return r.Int64() >> r.IntN(63) } // of all magnitudes
-	for range 2000 {
-		minutes, price := any63(), any63()
-		want := new(big.Int).Mul(big.NewInt(minutes), big.NewInt(price))
-		got, err := metering.Price{Currency: "EUR", PerMinute: price}.Charge(minutes)
-		switch {
-		case want.IsInt64() && (err != nil || got.Amount != want.Int64()):
-			t.Fatalf("%+v, %v, want %v", got, err, want)
-		case !want.IsInt64() && !errors.Is(err, metering.ErrTooLarge):
-			t.Fatalf("%+v, %v of %v", got, err, want)
-		}
-	}
-	if _, err := (metering.Price{Currency: "EUR", PerMinute: -1}).Charge(1); err == nil {
-		t.Error("a negative price has an amount")
 	}
 }
 

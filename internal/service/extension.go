@@ -18,7 +18,9 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/reconcile"
+	"github.com/closeouthq/closeout/pricing"
 	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/workflows"
@@ -30,11 +32,20 @@ type Extension struct {
 	Immediate  []workflows.Workflow
 	Route      func(session.Session) workflows.Workflow
 	Events     map[string]workflows.CallbackFunc
+	Price      pricing.Func
 	Activities []any
 	Register   func(worker.Registry)
 	Worker     func(*worker.Options)
 	Init       func(context.Context) (io.Closer, error)
 	Hooks      func(client.Client) http.Handler
+}
+
+// CheckPrices returns an error if both the program and the settings price sessions.
+func (e Extension) CheckPrices(c *config.Config) error {
+	if e.Price != nil && (len(c.Prices.Apps) > 0 || c.Prices.Default.Currency != "") {
+		return errors.New("CLOSEOUT_PRICES: found prices, and the program has a price function: remove the setting, or closeout.Service.Price")
+	}
+	return nil
 }
 
 // WorkflowOf returns the Workflow that closes out a session.

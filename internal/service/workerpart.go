@@ -51,6 +51,9 @@ func (k *workerPart) open(ctx context.Context) error {
 }
 
 func (k *workerPart) openStandard(ctx context.Context) error {
+	if err := k.parts.Extension.CheckPrices(k.config); err != nil {
+		return err
+	}
 	standard, err := patiently(ctx, k.log, "open the ledger and the buckets", func() (*steps.Standard, error) {
 		standard, closeSteps, err := openSteps(ctx, k.config)
 		if err == nil {
@@ -65,6 +68,7 @@ func (k *workerPart) openStandard(ctx context.Context) error {
 	k.metrics.worker(standard)
 	books := standard.Billing.Ledger
 	k.health.ledger.CompareAndSwap(nil, books)
+	books.Price = k.parts.Extension.Price
 	k.asked.ledger = cmp.Or(k.asked.ledger, askLedger(answerWithin, books))
 	k.people = func(ctx context.Context, s session.Session, adjustment int) (*session.Participants, error) {
 		return books.Participants(ctx, s, adjustment, metering.Role4)

@@ -16,6 +16,7 @@ import (
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/metering"
+	"github.com/closeouthq/closeout/pricing"
 	"github.com/closeouthq/closeout/session"
 )
 
@@ -34,8 +35,8 @@ type Billing struct {
 	// MaxRoomLife is how long a room can live. A room_close that tells of one that
 	// closed longer before it was sent isn't believed; 0 is without a limit.
 	MaxRoomLife time.Duration
-	// Prices are those of new bills. An app that has none gets bills without an
-	// amount.
+	// Prices are those of new bills, unless the ledger has a price function. An app
+	// without a price has bills without an amount.
 	Prices metering.Prices
 	// Confirm, if set, makes sure ahead of a bill that what the ledger has lost, as it
 	// was restored from a copy, is noted in it.
@@ -83,7 +84,7 @@ func (b *Billing) FinalizeBill(ctx context.Context, task activities.Task) (activ
 	switch {
 	case errors.As(err, &asked):
 		return activities.Bill{}, asked
-	case errors.Is(err, metering.ErrTooLarge):
+	case errors.Is(err, metering.ErrTooLarge), errors.As(err, new(*ledger.PriceError)):
 		return activities.Bill{}, activities.Blockedf("make the bill: %w", err)
 	case err != nil:
 		return activities.Bill{}, fmt.Errorf("write the bill to the ledger: %w", err)
@@ -93,11 +94,13 @@ func (b *Billing) FinalizeBill(ctx context.Context, task activities.Task) (activ
 	} else {
 		b.observe("found")
 	}
-	// A subscriber of the first version of the event knows nothing of usage, and is
-	// as right about the rest as before.
-	posted, err := b.post(ctx, cloudEvent{
-		ID: bill.ID, Type: "io.closeout.bill.finalized.v1", Time: bill.RoomCloseTime, Data: bill,
-	}, bill)
+	posted, err := b.post(ctx, cloudEvent{ID: bill.ID, Type: "io.closeout.bill.finalized.v1", Time: bill.RoomCloseTime}, bill, 0, bill.Charge.Lines,
+		func(lines []pricing.Line) any {
+			return struct {
+				ledger.Bill
+				Lines []pricing.Line `json:"lines"`
+			}{bill, lines}
+		})
 	return billOf(bill, posted), err
 }
 
@@ -147,7 +150,11 @@ func (b *Billing) past(ctx context.Context, task activities.Task) (*ledger.Loss,
 			return nil, fmt.Errorf("look for a bill that was made before: %w", err)
 		}
 		if earlier != nil {
-			if _, err := b.Ledger.RestoreBill(ctx, *earlier); err != nil {
+			_, err := b.Ledger.RestoreBill(ctx, *earlier)
+			if errors.As(err, new(*ledger.PriceError)) {
+				return nil, activities.Blockedf("%w", err)
+			}
+			if err != nil {
 				return nil, err
 			}
 			b.observe("restored")
@@ -184,23 +191,42 @@ func (b *Billing) AdjustBill(ctx context.Context, task activities.Task, number i
 		return activities.Adjusted{}, asked
 	case errors.Is(err, ledger.ErrNothingToAdjust):
 		return activities.Adjusted{Nothing: true}, nil
-	case errors.Is(err, metering.ErrTooLarge), errors.Is(err, sql.ErrNoRows):
+	case errors.Is(err, metering.ErrTooLarge), errors.As(err, new(*ledger.PriceError)), errors.Is(err, sql.ErrNoRows):
 		return activities.Adjusted{}, activities.Blockedf("make the adjustment: %w", err)
 	case err != nil:
 		return activities.Adjusted{}, fmt.Errorf("write the adjustment to the ledger: %w", err)
 	}
 	b.observe("adjusted")
-	posted, err := b.post(ctx, cloudEvent{
-		ID: made.ID, Type: "io.closeout.bill.adjusted.v1", Time: made.MadeAt, Data: made,
-	}, made.Bill)
+	posted, err := b.post(ctx, cloudEvent{ID: made.ID, Type: "io.closeout.bill.adjusted.v1", Time: made.MadeAt}, made.Bill, number, made.Difference.Lines,
+		func(lines []pricing.Line) any {
+			return struct {
+				ledger.Adjustment
+				Lines []pricing.Line `json:"lines"`
+			}{made, lines}
+		})
 	return adjustedOf(made, posted), err
 }
 
-// post tells the billing API of an entry, if there is one.
-func (b *Billing) post(ctx context.Context, e cloudEvent, bill ledger.Bill) (bool, error) {
+// maxPostedLines bounds an event to some 300 kB. One with more lines has null instead: part
+// of them would look like all.
+const maxPostedLines = 1000
+
+// post posts an entry with its lines to the billing API, if there is one.
+func (b *Billing) post(ctx context.Context, e cloudEvent, bill ledger.Bill, entry int, lines int64, data func([]pricing.Line) any) (bool, error) {
 	if b.API.URL == "" {
 		return false, nil
 	}
+	var posted []pricing.Line
+	if lines <= maxPostedLines {
+		posted = []pricing.Line{}
+		for line, err := range b.Ledger.Lines(ctx, bill.AppID, bill.RoomSessionID, entry) {
+			if err != nil {
+				return false, err
+			}
+			posted = append(posted, line)
+		}
+	}
+	e.Data = data(posted)
 	e.SpecVersion, e.DataContentType = "1.0", "application/json"
 	e.Source = "/closeout/apps/" + strconv.FormatUint(uint64(bill.AppID), 10)
 	e.Subject = strconv.FormatUint(bill.RoomSessionID, 10)

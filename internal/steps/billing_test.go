@@ -70,7 +70,7 @@ func TestABillSaysWhatWasUsedAndWhatItCosts(t *testing.T) {
 	if err != nil || bill.Usage.Seconds != 61 || bill.Usage.Minutes != 2 || bill.Charge.Amount != 14 || !slices.Equal(bill.Usage.Estimated, metering.NoRoomCreate.Names()) {
 		t.Errorf("bill %+v, %v", bill, err)
 	}
-	if want := "bill " + bill.ID.String() + ": 2 participants, 61 s, 2 min, EUR 14 in minor units; estimated, because of no_room_create; also at the billing API"; bill.String() != want {
+	if want := "bill " + bill.ID.String() + ": 2 participants, 61 s, 2 min, EUR 0.14; estimated, because of no_room_create; also at the billing API"; bill.String() != want {
 		t.Errorf("in words %q, want %q", bill, want)
 	}
 	event := posted[bill.ID.String()]

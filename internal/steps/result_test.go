@@ -20,9 +20,9 @@ func TestResultsHaveAllThatTheLedgerHas(t *testing.T) {
 		ID: uuid.New(), AppID: 1, RoomID: "lobby", RoomSessionID: 1<<64 - 1, CloseReason: 2, RoomCloseTime: at, Reconciled: true,
 		Usage: metering.Figures{Start: at, End: at, StartFrom: "room_login", EndFrom: "room_close", Participants: 1, Stays: 2, Millis: 3, Seconds: 4, Minutes: 5,
 			Estimated: metering.NoLogin | metering.NoLogout},
-		Charge: metering.Charge{Price: metering.Price{Currency: "EUR", PerMinute: 6}, Amount: 7},
+		Charge: metering.Charge{Price: metering.Price{Currency: "EUR", PerMinute: 6}, Function: true, Amount: 7, Lines: 13},
 	}
-	adjustment := ledger.Adjustment{ID: uuid.New(), Number: 8, Bill: bill, Difference: metering.Difference{Millis: 9, Seconds: 10, Minutes: 11, Amount: 12}, MadeAt: at}
+	adjustment := ledger.Adjustment{ID: uuid.New(), Number: 8, Bill: bill, Difference: metering.Difference{Millis: 9, Seconds: 10, Minutes: 11, Amount: 12, Lines: 14}, MadeAt: at}
 
 	got := decode[ledger.Adjustment](t, adjustedOf(adjustment, true))
 	if got != adjustment {

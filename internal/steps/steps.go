@@ -31,16 +31,11 @@ func SessionOfArchived(s ledger.ArchivedSession) session.Session {
 
 // billOf returns a bill of the ledger as the step's result.
 func billOf(b ledger.Bill, posted bool) activities.Bill {
-	u := b.Usage
 	return activities.Bill{
 		ID: b.ID, AppID: b.AppID, RoomID: b.RoomID, RoomSessionID: b.RoomSessionID,
 		CloseReason: zego.CloseReason(b.CloseReason), RoomCloseTime: b.RoomCloseTime, Reconciled: b.Reconciled,
-		Usage: session.Usage{
-			Start: u.Start, End: u.End, StartFrom: string(u.StartFrom), EndFrom: string(u.EndFrom),
-			Participants: u.Participants, Stays: u.Stays,
-			Millis: u.Millis, Seconds: u.Seconds, Minutes: u.Minutes, Estimated: u.Estimated.Names(),
-		},
-		Charge: activities.Charge{Currency: b.Charge.Currency, PerMinute: b.Charge.PerMinute, Amount: b.Charge.Amount},
+		Usage:  b.Usage.Usage(),
+		Charge: activities.Charge{Currency: b.Charge.Currency, PerMinute: b.Charge.PerMinute, Function: b.Charge.Function, Amount: b.Charge.Amount, Lines: b.Charge.Lines},
 		Posted: posted,
 	}
 }
@@ -50,6 +45,6 @@ func adjustedOf(a ledger.Adjustment, posted bool) activities.Adjusted {
 	d := a.Difference
 	return activities.Adjusted{
 		ID: a.ID, Number: a.Number, Bill: billOf(a.Bill, posted), MadeAt: a.MadeAt,
-		Difference: activities.Difference{Millis: d.Millis, Seconds: d.Seconds, Minutes: d.Minutes, Amount: d.Amount},
+		Difference: activities.Difference{Millis: d.Millis, Seconds: d.Seconds, Minutes: d.Minutes, Amount: d.Amount, Lines: d.Lines},
 	}
 }

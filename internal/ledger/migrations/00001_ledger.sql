@@ -25,7 +25,9 @@ CREATE TABLE bills (
     estimated           TEXT   NOT NULL,
     currency            TEXT   NOT NULL,
     price_per_minute    BIGINT NOT NULL,
-    amount              BIGINT NOT NULL
+    by_function         BIGINT NOT NULL, -- 1: the program's own function has priced it
+    amount              BIGINT NOT NULL,
+    lines               BIGINT NOT NULL
 );
 
 CREATE UNIQUE INDEX bills_session ON bills (appid, room_session_id);
@@ -56,15 +58,35 @@ CREATE TABLE adjustments (
     estimated           TEXT   NOT NULL,
     currency            TEXT   NOT NULL,
     price_per_minute    BIGINT NOT NULL,
+    by_function         BIGINT NOT NULL,
     amount              BIGINT NOT NULL,
+    lines               BIGINT NOT NULL,
     billed_ms           BIGINT NOT NULL,
     billed_seconds      BIGINT NOT NULL,
     billed_minutes      BIGINT NOT NULL,
-    billed_amount       BIGINT NOT NULL
+    billed_amount       BIGINT NOT NULL,
+    billed_lines        BIGINT NOT NULL
 );
 
 CREATE UNIQUE INDEX adjustments_number ON adjustments (appid, room_session_id, number);
 CREATE INDEX adjustments_closed ON adjustments (room_close_time);
+
+-- The lines of bills and adjustments. Those of an entry add up to its amount.
+CREATE TABLE lines (
+    appid           BIGINT NOT NULL,
+    room_session_id TEXT   NOT NULL,
+    entry           BIGINT NOT NULL, -- 0: the bill; else the number of the adjustment
+    line            BIGINT NOT NULL, -- from 1
+    payer           TEXT   NOT NULL,
+    payee           TEXT   NOT NULL,
+    description     TEXT   NOT NULL,
+    quantity        BIGINT NOT NULL,
+    unit            TEXT   NOT NULL,
+    unit_price      BIGINT NOT NULL,
+    amount          BIGINT NOT NULL,
+    currency        TEXT   NOT NULL,
+    PRIMARY KEY (appid, room_session_id, entry, line)
+);
 
 -- What callbacks told of sessions.
 CREATE TABLE sessions (

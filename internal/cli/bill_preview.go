@@ -1,0 +1,121 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/service"
+	"github.com/closeouthq/closeout/pricing"
+)
+
+// previewed is what a session was billed, and what it would be.
+type previewed struct {
+	AppID         uint32    `json:"appid"`
+	RoomID        string    `json:"room_id"`
+	RoomSessionID uint64    `json:"room_session_id,string"`
+	RoomCloseTime time.Time `json:"room_close_time"`
+	Billed        amount    `json:"billed"`
+	Due           amount    `json:"due"`
+	Lines         int64     `json:"lines"`
+	// Failure is why the session can't be priced.
+	Failure string `json:"failure,omitempty"`
+}
+
+// amount is a sum of money.
+type amount struct {
+	Currency string `json:"currency"`
+	Amount   int64  `json:"amount"`
+	Text     string `json:"amount_text"`
+}
+
+func amountOf(currency string, minor int64) amount {
+	return amount{currency, minor, pricing.Format(currency, minor)}
+}
+
+// preview are the sessions, and the sums by currency.
+type preview struct {
+	Sessions []previewed `json:"sessions"`
+	Billed   []string    `json:"billed"`
+	Due      []string    `json:"due"`
+	// Difference is what is due beyond what was billed.
+	Difference []string `json:"difference"`
+	Failures   int      `json:"failures"`
+}
+
+func previewBills(ctx context.Context, op *operation, extension service.Extension) error {
+	if err := extension.CheckPrices(op.config); err != nil {
+		return err
+	}
+	filter, err := billFilter(op)
+	if err != nil {
+		return err
+	}
+	l, err := op.ledger(ctx)
+	if err != nil {
+		return err
+	}
+	l.Price = extension.Price
+	all, billed, due, difference := preview{Sessions: []previewed{}}, amounts{}, amounts{}, amounts{}
+	for e, err := range l.Entries(ctx, filter) {
+		if err != nil {
+			return err
+		}
+		p := previewed{AppID: e.AppID, RoomID: e.RoomID, RoomSessionID: e.RoomSessionID, RoomCloseTime: e.RoomCloseTime}
+		last := e.Bill
+		for _, a := range e.Adjustments {
+			last = a.Bill
+		}
+		p.Billed = amountOf(last.Charge.Currency, last.Charge.Amount)
+		now, _, err := l.Reprice(ctx, e.Bill, op.config.Prices.Of(e.AppID))
+		unpriced := new(ledger.PriceError)
+		switch {
+		case errors.As(err, &unpriced):
+			p.Failure, all.Failures = unpriced.Error(), all.Failures+1
+		case err != nil:
+			return err
+		default:
+			p.Due, p.Lines = amountOf(now.Charge.Currency, now.Charge.Amount), now.Charge.Lines
+			for _, sum := range []struct {
+				to   amounts
+				of   amount
+				sign int64
+			}{{billed, p.Billed, 1}, {due, p.Due, 1}, {difference, p.Due, 1}, {difference, p.Billed, -1}} {
+				if sum.of.Currency != "" {
+					sum.to.add(sum.of.Currency, sum.sign*sum.of.Amount)
+				}
+			}
+		}
+		all.Sessions = append(all.Sessions, p)
+	}
+	all.Billed, all.Due, all.Difference = billed.texts(), due.texts(), difference.texts()
+	err = op.print(all)
+	if all.Failures > 0 {
+		err = errors.Join(err, fmt.Errorf("%d of %d sessions could not be priced", all.Failures, len(all.Sessions)))
+	}
+	return err
+}
+
+func (p preview) print(out io.Writer) error {
+	t := newTable(out, "CLOSED", "APP", "SESSION", "ROOM", "BILLED", "DUE", "LINES", "REMARKS")
+	for _, s := range p.Sessions {
+		t.row(moment(s.RoomCloseTime), s.AppID, s.RoomSessionID, s.RoomID, dash(s.Billed.Text), dash(s.Due.Text), s.Lines, s.Failure)
+	}
+	if err := t.print(); err != nil {
+		return err
+	}
+	sum := func(texts []string) string { return dash(strings.Join(texts, ", ")) }
+	fmt.Fprintf(out, "billed %s, due %s, difference %s; nothing was written\n", sum(p.Billed), sum(p.Due), sum(p.Difference))
+	return nil
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
