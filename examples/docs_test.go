@@ -20,7 +20,7 @@ var (
 // pass, with no more around them than the checkout that they name.
 func TestTheCommandsInTheDocumentationRunAsPrinted(t *testing.T) {
 	if testing.Short() {
-		t.Skip("builds two programs")
+		t.Skip("builds programs")
 	}
 	for _, test := range []struct {
 		page   string
@@ -29,6 +29,7 @@ func TestTheCommandsInTheDocumentationRunAsPrinted(t *testing.T) {
 		files  int
 	}{
 		{page: "../docs/workflows.md", from: "shows", blocks: 2, files: 4},
+		{page: "../docs/pricing.md", from: "rates", blocks: 2, files: 5},
 		{page: "service/README.md", from: "closeout", blocks: 1},
 	} {
 		t.Run(filepath.Base(test.page), func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"iter"
 	"sync"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	"github.com/closeouthq/closeout/internal/reconcile"
 	"github.com/closeouthq/closeout/internal/starter"
 	"github.com/closeouthq/closeout/internal/steps"
+	"github.com/closeouthq/closeout/pricing"
 	"github.com/closeouthq/closeout/session"
 )
 
@@ -32,6 +34,7 @@ type workerPart struct {
 	reconciler *reconcile.Reconciler // nil if the program replaces the standard steps
 	watch      *reconcile.Watch      // nil if nothing reconciles
 	people     attendance.Reader     // nil if the program replaces the standard steps
+	lines      attendance.LineReader // nil if the program replaces the standard steps
 	opened     closers
 }
 
@@ -70,6 +73,12 @@ func (k *workerPart) openStandard(ctx context.Context) error {
 	k.health.ledger.CompareAndSwap(nil, books)
 	books.Price = k.parts.Extension.Price
 	k.asked.ledger = cmp.Or(k.asked.ledger, askLedger(answerWithin, books))
+	k.lines = func(ctx context.Context, s session.Session, adjustment int) iter.Seq2[pricing.Line, error] {
+		if _, err := books.Bill(ctx, s.AppID, s.RoomSessionID); err != nil {
+			return func(yield func(pricing.Line, error) bool) { yield(pricing.Line{}, err) }
+		}
+		return books.Lines(ctx, s.AppID, s.RoomSessionID, adjustment)
+	}
 	k.people = func(ctx context.Context, s session.Session, adjustment int) (*session.Participants, error) {
 		return books.Participants(ctx, s, adjustment, metering.Role4)
 	}
@@ -94,7 +103,8 @@ func (k *workerPart) Run(ctx context.Context, drained <-chan struct{}, polling f
 			k.parts.Extension.Worker(&options)
 		}
 		if k.people != nil {
-			options.BackgroundActivityContext = attendance.With(cmp.Or(options.BackgroundActivityContext, context.Background()), k.people)
+			options.BackgroundActivityContext = attendance.WithLines(attendance.With(
+				cmp.Or(options.BackgroundActivityContext, context.Background()), k.people), k.lines)
 		}
 		w := worker.New(k.temporal, c.TaskQueue, options)
 		if err := k.parts.Extension.register(w, k.acts, k.reconciler); err != nil {

@@ -1,0 +1,87 @@
+package closeouttest
+
+import (
+	"cmp"
+	"context"
+	"iter"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/closeouthq/closeout/internal/attendance"
+	"github.com/closeouthq/closeout/pricing"
+	"github.com/closeouthq/closeout/session"
+)
+
+// Stayed returns a participant who was in the room and published for exactly so long.
+func Stayed(user string, inRoom, published time.Duration) session.Participant {
+	exactly := func(d time.Duration) session.Span {
+		return session.Span{Millis: d.Milliseconds(), Min: d.Milliseconds(), Max: d.Milliseconds()}
+	}
+	return session.Participant{User: user, InRoom: exactly(inRoom), Published: exactly(published)}
+}
+
+// PricedSession returns a settled session with these participants, for a price function.
+func PricedSession(participants ...session.Participant) pricing.Session {
+	s := pricing.Session{Session: Session()}
+	s.Usage.End, s.Usage.EndFrom = s.RoomCloseTime, "room_close"
+	count := slices.DeleteFunc(slices.Clone(participants), func(p session.Participant) bool { return p.Excluded != "" })
+	slices.SortFunc(count, func(a, b session.Participant) int { return cmp.Compare(a.User, b.User) })
+	for _, p := range count {
+		s.Usage.Participants++
+		s.Usage.Stays += int64(max(1, len(p.Stays)))
+		s.Usage.Millis += p.InRoom.Millis
+		for _, reason := range p.InRoom.Reasons {
+			if !slices.Contains(s.Usage.Estimated, reason) {
+				s.Usage.Estimated = append(s.Usage.Estimated, reason)
+			}
+		}
+	}
+	s.Usage.Seconds = s.Usage.Millis / 1000
+	s.Usage.Minutes = (s.Usage.Seconds + 59) / 60
+	s.Participants = slices.Values(count)
+	return s
+}
+
+// Price returns the lines of a session and their sum, the amount of the bill. It fails the
+// test if the step would block, or if the function is not pure: if it returns other lines
+// when it is called again, also after it has priced another session.
+func Price(t testing.TB, price pricing.Func, s pricing.Session) (lines []pricing.Line, amount int64) {
+	t.Helper()
+	lines, err := pricing.Apply(price, s)
+	if err != nil {
+		t.Fatalf("price the session: %v", err)
+	}
+	lines = slices.Clone(lines)
+	other := s
+	other.Usage, other.Participants = session.Usage{}, slices.Values([]session.Participant(nil))
+	for range 10 { // the order of a map differs now and then
+		if _, err := pricing.Apply(price, other); err != nil {
+			t.Fatalf("price the session without participants: %v", err)
+		}
+		again, err := pricing.Apply(price, s)
+		if err != nil {
+			t.Fatalf("price the session again: %v", err)
+		}
+		if !slices.Equal(again, lines) {
+			t.Fatalf("the price function returned other lines for the same session, want the same ones in the same order:\n%+v\n%+v", lines, again)
+		}
+	}
+	if amount, err = pricing.Sum(lines); err != nil {
+		t.Fatalf("add up the lines: %v", err)
+	}
+	return lines, amount
+}
+
+// WithLines returns a context for a step that reads these lines by activities.Lines.
+func WithLines(ctx context.Context, lines ...pricing.Line) context.Context {
+	return attendance.WithLines(ctx, func(context.Context, session.Session, int) iter.Seq2[pricing.Line, error] {
+		return func(yield func(pricing.Line, error) bool) {
+			for _, l := range lines {
+				if !yield(l, nil) {
+					return
+				}
+			}
+		}
+	})
+}
