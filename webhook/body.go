@@ -52,7 +52,7 @@ func (o *bodies) read(w http.ResponseWriter, r *http.Request) (*body, error) {
 
 	encoding := strings.ToLower(strings.TrimSpace(strings.Join(r.Header.Values("Content-Encoding"), ",")))
 	if encoding != "" && encoding != "identity" && encoding != "gzip" && encoding != "x-gzip" {
-		return b, refuse(RefusedEncoding, errors.New("found Content-Encoding "+strconv.Quote(encoding)+", want none, or gzip"))
+		return b, refuse(RefusedEncoding, errors.New("found Content-Encoding "+strconv.Quote(clip(encoding))+", want none, or gzip"))
 	}
 	paced := &pace{Reader: http.MaxBytesReader(w, r.Body, MaxBody), body: b, control: control, began: time.Now()}
 	if err := b.fill(paced, MaxBody); err != nil {

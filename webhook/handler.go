@@ -76,21 +76,25 @@ func (h *handler) take(w http.ResponseWriter, r *http.Request, e *exchange) (Rec
 	proved(r.Context())
 
 	event, err := callback.Parse()
+	if err != nil {
+		event = callback.Unreadable(err)
+	}
 	body.close() // the event has copies of what it needs
+	head = event.Head()
+	done, ok := h.signatures.claim(head.AppID, head.Signature, head.Fingerprint, err != nil)
+	if !ok {
+		return Receipt{}, refuse(RefusedReplay, nil)
+	}
+	taken := false
+	defer func() { done(taken) }()
 	e.event = label(event, head.Event)
 	if err != nil {
 		h.observeFault(e, err)
-		u := callback.Unreadable(err)
-		if _, fault := h.receive(r.Context(), u); fault != nil {
-			h.Log.Error("refused callback not stored", "event", u.Event, "appid", u.AppID, "error", fault)
+		_, fault := h.receive(r.Context(), event)
+		if taken = fault == nil; !taken {
+			h.Log.Error("refused callback not stored", "event", head.Event, "appid", head.AppID, "error", fault)
 		}
 		return Receipt{}, refuse(RefusedUnreadable, err)
-	}
-	head = event.Head()
-	done, ok := h.signatures.claim(head.AppID, head.Signature, head.Fingerprint)
-	if !ok {
-		e.event = ""
-		return Receipt{}, refuse(RefusedReplay, nil)
 	}
 	e.add(about(event)...)
 	var unknown []string
@@ -101,8 +105,6 @@ func (h *handler) take(w http.ResponseWriter, r *http.Request, e *exchange) (Rec
 	if len(unknown) > 0 {
 		e.add(slog.Any("unknown", unknown))
 	}
-	taken := false
-	defer func() { done(taken) }()
 	receipt, err := h.receive(r.Context(), event)
 	if err != nil {
 		return Receipt{}, refuse(Unavailable, err)
@@ -135,7 +137,7 @@ func fieldLabel(field string) string {
 // otherEvent stands for all events without a type in package zego.
 const otherEvent = "other"
 
-// label returns the event's name for metrics. The event is nil if it can't be used.
+// label returns the event's name for metrics.
 func label(event zego.Event, name string) string {
 	if _, other := event.(*zego.Other); other || Outcomes()[name] == nil {
 		return otherEvent
@@ -229,13 +231,13 @@ func (h *handler) notFound(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *handler) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
-	h.refuse(w, r, newExchange(r, slog.String("method", r.Method)), refuse(RefusedMethod, nil))
+	h.refuse(w, r, newExchange(r, slog.String("method", clip(r.Method))), refuse(RefusedMethod, nil))
 }
 
 // shown returns a path for the log. It hides each segment that may be the token: any
 // that doesn't begin as those of [Path] do.
 func shown(path string) string {
-	segments := strings.Split(path[:min(len(path), 200)], "/")
+	segments := strings.Split(clip(path), "/")
 	for i, s := range segments {
 		lower := strings.ToLower(s)
 		if s != "" && (len(s) > len("callbacks")+1 || !strings.HasPrefix(lower, "zego") && !strings.HasPrefix(lower, "call")) {
@@ -244,3 +246,6 @@ func shown(path string) string {
 	}
 	return strings.Join(segments, "/")
 }
+
+// clip shortens a stranger's text for the log.
+func clip(s string) string { return s[:min(len(s), maxLogged)] }

@@ -44,6 +44,8 @@ const (
 	AnswerWithin = 1500 * time.Millisecond
 	// retryAfter is the number of seconds before ZEGO's first retry.
 	retryAfter = "2"
+	// maxLogged bounds what a log line has of a stranger's header or path, in bytes.
+	maxLogged = 200
 	// rememberSignatures is the number of each app's signatures that are remembered at
 	// least, while they are fresh: at 80 callbacks a second, for the 20 minutes of the
 	// default window. They take up to 15 MB.

@@ -532,6 +532,77 @@ func TestWhatWasNotTakenLeavesItsSignatureFree(t *testing.T) {
 	}
 }
 
+// Whoever has seen one signature can't have any number of callbacks kept that are genuine
+// and can't be read.
+func TestASignatureIsGoodForOneBodyThatCannotBeRead(t *testing.T) {
+	var kept []string
+	b := newBundle(t, started, func(o *webhook.Options) {
+		o.Receiver = receiver(func(_ context.Context, event zego.Event) (webhook.Receipt, error) {
+			if u, ok := event.(*zego.Unreadable); ok {
+				kept = append(kept, u.RoomID)
+			}
+			return webhook.Receipt{Status: webhook.Stored}, nil
+		})
+	})
+	readable := signed("secret")
+	unreadable := func(room string) string {
+		return strings.NewReplacer("858012925204410417", "0", "rid_1242649", room).Replace(readable)
+	}
+	steps := []struct {
+		name, body string
+		status     int
+	}{
+		{"unreadable", unreadable("a"), 400},
+		{"another unreadable", unreadable("b"), 401},
+		{"the same again", unreadable("a"), 400},
+		{"a readable one", readable, 200},
+		{"the unreadable one after it", unreadable("a"), 401},
+		{"another after it", unreadable("b"), 401},
+		{"the readable one again", readable, 200},
+	}
+	for _, s := range steps {
+		if w := b.post(s.body); w.Code != s.status {
+			t.Errorf("%s: got %d %s, want %d", s.name, w.Code, w.Body, s.status)
+		}
+	}
+	if got := strings.Join(kept, " "); got != "a a" {
+		t.Errorf("kept %q, want only the first", got)
+	}
+}
+
+// What a stranger sends doesn't fill the log, however long it is.
+func TestStrangersTextIsShortInTheLog(t *testing.T) {
+	long := strings.Repeat("\"A", 7000)
+	tests := map[string]func(*http.Request){
+		"method":           func(r *http.Request) { r.Method = strings.Repeat("A", 15_000) },
+		"path":             func(r *http.Request) { r.URL.Path = "/zego/" + long },
+		"path of segments": func(r *http.Request) { r.URL.Path = strings.Repeat("/call", 3000) },
+		"encoding":         func(r *http.Request) { r.Header.Set("Content-Encoding", long) },
+		"type":             func(r *http.Request) { r.Header.Set("Content-Type", long) },
+		"event": func(r *http.Request) {
+			r.Body = io.NopCloser(strings.NewReader(strings.Replace(signed("guess"), "room_close", strings.Repeat("A", 1000), 1)))
+		},
+		"number": func(r *http.Request) {
+			r.Body = io.NopCloser(strings.NewReader(`{"event":"room_close","appid":"` + strings.Repeat("A", 100_000) + `"}`))
+		},
+		"name": func(r *http.Request) {
+			r.Body = io.NopCloser(strings.NewReader(`{"appid":1,"` + strings.Repeat("A", 100_000) + `":1,"APPID":2}`))
+		},
+	}
+	for name, change := range tests {
+		t.Run(name, func(t *testing.T) {
+			b := newBundle(t, started)
+			r := httptest.NewRequest(http.MethodPost, webhook.Path, strings.NewReader("{"))
+			change(r)
+			w := httptest.NewRecorder()
+			b.ServeHTTP(w, r)
+			if w.Code < 400 || b.log.Len() == 0 || b.log.Len() > 2000 || w.Body.Len() > 2000 {
+				t.Errorf("answered %d with %d bytes and %d in the log, want a short refusal", w.Code, w.Body.Len(), b.log.Len())
+			}
+		})
+	}
+}
+
 // Two bodies under one signature are not both taken, even at once.
 func TestASignatureIsGoodForOneBodyAtATime(t *testing.T) {
 	entered, leave := make(chan struct{}), make(chan struct{})

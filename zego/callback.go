@@ -48,7 +48,8 @@ type Common struct {
 	Signature string
 	// Fingerprint is a SHA-256 over everything read from the body. Bodies that differ only
 	// in what isn't read have the same one, which tells ZEGO's retry from another body
-	// with the same signature. [Callback.Parse] sets it; it is never sent.
+	// with the same signature. [Callback.Parse] and [Callback.Unreadable] set it; it is
+	// never sent.
 	Fingerprint [32]byte
 }
 
@@ -236,6 +237,11 @@ func (c *Callback) Unreadable(err error) *Unreadable {
 	_ = r.open(c.object, []field{{"room_id"}, {"task_id"}}) // what was found ahead of a fault counts
 	u.RoomID, _ = r.textAt("room_id", maxText)
 	u.TaskID, _ = r.textAt("task_id", maxText)
+	d := c.digest()
+	for _, s := range [...]string{u.RoomID, u.TaskID, u.Fault.Field, u.Fault.Problem} {
+		d.text(s)
+	}
+	d.hash.Sum(u.Fingerprint[:0])
 	return u
 }
 

@@ -241,7 +241,7 @@ func (d doctor) checkReconciliation(ctx context.Context) checkResult {
 // checkRefusedCallbacks checks for genuine callbacks that could not be read.
 func (d doctor) checkRefusedCallbacks(ctx context.Context) checkResult {
 	if !d.Participants {
-		return pass("not stored, as CLOSEOUT_PARTICIPANTS is off; closeout_callback_fields_total counts them, and the webhook's log names them")
+		return pass("not stored, as CLOSEOUT_PARTICIPANTS is off; the running webhook lists those since its start, and closeout_callback_fields_total counts them")
 	}
 	return d.withLedger(ctx, func(l *ledger.Ledger) checkResult {
 		const days, limit = 7, 100

@@ -88,7 +88,7 @@ func (c *Config) settings() []Setting {
 			More:  "One for all webhooks and workers: webhooks store participants' callbacks in it. `closeout setup` creates the tables, and can run at any time."},
 		{Env: "CLOSEOUT_PARTICIPANTS", Default: "on", UsedBy: both, set: boolean(&c.Participants),
 			Usage: "store room_create, room_login, room_logout and recording callbacks: on or off",
-			More:  "The same for webhook and worker. If it is off, these callbacks are acknowledged and ignored, and bills have no participant time and say why. Refused genuine callbacks, and a second room_close that contradicts the first, are then only in metrics and the log."},
+			More:  "The same for webhook and worker. If it is off, these callbacks are acknowledged and ignored, and bills have no participant time and say why. Refused genuine callbacks are then in the webhook's readiness and `closeout doctor` until it restarts, in metrics and the log; a second room_close that contradicts the first is only in metrics and the log."},
 		{Env: "CLOSEOUT_RECORDINGS_URL", UsedBy: worker + ", " + setup, set: checked(&c.RecordingsURL, archive.CheckURL),
 			Usage: "bucket that recordings are uploaded to, file://, s3://, or with a driver gs:// or azblob:// (default: a folder in the data folder)",
 			More:  "See [the URLs](buckets.md#urls) and the [drivers](buckets.md#drivers). A session's recordings are those below `<appid>/<room_session_id>/`."},

@@ -45,6 +45,8 @@ type questions struct {
 	// starts and stores return why Temporal takes no start, and the ledger no event; nil while
 	// they do.
 	starts, stores func() error
+	// refused reports the refused callbacks that no ledger has.
+	refused func() error
 }
 
 // queueQuestions are the questions about an inbox.
@@ -190,6 +192,11 @@ func (h *health) check(ctx context.Context) (string, error) {
 	}
 	if a.certificates != nil {
 		degraded = append(degraded, a.certificates.Error())
+	}
+	if q.refused != nil {
+		if err := q.refused(); err != nil {
+			degraded = append(degraded, err.Error())
+		}
 	}
 	more = append(more, a.inbox.lines("callbacks", "closeout inbox list")...)
 	more = append(more, a.usage.lines("usage callbacks", "closeout inbox list --usage")...)

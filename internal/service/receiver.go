@@ -2,6 +2,9 @@ package service
 
 import (
 	"context"
+	"fmt"
+	"sync"
+	"time"
 
 	"github.com/closeouthq/closeout/internal/eventsink"
 	"github.com/closeouthq/closeout/internal/starter"
@@ -13,6 +16,11 @@ import (
 type receiver struct {
 	closes *starter.Receiver
 	events *eventsink.Receiver // nil where participants' events aren't stored
+
+	// The refused callbacks since the start, where no ledger has them.
+	mu      sync.Mutex
+	refused int
+	last    *zego.Unreadable
 }
 
 // Receive implements [webhook.Receiver].
@@ -26,6 +34,23 @@ func (r *receiver) Receive(ctx context.Context, event zego.Event) (webhook.Recei
 		if r.events != nil {
 			return r.events.Receive(ctx, event)
 		}
+		if u, ok := event.(*zego.Unreadable); ok {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.refused++
+			r.last = u
+		}
 	}
 	return webhook.Receipt{Status: webhook.Ignored}, nil
+}
+
+// refusals returns an error if genuine callbacks were refused and no ledger has them.
+func (r *receiver) refusals() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.refused == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d genuine callbacks refused since the start, the last at %s: %s of appid %d, room %q: %s: %s", r.refused,
+		r.last.SentAt().Format(time.RFC3339), r.last.Event, r.last.AppID, r.last.RoomID, r.last.Fault.Field, r.last.Fault.Problem)
 }

@@ -44,6 +44,7 @@ func (w *webhookPart) open(ctx context.Context) error {
 	closes := starter.New(w.starts)
 	received := &receiver{closes: starter.NewReceiver(closes, box, metrics.start)}
 	w.opened.add("starts that are under way", received.closes.Wait)
+	w.asked.refused = received.refusals
 	starts := received.closes.Delivery
 	w.asked.inbox, w.asked.starts = askQueue(answerWithin, box), starts.Fault
 	w.backlogs = append(w.backlogs, backlog{"room_close", starts.Relay, w.asked.inbox.waiting, starts.Fault})
