@@ -77,6 +77,8 @@ type Session struct {
 	RoomID string `json:"room_id"`
 	// CloseReason is why ZEGO destroyed the room.
 	CloseReason zego.CloseReason `json:"close_reason"`
+	// CloseReasonText is what came as the close_reason if it is no number that fits.
+	CloseReasonText string `json:"close_reason_text,omitempty"`
 	// RoomCloseTime is when ZEGO destroyed the room, by its clock.
 	RoomCloseTime time.Time `json:"room_close_time"`
 	// SentAt is the signed timestamp of the room_close. It is zero if none arrived.
@@ -101,7 +103,7 @@ const ClockTolerance = 5 * time.Minute
 func Of(c *zego.RoomClose) Session {
 	s := Session{
 		ID:     ID{AppID: c.AppID, RoomSessionID: c.RoomSessionID},
-		RoomID: c.RoomID, CloseReason: c.CloseReason, RoomCloseTime: c.RoomCloseTime, SentAt: c.SentAt(),
+		RoomID: c.RoomID, CloseReason: c.CloseReason, CloseReasonText: c.CloseReasonText, RoomCloseTime: c.RoomCloseTime, SentAt: c.SentAt(),
 	}
 	if !s.SentAt.IsZero() && s.RoomCloseTime.After(s.SentAt.Add(ClockTolerance)) {
 		s.CloseTimeTold, s.RoomCloseTime = s.RoomCloseTime, s.SentAt

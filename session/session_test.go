@@ -57,6 +57,17 @@ func TestTheJSONOfASessionIsFlatAndExact(t *testing.T) {
 	}
 }
 
+func TestACloseReasonInWordsIsKept(t *testing.T) {
+	body := `{"event":"room_close","appid":1,"timestamp":1,"nonce":"1","signature":"s","room_id":"r","room_session_id":7,"close_reason":"kicked","room_close_time":"1"}`
+	event, err := zego.Parse("", []byte(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := session.Of(event.(*zego.RoomClose)); s.CloseReason != zego.CloseUnknown || s.CloseReasonText != "kicked" {
+		t.Errorf("got %v and %q", s.CloseReason, s.CloseReasonText)
+	}
+}
+
 func TestACloseLaterThanItsCallbackIsReplaced(t *testing.T) {
 	sent := time.Unix(1700000000, 0).UTC()
 	close := func(at time.Time) *zego.RoomClose {

@@ -283,6 +283,14 @@ func TestDetailsEscape(t *testing.T) {
 	}
 }
 
+func TestACloseReasonInWordsIsShownAsItCame(t *testing.T) {
+	s := closed
+	s.CloseReason, s.CloseReasonText = zego.CloseUnknown, "kicked by `host`"
+	if got := workflows.StartOptions(s, "q").Memo["close_reason"]; got != s.CloseReasonText {
+		t.Errorf("the memo has %q", got)
+	}
+}
+
 func TestInputJSON(t *testing.T) {
 	b, err := json.Marshal(closed)
 	if err != nil {

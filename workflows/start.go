@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"reflect"
@@ -89,7 +90,7 @@ func StartOptions(s session.Session, taskQueue string) client.StartWorkflowOptio
 	}
 	memo := map[string]any{
 		"room_id":         s.RoomID,
-		"close_reason":    s.CloseReason.String(),
+		"close_reason":    cmp.Or(s.CloseReasonText, s.CloseReason.String()),
 		"room_close_time": s.RoomCloseTime.UTC().Format(time.RFC3339Nano),
 	}
 	if s.Reconciled {
