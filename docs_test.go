@@ -9,6 +9,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	urfave "github.com/urfave/cli/v3"
+
+	"github.com/closeouthq/closeout/internal/cli"
+	"github.com/closeouthq/closeout/internal/service"
 )
 
 var (
@@ -129,6 +134,93 @@ func TestTheWorkflowInTheDocumentationIsTheRealOne(t *testing.T) {
 	if !strings.HasPrefix(shown, "func RoomClose(") || !strings.Contains(string(code), shown) {
 		t.Errorf("docs/workflows.md shows another RoomClose than workflows/roomclose.go; copy it:\n%s", shown)
 	}
+}
+
+// Every command line of Closeout in the documentation and in the alerts has a command, flags
+// and arguments that exist.
+func TestTheCommandLinesInTheDocumentationExist(t *testing.T) {
+	texts := documents(t)
+	for _, path := range []string{"deploy/prometheus/alerts.yml", "docker-compose.yml", "Makefile"} {
+		texts[path] = read(t, path)
+	}
+	inline := regexp.MustCompile("`([^`\n]+)`")
+	n := 0
+	for path, text := range texts {
+		var lines []string
+		for i, part := range strings.Split(text, "```") {
+			if i%2 == 1 || filepath.Ext(path) != ".md" {
+				lines = append(lines, strings.Split(strings.ReplaceAll(part, "\\\n", " "), "\n")...)
+				continue
+			}
+			for _, m := range inline.FindAllStringSubmatch(part, -1) {
+				lines = append(lines, m[1])
+			}
+		}
+		for _, line := range lines {
+			if args, ok := commandLine(line); ok {
+				n++
+				if problem := wrongArgs(args); problem != "" {
+					t.Errorf("%s: %q: %s", path, line, problem)
+				}
+			}
+		}
+	}
+	if n < 60 {
+		t.Errorf("found only %d command lines", n)
+	}
+}
+
+// commandLine returns the arguments of the closeout command in a line of a shell.
+func commandLine(line string) (args []string, ok bool) {
+	m := regexp.MustCompile(`^(?:[$#] )?(?:.*(?: |&& )/)?closeout ([a-z].*)$`).FindStringSubmatch(strings.TrimSpace(line))
+	if m == nil {
+		return nil, false
+	}
+	rest := regexp.MustCompile(`'[^']*'|"[^"]*"`).ReplaceAllString(m[1], "text")
+	rest = regexp.MustCompile(`\s+#.*|\s*(?:&&|[|<>;]).*`).ReplaceAllString(strings.ReplaceAll(rest, `\|`, "/"), "")
+	return strings.Fields(rest), true
+}
+
+// wrongArgs returns what is wrong with the arguments; empty if nothing is.
+func wrongArgs(args []string) string {
+	cmd := cli.Root(service.Extension{}, "closeout")
+	for len(args) > 0 && len(cmd.Commands) > 0 {
+		names := strings.Split(args[0], "/") // of which any will do
+		for _, name := range names {
+			if cmd.Command(name) == nil {
+				return "no command " + name
+			}
+		}
+		cmd, args = cmd.Command(names[len(names)-1]), args[1:]
+	}
+	flags := map[string]urfave.Flag{}
+	for _, f := range cmd.Flags {
+		for _, name := range f.Names() {
+			flags[name] = f
+		}
+	}
+	for len(args) > 0 {
+		name, isFlag := strings.CutPrefix(args[0], "--")
+		args = args[1:]
+		if !isFlag {
+			if cmd.ArgsUsage == "" {
+				return "takes no arguments"
+			}
+			continue
+		}
+		name, _, hasValue := strings.Cut(name, "=")
+		f := flags[name]
+		if f == nil {
+			return "no flag --" + name
+		}
+		if _, isBool := f.(*urfave.BoolFlag); !isBool && !hasValue {
+			if len(args) == 0 {
+				return "no value of --" + name
+			}
+			args = args[1:]
+		}
+	}
+	return ""
 }
 
 func read(t *testing.T, path string) string {
