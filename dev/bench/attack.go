@@ -16,12 +16,15 @@ import (
 	"github.com/urfave/cli/v3"
 
 	storm "github.com/closeouthq/closeout/dev/internal/load"
+	"github.com/closeouthq/closeout/webhook"
+	"github.com/closeouthq/closeout/zego"
 )
 
-// measureAttack compares how long good callbacks take beside 2,000 connections of
-// slow clients and forgers, for a minute, with how long they take without.
+// measureAttack compares how long good callbacks take beside attacks, for a minute each,
+// with how long they take without. What the webhook's memory has peaked at by then
+// includes the program's file.
 func measureAttack(ctx context.Context, b *bench) error {
-	const half, rate, minute = 1000, 30, 60
+	const rate, minute = 30, 60
 	w, err := b.newWorld(ctx)
 	if err != nil {
 		return err
@@ -32,12 +35,21 @@ func measureAttack(ctx context.Context, b *bench) error {
 		return err
 	}
 	defer p.stop()
-	b.table(fmt.Sprintf("good callbacks, %d a second\tp50 ms\tp99 ms\tfirst attempt\tlost\tresident MB", rate))
-	tails := map[string]float64{}
-	for _, name := range []string{"alone", "beside an attack", "alone again"} {
+	b.table(fmt.Sprintf("good callbacks, %d a second\tp50 ms\tp99 ms\tfirst attempt\tlost\tpeak MB", rate))
+	attacks := []struct {
+		name      string
+		attackers []string
+	}{
+		{"alone", nil},
+		{"beside 1000 slow clients and 1000 forgers", []string{"--slow", "1000", "--forgers", "1000"}},
+		{"beside 32 forgers of a megabyte", []string{"--large", "32"}},
+		{"alone again", nil},
+	}
+	tails := make([]float64, len(attacks))
+	for i, a := range attacks {
 		var attackers *process
-		if name == "beside an attack" {
-			if attackers, err = b.start("attackers", "--address", p.address, "--slow", fmt.Sprint(half), "--forgers", fmt.Sprint(half)); err != nil {
+		if a.attackers != nil {
+			if attackers, err = b.start("attackers", append([]string{"--address", p.address}, a.attackers...)...); err != nil {
 				return err
 			}
 		}
@@ -48,19 +60,22 @@ func measureAttack(ctx context.Context, b *bench) error {
 		if err != nil {
 			return err
 		}
-		tails[name] = r.Latency.Session.P99
-		b.row("%s\t%.0f\t%.0f\t%d of %d\t%d\t%d", name, r.Latency.Session.P50, r.Latency.Session.P99, r.FirstAttempt, r.Sessions, r.Lost, p.memory("VmRSS")>>20)
+		tails[i] = r.Latency.Session.P99
+		b.row("%s\t%.0f\t%.0f\t%d of %d\t%d\t%d (want 256)", a.name, r.Latency.Session.P50, r.Latency.Session.P99, r.FirstAttempt, r.Sessions, r.Lost, p.memory("VmHWM")>>20)
 	}
-	b.row("beside an attack / alone\t\t%.2f (want at most 2)\t\t\t", 2*tails["beside an attack"]/(tails["alone"]+tails["alone again"]))
+	alone := (tails[0] + tails[len(tails)-1]) / 2
+	for i, a := range attacks[1 : len(attacks)-1] {
+		b.row("%s / alone\t\t%.2f (want at most 2)\t\t\t", a.name, tails[i+1]/alone)
+	}
 	return b.flush()
 }
 
 // attackCommand attacks an address until it is told to stop: slow clients dribble,
-// and forgers send as fast as they are answered.
+// and forgers send as fast as they are answered, small bodies or the largest.
 func attackCommand() *cli.Command {
 	return &cli.Command{
 		Name: "attackers", Hidden: true,
-		Flags: []cli.Flag{&cli.StringFlag{Name: "address"}, &cli.IntFlag{Name: "slow"}, &cli.IntFlag{Name: "forgers"}},
+		Flags: []cli.Flag{&cli.StringFlag{Name: "address"}, &cli.IntFlag{Name: "slow"}, &cli.IntFlag{Name: "forgers"}, &cli.IntFlag{Name: "large"}},
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			address := cmd.String("address")
 			var there, all sync.WaitGroup // the connections, when they first are there and while they are
@@ -87,7 +102,10 @@ func attackCommand() *cli.Command {
 				again(dribble)
 			}
 			for range cmd.Int("forgers") {
-				again(forge)
+				again(func(conn net.Conn) { forge(conn, func() ([]byte, error) { return callbackSignedWith("a guess") }) })
+			}
+			for range cmd.Int("large") {
+				again(func(conn net.Conn) { forge(conn, largeCallback) })
 			}
 			there.Wait()
 			fmt.Fprintln(cmd.Root().Writer, address)
@@ -109,11 +127,11 @@ func dribble(conn net.Conn) {
 }
 
 // forge sends badly signed callbacks, each when the last is answered.
-func forge(conn net.Conn) {
+func forge(conn net.Conn, callback func() ([]byte, error)) {
 	in := bufio.NewReader(conn)
 	var out []byte
 	for {
-		body, err := callbackSignedWith("a guess")
+		body, err := callback()
 		if err != nil {
 			return
 		}
@@ -129,4 +147,13 @@ func forge(conn net.Conn) {
 			return
 		}
 	}
+}
+
+// largeCallback returns the body that costs a reader most: as many files as fit, in a
+// recording callback that is badly signed.
+func largeCallback() ([]byte, error) {
+	head := fmt.Sprintf(`{"app_id":1,"task_id":"YZ4joOE4IwmFAAAT","room_id":"r","event_type":1,"nonce":"1","timestamp":"%d","signature":"%s","detail":{"file_info":[`,
+		time.Now().Unix(), zego.Sign("a guess", time.Now().Unix(), "1"))
+	const tail = `{}]}}`
+	return append(append([]byte(head), bytes.Repeat([]byte("{},"), (webhook.MaxBody-len(head)-len(tail))/3)...), tail...), nil
 }

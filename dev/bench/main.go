@@ -36,7 +36,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		{"cost", "what a closed session and an idle day cost Temporal, against the naive handler", measureCost},
 		{"closing", "sessions that serve closes out, against another binary", measureClosing},
 		{"drain", "how fast a backlog is started, and what new callbacks see of it", measureDrain},
-		{"attack", "how long good callbacks take beside slow clients and forgers", measureAttack},
+		{"attack", "how long good callbacks take beside slow clients, forgers and large bodies", measureAttack},
 		{"archive", "recordings moved to a folder and to S3, against rclone", measureArchive},
 	}
 	// What the measures run as processes of their own is hidden.
