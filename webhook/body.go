@@ -88,7 +88,7 @@ func (b *body) fill(r io.Reader, limit int) error {
 			return &refusal{RefusedTooLarge, fmt.Errorf("the body has more than %d bytes", limit)}
 		}
 		if len(b.data) == cap(b.data) {
-			if err := b.grow(2 * cap(b.data)); err != nil {
+			if err := b.grow(min(2*cap(b.data), limit+bytes.MinRead)); err != nil {
 				return err
 			}
 		}

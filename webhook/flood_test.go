@@ -122,6 +122,12 @@ func TestGuessesAreAnsweredLate(t *testing.T) {
 			is("a guess later", "192.0.2.1:1", signed("guess"), 401, false)
 		}
 		is("once more", "192.0.2.1:1", signed("guess"), 429, true)
+		// A large body costs more than a guess, whatever is wrong with it.
+		long := strings.Repeat(" ", 9000)
+		for range 100 {
+			is("a large body", "192.0.2.3:1", long+"{", 400, false)
+		}
+		is("one that is too large", "192.0.2.3:1", strings.Repeat(long, 200), 413, true)
 		// Who doesn't wait doesn't keep us busy either.
 		ctx, leave := context.WithTimeout(t.Context(), 10*time.Millisecond)
 		defer leave()

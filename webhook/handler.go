@@ -24,6 +24,7 @@ type handler struct {
 type exchange struct {
 	began time.Time
 	event string // as in Options.Observe
+	large bool   // the body is larger than smallBody
 	attrs []slog.Attr
 }
 
@@ -60,6 +61,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (h *handler) take(w http.ResponseWriter, r *http.Request, e *exchange) (Receipt, error) {
 	body, err := h.bodies.read(w, r)
 	defer body.close()
+	e.large = len(body.data) > smallBody
 	if err != nil {
 		return Receipt{}, err
 	}
@@ -192,8 +194,10 @@ func (h *handler) refuse(w http.ResponseWriter, r *http.Request, e *exchange, er
 	if p.Detail == "" {
 		p.Detail = refused.cause.Error()
 	}
-	if a.unverified && h.limiter.tooMany(r.RemoteAddr) {
-		p.Status, p.Detail = http.StatusTooManyRequests, "The callback could not be verified, like many from this address."
+	if (a.unverified || e.large && a.genuine == "") && h.limiter.tooMany(r.RemoteAddr) {
+		if p.Status == http.StatusUnauthorized {
+			p.Status, p.Detail = http.StatusTooManyRequests, "The callback could not be verified, like many from this address."
+		}
 		hold(r.Context(), holdFailures)
 	}
 	switch p.Status {

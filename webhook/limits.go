@@ -60,7 +60,7 @@ const (
 	linesAtOnce     = 300
 	linesPerSecond  = 10
 	// failuresAtOnce and then failuresPerSecond callbacks of a source may fail to be
-	// verified before it is answered after holdFailures. A forger who waits for answers is
+	// verified, or be refused with a large body, before it is answered after holdFailures. A forger who waits for answers is
 	// slowed to one a second on each connection, and those are limited. ZEGO with a wrong
 	// secret still has its 429 in time.
 	failuresAtOnce    = 100

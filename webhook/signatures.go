@@ -26,7 +26,7 @@ type signatures struct {
 // claim is what a signature came with.
 type claim struct {
 	fingerprint [16]byte // half of SHA-256 is enough where there is one body to equal
-	unread      bool // it can't be read
+	unread      bool     // it can't be read
 	taken       bool
 	open        uint32 // callbacks with it that are being handed over
 }
