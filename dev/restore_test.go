@@ -27,7 +27,7 @@ import (
 )
 
 // tables are those of the ledger, of which a copy is made.
-var tables = []string{"bills", "adjustments", "sessions", "stays", "checks", "recording_tasks", "recording_files", "room_ends", "restored", "looks", "losses"}
+var tables = []string{"bills", "adjustments", "sessions", "stays", "checks", "recording_tasks", "recording_files", "room_ends", "restored", "looks", "losses", "turns"}
 
 // dump makes a copy of a ledger, which restore puts in its place, under a worker that
 // goes on.

@@ -54,7 +54,8 @@ type Config struct {
 	MaxBill                  int64 // in minutes; 0 is no limit
 	MaxRoomLife              time.Duration
 	Settling                 time.Duration
-	ServerAPI                string
+	ServerAPI, RecordingAPI  string
+	TestApps                 []uint32
 	OverdueAfter             time.Duration
 	ReconcileEvery           time.Duration // 0 is never
 

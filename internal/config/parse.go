@@ -277,3 +277,15 @@ func parsePrices(s string) (metering.Prices, error) {
 	})
 	return prices, err
 }
+
+// parseAppIDs parses appids.
+func parseAppIDs(v string) (apps []uint32, err error) {
+	for _, text := range strings.FieldsFunc(v, func(c rune) bool { return c == ';' || c == ' ' || c == '\n' }) {
+		app, err := strconv.ParseUint(text, 10, 32)
+		if err != nil {
+			return nil, found(text, "appids separated by ';', as in 1234567890;987654321")
+		}
+		apps = append(apps, uint32(app))
+	}
+	return apps, nil
+}

@@ -42,6 +42,11 @@ type Reconciler struct {
 	// AddLate starts the run that adds late recordings to a session's archive. It returns
 	// false if one is open, which may not know of what is new.
 	AddLate func(context.Context, ledger.ArchivedSession) (bool, error)
+	// Apps are those whose recording tasks are read from ZEGO every SweepEvery, and Found is
+	// called with each task in which something was found that no callback reported.
+	Apps       []uint32
+	SweepEvery time.Duration
+	Found      func(ctx context.Context, appID uint32, task serverapi.Task) error
 	// OverdueAfter is how long a session may be silent.
 	OverdueAfter time.Duration
 	// Gap is the minimum time between two answers about one session.

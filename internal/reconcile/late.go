@@ -67,6 +67,9 @@ func (r *Reconciler) StartLateRecordings(ctx context.Context) (int, error) {
 	if r.AddLate == nil {
 		return 0, nil
 	}
+	if err := r.sweep(ctx); err != nil {
+		return 0, err
+	}
 	var faults []error
 	sessions := map[ledger.ArchivedSession]bool{} // and whether its run was started
 	err := r.lateRecordings(ctx, func(task ledger.RecordingTask, session ledger.ArchivedSession) bool {

@@ -66,6 +66,13 @@ func (w *Watch) Look(ctx context.Context) error {
 			return err
 		}
 	}
+	if due == (ledger.Due{}) && len(w.Reconciler.Apps) > 0 && w.SweepEvery > 0 {
+		_, sweep, err := w.Ledger.Turn(ctx, "look for lost recordings", w.SweepEvery, 0)
+		if err != nil {
+			return err
+		}
+		due.Late = sweep
+	}
 	if due == (ledger.Due{}) {
 		return nil
 	}

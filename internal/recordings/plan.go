@@ -48,6 +48,7 @@ type Facts struct {
 	Lives   []ledger.RoomLife
 	Tasks   []ledger.RecordingTask
 	Refused []ledger.UnreadableCallback
+	Named   bool      // ZEGO's API has named all recording tasks of the room
 	Late    bool      // there is a manifest: only what callbacks announce is added to it
 	Listed  []Listed  // what the manifest lists
 	Waited  Waited    // what the look before found
@@ -116,6 +117,7 @@ type Wait struct {
 	For   string
 	Pause time.Duration
 	Note  string
+	Early bool // nothing is missing: a recording may show itself
 }
 
 // needs reports whether something has to be looked up.
@@ -496,7 +498,7 @@ func (p *planner) decide(r Rules) {
 	}
 	noted, _ := json.Marshal(now)
 	left, early := r.Deadline-p.Waited.Elapsed, r.Grace-p.Waited.Elapsed
-	if p.Late {
+	if p.Late || p.Named {
 		early = 0 // what is looked for has shown itself
 	}
 	wait := func(pause time.Duration, what string) {
@@ -518,6 +520,7 @@ func (p *planner) decide(r Rules) {
 		wait(min(pause, left), Sentence(slices.Concat(p.stuck, p.missing)))
 	case early > 0:
 		wait(early, "recordings that begin to show")
+		p.Wait.Early = true
 	case len(p.loose) > 0 && stays > 0 && left <= 0:
 		p.Blocked = fmt.Sprintf("the files in the bucket still change after %v", r.Deadline)
 	case len(p.loose) > 0 && stays > 0:

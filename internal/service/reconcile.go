@@ -61,12 +61,8 @@ func lasting(err error) error {
 
 // newReconciler makes what looks at overdue sessions. Apps without a server secret
 // are fine: theirs are reported.
-func newReconciler(c *config.Config, books *ledger.Ledger, s *starter.Starter) (*reconcile.Reconciler, error) {
-	api, err := serverapi.New(c.ServerAPI, c.ServerSecrets)
-	if err != nil {
-		return nil, fmt.Errorf("CLOSEOUT_SERVER_API_URL, CLOSEOUT_SERVER_SECRETS: %w", err)
-	}
-	return &reconcile.Reconciler{
+func newReconciler(c *config.Config, books *ledger.Ledger, api *serverapi.Client, s *starter.Starter) *reconcile.Reconciler {
+	r := &reconcile.Reconciler{
 		Ledger: books, API: api, OverdueAfter: c.OverdueAfter,
 		Gap:   min(time.Minute, c.ReconcileEvery),
 		Start: s.Close,
@@ -79,8 +75,16 @@ func newReconciler(c *config.Config, books *ledger.Ledger, s *starter.Starter) (
 			late := steps.SessionOfArchived(archived)
 			return s.Start(ctx, starter.Request{Options: workflows.LateRecordingsOptions(late, c.TaskQueue), Workflow: workflows.LateRecordings, Input: late, AppID: late.AppID})
 		},
-	}, nil
+	}
+	if c.Recordings.Expected != "none" {
+		r.Apps, r.SweepEvery = slices.Sorted(maps.Keys(c.ServerSecrets)), sweepEvery
+	}
+	return r
 }
+
+// sweepEvery is how often the recording tasks of all rooms are read from ZEGO. Its backup
+// storage keeps a file for three days.
+const sweepEvery = time.Hour
 
 // newWatch returns what starts runs when something is due; nil if the settings turn that
 // off. It has lost bills restored, and none made of what is left.

@@ -22,6 +22,7 @@ import (
 	"github.com/closeouthq/closeout/internal/steps"
 	"github.com/closeouthq/closeout/pricing"
 	"github.com/closeouthq/closeout/session"
+	"github.com/closeouthq/closeout/zego/serverapi"
 )
 
 // maxActivities bounds the Activities that a worker runs at once.
@@ -70,6 +71,13 @@ func (k *workerPart) openStandard(ctx context.Context) error {
 	k.acts = standard
 	k.metrics.worker(standard)
 	books := standard.Billing.Ledger
+	api, err := newServerAPI(k.config, books)
+	if err != nil {
+		return err
+	}
+	if standard.Recordings.Finding.Ledger != nil {
+		standard.Recordings.Finding.API = api
+	}
 	k.health.ledger.CompareAndSwap(nil, books)
 	books.Price = k.parts.Extension.Price
 	k.asked.ledger = cmp.Or(k.asked.ledger, askLedger(answerWithin, books))
@@ -82,8 +90,10 @@ func (k *workerPart) openStandard(ctx context.Context) error {
 	k.people = func(ctx context.Context, s session.Session, adjustment int) (*session.Participants, error) {
 		return books.Participants(ctx, s, adjustment, metering.Role4)
 	}
-	if k.reconciler, err = newReconciler(k.config, books, starter.New(k.starts)); err != nil {
-		return err
+	k.reconciler = newReconciler(k.config, books, api, starter.New(k.starts))
+	notifier := starter.NewNotifier(books, k.temporal, k.log)
+	k.reconciler.Found = func(ctx context.Context, app uint32, t serverapi.Task) error {
+		return notifier.Notify(ctx, app, t.TaskID, t.RoomID, t.Begin)
 	}
 	k.reconciler.Observe = func(outcome string, sessions int) { k.metrics.reconciled.Add(int64(sessions), outcome) }
 	k.watch = newWatch(k.config, k.temporal, standard.Billing, k.reconciler, k.log)

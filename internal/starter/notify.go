@@ -56,33 +56,35 @@ func (n *Notifier) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case r := <-n.uploaded:
-			if err := n.notify(ctx, r); err != nil && ctx.Err() == nil {
+			if err := n.Notify(ctx, r.AppID, r.TaskID, r.RoomID, time.Unix(r.Timestamp, 0)); err != nil && ctx.Err() == nil {
 				n.log.Debug("runs not notified, they look by themselves", "appid", r.AppID, "room_id", r.RoomID, "task_id", r.TaskID, "error", err)
 			}
 		}
 	}
 }
 
-func (n *Notifier) notify(ctx context.Context, r *zego.Recording) error {
+// Notify signals the runs of the sessions that a recording task may belong to, which was
+// under way at a time.
+func (n *Notifier) Notify(ctx context.Context, appID uint32, taskID, roomID string, at time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, notifyTimeout)
 	defer cancel()
-	task, err := n.ledger.RecordingTask(ctx, r.AppID, r.TaskID)
+	task, err := n.ledger.RecordingTask(ctx, appID, taskID)
 	if err != nil {
 		return err
 	}
-	lives, err := n.ledger.Lives(ctx, r.AppID, r.RoomID, time.Unix(r.Timestamp, 0).Add(-maxAge))
+	lives, err := n.ledger.Lives(ctx, appID, roomID, at.Add(-maxAge))
 	if err != nil {
 		return err
 	}
 	var faults []error
-	for _, number := range recordings.Concerned(r.AppID, lives, task) {
-		s := session.Session{ID: session.ID{AppID: r.AppID, RoomSessionID: number}}
+	for _, number := range recordings.Concerned(appID, lives, task) {
+		s := session.Session{ID: session.ID{AppID: appID, RoomSessionID: number}}
 		id := s.WorkflowID()
 		err := workflows.Signal(ctx, n.temporal, id, workflows.Recordings.Name, nil)
 		if gone := new(serviceerror.NotFound); errors.As(err, &gone) {
 			if task.ArchivedAt.IsZero() && len(task.Files) > 0 {
 				n.log.Warn("late recording", "action", "added at next reconciliation, unless closeout recording list shows it",
-					"appid", r.AppID, "room_id", r.RoomID, "room_session_id", number, "workflow_id", id, "task_id", r.TaskID)
+					"appid", appID, "room_id", roomID, "room_session_id", number, "workflow_id", id, "task_id", taskID)
 			}
 			if err = workflows.Signal(ctx, n.temporal, workflows.LateRecordingsID(s), workflows.Recordings.Name, nil); errors.As(err, &gone) {
 				continue

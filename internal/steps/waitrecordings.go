@@ -15,6 +15,7 @@ import (
 	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/recordings"
+	"github.com/closeouthq/closeout/zego/serverapi"
 )
 
 // Finding is how a session's recordings are found, and how long they are waited for.
@@ -24,6 +25,9 @@ type Finding struct {
 	Ledger *ledger.Ledger
 	// Prefix is where else recordings lie in the bucket than in the session's folder.
 	Prefix recordings.Prefix
+	// API asks ZEGO about recordings without a callback. Without it, or a secret of the
+	// app, callbacks alone count.
+	API *serverapi.Client
 	// Grace, Stable, Poll and Deadline are those of [recordings.Rules].
 	Grace, Stable, Poll, Deadline time.Duration
 }
@@ -40,11 +44,19 @@ func (r *Recordings) plan(ctx context.Context, task activities.Task, before *Man
 		return nil, activities.ErrNotQuick
 	}
 	rules := recordings.Rules{Grace: r.Finding.Grace, Stable: r.Finding.Stable, Poll: r.Finding.Poll, Deadline: r.Finding.Deadline}
-	for {
+	for asked := false; ; {
 		p := rules.Plan(*facts)
 		switch {
 		case len(p.Save)+len(p.List)+len(p.Look)+len(p.Rooms) > 0:
 			if err := r.lookUp(ctx, facts, p, before); err != nil {
+				return nil, err
+			}
+		case !asked && r.asks(facts, p):
+			if activity.GetInfo(ctx).IsLocalActivity {
+				return nil, activities.ErrNotQuick
+			}
+			asked = true
+			if err := r.ask(ctx, task, &facts, before); err != nil {
 				return nil, err
 			}
 		case p.Blocked != "":

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -35,6 +36,8 @@ type API struct {
 	mu      sync.Mutex
 	secrets map[uint32]string
 	rooms   map[room][]User
+	tasks   map[uint32][]Task
+	usage   map[uint32][]Usage
 	calls   []url.Values
 	lately  map[string][]time.Time // calls by what limits them
 	fail    func(url.Values) *Failure
@@ -135,10 +138,11 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case failure != nil:
 		code, message = failure.Code, failure.Message
-	case r.Method != http.MethodGet || r.URL.Path != "/":
+	case r.Method != map[bool]string{false: http.MethodGet, true: http.MethodPost}[posts[query.Get("Action")]] || r.URL.Path != "/":
 		code, message = 100000007, "unsupported action"
 	default:
-		code, message, data = a.answer(query)
+		body, _ := io.ReadAll(r.Body)
+		code, message, data = a.answer(query, body)
 	}
 	// Both kinds are seen in ZEGO's documentation.
 	id := any(strconv.FormatUint(7840039829955402142+uint64(n), 10))
@@ -150,7 +154,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 var nonces = regexp.MustCompile(`^[0-9a-f]{16}$`)
 
-func (a *API) answer(q url.Values) (code int, message string, data any) {
+func (a *API) answer(q url.Values, body []byte) (code int, message string, data any) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	id, err := strconv.ParseUint(q.Get("AppId"), 10, 32)
@@ -187,6 +191,12 @@ func (a *API) answer(q url.Values) (code int, message string, data any) {
 		return a.users(app, q)
 	case "DescribeUserList":
 		return a.userList(app, q)
+	case "DescribeTasks":
+		return a.describeTasks(app, body)
+	case "DescribeRecordStatus":
+		return a.recordStatus(app, body)
+	case "GetRealtimeUsage":
+		return a.realtimeUsage(app, q)
 	default:
 		return 100000007, "unsupported Action", nil
 	}

@@ -27,6 +27,14 @@ var (
 	}
 )
 
+// userNumLimit returns the limit of DescribeUserNum.
+func (c *Client) userNumLimit(appID uint32) []limit {
+	if slices.Contains(c.Test, appID) {
+		return []limit{{"", 1100 * time.Millisecond}}
+	}
+	return tenASecond
+}
+
 // RoomUsers is the number of users in a room.
 type RoomUsers struct {
 	// Users includes Admins. It is 0 for a room that doesn't exist.
@@ -66,7 +74,7 @@ func (c *Client) DescribeUserNum(ctx context.Context, appID uint32, rooms []stri
 			AdminUserCount int
 		}
 	}
-	if err := c.call(ctx, appID, request{"DescribeUserNum", url.Values{"RoomId[]": rooms}, tenASecond}, &data); err != nil {
+	if err := c.call(ctx, appID, request{action: "DescribeUserNum", query: url.Values{"RoomId[]": rooms}, limits: c.userNumLimit(appID)}, &data); err != nil {
 		return nil, err
 	}
 	counts := make(map[string]RoomUsers, len(rooms))
@@ -105,7 +113,7 @@ func (c *Client) DescribeUsers(ctx context.Context, appID uint32, room string, u
 		}
 	}
 	query := url.Values{"RoomId": {room}, "UserId[]": users}
-	if err := c.call(ctx, appID, request{"DescribeUsers", query, tenASecond}, &data); err != nil {
+	if err := c.call(ctx, appID, request{action: "DescribeUsers", query: query, limits: tenASecond}, &data); err != nil {
 		return nil, err
 	}
 	var all []User
@@ -140,7 +148,7 @@ func (c *Client) DescribeUserList(ctx context.Context, appID uint32, room string
 	if marker != "" {
 		query.Set("Marker", marker)
 	}
-	if err := c.call(ctx, appID, request{"DescribeUserList", query, listLimits(room)}, &data); err != nil {
+	if err := c.call(ctx, appID, request{action: "DescribeUserList", query: query, limits: listLimits(room)}, &data); err != nil {
 		return nil, "", err
 	}
 	for _, u := range data.UserList {

@@ -3,6 +3,8 @@
 package serverapi
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/md5" // #nosec G501 -- ZEGO's scheme, not our choice.
 	"crypto/rand"
@@ -24,9 +26,13 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// DefaultURL is the server API of all regions. A region's own is
-// https://rtc-api-fra.zego.im or the like.
-const DefaultURL = "https://rtc-api.zego.im"
+// The server APIs of all regions: of rooms, of the cloud recording, and the analytics.
+// Regions have their own, such as https://rtc-api-fra.zego.im.
+const (
+	DefaultURL   = "https://rtc-api.zego.im"
+	RecordingURL = "https://cloudrecord-api.zego.im"
+	AnalyticsURL = "https://analytics-api.zego.im"
+)
 
 // maxAnswer bounds an answer in bytes; 200 users take some dozens of KB.
 const maxAnswer = 4 << 20
@@ -44,7 +50,16 @@ type Client struct {
 	// redirect, because a request proves who sent it.
 	HTTP *http.Client
 
-	base    *url.URL
+	// Turn, if set, is called ahead of a call that other processes count too, and returns
+	// when it is the caller's turn: budget names what is limited for the app, and pause is
+	// the least time between two calls. Without it, a Client keeps the limit alone.
+	Turn func(ctx context.Context, budget string, pause time.Duration) error
+	// Test lists the apps in ZEGO's test environment, which projects created up to
+	// 2021-11-16 have. It allows DescribeUserNum once a second.
+	Test []uint32
+
+	base, recording, analytics *url.URL
+
 	secrets map[uint32][]string
 	limits  limits
 }
@@ -55,14 +70,12 @@ type Client struct {
 // The URL must be https unless it is this machine's, because forged answers would have
 // rooms closed out.
 func New(baseURL string, secrets map[uint32][]string) (*Client, error) {
-	base, err := url.Parse(baseURL)
-	if err != nil || base.Host == "" || base.RawQuery != "" || base.User != nil {
-		return nil, errors.New("not a URL of a server API, want one such as " + DefaultURL)
+	base, err := parseURL(baseURL)
+	if err != nil {
+		return nil, err
 	}
-	local := slices.Contains([]string{"localhost", "127.0.0.1", "::1"}, base.Hostname())
-	if base.Scheme != "https" && !(base.Scheme == "http" && local) {
-		return nil, fmt.Errorf("server API at %s://%s: want https, because a forged answer closes rooms out", base.Scheme, base.Host)
-	}
+	recording, _ := url.Parse(RecordingURL)
+	analytics, _ := url.Parse(AnalyticsURL)
 	for app, list := range secrets {
 		if len(list) == 0 || slices.Contains(list, "") {
 			return nil, fmt.Errorf("app %d: no server secret, or an empty one", app)
@@ -73,8 +86,33 @@ func New(baseURL string, secrets map[uint32][]string) (*Client, error) {
 			Timeout:       10 * time.Second,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		base: base, secrets: maps.Clone(secrets), limits: limits{turns: map[string]*rate.Limiter{}},
+		base: base, recording: recording, analytics: analytics, secrets: maps.Clone(secrets), limits: limits{turns: map[string]*rate.Limiter{}},
 	}, nil
+}
+
+// Recording replaces the address of the recording's API, [RecordingURL].
+func (c *Client) Recording(at string) (err error) {
+	c.recording, err = parseURL(at)
+	return err
+}
+
+// Analytics replaces the address of the analytics, [AnalyticsURL].
+func (c *Client) Analytics(at string) (err error) {
+	c.analytics, err = parseURL(at)
+	return err
+}
+
+// parseURL parses the address of an API.
+func parseURL(text string) (*url.URL, error) {
+	base, err := url.Parse(text)
+	if err != nil || base.Host == "" || base.RawQuery != "" || base.User != nil {
+		return nil, errors.New("not a URL of a server API, want one such as " + DefaultURL)
+	}
+	local := slices.Contains([]string{"localhost", "127.0.0.1", "::1"}, base.Hostname())
+	if base.Scheme != "https" && !(base.Scheme == "http" && local) {
+		return nil, fmt.Errorf("server API at %s://%s: want https, because a forged answer closes rooms out", base.Scheme, base.Host)
+	}
+	return base, nil
 }
 
 // Knows reports whether the client has a secret for the app.
@@ -118,11 +156,16 @@ func (e *Error) Error() string {
 
 const wrongSignature = 100000005
 
+// NoTask reports whether the recording task doesn't exist.
+func (e *Error) NoTask() bool { return e.Code == 300001000 }
+
 // NoRoom reports whether the room doesn't exist.
 func (e *Error) NoRoom() bool { return slices.Contains([]int64{50001, 104, 5024}, e.Code) }
 
 // RateLimited reports whether there were too many calls, for the app or the room.
-func (e *Error) RateLimited() bool { return e.Code == 206 || e.Code == 207 }
+func (e *Error) RateLimited() bool {
+	return e.Status == http.StatusTooManyRequests || slices.Contains([]int64{206, 207, 30002, 300000003}, e.Code)
+}
 
 // Unauthorized reports whether the app, its secret or this machine's clock is wrong.
 func (e *Error) Unauthorized() bool {
@@ -134,6 +177,10 @@ type request struct {
 	action string
 	query  url.Values
 	limits []limit
+	at     *url.URL // the room's API unless set
+	body   any      // of a POST; nil: a GET
+	shared string   // the budget that other processes count too, and how far its calls are apart
+	pause  time.Duration
 }
 
 // limit is the pause between two calls of one kind.
@@ -148,7 +195,12 @@ func (c *Client) call(ctx context.Context, appID uint32, r request, data any) er
 	err := ErrNoSecret
 	for _, secret := range c.secrets[appID] {
 		for _, l := range r.limits {
-			if err := c.limits.wait(ctx, fmt.Sprintf("%d %s %s", appID, r.action, l.of), l.pause); err != nil {
+			if err := c.limits.wait(ctx, fmt.Sprintf("%d %s %s", appID, cmp.Or(r.shared, r.action), l.of), l.pause); err != nil {
+				return fmt.Errorf("%s of app %d: wait for the rate limit: %w", r.action, appID, err)
+			}
+		}
+		if r.shared != "" && c.Turn != nil {
+			if err := c.Turn(ctx, fmt.Sprintf("%d %s", appID, r.shared), r.pause); err != nil {
 				return fmt.Errorf("%s of app %d: wait for the rate limit: %w", r.action, appID, err)
 			}
 		}
@@ -166,7 +218,11 @@ func (c *Client) call(ctx context.Context, appID uint32, r request, data any) er
 func (c *Client) callWith(ctx context.Context, appID uint32, secret string, r request, data any) error {
 	nonce, timestamp := make([]byte, 8), time.Now().Unix()
 	_, _ = rand.Read(nonce) // never fails
-	query := maps.Clone(r.query)
+	query := url.Values{}
+	maps.Copy(query, r.query)
+	if slices.Contains(c.Test, appID) {
+		query.Set("IsTest", "true")
+	}
 	query.Set("Action", r.action)
 	query.Set("AppId", strconv.FormatUint(uint64(appID), 10))
 	query.Set("SignatureNonce", hex.EncodeToString(nonce))
@@ -174,19 +230,31 @@ func (c *Client) callWith(ctx context.Context, appID uint32, secret string, r re
 	query.Set("SignatureVersion", "2.0")
 	signature := Sign(appID, query.Get("SignatureNonce"), secret, timestamp)
 	query.Set("Signature", signature)
-	u := *c.base
+	base := cmp.Or(r.at, c.base)
+	u := *base
 	u.Path, u.RawQuery = "/"+strings.TrimPrefix(u.Path, "/"), query.Encode()
 
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	method, payload := http.MethodGet, []byte(nil)
+	if r.body != nil {
+		var err error
+		if payload, err = json.Marshal(r.body); err != nil {
+			return fmt.Errorf("encode the request: %w", err)
+		}
+		method = http.MethodPost
+	}
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(payload))
 	if err != nil {
 		return fmt.Errorf("make the request: %w", errors.Unwrap(err))
+	}
+	if r.body != nil {
+		req.Header.Set("Content-Type", "application/json")
 	}
 	response, err := c.HTTP.Do(req)
 	if at := new(url.Error); errors.As(err, &at) {
 		err = at.Err // without the URL, which has the signature
 	}
 	if err != nil {
-		return fmt.Errorf("call %s: %w", c.base.Host, err)
+		return fmt.Errorf("call %s: %w", base.Host, err)
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))

@@ -216,6 +216,12 @@ CREATE TABLE looks (
 
 INSERT INTO looks VALUES (0, 0, 0);
 
+-- When the next call of a budget of ZEGO's APIs may be made: all processes share it.
+CREATE TABLE turns (
+    budget  TEXT   NOT NULL PRIMARY KEY,
+    next_at BIGINT NOT NULL
+);
+
 -- Times of which the ledger has lost what it was told, as it was restored from a copy.
 CREATE TABLE losses (
     from_time BIGINT NOT NULL,

@@ -1,0 +1,126 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/closeouthq/closeout/zego"
+	"github.com/closeouthq/closeout/zego/serverapi"
+)
+
+// RecordAnswer stores what ZEGO's API answers about a recording task, and reports whether
+// it has a file that no callback named, or in another place. A callback that comes after all counts more. What is new in a task that was
+// archived is added to the archive as a late recording.
+func (l *Ledger) RecordAnswer(ctx context.Context, appID uint32, a serverapi.Task) (found bool, err error) {
+	var files []zego.RecordedFile
+	for _, f := range a.Files {
+		// Others have no place yet.
+		if f.Status == zego.FileUploaded || f.Status == zego.FileInBackup || f.Status == zego.FileFailed {
+			files = append(files, f)
+		}
+	}
+	slices.SortFunc(files, func(a, b zego.RecordedFile) int { return strings.Compare(a.FileID, b.FileID) })
+	last := a.End
+	if last.IsZero() {
+		last = a.Begin
+	}
+	err = l.in(ctx, func(tx transaction) error {
+		if _, err := tx.exec(ctx, `
+			INSERT INTO recording_tasks (appid, task_id, room_id, first_time, last_time, uploaded, alive, ended, room_session_id, archived_at)
+			VALUES ($1, $2, $3, $4, $5, $6, $6, 0, '', 0)
+			ON CONFLICT (appid, task_id) DO UPDATE SET
+				room_id = CASE WHEN recording_tasks.room_id = '' THEN excluded.room_id ELSE recording_tasks.room_id END,
+				first_time = CASE WHEN excluded.first_time < recording_tasks.first_time THEN excluded.first_time ELSE recording_tasks.first_time END,
+				last_time = CASE WHEN excluded.last_time > recording_tasks.last_time THEN excluded.last_time ELSE recording_tasks.last_time END`,
+			int64(appID), a.TaskID, a.RoomID, a.Begin.UnixMilli(), last.UnixMilli(), int64(none)); err != nil {
+			return err
+		}
+		found = false
+		for _, f := range files {
+			// The backup storage keeps a file from the task's end on at the earliest.
+			n, err := tx.exec(ctx, `
+				INSERT INTO recording_files (`+fileColumns+`, saved) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, '')
+				ON CONFLICT (appid, task_id, file_id) DO UPDATE SET
+					status = excluded.status, url = CASE WHEN excluded.url = '' THEN recording_files.url ELSE excluded.url END,
+					size = CASE WHEN excluded.size = 0 THEN recording_files.size ELSE excluded.size END, told_time = excluded.told_time
+				WHERE recording_files.status <> excluded.status AND (excluded.status IN (3, 4) OR recording_files.status NOT IN (3, 4, 5))`,
+				int64(appID), a.TaskID, f.FileID, int64(none), int64(f.Status), f.URL, f.Format, f.Size, f.Duration.Milliseconds(),
+				f.UserID, f.StreamID, int64(f.MediaTrackType), millis(f.Begin), last.UnixMilli())
+			if err != nil {
+				return fmt.Errorf("file %q: %w", f.FileID, err)
+			}
+			found = found || n > 0
+		}
+		if found {
+			if _, err := tx.exec(ctx, "UPDATE recording_tasks SET archived_at = 0, look_at = 0 WHERE appid = $1 AND task_id = $2", int64(appID), a.TaskID); err != nil {
+				return err
+			}
+		}
+		if a.Complete() {
+			if _, err := tx.exec(ctx, "UPDATE recording_tasks SET answered = 1 WHERE appid = $1 AND task_id = $2", int64(appID), a.TaskID); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return false, fmt.Errorf("store the answer about recording task %s of app %d: %w", a.TaskID, appID, err)
+	}
+	return found, nil
+}
+
+// AnsweredRecordings returns those of an app's recording tasks about which ZEGO's API has
+// answered that they are complete.
+func (l *Ledger) AnsweredRecordings(ctx context.Context, appID uint32, taskIDs []string) (map[string]bool, error) {
+	answered := map[string]bool{}
+	for some := range slices.Chunk(taskIDs, maxTasks) {
+		marks, args := make([]string, len(some)), []any{int64(appID)}
+		for i, id := range some {
+			marks[i], args = fmt.Sprintf("$%d", i+2), append(args, id)
+		}
+		ids, err := list(ctx, l, value[string], "SELECT task_id FROM recording_tasks WHERE appid = $1 AND answered = 1 AND task_id IN ("+strings.Join(marks, ", ")+")", args...)
+		if err != nil {
+			return nil, fmt.Errorf("read which recording tasks of app %d are complete: %w", appID, err)
+		}
+		for _, id := range ids {
+			answered[id] = true
+		}
+	}
+	return answered, nil
+}
+
+// maxTasks bounds the tasks in one query.
+const maxTasks = 500
+
+// A budget counted longer ahead was moved by a clock that has been set back since.
+const maxAhead = time.Hour
+
+// Turn takes the next turn of a budget that all processes share, in which turns are at
+// least pause apart, and returns how long to wait for it. It takes none, and reports false,
+// if that is longer than maxWait.
+func (l *Ledger) Turn(ctx context.Context, budget string, pause, maxWait time.Duration) (wait time.Duration, ok bool, err error) {
+	now := "$5"
+	if l.path == "" {
+		// One clock for all processes.
+		now = "(CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT) + 0 * CAST($5 AS BIGINT))"
+	}
+	waits := []int64(nil)
+	err = l.in(ctx, func(tx transaction) error {
+		waits, err = list(ctx, tx, value[int64], `
+			INSERT INTO turns (budget, next_at) VALUES ($1, `+now+` + $2)
+			ON CONFLICT (budget) DO UPDATE SET next_at = $2 + CASE WHEN turns.next_at BETWEEN `+now+` AND `+now+` + $4 THEN turns.next_at ELSE `+now+` END
+			WHERE turns.next_at <= `+now+` + $3 OR turns.next_at > `+now+` + $4
+			RETURNING next_at - $2 - `+now, budget, pause.Milliseconds(), maxWait.Milliseconds(), (maxAhead + maxWait + pause).Milliseconds(), time.Now().UnixMilli())
+		return err
+	})
+	if err != nil {
+		return 0, false, fmt.Errorf("take a turn of %s: %w", budget, err)
+	}
+	if len(waits) == 0 {
+		return 0, false, nil
+	}
+	return max(0, time.Duration(waits[0])*time.Millisecond), true, nil
+}

@@ -1,0 +1,95 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+
+	"github.com/closeouthq/closeout/zego/serverapi"
+)
+
+const (
+	// maxSweep bounds a sweep, in the time of an attempt. The next one goes on.
+	maxSweep = 8 * time.Minute
+	// sweepSlack is how much nearer than the API allows its oldest task is asked for.
+	sweepSlack = time.Minute
+)
+
+// sweep reads the ended recording tasks of all rooms from ZEGO, as far back as its API
+// goes, and stores what no callback has reported. It asks about the files of each task
+// once, after its end. An API that fails is logged; the next sweep tries again.
+func (r *Reconciler) sweep(ctx context.Context) error {
+	if len(r.Apps) == 0 || r.SweepEvery == 0 {
+		return nil
+	}
+	// Every run comes by here, and one of them an interval sweeps.
+	_, mine, err := r.Ledger.Turn(ctx, "sweep recordings", r.SweepEvery/2, 0)
+	if err != nil || !mine {
+		return err
+	}
+	sweeping, cancel := context.WithTimeout(ctx, maxSweep)
+	defer cancel()
+	for _, app := range r.Apps {
+		asked, found, err := r.sweepApp(sweeping, app)
+		log := activity.GetLogger(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			log.Warn("sweep of recordings incomplete", "action", "goes on at next sweep", "appid", app, "asked", asked, "found", found, "error", err)
+		case found > 0:
+			log.Warn("recordings without a callback found", "appid", app, "tasks", found)
+		}
+	}
+	return nil
+}
+
+func (r *Reconciler) sweepApp(ctx context.Context, app uint32) (asked, found int, err error) {
+	var ids []string
+	now := r.now()
+	err = r.API.DescribeTasks(ctx, app, "", true, now.Add(sweepSlack-serverapi.TasksKept), now, func(t serverapi.Task) error {
+		activity.RecordHeartbeat(ctx)
+		ids = append(ids, t.TaskID)
+		return nil
+	})
+	if err != nil {
+		return 0, 0, err
+	}
+	answered, err := r.Ledger.AnsweredRecordings(ctx, app, ids)
+	if err != nil {
+		return 0, 0, err
+	}
+	var faults []error
+	for _, id := range ids {
+		if answered[id] {
+			continue
+		}
+		answered[id] = true // a page may have it again
+		activity.RecordHeartbeat(ctx)
+		task, err := r.API.DescribeRecordStatus(ctx, app, id)
+		if refused := new(serverapi.Error); errors.As(err, &refused) && refused.NoTask() {
+			continue
+		}
+		if err != nil {
+			return asked, found, fmt.Errorf("task %s: %w", id, err)
+		}
+		asked++
+		news, err := r.Ledger.RecordAnswer(ctx, app, task)
+		if err != nil {
+			return asked, found, err
+		}
+		if !news || len(task.Files) == 0 {
+			continue
+		}
+		found++
+		if r.Found != nil {
+			if err := r.Found(ctx, app, task); err != nil {
+				faults = append(faults, err) // its run looks by itself
+			}
+		}
+	}
+	return asked, found, errors.Join(faults...)
+}

@@ -1,0 +1,121 @@
+package steps
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/recordings"
+	"github.com/closeouthq/closeout/zego/serverapi"
+)
+
+const (
+	// askTimeout bounds the questions of one look. Other runs may take the API's turns.
+	askTimeout = 30 * time.Second
+	// apiSlack is how much nearer than the API allows its oldest task is asked for.
+	apiSlack = time.Minute
+)
+
+// asks reports whether ZEGO is asked: while nothing is known of a recording, as there may be
+// none, and after the grace period at every look that finds something missing.
+func (r *Recordings) asks(f *recordings.Facts, p recordings.Plan) bool {
+	if r.Finding.API == nil || !r.Finding.API.Knows(f.Session.AppID) || f.Now.Sub(f.Session.Closed) > serverapi.TasksKept {
+		return false
+	}
+	if p.Wait == nil && p.Blocked == "" || p.Wait != nil && p.Wait.Early {
+		return !f.Late && len(p.Mine) == 0
+	}
+	return f.Waited.Elapsed >= r.Finding.Grace
+}
+
+// ask asks ZEGO about the tasks of the session and of its room, and reads the facts again.
+// An API that doesn't answer leaves them as they are: callbacks may come.
+func (r *Recordings) ask(ctx context.Context, task activities.Task, facts **recordings.Facts, before *Manifest) error {
+	asking, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	named, err := r.askAPI(asking, *facts)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if stored := new(ledgerError); errors.As(err, &stored) {
+		return err
+	}
+	if err != nil {
+		activity.GetLogger(ctx).Warn("recording API not asked, callbacks alone count", "appid", task.Session.AppID, "room_id", task.Session.RoomID, "error", err)
+	}
+	again, err := r.facts(ctx, task, before)
+	if err != nil {
+		return err
+	}
+	again.Named, *facts = named, again
+	return nil
+}
+
+// ledgerError is an error of the ledger, while the API's are no reason to fail.
+type ledgerError struct{ error }
+
+func (e *ledgerError) Unwrap() error { return e.error }
+
+// askAPI stores what ZEGO answers, and reports whether it has named all tasks of the room.
+func (r *Recordings) askAPI(ctx context.Context, f *recordings.Facts) (named bool, err error) {
+	s, now := f.Session, f.Now
+	var ids []string
+	known := map[string]bool{}
+	for _, t := range f.Tasks {
+		known[t.TaskID] = true
+		if of, _ := recordings.Whose(s, f.Lives, t); of != recordings.Another && !t.Answered {
+			ids = append(ids, t.TaskID)
+		}
+	}
+	// The API knows tasks by their begin, and some room may be older than it looks back.
+	from, oldest := s.Closed.Add(-maxRecording), now.Add(apiSlack-serverapi.TasksKept)
+	for _, life := range f.Lives {
+		if life.RoomSessionID == s.RoomSessionID && !life.Created.IsZero() {
+			from = life.Created.Add(-apiSlack)
+		}
+	}
+	named = !from.Before(oldest)
+	if from.Before(oldest) {
+		from = oldest
+	}
+	until := s.Closed.Add(apiSlack)
+	if until.After(now) {
+		until = now
+	}
+	for _, ended := range []bool{true, false} {
+		err := r.Finding.API.DescribeTasks(ctx, s.AppID, s.RoomID, ended, from, until, func(t serverapi.Task) error {
+			if !known[t.TaskID] {
+				known[t.TaskID] = true
+				ids = append(ids, t.TaskID)
+			}
+			return nil
+		})
+		if err != nil {
+			return false, err
+		}
+	}
+	for _, id := range ids {
+		activity.RecordHeartbeat(ctx)
+		t, err := r.Finding.API.DescribeRecordStatus(ctx, s.AppID, id)
+		if refused := new(serverapi.Error); errors.As(err, &refused) && refused.NoTask() {
+			continue // it is older than the API looks back
+		}
+		if err != nil {
+			return false, err
+		}
+		if t.RoomID == "" {
+			t.RoomID = s.RoomID
+		}
+		if _, err := r.Finding.Ledger.RecordAnswer(ctx, s.AppID, t); err != nil {
+			return false, &ledgerError{fmt.Errorf("recording found at ZEGO: %w", err)}
+		}
+	}
+	return named, nil
+}
+
+// maxRecording is how long a recording may take.
+const maxRecording = 48 * time.Hour

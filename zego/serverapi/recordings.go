@@ -1,0 +1,214 @@
+package serverapi
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/closeouthq/closeout/zego"
+)
+
+const (
+	// TasksKept is how far back the API knows recording tasks, by their begin.
+	TasksKept = 72 * time.Hour
+	// maxPage is the maximum number of tasks in a page, and maxPages bounds what one list
+	// may have: half a million tasks.
+	maxPage, maxPages = 50, 10_000
+)
+
+// TaskStatus is the state of a recording task. Values without a constant here are valid.
+type TaskStatus int
+
+// The states that ZEGO documents.
+const (
+	TaskInitialising TaskStatus = 1
+	TaskRecording    TaskStatus = 2
+	TaskEnded        TaskStatus = 3
+	TaskAborted      TaskStatus = 4
+	TaskPaused       TaskStatus = 5
+)
+
+// Ended reports whether a task has ended, normally or not.
+func (s TaskStatus) Ended() bool { return s == TaskEnded || s == TaskAborted }
+
+// Task is a recording task.
+type Task struct {
+	TaskID, RoomID string
+	Status         TaskStatus
+	// Begin and End are by ZEGO's clock, to the millisecond and in UTC. End is zero in a
+	// list and of a task that goes on.
+	Begin, End time.Time
+	// Files are the task's files, those included that are still recorded or uploaded: see
+	// [zego.FileStatus]. A list has none.
+	Files []zego.RecordedFile
+}
+
+// Complete reports whether the task has ended, and it is known where all its files are.
+func (t Task) Complete() bool {
+	for _, f := range t.Files {
+		if f.Status != zego.FileUploaded && f.Status != zego.FileInBackup && f.Status != zego.FileFailed {
+			return false
+		}
+	}
+	return t.Status.Ended()
+}
+
+// recordingPause keeps recording's calls, of all actions together, below ten a second.
+const recordingPause = 110 * time.Millisecond
+
+// record calls the recording's API.
+func (c *Client) record(ctx context.Context, appID uint32, action string, body, data any) error {
+	return c.call(ctx, appID, request{action: action, query: url.Values{}, limits: []limit{{"", recordingPause}},
+		at: c.recording, body: body, shared: "recording", pause: recordingPause}, data)
+}
+
+// DescribeTasks calls do with each recording task of a room, or of all rooms if that is
+// empty, that began between two times and has ended or not. It reads page by page, and
+// stops when do returns an error. The times may be [TasksKept] back and apart.
+func (c *Client) DescribeTasks(ctx context.Context, appID uint32, room string, ended bool, from, to time.Time, do func(Task) error) error {
+	status := TaskRecording
+	if ended {
+		status = TaskEnded
+	}
+	seen := 0
+	for page := 1; ; page++ {
+		body := map[string]any{"Status": status, "StartTime": from.UnixMilli(), "EndTime": to.UnixMilli(), "PageOffset": page, "PageSize": maxPage}
+		if room != "" {
+			body["RoomId"] = room
+		}
+		var data struct {
+			TotalCount *int
+			TaskidList []struct {
+				TaskID               string `json:"TaskId"`
+				RoomID               string `json:"RoomId"`
+				RecordBeginTimestamp int64
+				Status               TaskStatus
+			}
+		}
+		if err := c.record(ctx, appID, "DescribeTasks", body, &data); err != nil {
+			return err
+		}
+		if data.TotalCount == nil {
+			return fmt.Errorf("DescribeTasks of app %d: the answer has no TotalCount", appID)
+		}
+		for _, t := range data.TaskidList {
+			if !zego.ValidTaskID(t.TaskID) || t.RecordBeginTimestamp <= 0 {
+				return fmt.Errorf("DescribeTasks of app %d: found task %s that began at %d, want an ID of 16 characters and a time", appID, strconv.Quote(clean(t.TaskID)), t.RecordBeginTimestamp)
+			}
+			if err := do(Task{TaskID: t.TaskID, RoomID: t.RoomID, Status: t.Status, Begin: time.UnixMilli(t.RecordBeginTimestamp).UTC()}); err != nil {
+				return err
+			}
+		}
+		if seen += len(data.TaskidList); seen >= *data.TotalCount {
+			return nil
+		}
+		if len(data.TaskidList) == 0 || page == maxPages {
+			return fmt.Errorf("DescribeTasks of app %d: found %d tasks in %d pages, want %d", appID, seen, page, *data.TotalCount)
+		}
+	}
+}
+
+// DescribeRecordStatus returns a recording task with its files. If the task doesn't exist,
+// or began longer than [TasksKept] ago, the error is an [*Error].
+func (c *Client) DescribeRecordStatus(ctx context.Context, appID uint32, taskID string) (Task, error) {
+	var data struct {
+		RoomID                                   string `json:"RoomId"`
+		RecordBeginTimestamp, RecordEndTimestamp int64
+		Status                                   TaskStatus
+		RecordFiles                              []struct {
+			UserID, StreamID, FileID, FileURL, OutputFileFormat string
+			FileSize, Duration, BeginTimestamp                  int64
+			MediaTrackType                                      uint32
+			Status                                              zego.FileStatus
+		}
+	}
+	if err := c.record(ctx, appID, "DescribeRecordStatus", map[string]string{"TaskId": taskID}, &data); err != nil {
+		return Task{}, err
+	}
+	t := Task{TaskID: taskID, RoomID: data.RoomID, Status: data.Status, Begin: fromMillis(data.RecordBeginTimestamp), End: fromMillis(data.RecordEndTimestamp)}
+	if t.Status == 0 || t.Begin.IsZero() {
+		return Task{}, fmt.Errorf("DescribeRecordStatus of app %d: task %s has no Status or RecordBeginTimestamp", appID, taskID)
+	}
+	for _, f := range data.RecordFiles {
+		if f.FileID == "" {
+			return Task{}, fmt.Errorf("DescribeRecordStatus of app %d: task %s has a file without a FileId", appID, taskID)
+		}
+		file := zego.RecordedFile{FileID: f.FileID, URL: f.FileURL, Format: f.OutputFileFormat, Size: max(f.FileSize, 0), Duration: time.Duration(min(max(f.Duration, 0), maxDuration)) * time.Millisecond,
+			UserID: f.UserID, StreamID: f.StreamID, Begin: fromMillis(f.BeginTimestamp), MediaTrackType: f.MediaTrackType, Status: f.Status}
+		if name, ok := zego.ParseFileName(f.FileID); ok && file.Begin.IsZero() {
+			file.Begin = name.Begin
+		}
+		t.Files = append(t.Files, file)
+	}
+	return t, nil
+}
+
+// maxDuration in milliseconds is 31 years, and maxTime the end of the year 9999.
+const (
+	maxDuration = 1e12
+	maxTime     = 253402300799999
+)
+
+// fromMillis returns the time of Unix milliseconds; zero if there are none.
+func fromMillis(ms int64) time.Time {
+	if ms <= 0 || ms > maxTime {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
+}
+
+// RealtimeUsage is what ZEGO counts at one minute.
+type RealtimeUsage struct {
+	At           time.Time
+	Rooms, Users int64
+}
+
+// RealtimePause keeps GetRealtimeUsage below 480 calls a day and 3 a minute, and
+// RealtimeDelay is how late its values are.
+const (
+	RealtimePause = 200 * time.Second
+	RealtimeDelay = 3 * time.Minute
+)
+
+// GetRealtimeUsage returns the numbers of rooms and users, minute by minute, between two
+// times of the last two hours.
+func (c *Client) GetRealtimeUsage(ctx context.Context, appID uint32, from, to time.Time) ([]RealtimeUsage, error) {
+	const rooms, users = "room_concurrent", "online_user"
+	var data struct {
+		Metrics []struct {
+			Metric string
+			Values []struct {
+				Timestamp int64
+				Value     float64
+			}
+		}
+	}
+	query := url.Values{"Metrics[]": {rooms, users}, "StartTs": {strconv.FormatInt(from.UnixMilli(), 10)}, "EndTs": {strconv.FormatInt(to.UnixMilli(), 10)}}
+	if err := c.call(ctx, appID, request{action: "GetRealtimeUsage", query: query, at: c.analytics, shared: "realtime", pause: RealtimePause}, &data); err != nil {
+		return nil, err
+	}
+	var all []RealtimeUsage
+	at := map[int64]int{}
+	for _, m := range data.Metrics {
+		for _, v := range m.Values {
+			i, ok := at[v.Timestamp]
+			if !ok {
+				i = len(all)
+				at[v.Timestamp], all = i, append(all, RealtimeUsage{At: fromMillis(v.Timestamp)})
+			}
+			if v.Value < 0 || v.Value > math.MaxInt32 || all[i].At.IsZero() {
+				return nil, fmt.Errorf("GetRealtimeUsage of app %d: found the value %v at %d, want a count at a time", appID, v.Value, v.Timestamp)
+			}
+			switch m.Metric {
+			case rooms:
+				all[i].Rooms = int64(v.Value)
+			case users:
+				all[i].Users = int64(v.Value)
+			}
+		}
+	}
+	return all, nil
+}
