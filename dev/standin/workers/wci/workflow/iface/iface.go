@@ -40,7 +40,8 @@ type (
 	}
 
 	QueryDescribeWorkerControllerInstanceResponse struct {
-		Spec *WorkerControllerInstanceSpec
+		Spec             *WorkerControllerInstanceSpec
+		ValidationStatus *ValidationStatus
 	}
 
 	UpdateWorkerControllerInstanceResponse struct {
