@@ -36,6 +36,10 @@ test: ## run the tests; dev and examples on a real Temporal
 check: ## find nondeterministic code in Workflows
 	go run go.temporal.io/sdk/contrib/tools/workflowcheck@v0.6.0 ./workflows/...
 
+simulate: ## run a million seeds of the simulation; asks SEEDS, or SEED to print what happens in one
+	go test ./internal/simulation -timeout 0 -v $(if $(SEED),-run '^TestReplay$$' -replay=$(SEED) -exact,-run '^TestSimulation$$' -simulate=$(SEEDS))
+SEEDS = 1000000
+
 chaos: ## break everything while callbacks come in, then audit; needs root, takes long
 	go run -C dev ./chaos
 
@@ -62,4 +66,4 @@ VULNDB = https://vuln.go.dev
 ci: ## run all checks
 	.ci/run
 
-.PHONY: help dev image up down smoke test check chaos bench verify sbom vuln ci
+.PHONY: help dev image up down smoke test check simulate chaos bench verify sbom vuln ci

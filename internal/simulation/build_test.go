@@ -95,7 +95,7 @@ func output(t *testing.T, name string, args ...string) string {
 }
 
 // silence is how long a seed takes at most, in real time.
-const silence = time.Minute
+const silence = 5 * time.Minute
 
 // spread runs a test of a program in as many processes as there are processors, each with a
 // part of the numbers, and calls report with the lines that have results. It returns all

@@ -11,16 +11,14 @@ import (
 	"github.com/closeouthq/closeout/internal/inbox"
 )
 
-// entries returns what the inboxes of a process have, by key.
-func (w *world) entries(p *process) map[string]inbox.Entry {
+// entries returns what the inboxes of a process have, by key; an error while the disk is
+// full, and one isn't open yet.
+func (w *world) entries(p *process) (map[string]inbox.Entry, error) {
 	all := map[string]inbox.Entry{}
 	for _, box := range p.boxes {
 		for e, err := range box.All(context.Background()) {
 			if err != nil {
-				if !p.dead.Load() && !w.within(diskFull) {
-					w.failf("read the inbox: %v", err)
-				}
-				return nil
+				return nil, err
 			}
 			if _, twice := all[e.Key]; twice {
 				w.failf("the inbox has %s twice", e.Key)
@@ -28,7 +26,7 @@ func (w *world) entries(p *process) map[string]inbox.Entry {
 			all[e.Key] = e
 		}
 	}
-	return all
+	return all, nil
 }
 
 // delivered reports whether the sink has a callback.
@@ -38,9 +36,12 @@ func (w *world) delivered(key string) bool {
 
 // checkSafe checks that whatever was acknowledged is in its sink or on the disk.
 func (w *world) checkSafe(p *process) {
-	entries := w.entries(p)
-	if entries == nil {
-		return // the disk is full, and the inbox not open yet
+	entries, err := w.entries(p)
+	if err != nil {
+		if !p.dead.Load() && !w.within(diskFull) {
+			w.failf("read the inbox of process %d: %v", p.number, err)
+		}
+		return
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -59,7 +60,11 @@ func (w *world) checkSafe(p *process) {
 // settle waits until nothing waits, and checks what is left.
 func (w *world) settle(p *process) {
 	waiting := func() (keys []string) {
-		for key, e := range w.entries(p) {
+		entries, err := w.entries(p)
+		if err != nil {
+			keys = append(keys, err.Error())
+		}
+		for key, e := range entries {
 			if e.SetAsideAt.IsZero() {
 				keys = append(keys, key)
 			}
@@ -74,7 +79,7 @@ func (w *world) settle(p *process) {
 		w.failf("%s waits, although its sink accepts since %v", keys[0], idle)
 	}
 	w.checkSafe(p)
-	entries := w.entries(p)
+	entries, _ := w.entries(p) // as checkSafe has shown
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for id, runs := range w.temporal.runs {
@@ -97,7 +102,7 @@ func (w *world) settle(p *process) {
 	}
 	alone := 0
 	for _, a := range w.actions {
-		if a.kind == ledgerCall && (a.answer == hangs || a.answer == late) {
+		if (a.kind == ledgerCall || a.kind == ledgerAway) && (a.answer == hangs || a.answer == late) {
 			alone++
 		}
 	}

@@ -40,8 +40,8 @@ var (
 	ledgerAnswers   = []string{away, lost, lost, late, hangs, slow, serialization, readOnly}
 )
 
-// run is a Workflow Execution.
-type run struct {
+// execution is a Workflow Execution.
+type execution struct {
 	options client.StartWorkflowOptions
 	input   session.Session
 	began   time.Time
@@ -50,7 +50,7 @@ type run struct {
 // temporal is the server: it keeps its promises about Workflow IDs, and has faults.
 type temporal struct {
 	w     *world
-	runs  map[string][]*run // by Workflow ID, all that were ever started
+	runs  map[string][]*execution // by Workflow ID, all that were ever started
 	calls map[string]int
 	now   int // calls in flight
 }
@@ -146,7 +146,7 @@ func (s *temporal) start(o client.StartWorkflowOptions, input session.Session) e
 			return nil // the SDK returns the run that there is
 		}
 	}
-	s.runs[o.ID] = append(s.runs[o.ID], &run{o, input, time.Now()})
+	s.runs[o.ID] = append(s.runs[o.ID], &execution{o, input, time.Now()})
 	return nil
 }
 

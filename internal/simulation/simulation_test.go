@@ -20,6 +20,7 @@ var (
 	seeds    = flag.Uint64("seeds", 200, "how many seeds TestSeeds runs")
 	first    = flag.Uint64("first", 1, "the first of them")
 	simulate = flag.Uint64("simulate", 0, "how many seeds TestSimulation runs")
+	exact    = flag.Bool("exact", false, "TestSimulation and TestReplay rebuild Go's library with a runtime that follows the seed")
 	replay   = flag.Uint64("replay", 0, "the seed that TestReplay prints")
 
 	part  = flag.Uint64("part", 0, "which part of the seeds this process runs")
@@ -39,7 +40,7 @@ func TestSeeds(t *testing.T) {
 	began, paths := time.Now(), map[uint64]bool{}
 	var virtual time.Duration
 	for seed := *first + *part; seed < *first+*seeds; seed += *parts {
-		o := run1(t, newHistory(seed))
+		o := run(t, newHistory(seed))
 		if *lines {
 			fmt.Printf("result %d %d\n", o.path, o.took)
 		}
@@ -57,9 +58,9 @@ func TestSeeds(t *testing.T) {
 	}
 }
 
-// run1 runs a history in a process that runs many: without garbage collection while it runs,
+// run runs a history in a process that runs many: without garbage collection while it runs,
 // as that takes part in choosing which goroutine runs next.
-func run1(t *testing.T, h history) outcome {
+func run(t *testing.T, h history) outcome {
 	if *lines {
 		fmt.Printf("begin %s\n", strings.ReplaceAll(h.String(), "\n", "; "))
 	}
@@ -86,7 +87,7 @@ func shrink(t *testing.T, h history) history {
 		again = false
 		for size := max(1, len(h.actions)/2); size > 0; size /= 2 {
 			for from := 0; from+size <= len(h.actions); {
-				if smaller := h.without(from, from+size); play(t, smaller, false).failure != "" {
+				if smaller := h.without(from, from+size); run(t, smaller).failure != "" {
 					h, again = smaller, true
 				} else {
 					from += size
@@ -97,12 +98,12 @@ func shrink(t *testing.T, h history) history {
 	return h
 }
 
-// As TestSeeds, with a runtime that follows the seeds, on all processors, with progress.
+// As TestSeeds, on all processors, with progress.
 func TestSimulation(t *testing.T) {
 	if *simulate == 0 {
 		t.Skip("runs with -simulate=20000, as in CI")
 	}
-	program := build(t, nil, true)
+	program := build(t, nil, *exact)
 	began, done, paths, virtual := time.Now(), uint64(0), map[uint64]bool{}, time.Duration(0)
 	reported := began
 	printed, err := spread(t, program, "TestSeeds", func(line string) {
@@ -133,7 +134,7 @@ func TestReplay(t *testing.T) {
 	if *replay == 0 {
 		t.Skip("runs with -replay=SEED")
 	}
-	if !seeded {
+	if *exact && !seeded {
 		fmt.Print(output(t, build(t, nil, true), "-test.run", "^TestReplay$", "-replay", fmt.Sprint(*replay)))
 		return
 	}

@@ -106,7 +106,7 @@ func newWorld(h history, verbose bool) *world {
 	w := &world{history: h, verbose: verbose, began: time.Now(), refused: map[string]bool{}, offered: map[string]bool{},
 		acked: map[string]bool{}, forged: map[string][]taken{}, mem: vfs.NewCrashableMem()}
 	w.answers = map[string]int{}
-	w.temporal = &temporal{w: w, runs: map[string][]*run{}, calls: map[string]int{}}
+	w.temporal = &temporal{w: w, runs: map[string][]*execution{}, calls: map[string]int{}}
 	w.books = &books{w: w, stored: map[string]int{}}
 	var err error
 	if w.keyring, err = zego.NewKeyring(map[uint32][]string{app: {secret}}, 10*time.Minute, time.Now); err != nil {

@@ -1,0 +1,118 @@
+package simulation
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// bugSeeds is how many seeds may run until a bug is found.
+const bugSeeds = 2000
+
+// The simulation finds bugs: each of testdata/bugs is in one program, which has the bug that
+// its environment names.
+func TestKnownBugsAreFound(t *testing.T) {
+	if *simulate == 0 {
+		t.Skip("builds the program with bugs; runs with -simulate=20000, as in CI")
+	}
+	program := buildBugs(t)
+	try := func(name, test string) (string, error) {
+		cmd := exec.CommandContext(t.Context(), program, "-test.run", "^"+test+"$", "-seeds", fmt.Sprint(bugSeeds))
+		cmd.Env = append(os.Environ(), "CLOSEOUT_BUG="+name)
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	if out, err := try("", "TestSeeds"); err != nil {
+		t.Fatalf("without a bug: %v\n%s", err, out)
+	}
+	for _, name := range bugs(t) {
+		t.Run(name, func(t *testing.T) {
+			began := time.Now()
+			for _, test := range []string{"TestSeeds", "TestEveryCrashPoint"} {
+				out, err := try(name, test)
+				if err == nil {
+					continue
+				}
+				_, why, found := strings.Cut(out, "actions are enough for: ")
+				if !found {
+					t.Fatalf("the run failed without a history: %v\n%s", err, out)
+				}
+				history, _, _ := strings.Cut(why, "\nWhat happens:")
+				t.Logf("found by %s after %v: %s", test, time.Since(began).Round(time.Millisecond), history)
+				return
+			}
+			t.Errorf("not found in %d seeds, nor at any crash point of the short histories", bugSeeds)
+		})
+	}
+}
+
+func bugs(t *testing.T) (names []string) {
+	t.Helper()
+	files, err := filepath.Glob("testdata/bugs/*.patch")
+	if err != nil || len(files) < 12 {
+		t.Fatalf("found %d bugs, %v", len(files), err)
+	}
+	for _, f := range files {
+		names = append(names, strings.TrimSuffix(filepath.Base(f), ".patch"))
+	}
+	return names
+}
+
+// buildBugs builds this package's tests with all bugs, each of which asks bug whether it is on.
+func buildBugs(t *testing.T) (program string) {
+	t.Helper()
+	dir := t.TempDir()
+	replace := map[string]string{}
+	for _, name := range bugs(t) {
+		patch, err := filepath.Abs(filepath.Join("testdata", "bugs", name+".patch"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(patch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			path, changed := strings.CutPrefix(strings.TrimSpace(line), "+++ b/")
+			if !changed || replace[path] != "" {
+				continue
+			}
+			source, err := os.ReadFile(filepath.Join("../..", path))
+			if err == nil {
+				err = os.MkdirAll(filepath.Join(dir, filepath.Dir(path)), 0o700)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			replace[path] = write(t, filepath.Join(dir, path), string(source))
+			asks := filepath.Join(filepath.Dir(path), "bug.go")
+			replace[asks] = write(t, filepath.Join(dir, asks), "package "+filepath.Base(filepath.Dir(path))+
+				"\n\nimport \"os\"\n\nfunc bug(name string) bool { return os.Getenv(\"CLOSEOUT_BUG\") == name }\n")
+		}
+		apply := exec.CommandContext(t.Context(), "git", "apply", "-C1", patch)
+		apply.Dir = dir
+		if out, err := apply.CombinedOutput(); err != nil {
+			t.Fatalf("%s.patch: %v\n%s\nThe code has changed: make the patch anew", name, err, out)
+		}
+	}
+	return build(t, replace, false)
+}
+
+// Each patch fits the code and asks for its own name, so that CI isn't the first to notice.
+func TestBugsFitTheCode(t *testing.T) {
+	for _, name := range bugs(t) {
+		patch := filepath.Join("internal/simulation/testdata/bugs", name+".patch")
+		check := exec.CommandContext(t.Context(), "git", "apply", "--check", "-C1", patch)
+		check.Dir = "../.."
+		if out, err := check.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", patch, err, out)
+		}
+		if text, err := os.ReadFile(filepath.Join("../..", patch)); err != nil || !strings.Contains(string(text), fmt.Sprintf("bug(%q)", name)) {
+			t.Errorf("%s doesn't ask for %q: %v", patch, name, err)
+		}
+	}
+}
