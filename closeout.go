@@ -46,6 +46,10 @@ type Service struct {
 	// one by [workflows.OtherEvents]. A callback is acknowledged once Temporal or the disk
 	// has what was decided.
 	Events map[string]workflows.CallbackFunc
+	// Exclude, if set, returns why a user of a room is no participant, and empty for a
+	// participant. It is asked about those whom CLOSEOUT_EXCLUDE does not exclude. It must
+	// return the same whenever it is called, and do nothing else.
+	Exclude func(session.Session, session.Participant) string
 	// Price, if set, prices sessions instead of CLOSEOUT_PRICES. Test it with
 	// closeouttest.Price.
 	Price pricing.Func

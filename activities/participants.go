@@ -25,6 +25,11 @@ import (
 // and add up to them. Let a step that needs them start after the bill, by [workflows.Then]
 // or [workflows.Step.After]; before, Settled is false.
 //
+// In an adjustment run, which a step sees with [workflows.Step.Adjusts], the figures are those
+// of the adjustment, and each participant's Before has what was billed until then:
+//
+//	due := fee(p.Billed()) - fee(p.Before)
+//
 // ctx is the step's. In tests of steps it comes from package closeouttest.
 //
 // [workflows.Then]: https://pkg.go.dev/github.com/closeouthq/closeout/workflows#Then
@@ -34,5 +39,5 @@ func Participants(ctx context.Context, task Task) (*session.Participants, error)
 	if read == nil {
 		return nil, Blockedf("read the participants of session %s: found a context without a ledger, want that of a step, which a worker of package closeout runs", task.Session)
 	}
-	return read(ctx, task.Session, 0)
+	return read(ctx, task.Session, task.Adjustment)
 }

@@ -63,7 +63,12 @@ type Bill struct {
 	Charge Charge `json:"charge,omitzero"`
 	// Posted reports whether the billing API has the bill.
 	Posted bool `json:"posted"`
+	// Waiting is set while the bill waits for callbacks that are missing.
+	Waiting *Waiting `json:"waiting,omitempty"`
 }
+
+// Waits implements [Waiter].
+func (b Bill) Waits() *Waiting { return b.Waiting }
 
 // Charge is what a session costs.
 type Charge struct {
@@ -100,6 +105,12 @@ func (b Bill) Figures() string {
 	}
 	if len(u.Estimated) > 0 {
 		text += "; estimated, because of " + strings.Join(u.Estimated, ", ")
+	}
+	if u.Callbacks.Missing > 0 {
+		text += fmt.Sprintf("; callbacks missing: %d", u.Callbacks.Missing)
+	}
+	if u.Excluded != "" {
+		text += "; no participants: " + u.Excluded
 	}
 	return text
 }

@@ -24,6 +24,10 @@ type Task struct {
 	// IdempotencyKey is the same for every run of this step for this session, and
 	// no other has it. Hand it to whatever the step changes.
 	IdempotencyKey uuid.UUID `json:"idempotency_key"`
+	// Adjustment is the number of the adjustment, from 1, in whose run the step runs; 0 in
+	// the run that closes out the session. [Participants] then returns the figures of the
+	// adjustment, with what was billed before.
+	Adjustment int `json:"adjustment,omitempty"`
 	// Reset is the run's ID if it is a reset of another, which may have done the step.
 	Reset string `json:"reset,omitempty"`
 	// Waited is how long the step has waited; nil unless it said that it has to, by a

@@ -45,7 +45,7 @@ func TestLateLogoutsAreBilledOnARealTemporal(t *testing.T) {
 		t.Fatal(dirty, err)
 	}
 	next := steps.AdjustmentOf(dirty[0])
-	adjust, err := temporalClient.ExecuteWorkflow(t.Context(), workflows.AdjustOptions(next, c.TaskQueue), workflows.AdjustBill, next)
+	adjust, err := temporalClient.ExecuteWorkflow(t.Context(), workflows.AdjustOptions(next, c.TaskQueue), workflows.AdjustBillName, next)
 	if err != nil {
 		t.Fatal(err)
 	}

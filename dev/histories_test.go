@@ -198,7 +198,7 @@ func (p *played) adjust(t *testing.T) string {
 		t.Fatal(err)
 	}
 	next := activities.Adjustment{Session: p.session, Number: 1}
-	run, err := p.client.ExecuteWorkflow(t.Context(), workflows.AdjustOptions(next, p.settings.TaskQueue), workflows.AdjustBill, next)
+	run, err := p.client.ExecuteWorkflow(t.Context(), workflows.AdjustOptions(next, p.settings.TaskQueue), workflows.AdjustBillName, next)
 	if err != nil {
 		t.Fatal(err)
 	}

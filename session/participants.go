@@ -18,6 +18,9 @@ type Participants struct {
 	// one of its adjustments. Otherwise the bill is not made yet, the figures are those
 	// of the callbacks that have arrived, and later ones change them.
 	Settled bool
+	// Callbacks is whether callbacks of logins and logouts are missing, and StreamCallbacks
+	// whether those of streams are.
+	Callbacks, StreamCallbacks Completeness
 	// Adjustment is the number of the adjustment that the figures are of; 0 for the bill.
 	Adjustment int
 	// All yields the users of the room in the order of their names. It reads page by

@@ -21,4 +21,16 @@ type Usage struct {
 	Minutes int64 `json:"participant_minutes"`
 	// Estimated lists why the figures may be inexact; empty if they are exact.
 	Estimated []string `json:"estimated"`
+	// Published is how long the participants published, in milliseconds; overlapping streams
+	// of one user count once. PublishedSeconds is Published rounded down, and
+	// PublishedEstimated lists why it may be inexact.
+	Published          int64    `json:"published_milliseconds,omitempty"`
+	PublishedSeconds   int64    `json:"published_seconds,omitempty"`
+	PublishedEstimated []string `json:"published_estimated,omitempty"`
+	// Callbacks is whether callbacks of logins and logouts are missing, and StreamCallbacks
+	// whether those of streams are.
+	Callbacks       Completeness `json:"callbacks,omitzero"`
+	StreamCallbacks Completeness `json:"stream_callbacks,omitzero"`
+	// Excluded lists who is no participant, and why.
+	Excluded string `json:"excluded,omitempty"`
 }

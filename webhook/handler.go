@@ -161,6 +161,10 @@ func about(event zego.Event) []slog.Attr {
 		return session(e.RoomID, e.RoomSessionID)
 	case *zego.RoomLogout:
 		return session(e.RoomID, e.RoomSessionID)
+	case *zego.StreamCreate:
+		return session(e.RoomID, e.RoomSessionID)
+	case *zego.StreamClose:
+		return session(e.RoomID, e.RoomSessionID)
 	case *zego.Recording:
 		return []slog.Attr{slog.String("room_id", e.RoomID), slog.String("task_id", e.TaskID), slog.Uint64("event_type", uint64(e.EventType))}
 	}

@@ -83,12 +83,14 @@ func Outcomes() map[string][]Outcome { return outcomes }
 var outcomes = func() map[string][]Outcome {
 	stored := []Outcome{Outcome(Stored), Outcome(Queued), Outcome(Ignored), RefusedUnreadable, Unavailable}
 	all := map[string][]Outcome{
-		zego.EventRoomClose:  {Outcome(Started), Outcome(Duplicate), Outcome(Queued), RefusedUnreadable, Unavailable},
-		zego.EventRoomCreate: stored,
-		zego.EventRoomLogin:  stored,
-		zego.EventRoomLogout: stored,
-		zego.EventRecording:  stored,
-		otherEvent:           {Outcome(Ignored), Outcome(Started), Outcome(Signaled), Outcome(Duplicate), Outcome(Queued), Unavailable},
+		zego.EventRoomClose:    {Outcome(Started), Outcome(Duplicate), Outcome(Queued), RefusedUnreadable, Unavailable},
+		zego.EventRoomCreate:   stored,
+		zego.EventRoomLogin:    stored,
+		zego.EventRoomLogout:   stored,
+		zego.EventStreamCreate: stored,
+		zego.EventStreamClose:  stored,
+		zego.EventRecording:    stored,
+		otherEvent:             {Outcome(Ignored), Outcome(Started), Outcome(Signaled), Outcome(Duplicate), Outcome(Queued), Unavailable},
 	}
 	for outcome, a := range answers {
 		if a.genuine == "" {

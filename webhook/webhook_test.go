@@ -138,7 +138,7 @@ func TestAnswers(t *testing.T) {
 		{"older secret", "POST", webhook.Path, "", signed("older"), 200, `"started"`, "room_close:started"},
 		{"percent-encoded", "POST", webhook.Path, "", url.PathEscape(genuine), 200, `"started"`, "room_close:started"},
 		{"query is nothing to us", "POST", webhook.Path + "?a=b", "", genuine, 200, `"started"`, "room_close:started"},
-		{"other event", "POST", webhook.Path, "", signedOther("stream_create"), 200, `{"status":"ignored"}`, "other:ignored"},
+		{"other event", "POST", webhook.Path, "", signedOther("mix_start"), 200, `{"status":"ignored"}`, "other:ignored"},
 		{"another product's", "POST", webhook.Path, "", signedCapitalized("Event", "AppId", now.UnixMilli(), "secret"), 200, `{"status":"ignored"}`, "other:ignored"},
 		{"one of a third spelling", "POST", webhook.Path, "", signedCapitalized("EventType", "AppID", now.Unix(), "secret"), 200, `{"status":"ignored"}`, "other:ignored"},
 		{"another product's, forged", "POST", webhook.Path, "", signedCapitalized("Event", "Appid", now.UnixMilli(), "guess"), 401, "could not be verified", ":bad_signature"},

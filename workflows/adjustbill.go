@@ -9,17 +9,32 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/session"
 )
 
-// AdjustBill makes one adjustment of a session's bill, for callbacks that came after it.
-func AdjustBill(ctx workflow.Context, a activities.Adjustment) (Result, error) {
-	run := Begin(ctx, a.Session)
+// AdjustBillName is the Workflow type of [AdjustBill].
+const AdjustBillName = "AdjustBill"
 
-	// The number gives each adjustment an idempotency key of its own.
-	StartWith(run, Step{Name: "adjustment-" + strconv.Itoa(a.Number), Summary: "Adjust the bill", Quick: true}, activities.Standard.AdjustBill, a.Number)
+// AdjustBill returns the Workflow that makes one adjustment of a session's bill, for
+// callbacks that came after it. If there is something to adjust, it then runs those steps
+// of the session's own Workflow, which of returns, that set [Step.Adjusts].
+func AdjustBill(of func(session.Session) Workflow) func(workflow.Context, activities.Adjustment) (Result, error) {
+	return func(ctx workflow.Context, a activities.Adjustment) (Result, error) {
+		run := Begin(ctx, a.Session)
 
-	return run.Finish()
+		// The number gives each adjustment an idempotency key of its own.
+		adjusted, err := StartWith(run, Step{Name: "adjustment-" + strconv.Itoa(a.Number), Summary: "Adjust the bill", Quick: true},
+			activities.Standard.AdjustBill, a.Number).Wait()
+		if err != nil || adjusted.Nothing {
+			return run.Finish()
+		}
+		run.adjusted = &adjusted
+		return of(a.Session)(workflow.WithValue(ctx, runKey{}, run), a.Session)
+	}
 }
+
+// runKey is the key of the [Run] that [Begin] continues.
+type runKey struct{}
 
 const adjustmentIDPrefix = "bill-adjustment-"
 

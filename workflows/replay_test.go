@@ -4,8 +4,10 @@ import (
 	"testing"
 
 	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
 
 	"github.com/closeouthq/closeout/closeouttest"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -17,7 +19,7 @@ func TestReplayRecordedHistories(t *testing.T) {
 
 func TestReplayRecordedRunsOfWhatComesLate(t *testing.T) {
 	replayer := worker.NewWorkflowReplayer()
-	replayer.RegisterWorkflow(workflows.AdjustBill)
+	replayer.RegisterWorkflowWithOptions(workflows.AdjustBill(func(session.Session) workflows.Workflow { return workflows.RoomClose }), workflow.RegisterOptions{Name: workflows.AdjustBillName})
 	replayer.RegisterWorkflow(workflows.LateRecordings)
 	for _, file := range []string{"testdata/adjustbill/adjusted.json", "testdata/laterecordings/added.json"} {
 		if err := replayer.ReplayWorkflowHistoryFromJSONFile(nil, file); err != nil {

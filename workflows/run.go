@@ -6,6 +6,7 @@ import (
 
 	"go.temporal.io/sdk/workflow"
 
+	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/session"
 )
 
@@ -16,13 +17,17 @@ type Run struct {
 	session    session.Session
 	steps      []*step
 	decisions  []DecisionResult
-	searchable bool  // whether the Namespace has our Search Attributes
-	shown      State // the value of CloseoutState; "" if it is not set
+	searchable bool                 // whether the Namespace has our Search Attributes
+	shown      State                // the value of CloseoutState; "" if it is not set
+	adjusted   *activities.Adjusted // in an adjustment run, once it is made
 }
 
 // Begin begins the run that closes out session. Start its steps with [Start], and
 // end with [Run.Finish].
 func Begin(ctx workflow.Context, closed session.Session) *Run {
+	if r, ok := ctx.Value(runKey{}).(*Run); ok {
+		return r // an adjustment run
+	}
 	r := &Run{ctx: ctx, session: closed}
 	// A Namespace without the Search Attributes would fail every Workflow Task that
 	// sets one. Runs are then started without them.
@@ -32,6 +37,17 @@ func Begin(ctx workflow.Context, closed session.Session) *Run {
 	r.handle(UpdateRetry, "Try a blocked step again.")
 	r.handle(UpdateSkip, "Go on without a blocked step.")
 	return r
+}
+
+// Adjustment returns the number of the adjustment whose run this is; 0 if it is the run
+// that closes out the session. The Workflow function is run for adjustments too, where only
+// steps that set [Step.Adjusts] run: what it does besides steps it must do only if
+// Adjustment is 0.
+func (r *Run) Adjustment() int {
+	if r.adjusted == nil {
+		return 0
+	}
+	return r.adjusted.Number
 }
 
 // awaitIndex sets the Search Attributes once the Namespace has them.

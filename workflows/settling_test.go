@@ -101,7 +101,7 @@ func TestEachAdjustmentHasAKeyAndAWorkflowOfItsOwn(t *testing.T) {
 	env.OnActivity(activities.Standard.AdjustBill, mock.Anything, activities.Task{Session: closed, IdempotencyKey: closed.IdempotencyKey("adjustment-2")}, 2).
 		Return(activities.Adjusted{ID: uuid.New(), Number: 2}, nil).Once()
 	r := env.Run(func(ctx workflow.Context, _ session.Session) (workflows.Result, error) {
-		return workflows.AdjustBill(ctx, next)
+		return workflows.AdjustBill(func(session.Session) workflows.Workflow { return workflows.RoomClose })(ctx, next)
 	}, closed)
 	if r.State != workflows.StateDone || r.Steps[0].Step != "adjustment-2" || !strings.HasPrefix(r.Steps[0].Summary, "adjustment 2 of bill") {
 		t.Errorf("result %+v", r)

@@ -50,6 +50,10 @@ type Step struct {
 	AfterSettling bool
 	// Optional gives the step up where it would otherwise block.
 	Optional bool
+	// Adjusts makes the step run in adjustment runs too, with an idempotency key of its own:
+	// see [activities.Task.Adjustment]. There, the other steps are skipped, except that
+	// [Billing] is done, with the bill as it is adjusted.
+	Adjusts bool
 	// AddedLater must be set when you add a step to a deployed Workflow. Runs that
 	// started earlier skip it, which keeps their replay deterministic.
 	AddedLater bool
@@ -240,6 +244,13 @@ func add[R any](r *Run, definition Step, attempt func(workflow.Context, activiti
 	if slices.ContainsFunc(definition.After, func(d Dependency) bool { return d.dependency() == nil }) {
 		return future // a run older than the dependency is older than this step
 	}
+	if r.adjusted != nil && !definition.Adjusts {
+		future.step = &step{Step: definition, state: StateSkipped, reason: "it doesn't run in adjustments"}
+		if bill, ok := any(r.adjusted.Bill).(R); ok && definition.Name == Billing.Name {
+			future.result, future.step.state = bill, StateDone
+		}
+		return future
+	}
 	if definition.AddedLater && workflow.GetVersion(r.ctx, "step "+definition.Name, workflow.DefaultVersion, 1) == workflow.DefaultVersion {
 		return future
 	}
@@ -248,7 +259,10 @@ func add[R any](r *Run, definition Step, attempt func(workflow.Context, activiti
 	st := &step{Step: definition}
 	future.step = st
 	r.steps = append(r.steps, st)
-	task := activities.Task{Session: r.session, IdempotencyKey: r.session.IdempotencyKey(st.Name)}
+	task := activities.Task{Session: r.session, IdempotencyKey: r.session.IdempotencyKey(st.Name), Adjustment: r.Adjustment()}
+	if task.Adjustment > 0 {
+		task.IdempotencyKey = r.session.IdempotencyKey(fmt.Sprintf("%s-adjustment-%d", st.Name, task.Adjustment))
+	}
 	if info := workflow.GetInfo(r.ctx); info.OriginalRunID != "" && info.OriginalRunID != info.WorkflowExecution.RunID {
 		task.Reset = info.WorkflowExecution.RunID
 	}

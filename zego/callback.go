@@ -26,8 +26,8 @@ type FieldError struct {
 func (e *FieldError) Error() string { return "zego: " + e.Field + ": " + e.Problem }
 
 // Event is a parsed callback: a [*RoomClose], [*RoomCreate], [*RoomLogin],
-// [*RoomLogout] or [*Recording], or an [*Other] for any event without a type of its
-// own.
+// [*RoomLogout], [*StreamCreate], [*StreamClose] or [*Recording], or an [*Other] for any
+// event without a type of its own.
 type Event interface {
 	// Head returns the fields that all callbacks share.
 	Head() *Common
@@ -155,10 +155,12 @@ func Scan(contentType string, body []byte) (*Callback, error) {
 
 // events are the readers of the events with a type of their own, by name.
 var events = map[string]func(*reader, Common) Event{
-	EventRoomClose:  (*reader).roomClose,
-	EventRoomCreate: (*reader).roomCreate,
-	EventRoomLogin:  (*reader).roomLogin,
-	EventRoomLogout: (*reader).roomLogout,
+	EventRoomClose:    (*reader).roomClose,
+	EventRoomCreate:   (*reader).roomCreate,
+	EventRoomLogin:    (*reader).roomLogin,
+	EventRoomLogout:   (*reader).roomLogout,
+	EventStreamCreate: (*reader).streamCreate,
+	EventStreamClose:  (*reader).streamClose,
 }
 
 // Parse reads the fields of the callback's event. It returns one of the types of

@@ -38,6 +38,17 @@ func (r RoomLogout) MarshalJSON() ([]byte, error) {
 }
 
 // MarshalJSON implements [json.Marshaler].
+func (s StreamCreate) MarshalJSON() ([]byte, error) {
+	return encode(s.members(EventStreamCreate).strings())
+}
+
+// MarshalJSON implements [json.Marshaler].
+func (s StreamClose) MarshalJSON() ([]byte, error) {
+	return encode(append(s.StreamCreate.members(EventStreamClose),
+		"destroy_timemillis", unixMilli(s.CloseTime), "type", codeOf(s.Type, s.TypeText)).strings())
+}
+
+// MarshalJSON implements [json.Marshaler].
 func (r Recording) MarshalJSON() ([]byte, error) {
 	detail := members{}
 	switch r.EventType {
@@ -75,8 +86,12 @@ func (c *Common) members(event string, more ...any) members {
 }
 
 func (r *RoomLogin) members(event string) members {
-	return r.Common.members(event, "room_id", r.RoomID, "room_seq", r.RoomSessionID, "user_account", r.UserAccount, "session_id", r.SessionID,
+	m := r.Common.members(event, "room_id", r.RoomID, "room_seq", r.RoomSessionID, "user_account", r.UserAccount, "session_id", r.SessionID,
 		"login_time", unixMilli(r.LoginTime), "user_role", codeOf(uint32(r.UserRole), r.UserRoleText))
+	if r.Nickname != "" {
+		m = append(m, "user_nickname", r.Nickname)
+	}
+	return m.sequence("user_update_seq", r.UserUpdateSeq)
 }
 
 // strings makes each value a string, as ZEGO sends those of logins and logouts.
@@ -112,3 +127,15 @@ func codeOf(number uint32, text string) any {
 }
 
 func unixMilli(t time.Time) string { return strconv.FormatInt(t.UnixMilli(), 10) }
+
+func (s *StreamCreate) members(event string) members {
+	return s.Common.members(event, "room_id", s.RoomID, "room_session_id", s.RoomSessionID, "user_id", s.UserID, "user_name", s.UserName,
+		"stream_sid", s.StreamSID, "stream_id", s.StreamID, "create_time_ms", unixMilli(s.CreateTime)).sequence("stream_seq", s.StreamSeq)
+}
+
+func (m members) sequence(name string, s Sequence) members {
+	if s.Valid {
+		m = append(m, name, s.Number)
+	}
+	return m
+}

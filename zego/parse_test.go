@@ -123,7 +123,7 @@ func TestParseOther(t *testing.T) {
 		name, body, event string
 		sent              time.Time
 	}{
-		{"small", `{"event":"stream_close","appid":"7","timestamp":"1499676989","nonce":"n","signature":"s","room_seq":"5"}`, "stream_close", sent},
+		{"small", `{"event":"mix_stop","appid":"7","timestamp":"1499676989","nonce":"n","signature":"s","room_seq":"5"}`, "mix_stop", sent},
 		{"AI agent", `{"Event":"AgentInstanceDeleted","AppId":7,"Timestamp":1499676989250,"Nonce":"n","Signature":"s"` + rest + `}`, "AgentInstanceDeleted", sent.Add(250 * time.Millisecond)},
 		{"moderation", `{"Event":"censor_audio_v2_result","Appid":7,"Timestamp":1499676989,"Nonce":"n","Signature":"s"` + rest + `}`, "censor_audio_v2_result", sent},
 		{"cloud player", `{"EventType":"player","AppID":7,"Timestamp":"1499676989","Nonce":"n","Signature":"s"` + rest + `}`, "player", sent},

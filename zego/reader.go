@@ -355,6 +355,15 @@ func (r *reader) optionalUnsigned(name string, largest, otherwise uint64) uint64
 	return n
 }
 
+// sequence returns a number that may be missing or unreadable.
+func (r *reader) sequence(name string) Sequence {
+	const none = math.MaxUint64
+	if n := r.optionalUnsigned(name, math.MaxInt64-1, none); n != none {
+		return Sequence{n, true}
+	}
+	return Sequence{}
+}
+
 // code returns a number that names one of a few cases, or otherwise, and the text that
 // came in its place if it can't be read as one.
 func (r *reader) code(name string, otherwise uint32) (n uint32, text string) {

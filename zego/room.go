@@ -12,6 +12,9 @@ const (
 	EventRoomCreate = "room_create"
 	EventRoomLogin  = "room_login"
 	EventRoomLogout = "room_logout"
+	// The streams that users publish.
+	EventStreamCreate = "stream_create"
+	EventStreamClose  = "stream_close"
 )
 
 // RoomClose reports that a room was destroyed. ZEGO sends it at least once, in no
@@ -104,8 +107,21 @@ type RoomLogin struct {
 	LoginTime time.Time
 	// UserRole is 0 if the callback has none that can be read.
 	UserRole UserRole
+	// Nickname is the user_nickname; it may be empty.
+	Nickname string
+	// UserUpdateSeq is the number of this login or logout among those of the room's
+	// session.
+	UserUpdateSeq Sequence
 	// UserRoleText is what came as the user_role if it is no number that fits.
 	UserRoleText string
+}
+
+// Sequence is a number that ZEGO increments with each event of a kind. Whether it begins
+// at 0 or 1 isn't documented.
+type Sequence struct {
+	Number uint64
+	// Valid reports whether the callback has a number that can be read.
+	Valid bool
 }
 
 // RoomLogout reports that a user left a room. It has both ends of the stay, so a lost
@@ -126,7 +142,8 @@ type RoomLogout struct {
 var (
 	closeFields  = fieldsOf("room_id", "room_session_id", "close_reason", "room_close_time")
 	createFields = fieldsOf("operator_account", "room_id", "room_session_id", "room_create_time", "id_name")
-	stayFields   = fieldsOf("room_id", "room_seq", "user_account", "session_id", "login_time", "logout_time", "user_role", "reason")
+	stayFields   = fieldsOf("room_id", "room_seq", "user_account", "session_id", "login_time", "logout_time", "user_role", "reason", "user_nickname", "user_update_seq")
+	streamFields = fieldsOf("room_id", "room_session_id", "user_id", "user_name", "stream_id", "stream_sid", "stream_seq", "create_time_ms", "destroy_timemillis", "type")
 )
 
 func (r *reader) roomClose(common Common) Event {
@@ -166,6 +183,8 @@ func (r *reader) stay(common Common) RoomLogin {
 	}
 	role, text := r.code("user_role", 0)
 	l.UserRole, l.UserRoleText = UserRole(role), text
+	l.Nickname = r.optionalText("user_nickname", maxText)
+	l.UserUpdateSeq = r.sequence("user_update_seq")
 	return l
 }
 
@@ -181,4 +200,67 @@ func (r *reader) roomLogout(common Common) Event {
 	logout.LogoutTime = r.millis("logout_time")
 	logout.Reason, logout.ReasonText = r.code("reason", 0)
 	return logout
+}
+
+// StreamCreate reports that a user began to publish a stream.
+type StreamCreate struct {
+	Common
+	// RoomID is the room's name, as in [RoomClose].
+	RoomID string
+	// RoomSessionID is the life of the room.
+	RoomSessionID uint64
+	// UserID is the publisher's user_account, and UserName the nickname, which may be empty.
+	UserID, UserName string
+	// StreamSID names what was published, from here to its close. StreamID is the stream's
+	// name, which is reused; it may be empty.
+	StreamSID, StreamID string
+	// StreamSeq is the number of this change among those of the streams of the room's
+	// session.
+	StreamSeq Sequence
+	// CreateTime is when, by ZEGO's clock, to the millisecond and in UTC. In a
+	// [StreamClose] it is zero if unknown.
+	CreateTime time.Time
+}
+
+// StreamClose reports that a stream has ended. It has both ends of it, so a lost
+// [StreamCreate] costs nothing.
+type StreamClose struct {
+	StreamCreate
+	// CloseTime is when, by ZEGO's clock, to the millisecond and in UTC.
+	CloseTime time.Time
+	// Type is why: 0 stopped by the user; 1 the heartbeat was lost; 2 the user logged in
+	// again; 3 kicked out; 4 the connection was lost; 5 the room was cleared; 100 stopped
+	// through the server API. It is 0 if the callback has none that can be read.
+	Type uint32
+	// TypeText is what came as the type if it is no number that fits.
+	TypeText string
+}
+
+// stream reads what a stream_create and a stream_close share, except for the times.
+func (r *reader) stream(common Common) StreamCreate {
+	r.read(streamFields)
+	return StreamCreate{
+		Common:        common,
+		RoomID:        r.text("room_id"),
+		RoomSessionID: r.session("room_session_id"),
+		UserID:        r.text("user_id"),
+		UserName:      r.optionalText("user_name", maxText),
+		StreamSID:     r.text("stream_sid"),
+		StreamID:      r.optionalText("stream_id", maxText),
+		StreamSeq:     r.sequence("stream_seq"),
+	}
+}
+
+func (r *reader) streamCreate(common Common) Event {
+	s := r.stream(common)
+	s.CreateTime = r.millis("create_time_ms")
+	return &s
+}
+
+func (r *reader) streamClose(common Common) Event {
+	s := &StreamClose{StreamCreate: r.stream(common)}
+	s.CreateTime = r.optionalMillis("create_time_ms")
+	s.CloseTime = r.millis("destroy_timemillis")
+	s.Type, s.TypeText = r.code("type", 0)
+	return s
 }

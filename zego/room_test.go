@@ -13,18 +13,25 @@ import (
 
 // Bodies with the fields of ZEGO's documentation.
 const (
-	roomCreate = `{"event":"room_create","appid":1,"timestamp":1499676978,"nonce":"350176","signature":"signature","room_id":"rid_1242649","room_session_id":17858012925204410400,"room_create_time":"1499676978027","id_name":"id_1242649"}`
-	roomLogin  = `{"event":"room_login","appid":"1","timestamp":"1499676989","nonce":"350176","signature":"signature","room_id":"rid_1242649","room_name":"rname","room_seq":"17858012925204410400","user_account":"888120154","user_nickname":"888120154","session_id":"17983648","login_time":"1499676989909","user_role":"1","auth_level":"1","relogin":"0","user_update_seq":"2","callback_data":"","term_type":"1"}`
-	roomLogout = `{"event":"room_logout","appid":"1","timestamp":"1499676999","nonce":"350176","signature":"signature","room_id":"rid_1242649","room_seq":"17858012925204410400","user_account":"888120154","user_nickname":"888120154","session_id":"17983648","login_time":"1499676989909","logout_time":"1499676999909","reason":"2","user_role":"4","user_update_seq":"3"}`
+	roomCreate   = `{"event":"room_create","appid":1,"timestamp":1499676978,"nonce":"350176","signature":"signature","room_id":"rid_1242649","room_session_id":17858012925204410400,"room_create_time":"1499676978027","id_name":"id_1242649"}`
+	roomLogin    = `{"event":"room_login","appid":"1","timestamp":"1499676989","nonce":"350176","signature":"signature","room_id":"rid_1242649","room_name":"rname","room_seq":"17858012925204410400","user_account":"888120154","user_nickname":"888120154","session_id":"17983648","login_time":"1499676989909","user_role":"1","auth_level":"1","relogin":"0","user_update_seq":"2","callback_data":"","term_type":"1"}`
+	roomLogout   = `{"event":"room_logout","appid":"1","timestamp":"1499676999","nonce":"350176","signature":"signature","room_id":"rid_1242649","room_seq":"17858012925204410400","user_account":"888120154","user_nickname":"888120154","session_id":"17983648","login_time":"1499676989909","logout_time":"1499676999909","reason":"2","user_role":"4","user_update_seq":"3"}`
+	streamCreate = `{"event":"stream_create","appid":"1","timestamp":"1499676989","nonce":"350176","signature":"signature","room_id":"rid_1242649","room_session_id":"17858012925204410400","user_id":"888120154","user_name":"Ada","stream_id":"s-1","stream_sid":"77","stream_seq":"0","create_time_ms":"1499676989909","recreate":"0","rtmp_url":["rtmp://x"]}`
+	streamClose  = `{"event":"stream_close","appid":"1","timestamp":"1499676999","nonce":"350176","signature":"signature","room_id":"rid_1242649","room_session_id":"17858012925204410400","user_id":"888120154","user_name":"Ada","channel_id":"rid_1242649","stream_id":"s-1","stream_alias":"s-1","stream_sid":"77","stream_seq":"1","third_define_data":"","type":"4","create_time_ms":"1499676989909","destroy_timemillis":"1499676999909"}`
 )
 
 func TestTheCallbacksOfParticipantTimeAreParsed(t *testing.T) {
 	login := zego.RoomLogin{RoomID: "rid_1242649", RoomSessionID: 17858012925204410400, UserAccount: "888120154", SessionID: "17983648",
-		LoginTime: time.UnixMilli(1499676989909).UTC(), UserRole: 1}
+		LoginTime: time.UnixMilli(1499676989909).UTC(), UserRole: 1, Nickname: "888120154", UserUpdateSeq: zego.Sequence{Number: 2, Valid: true}}
 	service := login
+	service.UserUpdateSeq.Number = 3
 	service.UserRole = zego.RoleService
 	unknownLogin := service
 	unknownLogin.LoginTime = time.Time{}
+	stream := zego.StreamCreate{RoomID: "rid_1242649", RoomSessionID: 17858012925204410400, UserID: "888120154", UserName: "Ada", StreamSID: "77", StreamID: "s-1",
+		StreamSeq: zego.Sequence{Valid: true}, CreateTime: time.UnixMilli(1499676989909).UTC()}
+	closed := stream
+	closed.StreamSeq.Number = 1
 	withoutLogin := &zego.RoomLogout{RoomLogin: unknownLogin, LogoutTime: time.UnixMilli(1499676999909).UTC(), Reason: 2}
 	tests := []struct {
 		name, body string
@@ -36,10 +43,14 @@ func TestTheCallbacksOfParticipantTimeAreParsed(t *testing.T) {
 		{"room_logout", roomLogout, &zego.RoomLogout{RoomLogin: service, LogoutTime: time.UnixMilli(1499676999909).UTC(), Reason: 2}},
 		{"room_logout without what a bill doesn't need",
 			`{"event":"room_logout","appid":"1","timestamp":"1499676999","nonce":"350176","signature":"signature","room_id":"rid_1242649","room_seq":"17858012925204410400","user_account":"888120154","session_id":"17983648","login_time":"1499676989909","logout_time":"1499676999909","reason":"","user_role":null}`,
-			&zego.RoomLogout{RoomLogin: func() zego.RoomLogin { l := login; l.UserRole = 0; return l }(), LogoutTime: time.UnixMilli(1499676999909).UTC()}},
+			&zego.RoomLogout{RoomLogin: func() zego.RoomLogin {
+				l := login
+				l.UserRole, l.Nickname, l.UserUpdateSeq = 0, "", zego.Sequence{}
+				return l
+			}(), LogoutTime: time.UnixMilli(1499676999909).UTC()}},
 		{"a role and a reason in words",
 			strings.NewReplacer(`"user_role":"4"`, `"user_role":"host"`, `"reason":"2"`, `"reason":"kicked"`).Replace(roomLogout),
-			&zego.RoomLogout{RoomLogin: func() zego.RoomLogin { l := login; l.UserRole, l.UserRoleText = 0, "host"; return l }(),
+			&zego.RoomLogout{RoomLogin: func() zego.RoomLogin { l := service; l.UserRole, l.UserRoleText = 0, "host"; return l }(),
 				LogoutTime: time.UnixMilli(1499676999909).UTC(), ReasonText: "kicked"}},
 		{"a logout whose login nobody knows", strings.Replace(roomLogout, `"login_time":"1499676989909"`, `"login_time":"0"`, 1), withoutLogin},
 		{"a logout with an empty login", strings.Replace(roomLogout, `"login_time":"1499676989909"`, `"login_time":""`, 1), withoutLogin},
@@ -47,6 +58,12 @@ func TestTheCallbacksOfParticipantTimeAreParsed(t *testing.T) {
 		{"a logout without a login", strings.Replace(roomLogout, `"login_time":"1499676989909",`, ``, 1), withoutLogin},
 		{"a room_create without a time", strings.Replace(roomCreate, `"room_create_time":"1499676978027"`, `"room_create_time":null`, 1),
 			&zego.RoomCreate{RoomID: "rid_1242649", RoomSessionID: 17858012925204410400, Creator: "id_1242649"}},
+		{"stream_create", streamCreate, &stream},
+		{"stream_close", streamClose, &zego.StreamClose{StreamCreate: closed, CloseTime: time.UnixMilli(1499676999909).UTC(), Type: 4}},
+		{"a stream_close that knows no create_time", strings.Replace(streamClose, `"create_time_ms":"1499676989909",`, ``, 1),
+			&zego.StreamClose{StreamCreate: func() zego.StreamCreate { s := closed; s.CreateTime = time.Time{}; return s }(), CloseTime: time.UnixMilli(1499676999909).UTC(), Type: 4}},
+		{"a stream without a number", strings.Replace(streamCreate, `"stream_seq":"0"`, `"stream_seq":"-1"`, 1),
+			func() zego.Event { s := stream; s.StreamSeq = zego.Sequence{}; return &s }()},
 		{"room_create of the in-app chat",
 			`{"event":"room_create","appid":"1","timestamp":"1499676978","nonce":"350176","signature":"signature","room_id":"chat","operator_account":"op"}`,
 			&zego.Other{}},

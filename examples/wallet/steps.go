@@ -15,7 +15,7 @@ import (
 
 // Wallet is an HTTP API that moves money between the accounts of callers, hosts
 // and the house. It knows who called whom in a session, for how long and at what
-// price, none of which ZEGO tells. Whatever is posted to it under one
+// price, which ZEGO does not know. Whatever is posted to it under one
 // Idempotency-Key it books once.
 type Wallet struct {
 	// API is where it is: charges, payouts and refunds are posted below its URL.

@@ -34,7 +34,7 @@ func Bill(extension service.Extension) *cli.Command {
 	}
 	return &cli.Command{
 		Name:  "bill",
-		Usage: "show, list, export and preview bills",
+		Usage: "show, explain, list, export and preview bills",
 		Description: "Reads the ledger only. A bill never changes: later corrections are adjustments, and the amount due is the\n" +
 			"sum of the bill and its adjustments.\n\n" +
 			"    closeout bill show 858012925204410417\n" +
@@ -44,6 +44,8 @@ func Bill(extension service.Extension) *cli.Command {
 		Commands: []*cli.Command{
 			{Name: "show", Usage: "show a session's bill, its adjustments, lines and stays", ArgsUsage: sessionArgs, Action: operate(showBills),
 				Flags: stores(&cli.Uint32Flag{Name: "app", Usage: "the app, if several have a session with that number"}, jsonFlag())},
+			{Name: "explain", Usage: "show who was in a session's room, when, and how certain that is", ArgsUsage: sessionArgs, Action: operate(explainBills),
+				Flags: append(stores(&cli.Uint32Flag{Name: "app", Usage: "the app, if several have a session with that number"}, jsonFlag()), Flags("EXCLUDE")...)},
 			{Name: "list", Usage: "list bills and adjustments in the order in which the rooms closed", Action: operate(listBills),
 				Flags: append(stores(filter...), &cli.IntFlag{Name: "limit", Value: 100, Usage: "maximum number of bills; 0 for all"}, jsonFlag())},
 			{Name: "export", Usage: "write bills and adjustments for another program", Action: operate(exportBills),

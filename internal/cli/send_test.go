@@ -47,6 +47,7 @@ func TestSend(t *testing.T) {
 		{200, "--count 2 --session 18446744073709551615", 0,
 			"room_session_id 18446744073709551615, attempt 1:" + answer + "room_session_id 1, attempt 1:" + answer, ""},
 		{200, "--participants 1 --session 2", 0, "room_session_id 2, room_create, attempt 1:" + answer + "room_session_id 2, room_login, attempt 1:" + answer +
+			"room_session_id 2, stream_create, attempt 1:" + answer + "room_session_id 2, stream_close, attempt 1:" + answer +
 			"room_session_id 2, room_logout, attempt 1:" + answer + "room_session_id 2, attempt 1:" + answer, ""},
 		{503, "--once --session 3", 1, "room_session_id 3, attempt 1: 503 Service Unavailable {\"status\":\"started\"}\n", "error: 1 of 1 callbacks were not acknowledged\n"},
 	} {

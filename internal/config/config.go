@@ -51,6 +51,8 @@ type Config struct {
 
 	BillingURL, BillingToken string
 	Prices                   metering.Prices
+	MissingWait              time.Duration
+	Exclude                  metering.Rules
 	MaxBill                  int64 // in minutes; 0 is no limit
 	MaxRoomLife              time.Duration
 	Settling                 time.Duration

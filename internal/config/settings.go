@@ -9,6 +9,7 @@ import (
 
 	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/codec"
+	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/internal/recordings"
 	"github.com/closeouthq/closeout/zego/serverapi"
 )
@@ -150,6 +151,12 @@ func (c *Config) settings() []Setting {
 		{Env: "CLOSEOUT_SETTLING", Default: "90s", UsedBy: both + ", repair", set: duration(&c.Settling, anyDuration),
 			Usage: "how long after its room_close a run starts, so that callbacks ZEGO is still retrying are included",
 			More:  "ZEGO retries a callback for 62 seconds. A later one makes an adjustment. A run keeps the value it was started with. Your own Workflows can [start at once](workflows.md#when-a-run-starts)."},
+		{Env: "CLOSEOUT_MISSING_WAIT", Default: "5m", UsedBy: worker, set: duration(&c.MissingWait, between(0, 24*time.Hour)),
+			Usage: "how long a bill waits for callbacks that are missing by their numbers",
+			More:  "Then it is made as an estimate, and states how many are missing. Those that come later make an adjustment. `0` does not wait. At most `24h`. See [bills](bills.md#missing-callbacks)."},
+		{Env: "CLOSEOUT_EXCLUDE", Default: "role=auto", UsedBy: worker + ", " + operators, set: parse(&c.Exclude, metering.ParseRules),
+			Usage: "who in a room is no participant: rules, separated by commas, or none",
+			More:  "`role=auto`, `role=<number>` or `user=<pattern>`, where `*` stands for any text, with `<appid>:` in front for one app: `role=auto,user=bot-*,1234567890:role=4`. See [bills](bills.md#who-counts)."},
 		{Env: "CLOSEOUT_SERVER_SECRETS", Secret: true, UsedBy: worker, set: parse(&c.ServerSecrets, parseApps),
 			Usage: "server secrets of apps, appid=secret, separated by ';' or line ends (default: none, overdue sessions are only reported)",
 			More:  "The ServerSecret of the ZEGO console, not the CallbackSecret: Closeout asks ZEGO's server API about sessions whose `room_close` is overdue. To rotate a secret, put the other one behind a comma. See [reconciliation](reconciliation.md)."},

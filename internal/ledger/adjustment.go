@@ -63,7 +63,7 @@ func (l *Ledger) adjust(ctx context.Context, tx transaction, id uuid.UUID, k key
 		return a, false, fmt.Errorf("read whether the bill was restored: %w", err)
 	}
 	a = Adjustment{ID: id, Number: number, MadeAt: time.Now().Truncate(time.Millisecond).UTC()}
-	due, lines, doubt, err := l.compute(ctx, tx, bill.Bill, locked.room, bill.Usage.Estimated&lasting)
+	due, people, lines, doubt, err := l.compute(ctx, tx, bill.Bill, locked.room, bill.Usage.Estimated&lasting, number)
 	if err != nil {
 		return a, false, err
 	}
@@ -74,7 +74,9 @@ func (l *Ledger) adjust(ctx context.Context, tx transaction, id uuid.UUID, k key
 	if lines, err = pricing.Difference(before, lines); err != nil {
 		return a, false, &PriceError{err}
 	}
-	switch nothing = due == last && len(lines) == 0; {
+	same := last
+	same.Usage.Excluded = due.Usage.Excluded // another recorder corrects nothing
+	switch nothing = due == same && len(lines) == 0; {
 	case nothing:
 	case restored:
 		return a, false, &RestoredError{last, due}
@@ -93,6 +95,9 @@ func (l *Ledger) adjust(ctx context.Context, tx transaction, id uuid.UUID, k key
 		a.Difference.Lines = int64(len(lines))
 		if _, err := insert(ctx, tx, "adjustments", adjustmentColumns, a.values(), ""); err != nil {
 			return a, false, fmt.Errorf("insert adjustment: %w", err)
+		}
+		if err := l.insertBilled(ctx, tx, k, people); err != nil {
+			return a, false, err
 		}
 		if err := l.insertLines(ctx, tx, k, number, lines, a.Difference.Amount); err != nil {
 			return a, false, err

@@ -42,6 +42,11 @@ type Bill struct {
 	Charge metering.Charge `json:"charge,omitzero"`
 }
 
+func (b Bill) session() session.Session {
+	return session.Session{ID: session.ID{AppID: b.AppID, RoomSessionID: b.RoomSessionID}, RoomID: b.RoomID,
+		CloseReason: zego.CloseReason(b.CloseReason), RoomCloseTime: b.RoomCloseTime, Reconciled: b.Reconciled}
+}
+
 func (b Bill) key() key { return keyOf(b.AppID, b.RoomSessionID) }
 
 // MadeBill is a bill with the time at which it was made.
@@ -69,7 +74,8 @@ type Adjustment struct {
 
 const (
 	figureColumns = `reconciled, start_time, start_from, end_time, end_from, participants, stays,
-		participant_ms, participant_seconds, participant_minutes, estimated, currency, price_per_minute,
+		participant_ms, participant_seconds, participant_minutes, estimated,
+		published_ms, published_seconds, published_estimated, callbacks, stream_callbacks, excluded, currency, price_per_minute,
 		by_function, amount, lines`
 	billColumns       = "id, appid, room_id, room_session_id, close_reason, room_close_time, made_at, " + figureColumns
 	differenceColumns = "billed_ms, billed_seconds, billed_minutes, billed_amount, billed_lines"
@@ -83,8 +89,9 @@ func (b MadeBill) values() []any {
 	u, k := b.Usage, b.key()
 	return []any{b.ID.String(), k.app, b.RoomID, k.session, int64(b.CloseReason), b.RoomCloseTime.UnixMilli(), b.MadeAt.UnixMilli(),
 		oneIf(b.Reconciled), millis(u.Start), string(u.StartFrom), millis(u.End), string(u.EndFrom), u.Participants, u.Stays,
-		u.Millis, u.Seconds, u.Minutes, u.Estimated.String(), b.Charge.Currency, b.Charge.PerMinute,
-		oneIf(b.Charge.Function), b.Charge.Amount, b.Charge.Lines}
+		u.Millis, u.Seconds, u.Minutes, u.Estimated.String(),
+		u.Published, u.PublishedSeconds, u.PublishedEstimated.String(), missing(u.Callbacks), missing(u.StreamCallbacks), u.Excluded,
+		b.Charge.Currency, b.Charge.PerMinute, oneIf(b.Charge.Function), b.Charge.Amount, b.Charge.Lines}
 }
 
 // values returns the adjustmentColumns.
@@ -106,17 +113,20 @@ func scanBill(r row) (MadeBill, error) { return scanEntry(r) }
 
 // scanEntry scans the billColumns of a row, and others.
 func scanEntry(r row, others ...any) (b MadeBill, err error) {
-	u, estimated := &b.Usage, ""
+	u, estimated, published := &b.Usage, "", ""
 	var reconciled, function int64
 	columns := []any{&b.ID, &b.AppID, &b.RoomID, (*sessionColumn)(&b.RoomSessionID), &b.CloseReason, (*timeColumn)(&b.RoomCloseTime), (*timeColumn)(&b.MadeAt),
 		&reconciled, (*timeColumn)(&u.Start), &u.StartFrom, (*timeColumn)(&u.End), &u.EndFrom, &u.Participants, &u.Stays,
-		&u.Millis, &u.Seconds, &u.Minutes, &estimated, &b.Charge.Currency, &b.Charge.PerMinute,
-		&function, &b.Charge.Amount, &b.Charge.Lines}
+		&u.Millis, &u.Seconds, &u.Minutes, &estimated,
+		&u.Published, &u.PublishedSeconds, &published, (*missingColumn)(&u.Callbacks), (*missingColumn)(&u.StreamCallbacks), &u.Excluded,
+		&b.Charge.Currency, &b.Charge.PerMinute, &function, &b.Charge.Amount, &b.Charge.Lines}
 	if err := r.Scan(append(columns, others...)...); err != nil {
 		return b, err
 	}
 	b.Reconciled, b.Charge.Function = reconciled == 1, function == 1
-	u.Estimated, err = metering.ParseReasons(estimated)
+	if u.Estimated, err = metering.ParseReasons(estimated); err == nil {
+		u.PublishedEstimated, err = metering.ParseReasons(published)
+	}
 	return b, err
 }
 
@@ -173,7 +183,7 @@ func (l *Ledger) finalize(ctx context.Context, tx transaction, b Bill, approve .
 	if err != nil || first != nil {
 		return first.bill(), false, err // the step is repeated
 	}
-	bill, lines, doubt, err := l.compute(ctx, tx, due.Bill, room, b.Usage.Estimated)
+	bill, people, lines, doubt, err := l.compute(ctx, tx, due.Bill, room, b.Usage.Estimated, 0)
 	if err != nil {
 		return b, false, err
 	}
@@ -183,7 +193,7 @@ func (l *Ledger) finalize(ctx context.Context, tx transaction, b Bill, approve .
 		}
 	}
 	due.Bill = bill
-	return bill, true, l.insertBill(ctx, tx, due, lines)
+	return bill, true, l.insertBill(ctx, tx, due, people, lines)
 }
 
 // lockUnbilled locks a session until its bill is made: see Record. It returns the first
@@ -215,9 +225,12 @@ func (b *MadeBill) bill() Bill {
 	return b.Bill
 }
 
-func (l *Ledger) insertBill(ctx context.Context, tx transaction, b MadeBill, lines []pricing.Line) error {
+func (l *Ledger) insertBill(ctx context.Context, tx transaction, b MadeBill, people []billedRow, lines []pricing.Line) error {
 	if _, err := insert(ctx, tx, "bills", billColumns, b.values(), ""); err != nil {
 		return fmt.Errorf("insert bill: %w", err)
+	}
+	if err := l.insertBilled(ctx, tx, b.key(), people); err != nil {
+		return err
 	}
 	return l.insertLines(ctx, tx, b.key(), 0, lines, b.Charge.Amount)
 }
@@ -226,39 +239,27 @@ func (l *Ledger) insertBill(ctx context.Context, tx transaction, b MadeBill, lin
 // collected is missing for good, and a close time that was impossible still is.
 const lasting = metering.NotCollected | metering.ImplausibleTime
 
-// compute returns the bill with the figures, the charge and the lines of what is recorded
-// now, and why its figures can't be right; empty if they can.
-func (l *Ledger) compute(ctx context.Context, from source, b Bill, room metering.Room, known metering.Reasons) (_ Bill, _ []pricing.Line, doubt string, err error) {
+// compute returns the entry of a number, 0 for the bill, with the figures and the charge of
+// what is recorded now: with it the participants that it changes, its lines, and why its
+// figures can't be right; empty if they can.
+func (l *Ledger) compute(ctx context.Context, from source, b Bill, room metering.Room, known metering.Reasons, number int) (_ Bill, people []billedRow, lines []pricing.Line, doubt string, err error) {
 	k := b.key()
 	room.Close, room.Reconciled = b.RoomCloseTime.UnixMilli(), b.Reconciled
-	if room, doubt, err = plausible(ctx, from, k, room); err != nil {
-		return b, nil, "", err
+	if room, doubt, err = roomOf(ctx, from, k, room); err != nil {
+		return b, nil, nil, "", err
 	}
-	meter := metering.NewMeter(room)
-	for u, err := range l.usersOf(ctx, from, k) {
-		if err != nil {
-			return b, nil, "", err
-		}
-		meter.Add(u, metering.Role4)
-	}
-	if b.Usage, err = meter.Figures(); err != nil {
-		return b, nil, "", err
+	if b.Usage, people, err = l.count(ctx, from, b.session(), k, room, int64(number)); err != nil {
+		return b, nil, nil, "", err
 	}
 	b.Usage.Estimated |= known
-	var lines []pricing.Line
 	b.Charge, lines, err = l.price(b, func(yield func(session.Participant, error) bool) {
-		again := metering.NewMeter(room)
-		for u, err := range l.usersOf(ctx, from, k) {
-			if err != nil {
-				yield(session.Participant{}, err)
-				return
-			}
-			if !yield(again.Add(u, metering.Role4), nil) {
+		for p, err := range l.peopleOf(ctx, from, k, metering.NewMeter(room), l.Rules.Of(b.session(), room), int64(number)-1) {
+			if !yield(p.Participant, err) || err != nil {
 				return
 			}
 		}
 	})
-	return b, lines, doubt, err
+	return b, people, lines, doubt, err
 }
 
 // Lacks reports whether the ledger lacks what a callback reported: the create of a room,
@@ -269,6 +270,10 @@ func (l *Ledger) Lacks(ctx context.Context, u Usage) (bool, error) {
 	switch u.Event {
 	case zego.EventRoomLogin:
 		from, args = "FROM stays WHERE login_time <> 0 AND stay = $3", append(args, u.Stay)
+	case zego.EventStreamCreate:
+		from, args = "FROM streams WHERE create_time <> 0 AND stream_sid = $3", append(args, u.Stay)
+	case zego.EventStreamClose:
+		from, args = "FROM streams WHERE close_time <> 0 AND stream_sid = $3", append(args, u.Stay)
 	case zego.EventRoomLogout:
 		from, args = "FROM stays WHERE logout_time <> 0 AND stay = $3", append(args, u.Stay)
 	}

@@ -20,11 +20,16 @@ type Usage struct {
 	RoomID string `json:"room_id"`
 	// RoomSessionID is the life of the room.
 	RoomSessionID uint64 `json:"room_session_id,string"`
-	// Event is [zego.EventRoomCreate], [zego.EventRoomLogin] or
-	// [zego.EventRoomLogout].
+	// Event is [zego.EventRoomCreate], [zego.EventRoomLogin], [zego.EventRoomLogout],
+	// [zego.EventStreamCreate] or [zego.EventStreamClose].
 	Event string `json:"event"`
-	// Stay is ZEGO's session_id of the user's stay; empty of a room_create.
+	// Stay is ZEGO's session_id of the user's stay, or the stream_sid of the stream; empty
+	// of a room_create.
 	Stay string `json:"stay,omitempty"`
+	// Name is the user's nickname or the stream's stream_id.
+	Name string `json:"name,omitempty"`
+	// Number is 1 more than the user_update_seq or the stream_seq; 0 if there is none.
+	Number int64 `json:"number,omitempty"`
 	// User is the user_account; empty of a room_create.
 	User string `json:"user,omitempty"`
 	// Role is the user_role; 0 if the callback has none.
@@ -34,10 +39,10 @@ type Usage struct {
 	// Close is the room_close_time of a room_close that contradicts the first one of its
 	// session. The ledger gets no others.
 	Close time.Time `json:"close,omitzero"`
-	// Login and Logout are the ends of the stay that the callback has.
+	// Login and Logout are the ends of the stay, or of the stream, that the callback has.
 	Login  time.Time `json:"login,omitzero"`
 	Logout time.Time `json:"logout,omitzero"`
-	// LogoutReason is the reason of a room_logout.
+	// LogoutReason is the reason of a room_logout, or the type of a stream_close.
 	LogoutReason uint32 `json:"logout_reason,omitempty"`
 	// SentAt is when ZEGO sent the callback, by its clock: the only time that is signed.
 	SentAt time.Time `json:"sent_at,omitzero"`
@@ -57,9 +62,19 @@ type Usage struct {
 func UsageOf(event zego.Event, seenAt time.Time) (u Usage, ok bool) {
 	stay := func(event string, l *zego.RoomLogin) Usage {
 		return Usage{AppID: l.AppID, RoomID: l.RoomID, RoomSessionID: l.RoomSessionID, Event: event,
-			Stay: l.SessionID, User: l.UserAccount, Role: uint32(l.UserRole), Login: l.LoginTime, SentAt: l.SentAt(), SeenAt: seenAt}
+			Stay: l.SessionID, User: l.UserAccount, Role: uint32(l.UserRole), Name: l.Nickname, Number: numberOf(l.UserUpdateSeq), Login: l.LoginTime, SentAt: l.SentAt(), SeenAt: seenAt}
+	}
+	stream := func(event string, s *zego.StreamCreate) Usage {
+		return Usage{AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID, Event: event, Stay: s.StreamSID,
+			Name: s.StreamID, Number: numberOf(s.StreamSeq), User: s.UserID, Login: s.CreateTime, SentAt: s.SentAt(), SeenAt: seenAt}
 	}
 	switch e := event.(type) {
+	case *zego.StreamCreate:
+		return stream(zego.EventStreamCreate, e), true
+	case *zego.StreamClose:
+		u = stream(zego.EventStreamClose, &e.StreamCreate)
+		u.Logout, u.LogoutReason = e.CloseTime, e.Type
+		return u, true
 	case *zego.RoomCreate:
 		return Usage{AppID: e.AppID, RoomID: e.RoomID, RoomSessionID: e.RoomSessionID, Event: zego.EventRoomCreate, Create: e.RoomCreateTime, SentAt: e.SentAt(), SeenAt: seenAt}, true
 	case *zego.RoomLogin:
@@ -75,6 +90,18 @@ func UsageOf(event zego.Event, seenAt time.Time) (u Usage, ok bool) {
 		return u, true
 	}
 	return u, false
+}
+
+func numberOf(s zego.Sequence) int64 {
+	if !s.Valid {
+		return 0
+	}
+	return int64(s.Number) + 1
+}
+
+// stream reports whether the callback is about a stream.
+func (u Usage) stream() bool {
+	return u.Event == zego.EventStreamCreate || u.Event == zego.EventStreamClose
 }
 
 // ClockTolerance is how much later than the signed timestamp a time may be. ZEGO sends
@@ -111,9 +138,11 @@ type sessionRow struct {
 	create, contradicted, implausible, see int64
 }
 
+// A stayRow is a row of the table of stays, or of that of streams.
 type stayRow struct {
 	key
-	stay, user                  string
+	stay, user, name            string
+	loginNumber, logoutNumber   int64
 	role, roleAt, login, logout int64
 	reason                      int64
 	contradicted, implausible   int64
@@ -161,18 +190,19 @@ func (r *stayRow) merge(other stayRow) {
 	}
 	r.user, r.login, r.logout = min(r.user, other.user), earliest(r.login, other.login), max(r.logout, other.logout)
 	r.implausible, r.seeAt = max(r.implausible, other.implausible), max(r.seeAt, other.seeAt)
+	r.name = min(cmp.Or(r.name, other.name), cmp.Or(other.name, r.name))
+	r.loginNumber, r.logoutNumber = earliest(r.loginNumber, other.loginNumber), earliest(r.logoutNumber, other.logoutNumber)
 }
 
-// rowsOf merges a batch to one row for each session and each stay, as a statement can't
+// rowsOf merges a batch to one row for each session, stay and stream, as a statement can't
 // change a row twice. Rows are in the order of their keys, in which all writers lock
 // them, so that no two wait for each other.
-func rowsOf(usage []Usage) ([]sessionRow, []stayRow) {
-	var sessions []sessionRow
-	var stays []stayRow
+func rowsOf(usage []Usage) (sessions []sessionRow, stays, streams []stayRow) {
 	at := make(map[key]int)
 	type stayKey struct {
 		key
-		stay string
+		stream bool
+		stay   string
 	}
 	stayAt := make(map[stayKey]int)
 	for _, u := range usage {
@@ -198,18 +228,29 @@ func rowsOf(usage []Usage) ([]sessionRow, []stayRow) {
 		if row.role != 0 {
 			row.roleAt = row.logout
 		}
-		if i, ok := stayAt[stayKey{k, u.Stay}]; ok {
-			stays[i].merge(row)
+		if row.name = u.Name; u.Logout.IsZero() {
+			row.loginNumber = u.Number
 		} else {
-			stayAt[stayKey{k, u.Stay}] = len(stays)
-			stays = append(stays, row)
+			row.logoutNumber = u.Number
+		}
+		rows := &stays
+		if u.stream() {
+			rows = &streams
+		}
+		if i, ok := stayAt[stayKey{k, u.stream(), u.Stay}]; ok {
+			(*rows)[i].merge(row)
+		} else {
+			stayAt[stayKey{k, u.stream(), u.Stay}] = len(*rows)
+			*rows = append(*rows, row)
 		}
 	}
 	slices.SortFunc(sessions, func(a, b sessionRow) int { return a.compare(b.key) })
-	slices.SortFunc(stays, func(a, b stayRow) int {
-		return cmp.Or(a.compare(b.key), strings.Compare(a.stay, b.stay))
-	})
-	return sessions, stays
+	for _, rows := range [][]stayRow{stays, streams} {
+		slices.SortFunc(rows, func(a, b stayRow) int {
+			return cmp.Or(a.compare(b.key), strings.Compare(a.stay, b.stay))
+		})
+	}
+	return sessions, stays, streams
 }
 
 // signOfLife is how much newer, in milliseconds, a last sign of life has to be for the
@@ -234,7 +275,7 @@ const (
 			OR sessions.room_create_time <> 0 AND excluded.room_create_time <> 0 AND sessions.room_create_time <> excluded.room_create_time)`
 	sessionNews = createdBefore + ` OR sessions.contradicted = 0 AND ` + sessionDiffers + ` OR sessions.implausible < excluded.implausible`
 
-	stayColumns = "appid, room_session_id, stay, user_account, user_role, role_at, login_time, logout_time, logout_reason, contradicted, implausible, seen_at"
+	stayColumns = "appid, room_session_id, stay, user_account, user_role, role_at, login_time, logout_time, logout_reason, contradicted, implausible, seen_at, name, login_number, logout_number"
 	insertStays = `INSERT INTO stays (` + stayColumns + `) `
 	updateStays = `
 		ON CONFLICT (appid, room_session_id, stay) DO UPDATE SET
@@ -246,12 +287,18 @@ const (
 			logout_reason = CASE WHEN ` + reasonBetter + ` THEN excluded.logout_reason ELSE stays.logout_reason END,
 			contradicted = CASE WHEN ` + stayDiffers + ` THEN 1 ELSE stays.contradicted END,
 			implausible = CASE WHEN excluded.implausible = 1 THEN 1 ELSE stays.implausible END,
-			seen_at = CASE WHEN excluded.seen_at > stays.seen_at THEN excluded.seen_at ELSE stays.seen_at END
-		WHERE ` + userBefore + ` OR ` + roleBetter + ` OR ` + loginBefore + ` OR excluded.logout_time > stays.logout_time OR ` + reasonBetter + `
+			seen_at = CASE WHEN excluded.seen_at > stays.seen_at THEN excluded.seen_at ELSE stays.seen_at END,
+			name = CASE WHEN ` + nameBefore + ` THEN excluded.name ELSE stays.name END,
+			login_number = CASE WHEN ` + loginNumbered + ` THEN excluded.login_number ELSE stays.login_number END,
+			logout_number = CASE WHEN ` + logoutNumbered + ` THEN excluded.logout_number ELSE stays.logout_number END
+		WHERE ` + nameBefore + ` OR ` + loginNumbered + ` OR ` + logoutNumbered + ` OR ` + userBefore + ` OR ` + roleBetter + ` OR ` + loginBefore + ` OR excluded.logout_time > stays.logout_time OR ` + reasonBetter + `
 			OR stays.contradicted = 0 AND ` + stayDiffers + ` OR stays.implausible < excluded.implausible`
-	userBefore  = `excluded.user_account{C} < stays.user_account`
-	loginBefore = `(excluded.login_time <> 0 AND (stays.login_time = 0 OR excluded.login_time < stays.login_time))`
-	roleBetter  = `(excluded.user_role <> 0 AND (stays.user_role = 0 OR excluded.role_at > stays.role_at
+	nameBefore     = `(excluded.name <> '' AND (stays.name = '' OR excluded.name{C} < stays.name))`
+	loginNumbered  = `(excluded.login_number <> 0 AND (stays.login_number = 0 OR excluded.login_number < stays.login_number))`
+	logoutNumbered = `(excluded.logout_number <> 0 AND (stays.logout_number = 0 OR excluded.logout_number < stays.logout_number))`
+	userBefore     = `excluded.user_account{C} < stays.user_account`
+	loginBefore    = `(excluded.login_time <> 0 AND (stays.login_time = 0 OR excluded.login_time < stays.login_time))`
+	roleBetter     = `(excluded.user_role <> 0 AND (stays.user_role = 0 OR excluded.role_at > stays.role_at
 			OR excluded.role_at = stays.role_at AND excluded.user_role < stays.user_role))`
 	reasonBetter = `(excluded.logout_time > stays.logout_time OR excluded.logout_time = stays.logout_time AND excluded.logout_reason > stays.logout_reason)`
 	stayDiffers  = `(excluded.contradicted = 1 OR stays.user_account <> excluded.user_account
@@ -287,9 +334,9 @@ func (l *Ledger) Record(ctx context.Context, usage []Usage) error {
 			lives = append(lives, u)
 		}
 	}
-	sessions, stays := rowsOf(lives)
+	sessions, stays, streams := rowsOf(lives)
 	if err := l.in(ctx, func(tx transaction) error {
-		if err := l.record(ctx, tx, sessions, stays); err != nil {
+		if err := l.record(ctx, tx, sessions, stays, streams); err != nil {
 			return err
 		}
 		if err := recordContradictions(ctx, tx, lives); err != nil {
@@ -305,7 +352,7 @@ func (l *Ledger) Record(ctx context.Context, usage []Usage) error {
 	return nil
 }
 
-func (l *Ledger) record(ctx context.Context, tx transaction, sessions []sessionRow, stays []stayRow) error {
+func (l *Ledger) record(ctx context.Context, tx transaction, sessions []sessionRow, stays, streams []stayRow) error {
 	if len(sessions) == 0 {
 		return nil
 	}
@@ -326,30 +373,41 @@ func (l *Ledger) record(ctx context.Context, tx transaction, sessions []sessionR
 		fmt.Sprintf(l.bytewise(updateSessions), len(args)+1, len(args)+2), append(args, now, signOfLife)...); err != nil {
 		return fmt.Errorf("write sessions: %w", err)
 	}
+	if err := l.recordRows(ctx, tx, "stays", stays, billed, now); err != nil {
+		return fmt.Errorf("write stays: %w", err)
+	}
+	if err := l.recordRows(ctx, tx, "streams", streams, billed, now); err != nil {
+		return fmt.Errorf("write streams: %w", err)
+	}
+	return nil
+}
+
+// recordRows writes stays or streams, and notes the billed sessions that change.
+func (l *Ledger) recordRows(ctx context.Context, tx transaction, table string, rows []stayRow, billed map[key]bool, now int64) error {
 	// Of billed sessions, which are few, it matters whether there is anything new.
 	var late, others []stayRow
-	for _, s := range stays {
+	for _, s := range rows {
 		if billed[s.key] {
 			late = append(late, s)
 		} else {
 			others = append(others, s)
 		}
 	}
-	if _, err := l.recordStays(ctx, tx, others); err != nil {
-		return fmt.Errorf("write stays: %w", err)
+	if _, err := l.recordStays(ctx, tx, table, others); err != nil {
+		return err
 	}
 	for len(late) > 0 {
 		k, n := late[0].key, 0
 		for n < len(late) && late[n].key == k {
 			n++
 		}
-		changed, err := l.recordStays(ctx, tx, late[:n])
+		changed, err := l.recordStays(ctx, tx, table, late[:n])
 		if err != nil {
-			return fmt.Errorf("write late stays: %w", err)
+			return err
 		}
 		if changed > 0 {
 			if _, err := tx.exec(ctx, "UPDATE sessions SET dirty_at = $1 WHERE appid = $2 AND room_session_id = $3 AND dirty_at = 0", now, k.app, k.session); err != nil {
-				return fmt.Errorf("note late stays: %w", err)
+				return fmt.Errorf("note late ones: %w", err)
 			}
 		}
 		late = late[n:]
@@ -357,16 +415,24 @@ func (l *Ledger) record(ctx context.Context, tx transaction, sessions []sessionR
 	return nil
 }
 
-// recordStays writes stays and counts those that are new or changed.
-func (l *Ledger) recordStays(ctx context.Context, tx transaction, stays []stayRow) (int64, error) {
+// streamsOf makes a statement about stays one about streams, which have the same columns.
+var streamsOf = strings.NewReplacer("stays", "streams", "stay,", "stream_sid,", "stay{", "stream_sid{", "stay)", "stream_sid)",
+	"login_time", "create_time", "logout_time", "close_time", "logout_reason", "close_type", "login_number", "create_number", "logout_number", "close_number")
+
+// recordStays writes stays or streams and counts those that are new or changed.
+func (l *Ledger) recordStays(ctx context.Context, tx transaction, table string, stays []stayRow) (int64, error) {
 	if len(stays) == 0 {
 		return 0, nil
 	}
 	from, args := l.table(stayTypes, len(stays), func(i int) []any {
 		s := stays[i]
-		return []any{s.app, s.session, s.stay, s.user, s.role, s.roleAt, s.login, s.logout, s.reason, s.contradicted, s.implausible, s.seeAt}
+		return []any{s.app, s.session, s.stay, s.user, s.role, s.roleAt, s.login, s.logout, s.reason, s.contradicted, s.implausible, s.seeAt, s.name, s.loginNumber, s.logoutNumber}
 	})
-	return tx.exec(ctx, insertStays+"SELECT "+stayColumns+" FROM "+from+" WHERE true"+l.bytewise(updateStays), args...)
+	statement := insertStays + "SELECT " + stayColumns + " FROM " + from + " WHERE true" + l.bytewise(updateStays)
+	if table == "streams" {
+		statement = streamsOf.Replace(statement)
+	}
+	return tx.exec(ctx, statement, args...)
 }
 
 // A column is one of a table that [Ledger.table] makes.
@@ -383,7 +449,7 @@ var (
 func columns(names string) (all []column) {
 	for name := range strings.SplitSeq(names, ", ") {
 		text := slices.Contains([]string{"room_session_id", "room_id", "stay", "user_account", "task_id", "file_id", "url", "format", "user_id", "stream_id",
-			"payer", "payee", "description", "unit", "currency"}, name)
+			"payer", "payee", "description", "unit", "currency", "name", "excluded", "in_room_reasons", "published_reasons"}, name)
 		all = append(all, column{name, text})
 	}
 	return all

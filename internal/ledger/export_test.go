@@ -94,7 +94,7 @@ func (l *Ledger) FillStays(t testing.TB, n int) {
 		if _, err := l.db.Exec(`
 			WITH RECURSIVE numbers (n) AS (SELECT CAST($1 AS BIGINT) UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < CAST($2 AS BIGINT))
 			INSERT INTO stays (`+stayColumns+`)
-			SELECT 1, CAST(858012925204410417 + n / 40 AS TEXT), CAST(n AS TEXT), 'user_' || n, 1, 0, 1499676000000, 1499676000000 + n, 0, 0, 0, 1499676000000 + n FROM numbers`,
+			SELECT 1, CAST(858012925204410417 + n / 40 AS TEXT), CAST(n AS TEXT), 'user_' || n, 1, 0, 1499676000000, 1499676000000 + n, 0, 0, 0, 1499676000000 + n, '', 0, 0 FROM numbers`,
 			from, min(from+page, n)); err != nil {
 			t.Fatal(err)
 		}
@@ -113,7 +113,7 @@ func (l *Ledger) FillSession(t testing.TB, appID uint32, session uint64, n int) 
 	if _, err := l.db.Exec(`
 		WITH RECURSIVE numbers (n) AS (SELECT CAST(1 AS BIGINT) UNION ALL SELECT n + 1 FROM numbers WHERE n < CAST($1 AS BIGINT))
 		INSERT INTO stays (`+stayColumns+`)
-		SELECT CAST($2 AS BIGINT), $3, CAST(n AS TEXT), 'a user whose name is as long as names of users are allowed to be ' || (n * 7919 % 100003), 1, 0, 1499676000000, 1499676000000 + n, 0, 0, 0, 1499676000000 FROM numbers`,
+		SELECT CAST($2 AS BIGINT), $3, CAST(n AS TEXT), 'a user whose name is as long as names of users are allowed to be ' || (n * 7919 % 100003), 1, 0, 1499676000000, 1499676000000 + n, 0, 0, 0, 1499676000000, '', 0, 0 FROM numbers`,
 		n, k.app, k.session); err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
+	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/pricing"
 )
 
@@ -24,6 +25,8 @@ import (
 type Ledger struct {
 	// Price, if set, prices sessions. Set it before use.
 	Price pricing.Func
+	// Rules decide who is no participant. Open sets the default; change it before use.
+	Rules metering.Rules
 
 	db   *sql.DB
 	path string // of the SQLite file; empty for PostgreSQL
@@ -47,14 +50,14 @@ func Open(databaseURL string) (*Ledger, error) {
 			return nil, fmt.Errorf("open ledger %s: %w", path, err)
 		}
 		db.SetMaxOpenConns(4) // one writes, the others wait for it
-		return &Ledger{db: db, path: path}, nil
+		return &Ledger{Rules: metering.Default, db: db, path: path}, nil
 
 	case "postgres", "postgresql":
 		db, err := openPostgres(databaseURL)
 		if err != nil {
 			return nil, fmt.Errorf("open ledger: %w", err)
 		}
-		return &Ledger{db: db}, nil
+		return &Ledger{Rules: metering.Default, db: db}, nil
 	}
 	return nil, errors.New("open ledger: the scheme of its URL is neither sqlite nor postgres")
 }

@@ -165,7 +165,7 @@ func (l *Ledger) Reprice(ctx context.Context, b Bill, price metering.Price) (due
 		if l.Price != nil {
 			b.Charge = metering.Charge{Function: true}
 		}
-		due, lines, _, err = l.compute(ctx, l, b, known.room, b.Usage.Estimated&lasting)
+		due, _, lines, _, err = l.compute(ctx, l, b, known.room, b.Usage.Estimated&lasting, 0)
 	}
 	if err != nil {
 		return due, nil, fmt.Errorf("price session %s: %w", k, err)

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/closeouthq/closeout/internal/metering"
@@ -24,73 +26,296 @@ type StayOf struct {
 
 func scanStay(r row) (s StayOf, err error) {
 	var role int64
-	err = r.Scan(&s.ID, &s.User, &role, &s.Login, &s.Logout, &s.Contradicted, &s.Implausible, (*timeColumn)(&s.SeenAt))
+	err = r.Scan(&s.ID, &s.User, &role, &s.Login, &s.Logout, &s.Contradicted, &s.Implausible, (*timeColumn)(&s.SeenAt), &s.Name)
 	s.Role = zego.UserRole(role)
 	return s, err
 }
 
-// staysOf lists a session's stays by user, login and ID.
-func (l *Ledger) staysOf(ctx context.Context, from source, k key) iter.Seq2[StayOf, error] {
-	return pages("read stays", func(last *StayOf) ([]StayOf, error) {
+const selectStays = `
+	SELECT stay, user_account, user_role, login_time, logout_time, contradicted = 1, implausible = 1, seen_at, name FROM stays
+	WHERE appid = $1 AND room_session_id = $2 AND (user_account{C}, login_time, stay{C}) > ($3, $4, $5)
+	ORDER BY user_account{C}, login_time, stay{C} LIMIT $6`
+
+// rowsOfUsers lists a session's stays or streams, by user, beginning and ID.
+func (l *Ledger) rowsOfUsers(ctx context.Context, from source, k key, statement string) iter.Seq2[StayOf, error] {
+	return pages("read stays and streams", func(last *StayOf) ([]StayOf, error) {
 		after := StayOf{}
 		after.Login = -1
 		if last != nil {
 			after = *last
 		}
-		return list(ctx, from, scanStay, l.bytewise(`
-			SELECT stay, user_account, user_role, login_time, logout_time, contradicted = 1, implausible = 1, seen_at FROM stays
-			WHERE appid = $1 AND room_session_id = $2 AND (user_account{C}, login_time, stay{C}) > ($3, $4, $5)
-			ORDER BY user_account{C}, login_time, stay{C} LIMIT $6`), k.app, k.session, after.User, after.Login, after.ID, pageSize)
+		return list(ctx, from, scanStay, l.bytewise(statement), k.app, k.session, after.User, after.Login, after.ID, pageSize)
 	})
 }
 
 // Stays lists a session's stays by user and login.
 func (l *Ledger) Stays(ctx context.Context, appID uint32, roomSessionID uint64) iter.Seq2[StayOf, error] {
-	return l.staysOf(ctx, l, keyOf(appID, roomSessionID))
+	return l.rowsOfUsers(ctx, l, keyOf(appID, roomSessionID), selectStays)
 }
 
-// usersOf lists a session's users in the order of their names, bytewise.
-func (l *Ledger) usersOf(ctx context.Context, from source, k key) iter.Seq2[metering.User, error] {
-	return func(yield func(metering.User, error) bool) {
-		var u metering.User
-		for s, err := range l.staysOf(ctx, from, k) {
+// billed is what entries have of a user.
+type billed struct {
+	user string
+	// before is what the entries before one have, and now what that one has as well.
+	before, now *session.Participant
+}
+
+const participantColumns = "appid, room_session_id, user_account, number, excluded, in_room, in_room_min, in_room_max, in_room_reasons, published, published_min, published_max, published_reasons"
+
+var participantTypes = columns(participantColumns)
+
+type billedRow struct {
+	session.Participant
+	number int64
+}
+
+func scanBilled(r row) (b billedRow, err error) {
+	var inRoom, published string
+	err = r.Scan(&b.User, &b.number, &b.Excluded, &b.InRoom.Millis, &b.InRoom.Min, &b.InRoom.Max, &inRoom,
+		&b.Published.Millis, &b.Published.Min, &b.Published.Max, &published)
+	b.InRoom.Reasons, b.Published.Reasons = strings.Fields(inRoom), strings.Fields(published)
+	return b, err
+}
+
+// billedOf lists what the entries up to a number have of a session's users, by user.
+func (l *Ledger) billedOf(ctx context.Context, from source, k key, number int64) iter.Seq2[billed, error] {
+	rows := pages("read billed participants", func(last *billedRow) ([]billedRow, error) {
+		after := billedRow{number: -1}
+		if last != nil {
+			after = *last
+		}
+		return list(ctx, from, scanBilled, l.bytewise(`
+			SELECT user_account, number, excluded, in_room, in_room_min, in_room_max, in_room_reasons, published, published_min, published_max, published_reasons
+			FROM participants WHERE appid = $1 AND room_session_id = $2 AND number <= $3 AND (user_account{C}, number) > ($4, $5)
+			ORDER BY user_account{C}, number LIMIT $6`), k.app, k.session, number, after.User, after.number, pageSize)
+	})
+	return func(yield func(billed, error) bool) {
+		var b billed
+		for r, err := range rows {
 			if err != nil {
-				yield(u, err)
+				yield(b, err)
 				return
 			}
-			if len(u.Stays) > 0 && u.Account != s.User {
-				if !yield(u, nil) {
+			if b.now != nil && b.user != r.User {
+				if !yield(b, nil) {
 					return
 				}
-				u.Stays = u.Stays[:0]
+				b = billed{}
 			}
-			u.Account, u.Stays = s.User, append(u.Stays, s.Stay)
+			b.user, b.now = r.User, &r.Participant
+			if r.number < number {
+				b.before = b.now
+			}
 		}
-		if len(u.Stays) > 0 {
-			yield(u, nil)
+		if b.now != nil {
+			yield(b, nil)
 		}
 	}
 }
 
-// plausible returns the room with the end that its stays make plausible; see
+// A cursor is the next value of a list.
+type cursor[T any] struct {
+	value T
+	err   error
+	ok    bool
+	next  func() (T, error, bool)
+}
+
+func pull[T any](list iter.Seq2[T, error]) (*cursor[T], func()) {
+	next, stop := iter.Pull2(list)
+	c := &cursor[T]{next: next}
+	c.advance()
+	return c, stop
+}
+
+func (c *cursor[T]) advance() { c.value, c.err, c.ok = c.next() }
+
+// peopleOf lists a session's users by name, bytewise, as meter counts them now, with what
+// the entries up to a number have of them.
+func (l *Ledger) peopleOf(ctx context.Context, from source, k key, meter *metering.Meter, exclude metering.Exclude, number int64) iter.Seq2[personOf, error] {
+	return func(yield func(personOf, error) bool) {
+		stays, stop := pull(l.rowsOfUsers(ctx, from, k, selectStays))
+		defer stop()
+		streams, stop := pull(l.rowsOfUsers(ctx, from, k, streamsOf.Replace(selectStays)))
+		defer stop()
+		entries, stop := pull(l.billedOf(ctx, from, k, number))
+		defer stop()
+		var u metering.User
+		for stays.ok || streams.ok || entries.ok {
+			if err := errors.Join(stays.err, streams.err, entries.err); err != nil {
+				yield(personOf{}, err)
+				return
+			}
+			u.Account = ""
+			none := true
+			for _, c := range []struct {
+				name string
+				ok   bool
+			}{{stays.value.User, stays.ok}, {streams.value.User, streams.ok}, {entries.value.user, entries.ok}} {
+				if c.ok && (none || c.name < u.Account) {
+					u.Account, none = c.name, false
+				}
+			}
+			u.Stays, u.Streams = u.Stays[:0], u.Streams[:0]
+			for stays.ok && stays.err == nil && stays.value.User == u.Account {
+				u.Stays = append(u.Stays, stays.value.Stay)
+				stays.advance()
+			}
+			for streams.ok && streams.err == nil && streams.value.User == u.Account {
+				s := streams.value
+				u.Streams = append(u.Streams, metering.Stream{SID: s.ID, ID: s.Name, Create: s.Login, Close: s.Logout, Contradicted: s.Contradicted, Implausible: s.Implausible})
+				streams.advance()
+			}
+			if err := errors.Join(stays.err, streams.err); err != nil {
+				yield(personOf{}, err)
+				return
+			}
+			p := personOf{Participant: session.Participant{User: u.Account}}
+			if len(u.Stays)+len(u.Streams) > 0 {
+				p.Participant = meter.Add(u, exclude)
+			}
+			if entries.ok && entries.value.user == u.Account {
+				p.billed = entries.value
+				if p.before != nil {
+					p.Before = p.before.Billed()
+				}
+				entries.advance()
+			}
+			if !yield(p, nil) {
+				return
+			}
+		}
+	}
+}
+
+// personOf is a user as it is counted now, with what entries have.
+type personOf struct {
+	session.Participant
+	billed
+}
+
+// numbersOf reads the numbers of a session's callbacks of stays, or of streams.
+func numbersOf(ctx context.Context, from source, k key, table string) (n metering.Numbers, last int64, roles bool, err error) {
+	statement := func(s string) string {
+		if table == "streams" {
+			return streamsOf.Replace(s)
+		}
+		return s
+	}
+	var seen, repeated int64
+	if _, err = one(ctx, from, func(r row) (struct{}, error) {
+		return struct{}{}, r.Scan(&n.Unnumbered, &n.Open, &last, &roles)
+	}, statement(`SELECT
+			coalesce(sum(CASE WHEN user_role <> 4 AND (logout_time <> 0 AND logout_number = 0 OR logout_time = 0 AND login_number = 0) THEN 1 ELSE 0 END), 0),
+			coalesce(sum(CASE WHEN user_role <> 4 AND logout_time = 0 THEN 1 ELSE 0 END), 0),
+			coalesce(max(CASE WHEN logout_time > login_time THEN logout_time ELSE login_time END), 0),
+			coalesce(max(CASE WHEN user_role NOT IN (0, 4) THEN 1 ELSE 0 END), 0) = 1
+		FROM stays WHERE appid = $1 AND room_session_id = $2`), k.app, k.session); err != nil || last == 0 {
+		return n, last, roles, err
+	}
+	if _, err = one(ctx, from, func(r row) (struct{}, error) {
+		return struct{}{}, r.Scan(&n.First, &n.Last, &n.Distinct, &seen, &repeated)
+	}, statement(`SELECT coalesce(min(number), 0), coalesce(max(number), 0), count(DISTINCT number),
+			coalesce(sum(people), 0), count(DISTINCT CASE WHEN people = 1 THEN number END) FROM (
+			SELECT login_number AS number, CASE WHEN user_role = 4 THEN 0 ELSE 1 END AS people FROM stays WHERE appid = $1 AND room_session_id = $2 AND login_number <> 0 UNION ALL
+			SELECT logout_number, CASE WHEN user_role = 4 THEN 0 ELSE 1 END FROM stays WHERE appid = $1 AND room_session_id = $2 AND logout_number <> 0) AS numbers`), k.app, k.session); err != nil {
+		return n, last, roles, err
+	}
+	n.Repeated = seen != repeated
+	if n.Gaps() > 0 {
+		// One that began before the first callback that has arrived is in no gap.
+		n.Stated, err = one(ctx, from, value[int64], statement(`SELECT count(*) FROM stays
+			WHERE appid = $1 AND room_session_id = $2 AND login_number = 0 AND logout_number <> 0 AND login_time <> 0 AND login_time >= (
+				SELECT min(CASE WHEN login_number = $3 THEN login_time ELSE logout_time END) FROM stays
+				WHERE appid = $1 AND room_session_id = $2 AND (login_number = $3 OR logout_number = $3))`), k.app, k.session, n.First)
+	}
+	return n, last, roles, err
+}
+
+// roomOf returns a session's room as its callbacks make it plausible; see
 // [metering.Room.Plausible].
-func plausible(ctx context.Context, from source, k key, room metering.Room) (metering.Room, string, error) {
+func roomOf(ctx context.Context, from source, k key, room metering.Room) (_ metering.Room, doubt string, err error) {
 	times, err := one(ctx, from, func(r row) (t metering.Times, err error) {
-		err = r.Scan(&t.FirstLogin, &t.Last, &t.LastLogout)
+		err = r.Scan(&t.FirstLogin, &t.LastLogout)
 		return t, err
-	}, `SELECT coalesce(min(CASE WHEN login_time <> 0 THEN login_time END), 0),
-			coalesce(max(CASE WHEN logout_time > login_time THEN logout_time ELSE login_time END), 0), coalesce(max(logout_time), 0)
+	}, `SELECT coalesce(min(CASE WHEN login_time <> 0 THEN login_time END), 0), coalesce(max(logout_time), 0)
 		FROM stays WHERE appid = $1 AND room_session_id = $2`, k.app, k.session)
 	if err != nil {
 		return room, "", fmt.Errorf("read the first login and the last logout: %w", err)
 	}
-	room, doubt := room.Plausible(times)
+	users, lastStay, roles, err := numbersOf(ctx, from, k, "stays")
+	if err != nil {
+		return room, "", fmt.Errorf("read the numbers of logins and logouts: %w", err)
+	}
+	streams, lastStream, _, err := numbersOf(ctx, from, k, "streams")
+	if err != nil {
+		return room, "", fmt.Errorf("read the numbers of streams: %w", err)
+	}
+	times.Last = lastStay
+	if room.Reconciled {
+		times.Last = max(lastStay, lastStream)
+	}
+	room.Callbacks, room.StreamCallbacks = users.Completeness(), streams.Completeness()
+	room.Roles, room.Streams = roles, lastStream != 0
+	room, doubt = room.Plausible(times)
 	return room, doubt, nil
+}
+
+// count counts the session's participants for an entry of a number. It returns those of
+// whom the entries before have something else.
+func (l *Ledger) count(ctx context.Context, from source, s session.Session, k key, room metering.Room, number int64) (f metering.Figures, changed []billedRow, err error) {
+	room.RolesUnclear = l.Rules.Auto(s.AppID)
+	meter := metering.NewMeter(room)
+	for p, err := range l.peopleOf(ctx, from, k, meter, l.Rules.Of(s, room), number-1) {
+		if err != nil {
+			return f, nil, err
+		}
+		row := billedRow{p.Participant, number}
+		row.Stays, row.Streams, row.Names = nil, nil, nil
+		if p.now == nil || !same(*p.now, row.Participant) {
+			changed = append(changed, row)
+		}
+	}
+	f, err = meter.Figures()
+	return f, changed, err
+}
+
+// same reports whether two entries have the same of a user.
+func same(a, b session.Participant) bool {
+	equal := func(a, b session.Span) bool {
+		return a.Millis == b.Millis && a.Min == b.Min && a.Max == b.Max && slices.Equal(a.Reasons, b.Reasons)
+	}
+	return a.Excluded == b.Excluded && equal(a.InRoom, b.InRoom) && equal(a.Published, b.Published)
+}
+
+func (l *Ledger) insertBilled(ctx context.Context, tx transaction, k key, rows []billedRow) error {
+	for page := range slices.Chunk(rows, 1000) {
+		from, args := l.table(participantTypes, len(page), func(i int) []any {
+			p := page[i]
+			return []any{k.app, k.session, p.User, p.number, p.Excluded, p.InRoom.Millis, p.InRoom.Min, p.InRoom.Max, strings.Join(p.InRoom.Reasons, " "),
+				p.Published.Millis, p.Published.Min, p.Published.Max, strings.Join(p.Published.Reasons, " ")}
+		})
+		if _, err := tx.exec(ctx, "INSERT INTO participants ("+participantColumns+") SELECT "+participantColumns+" FROM "+from, args...); err != nil {
+			return fmt.Errorf("insert participants: %w", err)
+		}
+	}
+	return nil
+}
+
+// Completeness returns whether callbacks of a session are missing: of logins and logouts,
+// and of streams.
+func (l *Ledger) Completeness(ctx context.Context, appID uint32, roomSessionID uint64) (users, streams session.Completeness, err error) {
+	k := keyOf(appID, roomSessionID)
+	room, _, err := roomOf(ctx, l, k, metering.Room{})
+	if err != nil {
+		return users, streams, fmt.Errorf("read which callbacks of session %s are missing: %w", k, err)
+	}
+	return room.Callbacks, room.StreamCallbacks, nil
 }
 
 // Participants returns who was in a session's room: as the session's bill has it, or an
 // adjustment of that number, or if there is none yet, as it is known now.
-func (l *Ledger) Participants(ctx context.Context, s session.Session, adjustment int, exclude metering.Exclude) (*session.Participants, error) {
+func (l *Ledger) Participants(ctx context.Context, s session.Session, adjustment int) (*session.Participants, error) {
 	k := keyOf(s.AppID, s.RoomSessionID)
 	p := &session.Participants{Session: s, Adjustment: adjustment}
 	locked, err := one(ctx, l, scanLocked, "SELECT "+lockedColumns+" FROM sessions WHERE appid = $1 AND room_session_id = $2", k.app, k.session)
@@ -99,18 +324,24 @@ func (l *Ledger) Participants(ctx context.Context, s session.Session, adjustment
 	}
 	room := locked.room
 	room.Close, room.Reconciled = s.RoomCloseTime.UnixMilli(), s.Reconciled
-	if room, _, err = plausible(ctx, l, k, room); err != nil {
+	if room, _, err = roomOf(ctx, l, k, room); err != nil {
 		return nil, fmt.Errorf("read session %s: %w", k, err)
 	}
 	p.Start, p.End, p.Settled = fromMillis(room.Create), fromMillis(room.Close), locked.entries > adjustment
+	p.Callbacks, p.StreamCallbacks = room.Callbacks, room.StreamCallbacks
 	p.All = func(yield func(session.Participant, error) bool) {
-		meter := metering.NewMeter(room)
-		for u, err := range l.usersOf(ctx, l, k) {
+		for q, err := range l.peopleOf(ctx, l, k, metering.NewMeter(room), l.Rules.Of(s, room), int64(adjustment)) {
 			if err != nil {
 				yield(session.Participant{}, fmt.Errorf("read the participants of session %s: %w", k, err))
 				return
 			}
-			if !yield(meter.Add(u, exclude), nil) {
+			if p.Settled {
+				if q.now == nil {
+					continue // came after the entry
+				}
+				q.Excluded, q.InRoom, q.Published = q.now.Excluded, q.now.InRoom, q.now.Published
+			}
+			if !yield(q.Participant, nil) {
 				return
 			}
 		}

@@ -61,7 +61,7 @@ func (l *Ledger) RestoreBill(ctx context.Context, b MadeBill) (restored bool, er
 		if err != nil || first != nil {
 			return err
 		}
-		due, lines, err := l.left(ctx, tx, b.Bill, room)
+		due, people, lines, err := l.left(ctx, tx, b.Bill, room)
 		if err != nil {
 			return err
 		}
@@ -69,7 +69,7 @@ func (l *Ledger) RestoreBill(ctx context.Context, b MadeBill) (restored bool, er
 			lines = asBilled(b.Charge, metering.DifferenceOf(metering.Figures{}, metering.Charge{}, b.Usage, b.Charge))
 			b.Charge.Lines = int64(len(lines))
 		}
-		if err := l.insertBill(ctx, tx, b, lines); err != nil {
+		if err := l.insertBill(ctx, tx, b, people, lines); err != nil {
 			return err
 		}
 		restored = true
@@ -83,15 +83,15 @@ func (l *Ledger) RestoreBill(ctx context.Context, b MadeBill) (restored bool, er
 
 // left returns the bill and the lines of what is left of a session. A session that can't
 // be priced has none.
-func (l *Ledger) left(ctx context.Context, tx transaction, b Bill, room metering.Room) (due Bill, lines []pricing.Line, err error) {
+func (l *Ledger) left(ctx context.Context, tx transaction, b Bill, room metering.Room) (due Bill, people []billedRow, lines []pricing.Line, err error) {
 	if _, err := l.priceOf(b.Charge); err != nil {
-		return b, nil, err
+		return b, nil, nil, err
 	}
-	due, lines, _, err = l.compute(ctx, tx, b, room, b.Usage.Estimated&(lasting|metering.EventsLost))
+	due, people, lines, _, err = l.compute(ctx, tx, b, room, b.Usage.Estimated&(lasting|metering.EventsLost), 0)
 	if unpriced := new(PriceError); errors.As(err, &unpriced) {
-		return Bill{}, nil, nil
+		return Bill{}, nil, nil, nil
 	}
-	return due, lines, err
+	return due, people, lines, err
 }
 
 // asBilled returns the lines of an entry with lost lines.
@@ -119,7 +119,7 @@ func (l *Ledger) RestoreAdjustment(ctx context.Context, a Adjustment) (restored 
 		if _, err := one(ctx, tx, scanBill, selectBill, k.app, k.session); err != nil {
 			return fmt.Errorf("read the bill: %w", err)
 		}
-		due, lines, err := l.left(ctx, tx, a.Bill, locked.room)
+		due, _, lines, err := l.left(ctx, tx, a.Bill, locked.room)
 		if err != nil {
 			return err
 		}

@@ -7,6 +7,8 @@ import (
 	"iter"
 	"strconv"
 	"time"
+
+	"github.com/closeouthq/closeout/session"
 )
 
 // A source runs queries: the database, or a transaction.
@@ -192,6 +194,29 @@ func (s *sessionColumn) Scan(v any) error {
 	n, err := strconv.ParseUint(text, 10, 64)
 	*s = sessionColumn(n)
 	return err
+}
+
+// missing is a completeness as the tables have it.
+func missing(c session.Completeness) int64 {
+	if !c.Known {
+		return -1
+	}
+	return c.Missing
+}
+
+// A missingColumn scans what missing returns.
+type missingColumn session.Completeness
+
+// Scan implements [sql.Scanner].
+func (c *missingColumn) Scan(v any) error {
+	n, ok := v.(int64)
+	if !ok {
+		return fmt.Errorf("found %T, want a number of callbacks", v)
+	}
+	if *c = (missingColumn{}); n >= 0 {
+		*c = missingColumn{Known: true, Missing: n}
+	}
+	return nil
 }
 
 func oneIf(b bool) int64 {

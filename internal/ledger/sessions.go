@@ -114,13 +114,15 @@ func (l *Ledger) Session(ctx context.Context, appID uint32, roomSessionID uint64
 }
 
 // LastTime returns the latest time that callbacks report of a session, by ZEGO's clock:
-// of a logout, a login, or the room_create. It is zero if there is none.
+// of a logout, a login, a stream, or the room_create. It is zero if there is none.
 func (l *Ledger) LastTime(ctx context.Context, appID uint32, roomSessionID uint64) (t time.Time, err error) {
 	k := keyOf(appID, roomSessionID)
 	last, err := one(ctx, l, value[int64], `SELECT coalesce(max(t), 0) FROM (
 		SELECT room_create_time AS t FROM sessions WHERE appid = $1 AND room_session_id = $2 UNION ALL
 		SELECT max(login_time) FROM stays WHERE appid = $1 AND room_session_id = $2 UNION ALL
-		SELECT max(logout_time) FROM stays WHERE appid = $1 AND room_session_id = $2) AS times`, k.app, k.session)
+		SELECT max(logout_time) FROM stays WHERE appid = $1 AND room_session_id = $2 UNION ALL
+		SELECT max(create_time) FROM streams WHERE appid = $1 AND room_session_id = $2 UNION ALL
+		SELECT max(close_time) FROM streams WHERE appid = $1 AND room_session_id = $2) AS times`, k.app, k.session)
 	if err != nil {
 		return t, fmt.Errorf("read the last time of session %s: %w", k, err)
 	}

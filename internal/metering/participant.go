@@ -317,7 +317,9 @@ func (m *Meter) measure(u User) (p session.Participant, known, inRoom, published
 			without = append(without, presence{ends{interval{m.room.Create, cmp.Or(sure.from, latest)}, interval{cmp.Or(sure.to, m.room.Create), latest}}, &Stay{}, sure})
 		}
 	}
-	p.Published, published = l.span(m.room), l.why
+	if p.Published, published = l.span(m.room), l.why; !m.room.Streams {
+		p.Published = session.Span{Max: -1, Reasons: NoStreams.Names()} // they may not be enabled
+	}
 
 	l.reset()
 	for _, s := range stays {

@@ -41,9 +41,15 @@ const (
 	// NoStreamCreate and NoStreamClose mean that a stream lacks one of its ends.
 	NoStreamCreate
 	NoStreamClose
+	// NoStreams means that no callback of any stream came.
+	NoStreams
+	// MissingCallbacks means that the numbers of callbacks prove that some are missing.
+	MissingCallbacks
+	// RolesUnclear means that a user of role 4 is counted, and may be no participant.
+	RolesUnclear
 )
 
-var names = []string{"not_collected", "no_usage", "no_room_create", "no_room_close", "no_login", "no_logout", "logout_before_login", "outside_room", "contradicted", "implausible_time", "events_lost", "no_stay", "no_stream_create", "no_stream_close"}
+var names = []string{"not_collected", "no_usage", "no_room_create", "no_room_close", "no_login", "no_logout", "logout_before_login", "outside_room", "contradicted", "implausible_time", "events_lost", "no_stay", "no_stream_create", "no_stream_close", "no_streams", "missing_callbacks", "roles_unclear"}
 
 // Names are the reasons in words, in a fixed order.
 func (r Reasons) Names() []string {

@@ -30,6 +30,15 @@ type Room struct {
 	Contradicted bool
 	// Implausible reports that a callback told a time of it that can't be.
 	Implausible bool
+	// Callbacks and StreamCallbacks are whether callbacks are missing.
+	Callbacks, StreamCallbacks session.Completeness
+	// Streams reports whether there was a callback of any stream.
+	Streams bool
+	// Roles reports whether a user has a role of the LiveRoom SDK that isn't
+	// [zego.RoleService].
+	Roles bool
+	// RolesUnclear reports that a user with that role who counts may be no participant.
+	RolesUnclear bool
 }
 
 // Times are those of all of a session's stays, in Unix milliseconds; 0 if there is none.
@@ -95,6 +104,18 @@ type Figures struct {
 	Minutes int64 `json:"participant_minutes"`
 	// Estimated says why they may not be the truth; empty if they are.
 	Estimated Reasons `json:"estimated"`
+	// Published is how long the participants published, in milliseconds: of each, streams
+	// that overlap count once. PublishedSeconds is Published in whole seconds.
+	Published        int64 `json:"published_milliseconds"`
+	PublishedSeconds int64 `json:"published_seconds"`
+	// PublishedEstimated lists why these may not be exact.
+	PublishedEstimated Reasons `json:"published_estimated"`
+	// Callbacks is whether callbacks of logins and logouts are missing, and StreamCallbacks
+	// whether those of streams are.
+	Callbacks       session.Completeness `json:"callbacks"`
+	StreamCallbacks session.Completeness `json:"stream_callbacks"`
+	// Excluded lists who is no participant, and why.
+	Excluded string `json:"excluded,omitempty"`
 }
 
 // Usage returns the figures as other programs have them.
@@ -103,6 +124,8 @@ func (f Figures) Usage() session.Usage {
 		Start: f.Start, End: f.End, StartFrom: string(f.StartFrom), EndFrom: string(f.EndFrom),
 		Participants: f.Participants, Stays: f.Stays,
 		Millis: f.Millis, Seconds: f.Seconds, Minutes: f.Minutes, Estimated: f.Estimated.Names(),
+		Published: f.Published, PublishedSeconds: f.PublishedSeconds, PublishedEstimated: f.PublishedEstimated.Names(),
+		Callbacks: f.Callbacks, StreamCallbacks: f.StreamCallbacks, Excluded: f.Excluded,
 	}
 }
 
@@ -112,12 +135,13 @@ var ErrTooLarge = errors.New("more than 63 bits can hold")
 // Meter computes the figures of a session. Its users are added one by one, so that
 // there may be any number of them.
 type Meter struct {
-	room    Room
-	figures Figures
-	first   int64 // the earliest login
-	given   bool  // whether there was a stay of anybody
-	large   bool
-	lengths lengths
+	room     Room
+	figures  Figures
+	first    int64 // the earliest login
+	given    bool  // whether there was a stay of anybody
+	large    bool
+	excluded int // how many users
+	lengths  lengths
 }
 
 // NewMeter makes a meter of a session's users.
@@ -125,21 +149,10 @@ func NewMeter(room Room) *Meter {
 	return &Meter{room: room}
 }
 
-// Exclude returns why a user is no participant; empty for a participant.
-type Exclude func(session.Participant) string
-
-// Role4 excludes users who record or moderate.
-func Role4(p session.Participant) string {
-	if p.Role == zego.RoleService {
-		return "role 4"
-	}
-	return ""
-}
-
 // Add adds a user with all stays and streams, which it sorts, and returns what it counts
 // of them. exclude, if set, returns why the user is no participant; empty if it is one.
 func (m *Meter) Add(u User, exclude Exclude) session.Participant {
-	p, known, inRoom, _ := m.measure(u)
+	p, known, inRoom, published := m.measure(u)
 	if exclude != nil {
 		p.Excluded = exclude(p)
 	}
@@ -152,7 +165,11 @@ func (m *Meter) Add(u User, exclude Exclude) session.Participant {
 	}
 	m.figures.Estimated |= known
 	if p.Excluded != "" {
+		m.exclude(p)
 		return p
+	}
+	if m.room.RolesUnclear && p.Role == zego.RoleService {
+		m.figures.Estimated |= RolesUnclear
 	}
 	m.figures.Participants++
 	m.figures.Stays += int64(len(u.Stays))
@@ -160,7 +177,24 @@ func (m *Meter) Add(u User, exclude Exclude) session.Participant {
 	sum, carry := bits.Add64(uint64(m.figures.Millis), uint64(p.InRoom.Millis), 0)
 	m.large = m.large || carry != 0 || sum>>63 != 0
 	m.figures.Millis = int64(sum)
+	sum, carry = bits.Add64(uint64(m.figures.Published), uint64(p.Published.Millis), 0)
+	m.large = m.large || carry != 0 || sum>>63 != 0
+	m.figures.Published = int64(sum)
+	m.figures.PublishedEstimated |= published
 	return p
+}
+
+// maxExcluded is how many of the users who are no participants are listed by name.
+const maxExcluded = 20
+
+func (m *Meter) exclude(p session.Participant) {
+	switch m.excluded++; {
+	case m.excluded > maxExcluded:
+		return
+	case m.excluded > 1:
+		m.figures.Excluded += ", "
+	}
+	m.figures.Excluded += p.User + " (" + p.Excluded + ")"
 }
 
 // Figures are those of all stays that were added. The error is [ErrTooLarge].
@@ -193,6 +227,17 @@ func (m *Meter) Figures() (Figures, error) {
 	if m.room.Implausible || f.Start.After(f.End) {
 		f.Estimated |= ImplausibleTime
 	}
+	f.Callbacks, f.StreamCallbacks = m.room.Callbacks, m.room.StreamCallbacks
+	if f.Callbacks.Missing > 0 {
+		f.Estimated |= MissingCallbacks
+	}
+	if f.StreamCallbacks.Missing > 0 {
+		f.PublishedEstimated |= MissingCallbacks
+	}
+	if m.excluded > maxExcluded {
+		f.Excluded += fmt.Sprintf(", and %d more", m.excluded-maxExcluded)
+	}
+	f.PublishedSeconds = f.Published / 1000
 	f.Seconds = f.Millis / 1000
 	f.Minutes = f.Seconds / 60
 	if f.Seconds%60 != 0 {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/closeouthq/closeout/internal/metering"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -27,13 +28,20 @@ func figures(t interface {
 	}
 	m := metering.NewMeter(room)
 	for _, u := range users {
-		m.Add(u, metering.Role4)
+		m.Add(u, role4)
 	}
 	f, err := m.Figures()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return f
+}
+
+func role4(p session.Participant) string {
+	if p.Role == zego.RoleService {
+		return "role 4"
+	}
+	return ""
 }
 
 // A userStay is a stay and its user.
@@ -210,7 +218,7 @@ func TestTimeThatIsTooLargeIsAnError(t *testing.T) {
 }
 
 func TestReasonsAreWords(t *testing.T) {
-	for r := range metering.Reasons(1 << 14) {
+	for r := range metering.Reasons(1 << 17) {
 		if back, err := metering.ParseReasons(r.String()); err != nil || back != r {
 			t.Fatalf("%q is %q, %v", r, back, err)
 		}

@@ -57,7 +57,7 @@ func CheckURL(address string) error {
 }
 
 // Events returns the callbacks of a room that closes, in the order of time: room_create, room_login and
-// room_logout of each participant, room_close. Without participants it returns the room_close alone.
+// room_logout of each participant, a stream of the first one, room_close. Without participants it returns the room_close alone.
 func Events(closed zego.RoomClose, participants int) []zego.Event {
 	closed.Event = zego.EventRoomClose
 	end := closed.RoomCloseTime.UTC().Truncate(time.Millisecond)
@@ -70,13 +70,20 @@ func Events(closed zego.RoomClose, participants int) []zego.Event {
 	events := []zego.Event{&zego.RoomCreate{Common: common(zego.EventRoomCreate), RoomID: closed.RoomID,
 		RoomSessionID: closed.RoomSessionID, RoomCreateTime: begin}}
 	var logouts []zego.Event
+	seq := func(n int) zego.Sequence { return zego.Sequence{Number: uint64(n + 1), Valid: true} }
 	for n := range participants {
 		login := zego.RoomLogin{Common: common(zego.EventRoomLogin), RoomID: closed.RoomID, RoomSessionID: closed.RoomSessionID,
-			UserAccount: fmt.Sprint("user-", n+1), SessionID: nonce(), LoginTime: begin, UserRole: 1}
+			UserAccount: fmt.Sprint("user-", n+1), Nickname: fmt.Sprint("User ", n+1), SessionID: nonce(), LoginTime: begin, UserRole: 1, UserUpdateSeq: seq(n)}
 		logout := &zego.RoomLogout{RoomLogin: login, LogoutTime: end}
-		logout.Common = common(zego.EventRoomLogout)
+		logout.Common, logout.UserUpdateSeq = common(zego.EventRoomLogout), seq(participants+n)
 		events, logouts = append(events, &login), append(logouts, logout)
 	}
+	// The first participant publishes.
+	stream := zego.StreamCreate{Common: common(zego.EventStreamCreate), RoomID: closed.RoomID, RoomSessionID: closed.RoomSessionID,
+		UserID: "user-1", UserName: "User 1", StreamSID: nonce(), StreamID: "user-1-microphone", StreamSeq: seq(0), CreateTime: begin.Add(time.Minute)}
+	ended := &zego.StreamClose{StreamCreate: stream, CloseTime: end.Add(-time.Minute)}
+	ended.Common, ended.StreamSeq = common(zego.EventStreamClose), seq(1)
+	events = append(events, &stream, ended)
 	return append(append(events, logouts...), &closed)
 }
 

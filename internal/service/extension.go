@@ -32,6 +32,7 @@ type Extension struct {
 	Immediate  []workflows.Workflow
 	Route      func(session.Session) workflows.Workflow
 	Events     map[string]workflows.CallbackFunc
+	Exclude    func(session.Session, session.Participant) string
 	Price      pricing.Func
 	Activities []any
 	Register   func(worker.Registry)
@@ -134,7 +135,7 @@ func (e Extension) register(w worker.Registry, standard any, reconciler *reconci
 		w.RegisterWorkflowWithOptions(f, workflow.RegisterOptions{Name: workflows.Name(f)})
 	}
 	what = "workflow AdjustBill or LateRecordings"
-	w.RegisterWorkflow(workflows.AdjustBill)
+	w.RegisterWorkflowWithOptions(workflows.AdjustBill(e.WorkflowOf), workflow.RegisterOptions{Name: workflows.AdjustBillName})
 	w.RegisterWorkflow(workflows.LateRecordings)
 	if e.Register != nil {
 		what = "Register"

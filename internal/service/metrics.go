@@ -60,7 +60,7 @@ func (m *metrics) webhookStarts() {
 			m.callbacks.Add(0, event, string(outcome))
 		}
 	}
-	for _, event := range []string{zego.EventRoomCreate, zego.EventRoomLogin, zego.EventRoomLogout} {
+	for _, event := range []string{zego.EventRoomCreate, zego.EventRoomLogin, zego.EventRoomLogout, zego.EventStreamCreate, zego.EventStreamClose} {
 		m.implausible.Add(0, event)
 	}
 	for _, fault := range webhook.ConnectionFaults() {

@@ -68,7 +68,7 @@ func newReconciler(c *config.Config, books *ledger.Ledger, api *serverapi.Client
 		Start: s.Close,
 		Adjust: func(ctx context.Context, b ledger.BilledSession) error {
 			a := steps.AdjustmentOf(b)
-			_, err := s.Start(ctx, starter.Request{Options: workflows.AdjustOptions(a, c.TaskQueue), Workflow: workflows.AdjustBill, Input: a, AppID: a.Session.AppID})
+			_, err := s.Start(ctx, starter.Request{Options: workflows.AdjustOptions(a, c.TaskQueue), Workflow: workflows.AdjustBillName, Input: a, AppID: a.Session.AppID})
 			return err
 		},
 		AddLate: func(ctx context.Context, archived ledger.ArchivedSession) (bool, error) {

@@ -16,7 +16,6 @@ import (
 	"github.com/closeouthq/closeout/internal/attendance"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/internal/reconcile"
 	"github.com/closeouthq/closeout/internal/starter"
 	"github.com/closeouthq/closeout/internal/steps"
@@ -78,6 +77,7 @@ func (k *workerPart) openStandard(ctx context.Context) error {
 	if standard.Recordings.Finding.Ledger != nil {
 		standard.Recordings.Finding.API = api
 	}
+	books.Rules.Func = k.parts.Extension.Exclude
 	k.health.ledger.CompareAndSwap(nil, books)
 	books.Price = k.parts.Extension.Price
 	k.asked.ledger = cmp.Or(k.asked.ledger, askLedger(answerWithin, books))
@@ -87,9 +87,7 @@ func (k *workerPart) openStandard(ctx context.Context) error {
 		}
 		return books.Lines(ctx, s.AppID, s.RoomSessionID, adjustment)
 	}
-	k.people = func(ctx context.Context, s session.Session, adjustment int) (*session.Participants, error) {
-		return books.Participants(ctx, s, adjustment, metering.Role4)
-	}
+	k.people = books.Participants
 	k.reconciler = newReconciler(k.config, books, api, starter.New(k.starts))
 	notifier := starter.NewNotifier(books, k.temporal, k.log)
 	k.reconciler.Found = func(ctx context.Context, app uint32, t serverapi.Task) error {
@@ -158,6 +156,7 @@ func openSteps(ctx context.Context, c *config.Config) (*steps.Standard, func(), 
 	if err != nil {
 		return fail(fmt.Errorf("CLOSEOUT_DATABASE_URL: %w", err))
 	}
+	books.Rules = c.Exclude
 	opened.add("the ledger", func() { _ = books.Close() })
 	recordings, err := archive.OpenBucket(ctx, c.RecordingsURL)
 	if err != nil {
@@ -178,7 +177,7 @@ func openSteps(ctx context.Context, c *config.Config) (*steps.Standard, func(), 
 			Ledger: books,
 			API:    activities.Endpoint{Name: "the billing API", URL: c.BillingURL, Token: c.BillingToken},
 			Prices: c.Prices, NotCollected: !c.Participants,
-			MaxMinutes: c.MaxBill, MaxRoomLife: c.MaxRoomLife,
+			MaxMinutes: c.MaxBill, MaxRoomLife: c.MaxRoomLife, MissingWait: c.MissingWait,
 		},
 		Recordings: &steps.Recordings{Finding: finding, Source: recordings, Archive: target, Options: c.ArchiveOptions()},
 	}, opened.close, nil

@@ -35,6 +35,8 @@ type Billing struct {
 	// MaxRoomLife is how long a room can live. A room_close that tells of one that
 	// closed longer before it was sent isn't believed; 0 is without a limit.
 	MaxRoomLife time.Duration
+	// MissingWait is how long a bill waits for callbacks that are missing; 0: not at all.
+	MissingWait time.Duration
 	// Prices are those of new bills, unless the ledger has a price function. An app
 	// without a price has bills without an amount.
 	Prices metering.Prices
@@ -70,6 +72,9 @@ func (b *Billing) FinalizeBill(ctx context.Context, task activities.Task) (activ
 	if !s.CloseTimeTold.IsZero() {
 		due.Usage.Estimated |= metering.ImplausibleTime
 	}
+	if waiting, err := b.missing(ctx, task); waiting != nil || err != nil {
+		return activities.Bill{Waiting: waiting}, err
+	}
 	loss, err := b.past(ctx, task)
 	if err != nil {
 		return activities.Bill{}, err
@@ -102,6 +107,32 @@ func (b *Billing) FinalizeBill(ctx context.Context, task activities.Task) (activ
 			}{bill, lines}
 		})
 	return billOf(bill, posted), err
+}
+
+// missingPause is how long a bill waits before it looks again for missing callbacks.
+const missingPause = time.Minute
+
+// missing returns what to wait for if numbers prove that callbacks are missing.
+func (b *Billing) missing(ctx context.Context, task activities.Task) (*activities.Waiting, error) {
+	left := b.MissingWait
+	if task.Waited != nil {
+		left -= task.Waited.Now.Sub(task.Waited.Since)
+	}
+	if left <= 0 || b.NotCollected || task.Retried != nil {
+		return nil, nil
+	}
+	users, streams, err := b.Ledger.Completeness(ctx, task.Session.AppID, task.Session.RoomSessionID)
+	n := users.Missing + streams.Missing
+	if err != nil || n == 0 {
+		return nil, err
+	}
+	switch _, err := b.Ledger.Bill(ctx, task.Session.AppID, task.Session.RoomSessionID); {
+	case err == nil:
+		return nil, nil // the step is repeated
+	case !errors.Is(err, sql.ErrNoRows):
+		return nil, err
+	}
+	return &activities.Waiting{For: fmt.Sprintf("missing callbacks: %d", n), Pause: min(left, missingPause)}, nil
 }
 
 // approve blocks what a person should see before it is billed, unless one did: who

@@ -23,6 +23,12 @@ CREATE TABLE bills (
     participant_seconds BIGINT NOT NULL,
     participant_minutes BIGINT NOT NULL,
     estimated           TEXT   NOT NULL,
+    published_ms        BIGINT NOT NULL,
+    published_seconds   BIGINT NOT NULL,
+    published_estimated TEXT   NOT NULL,
+    callbacks           BIGINT NOT NULL, -- how many of users are missing; -1: unknown
+    stream_callbacks    BIGINT NOT NULL, -- and of streams
+    excluded            TEXT   NOT NULL, -- who is no participant, and why
     currency            TEXT   NOT NULL,
     price_per_minute    BIGINT NOT NULL,
     by_function         BIGINT NOT NULL, -- 1: the program's own function has priced it
@@ -56,6 +62,12 @@ CREATE TABLE adjustments (
     participant_seconds BIGINT NOT NULL,
     participant_minutes BIGINT NOT NULL,
     estimated           TEXT   NOT NULL,
+    published_ms        BIGINT NOT NULL,
+    published_seconds   BIGINT NOT NULL,
+    published_estimated TEXT   NOT NULL,
+    callbacks           BIGINT NOT NULL, -- how many of users are missing; -1: unknown
+    stream_callbacks    BIGINT NOT NULL, -- and of streams
+    excluded            TEXT   NOT NULL, -- who is no participant, and why
     currency            TEXT   NOT NULL,
     price_per_minute    BIGINT NOT NULL,
     by_function         BIGINT NOT NULL,
@@ -120,7 +132,49 @@ CREATE TABLE stays (
     contradicted    BIGINT NOT NULL, -- 1: two callbacks disagree about it
     implausible     BIGINT NOT NULL, -- 1: a callback told a time that can't be
     seen_at         BIGINT NOT NULL, -- when the last callback came that told something new
+    name            TEXT   NOT NULL, -- the user's nickname
+    login_number    BIGINT NOT NULL, -- 1 more than the callback's user_update_seq; 0: none
+    logout_number   BIGINT NOT NULL,
     PRIMARY KEY (appid, room_session_id, stay)
+);
+
+-- What users published. The columns are those of stays.
+CREATE TABLE streams (
+    appid           BIGINT NOT NULL,
+    room_session_id TEXT   NOT NULL,
+    stream_sid      TEXT   NOT NULL,
+    user_account    TEXT   NOT NULL,
+    user_role       BIGINT NOT NULL, -- 0: these callbacks have none
+    role_at         BIGINT NOT NULL,
+    create_time     BIGINT NOT NULL,
+    close_time      BIGINT NOT NULL,
+    close_type      BIGINT NOT NULL,
+    contradicted    BIGINT NOT NULL,
+    implausible     BIGINT NOT NULL,
+    seen_at         BIGINT NOT NULL,
+    name            TEXT   NOT NULL, -- the stream_id
+    create_number   BIGINT NOT NULL, -- 1 more than the callback's stream_seq; 0: none
+    close_number    BIGINT NOT NULL,
+    PRIMARY KEY (appid, room_session_id, stream_sid)
+);
+
+-- What is billed of each user: by the bill, which is number 0, and by each adjustment that
+-- changes it. Milliseconds; a maximum of -1 is unknown.
+CREATE TABLE participants (
+    appid             BIGINT NOT NULL,
+    room_session_id   TEXT   NOT NULL,
+    user_account      TEXT   NOT NULL,
+    number            BIGINT NOT NULL,
+    excluded          TEXT   NOT NULL, -- why the user is no participant; or empty
+    in_room           BIGINT NOT NULL,
+    in_room_min       BIGINT NOT NULL,
+    in_room_max       BIGINT NOT NULL,
+    in_room_reasons   TEXT   NOT NULL,
+    published         BIGINT NOT NULL,
+    published_min     BIGINT NOT NULL,
+    published_max     BIGINT NOT NULL,
+    published_reasons TEXT   NOT NULL,
+    PRIMARY KEY (appid, room_session_id, user_account, number)
 );
 
 -- What was asked about sessions of which no room_close is known.

@@ -1,0 +1,137 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/closeouthq/closeout/internal/printable"
+	"github.com/closeouthq/closeout/session"
+	"github.com/closeouthq/closeout/zego"
+)
+
+// explanation is who was in the room of each of some sessions.
+type explanation struct {
+	Sessions []explainedSession `json:"sessions"`
+}
+
+type explainedSession struct {
+	session.ID
+	RoomID  string `json:"room_id"`
+	Settled bool   `json:"settled"`
+	// Adjustment is the number of the last adjustment; 0 for the bill.
+	Adjustment      int                   `json:"adjustment"`
+	Callbacks       session.Completeness  `json:"callbacks"`
+	StreamCallbacks session.Completeness  `json:"stream_callbacks"`
+	Participants    []session.Participant `json:"participants"`
+}
+
+func explainBills(ctx context.Context, op *operation) error {
+	l, err := op.ledger(ctx)
+	if err != nil {
+		return err
+	}
+	l.Rules = op.config.Exclude
+	report := explanation{Sessions: []explainedSession{}}
+	err = op.each("session", exampleSession, func(arg string) error {
+		found, err := findBills(ctx, op, l, arg)
+		if err != nil {
+			return err
+		}
+		for _, b := range found {
+			s := session.Session{ID: session.ID{AppID: b.AppID, RoomSessionID: b.RoomSessionID}}
+			if b.Bill != nil {
+				s.RoomID, s.CloseReason, s.RoomCloseTime, s.Reconciled = b.Bill.RoomID, zego.CloseReason(b.Bill.CloseReason), b.Bill.RoomCloseTime, b.Bill.Reconciled
+			} else if s.RoomCloseTime, err = l.LastTime(ctx, b.AppID, b.RoomSessionID); err != nil {
+				return err
+			}
+			p, err := l.Participants(ctx, s, len(b.Adjustments))
+			if err != nil {
+				return err
+			}
+			e := explainedSession{s.ID, s.RoomID, p.Settled, p.Adjustment, p.Callbacks, p.StreamCallbacks, []session.Participant{}}
+			for q, err := range p.All {
+				if err != nil {
+					return err
+				}
+				e.Participants = append(e.Participants, q)
+			}
+			report.Sessions = append(report.Sessions, e)
+		}
+		return nil
+	})
+	return errors.Join(err, op.print(report))
+}
+
+func (r explanation) print(out io.Writer) error {
+	for _, s := range r.Sessions {
+		state := "the bill"
+		switch {
+		case !s.Settled:
+			state = "not billed yet, as it is known now"
+		case s.Adjustment > 0:
+			state = fmt.Sprintf("adjustment %d", s.Adjustment)
+		}
+		fmt.Fprintf(out, "session %d of app %d, %s\n  callbacks of users: %v, of streams: %v\n", s.RoomSessionID, s.AppID, state, s.Callbacks, s.StreamCallbacks)
+		for _, p := range s.Participants {
+			if err := explain(out, p); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// explain prints a participant's figures, and the timeline that they come from.
+func explain(out io.Writer, p session.Participant) error {
+	name := printable.Line(p.User)
+	if len(p.Names) > 0 {
+		name += " (" + printable.Line(strings.Join(p.Names, ", ")) + ")"
+	}
+	if p.Excluded != "" {
+		name += ", no participant: " + printable.Line(p.Excluded)
+	}
+	fmt.Fprintf(out, "\n%s\n  in the room: %s\n  published:   %s\n", name, length(p.InRoom), length(p.Published))
+	type moment struct {
+		at   session.End
+		what string
+	}
+	var line []moment
+	for _, s := range p.Stays {
+		id := cmp.Or(printable.Line(s.SessionID), "without a callback")
+		line = append(line, moment{s.Login, "login, stay " + id}, moment{s.Logout, "logout, stay " + id})
+	}
+	for _, s := range p.Streams {
+		id := printable.Line(cmp.Or(s.StreamID, s.StreamSID))
+		line = append(line, moment{s.Create, "publishes " + id}, moment{s.Close, "stops " + id})
+	}
+	slices.SortStableFunc(line, func(a, b moment) int { return a.at.Time.Compare(b.at.Time) })
+	t := newTable(out, "  TIME", "EVENT", "CERTAINTY")
+	for _, m := range line {
+		certainty := string(m.at.Certainty)
+		if m.at.Certainty != session.Stated {
+			certainty += ", from " + millis(m.at.Earliest) + " to " + millis(m.at.Latest)
+		}
+		t.row("  "+millis(m.at.Time), m.what, certainty)
+	}
+	return t.print()
+}
+
+// length describes a length of time and its bounds.
+func length(s session.Span) string {
+	seconds := func(ms int64) string { return (time.Duration(ms) * time.Millisecond).String() }
+	text := seconds(s.Millis)
+	if s.Exact() {
+		return text
+	}
+	most := "unknown"
+	if s.Max >= 0 {
+		most = seconds(s.Max)
+	}
+	return fmt.Sprintf("%s, at least %s and at most %s, because of %s", text, seconds(s.Min), most, strings.Join(s.Reasons, ", "))
+}

@@ -1,0 +1,176 @@
+package ledger_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/testenv"
+	"github.com/closeouthq/closeout/session"
+	"github.com/closeouthq/closeout/zego"
+)
+
+func published(user, sid string, from, to int64) ledger.Usage {
+	u := ledger.Usage{AppID: app, RoomID: "Zimmer 7", RoomSessionID: life, Event: zego.EventStreamCreate, Stay: sid, Name: "of " + user, User: user, Login: at(from), SeenAt: at(from)}
+	if to != 0 {
+		u.Event, u.Logout = zego.EventStreamClose, at(to)
+	}
+	return u
+}
+
+func numbered(number int64, u ledger.Usage) ledger.Usage {
+	u.Number = number + 1
+	return u
+}
+
+// participants reads who was in the room, as the entry of a number has it.
+func participants(t *testing.T, l *ledger.Ledger, closed int64, adjustment int) (*session.Participants, []session.Participant) {
+	t.Helper()
+	s := session.Session{ID: session.ID{AppID: app, RoomSessionID: life}, RoomID: "Zimmer 7", RoomCloseTime: at(closed)}
+	p, err := l.Participants(t.Context(), s, adjustment)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []session.Participant
+	for q, err := range p.All {
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, q)
+	}
+	return p, all
+}
+
+func TestParticipantsHaveTheFiguresOfTheirEntry(t *testing.T) {
+	testenv.Databases(t, func(t *testing.T, databaseURL string) {
+		ledger.SmallPages(t, 2)
+		l := open(t, databaseURL)
+		named := login("a", "1", 10)
+		named.Name = "Ada"
+		record(t, l, created(0), named, logout("b", "2", 0, 60), published("a", "s1", 10, 20), published("a", "s2", 15, 40), published("a", "s3", 90, 0))
+		if p, all := participants(t, l, 130, 0); p.Settled || len(all) != 2 || all[0].InRoom.Millis != 120_000 {
+			t.Errorf("before the bill: settled %v, %+v", p.Settled, all)
+		}
+		bill := finalize(t, l, closing(life, 130))
+		record(t, l, logout("a", "1", 10, 50), published("a", "s3", 45, 50), logout("c", "3", 100, 130)) // all late
+
+		p, all := participants(t, l, 130, 0)
+		if !p.Settled || len(all) != 2 || all[0].User != "a" || !slices.Equal(all[0].Names, []string{"Ada"}) || len(all[0].Streams) != 3 || all[0].Role != 1 {
+			t.Fatalf("the bill's: settled %v, %+v", p.Settled, all)
+		}
+		a := all[0]
+		if a.InRoom.Millis != 120_000 || a.InRoom.Min != 80_000 || a.InRoom.Max != 120_000 || !slices.Equal(a.InRoom.Reasons, []string{"no_logout"}) {
+			t.Errorf("in the room: %+v", a.InRoom)
+		}
+		if a.Published.Millis != 70_000 || a.Published.Min != 30_000 || a.Published.Max != 70_000 || !slices.Equal(a.Published.Reasons, []string{"no_stream_close"}) {
+			t.Errorf("published: %+v", a.Published)
+		}
+		if !all[1].InRoom.Exact() || all[0].InRoom.Millis+all[1].InRoom.Millis != bill.Usage.Millis || bill.Usage.Published != 70_000 {
+			t.Errorf("%+v don't add up to %+v", all, bill.Usage)
+		}
+
+		made, err := adjust(t, l, dirty(t, l)[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, all = participants(t, l, 130, 1)
+		if len(all) != 3 || !all[0].InRoom.Exact() || all[0].InRoom.Millis != 40_000 || all[0].Before != (session.Billed{InRoom: 120_000, Published: 70_000}) ||
+			all[1].Before != all[1].Billed() || all[2].Before != (session.Billed{}) {
+			t.Errorf("adjusted: %+v", all)
+		}
+		var sum, before int64
+		for _, q := range all {
+			sum, before = sum+q.Billed().InRoom, before+q.Before.InRoom
+		}
+		if sum != made.Usage.Millis || sum-before != made.Difference.Millis {
+			t.Errorf("they add up to %d ms after %d ms, want %+v", sum, before, made)
+		}
+		if _, again := participants(t, l, 130, 0); len(again) != 2 || again[0].InRoom.Millis != 120_000 {
+			t.Errorf("the bill's, after the adjustment: %+v", again)
+		}
+	})
+}
+
+func TestAStreamThatClosesBoundsALostLogout(t *testing.T) {
+	testenv.Databases(t, func(t *testing.T, databaseURL string) {
+		l := open(t, databaseURL)
+		record(t, l, created(0), login("a", "1", 10), published("a", "s", 20, 70), published("b", "u", 30, 40))
+		_, all := participants(t, l, 100, 0)
+		logout := all[0].Stays[0].Logout
+		if logout.Certainty != session.Bounded || !logout.Earliest.Equal(at(70)) || !logout.Latest.Equal(at(100)) || all[0].InRoom.Min != 60_000 {
+			t.Errorf("a: %+v, %+v", logout, all[0].InRoom)
+		}
+		if b := all[1]; b.InRoom.Millis != 10_000 || b.InRoom.Max != 100_000 || !slices.Equal(b.InRoom.Reasons, []string{"no_stay"}) {
+			t.Errorf("b, who has no stay: %+v", b)
+		}
+	})
+}
+
+func TestNumbersProveWhichCallbacksAreMissing(t *testing.T) {
+	testenv.Databases(t, func(t *testing.T, databaseURL string) {
+		l := open(t, databaseURL)
+		for i, tt := range []struct {
+			name string
+			told []ledger.Usage
+			want string
+		}{
+			{"nothing", nil, "unknown"},
+			{"all of them", []ledger.Usage{numbered(5, login("a", "1", 1)), numbered(6, logout("a", "1", 1, 2))}, "complete"},
+			{"from 0", []ledger.Usage{numbered(0, login("a", "1", 1)), numbered(1, logout("a", "1", 1, 2))}, "complete"},
+			{"a stay lost both", []ledger.Usage{numbered(1, login("a", "1", 1)), numbered(4, logout("a", "1", 1, 9))}, "missing 2"},
+			{"a lost logout at the end", []ledger.Usage{numbered(1, login("a", "1", 1))}, "missing 1"},
+			{"a lost logout in between", []ledger.Usage{numbered(1, login("a", "1", 1)), numbered(2, login("b", "2", 2)), numbered(4, logout("b", "2", 2, 9))}, "missing 1"},
+			{"a lost login, which the logout states", []ledger.Usage{numbered(1, login("a", "1", 1)), numbered(3, logout("b", "2", 2, 5)), numbered(4, logout("a", "1", 1, 9))}, "complete"},
+			{"a lost login ahead of all, and another stay", []ledger.Usage{numbered(2, login("a", "1", 3)), numbered(5, logout("b", "2", 1, 5)), numbered(6, logout("a", "1", 3, 9))}, "missing 2"},
+			{"a callback without a number", []ledger.Usage{numbered(1, login("a", "1", 1)), logout("a", "1", 1, 9)}, "unknown"},
+			{"a number twice", []ledger.Usage{numbered(1, login("a", "1", 1)), numbered(1, logout("a", "1", 1, 9))}, "unknown"},
+		} {
+			for j := range tt.told {
+				tt.told[j].RoomSessionID = uint64(i + 1)
+			}
+			if err := l.Record(t.Context(), append(tt.told, tt.told...)); err != nil {
+				t.Fatal(err)
+			}
+			users, streams, err := l.Completeness(t.Context(), app, uint64(i+1))
+			if err != nil || users.String() != tt.want || streams.Known {
+				t.Errorf("%s: %v, %v, %v, want %s", tt.name, users, streams, err, tt.want)
+			}
+		}
+		// The next life of the room numbers anew.
+		record(t, l, numbered(1, published("a", "s", 1, 0)), numbered(4, published("a", "s", 1, 5)), numbered(2, published("b", "u", 1, 0)))
+		if users, streams, err := l.Completeness(t.Context(), app, life); err != nil || users.Known || streams.String() != "missing 1" {
+			t.Errorf("%v, %v, %v", users, streams, err)
+		}
+	})
+}
+
+// A step may take its time with each participant: nothing is locked meanwhile.
+func TestReadingParticipantsHoldsUpNoCallback(t *testing.T) {
+	testenv.Databases(t, func(t *testing.T, databaseURL string) {
+		ledger.SmallPages(t, 2)
+		l := open(t, databaseURL)
+		for _, user := range []string{"a", "b", "c", "d", "e"} {
+			record(t, l, logout(user, user, 1, 2))
+		}
+		p, err := l.Participants(t.Context(), session.Session{ID: session.ID{AppID: app, RoomSessionID: life}, RoomCloseTime: at(9)}, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for q, err := range p.All {
+			if err != nil {
+				t.Fatal(err)
+			}
+			n++
+			began := time.Now()
+			record(t, l, logout(q.User, "more "+q.User, 3, 4))
+			if took := time.Since(began); took > 5*time.Second {
+				t.Errorf("a callback took %v", took)
+			}
+		}
+		if n != 5 {
+			t.Errorf("%d participants", n)
+		}
+	})
+}
