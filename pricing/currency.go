@@ -7,7 +7,7 @@ import (
 )
 
 // currencies are the codes of ISO 4217 by the number of decimals of their minor unit, as the
-// standard's list one of 2026 has them. A test of the module dev compares them with
+// standard's list one has them. A test of the module examples compares them with
 // github.com/bojanz/currency, which is generated from that list. golang.org/x/text/currency
 // won't do: it has the decimals that are customary, such as none of COP, PKR and IDR.
 var currencies = map[int]string{

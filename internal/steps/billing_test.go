@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -20,6 +21,7 @@ import (
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/internal/steps"
+	"github.com/closeouthq/closeout/pricing"
 	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -264,5 +266,59 @@ func TestACloseThatCannotBeIsNotBilled(t *testing.T) {
 				t.Errorf("%+v, %v, want %d s, %v", bill.Usage, err, tt.seconds, tt.reasons)
 			}
 		})
+	}
+}
+
+// perHead is a price function with a line for each participant.
+func perHead(s pricing.Session) (lines []pricing.Line, err error) {
+	for p := range s.Participants {
+		lines = append(lines, pricing.Line{Payer: p.User, Description: "entry", Quantity: 1, Unit: "person", UnitPrice: 50, Amount: 50, Currency: "EUR"})
+	}
+	return lines, nil
+}
+
+func TestThePostedBillHasItsLinesAndTheResultTheirNumber(t *testing.T) {
+	for _, users := range []int{0, 2, 1000, 1001} {
+		api, posted := posts(t)
+		books := sqlite(t)
+		books.Price = perHead
+		var told []ledger.Usage
+		for u := range users {
+			told = append(told, stay(fmt.Sprint(u), time.Minute, 0))
+		}
+		if err := books.Record(t.Context(), told); err != nil {
+			t.Fatal(err)
+		}
+		billing := &steps.Billing{Ledger: books, API: api}
+		bill, err := run[activities.Bill](t, newEnv(), billing.FinalizeBill)
+		if err != nil || bill.Charge.Lines != int64(users) || bill.Charge.Amount != int64(50*users) || !bill.Charge.Function {
+			t.Errorf("bill %+v, %v", bill, err)
+		}
+		if result, err := json.Marshal(bill); err != nil || len(result) > 1000 {
+			t.Errorf("a result of %d bytes, %v", len(result), err)
+		}
+		lines, some := posted[bill.ID.String()]["data"].(map[string]any)["lines"].([]any)
+		if want := users <= 1000; some != want || some && len(lines) != users {
+			t.Errorf("posted %d lines, %t, want %d", len(lines), some, users)
+		}
+		if again, err := run[activities.Bill](t, newEnv(), billing.FinalizeBill); err != nil || again.ID != bill.ID || again.Charge != bill.Charge {
+			t.Errorf("repeated %+v, %v, want %+v", again, err, bill)
+		}
+	}
+}
+
+func TestAPriceFunctionThatFailsBlocksAndIsRetriedAfterAFix(t *testing.T) {
+	books := sqlite(t)
+	if err := books.Record(t.Context(), []ledger.Usage{stay("a", time.Minute, 0)}); err != nil {
+		t.Fatal(err)
+	}
+	billing := &steps.Billing{Ledger: books}
+	books.Price = func(pricing.Session) ([]pricing.Line, error) { return nil, errors.New("no tariff for lobby") }
+	if _, err := run[activities.Bill](t, newEnv(), billing.FinalizeBill); !activities.IsBlocked(err) || !strings.Contains(err.Error(), "price the session: the price function failed: no tariff for lobby") {
+		t.Errorf("found %v", err)
+	}
+	books.Price = perHead
+	if bill, err := run[activities.Bill](t, newEnv(), billing.FinalizeBill); err != nil || bill.Charge.Amount != 50 {
+		t.Errorf("bill %+v, %v", bill, err)
 	}
 }
