@@ -288,6 +288,7 @@ func same(a, b session.Participant) bool {
 	return a.Excluded == b.Excluded && equal(a.InRoom, b.InRoom) && equal(a.Published, b.Published)
 }
 
+// insertBilled writes what an entry has of users. What a restored ledger has of them stays.
 func (l *Ledger) insertBilled(ctx context.Context, tx transaction, k key, rows []billedRow) error {
 	for page := range slices.Chunk(rows, 1000) {
 		from, args := l.table(participantTypes, len(page), func(i int) []any {
@@ -295,7 +296,7 @@ func (l *Ledger) insertBilled(ctx context.Context, tx transaction, k key, rows [
 			return []any{k.app, k.session, p.User, p.number, p.Excluded, p.InRoom.Millis, p.InRoom.Min, p.InRoom.Max, strings.Join(p.InRoom.Reasons, " "),
 				p.Published.Millis, p.Published.Min, p.Published.Max, strings.Join(p.Published.Reasons, " ")}
 		})
-		if _, err := tx.exec(ctx, "INSERT INTO participants ("+participantColumns+") SELECT "+participantColumns+" FROM "+from, args...); err != nil {
+		if _, err := tx.exec(ctx, "INSERT INTO participants ("+participantColumns+") SELECT "+participantColumns+" FROM "+from+" WHERE true ON CONFLICT DO NOTHING", args...); err != nil {
 			return fmt.Errorf("insert participants: %w", err)
 		}
 	}
