@@ -15,6 +15,7 @@ package closeout
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -23,6 +24,7 @@ import (
 	"go.temporal.io/sdk/worker"
 
 	"github.com/closeouthq/closeout/internal/cli"
+	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/service"
 	"github.com/closeouthq/closeout/pricing"
 	"github.com/closeouthq/closeout/session"
@@ -88,4 +90,18 @@ func Main(s Service) {
 // an error, which it writes to stderr. args[0] is the program's name.
 func Run(ctx context.Context, s Service, args []string, stdout, stderr io.Writer) int {
 	return cli.Main(ctx, service.Extension(s), args, stdout, stderr)
+}
+
+// AssignRecording assigns a recording task to a session, for the app that started the task
+// and has its ID from ZEGO's answer to StartRecord. The session's run waits for the task's
+// files, whatever room and time they have. The databaseURL is that of
+// CLOSEOUT_DATABASE_URL; a RoomSessionID of 0 assigns the task to no session. A repeated
+// call changes nothing.
+func AssignRecording(ctx context.Context, databaseURL string, s session.ID, taskID string) error {
+	books, err := ledger.Open(databaseURL)
+	if err != nil {
+		return fmt.Errorf("open the ledger: %w", err)
+	}
+	defer books.Close()
+	return books.AnnounceRecording(ctx, s.AppID, taskID, s.RoomSessionID)
 }

@@ -45,7 +45,7 @@ func Root(extension service.Extension, name string) *cli.Command {
 			process("serve", "receive callbacks and run Workflows, in one process", service.Parts{Webhook: true, Worker: true, Extension: extension}, Flags()),
 			process("webhook", "receive callbacks", service.Parts{Webhook: true, Extension: extension}, flagsFor("webhook")),
 			process("worker", "run Workflows", service.Parts{Worker: true, Extension: extension}, flagsFor("worker")),
-			setup(), Send(), Blocked(), Recording(), Inbox(), Status(), Bill(extension), Audit(), Repair(extension), Archive(), Doctor(), History(), codecServer(), health(), version(),
+			setup(), Send(), Blocked(), Recording(), Inbox(), Status(), Bill(extension), Audit(), Reconcile(), Repair(extension), Archive(), Doctor(), History(), codecServer(), health(), version(),
 		},
 	}
 	for _, c := range root.Commands {
