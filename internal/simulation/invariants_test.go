@@ -16,6 +16,9 @@ import (
 func (w *world) entries(p *process) (map[string]inbox.Entry, error) {
 	all := map[string]inbox.Entry{}
 	for _, box := range p.boxes {
+		if box == nil {
+			return nil, errDead // before it was open
+		}
 		for e, err := range box.All(context.Background()) {
 			if err != nil {
 				return nil, err
@@ -57,8 +60,9 @@ func (w *world) checkSafe(p *process) {
 	}
 }
 
-// settle waits until nothing waits, and checks what is left.
-func (w *world) settle(p *process) {
+// settle waits until nothing waits, and checks what is left. It returns false if the
+// process dies meanwhile.
+func (w *world) settle(p *process) bool {
 	waiting := func() (keys []string) {
 		entries, err := w.entries(p)
 		if err != nil {
@@ -72,10 +76,14 @@ func (w *world) settle(p *process) {
 		slices.Sort(keys)
 		return keys
 	}
-	for deadline := time.Now().Add(idle); len(waiting()) > 0 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(idle); len(waiting()) > 0 && time.Now().Before(deadline) && !p.dead.Load(); {
 		time.Sleep(500 * time.Millisecond)
 	}
-	if keys := waiting(); len(keys) > 0 {
+	keys := waiting()
+	if p.dead.Load() {
+		return false
+	}
+	if len(keys) > 0 {
 		w.failf("%s waits, although its sink accepts since %v", keys[0], idle)
 	}
 	w.checkSafe(p)
@@ -115,4 +123,5 @@ func (w *world) settle(p *process) {
 			w.failf("%s is a dead letter, although its sink takes it: %s", key, e.Reason)
 		}
 	}
+	return true
 }

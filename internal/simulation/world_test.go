@@ -172,7 +172,12 @@ func (w *world) play() {
 		}
 		running = done != nil || end != nil || len(actions) > 0 || p.dead.Load()
 	}
-	w.settle(p)
+	for !w.settle(p) { // it crashed after an operation of these last seconds
+		a := <-p.crashed
+		w.shutdowns.Go(p.stop)
+		w.away(a.lasts)
+		p = w.start(p.number + 1)
+	}
 	p.stop()
 	w.shutdowns.Wait()
 }
