@@ -77,7 +77,11 @@ func (r explanation) print(out io.Writer) error {
 		case s.Adjustment > 0:
 			state = fmt.Sprintf("adjustment %d", s.Adjustment)
 		}
-		fmt.Fprintf(out, "session %d of app %d, %s\n  callbacks of users: %v, of streams: %v\n", s.RoomSessionID, s.AppID, state, s.Callbacks, s.StreamCallbacks)
+		fmt.Fprintf(out, "session %d of app %d, %s\n", s.RoomSessionID, s.AppID, state)
+		if s.RoomID != "" {
+			fmt.Fprintf(out, "  room: %s\n", printable.Line(s.RoomID))
+		}
+		fmt.Fprintf(out, "  callbacks of users: %v, of streams: %v\n", s.Callbacks, s.StreamCallbacks)
 		for _, p := range s.Participants {
 			if err := explain(out, p); err != nil {
 				return err

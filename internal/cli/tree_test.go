@@ -213,6 +213,8 @@ func TestNoCommandLetsForeignTextReachTheTerminal(t *testing.T) {
 		"inbox drop":       {{id}, {hostileName}},
 		"status":           {{id}, {hostileName}},
 		"bill show":        {{"2"}, {hostileName}},
+		"bill explain":     {{"2"}, {hostileName}},
+		"bill preview":     {nil, {"--from", hostileName}},
 		"bill list":        {nil, {"--from", hostileName}},
 		"bill export":      {{"--format", hostileName}}, // what it exports is exact
 		"audit":            {nil, {"--since", hostileName}, {"--journal", hostileName}},
@@ -314,6 +316,8 @@ func TestEveryCommandRefusesAStoreThatIsNotThere(t *testing.T) {
 		"repair":           {{"", "", noLedger}, {withLedger, "", noArchive}},
 		"reconcile usage":  {{"", "--app 1 --day-column d --minutes-column m " + usage, noLedger}},
 		"bill show":        {{"", "1", noLedger}},
+		"bill explain":     {{"", "1", noLedger}},
+		"bill preview":     {{"", "", noLedger}},
 		"bill list":        {{"", "", noLedger}},
 		"bill export":      {{"", "", noLedger}},
 		"recording list":   {{"", "", noLedger}},
