@@ -44,8 +44,9 @@ func Bill(extension service.Extension) *cli.Command {
 		Commands: []*cli.Command{
 			{Name: "show", Usage: "show a session's bill, its adjustments, lines and stays", ArgsUsage: sessionArgs, Action: operate(showBills),
 				Flags: stores(&cli.Uint32Flag{Name: "app", Usage: "the app, if several have a session with that number"}, jsonFlag())},
-			{Name: "explain", Usage: "show who was in a session's room, when, and how certain that is", ArgsUsage: sessionArgs, Action: operate(explainBills),
-				Flags: append(stores(&cli.Uint32Flag{Name: "app", Usage: "the app, if several have a session with that number"}, jsonFlag()), Flags("EXCLUDE")...)},
+			{Name: "explain", Usage: "show who was in a session's room, when, how certain that is, and what each line is for", ArgsUsage: sessionArgs,
+				Action: operate(func(ctx context.Context, op *operation) error { return explainBills(ctx, op, extension) }),
+				Flags:  append(stores(&cli.Uint32Flag{Name: "app", Usage: "the app, if several have a session with that number"}, jsonFlag()), Flags("EXCLUDE")...)},
 			{Name: "list", Usage: "list bills and adjustments in the order in which the rooms closed", Action: operate(listBills),
 				Flags: append(stores(filter...), &cli.IntFlag{Name: "limit", Value: 100, Usage: "maximum number of bills; 0 for all"}, jsonFlag())},
 			{Name: "export", Usage: "write bills and adjustments for another program", Action: operate(exportBills),
@@ -59,7 +60,7 @@ func Bill(extension service.Extension) *cli.Command {
 			{Name: "preview", Usage: "price past sessions again, without writing anything", Action: operate(func(ctx context.Context, op *operation) error { return previewBills(ctx, op, extension) }),
 				Description: "Prices the billed sessions with this program's price function or CLOSEOUT_PRICES, by what the ledger knows of\n" +
 					"them now, and adds up the difference to what was billed.",
-				Flags: append(append(stores(filter...), Flags("PRICES")...), jsonFlag())},
+				Flags: append(append(stores(filter...), Flags("PRICES", "EXCLUDE")...), jsonFlag())},
 		},
 	}
 }

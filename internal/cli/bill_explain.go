@@ -10,7 +10,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/printable"
+	"github.com/closeouthq/closeout/internal/service"
+	"github.com/closeouthq/closeout/pricing"
 	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -29,14 +32,22 @@ type explainedSession struct {
 	Callbacks       session.Completeness  `json:"callbacks"`
 	StreamCallbacks session.Completeness  `json:"stream_callbacks"`
 	Participants    []session.Participant `json:"participants"`
+	// Lines are those of the bill, then those of each adjustment.
+	Lines [][]pricing.Line `json:"lines"`
 }
 
-func explainBills(ctx context.Context, op *operation) error {
+// rulesOf has the ledger count participants and price them as the workers do.
+func rulesOf(l *ledger.Ledger, op *operation, extension service.Extension) {
+	l.Rules, l.Price = op.config.Exclude, extension.Price
+	l.Rules.Func = extension.Exclude
+}
+
+func explainBills(ctx context.Context, op *operation, extension service.Extension) error {
 	l, err := op.ledger(ctx)
 	if err != nil {
 		return err
 	}
-	l.Rules = op.config.Exclude
+	rulesOf(l, op, extension)
 	report := explanation{Sessions: []explainedSession{}}
 	err = op.each("session", exampleSession, func(arg string) error {
 		found, err := findBills(ctx, op, l, arg)
@@ -54,7 +65,7 @@ func explainBills(ctx context.Context, op *operation) error {
 			if err != nil {
 				return err
 			}
-			e := explainedSession{s.ID, s.RoomID, p.Settled, p.Adjustment, p.Callbacks, p.StreamCallbacks, []session.Participant{}}
+			e := explainedSession{s.ID, s.RoomID, p.Settled, p.Adjustment, p.Callbacks, p.StreamCallbacks, []session.Participant{}, b.Lines}
 			for q, err := range p.All {
 				if err != nil {
 					return err
@@ -86,6 +97,17 @@ func (r explanation) print(out io.Writer) error {
 			if err := explain(out, p); err != nil {
 				return err
 			}
+		}
+		for entry, lines := range s.Lines {
+			if len(lines) == 0 {
+				continue
+			}
+			title := "lines of the bill"
+			if entry > 0 {
+				title = fmt.Sprintf("lines of adjustment %d, which add to those before", entry)
+			}
+			fmt.Fprintf(out, "\n%s\n", title)
+			printLines(out, lines)
 		}
 	}
 	return nil

@@ -59,7 +59,7 @@ func previewBills(ctx context.Context, op *operation, extension service.Extensio
 	if err != nil {
 		return err
 	}
-	l.Price = extension.Price
+	rulesOf(l, op, extension)
 	all, billed, due, difference := preview{Sessions: []previewed{}}, amounts{}, amounts{}, amounts{}
 	for e, err := range l.Entries(ctx, filter) {
 		if err != nil {

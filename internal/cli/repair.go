@@ -55,7 +55,7 @@ func runRepair(ctx context.Context, op *operation, extension service.Extension) 
 	if err != nil {
 		return err
 	}
-	o.Ledger.Price = extension.Price
+	rulesOf(o.Ledger, op, extension)
 	witness := &repair.Witness{Temporal: c, TaskQueue: op.config.TaskQueue, Data: o.Data, Ledger: o.Ledger, Log: op.log}
 	lost, err := witness.Lost(ctx)
 	if err != nil {

@@ -54,6 +54,7 @@ func (l *Ledger) price(b Bill, participants iter.Seq2[session.Participant, error
 					unread = err
 					return
 				}
+				p.Before = session.Billed{} // an adjustment prices the session as the bill did
 				if p.Excluded == "" && !yield(p) {
 					return
 				}
