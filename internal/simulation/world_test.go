@@ -477,7 +477,7 @@ func (w *world) keyOf(a action) string {
 
 // deliver sends a callback as ZEGO does, until it is acknowledged.
 func (w *world) deliver(a action, copy int) {
-	time.Sleep(a.at)
+	time.Sleep(a.at + time.Duration(copy)) // in one order
 	for n, pause := range ladder {
 		if n > 0 {
 			pause += between(w.chance("retry", a.session, a.user, len(a.event), copy, n), 0, 50*time.Millisecond)
