@@ -57,7 +57,7 @@ func TestTheWebhookAcceptsARoom(t *testing.T) {
 			t.Errorf("%s: %t, %v: %s", event.Head().Event, ok, err, line)
 		}
 	}
-	want := []string{"room_create", "room_login", "room_login", "room_logout", "room_logout",
+	want := []string{"room_create", "room_login", "room_login", "stream_create", "stream_close", "room_logout", "room_logout",
 		"room_close lobby 9223372036854775809 last user went offline 2017-07-10T08:56:29.909Z"}
 	if !slices.Equal(got.events, want) {
 		t.Errorf("the webhook got %q", got.events)
