@@ -141,7 +141,7 @@ func (l Line) check() error {
 		return fmt.Errorf("found Payer %q and Payee %q, want at most one of them: make a line for each", l.Payer, l.Payee)
 	}
 	if _, err := Decimals(l.Currency); err != nil {
-		return fmt.Errorf("Currency: %w", err)
+		return fmt.Errorf("check Currency: %w", err)
 	}
 	if l.UnitPrice == 0 {
 		return nil

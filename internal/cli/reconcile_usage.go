@@ -147,7 +147,7 @@ func readUsage(file io.Reader, op *operation, zone *time.Location) (map[string]*
 	days := map[string]*usageDay{}
 	for {
 		row, err := rows.Read()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

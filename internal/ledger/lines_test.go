@@ -208,14 +208,13 @@ func TestALargeBillHasItsLinesInTheLedgerAlone(t *testing.T) {
 		l := open(t, databaseURL)
 		l.Price = shared
 		const users = 10_000
-		var all []ledger.Usage
-		for u := range users {
-			all = append(all, logout(fmt.Sprintf("user %d", u), fmt.Sprint(u), int64(u%600), 1000))
-		}
-		for chunk := range slices.Chunk(all, 1000) {
+		for first := 0; first < users; first += 1000 {
+			var chunk []ledger.Usage
+			for u := first; u < first+1000; u++ {
+				chunk = append(chunk, logout(fmt.Sprintf("user %d", u), fmt.Sprint(u), int64(u%600), 1000))
+			}
 			record(t, l, chunk...)
 		}
-		all = nil
 		bill := closing(life, 1000)
 		bill.Charge = metering.Charge{}
 		var before, after runtime.MemStats

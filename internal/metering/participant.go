@@ -330,7 +330,7 @@ func (m *Meter) measure(u User) (p session.Participant, known, inRoom, published
 		l.add(m.room, latest, s.ends, interval{max(s.counts.from, m.room.Create), min(s.counts.to, m.room.Close)}, NoStay)
 	}
 	p.InRoom = l.span(m.room)
-	for _, s := range append(stays, without...) {
+	for _, s := range slices.Concat(stays, without) {
 		p.Stays = append(p.Stays, session.Stay{SessionID: s.ID, Login: end(s.Login, s.counts.from, s.first), Logout: end(s.Logout, s.counts.to, s.last)})
 	}
 	slices.SortStableFunc(p.Stays, func(a, b session.Stay) int { return a.Login.Time.Compare(b.Login.Time) })
