@@ -26,16 +26,15 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// tables are those of the ledger, of which a copy is made.
-var tables = []string{"bills", "adjustments", "sessions", "stays", "checks", "recording_tasks", "recording_files", "room_ends", "restored", "looks", "losses", "turns"}
-
 // dump makes a copy of a ledger, which restore puts in its place, under a worker that
 // goes on.
 func dump(t *testing.T, databaseURL string) (restore func()) {
 	t.Helper()
+	list := "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
 	open := func() *sql.DB {
 		driver, name := "pgx", databaseURL
 		if path, ok := strings.CutPrefix(databaseURL, "sqlite:"); ok {
+			list = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
 			driver, name = "sqlite", (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: "_pragma=busy_timeout(10000)"}).String()
 		}
 		db, err := sql.Open(driver, name)
@@ -46,6 +45,21 @@ func dump(t *testing.T, databaseURL string) (restore func()) {
 	}
 	db := open()
 	defer db.Close()
+	var tables []string
+	names, err := db.Query(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for names.Next() {
+		var table string
+		if err := names.Scan(&table); err != nil {
+			t.Fatal(err)
+		}
+		tables = append(tables, table)
+	}
+	if err := names.Close(); err != nil || len(tables) == 0 {
+		t.Fatal(tables, err)
+	}
 	copied := map[string][][]any{}
 	for _, table := range tables {
 		rows, err := db.Query("SELECT * FROM " + table)
