@@ -52,6 +52,7 @@ func TestExamplesDoWhatTheySay(t *testing.T) {
 		workflow string
 		decide   string // when the run is blocked: the command of "blocked", with flags
 		reset    bool   // whether a person has the run done again, from its beginning
+		bill     string // what the session's bill shows
 		want     string // the state, and that of each step
 	}
 	type test struct {
@@ -81,6 +82,9 @@ func TestExamplesDoWhatTheySay(t *testing.T) {
 		}},
 		{"agent", nil, []step{
 			{post: `"Event":"AgentInstanceDeleted","AgentInstanceId":"1912","RoomId":"lobby","Data":{"Code":0}`, workflow: "agent-1-1912"},
+		}},
+		{"pricing", nil, []step{
+			{send: "--room call-7 --participants 3 --session 41", workflow: "room-close-1-41", want: "done billing:done recordings:done", bill: "- EUR 9.00 for call: 30 minute at EUR 0.30"},
 		}},
 		{"service", []string{"SUPPORT_APP=2"}, []step{
 			{send: "--room live-tonight --session 31", recorded: true, workflow: "room-close-1-31", want: "done billing:done recordings:done replay:done announcement:done"},
@@ -121,6 +125,11 @@ func TestExamplesDoWhatTheySay(t *testing.T) {
 				}
 				if got := outcome(t, runs, s.workflow); got != s.want {
 					t.Errorf("%s is\n%s, want\n%s", s.workflow, got, s.want)
+				}
+				if s.bill != "" {
+					if said := run(t, env, program, "bill show "+strings.TrimPrefix(s.workflow, "room-close-1-")); !strings.Contains(said, s.bill) {
+						t.Errorf("the bill of %s has no %q:\n%s", s.workflow, s.bill, said)
+					}
 				}
 				if *update && !s.reset { // a run that was reset has the first one's ID
 					run(t, env, program, "history save --output "+recorded+" "+s.workflow)

@@ -35,7 +35,7 @@ func Send() *cli.Command {
 			&cli.StringFlag{Name: "session", Usage: "room_session_id (default: a random one)"},
 			&cli.Uint32Flag{Name: "reason", Usage: "close_reason: 0 normal, 1 heartbeat timed out, 2 offline, 3 kicked out"},
 			&cli.TimestampFlag{Name: "closed-at", Usage: "room_close_time (default: now)", Config: cli.TimestampConfig{Layouts: []string{time.RFC3339Nano}}},
-			&cli.IntFlag{Name: "participants", Usage: "send room_create, room_login and room_logout of so many users first"},
+			&cli.IntFlag{Name: "participants", Usage: "first play a room of so many users: its creation, logins, a stream and logouts"},
 			&cli.IntFlag{Name: "count", Value: 1, Usage: "number of sessions, one after the other, with consecutive IDs"},
 			&cli.DurationFlag{Name: "timeout", Value: 5 * time.Second, Usage: "how long to wait for an answer"},
 			&cli.BoolFlag{Name: "once", Usage: "don't retry"},
