@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.temporal.io/sdk/activity"
@@ -47,27 +48,36 @@ func (r *Reconciler) sweep(ctx context.Context) error {
 	return nil
 }
 
-func (r *Reconciler) sweepApp(ctx context.Context, app uint32) (asked, found int, err error) {
-	var ids []string
+// unasked lists the app's ended tasks that ZEGO hasn't answered about in full. It calls
+// progress for each task that it reads.
+func (r *Reconciler) unasked(ctx context.Context, app uint32, progress func()) (ids []string, err error) {
 	now := r.now()
 	err = r.API.DescribeTasks(ctx, app, "", true, now.Add(sweepSlack-serverapi.TasksKept), now, func(t serverapi.Task) error {
-		activity.RecordHeartbeat(ctx)
+		progress()
 		ids = append(ids, t.TaskID)
 		return nil
 	})
 	if err != nil {
-		return 0, 0, err
+		return nil, err
 	}
 	answered, err := r.Ledger.AnsweredRecordings(ctx, app, ids)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(ids, func(id string) bool {
+		seen := answered[id]
+		answered[id] = true // a page may have it again
+		return seen
+	}), nil
+}
+
+func (r *Reconciler) sweepApp(ctx context.Context, app uint32) (asked, found int, err error) {
+	ids, err := r.unasked(ctx, app, func() { activity.RecordHeartbeat(ctx) })
 	if err != nil {
 		return 0, 0, err
 	}
 	var faults []error
 	for _, id := range ids {
-		if answered[id] {
-			continue
-		}
-		answered[id] = true // a page may have it again
 		activity.RecordHeartbeat(ctx)
 		task, err := r.API.DescribeRecordStatus(ctx, app, id)
 		if refused := new(serverapi.Error); errors.As(err, &refused) && refused.NoTask() {

@@ -108,6 +108,7 @@ func TestASweepIsDueOnceAnInterval(t *testing.T) {
 		for _, watch := range watches {
 			watch.Reconciler.Apps, watch.SweepEvery = []uint32{1}, time.Hour
 		}
+		w.api.Tasks(1, w.ended(1, 3))
 		w.looks(watches, 30*time.Minute, gap)
 		if *runs != 1 {
 			t.Errorf("%d runs within an interval", *runs)

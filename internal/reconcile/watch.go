@@ -71,7 +71,14 @@ func (w *Watch) Look(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		due.Late = sweep
+		// What can't be listed is left to the run, which logs it.
+		for _, app := range w.Reconciler.Apps {
+			if !sweep || due.Late {
+				break
+			}
+			ids, err := w.unasked(ctx, app, func() {})
+			due.Late = err != nil || len(ids) > 0
+		}
 	}
 	if due == (ledger.Due{}) {
 		return nil

@@ -43,6 +43,7 @@ func (w *world) looks(watches []*reconcile.Watch, during, step time.Duration) {
 func TestADayOfIdlingStartsNothing(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		watches, runs := w.watches(3)
+		w.Reconciler.Apps, w.SweepEvery = []uint32{1}, time.Minute // no recording is at ZEGO
 		w.archived(1)
 		w.pass(time.Hour)
 		w.recorded("A", 10*time.Minute) // of a session that is open
