@@ -6,20 +6,11 @@ import (
 	"iter"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/closeouthq/closeout/internal/attendance"
 	"github.com/closeouthq/closeout/pricing"
 	"github.com/closeouthq/closeout/session"
 )
-
-// Stayed returns a participant who was in the room and published for exactly so long.
-func Stayed(user string, inRoom, published time.Duration) session.Participant {
-	exactly := func(d time.Duration) session.Span {
-		return session.Span{Millis: d.Milliseconds(), Min: d.Milliseconds(), Max: d.Milliseconds()}
-	}
-	return session.Participant{User: user, InRoom: exactly(inRoom), Published: exactly(published)}
-}
 
 // PricedSession returns a settled session with these participants, for a price function.
 func PricedSession(participants ...session.Participant) pricing.Session {

@@ -33,7 +33,7 @@ func TestPriceFailsForAFunctionThatIsNotPure(t *testing.T) {
 		},
 	} {
 		r := &recorder{TB: t}
-		r.ended(func() { Price(r, price, PricedSession(Stayed("alice", time.Minute, 0))) })
+		r.ended(func() { Price(r, price, PricedSession(Participant("alice", time.Minute, 0))) })
 		if (r.failure == "") != (want == "") || !strings.Contains(r.failure, want) {
 			t.Errorf("failed with %q, want %q", r.failure, want)
 		}
@@ -41,9 +41,9 @@ func TestPriceFailsForAFunctionThatIsNotPure(t *testing.T) {
 }
 
 func TestAPricedSessionHasTheTotalsOfThoseWhoCount(t *testing.T) {
-	recorder := Stayed("recorder", time.Hour, 0)
+	recorder := Participant("recorder", time.Hour, 0)
 	recorder.Excluded = "role 4"
-	s := PricedSession(Stayed("b", 90*time.Second, 0), Stayed("a", 31*time.Second, time.Second), recorder)
+	s := PricedSession(Participant("b", 90*time.Second, 0), Participant("a", 31*time.Second, time.Second), recorder)
 	if s.Usage.Participants != 2 || s.Usage.Seconds != 121 || s.Usage.Minutes != 3 {
 		t.Errorf("%+v", s.Usage)
 	}

@@ -9,10 +9,10 @@ import (
 
 func TestHostsAreSharedTheChargesByMicrophoneTime(t *testing.T) {
 	session := closeouttest.PricedSession(
-		closeouttest.Stayed("alice", 14*time.Minute+time.Second, 0), // 15 minutes begun
-		closeouttest.Stayed("bob", 5*time.Minute, 0),
-		closeouttest.Stayed("harry", time.Hour, 30*time.Minute),
-		closeouttest.Stayed("hanna", time.Hour, 10*time.Minute),
+		closeouttest.Participant("alice", 14*time.Minute+time.Second, 0), // 15 minutes begun
+		closeouttest.Participant("bob", 5*time.Minute, 0),
+		closeouttest.Participant("harry", time.Hour, 30*time.Minute),
+		closeouttest.Participant("hanna", time.Hour, 10*time.Minute),
 	)
 	lines, platform := closeouttest.Price(t, Price, session)
 	amounts := map[string]int64{}

@@ -16,9 +16,9 @@ func TestALessonIsRoundedPerStayAndPricedPerRole(t *testing.T) {
 	stay := func(from, to time.Duration) session.Stay {
 		return session.Stay{Login: session.End{Time: begin.Add(from)}, Logout: session.End{Time: begin.Add(to)}}
 	}
-	pupil, tutor := closeouttest.Stayed("pupil", 20*time.Minute, 0), closeouttest.Stayed("tutor", time.Hour, 0)
+	pupil, tutor := closeouttest.Participant("pupil", 20*time.Minute, 0), closeouttest.Participant("tutor", time.Hour, 0)
 	pupil.Stays = []session.Stay{stay(0, time.Minute), stay(10*time.Minute, 26*time.Minute)}
-	tutor.Role = teacher
+	pupil.Role, tutor.Role = 2, teacher
 	lines, amount := closeouttest.Price(t, Lesson, closeouttest.PricedSession(pupil, tutor))
 	if len(lines) != 2 || lines[0].Quantity != 3 || amount != 3*400+150 {
 		t.Errorf("%d of %+v", amount, lines)
@@ -27,7 +27,7 @@ func TestALessonIsRoundedPerStayAndPricedPerRole(t *testing.T) {
 
 func TestACallHasAMinimumAndACap(t *testing.T) {
 	for minutes, want := range map[time.Duration]int64{0: 100, 2: 100, 4: 120, 60: 1800, 90: 2000} {
-		lines, amount := closeouttest.Price(t, Call, closeouttest.PricedSession(closeouttest.Stayed("caller", minutes*time.Minute, 0)))
+		lines, amount := closeouttest.Price(t, Call, closeouttest.PricedSession(closeouttest.Participant("caller", minutes*time.Minute, 0)))
 		if amount != want {
 			t.Errorf("%d minutes cost %d, want %d: %+v", minutes, amount, want, lines)
 		}
@@ -37,7 +37,8 @@ func TestACallHasAMinimumAndACap(t *testing.T) {
 func TestTheTariffIsChosenByTheRoom(t *testing.T) {
 	for room, want := range map[string]string{"call-7": "call", "lesson-7": "lesson", "lobby": "listening, five minutes free"} {
 		s := closeouttest.PricedSession(func() session.Participant {
-			p := closeouttest.Stayed("alice", 10*time.Minute, 0)
+			p := closeouttest.Participant("alice", 10*time.Minute, 0)
+			p.Role = 2
 			p.Stays = []session.Stay{{Login: session.End{Time: time.UnixMilli(1)}, Logout: session.End{Time: time.UnixMilli(600_001)}}}
 			return p
 		}())
@@ -69,7 +70,7 @@ func TestTheDocumentationShowsTheseFunctions(t *testing.T) {
 // hosts share.
 func TestALateLogoutChangesOneListenersLine(t *testing.T) {
 	price := func(bob time.Duration) []pricing.Line {
-		lines, _ := closeouttest.Price(t, Price, closeouttest.PricedSession(closeouttest.Stayed("alice", 15*time.Minute, 0), closeouttest.Stayed("bob", bob, 0)))
+		lines, _ := closeouttest.Price(t, Price, closeouttest.PricedSession(closeouttest.Participant("alice", 15*time.Minute, 0), closeouttest.Participant("bob", bob, 0)))
 		return lines
 	}
 	difference, err := pricing.Difference(price(20*time.Minute), price(10*time.Minute))
