@@ -5,15 +5,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/closeouthq/closeout/zego"
 	"github.com/closeouthq/closeout/zego/serverapi"
 )
 
 // RecordAnswer stores what ZEGO's API answers about a recording task, and reports whether
-// it has a file that no callback named, or in another place. A callback that comes after all counts more. What is new in a task that was
-// archived is added to the archive as a late recording.
+// it has a file that no callback named, or in another place. A callback that arrives later
+// counts more. What is new in an archived task is added to the archive as a late recording.
 func (l *Ledger) RecordAnswer(ctx context.Context, appID uint32, a serverapi.Task) (found bool, err error) {
 	var files []zego.RecordedFile
 	for _, f := range a.Files {
@@ -72,8 +71,7 @@ func (l *Ledger) RecordAnswer(ctx context.Context, appID uint32, a serverapi.Tas
 	return found, nil
 }
 
-// AnsweredRecordings returns those of an app's recording tasks about which ZEGO's API has
-// answered that they are complete.
+// AnsweredRecordings returns an app's recording tasks that ZEGO's API has reported complete.
 func (l *Ledger) AnsweredRecordings(ctx context.Context, appID uint32, taskIDs []string) (map[string]bool, error) {
 	answered := map[string]bool{}
 	for some := range slices.Chunk(taskIDs, maxTasks) {
@@ -94,33 +92,3 @@ func (l *Ledger) AnsweredRecordings(ctx context.Context, appID uint32, taskIDs [
 
 // maxTasks bounds the tasks in one query.
 const maxTasks = 500
-
-// A budget counted longer ahead was moved by a clock that has been set back since.
-const maxAhead = time.Hour
-
-// Turn takes the next turn of a budget that all processes share, in which turns are at
-// least pause apart, and returns how long to wait for it. It takes none, and reports false,
-// if that is longer than maxWait.
-func (l *Ledger) Turn(ctx context.Context, budget string, pause, maxWait time.Duration) (wait time.Duration, ok bool, err error) {
-	now := "$5"
-	if l.path == "" {
-		// One clock for all processes.
-		now = "(CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT) + 0 * CAST($5 AS BIGINT))"
-	}
-	waits := []int64(nil)
-	err = l.in(ctx, func(tx transaction) error {
-		waits, err = list(ctx, tx, value[int64], `
-			INSERT INTO turns (budget, next_at) VALUES ($1, `+now+` + $2)
-			ON CONFLICT (budget) DO UPDATE SET next_at = $2 + CASE WHEN turns.next_at BETWEEN `+now+` AND `+now+` + $4 THEN turns.next_at ELSE `+now+` END
-			WHERE turns.next_at <= `+now+` + $3 OR turns.next_at > `+now+` + $4
-			RETURNING next_at - $2 - `+now, budget, pause.Milliseconds(), maxWait.Milliseconds(), (maxAhead + maxWait + pause).Milliseconds(), time.Now().UnixMilli())
-		return err
-	})
-	if err != nil {
-		return 0, false, fmt.Errorf("take a turn of %s: %w", budget, err)
-	}
-	if len(waits) == 0 {
-		return 0, false, nil
-	}
-	return max(0, time.Duration(waits[0])*time.Millisecond), true, nil
-}

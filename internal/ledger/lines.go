@@ -10,7 +10,6 @@ import (
 	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/pricing"
 	"github.com/closeouthq/closeout/session"
-	"github.com/closeouthq/closeout/zego"
 )
 
 // PriceError means that a session can't be priced, however often it is tried.
@@ -45,9 +44,8 @@ func (l *Ledger) price(b Bill, participants iter.Seq2[session.Participant, error
 	}
 	var unread error
 	lines, err = pricing.Apply(price, pricing.Session{
-		Session: session.Session{ID: session.ID{AppID: b.AppID, RoomSessionID: b.RoomSessionID}, RoomID: b.RoomID,
-			CloseReason: zego.CloseReason(b.CloseReason), RoomCloseTime: b.RoomCloseTime, Reconciled: b.Reconciled},
-		Usage: b.Usage.Usage(),
+		Session: b.session(),
+		Usage:   b.Usage.Usage(),
 		Participants: func(yield func(session.Participant) bool) {
 			for p, err := range participants {
 				if err != nil {
