@@ -185,7 +185,7 @@ func commandLine(line string) (args []string, ok bool) {
 func wrongArgs(args []string) string {
 	cmd := cli.Root(service.Extension{}, "closeout")
 	for len(args) > 0 && len(cmd.Commands) > 0 {
-		names := strings.Split(args[0], "/") // of which any will do
+		names := strings.Split(args[0], "/") // any of them exists
 		for _, name := range names {
 			if cmd.Command(name) == nil {
 				return "no command " + name

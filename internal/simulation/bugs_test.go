@@ -62,7 +62,7 @@ func bugs(t *testing.T) (names []string) {
 	return names
 }
 
-// buildBugs builds this package's tests with all bugs, each of which asks bug whether it is on.
+// buildBugs builds this package's tests with all bugs. The function bug turns each on.
 func buildBugs(t *testing.T) (program string) {
 	t.Helper()
 	dir := t.TempDir()

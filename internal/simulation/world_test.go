@@ -599,7 +599,7 @@ func (w *world) answered(a action, key, signature string, mine int, answer *http
 	}
 	status := webhook.Status(statusOf(answer))
 	switch {
-	case a.kind == forgery: // of which nothing shows that it isn't ZEGO's, unless it comes later
+	case a.kind == forgery: // it looks like ZEGO's unless it comes later
 		w.offered[key] = answer.Code/100 != 4
 	case answer.Code/100 == 4 && !(answer.Code == http.StatusUnauthorized && other):
 		w.failf("%s is genuine, and was answered %d: %s", key, answer.Code, answer.Body)

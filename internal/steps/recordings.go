@@ -80,7 +80,7 @@ func (r *Recordings) ArchiveRecordings(ctx context.Context, task activities.Task
 // manifest was written. It writes the next manifest, which lists all.
 func (r *Recordings) AddRecordings(ctx context.Context, task activities.Task) (activities.Archived, error) {
 	if r.Finding.Ledger == nil {
-		return activities.Archived{}, activities.Blockedf("CLOSEOUT_RECORDINGS is %q now, so that nothing tells which recordings came late", "none")
+		return activities.Archived{}, activities.Blockedf("CLOSEOUT_RECORDINGS is %q, want callback or bucket: late recordings are known by their callbacks", "none")
 	}
 	var plan *recordings.Plan
 	manifest, err := r.moving(ctx, func(ctx context.Context, earlier archive.Progress, report func(archive.Progress)) (Manifest, error) {
