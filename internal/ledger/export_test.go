@@ -3,6 +3,8 @@ package ledger
 import (
 	"testing"
 	"time"
+
+	"github.com/closeouthq/closeout/pricing"
 )
 
 // SmallPages has bills listed in pages of a few, until the test ends.
@@ -169,4 +171,12 @@ func (l *Ledger) Lose(t *testing.T, appID uint32, session uint64) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// InsertLines writes lines as those of a bill with an amount.
+func (l *Ledger) InsertLines(t *testing.T, appID uint32, session uint64, lines []pricing.Line, amount int64) error {
+	t.Helper()
+	return l.in(t.Context(), func(tx transaction) error {
+		return l.insertLines(t.Context(), tx, keyOf(appID, session), 0, lines, amount)
+	})
 }

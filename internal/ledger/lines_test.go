@@ -298,3 +298,18 @@ func TestRestoredEntriesHaveLinesThatAddUp(t *testing.T) {
 		}
 	})
 }
+
+func TestLinesThatDoNotAddUpAreNotStored(t *testing.T) {
+	testenv.Databases(t, func(t *testing.T, databaseURL string) {
+		l := open(t, databaseURL)
+		lines := []pricing.Line{{Description: "a", Quantity: 1, Unit: "x", Amount: 3, Currency: "EUR"}, {Description: "b", Quantity: 1, Unit: "x", Amount: 4, Currency: "EUR"}}
+		if err := l.InsertLines(t, 1, 1, lines, 8); !errors.As(err, new(*ledger.PriceError)) {
+			t.Errorf("lines of 7 for an amount of 8: %v", err)
+		}
+		linesOf(t, l, 1, 1, 0, 0, 0)
+		if err := l.InsertLines(t, 1, 1, lines, 7); err != nil {
+			t.Error(err)
+		}
+		linesOf(t, l, 1, 1, 0, 7, 2)
+	})
+}

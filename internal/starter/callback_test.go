@@ -258,3 +258,17 @@ func TestACallbackThatCannotBeActedOnBecomesADeadLetter(t *testing.T) {
 		}
 	}
 }
+
+// Another process knows nothing of the first: the request ID has a run take a Signal once.
+func TestAKeyIsSignaledOnceByAllProcesses(t *testing.T) {
+	a := &agents{}
+	for _, nonce := range []string{"a", "b"} { // two digests
+		r := newAgents(t, a, newInbox(t), nil, map[string]workflows.CallbackFunc{"Interrupted": signalAgent})
+		if got := receive(t, r, other(t, "Interrupted", nonce, nonce)); got != webhook.Signaled {
+			t.Errorf("answered %s", got)
+		}
+	}
+	if _, signals := a.count(); signals != 1 {
+		t.Errorf("%d request IDs, want 1", signals)
+	}
+}

@@ -322,3 +322,51 @@ func TestAPriceFunctionThatFailsBlocksAndIsRetriedAfterAFix(t *testing.T) {
 		t.Errorf("bill %+v, %v", bill, err)
 	}
 }
+
+// Numbers prove that callbacks are missing: the bill waits for them, and not for ever.
+func TestABillWaitsForCallbacksThatAreMissing(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change func(*steps.Billing, *activities.Task)
+		waits  bool
+	}{
+		"at first":              {func(*steps.Billing, *activities.Task) {}, true},
+		"until the wait ends":   {func(_ *steps.Billing, task *activities.Task) { task.Waited = waited(5*time.Minute - time.Second) }, true},
+		"no longer":             {func(_ *steps.Billing, task *activities.Task) { task.Waited = waited(5 * time.Minute) }, false},
+		"not if it is told to":  {func(b *steps.Billing, _ *activities.Task) { b.MissingWait = 0 }, false},
+		"not if retried":        {func(_ *steps.Billing, task *activities.Task) { task.Retried = &activities.Retried{} }, false},
+		"not if none collected": {func(b *steps.Billing, _ *activities.Task) { b.NotCollected = true }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			books := sqlite(t)
+			first, last := stay("a", time.Minute, time.Second), stay("b", time.Minute, 0)
+			first.Event, first.Logout, first.Number = "room_login", time.Time{}, 2
+			last.Event, last.Logout, last.Number = "room_login", time.Time{}, 5
+			if err := books.Record(t.Context(), []ledger.Usage{first, last}); err != nil {
+				t.Fatal(err)
+			}
+			b, due := &steps.Billing{Ledger: books, MissingWait: 5 * time.Minute}, task
+			tt.change(b, &due)
+			bill, err := finalizeBill(t, b, due)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, unbilled := books.Bill(t.Context(), 1, due.Session.RoomSessionID)
+			if waits := bill.Waits(); (waits != nil) != tt.waits || (unbilled != nil) != tt.waits {
+				t.Fatalf("waits %+v, want %v; in the ledger: %v", waits, tt.waits, unbilled)
+			} else if tt.waits {
+				if !strings.Contains(waits.For, "missing callbacks") || waits.Pause <= 0 || waits.Pause > time.Minute {
+					t.Errorf("waits %+v", waits)
+				}
+				return
+			}
+			if missing := bill.Usage.Callbacks.Missing; missing < 2 || !slices.Contains(bill.Usage.Estimated, metering.MissingCallbacks.Names()[0]) {
+				t.Errorf("%d callbacks are missing, estimated %v", missing, bill.Usage.Estimated)
+			}
+		})
+	}
+}
+
+// waited is what a step is handed that was run first so long ago.
+func waited(d time.Duration) *activities.Waited {
+	return &activities.Waited{Since: time.Unix(0, 0), Now: time.Unix(0, 0).Add(d)}
+}
