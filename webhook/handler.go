@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"strings"
@@ -202,7 +203,7 @@ func (h *handler) refuse(w http.ResponseWriter, r *http.Request, e *exchange, er
 		if p.Status == http.StatusUnauthorized {
 			p.Status, p.Detail = http.StatusTooManyRequests, "The callback could not be verified, like many from this address."
 		}
-		hold(r.Context(), holdFailures)
+		hold(r.Context(), holdFailures+rand.N(holdFailures))
 	}
 	switch p.Status {
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
