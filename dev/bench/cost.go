@@ -109,7 +109,7 @@ func (w *world) close(ctx context.Context, address string, sessions int) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(200 * time.Millisecond):
 		}
 	}
 }
@@ -210,7 +210,7 @@ func (w *world) stored(ctx context.Context) (c cost, err error) {
 // measureClosing compares how many sessions a second `serve` closes out, all steps
 // included, with the closeout binary that CLOSEOUT_BENCH_BEFORE names.
 func measureClosing(ctx context.Context, b *bench) error {
-	const sessions = 600
+	const sessions = 3000
 	binaries := map[string]string{"this": b.binary}
 	names := []string{"this"}
 	if before := os.Getenv("CLOSEOUT_BENCH_BEFORE"); before != "" {

@@ -221,9 +221,11 @@ func (b *bench) closeout(temporal, dir string, what role, environment ...string)
 	if err != nil {
 		return nil, "", err
 	}
-	p, err := b.startCloseout(what, append(environment,
-		"CLOSEOUT_APPS=1="+secret, "CLOSEOUT_LISTEN="+listen, "CLOSEOUT_ADMIN_LISTEN="+admin, "CLOSEOUT_DATA="+dir, "CLOSEOUT_SETTLING=0s", "CLOSEOUT_TASK_QUEUE="+taskQueue,
-		"TEMPORAL_ADDRESS="+temporal, "TEMPORAL_NAMESPACE="+client.DefaultNamespace)...)
+	// Of two values of one name, the later counts.
+	p, err := b.startCloseout(what, append([]string{
+		"CLOSEOUT_APPS=1=" + secret, "CLOSEOUT_LISTEN=" + listen, "CLOSEOUT_ADMIN_LISTEN=" + admin, "CLOSEOUT_DATA=" + dir, "CLOSEOUT_SETTLING=0s", "CLOSEOUT_TASK_QUEUE=" + taskQueue,
+		"TEMPORAL_ADDRESS=" + temporal, "TEMPORAL_NAMESPACE=" + client.DefaultNamespace,
+	}, environment...)...)
 	if err != nil {
 		return nil, "", err
 	}
