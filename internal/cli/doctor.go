@@ -200,6 +200,7 @@ func checks(c *config.Config, temporal client.Client, role string) []check {
 			check{"reconciliation", d.checkReconciliation},
 			check{"server API", d.checkServerAPI},
 			check{"overdue", d.checkOverdue},
+			check{"unknown rooms", d.checkUnknown},
 			check{"left recordings", d.checkLeftRecordings},
 			check{"refused callbacks", d.checkRefusedCallbacks})
 	}

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,6 +21,7 @@ import (
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/reconcile"
 	"github.com/closeouthq/closeout/internal/service"
 )
 
@@ -279,6 +282,38 @@ func (d doctor) checkLeftRecordings(ctx context.Context) checkResult {
 		}
 		return warn("closeout recording list shows them; assign them by closeout recording assign",
 			"%s recording tasks are not archived an hour after their last callback", count)
+	})
+}
+
+// checkUnknown checks for rooms and users that ZEGO counts and the ledger lacks.
+func (d doctor) checkUnknown(ctx context.Context) checkResult {
+	switch {
+	case len(d.ServerSecrets) == 0:
+		return pass("not compared with ZEGO's counts, as no app has a server secret")
+	case !d.Participants || d.ReconcileEvery == 0:
+		return pass("not compared with ZEGO's counts, as CLOSEOUT_PARTICIPANTS is off, or CLOSEOUT_RECONCILE_INTERVAL is 0")
+	}
+	return d.withLedger(ctx, func(l *ledger.Ledger) checkResult {
+		all, err := l.Comparisons(ctx, time.Now().Add(-reconcile.ComparedFor))
+		if err != nil {
+			return fail("", "%v", err)
+		}
+		var found, lacking []string
+		for _, app := range slices.Sorted(maps.Keys(d.ServerSecrets)) {
+			i := slices.IndexFunc(all, func(c ledger.Comparison) bool { return c.AppID == app })
+			if i < 0 {
+				lacking = append(lacking, strconv.FormatUint(uint64(app), 10))
+			} else if what := all[i].Unknown(); what != "" {
+				found = append(found, what)
+			}
+		}
+		switch {
+		case len(found) > 0:
+			return warn("in ZEGO's console, check the addresses of room_create and room_login for this app, and what the webhook refuses", "%s", strings.Join(found, "; "))
+		case len(lacking) > 0:
+			return warn("a worker compares every 10 minutes; its log says what fails, CLOSEOUT_ANALYTICS_API_URL is the API", "not compared with ZEGO's counts of late: app %s", strings.Join(lacking, ", "))
+		}
+		return pass("none that ZEGO counts, in %d apps", len(d.ServerSecrets))
 	})
 }
 

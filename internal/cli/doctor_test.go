@@ -136,6 +136,20 @@ func doctor(t *testing.T, state string) (data, args string) {
 	return data, "doctor --apps 1=s --data " + data + " --admin-listen " + process.Listener.Addr().String()
 }
 
+// compared stores a comparison in the ledger of a data folder.
+func compared(c ledger.Comparison) func(data string) {
+	return func(data string) {
+		books, err := ledger.Open("sqlite:" + filepath.Join(data, "ledger.db"))
+		if err != nil {
+			panic(err)
+		}
+		defer books.Close()
+		if err := books.NoteComparison(context.Background(), c); err != nil {
+			panic(err)
+		}
+	}
+}
+
 func TestDoctorFindsNothingWrongAndLeavesNothingBehind(t *testing.T) {
 	healthy().serve(t)
 	data, args := doctor(t, "ok")
@@ -145,7 +159,7 @@ func TestDoctorFindsNothingWrongAndLeavesNothingBehind(t *testing.T) {
 	}
 	defer box.Close()
 	code, stdout, stderr := closeout(args + " --billing-url http://127.0.0.1:1/bills")
-	if code != 0 || stderr != "" || !strings.HasSuffix(stdout, "\n25 ok, 0 warned, 0 failed, 0 skipped\n") {
+	if code != 0 || stderr != "" || !strings.HasSuffix(stdout, "\n26 ok, 0 warned, 0 failed, 0 skipped\n") {
 		t.Errorf("%d\n%s%s", code, stdout, stderr)
 	}
 	for _, want := range []string{
@@ -296,13 +310,19 @@ func TestDoctorTellsWhatIsWrongBesidesTemporal(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, 0, []string{"warn  overdue            1 sessions that all users have left have no room_close, 0 others are silent, the oldest since 20"}},
+		{"rooms without callbacks", "ok", "--server-secrets 1=right --server-api-url " + zegofake.New(1, "right").Serve(t), compared(ledger.Comparison{AppID: 1, At: time.Now(), UnknownRooms: 3, UnknownUsers: 9}), 0,
+			[]string{"warn  unknown rooms      ZEGO counts 3 rooms and 9 users of app 1 without callbacks, since 20", "room_login"}},
+		{"as many rooms as ZEGO counts", "ok", "--server-secrets 1=right --server-api-url " + zegofake.New(1, "right").Serve(t), compared(ledger.Comparison{AppID: 1, At: time.Now(), Rooms: 3}), 0,
+			[]string{"ok    unknown rooms      none that ZEGO counts, in 1 apps"}},
+		{"rooms compared long ago", "ok", "--server-secrets 1=right --server-api-url " + zegofake.New(1, "right").Serve(t), compared(ledger.Comparison{AppID: 1, At: time.Now().Add(-2 * time.Hour)}), 0,
+			[]string{"warn  unknown rooms      not compared with ZEGO's counts of late: app 1"}},
 		{"a recording that nobody looks for", "ok", "", recorded, 0, []string{"warn  left recordings    1 recording tasks with callbacks are not archived, and CLOSEOUT_RECORDINGS is none"}},
 		{"a recording that nobody has", "ok", "--recordings callback", recorded, 0, []string{"warn  left recordings    1 recording tasks are not archived an hour after", "closeout recording assign"}},
 		{"a wrong server secret", "ok", "--server-secrets 1=hunter2 --server-api-url " + zegofake.New(1, "right").Serve(t), keep, 1,
 			[]string{"FAIL  server API         DescribeUserNum of app 1: code 100000005", "not its CallbackSecret"}},
 		{"a right server secret", "ok", "--server-secrets 1=right --server-api-url " + zegofake.New(1, "right").Serve(t), keep, 0,
 			[]string{"answers for 1 apps with a server secret"}},
-		{"a worker has no apps", "ok", "--for worker --apps=", keep, 0, []string{"complete, for worker", "ok    ledger ", "20 ok, 0 warned, 0 failed, 0 skipped"}},
+		{"a worker has no apps", "ok", "--for worker --apps=", keep, 0, []string{"complete, for worker", "ok    ledger ", "21 ok, 0 warned, 0 failed, 0 skipped"}},
 		{"a webhook stores usage where a worker may not look", "ok", "--for webhook", keep, 0, []string{"warn  ledger ", "is in this data folder", "ok    usage inbox "}},
 		{"a webhook can't store usage", "ok", "--for webhook --database-url postgres://127.0.0.1:1/x", keep, 1, []string{"FAIL  ledger "}},
 		{"a webhook that stores no usage has no ledger", "ok", "--for webhook --participants off --database-url postgres://127.0.0.1:1/x", keep, 0, []string{"complete, for webhook", "ok    inbox ", "14 ok, 0 warned, 0 failed, 0 skipped"}},
@@ -322,7 +342,7 @@ func TestDoctorTellsWhatIsWrongBesidesTemporal(t *testing.T) {
 					t.Errorf("without %q:\n%s%s", want, stdout, stderr)
 				}
 			}
-			if lines := strings.Count(stdout, "\n"); lines > 27 {
+			if lines := strings.Count(stdout, "\n"); lines > 28 {
 				t.Errorf("not one line for each check:\n%s", stdout)
 			}
 		})

@@ -22,6 +22,7 @@ import (
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/probe"
+	"github.com/closeouthq/closeout/internal/reconcile"
 	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
@@ -59,6 +60,8 @@ type statusReport struct {
 	Sessions []*sessionStatus `json:"sessions"`
 	// More lists the arguments that match more sessions.
 	More []string `json:"more,omitempty"`
+	// Unknown lists the apps of which ZEGO counts more than the ledger has.
+	Unknown []ledger.Comparison `json:"unknown,omitempty"`
 }
 
 func showStatus(ctx context.Context, op *operation) error {
@@ -79,7 +82,20 @@ func showStatus(ctx context.Context, op *operation) error {
 		}
 		return err
 	})
+	report.Unknown = f.unknown(ctx)
 	return errors.Join(err, op.print(report))
+}
+
+// unknown returns the comparisons that found sessions without a callback, which no search can find.
+func (f *finder) unknown(ctx context.Context) []ledger.Comparison {
+	all, _ := probe.Do(ctx, storeTimeout, func(ctx context.Context) ([]ledger.Comparison, error) { // the status of a session reports the error
+		l, err := f.ledger()
+		if err != nil {
+			return nil, err
+		}
+		return l.Comparisons(ctx, time.Now().Add(-reconcile.ComparedFor))
+	})
+	return slices.DeleteFunc(all, func(c ledger.Comparison) bool { return c.Unknown() == "" })
 }
 
 // finder finds sessions in all stores. A store that cannot be opened or read fails only what needs it.
@@ -258,6 +274,9 @@ func (r statusReport) print(out io.Writer) error {
 	}
 	for _, arg := range r.More {
 		fmt.Fprintf(out, "\n%s has more sessions than these; --limit shows more\n", arg)
+	}
+	for _, c := range r.Unknown {
+		fmt.Fprintf(out, "\n%s: their sessions are nowhere here\n", c.Unknown())
 	}
 	return nil
 }

@@ -152,6 +152,24 @@ func TestStatusTellsWhatItCan(t *testing.T) {
 	}
 }
 
+// A session without a callback is nowhere, but it is known that there are some.
+func TestStatusReportsRoomsWithoutCallbacks(t *testing.T) {
+	(&failedRuns{}).serve(t)
+	data := t.TempDir()
+	compared(ledger.Comparison{AppID: 1, At: time.Now(), UnknownRooms: 3})(data)
+	const want = "ZEGO counts 3 rooms and 0 users of app 1 without callbacks, since 20"
+	if code, stdout, stderr := closeout("status --data " + data + " lost"); code != 1 || !strings.Contains(stdout, want) {
+		t.Errorf("%d\n%s%s", code, stdout, stderr)
+	}
+	if _, stdout, _ := closeout("status --json --data " + data + " lost"); !strings.Contains(stdout, `"unknown_rooms": 3`) {
+		t.Error(stdout)
+	}
+	compared(ledger.Comparison{AppID: 1, At: time.Now(), Rooms: 3})(data)
+	if _, stdout, _ := closeout("status --data " + data + " lost"); stdout != "" {
+		t.Error(stdout)
+	}
+}
+
 func TestStatusOfARoomIsTheNewestFirst(t *testing.T) {
 	temporal := &failedRuns{}
 	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)

@@ -49,17 +49,17 @@ type Config struct {
 	DeleteRecordings                bool
 	Recordings                      Recordings
 
-	BillingURL, BillingToken string
-	Prices                   metering.Prices
-	MissingWait              time.Duration
-	Exclude                  metering.Rules
-	MaxBill                  int64 // in minutes; 0 is no limit
-	MaxRoomLife              time.Duration
-	Settling                 time.Duration
-	ServerAPI, RecordingAPI  string
-	TestApps                 []uint32
-	OverdueAfter             time.Duration
-	ReconcileEvery           time.Duration // 0 is never
+	BillingURL, BillingToken              string
+	Prices                                metering.Prices
+	MissingWait                           time.Duration
+	Exclude                               metering.Rules
+	MaxBill                               int64 // in minutes; 0 is no limit
+	MaxRoomLife                           time.Duration
+	Settling                              time.Duration
+	ServerAPI, RecordingAPI, AnalyticsAPI string
+	TestApps                              []uint32
+	OverdueAfter                          time.Duration
+	ReconcileEvery                        time.Duration // 0 is never
 
 	TaskQueue               string
 	DeploymentName, BuildID string

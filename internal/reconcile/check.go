@@ -47,6 +47,9 @@ type Reconciler struct {
 	Apps       []uint32
 	SweepEvery time.Duration
 	Found      func(ctx context.Context, appID uint32, task serverapi.Task) error
+	// Swept, if set, is called with the result of each app's sweep of "recordings" or of
+	// "usage", which is compared with the ledger.
+	Swept func(of string, err error)
 	// OverdueAfter is how long a session may be silent.
 	OverdueAfter time.Duration
 	// Gap is the minimum time between two answers about one session.

@@ -35,6 +35,7 @@ func (r *Reconciler) sweep(ctx context.Context) error {
 	defer cancel()
 	for _, app := range r.Apps {
 		asked, found, err := r.sweepApp(sweeping, app)
+		r.swept("recordings", err)
 		log := activity.GetLogger(ctx)
 		switch {
 		case ctx.Err() != nil:
@@ -46,6 +47,12 @@ func (r *Reconciler) sweep(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+func (r *Reconciler) swept(of string, err error) {
+	if r.Swept != nil {
+		r.Swept(of, err)
+	}
 }
 
 // unasked lists the app's ended tasks that ZEGO hasn't answered about in full. It calls

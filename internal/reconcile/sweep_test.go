@@ -86,8 +86,9 @@ func TestASweepStoresWhatNoCallbackReported(t *testing.T) {
 func TestASweepThatFailsLeavesLateRecordingsAlone(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.now = time.Now()
-		late := 0
+		late, swept := 0, ""
 		w.AddLate = func(context.Context, ledger.ArchivedSession) (bool, error) { late++; return true, nil }
+		w.Swept = func(of string, err error) { swept += fmt.Sprint(of, " ", err != nil, " ") }
 		w.Reconciler.Apps, w.SweepEvery = []uint32{1}, time.Hour
 		w.archived(7)
 		if err := w.Ledger.Closed(t.Context(), 1, 7); err != nil {
@@ -96,8 +97,8 @@ func TestASweepThatFailsLeavesLateRecordingsAlone(t *testing.T) {
 		w.recorded("A", 30*time.Minute)
 		w.api.Fail(func(url.Values) *zegofake.Failure { return &zegofake.Failure{Status: 429, Body: "slow down"} })
 		w.activity(w.StartLateRecordings)
-		if late != 1 {
-			t.Errorf("%d late recordings", late)
+		if late != 1 || swept != "recordings true " {
+			t.Errorf("%d late recordings, swept %s", late, swept)
 		}
 	})
 }

@@ -19,6 +19,8 @@ type Watch struct {
 	// Apps are those that ZEGO can be asked about. Overdue sessions of others are only
 	// reported, for which no run is needed.
 	Apps []uint32
+	// CompareEvery is the time between two comparisons with what ZEGO counts; 0: never.
+	CompareEvery time.Duration
 	// Confirm, if set, is called ahead of a look.
 	Confirm func(context.Context) error
 	// Run starts a run of [Reconcile], if none is open.
@@ -28,12 +30,17 @@ type Watch struct {
 // Loop looks once an interval until ctx ends. The interval has a jitter, so that workers
 // don't ask the ledger at the same moment.
 func (w *Watch) Loop(ctx context.Context, log *slog.Logger) {
-	trouble := outage.New(log, "look for what is due", "it is tried again")
+	trouble, uncompared := outage.New(log, "look for what is due", "it is tried again"), outage.New(log, "compare with ZEGO's counts", "it is tried again")
 	for ctx.Err() == nil {
 		if err := w.Look(ctx); err == nil {
 			trouble.End()
 		} else if ctx.Err() == nil {
 			trouble.Fail(err)
+		}
+		if done, err := w.Compare(ctx); err != nil && ctx.Err() == nil {
+			uncompared.Fail(err)
+		} else if done {
+			uncompared.End()
 		}
 		select {
 		case <-time.After(w.Interval + rand.N(w.Interval/10+1)): // #nosec G404 -- no secret
@@ -77,7 +84,9 @@ func (w *Watch) Look(ctx context.Context) error {
 				break
 			}
 			ids, err := w.unasked(ctx, app, func() {})
-			due.Late = err != nil || len(ids) > 0
+			if due.Late = err != nil || len(ids) > 0; !due.Late {
+				w.swept("recordings", nil)
+			}
 		}
 	}
 	if due == (ledger.Due{}) {

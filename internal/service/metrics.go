@@ -17,7 +17,7 @@ import (
 type metrics struct {
 	*telemetry.Metrics
 	callbacks, fields, implausible, faults, starts, writes *telemetry.Counter
-	bills, files, bytes, reconciled                        *telemetry.Counter
+	bills, files, bytes, reconciled, sweeps                *telemetry.Counter
 	durations, skew                                        *telemetry.Histogram
 }
 
@@ -45,6 +45,7 @@ func newMetrics() (*metrics, error) {
 		files:       counter("closeout.archived.files", "", "Recordings that were copied to the archive and checked."),
 		bytes:       counter("closeout.archived", "By", "How large those recordings are together."),
 		reconciled:  counter("closeout.sessions.reconciled", "", "Sessions found gone without a room_close and closed out, and those with which something failed, once in each run.", "outcome"),
+		sweeps:      counter("closeout.sweeps", "", "Readings of ZEGO's APIs, one per app: of its recording tasks, and of its usage; ok or failed.", "of", "outcome"),
 		durations: t.Histogram(telemetry.Metric{Name: "closeout.callback.duration", Unit: "s", Help: "Time to answer a callback, by outcome.", Labels: []string{"outcome"}},
 			.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 1.5, 2.5, 5, 10),
 		skew: t.Histogram(telemetry.Metric{Name: "closeout.callback.skew", Unit: "s", Help: "Our clock less ZEGO's timestamp, of room_close callbacks that were taken. ZEGO's clock has whole seconds."},
@@ -129,6 +130,10 @@ func (m *metrics) worker(standard *steps.Standard) {
 	for _, outcome := range []string{"closed_out", "failed"} {
 		m.reconciled.Add(0, outcome)
 	}
+	for _, of := range []string{"recordings", "usage"} {
+		m.sweeps.Add(0, of, "ok")
+		m.sweeps.Add(0, of, "failed")
+	}
 	m.files.Add(0)
 	m.bytes.Add(0)
 	standard.Billing.Observe = func(outcome string) { m.bills.Add(1, outcome) }
@@ -148,6 +153,29 @@ func (m *metrics) overdue(count func(context.Context) (ledger.Overdues, error)) 
 		}
 	}, telemetry.Metric{Name: name, Labels: []string{"state"},
 		Help: "Open sessions without a sign of life for too long, by whether all participants have left or some may be silent; at most 10,000, in the whole ledger."})
+}
+
+// sweep counts a reading of ZEGO's APIs.
+func (m *metrics) sweep(of string, err error) {
+	outcome := "ok"
+	if err != nil {
+		outcome = "failed"
+	}
+	m.sweeps.Add(1, of, outcome)
+}
+
+// unknown declares the gauges of what ZEGO counts and the ledger lacks.
+func (m *metrics) unknown(read func(context.Context) ([]ledger.Comparison, error)) {
+	const rooms, users = "closeout.rooms.unknown", "closeout.users.unknown"
+	m.Gauges(readEvery, func(ctx context.Context, set telemetry.Set) {
+		all, _ := read(ctx)
+		for _, c := range all {
+			app := strconv.FormatUint(uint64(c.AppID), 10)
+			set(rooms, float64(c.UnknownRooms), app)
+			set(users, float64(c.UnknownUsers), app)
+		}
+	}, telemetry.Metric{Name: rooms, Labels: []string{"appid"}, Help: "Rooms that ZEGO counts for minutes and that the ledger lacks, by app."},
+		telemetry.Metric{Name: users, Labels: []string{"appid"}, Help: "Users that ZEGO counts for minutes and that the ledger lacks, by app."})
 }
 
 // disk declares the gauges of the inbox's disk.

@@ -101,6 +101,10 @@ func newWatch(c *config.Config, temporal client.Client, billing *steps.Billing, 
 	if c.ReconcileEvery == 0 {
 		return nil
 	}
-	return &reconcile.Watch{Reconciler: r, Interval: c.ReconcileEvery, Apps: slices.Collect(maps.Keys(c.ServerSecrets)),
+	compareEvery := reconcile.CompareEvery
+	if !c.Participants { // the ledger has no open session
+		compareEvery = 0
+	}
+	return &reconcile.Watch{Reconciler: r, CompareEvery: compareEvery, Interval: c.ReconcileEvery, Apps: slices.Collect(maps.Keys(c.ServerSecrets)),
 		Confirm: witness.ConfirmLook, Run: func(ctx context.Context) error { return startReconcile(ctx, c, temporal) }}
 }

@@ -27,6 +27,9 @@ func newServerAPI(c *config.Config, books *ledger.Ledger) (*serverapi.Client, er
 	if err := api.Recording(c.RecordingAPI); err != nil {
 		return nil, fmt.Errorf("CLOSEOUT_RECORDING_API_URL: %w", err)
 	}
+	if err := api.Analytics(c.AnalyticsAPI); err != nil {
+		return nil, fmt.Errorf("CLOSEOUT_ANALYTICS_API_URL: %w", err)
+	}
 	api.Test = c.TestApps
 	api.Turn = func(ctx context.Context, budget string, pause time.Duration) error {
 		wait, ok, err := books.Turn(ctx, "api "+budget, pause, maxTurnWait)

@@ -94,10 +94,16 @@ func (k *workerPart) openStandard(ctx context.Context) error {
 		return notifier.Notify(ctx, app, t.TaskID, t.RoomID, t.Begin)
 	}
 	k.reconciler.Observe = func(outcome string, sessions int) { k.metrics.reconciled.Add(int64(sessions), outcome) }
+	k.reconciler.Swept = k.metrics.sweep
 	k.watch = newWatch(k.config, k.temporal, standard.Billing, k.reconciler, k.log)
 	k.metrics.overdue(func(ctx context.Context) (ledger.Overdues, error) {
 		return books.CountOverdue(ctx, time.Now().Add(-k.config.OverdueAfter))
 	})
+	if k.watch != nil && k.watch.CompareEvery > 0 && len(k.watch.Apps) > 0 {
+		k.metrics.unknown(func(ctx context.Context) ([]ledger.Comparison, error) {
+			return books.Comparisons(ctx, time.Now().Add(-reconcile.ComparedFor))
+		})
+	}
 	return nil
 }
 

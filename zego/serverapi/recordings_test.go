@@ -141,7 +141,13 @@ func TestATurnIsTakenAheadOfEachCall(t *testing.T) {
 	if _, err := c.DescribeRecordStatus(t.Context(), apiApp, taskID(1)); !errors.Is(err, busy) {
 		t.Errorf("without a turn: %v", err)
 	}
-	if calls := len(api.Calls("DescribeRecordStatus")); calls != 1 || !reflect.DeepEqual(turns, []string{"12345 recording 110ms", "12345 recording 110ms"}) {
+	busy = nil
+	replaced := apiClient(t, api, "old", serverSecret)
+	replaced.Turn = c.Turn
+	if _, err := replaced.GetRealtimeUsage(t.Context(), apiApp, time.Now().Add(-time.Hour), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if calls := len(api.Calls("DescribeRecordStatus")); calls != 1 || !reflect.DeepEqual(turns, []string{"12345 recording 110ms", "12345 recording 110ms", "12345 realtime 6m40s"}) {
 		t.Errorf("%d calls, turns %q", calls, turns)
 	}
 }

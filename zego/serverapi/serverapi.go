@@ -192,15 +192,17 @@ type limit struct {
 // call makes a request with each of the app's secrets until ZEGO accepts its
 // signature, and decodes the answer's Data.
 func (c *Client) call(ctx context.Context, appID uint32, r request, data any) error {
+	secrets := c.secrets[appID]
+	if len(secrets) > 0 && r.shared != "" && c.Turn != nil {
+		// One turn for all secrets, as only one call counts where the first is right.
+		if err := c.Turn(ctx, fmt.Sprintf("%d %s", appID, r.shared), r.pause*time.Duration(len(secrets))); err != nil {
+			return fmt.Errorf("%s of app %d: wait for the rate limit: %w", r.action, appID, err)
+		}
+	}
 	err := ErrNoSecret
-	for _, secret := range c.secrets[appID] {
+	for _, secret := range secrets {
 		for _, l := range r.limits {
 			if err := c.limits.wait(ctx, fmt.Sprintf("%d %s %s", appID, cmp.Or(r.shared, r.action), l.of), l.pause); err != nil {
-				return fmt.Errorf("%s of app %d: wait for the rate limit: %w", r.action, appID, err)
-			}
-		}
-		if r.shared != "" && c.Turn != nil {
-			if err := c.Turn(ctx, fmt.Sprintf("%d %s", appID, r.shared), r.pause); err != nil {
 				return fmt.Errorf("%s of app %d: wait for the rate limit: %w", r.action, appID, err)
 			}
 		}

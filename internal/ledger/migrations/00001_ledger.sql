@@ -276,6 +276,17 @@ CREATE TABLE turns (
     next_at BIGINT NOT NULL
 );
 
+-- The last comparison of each app: what ZEGO counted, and what the ledger lacks of it.
+CREATE TABLE comparisons (
+    appid         BIGINT NOT NULL PRIMARY KEY,
+    compared_at   BIGINT NOT NULL,
+    since         BIGINT NOT NULL, -- the first of those in a row that found unknown ones; 0: the last found none
+    rooms         BIGINT NOT NULL,
+    users         BIGINT NOT NULL,
+    unknown_rooms BIGINT NOT NULL,
+    unknown_users BIGINT NOT NULL
+);
+
 -- Times of which the ledger has lost what it was told, as it was restored from a copy.
 CREATE TABLE losses (
     from_time BIGINT NOT NULL,
