@@ -212,7 +212,6 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// Nobody learns from an answer why a callback wasn't believed.
 // The common fields of ZEGO's products as each page documents them: %[1]d is the app, %[2]d the
 // time, %[3]s the signature.
 func TestEveryDocumentedFormIsTakenIfItIsGenuine(t *testing.T) {
@@ -222,8 +221,13 @@ func TestEveryDocumentedFormIsTakenIfItIsGenuine(t *testing.T) {
 		unit    int64
 		body    string
 	}{
+		{"room's begin", seconds, `{"event":"room_create","appid":%[1]d,"timestamp":%[2]d,"nonce":"123412","signature":"%[3]s","room_id":"r","room_session_id":5,"room_create_time":"1499676980000","id_name":"u"}`},
+		{"room's end", seconds, `{"event":"room_close","appid":%[1]d,"timestamp":%[2]d,"nonce":"123412","signature":"%[3]s","room_id":"r","room_session_id":858012925204410400,"close_reason":1,"room_close_time":"1499676980000"}`},
+		{"login", seconds, `{"event":"room_login","appid":"%[1]d","timestamp":"%[2]d","nonce":"123412","signature":"%[3]s","room_id":"r","room_name":"","room_seq":"5","user_account":"u","user_nickname":"n","session_id":"1","login_time":"1499676980000","user_role":"1","relogin":"0"}`},
 		{"room", seconds, `{"event":"room_logout","appid":"%[1]d","timestamp":"%[2]d","nonce":"123412","signature":"%[3]s","room_id":"r","room_seq":"5","user_account":"u","session_id":"1","login_time":"1499676980000","logout_time":"1499676989000"}`},
 		{"stream", seconds, `{"event":"stream_create","appid":"%[1]d","timestamp":"%[2]d","nonce":"123412","signature":"%[3]s","room_id":"r","room_session_id":"5","user_id":"u","stream_id":"s","stream_sid":"2","create_time_ms":"1499676980000"}`},
+		{"stream's end", seconds, `{"event":"stream_close","appid":"%[1]d","timestamp":"%[2]d","nonce":"123412","signature":"%[3]s","room_id":"r","room_session_id":"5","user_id":"u","channel_id":"r","stream_id":"s","stream_sid":"2","type":"0","create_time_ms":"1499676970000","destroy_timemillis":"1499676980000"}`},
+		{"snapshots", seconds, `{"event":"snapshot","appid":"%[1]d","timestamp":"%[2]d","nonce":"123412","signature":"%[3]s","stream_id":"s"}`},
 		{"cloud recording", seconds, `{"app_id":%[1]d,"task_id":"YZ4joOE4IwmFAAAT","room_id":"r","event_type":1,"message":"","nonce":"123412","timestamp":"%[2]d","signature":"%[3]s","sequence":0,"detail":{"upload_status":1,"file_info":[]}}`},
 		{"CDN recording", seconds, `{"event":"record","appid":"%[1]d","timestamp":"%[2]d","nonce":"123412","signature":"%[3]s","stream_alias":"s","begin_time":"1"}`},
 		{"composition", seconds, `{"event":"compose","appid":"%[1]d","timestamp":"%[2]d","nonce":"123412","signature":"%[3]s","task_id":"t"}`},
@@ -240,30 +244,75 @@ func TestEveryDocumentedFormIsTakenIfItIsGenuine(t *testing.T) {
 		{"cloud player", seconds, `{"AppID":%[1]d,"EventType":1,"Nonce":"123412","Signature":"%[3]s","Timestamp":"%[2]d"}`},
 		{"cloud player's errors", seconds, `{"AppID":"%[1]d","EventType":10001,"Nonce":"123412","Signature":"%[3]s","Timestamp":"%[2]d"}`},
 	} {
-		post := func(secret string, sent time.Time, app int) int {
-			b := newBundle(t, started)
-			timestamp := sent.UnixMilli() / (milliseconds / form.unit)
-			return b.post(fmt.Sprintf(form.body, app, timestamp, zego.Sign(secret, timestamp, "123412"))).Code
+		// As JSON, percent-encoded, and as a form, unless that can't hold it.
+		encodings := map[string]func(body string) (contentType, encoded string){
+			"JSON":            func(body string) (string, string) { return "application/json", body },
+			"percent-encoded": func(body string) (string, string) { return "", url.QueryEscape(body) },
+			"a form": func(body string) (string, string) {
+				values, decoder := url.Values{}, json.NewDecoder(strings.NewReader(body))
+				decoder.UseNumber()
+				fields := map[string]any{}
+				if err := decoder.Decode(&fields); err != nil {
+					t.Fatal(err)
+				}
+				for name, v := range fields {
+					switch v.(type) {
+					case map[string]any, []any:
+						return "application/json", body
+					}
+					values.Set(name, fmt.Sprint(v))
+				}
+				return "application/x-www-form-urlencoded", values.Encode()
+			},
 		}
-		for _, try := range []struct {
-			name, secret string
-			sent         time.Time
-			app, want    int
-		}{
-			{"genuine", "secret", now, 1, 200},
-			{"as old as may be", "secret", now.Add(-10 * time.Minute), 1, 200},
-			{"forged", "guess", now, 1, 401},
-			{"too old", "secret", now.Add(-10*time.Minute - time.Second), 1, 401},
-			{"too new", "secret", now.Add(10*time.Minute + time.Second), 1, 401},
-			{"of an unknown app", "secret", now, 2, 401},
-		} {
-			if got := post(try.secret, try.sent, try.app); got != try.want {
-				t.Errorf("%s, %s: %d, want %d", form.product, try.name, got, try.want)
+		for encoding, encode := range encodings {
+			post := func(secret string, sent time.Time, app int, change func(string) string) int {
+				b := newBundle(t, started)
+				timestamp := sent.UnixMilli() / (milliseconds / form.unit)
+				contentType, encoded := encode(fmt.Sprintf(form.body, app, timestamp, zego.Sign(secret, timestamp, "123412")))
+				if change != nil {
+					encoded = change(encoded)
+				}
+				return b.do(http.MethodPost, webhook.Path, contentType, encoded).Code
+			}
+			for _, try := range []struct {
+				name, secret string
+				sent         time.Time
+				app, want    int
+			}{
+				{"genuine", "secret", now, 1, 200},
+				{"as old as may be", "secret", now.Add(-10 * time.Minute), 1, 200},
+				{"forged", "guess", now, 1, 401},
+				{"too old", "secret", now.Add(-10*time.Minute - time.Second), 1, 401},
+				{"too new", "secret", now.Add(10*time.Minute + time.Second), 1, 401},
+				{"of an unknown app", "secret", now, 2, 401},
+			} {
+				if got := post(try.secret, try.sent, try.app, nil); got != try.want {
+					t.Errorf("%s as %s, %s: %d, want %d", form.product, encoding, try.name, got, try.want)
+				}
+			}
+			for _, name := range []string{"event", "Event", "app_id", "appid", "Appid", "AppId", "timestamp", "Timestamp", "nonce", "Nonce", "signature", "Signature"} {
+				if strings.Contains(form.body, `"`+name+`"`) || strings.EqualFold(name, "event") && strings.Contains(form.body, `"event_type"`) {
+					continue // its own spelling, or a recording's, which has no event
+				}
+				got := post("secret", now, 1, func(encoded string) string {
+					switch {
+					case strings.HasPrefix(encoded, "{"):
+						return `{"` + name + `":"1",` + encoded[1:]
+					case strings.HasPrefix(encoded, "%7B"):
+						return url.QueryEscape(`{"`+name+`":"1",`) + encoded[3:]
+					}
+					return encoded + "&" + name + "=1"
+				})
+				if got != 400 {
+					t.Errorf("%s as %s, with %s too: %d, want 400", form.product, encoding, name, got)
+				}
 			}
 		}
 	}
 }
 
+// Nobody learns from an answer why a callback wasn't believed.
 func TestRefusalsLookAlike(t *testing.T) {
 	b := newBundle(t, started)
 	var answers []string
