@@ -25,10 +25,11 @@ up: ## build the image and start the stack with Docker; see docs/compose.md
 down: ## stop the stack; its data stays
 	$(COMPOSE) down
 
-smoke: ## close a room on the running stack, and wait for its run, bill and manifest
+smoke: ## play a room on the running stack, and wait for its run, bill and manifest
 	@session=$$(date +%s) && set -x && \
-	$(COMPOSE) exec -T webhook /closeout send --room smoke --session $$session && \
-	$(COMPOSE) exec -T webhook /closeout status --wait 3m $$session
+	$(COMPOSE) exec -T webhook /closeout send --room smoke --session $$session --recording && \
+	$(COMPOSE) exec -T webhook /closeout status --wait 3m $$session && \
+	$(COMPOSE) exec -T webhook /closeout bill show $$session
 
 test: ## run the tests; dev and examples on a real Temporal
 	go test ./... && go test -C clouds ./... && go test -C dev ./... && go test -C examples ./...

@@ -20,7 +20,6 @@ import (
 // it says works, its state survives a restart, and Ctrl-C ends it.
 func TestOneCommand(t *testing.T) {
 	data := t.TempDir()
-	t.Setenv("CLOSEOUT_APPS", "")
 	temporalPort, uiPort := freePort(t), freePort(t)
 	dev := func() (out *lines, stop func()) {
 		t.Helper()
@@ -31,20 +30,41 @@ func TestOneCommand(t *testing.T) {
 	if !strings.Contains(out.String(), "http://127.0.0.1:"+uiPort) || !strings.Contains(out.String(), filepath.Join(data, "ledger.db")) {
 		t.Errorf("it says:\n%s", out)
 	}
-	if code, said := sendAsTold(t, out.String()); code != 0 || !strings.Contains(said, `"status":"started"`) {
+	code, said := sendAsTold(t, out.String())
+	if code != 0 || !strings.Contains(said, `"status":"started"`) {
 		t.Errorf("the command it gives: %d\n%s", code, said)
 	}
-	manifest := filepath.Join(data, "archive", "1", "858012925204410417", "manifest.json")
+	again := regexp.MustCompile(`--session (\d+) --closed-at \S+`).FindStringSubmatch(said)
+	if again == nil {
+		t.Fatalf("it doesn't say how to send it again:\n%s", said)
+	}
+	manifest := filepath.Join(data, "archive", "1", again[1], "manifest.json")
 	wait(t, "the sample is archived", func() bool { return exists(manifest) })
 	if m := read(t, manifest); !strings.Contains(m, `"size": 16044`) {
 		t.Errorf("manifest %s", m)
+	}
+	showBill := func() string {
+		var said lines
+		if code := run(t.Context(), []string{"dev", "bill", "show", "--data", data, again[1]}, &said, &said); code != 0 {
+			t.Errorf("bill show: %d\n%s", code, &said)
+		}
+		return said.String()
+	}
+	bill := showBill()
+	for _, want := range []string{"participants: 2, ", "minutes: 17, ", "amount: EUR 0.34"} {
+		if !strings.Contains(bill, want) {
+			t.Errorf("the first bill has no %q:\n%s", want, bill)
+		}
 	}
 	curl(t, out.String())
 	stop()
 
 	out, stop = dev()
-	if code, said := sendAsTold(t, out.String()); code != 0 || !strings.Contains(said, `"status":"duplicate"`) {
+	if code, said := sendAsTold(t, out.String(), strings.Fields(again[0])...); code != 0 || !strings.Contains(said, `"status":"duplicate"`) {
 		t.Errorf("after a restart: %d\n%s", code, said)
+	}
+	if now := showBill(); now != bill {
+		t.Errorf("the bill was\n%s, and after the same callbacks it is\n%s", bill, now)
 	}
 	stop()
 }
@@ -52,6 +72,8 @@ func TestOneCommand(t *testing.T) {
 // launch runs the one command until stop, which is its Ctrl-C.
 func launch(t *testing.T, arguments ...string) (out *lines, stop func()) {
 	t.Helper()
+	t.Setenv("CLOSEOUT_APPS", "") // run sets them
+	t.Setenv("CLOSEOUT_PRICES", "")
 	out = &lines{}
 	log := &lines{}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -110,14 +132,14 @@ func TestTemporalAlone(t *testing.T) {
 
 var sendLine = regexp.MustCompile(`go run -C dev \. (send .*)`)
 
-func sendAsTold(t *testing.T, said string) (int, string) {
+func sendAsTold(t *testing.T, said string, more ...string) (int, string) {
 	t.Helper()
 	line := sendLine.FindStringSubmatch(said)
 	if line == nil {
 		t.Fatalf("no command in:\n%s", said)
 	}
 	var out lines
-	code := run(t.Context(), append([]string{"dev"}, strings.Fields(line[1])...), &out, &out)
+	code := run(t.Context(), append(append([]string{"dev"}, strings.Fields(line[1])...), more...), &out, &out)
 	return code, out.String()
 }
 

@@ -8,10 +8,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
+	"slices"
 
 	"github.com/urfave/cli/v3"
 	"go.temporal.io/sdk/client"
@@ -20,6 +21,7 @@ import (
 	command "github.com/closeouthq/closeout/internal/cli"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/service"
+	"github.com/closeouthq/closeout/webhook"
 )
 
 func main() {
@@ -40,12 +42,22 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if os.Getenv("CLOSEOUT_SETTLING") == "" {
 		_ = os.Setenv("CLOSEOUT_SETTLING", "3s")
 	}
+	// And pays something.
+	if os.Getenv("CLOSEOUT_PRICES") == "" {
+		_ = os.Setenv("CLOSEOUT_PRICES", "*=EUR 2")
+	}
+	if port := os.Getenv("CLOSEOUT_DEV_UI_PORT"); port != "" && os.Getenv("CLOSEOUT_UI_URL") == "" {
+		_ = os.Setenv("CLOSEOUT_UI_URL", "http://localhost:"+port)
+	}
+	if port := os.Getenv("CLOSEOUT_DEV_TEMPORAL_PORT"); port != "" && os.Getenv("TEMPORAL_ADDRESS") == "" {
+		_ = os.Setenv("TEMPORAL_ADDRESS", "127.0.0.1:"+port)
+	}
 	return command.Run(ctx, &cli.Command{
-		Name:  "dev",
+		Name:  "go run -C dev .",
 		Usage: "run Temporal, its Web UI, the webhook and a worker in one process",
 		Description: "State is kept in CLOSEOUT_DATA and survives a restart. Ctrl-C stops everything. There is one app,\n" +
-			"1 with the secret `secret`, unless CLOSEOUT_APPS says otherwise. A bill is made 3 s after its run has\n" +
-			"begun, unless CLOSEOUT_SETTLING says otherwise.",
+			"1 with the secret `secret`, a run starts 3 s after its callback, and a minute costs 2 cents, unless\n" +
+			"CLOSEOUT_APPS, CLOSEOUT_SETTLING and CLOSEOUT_PRICES say otherwise.",
 		Flags:    append(command.Flags(), devFlags()...),
 		Commands: []*cli.Command{alone(), command.Send(), command.Blocked(), command.Inbox(), command.Status(), command.Bill(service.Extension{}), command.Audit(), command.Repair(service.Extension{}), command.Archive(), command.Recording(), command.Doctor(), command.History()},
 		Action:   dev,
@@ -62,12 +74,8 @@ func devFlags() []cli.Flag {
 
 func dev(ctx context.Context, cmd *cli.Command) error {
 	return withTemporal(ctx, cmd, func(c *config.Config, temporal *server.Server, log *slog.Logger) error {
-		sample, err := writeSample(ctx, c)
-		if err != nil {
-			return err
-		}
 		return service.Run(ctx, c, service.Parts{Webhook: true, Worker: true, Started: func(callbacks net.Addr) {
-			fmt.Fprint(cmd.Root().Writer, welcome(c, temporal, callbacks.(*net.TCPAddr).Port, sample))
+			fmt.Fprint(cmd.Root().Writer, welcome(cmd, c, temporal, callbacks.(*net.TCPAddr).Port))
 			fmt.Fprint(cmd.Root().Writer, aboutKeys(cmd, c))
 		}}, log)
 	})
@@ -143,21 +151,24 @@ func withTemporal(ctx context.Context, cmd *cli.Command, then func(*config.Confi
 }
 
 // welcome says where everything is, and how to send a callback.
-func welcome(c *config.Config, temporal *server.Server, port int, sample sample) string {
+func welcome(cmd *cli.Command, c *config.Config, temporal *server.Server, port int) string {
 	scheme := "http"
 	if c.TLSCert != "" {
 		scheme = "https"
 	}
 	url := fmt.Sprintf("%s://localhost:%d%s", scheme, port, callbackPath(c))
+	appID := slices.Min(slices.Collect(maps.Keys(c.Apps)))
 	secret := "$SECRET" // one that isn't ours is not printed
-	if secrets := c.Apps[sample.appID]; len(secrets) == 1 && secrets[0] == "secret" {
+	if secrets := c.Apps[appID]; len(secrets) == 1 && secrets[0] == "secret" {
 		secret = "secret"
 	}
 	elsewhere := ""
 	if port != 8080 || scheme != "http" {
 		elsewhere = " --url " + url
 	}
-	session := strconv.FormatUint(sample.roomSessionID, 10)
+	if cmd.IsSet("data") {
+		elsewhere += " --data " + c.Data
+	}
 	return fmt.Sprintf(`
 Closeout is running.
 
@@ -169,18 +180,26 @@ Closeout is running.
   recordings       %s
   archive          %s
 
-Send a signed callback from another terminal, in the same folder:
+Close a room from another terminal, in the same folder:
 
-  go run -C dev . send%s --room %s --session %s
+  go run -C dev . send%s --room lobby
 
 Its bill is made %v later. Or by hand:
 
   ts=$(date +%%s) nonce=$(od -An -N6 -tu8 /dev/urandom | tr -d ' ')
   sig=$(printf '%%s\n' "%s" "$ts" "$nonce" | LC_ALL=C sort | tr -d '\n' | sha1sum | cut -c1-40)
-  curl -i "%s" -d '{"event":"room_close","appid":%d,"timestamp":'$ts',"nonce":"'$nonce'","signature":"'$sig'","room_id":"%s","room_session_id":%s,"close_reason":0,"room_close_time":"'$ts'000"}'
+  curl -i "%s" -d '{"event":"room_close","appid":%d,"timestamp":'$ts',"nonce":"'$nonce'","signature":"'$sig'","room_id":"by-hand","room_session_id":'$ts',"close_reason":0,"room_close_time":"'$ts'000"}'
 
 Ctrl-C stops everything.
 
 `, temporal.UIURL(), temporal.Address(), url, c.AdminListen, config.Where(c.DatabaseURL), config.Where(c.RecordingsURL), config.Where(c.ArchiveURL),
-		elsewhere, sample.roomID, session, c.Settling, secret, url, sample.appID, sample.roomID, session)
+		elsewhere, c.Settling, secret, url, appID)
+}
+
+// callbackPath is where callbacks are taken, with the token left to the shell.
+func callbackPath(c *config.Config) string {
+	if c.CallbackToken == "" {
+		return webhook.Path
+	}
+	return webhook.Path + "/$CLOSEOUT_CALLBACK_TOKEN"
 }

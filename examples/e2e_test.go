@@ -48,7 +48,6 @@ func TestExamplesDoWhatTheySay(t *testing.T) {
 	type step struct {
 		send     string // further flags of the command
 		post     string // or the fields of another callback, in JSON
-		recorded bool   // whether there is a recording of the session
 		workflow string
 		decide   string // when the run is blocked: the command of "blocked", with flags
 		reset    bool   // whether a person has the run done again, from its beginning
@@ -68,8 +67,8 @@ func TestExamplesDoWhatTheySay(t *testing.T) {
 			{send: "--room lobby --session 4", workflow: "room-close-1-4", want: "done billing:done recordings:done"},
 		}},
 		{"transcription", nil, []step{
-			{send: "--room lobby --session 11", recorded: true, workflow: "room-close-1-11", want: "done billing:done recordings:done order:done transcript:done"},
-			{send: "--room lobby --session 12", workflow: "room-close-1-12", want: "done billing:done recordings:done"},
+			{send: "--room lobby --session 11", workflow: "room-close-1-11", want: "done billing:done recordings:done order:done transcript:done"},
+			{send: "--room lobby --session 12 --recording=false", workflow: "room-close-1-12", want: "done billing:done recordings:done"},
 		}},
 		{"digest", nil, []step{
 			{send: "--room launch/main --session 21", workflow: "room-close-1-21", want: "done billing:done recordings:done digest:done"},
@@ -84,11 +83,11 @@ func TestExamplesDoWhatTheySay(t *testing.T) {
 			{post: `"Event":"AgentInstanceDeleted","AgentInstanceId":"1912","RoomId":"lobby","Data":{"Code":0}`, workflow: "agent-1-1912"},
 		}},
 		{"pricing", nil, []step{
-			{send: "--room call-7 --participants 3 --session 41", workflow: "room-close-1-41", want: "done billing:done recordings:done", bill: "- EUR 9.00 for call: 30 minute at EUR 0.30"},
+			{send: "--room call-7 --participants 3 --session 41", workflow: "room-close-1-41", want: "done billing:done recordings:done", bill: "- EUR 6.90 for call: 23 minute at EUR 0.30"},
 		}},
 		{"service", []string{"SUPPORT_APP=2"}, []step{
-			{send: "--room live-tonight --session 31", recorded: true, workflow: "room-close-1-31", want: "done billing:done recordings:done replay:done announcement:done"},
-			{send: "--room live-silent --session 32", workflow: "room-close-1-32", want: "given_up billing:done recordings:done replay:given_up announcement:skipped"},
+			{send: "--room live-tonight --session 31", workflow: "room-close-1-31", want: "done billing:done recordings:done replay:done announcement:done"},
+			{send: "--room live-silent --session 32 --recording=false", workflow: "room-close-1-32", want: "given_up billing:done recordings:done replay:given_up announcement:skipped"},
 			{send: "--app 2 --room ticket-4711 --session 33 --closed-at " + time.Now().Add(-2*time.Hour).UTC().Format(time.RFC3339), workflow: "room-close-2-33", want: "done billing:done recordings:done ticket:done survey:done"},
 			{send: "--room lobby --session 34", workflow: "room-close-1-34", want: "done billing:done recordings:done"},
 		}},
@@ -107,9 +106,6 @@ func TestExamplesDoWhatTheySay(t *testing.T) {
 			start(t, env, program, "serve").await(t, "the worker is polling")
 			runs := dial(t, temporal)
 			for _, s := range tt.steps {
-				if s.recorded {
-					record(t, data, strings.TrimPrefix(s.workflow, "room-close-"))
-				}
 				if s.send != "" {
 					run(t, env, program, "send "+s.send)
 				}
@@ -217,19 +213,6 @@ func freeAddress(t *testing.T) string {
 	}
 	defer l.Close()
 	return l.Addr().String()
-}
-
-// record puts a recording of the session, "<appid>-<room_session_id>", where ZEGO
-// would.
-func record(t *testing.T, data, session string) {
-	t.Helper()
-	folder := filepath.Join(data, "recordings", strings.Replace(session, "-", string(filepath.Separator), 1))
-	if err := os.MkdirAll(folder, 0o750); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(folder, "1.mp4"), []byte("sound"), 0o600); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // post sends a genuine callback of one of ZEGO's newer products.

@@ -349,7 +349,7 @@ func (a *audit) readContradictions(ctx context.Context) error {
 		a.report.add(session.ID{AppID: c.AppID, RoomSessionID: c.RoomSessionID}, Fault{Kind: Contradicted,
 			Problem: fmt.Sprintf("It was closed twice: another room_close says that room %q closed at %s. That one has no run.", c.RoomID, c.RoomCloseTime.Format(time.RFC3339Nano)),
 			Remedy: "See that nothing between ZEGO and the webhook rounds room_session_id, and find out whose the other room_close is. If it is another session's, close that out by its own number: " +
-				fmt.Sprintf("closeout send --app %d --session SESSION --room ROOM --reason REASON --closed-at TIME", c.AppID)})
+				fmt.Sprintf("closeout send --only room_close --app %d --session SESSION --room ROOM --reason REASON --closed-at TIME", c.AppID)})
 	}
 	return nil
 }

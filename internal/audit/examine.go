@@ -144,10 +144,10 @@ func (a *audit) withoutRun(ctx context.Context, k session.ID, r record, bill *le
 	case bill == nil && r.has(closed):
 		f.fault(NotClosedOut, fmt.Sprintf("The ledger knows that it has closed, but has no bill of it, and Temporal has no run%s.", either(f.archived, ", though there is a manifest", "")),
 			"Find out what became of its run: it was deleted, or kept for less long than this. Unless it was closed out without a bill on purpose, send it again: "+
-				fmt.Sprintf("closeout send --app %d --session %d --room ROOM --reason REASON --closed-at TIME", k.AppID, k.RoomSessionID))
+				fmt.Sprintf("closeout send --only room_close --app %d --session %d --room ROOM --reason REASON --closed-at TIME", k.AppID, k.RoomSessionID))
 	case done.IsZero():
 		f.fault(Lost, "It was acknowledged, but Temporal has no run of it, and it isn't in the inbox.",
-			fmt.Sprintf("Send it again, with what is known of it elsewhere: closeout send --app %d --session %d --room ROOM --reason REASON --closed-at TIME", k.AppID, k.RoomSessionID))
+			fmt.Sprintf("Send it again, with what is known of it elsewhere: closeout send --only room_close --app %d --session %d --room ROOM --reason REASON --closed-at TIME", k.AppID, k.RoomSessionID))
 	case a.gone(done):
 		f.expired = true
 	default:

@@ -30,7 +30,7 @@ func Main(ctx context.Context, extension service.Extension, args []string, stdou
 
 // Root returns the command tree of a program with that extension and name.
 func Root(extension service.Extension, name string) *cli.Command {
-	root := &cli.Command{
+	return &cli.Command{
 		Name:    name,
 		Usage:   "close out the voice rooms that ZEGO has destroyed",
 		Version: buildinfo.Read().String(),
@@ -48,10 +48,6 @@ func Root(extension service.Extension, name string) *cli.Command {
 			setup(), Send(), Blocked(), Recording(), Inbox(), Status(), Bill(extension), Audit(), Reconcile(), Repair(extension), Archive(), Doctor(), History(), codecServer(), health(), version(),
 		},
 	}
-	for _, c := range root.Commands {
-		rename(c, name)
-	}
-	return root
 }
 
 // rename makes the help of a command, and of those below it, call the program by its name.
@@ -79,6 +75,9 @@ func Run(ctx context.Context, root *cli.Command, args []string, stdout, stderr i
 	defer errOut.Flush()
 	root.Writer, root.ErrWriter = out, errOut
 	root.ExitErrHandler = func(context.Context, *cli.Command, error) {} // it would exit
+	for _, c := range root.Commands {
+		rename(c, root.Name)
+	}
 	strict(root)
 	err := root.Run(ctx, args)
 	if err == nil {

@@ -3,18 +3,27 @@ package cli
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"net"
+	"net/url"
+	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v3"
+	"gocloud.dev/blob"
 
+	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/send"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -24,24 +33,51 @@ func Send() *cli.Command {
 	return &cli.Command{
 		Name:  "send",
 		Usage: "play ZEGO: sign a room's callbacks and post them",
-		Description: "Posts the room_close of one room. Signs with the first secret of the app in CLOSEOUT_APPS, and retries\n" +
-			"after 2, 4, 8, 16 and 32 s without a 2XX, as ZEGO does. Fails if a callback is not acknowledged.\n\n" +
-			"    CLOSEOUT_APPS='1=secret' closeout send --room lobby --session 858012925204410417\n" +
-			"    CLOSEOUT_APPS='1=secret' closeout send --room lobby --participants 2",
-		Flags: append(Flags("APPS", "LISTEN", "CALLBACK_TOKEN"),
+		Description: "Posts what ZEGO sends of one room: its creation, users and a stream that come and go, a recording,\n" +
+			"and its end. Signs with the first secret of the app in CLOSEOUT_APPS, and retries after 2, 4, 8, 16 and\n" +
+			"32 s without a 2XX, as ZEGO does. Fails if a callback is not acknowledged.\n\n" +
+			"The recording is a file of a second. It is written into CLOSEOUT_RECORDINGS_URL first, if the webhook is\n" +
+			"on this machine and that is a folder that exists.\n\n" +
+			"With --replay, sends saved bodies of callbacks again instead, with another timestamp, nonce and signature.\n\n" +
+			"    CLOSEOUT_APPS='1=secret' closeout send --room lobby\n" +
+			"    CLOSEOUT_APPS='1=secret' closeout send --room lobby --session 858012925204410417 --only room_close\n" +
+			"    CLOSEOUT_APPS='1234567890=secret' closeout send --replay callback.json",
+		Flags: append(Flags("APPS", "LISTEN", "CALLBACK_TOKEN", "DATA", "RECORDINGS_URL", "UI_URL"),
 			&cli.StringFlag{Name: "url", Usage: "address of the webhook (default: " + webhook.Path + " at CLOSEOUT_LISTEN on this machine)"},
 			&cli.Uint32Flag{Name: "app", Usage: "appid (default: the lowest in CLOSEOUT_APPS)"},
 			&cli.StringFlag{Name: "room", Value: "lobby", Usage: "room_id"},
 			&cli.StringFlag{Name: "session", Usage: "room_session_id (default: a random one)"},
 			&cli.Uint32Flag{Name: "reason", Usage: "close_reason: 0 normal, 1 heartbeat timed out, 2 offline, 3 kicked out"},
 			&cli.TimestampFlag{Name: "closed-at", Usage: "room_close_time (default: now)", Config: cli.TimestampConfig{Layouts: []string{time.RFC3339Nano}}},
-			&cli.IntFlag{Name: "participants", Usage: "first play a room of so many users: its creation, logins, a stream and logouts"},
+			&cli.IntFlag{Name: "participants", Value: 2, Usage: "number of users in the room"},
+			&cli.BoolFlag{Name: "recording", Usage: "write a recording into any CLOSEOUT_RECORDINGS_URL; --recording=false: into none"},
+			&cli.StringFlag{Name: "only", Usage: "send the callbacks of this event alone, as in room_close"},
+			&cli.StringFlag{Name: "replay", Usage: "send the callbacks in this file, JSON objects, instead; signed anew", TakesFile: true},
 			&cli.IntFlag{Name: "count", Value: 1, Usage: "number of sessions, one after the other, with consecutive IDs"},
 			&cli.DurationFlag{Name: "timeout", Value: 5 * time.Second, Usage: "how long to wait for an answer"},
 			&cli.BoolFlag{Name: "once", Usage: "don't retry"},
 		),
 		Action: sendCallbacks,
 	}
+}
+
+// postman posts callbacks and counts them.
+type postman struct {
+	send.Sender
+	out        io.Writer
+	sent, lost int
+}
+
+// post calls send, and prints what it reports about an event.
+func (p *postman) post(event string, send func(report func(string)) (acknowledged bool, err error)) error {
+	ok, err := send(func(line string) { fmt.Fprintf(p.out, "  %-13s  %s\n", event, line) })
+	if err != nil {
+		return fmt.Errorf("stopped before all was sent: %w", err)
+	}
+	if p.sent++; !ok {
+		p.lost++
+	}
+	return nil
 }
 
 func sendCallbacks(ctx context.Context, cmd *cli.Command) error {
@@ -53,41 +89,144 @@ func sendCallbacks(ctx context.Context, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	sender := &send.Sender{URL: cmd.String("url"), Secret: c.Apps[closed.AppID][0], Timeout: cmd.Duration("timeout"), Once: cmd.Bool("once")}
-	if sender.URL == "" {
-		if sender.URL, err = ownURL(c); err != nil {
+	p := &postman{send.Sender{URL: cmd.String("url"), Secret: c.Apps[closed.AppID][0], Timeout: cmd.Duration("timeout"), Once: cmd.Bool("once")}, cmd.Root().Writer, 0, 0}
+	if p.URL == "" {
+		if p.URL, err = ownURL(c); err != nil {
 			return err
 		}
 	}
-	if err := send.CheckURL(sender.URL); err != nil {
+	if err := send.CheckURL(p.URL); err != nil {
 		return fmt.Errorf("--url: %w", err)
 	}
-	sent, lost := 0, 0
-	for range cmd.Int("count") {
-		for _, event := range send.Events(closed, cmd.Int("participants")) {
-			about := fmt.Sprintf("room_session_id %d, ", closed.RoomSessionID)
-			if name := event.Head().Event; name != zego.EventRoomClose {
-				about += name + ", "
-			}
-			ok, err := sender.Send(ctx, event, func(line string) { fmt.Fprintln(cmd.Root().Writer, about+line) })
-			if err != nil {
-				return fmt.Errorf("stopped before all was sent: %w", err)
-			}
-			if sent++; !ok {
-				lost++
+	if file := cmd.String("replay"); file != "" {
+		err = p.replay(ctx, file, c)
+	} else {
+		err = p.rooms(ctx, cmd, c, closed)
+	}
+	if err == nil && p.lost > 0 {
+		err = fmt.Errorf("%d of %d callbacks were not acknowledged", p.lost, p.sent)
+	}
+	return err
+}
+
+// rooms sends as many rooms as the flags say.
+func (p *postman) rooms(ctx context.Context, cmd *cli.Command, c *config.Config, closed zego.RoomClose) error {
+	bucket, err := recordingsBucket(ctx, cmd, c, p.URL)
+	if err != nil {
+		return fmt.Errorf("CLOSEOUT_RECORDINGS_URL: %w", err)
+	}
+	if bucket != nil {
+		defer bucket.Close()
+	}
+	only := cmd.String("only")
+	for n := range cmd.Int("count") {
+		if n > 0 {
+			closed.RoomSessionID = max(closed.RoomSessionID+1, 1) // 0 is no session
+		}
+		var recording *zego.Recording
+		if bucket != nil && (only == "" || only == zego.EventRecording) {
+			if recording, err = send.Record(ctx, bucket, closed); err != nil {
+				return fmt.Errorf("write the sample recording: %w", err)
 			}
 		}
-		closed.RoomSessionID = max(closed.RoomSessionID+1, 1) // 0 is no session
+		events := send.Events(closed, cmd.Int("participants"), recording)
+		if only != "" {
+			names := eventNames(events)
+			events = slices.DeleteFunc(events, func(e zego.Event) bool { return e.Head().Event != only })
+			if len(events) == 0 {
+				return fmt.Errorf("--only: found %q, want one of %s", only, strings.Join(names, ", "))
+			}
+		}
+		fmt.Fprintf(p.out, "room_session_id %d\n", closed.RoomSessionID)
+		for _, event := range events {
+			if err := p.post(event.Head().Event, func(report func(string)) (bool, error) { return p.Send(ctx, event, report) }); err != nil {
+				return err
+			}
+		}
 	}
-	if lost > 0 {
-		return fmt.Errorf("%d of %d callbacks were not acknowledged", lost, sent)
+	if only == "" && cmd.Int("count") == 1 && p.lost == 0 {
+		p.next(cmd, c, closed)
+	}
+	return nil
+}
+
+// next prints what to look at after a room was sent.
+func (p *postman) next(cmd *cli.Command, c *config.Config, closed zego.RoomClose) {
+	program := cmd.Root().Name
+	fmt.Fprintf(p.out, `
+Look at its run and its bill:
+  %s
+  %s status --wait 5m %d
+  %s bill show %d
+Send the same again with --session %d --closed-at %s
+`, runURL(c, session.Of(&closed).WorkflowID(), ""), program, closed.RoomSessionID, program, closed.RoomSessionID,
+		closed.RoomSessionID, closed.RoomCloseTime.UTC().Format("2006-01-02T15:04:05.000Z07:00"))
+}
+
+// recordingsBucket returns the bucket that a sample recording goes to; nil if there is none. A webhook elsewhere may
+// have another, in which a run would wait for the file.
+func recordingsBucket(ctx context.Context, cmd *cli.Command, c *config.Config, webhook string) (*blob.Bucket, error) {
+	if cmd.IsSet("recording") {
+		if !cmd.Bool("recording") {
+			return nil, nil
+		}
+		return archive.OpenBucket(ctx, c.RecordingsURL)
+	}
+	u, err := url.Parse(webhook)
+	if err != nil || u.Hostname() != "localhost" && !net.ParseIP(u.Hostname()).IsLoopback() || !strings.HasPrefix(c.RecordingsURL, "file:") {
+		return nil, err
+	}
+	bucket, err := archive.OpenExisting(ctx, c.RecordingsURL)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return bucket, err
+}
+
+// eventNames returns the events' names without repeats, in their order.
+func eventNames(events []zego.Event) (names []string) {
+	for _, e := range events {
+		if name := e.Head().Event; !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// replay sends the bodies in a file again, all of them or none.
+func (p *postman) replay(ctx context.Context, name string, c *config.Config) error {
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return fmt.Errorf("--replay: %w", err)
+	}
+	bodies, err := send.Bodies(text)
+	for n := range bodies {
+		if err != nil {
+			break
+		}
+		if bodies[n], err = send.Resign(bodies[n], func(appID uint32) (string, error) {
+			if len(c.Apps[appID]) == 0 {
+				return "", fmt.Errorf("CLOSEOUT_APPS has no secret for its app %d", appID)
+			}
+			return c.Apps[appID][0], nil
+		}); err != nil {
+			err = fmt.Errorf("callback %d: %w", n+1, err)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("--replay: %s: %w", name, err)
+	}
+	for n, body := range bodies {
+		if err := p.post(fmt.Sprint("callback ", n+1), func(report func(string)) (bool, error) { return p.Replay(ctx, body, report) }); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
 // roomToClose returns the callback that the flags describe.
 func roomToClose(cmd *cli.Command, c *config.Config) (closed zego.RoomClose, err error) {
-	closed = zego.RoomClose{RoomID: cmd.String("room"), CloseReason: zego.CloseReason(cmd.Uint32("reason")), RoomSessionID: rand.Uint64()}
+	closed = zego.RoomClose{RoomID: cmd.String("room"), CloseReason: zego.CloseReason(cmd.Uint32("reason")), RoomSessionID: max(rand.Uint64(), 1)}
 	closed.AppID = slices.Min(slices.Collect(maps.Keys(c.Apps)))
 	if cmd.IsSet("app") {
 		closed.AppID = cmd.Uint32("app")
@@ -107,13 +246,16 @@ func roomToClose(cmd *cli.Command, c *config.Config) (closed zego.RoomClose, err
 		err = fmt.Errorf("--room: found an empty name, want at least a character")
 	case cmd.Int("count") < 1:
 		err = fmt.Errorf("--count: found %d, want at least 1", cmd.Int("count"))
-	case cmd.Int("participants") < 0:
-		err = fmt.Errorf("--participants: found %d, want 0 or more", cmd.Int("participants"))
+	case cmd.Int("participants") < 0 || cmd.Int("participants") > maxParticipants:
+		err = fmt.Errorf("--participants: found %d, want 0 to %d", cmd.Int("participants"), maxParticipants)
 	case cmd.Duration("timeout") <= 0:
 		err = fmt.Errorf("--timeout: found %v, want more than 0s", cmd.Duration("timeout"))
 	}
 	return closed, err
 }
+
+// maxParticipants bounds the users of a room, which is made in memory.
+const maxParticipants = 100_000
 
 // ownURL returns the address of a webhook on this machine that has these settings.
 func ownURL(c *config.Config) (string, error) {

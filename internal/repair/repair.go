@@ -109,7 +109,7 @@ func (r *Repairer) session(ctx context.Context, of Repair) (s session.Session, e
 	}
 	s.RoomID, s.Reconciled = known.RoomID, true
 	if s.RoomCloseTime, err = r.Ledger.LastTime(ctx, of.AppID, of.RoomSessionID); err == nil && s.RoomCloseTime.IsZero() {
-		err = errors.New("no callback has its time; send it with what is known of it elsewhere, by closeout send")
+		err = errors.New("no callback has its time; send it with what is known of it elsewhere, by closeout send --only room_close")
 	}
 	return s, err
 }

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,7 +25,7 @@ import (
 // one ZEGO drops the callback.
 var Ladder = [...]time.Duration{2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, 32 * time.Second}
 
-// roomLife is how long a room with participants was open before its room_close.
+// roomLife is how long a room was open before its room_close.
 const roomLife = 10 * time.Minute
 
 // maxAnswer bounds how much of an answer is read and shown.
@@ -56,35 +57,43 @@ func CheckURL(address string) error {
 	return nil
 }
 
-// Events returns the callbacks of a room that closes, in the order of time: room_create, room_login and
-// room_logout of each participant, a stream of the first one, room_close. Without participants it returns the room_close alone.
-func Events(closed zego.RoomClose, participants int) []zego.Event {
+// Events returns the callbacks of a room that closes, in the order of time: room_create, room_login and room_logout of
+// each participant, a stream of the first one, the upload of recording unless that is nil, and room_close. Repeats have
+// the same content.
+func Events(closed zego.RoomClose, participants int, recording *zego.Recording) []zego.Event {
 	closed.Event = zego.EventRoomClose
 	end := closed.RoomCloseTime.UTC().Truncate(time.Millisecond)
 	closed.RoomCloseTime = end
-	if participants <= 0 {
-		return []zego.Event{&closed}
-	}
 	begin := end.Add(-roomLife)
 	common := func(event string) zego.Common { return zego.Common{Event: event, AppID: closed.AppID} }
-	events := []zego.Event{&zego.RoomCreate{Common: common(zego.EventRoomCreate), RoomID: closed.RoomID,
-		RoomSessionID: closed.RoomSessionID, RoomCreateTime: begin}}
-	var logouts []zego.Event
 	seq := func(n int) zego.Sequence { return zego.Sequence{Number: uint64(n + 1), Valid: true} }
+	var logins, logouts []zego.Event
 	for n := range participants {
+		// Later ones come in the first half of the room's life, and leave in its last quarter.
+		later := roomLife * time.Duration(n) / time.Duration(2*participants)
 		login := zego.RoomLogin{Common: common(zego.EventRoomLogin), RoomID: closed.RoomID, RoomSessionID: closed.RoomSessionID,
-			UserAccount: fmt.Sprint("user-", n+1), Nickname: fmt.Sprint("User ", n+1), SessionID: nonce(), LoginTime: begin, UserRole: 1, UserUpdateSeq: seq(n)}
-		logout := &zego.RoomLogout{RoomLogin: login, LogoutTime: end}
-		logout.Common, logout.UserUpdateSeq = common(zego.EventRoomLogout), seq(participants+n)
-		events, logouts = append(events, &login), append(logouts, logout)
+			UserAccount: fmt.Sprint("user-", n+1), Nickname: fmt.Sprint("User ", n+1), SessionID: fmt.Sprintf("%d-%d", closed.RoomSessionID, n+1),
+			LoginTime: begin.Add(later.Truncate(time.Millisecond)), UserRole: 1, UserUpdateSeq: seq(n)}
+		logout := &zego.RoomLogout{RoomLogin: login, LogoutTime: end.Add(-(later / 2).Truncate(time.Millisecond))}
+		logout.Common, logout.UserUpdateSeq = common(zego.EventRoomLogout), seq(2*participants-1-n)
+		logins, logouts = append(logins, &login), append(logouts, logout)
 	}
-	// The first participant publishes.
-	stream := zego.StreamCreate{Common: common(zego.EventStreamCreate), RoomID: closed.RoomID, RoomSessionID: closed.RoomSessionID,
-		UserID: "user-1", UserName: "User 1", StreamSID: nonce(), StreamID: "user-1-microphone", StreamSeq: seq(0), CreateTime: begin.Add(time.Minute)}
-	ended := &zego.StreamClose{StreamCreate: stream, CloseTime: end.Add(-time.Minute)}
-	ended.Common, ended.StreamSeq = common(zego.EventStreamClose), seq(1)
-	events = append(events, &stream, ended)
-	return append(append(events, logouts...), &closed)
+	slices.Reverse(logouts) // who came last leaves first
+	events := append([]zego.Event{&zego.RoomCreate{Common: common(zego.EventRoomCreate), RoomID: closed.RoomID,
+		RoomSessionID: closed.RoomSessionID, RoomCreateTime: begin}}, logins...)
+	if participants > 0 {
+		stream := zego.StreamCreate{Common: common(zego.EventStreamCreate), RoomID: closed.RoomID, RoomSessionID: closed.RoomSessionID,
+			UserID: "user-1", UserName: "User 1", StreamSID: fmt.Sprintf("%d-microphone", closed.RoomSessionID), StreamID: "user-1-microphone",
+			StreamSeq: seq(0), CreateTime: begin.Add(roomLife / 2)}
+		ended := &zego.StreamClose{StreamCreate: stream, CloseTime: begin.Add(roomLife * 7 / 10)}
+		ended.Common, ended.StreamSeq = common(zego.EventStreamClose), seq(1)
+		events = append(events, &stream, ended)
+	}
+	events = append(events, logouts...)
+	if recording != nil {
+		events = append(events, recording)
+	}
+	return append(events, &closed)
 }
 
 // Send posts a callback until it is acknowledged, ZEGO would drop it, or ctx ends. It calls report with a line
@@ -97,6 +106,11 @@ func (s *Sender) Send(ctx context.Context, event zego.Event, report func(line st
 	if err != nil {
 		return false, fmt.Errorf("encode %s: %w", head.Event, err)
 	}
+	return s.post(ctx, body, report)
+}
+
+// post posts a body as [Sender.Send] does.
+func (s *Sender) post(ctx context.Context, body []byte, report func(line string)) (acknowledged bool, err error) {
 	for n := 0; ; n++ {
 		acknowledged, text := s.attempt(ctx, body)
 		if err := context.Cause(ctx); err != nil {

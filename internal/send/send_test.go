@@ -2,6 +2,7 @@ package send_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"gocloud.dev/blob"
+	"gocloud.dev/blob/memblob"
 
 	"github.com/closeouthq/closeout/internal/send"
 	"github.com/closeouthq/closeout/webhook"
@@ -51,16 +55,137 @@ func TestTheWebhookAcceptsARoom(t *testing.T) {
 	server := httptest.NewServer(webhook.Router(webhook.Options{Keyring: ring, Receiver: got, Log: slog.New(slog.DiscardHandler)}))
 	defer server.Close()
 	sender := &send.Sender{URL: server.URL + webhook.Path, Secret: "secret", Timeout: 5 * time.Second}
-	for _, event := range send.Events(closed, 2) {
+	bucket := memblob.OpenBucket(nil)
+	defer bucket.Close()
+	recording, err := send.Record(t.Context(), bucket, closed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, event := range send.Events(closed, 2, recording) {
 		var line string
 		if ok, err := sender.Send(t.Context(), event, func(text string) { line = text }); !ok || err != nil || !strings.HasPrefix(line, "attempt 1: 200 OK") {
 			t.Errorf("%s: %t, %v: %s", event.Head().Event, ok, err, line)
 		}
 	}
-	want := []string{"room_create", "room_login", "room_login", "stream_create", "stream_close", "room_logout", "room_logout",
+	want := []string{"room_create", "room_login", "room_login", "stream_create", "stream_close", "room_logout", "room_logout", "recording",
 		"room_close lobby 9223372036854775809 last user went offline 2017-07-10T08:56:29.909Z"}
 	if !slices.Equal(got.events, want) {
 		t.Errorf("the webhook got %q", got.events)
+	}
+}
+
+// A repeat must not correct a bill.
+func TestARoomSentAgainSaysTheSame(t *testing.T) {
+	say := func() string {
+		bucket := memblob.OpenBucket(nil)
+		defer bucket.Close()
+		recording, err := send.Record(t.Context(), bucket, closed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name := recording.Files[0].FileID; !zego.ValidTaskID(recording.TaskID) || !fileIn(t, bucket, "7/9223372036854775809/"+name, recording.Files[0].Size) {
+			t.Errorf("the bucket has no %+v", recording)
+		}
+		text, err := json.Marshal(send.Events(closed, 3, recording))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	if first, second := say(), say(); first != second {
+		t.Errorf("first\n%s, then\n%s", first, second)
+	}
+}
+
+func fileIn(t *testing.T, bucket *blob.Bucket, key string, size int64) bool {
+	t.Helper()
+	a, err := bucket.Attributes(t.Context(), key)
+	return err == nil && a.Size == size
+}
+
+// Callbacks come in the order of time, and their numbers count up without a gap.
+func TestCallbacksCountUp(t *testing.T) {
+	for _, participants := range []int{0, 1, 2, 5} {
+		users, streams, in := uint64(0), uint64(0), map[string]time.Time{}
+		last := time.Time{}
+		for _, e := range send.Events(closed, participants, nil) {
+			switch e := e.(type) {
+			case *zego.RoomLogin:
+				if users++; e.UserUpdateSeq.Number != users || e.LoginTime.Before(last) {
+					t.Errorf("%d participants: login %+v is out of order", participants, e)
+				}
+				last, in[e.SessionID] = e.LoginTime, e.LoginTime
+			case *zego.RoomLogout:
+				if users++; e.UserUpdateSeq.Number != users || e.LogoutTime.Before(last) || !e.LoginTime.Equal(in[e.SessionID]) || !e.LogoutTime.After(e.LoginTime) {
+					t.Errorf("%d participants: logout %+v is out of order", participants, e)
+				}
+				last = e.LogoutTime
+			case *zego.StreamClose:
+				streams++
+				if !e.CreateTime.After(in[fmt.Sprint(closed.RoomSessionID, "-1")]) || e.CloseTime.Before(last) {
+					t.Errorf("%d participants: stream %+v is out of order", participants, e)
+				}
+				last = e.CloseTime
+			case *zego.RoomClose:
+				if e.RoomCloseTime.Before(last) {
+					t.Errorf("%d participants: it closes at %s, before %s", participants, e.RoomCloseTime, last)
+				}
+			}
+		}
+		if users != uint64(2*participants) || streams != min(uint64(participants), 1) || len(in) != participants {
+			t.Errorf("%d participants: %d changes, %d streams, %d stays", participants, users, streams, len(in))
+		}
+	}
+}
+
+// Bodies as ZEGO's products send them: nothing but the three is changed.
+func TestResign(t *testing.T) {
+	secret := func(appID uint32) (string, error) {
+		if appID != 7 {
+			return "", fmt.Errorf("no app %d", appID)
+		}
+		return "secret", nil
+	}
+	for name, body := range map[string]string{
+		"plain":               `{"event":"room_close","appid":7,"timestamp":1,"nonce":"1","signature":"x","room_id":"a\u002fb  ","room_session_id":858012925204410417}`,
+		"strings, spaces":     " { \"timestamp\" : \"1499676989\" , \"nonce\":\"2\", \"z\": {\"nonce\":\"3\",\"signature\":[1]},\n\"appid\":\"7\",\"event\":\"room_login\",\"signature\":\"x\"}\n",
+		"capitals, in millis": `{"Event":"AgentInstanceDeleted","AppId":7,"Timestamp":1764500000123,"Nonce":"9","Signature":"y","Data":{"Timestamp":5}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			signed, err := send.Resign([]byte(body), secret)
+			if err != nil {
+				t.Fatal(err)
+			}
+			is, err := zego.Scan("", signed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if is.Signature != zego.Sign("secret", is.Timestamp, is.Nonce) || time.Since(is.SentAt()).Abs() > time.Minute {
+				t.Errorf("badly signed: %s", signed)
+			}
+			was, err := zego.Scan("", []byte(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			back := string(signed)
+			for now, then := range map[string]string{fmt.Sprint(is.Timestamp): fmt.Sprint(was.Timestamp), is.Nonce: was.Nonce, `"` + is.Signature + `"`: `"` + was.Signature + `"`} {
+				back = strings.Replace(back, now, then, 1)
+			}
+			if back != body {
+				t.Errorf("found\n%s, want\n%s with another timestamp, nonce and signature", signed, body)
+			}
+		})
+	}
+	for body, want := range map[string]string{
+		`{"event":"room_close","appid":8,"timestamp":1,"nonce":"1","signature":"x"}`:                                              "no app 8",
+		`{"event":"room_close","appid":7,"timestamp":1,"nonce":"1"}`:                                                              "signature",
+		`{"event":"room_close","timestamp":1,"nonce":"1","signature":"x"}`:                                                        "appid",
+		`%7B%22event%22%3A%22e%22%2C%22appid%22%3A7%2C%22timestamp%22%3A1%2C%22nonce%22%3A%221%22%2C%22signature%22%3A%22x%22%7D`: "want a JSON object",
+		`[]`: "object",
+	} {
+		if signed, err := send.Resign([]byte(body), secret); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %s, %v, want %q", body, signed, err, want)
+		}
 	}
 }
 
@@ -103,7 +228,7 @@ func TestRetries(t *testing.T) {
 					}
 					return &http.Response{StatusCode: code, Status: fmt.Sprint(code, " ", http.StatusText(code)), Body: io.NopCloser(strings.NewReader("ok"))}, nil
 				})
-				ok, err := sender.Send(ctx, send.Events(closed, 0)[0], func(line string) {
+				ok, err := sender.Send(ctx, send.Events(closed, 0, nil)[0], func(line string) {
 					if last = line; tt.cut && len(at) == 2 {
 						cancel(stopped)
 					}
@@ -130,7 +255,7 @@ func TestTheSecretInTheAddressIsNotShown(t *testing.T) {
 			shown = err.Error()
 		} else {
 			sender := &send.Sender{URL: address, Timeout: 5 * time.Second, Once: true}
-			ok, err := sender.Send(t.Context(), send.Events(closed, 0)[0], func(line string) { shown += line })
+			ok, err := sender.Send(t.Context(), send.Events(closed, 0, nil)[0], func(line string) { shown += line })
 			if ok || err != nil || shown == "" {
 				t.Errorf("%s: %t, %v", address, ok, err)
 			}
