@@ -125,7 +125,7 @@ func (d *Delivery[T]) pass(ctx context.Context) (left int, err error) {
 		case e.alone < maxAlone:
 			again = append(again, e) // while nothing is delivered, the oldest keep their place
 		default:
-			d.Log.Warn("callback from inbox fails while others don't, tried again later", "key", e.Key, "error", e.err)
+			d.Log.Warn("delivery from inbox failed, tried again later", "key", e.Key, "error", e.err)
 			left++
 		}
 	}
