@@ -87,7 +87,7 @@ func (r *Run) Finish() (Result, error) {
 func (r *Run) enter(st *step, state State) {
 	st.state = state
 	workflow.SetCurrentDetails(r.ctx, r.details())
-	workflow.GetMetricsHandler(r.ctx).WithTags(map[string]string{"step": st.Name, "state": string(state)}).Counter("closeout_steps").Inc(1)
+	workflow.GetMetricsHandler(r.ctx).WithTags(map[string]string{"step": st.Name, "state": string(state)}).Counter("closeout_steps_total").Inc(1)
 	if !r.ended() { // else another step or Finish follows in the same task
 		r.showState()
 	}

@@ -16,39 +16,36 @@ import (
 // metrics connects what the parts report to the metrics of the process.
 type metrics struct {
 	*telemetry.Metrics
-	callbacks, fields, implausible, faults, starts, writes *telemetry.Counter
-	bills, files, bytes, reconciled, sweeps                *telemetry.Counter
-	durations, skew                                        *telemetry.Histogram
+	callbacks, fields, implausible, faults, starts, writes telemetry.Counter
+	bills, files, bytes, reconciled, sweeps                telemetry.Counter
+	durations, skew                                        telemetry.Histogram
 }
 
 // readEvery is how often Temporal and the ledger are asked for metrics, at most.
 const readEvery = 30 * time.Second
 
 func newMetrics() (*metrics, error) {
-	t, err := telemetry.NewMetrics()
-	if err != nil {
-		return nil, err
-	}
-	counter := func(name, unit, help string, labels ...string) *telemetry.Counter {
-		return t.Counter(telemetry.Metric{Name: name, Unit: unit, Help: help, Labels: labels})
+	t := telemetry.NewMetrics()
+	counter := func(name, help string, labels ...string) telemetry.Counter {
+		return t.Counter(telemetry.Metric{Name: name, Help: help, Labels: labels})
 	}
 	m := &metrics{
 		Metrics:   t,
-		callbacks: counter("closeout.callbacks", "", "Callbacks by event and outcome.", "event", "outcome"),
-		fields: counter("closeout.callback.fields", "", "Fields of callbacks that could not be read, and whether the callback was refused for it.",
+		callbacks: counter("closeout_callbacks_total", "Callbacks by event and outcome.", "event", "outcome"),
+		fields: counter("closeout_callback_fields_total", "Fields of callbacks that could not be read, and whether the callback was refused for it.",
 			"event", "field", "refused"),
-		implausible: counter("closeout.callbacks.implausible", "", "Callbacks with a time that can't be: later than they were sent, or too long ago.", "event"),
-		faults:      counter("closeout.connections.refused", "", "Connections to the listener for callbacks that brought no request, by what was wrong.", "fault"),
-		starts:      counter("closeout.starts", "", "Starts of workflows by outcome, and whether the callback came from the inbox.", "outcome", "relayed"),
-		writes:      counter("closeout.usage.writes", "", "Usage callbacks that were written to the ledger, by outcome, and whether they came from the inbox.", "outcome", "relayed"),
-		bills:       counter("closeout.bills", "", "Bills that were made, that a repeat found made, and that the billing API has taken.", "outcome"),
-		files:       counter("closeout.archived.files", "", "Recordings that were copied to the archive and checked."),
-		bytes:       counter("closeout.archived", "By", "How large those recordings are together."),
-		reconciled:  counter("closeout.sessions.reconciled", "", "Sessions found gone without a room_close and closed out, and those with which something failed, once in each run.", "outcome"),
-		sweeps:      counter("closeout.sweeps", "", "Readings of ZEGO's APIs, one per app: of its recording tasks, and of its usage; ok or failed.", "of", "outcome"),
-		durations: t.Histogram(telemetry.Metric{Name: "closeout.callback.duration", Unit: "s", Help: "Time to answer a callback, by outcome.", Labels: []string{"outcome"}},
+		implausible: counter("closeout_callbacks_implausible_total", "Callbacks with a time that can't be: later than they were sent, or too long ago.", "event"),
+		faults:      counter("closeout_connections_refused_total", "Connections to the listener for callbacks that brought no request, by what was wrong.", "fault"),
+		starts:      counter("closeout_starts_total", "Starts of workflows by outcome, and whether the callback came from the inbox.", "outcome", "relayed"),
+		writes:      counter("closeout_usage_writes_total", "Usage callbacks that were written to the ledger, by outcome, and whether they came from the inbox.", "outcome", "relayed"),
+		bills:       counter("closeout_bills_total", "Bills that were made, that a repeat found made, and that the billing API has taken.", "outcome"),
+		files:       counter("closeout_archived_files_total", "Recordings that were copied to the archive and checked."),
+		bytes:       counter("closeout_archived_bytes_total", "How large those recordings are together."),
+		reconciled:  counter("closeout_sessions_reconciled_total", "Sessions found gone without a room_close and closed out, and those with which something failed, once in each run.", "outcome"),
+		sweeps:      counter("closeout_sweeps_total", "Readings of ZEGO's APIs, one per app: of its recording tasks, and of its usage; ok or failed.", "of", "outcome"),
+		durations: t.Histogram(telemetry.Metric{Name: "closeout_callback_duration_seconds", Help: "Time to answer a callback, by outcome.", Labels: []string{"outcome"}},
 			.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 1.5, 2.5, 5, 10),
-		skew: t.Histogram(telemetry.Metric{Name: "closeout.callback.skew", Unit: "s", Help: "Our clock less ZEGO's timestamp, of room_close callbacks that were taken. ZEGO's clock has whole seconds."},
+		skew: t.Histogram(telemetry.Metric{Name: "closeout_callback_skew_seconds", Help: "Our clock less ZEGO's timestamp, of room_close callbacks that were taken. ZEGO's clock has whole seconds."},
 			-300, -60, -30, -10, -5, -2, -1, 0, 1, 2, 5, 10, 30, 60, 120, 300, 600),
 	}
 	return m, t.Err()
@@ -145,7 +142,7 @@ func (m *metrics) worker(standard *steps.Standard) {
 
 // overdue declares the gauge of overdue sessions.
 func (m *metrics) overdue(count func(context.Context) (ledger.Overdues, error)) {
-	const name = "closeout.sessions.overdue"
+	const name = "closeout_sessions_overdue"
 	m.Gauges(readEvery, func(ctx context.Context, set telemetry.Set) {
 		if n, err := count(ctx); err == nil {
 			set(name, float64(n.Left), "left")
@@ -166,7 +163,7 @@ func (m *metrics) sweep(of string, err error) {
 
 // unknown declares the gauges of what ZEGO counts and the ledger lacks.
 func (m *metrics) unknown(read func(context.Context) ([]ledger.Comparison, error)) {
-	const rooms, users = "closeout.rooms.unknown", "closeout.users.unknown"
+	const rooms, users = "closeout_rooms_unknown", "closeout_users_unknown"
 	m.Gauges(readEvery, func(ctx context.Context, set telemetry.Set) {
 		all, _ := read(ctx)
 		for _, c := range all {
@@ -182,11 +179,11 @@ func (m *metrics) unknown(read func(context.Context) ([]ledger.Comparison, error
 func (m *metrics) disk(usage func(context.Context) ([2]uint64, error)) {
 	m.Gauges(0, func(ctx context.Context, set telemetry.Set) {
 		if s, err := usage(ctx); err == nil {
-			set("closeout.data.free", float64(min(s[0], math.MaxInt64)))
-			set("closeout.data.size", float64(min(s[1], math.MaxInt64)))
+			set("closeout_data_free_bytes", float64(min(s[0], math.MaxInt64)))
+			set("closeout_data_size_bytes", float64(min(s[1], math.MaxInt64)))
 		}
-	}, telemetry.Metric{Name: "closeout.data.free", Unit: "By", Help: "Bytes that CLOSEOUT_DATA's disk has left."},
-		telemetry.Metric{Name: "closeout.data.size", Unit: "By", Help: "Bytes that CLOSEOUT_DATA's disk has in all."})
+	}, telemetry.Metric{Name: "closeout_data_free_bytes", Help: "Bytes that CLOSEOUT_DATA's disk has left."},
+		telemetry.Metric{Name: "closeout_data_size_bytes", Help: "Bytes that CLOSEOUT_DATA's disk has in all."})
 }
 
 // inboxMetrics names the gauges of an inbox and its sink.
@@ -196,14 +193,14 @@ type inboxMetrics struct {
 
 var (
 	startMetrics = inboxMetrics{
-		telemetry.Metric{Name: "closeout.inbox.depth", Labels: []string{"state"}, Help: "Callbacks in the inbox, by whether they wait for Temporal or were set aside for a person."},
-		telemetry.Metric{Name: "closeout.inbox.oldest.age", Unit: "s", Help: "How long the oldest callback that waits for Temporal has been in the inbox; 0 without any."},
-		telemetry.Metric{Name: "closeout.temporal.takes", Help: "1 while Temporal takes callbacks, 0 while it is left alone after failures."},
+		telemetry.Metric{Name: "closeout_inbox_depth", Labels: []string{"state"}, Help: "Callbacks in the inbox, by whether they wait for Temporal or were set aside for a person."},
+		telemetry.Metric{Name: "closeout_inbox_oldest_age_seconds", Help: "How long the oldest callback that waits for Temporal has been in the inbox; 0 without any."},
+		telemetry.Metric{Name: "closeout_temporal_takes", Help: "1 while Temporal takes callbacks, 0 while it is left alone after failures."},
 	}
 	usageMetrics = inboxMetrics{
-		telemetry.Metric{Name: "closeout.usage.inbox.depth", Labels: []string{"state"}, Help: "Usage callbacks on the disk, by whether they wait for the ledger or were set aside for a person."},
-		telemetry.Metric{Name: "closeout.usage.inbox.oldest.age", Unit: "s", Help: "How long the oldest usage callback that waits for the ledger has been on the disk; 0 without any."},
-		telemetry.Metric{Name: "closeout.ledger.takes", Help: "1 while the ledger takes usage, 0 while it didn't take the last of it."},
+		telemetry.Metric{Name: "closeout_usage_inbox_depth", Labels: []string{"state"}, Help: "Usage callbacks on the disk, by whether they wait for the ledger or were set aside for a person."},
+		telemetry.Metric{Name: "closeout_usage_inbox_oldest_age_seconds", Help: "How long the oldest usage callback that waits for the ledger has been on the disk; 0 without any."},
+		telemetry.Metric{Name: "closeout_ledger_takes", Help: "1 while the ledger takes usage, 0 while it didn't take the last of it."},
 	}
 )
 
@@ -229,10 +226,10 @@ func (m *metrics) inbox(names inboxMetrics, q *queueQuestions, fault func() erro
 func (m *metrics) load(read func() (limit, inFlight int)) {
 	m.Gauges(0, func(_ context.Context, set telemetry.Set) {
 		limit, inFlight := read()
-		set("closeout.starts.limit", float64(limit))
-		set("closeout.starts.in_flight", float64(inFlight))
-	}, telemetry.Metric{Name: "closeout.starts.limit", Help: "How many starts may be in flight, as found out from how long they take."},
-		telemetry.Metric{Name: "closeout.starts.in_flight", Help: "How many starts are in flight."})
+		set("closeout_starts_limit", float64(limit))
+		set("closeout_starts_in_flight", float64(inFlight))
+	}, telemetry.Metric{Name: "closeout_starts_limit", Help: "How many starts may be in flight, as found out from how long they take."},
+		telemetry.Metric{Name: "closeout_starts_in_flight", Help: "How many starts are in flight."})
 }
 
 // one returns 1 for what holds, else 0.

@@ -98,7 +98,7 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 		return err
 	}
 	if parts.LogDropped != nil {
-		metrics.CounterFunc(telemetry.Metric{Name: "closeout.log.dropped", Help: "Lines of the log that were dropped, as nobody read them or writing them failed."}, parts.LogDropped)
+		metrics.CounterFunc(telemetry.Metric{Name: "closeout_log_dropped_total", Help: "Lines of the log that were dropped, as nobody read them or writing them failed."}, parts.LogDropped)
 	}
 	p := &process{config: c, parts: parts, log: log, metrics: metrics, health: &health{worker: parts.Worker}}
 

@@ -94,10 +94,10 @@ func oldestOpen(ctx context.Context, c *config.Config, t client.Client) (time.Du
 
 // runGauges are the gauges of all runs, the same from each process.
 var runGauges = []telemetry.Metric{
-	{Name: "closeout.runs.blocked", Help: "Runs that wait for a person, in the whole namespace: the same from each process."},
-	{Name: "closeout.search_attributes.missing", Help: "1 while the namespace lacks Closeout's search attributes, so that blocked runs can't be counted."},
-	{Name: "closeout.tasks.stranded", Help: "Tasks in the task queue that no worker may take: none polls it, or all are versioned and no version is current."},
-	{Name: "closeout.runs.oldest.open.age", Unit: "s", Help: "Age that the oldest open run has reached: 0, 1 or 10 minutes, 1 or 6 hours, or 1, 2, 3, 7 or 30 days."},
+	{Name: "closeout_runs_blocked", Help: "Runs that wait for a person, in the whole namespace: the same from each process."},
+	{Name: "closeout_search_attributes_missing", Help: "1 while the namespace lacks Closeout's search attributes, so that blocked runs can't be counted."},
+	{Name: "closeout_tasks_stranded", Help: "Tasks in the task queue that no worker may take: none polls it, or all are versioned and no version is current."},
+	{Name: "closeout_runs_oldest_open_age_seconds", Help: "Age that the oldest open run has reached: 0, 1 or 10 minutes, 1 or 6 hours, or 1, 2, 3, 7 or 30 days."},
 }
 
 // readRuns reads runGauges. Each is left out while Temporal doesn't answer for it.
@@ -107,16 +107,16 @@ func readRuns(c *config.Config, t client.Client) func(context.Context, telemetry
 		invalid := new(serviceerror.InvalidArgument)
 		missing := errors.As(err, &invalid) // the query names a search attribute that isn't there
 		if err == nil {
-			set("closeout.runs.blocked", float64(count.GetCount()))
+			set("closeout_runs_blocked", float64(count.GetCount()))
 		}
 		if err == nil || missing {
-			set("closeout.search_attributes.missing", one(missing))
+			set("closeout_search_attributes_missing", one(missing))
 		}
 		if n, err := stranded(ctx, c, t); err == nil || errors.Is(err, errStranded) {
-			set("closeout.tasks.stranded", float64(n))
+			set("closeout_tasks_stranded", float64(n))
 		}
 		if age, err := oldestOpen(ctx, c, t); err == nil {
-			set("closeout.runs.oldest.open.age", age.Seconds())
+			set("closeout_runs_oldest_open_age_seconds", age.Seconds())
 		}
 	}
 }

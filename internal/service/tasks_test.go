@@ -106,11 +106,11 @@ func TestRunsAreLookedAt(t *testing.T) {
 		want     map[string]float64
 	}{
 		"with search attributes": {&watched{oldest: -1}, map[string]float64{
-			"closeout.runs.blocked": 2, "closeout.search_attributes.missing": 0, "closeout.tasks.stranded": 0, "closeout.runs.oldest.open.age": 0}},
+			"closeout_runs_blocked": 2, "closeout_search_attributes_missing": 0, "closeout_tasks_stranded": 0, "closeout_runs_oldest_open_age_seconds": 0}},
 		"without": {&watched{oldest: 30 * time.Hour, unset: true}, map[string]float64{
-			"closeout.search_attributes.missing": 1, "closeout.tasks.stranded": 0, "closeout.runs.oldest.open.age": 24 * 3600}},
+			"closeout_search_attributes_missing": 1, "closeout_tasks_stranded": 0, "closeout_runs_oldest_open_age_seconds": 24 * 3600}},
 		"a very old one": {&watched{oldest: 300 * 24 * time.Hour, backlog: 5}, map[string]float64{
-			"closeout.runs.blocked": 2, "closeout.search_attributes.missing": 0, "closeout.tasks.stranded": 5, "closeout.runs.oldest.open.age": 30 * 24 * 3600}},
+			"closeout_runs_blocked": 2, "closeout_search_attributes_missing": 0, "closeout_tasks_stranded": 5, "closeout_runs_oldest_open_age_seconds": 30 * 24 * 3600}},
 	} {
 		got := map[string]float64{}
 		readRuns(&config.Config{TaskQueue: "closeout"}, clientOf(t, serveTemporal(t, tt.temporal)))(t.Context(), func(gauge string, value float64, _ ...string) { got[gauge] = value })
