@@ -191,7 +191,16 @@ func (r *stayRow) merge(other stayRow) {
 	r.user, r.login, r.logout = min(r.user, other.user), earliest(r.login, other.login), max(r.logout, other.logout)
 	r.implausible, r.seeAt = max(r.implausible, other.implausible), max(r.seeAt, other.seeAt)
 	r.name = min(cmp.Or(r.name, other.name), cmp.Or(other.name, r.name))
-	r.loginNumber, r.logoutNumber = earliest(r.loginNumber, other.loginNumber), earliest(r.logoutNumber, other.logoutNumber)
+	r.loginNumber, r.logoutNumber = sameNumber(r.loginNumber, other.loginNumber), sameNumber(r.logoutNumber, other.logoutNumber)
+}
+
+// sameNumber returns the number of two callbacks; -1 if they differ, as when a user logs in
+// again with the same session_id.
+func sameNumber(a, b int64) int64 {
+	if differ(a, b) {
+		return -1
+	}
+	return cmp.Or(a, b)
 }
 
 // rowsOf merges a batch to one row for each session, stay and stream, as a statement can't
@@ -228,10 +237,11 @@ func rowsOf(usage []Usage) (sessions []sessionRow, stays, streams []stayRow) {
 		if row.role != 0 {
 			row.roleAt = row.logout
 		}
+		number := cmp.Or(u.Number, -1)
 		if row.name = u.Name; u.Logout.IsZero() {
-			row.loginNumber = u.Number
+			row.loginNumber = number
 		} else {
-			row.logoutNumber = u.Number
+			row.logoutNumber = number
 		}
 		rows := &stays
 		if u.stream() {
@@ -289,13 +299,13 @@ const (
 			implausible = CASE WHEN excluded.implausible = 1 THEN 1 ELSE stays.implausible END,
 			seen_at = CASE WHEN excluded.seen_at > stays.seen_at THEN excluded.seen_at ELSE stays.seen_at END,
 			name = CASE WHEN ` + nameBefore + ` THEN excluded.name ELSE stays.name END,
-			login_number = CASE WHEN ` + loginNumbered + ` THEN excluded.login_number ELSE stays.login_number END,
-			logout_number = CASE WHEN ` + logoutNumbered + ` THEN excluded.logout_number ELSE stays.logout_number END
+			login_number = CASE WHEN ` + loginNumbered + ` THEN CASE WHEN stays.login_number = 0 THEN excluded.login_number ELSE -1 END ELSE stays.login_number END,
+			logout_number = CASE WHEN ` + logoutNumbered + ` THEN CASE WHEN stays.logout_number = 0 THEN excluded.logout_number ELSE -1 END ELSE stays.logout_number END
 		WHERE ` + nameBefore + ` OR ` + loginNumbered + ` OR ` + logoutNumbered + ` OR ` + userBefore + ` OR ` + roleBetter + ` OR ` + loginBefore + ` OR excluded.logout_time > stays.logout_time OR ` + reasonBetter + `
 			OR stays.contradicted = 0 AND ` + stayDiffers + ` OR stays.implausible < excluded.implausible`
 	nameBefore     = `(excluded.name <> '' AND (stays.name = '' OR excluded.name{C} < stays.name))`
-	loginNumbered  = `(excluded.login_number <> 0 AND (stays.login_number = 0 OR excluded.login_number < stays.login_number))`
-	logoutNumbered = `(excluded.logout_number <> 0 AND (stays.logout_number = 0 OR excluded.logout_number < stays.logout_number))`
+	loginNumbered  = `(excluded.login_number NOT IN (0, stays.login_number) AND stays.login_number <> -1)`
+	logoutNumbered = `(excluded.logout_number NOT IN (0, stays.logout_number) AND stays.logout_number <> -1)`
 	userBefore     = `excluded.user_account{C} < stays.user_account`
 	loginBefore    = `(excluded.login_time <> 0 AND (stays.login_time = 0 OR excluded.login_time < stays.login_time))`
 	roleBetter     = `(excluded.user_role <> 0 AND (stays.user_role = 0 OR excluded.role_at > stays.role_at

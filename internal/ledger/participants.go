@@ -206,7 +206,7 @@ func numbersOf(ctx context.Context, from source, k key, table string) (n meterin
 	if _, err = one(ctx, from, func(r row) (struct{}, error) {
 		return struct{}{}, r.Scan(&n.Unnumbered, &n.Open, &last, &roles)
 	}, statement(`SELECT
-			coalesce(sum(CASE WHEN user_role <> 4 AND (logout_time <> 0 AND logout_number = 0 OR logout_time = 0 AND login_number = 0) THEN 1 ELSE 0 END), 0),
+			coalesce(sum(CASE WHEN user_role <> 4 AND (login_number < 0 OR logout_number < 0) THEN 1 ELSE 0 END), 0),
 			coalesce(sum(CASE WHEN user_role <> 4 AND logout_time = 0 THEN 1 ELSE 0 END), 0),
 			coalesce(max(CASE WHEN logout_time > login_time THEN logout_time ELSE login_time END), 0),
 			coalesce(max(CASE WHEN user_role NOT IN (0, 4) THEN 1 ELSE 0 END), 0) = 1
@@ -217,15 +217,15 @@ func numbersOf(ctx context.Context, from source, k key, table string) (n meterin
 		return struct{}{}, r.Scan(&n.First, &n.Last, &n.Distinct, &seen, &repeated)
 	}, statement(`SELECT coalesce(min(number), 0), coalesce(max(number), 0), count(DISTINCT number),
 			coalesce(sum(people), 0), count(DISTINCT CASE WHEN people = 1 THEN number END) FROM (
-			SELECT login_number AS number, CASE WHEN user_role = 4 THEN 0 ELSE 1 END AS people FROM stays WHERE appid = $1 AND room_session_id = $2 AND login_number <> 0 UNION ALL
-			SELECT logout_number, CASE WHEN user_role = 4 THEN 0 ELSE 1 END FROM stays WHERE appid = $1 AND room_session_id = $2 AND logout_number <> 0) AS numbers`), k.app, k.session); err != nil {
+			SELECT login_number AS number, CASE WHEN user_role = 4 THEN 0 ELSE 1 END AS people FROM stays WHERE appid = $1 AND room_session_id = $2 AND login_number > 0 UNION ALL
+			SELECT logout_number, CASE WHEN user_role = 4 THEN 0 ELSE 1 END FROM stays WHERE appid = $1 AND room_session_id = $2 AND logout_number > 0) AS numbers`), k.app, k.session); err != nil {
 		return n, last, roles, err
 	}
 	n.Repeated = seen != repeated
 	if n.Gaps() > 0 {
 		// One that began before the first callback that has arrived is in no gap.
 		n.Stated, err = one(ctx, from, value[int64], statement(`SELECT count(*) FROM stays
-			WHERE appid = $1 AND room_session_id = $2 AND login_number = 0 AND logout_number <> 0 AND login_time <> 0 AND login_time >= (
+			WHERE appid = $1 AND room_session_id = $2 AND login_number = 0 AND logout_number > 0 AND login_time <> 0 AND login_time > (
 				SELECT min(CASE WHEN login_number = $3 THEN login_time ELSE logout_time END) FROM stays
 				WHERE appid = $1 AND room_session_id = $2 AND (login_number = $3 OR logout_number = $3))`), k.app, k.session, n.First)
 	}

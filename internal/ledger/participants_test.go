@@ -25,9 +25,9 @@ func numbered(number int64, u ledger.Usage) ledger.Usage {
 }
 
 // participants reads who was in the room, as the entry of a number has it.
-func participants(t *testing.T, l *ledger.Ledger, closed int64, adjustment int) (*session.Participants, []session.Participant) {
+func participants(t *testing.T, l *ledger.Ledger, life uint64, closed time.Time, adjustment int) (*session.Participants, []session.Participant) {
 	t.Helper()
-	s := session.Session{ID: session.ID{AppID: app, RoomSessionID: life}, RoomID: "Zimmer 7", RoomCloseTime: at(closed)}
+	s := session.Session{ID: session.ID{AppID: app, RoomSessionID: life}, RoomID: "Zimmer 7", RoomCloseTime: closed}
 	p, err := l.Participants(t.Context(), s, adjustment)
 	if err != nil {
 		t.Fatal(err)
@@ -49,13 +49,13 @@ func TestParticipantsHaveTheFiguresOfTheirEntry(t *testing.T) {
 		named := login("a", "1", 10)
 		named.Name = "Ada"
 		record(t, l, created(0), named, logout("b", "2", 0, 60), published("a", "s1", 10, 20), published("a", "s2", 15, 40), published("a", "s3", 90, 0))
-		if p, all := participants(t, l, 130, 0); p.Settled || len(all) != 2 || all[0].InRoom.Millis != 120_000 {
+		if p, all := participants(t, l, life, at(130), 0); p.Settled || len(all) != 2 || all[0].InRoom.Millis != 120_000 {
 			t.Errorf("before the bill: settled %v, %+v", p.Settled, all)
 		}
 		bill := finalize(t, l, closing(life, 130))
 		record(t, l, logout("a", "1", 10, 50), published("a", "s3", 45, 50), logout("c", "3", 100, 130)) // all late
 
-		p, all := participants(t, l, 130, 0)
+		p, all := participants(t, l, life, at(130), 0)
 		if !p.Settled || len(all) != 2 || all[0].User != "a" || !slices.Equal(all[0].Names, []string{"Ada"}) || len(all[0].Streams) != 3 || all[0].Role != 1 {
 			t.Fatalf("the bill's: settled %v, %+v", p.Settled, all)
 		}
@@ -74,7 +74,7 @@ func TestParticipantsHaveTheFiguresOfTheirEntry(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, all = participants(t, l, 130, 1)
+		_, all = participants(t, l, life, at(130), 1)
 		if len(all) != 3 || !all[0].InRoom.Exact() || all[0].InRoom.Millis != 40_000 || all[0].Before != (session.Billed{InRoom: 120_000, Published: 70_000}) ||
 			all[1].Before != all[1].Billed() || all[2].Before != (session.Billed{}) {
 			t.Errorf("adjusted: %+v", all)
@@ -86,7 +86,7 @@ func TestParticipantsHaveTheFiguresOfTheirEntry(t *testing.T) {
 		if sum != made.Usage.Millis || sum-before != made.Difference.Millis {
 			t.Errorf("they add up to %d ms after %d ms, want %+v", sum, before, made)
 		}
-		if _, again := participants(t, l, 130, 0); len(again) != 2 || again[0].InRoom.Millis != 120_000 {
+		if _, again := participants(t, l, life, at(130), 0); len(again) != 2 || again[0].InRoom.Millis != 120_000 {
 			t.Errorf("the bill's, after the adjustment: %+v", again)
 		}
 	})
@@ -96,7 +96,7 @@ func TestAStreamThatClosesBoundsALostLogout(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		record(t, l, created(0), login("a", "1", 10), published("a", "s", 20, 70), published("b", "u", 30, 40))
-		_, all := participants(t, l, 100, 0)
+		_, all := participants(t, l, life, at(100), 0)
 		logout := all[0].Stays[0].Logout
 		if logout.Certainty != session.Bounded || !logout.Earliest.Equal(at(70)) || !logout.Latest.Equal(at(100)) || all[0].InRoom.Min != 60_000 {
 			t.Errorf("a: %+v, %+v", logout, all[0].InRoom)

@@ -9,7 +9,7 @@ type Numbers struct {
 	First, Last, Distinct int64
 	// Repeated reports that two callbacks have the same one.
 	Repeated bool
-	// Unnumbered is how many stays have a callback without one.
+	// Unnumbered is how many stays have an end without one, or with several.
 	Unnumbered int64
 	// Stated is how many stays lack the callback of their beginning, between First and Last,
 	// and have its time from that of their end. Nothing is lost with it.

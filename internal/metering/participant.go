@@ -132,8 +132,9 @@ func (m *Meter) stay(s Stay) (e ends, counts interval, why Reasons) {
 	}
 	if s.Contradicted {
 		why |= Contradicted
-		// The earliest login and the latest logout are known.
-		e = ends{e.possible(), e.possible()}
+		// A later login with the same session_id may lack its logout.
+		known := interval{e.first.from, max(e.last.to, room.to)}
+		e = ends{known, known}
 	}
 	if s.Implausible {
 		why |= ImplausibleTime
@@ -167,7 +168,8 @@ func (m *Meter) stream(s Stream, to int64) (e ends, counts interval, why Reasons
 	}
 	if s.Contradicted || s.Close != 0 && s.Close < s.Create {
 		why |= Contradicted
-		if e = (ends{e.possible(), e.possible()}); s.Close < s.Create {
+		known := interval{e.first.from, max(e.last.to, room.to)}
+		if e = (ends{known, known}); s.Close != 0 && s.Close < s.Create {
 			e = ends{room, room}
 		}
 	}

@@ -133,7 +133,7 @@ CREATE TABLE stays (
     implausible     BIGINT NOT NULL, -- 1: a callback told a time that can't be
     seen_at         BIGINT NOT NULL, -- when the last callback came that told something new
     name            TEXT   NOT NULL, -- the user's nickname
-    login_number    BIGINT NOT NULL, -- 1 more than the callback's user_update_seq; 0: none
+    login_number    BIGINT NOT NULL, -- 1 more than the user_update_seq; 0: no callback; -1: one without, or several
     logout_number   BIGINT NOT NULL,
     PRIMARY KEY (appid, room_session_id, stay)
 );
@@ -153,7 +153,7 @@ CREATE TABLE streams (
     implausible     BIGINT NOT NULL,
     seen_at         BIGINT NOT NULL,
     name            TEXT   NOT NULL, -- the stream_id
-    create_number   BIGINT NOT NULL, -- 1 more than the callback's stream_seq; 0: none
+    create_number   BIGINT NOT NULL, -- 1 more than the stream_seq; as above
     close_number    BIGINT NOT NULL,
     PRIMARY KEY (appid, room_session_id, stream_sid)
 );
