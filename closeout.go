@@ -33,6 +33,10 @@ import (
 
 // Service is what your program adds to Closeout. The zero value is Closeout itself.
 type Service struct {
+	// Name is the default of CLOSEOUT_TASK_QUEUE, and a folder of that name in ./data the
+	// default of CLOSEOUT_DATA, so that programs do not run each other's Workflows. If it is
+	// empty, the defaults are Closeout's own.
+	Name string
 	// Workflows are post-close Workflows besides [workflows.RoomClose]. Each is a named
 	// function, and its name is its type in Temporal.
 	Workflows []workflows.Workflow

@@ -17,6 +17,7 @@ func main() { closeout.Main(service()) }
 func service() closeout.Service {
 	agents := new(Agents)
 	return closeout.Service{
+		Name:       "agent",
 		Events:     map[string]workflows.CallbackFunc{"AgentInstanceDeleted": agentDeleted},
 		Activities: []any{agents},
 		Register:   func(r worker.Registry) { r.RegisterWorkflow(ReportAgent) },

@@ -16,6 +16,7 @@ func main() { closeout.Main(service(os.Getenv)) }
 func service(getenv func(string) string) closeout.Service {
 	steps := &Steps{}
 	return closeout.Service{
+		Name:       "digest",
 		Workflows:  []workflows.Workflow{CloseShowRoom, Digest},
 		Route:      steps.route,
 		Activities: []any{steps},

@@ -8,7 +8,7 @@ import (
 	"github.com/closeouthq/closeout/pricing"
 )
 
-func main() { closeout.Main(closeout.Service{Price: Tariff}) }
+func main() { closeout.Main(closeout.Service{Name: "pricing", Price: Tariff}) }
 
 // Tariff chooses the price function of a session.
 func Tariff(s pricing.Session) ([]pricing.Line, error) {

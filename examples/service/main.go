@@ -17,6 +17,7 @@ func main() { closeout.Main(service(os.Getenv)) }
 func service(getenv func(string) string) closeout.Service {
 	c := &settings{}
 	return closeout.Service{
+		Name:       "service",
 		Workflows:  []workflows.Workflow{CloseLiveShow, CloseSupportCall},
 		Route:      c.route,
 		Activities: []any{&c.studio, &c.helpDesk},

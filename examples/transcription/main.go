@@ -17,6 +17,7 @@ func main() { closeout.Main(service()) }
 func service() closeout.Service {
 	steps := new(Transcription)
 	return closeout.Service{
+		Name:       "transcription",
 		Workflows:  []workflows.Workflow{CloseTranscribedRoom},
 		Route:      func(session.Session) workflows.Workflow { return CloseTranscribedRoom },
 		Activities: []any{steps},

@@ -18,6 +18,7 @@ func main() { closeout.Main(service()) }
 func service() closeout.Service {
 	steps := new(Wallet)
 	return closeout.Service{
+		Name:       "wallet",
 		Workflows:  []workflows.Workflow{ClosePaidRoom},
 		Route:      route,
 		Activities: []any{steps},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"os/signal"
 	"path/filepath"
 	"slices"
@@ -40,12 +41,13 @@ func Root(extension service.Extension, name string) *cli.Command {
 			"To start, with Temporal on localhost:7233:\n\n" +
 			"    export CLOSEOUT_APPS='1=secret'\n    " + name + " setup\n    " + name + " serve",
 		EnableShellCompletion: true,
+		Metadata:              map[string]any{programName: extension.Name},
 		Action:                func(_ context.Context, cmd *cli.Command) error { return cli.ShowRootCommandHelp(cmd) },
 		Commands: []*cli.Command{
 			process("serve", "receive callbacks and run Workflows, in one process", service.Parts{Webhook: true, Worker: true, Extension: extension}, Flags()),
 			process("webhook", "receive callbacks", service.Parts{Webhook: true, Extension: extension}, flagsFor("webhook")),
 			process("worker", "run Workflows", service.Parts{Worker: true, Extension: extension}, flagsFor("worker")),
-			setup(), Send(), Blocked(), Recording(), Inbox(), Status(), Bill(extension), Audit(), Reconcile(), Repair(extension), Archive(), Doctor(), History(), codecServer(), health(), version(),
+			setup(), initialize(), Send(), Blocked(), Recording(), Inbox(), Status(), Bill(extension), Audit(), Reconcile(), Repair(extension), Archive(), Doctor(), History(), codecServer(), health(), version(),
 		},
 	}
 }
@@ -156,11 +158,33 @@ func Load(cmd *cli.Command, apps bool) (*config.Config, *slog.Logger, error) {
 }
 
 func loadSettings(cmd *cli.Command, apps bool) (*config.Config, error) {
-	c, err := config.Load(func(name string) (string, bool) { return cmd.String(name), cmd.IsSet(name) }, apps)
+	c, err := config.Load(func(name string) (string, bool) {
+		if value := programDefault(cmd, name); value != "" && !cmd.IsSet(name) {
+			return value, true
+		}
+		return cmd.String(name), cmd.IsSet(name)
+	}, apps)
 	if err != nil {
 		return nil, fmt.Errorf("settings:\n%w", err)
 	}
 	return c, nil
+}
+
+// programName is the key of a program's own name in the metadata of its root command.
+const programName = "name"
+
+// programDefault returns the default that a program with a name of its own has for the setting with this flag, or "". Two
+// programs must not run each other's Workflows, nor write into one inbox.
+func programDefault(cmd *cli.Command, flag string) string {
+	name, _ := cmd.Root().Metadata[programName].(string)
+	switch {
+	case name == "":
+	case flag == "task-queue" && os.Getenv("CLOSEOUT_TASK_QUEUE") == "":
+		return name
+	case flag == "data" && os.Getenv("CLOSEOUT_DATA") == "":
+		return filepath.Join("data", name)
+	}
+	return ""
 }
 
 func newLogger(w io.Writer, c *config.Config) *slog.Logger {

@@ -3,11 +3,15 @@ package cli_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	urfave "github.com/urfave/cli/v3"
 
 	"github.com/closeouthq/closeout/internal/cli"
 	"github.com/closeouthq/closeout/internal/service"
@@ -99,6 +103,48 @@ func TestHelpShowsNoSecret(t *testing.T) {
 	for _, args := range []string{"serve --help", "send --help", "serve", "send", "setup"} {
 		if _, stdout, stderr := closeout(args); strings.Contains(stdout+stderr, "hunter2") {
 			t.Errorf("%s shows a secret:\n%s%s", args, stdout, stderr)
+		}
+	}
+}
+
+// Programs with names of their own share neither a Task Queue nor a folder, unless somebody says so.
+func TestAProgramHasDefaultsOfItsOwn(t *testing.T) {
+	for _, tt := range []struct {
+		program, queue, data, args, wantQueue, wantData string
+	}{
+		{program: "", wantQueue: "closeout", wantData: "data"},
+		{program: "wallet", wantQueue: "wallet", wantData: "data/wallet"},
+		{program: "wallet", queue: "q", data: "d", wantQueue: "q", wantData: "d"},
+		{program: "wallet", queue: "q", data: "d", args: "--task-queue p --data e", wantQueue: "p", wantData: "e"},
+	} {
+		t.Setenv("CLOSEOUT_TASK_QUEUE", tt.queue)
+		t.Setenv("CLOSEOUT_DATA", tt.data)
+		root := cli.Root(service.Extension{Name: tt.program}, "program")
+		serve := root.Command("serve")
+		serve.Action = func(_ context.Context, cmd *urfave.Command) error {
+			c, _, err := cli.Load(cmd, false)
+			if err != nil {
+				return err
+			}
+			if want, err := filepath.Abs(tt.wantData); err != nil || c.TaskQueue != tt.wantQueue || c.Data != want {
+				t.Errorf("%+v: task queue %s, data %s, %v", tt, c.TaskQueue, c.Data, err)
+			}
+			return nil
+		}
+		if code := cli.Run(t.Context(), root, append([]string{"program", "serve"}, strings.Fields(tt.args)...), io.Discard, io.Discard); code != 0 {
+			t.Errorf("%+v: exit code %d", tt, code)
+		}
+	}
+}
+
+func TestInit(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "rooms")
+	if code, stdout, stderr := closeout("init " + dir); code != 0 || !strings.Contains(stdout, "Wrote a module to "+dir) || stderr != "" {
+		t.Errorf("%d\n%s%s", code, stdout, stderr)
+	}
+	for args, want := range map[string]string{"": "want one folder", dir: "want a new or an empty folder"} {
+		if code, _, stderr := closeout("init " + args); code != 1 || !strings.Contains(stderr, want) {
+			t.Errorf("%s: %d %s", args, code, stderr)
 		}
 	}
 }

@@ -228,6 +228,7 @@ func TestNoCommandLetsForeignTextReachTheTerminal(t *testing.T) {
 		"codec":          {{"--codec-listen", hostileName}},
 		"health":         {{"--admin-listen", server.Listener.Addr().String()}},
 		"version":        nil, // shows nothing foreign
+		"init":           {{hostileName}},
 	}
 	for words, cmd := range leaves() {
 		all, there := rows[words]

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net/http"
 	"reflect"
+	"regexp"
 	"slices"
 
 	"go.temporal.io/sdk/client"
@@ -28,6 +29,7 @@ import (
 
 // Extension is what a program adds to Closeout; see closeout.Service.
 type Extension struct {
+	Name       string
 	Workflows  []workflows.Workflow
 	Immediate  []workflows.Workflow
 	Route      func(session.Session) workflows.Workflow
@@ -69,6 +71,9 @@ func (e Extension) workflows() []workflows.Workflow {
 	return append(workflows.All(), e.Workflows...)
 }
 
+// validName matches what a Task Queue and a folder can be called everywhere.
+var validName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,63}$`)
+
 // Check reports what would keep a worker from running the extension. Every process
 // checks, so that a webhook doesn't start Workflows that no worker can run.
 func (e Extension) Check() error {
@@ -88,6 +93,9 @@ func (e Extension) Check() error {
 		case webhook.Outcomes()[event] != nil:
 			faults = append(faults, fmt.Errorf("events: Closeout handles %q itself, want another event; Route chooses the Workflow of a session", event))
 		}
+	}
+	if e.Name != "" && !validName.MatchString(e.Name) {
+		faults = append(faults, fmt.Errorf("name: found %q, want letters, digits, - and _, at most 63", e.Name))
 	}
 	if len(faults) > 0 {
 		return errors.Join(faults...)
