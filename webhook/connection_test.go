@@ -50,6 +50,13 @@ func TestConnectionsWithoutARequestAreSeen(t *testing.T) {
 			_, _ = io.Copy(io.Discard, c)
 		}
 	}
+	cut := func(what string) func(net.Conn) {
+		return func(c net.Conn) {
+			_, _ = io.WriteString(c, what)
+			_ = c.(*net.TCPConn).CloseWrite()
+			_, _ = io.Copy(io.Discard, c)
+		}
+	}
 	secured := func(config *tls.Config, then func(net.Conn)) func(net.Conn) {
 		return func(c net.Conn) {
 			s := tls.Client(c, config)
@@ -71,6 +78,9 @@ func TestConnectionsWithoutARequestAreSeen(t *testing.T) {
 		{"two callbacks", false, write(good + last), "", ""},
 		{"nothing", false, func(net.Conn) {}, "", ""},
 		{"TLS on the plain port", false, secured(&tls.Config{InsecureSkipVerify: true}, write(last)), webhook.FaultEncrypted, ""},
+		{"an alert on the plain port", false, cut("\x15\x03\x01\x00\x02\x02\x46"), webhook.FaultEncrypted, ""},
+		{"an SSL hello on the plain port", false, cut("\x80\x2e\x01\x00\x02" + strings.Repeat("\x00", 41)), webhook.FaultEncrypted, ""},
+		{"zeros", false, cut(strings.Repeat("\x00", 40)), webhook.FaultRequest, ""},
 		{"a PROXY preamble", false, write("PROXY TCP4 192.0.2.1 192.0.2.2 5 6\r\n" + last), webhook.FaultProxy, ""},
 		{"a binary PROXY preamble", false, write("\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c"), webhook.FaultProxy, ""},
 		{"no HTTP", false, write("hello\r\n\r\n"), webhook.FaultRequest, ""},
@@ -80,16 +90,16 @@ func TestConnectionsWithoutARequestAreSeen(t *testing.T) {
 			_ = answer(t, c)
 			write("hello\r\n\r\n")(c)
 		}, webhook.FaultRequest, ""},
-		{"a header that ends early", false, func(c net.Conn) {
-			_, _ = io.WriteString(c, "POST /zego")
-			_ = c.(*net.TCPConn).CloseWrite()
-			_, _ = io.Copy(io.Discard, c)
-		}, webhook.FaultRequest, ""},
+		{"a header that ends early", false, cut("POST /zego"), webhook.FaultRequest, ""},
 
 		{"a callback by TLS", true, secured(&tls.Config{RootCAs: trusting, ServerName: "example.com"}, write(last)), "", ""},
 		{"nothing by TLS", true, func(net.Conn) {}, "", ""},
 		{"a certificate that isn't trusted", true, secured(&tls.Config{RootCAs: x509.NewCertPool(), ServerName: "example.com"}, write(last)), webhook.FaultTLS, "bad certificate"},
 		{"an old TLS", true, secured(&tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11, InsecureSkipVerify: true}, write(last)), webhook.FaultTLS, "unsupported versions"},
+		{"an alert, no hello", true, cut("\x15\x03\x01\x00\x02\x02\x46"), webhook.FaultTLS, "protocol version"},
+		{"an SSL hello", true, cut("\x80\x2e\x01\x00\x02" + strings.Repeat("\x00", 41)), webhook.FaultTLS, ""},
+		{"zeros by TLS", true, cut(strings.Repeat("\x00", 40)), webhook.FaultTLS, ""},
+		{"a binary PROXY preamble ahead of TLS", true, write("\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c" + strings.Repeat("\x01", 12)), webhook.FaultProxy, ""},
 		{"plain HTTP", true, write(last), webhook.FaultPlain, "HTTP request to an HTTPS server"},
 		{"a PROXY preamble ahead of TLS", true, write("PROXY TCP4 192.0.2.1 192.0.2.2 5 6\r\n"), webhook.FaultProxy, ""},
 		{"no HTTP by TLS", true, secured(&tls.Config{InsecureSkipVerify: true}, write("hello\r\n\r\n")), webhook.FaultRequest, ""},

@@ -167,10 +167,7 @@ func (c *connections) leave(conn net.Conn) {
 // closed observes and logs the fault of a connection, if it had one.
 func (c *connections) closed(conn *connection) {
 	remote := conn.RemoteAddr().String()
-	problem, ok := c.errors.LoadAndDelete(remote)
-	if !ok {
-		problem = ""
-	}
+	problem, failed := c.errors.LoadAndDelete(remote)
 	fault := conn.fault()
 	if fault == "" {
 		return
@@ -179,7 +176,11 @@ func (c *connections) closed(conn *connection) {
 		c.Observe(fault)
 	}
 	if unlogged, ok := c.limiter.line(remote, Outcome(fault)); ok {
-		c.Log.Warn("connection without a request", "fault", fault, "remote", remote, "error", problem, "unlogged", unlogged)
+		attrs := []any{"fault", fault, "remote", remote, "unlogged", unlogged}
+		if failed {
+			attrs = append(attrs, "error", problem)
+		}
+		c.Log.Warn("connection without a request", attrs...)
 	}
 }
 
@@ -267,7 +268,12 @@ func (c *connection) Read(b []byte) (int, error) {
 func (c *connection) fault() ConnectionFault {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	hello := len(c.first) > 0 && c.first[0] == 0x16 // a record of TLS' handshake
+	var record, text bool
+	if len(c.first) > 0 {
+		first := c.first[0]
+		record = first == 0x15 || first == 0x16 || first >= 0x80 // TLS' alert or handshake, or SSL's hello
+		text = 'A' <= first && first <= 'Z' || 'a' <= first && first <= 'z'
+	}
 	switch {
 	case len(c.first) == 0:
 		return ""
@@ -279,11 +285,11 @@ func (c *connection) fault() ConnectionFault {
 		return ""
 	case bytes.HasPrefix(c.first, []byte("PROXY ")), bytes.HasPrefix(c.first, []byte("\r\n\r\n\x00\r\nQUIT\n")):
 		return FaultProxy
-	case c.encrypted && !hello:
+	case c.encrypted && text:
 		return FaultPlain
 	case c.encrypted && !c.began.Load():
 		return FaultTLS
-	case !c.encrypted && hello:
+	case !c.encrypted && record:
 		return FaultEncrypted
 	}
 	return FaultRequest

@@ -236,6 +236,8 @@ func TestEveryDocumentedFormIsTakenIfItIsGenuine(t *testing.T) {
 		{"in-app chat", seconds, `{"appid":"%[1]d","event":"call_create","nonce":"123412","signature":"%[3]s","timestamp":%[2]d,"payload":""}`},
 		{"in-app chat's messages", milliseconds, `{"appid":"%[1]d","event":"send_msg","nonce":"123412","signature":"%[3]s","timestamp":%[2]d,"msg_body":"{}"}`},
 		{"in-app chat's rooms", seconds, `{"appid":"%[1]d","event":"room_create","room_id":"1","nonce":"123412","signature":"%[3]s","timestamp":%[2]d,"operator_account":"o"}`},
+		{"in-app chat's rooms that nobody made", milliseconds, `{"appid":"%[1]d","event":"room_create","room_id":"1","nonce":"123412","signature":"%[3]s","timestamp":%[2]d,"operator_account":""}`},
+		{"in-app chat's rooms, null", seconds, `{"appid":"%[1]d","event":"room_create","room_id":"1","nonce":"123412","signature":"%[3]s","timestamp":%[2]d,"operator_account":null}`},
 		{"AI agent", milliseconds, `{"AppId":%[1]d,"AgentInstanceId":"1912124734317838336","Data":{"Code":0},"Event":"AgentInstanceDeleted","Nonce":"123412","Signature":"%[3]s","Timestamp":%[2]d}`},
 		{"speech recognition", milliseconds, `{"AppId":%[1]d,"Event":"TranslationResult","Nonce":"123412","Signature":"%[3]s","TaskId":"t","Timestamp":%[2]d}`},
 		{"moderation", seconds, `{"AppId":%[1]d,"Event":"censor_audio_v2_result","Nonce":"123412","Signature":"%[3]s","TaskId":"t","Timestamp":%[2]d}`},

@@ -159,7 +159,7 @@ func (r *reader) roomClose(common Common) Event {
 // operator_account and no room_session_id.
 func (r *reader) roomCreate(common Common) Event {
 	r.read(createFields)
-	if r.err == nil && r.has("operator_account") && !r.has("room_session_id") {
+	if r.err == nil && r.found[r.slot("operator_account")] != "" && !r.has("room_session_id") {
 		return r.other(common)
 	}
 	return &RoomCreate{

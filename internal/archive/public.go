@@ -126,27 +126,26 @@ var inside = func() (prefixes []netip.Prefix) {
 	for _, p := range []string{
 		"0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4",
 		"168.63.129.16/32",           // Azure's own services in every virtual network
-		"::/96",                      // IPv4-compatible
-		"64:ff9b:1::/48",             // translation within a network
-		"100::/64", "100:0:0:1::/64", // discard
 		"2001::/23",                  // Teredo, ORCHID, benchmarks and the like
 		"2001:db8::/32", "3fff::/20", // documentation
 		"2002::/16", // 6to4
-		"5f00::/16", // segment routing
-		"fec0::/10", // site-local
 	} {
 		prefixes = append(prefixes, netip.MustParsePrefix(p))
 	}
 	return prefixes
 }()
 
-// translated are the addresses of IPv4 in a network without IPv4.
-var translated = netip.MustParsePrefix("64:ff9b::/96")
+var (
+	// translated are the addresses of IPv4 in a network without IPv4.
+	translated = netip.MustParsePrefix("64:ff9b::/96")
+	// global6 are all other addresses of IPv6 that may be reachable from anywhere.
+	global6 = netip.MustParsePrefix("2000::/3")
+)
 
 func public(a netip.Addr) bool {
 	if a = a.Unmap().WithZone(""); translated.Contains(a) {
 		b := a.As16()
 		return public(netip.AddrFrom4([4]byte(b[12:])))
 	}
-	return a.IsGlobalUnicast() && !a.IsPrivate() && !slices.ContainsFunc(inside, func(p netip.Prefix) bool { return p.Contains(a) })
+	return a.IsGlobalUnicast() && !a.IsPrivate() && (a.Is4() || global6.Contains(a)) && !slices.ContainsFunc(inside, func(p netip.Prefix) bool { return p.Contains(a) })
 }

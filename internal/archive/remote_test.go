@@ -216,6 +216,8 @@ func TestPublicAddresses(t *testing.T) {
 	for address, want := range map[string]bool{
 		"8.8.8.8": true, "2606:4700::1": true, "64:ff9b::808:808": true, "2400:3200::1": true,
 		"64:ff9b::a00:1": false, "2002:808:808::1": false, "::8.8.8.8": false, "2001:0:1::1": false, "fec0::1": false, "2001:db8::1": false, "168.63.129.16": false, "::ffff:10.0.0.1": false, "fe80::1%eth0": false, "192.88.99.1": false,
+		"64:ff9b:1::808:808": false, "100::1": false, "::ffff:0:8.8.8.8": false, "5f00::1": false, "4000::1": false, "fd00::1": false, "ff0e::1": false, "::1": false, "::": false, "3fff::1": false,
+		"64:ff9b::7f00:1": false, "::ffff:169.254.169.254": false, "100.64.0.1": false, "0.0.0.0": false, "255.255.255.255": false, "3ffe::1": true,
 	} {
 		if got := public(netip.MustParseAddr(address)); got != want {
 			t.Errorf("%s: %v, want %v", address, got, want)
