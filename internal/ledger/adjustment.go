@@ -22,8 +22,8 @@ func (l *Ledger) Adjust(ctx context.Context, id uuid.UUID, appID uint32, roomSes
 	var a Adjustment
 	var nothing bool
 	k := keyOf(appID, roomSessionID)
-	err := l.in(ctx, func(tx transaction) (err error) {
-		a, nothing, err = l.adjust(ctx, tx, id, k, number, approve)
+	err := l.inComputed(ctx, func(tx transaction, c *computation) (err error) {
+		a, nothing, err = l.adjust(ctx, tx, c, id, k, number, approve)
 		return err
 	})
 	if err == nil && nothing {
@@ -35,7 +35,7 @@ func (l *Ledger) Adjust(ctx context.Context, id uuid.UUID, appID uint32, roomSes
 	return a, nil
 }
 
-func (l *Ledger) adjust(ctx context.Context, tx transaction, id uuid.UUID, k key, number int, approve []Approver) (a Adjustment, nothing bool, err error) {
+func (l *Ledger) adjust(ctx context.Context, tx transaction, c *computation, id uuid.UUID, k key, number int, approve []Approver) (a Adjustment, nothing bool, err error) {
 	locked, err := one(ctx, tx, scanLocked, "UPDATE sessions SET dirty_at = dirty_at WHERE appid = $1 AND room_session_id = $2"+returningRoom, k.app, k.session)
 	if err != nil {
 		return a, false, fmt.Errorf("lock the session: %w", err)
@@ -63,7 +63,7 @@ func (l *Ledger) adjust(ctx context.Context, tx transaction, id uuid.UUID, k key
 		return a, false, fmt.Errorf("read whether the bill was restored: %w", err)
 	}
 	a = Adjustment{ID: id, Number: number, MadeAt: time.Now().Truncate(time.Millisecond).UTC()}
-	due, people, lines, doubt, err := l.compute(ctx, tx, bill.Bill, locked.room, bill.Usage.Estimated&lasting, number)
+	result, err := l.computed(ctx, tx, c, basis{bill.Bill, locked.room, bill.Usage.Estimated & lasting, number})
 	if err != nil {
 		return a, false, err
 	}
@@ -71,7 +71,9 @@ func (l *Ledger) adjust(ctx context.Context, tx transaction, id uuid.UUID, k key
 	if err != nil {
 		return a, false, err
 	}
-	if lines, err = pricing.Difference(before, lines); err != nil {
+	due := result.bill
+	lines, err := pricing.Difference(before, result.lines)
+	if err != nil {
 		return a, false, &PriceError{err}
 	}
 	same := last
@@ -82,7 +84,7 @@ func (l *Ledger) adjust(ctx context.Context, tx transaction, id uuid.UUID, k key
 		return a, false, &RestoredError{last, due}
 	default:
 		for _, ask := range approve {
-			if err := ask(due, doubt); err != nil {
+			if err := ask(due, result.doubt); err != nil {
 				return a, false, err
 			}
 		}
@@ -96,7 +98,7 @@ func (l *Ledger) adjust(ctx context.Context, tx transaction, id uuid.UUID, k key
 		if _, err := insert(ctx, tx, "adjustments", adjustmentColumns, a.values(), ""); err != nil {
 			return a, false, fmt.Errorf("insert adjustment: %w", err)
 		}
-		if err := l.insertBilled(ctx, tx, k, people); err != nil {
+		if err := l.insertBilled(ctx, tx, k, result.people); err != nil {
 			return a, false, err
 		}
 		if err := l.insertLines(ctx, tx, k, number, lines, a.Difference.Amount); err != nil {

@@ -150,8 +150,8 @@ func (l *Ledger) Finalize(ctx context.Context, b Bill, approve ...Approver) (bil
 	if l.Price != nil {
 		b.Charge = metering.Charge{Function: true}
 	}
-	err = l.in(ctx, func(tx transaction) (err error) {
-		bill, made, err = l.finalize(ctx, tx, b, approve...)
+	err = l.inComputed(ctx, func(tx transaction, c *computation) (err error) {
+		bill, made, err = l.finalize(ctx, tx, c, b, approve...)
 		return err
 	})
 	if err != nil {
@@ -176,24 +176,24 @@ func scanLocked(r row) (s lockedSession, err error) {
 	return s, err
 }
 
-func (l *Ledger) finalize(ctx context.Context, tx transaction, b Bill, approve ...Approver) (_ Bill, made bool, err error) {
+func (l *Ledger) finalize(ctx context.Context, tx transaction, c *computation, b Bill, approve ...Approver) (_ Bill, made bool, err error) {
 	due := MadeBill{b, time.Now()}
 	due.RoomCloseTime = fromMillis(b.RoomCloseTime.UnixMilli())
 	room, first, err := lockUnbilled(ctx, tx, due)
 	if err != nil || first != nil {
 		return first.bill(), false, err // the step is repeated
 	}
-	bill, people, lines, doubt, err := l.compute(ctx, tx, due.Bill, room, b.Usage.Estimated, 0)
+	result, err := l.computed(ctx, tx, c, basis{due.Bill, room, b.Usage.Estimated, 0})
 	if err != nil {
 		return b, false, err
 	}
 	for _, a := range approve {
-		if err := a(bill, doubt); err != nil {
+		if err := a(result.bill, result.doubt); err != nil {
 			return b, false, err
 		}
 	}
-	due.Bill = bill
-	return bill, true, l.insertBill(ctx, tx, due, people, lines)
+	due.Bill = result.bill
+	return due.Bill, true, l.insertBill(ctx, tx, due, result.people, result.lines)
 }
 
 // lockUnbilled locks a session until its bill is made: see Record. It returns the first
@@ -239,27 +239,26 @@ func (l *Ledger) insertBill(ctx context.Context, tx transaction, b MadeBill, peo
 // collected is missing for good, and a close time that was impossible still is.
 const lasting = metering.NotCollected | metering.ImplausibleTime
 
-// compute returns the entry of a number, 0 for the bill, with the figures and the charge of
-// what is recorded now: with it the participants that it changes, its lines, and why its
-// figures can't be right; empty if they can.
-func (l *Ledger) compute(ctx context.Context, from source, b Bill, room metering.Room, known metering.Reasons, number int) (_ Bill, people []billedRow, lines []pricing.Line, doubt string, err error) {
-	k := b.key()
-	room.Close, room.Reconciled = b.RoomCloseTime.UnixMilli(), b.Reconciled
-	if room, doubt, err = roomOf(ctx, from, k, room); err != nil {
-		return b, nil, nil, "", err
+// compute returns an entry with the figures and the charge of what is recorded now.
+func (l *Ledger) compute(ctx context.Context, from source, b basis) (c computed, err error) {
+	bill, room, k := b.bill, b.room, b.bill.key()
+	room.Close, room.Reconciled = bill.RoomCloseTime.UnixMilli(), bill.Reconciled
+	if room, c.doubt, err = roomOf(ctx, from, k, room); err != nil {
+		return c, err
 	}
-	if b.Usage, people, err = l.count(ctx, from, b.session(), k, room, int64(number)); err != nil {
-		return b, nil, nil, "", err
+	if bill.Usage, c.people, err = l.count(ctx, from, bill.session(), k, room, int64(b.number)); err != nil {
+		return c, err
 	}
-	b.Usage.Estimated |= known
-	b.Charge, lines, err = l.price(b, func(yield func(session.Participant, error) bool) {
-		for p, err := range l.peopleOf(ctx, from, k, metering.NewMeter(room), l.Rules.Of(b.session(), room), int64(number)-1) {
+	bill.Usage.Estimated |= b.known
+	bill.Charge, c.lines, err = l.price(bill, func(yield func(session.Participant, error) bool) {
+		for p, err := range l.peopleOf(ctx, from, k, metering.NewMeter(room), l.Rules.Of(bill.session(), room), int64(b.number)-1) {
 			if !yield(p.Participant, err) || err != nil {
 				return
 			}
 		}
 	})
-	return b, people, lines, doubt, err
+	c.bill = bill
+	return c, err
 }
 
 // Lacks reports whether the ledger lacks what a callback reported: the create of a room,

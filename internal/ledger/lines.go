@@ -158,16 +158,17 @@ func (l *Ledger) Lines(ctx context.Context, appID uint32, roomSessionID uint64, 
 // of today: those of the ledger's function or else price. It writes nothing.
 func (l *Ledger) Reprice(ctx context.Context, b Bill, price metering.Price) (due Bill, lines []pricing.Line, err error) {
 	k := b.key()
+	var result computed
 	known, err := one(ctx, l, scanLocked, "SELECT "+lockedColumns+" FROM sessions WHERE appid = $1 AND room_session_id = $2", k.app, k.session)
 	if err == nil {
 		b.Charge = metering.Charge{Price: price}
 		if l.Price != nil {
 			b.Charge = metering.Charge{Function: true}
 		}
-		due, _, lines, _, err = l.compute(ctx, l, b, known.room, b.Usage.Estimated&lasting, 0)
+		result, err = l.compute(ctx, l, basis{b, known.room, b.Usage.Estimated & lasting, 0})
 	}
 	if err != nil {
-		return due, nil, fmt.Errorf("price session %s: %w", k, err)
+		return result.bill, nil, fmt.Errorf("price session %s: %w", k, err)
 	}
-	return due, lines, nil
+	return result.bill, result.lines, nil
 }

@@ -33,7 +33,7 @@ func (l *Ledger) Probe(ctx context.Context) error {
 		if err := l.recordRecordings(ctx, tx, []Usage{recording}); err != nil {
 			return err
 		}
-		if _, _, err := l.finalize(ctx, tx, Bill{ID: uuid.New(), RoomID: name, RoomCloseTime: now}); err != nil {
+		if _, _, err := l.finalize(ctx, tx, nil, Bill{ID: uuid.New(), RoomID: name, RoomCloseTime: now}); err != nil {
 			return err
 		}
 		return errProbed

@@ -56,20 +56,21 @@ func (l *Ledger) Past(ctx context.Context, appID uint32, roomSessionID uint64, c
 // of the session still has the bill's figures. Otherwise one line has the amount.
 func (l *Ledger) RestoreBill(ctx context.Context, b MadeBill) (restored bool, err error) {
 	k := b.key()
-	err = l.in(ctx, func(tx transaction) error {
+	err = l.inComputed(ctx, func(tx transaction, c *computation) error {
 		room, first, err := lockUnbilled(ctx, tx, b)
 		if err != nil || first != nil {
 			return err
 		}
-		due, people, lines, err := l.left(ctx, tx, b.Bill, room)
+		left, err := l.left(ctx, tx, c, b.Bill, room)
 		if err != nil {
 			return err
 		}
-		if due.Usage != b.Usage || due.Charge != b.Charge {
+		lines := left.lines
+		if left.bill.Usage != b.Usage || left.bill.Charge != b.Charge {
 			lines = asBilled(b.Charge, metering.DifferenceOf(metering.Figures{}, metering.Charge{}, b.Usage, b.Charge))
 			b.Charge.Lines = int64(len(lines))
 		}
-		if err := l.insertBill(ctx, tx, b, people, lines); err != nil {
+		if err := l.insertBill(ctx, tx, b, left.people, lines); err != nil {
 			return err
 		}
 		restored = true
@@ -83,15 +84,15 @@ func (l *Ledger) RestoreBill(ctx context.Context, b MadeBill) (restored bool, er
 
 // left returns the bill and the lines of what is left of a session. A session that can't
 // be priced has none.
-func (l *Ledger) left(ctx context.Context, tx transaction, b Bill, room metering.Room) (due Bill, people []billedRow, lines []pricing.Line, err error) {
+func (l *Ledger) left(ctx context.Context, tx transaction, c *computation, b Bill, room metering.Room) (left computed, err error) {
 	if _, err := l.priceOf(b.Charge); err != nil {
-		return b, nil, nil, err
+		return left, err
 	}
-	due, people, lines, _, err = l.compute(ctx, tx, b, room, b.Usage.Estimated&(lasting|metering.EventsLost), 0)
+	left, err = l.computed(ctx, tx, c, basis{b, room, b.Usage.Estimated & (lasting | metering.EventsLost), 0})
 	if unpriced := new(PriceError); errors.As(err, &unpriced) {
-		return Bill{}, nil, nil, nil
+		return computed{}, nil
 	}
-	return due, people, lines, err
+	return left, err
 }
 
 // asBilled returns the lines of an entry with lost lines.
@@ -111,7 +112,7 @@ func asBilled(c metering.Charge, d metering.Difference) []pricing.Line {
 // The error wraps [sql.ErrNoRows] if its bill isn't.
 func (l *Ledger) RestoreAdjustment(ctx context.Context, a Adjustment) (restored bool, err error) {
 	k := a.key()
-	err = l.in(ctx, func(tx transaction) error {
+	err = l.inComputed(ctx, func(tx transaction, c *computation) error {
 		locked, err := one(ctx, tx, scanLocked, "UPDATE sessions SET dirty_at = dirty_at WHERE appid = $1 AND room_session_id = $2"+returningRoom, k.app, k.session)
 		if err != nil {
 			return fmt.Errorf("lock the session: %w", err)
@@ -119,7 +120,7 @@ func (l *Ledger) RestoreAdjustment(ctx context.Context, a Adjustment) (restored 
 		if _, err := one(ctx, tx, scanBill, selectBill, k.app, k.session); err != nil {
 			return fmt.Errorf("read the bill: %w", err)
 		}
-		due, _, lines, err := l.left(ctx, tx, a.Bill, locked.room)
+		left, err := l.left(ctx, tx, c, a.Bill, locked.room)
 		if err != nil {
 			return err
 		}
@@ -127,8 +128,8 @@ func (l *Ledger) RestoreAdjustment(ctx context.Context, a Adjustment) (restored 
 		if err != nil {
 			return err
 		}
-		lines, err = pricing.Difference(before, lines)
-		if err != nil || due.Usage != a.Usage || due.Charge != a.Charge || int64(len(lines)) != a.Difference.Lines {
+		lines, err := pricing.Difference(before, left.lines)
+		if due := left.bill; err != nil || due.Usage != a.Usage || due.Charge != a.Charge || int64(len(lines)) != a.Difference.Lines {
 			lines = asBilled(a.Charge, a.Difference)
 		}
 		a.Difference.Lines = int64(len(lines))

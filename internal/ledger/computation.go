@@ -1,0 +1,107 @@
+package ledger
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+
+	"github.com/closeouthq/closeout/internal/metering"
+	"github.com/closeouthq/closeout/pricing"
+)
+
+// An entry is computed from these, and from the session's stays and streams.
+type basis struct {
+	bill  Bill
+	room  metering.Room
+	known metering.Reasons
+	// number is that of the entry, 0 for the bill.
+	number int
+}
+
+// A computed entry, with the participants that it changes, its lines, and why its figures
+// can't be right; empty if they can.
+type computed struct {
+	bill   Bill
+	people []billedRow
+	lines  []pricing.Line
+	doubt  string
+}
+
+// A computation computes an entry by the program's own functions, for prices or for who
+// counts, while nothing is locked: they may take their time.
+type computation struct {
+	basis
+	state  [sha256.Size]byte
+	done   bool
+	result computed
+	err    error
+}
+
+// errCompute means that the entry has to be computed before the transaction can go on.
+var errCompute = errors.New("compute the entry")
+
+// maxComputations is how often an entry is computed because callbacks arrive meanwhile.
+const maxComputations = 5
+
+// inComputed is [Ledger.in] for a do that calls computed. It runs do again after each
+// computation that it needs.
+func (l *Ledger) inComputed(ctx context.Context, do func(transaction, *computation) error) error {
+	c := &computation{}
+	for range maxComputations {
+		if err := l.in(ctx, func(tx transaction) error { return do(tx, c) }); !errors.Is(err, errCompute) {
+			return err
+		}
+		if c.state, c.err = l.stateOf(ctx, l, c.bill.key()); c.err == nil {
+			c.result, c.err = l.compute(ctx, l, c.basis)
+		}
+		c.done = true
+	}
+	return fmt.Errorf("callbacks of the session arrived during each of %d computations: try again when fewer arrive", maxComputations)
+}
+
+// computed returns the entry as of the transaction, or errCompute. Without c, it computes
+// the entry at once.
+func (l *Ledger) computed(ctx context.Context, tx transaction, c *computation, b basis) (computed, error) {
+	if c == nil || !b.bill.Charge.Function && l.Rules.Func == nil {
+		return l.compute(ctx, tx, b)
+	}
+	if c.done && c.basis == b {
+		if c.err != nil {
+			return c.result, c.err
+		}
+		// What is stored only ever grows, so that the same state means that nothing came.
+		switch state, err := l.stateOf(ctx, tx, b.bill.key()); {
+		case err != nil:
+			return computed{}, err
+		case state == c.state:
+			return c.result, nil
+		}
+	}
+	c.basis, c.done = b, false
+	return computed{}, errCompute
+}
+
+// stateOf returns a digest of a session's stays and streams.
+func (l *Ledger) stateOf(ctx context.Context, from source, k key) (state [sha256.Size]byte, err error) {
+	digest := sha256.New()
+	for _, table := range []string{"stays", "streams"} {
+		statement := selectStays
+		if table == "streams" {
+			statement = streamsOf.Replace(statement)
+		}
+		for s, err := range l.rowsOfUsers(ctx, from, k, statement) {
+			if err != nil {
+				return state, err
+			}
+			fmt.Fprintf(digest, "%q %q %q %d %d %d %t %t\n", s.User, s.ID, s.Name, s.Role, s.Login, s.Logout, s.Contradicted, s.Implausible)
+		}
+		numbers, _, _, err := numbersOf(ctx, from, k, table)
+		if err != nil {
+			return state, fmt.Errorf("read the numbers of %s: %w", table, err)
+		}
+		fmt.Fprintf(digest, "%+v\n", numbers)
+	}
+	digest.Sum(state[:0])
+	return state, nil
+}
