@@ -70,6 +70,8 @@ func settings(t *testing.T, flags map[string]string) *config.Config {
 		// Few tests are about what is overdue.
 		"reconcile-interval": "0",
 		"apps":               "1=secret", "listen": "127.0.0.1:0", "admin-listen": "127.0.0.1:0", "data": t.TempDir(), "task-queue": t.Name(), "stop-timeout": "2s", "settling": "0s",
+		// Not those that the command dev sets in this process.
+		"prices": "",
 	}
 	for name, value := range flags {
 		all[name] = value

@@ -99,11 +99,9 @@ func (k *workerPart) openStandard(ctx context.Context) error {
 	k.metrics.overdue(func(ctx context.Context) (ledger.Overdues, error) {
 		return books.CountOverdue(ctx, time.Now().Add(-k.config.OverdueAfter))
 	})
-	if k.watch != nil && k.watch.CompareEvery > 0 && len(k.watch.Apps) > 0 {
-		k.metrics.unknown(func(ctx context.Context) ([]ledger.Comparison, error) {
-			return books.Comparisons(ctx, time.Now().Add(-reconcile.ComparedFor))
-		})
-	}
+	k.metrics.unknown(func(ctx context.Context) ([]ledger.Comparison, error) {
+		return books.Comparisons(ctx, time.Now().Add(-reconcile.ComparedFor))
+	})
 	return nil
 }
 
