@@ -60,10 +60,10 @@ const (
 	linesAtOnce     = 300
 	linesPerSecond  = 10
 	// failuresAtOnce and then failuresPerSecond callbacks of a source may fail to be
-	// verified, or be refused with a large body, before it is answered after holdFailures or up to
-	// twice that, lest what came at once comes again at once. A forger who waits for answers
-	// is slowed to less than one a second on each connection, and those are limited. ZEGO
-	// with a wrong secret still has its 429 in time.
+	// verified, or be refused with a large body, before it is answered after holdFailures,
+	// or up to twice that: forgers who came at once must not come again at once. One who
+	// waits for answers is slowed to less than one a second on each connection, and those
+	// are limited. ZEGO with a wrong secret still has its 429 in time.
 	failuresAtOnce    = 100
 	failuresPerSecond = 10
 	holdFailures      = time.Second

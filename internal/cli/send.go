@@ -63,7 +63,7 @@ func Send() *cli.Command {
 
 // postman posts callbacks and counts them.
 type postman struct {
-	send.Sender
+	sender     send.Sender
 	out        io.Writer
 	sent, lost int
 }
@@ -90,12 +90,12 @@ func sendCallbacks(ctx context.Context, cmd *cli.Command) error {
 		return err
 	}
 	p := &postman{send.Sender{URL: cmd.String("url"), Secret: c.Apps[closed.AppID][0], Timeout: cmd.Duration("timeout"), Once: cmd.Bool("once")}, cmd.Root().Writer, 0, 0}
-	if p.URL == "" {
-		if p.URL, err = ownURL(c); err != nil {
+	if p.sender.URL == "" {
+		if p.sender.URL, err = ownURL(c); err != nil {
 			return err
 		}
 	}
-	if err := send.CheckURL(p.URL); err != nil {
+	if err := send.CheckURL(p.sender.URL); err != nil {
 		return fmt.Errorf("--url: %w", err)
 	}
 	if file := cmd.String("replay"); file != "" {
@@ -111,7 +111,7 @@ func sendCallbacks(ctx context.Context, cmd *cli.Command) error {
 
 // rooms sends as many rooms as the flags say.
 func (p *postman) rooms(ctx context.Context, cmd *cli.Command, c *config.Config, closed zego.RoomClose) error {
-	bucket, err := recordingsBucket(ctx, cmd, c, p.URL)
+	bucket, err := recordingsBucket(ctx, cmd, c, p.sender.URL)
 	if err != nil {
 		return fmt.Errorf("CLOSEOUT_RECORDINGS_URL: %w", err)
 	}
@@ -139,7 +139,7 @@ func (p *postman) rooms(ctx context.Context, cmd *cli.Command, c *config.Config,
 		}
 		fmt.Fprintf(p.out, "room_session_id %d\n", closed.RoomSessionID)
 		for _, event := range events {
-			if err := p.post(event.Head().Event, func(report func(string)) (bool, error) { return p.Send(ctx, event, report) }); err != nil {
+			if err := p.post(event.Head().Event, func(report func(string)) (bool, error) { return p.sender.Send(ctx, event, report) }); err != nil {
 				return err
 			}
 		}
@@ -217,7 +217,7 @@ func (p *postman) replay(ctx context.Context, name string, c *config.Config) err
 		return fmt.Errorf("--replay: %s: %w", name, err)
 	}
 	for n, body := range bodies {
-		if err := p.post(fmt.Sprint("callback ", n+1), func(report func(string)) (bool, error) { return p.Replay(ctx, body, report) }); err != nil {
+		if err := p.post(fmt.Sprint("callback ", n+1), func(report func(string)) (bool, error) { return p.sender.Post(ctx, body, report) }); err != nil {
 			return err
 		}
 	}

@@ -60,7 +60,7 @@ type statusReport struct {
 	Sessions []*sessionStatus `json:"sessions"`
 	// More lists the arguments that match more sessions.
 	More []string `json:"more,omitempty"`
-	// Unknown lists the apps of which ZEGO counts more than the ledger has.
+	// Unknown lists the apps with more rooms or users at ZEGO than in the ledger.
 	Unknown []ledger.Comparison `json:"unknown,omitempty"`
 }
 

@@ -22,8 +22,8 @@ const (
 	comparedSpan = 6 * time.Minute
 	comparedLag  = 2 * time.Minute
 	minCompared  = 5 // minutes in it
-	// comparedEdge is how far a count may be from its minute: nothing says whether it is of
-	// a moment, or of all that were there in the minute ahead of it or behind.
+	// comparedEdge is the uncertainty of a count's time: ZEGO does not document whether a
+	// count is of a moment, or of the minute before or after it.
 	comparedEdge = time.Minute
 	// maxCompare bounds a comparison, and maxCompared the apps at once.
 	maxCompare  = time.Minute
@@ -56,8 +56,8 @@ func (w *Watch) Compare(ctx context.Context) (bool, error) {
 	return true, errors.Join(faults...)
 }
 
-// compareApp compares an app's last minutes that ZEGO knows, and of which no callback is
-// on its way any more.
+// compareApp compares the ledger with ZEGO's counts of the last minutes for which no
+// callback is retried any more.
 func (w *Watch) compareApp(ctx context.Context, app uint32) error {
 	now := w.now()
 	to := now.Add(-serverapi.RealtimeDelay - comparedLag)

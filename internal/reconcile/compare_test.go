@@ -158,7 +158,7 @@ func TestOneOfAllWorkersCompares(t *testing.T) {
 
 func (w *world) ago(d time.Duration) time.Time { return w.clock().Add(-d) }
 
-// billed tells of a session with one user that has its bill.
+// billed stores a session with one user, and its bill.
 func (w *world) billed(session uint64, from, to time.Time) {
 	w.t.Helper()
 	w.told(1, "lobby", session, from, stay("u", from, to))
@@ -167,7 +167,7 @@ func (w *world) billed(session uint64, from, to time.Time) {
 	}
 }
 
-// comparing is a watch that compares whenever it is told to.
+// comparing returns a watch that compares at every call.
 func (w *world) comparing(apps ...uint32) *reconcile.Watch {
 	if len(apps) == 0 {
 		apps = []uint32{1}

@@ -2,7 +2,6 @@ package send
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -85,9 +84,4 @@ func Bodies(file []byte) (bodies [][]byte, err error) {
 		return nil, errors.New("found no callback in it, want JSON objects as ZEGO sends them")
 	}
 	return bodies, nil
-}
-
-// Replay posts a body that [Resign] has returned, as [Sender.Send] does.
-func (s *Sender) Replay(ctx context.Context, body []byte, report func(line string)) (acknowledged bool, err error) {
-	return s.post(ctx, body, report)
 }

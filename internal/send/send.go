@@ -106,11 +106,11 @@ func (s *Sender) Send(ctx context.Context, event zego.Event, report func(line st
 	if err != nil {
 		return false, fmt.Errorf("encode %s: %w", head.Event, err)
 	}
-	return s.post(ctx, body, report)
+	return s.Post(ctx, body, report)
 }
 
-// post posts a body as [Sender.Send] does.
-func (s *Sender) post(ctx context.Context, body []byte, report func(line string)) (acknowledged bool, err error) {
+// Post posts a signed body, such as [Resign] returns, as [Sender.Send] does.
+func (s *Sender) Post(ctx context.Context, body []byte, report func(line string)) (acknowledged bool, err error) {
 	for n := 0; ; n++ {
 		acknowledged, text := s.attempt(ctx, body)
 		if err := context.Cause(ctx); err != nil {

@@ -193,12 +193,12 @@ type inboxMetrics struct {
 
 var (
 	startMetrics = inboxMetrics{
-		telemetry.Metric{Name: "closeout_inbox_depth", Labels: []string{"state"}, Help: "Callbacks in the inbox, by whether they wait for Temporal or were set aside for a person."},
+		telemetry.Metric{Name: "closeout_inbox_depth", Labels: []string{"state"}, Help: "Callbacks in the inbox, by whether they wait for Temporal or are dead letters."},
 		telemetry.Metric{Name: "closeout_inbox_oldest_age_seconds", Help: "How long the oldest callback that waits for Temporal has been in the inbox; 0 without any."},
 		telemetry.Metric{Name: "closeout_temporal_takes", Help: "1 while Temporal takes callbacks, 0 while it is left alone after failures."},
 	}
 	usageMetrics = inboxMetrics{
-		telemetry.Metric{Name: "closeout_usage_inbox_depth", Labels: []string{"state"}, Help: "Usage callbacks on the disk, by whether they wait for the ledger or were set aside for a person."},
+		telemetry.Metric{Name: "closeout_usage_inbox_depth", Labels: []string{"state"}, Help: "Usage callbacks on the disk, by whether they wait for the ledger or are dead letters."},
 		telemetry.Metric{Name: "closeout_usage_inbox_oldest_age_seconds", Help: "How long the oldest usage callback that waits for the ledger has been on the disk; 0 without any."},
 		telemetry.Metric{Name: "closeout_ledger_takes", Help: "1 while the ledger takes usage, 0 while it didn't take the last of it."},
 	}

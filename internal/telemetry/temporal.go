@@ -45,10 +45,8 @@ type temporalHandler struct {
 
 // WithTags implements [client.MetricsHandler].
 func (h temporalHandler) WithTags(tags map[string]string) client.MetricsHandler {
-	all := maps.Clone(h.tags)
-	if all == nil {
-		all = prometheus.Labels{}
-	}
+	all := prometheus.Labels{}
+	maps.Copy(all, h.tags)
 	for name, value := range tags {
 		all[plain(name)] = strings.ToValidUTF8(value, "\uFFFD")
 	}
