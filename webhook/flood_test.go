@@ -95,7 +95,8 @@ func TestForgedCallbacksDoNotFloodTheLog(t *testing.T) {
 func TestGuessesAreAnsweredLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBundle(t, started)
-		from := func(remote, body string) (status int, took time.Duration) {
+		took := map[time.Duration]bool{}
+		from := func(remote, body string) (int, time.Duration) {
 			r := httptest.NewRequest("POST", webhook.Path, strings.NewReader(body))
 			r.RemoteAddr = remote
 			w, began := httptest.NewRecorder(), time.Now()
@@ -103,6 +104,7 @@ func TestGuessesAreAnsweredLate(t *testing.T) {
 			if w.Code == 429 && w.Header().Get("Retry-After") == "" {
 				t.Error("a 429 doesn't say when to try again")
 			}
+			took[time.Since(began)] = true
 			return w.Code, time.Since(began)
 		}
 		is := func(what, remote, body string, status int, late bool) {
@@ -130,6 +132,9 @@ func TestGuessesAreAnsweredLate(t *testing.T) {
 			is("a large body", "192.0.2.3:1", long+"{", 400, false)
 		}
 		is("one that is too large", "192.0.2.3:1", strings.Repeat(long, 200), 413, true)
+		if len(took) < 3 { // none, and two that differ
+			t.Errorf("late answers took %v, want each another time", took)
+		}
 		// Who doesn't wait doesn't keep us busy either.
 		ctx, leave := context.WithTimeout(t.Context(), 10*time.Millisecond)
 		defer leave()

@@ -41,6 +41,10 @@ func TestRoomsThatTheLedgerLacksAreCounted(t *testing.T) {
 		"the user left before":          {rooms: 1, users: 1, known: func(w *world) { w.told(1, "a", 1, w.ago(time.Hour), stay("u", w.ago(time.Hour), w.ago(time.Hour/2))) }, want: [2]int64{0, 1}},
 		"known since some minutes only": {rooms: 1, users: 1, known: func(w *world) { w.told(1, "a", 1, w.ago(8*time.Minute), stay("u", w.ago(8*time.Minute), time.Time{})) }},
 		"begun after what is compared":  {rooms: 1, users: 1, known: func(w *world) { w.told(1, "a", 1, w.ago(time.Minute), stay("u", w.ago(time.Minute), time.Time{})) }, want: [2]int64{1, 1}},
+		"begun half a minute after it": {rooms: 1, users: 1, known: func(w *world) {
+			begin := w.ago(serverapi.RealtimeDelay + 2*time.Minute - 30*time.Second)
+			w.told(1, "a", 1, begin, stay("u", begin, time.Time{}))
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			onBoth(t, func(t *testing.T, w *world) {
