@@ -37,6 +37,12 @@ type Task struct {
 	Retried *Retried `json:"retried,omitempty"`
 }
 
+// KeyFor returns the key of a part of the step's effects, such as what it changes for one
+// user. It is the same for every run of the step for the session.
+func (t Task) KeyFor(part string) uuid.UUID {
+	return uuid.NewSHA1(t.IdempotencyKey, []byte(part))
+}
+
 // Retried is what a person saw and decided who had a blocked step retried.
 type Retried struct {
 	// Failure is why the step was blocked.

@@ -16,6 +16,7 @@ import (
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
 	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/session"
@@ -133,6 +134,18 @@ func (e *Env) Run(w workflows.Workflow, s session.Session) workflows.Result {
 		e.t.Fatalf("read the result of %s: %v", workflows.Name(w), err)
 	}
 	return result
+}
+
+// RunAdjustment runs the adjustment of that number, from 1, to its end and returns its
+// result: the steps of the Workflow that set [workflows.Step.Adjusts]. It has a bill
+// without figures unless the test mocks Standard.AdjustBill.
+func (e *Env) RunAdjustment(w workflows.Workflow, s session.Session, number int) workflows.Result {
+	e.t.Helper()
+	e.OnActivity(activities.Standard.AdjustBill, mock.Anything, mock.Anything, number).Return(activities.Adjusted{Number: number}, nil).Maybe()
+	adjust := workflows.AdjustBill(func(session.Session) workflows.Workflow { return w })
+	return e.Run(func(ctx workflow.Context, s session.Session) (workflows.Result, error) {
+		return adjust(ctx, activities.Adjustment{Session: s, Number: number})
+	}, s)
 }
 
 // After calls do when the run is that old by its clock. Call After before the run.

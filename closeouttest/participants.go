@@ -1,7 +1,9 @@
 package closeouttest
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	"go.temporal.io/sdk/worker"
@@ -31,6 +33,23 @@ func Participant(user string, inRoom, published time.Duration, changes ...func(*
 	}
 	return p
 }
+
+// Adjusted returns the participants of an adjustment, for [WithParticipants] and
+// [Env.SetParticipants]: those that there are now, each with what was billed before.
+func Adjusted(before, now []session.Participant) []session.Participant {
+	all := slices.Clone(now)
+	for _, b := range before {
+		i := slices.IndexFunc(all, func(p session.Participant) bool { return p.User == b.User })
+		if i < 0 {
+			i, all = len(all), append(all, session.Participant{User: b.User})
+		}
+		all[i].Before = b.Billed()
+	}
+	slices.SortFunc(all, byUser)
+	return all
+}
+
+func byUser(a, b session.Participant) int { return cmp.Compare(a.User, b.User) }
 
 // WithParticipants returns a context for a step that is called by a test, in which
 // activities.Participants returns these, settled.

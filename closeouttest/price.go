@@ -1,7 +1,6 @@
 package closeouttest
 
 import (
-	"cmp"
 	"context"
 	"iter"
 	"slices"
@@ -17,18 +16,20 @@ func PricedSession(participants ...session.Participant) pricing.Session {
 	s := pricing.Session{Session: Session()}
 	s.Usage.End, s.Usage.EndFrom = s.RoomCloseTime, "room_close"
 	count := slices.DeleteFunc(slices.Clone(participants), func(p session.Participant) bool { return p.Excluded != "" })
-	slices.SortFunc(count, func(a, b session.Participant) int { return cmp.Compare(a.User, b.User) })
+	slices.SortFunc(count, byUser)
 	for _, p := range count {
 		s.Usage.Participants++
 		s.Usage.Stays += int64(max(1, len(p.Stays)))
 		s.Usage.Millis += p.InRoom.Millis
-		for _, reason := range p.InRoom.Reasons {
-			if !slices.Contains(s.Usage.Estimated, reason) {
-				s.Usage.Estimated = append(s.Usage.Estimated, reason)
-			}
-		}
+		s.Usage.Published += p.Published.Millis
+		s.Usage.Estimated = append(s.Usage.Estimated, p.InRoom.Reasons...)
+		s.Usage.PublishedEstimated = append(s.Usage.PublishedEstimated, p.Published.Reasons...)
 	}
-	s.Usage.Seconds = s.Usage.Millis / 1000
+	for _, reasons := range []*[]string{&s.Usage.Estimated, &s.Usage.PublishedEstimated} {
+		slices.Sort(*reasons)
+		*reasons = slices.Compact(*reasons)
+	}
+	s.Usage.Seconds, s.Usage.PublishedSeconds = s.Usage.Millis/1000, s.Usage.Published/1000
 	s.Usage.Minutes = (s.Usage.Seconds + 59) / 60
 	s.Participants = slices.Values(count)
 	return s
@@ -60,6 +61,22 @@ func Price(t testing.TB, price pricing.Func, s pricing.Session) (lines []pricing
 	}
 	if amount, err = pricing.Sum(lines); err != nil {
 		t.Fatalf("add up the lines: %v", err)
+	}
+	return lines, amount
+}
+
+// PriceAdjustment returns the lines of an adjustment, which correct the bill of the session
+// as it was before, and their sum.
+func PriceAdjustment(t testing.TB, price pricing.Func, before, now pricing.Session) (lines []pricing.Line, amount int64) {
+	t.Helper()
+	billed, _ := Price(t, price, before)
+	due, _ := Price(t, price, now)
+	lines, err := pricing.Difference(billed, due)
+	if err == nil {
+		amount, err = pricing.Sum(lines)
+	}
+	if err != nil {
+		t.Fatalf("adjust the lines: %v", err)
 	}
 	return lines, amount
 }

@@ -2,12 +2,14 @@ package closeouttest
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/pricing"
+	"github.com/closeouthq/closeout/session"
 )
 
 func TestPriceFailsForAFunctionThatIsNotPure(t *testing.T) {
@@ -43,8 +45,13 @@ func TestPriceFailsForAFunctionThatIsNotPure(t *testing.T) {
 func TestAPricedSessionHasTheTotalsOfThoseWhoCount(t *testing.T) {
 	recorder := Participant("recorder", time.Hour, 0)
 	recorder.Excluded = "role 4"
-	s := PricedSession(Participant("b", 90*time.Second, 0), Participant("a", 31*time.Second, time.Second), recorder)
-	if s.Usage.Participants != 2 || s.Usage.Seconds != 121 || s.Usage.Minutes != 3 {
+	unsure := Participant("b", 90*time.Second, 1500*time.Millisecond)
+	unsure.InRoom.Reasons, unsure.Published.Reasons = []string{"no_logout"}, []string{"no_stream_close"}
+	other := Participant("a", 31*time.Second, time.Second)
+	other.InRoom.Reasons = []string{"no_logout", "no_login"}
+	s := PricedSession(unsure, other, recorder)
+	if s.Usage.Participants != 2 || s.Usage.Seconds != 121 || s.Usage.Minutes != 3 || s.Usage.Published != 2500 || s.Usage.PublishedSeconds != 2 ||
+		strings.Join(s.Usage.Estimated, " ") != "no_login no_logout" || strings.Join(s.Usage.PublishedEstimated, " ") != "no_stream_close" {
 		t.Errorf("%+v", s.Usage)
 	}
 	var users []string
@@ -67,5 +74,27 @@ func TestAStepReadsTheLinesOfTheTest(t *testing.T) {
 		if !activities.IsBlocked(err) {
 			t.Errorf("without a ledger: %v", err)
 		}
+	}
+}
+
+func TestAnAdjustmentHasWhatWasBilled(t *testing.T) {
+	before := []session.Participant{Participant("ada", time.Hour, time.Minute), Participant("Bo", time.Minute, 0)}
+	now := []session.Participant{Participant("çelik", time.Second, 0), Participant("ada", time.Minute, time.Minute)}
+	var got []string
+	for _, p := range Adjusted(before, now) {
+		got = append(got, fmt.Sprint(p.User, " ", p.Billed(), " ", p.Before))
+	}
+	if want := "Bo {0 0} {60000 0}; ada {60000 60000} {3600000 60000}; çelik {1000 0} {0 0}"; strings.Join(got, "; ") != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	perMinute := func(s pricing.Session) (lines []pricing.Line, err error) {
+		for p := range s.Participants {
+			lines = append(lines, pricing.Line{Payer: p.User, Description: "time", Quantity: p.InRoom.Minutes(), Unit: "minute", UnitPrice: 2, Amount: 2 * p.InRoom.Minutes(), Currency: "EUR"})
+		}
+		return lines, nil
+	}
+	lines, amount := PriceAdjustment(t, perMinute, PricedSession(before...), PricedSession(now...))
+	if len(lines) != 3 || lines[0].Payer != "ada" || lines[0].Quantity != -59 || amount != -118-2+2 {
+		t.Errorf("%d of %+v", amount, lines)
 	}
 }

@@ -50,7 +50,6 @@ func closePaid(ctx workflow.Context, closed session.Session) (workflows.Result, 
 }
 
 func TestAStepThatAdjustsRunsInAdjustmentsToo(t *testing.T) {
-	next := activities.Adjustment{Session: closed, Number: 2}
 	for _, tt := range []struct {
 		name     string
 		adjusted activities.Adjusted
@@ -67,9 +66,7 @@ func TestAStepThatAdjustsRunsInAdjustmentsToo(t *testing.T) {
 			env.RegisterActivity(w)
 			env.SetParticipants(closeouttest.Participant("ada", time.Minute, 50*time.Second, func(p *session.Participant) { p.Before.Published = 30_000 }))
 			env.OnActivity(activities.Standard.AdjustBill, mock.Anything, mock.Anything, 2).Return(tt.adjusted, nil).Once()
-			r := env.Run(func(ctx workflow.Context, _ session.Session) (workflows.Result, error) {
-				return workflows.AdjustBill(func(session.Session) workflows.Workflow { return closePaid })(ctx, next)
-			}, closed)
+			r := env.RunAdjustment(closePaid, closed, 2)
 			var steps []string
 			for _, s := range r.Steps {
 				steps = append(steps, s.Step)
