@@ -61,9 +61,9 @@ func TestExamplesDoWhatTheySay(t *testing.T) {
 	}
 	tests := []test{
 		{"wallet", nil, []step{
-			{send: "--room paid-1 --session 1", workflow: "room-close-1-1", want: "done recordings:done charge:done payout:done"},
-			{send: "--room paid-left --session 2", workflow: "room-close-1-2", want: "given_up recordings:done charge:done payout:given_up refund:done"},
-			{send: "--room paid-frozen --session 3", workflow: "room-close-1-3", decide: "skip --reason refunded", want: "skipped recordings:done charge:done payout:skipped refund:done"},
+			{send: "--room paid-1 --session 1", workflow: "room-close-1-1", want: "done recordings:done billing:done charge:done payout:done"},
+			{send: "--room paid-left --session 2", workflow: "room-close-1-2", want: "given_up recordings:done billing:done charge:done payout:given_up refund:done"},
+			{send: "--room paid-frozen --session 3", workflow: "room-close-1-3", decide: "skip --reason refunded", want: "skipped recordings:done billing:done charge:done payout:skipped refund:done"},
 			{send: "--room lobby --session 4", workflow: "room-close-1-4", want: "done billing:done recordings:done"},
 		}},
 		{"transcription", nil, []step{

@@ -9,14 +9,14 @@ import (
 	"sync"
 )
 
-// fakeWallet is a wallet in this process, which forgets everything when that
-// ends. Whether its accounts are in trouble depends on the room: in "paid-broke"
-// the caller has no money, in "paid-left" the host has closed the account, and in
-// "paid-frozen" a person has to look into the host's.
+// fakeWallet is a wallet in this process, which forgets everything when that ends. The room
+// decides which accounts are in trouble: in "paid-broke" callers have no money, in
+// "paid-left" hosts have closed the account, and in "paid-frozen" an operator has to look
+// into theirs.
 type fakeWallet struct {
 	mu     sync.Mutex
 	booked map[string]Booking // by Idempotency-Key
-	spent  map[string]string  // what became of a charge, by its ID
+	spent  map[uint64]string  // payouts or refunds, by session
 }
 
 // RoundTrip implements [http.RoundTripper]: nothing leaves the process.
@@ -47,29 +47,33 @@ func (f *fakeWallet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if f.booked == nil {
-		f.booked, f.spent = map[string]Booking{}, map[string]string{}
+		f.booked, f.spent = map[string]Booking{}, map[uint64]string{}
 	}
-	f.booked[key], f.spent[o.Charge] = booking, what
+	if f.booked[key] = booking; what != "charges" {
+		f.spent[o.Session.RoomSessionID] = what
+	}
 	slog.Info("fake wallet: booked", "what", what, "booking", booking)
 	_ = json.NewEncoder(w).Encode(booking)
 }
 
-// book says what there is to book for the order, or with which status it is
-// refused, and why.
+// book returns the booking of an order, or the status with which it is refused, and why.
 func (f *fakeWallet) book(what, key string, o order) (b Booking, refused int, why string) {
-	room := o.Session.RoomID
-	b = Booking{ID: what[:len(what)-1] + "-" + key[:8], Account: "caller-of-" + room, Cents: 500}
+	room, spent := o.Session.RoomID, f.spent[o.Session.RoomSessionID]
+	b = Booking{ID: what[:len(what)-1] + "-" + key[:8], Account: o.User, Cents: o.Cents}
 	switch {
-	case what != "charges" && f.spent[o.Charge] != "":
-		return b, http.StatusUnprocessableEntity, o.Charge + " is among the " + f.spent[o.Charge] + " already"
+	case what == "refunds" && spent == "payouts":
+		return b, http.StatusUnprocessableEntity, "a host of the session was paid"
+	case what == "refunds":
+		b.Cents = -f.booked[o.Charge.String()].Cents
+	case spent == "refunds": // a late callback changes nothing of what was refunded
+		b.Cents = 0
 	case what == "charges" && room == "paid-broke":
 		return b, http.StatusPaymentRequired, "insufficient funds"
-	case what == "payouts" && room == "paid-left":
+	case what == "charges":
+	case room == "paid-left":
 		return b, http.StatusGone, "the host has closed the account"
-	case what == "payouts" && room == "paid-frozen":
+	case room == "paid-frozen":
 		return b, http.StatusUnprocessableEntity, "the host's account is frozen"
-	case what == "payouts":
-		b.Account, b.Cents = "host-of-"+room, 400
 	}
 	return b, 0, ""
 }

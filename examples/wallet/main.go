@@ -1,5 +1,5 @@
-// Command wallet closes out paid voice rooms: the caller pays, the host is paid,
-// and where the host can't be, the caller gets the money back.
+// Command wallet closes out paid voice rooms: callers pay for their time in the room, hosts
+// are paid for theirs at the microphone, and if they can't be, callers get their money back.
 package main
 
 import (
@@ -26,7 +26,7 @@ func service() closeout.Service {
 	}
 }
 
-// route tells the paid rooms by their names; the others are closed out as ever.
+// route returns the Workflow of paid rooms; the default closes out all others.
 func route(s session.Session) workflows.Workflow {
 	if strings.HasPrefix(s.RoomID, "paid-") {
 		return ClosePaidRoom

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -10,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/closeouthq/closeout/activities"
@@ -45,20 +49,42 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-func (w *world) close(room string) workflows.Result {
-	return w.Run(ClosePaidRoom, closeouttest.Session(func(c *zego.RoomClose) { c.RoomID = room }))
+// people were in the room: caller and guest listened, and host published.
+func people() []session.Participant {
+	return []session.Participant{
+		closeouttest.Participant("caller", 14*time.Minute+time.Second, 0), // 15 minutes begun
+		closeouttest.Participant("guest", 2*time.Minute, 0),
+		closeouttest.Participant("host", time.Hour, 10*time.Minute),
+		closeouttest.Participant("recorder", time.Hour, 0, func(p *session.Participant) { p.Excluded = "role 4" }),
+	}
 }
 
-// booked is what the wallet has on its accounts.
+func paid(room string) session.Session {
+	return closeouttest.Session(func(c *zego.RoomClose) { c.RoomID = room })
+}
+
+func (w *world) close(room string) workflows.Result {
+	w.SetParticipants(people()...)
+	return w.Run(ClosePaidRoom, paid(room))
+}
+
+// booked lists what the wallet has booked.
 func (w *world) booked() string {
 	var all []string
 	for _, b := range w.fake.booked {
 		kind, _, _ := strings.Cut(b.ID, "-")
-		all = append(all, kind)
+		all = append(all, fmt.Sprint(kind, " ", b.Account, " ", b.Cents))
 	}
 	slices.Sort(all)
-	return strings.Join(all, " ")
+	return strings.Join(all, ", ")
 }
+
+// What the wallet has booked in the end.
+const (
+	charged  = "charge caller 300, charge guest 40"
+	paidOut  = charged + ", payout host 150"
+	refunded = charged + ", refund caller -300, refund guest -40"
+)
 
 // outcomes is what came of the steps.
 func outcomes(r workflows.Result) string {
@@ -69,7 +95,7 @@ func outcomes(r workflows.Result) string {
 	return strings.Join(all, ", ")
 }
 
-// failure is why a step has no result.
+// failure returns why a step has no result.
 func failure(r workflows.Result, step string) string {
 	for _, s := range r.Steps {
 		if s.Step == step {
@@ -84,9 +110,9 @@ func TestMoneyGoesWhereItBelongs(t *testing.T) {
 		booked, outcomes string
 		state            workflows.State
 	}{
-		"paid-talk":  {"charge payout", "recordings done, charge done, payout done", workflows.StateDone},
-		"paid-broke": {"", "recordings done, charge given_up, payout skipped", workflows.StateGivenUp},
-		"paid-left":  {"charge refund", "recordings done, charge done, payout given_up, refund done", workflows.StateGivenUp},
+		"paid-talk":  {paidOut, "recordings done, billing done, charge done, payout done", workflows.StateDone},
+		"paid-broke": {"", "recordings done, billing done, charge given_up, payout skipped", workflows.StateGivenUp},
+		"paid-left":  {refunded, "recordings done, billing done, charge done, payout given_up, refund done", workflows.StateGivenUp},
 	} {
 		t.Run(room, func(t *testing.T) {
 			w := newWorld(t)
@@ -110,7 +136,7 @@ func TestSkippedPayoutIsRefunded(t *testing.T) {
 		w.Skip("payout", "fraud")
 	})
 	result := w.close("paid-frozen")
-	if want := "recordings done, charge done, payout skipped, refund done"; outcomes(result) != want || w.booked() != "charge refund" {
+	if want := "recordings done, billing done, charge done, payout skipped, refund done"; outcomes(result) != want || w.booked() != refunded {
 		t.Errorf("%s, booked %s", outcomes(result), w.booked())
 	}
 }
@@ -130,7 +156,7 @@ func TestRetriedPayoutIsNotRefunded(t *testing.T) {
 		w.Retry("payout", "thawed")
 	})
 	result := w.close("paid-talk")
-	if want := "recordings done, charge done, payout done"; outcomes(result) != want || w.booked() != "charge payout" {
+	if want := "recordings done, billing done, charge done, payout done"; outcomes(result) != want || w.booked() != paidOut {
 		t.Errorf("%s, booked %s", outcomes(result), w.booked())
 	}
 }
@@ -147,7 +173,7 @@ func TestLostAnswersAreBookedOnce(t *testing.T) {
 		}
 		wallet.ServeHTTP(rw, r)
 	}
-	if result := w.close("paid-talk"); result.State != workflows.StateDone || w.booked() != "charge payout" {
+	if result := w.close("paid-talk"); result.State != workflows.StateDone || w.booked() != paidOut {
 		t.Errorf("%s, booked %s", outcomes(result), w.booked())
 	}
 }
@@ -167,10 +193,10 @@ func TestNobodyIsPaidTwice(t *testing.T) {
 	w.After(time.Hour, func() { w.Skip("payout", "never mind") })
 	w.After(2*time.Hour, func() { w.Skip("refund", "the host has it") })
 	result := w.close("paid-talk")
-	if want := "recordings done, charge done, payout skipped, refund skipped"; outcomes(result) != want || w.booked() != "charge payout" {
+	if want := "recordings done, billing done, charge done, payout skipped, refund skipped"; outcomes(result) != want || w.booked() != paidOut {
 		t.Errorf("%s, booked %s", outcomes(result), w.booked())
 	}
-	if got := failure(result, "refund"); !strings.Contains(got, "is among the payouts already") {
+	if got := failure(result, "refund"); !strings.Contains(got, "a host of the session was paid") {
 		t.Errorf("the refund failed with %q", got)
 	}
 }
@@ -179,8 +205,9 @@ func TestNobodyIsPaidTwice(t *testing.T) {
 func TestCancelledRunIsNotRefunded(t *testing.T) {
 	w := newWorld(t)
 	w.After(time.Hour, w.CancelWorkflow)
-	w.Start(ClosePaidRoom, closeouttest.Session(func(c *zego.RoomClose) { c.RoomID = "paid-frozen" }))
-	if err := w.GetWorkflowError(); !temporal.IsCanceledError(err) || w.booked() != "charge" {
+	w.SetParticipants(people()...)
+	w.Start(ClosePaidRoom, paid("paid-frozen"))
+	if err := w.GetWorkflowError(); !temporal.IsCanceledError(err) || w.booked() != charged {
 		t.Errorf("error %v, booked %s", err, w.booked())
 	}
 }
@@ -226,9 +253,63 @@ func TestOnlyWhatNobodyCouldMendIsGivenUp(t *testing.T) {
 	}
 }
 
+// The logout of the caller arrives an hour after the bill, which had the caller in the room
+// to its end.
+func TestALateLogoutCorrectsOneCaller(t *testing.T) {
+	for room, want := range map[string]string{
+		"paid-talk": paidOut + ", charge caller -200",
+		"paid-left": refunded + ", charge caller 0",
+	} {
+		w := newWorld(t)
+		w.close(room)
+		now := people()
+		now[0] = closeouttest.Participant("caller", 5*time.Minute, 0)
+		adjustment := newWorld(t)
+		adjustment.fake.booked, adjustment.fake.spent = w.fake.booked, w.fake.spent
+		adjustment.SetParticipants(closeouttest.Adjusted(people(), now)...)
+		session := paid(room)
+		session.RoomSessionID = slices.Collect(maps.Keys(w.fake.spent))[0]
+		result := adjustment.RunAdjustment(ClosePaidRoom, session, 1)
+		if got := outcomes(result); got != "adjustment-1 done, charge done, payout done" {
+			t.Error(got)
+		}
+		if got, want := adjustment.booked(), sorted(want); got != want {
+			t.Errorf("%s: booked %s, want %s", room, got, want)
+		}
+	}
+}
+
+func sorted(list string) string {
+	all := strings.Split(list, ", ")
+	slices.Sort(all)
+	return strings.Join(all, ", ")
+}
+
+// One caller has no money: the others pay, and the host is paid.
+func TestADebtHoldsUpNobody(t *testing.T) {
+	w := newWorld(t)
+	w.trouble = func(rw http.ResponseWriter, r *http.Request, wallet http.Handler) {
+		body, _ := io.ReadAll(r.Body)
+		if strings.Contains(string(body), "guest") {
+			http.Error(rw, "insufficient funds", http.StatusPaymentRequired)
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		wallet.ServeHTTP(rw, r)
+	}
+	result := w.close("paid-talk")
+	if result.State != workflows.StateDone || w.booked() != "charge caller 300, payout host 150" {
+		t.Errorf("%s, booked %s", outcomes(result), w.booked())
+	}
+	if got := (Booked{Cents: 300, Users: 1, Debts: 1}).String(); got != "EUR 3.00 of 1 users, 1 without money" {
+		t.Error(got)
+	}
+}
+
 func TestWhatIsPosted(t *testing.T) {
 	session := closeouttest.Session()
-	task := activities.Task{Session: session, IdempotencyKey: session.IdempotencyKey("payout")}
+	task := activities.Task{Session: session, IdempotencyKey: session.IdempotencyKey("refund")}
+	charge := uuid.New()
 	var got *http.Request
 	var body order
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -236,20 +317,21 @@ func TestWhatIsPosted(t *testing.T) {
 		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
 			t.Error(err)
 		}
-		_ = json.NewEncoder(w).Encode(Booking{ID: "p", Account: "host", Cents: 1234})
+		_ = json.NewEncoder(w).Encode(Booking{ID: "r", Account: "caller", Cents: -1234})
 	}))
 	defer api.Close()
-	paid, err := walletAt(api.URL+"/v1").PayOut(t.Context(), task, Booking{ID: "c"})
+	ctx := closeouttest.WithParticipants(t.Context(), closeouttest.Participant("caller", time.Hour, 0))
+	refunded, err := walletAt(api.URL+"/v1").Refund(ctx, task, Booked{Key: charge})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if paid.String() != "host: 12.34, p" {
-		t.Errorf("paid %s", paid)
+	if refunded != (Booked{Users: 1, Cents: -1234}) {
+		t.Errorf("refunded %s", refunded)
 	}
-	if got.URL.Path != "/v1/payouts" || got.Header.Get("Authorization") != "Bearer token" || got.Header.Get("Idempotency-Key") != task.IdempotencyKey.String() {
+	if got.URL.Path != "/v1/refunds" || got.Header.Get("Authorization") != "Bearer token" || got.Header.Get("Idempotency-Key") != task.KeyFor("caller").String() {
 		t.Errorf("%s with %v", got.URL, got.Header)
 	}
-	if body != (order{session, "c"}) {
+	if body != (order{Session: session, User: "caller", Charge: activities.Task{IdempotencyKey: charge}.KeyFor("caller")}) {
 		t.Errorf("body %+v", body)
 	}
 }

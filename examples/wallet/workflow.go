@@ -11,19 +11,20 @@ import (
 // wallet names the steps, for Workflows. The worker has the one that runs them.
 var wallet *Wallet
 
-// ClosePaidRoom charges the caller and pays the host. If the host isn't paid, be
-// it that a person skips it, the caller is refunded. The recordings are archived
-// whatever happens to the money.
+// ClosePaidRoom charges the callers and pays the hosts, by the figures of the bill. If the
+// hosts aren't paid, even because an operator skips it, the callers get their money back.
+// The recordings are archived whatever happens to the money.
 func ClosePaidRoom(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, closed)
 
 	workflows.Start(run, workflows.Recordings, activities.Standard.ArchiveRecordings)
-	charge := workflows.Start(run, workflows.Step{Name: "charge", Summary: "Charge the caller"}, wallet.Charge)
-	payout := workflows.Then(charge, workflows.Step{Name: "payout", Summary: "Pay the host"}, wallet.PayOut)
+	bill := workflows.Start(run, workflows.Billing, activities.Standard.FinalizeBill)
+	charge := workflows.Then(bill, workflows.Step{Name: "charge", Summary: "Charge the callers", Adjusts: true}, wallet.Charge)
+	payout := workflows.Then(charge, workflows.Step{Name: "payout", Summary: "Pay the hosts", Adjusts: true}, wallet.PayOut)
 
 	if charged, err := charge.Wait(); err == nil {
 		if _, err := payout.Wait(); err != nil {
-			workflows.StartWith(run, workflows.Step{Name: "refund", Summary: "Give the caller the money back"}, wallet.Refund, charged)
+			workflows.StartWith(run, workflows.Step{Name: "refund", Summary: "Refund the callers", Adjusts: true}, wallet.Refund, charged)
 		}
 	}
 	return run.Finish()
