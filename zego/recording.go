@@ -3,9 +3,11 @@ package zego
 import (
 	"fmt"
 	"math"
+	"path"
 	"regexp"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // EventRecording is the event name of a [Recording]. ZEGO's callback has none and is
@@ -82,7 +84,7 @@ const BackupKept = 72 * time.Hour
 // RecordedFile is one file of a recording task.
 type RecordedFile struct {
 	// FileID is the file's name: "TaskId_RoomId_UserId_StreamId_Type_UTC.mp4" and the like,
-	// see [ParseFileName].
+	// see [ParseFileName] and [ValidFileID].
 	FileID string
 	// URL is the file's address in the app's bucket or in ZEGO's backup storage. It may
 	// be empty.
@@ -153,7 +155,7 @@ func (r *reader) recording(common Common) Event {
 
 func (r *reader) recordedFile() RecordedFile {
 	f := RecordedFile{
-		FileID:         r.text("file_id"),
+		FileID:         r.fileID("file_id"),
 		URL:            r.optionalText("file_url", maxURL),
 		Format:         r.optionalText("output_file_format", maxText),
 		Size:           int64(r.optionalUnsigned("file_size", math.MaxInt64, 0)),
@@ -174,6 +176,23 @@ func (r *reader) recordedFile() RecordedFile {
 // digits, - or _.
 func ValidTaskID(s string) bool {
 	return len(s) == taskIDLen && !strings.ContainsFunc(s, func(c rune) bool { return !isIDRune(c) })
+}
+
+// ValidFileID reports whether s can be a file's name, which becomes a part of keys: 1 to
+// 1024 bytes without control characters, and a path that leads nowhere else. A room's ID,
+// which is a part of it, may have slashes and backslashes.
+func ValidFileID(s string) bool {
+	p := "/" + strings.ReplaceAll(s, `\`, "/")
+	return s != "" && len(s) <= maxText && !strings.ContainsFunc(s, unicode.IsControl) && path.Clean(p) == p
+}
+
+// fileID returns the required name of a file.
+func (r *reader) fileID(name string) string {
+	id := r.text(name)
+	if r.err == nil && !ValidFileID(id) {
+		r.fail(name, fmt.Sprintf("found %s, want a name without empty parts, . and .. between slashes", clip([]byte(id))))
+	}
+	return id
 }
 
 func isIDRune(c rune) bool {

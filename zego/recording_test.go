@@ -108,6 +108,8 @@ func TestARecordingCallbackThatLacksAFieldIsRefusedByName(t *testing.T) {
 		{"no array", recordingBody("1", `{"file_info":{}}`), "detail.file_info"},
 		{"no file", recordingBody("1", `{"file_info":[`+file+`,7]}`), "detail.file_info[1]"},
 		{"file without a name", recordingBody("1", `{"file_info":[`+file+`,{"status":3}]}`), "detail.file_info[1].file_id"},
+		{"a file that leads to another folder", recordingBody("1", `{"file_info":[{"file_id":"../x","status":3}]}`), "detail.file_info[0].file_id"},
+		{"a file that fails and leads elsewhere", recordingBody("1", `{"file_info":[`+file+`,{"file_id":"a/../../x","status":5}]}`), "detail.file_info[1].file_id"},
 		{"twice", recordingBody("1", `{"file_info":[{"file_id":"f","file_id":"g","status":3}]}`), "detail.file_info[0].file_id"},
 	}
 	for _, test := range tests {
@@ -191,4 +193,19 @@ func FuzzParseFileName(f *testing.F) {
 			t.Fatalf("%q: %+v", name, got)
 		}
 	})
+}
+
+// The room's ID is a part of a file's name, and may have slashes. Nothing else leads into
+// another folder.
+func TestAFilesNameLeadsNowhere(t *testing.T) {
+	for name, want := range map[string]bool{
+		"YZ4joOE4IwmFAAAT_r_u_s_A_20211124113602084.aac": true, "YZ4joOE4IwmFAAAT_a/b_u_s_A_20211124113602084.aac": true, `YZ4joOE4IwmFAAAT_a\b_u_s.aac`: true,
+		"chosen by hand.mp4": true, "..mp4": true, "YZ4joOE4IwmFAAAT_.._u.mp4": true, strings.Repeat("f", 1024): true,
+		"": false, ".": false, "..": false, "../x": false, "/x": false, "x/": false, "a//b": false, "a/./b": false, "a/../b": false, `..\x`: false, `a\..\b`: false, `a/..\b`: false, `\\host\x`: false,
+		"a\x00b": false, "a\u0085b": false, strings.Repeat("f", 1025): false,
+	} {
+		if got := zego.ValidFileID(name); got != want {
+			t.Errorf("%q: %v, want %v", name, got, want)
+		}
+	}
 }

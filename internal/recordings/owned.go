@@ -27,13 +27,15 @@ func (p Place) Own(appID uint32, archive string) (Owned, bool) {
 
 // Has reports whether the session may have the key.
 func (o Owned) Has(key string) bool {
-	if len(key) > maxKey || !utf8.ValidString(key) || path.Clean("/"+key) != "/"+key || strings.ContainsFunc(key, func(r rune) bool { return r == '\\' || unicode.IsControl(r) }) {
+	// A room's name may have backslashes, which lead into folders on some systems.
+	plain := strings.ReplaceAll(key, `\`, "/")
+	if len(key) > maxKey || !utf8.ValidString(key) || path.Clean("/"+plain) != "/"+plain || strings.ContainsFunc(key, unicode.IsControl) {
 		return false
 	}
-	if o.archive != "" && strings.HasPrefix(key, o.archive) {
+	if o.archive != "" && strings.HasPrefix(plain, o.archive) {
 		return false
 	}
-	if top, _, ok := strings.Cut(key, "/"); ok && top != "" && strings.Trim(top, "0123456789") == "" {
+	if top, _, ok := strings.Cut(plain, "/"); ok && top != "" && strings.Trim(top, "0123456789") == "" {
 		return top == o.app
 	}
 	return strings.HasPrefix(key, o.prefix)

@@ -24,9 +24,10 @@ func TestASessionHasKeysOfItsAppAndOfItsPrefixAlone(t *testing.T) {
 		t.Fatal("it has none")
 	}
 	for key, want := range map[string]bool{
-		"7/1/a.mp4": true, "7/2/a.mp4": true, "zego/lobby/a.mp4": true, "zego/lobby/in/a.mp4": true, "zego/lobby/ü +&.mp4": true,
+		"7/1/a.mp4": true, "7/2/a.mp4": true, "zego/lobby/a.mp4": true, "zego/lobby/in/a.mp4": true, "zego/lobby/ü +&.mp4": true, `7/1/a\b.mp4`: true,
 		"8/1/a.mp4": false, "77/1/a.mp4": false, "07/1/a.mp4": false, "a.mp4": false, "zego/a.mp4": false, "zego/lobby2/a.mp4": false, "zego/lobby/kept/a": false, "zego/lobby/kept/7/1/manifest.json": false,
 		"7/../8/1/a": false, "7/./a": false, "7//a": false, "/7/1/a": false, "7/1/a/": false, "": false, "7/1/a\\..\\b": false, "7/1/a\nb": false, "7/1/\xff": false, "7/" + strings.Repeat("a", 1024): false,
+		`8\1\a.mp4`: false, `zego\lobby\kept\a`: false, `zego/lobby\kept/a`: false, `7\..\8/a`: false,
 	} {
 		if got := owned.Has(key); got != want {
 			t.Errorf("%q: %v, want %v", key, got, want)

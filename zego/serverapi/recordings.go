@@ -133,8 +133,8 @@ func (c *Client) DescribeRecordStatus(ctx context.Context, appID uint32, taskID 
 		return Task{}, fmt.Errorf("DescribeRecordStatus of app %d: task %s has no Status or RecordBeginTimestamp", appID, taskID)
 	}
 	for _, f := range data.RecordFiles {
-		if f.FileID == "" {
-			return Task{}, fmt.Errorf("DescribeRecordStatus of app %d: task %s has a file without a FileId", appID, taskID)
+		if !zego.ValidFileID(f.FileID) {
+			return Task{}, fmt.Errorf("DescribeRecordStatus of app %d: task %s has the FileId %s, want the name of a file", appID, taskID, strconv.Quote(clean(f.FileID)))
 		}
 		file := zego.RecordedFile{FileID: f.FileID, URL: f.FileURL, Format: f.OutputFileFormat, Size: max(f.FileSize, 0), Duration: time.Duration(min(max(f.Duration, 0), maxDuration)) * time.Millisecond,
 			UserID: f.UserID, StreamID: f.StreamID, Begin: fromMillis(f.BeginTimestamp), MediaTrackType: f.MediaTrackType, Status: f.Status}

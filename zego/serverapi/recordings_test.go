@@ -109,6 +109,17 @@ func TestDescribeRecordStatusReturnsFilesInEveryState(t *testing.T) {
 	}
 }
 
+// A file's name becomes a part of keys in the bucket.
+func TestAFileIDThatLeadsElsewhereIsNoAnswer(t *testing.T) {
+	for _, id := range []string{"", "../x.aac", "8/../../x.aac", "a\nb.aac"} {
+		api := zegofake.New(apiApp, serverSecret)
+		api.Tasks(apiApp, zegofake.Task{TaskID: taskID(1), RoomID: "room", Status: 3, Begin: time.Now().Add(-time.Hour), Files: []zegofake.File{{ID: id, Status: 3}}})
+		if task, err := apiClient(t, api, serverSecret).DescribeRecordStatus(t.Context(), apiApp, taskID(1)); err == nil {
+			t.Errorf("%q: %+v", id, task)
+		}
+	}
+}
+
 func TestTooManyCallsAreRecognized(t *testing.T) {
 	for _, failure := range []zegofake.Failure{{Code: 300000003}, {Code: 30002}, {Code: 206}, {Status: 429, Body: "slow down"}, {Status: 429, Code: 1}} {
 		api := zegofake.New(apiApp, serverSecret)
