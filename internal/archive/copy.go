@@ -2,6 +2,7 @@ package archive
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/md5" // #nosec G501 -- the checksum that some stores keep.
 	"encoding/hex"
@@ -89,8 +90,11 @@ func (t *transfer) try(ctx context.Context, try int, want File) (File, state, er
 		return File{}, st, fmt.Errorf("it has %d bytes, and should have %d", st.size, t.item.Size)
 	}
 	if _, ok := src.(*remote); ok && try == 1 {
-		if total := t.fromURLs.Add(st.size); st.size > maxURLFile || total > maxURLSession {
-			return File{}, st, fmt.Errorf("%w: it has %d bytes, and the files read by URL %d together, want at most %d and %d", ErrImpossible, st.size, total, int64(maxURLFile), int64(maxURLSession))
+		if st.size > maxURLFile {
+			return File{}, st, fmt.Errorf("%w: it has %d bytes, want at most %d", ErrImpossible, st.size, int64(maxURLFile))
+		}
+		if total := t.fromURLs.Add(st.size); total > maxURLSession {
+			return File{}, st, fmt.Errorf("%w: the files read by URL have %d bytes together, want at most %d", ErrImpossible, total, int64(maxURLSession))
 		}
 	}
 	want.Size = st.size
@@ -347,20 +351,21 @@ func (s *steady) rewind() {
 // once opens the source if necessary, and reads.
 func (s *steady) once(p []byte) (int, error) {
 	if s.body == nil {
-		if s.pace == nil {
-			if _, ok := s.source.(*remote); ok {
-				s.pace = &paced{}
-			}
+		if _, ok := s.source.(*remote); ok && s.pace == nil {
+			s.pace = &paced{}
 		}
 		begun := time.Now()
 		body, err := s.source.open(s.ctx, s.read)
+		if s.pace != nil {
+			// A server that cuts the connection, or doesn't answer, gains no time by that.
+			s.pace = &paced{ReadCloser: body, waited: s.pace.waited + time.Since(begun), bytes: s.pace.bytes}
+			if err != nil {
+				return 0, cmp.Or(s.pace.tooSlow(), err)
+			}
+			body = s.pace
+		}
 		if err != nil {
 			return 0, err
-		}
-		if s.pace != nil {
-			// A server that cuts the connection gains no time by that.
-			s.pace = &paced{ReadCloser: body, waited: s.pace.waited + time.Since(begun), bytes: s.pace.bytes}
-			body = s.pace
 		}
 		s.body = body
 	}

@@ -48,10 +48,13 @@ func (p *paced) Read(b []byte) (int, error) {
 	switch {
 	case errors.Is(err, io.EOF):
 		return n, err
-	case p.waited >= rateWindow || hung:
-		if p.bytes < minURLRate {
+	case hung:
+		p.waited = max(p.waited, rateWindow)
+		fallthrough
+	case p.waited >= rateWindow:
+		if slow := p.tooSlow(); slow != nil {
 			p.slow = true
-			return n, fmt.Errorf("%w: %d bytes came in %v, want %d", errSlow, p.bytes, p.waited.Round(time.Second), minURLRate)
+			return n, slow
 		}
 		p.waited, p.bytes = 0, 0
 		if hung {
@@ -59,6 +62,14 @@ func (p *paced) Read(b []byte) (int, error) {
 		}
 	}
 	return n, err
+}
+
+// tooSlow returns an error if too few bytes came in a window of waiting.
+func (p *paced) tooSlow() error {
+	if p.waited < rateWindow || p.bytes >= minURLRate {
+		return nil
+	}
+	return fmt.Errorf("%w: %d bytes came in %v, want %d", errSlow, p.bytes, p.waited.Round(time.Second), minURLRate)
 }
 
 // slots limits the transfers from URLs, apart from those of objects: slow servers hold up

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unicode"
 )
 
 // publicOnly reads URLs that callbacks name. It connects only to public addresses and to
@@ -60,6 +61,8 @@ func (p *publicOnly) RoundTrip(req *http.Request) (*http.Response, error) {
 	// A proxy resolves names itself, but takes addresses as they are.
 	if a, err := netip.ParseAddr(host); err == nil && !public(a) {
 		return nil, fmt.Errorf("%s is no public address", a)
+	} else if err != nil && !name(host) {
+		return nil, fmt.Errorf("%w: found the host %q, want a name in ASCII, or an address", ErrImpossible, host)
 	}
 	proxy, err := p.proxy(req)
 	if err != nil {
@@ -77,6 +80,16 @@ func (p *publicOnly) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	p.mu.Unlock()
 	return t.RoundTrip(req)
+}
+
+// name reports whether a host is a name that can't stand for an address: resolvers also
+// take 2130706433, 0x7f.1 and full-width digits for one.
+func name(host string) bool {
+	if strings.ContainsFunc(host, func(r rune) bool { return r > unicode.MaxASCII }) {
+		return false
+	}
+	last := host[strings.LastIndexByte(host, '.')+1:]
+	return last != "" && strings.Trim(last, "0123456789") != "" && !strings.HasPrefix(last, "0x")
 }
 
 // proxyAddress returns the address to dial for a proxy.

@@ -66,6 +66,14 @@ func TestAFileThatIsTooLargeIsNotBegun(t *testing.T) {
 	if _, err := w.move(Progress{}, Item{URL: server + "/a.mp4"}); !errors.Is(err, ErrImpossible) {
 		t.Errorf("error %v", err)
 	}
+	// A server that lies about one costs the others nothing.
+	w, server = serving(t, maxURLSession, nil)
+	lies := server
+	w, server = serving(t, 1, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("x")) })
+	files, faults := w.Save(t.Context(), folder, nil, []Item{{URL: lies + "/a.mp4"}, {URL: lies + "/b.mp4"}, {URL: server + "/c.mp4"}})
+	if !errors.Is(faults[0], ErrImpossible) || !errors.Is(faults[1], ErrImpossible) || faults[2] != nil || files[2].Size != 1 {
+		t.Errorf("beside those of a liar: %+v, %v", files[2], faults)
+	}
 	w, server = serving(t, maxURLFile, func(w http.ResponseWriter, _ *http.Request) { panic(http.ErrAbortHandler) })
 	var items []Item
 	for i := range maxURLSession/maxURLFile + 1 {
@@ -97,9 +105,20 @@ func TestAServerThatDribblesIsGivenUp(t *testing.T) {
 			panic(http.ErrAbortHandler)
 		}
 	}
+	var asked atomic.Int64
+	failing := func(w http.ResponseWriter, _ *http.Request) {
+		if asked.Add(1)%4 != 0 {
+			time.Sleep(50 * time.Millisecond) // as a server does that doesn't answer
+			panic(http.ErrAbortHandler)
+		}
+		_, _ = w.Write([]byte("x"))
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	}
 	for name, serve := range map[string]func(http.ResponseWriter, *http.Request){
 		"steadily": dribble(1 << 30), "and cuts": dribble(2),
-		"nothing": func(w http.ResponseWriter, r *http.Request) { w.(http.Flusher).Flush(); <-r.Context().Done() },
+		"nothing":                    func(w http.ResponseWriter, r *http.Request) { w.(http.Flusher).Flush(); <-r.Context().Done() },
+		"a byte after some failures": failing,
 	} {
 		t.Run(name, func(t *testing.T) {
 			w, server := serving(t, 1<<30, serve)
@@ -184,6 +203,15 @@ func TestEveryDialIsCheckedButThatToTheProxy(t *testing.T) {
 		}
 	}
 	client.Transport.(*publicOnly).proxy = func(*http.Request) (*url.URL, error) { return through, nil }
+	asked = nil
+	for _, address := range []string{"https://2130706433/a", "https://0x7f000001/a", "https://127.1/a", "https://0177.0.0.1/a", "https://127.0.0.1../a", "https://10.0.0.0x1/a", "https://１２７.0.0.1/a", "https://①②⑦.0.0.1/a"} {
+		if err := get(address); !errors.Is(err, ErrImpossible) {
+			t.Errorf("%s by the proxy: %v", address, err)
+		}
+	}
+	if len(asked) > 0 {
+		t.Errorf("the proxy was asked for %q", asked)
+	}
 	for _, address := range []string{"https://169.254.169.254/a", "https://[::1]/a"} { // a proxy may be inside
 		if err := get(address); err == nil || !strings.Contains(err.Error(), "no public address") {
 			t.Errorf("%s by the proxy: %v", address, err)
