@@ -29,6 +29,7 @@ func TestTheCommandsInTheDocumentationRunAsPrinted(t *testing.T) {
 		files  int
 	}{
 		{page: "../docs/workflows.md", from: "shows", blocks: 2, files: 4},
+		{page: "../docs/participants.md", from: "stage", blocks: 2, files: 3},
 		{page: "../docs/pricing.md", from: "rates", blocks: 2, files: 5},
 		{page: "service/README.md", from: "closeout", blocks: 1},
 	} {

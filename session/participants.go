@@ -88,7 +88,11 @@ func (s Span) Exact() bool { return len(s.Reasons) == 0 }
 func (s Span) Seconds() int64 { return s.Millis / 1000 }
 
 // Minutes returns how many minutes of Seconds have begun.
-func (s Span) Minutes() int64 { return (s.Seconds() + 59) / 60 }
+func (s Span) Minutes() int64 { return Minutes(s.Millis) }
+
+// Minutes returns how many minutes have begun in so many milliseconds, which are rounded
+// down to seconds first, as in a bill.
+func Minutes(millis int64) int64 { return (millis/1000 + 59) / 60 }
 
 // Stay is one stay of a user, from a login to the logout.
 type Stay struct {

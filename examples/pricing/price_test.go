@@ -23,3 +23,15 @@ func TestHostsAreSharedTheChargesByMicrophoneTime(t *testing.T) {
 		t.Errorf("the platform keeps %d of %+v", platform, lines)
 	}
 }
+
+// Alice's logout arrives after the bill, which had her in the room for an hour.
+func TestALateLogoutCorrectsAliceAndTheSharesOfHer(t *testing.T) {
+	host := closeouttest.Participant("harry", time.Hour, 30*time.Minute)
+	bob := closeouttest.Participant("bob", 15*time.Minute, 0)
+	lines, _ := closeouttest.PriceAdjustment(t, Price,
+		closeouttest.PricedSession(closeouttest.Participant("alice", time.Hour, 0), bob, host),
+		closeouttest.PricedSession(closeouttest.Participant("alice", 15*time.Minute, 0), bob, host))
+	if len(lines) != 2 || lines[0].Payer != "alice" || lines[0].Amount != -900 || lines[1].Payee != "harry" || lines[1].Amount != 630 {
+		t.Errorf("%+v", lines)
+	}
+}

@@ -26,14 +26,11 @@ func price(b session.Billed) int64 {
 	if b.Published > 0 {
 		return 0
 	}
-	return minutes(b.InRoom) * perMinute
+	return session.Minutes(b.InRoom) * perMinute
 }
 
 // wage returns what a user has earned in the time billed.
-func wage(b session.Billed) int64 { return minutes(b.Published) * perMicrophoneMinute }
-
-// minutes returns how many minutes have begun in so many milliseconds.
-func minutes(ms int64) int64 { return (ms/1000 + 59) / 60 }
+func wage(b session.Billed) int64 { return session.Minutes(b.Published) * perMicrophoneMinute }
 
 // Wallet is an HTTP API that moves money between the accounts of users and the house. It
 // books what is posted under an Idempotency-Key once.
