@@ -14,6 +14,7 @@ import (
 
 	"github.com/failsafe-go/failsafe-go/adaptivelimiter"
 	"github.com/failsafe-go/failsafe-go/circuitbreaker"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/outage"
@@ -70,6 +71,9 @@ const (
 	// maxWaiting is how many senders wait for their turn rather than go to the disk. A
 	// start costs less than one by way of the inbox, but a burst has to be answered.
 	maxWaiting = 16
+	// maxMemory bounds the items in flight in bytes: thousands of usual callbacks, and some
+	// of the largest. A sink that hangs holds them all.
+	maxMemory = 16 << 20
 	// openDelay is how far apart the attempts are while the circuit breaker is open.
 	openDelay = time.Second
 	// overdueAfter is how long an item waits in the inbox for what is optional.
@@ -88,6 +92,8 @@ type Options[T any] struct {
 	MinInFlight, MaxInFlight uint
 	// MaxFailures is how many failures in a row open the circuit breaker.
 	MaxFailures uint
+	// Size, if set, returns about how many bytes of memory an item takes.
+	Size func(T) int
 	// Join has callbacks of the same key share a delivery.
 	Join bool
 	// Yield has the relay leave most of the sink to senders while there are any.
@@ -107,6 +113,7 @@ type Delivery[T any] struct {
 	Options[T]
 	breaker circuitbreaker.CircuitBreaker[any]
 	limiter adaptivelimiter.AdaptiveLimiter[any]
+	memory  *semaphore.Weighted // bytes of the items in flight; taken ahead of a permit
 	outage  *outage.Outage
 
 	// slow reports that a sender waited in vain, and nothing was quick since.
@@ -130,6 +137,9 @@ func New[T any](o Options[T]) *Delivery[T] {
 	if o.Observe == nil {
 		o.Observe = func(string, bool) {}
 	}
+	if o.Size == nil {
+		o.Size = func(T) int { return 0 }
+	}
 	return &Delivery[T]{
 		Options: o,
 		breaker: circuitbreaker.NewBuilder[any]().
@@ -143,6 +153,7 @@ func New[T any](o Options[T]) *Delivery[T] {
 			// The slowest show the disk's pauses rather than the load.
 			WithRecentQuantile(.5).
 			WithLogger(o.Log).Build(),
+		memory:  semaphore.NewWeighted(maxMemory),
 		outage:  outage.New(o.Log, o.Name, "callbacks are queued on disk"),
 		joining: map[string]*call{},
 		ended:   make(chan struct{}, 1),
@@ -175,6 +186,7 @@ type call struct {
 	done    chan struct{}
 	relayed bool
 	permit  adaptivelimiter.Permit
+	memory  int64  // of the item
 	key     string // of a call that can be joined
 	began   time.Time
 	ended   func() // unless nil, called at the end
@@ -250,6 +262,10 @@ func (d *Delivery[T]) try(ctx context.Context, item T, until time.Time, mayWait 
 	if d.Inbox.Crowded() && d.Yield || d.Sink.Fault() != nil {
 		return nil, false
 	}
+	memory := d.size(item)
+	if !d.memory.TryAcquire(memory) {
+		return nil, false
+	}
 	permit, ok := d.limiter.TryAcquirePermit()
 	if !ok && mayWait && d.limiter.Queued() < maxWaiting {
 		var err error
@@ -257,9 +273,31 @@ func (d *Delivery[T]) try(ctx context.Context, item T, until time.Time, mayWait 
 		ok = err == nil
 	}
 	if !ok {
+		d.memory.Release(memory)
 		return nil, false
 	}
-	return d.begin(ctx, item, &call{key: key, permit: permit}, false, false)
+	return d.begin(ctx, item, &call{key: key, permit: permit, memory: memory}, false, false)
+}
+
+// size returns the memory of an item.
+func (d *Delivery[T]) size(item T) int64 { return min(int64(d.Size(item)), maxMemory) }
+
+// acquire waits for the memory of a call and its permit.
+func (d *Delivery[T]) acquire(ctx context.Context, item T, c *call) (err error) {
+	c.memory = d.size(item)
+	if err := d.memory.Acquire(ctx, c.memory); err != nil {
+		return err
+	}
+	if c.permit, err = d.limiter.AcquirePermit(ctx); err != nil {
+		d.memory.Release(c.memory)
+	}
+	return err
+}
+
+// drop gives back what a call acquired that doesn't begin.
+func (d *Delivery[T]) drop(c *call) {
+	c.permit.Drop()
+	d.memory.Release(c.memory)
 }
 
 // begin delivers with a permit, or joins a delivery of the same key. It returns none if
@@ -268,13 +306,13 @@ func (d *Delivery[T]) begin(ctx context.Context, item T, c *call, forced, overdu
 	d.mu.Lock()
 	if other := d.joining[c.key]; other != nil {
 		d.mu.Unlock()
-		c.permit.Drop()
+		d.drop(c)
 		return other, true
 	}
 	// Last, as what the breaker permits has to be reported to it.
 	if !d.breaker.TryAcquirePermit() && !forced {
 		d.mu.Unlock()
-		c.permit.Drop()
+		d.drop(c)
 		return nil, false
 	}
 	c.done, c.began = make(chan struct{}), time.Now()
@@ -297,6 +335,7 @@ func (d *Delivery[T]) inFlight(c *call) *atomic.Int64 {
 
 func (d *Delivery[T]) finish(c *call, outcome string, err error) {
 	defer d.calls.Done()
+	defer d.memory.Release(c.memory)
 	switch {
 	case err == nil || d.Sink.Judge(err) != Unavailable:
 		c.permit.Record()
@@ -415,11 +454,10 @@ func (d *Delivery[T]) queue(ctx context.Context, item T, c *call) (Result, error
 // insist waits for the call, or for one that it begins, until ctx ends.
 func (d *Delivery[T]) insist(ctx context.Context, item T, c *call) (*call, error) {
 	if c == nil {
-		permit, err := d.limiter.AcquirePermit(ctx)
-		if err != nil {
+		c = &call{}
+		if err := d.acquire(ctx, item, c); err != nil {
 			return nil, fmt.Errorf("%s: limit of deliveries reached: %w", d.Name, err)
 		}
-		c = &call{permit: permit}
 		if d.Join {
 			c.key = d.Sink.Key(item)
 		}

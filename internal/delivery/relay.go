@@ -10,8 +10,9 @@ import (
 )
 
 const (
-	// page is how many entries are read at once. They are all that is in memory.
-	page = 200
+	// page is how many entries are read at once, and maxAgain how many bytes those have at
+	// most that are tried again. They are all that is in memory beside the items in flight.
+	page, maxAgain = 200, 4 << 20
 	// lookAgain is how often an inbox is read that nothing was put into: another process
 	// may have retried a dead letter.
 	lookAgain = 2 * time.Second
@@ -73,7 +74,8 @@ func (d *Delivery[T]) pass(ctx context.Context) (left int, err error) {
 	var (
 		entries   []inbox.Entry // read and not begun
 		again     []*entry[T]   // older than those, and to be tried again
-		failed    bool          // the last delivery did
+		againSize int64
+		failed    bool // the last delivery did
 		after     int64
 		more      = true
 		running   int
@@ -124,6 +126,7 @@ func (d *Delivery[T]) pass(ctx context.Context) (left int, err error) {
 			left++
 		case e.alone < maxAlone:
 			again = append(again, e) // while nothing is delivered, the oldest keep their place
+			againSize += d.size(e.item)
 		default:
 			d.Log.Warn("delivery from inbox failed, tried again later", "key", e.Key, "error", e.err)
 			left++
@@ -159,8 +162,9 @@ func (d *Delivery[T]) pass(ctx context.Context) (left int, err error) {
 		var next *entry[T]
 		switch {
 		// One that always fails must not be all that is tried.
-		case len(again) > 0 && (!failed || len(entries) == 0 || len(again) > page):
+		case len(again) > 0 && (!failed || len(entries) == 0 || len(again) > page || againSize > maxAgain):
 			next, again = again[0], again[1:]
+			againSize -= d.size(next.item)
 		case len(entries) > 0:
 			next, entries = &entry[T]{Entry: entries[0]}, entries[1:]
 			after = next.ID
@@ -168,6 +172,7 @@ func (d *Delivery[T]) pass(ctx context.Context) (left int, err error) {
 				deadLetter(next.Entry, fmt.Errorf("decode callback: %w", err))
 				continue
 			}
+			next.Body = nil // the item has it
 		case more:
 			if entries, err = d.Inbox.Next(ctx, after, page); err != nil {
 				return 1, err
@@ -217,11 +222,9 @@ func (d *Delivery[T]) turn(ctx context.Context, e *entry[T], c *call) (*call, er
 	for {
 		wait := d.breaker.RemainingDelay()
 		if wait <= 0 && d.relayed.Load() < d.share() {
-			permit, err := d.limiter.AcquirePermit(ctx)
-			if err != nil {
+			if err := d.acquire(ctx, e.item, c); err != nil {
 				return nil, err
 			}
-			c.permit = permit
 			begun, joined := d.begin(withTrace(ctx, e.Trace), e.item, c, false, time.Since(e.QueuedAt) > overdueAfter)
 			switch {
 			case joined:

@@ -79,8 +79,19 @@ func newDelivery(s *sink, box delivery.Inbox, log *slog.Logger, observe func(out
 	return delivery.New(delivery.Options[ledger.Usage]{
 		Name: "ledger", Sink: s, Inbox: box, MaxFailures: 1, Log: log, Observe: observe,
 		// One batch is written while the next one fills.
-		MinInFlight: 2 * maxBatch, MaxInFlight: 2 * maxBatch,
+		MinInFlight: 2 * maxBatch, MaxInFlight: 2 * maxBatch, Size: size,
 	})
+}
+
+// size returns about how many bytes of memory an event takes.
+func size(event ledger.Usage) int {
+	n := 1 << 10
+	if event.Recording != nil {
+		for _, f := range event.Recording.Files {
+			n += 256 + len(f.FileID) + len(f.URL) + len(f.Format) + len(f.UserID) + len(f.StreamID)
+		}
+	}
+	return n
 }
 
 // batch is what shares a transaction.

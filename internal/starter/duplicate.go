@@ -49,6 +49,12 @@ func NewReceiver(s *Starter, box delivery.Inbox, observe func(outcome string, re
 			// The server of the benchmarks took about as many starts a second with four in
 			// flight as with 16, and not more with 64.
 			MinInFlight: 4, MaxInFlight: 200,
+			Size: func(item Item) int {
+				if item.Callback == nil {
+					return 1 << 10
+				}
+				return 1<<10 + 2*len(item.Callback.JSON) // the action's input is made of it
+			},
 			Contradicted: func(kept, second Item) {
 				if kept.Session != nil && second.Session != nil {
 					s.compare(closingOf(*kept.Session), *second.Session)
