@@ -120,6 +120,7 @@ func TestLinesOfAllEntriesAddUpToThePriceOfWhatIsKnown(t *testing.T) {
 	})
 }
 
+// A host's microphone is paid, and a logout of a listener arrives an hour late.
 func TestALateLogoutCorrectsOnePersonsLines(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
@@ -127,20 +128,34 @@ func TestALateLogoutCorrectsOnePersonsLines(t *testing.T) {
 			for p := range s.Participants {
 				n := p.InRoom.Minutes()
 				lines = append(lines, pricing.Line{Payer: p.User, Description: "time", Quantity: n, Unit: "minute", UnitPrice: 7, Amount: 7 * n, Currency: "EUR"})
+				if n := p.Published.Minutes(); n > 0 {
+					lines = append(lines, pricing.Line{Payee: p.User, Description: "microphone", Quantity: n, Unit: "minute", UnitPrice: -5, Amount: -5 * n, Currency: "EUR"})
+				}
 			}
 			return lines, nil
 		}
-		record(t, l, created(0), logout("a", "1", 0, 100), login("b", "2", 0), logout("c", "3", 0, 250))
+		record(t, l, created(0), logout("a", "1", 0, 100), login("b", "2", 0), logout("c", "3", 0, 250), published("c", "s", 10, 130))
 		b := finalize(t, l, closing(life, 600))
-		linesOf(t, l, app, life, 0, b.Charge.Amount, 3)
-		record(t, l, logout("b", "2", 0, 90))
+		linesOf(t, l, app, life, 0, b.Charge.Amount, 4)
+		late := logout("b", "2", 0, 90)
+		late.SentAt, late.SeenAt = at(600+3600), at(600+3600)
+		record(t, l, late)
 		a, err := adjust(t, l, dirty(t, l)[0])
 		if err != nil {
 			t.Fatal(err)
 		}
 		want := []pricing.Line{{Payer: "b", Description: "time", Quantity: -8, Unit: "minute", UnitPrice: 7, Amount: -56, Currency: "EUR"}}
-		if got := linesOf(t, l, app, life, 1, -56, 1); !slices.Equal(got, want) || a.Difference.Amount != -56 || a.Charge.Lines != 3 {
+		if got := linesOf(t, l, app, life, 1, -56, 1); !slices.Equal(got, want) || a.Difference.Amount != -56 || a.Charge.Lines != 4 {
 			t.Errorf("adjusted %+v by %+v, want %+v", a, got, want)
+		}
+		if _, all := participants(t, l, life, at(600), 1); len(all) != 3 {
+			t.Errorf("participants %+v", all)
+		} else {
+			for _, p := range all {
+				if (p.Billed() != p.Before) != (p.User == "b") {
+					t.Errorf("%s has %+v, after %+v", p.User, p.Billed(), p.Before)
+				}
+			}
 		}
 	})
 }

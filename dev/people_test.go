@@ -1,0 +1,131 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/service"
+	"github.com/closeouthq/closeout/pricing"
+	"github.com/closeouthq/closeout/session"
+	"github.com/closeouthq/closeout/zego"
+)
+
+// byMicrophone charges listeners for each minute begun, and pays hosts for each second that
+// they published.
+func byMicrophone(s pricing.Session) (lines []pricing.Line, err error) {
+	for p := range s.Participants {
+		if n := p.Published.Seconds(); n > 0 {
+			lines = append(lines, pricing.Line{Payee: p.User, Description: "microphone", Quantity: n, Unit: "second", UnitPrice: -2, Amount: -2 * n, Currency: "EUR"})
+			continue
+		}
+		n := p.InRoom.Minutes()
+		lines = append(lines, pricing.Line{Payer: p.User, Description: "listening", Quantity: n, Unit: "minute", UnitPrice: 20, Amount: 20 * n, Currency: "EUR"})
+	}
+	return lines, nil
+}
+
+// A room's callbacks are posted, all but one logout. The bill has it to the end of the room,
+// and the published time of each host by its streams. The logout arrives after the bill: an
+// adjustment corrects the lines of that listener alone.
+func TestPublishedTimeIsBilledAndALateLogoutCorrectsOnePerson(t *testing.T) {
+	t.Parallel()
+	c := settings(t, map[string]string{"reconcile-interval": "1s", "missing-wait": "0s"})
+	setUp(t, c)
+	parts := both
+	parts.Extension = service.Extension{Price: byMicrophone}
+	address := start(t, c, parts)
+	closed := newClose()
+	begin := closed.RoomCloseTime.Add(-time.Hour)
+	at := func(minutes float64) time.Time { return begin.Add(time.Duration(minutes * float64(time.Minute))) }
+	number := map[bool]uint64{}
+	seq := func(stream bool) zego.Sequence {
+		number[stream]++
+		return zego.Sequence{Number: number[stream], Valid: true}
+	}
+	login := func(user string, from float64) zego.RoomLogin {
+		return zego.RoomLogin{RoomID: closed.RoomID, RoomSessionID: closed.RoomSessionID, UserAccount: user, SessionID: user + "-1",
+			LoginTime: at(from), UserRole: 2, UserUpdateSeq: seq(false)}
+	}
+	ends := func(l zego.RoomLogin, to float64) *zego.RoomLogout {
+		l.UserUpdateSeq = seq(false)
+		return &zego.RoomLogout{RoomLogin: l, LogoutTime: at(to)}
+	}
+	stream := func(user, sid string, from, to float64) {
+		s := zego.StreamCreate{RoomID: closed.RoomID, RoomSessionID: closed.RoomSessionID, UserID: user, StreamID: user, StreamSID: sid, StreamSeq: seq(true), CreateTime: at(from)}
+		tell(t, address, &s)
+		s.StreamSeq = seq(true)
+		tell(t, address, &zego.StreamClose{StreamCreate: s, CloseTime: at(to)})
+	}
+	tell(t, address, &zego.RoomCreate{RoomID: closed.RoomID, RoomSessionID: closed.RoomSessionID, RoomCreateTime: begin})
+	logins := map[string]zego.RoomLogin{}
+	for i, user := range []string{"alice", "bob", "hanna", "harry"} {
+		l := login(user, float64(i))
+		logins[user] = l
+		tell(t, address, &l)
+	}
+	stream("hanna", "1", 10, 20)
+	stream("hanna", "2", 15, 25) // overlaps
+	stream("harry", "3", 30, 30.5)
+	late := ends(logins["alice"], 30)
+	for _, user := range []string{"bob", "hanna", "harry"} {
+		tell(t, address, ends(logins[user], 50))
+	}
+	post(t, address, closed)
+	temporal := dial(t, c)
+	result(t, temporal, closed)
+
+	books, err := ledger.Open(c.DatabaseURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = books.Close() })
+	lines := func(entry int) (all []string) {
+		for l, err := range books.Lines(t.Context(), 1, closed.RoomSessionID, entry) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, fmt.Sprint(l.Payer, l.Payee, " ", l.Quantity, " ", l.Amount))
+		}
+		return all
+	}
+	b := bill(t, c, closed)
+	if got, want := lines(0), []string{"alice 60 1200", "bob 49 980", "hanna 900 -1800", "harry 30 -60"}; !slices.Equal(got, want) {
+		t.Errorf("the bill has %q, want %q", got, want)
+	}
+	if b.Usage.PublishedSeconds != 930 || b.Usage.PublishedEstimated != 0 || b.Charge.Amount != 1200+980-1800-60 {
+		t.Errorf("the bill has %+v, %+v", b.Usage, b.Charge)
+	}
+	if b.Usage.Callbacks.Missing != 1 || !b.Usage.StreamCallbacks.Complete() {
+		t.Errorf("callbacks %v, of streams %v", b.Usage.Callbacks, b.Usage.StreamCallbacks)
+	}
+
+	tell(t, address, late)
+	wait(t, "the adjustment is made", func() bool {
+		made, err := books.Adjusted(t.Context(), 1, closed.RoomSessionID, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return made
+	})
+	if got, want := lines(1), []string{"alice -30 -600"}; !slices.Equal(got, want) {
+		t.Errorf("the adjustment has %q, want %q", got, want)
+	}
+	people, err := books.Participants(t.Context(), session.Of(&closed), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for p, err := range people.All {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if (p.Billed() != p.Before) != (p.User == "alice") || !p.InRoom.Exact() || !p.Published.Exact() {
+			t.Errorf("%s: %+v, %+v, %+v before", p.User, p.InRoom, p.Published, p.Before)
+		}
+	}
+	if !people.Callbacks.Complete() {
+		t.Errorf("callbacks %v", people.Callbacks)
+	}
+}
