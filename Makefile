@@ -45,7 +45,7 @@ chaos: ## break everything while callbacks come in, then audit; needs root, take
 	go run -C dev ./chaos
 
 bench: ## compare with the bare SDK, a naive handler and bare stores; needs a quiet machine, takes long
-	go test ./internal/ledger -run '^$$' -bench Finalize -benchtime 5x
+	go test ./internal/ledger -run '^$$' -bench . -benchtime 5x
 	go run -C dev ./bench
 
 verify: ## build the program here, and compare it with the image's

@@ -15,6 +15,7 @@ import (
 
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/testenv"
+	"github.com/closeouthq/closeout/session"
 )
 
 // BenchmarkFinalize bills a session of 10,000 users with 40,000 stays, and one of
@@ -23,11 +24,7 @@ import (
 // a bill takes at most.
 func BenchmarkFinalize(b *testing.B) {
 	more, _ := strconv.Atoi(os.Getenv("CLOSEOUT_BENCH_STAYS"))
-	databases := map[string]string{"sqlite": "sqlite:" + filepath.Join(b.TempDir(), "ledger.db")}
-	if os.Getenv("CLOSEOUT_TEST_POSTGRES_URL") != "" {
-		databases["postgres"] = testenv.Postgres(b)
-	}
-	for name, databaseURL := range databases {
+	for name, databaseURL := range databases(b) {
 		l, err := ledger.Open(databaseURL)
 		if err != nil {
 			b.Fatal(err)
@@ -41,7 +38,7 @@ func BenchmarkFinalize(b *testing.B) {
 					for range b.N {
 						b.StopTimer()
 						session++
-						fillSession(b, l, session, users)
+						fillSession(b, l, session, users, 0)
 						debug.FreeOSMemory()
 						before, stop := resident(), make(chan int)
 						go watch(stop)
@@ -67,25 +64,96 @@ func BenchmarkFinalize(b *testing.B) {
 	}
 }
 
+// BenchmarkParticipants reads the participants of a billed session as a step does: 10,000
+// users with 40,000 stays and 20,000 streams. It fails if that takes more than 2 s, or
+// more than 32 MB of resident memory.
+func BenchmarkParticipants(b *testing.B) {
+	for name, databaseURL := range databases(b) {
+		b.Run(name, func(b *testing.B) {
+			l, err := ledger.Open(databaseURL)
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.Cleanup(func() { _ = l.Close() })
+			fillSession(b, l, life, 10_000, 2)
+			billed := ledger.Bill{ID: uuid.New(), AppID: app, RoomSessionID: life, RoomID: "r", RoomCloseTime: at(10_000)}
+			bill, _, err := l.Finalize(b.Context(), billed)
+			if err != nil {
+				b.Fatal(err)
+			}
+			s := session.Session{ID: session.ID{AppID: app, RoomSessionID: life}, RoomID: "r", RoomCloseTime: at(10_000)}
+			peak := 0
+			for b.Loop() {
+				b.StopTimer()
+				debug.FreeOSMemory()
+				before, stop := resident(), make(chan int)
+				go watch(stop)
+				b.StartTimer()
+				people, err := l.Participants(b.Context(), s, 0)
+				if err != nil {
+					b.Fatal(err)
+				}
+				var sum session.Billed
+				users, stays, streams := 0, 0, 0
+				for p, err := range people.All {
+					if err != nil {
+						b.Fatal(err)
+					}
+					users, stays, streams = users+1, stays+len(p.Stays), streams+len(p.Streams)
+					sum.InRoom, sum.Published = sum.InRoom+p.Billed().InRoom, sum.Published+p.Billed().Published
+				}
+				b.StopTimer()
+				stop <- 0
+				peak = max(peak, <-stop-before)
+				if users != 10_000 || stays != 40_000 || streams != 20_000 || sum.InRoom != bill.Usage.Millis || sum.Published != bill.Usage.Published || sum.Published == 0 {
+					b.Fatalf("%d users, %d stays, %d streams with %+v, want %+v", users, stays, streams, sum, bill.Usage)
+				}
+				b.StartTimer()
+			}
+			b.ReportMetric(float64(peak)/1024, "MB-peak")
+			if each := b.Elapsed() / time.Duration(b.N); each > 2*time.Second || peak > 32<<10 {
+				b.Errorf("took %v and %d MB, want at most 2 s and 32 MB", each, peak/1024)
+			}
+		})
+	}
+}
+
+// databases returns SQLite, and PostgreSQL if CLOSEOUT_TEST_POSTGRES_URL is set.
+func databases(b *testing.B) map[string]string {
+	all := map[string]string{"sqlite": "sqlite:" + filepath.Join(b.TempDir(), "ledger.db")}
+	if os.Getenv("CLOSEOUT_TEST_POSTGRES_URL") != "" {
+		all["postgres"] = testenv.Postgres(b)
+	}
+	return all
+}
+
 // fillSession records a session in which each user has four stays, two of which
-// overlap.
-func fillSession(b *testing.B, l *ledger.Ledger, session uint64, users int) {
+// overlap, and some streams.
+func fillSession(b *testing.B, l *ledger.Ledger, session uint64, users, streams int) {
 	b.Helper()
 	batch := []ledger.Usage{created(0)}
 	batch[0].RoomSessionID = session
+	add := func(u ledger.Usage) {
+		u.RoomSessionID = session
+		if batch = append(batch, u); len(batch) == 1000 {
+			if err := l.Record(b.Context(), batch); err != nil {
+				b.Fatal(err)
+			}
+			batch = batch[:0]
+		}
+	}
 	for stay := range int64(4) {
 		for user := range users {
 			u := logout(fmt.Sprintf("user_%06d", user), fmt.Sprintf("%d%06d", stay, user), stay*5, stay*5+10)
 			if stay == 3 {
 				u = logout(u.User, u.Stay, 100, 115)
 			}
-			u.RoomSessionID = session
-			if batch = append(batch, u); len(batch) == 1000 {
-				if err := l.Record(b.Context(), batch); err != nil {
-					b.Fatal(err)
-				}
-				batch = batch[:0]
-			}
+			add(u)
+		}
+	}
+	for stream := range int64(streams) {
+		for user := range users {
+			add(published(fmt.Sprintf("user_%06d", user), fmt.Sprintf("s%d%06d", stream, user), stream*5, stream*5+7))
 		}
 	}
 	if err := l.Record(b.Context(), batch); err != nil {
