@@ -90,8 +90,9 @@ func Main(s Service) {
 	os.Exit(code)
 }
 
-// Run runs the command line until ctx ends and returns the exit code: 0, or 1 after
-// an error, which it writes to stderr. args[0] is the program's name.
+// Run runs the command line until ctx ends and returns the exit code: 0, or 1, 2 or 3
+// after an error, which it writes to stderr. args[0] is the program's name. docs/cli.md
+// explains the codes.
 func Run(ctx context.Context, s Service, args []string, stdout, stderr io.Writer) int {
 	return cli.Main(ctx, service.Extension(s), args, stdout, stderr)
 }

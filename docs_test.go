@@ -184,6 +184,7 @@ func commandLine(line string) (args []string, ok bool) {
 // wrongArgs returns what is wrong with the arguments; empty if nothing is.
 func wrongArgs(args []string) string {
 	cmd := cli.Root(service.Extension{}, "closeout")
+	cmd.Commands = append(cmd.Commands, &urfave.Command{Name: "completion", ArgsUsage: "SHELL"}) // the library adds it
 	for len(args) > 0 && len(cmd.Commands) > 0 {
 		names := strings.Split(args[0], "/") // any of them exists
 		for _, name := range names {

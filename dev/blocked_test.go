@@ -124,10 +124,10 @@ func TestManyBlockedRunsAreRetriedAtOnce(t *testing.T) {
 		code      int
 		says      string
 	}{
-		{"neither a session nor all", nil, 1, "no session"},
-		{"a session and all", []string{"--all", "1"}, 1, "together with --all"},
-		{"a filter without all", []string{"--where", ofRoom, "1"}, 1, "--where without --all"},
-		{"a filter that is none", []string{"--all", "--where", "Room is a"}, 1, "--where: "},
+		{"neither a session nor all", nil, 2, "no session"},
+		{"a session and all", []string{"--all", "1"}, 2, "together with --all"},
+		{"a filter without all", []string{"--where", ofRoom, "1"}, 2, "--where without --all"},
+		{"a filter that is none", []string{"--all", "--where", "Room is a"}, 2, "--where: "},
 		{"a filter that finds nothing", []string{"--all", "--where", "RoomId = 'nowhere'"}, 0, "no such run is blocked"},
 		{"to see how many", []string{"--all", "--where", ofRoom}, 1, "5 blocked runs, the first is room-close-1-"},
 		{"the wrong step", []string{"--all", "--where", ofRoom, "--step", "recordings", "--yes"}, 1, "want one that is blocked: billing"},

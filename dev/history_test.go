@@ -83,7 +83,7 @@ func TestSavedHistoriesAreReplayed(t *testing.T) {
 			t.Errorf("%s: %d\n%s, want %q", argument, code, text, want)
 		}
 	}
-	if code, text := save(); code != 1 || !strings.Contains(text, "no session") {
+	if code, text := save(); code != 2 || !strings.Contains(text, "no session") {
 		t.Errorf("without an argument: %d\n%s", code, text)
 	}
 }

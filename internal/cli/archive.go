@@ -149,7 +149,7 @@ func (v *verification) fault(op *operation, f archive.Fault) {
 func verifyArchive(ctx context.Context, op *operation) error {
 	all := op.Bool("all")
 	if all == op.Args().Present() {
-		return withHint(errors.New("want sessions or --all"), "for example: %s %s", op.FullName(), exampleSession)
+		return withHint(usagef("want sessions or --all"), "for example: %s %s", op.FullName(), exampleSession)
 	}
 	bucket, err := op.archive(ctx)
 	if err != nil {

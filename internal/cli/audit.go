@@ -136,20 +136,20 @@ func auditOptions(op *operation, now time.Time) (o audit.Options, err error) {
 		o.Journal, o.Lives = audit.Journal(file), audit.JournalLives(file)
 	}
 	if o.Complete = op.Bool("complete"); o.Complete && o.Journal == nil {
-		return o, errors.New("--complete: found no --journal, want both")
+		return o, usagef("--complete: found no --journal, want both")
 	}
 	if o.Since, err = parseTime(op.String("since"), now); err != nil {
-		return o, fmt.Errorf("--since: %w", err)
+		return o, usagef("--since: %w", err)
 	}
 	if o.Until, err = parseTime(op.String("until"), now); err != nil {
-		return o, fmt.Errorf("--until: %w", err)
+		return o, usagef("--until: %w", err)
 	}
 	if !o.Until.IsZero() && !o.Since.Before(o.Until) {
-		return o, errors.New("--since and --until: found nothing between them, want --since to be the earlier")
+		return o, usagef("--since and --until: found nothing between them, want --since to be the earlier")
 	}
 	o.Grace = op.Duration("grace")
 	if o.Grace < 0 || op.Duration("wait") < 0 {
-		return o, fmt.Errorf("--grace and --wait: found %v and %v, want 0s or more", o.Grace, op.Duration("wait"))
+		return o, usagef("--grace and --wait: found %v and %v, want 0s or more", o.Grace, op.Duration("wait"))
 	}
 	return o, nil
 }

@@ -192,7 +192,7 @@ func TestAuditRefuses(t *testing.T) {
 		data := t.TempDir()
 		makeStores(t, data)
 		code, stdout, stderr := auditCommand(append(strings.Fields(args), "--data", data)...)
-		if code != 1 || stdout != "" || !strings.Contains(stderr, want) {
+		if code != 2 || stdout != "" || !strings.Contains(stderr, want) {
 			t.Errorf("%s: %d\n%s%s, want %q", args, code, stdout, stderr, want)
 		}
 	}

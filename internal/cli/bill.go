@@ -211,7 +211,7 @@ func (b *sessionBills) print(out io.Writer) error {
 	if len(b.Stays) == 0 {
 		return nil
 	}
-	t := newTable(out, "  USER", "STAY", "LOGIN", "LOGOUT", "REMARKS")
+	t := newTable(out, "  USER", "LOGIN", "LOGOUT", "STAY", "REMARKS")
 	for _, s := range b.Stays {
 		var remarks []string
 		for remark, applies := range map[string]bool{"no participant": s.Role == zego.RoleService, "contradicted": s.Contradicted, "came after the bill": s.Late} {
@@ -220,7 +220,7 @@ func (b *sessionBills) print(out io.Writer) error {
 			}
 		}
 		slices.Sort(remarks)
-		t.row("  "+s.User, s.Stay, millis(s.Login), millis(s.Logout), strings.Join(remarks, ", "))
+		t.row("  "+s.User, millis(s.Login), millis(s.Logout), s.Stay, strings.Join(remarks, ", "))
 	}
 	return t.print()
 }
@@ -284,12 +284,12 @@ func billFilter(op *operation) (f ledger.Filter, err error) {
 		}
 		if *to, err = time.Parse(time.DateOnly, v); err != nil {
 			if *to, err = time.Parse(time.RFC3339, v); err != nil {
-				return f, fmt.Errorf("--%s: found %q, want a day such as 2026-11-01, or a time such as 2026-11-01T12:00:00Z", name, v)
+				return f, usagef("--%s: found %q, want a day such as 2026-11-01, or a time such as 2026-11-01T12:00:00Z", name, v)
 			}
 		}
 	}
 	if !f.To.IsZero() && !f.To.After(f.From) {
-		return f, fmt.Errorf("--to: found %s, want a time after --from, %s", op.String("to"), op.String("from"))
+		return f, usagef("--to: found %s, want a time after --from, %s", op.String("to"), op.String("from"))
 	}
 	return f, nil
 }
@@ -350,7 +350,7 @@ func listBills(ctx context.Context, op *operation) error {
 }
 
 func (l billList) print(out io.Writer) error {
-	t := newTable(out, "CLOSED", "APP", "SESSION", "ROOM", "ENTRY", "SECONDS", "MINUTES", "AMOUNT", "ESTIMATED")
+	t := newTable(out, "CLOSED", "SESSION", "ENTRY", "MINUTES", "AMOUNT", "ROOM", "APP", "SECONDS", "ESTIMATED")
 	seconds, minutes, amounts := new(big.Int), new(big.Int), amounts{}
 	add := func(sum *big.Int, n int64) { sum.Add(sum, big.NewInt(n)) }
 	for _, e := range l.Entries {
@@ -364,7 +364,7 @@ func (l billList) print(out io.Writer) error {
 		}
 		add(seconds, e.Billed.Seconds)
 		add(minutes, e.Billed.Minutes)
-		t.row(moment(e.RoomCloseTime), e.AppID, e.RoomSessionID, e.RoomID, name, e.Billed.Seconds, e.Billed.Minutes, amount,
+		t.row(moment(e.RoomCloseTime), e.RoomSessionID, name, e.Billed.Minutes, amount, e.RoomID, e.AppID, e.Billed.Seconds,
 			strings.Join(e.Usage.Estimated.Names(), ","))
 	}
 	if err := t.print(); err != nil {

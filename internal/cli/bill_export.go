@@ -31,7 +31,7 @@ func exportBills(ctx context.Context, op *operation) error {
 		}
 	}
 	if exporters[format] == nil {
-		return fmt.Errorf("--format: found %q, want csv or jsonl", format)
+		return usagef("--format: found %q, want csv or jsonl", format)
 	}
 	if path == "" {
 		out := op.out

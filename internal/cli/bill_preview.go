@@ -101,9 +101,9 @@ func previewBills(ctx context.Context, op *operation, extension service.Extensio
 }
 
 func (p preview) print(out io.Writer) error {
-	t := newTable(out, "CLOSED", "APP", "SESSION", "ROOM", "BILLED", "DUE", "LINES", "REMARKS")
+	t := newTable(out, "CLOSED", "SESSION", "BILLED", "DUE", "LINES", "ROOM", "APP", "REMARKS")
 	for _, s := range p.Sessions {
-		t.row(moment(s.RoomCloseTime), s.AppID, s.RoomSessionID, s.RoomID, dash(s.Billed.Text), dash(s.Due.Text), s.Lines, s.Failure)
+		t.row(moment(s.RoomCloseTime), s.RoomSessionID, dash(s.Billed.Text), dash(s.Due.Text), s.Lines, s.RoomID, s.AppID, s.Failure)
 	}
 	if err := t.print(); err != nil {
 		return err

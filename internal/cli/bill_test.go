@@ -5,6 +5,7 @@ import (
 	"encoding/csv"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -92,11 +93,11 @@ func TestBillShowTellsWhoWasInTheRoom(t *testing.T) {
 		t.Errorf("not of both apps:\n%s", out)
 	}
 	for args, want := range map[string]string{
-		"5":     "5: the ledger has no bill and no stay of it",
-		"lobby": "lobby: want a room_session_id",
-		"":      "no session\nhint: for example: closeout bill show ",
+		"5":     "1 error: 5: the ledger has no bill and no stay of it",
+		"lobby": "2 error: lobby: want a room_session_id",
+		"":      "2 error: no session\nhint: for example: closeout bill show ",
 	} {
-		if code, _, stderr := closeout("bill show --data " + data + " " + args); code != 1 || !strings.Contains(stderr, want) {
+		if code, _, stderr := closeout("bill show --data " + data + " " + args); !strings.HasPrefix(fmt.Sprint(code, " ", stderr), want) {
 			t.Errorf("%q: %d %s", args, code, stderr)
 		}
 	}
@@ -123,7 +124,7 @@ func TestBillListAddsUp(t *testing.T) {
 		"--from yesterday":                  `--from: found "yesterday", want a day such as 2026-11-01`,
 		"--from 2026-11-02 --to 2026-11-01": "--to: found 2026-11-01, want a time after --from",
 	} {
-		if code, _, stderr := closeout("bill list --data " + data + " " + args); code != 1 || !strings.Contains(stderr, want) {
+		if code, _, stderr := closeout("bill list --data " + data + " " + args); code != 2 || !strings.Contains(stderr, want) {
 			t.Errorf("%q: %d %s", args, code, stderr)
 		}
 	}
@@ -253,7 +254,7 @@ func TestBillExportCanBeSummedUp(t *testing.T) {
 	if sum != 630 {
 		t.Errorf("billed %d s, want 630:\n%s", sum, out)
 	}
-	if code, _, stderr := closeout("bill export --format xml --data " + data); code != 1 || !strings.Contains(stderr, `--format: found "xml", want csv or jsonl`) {
+	if code, _, stderr := closeout("bill export --format xml --data " + data); code != 2 || !strings.Contains(stderr, `--format: found "xml", want csv or jsonl`) {
 		t.Errorf("%d %s", code, stderr)
 	}
 	if code, _, stderr := closeout("bill export --output " + data + "/none/out.csv --data " + data); code != 1 || !strings.Contains(stderr, "--output: ") {

@@ -37,7 +37,7 @@ func Blocked() *cli.Command {
 			"    closeout blocked retry --step billing --reason 'price list corrected' --all --where 'AppId = 1' --yes",
 		Commands: []*cli.Command{
 			{Name: "list", Usage: "list runs with a blocked step, and runs that are stuck", Flags: flags(jsonFlag()), Action: operate(listBlocked)},
-			{Name: "show", Usage: "show a run's steps as the Web UI does", ArgsUsage: sessionArgs, Flags: flags(), Action: operate(showBlocked)},
+			{Name: "show", Usage: "show a run's steps as the Web UI does", ArgsUsage: sessionArgs, Flags: flags(jsonFlag()), Action: operate(showBlocked)},
 			decision(workflows.UpdateRetry, "retry a blocked step", flags),
 			decision(workflows.UpdateSkip, "skip a blocked step", flags),
 		},
@@ -59,11 +59,11 @@ func decision(update, usage string, flags func(...cli.Flag) []cli.Flag) *cli.Com
 		Action: operate(func(ctx context.Context, op *operation) error {
 			switch all := op.Bool("all"); {
 			case op.NArg() > 0 && all:
-				return fmt.Errorf("%q together with --all, want one of the two", op.Args().First())
+				return usagef("%q together with --all, want one of the two", op.Args().First())
 			case op.NArg() == 0 && !all:
-				return withHint(errors.New("no session"), "for example: %s --reason '...' %s; or use --all", op.FullName(), exampleSession)
+				return withHint(usagef("no session"), "for example: %s --reason '...' %s; or use --all", op.FullName(), exampleSession)
 			case op.String("where") != "" && !all:
-				return errors.New("--where without --all, want both or none")
+				return usagef("--where without --all, want both or none")
 			}
 			c, err := op.temporal()
 			if err != nil {
@@ -131,13 +131,32 @@ func showBlocked(ctx context.Context, op *operation) error {
 	if err != nil {
 		return err
 	}
-	return eachRun(ctx, op, c, func(id string) error {
+	shown := runDetails{Runs: []runDetail{}}
+	err = eachRun(ctx, op, c, func(id string) error {
 		details, err := currentDetails(ctx, c, id)
 		if err == nil {
-			fmt.Fprintln(op.out, strings.ReplaceAll(details, "\t", " "))
+			shown.Runs = append(shown.Runs, runDetail{id, details})
 		}
 		return err
 	})
+	return errors.Join(err, op.print(shown))
+}
+
+// runDetails are the steps of runs, in Markdown.
+type runDetails struct {
+	Runs []runDetail `json:"runs"`
+}
+
+type runDetail struct {
+	WorkflowID string `json:"workflow_id"`
+	Details    string `json:"details"`
+}
+
+func (d runDetails) print(out io.Writer) error {
+	for _, r := range d.Runs {
+		fmt.Fprintln(out, strings.ReplaceAll(r.Details, "\t", " "))
+	}
+	return nil
 }
 
 // blockedList lists runs that wait for an operator.
@@ -207,7 +226,7 @@ func blockedRuns(ctx context.Context, c client.Client, where string, stuck bool)
 		}
 	}
 	if where != "" {
-		return nil, fmt.Errorf("--where: %w", err)
+		return nil, usagef("--where: %w", err)
 	}
 	return askOpenRuns(ctx, c, stuck)
 }

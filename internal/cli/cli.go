@@ -2,6 +2,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,8 +24,8 @@ import (
 	"github.com/closeouthq/closeout/internal/telemetry"
 )
 
-// Main runs the command line of a program with that extension until ctx ends, and returns the exit code: 0, or 1 after
-// an error, which it prints to stderr.
+// Main runs the command line of a program with that extension until ctx ends, and returns the exit code. It prints errors
+// to stderr.
 func Main(ctx context.Context, extension service.Extension, args []string, stdout, stderr io.Writer) int {
 	return Run(ctx, Root(extension, filepath.Base(args[0])), args, stdout, stderr)
 }
@@ -40,9 +41,10 @@ func Root(extension service.Extension, name string) *cli.Command {
 			"TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_TLS_*, TEMPORAL_API_KEY, TEMPORAL_PROFILE.\n\n" +
 			"To start, with Temporal on localhost:7233:\n\n" +
 			"    export CLOSEOUT_APPS='1=secret'\n    " + name + " setup\n    " + name + " serve",
-		EnableShellCompletion: true,
-		Metadata:              map[string]any{programName: extension.Name},
-		Action:                func(_ context.Context, cmd *cli.Command) error { return cli.ShowRootCommandHelp(cmd) },
+		EnableShellCompletion:           true,
+		ConfigureShellCompletionCommand: showCompletion,
+		Metadata:                        map[string]any{programName: extension.Name},
+		Action:                          func(_ context.Context, cmd *cli.Command) error { return cli.ShowRootCommandHelp(cmd) },
 		Commands: []*cli.Command{
 			process("serve", "receive callbacks and run Workflows, in one process", service.Parts{Webhook: true, Worker: true, Extension: extension}, Flags()),
 			process("webhook", "receive callbacks", service.Parts{Webhook: true, Extension: extension}, flagsFor("webhook")),
@@ -52,13 +54,18 @@ func Root(extension service.Extension, name string) *cli.Command {
 	}
 }
 
-// rename makes the help of a command, and of those below it, call the program by its name.
-func rename(cmd *cli.Command, name string) {
+// rename makes the help of a command, and of those below it, call the program by its name, and show its defaults.
+func rename(cmd, root *cli.Command) {
 	for _, text := range []*string{&cmd.Usage, &cmd.Description} {
-		*text = strings.ReplaceAll(*text, "closeout ", name+" ")
+		*text = strings.ReplaceAll(*text, "closeout ", root.Name+" ")
+	}
+	for _, flag := range cmd.Flags {
+		if f, ok := flag.(*cli.StringFlag); ok {
+			f.DefaultText = cmp.Or(programDefault(root, f.Name), f.DefaultText)
+		}
 	}
 	for _, c := range cmd.Commands {
-		rename(c, name)
+		rename(c, root)
 	}
 }
 
@@ -78,7 +85,7 @@ func Run(ctx context.Context, root *cli.Command, args []string, stdout, stderr i
 	root.Writer, root.ErrWriter = out, errOut
 	root.ExitErrHandler = func(context.Context, *cli.Command, error) {} // it would exit
 	for _, c := range root.Commands {
-		rename(c, root.Name)
+		rename(c, root)
 	}
 	strict(root)
 	err := root.Run(ctx, args)
@@ -93,24 +100,10 @@ func Run(ctx context.Context, root *cli.Command, args []string, stdout, stderr i
 	if h := new(hint); errors.As(err, &h) {
 		fmt.Fprintln(errOut, "hint:", printable.Line(h.advice))
 	}
-	return 1
-}
-
-// strict makes a command, and those below it, report wrong flags and arguments in a line.
-func strict(cmd *cli.Command) {
-	help := func(cmd *cli.Command, err error) error { return withHint(err, "see %s --help", cmd.FullName()) }
-	cmd.OnUsageError = func(_ context.Context, cmd *cli.Command, err error, _ bool) error { return help(cmd, err) }
-	if action := cmd.Action; action != nil && cmd.ArgsUsage == "" {
-		cmd.Action = func(ctx context.Context, cmd *cli.Command) error {
-			if cmd.Args().Present() {
-				return help(cmd, fmt.Errorf("unexpected argument %q", cmd.Args().First()))
-			}
-			return action(ctx, cmd)
-		}
+	if isUnreachable(err) && !errors.As(err, new(*hint)) {
+		fmt.Fprintf(errOut, "hint: %s doctor checks all connections\n", root.Name)
 	}
-	for _, c := range cmd.Commands {
-		strict(c)
-	}
+	return exitCode(err)
 }
 
 // Flags returns the flags of the settings with these names, without CLOSEOUT_, or of all settings. It panics if there is
@@ -159,13 +152,14 @@ func Load(cmd *cli.Command, apps bool) (*config.Config, *slog.Logger, error) {
 
 func loadSettings(cmd *cli.Command, apps bool) (*config.Config, error) {
 	c, err := config.Load(func(name string) (string, bool) {
-		if value := programDefault(cmd, name); value != "" && !cmd.IsSet(name) {
+		env := "CLOSEOUT_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+		if value := programDefault(cmd.Root(), name); value != "" && !cmd.IsSet(name) && os.Getenv(env) == "" {
 			return value, true
 		}
 		return cmd.String(name), cmd.IsSet(name)
 	}, apps)
 	if err != nil {
-		return nil, fmt.Errorf("settings:\n%w", err)
+		return nil, usagef("settings:\n%w", err)
 	}
 	return c, nil
 }
@@ -175,14 +169,14 @@ const programName = "name"
 
 // programDefault returns the default that a program with a name of its own has for the setting with this flag, or "". Two
 // programs must not run each other's Workflows, nor write into one inbox.
-func programDefault(cmd *cli.Command, flag string) string {
-	name, _ := cmd.Root().Metadata[programName].(string)
+func programDefault(root *cli.Command, flag string) string {
+	name, _ := root.Metadata[programName].(string)
 	switch {
 	case name == "":
-	case flag == "task-queue" && os.Getenv("CLOSEOUT_TASK_QUEUE") == "":
+	case flag == "task-queue":
 		return name
-	case flag == "data" && os.Getenv("CLOSEOUT_DATA") == "":
-		return filepath.Join("data", name)
+	case flag == "data":
+		return "./data/" + name
 	}
 	return ""
 }

@@ -33,6 +33,7 @@ func closeout(args string) (code int, stdout, stderr string) {
 }
 
 func TestHelpAndFaults(t *testing.T) {
+	t.Setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
 	tests := []struct {
 		args           string
 		code           int
@@ -44,13 +45,20 @@ func TestHelpAndFaults(t *testing.T) {
 		{"serve --help", 0, "[$CLOSEOUT_ADMIN_LISTEN] (default: 127.0.0.1:9090)", ""},
 		{"worker --help", 0, "[$CLOSEOUT_DATABASE_URL_FILE]", ""},
 		{"blocked", 0, "retry", ""},
-		{"serv", 1, "", "error: unexpected argument \"serv\"\nhint: see closeout --help"},
-		{"serve now", 1, "", "error: unexpected argument \"now\"\nhint: see closeout serve --help"},
-		{"serve --lisen :80", 1, "", "-lisen\nhint: see closeout serve --help"},
-		{"serve", 1, "", "CLOSEOUT_APPS: missing"},
-		{"webhook --apps 1=s --listen 80", 1, "", `--listen: found "80"`},
-		{"blocked retry room-close-1-2", 1, "", `"reason"`},
-		{"blocked skip --reason r", 1, "", "no session\nhint: for example: closeout blocked skip"},
+		{"completion bash", 0, "complete -o bashdefault -o default -F _closeout_complete closeout\n", ""},
+		{"serv", 2, "", "error: found no command \"serv\"\nhint: did you mean serve? See closeout --help\n"},
+		{"x", 2, "", "error: found no command \"x\"\nhint: see closeout --help\n"},
+		{"blocked lst", 2, "", "error: found no command \"lst\"\nhint: did you mean list? See closeout blocked --help\n"},
+		{"help serv", 2, "", "error: No help topic for 'serv'"},
+		{"serve now", 2, "", "error: unexpected argument \"now\"\nhint: see closeout serve --help"},
+		{"serve --lisen :80", 2, "", "error: found no flag --lisen\nhint: did you mean --listen? See closeout serve --help\n"},
+		{"serve --x", 2, "", "error: found no flag --x\nhint: see closeout serve --help\n"},
+		{"serve", 2, "", "CLOSEOUT_APPS: missing"},
+		{"webhook --apps 1=s --listen 80", 2, "", `--listen: found "80"`},
+		{"blocked retry room-close-1-2", 2, "", `"reason"`},
+		{"blocked skip --reason r", 2, "", "no session\nhint: for example: closeout blocked skip"},
+		{"health --admin-listen 127.0.0.1:1", 3, "", "connection refused"},
+		{"blocked list", 3, "", "connection refused\"\nhint: closeout doctor checks all connections\n"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.args, func(t *testing.T) {
@@ -71,6 +79,19 @@ func TestHelpCallsTheProgramByItsName(t *testing.T) {
 		var out, err strings.Builder
 		if cli.Main(context.Background(), service.Extension{}, append([]string{"/usr/bin/rooms"}, strings.Fields(args)...), &out, &err); strings.Contains(out.String(), "closeout ") || !strings.Contains(out.String(), " rooms ") {
 			t.Errorf("%s: %s%s", args, out.String(), err.String())
+		}
+	}
+}
+
+// So are the defaults that differ with the name.
+func TestHelpShowsTheDefaultsOfAProgram(t *testing.T) {
+	for program, want := range map[string][]string{"": {"(default: closeout)", "(default: ./data)"}, "wallet": {"(default: wallet)", "(default: ./data/wallet)"}} {
+		var out, err strings.Builder
+		cli.Main(context.Background(), service.Extension{Name: program}, []string{"program", "serve", "--help"}, &out, &err)
+		for _, text := range want {
+			if !strings.Contains(out.String(), text) {
+				t.Errorf("%q: without %q:\n%s%s", program, text, out.String(), err.String())
+			}
 		}
 	}
 }
@@ -142,8 +163,8 @@ func TestInit(t *testing.T) {
 	if code, stdout, stderr := closeout("init " + dir); code != 0 || !strings.Contains(stdout, "Wrote a module to "+dir) || stderr != "" {
 		t.Errorf("%d\n%s%s", code, stdout, stderr)
 	}
-	for args, want := range map[string]string{"": "want one folder", dir: "want a new or an empty folder"} {
-		if code, _, stderr := closeout("init " + args); code != 1 || !strings.Contains(stderr, want) {
+	for args, want := range map[string]string{"": "2 error: want one folder", dir: "1 error: write a module to " + dir + ": " + dir + " has files in it, among them .gitignore; want a new or an empty folder"} {
+		if code, _, stderr := closeout("init " + args); !strings.HasPrefix(fmt.Sprint(code, " ", stderr), want) {
 			t.Errorf("%s: %d %s", args, code, stderr)
 		}
 	}

@@ -80,7 +80,7 @@ type diagnosis struct {
 func diagnose(ctx context.Context, cmd *cli.Command) error {
 	role := cmd.String("for")
 	if !slices.Contains([]string{"serve", "webhook", "worker"}, role) {
-		return fmt.Errorf("--for: found %q, want serve, webhook or worker", role)
+		return usagef("--for: found %q, want serve, webhook or worker", role)
 	}
 	out, asJSON := cmd.Root().Writer, cmd.Bool("json")
 	var d diagnosis
@@ -94,7 +94,7 @@ func diagnose(ctx context.Context, cmd *cli.Command) error {
 	}
 	c, _, err := Load(cmd, role != "worker")
 	if err != nil {
-		for fault := range strings.SplitSeq(errors.Unwrap(err).Error(), "\n") {
+		for fault := range strings.SplitSeq(strings.TrimPrefix(err.Error(), "settings:\n"), "\n") {
 			report(checkResult{Check: "settings", Status: statusFail, Detail: fault})
 		}
 		report(checkResult{Check: "all else", Status: statusSkip, Detail: "needs the settings"})

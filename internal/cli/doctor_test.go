@@ -366,7 +366,7 @@ func TestDoctorAsJSON(t *testing.T) {
 }
 
 func TestDoctorRefuses(t *testing.T) {
-	if code, stdout, stderr := closeout("doctor --for all"); code != 1 || stdout != "" || !strings.Contains(stderr, `--for: found "all", want serve, webhook or worker`) {
+	if code, stdout, stderr := closeout("doctor --for all"); code != 2 || stdout != "" || !strings.Contains(stderr, `--for: found "all", want serve, webhook or worker`) {
 		t.Errorf("%d\n%s%s", code, stdout, stderr)
 	}
 }

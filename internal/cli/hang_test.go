@@ -62,6 +62,9 @@ func TestStatusWhileTemporalAndTheLedgerHang(t *testing.T) {
 	data := t.TempDir()
 	queue(t, data, "room-close-1-1")
 	code, stdout, stderr := closeout("status --data " + data + " --archive-url file://" + filepath.Join(data, "none") + " --database-url postgres://u@" + swallow(t) + "/x?sslmode=disable 1")
+	if code != 3 || !strings.Contains(stderr, "unknown: bill, run") {
+		t.Errorf("%d\n%s", code, stderr)
+	}
 	for _, want := range []string{"room-close-1-1\n", "inbox     dead letter since ", "run       unknown: ", "bill      unknown: no answer"} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("%d, without %q:\n%s%s", code, want, stdout, stderr)

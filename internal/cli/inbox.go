@@ -54,7 +54,7 @@ func Inbox() *cli.Command {
 				case !op.Bool("all"):
 					return each(retryEntry)(ctx, op.Command)
 				case op.Args().Present():
-					return errors.New("--all: found IDs beside it, want one of the two")
+					return usagef("--all: found IDs beside it, want one of the two")
 				}
 				return retryAll(ctx, op)
 			}), Flags: append(Flags("DATA"), &cli.BoolFlag{Name: "all", Usage: "all dead letters in both inboxes"})},

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/urfave/cli/v3"
@@ -21,7 +20,7 @@ func initialize() *cli.Command {
 		Flags:     []cli.Flag{&cli.StringFlag{Name: "checkout", Usage: "folder with the Closeout to use, by a replace in go.mod (default: the latest release)"}},
 		Action: func(_ context.Context, cmd *cli.Command) error {
 			if cmd.NArg() != 1 {
-				return withHint(errors.New("want one folder"), "for example: %s my-rooms", cmd.FullName())
+				return withHint(usagef("want one folder"), "for example: %s my-rooms", cmd.FullName())
 			}
 			dir := cmd.Args().First()
 			if err := scaffold.Write(dir, cmd.String("checkout")); err != nil {

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"text/tabwriter"
 	"time"
 
 	"github.com/urfave/cli/v3"
@@ -124,7 +123,7 @@ func (op *operation) inbox(ctx context.Context, folder string) (*inbox.Store, er
 // each calls f for each argument, at least one, and joins the errors.
 func (op *operation) each(what, example string, f func(arg string) error) error {
 	if op.NArg() == 0 {
-		return withHint(fmt.Errorf("no %s", what), "for example: %s %s", op.FullName(), example)
+		return withHint(usagef("no %s", what), "for example: %s %s", op.FullName(), example)
 	}
 	var faults []error
 	for _, arg := range op.Args().Slice() {
@@ -152,26 +151,6 @@ func printJSON(out io.Writer, v any) error {
 	encoder.SetEscapeHTML(false)
 	return encoder.Encode(v)
 }
-
-// table prints rows in columns, each cell in one line.
-type table struct{ w *tabwriter.Writer }
-
-// newTable returns a table with these headings.
-func newTable(out io.Writer, headings ...any) *table {
-	t := &table{tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)}
-	t.row(headings...)
-	return t
-}
-
-func (t *table) row(cells ...any) {
-	line := make([]string, len(cells))
-	for i, cell := range cells {
-		line[i] = printable.Line(fmt.Sprint(cell))
-	}
-	_, _ = io.WriteString(t.w, strings.Join(line, "\t")+"\n") // Flush reports the error
-}
-
-func (t *table) print() error { return t.w.Flush() }
 
 // hint is an error with advice, which [Run] prints on a line of its own.
 type hint struct {

@@ -55,11 +55,11 @@ type usageDay struct {
 
 func reconcileUsage(ctx context.Context, op *operation) error {
 	if op.Args().Len() != 1 {
-		return errors.New("found no file, or several, want the CSV file that ZEGO's console exported")
+		return usagef("found no file, or several, want the CSV file that ZEGO's console exported")
 	}
 	offset, err := time.Parse("-07:00", op.String("utc-offset"))
 	if err != nil {
-		return fmt.Errorf("--utc-offset: found %q, want one such as +08:00", op.String("utc-offset"))
+		return usagef("--utc-offset: found %q, want one such as +08:00", op.String("utc-offset"))
 	}
 	zone := offset.Location()
 	file, err := os.Open(op.Args().First())
@@ -110,12 +110,12 @@ func readUsage(file io.Reader, op *operation, zone *time.Location) (map[string]*
 	amount, perUnit := op.String("minutes-column"), int64(60_000)
 	if seconds := op.String("seconds-column"); seconds != "" {
 		if amount != "" {
-			return nil, errors.New("--minutes-column and --seconds-column: found both, want one")
+			return nil, usagef("--minutes-column and --seconds-column: found both, want one")
 		}
 		amount, perUnit = seconds, 1000
 	}
 	if amount == "" {
-		return nil, errors.New("--minutes-column, --seconds-column: found none, want one: the column with the time")
+		return nil, usagef("--minutes-column, --seconds-column: found none, want one: the column with the time")
 	}
 	whereColumn, whereValue, filtered := strings.Cut(op.String("where"), "=")
 	text := bufio.NewReader(file)

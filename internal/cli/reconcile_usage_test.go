@@ -33,14 +33,14 @@ func TestReconcileUsageComparesEachDay(t *testing.T) {
 		{"another offset", columns + "--utc-offset -13:00 ", days, 0, []string{"2026-11-02  1000.50   ", "2026-11-03  12.00     0.00  "}},
 		{"JSON", columns + "--json ", days, 0, []string{`"zego_ms": 60030000`, `"sessions": 1`}},
 		{"no such column", "--app 1 --day-column Day --minutes-column Min ", days, 1, []string{`found no column "Day"`, `found no column "Min"`, `"Minutes"`}},
-		{"no time", "--app 1 --day-column Date ", days, 1, []string{"--minutes-column, --seconds-column: found none"}},
-		{"two times", columns + "--seconds-column Seconds ", days, 1, []string{"found both"}},
+		{"no time", "--app 1 --day-column Date ", days, 2, []string{"--minutes-column, --seconds-column: found none"}},
+		{"two times", columns + "--seconds-column Seconds ", days, 2, []string{"found both"}},
 		{"no day", columns, "Date,Minutes\nsoon,1\n", 1, []string{`line 2, column "Date": found "soon"`}},
 		{"no number", columns, "Date,Minutes\n2026-11-03,1e3\n", 1, []string{`line 2, column "Minutes": found "1e3"`}},
 		{"a short row", columns, "Date,Minutes\n2026-11-03\n", 1, []string{"line 2: found 1 columns"}},
 		{"no rows", columns, "Date,Minutes\n", 1, []string{"found no rows"}},
 		{"an empty file", columns, "", 1, []string{"read the header"}},
-		{"a bad offset", columns + "--utc-offset 8h ", days, 1, []string{`--utc-offset: found "8h"`}},
+		{"a bad offset", columns + "--utc-offset 8h ", days, 2, []string{`--utc-offset: found "8h"`}},
 	} {
 		code, stdout, stderr := closeout("reconcile usage " + test.args + "--data " + data + " " + file(test.text))
 		if code != test.code {

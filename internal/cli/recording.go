@@ -90,7 +90,7 @@ func (l leftRecordings) print(out io.Writer) error {
 		fmt.Fprintln(out, "every recording is archived, or a run waits for it")
 		return nil
 	}
-	t := newTable(out, "APP", "TASK", "ROOM", "FILES", "BEGIN", "LAST CALLBACK", "ASSIGNED TO")
+	t := newTable(out, "TASK", "FILES", "BEGIN", "LAST CALLBACK", "APP", "ROOM", "ASSIGNED TO")
 	for _, r := range l.Tasks {
 		files, begin := strconv.Itoa(r.Files), ""
 		if r.Contradicted > 0 {
@@ -99,7 +99,7 @@ func (l leftRecordings) print(out io.Writer) error {
 		if !r.Begin.IsZero() {
 			begin = moment(r.Begin)
 		}
-		t.row(r.AppID, r.TaskID, r.RoomID, files, begin, moment(r.LastCallback), r.AssignedTo)
+		t.row(r.TaskID, files, begin, moment(r.LastCallback), r.AppID, r.RoomID, r.AssignedTo)
 	}
 	return t.print()
 }
@@ -107,7 +107,7 @@ func (l leftRecordings) print(out io.Writer) error {
 func assignRecordings(ctx context.Context, op *operation) error {
 	session, err := strconv.ParseUint(op.String("session"), 10, 64)
 	if err != nil {
-		return fmt.Errorf("--session: found %q, want a room_session_id, or 0", op.String("session"))
+		return usagef("--session: found %q, want a room_session_id, or 0", op.String("session"))
 	}
 	l, err := op.ledger(ctx)
 	if err != nil {

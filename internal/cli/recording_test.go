@@ -37,10 +37,10 @@ func TestRecordingsThatNobodyTookAreListedAndAssigned(t *testing.T) {
 		code int
 		want string
 	}{
-		{"recording list --older 0s", 0, `7    YZ4joOE4IwmFAAAT  the lobby  1                   2026-11-23T11:00:00Z  2026-11-23T12:00:00Z`},
+		{"recording list --older 0s", 0, `YZ4joOE4IwmFAAAT  1                   2026-11-23T11:00:00Z  2026-11-23T12:00:00Z  7    the lobby`},
 		{"recording list --older 0s", 0, "1 (1 contradicted)"},
-		{"recording assign --app 7 --session x YZ4joOE4IwmFAAAT", 1, `--session: found "x"`},
-		{"recording assign --app 7 --session 1", 1, "no task ID"},
+		{"recording assign --app 7 --session x YZ4joOE4IwmFAAAT", 2, `--session: found "x"`},
+		{"recording assign --app 7 --session 1", 2, "no task ID"},
 		{"recording assign --app 8 --session 1 YZ4joOE4IwmFAAAT", 1, "no callback told of such a recording task"},
 		{"recording assign --app 7 --session 18446744073709551615 YZ4joOE4IwmFAAAT", 0, "YZ4joOE4IwmFAAAT: assigned to session 18446744073709551615"},
 		{"recording list --older 0s", 0, "18446744073709551615"},

@@ -42,7 +42,7 @@ func Repair(extension service.Extension) *cli.Command {
 		Action: operate(func(ctx context.Context, op *operation) error {
 			for _, name := range op.StringSlice("only") {
 				if !slices.Contains(names, name) {
-					return fmt.Errorf("--only: found %q, want one of %q", name, names)
+					return usagef("--only: found %q, want one of %q", name, names)
 				}
 			}
 			return runRepair(ctx, op, extension)

@@ -96,7 +96,7 @@ func sendCallbacks(ctx context.Context, cmd *cli.Command) error {
 		}
 	}
 	if err := send.CheckURL(p.sender.URL); err != nil {
-		return fmt.Errorf("--url: %w", err)
+		return usagef("--url: %w", err)
 	}
 	if file := cmd.String("replay"); file != "" {
 		err = p.replay(ctx, file, c)
@@ -134,7 +134,7 @@ func (p *postman) rooms(ctx context.Context, cmd *cli.Command, c *config.Config,
 			names := eventNames(events)
 			events = slices.DeleteFunc(events, func(e zego.Event) bool { return e.Head().Event != only })
 			if len(events) == 0 {
-				return fmt.Errorf("--only: found %q, want one of %s", only, strings.Join(names, ", "))
+				return usagef("--only: found %q, want one of %s", only, strings.Join(names, ", "))
 			}
 		}
 		fmt.Fprintf(p.out, "room_session_id %d\n", closed.RoomSessionID)
@@ -197,7 +197,7 @@ func eventNames(events []zego.Event) (names []string) {
 func (p *postman) replay(ctx context.Context, name string, c *config.Config) error {
 	text, err := os.ReadFile(name)
 	if err != nil {
-		return fmt.Errorf("--replay: %w", err)
+		return usagef("--replay: %w", err)
 	}
 	bodies, err := send.Bodies(text)
 	for n := range bodies {
@@ -214,7 +214,7 @@ func (p *postman) replay(ctx context.Context, name string, c *config.Config) err
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("--replay: %s: %w", name, err)
+		return usagef("--replay: %s: %w", name, err)
 	}
 	for n, body := range bodies {
 		if err := p.post(fmt.Sprint("callback ", n+1), func(report func(string)) (bool, error) { return p.sender.Post(ctx, body, report) }); err != nil {
@@ -236,20 +236,20 @@ func roomToClose(cmd *cli.Command, c *config.Config) (closed zego.RoomClose, err
 	}
 	if s := cmd.String("session"); s != "" {
 		if closed.RoomSessionID, err = strconv.ParseUint(s, 10, 64); err != nil {
-			return closed, fmt.Errorf("--session: found %q, want an integer from 0 to 18446744073709551615", s)
+			return closed, usagef("--session: found %q, want an integer from 0 to 18446744073709551615", s)
 		}
 	}
 	switch {
 	case len(c.Apps[closed.AppID]) == 0:
-		err = fmt.Errorf("--app: CLOSEOUT_APPS has no secret for app %d", closed.AppID)
+		err = usagef("--app: CLOSEOUT_APPS has no secret for app %d", closed.AppID)
 	case closed.RoomID == "":
-		err = fmt.Errorf("--room: found an empty name, want at least a character")
+		err = usagef("--room: found an empty name, want at least a character")
 	case cmd.Int("count") < 1:
-		err = fmt.Errorf("--count: found %d, want at least 1", cmd.Int("count"))
+		err = usagef("--count: found %d, want at least 1", cmd.Int("count"))
 	case cmd.Int("participants") < 0 || cmd.Int("participants") > maxParticipants:
-		err = fmt.Errorf("--participants: found %d, want 0 to %d", cmd.Int("participants"), maxParticipants)
+		err = usagef("--participants: found %d, want 0 to %d", cmd.Int("participants"), maxParticipants)
 	case cmd.Duration("timeout") <= 0:
-		err = fmt.Errorf("--timeout: found %v, want more than 0s", cmd.Duration("timeout"))
+		err = usagef("--timeout: found %v, want more than 0s", cmd.Duration("timeout"))
 	}
 	return closed, err
 }

@@ -123,7 +123,7 @@ func TestSendRefuses(t *testing.T) {
 		"--url localhost:8080": "--url: want an address",
 	} {
 		code, stdout, stderr := closeout("send --apps 1=s " + args)
-		if code != 1 || stdout != "" || !strings.Contains(stderr, want) || strings.Count(stderr, "\n") > 3 {
+		if code != 2 || stdout != "" || !strings.Contains(stderr, want) || strings.Count(stderr, "\n") > 3 {
 			t.Errorf("%s: exit code %d, stdout:\n%sstderr:\n%s", args, code, stdout, stderr)
 		}
 	}

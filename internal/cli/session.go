@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"errors"
 	"strconv"
 
 	"github.com/closeouthq/closeout/session"
@@ -19,7 +18,7 @@ func parseSession(arg string) (id session.ID, err error) {
 		return id, nil
 	}
 	if id.RoomSessionID, err = strconv.ParseUint(arg, 10, 64); err != nil {
-		return id, errors.New("want a room_session_id, or a Workflow ID as in room-close-1-858012925204410417")
+		return id, usagef("want a room_session_id, or a Workflow ID as in room-close-1-858012925204410417")
 	}
 	return id, nil
 }

@@ -67,7 +67,7 @@ type statusReport struct {
 func showStatus(ctx context.Context, op *operation) error {
 	limit := op.Int("limit")
 	if limit < 1 {
-		return fmt.Errorf("--limit: found %d, want at least 1", limit)
+		return usagef("--limit: found %d, want at least 1", limit)
 	}
 	f, err := newFinder(ctx, op)
 	if err != nil {
@@ -83,7 +83,20 @@ func showStatus(ctx context.Context, op *operation) error {
 		return err
 	})
 	report.Unknown = f.unknown(ctx)
-	return errors.Join(err, op.print(report))
+	return errors.Join(err, report.unreached(), op.print(report))
+}
+
+// unreached returns an error with the places that did not answer.
+func (r statusReport) unreached() error {
+	var places []string
+	for _, s := range r.Sessions {
+		places = append(places, s.unreached...)
+	}
+	if len(places) == 0 {
+		return nil
+	}
+	slices.Sort(places)
+	return unreachableError{fmt.Errorf("some stores did not answer, so these are unknown: %s", strings.Join(slices.Compact(places), ", "))}
 }
 
 // unknown returns the comparisons that found sessions without a callback, which no search can find.
@@ -152,9 +165,10 @@ func (f *finder) await(ctx context.Context, arg string, limit int, wait time.Dur
 
 // find returns the sessions that an argument names, newest first, and whether there are more.
 func (f *finder) find(ctx context.Context, arg string, limit int) (found []*sessionStatus, more bool, err error) {
-	ids, more, failed := []string{arg}, false, []string(nil)
+	ids, more, failed, reached := []string{arg}, false, []string(nil), true
 	if !isRoomClose(arg) {
 		ids, more, failed = f.search(ctx, arg, limit)
+		reached = len(failed) == 0
 	}
 	all := make([]*sessionStatus, len(ids))
 	var group errgroup.Group
@@ -168,6 +182,7 @@ func (f *finder) find(ctx context.Context, arg string, limit int) (found []*sess
 			found = append(found, s)
 			continue
 		}
+		reached = reached && len(s.unreached) == 0
 		for _, place := range slices.Sorted(maps.Keys(s.Unknown)) {
 			if fault := place + ": " + s.Unknown[place]; !slices.Contains(failed, fault) {
 				failed = append(failed, fault)
@@ -178,7 +193,11 @@ func (f *finder) find(ctx context.Context, arg string, limit int) (found []*sess
 	case len(found) > 0:
 		return found, more, nil
 	case len(failed) > 0:
-		return nil, false, fmt.Errorf("found nothing, and some stores did not answer: %s", strings.Join(failed, "; "))
+		err = fmt.Errorf("found nothing, and some stores did not answer: %s", strings.Join(failed, "; "))
+		if !reached {
+			err = unreachableError{err}
+		}
+		return nil, false, err
 	}
 	return nil, false, withHint(errors.New("found nothing"), "name a session that just came, or is older than Temporal's retention, by its Workflow ID, as in room-close-1-%s", exampleSession)
 }

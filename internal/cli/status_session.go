@@ -54,8 +54,9 @@ type sessionStatus struct {
 	Usage *usageStatus `json:"usage_inbox,omitempty"`
 	// URL is the run's page in the Web UI.
 	URL string `json:"url,omitempty"`
-	// Unknown is why a place could not be read, by its name.
-	Unknown map[string]string `json:"unknown,omitempty"`
+	// Unknown is why a place could not be read, by its name. Unreached lists those that exist, or may.
+	Unknown   map[string]string `json:"unknown,omitempty"`
+	unreached []string
 }
 
 type usageStatus struct {
@@ -148,6 +149,9 @@ func (f *finder) status(ctx context.Context, id string) *sessionStatus {
 	for n, r := range reads {
 		if errs[n] != nil {
 			s.Unknown[r.place] = oneLine(errs[n].Error())
+			if !errors.Is(errs[n], os.ErrNotExist) && !errors.Is(errs[n], ledger.ErrNotSetUp) {
+				s.unreached = append(s.unreached, r.place)
+			}
 		} else if parts[n] != nil {
 			parts[n](s)
 		}

@@ -117,7 +117,7 @@ func TestStatusTellsWhatItCan(t *testing.T) {
 	t.Setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
 	data := t.TempDir()
 	code, stdout, stderr := closeout("status --data " + data + " room-close-1-7")
-	if code != 1 || stdout != "" || !regexp.MustCompile(`room-close-1-7: found nothing, and some stores did not answer: bill: .* not set up.*; inbox: no webhook has run in .*; manifest: .*; run: ask Temporal at 127.0.0.1:1: `).MatchString(stderr) {
+	if code != 3 || stdout != "" || !regexp.MustCompile(`room-close-1-7: found nothing, and some stores did not answer: bill: .* not set up.*; inbox: no webhook has run in .*; manifest: .*; run: ask Temporal at 127.0.0.1:1: `).MatchString(stderr) {
 		t.Errorf("nothing there: %d\n%s%s", code, stdout, stderr)
 	}
 	if entries, err := os.ReadDir(data); err != nil || len(entries) > 0 {
@@ -131,7 +131,7 @@ func TestStatusTellsWhatItCan(t *testing.T) {
 		"run       unknown: ask Temporal at 127.0.0.1:1: ", "bill      unknown: ", "manifest  unknown: ",
 		"Web UI    http://localhost:8233/namespaces/default/workflows/room-close-1-7\n",
 	} {
-		if code != 0 || !strings.Contains(stdout, want) {
+		if code != 3 || stderr != "error: some stores did not answer, so these are unknown: run\nhint: closeout doctor checks all connections\n" || !strings.Contains(stdout, want) {
 			t.Errorf("queued: %d, without %q\n%s%s", code, want, stdout, stderr)
 		}
 	}
@@ -147,7 +147,7 @@ func TestStatusTellsWhatItCan(t *testing.T) {
 	}
 	t.Setenv("CLOSEOUT_APPS", "1=a;2=b")
 	code, stdout, stderr = closeout("status --data " + data + " 18446744073709551615")
-	if code != 0 || !strings.HasPrefix(stdout, "room-close-2-18446744073709551615\n  room      attic\n") || strings.Contains(stdout, "room-close-1-") {
+	if code != 3 || !strings.HasPrefix(stdout, "room-close-2-18446744073709551615\n  room      attic\n") || strings.Contains(stdout, "room-close-1-") {
 		t.Errorf("billed: %d\n%s%s", code, stdout, stderr)
 	}
 }
@@ -244,7 +244,7 @@ func TestStatusRefuses(t *testing.T) {
 		"--limit 0 1":         "--limit: found 0, want at least 1",
 		"--ui-url ftp://ui 1": "--ui-url: not a URL with one of the schemes http, https",
 	} {
-		if code, stdout, stderr := closeout("status " + args); code != 1 || stdout != "" || !strings.Contains(stderr, want) {
+		if code, stdout, stderr := closeout("status " + args); code != 2 || stdout != "" || !strings.Contains(stderr, want) {
 			t.Errorf("%s: %d\n%s%s", args, code, stdout, stderr)
 		}
 	}
