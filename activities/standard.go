@@ -54,9 +54,9 @@ type Bill struct {
 	RoomID        string `json:"room_id"`
 	RoomSessionID uint64 `json:"room_session_id,string"`
 	// CloseReason, RoomCloseTime and Reconciled are those of the session.
-	CloseReason   zego.CloseReason `json:"close_reason"`
-	RoomCloseTime time.Time        `json:"room_close_time"`
-	Reconciled    bool             `json:"reconciled,omitempty"`
+	CloseReason   zego.Code `json:"close_reason"`
+	RoomCloseTime time.Time `json:"room_close_time"`
+	Reconciled    bool      `json:"reconciled,omitempty"`
 	// Usage is what is billed.
 	Usage session.Usage `json:"usage"`
 	// Charge is what it costs; zero if the app has no price.

@@ -23,7 +23,7 @@ func Participant(user string, inRoom, published time.Duration, changes ...func(*
 		ms := d.Milliseconds()
 		return session.Span{Millis: ms, Min: ms, Max: ms}
 	}
-	p := session.Participant{User: user, Role: 1, InRoom: exact(inRoom), Published: exact(published),
+	p := session.Participant{User: user, Role: "1", InRoom: exact(inRoom), Published: exact(published),
 		Stays: []session.Stay{{SessionID: user + "-1", Login: end(begin), Logout: end(begin.Add(inRoom))}}}
 	if published > 0 {
 		p.Streams = []session.Stream{{StreamSID: user + "-1", StreamID: user, Create: end(begin), Close: end(begin.Add(published))}}

@@ -27,6 +27,7 @@ import (
 	"github.com/closeouthq/closeout/internal/service"
 	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
+	"github.com/closeouthq/closeout/zego"
 )
 
 // keyText is CLOSEOUT_PAYLOAD_KEYS with keys of these names.
@@ -125,7 +126,7 @@ func TestWhatTemporalKeepsIsEncrypted(t *testing.T) {
 	})
 
 	text := kept(t, c, id)
-	for _, secret := range []string{"Unprocessable Entity", "wallet", "Finalize the bill", closed.CloseReason.String()} {
+	for _, secret := range []string{"Unprocessable Entity", "wallet", "Finalize the bill", zego.CloseReasonText(closed.CloseReason)} {
 		if strings.Contains(text, secret) {
 			t.Errorf("Temporal keeps %q", secret)
 		}

@@ -34,9 +34,9 @@ type Participant struct {
 	User string
 	// Names are the nicknames that the user had, sorted.
 	Names []string
-	// Role is the user_role as ZEGO sent it; 0 if it sent none. It means something only
+	// Role is the user_role as ZEGO sent it; empty if it sent none. It means something only
 	// in apps that use ZEGO's LiveRoom SDK.
-	Role zego.UserRole
+	Role zego.Code
 	// Excluded is why the user is not a participant, such as "role 4"; empty for a
 	// participant.
 	Excluded string

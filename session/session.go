@@ -75,10 +75,8 @@ type Session struct {
 	ID
 	// RoomID is the room's name. Other sessions of the app can have the same.
 	RoomID string `json:"room_id"`
-	// CloseReason is why ZEGO destroyed the room.
-	CloseReason zego.CloseReason `json:"close_reason"`
-	// CloseReasonText is what came as the close_reason if it is no number that fits.
-	CloseReasonText string `json:"close_reason_text,omitempty"`
+	// CloseReason is why ZEGO destroyed the room: see [zego.CloseReasonText].
+	CloseReason zego.Code `json:"close_reason"`
 	// RoomCloseTime is when ZEGO destroyed the room, by its clock.
 	RoomCloseTime time.Time `json:"room_close_time"`
 	// SentAt is the signed timestamp of the room_close. It is zero if none arrived.
@@ -103,7 +101,7 @@ const ClockTolerance = 5 * time.Minute
 func Of(c *zego.RoomClose) Session {
 	s := Session{
 		ID:     ID{AppID: c.AppID, RoomSessionID: c.RoomSessionID},
-		RoomID: c.RoomID, CloseReason: c.CloseReason, CloseReasonText: c.CloseReasonText, RoomCloseTime: c.RoomCloseTime, SentAt: c.SentAt(),
+		RoomID: c.RoomID, CloseReason: c.CloseReason, RoomCloseTime: c.RoomCloseTime, SentAt: c.SentAt(),
 	}
 	if !s.SentAt.IsZero() && s.RoomCloseTime.After(s.SentAt.Add(ClockTolerance)) {
 		s.CloseTimeTold, s.RoomCloseTime = s.RoomCloseTime, s.SentAt

@@ -20,7 +20,7 @@ type printer struct{}
 func (printer) Receive(_ context.Context, event zego.Event) (webhook.Receipt, error) {
 	switch e := event.(type) {
 	case *zego.RoomClose:
-		fmt.Println("room", e.RoomID, "closed:", e.CloseReason)
+		fmt.Println("room", e.RoomID, "closed:", zego.CloseReasonText(e.CloseReason))
 		return webhook.Receipt{Status: webhook.Started}, nil
 	default:
 		return webhook.Receipt{Status: webhook.Ignored}, nil
@@ -38,7 +38,7 @@ func ExampleRouter() {
 	// As ZEGO would post it.
 	closed := zego.RoomClose{
 		Common: zego.Common{AppID: 1, Timestamp: time.Now().Unix(), Nonce: "350176"},
-		RoomID: "lobby", RoomSessionID: 858012925204410417, RoomCloseTime: time.Now(),
+		RoomID: "lobby", RoomSessionID: 858012925204410417, CloseReason: zego.CloseNormal, RoomCloseTime: time.Now(),
 	}
 	closed.Signature = zego.Sign("secret", closed.Timestamp, closed.Nonce)
 	body, _ := json.Marshal(closed)

@@ -95,7 +95,7 @@ func (b *bundle) post(body string) *httptest.ResponseRecorder {
 func signed(secret string, f ...func(*zego.RoomClose)) string {
 	c := zego.RoomClose{
 		Common: zego.Common{AppID: 1, Timestamp: now.Unix(), Nonce: "350176"},
-		RoomID: "rid_1242649", RoomSessionID: 858012925204410417, CloseReason: 1, RoomCloseTime: time.UnixMilli(1499676989909),
+		RoomID: "rid_1242649", RoomSessionID: 858012925204410417, CloseReason: "1", RoomCloseTime: time.UnixMilli(1499676989909),
 	}
 	c.Signature = zego.Sign(secret, c.Timestamp, c.Nonce)
 	for _, f := range f {

@@ -15,12 +15,8 @@ import (
 func (r *Run) details() string {
 	var b strings.Builder
 	write := func(format string, args ...any) { b.WriteString(fmt.Sprintf(format, args...)) }
-	reason := r.session.CloseReason.String()
-	if text := r.session.CloseReasonText; text != "" {
-		reason = code(text)
-	}
 	write("Room %s, session %d of app %d, closed at %s (%s).\n\n", code(r.session.RoomID), r.session.RoomSessionID, r.session.AppID,
-		r.session.RoomCloseTime.UTC().Format(time.RFC3339Nano), reason)
+		r.session.RoomCloseTime.UTC().Format(time.RFC3339Nano), reasonText(r.session.CloseReason))
 	for _, st := range r.steps {
 		switch st.state {
 		case StateDone:

@@ -277,17 +277,21 @@ func TestCancelled(t *testing.T) {
 
 // What a stranger named his room is shown as it is, and is no Markdown.
 func TestDetailsEscape(t *testing.T) {
-	options := workflows.StartOptions(session.Session{RoomID: "a`[b](http://c)\n# d"}, "q")
-	if want := "Room `a'[b](http://c) # d` closed: normal"; options.StaticSummary != want {
+	options := workflows.StartOptions(session.Session{RoomID: "a`[b](http://c)\n# d", CloseReason: "kicked by `[b](http://c)`"}, "q")
+	if want := "Room `a'[b](http://c) # d` closed: `kicked by '[b](http://c)'`"; options.StaticSummary != want {
 		t.Errorf("summary %q, want %q", options.StaticSummary, want)
 	}
 }
 
 func TestACloseReasonInWordsIsShownAsItCame(t *testing.T) {
 	s := closed
-	s.CloseReason, s.CloseReasonText = zego.CloseUnknown, "kicked by `host`"
-	if got := workflows.StartOptions(s, "q").Memo["close_reason"]; got != s.CloseReasonText {
+	s.CloseReason = "kicked by `host`"
+	options := workflows.StartOptions(s, "q")
+	if got := options.Memo["close_reason"]; got != string(s.CloseReason) {
 		t.Errorf("the memo has %q", got)
+	}
+	if _, ok := options.TypedSearchAttributes.GetInt64(workflows.CloseReason); ok {
+		t.Error("the Search Attribute has words as a number")
 	}
 }
 

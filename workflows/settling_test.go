@@ -89,7 +89,7 @@ func TestTimeThatOtherStepsTookCountsAsWaiting(t *testing.T) {
 
 func TestEachAdjustmentHasAKeyAndAWorkflowOfItsOwn(t *testing.T) {
 	next := steps.AdjustmentOf(ledger.BilledSession{AppID: 1, RoomID: "lobby", RoomSessionID: closed.RoomSessionID,
-		CloseReason: uint32(zego.CloseOffline), RoomCloseTime: closed.RoomCloseTime, Number: 2})
+		CloseReason: zego.CloseOffline, RoomCloseTime: closed.RoomCloseTime, Number: 2})
 	if next.Session != closed {
 		t.Errorf("it is of %+v", next.Session)
 	}

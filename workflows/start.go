@@ -1,7 +1,6 @@
 package workflows
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"reflect"
@@ -16,6 +15,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/closeouthq/closeout/session"
+	"github.com/closeouthq/closeout/zego"
 )
 
 // Workflow closes out a session. Temporal knows it by the name of the function.
@@ -50,12 +50,15 @@ func SearchAttributes() []temporal.SearchAttributeKey {
 
 // searchAttributes returns what every run of the session is found by.
 func searchAttributes(s session.Session) []temporal.SearchAttributeUpdate {
-	return []temporal.SearchAttributeUpdate{
+	attributes := []temporal.SearchAttributeUpdate{
 		RoomID.ValueSet(clip(s.RoomID, 255)),
 		RoomSessionID.ValueSet(strconv.FormatUint(s.RoomSessionID, 10)),
 		AppID.ValueSet(int64(s.AppID)),
-		CloseReason.ValueSet(int64(s.CloseReason)),
 	}
+	if reason, ok := s.CloseReason.Number(); ok {
+		attributes = append(attributes, CloseReason.ValueSet(reason))
+	}
+	return attributes
 }
 
 // SignalIndex has a run that was started without Search Attributes set them. Nobody
@@ -81,16 +84,25 @@ func OpenQuery() string {
 	return fmt.Sprintf("(WorkflowId STARTS_WITH '%s' OR WorkflowId STARTS_WITH '%s') AND ExecutionStatus = 'Running'", session.WorkflowIDPrefix, adjustmentIDPrefix)
 }
 
+// reasonText returns a close_reason for Temporal's Markdown.
+func reasonText(reason zego.Code) string {
+	text := zego.CloseReasonText(reason)
+	if text == string(reason) { // words of ZEGO's
+		return code(clip(text, 80))
+	}
+	return text
+}
+
 // StartOptions returns the options that start the session's run: exactly once, after
 // the session has settled, and with what people search and read.
 func StartOptions(s session.Session, taskQueue string) client.StartWorkflowOptions {
-	reason := s.CloseReason.String()
+	reason := reasonText(s.CloseReason)
 	if s.Reconciled {
 		reason = "found gone without a room_close"
 	}
 	memo := map[string]any{
 		"room_id":         s.RoomID,
-		"close_reason":    cmp.Or(s.CloseReasonText, s.CloseReason.String()),
+		"close_reason":    zego.CloseReasonText(s.CloseReason),
 		"room_close_time": s.RoomCloseTime.UTC().Format(time.RFC3339Nano),
 	}
 	if s.Reconciled {

@@ -17,7 +17,7 @@ type members []any
 // MarshalJSON implements [json.Marshaler].
 func (r RoomClose) MarshalJSON() ([]byte, error) {
 	return encode(r.members(EventRoomClose, "room_id", r.RoomID, "room_session_id", r.RoomSessionID,
-		"close_reason", codeOf(uint32(r.CloseReason), r.CloseReasonText), "room_close_time", unixMilli(r.RoomCloseTime)))
+		"close_reason", r.CloseReason, "room_close_time", unixMilli(r.RoomCloseTime)))
 }
 
 // MarshalJSON implements [json.Marshaler].
@@ -34,7 +34,7 @@ func (r RoomLogin) MarshalJSON() ([]byte, error) {
 // MarshalJSON implements [json.Marshaler].
 func (r RoomLogout) MarshalJSON() ([]byte, error) {
 	return encode(append(r.RoomLogin.members(EventRoomLogout),
-		"logout_time", unixMilli(r.LogoutTime), "reason", codeOf(r.Reason, r.ReasonText)).strings())
+		"logout_time", unixMilli(r.LogoutTime), "reason", r.Reason).strings())
 }
 
 // MarshalJSON implements [json.Marshaler].
@@ -45,7 +45,7 @@ func (s StreamCreate) MarshalJSON() ([]byte, error) {
 // MarshalJSON implements [json.Marshaler].
 func (s StreamClose) MarshalJSON() ([]byte, error) {
 	return encode(append(s.StreamCreate.members(EventStreamClose),
-		"destroy_timemillis", unixMilli(s.CloseTime), "type", codeOf(s.Type, s.TypeText)).strings())
+		"destroy_timemillis", unixMilli(s.CloseTime), "type", s.Type).strings())
 }
 
 // MarshalJSON implements [json.Marshaler].
@@ -87,7 +87,7 @@ func (c *Common) members(event string, more ...any) members {
 
 func (r *RoomLogin) members(event string) members {
 	m := r.Common.members(event, "room_id", r.RoomID, "room_seq", r.RoomSessionID, "user_account", r.UserAccount, "session_id", r.SessionID,
-		"login_time", unixMilli(r.LoginTime), "user_role", codeOf(uint32(r.UserRole), r.UserRoleText))
+		"login_time", unixMilli(r.LoginTime), "user_role", r.UserRole)
 	if r.Nickname != "" {
 		m = append(m, "user_nickname", r.Nickname)
 	}
@@ -116,14 +116,6 @@ func encode(m members) ([]byte, error) {
 		b = b[:len(b)-1]
 	}
 	return append(b, '}'), nil
-}
-
-// codeOf returns the text of a code that is no number, else its number.
-func codeOf(number uint32, text string) any {
-	if text != "" {
-		return text
-	}
-	return number
 }
 
 func unixMilli(t time.Time) string { return strconv.FormatInt(t.UnixMilli(), 10) }

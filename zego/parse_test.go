@@ -45,7 +45,7 @@ func TestParseRoomClose(t *testing.T) {
 	type want struct {
 		id      string
 		session uint64
-		reason  zego.CloseReason
+		reason  zego.Code
 		millis  int64
 	}
 	std := want{"rid_1242649", 858012925204410417, zego.CloseHeartbeatTimeout, 1499676989909}
@@ -67,19 +67,19 @@ func TestParseRoomClose(t *testing.T) {
 		{"largest session as a string", "", body("room_session_id", `"18446744073709551615"`), want{std.id, math.MaxUint64, std.reason, std.millis}},
 		{"smallest session", "", body("room_session_id", `1`), want{std.id, 1, std.reason, std.millis}},
 		{"beyond a float's integers", "", body("room_session_id", `9007199254740993`), want{std.id, 9007199254740993, std.reason, std.millis}},
-		{"unknown reason", "", body("close_reason", `4294967295`), want{std.id, std.session, math.MaxUint32, std.millis}},
+		{"unknown reason", "", body("close_reason", `4294967295`), want{std.id, std.session, "4294967295", std.millis}},
 		{"unknown fields", "", body("new", `{"a":[1,null]}`, "Room", `7`), std},
 		{"an unknown field given twice", "", strings.Replace(documented, "{", `{"new":1,"new":2,`, 1), std},
 		{"an unknown field that is no text", "", strings.Replace(documented, "{", "{\"new\":\"\xff\\ud800\",", 1), std},
 		{"byte order mark", "", "\ufeff" + documented, std},
 		{"percent-encoded byte order mark", "", url.PathEscape("\ufeff" + documented), std},
 		{"spaces around percent-encoding", "", " \n" + url.PathEscape(documented) + "\n", std},
-		{"no close_reason", "", body("close_reason", nil), want{std.id, std.session, zego.CloseUnknown, std.millis}},
-		{"close_reason null", "", body("close_reason", `null`), want{std.id, std.session, zego.CloseUnknown, std.millis}},
-		{"close_reason in words", "", body("close_reason", `"kicked"`), want{std.id, std.session, zego.CloseUnknown, std.millis}},
-		{"negative close_reason", "", body("close_reason", `-1`), want{std.id, std.session, zego.CloseUnknown, std.millis}},
-		{"close_reason beyond 32 bits", "", body("close_reason", `4294967296`), want{std.id, std.session, zego.CloseUnknown, std.millis}},
-		{"close_reason an object", "", body("close_reason", `{}`), want{std.id, std.session, zego.CloseUnknown, std.millis}},
+		{"no close_reason", "", body("close_reason", nil), want{std.id, std.session, "", std.millis}},
+		{"close_reason null", "", body("close_reason", `null`), want{std.id, std.session, "", std.millis}},
+		{"close_reason in words", "", body("close_reason", `"kicked"`), want{std.id, std.session, "kicked", std.millis}},
+		{"negative close_reason", "", body("close_reason", `-1`), want{std.id, std.session, "-1", std.millis}},
+		{"close_reason beyond 32 bits", "", body("close_reason", `4294967296`), want{std.id, std.session, "4294967296", std.millis}},
+		{"close_reason an object", "", body("close_reason", `{}`), want{std.id, std.session, "{}", std.millis}},
 		{"nested as deep as may be", "", body("new", strings.Repeat("[", 31)+strings.Repeat("]", 31)), std},
 		{"JSON is not percent-decoded", "", body("room_id", `"50%25+a"`), want{"50%25+a", std.session, std.reason, std.millis}},
 		{"form", form, asForm, want{"a+b %&", math.MaxUint64, zego.CloseNormal, std.millis}},
@@ -341,7 +341,7 @@ func TestFingerprint(t *testing.T) {
 func TestRoomCloseRoundTrip(t *testing.T) {
 	want := zego.RoomClose{
 		Common: zego.Common{Event: zego.EventRoomClose, AppID: math.MaxUint32, Timestamp: 1499676989, Nonce: "1", Signature: "s"},
-		RoomID: "a b+%25é", RoomSessionID: math.MaxUint64, CloseReason: 9, RoomCloseTime: time.UnixMilli(1499676989909).UTC(),
+		RoomID: "a b+%25é", RoomSessionID: math.MaxUint64, CloseReason: "9", RoomCloseTime: time.UnixMilli(1499676989909).UTC(),
 	}
 	b, err := json.Marshal(want)
 	if err != nil {
@@ -358,10 +358,10 @@ func TestRoomCloseRoundTrip(t *testing.T) {
 	}
 }
 
-func TestCloseReasonString(t *testing.T) {
-	for reason, want := range map[zego.CloseReason]string{0: "normal", 3: "last user was kicked out", 4: "unknown reason 4"} {
-		if got := reason.String(); got != want {
-			t.Errorf("reason %d: %q, want %q", uint32(reason), got, want)
+func TestCloseReasonText(t *testing.T) {
+	for reason, want := range map[zego.Code]string{"": "unknown", "0": "normal", "3": "last user was kicked out", "4": "unknown reason 4", "kicked": "kicked"} {
+		if got := zego.CloseReasonText(reason); got != want {
+			t.Errorf("reason %q: %q, want %q", reason, got, want)
 		}
 	}
 }
@@ -540,7 +540,7 @@ func Example() {
 		return
 	}
 	if closed, ok := event.(*zego.RoomClose); ok {
-		fmt.Println(closed.RoomID, closed.RoomSessionID, closed.CloseReason)
+		fmt.Println(closed.RoomID, closed.RoomSessionID, zego.CloseReasonText(closed.CloseReason))
 	}
 	// Output: lobby 858012925204410417 last user went offline
 }

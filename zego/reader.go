@@ -364,22 +364,33 @@ func (r *reader) sequence(name string) Sequence {
 	return Sequence{}
 }
 
-// code returns a number that names one of a few cases, or otherwise, and the text that
-// came in its place if it can't be read as one.
-func (r *reader) code(name string, otherwise uint32) (n uint32, text string) {
-	n = uint32(r.optionalUnsigned(name, math.MaxUint32, uint64(otherwise)))
-	if _, problem := r.unsignedAt(name, math.MaxUint32); problem != "" && r.has(name) {
-		if text, problem = r.textAt(name, maxText); problem != "" {
-			text = strings.Map(func(c rune) rune {
-				if unicode.IsControl(c) {
-					return -1
-				}
-				return c
-			}, clip(r.value(name)))
+// code returns a code as it was received; empty if it is missing.
+func (r *reader) code(name string) Code {
+	var c Code
+	if r.has(name) {
+		if n, problem := r.unsignedAt(name, math.MaxUint32); problem == "" {
+			c = Code(strconv.FormatUint(n, 10))
+		} else {
+			r.forget(name, problem)
+			c = r.words(name)
 		}
 	}
-	r.sum.text(text)
-	return n, text
+	r.sum.text(string(c))
+	return c
+}
+
+// words returns a value as it was received, cut and cleaned so that any store can keep it.
+func (r *reader) words(name string) Code {
+	text, problem := r.textAt(name, maxText)
+	if problem != "" {
+		text = strings.Map(func(c rune) rune {
+			if unicode.IsControl(c) {
+				return -1
+			}
+			return c
+		}, clip(r.value(name)))
+	}
+	return Code(text)
 }
 
 // session returns the number of a room's session. 0 is refused: it would make all

@@ -1,10 +1,6 @@
 package zego
 
-import (
-	"math"
-	"strconv"
-	"time"
-)
+import "time"
 
 // The event names of a room's callbacks.
 const (
@@ -28,45 +24,9 @@ type RoomClose struct {
 	// through a float or a JSON number that becomes one.
 	RoomSessionID uint64
 	// CloseReason is why the room was destroyed.
-	CloseReason CloseReason
-	// CloseReasonText is what came as the close_reason if it is no number that fits.
-	CloseReasonText string
+	CloseReason Code
 	// RoomCloseTime is when, by ZEGO's clock, to the millisecond and in UTC.
 	RoomCloseTime time.Time
-}
-
-// CloseReason is ZEGO's close_reason. Values without a constant here are valid,
-// because ZEGO announces that it may add some.
-type CloseReason uint32
-
-// The reasons that ZEGO documents.
-const (
-	// CloseNormal is the normal end of a room.
-	CloseNormal CloseReason = 0
-	// CloseHeartbeatTimeout means that the last user's heartbeat timed out.
-	CloseHeartbeatTimeout CloseReason = 1
-	// CloseOffline means that the last user went offline.
-	CloseOffline CloseReason = 2
-	// CloseKickedOut means that the last user was kicked out.
-	CloseKickedOut CloseReason = 3
-	// CloseUnknown stands for a missing or unreadable reason.
-	CloseUnknown CloseReason = math.MaxUint32
-)
-
-var closeReasons = map[CloseReason]string{
-	CloseNormal:           "normal",
-	CloseHeartbeatTimeout: "last user's heartbeat timed out",
-	CloseOffline:          "last user went offline",
-	CloseKickedOut:        "last user was kicked out",
-	CloseUnknown:          "unknown",
-}
-
-// String returns the reason in a few words.
-func (r CloseReason) String() string {
-	if s, ok := closeReasons[r]; ok {
-		return s
-	}
-	return "unknown reason " + strconv.FormatUint(uint64(r), 10)
 }
 
 // RoomCreate reports that a room was created by its first user's login.
@@ -83,13 +43,6 @@ type RoomCreate struct {
 	Creator string
 }
 
-// UserRole is ZEGO's user_role.
-type UserRole uint32
-
-// RoleService is the role of users that record or moderate a room and are no
-// participants.
-const RoleService UserRole = 4
-
 // RoomLogin reports that a user entered a room.
 type RoomLogin struct {
 	Common
@@ -105,15 +58,13 @@ type RoomLogin struct {
 	// LoginTime is when, by ZEGO's clock, to the millisecond and in UTC. In a
 	// [RoomLogout] it is zero if unknown.
 	LoginTime time.Time
-	// UserRole is 0 if the callback has none that can be read.
-	UserRole UserRole
+	// UserRole is the user_role; empty also for 0, which is no role.
+	UserRole Code
 	// Nickname is the user_nickname; it may be empty.
 	Nickname string
 	// UserUpdateSeq is the number of this login or logout among those of the room's
 	// session.
 	UserUpdateSeq Sequence
-	// UserRoleText is what came as the user_role if it is no number that fits.
-	UserRoleText string
 }
 
 // Sequence is a number that ZEGO increments with each event of a kind. Whether it begins
@@ -132,11 +83,8 @@ type RoomLogout struct {
 	// earlier than LoginTime, as ZEGO promises nothing.
 	LogoutTime time.Time
 	// Reason is why: 0 normal; 1 and 2 the heartbeat or the connection was lost; 3 logged
-	// in elsewhere or kicked out; 4 the token expired. It is 0 if the callback has none
-	// that can be read.
-	Reason uint32
-	// ReasonText is what came as the reason if it is no number that fits.
-	ReasonText string
+	// in elsewhere or kicked out; 4 the token expired.
+	Reason Code
 }
 
 var (
@@ -148,11 +96,13 @@ var (
 
 func (r *reader) roomClose(common Common) Event {
 	r.read(closeFields)
-	c := &RoomClose{Common: common, RoomID: r.text("room_id"), RoomSessionID: r.session("room_session_id")}
-	reason, text := r.code("close_reason", uint32(CloseUnknown))
-	c.CloseReason, c.CloseReasonText = CloseReason(reason), text
-	c.RoomCloseTime = r.millis("room_close_time")
-	return c
+	return &RoomClose{
+		Common:        common,
+		RoomID:        r.text("room_id"),
+		RoomSessionID: r.session("room_session_id"),
+		CloseReason:   r.code("close_reason"),
+		RoomCloseTime: r.millis("room_close_time"),
+	}
 }
 
 // roomCreate leaves alone the in-app chat's event of the same name, which has an
@@ -180,11 +130,13 @@ func (r *reader) stay(common Common) RoomLogin {
 		RoomSessionID: r.session("room_seq"),
 		UserAccount:   r.text("user_account"),
 		SessionID:     r.text("session_id"),
+		UserRole:      r.code("user_role"),
+		Nickname:      r.optionalText("user_nickname", maxText),
+		UserUpdateSeq: r.sequence("user_update_seq"),
 	}
-	role, text := r.code("user_role", 0)
-	l.UserRole, l.UserRoleText = UserRole(role), text
-	l.Nickname = r.optionalText("user_nickname", maxText)
-	l.UserUpdateSeq = r.sequence("user_update_seq")
+	if l.UserRole == "0" {
+		l.UserRole = ""
+	}
 	return l
 }
 
@@ -198,7 +150,7 @@ func (r *reader) roomLogout(common Common) Event {
 	logout := &RoomLogout{RoomLogin: r.stay(common)}
 	logout.LoginTime = r.optionalMillis("login_time")
 	logout.LogoutTime = r.millis("logout_time")
-	logout.Reason, logout.ReasonText = r.code("reason", 0)
+	logout.Reason = r.code("reason")
 	return logout
 }
 
@@ -230,10 +182,8 @@ type StreamClose struct {
 	CloseTime time.Time
 	// Type is why: 0 stopped by the user; 1 the heartbeat was lost; 2 the user logged in
 	// again; 3 kicked out; 4 the connection was lost; 5 the room was cleared; 100 stopped
-	// through the server API. It is 0 if the callback has none that can be read.
-	Type uint32
-	// TypeText is what came as the type if it is no number that fits.
-	TypeText string
+	// through the server API.
+	Type Code
 }
 
 // stream reads what a stream_create and a stream_close share, except for the times.
@@ -261,6 +211,6 @@ func (r *reader) streamClose(common Common) Event {
 	s := &StreamClose{StreamCreate: r.stream(common)}
 	s.CreateTime = r.optionalMillis("create_time_ms")
 	s.CloseTime = r.millis("destroy_timemillis")
-	s.Type, s.TypeText = r.code("type", 0)
+	s.Type = r.code("type")
 	return s
 }

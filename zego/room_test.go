@@ -22,7 +22,7 @@ const (
 
 func TestTheCallbacksOfParticipantTimeAreParsed(t *testing.T) {
 	login := zego.RoomLogin{RoomID: "rid_1242649", RoomSessionID: 17858012925204410400, UserAccount: "888120154", SessionID: "17983648",
-		LoginTime: time.UnixMilli(1499676989909).UTC(), UserRole: 1, Nickname: "888120154", UserUpdateSeq: zego.Sequence{Number: 2, Valid: true}}
+		LoginTime: time.UnixMilli(1499676989909).UTC(), UserRole: "1", Nickname: "888120154", UserUpdateSeq: zego.Sequence{Number: 2, Valid: true}}
 	service := login
 	service.UserUpdateSeq.Number = 3
 	service.UserRole = zego.RoleService
@@ -32,7 +32,7 @@ func TestTheCallbacksOfParticipantTimeAreParsed(t *testing.T) {
 		StreamSeq: zego.Sequence{Valid: true}, CreateTime: time.UnixMilli(1499676989909).UTC()}
 	closed := stream
 	closed.StreamSeq.Number = 1
-	withoutLogin := &zego.RoomLogout{RoomLogin: unknownLogin, LogoutTime: time.UnixMilli(1499676999909).UTC(), Reason: 2}
+	withoutLogin := &zego.RoomLogout{RoomLogin: unknownLogin, LogoutTime: time.UnixMilli(1499676999909).UTC(), Reason: "2"}
 	tests := []struct {
 		name, body string
 		want       zego.Event
@@ -40,18 +40,18 @@ func TestTheCallbacksOfParticipantTimeAreParsed(t *testing.T) {
 		{"room_create", roomCreate, &zego.RoomCreate{RoomID: "rid_1242649", RoomSessionID: 17858012925204410400,
 			RoomCreateTime: time.UnixMilli(1499676978027).UTC(), Creator: "id_1242649"}},
 		{"room_login", roomLogin, &login},
-		{"room_logout", roomLogout, &zego.RoomLogout{RoomLogin: service, LogoutTime: time.UnixMilli(1499676999909).UTC(), Reason: 2}},
+		{"room_logout", roomLogout, &zego.RoomLogout{RoomLogin: service, LogoutTime: time.UnixMilli(1499676999909).UTC(), Reason: "2"}},
 		{"room_logout without what a bill doesn't need",
 			`{"event":"room_logout","appid":"1","timestamp":"1499676999","nonce":"350176","signature":"signature","room_id":"rid_1242649","room_seq":"17858012925204410400","user_account":"888120154","session_id":"17983648","login_time":"1499676989909","logout_time":"1499676999909","reason":"","user_role":null}`,
 			&zego.RoomLogout{RoomLogin: func() zego.RoomLogin {
 				l := login
-				l.UserRole, l.Nickname, l.UserUpdateSeq = 0, "", zego.Sequence{}
+				l.UserRole, l.Nickname, l.UserUpdateSeq = "", "", zego.Sequence{}
 				return l
 			}(), LogoutTime: time.UnixMilli(1499676999909).UTC()}},
 		{"a role and a reason in words",
 			strings.NewReplacer(`"user_role":"4"`, `"user_role":"host"`, `"reason":"2"`, `"reason":"kicked"`).Replace(roomLogout),
-			&zego.RoomLogout{RoomLogin: func() zego.RoomLogin { l := service; l.UserRole, l.UserRoleText = 0, "host"; return l }(),
-				LogoutTime: time.UnixMilli(1499676999909).UTC(), ReasonText: "kicked"}},
+			&zego.RoomLogout{RoomLogin: func() zego.RoomLogin { l := service; l.UserRole = "host"; return l }(),
+				LogoutTime: time.UnixMilli(1499676999909).UTC(), Reason: "kicked"}},
 		{"a logout whose login nobody knows", strings.Replace(roomLogout, `"login_time":"1499676989909"`, `"login_time":"0"`, 1), withoutLogin},
 		{"a logout with an empty login", strings.Replace(roomLogout, `"login_time":"1499676989909"`, `"login_time":""`, 1), withoutLogin},
 		{"a logout whose login is null", strings.Replace(roomLogout, `"login_time":"1499676989909"`, `"login_time":null`, 1), withoutLogin},
@@ -59,9 +59,9 @@ func TestTheCallbacksOfParticipantTimeAreParsed(t *testing.T) {
 		{"a room_create without a time", strings.Replace(roomCreate, `"room_create_time":"1499676978027"`, `"room_create_time":null`, 1),
 			&zego.RoomCreate{RoomID: "rid_1242649", RoomSessionID: 17858012925204410400, Creator: "id_1242649"}},
 		{"stream_create", streamCreate, &stream},
-		{"stream_close", streamClose, &zego.StreamClose{StreamCreate: closed, CloseTime: time.UnixMilli(1499676999909).UTC(), Type: 4}},
+		{"stream_close", streamClose, &zego.StreamClose{StreamCreate: closed, CloseTime: time.UnixMilli(1499676999909).UTC(), Type: "4"}},
 		{"a stream_close that knows no create_time", strings.Replace(streamClose, `"create_time_ms":"1499676989909",`, ``, 1),
-			&zego.StreamClose{StreamCreate: func() zego.StreamCreate { s := closed; s.CreateTime = time.Time{}; return s }(), CloseTime: time.UnixMilli(1499676999909).UTC(), Type: 4}},
+			&zego.StreamClose{StreamCreate: func() zego.StreamCreate { s := closed; s.CreateTime = time.Time{}; return s }(), CloseTime: time.UnixMilli(1499676999909).UTC(), Type: "4"}},
 		{"a stream without a number", strings.Replace(streamCreate, `"stream_seq":"0"`, `"stream_seq":"-1"`, 1),
 			func() zego.Event { s := stream; s.StreamSeq = zego.Sequence{}; return &s }()},
 		{"room_create of the in-app chat",
@@ -119,7 +119,7 @@ func TestWhatIsWrittenIsReadAgain(t *testing.T) {
 	}
 	at := time.UnixMilli(1499676989909).UTC()
 	login := zego.RoomLogin{Common: common(zego.EventRoomLogin), RoomID: "r", RoomSessionID: 1<<64 - 1, UserAccount: "u", SessionID: "7", LoginTime: at, UserRole: zego.RoleService}
-	logout := zego.RoomLogout{RoomLogin: login, LogoutTime: at.Add(time.Second), Reason: 3}
+	logout := zego.RoomLogout{RoomLogin: login, LogoutTime: at.Add(time.Second), Reason: "3"}
 	logout.Common = common(zego.EventRoomLogout)
 	create := zego.RoomCreate{Common: common(zego.EventRoomCreate), RoomID: "r", RoomSessionID: 1<<64 - 1, RoomCreateTime: at, Creator: "u"}
 	for _, want := range []zego.Event{&create, &login, &logout} {

@@ -159,7 +159,7 @@ func newLogout() ([]byte, error) {
 	now := time.Now()
 	c := zego.RoomLogout{RoomLogin: zego.RoomLogin{
 		Common: zego.Common{AppID: 1, Timestamp: now.Unix(), Nonce: strconv.FormatUint(rand.Uint64(), 10)},
-		RoomID: "rid_1242649", RoomSessionID: rand.Uint64(), UserAccount: "888120154", SessionID: strconv.FormatUint(rand.Uint64(), 10), LoginTime: now.Add(-time.Minute), UserRole: 1,
+		RoomID: "rid_1242649", RoomSessionID: rand.Uint64(), UserAccount: "888120154", SessionID: strconv.FormatUint(rand.Uint64(), 10), LoginTime: now.Add(-time.Minute), UserRole: "1",
 	}, LogoutTime: now}
 	c.Signature = zego.Sign(secret, c.Timestamp, c.Nonce)
 	return c.MarshalJSON()

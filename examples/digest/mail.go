@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/zego"
 )
 
 // inWords tells what happened in the rooms, in the order in which they closed.
@@ -26,7 +27,7 @@ func inWords(closed []Closed) (subject, body string) {
 	show, _, _ := strings.Cut(rooms[0], "/")
 	var b strings.Builder
 	for _, c := range closed {
-		fmt.Fprintf(&b, "%s closed at %s: %v\n", c.Session.RoomID, c.Session.RoomCloseTime.UTC().Format(time.DateTime), c.Session.CloseReason)
+		fmt.Fprintf(&b, "%s closed at %s: %v\n", c.Session.RoomID, c.Session.RoomCloseTime.UTC().Format(time.DateTime), zego.CloseReasonText(c.Session.CloseReason))
 		for _, line := range c.Happened {
 			fmt.Fprintf(&b, "  %s\n", line)
 		}

@@ -8,7 +8,7 @@ import (
 )
 
 // teacher is the user_role that the app gives to teachers in the LiveRoom SDK.
-const teacher zego.UserRole = 1
+const teacher zego.Code = "1"
 
 // Lesson charges each pupil per stay, in blocks of 15 minutes begun, and the host, who is
 // the teacher, a fee for the room.

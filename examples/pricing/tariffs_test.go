@@ -18,7 +18,7 @@ func TestALessonIsRoundedPerStayAndPricedPerRole(t *testing.T) {
 	}
 	pupil, tutor := closeouttest.Participant("pupil", 20*time.Minute, 0), closeouttest.Participant("tutor", time.Hour, 0)
 	pupil.Stays = []session.Stay{stay(0, time.Minute), stay(10*time.Minute, 26*time.Minute)}
-	pupil.Role, tutor.Role = 2, teacher
+	pupil.Role, tutor.Role = "2", teacher
 	lines, amount := closeouttest.Price(t, Lesson, closeouttest.PricedSession(pupil, tutor))
 	if len(lines) != 2 || lines[0].Quantity != 3 || amount != 3*400+150 {
 		t.Errorf("%d of %+v", amount, lines)
@@ -38,7 +38,7 @@ func TestTheTariffIsChosenByTheRoom(t *testing.T) {
 	for room, want := range map[string]string{"call-7": "call", "lesson-7": "lesson", "lobby": "listening, five minutes free"} {
 		s := closeouttest.PricedSession(func() session.Participant {
 			p := closeouttest.Participant("alice", 10*time.Minute, 0)
-			p.Role = 2
+			p.Role = "2"
 			p.Stays = []session.Stay{{Login: session.End{Time: time.UnixMilli(1)}, Logout: session.End{Time: time.UnixMilli(600_001)}}}
 			return p
 		}())

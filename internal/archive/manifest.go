@@ -27,11 +27,11 @@ type Manifest struct {
 	// has none. The manifest with the highest number is complete.
 	Number int `json:"number,omitempty"`
 
-	AppID         uint32           `json:"appid"`
-	RoomID        string           `json:"room_id"`
-	RoomSessionID uint64           `json:"room_session_id,string"`
-	CloseReason   zego.CloseReason `json:"close_reason"`
-	RoomCloseTime time.Time        `json:"room_close_time"`
+	AppID         uint32    `json:"appid"`
+	RoomID        string    `json:"room_id"`
+	RoomSessionID uint64    `json:"room_session_id,string"`
+	CloseReason   zego.Code `json:"close_reason"`
+	RoomCloseTime time.Time `json:"room_close_time"`
 
 	Files []File `json:"files"` // by name
 	// Lost are ZEGO's names of the recordings that are nowhere.

@@ -225,7 +225,7 @@ func TestEachFaultIsFound(t *testing.T) {
 			s, e := w.closedOut()
 			e.session.RoomID = "lobby2"
 			return s
-		}, []audit.Kind{audit.BillDiffers}, `The bill is of room "lobby" closed at 2017-07-10T08:56:29.909Z: last user went offline, and the run of room "lobby2"`},
+		}, []audit.Kind{audit.BillDiffers}, `The bill is of room "lobby" closed at 2017-07-10T08:56:29.909Z: kicked, and the run of room "lobby2"`},
 		{"billed of another time", func(w *world) session.Session {
 			s, e := w.closedOut()
 			e.session.RoomCloseTime = e.session.RoomCloseTime.Add(time.Millisecond)
@@ -234,7 +234,7 @@ func TestEachFaultIsFound(t *testing.T) {
 		{"billed for another reason, with the run under way", func(w *world) session.Session {
 			s := w.offered(true)
 			w.bill(s)
-			w.run(s, running).session.CloseReason = 9
+			w.run(s, running).session.CloseReason = "9"
 			return s
 		}, []audit.Kind{audit.BillDiffers}, "unknown reason 9"},
 		{"billed of another room, of which visibility knows nothing", func(w *world) session.Session {

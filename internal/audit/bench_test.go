@@ -21,6 +21,8 @@ import (
 	"github.com/closeouthq/closeout/internal/audit"
 	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
+
+	"github.com/closeouthq/closeout/zego"
 )
 
 // BenchmarkAudit audits many sessions that are all closed out, and reports the
@@ -134,7 +136,7 @@ func (m manyRuns) ListWorkflow(_ context.Context, r *workflowservice.ListWorkflo
 		answer.Executions = append(answer.Executions, &workflow.WorkflowExecutionInfo{
 			Execution: &common.WorkflowExecution{WorkflowId: s.WorkflowID(), RunId: "r"}, Status: completed, StartTime: timestamppb.Now(),
 			Memo: &common.Memo{Fields: map[string]*common.Payload{
-				"room_id": payload(s.RoomID), "close_reason": payload(s.CloseReason.String()), "room_close_time": payload(s.RoomCloseTime.Format(time.RFC3339Nano)),
+				"room_id": payload(s.RoomID), "close_reason": payload(zego.CloseReasonText(s.CloseReason)), "room_close_time": payload(s.RoomCloseTime.Format(time.RFC3339Nano)),
 			}},
 			SearchAttributes: &common.SearchAttributes{IndexedFields: map[string]*common.Payload{workflows.CloseoutState.GetName(): payload("done")}},
 		})

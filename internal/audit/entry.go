@@ -11,11 +11,11 @@ import (
 type Entry struct {
 	// AppID, RoomSessionID, RoomID, CloseReason and RoomCloseTime are what the
 	// callback said. RoomSessionID is a string in JSON, as it is beyond 2^53.
-	AppID         uint32           `json:"appid"`
-	RoomSessionID uint64           `json:"room_session_id,string"`
-	RoomID        string           `json:"room_id"`
-	CloseReason   zego.CloseReason `json:"close_reason"`
-	RoomCloseTime time.Time        `json:"room_close_time"`
+	AppID         uint32    `json:"appid"`
+	RoomSessionID uint64    `json:"room_session_id,string"`
+	RoomID        string    `json:"room_id"`
+	CloseReason   zego.Code `json:"close_reason"`
+	RoomCloseTime time.Time `json:"room_close_time"`
 	// Acknowledged says whether any delivery of the callback, original or copy, got
 	// a 2XX: they say the same, so whoever acknowledged one has to see to the session.
 	Acknowledged bool `json:"acknowledged"`
@@ -43,9 +43,9 @@ type Told struct {
 	// Event is [zego.EventRoomCreate], [zego.EventRoomLogin] or [zego.EventRoomLogout].
 	Event string `json:"event"`
 	// Stay, User and Role are of a user's stay; empty of a room_create.
-	Stay string        `json:"stay,omitempty"`
-	User string        `json:"user,omitempty"`
-	Role zego.UserRole `json:"role,omitempty"`
+	Stay string    `json:"stay,omitempty"`
+	User string    `json:"user,omitempty"`
+	Role zego.Code `json:"role,omitempty"`
 	// The times are those in the callback, to the millisecond.
 	RoomCreateTime time.Time `json:"room_create_time,omitzero"`
 	LoginTime      time.Time `json:"login_time,omitzero"`

@@ -64,7 +64,7 @@ type details struct {
 }
 
 func billDetails(b ledger.Bill) details {
-	return details{b.RoomID, zego.CloseReason(b.CloseReason).String(), b.RoomCloseTime.UnixMilli()}
+	return details{b.RoomID, zego.CloseReasonText(b.CloseReason), b.RoomCloseTime.UnixMilli()}
 }
 
 // sum is a hash of the details, by which most that differ are told apart; 0 if

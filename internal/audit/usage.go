@@ -186,7 +186,7 @@ func truthOf(l Entry) (truth metering.Figures, whole, ok bool) {
 			users[s.user] = metering.User{Account: s.user, Stays: append(users[s.user].Stays, s.Stay)}
 		}
 	}
-	room.Roles = slices.ContainsFunc(l.Usage, func(t Told) bool { return t.Role != 0 && t.Role != zego.RoleService })
+	room.Roles = slices.ContainsFunc(l.Usage, func(t Told) bool { return t.Role != "" && t.Role != zego.RoleService })
 	meter := metering.NewMeter(room)
 	for _, u := range users {
 		meter.Add(u, metering.Default.Of(session.Session{}, room))

@@ -106,7 +106,7 @@ func TestBillsAreWhatHappenedOrSayThatTheyAreEstimates(t *testing.T) {
 	begin := time.UnixMilli(1499676989909).UTC()
 	at := func(seconds int) time.Time { return begin.Add(time.Duration(seconds) * time.Second) }
 	stay := func(id, user string, from, to int) []ledger.Usage {
-		u := ledger.Usage{AppID: 1, RoomID: "lobby", RoomSessionID: 7, Event: "room_login", Stay: id, User: user, Role: 1, Login: at(from), SeenAt: at(from)}
+		u := ledger.Usage{AppID: 1, RoomID: "lobby", RoomSessionID: 7, Event: "room_login", Stay: id, User: user, Role: "1", Login: at(from), SeenAt: at(from)}
 		out := u
 		out.Event, out.Logout = "room_logout", at(to)
 		return []ledger.Usage{u, out}

@@ -324,7 +324,7 @@ func worlds(t *testing.T, test func(t *testing.T, w *world)) {
 // session is one that no other is, though its id shares either half with others.
 func (w *world) session() session.Session {
 	w.next++
-	return session.Session{ID: session.ID{AppID: 1 + uint32(w.next%2), RoomSessionID: w.next%3<<63 | w.next}, RoomID: "lobby", CloseReason: 2, RoomCloseTime: time.UnixMilli(1499676989909).UTC()}
+	return session.Session{ID: session.ID{AppID: 1 + uint32(w.next%2), RoomSessionID: w.next%3<<63 | w.next}, RoomID: "lobby", CloseReason: []zego.Code{"kicked", "", "2"}[w.next%3], RoomCloseTime: time.UnixMilli(1499676989909).UTC()}
 }
 
 // offered is a session that the journal has.
@@ -360,7 +360,7 @@ func (w *world) bill(s session.Session) {
 	w.t.Helper()
 	if _, _, err := w.ledger.Finalize(context.Background(), ledger.Bill{
 		ID: s.IdempotencyKey("billing"), AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID,
-		CloseReason: uint32(s.CloseReason), RoomCloseTime: s.RoomCloseTime,
+		CloseReason: s.CloseReason, RoomCloseTime: s.RoomCloseTime,
 	}); err != nil {
 		w.t.Error(err)
 	}

@@ -16,6 +16,8 @@ import (
 	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/printable"
 	"github.com/closeouthq/closeout/internal/progress"
+
+	"github.com/closeouthq/closeout/zego"
 )
 
 // Archive returns the command that reads the archive.
@@ -101,7 +103,7 @@ type manifest struct {
 
 func (m manifest) print(out io.Writer) error {
 	fmt.Fprintf(out, "Session %d of room %q of app %d, closed at %s (%v): %d recordings of %d bytes.\n%s\n",
-		m.RoomSessionID, m.RoomID, m.AppID, m.RoomCloseTime.UTC().Format(time.RFC3339Nano), m.CloseReason, len(m.Files), m.Bytes(),
+		m.RoomSessionID, m.RoomID, m.AppID, m.RoomCloseTime.UTC().Format(time.RFC3339Nano), zego.CloseReasonText(m.CloseReason), len(m.Files), m.Bytes(),
 		printable.Line(archive.Link(m.archiveURL, m.Key(m.folder))))
 	if len(m.Files) == 0 {
 		return nil

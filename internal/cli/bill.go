@@ -81,11 +81,11 @@ type sessionBills struct {
 }
 
 type billedStay struct {
-	User   string        `json:"user"`
-	Stay   string        `json:"stay"`
-	Role   zego.UserRole `json:"role"`
-	Login  time.Time     `json:"login,omitzero"`
-	Logout time.Time     `json:"logout,omitzero"`
+	User   string    `json:"user"`
+	Stay   string    `json:"stay"`
+	Role   zego.Code `json:"role"`
+	Login  time.Time `json:"login,omitzero"`
+	Logout time.Time `json:"logout,omitzero"`
 	// Contradicted reports that two callbacks disagree about it.
 	Contradicted bool `json:"contradicted,omitempty"`
 	// Late reports that a callback about it came after the bill.

@@ -15,7 +15,6 @@ import (
 	"github.com/closeouthq/closeout/internal/service"
 	"github.com/closeouthq/closeout/pricing"
 	"github.com/closeouthq/closeout/session"
-	"github.com/closeouthq/closeout/zego"
 )
 
 // explanation is who was in the room of each of some sessions.
@@ -57,7 +56,7 @@ func explainBills(ctx context.Context, op *operation, extension service.Extensio
 		for _, b := range found {
 			s := session.Session{ID: session.ID{AppID: b.AppID, RoomSessionID: b.RoomSessionID}}
 			if b.Bill != nil {
-				s.RoomID, s.CloseReason, s.RoomCloseTime, s.Reconciled = b.Bill.RoomID, zego.CloseReason(b.Bill.CloseReason), b.Bill.RoomCloseTime, b.Bill.Reconciled
+				s.RoomID, s.CloseReason, s.RoomCloseTime, s.Reconciled = b.Bill.RoomID, b.Bill.CloseReason, b.Bill.RoomCloseTime, b.Bill.Reconciled
 			} else if s.RoomCloseTime, err = l.LastTime(ctx, b.AppID, b.RoomSessionID); err != nil {
 				return err
 			}

@@ -21,6 +21,8 @@ import (
 	"github.com/closeouthq/closeout/internal/printable"
 	"github.com/closeouthq/closeout/internal/progress"
 	"github.com/closeouthq/closeout/pricing"
+
+	"github.com/closeouthq/closeout/zego"
 )
 
 func exportBills(ctx context.Context, op *operation) error {
@@ -171,11 +173,19 @@ func (e billEntry) csv() []string {
 		price, amount, billed = number(e.Charge.PerMinute), number(e.Charge.Amount), number(e.Billed.Amount)
 	}
 	return []string{e.Entry, e.ID.String(), e.Bill.ID.String(), strconv.Itoa(e.Number), number(int64(e.AppID)), csvText(e.RoomID),
-		strconv.FormatUint(e.RoomSessionID, 10), number(int64(e.CloseReason)), when(e.RoomCloseTime), strconv.FormatBool(e.Reconciled),
+		strconv.FormatUint(e.RoomSessionID, 10), csvCode(e.CloseReason), when(e.RoomCloseTime), strconv.FormatBool(e.Reconciled),
 		when(u.Start), string(u.StartFrom), when(u.End), string(u.EndFrom), number(u.Participants), number(u.Stays),
 		number(u.Millis), number(u.Seconds), number(u.Minutes), u.Estimated.String(), e.Charge.Currency, price, amount,
 		pricing.Format(e.Charge.Currency, e.Charge.Amount), number(e.Charge.Lines),
 		number(e.Billed.Millis), number(e.Billed.Seconds), number(e.Billed.Minutes), billed, e.BilledText, number(e.Billed.Lines), when(e.MadeAt)}
+}
+
+// csvCode returns a code as a CSV cell: words of a stranger are a text, a number isn't.
+func csvCode(c zego.Code) string {
+	if _, ok := c.Number(); ok {
+		return string(c)
+	}
+	return csvText(string(c))
 }
 
 // csvText returns a text as a CSV cell. Spreadsheets run a cell that begins with one of = + - @, in some also in full

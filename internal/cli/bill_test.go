@@ -35,7 +35,7 @@ func bills(t *testing.T) string {
 	defer books.Close()
 	closed := time.Date(2026, 11, 3, 12, 0, 0, 0, time.UTC)
 	stay := func(app uint32, session uint64, user string, from, to time.Duration) ledger.Usage {
-		return ledger.Usage{AppID: app, RoomID: "lobby, \"left\"", RoomSessionID: session, Event: "room_logout", Stay: user, User: user, Role: 1,
+		return ledger.Usage{AppID: app, RoomID: "lobby, \"left\"", RoomSessionID: session, Event: "room_logout", Stay: user, User: user, Role: "1",
 			Login: closed.Add(from), Logout: closed.Add(to), SeenAt: time.Now().Add(time.Second)}
 	}
 	created := ledger.Usage{AppID: 1, RoomID: "lobby, \"left\"", RoomSessionID: 1<<64 - 1, Event: "room_create", Create: closed.Add(-time.Hour), SeenAt: time.Now()}

@@ -47,7 +47,7 @@ func Send() *cli.Command {
 			&cli.Uint32Flag{Name: "app", Usage: "appid (default: the lowest in CLOSEOUT_APPS)"},
 			&cli.StringFlag{Name: "room", Value: "lobby", Usage: "room_id"},
 			&cli.StringFlag{Name: "session", Usage: "room_session_id (default: a random one)"},
-			&cli.Uint32Flag{Name: "reason", Usage: "close_reason: 0 normal, 1 heartbeat timed out, 2 offline, 3 kicked out"},
+			&cli.StringFlag{Name: "reason", Value: string(zego.CloseNormal), Usage: "close_reason: 0 normal, 1 heartbeat timed out, 2 offline, 3 kicked out"},
 			&cli.TimestampFlag{Name: "closed-at", Usage: "room_close_time (default: now)", Config: cli.TimestampConfig{Layouts: []string{time.RFC3339Nano}}},
 			&cli.IntFlag{Name: "participants", Value: 2, Usage: "number of users in the room"},
 			&cli.BoolFlag{Name: "recording", Usage: "write a recording into any CLOSEOUT_RECORDINGS_URL; --recording=false: into none"},
@@ -226,7 +226,7 @@ func (p *postman) replay(ctx context.Context, name string, c *config.Config) err
 
 // roomToClose returns the callback that the flags describe.
 func roomToClose(cmd *cli.Command, c *config.Config) (closed zego.RoomClose, err error) {
-	closed = zego.RoomClose{RoomID: cmd.String("room"), CloseReason: zego.CloseReason(cmd.Uint32("reason")), RoomSessionID: max(rand.Uint64(), 1)}
+	closed = zego.RoomClose{RoomID: cmd.String("room"), CloseReason: zego.Code(cmd.String("reason")), RoomSessionID: max(rand.Uint64(), 1)}
 	closed.AppID = slices.Min(slices.Collect(maps.Keys(c.Apps)))
 	if cmd.IsSet("app") {
 		closed.AppID = cmd.Uint32("app")

@@ -10,6 +10,8 @@ import (
 
 	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/pricing"
+
+	"github.com/closeouthq/closeout/zego"
 )
 
 // ErrNothingToAdjust means that what arrived after a session's last entry changes nothing.
@@ -130,7 +132,7 @@ type BilledSession struct {
 	// RoomSessionID is ZEGO's room_session_id.
 	RoomSessionID uint64 `json:"room_session_id,string"`
 	// CloseReason, RoomCloseTime and Reconciled are the bill's.
-	CloseReason   uint32    `json:"close_reason"`
+	CloseReason   zego.Code `json:"close_reason"`
 	RoomCloseTime time.Time `json:"room_close_time"`
 	Reconciled    bool      `json:"reconciled,omitempty"`
 	// Number is that of the next adjustment, from 1.

@@ -30,7 +30,7 @@ type Bill struct {
 	// RoomSessionID is the session that is billed.
 	RoomSessionID uint64 `json:"room_session_id,string"`
 	// CloseReason is ZEGO's close_reason.
-	CloseReason uint32 `json:"close_reason"`
+	CloseReason zego.Code `json:"close_reason"`
 	// RoomCloseTime is when the room was destroyed by ZEGO's clock, to the millisecond
 	// and in UTC; for a reconciled session, the best estimate.
 	RoomCloseTime time.Time `json:"room_close_time"`
@@ -44,7 +44,7 @@ type Bill struct {
 
 func (b Bill) session() session.Session {
 	return session.Session{ID: session.ID{AppID: b.AppID, RoomSessionID: b.RoomSessionID}, RoomID: b.RoomID,
-		CloseReason: zego.CloseReason(b.CloseReason), RoomCloseTime: b.RoomCloseTime, Reconciled: b.Reconciled}
+		CloseReason: b.CloseReason, RoomCloseTime: b.RoomCloseTime, Reconciled: b.Reconciled}
 }
 
 func (b Bill) key() key { return keyOf(b.AppID, b.RoomSessionID) }
@@ -87,7 +87,7 @@ const (
 // values returns the billColumns.
 func (b MadeBill) values() []any {
 	u, k := b.Usage, b.key()
-	return []any{b.ID.String(), k.app, b.RoomID, k.session, int64(b.CloseReason), b.RoomCloseTime.UnixMilli(), b.MadeAt.UnixMilli(),
+	return []any{b.ID.String(), k.app, b.RoomID, k.session, b.CloseReason, b.RoomCloseTime.UnixMilli(), b.MadeAt.UnixMilli(),
 		oneIf(b.Reconciled), millis(u.Start), string(u.StartFrom), millis(u.End), string(u.EndFrom), u.Participants, u.Stays,
 		u.Millis, u.Seconds, u.Minutes, u.Estimated.String(),
 		u.Published, u.PublishedSeconds, u.PublishedEstimated.String(), missing(u.Callbacks), missing(u.StreamCallbacks), u.Excluded,

@@ -153,7 +153,7 @@ func TestALateLogoutMakesAnAdjustment(t *testing.T) {
 			t.Errorf("adjusted %+v, %v, want a difference of %+v", got, err, want)
 		}
 		recorder := logout("r", "4", 0, 130)
-		recorder.Role = 4
+		recorder.Role = "4"
 		record(t, l, recorder)
 		if got, err := adjust(t, l, dirty(t, l)[0]); !errors.Is(err, ledger.ErrNothingToAdjust) {
 			t.Errorf("adjusted %+v, %v", got, err)
@@ -352,7 +352,7 @@ func TestEveryBillIsTheTruthOrAnEstimate(t *testing.T) {
 			}
 			if r.IntN(3) == 0 { // the recorder
 				in, out := login("recorder", "r", begin), logout("recorder", "r", begin, end)
-				in.Role, out.Role = 4, 4
+				in.Role, out.Role = "4", "4"
 				told = append(told, in, out)
 			}
 			var sent []ledger.Usage

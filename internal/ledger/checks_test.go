@@ -45,7 +45,7 @@ func TestWhatIsKnownOfAnOverdueSession(t *testing.T) {
 			return u
 		}
 		recorder := stay("recorder", 1, 0)
-		recorder.Role = uint32(zego.RoleService)
+		recorder.Role = zego.RoleService
 		told(t, l, 1, minute(20), ledger.Usage{Create: minute(0)}, stay("a", 0, 0), stay("b", 3, 7)) // a is in it still
 		told(t, l, 2, minute(21), ledger.Usage{Create: minute(8)}, stay("c", 8, 9), recorder)        // all have left it
 		told(t, l, 3, minute(22), ledger.Usage{Create: minute(30)})                                  // the room's next life

@@ -94,7 +94,7 @@ func (l *Ledger) stateOf(ctx context.Context, from source, k key) (state [sha256
 			if err != nil {
 				return state, err
 			}
-			fmt.Fprintf(digest, "%q %q %q %d %d %d %t %t\n", s.User, s.ID, s.Name, s.Role, s.Login, s.Logout, s.Contradicted, s.Implausible)
+			fmt.Fprintf(digest, "%q %q %q %q %d %d %t %t\n", s.User, s.ID, s.Name, s.Role, s.Login, s.Logout, s.Contradicted, s.Implausible)
 		}
 		numbers, _, _, err := numbersOf(ctx, from, k, table)
 		if err != nil {

@@ -32,8 +32,8 @@ type Usage struct {
 	Number int64 `json:"number,omitempty"`
 	// User is the user_account; empty of a room_create.
 	User string `json:"user,omitempty"`
-	// Role is the user_role; 0 if the callback has none.
-	Role uint32 `json:"role,omitempty"`
+	// Role is the user_role.
+	Role zego.Code `json:"role,omitempty"`
 	// Create is the room_create_time of a room_create.
 	Create time.Time `json:"create,omitzero"`
 	// Close is the room_close_time of a room_close that contradicts the first one of its
@@ -43,7 +43,7 @@ type Usage struct {
 	Login  time.Time `json:"login,omitzero"`
 	Logout time.Time `json:"logout,omitzero"`
 	// LogoutReason is the reason of a room_logout, or the type of a stream_close.
-	LogoutReason uint32 `json:"logout_reason,omitempty"`
+	LogoutReason zego.Code `json:"logout_reason,omitempty"`
 	// SentAt is when ZEGO sent the callback, by its clock: the only time that is signed.
 	SentAt time.Time `json:"sent_at,omitzero"`
 	// Implausible reports that the callback has an impossible time: see [Usage.Plausible].
@@ -62,7 +62,7 @@ type Usage struct {
 func UsageOf(event zego.Event, seenAt time.Time) (u Usage, ok bool) {
 	stay := func(event string, l *zego.RoomLogin) Usage {
 		return Usage{AppID: l.AppID, RoomID: l.RoomID, RoomSessionID: l.RoomSessionID, Event: event,
-			Stay: l.SessionID, User: l.UserAccount, Role: uint32(l.UserRole), Name: l.Nickname, Number: numberOf(l.UserUpdateSeq), Login: l.LoginTime, SentAt: l.SentAt(), SeenAt: seenAt}
+			Stay: l.SessionID, User: l.UserAccount, Role: l.UserRole, Name: l.Nickname, Number: numberOf(l.UserUpdateSeq), Login: l.LoginTime, SentAt: l.SentAt(), SeenAt: seenAt}
 	}
 	stream := func(event string, s *zego.StreamCreate) Usage {
 		return Usage{AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID, Event: event, Stay: s.StreamSID,
@@ -141,12 +141,12 @@ type sessionRow struct {
 // A stayRow is a row of the table of stays, or of that of streams.
 type stayRow struct {
 	key
-	stay, user, name            string
-	loginNumber, logoutNumber   int64
-	role, roleAt, login, logout int64
-	reason                      int64
-	contradicted, implausible   int64
-	seeAt                       int64
+	stay, user, name          string
+	loginNumber, logoutNumber int64
+	role, reason              zego.Code
+	roleAt, login, logout     int64
+	contradicted, implausible int64
+	seeAt                     int64
 }
 
 // differ reports whether two callbacks disagree about a time. One that doesn't know
@@ -160,9 +160,6 @@ func earliest(a, b int64) int64 {
 	}
 	return a
 }
-
-// service reports whether a role is no participant's.
-func service(role int64) bool { return role == int64(zego.RoleService) }
 
 // merge adds what another callback reports of the session, as updateSessions does. The
 // order doesn't matter.
@@ -179,13 +176,13 @@ func (r *sessionRow) merge(other sessionRow) {
 // that the latest logout has.
 func (r *stayRow) merge(other stayRow) {
 	if r.user != other.user || differ(r.login, other.login) || differ(r.logout, other.logout) ||
-		r.role != 0 && other.role != 0 && service(r.role) != service(other.role) {
+		r.role != "" && other.role != "" && (r.role == zego.RoleService) != (other.role == zego.RoleService) {
 		r.contradicted = 1
 	}
 	if other.logout > r.logout || other.logout == r.logout && other.reason > r.reason {
 		r.reason = other.reason
 	}
-	if other.role != 0 && (r.role == 0 || other.roleAt > r.roleAt || other.roleAt == r.roleAt && other.role < r.role) {
+	if other.role != "" && (r.role == "" || other.roleAt > r.roleAt || other.roleAt == r.roleAt && other.role < r.role) {
 		r.role, r.roleAt = other.role, other.roleAt
 	}
 	r.user, r.login, r.logout = min(r.user, other.user), earliest(r.login, other.login), max(r.logout, other.logout)
@@ -232,9 +229,9 @@ func rowsOf(usage []Usage) (sessions []sessionRow, stays, streams []stayRow) {
 		if u.Event == zego.EventRoomCreate || u.Event == zego.EventRoomClose {
 			continue
 		}
-		row := stayRow{key: k, stay: u.Stay, user: u.User, role: int64(u.Role), login: millis(u.Login), logout: millis(u.Logout),
-			reason: int64(u.LogoutReason), implausible: oneIf(u.Implausible), seeAt: millis(u.SeenAt)}
-		if row.role != 0 {
+		row := stayRow{key: k, stay: u.Stay, user: u.User, role: u.Role, login: millis(u.Login), logout: millis(u.Logout),
+			reason: u.LogoutReason, implausible: oneIf(u.Implausible), seeAt: millis(u.SeenAt)}
+		if row.role != "" {
 			row.roleAt = row.logout
 		}
 		number := cmp.Or(u.Number, -1)
@@ -308,13 +305,13 @@ const (
 	logoutNumbered = `(excluded.logout_number NOT IN (0, stays.logout_number) AND stays.logout_number <> -1)`
 	userBefore     = `excluded.user_account{C} < stays.user_account`
 	loginBefore    = `(excluded.login_time <> 0 AND (stays.login_time = 0 OR excluded.login_time < stays.login_time))`
-	roleBetter     = `(excluded.user_role <> 0 AND (stays.user_role = 0 OR excluded.role_at > stays.role_at
-			OR excluded.role_at = stays.role_at AND excluded.user_role < stays.user_role))`
-	reasonBetter = `(excluded.logout_time > stays.logout_time OR excluded.logout_time = stays.logout_time AND excluded.logout_reason > stays.logout_reason)`
+	roleBetter     = `(excluded.user_role <> '' AND (stays.user_role = '' OR excluded.role_at > stays.role_at
+			OR excluded.role_at = stays.role_at AND excluded.user_role{C} < stays.user_role))`
+	reasonBetter = `(excluded.logout_time > stays.logout_time OR excluded.logout_time = stays.logout_time AND excluded.logout_reason{C} > stays.logout_reason)`
 	stayDiffers  = `(excluded.contradicted = 1 OR stays.user_account <> excluded.user_account
 			OR stays.login_time <> 0 AND excluded.login_time <> 0 AND stays.login_time <> excluded.login_time
 			OR stays.logout_time <> 0 AND excluded.logout_time <> 0 AND stays.logout_time <> excluded.logout_time
-			OR stays.user_role <> 0 AND excluded.user_role <> 0 AND (stays.user_role = 4) <> (excluded.user_role = 4))`
+			OR stays.user_role <> '' AND excluded.user_role <> '' AND (stays.user_role = '4') <> (excluded.user_role = '4'))`
 )
 
 // bytewise returns a statement that compares texts as Go does. SQLite always does.
@@ -436,7 +433,7 @@ func (l *Ledger) recordStays(ctx context.Context, tx transaction, table string, 
 	}
 	from, args := l.table(stayTypes, len(stays), func(i int) []any {
 		s := stays[i]
-		return []any{s.app, s.session, s.stay, s.user, s.role, s.roleAt, s.login, s.logout, s.reason, s.contradicted, s.implausible, s.seeAt, s.name, s.loginNumber, s.logoutNumber}
+		return []any{s.app, s.session, s.stay, s.user, string(s.role), s.roleAt, s.login, s.logout, string(s.reason), s.contradicted, s.implausible, s.seeAt, s.name, s.loginNumber, s.logoutNumber}
 	})
 	statement := insertStays + "SELECT " + stayColumns + " FROM " + from + " WHERE true" + l.bytewise(updateStays)
 	if table == "streams" {
@@ -458,7 +455,7 @@ var (
 
 func columns(names string) (all []column) {
 	for name := range strings.SplitSeq(names, ", ") {
-		text := slices.Contains([]string{"room_session_id", "room_id", "stay", "user_account", "task_id", "file_id", "url", "format", "user_id", "stream_id",
+		text := slices.Contains([]string{"room_session_id", "room_id", "stay", "user_account", "user_role", "logout_reason", "task_id", "file_id", "url", "format", "user_id", "stream_id",
 			"payer", "payee", "description", "unit", "currency", "name", "excluded", "in_room_reasons", "published_reasons"}, name)
 		all = append(all, column{name, text})
 	}

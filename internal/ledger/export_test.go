@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/closeouthq/closeout/pricing"
+	"github.com/closeouthq/closeout/zego"
 )
 
 // SmallPages has bills listed in pages of a few, until the test ends.
@@ -24,9 +25,9 @@ func (l *Ledger) Forget(t *testing.T) {
 // StayRow is a row of the table of stays.
 type StayRow struct {
 	Stay, User    string
-	Role          int64
+	Role          zego.Code
 	Login, Logout time.Time
-	Reason        int64
+	Reason        zego.Code
 	Contradicted  bool
 }
 

@@ -34,7 +34,7 @@ func bill() ledger.Bill {
 	closed := time.UnixMilli(1499676989909).UTC()
 	return ledger.Bill{
 		ID: uuid.New(), AppID: math.MaxUint32, RoomID: "Zimmer 7 é'\"", RoomSessionID: math.MaxUint64,
-		CloseReason: math.MaxUint32, RoomCloseTime: closed,
+		CloseReason: "kicked", RoomCloseTime: closed,
 		Usage: metering.Figures{End: closed, EndFrom: metering.FromRoomClose, Estimated: metering.NoUsage | metering.NoRoomCreate},
 	}
 }

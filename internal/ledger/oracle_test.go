@@ -34,7 +34,7 @@ type happening struct {
 	begin  int64
 	id     string
 	stream bool
-	role   uint32
+	role   zego.Code
 	number int64 // of the callback; -1 if it has none
 	lost   bool  // until after the bill
 }
@@ -64,7 +64,7 @@ func generate(seed uint64) *truth {
 	t.createLost = chance(10)
 
 	id := 0
-	pair := func(user string, role uint32, stream bool, name string, from, to int64) {
+	pair := func(user string, role zego.Code, stream bool, name string, from, to int64) {
 		t.all = append(t.all, &happening{at: from, user: user, id: name, stream: stream, role: role},
 			&happening{at: to, user: user, id: name, stream: stream, role: role, ends: true, begin: from})
 		if stream {
@@ -86,9 +86,9 @@ func generate(seed uint64) *truth {
 				t.doubtful[user] = true // a relogin with the same session_id
 			}
 			before = login
-			pair(user, 1, false, name, login, logout)
+			pair(user, "1", false, name, login, logout)
 			if again && chance(30) { // a relogin without a logout
-				t.all = append(t.all, &happening{at: within(login, logout), user: user, id: name, role: 1})
+				t.all = append(t.all, &happening{at: within(login, logout), user: user, id: name, role: "1"})
 				t.doubtful[user] = true
 			}
 			stream, created := "", int64(0)
@@ -100,7 +100,7 @@ func generate(seed uint64) *truth {
 					t.doubtful[user] = true
 				}
 				created = create
-				pair(user, 0, true, stream, create, within(create, logout))
+				pair(user, "", true, stream, create, within(create, logout))
 			}
 			if from = logout; chance(40) {
 				from = login // a second device
@@ -109,7 +109,7 @@ func generate(seed uint64) *truth {
 	}
 	recorder := chance(30)
 	if recorder {
-		pair("recorder", 4, false, "r", begin, t.close)
+		pair("recorder", "4", false, "r", begin, t.close)
 	}
 	slices.SortStableFunc(t.all, func(a, b *happening) int { return cmp.Compare(a.at, b.at) })
 
@@ -117,7 +117,7 @@ func generate(seed uint64) *truth {
 	number := [2]int64{r.Int64N(3), r.Int64N(3)}
 	for _, h := range t.all {
 		n := &number[b2i(h.stream)]
-		if h.role == 4 && !counted {
+		if h.role == "4" && !counted {
 			h.number = []int64{-1, max(*n-1, 0)}[r.IntN(2)]
 			continue
 		}
@@ -180,7 +180,7 @@ func (t *truth) numbered(stream bool) bool {
 	}
 	of := map[end]int64{}
 	for _, h := range t.all {
-		if h.stream != stream || h.lost || h.role == 4 {
+		if h.stream != stream || h.lost || h.role == "4" {
 			continue
 		}
 		e := end{h.id, h.ends}
@@ -237,7 +237,7 @@ func (t *truth) lacks(stream bool) (lost int64, proven bool) {
 			continue
 		}
 		if !h.lost {
-			proven = proven || !ended[h.id] && h.role != 4
+			proven = proven || !ended[h.id] && h.role != "4"
 			continue
 		}
 		lost++

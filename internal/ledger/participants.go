@@ -12,7 +12,6 @@ import (
 
 	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/session"
-	"github.com/closeouthq/closeout/zego"
 )
 
 // StayOf is a stay as the ledger has it.
@@ -25,9 +24,7 @@ type StayOf struct {
 }
 
 func scanStay(r row) (s StayOf, err error) {
-	var role int64
-	err = r.Scan(&s.ID, &s.User, &role, &s.Login, &s.Logout, &s.Contradicted, &s.Implausible, (*timeColumn)(&s.SeenAt), &s.Name)
-	s.Role = zego.UserRole(role)
+	err = r.Scan(&s.ID, &s.User, &s.Role, &s.Login, &s.Logout, &s.Contradicted, &s.Implausible, (*timeColumn)(&s.SeenAt), &s.Name)
 	return s, err
 }
 
@@ -206,10 +203,10 @@ func numbersOf(ctx context.Context, from source, k key, table string) (n meterin
 	if _, err = one(ctx, from, func(r row) (struct{}, error) {
 		return struct{}{}, r.Scan(&n.Unnumbered, &n.Open, &last, &roles)
 	}, statement(`SELECT
-			coalesce(sum(CASE WHEN user_role <> 4 AND (login_number < 0 OR logout_number < 0) THEN 1 ELSE 0 END), 0),
-			coalesce(sum(CASE WHEN user_role <> 4 AND logout_time = 0 THEN 1 ELSE 0 END), 0),
+			coalesce(sum(CASE WHEN user_role <> '4' AND (login_number < 0 OR logout_number < 0) THEN 1 ELSE 0 END), 0),
+			coalesce(sum(CASE WHEN user_role <> '4' AND logout_time = 0 THEN 1 ELSE 0 END), 0),
 			coalesce(max(CASE WHEN logout_time > login_time THEN logout_time ELSE login_time END), 0),
-			coalesce(max(CASE WHEN user_role NOT IN (0, 4) THEN 1 ELSE 0 END), 0) = 1
+			coalesce(max(CASE WHEN user_role NOT IN ('', '4') THEN 1 ELSE 0 END), 0) = 1
 		FROM stays WHERE appid = $1 AND room_session_id = $2`), k.app, k.session); err != nil || last == 0 {
 		return n, last, roles, err
 	}
@@ -217,8 +214,8 @@ func numbersOf(ctx context.Context, from source, k key, table string) (n meterin
 		return struct{}{}, r.Scan(&n.First, &n.Last, &n.Distinct, &seen, &repeated)
 	}, statement(`SELECT coalesce(min(number), 0), coalesce(max(number), 0), count(DISTINCT number),
 			coalesce(sum(people), 0), count(DISTINCT CASE WHEN people = 1 THEN number END) FROM (
-			SELECT login_number AS number, CASE WHEN user_role = 4 THEN 0 ELSE 1 END AS people FROM stays WHERE appid = $1 AND room_session_id = $2 AND login_number > 0 UNION ALL
-			SELECT logout_number, CASE WHEN user_role = 4 THEN 0 ELSE 1 END FROM stays WHERE appid = $1 AND room_session_id = $2 AND logout_number > 0) AS numbers`), k.app, k.session); err != nil {
+			SELECT login_number AS number, CASE WHEN user_role = '4' THEN 0 ELSE 1 END AS people FROM stays WHERE appid = $1 AND room_session_id = $2 AND login_number > 0 UNION ALL
+			SELECT logout_number, CASE WHEN user_role = '4' THEN 0 ELSE 1 END FROM stays WHERE appid = $1 AND room_session_id = $2 AND logout_number > 0) AS numbers`), k.app, k.session); err != nil {
 		return n, last, roles, err
 	}
 	n.Repeated = seen != repeated

@@ -56,7 +56,7 @@ func TestParticipantsHaveTheFiguresOfTheirEntry(t *testing.T) {
 		record(t, l, logout("a", "1", 10, 50), published("a", "s3", 45, 50), logout("c", "3", 100, 130)) // all late
 
 		p, all := participants(t, l, life, at(130), 0)
-		if !p.Settled || len(all) != 2 || all[0].User != "a" || !slices.Equal(all[0].Names, []string{"Ada"}) || len(all[0].Streams) != 3 || all[0].Role != 1 {
+		if !p.Settled || len(all) != 2 || all[0].User != "a" || !slices.Equal(all[0].Names, []string{"Ada"}) || len(all[0].Streams) != 3 || all[0].Role != "1" {
 			t.Fatalf("the bill's: settled %v, %+v", p.Settled, all)
 		}
 		a := all[0]

@@ -320,7 +320,7 @@ type ArchivedSession struct {
 	// RoomSessionID is the life of the room.
 	RoomSessionID uint64
 	// CloseReason, RoomCloseTime and Reconciled say how it was closed.
-	CloseReason   uint32
+	CloseReason   zego.Code
 	RoomCloseTime time.Time
 	Reconciled    bool
 }
@@ -347,7 +347,7 @@ func (l *Ledger) ArchivedRecordings(ctx context.Context, s ArchivedSession, task
 		if _, err := tx.exec(ctx, `
 			INSERT INTO room_ends (appid, room_session_id, room_id, room_close_time, close_reason, reconciled, archived_at) VALUES ($1, $2, $3, $4, $5, $6, $7)
 			ON CONFLICT (appid, room_session_id) DO UPDATE SET close_reason = excluded.close_reason, reconciled = excluded.reconciled, archived_at = excluded.archived_at`,
-			k.app, k.session, s.RoomID, s.RoomCloseTime.UnixMilli(), int64(s.CloseReason), oneIf(s.Reconciled), now); err != nil {
+			k.app, k.session, s.RoomID, s.RoomCloseTime.UnixMilli(), s.CloseReason, oneIf(s.Reconciled), now); err != nil {
 			return fmt.Errorf("note that the recordings of session %s were archived: %w", k.session, err)
 		}
 		return nil

@@ -234,7 +234,7 @@ func TestLateRecordingsAreListedUntilTheyAreTakenOn(t *testing.T) {
 				t.Errorf("%s: %q are late, want %q", what, got, want)
 			}
 		}
-		session := ledger.ArchivedSession{AppID: app, RoomID: room, RoomSessionID: math.MaxUint64, CloseReason: 2, RoomCloseTime: noon, Reconciled: true}
+		session := ledger.ArchivedSession{AppID: app, RoomID: room, RoomSessionID: math.MaxUint64, CloseReason: "2", RoomCloseTime: noon, Reconciled: true}
 		recordings(t, l) // its end is known
 		if got, archived, err := l.Archived(t.Context(), app, math.MaxUint64); err != nil || archived {
 			t.Errorf("archived: %+v %v, %v", got, archived, err)

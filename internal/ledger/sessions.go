@@ -238,8 +238,8 @@ func (l *Ledger) signs(ctx context.Context, keys []key) (map[key]Check, error) {
 		SELECT s.appid, s.room_session_id, coalesce(c.gone, 0), coalesce(c.asked_at, 0), s.room_create_time,
 			coalesce(min(CASE WHEN t.login_time <> 0 THEN t.login_time END), 0),
 			coalesce(max(t.login_time), 0), coalesce(max(t.logout_time), 0),
-			coalesce(sum(CASE WHEN t.user_role <> 4 THEN 1 ELSE 0 END), 0),
-			coalesce(sum(CASE WHEN t.user_role <> 4 AND t.logout_time = 0 THEN 1 ELSE 0 END), 0),
+			coalesce(sum(CASE WHEN t.user_role <> '4' THEN 1 ELSE 0 END), 0),
+			coalesce(sum(CASE WHEN t.user_role <> '4' AND t.logout_time = 0 THEN 1 ELSE 0 END), 0),
 			coalesce((SELECT o.room_session_id FROM sessions o
 				WHERE o.closed_at = 0 AND o.appid = s.appid AND o.room_id = s.room_id AND o.room_session_id <> s.room_session_id
 				ORDER BY o.seen_at DESC LIMIT 1), '')
@@ -337,8 +337,8 @@ func (l *Ledger) CountOverdue(ctx context.Context, before time.Time) (Overdues, 
 		return o, err
 	}, `SELECT coalesce(sum(gone), 0), coalesce(sum(1 - gone), 0), coalesce(min(seen_at), 0) FROM (
 			SELECT s.seen_at, CASE WHEN
-				EXISTS (SELECT 1 FROM stays t WHERE t.appid = s.appid AND t.room_session_id = s.room_session_id AND t.user_role <> 4) AND
-				NOT EXISTS (SELECT 1 FROM stays t WHERE t.appid = s.appid AND t.room_session_id = s.room_session_id AND t.user_role <> 4 AND t.logout_time = 0)
+				EXISTS (SELECT 1 FROM stays t WHERE t.appid = s.appid AND t.room_session_id = s.room_session_id AND t.user_role <> '4') AND
+				NOT EXISTS (SELECT 1 FROM stays t WHERE t.appid = s.appid AND t.room_session_id = s.room_session_id AND t.user_role <> '4' AND t.logout_time = 0)
 				THEN 1 ELSE 0 END AS gone
 			FROM sessions s WHERE s.closed_at = 0 AND s.seen_at < $1 ORDER BY s.seen_at LIMIT $2) AS overdue`,
 		before.UnixMilli(), maxCounted)

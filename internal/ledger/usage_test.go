@@ -25,12 +25,12 @@ func created(seconds int64) ledger.Usage {
 
 func login(user, stay string, from int64) ledger.Usage {
 	return ledger.Usage{AppID: app, RoomID: "Zimmer 7", RoomSessionID: life, Event: zego.EventRoomLogin,
-		Stay: stay, User: user, Role: 1, Login: at(from), SeenAt: at(from)}
+		Stay: stay, User: user, Role: "1", Login: at(from), SeenAt: at(from)}
 }
 
 func logout(user, stay string, from, to int64) ledger.Usage {
 	u := login(user, stay, from)
-	u.Event, u.Logout, u.LogoutReason, u.SeenAt = zego.EventRoomLogout, at(to), 3, at(to)
+	u.Event, u.Logout, u.LogoutReason, u.SeenAt = zego.EventRoomLogout, at(to), "3", at(to)
 	return u
 }
 
@@ -43,9 +43,9 @@ func TestUsageIsWhatTheCallbackTells(t *testing.T) {
 	}{
 		{&zego.RoomCreate{Common: common, RoomID: "r", RoomSessionID: 5, RoomCreateTime: at(1)},
 			ledger.Usage{AppID: 7, RoomID: "r", RoomSessionID: 5, Event: "room_create", Create: at(1), SentAt: at(3), SeenAt: at(9)}},
-		{&in, ledger.Usage{AppID: 7, RoomID: "r", RoomSessionID: 5, Event: "room_login", Stay: "s", User: "u", Role: 4, Login: at(1), SentAt: at(3), SeenAt: at(9)}},
-		{&zego.RoomLogout{RoomLogin: in, LogoutTime: at(2), Reason: 3},
-			ledger.Usage{AppID: 7, RoomID: "r", RoomSessionID: 5, Event: "room_logout", Stay: "s", User: "u", Role: 4, Login: at(1), Logout: at(2), LogoutReason: 3, SentAt: at(3), SeenAt: at(9)}},
+		{&in, ledger.Usage{AppID: 7, RoomID: "r", RoomSessionID: 5, Event: "room_login", Stay: "s", User: "u", Role: "4", Login: at(1), SentAt: at(3), SeenAt: at(9)}},
+		{&zego.RoomLogout{RoomLogin: in, LogoutTime: at(2), Reason: "3"},
+			ledger.Usage{AppID: 7, RoomID: "r", RoomSessionID: 5, Event: "room_logout", Stay: "s", User: "u", Role: "4", Login: at(1), Logout: at(2), LogoutReason: "3", SentAt: at(3), SeenAt: at(9)}},
 	} {
 		if got, ok := ledger.UsageOf(tt.event, at(9)); !ok || got != tt.want {
 			t.Errorf("UsageOf(%T) = %+v, %v, want %+v", tt.event, got, ok, tt.want)
@@ -62,7 +62,7 @@ func TestUsageComesInAnyOrderAndAnyNumberOfTimes(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		told := []ledger.Usage{created(0), login("a", "1", 1), logout("a", "1", 1, 10), login("b", "2", 2), logout("c", "3", 3, 7), login("é'\"", "4", 5)}
-		told[1].Role = 0 // the logout knows it
+		told[1].Role = "" // the logout knows it
 		for round := range uint64(20) {
 			random := rand.New(rand.NewPCG(round, 1))
 			var batch []ledger.Usage
@@ -78,7 +78,7 @@ func TestUsageComesInAnyOrderAndAnyNumberOfTimes(t *testing.T) {
 				}
 				batch = batch[n:]
 			}
-			want := []ledger.StayRow{{"1", "a", 1, at(1), at(10), 3, false}, {"2", "b", 1, at(2), time.Time{}, 0, false}, {"3", "c", 1, at(3), at(7), 3, false}, {"4", "é'\"", 1, at(5), time.Time{}, 0, false}}
+			want := []ledger.StayRow{{"1", "a", "1", at(1), at(10), "3", false}, {"2", "b", "1", at(2), time.Time{}, "", false}, {"3", "c", "1", at(3), at(7), "3", false}, {"4", "é'\"", "1", at(5), time.Time{}, "", false}}
 			if got := l.StayRows(t, app, round); !equal(got, want) {
 				t.Errorf("round %d: %+v, want %+v", round, got, want)
 			}
@@ -104,7 +104,7 @@ func equal(a, b []ledger.StayRow) bool {
 // Whether they come in one batch or in two.
 func TestARepeatThatContradictsIsNoted(t *testing.T) {
 	recorder := login("a", "1", 1)
-	recorder.Role = 4
+	recorder.Role = "4"
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		session := uint64(0)
@@ -130,7 +130,7 @@ func TestARepeatThatContradictsIsNoted(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				want := []ledger.StayRow{{"1", "a", 1, at(1), at(tt.until), 3, tt.contradicts}}
+				want := []ledger.StayRow{{"1", "a", "1", at(1), at(tt.until), "3", tt.contradicts}}
 				if got := l.StayRows(t, app, session); !equal(got, want) {
 					t.Errorf("%s: %+v, want %+v", tt.name, got, want)
 				}
@@ -160,8 +160,8 @@ func TestContradictingCallbacksComeToTheSameInEveryOrder(t *testing.T) {
 					u = logout([]string{"a", "B", "é"}[pick(3)], "1", pick(4)*10, 20+pick(3)*300)
 				}
 				if u.Event != zego.EventRoomCreate {
-					u.Role = []uint32{0, 1, 2, 4}[pick(4)]
-					u.LogoutReason = uint32(pick(3))
+					u.Role = []zego.Code{"", "1", "2", "4", "Host"}[pick(5)]
+					u.LogoutReason = []zego.Code{"", "0", "Kick", "kick", "10"}[pick(5)]
 				}
 				u.RoomID = []string{"Zimmer", "zimmer"}[pick(2)]
 				u.Implausible = pick(4) == 0
@@ -199,7 +199,7 @@ func TestOfContradictingCallbacksTheWidestStayCounts(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		early, recorder := login("a", "1", 5), login("a", "1", 10)
-		recorder.Role = 4
+		recorder.Role = "4"
 		record(t, l, created(0), logout("a", "1", 10, 310), recorder, logout("a", "1", 10, 610), early)
 		got := finalize(t, l, closing(life, 700)).Usage
 		if got.Seconds != 605 || got.Participants != 1 || got.Estimated != metering.Contradicted {

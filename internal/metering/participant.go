@@ -24,8 +24,8 @@ type Stay struct {
 	ID string
 	// Name is the user_nickname; empty if it isn't known.
 	Name string
-	// Role is the user_role, 0 if it isn't known.
-	Role zego.UserRole
+	// Role is the user_role, empty if it isn't known.
+	Role zego.Code
 	// Login and Logout are its ends in Unix milliseconds; 0 if not known.
 	Login, Logout int64
 	// Contradicted says that two callbacks told another thing of it.
@@ -348,7 +348,7 @@ func (m *Meter) describe(u User) session.Participant {
 			p.Names = append(p.Names, s.Name)
 		}
 		// A recorder never has another role; a person whose last role is known has that one.
-		if s.Role != 0 && (p.Role == 0 || p.Role == zego.RoleService || s.Role != zego.RoleService && s.Login >= at) {
+		if s.Role != "" && (p.Role == "" || p.Role == zego.RoleService || s.Role != zego.RoleService && s.Login >= at) {
 			p.Role, at = s.Role, s.Login
 		}
 	}

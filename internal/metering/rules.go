@@ -29,7 +29,7 @@ type Rule struct {
 	// has another role, as in apps of the LiveRoom SDK, and the user has not published.
 	Auto bool
 	// Role excludes users of a role; 0 for none.
-	Role zego.UserRole
+	Role zego.Code
 	// User excludes users whose name it matches, in which * stands for any text.
 	User string
 }
@@ -64,11 +64,10 @@ func ParseRules(text string) (r Rules, err error) {
 		case kind == "role" && value == "auto":
 			rule.Auto = true
 		case kind == "role":
-			n, err := strconv.ParseUint(value, 10, 32)
-			if err != nil || n == 0 {
+			if n, err := strconv.ParseUint(value, 10, 32); err != nil || n == 0 {
 				return fail("found no role after the equals sign")
 			}
-			rule.Role = zego.UserRole(n)
+			rule.Role = zego.Code(strings.TrimLeft(value, "0"))
 		default:
 			return fail("found neither a role nor a user")
 		}
@@ -100,8 +99,8 @@ func (r Rules) Of(s session.Session, room Room) Exclude {
 			switch {
 			case rule.Auto && room.Roles && p.Role == zego.RoleService && len(p.Streams) == 0:
 				return "role 4"
-			case rule.Role != 0 && p.Role == rule.Role:
-				return fmt.Sprintf("role %d", rule.Role)
+			case rule.Role != "" && p.Role == rule.Role:
+				return "role " + string(rule.Role)
 			case rule.User != "" && matches(rule.User, p.User):
 				return "user " + rule.User
 			}

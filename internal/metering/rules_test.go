@@ -14,27 +14,27 @@ func TestRulesExcludeUsers(t *testing.T) {
 		rules string
 		app   uint32
 		user  string
-		role  zego.UserRole
+		role  zego.Code
 		roles bool // whether others have roles
 		does  []session.Stream
 		want  string
 	}{
-		{"role=auto", 1, "r", 4, true, nil, "role 4"},
-		{"role=auto", 1, "r", 4, true, streams, ""},
-		{"role=auto", 1, "r", 4, false, nil, ""}, // an Express app, or a recorder alone
-		{"role=auto", 1, "r", 2, true, nil, ""},
-		{"role=4", 1, "r", 4, false, streams, "role 4"},
-		{"2:role=4", 1, "r", 4, true, nil, ""},
-		{"role=auto, user=bot-*", 1, "bot-7", 1, true, nil, "user bot-*"},
-		{"user=bot-*", 1, "robot-7", 1, true, nil, ""},
-		{"user=*-bot", 1, "7-bot", 1, true, nil, "user *-bot"},
-		{"user=a*b*c", 1, "a1b2c", 1, true, nil, "user a*b*c"},
-		{"user=a*b*c", 1, "abbc", 1, true, nil, "user a*b*c"},
-		{"user=a*ab", 1, "ab", 1, true, nil, ""},
-		{"user=agent", 1, "agent", 1, true, nil, "user agent"},
-		{"user=agent", 1, "agent2", 1, true, nil, ""},
-		{"1:user=agent:*", 1, "agent:x", 1, true, nil, "user agent:*"},
-		{"none", 1, "r", 4, true, nil, ""},
+		{"role=auto", 1, "r", "4", true, nil, "role 4"},
+		{"role=auto", 1, "r", "4", true, streams, ""},
+		{"role=auto", 1, "r", "4", false, nil, ""}, // an Express app, or a recorder alone
+		{"role=auto", 1, "r", "2", true, nil, ""},
+		{"role=4", 1, "r", "4", false, streams, "role 4"},
+		{"2:role=4", 1, "r", "4", true, nil, ""},
+		{"role=auto, user=bot-*", 1, "bot-7", "1", true, nil, "user bot-*"},
+		{"user=bot-*", 1, "robot-7", "1", true, nil, ""},
+		{"user=*-bot", 1, "7-bot", "1", true, nil, "user *-bot"},
+		{"user=a*b*c", 1, "a1b2c", "1", true, nil, "user a*b*c"},
+		{"user=a*b*c", 1, "abbc", "1", true, nil, "user a*b*c"},
+		{"user=a*ab", 1, "ab", "1", true, nil, ""},
+		{"user=agent", 1, "agent", "1", true, nil, "user agent"},
+		{"user=agent", 1, "agent2", "1", true, nil, ""},
+		{"1:user=agent:*", 1, "agent:x", "1", true, nil, "user agent:*"},
+		{"none", 1, "r", "4", true, nil, ""},
 	} {
 		rules, err := metering.ParseRules(tt.rules)
 		if err != nil {
@@ -43,7 +43,7 @@ func TestRulesExcludeUsers(t *testing.T) {
 		}
 		p := session.Participant{User: tt.user, Role: tt.role, Streams: tt.does}
 		if got := rules.Of(session.Session{ID: session.ID{AppID: tt.app}}, metering.Room{Roles: tt.roles})(p); got != tt.want {
-			t.Errorf("%s excludes %s of role %d because of %q, want %q", tt.rules, tt.user, tt.role, got, tt.want)
+			t.Errorf("%s excludes %s of role %s because of %q, want %q", tt.rules, tt.user, tt.role, got, tt.want)
 		}
 	}
 	for _, bad := range []string{"", "bot", "user=", "role=", "role=0", "role=host", "x:role=4", "0:role=4", "role=4,,user=a"} {

@@ -51,7 +51,7 @@ type userStay struct {
 }
 
 func stay(user string, login, logout int64) userStay {
-	return userStay{metering.Stay{Login: login, Logout: logout, Role: 1}, user}
+	return userStay{metering.Stay{Login: login, Logout: logout, Role: "1"}, user}
 }
 
 func TestFigures(t *testing.T) {
@@ -150,9 +150,9 @@ func TestMillisecondsAreCountedOnceForEachUser(t *testing.T) {
 		known := func() int64 { return min(1, r.Int64N(8)) } // 0 means unknown, and comes more often than other moments
 		room := metering.Room{Create: known() * r.Int64N(long/2+1), Close: long/3 + r.Int64N(long-long/3+1)}
 		accounts := []string{"a", "b", "c"}
-		roles := map[string]zego.UserRole{}
+		roles := map[string]zego.Code{}
 		for _, user := range accounts {
-			roles[user] = []zego.UserRole{0, 1, 2, zego.RoleService}[r.IntN(4)]
+			roles[user] = []zego.Code{"", "1", "2", zego.RoleService}[r.IntN(4)]
 		}
 		stays := make([]userStay, r.IntN(13))
 		for i := range stays {

@@ -606,7 +606,7 @@ func (w *world) archived(session uint64) {
 	w.t.Helper()
 	now := w.clock()
 	w.told(1, "lobby", session, now.Add(-time.Hour))
-	if err := w.Ledger.ArchivedRecordings(w.t.Context(), ledger.ArchivedSession{AppID: 1, RoomID: "lobby", RoomSessionID: session, CloseReason: 2, RoomCloseTime: now}, nil); err != nil {
+	if err := w.Ledger.ArchivedRecordings(w.t.Context(), ledger.ArchivedSession{AppID: 1, RoomID: "lobby", RoomSessionID: session, CloseReason: "2", RoomCloseTime: now}, nil); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -627,7 +627,7 @@ func TestLateRecordingsAreHandedOver(t *testing.T) {
 		running, refuse := false, error(nil)
 		var started []uint64
 		w.AddLate = func(_ context.Context, s ledger.ArchivedSession) (bool, error) {
-			if s.RoomID != "lobby" || s.CloseReason != 2 || s.RoomCloseTime.IsZero() {
+			if s.RoomID != "lobby" || s.CloseReason != "2" || s.RoomCloseTime.IsZero() {
 				t.Errorf("session %+v", s)
 			}
 			if !running && refuse == nil {

@@ -12,7 +12,6 @@ import (
 
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/session"
-	"github.com/closeouthq/closeout/zego"
 )
 
 // Kind is a kind of repair.
@@ -98,7 +97,7 @@ func (r *Repairer) session(ctx context.Context, of Repair) (s session.Session, e
 	s = session.Session{ID: session.ID{AppID: of.AppID, RoomSessionID: of.RoomSessionID}}
 	bill, err := r.Ledger.Bill(ctx, of.AppID, of.RoomSessionID)
 	if err == nil {
-		s.RoomID, s.CloseReason, s.RoomCloseTime, s.Reconciled = bill.RoomID, zego.CloseReason(bill.CloseReason), bill.RoomCloseTime, bill.Reconciled
+		s.RoomID, s.CloseReason, s.RoomCloseTime, s.Reconciled = bill.RoomID, bill.CloseReason, bill.RoomCloseTime, bill.Reconciled
 	}
 	if !errors.Is(err, sql.ErrNoRows) {
 		return s, err

@@ -73,7 +73,7 @@ func Events(closed zego.RoomClose, participants int, recording *zego.Recording) 
 		later := roomLife * time.Duration(n) / time.Duration(2*participants)
 		login := zego.RoomLogin{Common: common(zego.EventRoomLogin), RoomID: closed.RoomID, RoomSessionID: closed.RoomSessionID,
 			UserAccount: fmt.Sprint("user-", n+1), Nickname: fmt.Sprint("User ", n+1), SessionID: fmt.Sprintf("%d-%d", closed.RoomSessionID, n+1),
-			LoginTime: begin.Add(later.Truncate(time.Millisecond)), UserRole: 1, UserUpdateSeq: seq(n)}
+			LoginTime: begin.Add(later.Truncate(time.Millisecond)), UserRole: "1", UserUpdateSeq: seq(n)}
 		logout := &zego.RoomLogout{RoomLogin: login, LogoutTime: end.Add(-(later / 2).Truncate(time.Millisecond))}
 		logout.Common, logout.UserUpdateSeq = common(zego.EventRoomLogout), seq(2*participants-1-n)
 		logins, logouts = append(logins, &login), append(logouts, logout)

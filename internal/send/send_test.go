@@ -32,7 +32,7 @@ type sink struct {
 
 func (s *sink) Receive(_ context.Context, event zego.Event) (webhook.Receipt, error) {
 	if c, ok := event.(*zego.RoomClose); ok {
-		return s.add(c, fmt.Sprintf("%s %d %s %s", c.RoomID, c.RoomSessionID, c.CloseReason, c.RoomCloseTime.Format(time.RFC3339Nano)))
+		return s.add(c, fmt.Sprintf("%s %d %s %s", c.RoomID, c.RoomSessionID, zego.CloseReasonText(c.CloseReason), c.RoomCloseTime.Format(time.RFC3339Nano)))
 	}
 	return s.add(event, "")
 }
@@ -44,7 +44,7 @@ func (s *sink) add(event zego.Event, what string) (webhook.Receipt, error) {
 	return webhook.Receipt{Status: webhook.Started}, nil
 }
 
-var closed = zego.RoomClose{Common: zego.Common{AppID: 7}, RoomID: "lobby", RoomSessionID: 1<<63 + 1, CloseReason: 2, RoomCloseTime: time.UnixMilli(1499676989909)}
+var closed = zego.RoomClose{Common: zego.Common{AppID: 7}, RoomID: "lobby", RoomSessionID: 1<<63 + 1, CloseReason: "2", RoomCloseTime: time.UnixMilli(1499676989909)}
 
 func TestTheWebhookAcceptsARoom(t *testing.T) {
 	ring, err := zego.NewKeyring(map[uint32][]string{7: {"secret"}}, time.Minute, time.Now)

@@ -453,7 +453,7 @@ func (w *world) event(a action) zego.Event {
 	begin := w.began.Add(-time.Hour).Add(time.Duration(a.session) * time.Minute).UTC()
 	c := zego.Common{Event: a.event, AppID: app}
 	stay := zego.RoomLogin{Common: c, RoomID: room, RoomSessionID: number, UserAccount: fmt.Sprint("user-", a.user), SessionID: fmt.Sprint(a.session, 100+a.user),
-		LoginTime: begin.Add(time.Duration(a.user) * time.Minute), UserRole: 1}
+		LoginTime: begin.Add(time.Duration(a.user) * time.Minute), UserRole: "1"}
 	switch a.event {
 	case zego.EventRoomCreate:
 		return &zego.RoomCreate{Common: c, RoomID: room, RoomSessionID: number, RoomCreateTime: begin}
@@ -462,7 +462,7 @@ func (w *world) event(a action) zego.Event {
 	case zego.EventRoomLogout:
 		return &zego.RoomLogout{RoomLogin: stay, LogoutTime: begin.Add(time.Duration(10+a.user) * time.Minute)}
 	}
-	return &zego.RoomClose{Common: c, RoomID: room, RoomSessionID: number, CloseReason: 1, RoomCloseTime: begin.Add(30 * time.Minute)}
+	return &zego.RoomClose{Common: c, RoomID: room, RoomSessionID: number, CloseReason: "1", RoomCloseTime: begin.Add(30 * time.Minute)}
 }
 
 // keyOf returns what names an action's callback in its sink and its inbox.

@@ -61,7 +61,7 @@ func (b *Billing) FinalizeBill(ctx context.Context, task activities.Task) (activ
 		AppID:         s.AppID,
 		RoomID:        s.RoomID,
 		RoomSessionID: s.RoomSessionID,
-		CloseReason:   uint32(s.CloseReason),
+		CloseReason:   s.CloseReason,
 		RoomCloseTime: s.RoomCloseTime,
 		Reconciled:    s.Reconciled,
 		Charge:        metering.Charge{Price: b.Prices.Of(s.AppID)},

@@ -46,7 +46,7 @@ func posts(t *testing.T) (activities.Endpoint, map[string]map[string]any) {
 func stay(user string, long, ahead time.Duration) ledger.Usage {
 	end := task.Session.RoomCloseTime.Add(-ahead)
 	return ledger.Usage{AppID: 1, RoomID: "lobby", RoomSessionID: task.Session.RoomSessionID, Event: "room_logout", Stay: user, User: user,
-		Role: 1, Login: end.Add(-long), Logout: end, SeenAt: time.Now()}
+		Role: "1", Login: end.Add(-long), Logout: end, SeenAt: time.Now()}
 }
 
 func adjust(t *testing.T, b *steps.Billing, key uuid.UUID, number int) (activities.Adjusted, error) {

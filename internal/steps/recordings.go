@@ -128,7 +128,7 @@ func (r *Recordings) outcome(ctx context.Context, s session.Session, m Manifest,
 			}
 		}
 		err = r.Finding.Ledger.ArchivedRecordings(ctx, ledger.ArchivedSession{AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID,
-			CloseReason: uint32(s.CloseReason), RoomCloseTime: s.RoomCloseTime, Reconciled: s.Reconciled}, tasks)
+			CloseReason: s.CloseReason, RoomCloseTime: s.RoomCloseTime, Reconciled: s.Reconciled}, tasks)
 	}
 	if err != nil {
 		return activities.Archived{}, err

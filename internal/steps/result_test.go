@@ -17,7 +17,7 @@ import (
 func TestResultsHaveAllThatTheLedgerHas(t *testing.T) {
 	at := time.UnixMilli(1e12).UTC()
 	bill := ledger.Bill{
-		ID: uuid.New(), AppID: 1, RoomID: "lobby", RoomSessionID: 1<<64 - 1, CloseReason: 2, RoomCloseTime: at, Reconciled: true,
+		ID: uuid.New(), AppID: 1, RoomID: "lobby", RoomSessionID: 1<<64 - 1, CloseReason: "2", RoomCloseTime: at, Reconciled: true,
 		Usage: metering.Figures{Start: at, End: at, StartFrom: "room_login", EndFrom: "room_close", Participants: 1, Stays: 2, Millis: 3, Seconds: 4, Minutes: 5,
 			Estimated: metering.NoLogin | metering.NoLogout},
 		Charge: metering.Charge{Price: metering.Price{Currency: "EUR", PerMinute: 6}, Function: true, Amount: 7, Lines: 13},

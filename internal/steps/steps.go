@@ -5,7 +5,6 @@ import (
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/session"
-	"github.com/closeouthq/closeout/zego"
 )
 
 // Standard has an Activity for each method of [activities.Steps].
@@ -19,21 +18,21 @@ type Standard struct {
 func AdjustmentOf(b ledger.BilledSession) activities.Adjustment {
 	return activities.Adjustment{Number: b.Number, Session: session.Session{
 		ID: session.ID{AppID: b.AppID, RoomSessionID: b.RoomSessionID}, RoomID: b.RoomID,
-		CloseReason: zego.CloseReason(b.CloseReason), RoomCloseTime: b.RoomCloseTime, Reconciled: b.Reconciled,
+		CloseReason: b.CloseReason, RoomCloseTime: b.RoomCloseTime, Reconciled: b.Reconciled,
 	}}
 }
 
 // SessionOfArchived returns an archived session.
 func SessionOfArchived(s ledger.ArchivedSession) session.Session {
 	return session.Session{ID: session.ID{AppID: s.AppID, RoomSessionID: s.RoomSessionID}, RoomID: s.RoomID,
-		CloseReason: zego.CloseReason(s.CloseReason), RoomCloseTime: s.RoomCloseTime, Reconciled: s.Reconciled}
+		CloseReason: s.CloseReason, RoomCloseTime: s.RoomCloseTime, Reconciled: s.Reconciled}
 }
 
 // billOf returns a bill of the ledger as the step's result.
 func billOf(b ledger.Bill, posted bool) activities.Bill {
 	return activities.Bill{
 		ID: b.ID, AppID: b.AppID, RoomID: b.RoomID, RoomSessionID: b.RoomSessionID,
-		CloseReason: zego.CloseReason(b.CloseReason), RoomCloseTime: b.RoomCloseTime, Reconciled: b.Reconciled,
+		CloseReason: b.CloseReason, RoomCloseTime: b.RoomCloseTime, Reconciled: b.Reconciled,
 		Usage:  b.Usage.Usage(),
 		Charge: activities.Charge{Currency: b.Charge.Currency, PerMinute: b.Charge.PerMinute, Function: b.Charge.Function, Amount: b.Charge.Amount, Lines: b.Charge.Lines},
 		Posted: posted,

@@ -57,7 +57,7 @@ type User struct {
 	LoginTime time.Time
 	// Role is [zego.RoleService] for an admin. Only ZEGO's LiveRoom service sets it
 	// meaningfully.
-	Role zego.UserRole
+	Role zego.Code
 }
 
 // DescribeUserNum returns the numbers of users in up to [MaxRooms] rooms. An answer
@@ -109,7 +109,7 @@ func (c *Client) DescribeUsers(ctx context.Context, appID uint32, room string, u
 			UserID    string `json:"UserId"`
 			Status    int
 			LoginTime int64
-			UserRole  zego.UserRole
+			UserRole  zego.Code
 		}
 	}
 	query := url.Values{"RoomId": {room}, "UserId[]": users}
@@ -141,7 +141,7 @@ func (c *Client) DescribeUserList(ctx context.Context, appID uint32, room string
 		Marker   string
 		UserList []struct {
 			UserID   string `json:"UserId"`
-			UserRole zego.UserRole
+			UserRole zego.Code
 		}
 	}
 	query := url.Values{"RoomId": {room}, "Mode": {"0"}, "Limit": {strconv.Itoa(limit)}}

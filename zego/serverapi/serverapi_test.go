@@ -69,7 +69,7 @@ func TestServerAPI(t *testing.T) {
 	}
 
 	statuses, err := c.DescribeUsers(t.Context(), apiApp, "room+1&a=b", []string{"a", "x", "recorder"})
-	want := []serverapi.User{{UserID: "a", InRoom: true, LoginTime: login, Role: 1}, {UserID: "x"},
+	want := []serverapi.User{{UserID: "a", InRoom: true, LoginTime: login, Role: "1"}, {UserID: "x", Role: "0"},
 		{UserID: "recorder", InRoom: true, LoginTime: login.Add(-time.Second), Role: zego.RoleService}}
 	if err != nil || !slices.Equal(statuses, want) {
 		t.Errorf("statuses %v, %v", statuses, err)

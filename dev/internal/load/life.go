@@ -48,7 +48,7 @@ func (r *runner) life(s *session) []*callback {
 	common := func(event string) zego.Common { return zego.Common{Event: event, AppID: s.AppID} }
 	add(&zego.RoomCreate{Common: common(zego.EventRoomCreate), RoomID: s.RoomID, RoomSessionID: s.RoomSessionID, RoomCreateTime: begin})
 	var logouts []zego.Event
-	stay := func(user string, role zego.UserRole, from, to time.Time) {
+	stay := func(user string, role zego.Code, from, to time.Time) {
 		login := zego.RoomLogin{Common: common(zego.EventRoomLogin), RoomID: s.RoomID, RoomSessionID: s.RoomSessionID, UserAccount: user,
 			SessionID: strconv.FormatUint(random.Uint64()>>1, 10), LoginTime: from, UserRole: role}
 		add(&login)
@@ -63,10 +63,10 @@ func (r *runner) life(s *session) []*callback {
 			from = moment(begin, end)
 		}
 		to := moment(from, end)
-		stay(user, 1, from, to)
+		stay(user, "1", from, to)
 		if random.IntN(3) == 0 { // comes back, or is there twice
 			from = moment(from, end)
-			stay(user, 1, from, moment(from, end))
+			stay(user, "1", from, moment(from, end))
 		}
 	}
 	if random.IntN(5) == 0 {

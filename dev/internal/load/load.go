@@ -58,7 +58,7 @@ type Options struct {
 	// follows the largest.
 	RoomSessionID uint64
 	// CloseReason is that of all sessions.
-	CloseReason zego.CloseReason
+	CloseReason zego.Code
 	// RoomCloseTime is that of all sessions; if it is zero, each was closed when
 	// its first callback is sent.
 	RoomCloseTime time.Time

@@ -47,7 +47,7 @@ func TestWebhookTakesThem(t *testing.T) {
 	defer server.Close()
 	var out strings.Builder
 	report, err := load.Run(t.Context(), options(func(o *load.Options) {
-		o.URL, o.RoomSessionID, o.CloseReason, o.RoomCloseTime = server.URL+webhook.Path, 1<<63+1, 2, time.UnixMilli(1499676989909)
+		o.URL, o.RoomSessionID, o.CloseReason, o.RoomCloseTime = server.URL+webhook.Path, 1<<63+1, "2", time.UnixMilli(1499676989909)
 		o.Count, o.Parallel, o.Duplicates, o.BadSignatures, o.Resign = 5, 3, 1, 1, 0.5
 	}), &out)
 	if err != nil || report.FirstAttempt != 5 || report.BadlySigned != (load.BadlySigned{Sent: 5, Refused: 5}) {
@@ -70,7 +70,7 @@ func (i *intake) Receive(_ context.Context, event zego.Event) (webhook.Receipt, 
 	c := event.(*zego.RoomClose)
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.sessions[c.RoomSessionID] = c.RoomID + " " + c.CloseReason.String() + " " + c.RoomCloseTime.Format(time.RFC3339Nano)
+	i.sessions[c.RoomSessionID] = c.RoomID + " " + zego.CloseReasonText(c.CloseReason) + " " + c.RoomCloseTime.Format(time.RFC3339Nano)
 	return webhook.Receipt{Status: webhook.Started}, nil
 }
 
@@ -641,7 +641,7 @@ func TestJournalRoundTrip(t *testing.T) {
 	enc := json.NewEncoder(&file)
 	want := map[uint64]audit.Entry{}
 	inBubble(t, options(func(o *load.Options) {
-		o.Count, o.RoomSessionID, o.RoomID, o.Duplicates, o.CloseReason = 3, 1<<63, strings.Repeat("<", 1024), 0.5, 3
+		o.Count, o.RoomSessionID, o.RoomID, o.Duplicates, o.CloseReason = 3, 1<<63, strings.Repeat("<", 1024), 0.5, "3"
 		o.Journal = func(e audit.Entry) {
 			want[e.RoomSessionID] = e
 			if err := enc.Encode(e); err != nil {

@@ -9,7 +9,7 @@ CREATE TABLE bills (
     appid               BIGINT NOT NULL,
     room_id             TEXT   NOT NULL,
     room_session_id     TEXT   NOT NULL,
-    close_reason        BIGINT NOT NULL,
+    close_reason        TEXT   NOT NULL,
     room_close_time     BIGINT NOT NULL,
     made_at             BIGINT NOT NULL,
     reconciled          BIGINT NOT NULL,
@@ -48,7 +48,7 @@ CREATE TABLE adjustments (
     appid               BIGINT NOT NULL,
     room_id             TEXT   NOT NULL,
     room_session_id     TEXT   NOT NULL,
-    close_reason        BIGINT NOT NULL,
+    close_reason        TEXT   NOT NULL,
     room_close_time     BIGINT NOT NULL,
     made_at             BIGINT NOT NULL,
     reconciled          BIGINT NOT NULL,
@@ -124,11 +124,11 @@ CREATE TABLE stays (
     room_session_id TEXT   NOT NULL,
     stay            TEXT   NOT NULL, -- ZEGO's session_id
     user_account    TEXT   NOT NULL,
-    user_role       BIGINT NOT NULL,
+    user_role       TEXT   NOT NULL,
     role_at         BIGINT NOT NULL, -- the logout that knew the role; 0: a login did
     login_time      BIGINT NOT NULL,
     logout_time     BIGINT NOT NULL,
-    logout_reason   BIGINT NOT NULL,
+    logout_reason   TEXT   NOT NULL,
     contradicted    BIGINT NOT NULL, -- 1: two callbacks disagree about it
     implausible     BIGINT NOT NULL, -- 1: a callback told a time that can't be
     seen_at         BIGINT NOT NULL, -- when the last callback came that told something new
@@ -144,11 +144,11 @@ CREATE TABLE streams (
     room_session_id TEXT   NOT NULL,
     stream_sid      TEXT   NOT NULL,
     user_account    TEXT   NOT NULL,
-    user_role       BIGINT NOT NULL, -- 0: these callbacks have none
+    user_role       TEXT   NOT NULL, -- empty: these callbacks have none
     role_at         BIGINT NOT NULL,
     create_time     BIGINT NOT NULL,
     close_time      BIGINT NOT NULL,
-    close_type      BIGINT NOT NULL,
+    close_type      TEXT   NOT NULL,
     contradicted    BIGINT NOT NULL,
     implausible     BIGINT NOT NULL,
     seen_at         BIGINT NOT NULL,
@@ -241,7 +241,7 @@ CREATE TABLE room_ends (
     room_session_id TEXT   NOT NULL,
     room_id         TEXT   NOT NULL,
     room_close_time BIGINT NOT NULL,
-    close_reason    BIGINT NOT NULL DEFAULT 0,
+    close_reason    TEXT   NOT NULL DEFAULT '',
     reconciled      BIGINT NOT NULL DEFAULT 0,
     archived_at     BIGINT NOT NULL DEFAULT 0, -- when its recordings were; what comes later can be added
     PRIMARY KEY (appid, room_session_id)
