@@ -47,7 +47,7 @@ func TestPublishedTimeIsBilledAndALateLogoutCorrectsOnePerson(t *testing.T) {
 	}
 	login := func(user string, from float64) zego.RoomLogin {
 		return zego.RoomLogin{RoomID: closed.RoomID, RoomSessionID: closed.RoomSessionID, UserAccount: user, SessionID: user + "-1",
-			LoginTime: at(from), UserRole: 2, UserUpdateSeq: seq(false)}
+			LoginTime: at(from), UserRole: "2", UserUpdateSeq: seq(false)}
 	}
 	ends := func(l zego.RoomLogin, to float64) *zego.RoomLogout {
 		l.UserUpdateSeq = seq(false)
