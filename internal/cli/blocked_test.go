@@ -80,7 +80,7 @@ func TestBlockedRunsAreFoundWithoutSearchAttributes(t *testing.T) {
 		"no worker":          {&unindexed{runs: []string{"", claims}, silent: serviceerror.NewQueryFailed("no poller")}, "list", 1, []string{"closeout setup", "unknown", "room-close-1-1", "no poller"}, nil},
 		"all are decided":    {&unindexed{runs: []string{claims, blocked}}, "retry --all --reason r", 1, []string{"1 blocked runs, the first is room-close-1-2"}, nil},
 		"all, and no worker": {&unindexed{runs: []string{""}, silent: serviceerror.NewQueryFailed("no poller")}, "retry --all --reason r", 1, []string{"closeout setup", "unknown"}, nil},
-		"all, by a filter":   {&unindexed{runs: []string{blocked}}, "retry --all --where AppId=1 --reason r", 1, []string{"--where", "CloseoutState"}, nil},
+		"all, by a filter":   {&unindexed{runs: []string{blocked}}, "retry --all --where AppId=1 --reason r", 2, []string{"--where", "CloseoutState"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			listener, err := net.Listen("tcp", "127.0.0.1:0")
