@@ -104,8 +104,8 @@ type Options[T any] struct {
 	// "failed"; relayed if it came from the inbox.
 	Observe func(outcome string, relayed bool)
 	// Contradicted, if set, is called with an item that found another of its key in the
-	// inbox, which stays there.
-	Contradicted func(kept, item T)
+	// inbox, which stays there. After an error the item isn't safe.
+	Contradicted func(ctx context.Context, kept, item T) error
 }
 
 // Delivery delivers to one sink. [Delivery.Relay] has to run beside it.
@@ -393,8 +393,7 @@ func (d *Delivery[T]) queue(ctx context.Context, item T, c *call) (Result, error
 	puts := make(chan put, 1)
 	stored := func(kept []byte) (Result, error) {
 		d.logQueued()
-		d.compare(kept, body, item)
-		return Result{}, nil
+		return Result{}, d.compare(ctx, kept, body, item)
 	}
 	go func() {
 		kept, err := d.Inbox.Put(ctx, entry)
@@ -500,14 +499,15 @@ func (d *Delivery[T]) remove(key string) {
 }
 
 // compare reports an item that differs from the one that the inbox has in its place.
-func (d *Delivery[T]) compare(kept, body []byte, item T) {
+func (d *Delivery[T]) compare(ctx context.Context, kept, body []byte, item T) error {
 	if len(kept) == 0 || d.Contradicted == nil || string(kept) == string(body) {
-		return
+		return nil
 	}
 	var first T
-	if err := json.Unmarshal(kept, &first); err == nil {
-		d.Contradicted(first, item)
+	if json.Unmarshal(kept, &first) != nil {
+		return nil // the relay makes it a dead letter
 	}
+	return d.Contradicted(ctx, first, item)
 }
 
 // logQueued logs how many callbacks were queued, once a minute.

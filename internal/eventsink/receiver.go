@@ -62,18 +62,15 @@ func (r *Receiver) plausible(told ledger.Usage) ledger.Usage {
 	return e
 }
 
-// contradictWait bounds the delivery of a contradiction.
-const contradictWait = 10 * time.Second
-
 // Contradicted stores that a session was closed twice, in another room or at another time,
 // so that its bill is flagged.
-func (r *Receiver) Contradicted(s session.Session) {
-	ctx, cancel := context.WithTimeout(context.Background(), contradictWait)
-	defer cancel()
-	if _, err := r.Delivery.Deliver(ctx, ledger.Usage{
+func (r *Receiver) Contradicted(ctx context.Context, s session.Session) error {
+	_, err := r.Delivery.Deliver(ctx, ledger.Usage{
 		AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID,
 		Event: zego.EventRoomClose, Close: s.RoomCloseTime, SeenAt: time.Now(),
-	}); err != nil {
+	})
+	if err != nil {
 		r.Log.Error("contradicting room_close not stored, bill won't be flagged", "appid", s.AppID, "room_session_id", s.RoomSessionID, "error", err)
 	}
+	return err
 }

@@ -69,9 +69,9 @@ func TestATimeThatCannotBeIsCollectedAsWhatItCanBe(t *testing.T) {
 
 func TestASessionThatIsClosedTwiceIsToldToTheLedger(t *testing.T) {
 	var s stored
-	newReceiver(t, &s, new(bytes.Buffer)).Contradicted(session.Session{ID: session.ID{AppID: 1, RoomSessionID: 7}, RoomID: "attic", RoomCloseTime: time.UnixMilli(5).UTC()})
-	if len(s.events) != 1 {
-		t.Fatalf("stored %+v", s.events)
+	err := newReceiver(t, &s, new(bytes.Buffer)).Contradicted(t.Context(), session.Session{ID: session.ID{AppID: 1, RoomSessionID: 7}, RoomID: "attic", RoomCloseTime: time.UnixMilli(5).UTC()})
+	if err != nil || len(s.events) != 1 {
+		t.Fatalf("stored %+v, %v", s.events, err)
 	}
 	if u := s.events[0]; u.Event != zego.EventRoomClose || u.RoomID != "attic" || u.RoomSessionID != 7 || !u.Close.Equal(time.UnixMilli(5)) {
 		t.Errorf("stored %+v", u)

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -119,6 +120,30 @@ func TestADiskThatHangsHoldsUpWritesAlone(t *testing.T) {
 }
 
 // Some file systems know no sync of folders.
+// Of large bodies that nobody waits for any more, as the disk hangs, a part is in memory.
+func TestWhatADiskHoldsUpIsBoundedByBytes(t *testing.T) {
+	fs := &hanging{FS: vfs.Default, mkdir: make(chan struct{})}
+	b, err := OpenFS(soon(t), fs, filepath.Join(t.TempDir(), "inbox"), quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	defer close(fs.mkdir)
+	for range 200 {
+		short, cancel := context.WithTimeout(t.Context(), 2*time.Millisecond)
+		_, err := b.Put(short, Entry{Key: "a", Body: make([]byte, 1<<20)})
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+	}
+	runtime.GC()
+	var m runtime.MemStats
+	if runtime.ReadMemStats(&m); m.HeapAlloc > 64<<20 {
+		t.Errorf("%d MB are in memory", m.HeapAlloc>>20)
+	}
+}
+
 func TestAFolderThatCannotBeSyncedIsNoFault(t *testing.T) {
 	for err, ok := range map[error]bool{syscall.EINVAL: true, syscall.ENOTSUP: true, syscall.EIO: false} {
 		b, openErr := OpenFS(t.Context(), &hanging{FS: vfs.Default, dirErr: err}, t.TempDir(), quiet)

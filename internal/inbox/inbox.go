@@ -18,6 +18,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/closeouthq/closeout/internal/outage"
 )
@@ -90,26 +91,27 @@ type Inbox struct {
 	*store
 	reserve uint64 // bytes that have to be free for an entry
 
-	ops      chan *op
-	commits  chan commit
-	opened   chan error    // result of an attempt to open, while Open waits for one
-	done     chan struct{} // closed when all was written
-	wake     chan struct{}
-	crowded  atomic.Int64 // when it was last, in Unix nanoseconds
-	outage   *outage.Outage
-	broken   atomic.Bool      // the disk failed, and the store wasn't opened again
-	onWay    sync.WaitGroup   // commits that may still fail
-	changed  map[string]place // in the batch that is made; reused
-	attempt  time.Time        // when the store was last tried to be opened
-	shrunk   time.Time        // or looked whether it has to be
-	shrinks  sync.WaitGroup
-	stopped  context.Context // of what goes on in the background
-	stop     context.CancelFunc
-	serve    bool
-	server   atomic.Pointer[server]
-	closing  sync.RWMutex
-	closed   bool
-	closeOne sync.Once
+	ops       chan *op
+	unwritten *semaphore.Weighted // bytes of the bodies that aren't on the disk yet
+	commits   chan commit
+	opened    chan error    // result of an attempt to open, while Open waits for one
+	done      chan struct{} // closed when all was written
+	wake      chan struct{}
+	crowded   atomic.Int64 // when it was last, in Unix nanoseconds
+	outage    *outage.Outage
+	broken    atomic.Bool      // the disk failed, and the store wasn't opened again
+	onWay     sync.WaitGroup   // commits that may still fail
+	changed   map[string]place // in the batch that is made; reused
+	attempt   time.Time        // when the store was last tried to be opened
+	shrunk    time.Time        // or looked whether it has to be
+	shrinks   sync.WaitGroup
+	stopped   context.Context // of what goes on in the background
+	stop      context.CancelFunc
+	serve     bool
+	server    atomic.Pointer[server]
+	closing   sync.RWMutex
+	closed    bool
+	closeOne  sync.Once
 }
 
 const (
@@ -170,7 +172,8 @@ func newInbox(fs vfs.FS, dir string, log *slog.Logger) *Inbox {
 	s := newStore(fs, dir, false, log)
 	b := &Inbox{
 		store: s, reserve: putReserve,
-		ops: make(chan *op, maxOps), commits: make(chan commit, maxCommits), opened: make(chan error, 1),
+		unwritten: semaphore.NewWeighted(maxUnwritten),
+		ops:       make(chan *op, maxOps), commits: make(chan commit, maxCommits), opened: make(chan error, 1),
 		done: make(chan struct{}), wake: make(chan struct{}, 1), changed: map[string]place{},
 		outage: outage.New(log, "inbox disk", "callbacks depend on Temporal and the ledger alone"),
 	}

@@ -14,6 +14,9 @@ const (
 	// maxOps and maxBytes bound the writes that share a commit, and maxOps those that wait
 	// for the next one.
 	maxOps, maxBytes = 1024, 1 << 20
+	// maxUnwritten bounds the bodies that aren't on the disk yet, as a disk may be slow and
+	// bodies large.
+	maxUnwritten = 16 << 20
 	// maxCommits is how many commits are on their way to the disk. A sync covers all that
 	// are there when it begins.
 	maxCommits = 8
@@ -46,6 +49,7 @@ type op struct {
 	Entry
 	fault error  // its own: nothing else of the commit fails for it
 	kept  []byte // body of the entry that was there in its place
+	size  int64  // of the body, as long as it isn't written
 	done  chan error
 }
 
@@ -55,7 +59,11 @@ func newOp(k kind, e Entry) *op { return &op{kind: k, Entry: e, done: make(chan 
 func (b *Inbox) do(ctx context.Context, all ...*op) (kept []byte, err error) {
 	full := b.disk.isFull()
 	for _, o := range all {
+		if err := b.room(ctx, full, o); err != nil {
+			return nil, err
+		}
 		if err := b.enqueue(ctx, full, o); err != nil {
+			b.unwritten.Release(o.size)
 			return nil, err
 		}
 	}
@@ -74,6 +82,31 @@ func (b *Inbox) do(ctx context.Context, all ...*op) (kept []byte, err error) {
 		}
 	}
 	return kept, nil
+}
+
+// room waits for the memory of a body.
+func (b *Inbox) room(ctx context.Context, full <-chan struct{}, o *op) error {
+	o.size = min(int64(len(o.Body)), maxUnwritten)
+	if o.size == 0 || b.unwritten.TryAcquire(o.size) {
+		return nil
+	}
+	waiting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	acquired := make(chan error, 1)
+	go func() { acquired <- b.unwritten.Acquire(waiting, o.size) }()
+	select {
+	case err := <-acquired:
+		if err != nil {
+			return context.Cause(ctx)
+		}
+		return nil
+	case <-full:
+		if cancel(); <-acquired == nil {
+			b.unwritten.Release(o.size)
+		}
+		b.outage.Fail(errFull)
+		return errFull
+	}
 }
 
 func (b *Inbox) enqueue(ctx context.Context, full <-chan struct{}, o *op) error {
@@ -351,6 +384,7 @@ func (b *Inbox) finish() {
 			if o.kind == doPut || o.kind == doProbe { // what is removed may be written while nothing else is
 				outside, outsideErr = true, fault
 			}
+			b.unwritten.Release(o.size)
 			o.done <- fault
 		}
 		switch {

@@ -55,10 +55,11 @@ func NewReceiver(s *Starter, box delivery.Inbox, observe func(outcome string, re
 				}
 				return 1<<10 + 2*len(item.Callback.JSON) // the action's input is made of it
 			},
-			Contradicted: func(kept, second Item) {
-				if kept.Session != nil && second.Session != nil {
-					s.compare(closingOf(*kept.Session), *second.Session)
+			Contradicted: func(ctx context.Context, kept, second Item) error {
+				if kept.Session == nil || second.Session == nil {
+					return nil
 				}
+				return s.compare(ctx, closingOf(*kept.Session), *second.Session)
 			},
 		}),
 		starter: s, recent: recent.New[identity, closing](remembered), acted: recent.New[[32]byte, struct{}](remembered),
@@ -78,8 +79,7 @@ func (r *Receiver) Receive(ctx context.Context, c *zego.RoomClose) (webhook.Rece
 	receipt := webhook.Receipt{Status: webhook.Duplicate, WorkflowID: s.WorkflowID()}
 	id := identity{s.AppID, s.RoomSessionID}
 	if first, found := r.recent.Get(id); found {
-		r.starter.compare(first, s)
-		return receipt, nil
+		return receipt, r.starter.compare(ctx, first, s)
 	}
 	result, err := r.Delivery.Deliver(ctx, Item{Session: &s})
 	if err != nil {
@@ -87,7 +87,9 @@ func (r *Receiver) Receive(ctx context.Context, c *zego.RoomClose) (webhook.Rece
 	}
 	// Another callback of the session may have come meanwhile.
 	if first, found := r.recent.Add(id, closingOf(s)); found {
-		r.starter.compare(first, s)
+		if err := r.starter.compare(ctx, first, s); err != nil {
+			return webhook.Receipt{}, err
+		}
 	}
 	switch {
 	case result.Outcome == "":
@@ -115,20 +117,22 @@ func closingOf(s session.Session) closing {
 }
 
 // compare warns of a session that is closed twice, in another room or at another time: one
-// of the two is another session, such as one with a rounded number, and has no run.
-func (s *Starter) compare(first closing, second session.Session) {
+// of the two is another session, such as one with a rounded number, and has no run. It
+// returns an error if that isn't stored before ctx ends.
+func (s *Starter) compare(ctx context.Context, first closing, second session.Session) error {
 	other := closingOf(second)
 	if first == other {
-		return
+		return nil
 	}
 	s.Observe("contradicted")
 	s.Log.Warn("room_close contradicts first of its session", "workflow_id", second.WorkflowID(),
 		"room_id", second.RoomID, "room_close_time", second.RoomCloseTime,
 		"other_room", first.room != other.room, "first_room_close_time", time.UnixMilli(first.time).UTC(),
 		"action", "check that nothing rounds room_session_id")
-	if s.Contradicted != nil {
-		s.Contradicted(second)
+	if s.Contradicted == nil {
+		return nil
 	}
+	return s.Contradicted(ctx, second)
 }
 
 // look compares a duplicate with the run of its session, which another process may have
@@ -154,7 +158,7 @@ func (s *Starter) look(id string, session session.Session) {
 		return
 	}
 	if first, ok := s.closingOfRun(answer.GetWorkflowExecutionInfo(), session); ok {
-		s.compare(first, session)
+		_ = s.compare(ctx, first, session) // logged
 	}
 	if err := ended(answer, id); err != nil {
 		s.Observe("ended")

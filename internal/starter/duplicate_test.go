@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
@@ -40,7 +41,7 @@ func TestASecondCloseThatContradictsTheFirstIsReported(t *testing.T) {
 					outcomes = append(outcomes, outcome)
 				}
 			},
-			Contradicted: func(s session.Session) { contradicted = append(contradicted, s) },
+			Contradicted: func(_ context.Context, s session.Session) error { contradicted = append(contradicted, s); return nil },
 		}, newInbox(t))
 		other, later := callback(7), callback(7)
 		other.RoomID = "attic"
@@ -65,6 +66,26 @@ func TestASecondCloseThatContradictsTheFirstIsReported(t *testing.T) {
 		}
 		if n := strings.Count(lines.String(), "room_close contradicts first of its session"); n != 2 {
 			t.Errorf("%d lines in %s", n, lines.String())
+		}
+	}
+}
+
+// A contradiction that can't be stored is answered in time, and sent again by ZEGO.
+func TestAContradictionThatIsNotStoredIsNotAcknowledged(t *testing.T) {
+	for name, first := range map[string]error{"started": nil, "queued": errFull} {
+		i := receiver(t, starter.Options{
+			Temporal: &fake{answer: always(first)}, Log: slog.New(slog.DiscardHandler),
+			Contradicted: func(ctx context.Context, _ session.Session) error { <-ctx.Done(); return context.Cause(ctx) },
+		}, newInbox(t))
+		other := callback(7)
+		other.RoomID = "attic"
+		if _, err := i.Receive(t.Context(), callback(7)); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		if r, err := i.Receive(ctx, other); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: %+v, %v", name, r, err)
 		}
 	}
 }
@@ -114,7 +135,12 @@ func TestACloseThatContradictsARunThatAnotherProcessStartedIsReported(t *testing
 		var contradicted []session.Session
 		i := receiver(t, starter.Options{
 			Temporal: &fake{describer: told{workflows.StartOptions(tt.first, "q"), tt.data}, answer: always(exists)}, Data: tt.with,
-			Contradicted: func(s session.Session) { mu.Lock(); defer mu.Unlock(); contradicted = append(contradicted, s) },
+			Contradicted: func(_ context.Context, s session.Session) error {
+				mu.Lock()
+				defer mu.Unlock()
+				contradicted = append(contradicted, s)
+				return nil
+			},
 		}, newInbox(t))
 		if r, err := i.Receive(t.Context(), callback(7)); err != nil || r.Status != webhook.Duplicate {
 			t.Errorf("%s: %+v, %v", name, r, err)
@@ -156,7 +182,7 @@ func TestEveryDuplicateIsComparedWithItsRun(t *testing.T) {
 				close(started)
 			}
 			return serviceerror.NewWorkflowExecutionAlreadyStarted("already", "", "")
-		}}, Contradicted: func(session.Session) { contradicted.Add(1) },
+		}}, Contradicted: func(context.Context, session.Session) error { contradicted.Add(1); return nil },
 	}, box)
 	for id := range uint64(n) {
 		body, err := json.Marshal(session.Of(callback(id + 1)))

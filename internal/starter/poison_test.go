@@ -69,7 +69,7 @@ func TestACloseThatContradictsOneInTheInboxIsReported(t *testing.T) {
 	var observed []string
 	r := receiver(t, starter.Options{
 		Temporal: &fake{answer: always(away)}, Observe: func(outcome string) { observed = append(observed, outcome) },
-		Contradicted: func(s session.Session) { contradicted = append(contradicted, s) },
+		Contradicted: func(_ context.Context, s session.Session) error { contradicted = append(contradicted, s); return nil },
 	}, b)
 	other := callback(7)
 	other.RoomID = "attic"
@@ -80,7 +80,10 @@ func TestACloseThatContradictsOneInTheInboxIsReported(t *testing.T) {
 		t.Errorf("contradicted %+v, observed %q", contradicted, observed)
 	}
 	r = receiver(t, starter.Options{
-		Temporal: &fake{answer: always(away)}, Contradicted: func(s session.Session) { t.Errorf("the same is a contradiction: %+v", s) },
+		Temporal: &fake{answer: always(away)}, Contradicted: func(_ context.Context, s session.Session) error {
+			t.Errorf("the same is a contradiction: %+v", s)
+			return nil
+		},
 	}, b)
 	if got, err := r.Receive(t.Context(), callback(7)); err != nil || got.Status != webhook.Queued {
 		t.Fatalf("%+v, %v", got, err)

@@ -63,8 +63,8 @@ type Options struct {
 	// Observe, if set, counts a duplicate that has "contradicted" the first room_close of
 	// its session, or whose run has "ended" without closing it out.
 	Observe func(outcome string)
-	// Contradicted, if set, gets a room_close that contradicts the first of its session.
-	Contradicted func(session.Session)
+	// Contradicted, if set, stores a room_close that contradicts the first of its session.
+	Contradicted func(context.Context, session.Session) error
 }
 
 // Item is what a [Starter] delivers: a session whose room has closed, or a callback that
