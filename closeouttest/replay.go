@@ -17,6 +17,7 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/codec"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -69,7 +70,7 @@ func replay(file string, all []workflows.Workflow) (name string, err error) {
 	if of < 0 {
 		return name, fmt.Errorf("it is of Workflow %q, which is not listed; if no run of it is open, remove the file", name)
 	}
-	asked := &keys{of: map[uuid.UUID]bool{}, signals: map[string]bool{}}
+	asked := &keys{of: map[uuid.UUID]bool{}, sessions: map[session.ID]bool{}, signals: map[string]bool{}}
 	// Without a key: of what is encrypted it tells that it is.
 	data, failures := codec.Keys(nil).ForWorker()
 	replayer, err := worker.NewWorkflowReplayerWithOptions(worker.WorkflowReplayerOptions{
@@ -96,7 +97,7 @@ func replay(file string, all []workflows.Workflow) (name string, err error) {
 			continue
 		}
 		for _, s := range result.Steps {
-			if s.Output != nil && !asked.of[result.Session.IdempotencyKey(s.Step)] && !asked.signals[s.Step] {
+			if s.Output != nil && !asked.step(s.Step) && !asked.signals[s.Step] {
 				return name, renamed("step " + s.Step)
 			}
 		}
@@ -108,8 +109,9 @@ func replay(file string, all []workflows.Workflow) (name string, err error) {
 // replay doesn't compare what steps are given. The interceptors find them out.
 type keys struct {
 	interceptor.WorkerInterceptorBase
-	of      map[uuid.UUID]bool
-	signals map[string]bool // those that the steps listen to
+	of       map[uuid.UUID]bool
+	sessions map[session.ID]bool // of those keys
+	signals  map[string]bool     // those that the steps listen to
 }
 
 // InterceptWorkflow implements [interceptor.WorkerInterceptor].
@@ -153,9 +155,19 @@ func (o *outbound) GetSignalChannel(ctx workflow.Context, name string) workflow.
 func (k *keys) add(args []any) {
 	for _, arg := range args {
 		if task, ok := arg.(activities.Task); ok {
-			k.of[task.IdempotencyKey] = true
+			k.of[task.IdempotencyKey], k.sessions[task.Session.ID] = true, true
 		}
 	}
+}
+
+// step reports whether a key is that of the step.
+func (k *keys) step(name string) bool {
+	for id := range k.sessions {
+		if k.of[id.IdempotencyKey(name)] {
+			return true
+		}
+	}
+	return false
 }
 
 // unrecorded names the workflows that no history is of.

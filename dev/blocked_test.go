@@ -66,8 +66,8 @@ func TestBlockedStepIsFoundAndRetried(t *testing.T) {
 	if code, out, err := blocked("show", "room-close-1-1"); code != 1 || !strings.Contains(err, "room-close-1-1: ask for its details: ") {
 		t.Errorf("show of none: %d\n%s%s", code, out, err)
 	}
-	session := strconv.FormatUint(closed.RoomSessionID, 10)
-	if code, out, err := blocked("show", session); code != 0 || !strings.Contains(out, "**billing** is **blocked**") {
+	number := strconv.FormatUint(closed.RoomSessionID, 10)
+	if code, out, err := blocked("show", number); code != 0 || !strings.Contains(out, "**billing** is **blocked**") {
 		t.Errorf("show of the session: %d\n%s%s", code, out, err)
 	}
 	if code, out, err := blocked("retry", "--reason", "no such run", "1"); code != 1 || !strings.Contains(err, "the session has no open run") {
@@ -86,7 +86,7 @@ func TestBlockedStepIsFoundAndRetried(t *testing.T) {
 	if r.State != workflows.StateDone || len(r.Decisions) != 1 || r.Decisions[0].Reason != "customer added" {
 		t.Errorf("result %+v", r)
 	}
-	if key := r.Session.IdempotencyKey("billing").String(); len(keys) != 1 || keys[key] != 2 {
+	if key := session.Of(&closed).IdempotencyKey("billing").String(); len(keys) != 1 || keys[key] != 2 {
 		t.Errorf("the API saw %v, want %s twice", keys, key)
 	}
 }

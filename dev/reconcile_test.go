@@ -170,14 +170,14 @@ func TestALostRoomCloseIsMadeUpFor(t *testing.T) {
 
 	r := result(t, temporal, gone)
 	want := session.Session{ID: session.ID{AppID: 1, RoomSessionID: gone.RoomSessionID}, RoomID: "gone", RoomCloseTime: noon.Add(2 * time.Minute), Reconciled: true}
-	if r.State != workflows.StateDone || r.Session != want {
+	if r.State != workflows.StateDone || input(t, temporal, gone) != want {
 		t.Errorf("result %+v", r)
 	}
 	if b := bill(t, c, gone); !b.RoomCloseTime.Equal(want.RoomCloseTime) || !b.Reconciled || b.Usage.Seconds != 180 || b.Usage.Estimated == 0 {
 		t.Errorf("bill %+v", b)
 	}
-	if r := result(t, temporal, first); !r.Session.RoomCloseTime.Equal(noon) || !r.Session.Reconciled {
-		t.Errorf("the room's first session: %+v", r)
+	if s := input(t, temporal, first); !s.RoomCloseTime.Equal(noon) || !s.Reconciled {
+		t.Errorf("the room's first session: %+v", s)
 	}
 	wait(t, "a run finds nothing gone any more", func() bool {
 		result, _, failure := reconciled(t, temporal, c)
@@ -189,7 +189,7 @@ func TestALostRoomCloseIsMadeUpFor(t *testing.T) {
 	if started(t, temporal, second) || started(t, temporal, unasked) {
 		t.Error("the room's second session, or that without a server secret, is closed out")
 	}
-	query := "WorkflowId = '" + r.Session.WorkflowID() + "'"
+	query := "WorkflowId = '" + want.WorkflowID() + "'"
 	if a := post(t, address, gone); a.code != 200 || a.Status != webhook.Duplicate {
 		t.Errorf("the room_close that came late: %+v", a)
 	}
@@ -239,7 +239,7 @@ func TestNothingIsClosedOutWhileZEGOCannotBeAsked(t *testing.T) {
 		t.Fatal("it is closed out")
 	}
 	api.Fail(nil)
-	if r := result(t, temporal, gone); !r.Session.Reconciled {
+	if r := result(t, temporal, gone); !input(t, temporal, gone).Reconciled {
 		t.Errorf("result %+v", r)
 	}
 	wait(t, "runs succeed", func() bool {
@@ -273,7 +273,7 @@ func TestAnIdleCloseoutStartsNoRun(t *testing.T) {
 	noon := time.Now().Add(-time.Hour).UTC().Truncate(time.Millisecond)
 	gone := newClose()
 	told(t, c, gone, "a", noon, noon.Add(time.Minute))
-	if r := result(t, temporal, gone); !r.Session.Reconciled {
+	if r := result(t, temporal, gone); !input(t, temporal, gone).Reconciled {
 		t.Errorf("result %+v", r)
 	}
 }

@@ -18,9 +18,11 @@ import (
 	"testing"
 	"time"
 
+	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
 
 	"github.com/closeouthq/closeout/dev/server"
 	"github.com/closeouthq/closeout/internal/config"
@@ -201,6 +203,20 @@ func result(t *testing.T, temporal client.Client, c zego.RoomClose) workflows.Re
 		t.Fatal(err)
 	}
 	return r
+}
+
+// input returns the session that a room's run was started with.
+func input(t *testing.T, temporal client.Client, c zego.RoomClose) (s session.Session) {
+	t.Helper()
+	events := temporal.GetWorkflowHistory(t.Context(), session.Of(&c).WorkflowID(), "", false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	started, err := events.Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := converter.GetDefaultDataConverter().FromPayloads(started.GetWorkflowExecutionStartedEventAttributes().GetInput(), &s); err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 // runs counts the runs that a query finds.

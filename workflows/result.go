@@ -1,7 +1,5 @@
 package workflows
 
-import "github.com/closeouthq/closeout/session"
-
 // State is the state of a step, or of a whole run in [CloseoutState].
 type State string
 
@@ -26,8 +24,6 @@ const (
 
 // Result is the result of a run.
 type Result struct {
-	// Session is the session that was closed out.
-	Session session.Session `json:"session"`
 	// State is [StateGivenUp] or [StateSkipped] if a step was, else [StateDone].
 	State State `json:"state"`
 	// Steps are the results of the steps, in the order of the Workflow's code.

@@ -68,7 +68,7 @@ func (r *Run) Finish() (Result, error) {
 		return Result{}, err
 	}
 	r.showState()
-	result := Result{Session: r.session, State: r.state(), Decisions: r.decisions}
+	result := Result{State: r.state(), Decisions: r.decisions}
 	for _, st := range r.steps {
 		s := StepResult{Step: st.Name, State: st.state, Summary: st.summary, Output: st.output}
 		switch st.state {
