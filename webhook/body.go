@@ -20,13 +20,13 @@ var (
 	errSlow    = errors.New("the body arrived too slowly")
 )
 
-// bodies bounds the memory of the bodies that are being read. A newcomer gets its room,
-// and the body that has been read for longest gives way: a good callback needs
-// milliseconds.
+// bodies bounds the memory of large bodies, from when they are read until they are
+// answered. A newcomer gets its room, and the body that has been read for longest gives
+// way: a good callback needs milliseconds.
 type bodies struct {
 	mu      sync.Mutex
 	room    int       // bytes left
-	readers list.List // of *body, those larger than smallBody, longest first
+	readers list.List // of *body, those larger than smallBody that aren't whole, longest first
 }
 
 func newBodies(room int) *bodies { return &bodies{room: room} }
@@ -35,7 +35,8 @@ func newBodies(room int) *bodies { return &bodies{room: room} }
 type body struct {
 	of    *bodies
 	data  []byte
-	place *list.Element // among the readers, if it is large
+	whole bool          // it is read
+	place *list.Element // among the readers, if it is one
 	base  int           // bytes it takes beside the data
 	held  int           // bytes of the room
 	gone  bool          // it gave way
@@ -59,7 +60,7 @@ func (o *bodies) read(w http.ResponseWriter, r *http.Request) (*body, error) {
 		return b, refuse(RefusedUnread, err)
 	}
 	// The pace is no matter of the answer.
-	b.whole()
+	b.finish()
 	_ = control.SetReadDeadline(paced.began.Add(readTimeout))
 	if encoding == "" || encoding == "identity" {
 		return b, nil
@@ -122,11 +123,15 @@ func (o *bodies) reserve(b *body, size int) error {
 	if b.gone {
 		return errCrowded
 	}
-	if b.place == nil {
+	if b.place == nil && !b.whole {
 		b.place = o.readers.PushBack(b)
 	}
 	for o.room < size-b.held {
-		longest := o.readers.Front().Value.(*body)
+		front := o.readers.Front()
+		if front == nil {
+			return errCrowded
+		}
+		longest := front.Value.(*body)
 		longest.gone = true
 		o.leave(longest)
 		if longest == b {
@@ -139,31 +144,40 @@ func (o *bodies) reserve(b *body, size int) error {
 	return nil
 }
 
-// leave removes a body from the readers. The caller holds mu.
+// leave removes a body from the readers and frees its room. The caller holds mu.
 func (o *bodies) leave(b *body) {
 	if b.place != nil {
 		o.readers.Remove(b.place)
-		o.room += b.held
-		b.place, b.held = nil, 0
 	}
+	o.room += b.held
+	b.place, b.held = nil, 0
 }
 
-// close frees the body's memory. Further calls do nothing.
+// close frees the body's room and data. Further calls do nothing.
 func (b *body) close() {
 	b.of.mu.Lock()
 	b.of.leave(b)
 	b.of.mu.Unlock()
+	b.free()
+}
+
+// free frees the body's data. Its room is what the event made of it takes now.
+func (b *body) free() {
 	if data := b.data; data != nil && cap(data) <= smallBody {
 		spare.Put(&data)
 	}
 	b.data = nil
 }
 
-// whole notes that the body is read to its end.
-func (b *body) whole() {
+// finish notes that the body is read to its end, and so doesn't give way.
+func (b *body) finish() {
 	b.of.mu.Lock()
 	defer b.of.mu.Unlock()
-	b.abort = func() {}
+	b.whole = true
+	if b.place != nil {
+		b.of.readers.Remove(b.place)
+		b.place = nil
+	}
 }
 
 // gaveWay reports whether the body gave way to another.

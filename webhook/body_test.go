@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -127,6 +128,33 @@ func TestTheBodyThatIsReadForLongestGivesWay(t *testing.T) {
 			}
 			_, _ = io.WriteString(slow[2], request(padded(webhook.MaxBody, "slow-2"))[webhook.MaxBody*3/4:])
 			slow[2].is(t, "the third", 200)
+		})
+	})
+}
+
+// What is made of a large body takes memory as well, for as long as the receiver is slow.
+func TestLargeBodiesHaveTheirRoomUntilTheyAreAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		slow := newBundle(t, func(ctx context.Context, c *zego.RoomClose) (webhook.Receipt, error) { <-release; return started(ctx, c) },
+			func(o *webhook.Options) { o.Observe, o.Log = nil, slog.New(slog.DiscardHandler) })
+		inMemory(t, slow, func(connect func(string) *sender) {
+			var all []*sender
+			for n := range webhook.BodyRoom / webhook.MaxBody {
+				all = append(all, connect(request(padded(webhook.MaxBody-100, fmt.Sprint("large-", n)))))
+				synctest.Wait()
+			}
+			if resp := <-connect(request(padded(webhook.MaxBody, "one more"))).answer; resp != nil {
+				t.Errorf("one more: %v, want no response", resp)
+			}
+			small := connect(request(signed("secret")))
+			synctest.Wait()
+			close(release)
+			small.is(t, "a small one", 200)
+			for n, s := range all {
+				s.is(t, fmt.Sprint("large-", n), 200)
+			}
+			connect(request(padded(webhook.MaxBody, "later"))).is(t, "one later", 200)
 		})
 	})
 }

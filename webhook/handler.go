@@ -82,7 +82,7 @@ func (h *handler) take(w http.ResponseWriter, r *http.Request, e *exchange) (Rec
 	if err != nil {
 		event = callback.Unreadable(err)
 	}
-	body.close() // the event has copies of what it needs
+	body.free() // the event has copies of what it needs
 	head = event.Head()
 	done, ok := h.signatures.claim(head.AppID, head.Signature, head.Fingerprint, err != nil)
 	if !ok {

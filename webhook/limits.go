@@ -8,10 +8,11 @@ const (
 	// that lists the files of a long recording some 100,000.
 	MaxBody = 1 << 20
 	// smallBody is read of any body. The rest of a larger one, which no room_close is,
-	// needs a part of bodyRoom, the memory for all of them: thirty of the largest, or
-	// hundreds of those that ZEGO sends.
+	// needs a part of bodyRoom, the memory for all of them until they are answered: sixteen of
+	// the largest, or more than a hundred of those that ZEGO sends. What is made of a body
+	// takes a few times its length.
 	smallBody = 8 << 10
-	bodyRoom  = 32 << 20
+	bodyRoom  = 16 << 20
 	// minRate in bytes a second is what a large body has to bring on average once paceAfter
 	// has passed. A line on which 100 kB take three seconds is slow already.
 	minRate   = 32 << 10
