@@ -86,6 +86,8 @@ type billedStay struct {
 	Role   zego.Code `json:"role"`
 	Login  time.Time `json:"login,omitzero"`
 	Logout time.Time `json:"logout,omitzero"`
+	// Excluded is why the last entry does not count the user; empty if it does, or if there is none.
+	Excluded string `json:"excluded,omitempty"`
 	// Contradicted reports that two callbacks disagree about it.
 	Contradicted bool `json:"contradicted,omitempty"`
 	// Late reports that a callback about it came after the bill.
@@ -146,11 +148,17 @@ func findBills(ctx context.Context, op *operation, l *ledger.Ledger, arg string)
 			}
 			b.Lines = append(b.Lines, lines)
 		}
+		excluded := map[string]string{}
+		if b.Bill != nil {
+			if excluded, err = l.Excluded(ctx, app, number, len(adjustments)); err != nil {
+				return nil, err
+			}
+		}
 		for s, err := range l.Stays(ctx, app, number) {
 			if err != nil {
 				return nil, err
 			}
-			b.Stays = append(b.Stays, billedStay{s.User, s.ID, s.Role, fromMillis(s.Login), fromMillis(s.Logout), s.Contradicted,
+			b.Stays = append(b.Stays, billedStay{s.User, s.ID, s.Role, fromMillis(s.Login), fromMillis(s.Logout), excluded[s.User], s.Contradicted,
 				b.Bill != nil && s.SeenAt.After(b.Bill.MadeAt)})
 		}
 		if b.Bill != nil || len(b.Stays) > 0 {
@@ -214,13 +222,13 @@ func (b *sessionBills) print(out io.Writer) error {
 	t := newTable(out, "  USER", "LOGIN", "LOGOUT", "STAY", "REMARKS")
 	for _, s := range b.Stays {
 		var remarks []string
-		for remark, applies := range map[string]bool{"no participant": s.Role == zego.RoleService, "contradicted": s.Contradicted, "came after the bill": s.Late} {
+		for remark, applies := range map[string]bool{"no participant: " + s.Excluded: s.Excluded != "", "contradicted": s.Contradicted, "came after the bill": s.Late} {
 			if applies {
 				remarks = append(remarks, remark)
 			}
 		}
 		slices.Sort(remarks)
-		t.row("  "+s.User, millis(s.Login), millis(s.Logout), s.Stay, strings.Join(remarks, ", "))
+		t.row("  "+s.User, millis(s.Login), millis(s.Logout), s.Stay, printable.Line(strings.Join(remarks, ", ")))
 	}
 	return t.print()
 }

@@ -103,6 +103,33 @@ func TestBillShowTellsWhoWasInTheRoom(t *testing.T) {
 	}
 }
 
+func TestBillShowMarksWhomTheBillExcluded(t *testing.T) {
+	data := t.TempDir()
+	books, err := ledger.Open("sqlite:" + filepath.Join(data, "ledger.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer books.Close()
+	at := time.Date(2026, 11, 3, 12, 0, 0, 0, time.UTC)
+	stay := func(user string, role uint32) ledger.Usage {
+		return ledger.Usage{AppID: 1, RoomID: "r", RoomSessionID: 7, Event: "room_logout", Stay: user, User: user, Role: role, Login: at.Add(-time.Minute), Logout: at}
+	}
+	if err := books.Record(t.Context(), []ledger.Usage{stay("ada", 4), stay("bot-1", 0), stay("bot-2", 4)}); err != nil {
+		t.Fatal(err)
+	}
+	books.Rules.List = []metering.Rule{{User: "bot-*"}}
+	if _, _, err := books.Finalize(t.Context(), ledger.Bill{ID: uuid.New(), AppID: 1, RoomID: "r", RoomSessionID: 7, RoomCloseTime: at}); err != nil {
+		t.Fatal(err)
+	}
+	code, out, stderr := closeout("bill show 7 --data " + data)
+	for user, remark := range map[string]string{"ada": "", "bot-1": "no participant: user bot-*", "bot-2": "no participant: user bot-*"} {
+		i := strings.Index(out, "  "+user+" ")
+		if line, _, _ := strings.Cut(out[max(i, 0):], "\n"); code != 0 || i < 0 || strings.Contains(line, "no participant") != (remark != "") || !strings.Contains(line, remark) {
+			t.Errorf("%s: want %q in\n%s%s", user, remark, out, stderr)
+		}
+	}
+}
+
 func TestBillListAddsUp(t *testing.T) {
 	data := bills(t)
 	for args, want := range map[string][]string{

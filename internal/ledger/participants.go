@@ -110,6 +110,21 @@ func (l *Ledger) billedOf(ctx context.Context, from source, k key, number int64)
 	}
 }
 
+// Excluded returns why users are no participants, by user_account, as the entry of a number
+// has it.
+func (l *Ledger) Excluded(ctx context.Context, appID uint32, roomSessionID uint64, number int) (map[string]string, error) {
+	all, k := map[string]string{}, keyOf(appID, roomSessionID)
+	for b, err := range l.billedOf(ctx, l, k, int64(number)) {
+		if err != nil {
+			return nil, fmt.Errorf("read who is excluded from session %s: %w", k, err)
+		}
+		if b.now.Excluded != "" {
+			all[b.user] = b.now.Excluded
+		}
+	}
+	return all, nil
+}
+
 // A cursor is the next value of a list.
 type cursor[T any] struct {
 	value T
