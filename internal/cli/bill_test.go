@@ -21,6 +21,7 @@ import (
 	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/internal/service"
 	"github.com/closeouthq/closeout/pricing"
+	"github.com/closeouthq/closeout/zego"
 )
 
 // bills makes a ledger: a session with an adjustment, one of another app with the
@@ -111,10 +112,10 @@ func TestBillShowMarksWhomTheBillExcluded(t *testing.T) {
 	}
 	defer books.Close()
 	at := time.Date(2026, 11, 3, 12, 0, 0, 0, time.UTC)
-	stay := func(user string, role uint32) ledger.Usage {
+	stay := func(user string, role zego.Code) ledger.Usage {
 		return ledger.Usage{AppID: 1, RoomID: "r", RoomSessionID: 7, Event: "room_logout", Stay: user, User: user, Role: role, Login: at.Add(-time.Minute), Logout: at}
 	}
-	if err := books.Record(t.Context(), []ledger.Usage{stay("ada", 4), stay("bot-1", 0), stay("bot-2", 4)}); err != nil {
+	if err := books.Record(t.Context(), []ledger.Usage{stay("ada", "4"), stay("bot-1", ""), stay("bot-2", "4")}); err != nil {
 		t.Fatal(err)
 	}
 	books.Rules.List = []metering.Rule{{User: "bot-*"}}

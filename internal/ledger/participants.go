@@ -12,6 +12,7 @@ import (
 
 	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/session"
+	"github.com/closeouthq/closeout/zego"
 )
 
 // StayOf is a stay as the ledger has it.
@@ -214,23 +215,29 @@ func numbersOf(ctx context.Context, from source, k key, table string) (n meterin
 		}
 		return s
 	}
-	var seen, repeated int64
+	var seen, repeated, unnumberedService, openService int64
 	if _, err = one(ctx, from, func(r row) (struct{}, error) {
-		return struct{}{}, r.Scan(&n.Unnumbered, &n.Open, &last, &roles)
+		return struct{}{}, r.Scan(&n.Unnumbered, &unnumberedService, &n.Open, &openService, &last, &roles)
 	}, statement(`SELECT
-			coalesce(sum(CASE WHEN user_role <> '4' AND (login_number < 0 OR logout_number < 0) THEN 1 ELSE 0 END), 0),
-			coalesce(sum(CASE WHEN user_role <> '4' AND logout_time = 0 THEN 1 ELSE 0 END), 0),
+			coalesce(sum(CASE WHEN login_number < 0 OR logout_number < 0 THEN 1 ELSE 0 END), 0),
+			coalesce(sum(CASE WHEN user_role = '4' AND (login_number < 0 OR logout_number < 0) THEN 1 ELSE 0 END), 0),
+			coalesce(sum(CASE WHEN logout_time = 0 THEN 1 ELSE 0 END), 0),
+			coalesce(sum(CASE WHEN user_role = '4' AND logout_time = 0 THEN 1 ELSE 0 END), 0),
 			coalesce(max(CASE WHEN logout_time > login_time THEN logout_time ELSE login_time END), 0),
 			coalesce(max(CASE WHEN user_role NOT IN ('', '4') THEN 1 ELSE 0 END), 0) = 1
 		FROM stays WHERE appid = $1 AND room_session_id = $2`), k.app, k.session); err != nil || last == 0 {
 		return n, last, roles, err
 	}
+	service := "none" // no role is a recorder's where roles mean nothing
+	if roles {
+		service, n.Unnumbered, n.Open = string(zego.RoleService), n.Unnumbered-unnumberedService, n.Open-openService
+	}
 	if _, err = one(ctx, from, func(r row) (struct{}, error) {
 		return struct{}{}, r.Scan(&n.First, &n.Last, &n.Distinct, &seen, &repeated)
 	}, statement(`SELECT coalesce(min(number), 0), coalesce(max(number), 0), count(DISTINCT number),
 			coalesce(sum(people), 0), count(DISTINCT CASE WHEN people = 1 THEN number END) FROM (
-			SELECT login_number AS number, CASE WHEN user_role = '4' THEN 0 ELSE 1 END AS people FROM stays WHERE appid = $1 AND room_session_id = $2 AND login_number > 0 UNION ALL
-			SELECT logout_number, CASE WHEN user_role = '4' THEN 0 ELSE 1 END FROM stays WHERE appid = $1 AND room_session_id = $2 AND logout_number > 0) AS numbers`), k.app, k.session); err != nil {
+			SELECT login_number AS number, CASE WHEN user_role = $3 THEN 0 ELSE 1 END AS people FROM stays WHERE appid = $1 AND room_session_id = $2 AND login_number > 0 UNION ALL
+			SELECT logout_number, CASE WHEN user_role = $3 THEN 0 ELSE 1 END FROM stays WHERE appid = $1 AND room_session_id = $2 AND logout_number > 0) AS numbers`), k.app, k.session, service); err != nil {
 		return n, last, roles, err
 	}
 	n.Repeated = seen != repeated

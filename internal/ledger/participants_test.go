@@ -24,6 +24,11 @@ func numbered(number int64, u ledger.Usage) ledger.Usage {
 	return u
 }
 
+func service(u ledger.Usage) ledger.Usage {
+	u.Role = zego.RoleService
+	return u
+}
+
 // participants reads who was in the room, as the entry of a number has it.
 func participants(t *testing.T, l *ledger.Ledger, life uint64, closed time.Time, adjustment int) (*session.Participants, []session.Participant) {
 	t.Helper()
@@ -124,6 +129,8 @@ func TestNumbersProveWhichCallbacksAreMissing(t *testing.T) {
 			{"a lost login, which the logout states", []ledger.Usage{numbered(1, login("a", "1", 1)), numbered(3, logout("b", "2", 2, 5)), numbered(4, logout("a", "1", 1, 9))}, "complete"},
 			{"a lost login ahead of all, and another stay", []ledger.Usage{numbered(2, login("a", "1", 3)), numbered(5, logout("b", "2", 1, 5)), numbered(6, logout("a", "1", 3, 9))}, "missing 2"},
 			{"a callback without a number", []ledger.Usage{numbered(1, login("a", "1", 1)), logout("a", "1", 1, 9)}, "unknown"},
+			{"all of role 4, which means nothing then", []ledger.Usage{service(numbered(1, login("a", "1", 1))), service(numbered(2, login("b", "2", 1))), service(numbered(3, logout("b", "2", 1, 9)))}, "missing 1"},
+			{"a recorder that is not numbered", []ledger.Usage{service(login("r", "1", 1)), numbered(2, login("b", "2", 1)), numbered(3, logout("b", "2", 1, 9))}, "complete"},
 			{"a number twice", []ledger.Usage{numbered(1, login("a", "1", 1)), numbered(1, logout("a", "1", 1, 9))}, "unknown"},
 		} {
 			for j := range tt.told {
