@@ -136,7 +136,10 @@ func TestTheBodyThatIsReadForLongestGivesWay(t *testing.T) {
 func TestLargeBodiesHaveTheirRoomUntilTheyAreAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
-		slow := newBundle(t, func(ctx context.Context, c *zego.RoomClose) (webhook.Receipt, error) { <-release; return started(ctx, c) },
+		slow := newBundle(t, func(ctx context.Context, c *zego.RoomClose) (webhook.Receipt, error) {
+			<-release
+			return started(ctx, c)
+		},
 			func(o *webhook.Options) { o.Observe, o.Log = nil, slog.New(slog.DiscardHandler) })
 		inMemory(t, slow, func(connect func(string) *sender) {
 			var all []*sender
