@@ -54,7 +54,7 @@ func (l *Ledger) RecordAnswer(ctx context.Context, appID uint32, a serverapi.Tas
 			found = found || n > 0
 		}
 		if found {
-			if _, err := tx.exec(ctx, "UPDATE recording_tasks SET archived_at = 0, look_at = 0 WHERE appid = $1 AND task_id = $2", int64(appID), a.TaskID); err != nil {
+			if err := lookAgain(ctx, tx, appID, a.TaskID); err != nil {
 				return err
 			}
 		}

@@ -82,14 +82,18 @@ func (l *Ledger) recordRecordings(ctx context.Context, tx transaction, usage []U
 				last_time = CASE WHEN excluded.last_time > recording_tasks.last_time THEN excluded.last_time ELSE recording_tasks.last_time END,
 				uploaded = CASE WHEN excluded.uploaded > recording_tasks.uploaded THEN excluded.uploaded ELSE recording_tasks.uploaded END,
 				alive = CASE WHEN excluded.alive > recording_tasks.alive THEN excluded.alive ELSE recording_tasks.alive END,
-				ended = CASE WHEN excluded.ended > recording_tasks.ended THEN excluded.ended ELSE recording_tasks.ended END,
-				archived_at = CASE WHEN excluded.uploaded > recording_tasks.uploaded THEN 0 ELSE recording_tasks.archived_at END,
-				look_at = CASE WHEN excluded.uploaded > recording_tasks.uploaded THEN 0 ELSE recording_tasks.look_at END`,
+				ended = CASE WHEN excluded.ended > recording_tasks.ended THEN excluded.ended ELSE recording_tasks.ended END`,
 			int64(u.AppID), r.TaskID, u.RoomID, r.Sent.UnixMilli(), uploaded, alive, ended); err != nil {
 			return fmt.Errorf("write recording task %s: %w", r.TaskID, err)
 		}
-		if err := l.recordFiles(ctx, tx, u); err != nil {
+		changed, err := l.recordFiles(ctx, tx, u)
+		if err != nil {
 			return fmt.Errorf("write %d recorded files of task %s: %w", len(r.Files), r.TaskID, err)
+		}
+		if changed {
+			if err := lookAgain(ctx, tx, u.AppID, r.TaskID); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -100,9 +104,19 @@ var (
 	fileColumns = "appid, task_id, file_id, sequence, status, url, format, size, duration, user_id, stream_id, track, begin_time, told_time"
 )
 
-// recordFiles writes the files of one callback, in two statements however many there
-// are.
-func (l *Ledger) recordFiles(ctx context.Context, tx transaction, u Usage) error {
+// lookAgain notes that a task has other files than its archive, if it has one. Callbacks
+// come in any order, so it may be an early one that comes late.
+func lookAgain(ctx context.Context, tx transaction, appID uint32, taskID string) error {
+	_, err := tx.exec(ctx, "UPDATE recording_tasks SET archived_at = 0, look_at = 0 WHERE appid = $1 AND task_id = $2 AND (archived_at <> 0 OR look_at <> 0)", int64(appID), taskID)
+	if err != nil {
+		return fmt.Errorf("note that recording task %s has other files: %w", taskID, err)
+	}
+	return nil
+}
+
+// recordFiles writes the files of one callback, in three statements however many there
+// are, and reports whether there are others now.
+func (l *Ledger) recordFiles(ctx context.Context, tx transaction, u Usage) (changed bool, err error) {
 	r := u.Recording
 	// A statement can't change a row twice: of files with one name, the first counts.
 	var files []RecordedFile
@@ -114,7 +128,7 @@ func (l *Ledger) recordFiles(ctx context.Context, tx transaction, u Usage) error
 		}
 	}
 	if len(files) == 0 {
-		return nil
+		return false, nil
 	}
 	// In an order that all writers have, as the tasks are.
 	slices.SortFunc(files, func(a, b RecordedFile) int { return strings.Compare(a.FileID, b.FileID) })
@@ -123,7 +137,7 @@ func (l *Ledger) recordFiles(ctx context.Context, tx transaction, u Usage) error
 		return []any{int64(u.AppID), r.TaskID, f.FileID, r.Sequence, int64(f.Status), f.URL, f.Format, f.Size, f.Duration.Milliseconds(),
 			f.UserID, f.StreamID, int64(f.MediaTrackType), millis(f.Begin), r.Sent.UnixMilli()}
 	})
-	if _, err := tx.exec(ctx, `
+	rows, err := tx.exec(ctx, `
 		INSERT INTO recording_files (`+fileColumns+`, saved)
 		SELECT `+fileColumns+`, '' FROM `+from+` WHERE true
 		ON CONFLICT (appid, task_id, file_id) DO UPDATE SET
@@ -132,20 +146,21 @@ func (l *Ledger) recordFiles(ctx context.Context, tx transaction, u Usage) error
 			begin_time = CASE WHEN excluded.begin_time = 0 THEN recording_files.begin_time ELSE excluded.begin_time END,
 			told_time = CASE WHEN excluded.status = recording_files.status THEN recording_files.told_time ELSE excluded.told_time END,
 			status = excluded.status
-		WHERE CASE WHEN (excluded.status IN (3, 4)) <> (recording_files.status IN (3, 4)) THEN excluded.status IN (3, 4) ELSE excluded.sequence > recording_files.sequence END`, args...); err != nil {
-		return err
+		WHERE CASE WHEN (excluded.status IN (3, 4)) <> (recording_files.status IN (3, 4)) THEN excluded.status IN (3, 4) ELSE excluded.sequence > recording_files.sequence END`, args...)
+	if err != nil {
+		return false, err
 	}
 	if _, err := tx.exec(ctx, `
 		UPDATE recording_files SET other_sequence = given.sequence, other_status = given.status FROM `+from+`
 		WHERE recording_files.appid = given.appid AND recording_files.task_id = given.task_id AND recording_files.file_id = given.file_id
 			AND given.status NOT IN (3, 4) AND recording_files.other_sequence < given.sequence`, args...); err != nil {
-		return err
+		return false, err
 	}
-	_, err := tx.exec(ctx, `
+	_, err = tx.exec(ctx, `
 		UPDATE recording_files SET told_time = given.told_time FROM `+from+`
 		WHERE recording_files.appid = given.appid AND recording_files.task_id = given.task_id AND recording_files.file_id = given.file_id
 			AND recording_files.status = given.status AND recording_files.told_time > given.told_time`, args...)
-	return err
+	return rows > 0, err
 }
 
 // RecordingTask is what is known of a recording task.

@@ -95,6 +95,42 @@ func TestRecordingCallbacksMayComeInAnyOrder(t *testing.T) {
 	})
 }
 
+// A callback that comes after the archive was made tells of files that it lacks, whatever
+// its number, and however high the number of another was.
+func TestFilesThatAnArchiveLacksAreLateInWhateverOrderTheyCome(t *testing.T) {
+	testenv.Databases(t, func(t *testing.T, databaseURL string) {
+		l := open(t, databaseURL)
+		const app, room, session = math.MaxUint32, "Zimmer 7 é'\"", math.MaxUint64
+		record := func(u ledger.Usage) {
+			if err := l.Record(t.Context(), []ledger.Usage{u}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		late := func() int {
+			t.Helper()
+			tasks, err := l.LateRecordings(t.Context(), noon.Add(time.Hour), noon.Add(-time.Hour), ledger.RecordingTask{}, 10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(tasks)
+		}
+		highest := tells(t, "0000000000000001", zego.RecordingUploaded, math.MaxInt64, 5, file("b", zego.FileUploaded))
+		record(highest)
+		if err := l.ArchivedRecordings(t.Context(), ledger.ArchivedSession{AppID: app, RoomID: room, RoomSessionID: session, RoomCloseTime: noon}, []string{"0000000000000001"}); err != nil {
+			t.Fatal(err)
+		}
+		record(highest)
+		record(tells(t, "0000000000000001", zego.RecordingUploaded, 2, 6, file("b", zego.FileFailed)))
+		if n := late(); n != 0 {
+			t.Errorf("after what was known %d are late", n)
+		}
+		record(tells(t, "0000000000000001", zego.RecordingUploaded, 1, 4, file("a", zego.FileUploaded), file("b", zego.FileUploaded)))
+		if n := late(); n != 1 {
+			t.Errorf("after another file %d are late", n)
+		}
+	})
+}
+
 func TestATaskThatGoesOnIsNotUploaded(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
