@@ -176,6 +176,7 @@ func (r *sessionRow) merge(other sessionRow) {
 // that the latest logout has.
 func (r *stayRow) merge(other stayRow) {
 	if r.user != other.user || differ(r.login, other.login) || differ(r.logout, other.logout) ||
+		differ(r.loginNumber, other.loginNumber) || differ(r.logoutNumber, other.logoutNumber) ||
 		r.role != "" && other.role != "" && (r.role == zego.RoleService) != (other.role == zego.RoleService) {
 		r.contradicted = 1
 	}
@@ -311,6 +312,8 @@ const (
 	stayDiffers  = `(excluded.contradicted = 1 OR stays.user_account <> excluded.user_account
 			OR stays.login_time <> 0 AND excluded.login_time <> 0 AND stays.login_time <> excluded.login_time
 			OR stays.logout_time <> 0 AND excluded.logout_time <> 0 AND stays.logout_time <> excluded.logout_time
+			OR stays.login_number <> 0 AND excluded.login_number <> 0 AND stays.login_number <> excluded.login_number
+			OR stays.logout_number <> 0 AND excluded.logout_number <> 0 AND stays.logout_number <> excluded.logout_number
 			OR stays.user_role <> '' AND excluded.user_role <> '' AND (stays.user_role = '4') <> (excluded.user_role = '4'))`
 )
 

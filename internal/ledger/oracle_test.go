@@ -29,6 +29,8 @@ var (
 type happening struct {
 	at   int64
 	user string
+	// nth is what it is an end of.
+	nth int
 	// ends reports that it is a logout or a close; begin is that of what it ends.
 	ends   bool
 	begin  int64
@@ -65,8 +67,9 @@ func generate(seed uint64) *truth {
 
 	id := 0
 	pair := func(user string, role zego.Code, stream bool, name string, from, to int64) {
-		t.all = append(t.all, &happening{at: from, user: user, id: name, stream: stream, role: role},
-			&happening{at: to, user: user, id: name, stream: stream, role: role, ends: true, begin: from})
+		nth := len(t.all)
+		t.all = append(t.all, &happening{at: from, user: user, id: name, nth: nth, stream: stream, role: role},
+			&happening{at: to, user: user, id: name, nth: nth, stream: stream, role: role, ends: true, begin: from})
 		if stream {
 			t.streamed[user] = append(t.streamed[user], [2]int64{from, to})
 		} else {
@@ -76,30 +79,28 @@ func generate(seed uint64) *truth {
 	again := chance(20) // whether IDs are used again
 	users := []string{"ada", "Bo", "çelik", "日", "z"}[:1+r.IntN(5)]
 	for _, user := range users {
-		from, name, before := int64(begin), "", int64(0)
+		from, name := int64(begin), ""
 		for range 1 + r.IntN(3) {
 			login := within(from, t.close)
 			logout := within(login, t.close)
-			if id++; before == 0 || login == before || !again || !chance(50) {
+			if id++; name == "" || !again || !chance(50) {
 				name = fmt.Sprint(id)
 			} else {
 				t.doubtful[user] = true // a relogin with the same session_id
 			}
-			before = login
 			pair(user, "1", false, name, login, logout)
 			if again && chance(30) { // a relogin without a logout
-				t.all = append(t.all, &happening{at: within(login, logout), user: user, id: name, role: "1"})
+				t.all = append(t.all, &happening{at: within(login, logout), user: user, id: name, nth: len(t.all), role: "1"})
 				t.doubtful[user] = true
 			}
-			stream, created := "", int64(0)
+			stream := ""
 			for range r.IntN(3) {
 				create := within(login, logout)
-				if id++; stream == "" || create == created || !again || !chance(50) {
+				if id++; stream == "" || !again || !chance(50) {
 					stream = fmt.Sprint("s", id)
 				} else {
 					t.doubtful[user] = true
 				}
-				created = create
 				pair(user, "", true, stream, create, within(create, logout))
 			}
 			if from = logout; chance(40) {
@@ -252,10 +253,10 @@ func (t *truth) lacks(stream bool) (lost int64, proven bool) {
 // vanished reports whether the user has been in the room, or published, without a callback that
 // has arrived: nothing but a number can prove it.
 func (t *truth) vanished(user string, stream bool) bool {
-	left := map[string]bool{}
+	left := map[int]bool{}
 	for _, h := range t.all {
-		if key := fmt.Sprint(h.id, " ", cmp.Or(h.begin, h.at)); h.user == user && h.stream == stream {
-			left[key] = left[key] || !h.lost
+		if h.user == user && h.stream == stream {
+			left[h.nth] = left[h.nth] || !h.lost
 		}
 	}
 	return slices.Contains(slices.Collect(maps.Values(left)), false)

@@ -152,6 +152,26 @@ func TestNumbersProveWhichCallbacksAreMissing(t *testing.T) {
 	})
 }
 
+// A user logs in again in the same millisecond with the same session_id, and the second logout
+// is lost: the numbers show that there were two logins.
+func TestTwoNumbersOfOneLoginContradictEachOther(t *testing.T) {
+	testenv.Databases(t, func(t *testing.T, databaseURL string) {
+		l := open(t, databaseURL)
+		first, second, out := numbered(1, login("a", "1", 10)), numbered(2, login("a", "1", 10)), numbered(3, logout("a", "1", 10, 20))
+		unnumberedLogin := login("a", "1", 10)
+		for i, told := range [][]ledger.Usage{{first, second, out}, {out, second, first}, {first, unnumberedLogin, second, out}, {unnumberedLogin, out, first}, {first, first, out}} {
+			for j := range told {
+				told[j].RoomSessionID = uint64(i + 1)
+				record(t, l, told[j])
+			}
+			_, all := participants(t, l, uint64(i+1), at(100), 0)
+			if doubtful := i < 4; len(all) != 1 || slices.Contains(all[0].InRoom.Reasons, "contradicted") != doubtful || all[0].InRoom.Exact() == doubtful || doubtful && all[0].InRoom.Max < 90_000 {
+				t.Errorf("%d: %+v", i, all)
+			}
+		}
+	})
+}
+
 // A step may take its time with each participant: nothing is locked meanwhile.
 func TestReadingParticipantsHoldsUpNoCallback(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
