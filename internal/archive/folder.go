@@ -90,8 +90,12 @@ func (b *folderBucket) in(f func(*os.Root) error) error {
 
 // local returns the path of a key in the folder.
 func local(key string) (string, error) {
-	if !filepath.IsLocal(filepath.FromSlash(key)) || path.Clean(key) != key || strings.ContainsAny(key, "\x00\\") || strings.HasSuffix(key, sidecarSuffix) {
-		return "", fmt.Errorf("no file can have the key %q", key)
+	never := "\x00"
+	if filepath.Separator != '/' {
+		never += string(filepath.Separator)
+	}
+	if !filepath.IsLocal(filepath.FromSlash(key)) || path.Clean(key) != key || strings.ContainsAny(key, never) || strings.HasSuffix(key, sidecarSuffix) {
+		return "", fmt.Errorf("no file can have the key %q: %w", key, fs.ErrNotExist)
 	}
 	return filepath.FromSlash(key), nil
 }

@@ -175,7 +175,7 @@ func TestNothingLeadsOutOfAFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := openDir(t, filepath.Join(dir, "rec"), "")
-	for _, key := range []string{"1/2/link", "up/secret", "../secret", "1/../../secret", "/" + filepath.Join(dir, "secret"), "./../secret", "1/2/../../../secret", "..", "1//2", "a\\b", "1/2/a.mp4.attrs"} {
+	for _, key := range []string{"1/2/link", "up/secret", "../secret", "1/../../secret", "/" + filepath.Join(dir, "secret"), "./../secret", "1/2/../../../secret", "..", "1//2", "1/2/a.mp4.attrs"} {
 		if got, err := b.ReadAll(t.Context(), key); err == nil {
 			t.Errorf("read %q at %q", got, key)
 		}
@@ -188,6 +188,27 @@ func TestNothingLeadsOutOfAFolder(t *testing.T) {
 	}
 	if got, err := os.ReadFile(filepath.Join(dir, "secret")); err != nil || string(got) != filepath.Join(dir, "secret") {
 		t.Errorf("the file outside has %q, %v", got, err)
+	}
+}
+
+// Nothing is at a key that no file can have, so that one file's name holds up no others.
+// A backslash is a character like others, as in object stores.
+func TestAKeyThatNoFileCanHaveIsAbsent(t *testing.T) {
+	dir := t.TempDir()
+	makeFiles(t, dir, `1/a\b.mp4`)
+	b := openDir(t, dir, "")
+	for _, key := range []string{"1/x.attrs", "1/..", "../x", "1//x", "1/\x00"} {
+		if _, err := b.Attributes(t.Context(), key); gcerrors.Code(err) != gcerrors.NotFound {
+			t.Errorf("%q: %v", key, err)
+		}
+	}
+	if _, err := b.Attributes(t.Context(), `1/a\b.mp4`); err != nil {
+		t.Error(err)
+	}
+	for o, err := range List(t.Context(), b, `1/a\b`, false) {
+		if err != nil || o.Key != `1/a\b.mp4` {
+			t.Errorf("%+v, %v", o, err)
+		}
 	}
 }
 
