@@ -17,6 +17,7 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/closeouttest"
+	"github.com/closeouthq/closeout/dev/internal/actions"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/session"
@@ -233,9 +234,14 @@ func TestWhatASessionCostsTemporal(t *testing.T) {
 		t.Fatal(err)
 	}
 	info := described.GetWorkflowExecutionInfo()
-	t.Logf("%d events, %d bytes, %d state transitions", info.GetHistoryLength(), info.GetHistorySizeBytes(), info.GetStateTransitionCount())
-	if info.GetHistoryLength() > 7 || info.GetHistorySizeBytes() > 3500 || info.GetStateTransitionCount() > 4 {
-		t.Errorf("it takes %d events (want 7), %d bytes (want 3,500), %d state transitions (want 4)", info.GetHistoryLength(), info.GetHistorySizeBytes(), info.GetStateTransitionCount())
+	billed, err := actions.Of(t.Context(), temporalClient, id, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d events, %d bytes, %d state transitions, %d actions", info.GetHistoryLength(), info.GetHistorySizeBytes(), info.GetStateTransitionCount(), billed)
+	if info.GetHistoryLength() > 7 || info.GetHistorySizeBytes() > 3500 || info.GetStateTransitionCount() > 4 || billed != 2 {
+		t.Errorf("it takes %d events (want 7), %d bytes (want 3,500), %d state transitions (want 4), %d actions (want 2)",
+			info.GetHistoryLength(), info.GetHistorySizeBytes(), info.GetStateTransitionCount(), billed)
 		for events := temporalClient.GetWorkflowHistory(t.Context(), id, "", false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT); events.HasNext(); {
 			e, err := events.Next()
 			if err != nil {
