@@ -51,6 +51,6 @@ func AdjustOptions(a activities.Adjustment, taskQueue string) client.StartWorkfl
 	options := StartOptions(a.Session, taskQueue)
 	options.ID, options.StartDelay = AdjustmentID(a), 0
 	options.WorkflowIDReusePolicy = enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE
-	options.StaticSummary = fmt.Sprintf("Adjustment %d of the bill of room %s", a.Number, code(clip(a.Session.RoomID, 80)))
+	options.StaticSummary = summary("Adjustment %d of the bill of room %s", a.Number, code(clip(a.Session.RoomID, 80)))
 	return options
 }

@@ -58,10 +58,16 @@ func (r *Run) handle(update, description string) {
 	}
 }
 
+// maxReason bounds a person's reason in bytes, as the result has all of them.
+const maxReason = 2000
+
 // blocked returns the blocked step that a decision is about.
 func (r *Run) blocked(d Decision) (*step, error) {
 	if strings.TrimSpace(d.Reason) == "" {
 		return nil, errors.New("reason: missing; say why, it is kept with the run")
+	}
+	if len(d.Reason) > maxReason {
+		return nil, fmt.Errorf("reason: found %d bytes, want at most %d", len(d.Reason), maxReason)
 	}
 	var names []string
 	var found []*step

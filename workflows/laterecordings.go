@@ -1,8 +1,6 @@
 package workflows
 
 import (
-	"fmt"
-
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/workflow"
@@ -32,6 +30,6 @@ func LateRecordingsOptions(s session.Session, taskQueue string) client.StartWork
 	options := StartOptions(s, taskQueue)
 	options.ID, options.StartDelay = LateRecordingsID(s), 0
 	options.WorkflowIDReusePolicy = enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE
-	options.StaticSummary = fmt.Sprintf("Late recordings of room %s", code(clip(s.RoomID, 80)))
+	options.StaticSummary = summary("Late recordings of room %s", code(clip(s.RoomID, 80)))
 	return options
 }

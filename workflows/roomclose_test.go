@@ -10,8 +10,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/mock"
+	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/closeouthq/closeout/activities"
@@ -202,6 +204,7 @@ func TestDecisionsRefused(t *testing.T) {
 	env.RegisterDelayedCallback(func() {
 		refuse(workflows.Decision{Step: "billing"}, "reason: missing")
 		refuse(workflows.Decision{Step: "billing", Reason: "  "}, "reason: missing")
+		refuse(workflows.Decision{Step: "billing", Reason: strings.Repeat("é", 1001)}, "found 2002 bytes")
 		refuse(workflows.Decision{Reason: "which?"}, "billing, recordings")
 		refuse(workflows.Decision{Step: "bill", Reason: "typo"}, "billing, recordings")
 		update(env, workflows.UpdateSkip, workflows.Decision{Step: "billing", Reason: "r"})
@@ -212,7 +215,7 @@ func TestDecisionsRefused(t *testing.T) {
 	env.RegisterDelayedCallback(func() {
 		update(env, workflows.UpdateSkip, workflows.Decision{Step: "recordings", Reason: "r"})
 	}, 3*time.Minute)
-	if result := env.Run(workflows.RoomClose, closed); result.State != workflows.StateSkipped || len(result.Decisions) != 2 || checked != 5 {
+	if result := env.Run(workflows.RoomClose, closed); result.State != workflows.StateSkipped || len(result.Decisions) != 2 || checked != 6 {
 		t.Errorf("result %+v, %d refusals checked", result, checked)
 	}
 }
@@ -312,13 +315,17 @@ func TestStartOptions(t *testing.T) {
 	if id, _ := o.TypedSearchAttributes.GetKeyword(workflows.RoomID); id != strings.Repeat("é", 255) {
 		t.Errorf("RoomId has %d bytes", len(id))
 	}
-	if len(o.StaticSummary) > 400 {
-		t.Errorf("the summary has %d bytes", len(o.StaticSummary))
+	long.RoomID, long.CloseReason = strings.Repeat("語", 300), zego.Code(strings.Repeat("🎤", 200))
+	adjustment := activities.Adjustment{Session: long, Number: math.MaxInt}
+	for _, o := range []client.StartWorkflowOptions{workflows.StartOptions(long, "q"), workflows.LateRecordingsOptions(long, "q"), workflows.AdjustOptions(adjustment, "q")} {
+		if len(o.StaticSummary) > 400 || !utf8.ValidString(o.StaticSummary) {
+			t.Errorf("%s: the summary has %d bytes", o.ID, len(o.StaticSummary))
+		}
 	}
 	if s, _ := o.TypedSearchAttributes.GetKeyword(workflows.RoomSessionID); s != "18446744073709551615" {
 		t.Errorf("RoomSessionId %s", s)
 	}
-	if o.Memo["room_id"] != long.RoomID {
+	if o.Memo["room_id"] != strings.Repeat("é", 300) {
 		t.Error("the memo lacks the whole room_id")
 	}
 	for _, key := range workflows.SearchAttributes() {

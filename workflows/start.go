@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
@@ -122,7 +123,7 @@ func StartOptions(s session.Session, taskQueue string) client.StartWorkflowOptio
 		Priority:              temporal.Priority{FairnessKey: strconv.FormatUint(uint64(s.AppID), 10)},
 		TypedSearchAttributes: temporal.NewSearchAttributes(searchAttributes(s)...),
 		Memo:                  memo,
-		StaticSummary:         fmt.Sprintf("Room %s closed: %s", code(clip(s.RoomID, 80)), reason),
+		StaticSummary:         summary("Room %s closed: %s", code(clip(s.RoomID, 80)), reason),
 	}
 }
 
@@ -133,6 +134,19 @@ func Signal(ctx context.Context, temporal client.Client, workflowID, step string
 		return fmt.Errorf("signal %q to %s: %w", step, workflowID, err)
 	}
 	return nil
+}
+
+// maxSummary is Temporal's limit of a summary in bytes: it refuses a start with more.
+const maxSummary = 400
+
+// summary formats the summary of a run, and cuts it.
+func summary(format string, args ...any) string {
+	s := fmt.Sprintf(format, args...)
+	for len(s) > maxSummary {
+		_, size := utf8.DecodeLastRuneInString(s)
+		s = s[:len(s)-size]
+	}
+	return s
 }
 
 // maxTimerSummary is the longest summary of a timer, in characters of up to four
