@@ -113,9 +113,9 @@ func TestSIGTERMStopsInOrder(t *testing.T) {
 	setUp(t, c)
 	for _, command := range []string{"serve", "webhook", "worker"} {
 		cmd, log := process(t, c, command)
-		ready := "the worker is polling"
+		ready := "worker polling"
 		if command == "webhook" {
-			ready = "callbacks are taken"
+			ready = "callback listener ready"
 		}
 		wait(t, command+" is ready", func() bool { return strings.Contains(log.String(), ready) })
 		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -125,7 +125,7 @@ func TestSIGTERMStopsInOrder(t *testing.T) {
 		go func() { ended <- cmd.Wait() }()
 		select {
 		case err := <-ended:
-			if err != nil || !strings.Contains(log.String(), "closeout has stopped") {
+			if err != nil || !strings.Contains(log.String(), "closeout stopped") {
 				t.Errorf("%s: %v\n%s", command, err, log)
 			}
 		case <-time.After(patience):

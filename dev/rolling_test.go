@@ -84,7 +84,7 @@ func (r *replica) stop(t *testing.T) {
 	}
 }
 
-var takenAt = regexp.MustCompile(`callbacks are taken" address=(\S+)`)
+var takenAt = regexp.MustCompile(`callback listener ready" address=(\S+)`)
 
 // Three webhooks and three workers are replaced one after the other, again and
 // again, while callbacks come in, some of them several times and at once at

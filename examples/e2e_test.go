@@ -103,7 +103,7 @@ func TestExamplesDoWhatTheySay(t *testing.T) {
 			env := append(tt.settings, "CLOSEOUT_APPS=1=secret;2=secret", "CLOSEOUT_SETTLING=0s", "CLOSEOUT_DATA="+data, "CLOSEOUT_TASK_QUEUE="+tt.name,
 				"CLOSEOUT_LISTEN="+address, "CLOSEOUT_ADMIN_LISTEN=127.0.0.1:0", "PUBLIC_URL=http://"+address, "TEMPORAL_ADDRESS="+temporal)
 			program := filepath.Join(programs, tt.name)
-			start(t, env, program, "serve").await(t, "the worker is polling")
+			start(t, env, program, "serve").await(t, "worker polling")
 			runs := dial(t, temporal)
 			for _, s := range tt.steps {
 				if s.send != "" {

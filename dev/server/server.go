@@ -326,7 +326,7 @@ func (s *Server) startUI(ctx context.Context, o Options, ports *ports) error {
 	go func() {
 		defer close(s.uiDone)
 		if err := s.ui.Start(); err != nil {
-			s.log.to.Error("the Web UI stopped", "error", err)
+			s.log.to.Error("Web UI stopped", "error", err)
 		}
 	}()
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}

@@ -38,7 +38,7 @@ func RunCodec(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	origin := ui.Scheme + "://" + ui.Host
 	group, ctx := errgroup.WithContext(ctx)
 	serve(ctx, group, listener, CodecServer(c, log, origin), c.StopTimeout)
-	log.Info("payloads are decrypted", "address", listener.Addr().String(), "keys", c.PayloadKeys.Names(), "origin", origin, "token", c.CodecToken != "", "tls", c.TLSCert != "")
+	log.Info("codec listener ready", "address", listener.Addr().String(), "keys", c.PayloadKeys.Names(), "origin", origin, "token", c.CodecToken != "", "tls", c.TLSCert != "")
 	return group.Wait()
 }
 

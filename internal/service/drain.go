@@ -40,15 +40,15 @@ func (b backlog) empty(ctx context.Context, closed <-chan struct{}, within time.
 		waiting, err := b.waiting(relaying)
 		switch {
 		case err != nil:
-			log.Error("can't tell what is left in the inbox; a start on the same folder goes on with it", "error", err)
+			log.Error("inbox not counted, next start on this folder delivers what is left", "error", err)
 			return
 		case waiting == 0:
 			return
 		case drain.Err() != nil || b.fault() != nil:
-			log.Warn("callbacks stay in the inbox; a start on the same folder goes on with them", "count", waiting)
+			log.Warn("callbacks left in inbox, next start on this folder delivers them", "count", waiting)
 			return
 		case !began:
-			log.Info("emptying the inbox", "count", waiting, "within", within)
+			log.Info("draining inbox", "count", waiting, "within", within)
 			began = true
 		}
 		select {

@@ -24,10 +24,10 @@ func TestAStopEmptiesTheInbox(t *testing.T) {
 		log     string
 	}{
 		{"nothing in it", 0, true, true, nil, time.Hour, 0, ""},
-		{"all of it", 5, true, true, nil, time.Hour, 0, "emptying the inbox"},
-		{"Temporal is away", 5, false, false, nil, time.Hour, 5, "callbacks stay in the inbox"},
-		{"no time", 5, false, true, nil, 0, 5, "callbacks stay in the inbox"},
-		{"not in time", 5, false, true, nil, 60 * time.Millisecond, 5, "callbacks stay in the inbox"},
+		{"all of it", 5, true, true, nil, time.Hour, 0, "draining inbox"},
+		{"Temporal is away", 5, false, false, nil, time.Hour, 5, "callbacks left in inbox"},
+		{"no time", 5, false, true, nil, 0, 5, "callbacks left in inbox"},
+		{"not in time", 5, false, true, nil, 60 * time.Millisecond, 5, "callbacks left in inbox"},
 		{"the disk is broken", 5, false, true, errors.New("EIO"), time.Hour, 5, "EIO"},
 	}
 	for _, test := range tests {

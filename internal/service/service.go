@@ -146,7 +146,7 @@ func (p *process) run(ctx context.Context, public net.Listener) error {
 		return err
 	}
 	build := buildinfo.Read()
-	p.log.Info("closeout starts", "version", build.Version, "commit", build.Commit, "date", build.Date, "settings", p.config)
+	p.log.Info("closeout starting", "version", build.Version, "commit", build.Commit, "date", build.Date, "settings", p.config)
 	p.health.questions.Store(p.asked)
 	started := func() {
 		if p.parts.Started == nil {
@@ -171,7 +171,7 @@ func (p *process) run(ctx context.Context, public net.Listener) error {
 		started()
 	}
 	err := group.Wait()
-	p.log.Info("closeout has stopped")
+	p.log.Info("closeout stopped")
 	return err
 }
 

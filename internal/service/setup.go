@@ -60,7 +60,7 @@ func setUpLedger(ctx context.Context, c *config.Config, log *slog.Logger) error 
 	if err := insist(ctx, log, "set up the ledger", func() error { return migrate(ctx, books) }); err != nil {
 		return err
 	}
-	log.Info("the ledger is set up")
+	log.Info("ledger set up")
 	return nil
 }
 
@@ -69,7 +69,7 @@ func setUpBucket(ctx context.Context, setting, url string, log *slog.Logger) err
 	if err != nil {
 		return err
 	}
-	log.Info("the bucket is there", "bucket", config.Where(url), "made", made)
+	log.Info("bucket found", "bucket", config.Where(url), "made", made)
 	return nil
 }
 
@@ -107,21 +107,21 @@ func setUpTemporal(ctx context.Context, c *config.Config, temporal client.Client
 	if err != nil {
 		return err
 	}
-	log.Info("the namespace is there", "namespace", namespace)
+	log.Info("namespace set up", "namespace", namespace)
 
 	// Runs work without search attributes.
 	attributes := insist(ctx, log, "set up the search attributes", func() error {
 		return addSearchAttributes(ctx, namespace, temporal)
 	})
 	if attributes == nil {
-		log.Info("the search attributes are there", "namespace", namespace)
+		log.Info("search attributes set up", "namespace", namespace)
 		indexed := 0
 		attributes = insist(ctx, log, "index the runs that were started without search attributes", func() (err error) {
 			indexed, err = indexRuns(ctx, temporal)
 			return lasting(err)
 		})
 		if indexed > 0 {
-			log.Info("runs set their search attributes", "runs", indexed)
+			log.Info("search attributes of older runs requested", "runs", indexed)
 		}
 	}
 	return attributes

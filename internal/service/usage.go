@@ -24,7 +24,7 @@ type usage struct {
 // openUsage opens it. alone reports that no worker is in this process.
 func openUsage(ctx context.Context, c *config.Config, alone bool, metrics *metrics, log *slog.Logger) (*usage, error) {
 	if alone && c.LedgerInData() {
-		log.Warn("usage is stored in this data folder; a worker with another folder bills without it: give both one ledger by CLOSEOUT_DATABASE_URL, or set CLOSEOUT_PARTICIPANTS=off",
+		log.Warn("participants are stored in this data folder, workers with another folder bill without them; set CLOSEOUT_DATABASE_URL for both, or CLOSEOUT_PARTICIPANTS=off",
 			"ledger", config.Where(c.DatabaseURL))
 	}
 	books, err := ledger.Open(c.DatabaseURL)

@@ -113,7 +113,7 @@ func (w *webhookPart) Run(ctx context.Context) error {
 	if w.notify != nil {
 		group.Go(func() error { w.notify(ctx); return nil })
 	}
-	w.log.Info("callbacks are taken", "address", w.listener.Addr().String(), "path", webhook.Path, "tls", w.config.TLSCert != "")
+	w.log.Info("callback listener ready", "address", w.listener.Addr().String(), "path", webhook.Path, "tls", w.config.TLSCert != "")
 	return group.Wait()
 }
 

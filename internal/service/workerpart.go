@@ -130,7 +130,7 @@ func (k *workerPart) Run(ctx context.Context, drained <-chan struct{}, polling f
 	}
 	defer w.Stop()
 	k.health.polling.Store(true)
-	k.log.Info("the worker is polling", "task_queue", c.TaskQueue, "namespace", c.Temporal.Namespace,
+	k.log.Info("worker polling", "task_queue", c.TaskQueue, "namespace", c.Temporal.Namespace,
 		"deployment", c.DeploymentName, "build_id", c.BuildID)
 	var beside sync.WaitGroup
 	defer beside.Wait()

@@ -267,7 +267,7 @@ func (b *Billing) post(ctx context.Context, e cloudEvent, bill ledger.Bill, entr
 		return false, err
 	}
 	b.observe("posted")
-	activity.GetLogger(ctx).Info("posted to the billing API", "type", e.Type, "id", e.ID)
+	activity.GetLogger(ctx).Info("bill posted", "type", e.Type, "id", e.ID)
 	return true, nil
 }
 
