@@ -136,7 +136,7 @@ func Signal(ctx context.Context, temporal client.Client, workflowID, step string
 	return nil
 }
 
-// maxSummary is Temporal's limit of a summary in bytes: it refuses a start with more.
+// maxSummary is the default of Temporal's limit of a summary in bytes.
 const maxSummary = 400
 
 // summary formats the summary of a run, and cuts it.
