@@ -44,7 +44,7 @@ func TestDoctorOnARealTemporal(t *testing.T) {
 	}
 	wait(t, "it is told that a task waits", func() bool {
 		code, text := doctor()
-		return code == 1 && strings.Contains(text, "FAIL  workflow pollers   task queue "+c.TaskQueue+": no worker, 1 waiting tasks")
+		return code == 1 && strings.Contains(text, "FAIL  workflow pollers   task queue "+c.TaskQueue+": 0 workers, 1 waiting tasks: no worker polls it")
 	})
 
 	start(t, c, both)

@@ -11,7 +11,6 @@ import (
 
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
-	"go.temporal.io/api/taskqueue/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"google.golang.org/grpc/codes"
@@ -27,8 +26,6 @@ const (
 	maxHangUps, reconnectDelay = 8, 300 * time.Millisecond
 	// maxRunsForKeys bounds the open runs that are asked for the keys they need.
 	maxRunsForKeys = 1000
-	// pollerTimeout is how long a worker counts as polling: a poll takes a minute at most, and Temporal lists it longer.
-	pollerTimeout = 2 * time.Minute
 	// maxVersions is how many versions Temporal allows a Worker Deployment unless its setting
 	// matching.maxVersionsInDeployment says otherwise; doctor warns from half of them.
 	maxVersions = 100
@@ -178,26 +175,18 @@ func (d doctor) checkPollers(kind enums.TaskQueueType) func(context.Context) che
 		if _, err := d.namespace(); err != nil {
 			return skip("needs the namespace")
 		}
-		answer, err := d.temporal.WorkflowService().DescribeTaskQueue(ctx, &workflowservice.DescribeTaskQueueRequest{
-			Namespace: d.Temporal.Namespace, TaskQueue: &taskqueue.TaskQueue{Name: d.TaskQueue}, TaskQueueType: kind, ReportStats: true,
-		})
+		q, err := service.DescribeQueue(ctx, d.Config, d.temporal, kind)
 		if err != nil {
-			return fail("", "describe task queue %s: %v", d.TaskQueue, err)
+			return fail("", "%v", err)
 		}
-		workers := map[string]bool{}
-		for _, p := range answer.GetPollers() {
-			if time.Since(p.GetLastAccessTime().AsTime()) < pollerTimeout {
-				workers[p.GetIdentity()] = true
-			}
+		found := fmt.Sprintf("task queue %s: %d workers, %d waiting tasks", d.TaskQueue, q.Workers, q.Tasks)
+		switch {
+		case q.Fault == "":
+			return pass("%s", found)
+		case q.Tasks > 0:
+			return fail(q.Fix, "%s: %s", found, q.Fault)
 		}
-		hint := fmt.Sprintf("start a worker, or check that it has CLOSEOUT_TASK_QUEUE %s, TEMPORAL_NAMESPACE %s and the right TEMPORAL_ADDRESS", d.TaskQueue, d.Temporal.Namespace)
-		switch tasks := answer.GetStats().GetApproximateBacklogCount(); {
-		case len(workers) > 0:
-			return pass("task queue %s: %d workers, %d waiting tasks", d.TaskQueue, len(workers), tasks)
-		case tasks > 0:
-			return fail(hint, "task queue %s: no worker, %d waiting tasks", d.TaskQueue, tasks)
-		}
-		return warn(hint, "task queue %s: no worker", d.TaskQueue)
+		return warn(q.Fix, "%s: %s", found, q.Fault)
 	}
 }
 

@@ -204,9 +204,9 @@ func TestDoctorTellsWhatIsWrongWithTemporal(t *testing.T) {
 		{"an attribute of another type", func(p *patient) { p.attributes["AppId"] = enums.INDEXED_VALUE_TYPE_TEXT }, 1,
 			[]string{"FAIL  search attributes  search attribute AppId of namespace default: found type Text, want Int; "}},
 		{"attributes are nobody's business", func(p *patient) { p.listing = status.Error(codes.PermissionDenied, "no") }, 0, []string{"warn  search attributes  we may not list them"}},
-		{"no worker", func(p *patient) { p.polled = time.Time{} }, 0, []string{"warn  workflow pollers   task queue closeout: no worker → start a worker", "warn  activity pollers"}},
-		{"the worker is gone", func(p *patient) { p.polled = time.Now().Add(-time.Hour) }, 0, []string{"warn  workflow pollers   task queue closeout: no worker"}},
-		{"no worker for what waits", func(p *patient) { p.polled, p.backlog = time.Time{}, 7 }, 1, []string{"FAIL  workflow pollers   task queue closeout: no worker, 7 waiting tasks", "warn  activity pollers"}},
+		{"no worker", func(p *patient) { p.polled = time.Time{} }, 0, []string{"warn  workflow pollers   task queue closeout: 0 workers, 0 waiting tasks: no worker polls it → start one", "warn  activity pollers"}},
+		{"the worker is gone", func(p *patient) { p.polled = time.Now().Add(-time.Hour) }, 0, []string{"warn  workflow pollers   task queue closeout: 0 workers, 0 waiting tasks: no worker polls it"}},
+		{"no worker for what waits", func(p *patient) { p.polled, p.backlog = time.Time{}, 7 }, 1, []string{"FAIL  workflow pollers   task queue closeout: 0 workers, 7 waiting tasks: no worker polls it", "warn  activity pollers"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

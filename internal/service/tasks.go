@@ -26,34 +26,62 @@ const pollersLast = 2 * time.Minute
 // errStranded is in the error about tasks that no poller may take.
 var errStranded = errors.New("tasks wait that no worker may take")
 
+// A Queue is what Temporal reports of the workers' Task Queue.
+type Queue struct {
+	Tasks   int64 // that wait
+	Workers int   // that poll
+	// Fault is why no worker may take a new task, and Fix what to do; both are empty if
+	// one may.
+	Fault, Fix string
+}
+
+// DescribeQueue describes the Task Queue of Workflow or Activity tasks.
+func DescribeQueue(ctx context.Context, c *config.Config, t client.Client, kind enums.TaskQueueType) (Queue, error) {
+	answer, err := t.WorkflowService().DescribeTaskQueue(ctx, &workflowservice.DescribeTaskQueueRequest{
+		Namespace: c.Temporal.Namespace, TaskQueue: &taskqueue.TaskQueue{Name: c.TaskQueue}, TaskQueueType: kind, ReportStats: true,
+	})
+	if err != nil {
+		return Queue{}, fmt.Errorf("describe task queue %s: %w", c.TaskQueue, err)
+	}
+	q := Queue{Tasks: answer.GetStats().GetApproximateBacklogCount()}
+	// New tasks go to the current version; without one, to workers that aren't versioned.
+	current, workers, takers := answer.GetVersioningInfo().GetCurrentDeploymentVersion(), map[string]bool{}, 0
+	for _, p := range answer.GetPollers() {
+		if time.Since(p.GetLastAccessTime().AsTime()) > pollersLast {
+			continue
+		}
+		workers[p.GetIdentity()] = true
+		o := p.GetDeploymentOptions()
+		versioned := o.GetWorkerVersioningMode() == enums.WORKER_VERSIONING_MODE_VERSIONED
+		if versioned != (current.GetBuildId() != "") {
+			continue
+		}
+		if !versioned || o.GetBuildId() == current.GetBuildId() && o.GetDeploymentName() == current.GetDeploymentName() {
+			takers++
+		}
+	}
+	switch q.Workers = len(workers); {
+	case q.Workers == 0:
+		q.Fault, q.Fix = "no worker polls it", fmt.Sprintf("start one, or see that workers have CLOSEOUT_TASK_QUEUE %s, TEMPORAL_NAMESPACE %s and the right TEMPORAL_ADDRESS", c.TaskQueue, c.Temporal.Namespace)
+	case takers > 0:
+	case current.GetBuildId() == "":
+		q.Fault, q.Fix = "its workers are versioned while no version is current", "set one by `temporal worker deployment set-current-version`"
+	default:
+		q.Fault = fmt.Sprintf("no worker of it has the version %s of %s, which is current", current.GetBuildId(), current.GetDeploymentName())
+		q.Fix = "start workers of that version, or set another one by `temporal worker deployment set-current-version`"
+	}
+	return q, nil
+}
+
 // stranded counts the tasks in our task queue that no poller may take, and says why.
 func stranded(ctx context.Context, c *config.Config, t client.Client) (tasks int64, err error) {
 	for _, kind := range []enums.TaskQueueType{enums.TASK_QUEUE_TYPE_WORKFLOW, enums.TASK_QUEUE_TYPE_ACTIVITY} {
-		answer, err := t.WorkflowService().DescribeTaskQueue(ctx, &workflowservice.DescribeTaskQueueRequest{
-			Namespace: c.Temporal.Namespace, TaskQueue: &taskqueue.TaskQueue{Name: c.TaskQueue}, TaskQueueType: kind, ReportStats: true,
-		})
+		q, err := DescribeQueue(ctx, c, t, kind)
 		if err != nil {
-			return 0, fmt.Errorf("describe task queue %s: %w", c.TaskQueue, err)
+			return 0, err
 		}
-		backlog := answer.GetStats().GetApproximateBacklogCount()
-		if backlog == 0 {
-			continue
-		}
-		pollers, versioned := 0, 0
-		for _, p := range answer.GetPollers() {
-			if time.Since(p.GetLastAccessTime().AsTime()) > pollersLast {
-				continue
-			}
-			pollers++
-			if p.GetDeploymentOptions().GetWorkerVersioningMode() == enums.WORKER_VERSIONING_MODE_VERSIONED {
-				versioned++
-			}
-		}
-		switch {
-		case pollers == 0:
-			return backlog, fmt.Errorf("%w: %d in task queue %s of namespace %s, which no worker polls; see that workers have this CLOSEOUT_TASK_QUEUE", errStranded, backlog, c.TaskQueue, c.Temporal.Namespace)
-		case pollers == versioned && answer.GetVersioningInfo().GetCurrentDeploymentVersion().GetBuildId() == "":
-			return backlog, fmt.Errorf("%w: %d in task queue %s, whose workers are versioned while no version is current; set one by `temporal worker deployment set-current-version`", errStranded, backlog, c.TaskQueue)
+		if q.Tasks > 0 && q.Fault != "" {
+			return q.Tasks, fmt.Errorf("%w: %d in task queue %s of namespace %s: %s; %s", errStranded, q.Tasks, c.TaskQueue, c.Temporal.Namespace, q.Fault, q.Fix)
 		}
 	}
 	return 0, nil
@@ -96,7 +124,7 @@ func oldestOpen(ctx context.Context, c *config.Config, t client.Client) (time.Du
 var runGauges = []telemetry.Metric{
 	{Name: "closeout_runs_blocked", Help: "Runs that wait for a person, in the whole namespace: the same from each process."},
 	{Name: "closeout_search_attributes_missing", Help: "1 while the namespace lacks Closeout's search attributes, so that blocked runs can't be counted."},
-	{Name: "closeout_tasks_stranded", Help: "Tasks in the task queue that no worker may take: none polls it, or all are versioned and no version is current."},
+	{Name: "closeout_tasks_stranded", Help: "Tasks in the task queue that no worker may take: none polls it, or none has the version that is current."},
 	{Name: "closeout_runs_oldest_open_age_seconds", Help: "Age that the oldest open run has reached: 0, 1 or 10 minutes, 1 or 6 hours, or 1, 2, 3, 7 or 30 days."},
 }
 

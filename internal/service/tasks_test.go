@@ -28,6 +28,7 @@ type watched struct {
 	backlog int64
 	polled  time.Time // zero: by nobody
 	mode    enums.WorkerVersioningMode
+	build   string
 	current string
 	oldest  time.Duration // of the open runs; negative without any
 	unset   bool
@@ -39,7 +40,7 @@ func (w *watched) DescribeTaskQueue(_ context.Context, r *workflowservice.Descri
 		return nil, fmt.Errorf("asked for %v", r)
 	}
 	if !w.polled.IsZero() {
-		answer.Pollers = []*taskqueue.PollerInfo{{LastAccessTime: timestamppb.New(w.polled), DeploymentOptions: &deployment.WorkerDeploymentOptions{WorkerVersioningMode: w.mode}}}
+		answer.Pollers = []*taskqueue.PollerInfo{{LastAccessTime: timestamppb.New(w.polled), Identity: "w", DeploymentOptions: &deployment.WorkerDeploymentOptions{WorkerVersioningMode: w.mode, BuildId: w.build}}}
 	}
 	if w.current != "" {
 		answer.VersioningInfo = &taskqueue.TaskQueueVersioningInfo{CurrentDeploymentVersion: &deployment.WorkerDeploymentVersion{BuildId: w.current}}
@@ -80,7 +81,9 @@ func TestTasksThatNoWorkerMayTake(t *testing.T) {
 		"none polls":                           {&watched{backlog: 3}, 3, "CLOSEOUT_TASK_QUEUE"},
 		"none has polled for long":             {&watched{backlog: 3, polled: now.Add(-time.Hour)}, 3, "CLOSEOUT_TASK_QUEUE"},
 		"versioned, and none is current":       {&watched{backlog: 3, polled: now, mode: versioned}, 3, "set-current-version"},
-		"versioned, and one is current":        {&watched{backlog: 3, polled: now, mode: versioned, current: "v1"}, 0, ""},
+		"versioned, and one is current":        {&watched{backlog: 3, polled: now, mode: versioned, build: "v1", current: "v1"}, 0, ""},
+		"versioned, and another is current":    {&watched{backlog: 3, polled: now, mode: versioned, build: "v1", current: "v2"}, 3, "version v2"},
+		"not versioned, and one is current":    {&watched{backlog: 3, polled: now, current: "v2"}, 3, "version v2"},
 		"versioned without a current and idle": {&watched{polled: now, mode: versioned}, 0, ""},
 	} {
 		c := &config.Config{TaskQueue: "closeout"}
