@@ -251,9 +251,6 @@ func holder(stays []presence, t int64) (only *presence, none bool) {
 
 // narrow narrows the stay's missing ends by a moment at which its user was there.
 func (p *presence) narrow(t int64) {
-	if p.Contradicted || p.Implausible {
-		return
-	}
 	t = min(max(t, p.first.from), p.last.to)
 	if p.Login == 0 {
 		p.first.to = min(p.first.to, t)
