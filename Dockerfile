@@ -1,4 +1,5 @@
-FROM golang:1.26.8-bookworm AS build
+# Builds with BuildKit, which Docker has since version 23.
+FROM --platform=$BUILDPLATFORM golang:1.26.8-bookworm AS build
 WORKDIR /src
 
 # Use go.mod's toolchain if the image's Go is older.
@@ -8,18 +9,17 @@ ENV GOTOOLCHAIN=auto
 # reproducible; see `make verify`.
 ENV CGO_ENABLED=0 GOFLAGS="-trimpath -tags=disable_grpc_modules"
 
-# Dependencies first: a change of our code neither downloads nor compiles them again. The named packages take most of the time.
-# (A cache mount would do it, but needs BuildKit.)
-COPY go.mod go.sum ./
-RUN go mod download
-RUN go build go.temporal.io/sdk/worker gocloud.dev/blob/s3blob modernc.org/sqlite github.com/cockroachdb/pebble/v2
-
 COPY . .
 # clouds/cmd/closeout-clouds has gs:// and azblob:// buckets, too.
 ARG PROGRAM=cmd/closeout
 # Set by `make up` and `make image`; without them the version is "(devel)". CI and `make verify` run this same command.
 ARG VERSION="" COMMIT="" DATE=""
-RUN go build -C $PROGRAM -buildvcs=false -ldflags="-s -w -X github.com/closeouthq/closeout/internal/buildinfo.version=$VERSION -X github.com/closeouthq/closeout/internal/buildinfo.commit=$COMMIT -X github.com/closeouthq/closeout/internal/buildinfo.date=$DATE" -o /out/closeout .
+# The platform of the image, which BuildKit sets.
+ARG TARGETOS TARGETARCH
+ENV GOOS=$TARGETOS GOARCH=$TARGETARCH
+# The cache mounts make a change of one file build in seconds.
+RUN --mount=type=cache,target=/root/.cache/go-build --mount=type=cache,target=/go/pkg/mod \
+    go build -C $PROGRAM -buildvcs=false -ldflags="-s -w -X github.com/closeouthq/closeout/internal/buildinfo.version=$VERSION -X github.com/closeouthq/closeout/internal/buildinfo.commit=$COMMIT -X github.com/closeouthq/closeout/internal/buildinfo.date=$DATE" -o /out/closeout .
 
 # The final image has no shell to create a folder with. A volume mounted on /data gets this folder's owner.
 RUN mkdir /out/data

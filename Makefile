@@ -51,9 +51,26 @@ bench: ## compare with the bare SDK, a naive handler and bare stores; needs a qu
 verify: ## build the program here, and compare it with the image's
 	@dir=$$(mktemp -d) && container=$$(docker create closeout:local) && \
 	docker cp $$container:/closeout $$dir/image >/dev/null && docker rm -v $$container >/dev/null && \
-	GOTOOLCHAIN=$(GO) $(IMAGE) sh -ec "$$(sed -n 's|^RUN \(go build .*\) -o /out/closeout|\1 -o '$$dir/here'|p' Dockerfile)" && \
+	GOTOOLCHAIN=$(GO) $(IMAGE) sh -ec "$$(sed -n 's|^ *\(go build .*\) -o /out/closeout|\1 -o '$$dir/here'|p' Dockerfile)" && \
 	sha256sum $$dir/image $$dir/here && cmp $$dir/image $$dir/here; \
 	code=$$?; rm -rf $$dir; exit $$code
+
+# Signs with GPG_FINGERPRINT if it is set, and pushes images to REGISTRY.
+GORELEASER = go run github.com/goreleaser/goreleaser/v2@v2.15.1
+REGISTRY = ghcr.io/closeouthq
+release: ## publish the current tag: binaries, checksums, bills of materials, images; needs GITHUB_TOKEN and buildx
+	$(GORELEASER) release --clean $(if $(GPG_FINGERPRINT),,--skip=sign)
+	$(call push,cmd/closeout)
+	$(call push,clouds/cmd/closeout-clouds)
+
+snapshot: ## make what a release has besides images, in dist, without publishing it
+	$(GORELEASER) release --clean --snapshot $(if $(GPG_FINGERPRINT),,--skip=sign)
+
+# zstd makes a pull a fifth smaller than gzip.
+push = SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) docker buildx build --platform linux/amd64,linux/arm64 --sbom=true --provenance=true \
+	--build-arg PROGRAM=$(1) --build-arg VERSION --build-arg COMMIT --build-arg DATE \
+	--tag $(REGISTRY)/$(notdir $(1)):$(VERSION) --tag $(REGISTRY)/$(notdir $(1)):latest \
+	--output type=image,push=true,rewrite-timestamp=true,oci-mediatypes=true,compression=zstd,compression-level=19,force-compression=true .
 
 sbom: ## write closeout.cdx.json: the program's modules and licenses (CycloneDX)
 	$(IMAGE) go run github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0 app \
@@ -67,4 +84,4 @@ VULNDB = https://vuln.go.dev
 ci: ## run all checks
 	.ci/run
 
-.PHONY: help dev image up down smoke test check simulate chaos bench verify sbom vuln ci
+.PHONY: help dev image up down smoke test check simulate chaos bench verify release snapshot sbom vuln ci
