@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -114,6 +115,23 @@ func nineTenths(t *testing.T, soft, limit string) bool {
 	}
 	share := mebibytes(soft, map[string]float64{"MiB": 1, "GiB": 1024}) / mebibytes(limit, map[string]float64{"m": 1, "g": 1024})
 	return share > .89 && share < .91
+}
+
+// Whoever copies .env.example has every variable of the stack, and changes nothing by that.
+func TestTheExampleOfEnvHasEveryVariable(t *testing.T) {
+	want := map[string]string{}
+	for _, m := range regexp.MustCompile(`\$\{(\w+):-([^}]+)\}`).FindAllStringSubmatch(read(t, "../docker-compose.yml"), -1) {
+		want[m[1]] = m[2]
+	}
+	got := map[string]string{}
+	for line := range strings.Lines(read(t, "../.env.example")) {
+		if name, value, set := strings.Cut(strings.TrimSpace(line), "="); set && !strings.HasPrefix(name, "#") {
+			got[name] = value
+		}
+	}
+	if len(want) < 8 || !maps.Equal(got, want) {
+		t.Errorf("found %v, want %v", got, want)
+	}
 }
 
 // A smoke test that doesn't wait for as long as a run does fails where nothing is wrong.
