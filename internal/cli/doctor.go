@@ -174,6 +174,7 @@ func checks(c *config.Config, temporal client.Client, role string) []check {
 		{"payload keys", d.checkPayloadKeys},
 		{"workflow pollers", d.checkPollers(enums.TASK_QUEUE_TYPE_WORKFLOW)},
 		{"activity pollers", d.checkPollers(enums.TASK_QUEUE_TYPE_ACTIVITY)},
+		{"stuck runs", d.checkStuckRuns},
 		{"client cert", d.checkClientCertificate},
 		{"secret files", d.checkSecretFiles},
 		{"data folder", d.checkData},

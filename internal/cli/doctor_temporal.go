@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"go.temporal.io/api/common/v1"
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflowservice/v1"
@@ -188,6 +190,60 @@ func (d doctor) checkPollers(kind enums.TaskQueueType) func(context.Context) che
 		}
 		return warn(q.Fix, "%s: %s", found, q.Fault)
 	}
+}
+
+// maxStuck bounds how many stuck runs are counted.
+const maxStuck = 1000
+
+// checkStuckRuns checks that the workers can continue the runs of their Task Queue.
+func (d doctor) checkStuckRuns(ctx context.Context) checkResult {
+	if _, err := d.namespace(); err != nil {
+		return skip("needs the namespace")
+	}
+	count, first := 0, ""
+	for run, err := range runs(ctx, d.temporal, service.StuckQuery(d.Config)) {
+		switch {
+		case isInvalid(err):
+			return skip("this server does not report them")
+		case err != nil:
+			return fail("", "%v", err)
+		case run.GetSearchAttributes().GetIndexedFields()[workflows.ReportedProblems] != nil:
+			if count++; first == "" {
+				first = run.GetExecution().GetWorkflowId()
+			}
+		}
+		if count == maxStuck {
+			break
+		}
+	}
+	if count == 0 {
+		return pass("none in task queue %s", d.TaskQueue)
+	}
+	why, err := d.lastFailure(ctx, first)
+	if err != nil {
+		why = fmt.Sprintf("its history cannot be read: %v", err)
+	}
+	hint := "deploy code that can take them, see docs/changing-workflows.md; closeout blocked list names all"
+	if strings.Contains(why, "unable to find workflow type") {
+		hint = "a worker of another program polls the task queue: give each program a CLOSEOUT_TASK_QUEUE of its own, or add the Workflow to Service.Workflows"
+	}
+	return fail(hint, "%d in task queue %s, the first is %s: %s", count, d.TaskQueue, first, why)
+}
+
+// lastFailure returns why the last Workflow Task of a run failed.
+func (d doctor) lastFailure(ctx context.Context, id string) (string, error) {
+	answer, err := d.temporal.WorkflowService().GetWorkflowExecutionHistoryReverse(ctx, &workflowservice.GetWorkflowExecutionHistoryReverseRequest{
+		Namespace: d.Temporal.Namespace, Execution: &common.WorkflowExecution{WorkflowId: id}, MaximumPageSize: 10,
+	})
+	if err != nil {
+		return "", err
+	}
+	for _, event := range answer.GetHistory().GetEvents() {
+		if failed := event.GetWorkflowTaskFailedEventAttributes(); failed != nil {
+			return cmp.Or(failed.GetFailure().GetMessage(), failed.GetCause().String()), nil
+		}
+	}
+	return "its last events do not say why", nil
 }
 
 // checkDeployment checks that the Worker Deployment has room for further versions. A version

@@ -21,6 +21,8 @@ import (
 	"go.temporal.io/api/common/v1"
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/errordetails/v1"
+	"go.temporal.io/api/failure/v1"
+	"go.temporal.io/api/history/v1"
 	"go.temporal.io/api/namespace/v1"
 	"go.temporal.io/api/operatorservice/v1"
 	"go.temporal.io/api/taskqueue/v1"
@@ -55,6 +57,15 @@ type patient struct {
 	runs       []*workflow.WorkflowExecutionInfo
 	polled     time.Time // by its worker; zero without one
 	backlog    int64
+	failure    string // of a Workflow Task
+}
+
+func (p *patient) GetWorkflowExecutionHistoryReverse(context.Context, *workflowservice.GetWorkflowExecutionHistoryReverseRequest) (*workflowservice.GetWorkflowExecutionHistoryReverseResponse, error) {
+	failed := &history.WorkflowTaskFailedEventAttributes{Failure: &failure.Failure{Message: p.failure}}
+	return &workflowservice.GetWorkflowExecutionHistoryReverseResponse{History: &history.History{Events: []*history.HistoryEvent{
+		{Attributes: &history.HistoryEvent_WorkflowTaskScheduledEventAttributes{}},
+		{Attributes: &history.HistoryEvent_WorkflowTaskFailedEventAttributes{WorkflowTaskFailedEventAttributes: failed}},
+	}}}, nil
 }
 
 // healthy is one that nothing is wrong with.
@@ -136,6 +147,26 @@ func doctor(t *testing.T, state string) (data, args string) {
 	return data, "doctor --apps 1=s --data " + data + " --admin-listen " + process.Listener.Addr().String()
 }
 
+// Runs that workers fail at are counted, with the reason of the first. The reason decides what helps.
+func TestDoctorReportsStuckRuns(t *testing.T) {
+	for failure, hint := range map[string]string{
+		"unable to find workflow type: CloseShow. Supported types: [RoomClose]": "give each program a CLOSEOUT_TASK_QUEUE of its own",
+		"[TMPRL1100] lookup failed": "docs/changing-workflows.md",
+	} {
+		p := healthy()
+		p.failure = failure
+		for id, attributes := range map[string]map[string]*common.Payload{"room-close-1-1": nil, "room-close-1-2": {workflows.ReportedProblems: {Data: []byte("[]")}}} {
+			p.runs = append(p.runs, &workflow.WorkflowExecutionInfo{Execution: &common.WorkflowExecution{WorkflowId: id}, SearchAttributes: &common.SearchAttributes{IndexedFields: attributes}})
+		}
+		p.serve(t)
+		_, args := doctor(t, "ok")
+		code, stdout, stderr := closeout(args)
+		if want := "FAIL  stuck runs         1 in task queue closeout, the first is room-close-1-2: " + failure + " → "; code != 1 || !strings.Contains(stdout, want) || !strings.Contains(stdout, hint) {
+			t.Errorf("%d, without %q and %q:\n%s%s", code, want, hint, stdout, stderr)
+		}
+	}
+}
+
 // compared stores a comparison in the ledger of a data folder.
 func compared(c ledger.Comparison) func(data string) {
 	return func(data string) {
@@ -159,7 +190,7 @@ func TestDoctorFindsNothingWrongAndLeavesNothingBehind(t *testing.T) {
 	}
 	defer box.Close()
 	code, stdout, stderr := closeout(args + " --billing-url http://127.0.0.1:1/bills")
-	if code != 0 || stderr != "" || !strings.HasSuffix(stdout, "\n26 ok, 0 warned, 0 failed, 0 skipped\n") {
+	if code != 0 || stderr != "" || !strings.HasSuffix(stdout, "\n27 ok, 0 warned, 0 failed, 0 skipped\n") {
 		t.Errorf("%d\n%s%s", code, stdout, stderr)
 	}
 	for _, want := range []string{
@@ -322,10 +353,10 @@ func TestDoctorTellsWhatIsWrongBesidesTemporal(t *testing.T) {
 			[]string{"FAIL  server API         DescribeUserNum of app 1: code 100000005", "not its CallbackSecret"}},
 		{"a right server secret", "ok", "--server-secrets 1=right --server-api-url " + zegofake.New(1, "right").Serve(t), keep, 0,
 			[]string{"answers for 1 apps with a server secret"}},
-		{"a worker has no apps", "ok", "--for worker --apps=", keep, 0, []string{"complete, for worker", "ok    ledger ", "21 ok, 0 warned, 0 failed, 0 skipped"}},
+		{"a worker has no apps", "ok", "--for worker --apps=", keep, 0, []string{"complete, for worker", "ok    ledger ", "22 ok, 0 warned, 0 failed, 0 skipped"}},
 		{"a webhook stores usage where a worker may not look", "ok", "--for webhook", keep, 0, []string{"warn  ledger ", "is in this data folder", "ok    usage inbox "}},
 		{"a webhook can't store usage", "ok", "--for webhook --database-url postgres://127.0.0.1:1/x", keep, 1, []string{"FAIL  ledger "}},
-		{"a webhook that stores no usage has no ledger", "ok", "--for webhook --participants off --database-url postgres://127.0.0.1:1/x", keep, 0, []string{"complete, for webhook", "ok    inbox ", "14 ok, 0 warned, 0 failed, 0 skipped"}},
+		{"a webhook that stores no usage has no ledger", "ok", "--for webhook --participants off --database-url postgres://127.0.0.1:1/x", keep, 0, []string{"complete, for webhook", "ok    inbox ", "15 ok, 0 warned, 0 failed, 0 skipped"}},
 		{"settings", "ok", "--listen 80 --archive-url /hunter2 --apps=", keep, 1,
 			[]string{`FAIL  settings           --listen: found "80"`, "FAIL  settings           --archive-url: not a URL", "FAIL  settings           CLOSEOUT_APPS: missing", "skip  all else"}},
 	}
@@ -342,7 +373,7 @@ func TestDoctorTellsWhatIsWrongBesidesTemporal(t *testing.T) {
 					t.Errorf("without %q:\n%s%s", want, stdout, stderr)
 				}
 			}
-			if lines := strings.Count(stdout, "\n"); lines > 28 {
+			if lines := strings.Count(stdout, "\n"); lines > 29 {
 				t.Errorf("not one line for each check:\n%s", stdout)
 			}
 		})

@@ -120,9 +120,16 @@ func oldestOpen(ctx context.Context, c *config.Config, t client.Client) (time.Du
 	return openAges[lowest], nil
 }
 
+// StuckQuery returns the List Filter of the task queue's runs that its workers fail at again and again. Older servers have
+// no such Search Attribute.
+func StuckQuery(c *config.Config) string {
+	return fmt.Sprintf("ExecutionStatus = 'Running' AND TaskQueue = '%s' AND %s IS NOT NULL", c.TaskQueue, workflows.ReportedProblems)
+}
+
 // runGauges are the gauges of all runs, the same from each process.
 var runGauges = []telemetry.Metric{
 	{Name: "closeout_runs_blocked", Help: "Runs that wait for a person, in the whole namespace: the same from each process."},
+	{Name: "closeout_runs_stuck", Help: "Runs in the task queue that workers fail at again and again: their code lacks the Workflow, or cannot replay it."},
 	{Name: "closeout_search_attributes_missing", Help: "1 while the namespace lacks Closeout's search attributes, so that blocked runs can't be counted."},
 	{Name: "closeout_tasks_stranded", Help: "Tasks in the task queue that no worker may take: none polls it, or none has the version that is current."},
 	{Name: "closeout_runs_oldest_open_age_seconds", Help: "Age that the oldest open run has reached: 0, 1 or 10 minutes, 1 or 6 hours, or 1, 2, 3, 7 or 30 days."},
@@ -139,6 +146,9 @@ func readRuns(c *config.Config, t client.Client) func(context.Context, telemetry
 		}
 		if err == nil || missing {
 			set("closeout_search_attributes_missing", one(missing))
+		}
+		if count, err := t.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{Query: StuckQuery(c)}); err == nil {
+			set("closeout_runs_stuck", float64(count.GetCount()))
 		}
 		if n, err := stranded(ctx, c, t); err == nil || errors.Is(err, errStranded) {
 			set("closeout_tasks_stranded", float64(n))

@@ -52,6 +52,9 @@ var startedBefore = regexp.MustCompile("StartTime <= '([^']+)'")
 
 func (w *watched) CountWorkflowExecutions(_ context.Context, r *workflowservice.CountWorkflowExecutionsRequest) (*workflowservice.CountWorkflowExecutionsResponse, error) {
 	found := startedBefore.FindStringSubmatch(r.GetQuery())
+	if found == nil && strings.Contains(r.GetQuery(), "TaskQueue = 'closeout' AND TemporalReportedProblems IS NOT NULL") {
+		return &workflowservice.CountWorkflowExecutionsResponse{Count: 3}, nil
+	}
 	if found == nil {
 		if w.unset {
 			return nil, serviceerror.ToStatus(serviceerror.NewInvalidArgument("column name 'CloseoutState' is not a valid search attribute")).Err()
@@ -109,11 +112,11 @@ func TestRunsAreLookedAt(t *testing.T) {
 		want     map[string]float64
 	}{
 		"with search attributes": {&watched{oldest: -1}, map[string]float64{
-			"closeout_runs_blocked": 2, "closeout_search_attributes_missing": 0, "closeout_tasks_stranded": 0, "closeout_runs_oldest_open_age_seconds": 0}},
+			"closeout_runs_blocked": 2, "closeout_runs_stuck": 3, "closeout_search_attributes_missing": 0, "closeout_tasks_stranded": 0, "closeout_runs_oldest_open_age_seconds": 0}},
 		"without": {&watched{oldest: 30 * time.Hour, unset: true}, map[string]float64{
-			"closeout_search_attributes_missing": 1, "closeout_tasks_stranded": 0, "closeout_runs_oldest_open_age_seconds": 24 * 3600}},
+			"closeout_runs_stuck": 3, "closeout_search_attributes_missing": 1, "closeout_tasks_stranded": 0, "closeout_runs_oldest_open_age_seconds": 24 * 3600}},
 		"a very old one": {&watched{oldest: 300 * 24 * time.Hour, backlog: 5}, map[string]float64{
-			"closeout_runs_blocked": 2, "closeout_search_attributes_missing": 0, "closeout_tasks_stranded": 5, "closeout_runs_oldest_open_age_seconds": 30 * 24 * 3600}},
+			"closeout_runs_blocked": 2, "closeout_runs_stuck": 3, "closeout_search_attributes_missing": 0, "closeout_tasks_stranded": 5, "closeout_runs_oldest_open_age_seconds": 30 * 24 * 3600}},
 	} {
 		got := map[string]float64{}
 		readRuns(&config.Config{TaskQueue: "closeout"}, clientOf(t, serveTemporal(t, tt.temporal)))(t.Context(), func(gauge string, value float64, _ ...string) { got[gauge] = value })
