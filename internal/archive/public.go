@@ -16,19 +16,21 @@ import (
 	"unicode"
 )
 
-// publicOnly reads URLs that callbacks name. It connects only to public addresses and to
-// the proxy of a URL, and only for listed hosts, if any are.
+// publicOnly reads URLs that callbacks name. It connects only to public addresses, to the
+// proxy of a URL, and to loopback addresses that are listed, and only for listed hosts, if
+// any are.
 type publicOnly struct {
 	hosts  []string // such as storage.example.com and *.example.com; none: all
 	proxy  func(*http.Request) (*url.URL, error)
 	direct *http.Transport
+	local  *http.Transport
 	mu     sync.Mutex
 	by     map[string]*http.Transport // by proxy
 }
 
 // publicClient returns a client for public addresses.
 func publicClient(hosts []string) *http.Client {
-	p := &publicOnly{hosts: hosts, proxy: http.ProxyFromEnvironment, direct: transportTo(""), by: map[string]*http.Transport{}}
+	p := &publicOnly{hosts: hosts, proxy: http.ProxyFromEnvironment, direct: transportTo(""), local: plainTransport(), by: map[string]*http.Transport{}}
 	return &http.Client{Transport: p, CheckRedirect: func(req *http.Request, via []*http.Request) error {
 		if req.URL.Scheme != "https" || len(via) > 5 {
 			return errors.New("redirected too often, or away from https")
@@ -37,10 +39,15 @@ func publicClient(hosts []string) *http.Client {
 	}}
 }
 
-// transportTo returns a transport that dials public addresses and its proxy.
-func transportTo(proxy string) *http.Transport {
+func plainTransport() *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.ResponseHeaderTimeout, t.Proxy = time.Minute, nil
+	return t
+}
+
+// transportTo returns a transport that dials public addresses and its proxy.
+func transportTo(proxy string) *http.Transport {
+	t := plainTransport()
 	free := &net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}
 	checked := &net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second, Control: refusePrivate}
 	t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -57,6 +64,9 @@ func (p *publicOnly) RoundTrip(req *http.Request) (*http.Response, error) {
 	host := strings.TrimSuffix(strings.ToLower(req.URL.Hostname()), ".")
 	if !listed(p.hosts, host) {
 		return nil, fmt.Errorf("%w: CLOSEOUT_RECORDINGS_HOSTS doesn't list %q", ErrImpossible, host)
+	}
+	if ownMachine(p.hosts, host) {
+		return p.local.RoundTrip(req)
 	}
 	// A proxy resolves names itself, but takes addresses as they are.
 	if a, err := netip.ParseAddr(host); err == nil && !public(a) {
@@ -109,6 +119,13 @@ func listed(hosts []string, host string) bool {
 		}
 		return h == host
 	})
+}
+
+// ownMachine reports whether a host is a loopback address that is listed as such: an operator
+// has named this machine, a callback can't.
+func ownMachine(hosts []string, host string) bool {
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.IsLoopback() && slices.Contains(hosts, host)
 }
 
 // ParseHosts parses a list of hosts such as storage.example.com,*.example.net.

@@ -240,6 +240,28 @@ func TestOnlyListedHostsAreRead(t *testing.T) {
 	}
 }
 
+func TestALoopbackAddressIsReadIfItIsListed(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "a recording") }))
+	defer server.Close()
+	file := Item{URL: server.URL + "/a.mp4", Size: 11}
+	for list, want := range map[string]bool{"127.0.0.1": true, "localhost,127.0.0.2": false, "": false} {
+		var hosts []string
+		if list != "" {
+			hosts, _ = ParseHosts(list)
+		}
+		w := newWorld(t, Options{Hosts: hosts})
+		if _, err := w.move(Progress{}, file); (err == nil) != want || !want && !errors.Is(err, ErrImpossible) {
+			t.Errorf("%q lists: %v", list, err)
+		}
+	}
+	w := newWorld(t, Options{Hosts: []string{"10.0.0.1", "localhost"}}) // private, and a name
+	for _, address := range []string{"http://10.0.0.1/a.mp4", "http://localhost/a.mp4", "https://10.0.0.1/a.mp4"} {
+		if _, err := w.move(Progress{}, Item{URL: address, Size: 11}); err == nil {
+			t.Errorf("%s was read", address)
+		}
+	}
+}
+
 func TestPublicAddresses(t *testing.T) {
 	for address, want := range map[string]bool{
 		"8.8.8.8": true, "2606:4700::1": true, "64:ff9b::808:808": true, "2400:3200::1": true,

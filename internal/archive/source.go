@@ -52,7 +52,7 @@ func (m *Mover) check(item *Item) error {
 	base := item.Key
 	if item.URL != "" {
 		u, err := url.Parse(item.URL)
-		if err != nil || u.Scheme != "https" || u.Host == "" {
+		if err != nil || u.Host == "" || u.Scheme != "https" && (u.Scheme != "http" || !ownMachine(m.options.Hosts, u.Hostname())) {
 			return fmt.Errorf("%w: %q is not a URL with the scheme https", ErrImpossible, bare(item.URL))
 		}
 		base = u.Path

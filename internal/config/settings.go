@@ -122,7 +122,7 @@ func (c *Config) settings() []Setting {
 			More:  "In addition to the folder `<appid>/<room_session_id>/`. `/` is the whole bucket. Where the prefix does not name the session, file names as ZEGO makes them decide."},
 		{Env: "CLOSEOUT_RECORDINGS_HOSTS", UsedBy: worker, set: parse(&c.RecordingsHosts, archive.ParseHosts),
 			Usage: "hosts that files in ZEGO's backup storage may be read from, separated by commas (default: any with a public address)",
-			More:  "As in `storage.example.com,*.example.net`: callbacks name these servers, and you choose which to trust. A file on another host blocks the step, which names the host."},
+			More:  "As in `storage.example.com,*.example.net`: callbacks name these servers, and you choose which to trust. A loopback address in the list may also be read without TLS, to try Closeout on one machine. A file on another host blocks the step, which names the host."},
 		{Env: "CLOSEOUT_RECORDINGS_GRACE", Default: "2m", UsedBy: worker, set: duration(&c.Recordings.Grace, anyDuration),
 			Usage: "how long after the room's end to wait for the first sign of a recording",
 			More:  "A session without one by then has no recording. With `bucket` it has to be longer than the longest upload."},

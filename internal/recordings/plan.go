@@ -156,7 +156,7 @@ func (r Rules) Plan(f Facts) Plan {
 	if !f.Late {
 		p.objects()
 		for _, u := range f.Refused {
-			p.stick("recording task %q, of which ZEGO told in a callback that was refused: %s: %s", u.TaskID, u.Field, u.Problem)
+			p.stick("recording task %q: its callback was refused: %s: %s", u.TaskID, u.Field, u.Problem)
 		}
 	}
 	if !p.needs() {
@@ -187,7 +187,7 @@ func (p *planner) task(t *ledger.RecordingTask) {
 		p.others[t.TaskID] = of == Another && !(t.Assigned && t.RoomSessionID == 0)
 	case Maybe:
 		if !p.Late { // else its files will tell
-			p.miss("recording task %s, which may be the session's and of which no file was told yet", t.TaskID)
+			p.miss("recording task %s: it may be of this session, and no file is reported yet", t.TaskID)
 		}
 	case Ambiguous:
 		p.stick("recording task %s may be of session %s; assign it to one", t.TaskID, either(candidates))
@@ -204,7 +204,7 @@ func (p *planner) task(t *ledger.RecordingTask) {
 		case t.Assigned && !t.Announced: // an operator says that nothing more will be told
 			p.open[t.TaskID] = true
 		default:
-			p.miss("recording task %s, of which no callback has told that it was uploaded", t.TaskID)
+			p.miss("recording task %s: no callback has reported its upload", t.TaskID)
 		}
 		for i := range t.Files {
 			if f := &t.Files[i]; !p.listed(t, f) && (f.Saved != "" || f.Status == zego.FileInBackup) {
@@ -225,10 +225,10 @@ func (p *planner) backedUp(t *ledger.RecordingTask, f *ledger.RecordedFile) {
 	case !tried:
 		p.Save = append(p.Save, file)
 	case Left(*f, p.Now) <= 0 || fault.Final:
-		p.stick("%s is in ZEGO's backup storage until %s and can't be saved: %s", f.FileID, f.Told.Add(zego.BackupKept).Format(time.RFC3339), fault.Text)
+		p.stick("%s: in ZEGO's backup storage until %s, can't be saved: %s", f.FileID, f.Told.Add(zego.BackupKept).Format(time.RFC3339), fault.Text)
 	default:
 		p.retry = true
-		p.miss("%s, which is in ZEGO's backup storage and can't be saved yet: %s", f.FileID, fault.Text)
+		p.miss("%s: in ZEGO's backup storage, not saved yet: %s", f.FileID, fault.Text)
 	}
 	p.backup = append(p.backup, f)
 }

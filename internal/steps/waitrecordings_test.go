@@ -241,7 +241,7 @@ func TestRecordingsThatComeLateAreWaitedFor(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		w.created(w.task.Session.RoomSessionID, time.Hour)
 		w.told(taskID, zego.RecordingNoStream, 0, 10*time.Second)
-		w.waits(time.Hour, taskID, "which may be the session's")
+		w.waits(time.Hour, taskID, "may be of this session")
 		name := fileID(taskID, 10)
 		w.told(taskID, zego.RecordingUploaded, 2, 2*time.Hour, file(name, zego.FileUploaded, ""))
 		if pause := w.waits(3*time.Hour, name, "isn't in the bucket").Pause; pause != 80*time.Second {
@@ -334,7 +334,7 @@ func TestWhatZEGOKeepsForSomeDaysIsSavedFirst(t *testing.T) {
 		saved, late, never := fileID(taskID, 10), fileID("ZZZZZZZZZZZZZZZZ", 9), fileID(taskID, 8)
 		w.told("ZZZZZZZZZZZZZZZZ", zego.RecordingUploading, 0, 10*time.Second)
 		w.told(taskID, zego.RecordingUploaded, 0, 0, file(saved, zego.FileInBackup, backup.URL+"/x?key=wrong"), file(never, zego.FileFailed, ""))
-		if what := w.waits(60*time.Hour, saved, "can't be saved yet", "1 in ZEGO's backup storage, for 12 h more").For; strings.Contains(what, "wrong") {
+		if what := w.waits(60*time.Hour, saved, "not saved yet", "1 in ZEGO's backup storage, for 12 h more").For; strings.Contains(what, "wrong") {
 			t.Errorf("it shows a secret: %s", what)
 		}
 		w.told(taskID, zego.RecordingUploaded, 1, time.Hour, file(saved, zego.FileInBackup, backup.URL+"/x?key=hunter2"), file(never, zego.FileFailed, ""))
