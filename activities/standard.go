@@ -106,8 +106,8 @@ func (b Bill) Figures() string {
 	if len(u.Estimated) > 0 {
 		text += "; estimated, because of " + strings.Join(u.Estimated, ", ")
 	}
-	if u.Callbacks.Missing > 0 {
-		text += fmt.Sprintf("; callbacks missing: %d", u.Callbacks.Missing)
+	if missing := u.Callbacks.Missing + u.StreamCallbacks.Missing; missing > 0 {
+		text += fmt.Sprintf("; callbacks missing: %d", missing)
 	}
 	if u.Excluded != "" {
 		text += "; no participants: " + u.Excluded

@@ -19,7 +19,7 @@ type Participants struct {
 	// of the callbacks that have arrived, and later ones change them.
 	Settled bool
 	// Callbacks is whether callbacks of logins and logouts are missing, and StreamCallbacks
-	// whether those of streams are.
+	// whether those of streams are: from the figures, if Settled.
 	Callbacks, StreamCallbacks Completeness
 	// Adjustment is the number of the adjustment that the figures are of; 0 for the bill.
 	Adjustment int

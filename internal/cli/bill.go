@@ -213,6 +213,12 @@ func (b *sessionBills) print(out io.Writer) error {
 		line("", "now %s", figures(last))
 		printLines(out, b.Lines[i+1])
 	}
+	if last.Usage.EndFrom != "" {
+		line("callbacks", "of users: %v, of streams: %v", last.Usage.Callbacks, last.Usage.StreamCallbacks)
+	}
+	if last.Usage.Excluded != "" {
+		line("excluded", "%s", printable.Line(last.Usage.Excluded))
+	}
 	if u := last.Usage; u.EndFrom != "" {
 		line("room life", "%s (%s) to %s (%s)", millis(u.Start), cmp.Or(string(u.StartFrom), "unknown"), millis(u.End), u.EndFrom)
 	}
@@ -266,6 +272,9 @@ func lineText(l pricing.Line) string {
 func figures(b ledger.Bill) string {
 	u := b.Usage
 	text := fmt.Sprintf("participants: %d, stays: %d, participant-seconds: %d, minutes: %d", u.Participants, u.Stays, u.Seconds, u.Minutes)
+	if u.Published > 0 {
+		text += fmt.Sprintf(", published seconds: %d", u.PublishedSeconds)
+	}
 	if b.Charge.Currency != "" {
 		text += ", amount: " + pricing.Format(b.Charge.Currency, b.Charge.Amount)
 	}

@@ -92,24 +92,34 @@ func (r explanation) print(out io.Writer) error {
 			fmt.Fprintf(out, "  room: %s\n", printable.Line(s.RoomID))
 		}
 		fmt.Fprintf(out, "  callbacks of users: %v, of streams: %v\n", s.Callbacks, s.StreamCallbacks)
+		printed := map[string]bool{}
 		for _, p := range s.Participants {
 			if err := explain(out, p); err != nil {
 				return err
 			}
+			printed[p.User] = true
+			s.printLines(out, func(party string) bool { return party == p.User })
 		}
-		for entry, lines := range s.Lines {
-			if len(lines) == 0 {
-				continue
-			}
-			title := "lines of the bill"
-			if entry > 0 {
-				title = fmt.Sprintf("lines of adjustment %d, which add to those before", entry)
-			}
-			fmt.Fprintf(out, "\n%s\n", title)
-			printLines(out, lines)
-		}
+		fmt.Fprintln(out)
+		s.printLines(out, func(party string) bool { return !printed[party] })
 	}
 	return nil
+}
+
+// printLines prints the lines of the parties that of chooses: those of adjustments add to
+// those before.
+func (s explainedSession) printLines(out io.Writer, of func(party string) bool) {
+	for entry, lines := range s.Lines {
+		name := "bill"
+		if entry > 0 {
+			name = fmt.Sprint("adjustment ", entry)
+		}
+		for _, l := range lines {
+			if of(l.Payer + l.Payee) {
+				fmt.Fprintf(out, "  %s: %s\n", name, lineText(l))
+			}
+		}
+	}
 }
 
 // explain prints a participant's figures, and the timeline that they come from.

@@ -157,7 +157,7 @@ func (b billLine) csv() []string {
 
 var csvColumns = []string{"entry", "id", "bill_id", "number", "appid", "room_id", "room_session_id", "close_reason", "room_close_time", "reconciled",
 	"start", "start_from", "end", "end_from", "participants", "stays", "participant_milliseconds", "participant_seconds", "participant_minutes",
-	"estimated", "currency", "price_per_minute", "amount", "amount_text", "lines", "billed_milliseconds", "billed_seconds", "billed_minutes",
+	"estimated", "published_milliseconds", "published_seconds", "published_estimated", "callbacks", "stream_callbacks", "excluded", "currency", "price_per_minute", "amount", "amount_text", "lines", "billed_milliseconds", "billed_seconds", "billed_minutes",
 	"billed_amount", "billed_amount_text", "billed_lines", "made_at"}
 
 func (e billEntry) csv() []string {
@@ -175,7 +175,8 @@ func (e billEntry) csv() []string {
 	return []string{e.Entry, e.ID.String(), e.Bill.ID.String(), strconv.Itoa(e.Number), number(int64(e.AppID)), csvText(e.RoomID),
 		strconv.FormatUint(e.RoomSessionID, 10), csvCode(e.CloseReason), when(e.RoomCloseTime), strconv.FormatBool(e.Reconciled),
 		when(u.Start), string(u.StartFrom), when(u.End), string(u.EndFrom), number(u.Participants), number(u.Stays),
-		number(u.Millis), number(u.Seconds), number(u.Minutes), u.Estimated.String(), e.Charge.Currency, price, amount,
+		number(u.Millis), number(u.Seconds), number(u.Minutes), u.Estimated.String(),
+		number(u.Published), number(u.PublishedSeconds), u.PublishedEstimated.String(), u.Callbacks.String(), u.StreamCallbacks.String(), csvText(u.Excluded), e.Charge.Currency, price, amount,
 		pricing.Format(e.Charge.Currency, e.Charge.Amount), number(e.Charge.Lines),
 		number(e.Billed.Millis), number(e.Billed.Seconds), number(e.Billed.Minutes), billed, e.BilledText, number(e.Billed.Lines), when(e.MadeAt)}
 }

@@ -115,7 +115,9 @@ func TestBillShowMarksWhomTheBillExcluded(t *testing.T) {
 	stay := func(user string, role zego.Code) ledger.Usage {
 		return ledger.Usage{AppID: 1, RoomID: "r", RoomSessionID: 7, Event: "room_logout", Stay: user, User: user, Role: role, Login: at.Add(-time.Minute), Logout: at}
 	}
-	if err := books.Record(t.Context(), []ledger.Usage{stay("ada", "4"), stay("bot-1", ""), stay("bot-2", "4")}); err != nil {
+	if err := books.Record(t.Context(), []ledger.Usage{stay("ada", "4"), stay("bot-1", ""), stay("bot-2", "4"),
+		{AppID: 1, RoomID: "r", RoomSessionID: 7, Event: "stream_close", Stay: "s", User: "ada", Number: 5, Login: at.Add(-30 * time.Second), Logout: at.Add(-time.Second)},
+		{AppID: 1, RoomID: "r", RoomSessionID: 7, Event: "stream_create", Stay: "t", User: "ada", Number: 2, Login: at.Add(-50 * time.Second)}}); err != nil {
 		t.Fatal(err)
 	}
 	books.Rules.List = []metering.Rule{{User: "bot-*"}}
@@ -123,8 +125,16 @@ func TestBillShowMarksWhomTheBillExcluded(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, out, stderr := closeout("bill show 7 --data " + data)
+	for _, want := range []string{", published seconds: 50;", "callbacks      of users: unknown, of streams: missing 1\n", "excluded       bot-1 (user bot-*), bot-2 (user bot-*)\n"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	if _, out, _ := closeout("bill export --data " + data); !strings.Contains(out, "no_room_create,50000,50,no_stream_close missing_callbacks,unknown,missing 1,\"bot-1 (user bot-*), bot-2 (user bot-*)\",") {
+		t.Errorf("exported %s", out)
+	}
 	for user, remark := range map[string]string{"ada": "", "bot-1": "no participant: user bot-*", "bot-2": "no participant: user bot-*"} {
-		i := strings.Index(out, "  "+user+" ")
+		i := strings.LastIndex(out, "  "+user+" ")
 		if line, _, _ := strings.Cut(out[max(i, 0):], "\n"); code != 0 || i < 0 || strings.Contains(line, "no participant") != (remark != "") || !strings.Contains(line, remark) {
 			t.Errorf("%s: want %q in\n%s%s", user, remark, out, stderr)
 		}

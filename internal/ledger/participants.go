@@ -349,6 +349,17 @@ func (l *Ledger) Participants(ctx context.Context, s session.Session, adjustment
 	}
 	p.Start, p.End, p.Settled = fromMillis(room.Create), fromMillis(room.Close), locked.entries > adjustment
 	p.Callbacks, p.StreamCallbacks = room.Callbacks, room.StreamCallbacks
+	if p.Settled {
+		from, args := "bills WHERE", []any{k.app, k.session}
+		if adjustment > 0 {
+			from, args = "adjustments WHERE number = $3 AND", append(args, adjustment)
+		}
+		if _, err := one(ctx, l, func(r row) (struct{}, error) {
+			return struct{}{}, r.Scan((*timeColumn)(&p.Start), (*timeColumn)(&p.End), (*missingColumn)(&p.Callbacks), (*missingColumn)(&p.StreamCallbacks))
+		}, "SELECT start_time, end_time, callbacks, stream_callbacks FROM "+from+" appid = $1 AND room_session_id = $2", args...); err != nil {
+			return nil, fmt.Errorf("read entry %d of session %s: %w", adjustment, k, err)
+		}
+	}
 	p.All = func(yield func(session.Participant, error) bool) {
 		for q, err := range l.peopleOf(ctx, l, k, metering.NewMeter(room), l.Rules.Of(s, room), int64(adjustment)) {
 			if err != nil {

@@ -152,6 +152,25 @@ func TestNumbersProveWhichCallbacksAreMissing(t *testing.T) {
 	})
 }
 
+// A step that reads the bill's figures reads what was missing then.
+func TestParticipantsHaveTheCompletenessOfTheirEntry(t *testing.T) {
+	testenv.Databases(t, func(t *testing.T, databaseURL string) {
+		l := open(t, databaseURL)
+		record(t, l, numbered(1, login("a", "1", 10)), numbered(4, logout("a", "1", 10, 90)))
+		finalize(t, l, closing(life, 100))
+		record(t, l, created(0), numbered(2, login("b", "2", 20)), numbered(3, logout("b", "2", 20, 30)))
+		if _, err := adjust(t, l, dirty(t, l)[0]); err != nil {
+			t.Fatal(err)
+		}
+		for number, want := range []string{"missing 2", "complete"} {
+			p, all := participants(t, l, life, at(100), number)
+			if begin := at(int64(10 - 10*number)); p.Callbacks.String() != want || !p.Start.Equal(begin) || !p.End.Equal(at(100)) || len(all) != number+1 {
+				t.Errorf("entry %d: %v from %v to %v, want %s from %v; %+v", number, p.Callbacks, p.Start, p.End, want, begin, all)
+			}
+		}
+	})
+}
+
 // A user logs in again in the same millisecond with the same session_id, and the second logout
 // is lost: the numbers show that there were two logins.
 func TestTwoNumbersOfOneLoginContradictEachOther(t *testing.T) {
