@@ -2,11 +2,15 @@ package ledger_test
 
 import (
 	"context"
+	"crypto/tls"
+	"io"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/testenv"
@@ -196,5 +200,51 @@ func TestTheFileIsTheOwnersAlone(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TLS that the server lacks, or a certificate that isn't believed, is no outage.
+func TestTLSThatCannotBeIsFinal(t *testing.T) {
+	certificate, key := testenv.NewAuthority(t).Issue(t, testenv.For("localhost", time.Hour))
+	pair, err := tls.LoadX509KeyPair(certificate, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for mode, tt := range map[string]struct {
+		speaks bool
+		advice string
+	}{"require": {false, "sslmode=disable"}, "verify-full": {true, "sslrootcert"}} {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close()
+		go func() {
+			for {
+				conn, err := listener.Accept()
+				if err != nil {
+					return
+				}
+				go func() {
+					defer conn.Close()
+					request := make([]byte, 8)
+					if _, err := io.ReadFull(conn, request); err != nil {
+						return
+					}
+					if !tt.speaks {
+						_, _ = conn.Write([]byte("N"))
+						return
+					}
+					_, _ = conn.Write([]byte("S"))
+					_ = tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{pair}}).Handshake()
+				}()
+			}
+		}()
+		_, port, _ := net.SplitHostPort(listener.Addr().String())
+		l := open(t, "postgres://u@localhost:"+port+"/d?sslmode="+mode)
+		err = l.Migrate(t.Context())
+		if advice, final := ledger.Advice(err); err == nil || !final || !strings.Contains(advice, tt.advice) {
+			t.Errorf("%s: %v: advice %q, final %v", mode, err, advice, final)
+		}
 	}
 }

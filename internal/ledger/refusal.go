@@ -1,7 +1,9 @@
 package ledger
 
 import (
+	"crypto/tls"
 	"errors"
+	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"modernc.org/sqlite"
@@ -40,6 +42,13 @@ func Advice(err error) (advice string, final bool) {
 		case "26000", "42P05": // invalid_sql_statement_name, duplicate_prepared_statement
 			return "remove default_query_exec_mode from CLOSEOUT_DATABASE_URL: a pooler is in between", true
 		}
+	}
+	connect := new(pgconn.ConnectError)
+	switch untrusted := new(tls.CertificateVerificationError); {
+	case errors.As(err, &untrusted):
+		return "name the authority of the server's certificate by sslrootcert in CLOSEOUT_DATABASE_URL, and the server as the certificate does", true
+	case errors.As(err, &connect) && strings.Contains(connect.Error(), "server refused TLS connection"): // no error of its own
+		return "turn TLS on in the server, or set sslmode=disable in CLOSEOUT_DATABASE_URL", true
 	}
 	if code, ok := sqliteCode(err); ok {
 		switch code {
