@@ -4,6 +4,8 @@ package config
 import (
 	"bytes"
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -97,6 +99,17 @@ func (c *Config) Inbox() string { return filepath.Join(c.Data, "inbox") }
 
 // UsageInbox returns the folder of the callbacks for the ledger.
 func (c *Config) UsageInbox() string { return filepath.Join(c.Data, "usage") }
+
+// LookFile returns the file of the newest look into the ledger. Another ledger has another.
+func (c *Config) LookFile() string {
+	name := c.DatabaseURL
+	if u, err := url.Parse(name); err == nil {
+		u.User = nil // whose password may be replaced
+		name = u.String()
+	}
+	sum := sha256.Sum256([]byte(name))
+	return filepath.Join(c.Data, "ledger-look-"+hex.EncodeToString(sum[:4])+".json")
+}
 
 // LedgerInData reports whether the ledger is the one in the data folder.
 func (c *Config) LedgerInData() bool { return c.DatabaseURL == ledgerIn(c.Data) }

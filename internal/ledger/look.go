@@ -8,12 +8,13 @@ import (
 	"time"
 )
 
-// A Look is the last time that a worker looked for what is due.
+// A Look is the last time that a process looked into the ledger: a worker for what is due,
+// or a webhook for whether it was restored.
 type Look struct {
 	// Number counts looks. It never falls, unless the ledger is restored from a copy.
-	Number int64
-	// At is when it was, by the worker's clock.
-	At time.Time
+	Number int64 `json:"number"`
+	// At is when it was, by the process's clock.
+	At time.Time `json:"at"`
 }
 
 // LastLook returns the last look; the zero Look if there was none.
@@ -38,6 +39,15 @@ func (l *Ledger) TakeLook(ctx context.Context, now time.Time, interval time.Dura
 		return false, fmt.Errorf("take the next look: %w", err)
 	}
 	return n == 1, nil
+}
+
+// CountLook counts a look that doesn't look for what is due, unless the last one is before
+// the one that was seen: then the ledger was restored.
+func (l *Ledger) CountLook(ctx context.Context, now time.Time, seen int64) error {
+	if _, err := l.exec(ctx, "UPDATE looks SET number = number + 1, looked_at = $1 WHERE number >= $2", now.UnixMilli(), seen); err != nil {
+		return fmt.Errorf("count a look: %w", err)
+	}
+	return nil
 }
 
 // Due reports which work there is.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -204,4 +206,96 @@ func open(t *testing.T) *ledger.Ledger {
 
 func witness(books *ledger.Ledger, temporal repair.Temporal) *repair.Witness {
 	return &repair.Witness{Temporal: temporal, TaskQueue: "q", Data: converter.GetDefaultDataConverter(), Ledger: books, Log: slog.New(slog.DiscardHandler)}
+}
+
+// A copy is noticed by what was seen before, over a restart as well, and whoever looks
+// first into it.
+func TestACopyThatNobodyElseNoticedIsNoticed(t *testing.T) {
+	for name, first := range map[string]string{"the one that remembers looks first": "", "a worker without a memory looks first": "worker"} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			database, copied := filepath.Join(dir, "ledger.db"), filepath.Join(dir, "copy.db")
+			file := filepath.Join(dir, "data", "look.json")
+			use := func(do func(*ledger.Ledger)) {
+				t.Helper()
+				books, err := ledger.Open("sqlite:" + database)
+				if err != nil {
+					t.Fatal(err)
+				}
+				do(books)
+				if err := books.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			remembering := func(books *ledger.Ledger) *repair.Witness {
+				return &repair.Witness{Ledger: books, File: file, Log: slog.New(slog.DiscardHandler)}
+			}
+			watch := func(books *ledger.Ledger, until func() bool) {
+				t.Helper()
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				defer cancel()
+				var watching sync.WaitGroup
+				watching.Go(func() { remembering(books).Watch(ctx, time.Millisecond) })
+				for !until() && ctx.Err() == nil {
+					time.Sleep(time.Millisecond)
+				}
+				if ctx.Err() != nil {
+					t.Error("waited in vain")
+				}
+				cancel()
+				watching.Wait()
+			}
+			number := func(books *ledger.Ledger) int64 {
+				look, err := books.LastLook(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				return look.Number
+			}
+			losses := func(books *ledger.Ledger) []ledger.Loss {
+				all, err := books.Losses(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				return all
+			}
+			use(func(books *ledger.Ledger) {
+				if err := books.Migrate(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				watch(books, func() bool { return number(books) > 2 })
+			})
+			content, err := os.ReadFile(database)
+			if err == nil {
+				err = os.WriteFile(copied, content, 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			made := time.Now()
+			use(func(books *ledger.Ledger) {
+				before := number(books)
+				watch(books, func() bool { return number(books) > before+3 })
+				if n := len(losses(books)); n > 0 {
+					t.Errorf("%d losses without a copy", n)
+				}
+			})
+			if err := os.Rename(copied, database); err != nil {
+				t.Fatal(err)
+			}
+			use(func(books *ledger.Ledger) {
+				if first == "worker" {
+					if mine, err := books.TakeLook(t.Context(), time.Now().Add(time.Second), time.Minute); err != nil || !mine {
+						t.Fatal(mine, err)
+					}
+				}
+				watch(books, func() bool { return len(losses(books)) > 0 })
+				before := number(books)
+				watch(books, func() bool { return number(books) > before+3 })
+				if all := losses(books); len(all) != 1 || all[0].From.After(made) || all[0].To.Before(made) {
+					t.Errorf("lost %v, the copy was made at %v", all, made)
+				}
+			})
+		})
+	}
 }

@@ -3,10 +3,14 @@ package repair
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +20,7 @@ import (
 	"go.temporal.io/sdk/converter"
 
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/outage"
 	"github.com/closeouthq/closeout/session"
 )
 
@@ -25,22 +30,25 @@ type Temporal interface {
 	Histories
 }
 
-// Witness finds out whether a ledger was restored from a copy: by the looks that this
-// process has seen, and by bills that runs have made and the ledger doesn't have.
+// Witness finds out whether a ledger was restored from a copy: by the looks that have been
+// seen, and by bills that runs have made and the ledger doesn't have.
 type Witness struct {
-	// Temporal has the runs of the task queue.
+	// Temporal has the runs of the task queue. Without it, only looks count.
 	Temporal  Temporal
 	TaskQueue string
 	// Data reads what Activities returned.
 	Data converter.DataConverter
 	// Ledger is the one that workers write to.
 	Ledger *ledger.Ledger
+	// File, if set, keeps the newest look over a restart.
+	File string
 	// Log gets what operators should know.
 	Log *slog.Logger
 
 	mu    sync.Mutex
-	seen  int64     // the newest look
-	asked time.Time // when Temporal was asked
+	read  bool        // the File
+	seen  ledger.Look // the newest look
+	asked time.Time   // when Temporal was asked
 }
 
 const (
@@ -48,6 +56,8 @@ const (
 	confirmFor = 30 * time.Second
 	// recentRuns is how many runs are compared with the ledger.
 	recentRuns = 20
+	// lookTimeout bounds a look, as the ledger may hang.
+	lookTimeout = 10 * time.Second
 )
 
 // Lost returns what the ledger has lost and doesn't know of; nil if it has lost
@@ -70,7 +80,7 @@ func (w *Witness) confirm(ctx context.Context, within time.Duration) error {
 		return err
 	}
 	w.mu.Lock()
-	seen := w.seen
+	seen := w.seen.Number
 	w.mu.Unlock()
 	if loss, err = w.Ledger.NoteLoss(ctx, last, loss.From, seen); err != nil || loss == nil {
 		return err
@@ -87,10 +97,18 @@ func (w *Witness) lost(ctx context.Context, within time.Duration) (last ledger.L
 	if last, err = w.Ledger.LastLook(ctx); err != nil {
 		return last, nil, err
 	}
-	if last.Number < w.seen {
-		return last, &ledger.Loss{From: last.At, To: time.Now().UTC()}, nil
+	w.recall()
+	if last.Number < w.seen.Number {
+		from := last.At
+		if from.After(w.seen.At) { // somebody has looked since it was restored, to when nobody knows
+			from = time.Unix(0, 0)
+		}
+		return last, &ledger.Loss{From: from.UTC(), To: time.Now().UTC()}, nil
 	}
-	w.seen = last.Number
+	w.remember(last)
+	if w.Temporal == nil {
+		return last, nil, nil
+	}
 	if !w.asked.IsZero() && time.Since(w.asked) < within {
 		return last, nil, nil
 	}
@@ -107,6 +125,75 @@ func (w *Witness) lost(ctx context.Context, within time.Duration) (last ledger.L
 		loss.From = missing.MadeAt
 	}
 	return last, loss, nil
+}
+
+// look confirms, and counts a look of this process unless the ledger was restored
+// meanwhile. So a copy is noticed also if no worker has looked since it was made.
+func (w *Witness) look(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	if err := w.Confirm(ctx); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	seen := w.seen.Number
+	w.mu.Unlock()
+	return w.Ledger.CountLook(ctx, time.Now(), seen)
+}
+
+// Watch looks once an interval until ctx ends.
+func (w *Witness) Watch(ctx context.Context, interval time.Duration) {
+	trouble := outage.New(w.Log, "see whether the ledger is a copy", "it is tried again")
+	for ctx.Err() == nil {
+		err := w.look(ctx)
+		if err == nil {
+			trouble.End()
+		} else if ctx.Err() == nil {
+			trouble.Fail(err)
+		}
+		select {
+		case <-time.After(interval):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// recall reads the File once. One that can't be read is as none: the look is seen anew.
+func (w *Witness) recall() {
+	if w.read || w.File == "" {
+		return
+	}
+	w.read = true
+	content, err := os.ReadFile(w.File)
+	if err == nil {
+		err = json.Unmarshal(content, &w.seen)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		w.Log.Warn("newest look into the ledger not known", "file", w.File, "error", err)
+	}
+}
+
+// remember keeps a look, which may be lost with the machine: an older one says less, and
+// nothing wrong.
+func (w *Witness) remember(last ledger.Look) {
+	if last == w.seen {
+		return
+	}
+	w.seen = last
+	if w.File == "" {
+		return
+	}
+	content, err := json.Marshal(last)
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(w.File), 0o700)
+	}
+	if err == nil {
+		err = os.WriteFile(w.File, content, 0o600)
+	}
+	if err != nil {
+		w.Log.Warn("newest look into the ledger not kept over a restart", "file", w.File, "error", err)
+		w.File = "" // one line is enough
+	}
 }
 
 // missing returns a bill that one of the last runs has made and the ledger doesn't

@@ -96,7 +96,7 @@ func newWatch(c *config.Config, temporal client.Client, billing *steps.Billing, 
 	billing.Earlier = func(ctx context.Context, s session.Session, runID string) (*ledger.MadeBill, error) {
 		return repair.Bill(ctx, temporal, data, s.WorkflowID(), runID)
 	}
-	witness := &repair.Witness{Temporal: temporal, TaskQueue: c.TaskQueue, Data: data, Ledger: billing.Ledger, Log: log}
+	witness := &repair.Witness{Temporal: temporal, TaskQueue: c.TaskQueue, Data: data, Ledger: billing.Ledger, File: c.LookFile(), Log: log}
 	billing.Confirm = witness.Confirm
 	if c.ReconcileEvery == 0 {
 		return nil

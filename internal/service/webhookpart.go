@@ -11,10 +11,14 @@ import (
 
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/probe"
+	"github.com/closeouthq/closeout/internal/repair"
 	"github.com/closeouthq/closeout/internal/starter"
 	"github.com/closeouthq/closeout/webhook"
 	"github.com/closeouthq/closeout/zego"
 )
+
+// lookEvery is how often a webhook sees whether the ledger was restored.
+const lookEvery = 20 * time.Second
 
 // webhookPart takes callbacks and delivers them to Temporal and the ledger.
 type webhookPart struct {
@@ -25,6 +29,7 @@ type webhookPart struct {
 	server   *http.Server
 	backlogs []backlog
 	notify   func(ctx context.Context)
+	witness  *repair.Witness
 	opened   closers
 }
 
@@ -67,6 +72,7 @@ func (w *webhookPart) open(ctx context.Context) error {
 		notifier := starter.NewNotifier(usage.ledger, w.temporal, w.log)
 		usage.Stored, w.notify = notifier.Stored, notifier.Run
 		received.events = usage.Receiver
+		w.witness = &repair.Witness{Ledger: usage.ledger, File: c.LookFile(), Log: w.log}
 		w.backlogs = append(w.backlogs, backlog{"usage", usage.Delivery.Relay, usage.queue.waiting, usage.Delivery.Fault})
 	}
 
@@ -112,6 +118,9 @@ func (w *webhookPart) Run(ctx context.Context) error {
 	}
 	if w.notify != nil {
 		group.Go(func() error { w.notify(ctx); return nil })
+	}
+	if w.witness != nil {
+		group.Go(func() error { w.witness.Watch(ctx, lookEvery); return nil })
 	}
 	w.log.Info("callback listener ready", "address", w.listener.Addr().String(), "path", webhook.Path, "tls", w.config.TLSCert != "")
 	return group.Wait()
