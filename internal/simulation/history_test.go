@@ -243,8 +243,30 @@ func newHistory(seed uint64) history {
 		}
 		add(down)
 	}
+	if h.toTheBill() {
+		h.addLate(sessions)
+	}
 	h.sort()
 	return h
+}
+
+// addLate adds callbacks that come about when the bill is made, or after it, and faults of
+// the ledger at that time.
+func (h *history) addLate(sessions int) {
+	r := h.chance("late")
+	at := func() time.Duration { return between(r, settling-10*time.Second, settling+4*time.Minute) }
+	for s := range min(sessions, 10) {
+		for u := range r.IntN(4) {
+			event := pick(r, []string{zego.EventRoomLogin, zego.EventRoomLogout, zego.EventRoomLogout, zego.EventRoomCreate})
+			if event == zego.EventRoomCreate {
+				u = -1
+			}
+			h.actions = append(h.actions, action{kind: callback, event: event, session: s, user: u + 1, copies: 1 + r.IntN(2), at: at()})
+		}
+	}
+	for range r.IntN(3) {
+		h.actions = append(h.actions, action{kind: ledgerAway, at: at(), lasts: between(r, 100*time.Millisecond, 20*time.Second), answer: pick(r, ledgerAnswers)})
+	}
 }
 
 func (h history) sort() {

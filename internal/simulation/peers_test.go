@@ -146,7 +146,11 @@ func (s *temporal) start(o client.StartWorkflowOptions, input session.Session) e
 			return nil // the SDK returns the run that there is
 		}
 	}
-	s.runs[o.ID] = append(s.runs[o.ID], &execution{o, input, time.Now()})
+	e := &execution{o, input, time.Now()}
+	s.runs[o.ID] = append(s.runs[o.ID], e)
+	if w.worker != nil {
+		w.worker.start(e)
+	}
 	return nil
 }
 

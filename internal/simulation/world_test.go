@@ -58,15 +58,28 @@ type outcome struct {
 	path    uint64 // of what happened, in which order
 	ops     []int  // file operations of each process
 	took    time.Duration
-	answers map[string]int // and how often each was given
+	// bills and adjustments are how many the ledger has in the end.
+	bills, adjustments int
+	answers            map[string]int // and how often each was given
 }
 
 // play lets a history happen.
 func play(t *testing.T, h history, verbose bool) (o outcome) {
+	dir := ""
+	if h.toTheBill() {
+		dir = tempDir(t)
+	}
 	synctest.Test(t, func(*testing.T) {
 		seedRuntime(h.seed)
 		w := newWorld(h, verbose)
+		if h.toTheBill() {
+			w.worker = newWorker(w, dir)
+			w.books.store = w.worker
+		}
 		w.play()
+		if w.worker != nil {
+			w.worker.finish(dir)
+		}
 		o = w.outcome
 		o.took = time.Since(w.began)
 	})
@@ -84,6 +97,7 @@ type world struct {
 	refused  map[string]bool // by key
 	offered  map[string]bool
 	keyring  *zego.Keyring
+	worker   *worker // nil unless the history bills
 
 	mu        sync.Mutex
 	mem       *vfs.MemFS

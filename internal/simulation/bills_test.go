@@ -1,0 +1,310 @@
+package simulation
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	tlog "go.temporal.io/sdk/log"
+	"go.temporal.io/sdk/testsuite"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/internal/metering"
+	"github.com/closeouthq/closeout/internal/reconcile"
+	"github.com/closeouthq/closeout/internal/steps"
+	"github.com/closeouthq/closeout/pricing"
+	"github.com/closeouthq/closeout/session"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+// toTheBill reports whether the history goes on to the end: with a real ledger, in which a
+// worker bills and adjusts.
+func (h history) toTheBill() bool { return h.seed%20 == 0 }
+
+// worker has the real ledger, makes a bill for each run, and adjusts the bills.
+type worker struct {
+	w          *world
+	ledger     *ledger.Ledger
+	billing    *steps.Billing
+	reconciler *reconcile.Reconciler
+	stop       context.CancelFunc
+	ticking    sync.WaitGroup
+	runs       sync.WaitGroup
+
+	mu        sync.Mutex
+	events    []ledger.Usage  // all that was stored, repeats included
+	adjusting map[string]bool // open runs, by Workflow ID
+}
+
+// emptyLedger returns the database of a ledger that was set up.
+var emptyLedger = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "ledger")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "ledger.db")
+	l, err := ledger.Open("sqlite:" + path)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.Migrate(context.Background()); err != nil {
+		return nil, err
+	}
+	if err := l.Close(); err != nil { // and with it the log is written back
+		return nil, err
+	}
+	return os.ReadFile(path)
+})
+
+// tempDir returns a folder for a ledger, in memory where there is one.
+func tempDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "ledger")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+func openLedger(dir, name string) (*ledger.Ledger, error) {
+	empty, err := emptyLedger()
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, name)
+	if err := os.WriteFile(path, empty, 0o600); err != nil {
+		return nil, err
+	}
+	return ledger.Open("sqlite:" + path)
+}
+
+func newWorker(w *world, dir string) *worker {
+	l, err := openLedger(dir, "ledger.db")
+	if err != nil {
+		panic(err)
+	}
+	if w.seed%40 == 0 {
+		var calls atomic.Int64
+		l.Price = func(s pricing.Session) ([]pricing.Line, error) {
+			lines, err := pricing.PerMinute(price.Currency, price.PerMinute)(s)
+			time.Sleep(between(w.chance("price", int(calls.Add(1))), 0, 20*time.Second)) // callbacks come meanwhile
+			return lines, err
+		}
+	}
+	k := &worker{w: w, ledger: l, adjusting: map[string]bool{}}
+	k.billing = &steps.Billing{Ledger: l, Prices: metering.Prices{Default: price}}
+	k.reconciler = &reconcile.Reconciler{Ledger: l, Adjust: k.startAdjustment}
+	ctx, stop := context.WithCancel(context.Background())
+	k.stop = stop
+	k.ticking.Go(func() {
+		for ticks := time.NewTicker(time.Minute); ; {
+			select {
+			case <-ticks.C:
+				k.adjust()
+			case <-ctx.Done():
+				ticks.Stop()
+				return
+			}
+		}
+	})
+	return k
+}
+
+var price = metering.Price{Currency: "EUR", PerMinute: 2}
+
+// Record implements [eventsink.Store].
+func (k *worker) Record(ctx context.Context, events []ledger.Usage) error {
+	k.mu.Lock()
+	k.events = append(k.events, events...)
+	k.mu.Unlock()
+	return k.ledger.Record(ctx, events)
+}
+
+// Probe implements [eventsink.Store].
+func (k *worker) Probe(ctx context.Context) error { return k.ledger.Probe(ctx) }
+
+// start runs the step that bills a session, once its run begins.
+func (k *worker) start(e *execution) {
+	k.runs.Go(func() {
+		time.Sleep(e.options.StartDelay)
+		k.step("bill", sessionOf(e.input.RoomSessionID), func() error {
+			_, err := k.billing.FinalizeBill(context.Background(), taskOf(e.input))
+			return err
+		})
+	})
+}
+
+func taskOf(s session.Session) activities.Task {
+	return activities.Task{Session: s, IdempotencyKey: s.IdempotencyKey("billing")}
+}
+
+// startAdjustment starts an adjustment's run, unless one is open.
+func (k *worker) startAdjustment(_ context.Context, s ledger.BilledSession) error {
+	a := steps.AdjustmentOf(s)
+	id := workflows.AdjustmentID(a)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.adjusting[id] {
+		return nil
+	}
+	k.adjusting[id] = true
+	k.runs.Go(func() {
+		task := activities.Task{Session: a.Session, IdempotencyKey: a.Session.IdempotencyKey(fmt.Sprint("adjustment-", a.Number)), Adjustment: a.Number}
+		k.step("adjust", sessionOf(s.RoomSessionID), func() error {
+			_, err := k.billing.AdjustBill(context.Background(), task, a.Number)
+			return err
+		})
+		k.mu.Lock()
+		delete(k.adjusting, id)
+		k.mu.Unlock()
+	})
+	return nil
+}
+
+// step attempts a step until Temporal hears that it succeeded: sometimes not, although it
+// did; and sometimes an attempt that has timed out is at work beside the next one.
+func (k *worker) step(what string, session int, do func() error) {
+	for n := 1; ; n++ {
+		chance := k.w.chance(what, session, n)
+		time.Sleep(between(chance, 0, 3*time.Second))
+		var beside sync.WaitGroup
+		if chance.IntN(4) == 0 {
+			beside.Go(func() { _ = do() })
+		}
+		err := do()
+		beside.Wait()
+		if err == nil && (n > 3 || chance.IntN(3) > 0) {
+			return
+		}
+		if n == 20 {
+			k.w.broken("%s of session %d: %v", what, session, err)
+			return
+		}
+		time.Sleep(between(chance, time.Second, 10*time.Second))
+	}
+}
+
+// adjust starts the adjustments that are due.
+func (k *worker) adjust() {
+	suite := new(testsuite.WorkflowTestSuite)
+	suite.SetLogger(tlog.NewStructuredLogger(slog.New(slog.DiscardHandler)))
+	env := suite.NewTestActivityEnvironment()
+	env.RegisterActivity(k.reconciler.StartAdjustments)
+	if _, err := env.ExecuteActivity(k.reconciler.StartAdjustments); err != nil {
+		k.w.broken("start adjustments: %v", err)
+	}
+}
+
+// finish waits until all is billed, and checks that entries add up to what a ledger bills
+// that knew everything from the beginning.
+func (k *worker) finish(dir string) {
+	ctx := context.Background()
+	k.stop()
+	k.ticking.Wait()
+	k.runs.Wait()
+	defer func() {
+		if err := k.ledger.Close(); err != nil {
+			k.w.broken("close the ledger: %v", err)
+		}
+	}()
+	for rounds := 0; ; rounds++ {
+		dirty, err := k.ledger.Dirty(ctx, time.Now().Add(time.Hour), ledger.BilledSession{}, 1)
+		if err != nil || rounds == 5 {
+			k.w.broken("%d sessions to adjust after %d rounds: %v", len(dirty), rounds, err)
+			return
+		}
+		if len(dirty) == 0 {
+			break
+		}
+		time.Sleep(25 * time.Hour) // until one that was started and has done nothing is started again
+		k.adjust()
+		k.runs.Wait()
+	}
+	entries := map[uint64]ledger.Entry{} // by session
+	for e, err := range k.ledger.Entries(ctx, ledger.Filter{}) {
+		if err != nil {
+			k.w.broken("list entries: %v", err)
+			return
+		}
+		entries[e.RoomSessionID] = e
+		k.w.bills, k.w.adjustments = k.w.bills+1, k.w.adjustments+len(e.Adjustments)
+	}
+	if len(entries) != len(k.w.temporal.runs) {
+		k.w.broken("%d bills for %d runs", len(entries), len(k.w.temporal.runs))
+	}
+	if err := k.compare(ctx, dir, entries); err != nil {
+		k.w.broken("%v", err)
+	}
+}
+
+func (k *worker) compare(ctx context.Context, dir string, entries map[uint64]ledger.Entry) error {
+	all, err := openLedger(dir, "all.db")
+	if err != nil {
+		return err
+	}
+	defer all.Close()
+	if k.ledger.Price != nil {
+		all.Price = pricing.PerMinute(price.Currency, price.PerMinute)
+	}
+	billing := &steps.Billing{Ledger: all, Prices: k.billing.Prices}
+	if err := all.Record(ctx, k.events); err != nil {
+		return fmt.Errorf("record all at once: %w", err)
+	}
+	for _, runs := range k.w.temporal.runs {
+		s := runs[0].input
+		e, ok := entries[s.RoomSessionID]
+		if !ok {
+			return fmt.Errorf("session %d has a run and no bill", sessionOf(s.RoomSessionID))
+		}
+		if _, err := billing.FinalizeBill(ctx, taskOf(s)); err != nil {
+			return err
+		}
+		want, err := all.Bill(ctx, s.AppID, s.RoomSessionID)
+		if err != nil {
+			return err
+		}
+		last, sum := e.Bill, metering.DifferenceOf(metering.Figures{}, metering.Charge{}, e.Usage, e.Charge)
+		for i, a := range e.Adjustments {
+			if a.Number != i+1 {
+				return fmt.Errorf("session %d has adjustment %d after %d", sessionOf(s.RoomSessionID), a.Number, i)
+			}
+			last = a.Bill
+			sum.Millis, sum.Seconds, sum.Minutes, sum.Amount = sum.Millis+a.Difference.Millis, sum.Seconds+a.Difference.Seconds, sum.Minutes+a.Difference.Minutes, sum.Amount+a.Difference.Amount
+		}
+		if last.Usage != want.Usage || sum.Millis != want.Usage.Millis || sum.Seconds != want.Usage.Seconds || sum.Minutes != want.Usage.Minutes || sum.Amount != want.Charge.Amount {
+			return fmt.Errorf("session %d: a bill and %d adjustments add up to %+v and say %+v, want %+v", sessionOf(s.RoomSessionID), len(e.Adjustments), sum, last.Usage, want.Usage)
+		}
+	}
+	return nil
+}
+
+// broken is failf for goroutines that share the world.
+func (w *world) broken(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.failf(format, args...)
+}
+
+// Of the seeds that bill, some have to adjust, or the comparison shows little.
+func TestSeedsThatBillAdjust(t *testing.T) {
+	bills, adjustments := 0, 0
+	for seed := uint64(20); seed <= 400; seed += 20 {
+		o := run(t, newHistory(seed))
+		if o.failure != "" {
+			t.Fatal(explain(t, newHistory(seed), o.failure))
+		}
+		bills, adjustments = bills+o.bills, adjustments+o.adjustments
+	}
+	if bills < 20 || adjustments < 5 {
+		t.Errorf("%d bills with %d adjustments", bills, adjustments)
+	}
+}
