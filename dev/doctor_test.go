@@ -1,10 +1,14 @@
 package main
 
 import (
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
 	"github.com/closeouthq/closeout/internal/service"
+	"github.com/closeouthq/closeout/internal/telemetry"
 	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
@@ -68,5 +72,16 @@ func TestDoctorOnARealTemporal(t *testing.T) {
 
 	if code, text := doctor("--apps", "x", "--listen", "80"); code != 1 || strings.Count(text, "FAIL  settings") != 2 {
 		t.Errorf("with wrong settings: %d\n%s", code, text)
+	}
+}
+
+// A Namespace that Temporal does not know yet, as it is new, is no outage.
+func TestSetupOfANewNamespaceLogsNoError(t *testing.T) {
+	t.Parallel()
+	c := settings(t, nil)
+	c.Temporal.Namespace = fmt.Sprintf("new-%d", rand.Uint64())
+	var log lines
+	if err := service.Setup(t.Context(), c, telemetry.NewLogger(&log, slog.LevelInfo, false)); err != nil || strings.Contains(log.String(), "level=ERROR") || !strings.Contains(log.String(), "search attributes set up") {
+		t.Errorf("%v\n%s", err, log.String())
 	}
 }

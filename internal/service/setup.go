@@ -87,6 +87,9 @@ func migrate(ctx context.Context, books *ledger.Ledger) error {
 	return err
 }
 
+// namespaceDelay is how long a new Namespace may stay unknown without being an outage.
+const namespaceDelay = 20 * time.Second
+
 func setUpTemporal(ctx context.Context, c *config.Config, temporal client.Client, log *slog.Logger) error {
 	namespace := c.Temporal.Namespace
 	err := insist(ctx, log, "set up the namespace", func() error {
@@ -109,9 +112,20 @@ func setUpTemporal(ctx context.Context, c *config.Config, temporal client.Client
 	}
 	log.Info("namespace set up", "namespace", namespace)
 
-	// Runs work without search attributes.
+	// Runs work without search attributes. Temporal's frontends know a new Namespace after some seconds.
+	created := time.Now()
 	attributes := insist(ctx, log, "set up the search attributes", func() error {
-		return addSearchAttributes(ctx, namespace, temporal)
+		for {
+			err := addSearchAttributes(ctx, namespace, temporal)
+			if !errors.As(err, new(*serviceerror.NamespaceNotFound)) || time.Since(created) > namespaceDelay {
+				return err
+			}
+			select {
+			case <-ctx.Done():
+				return err
+			case <-time.After(time.Second):
+			}
+		}
 	})
 	if attributes == nil {
 		log.Info("search attributes set up", "namespace", namespace)
