@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -94,14 +95,16 @@ func (r explanation) print(out io.Writer) error {
 		fmt.Fprintf(out, "  callbacks of users: %v, of streams: %v\n", s.Callbacks, s.StreamCallbacks)
 		printed := map[string]bool{}
 		for _, p := range s.Participants {
-			if err := explain(out, p); err != nil {
+			if err := explain(out, p, s.Adjustment > 0); err != nil {
 				return err
 			}
 			printed[p.User] = true
 			s.printLines(out, func(party string) bool { return party == p.User })
 		}
-		fmt.Fprintln(out)
-		s.printLines(out, func(party string) bool { return !printed[party] })
+		others := &bytes.Buffer{}
+		if s.printLines(others, func(party string) bool { return !printed[party] }); others.Len() > 0 {
+			fmt.Fprintf(out, "\n%s", others)
+		}
 	}
 	return nil
 }
@@ -123,7 +126,7 @@ func (s explainedSession) printLines(out io.Writer, of func(party string) bool) 
 }
 
 // explain prints a participant's figures, and the timeline that they come from.
-func explain(out io.Writer, p session.Participant) error {
+func explain(out io.Writer, p session.Participant, adjusted bool) error {
 	name := printable.Line(p.User)
 	if len(p.Names) > 0 {
 		name += " (" + printable.Line(strings.Join(p.Names, ", ")) + ")"
@@ -132,6 +135,9 @@ func explain(out io.Writer, p session.Participant) error {
 		name += ", no participant: " + printable.Line(p.Excluded)
 	}
 	fmt.Fprintf(out, "\n%s\n  in the room: %s\n  published:   %s\n", name, length(p.InRoom), length(p.Published))
+	if adjusted && p.Before != p.Billed() {
+		fmt.Fprintf(out, "  before:      %v in the room, %v published\n", time.Duration(p.Before.InRoom)*time.Millisecond, time.Duration(p.Before.Published)*time.Millisecond)
+	}
 	type moment struct {
 		at   session.End
 		what string

@@ -141,6 +141,55 @@ func TestBillShowMarksWhomTheBillExcluded(t *testing.T) {
 	}
 }
 
+func TestBillExplainShowsTimelinesBoundsAndLines(t *testing.T) {
+	data := t.TempDir()
+	books, err := ledger.Open("sqlite:" + filepath.Join(data, "ledger.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer books.Close()
+	books.Price = func(s pricing.Session) ([]pricing.Line, error) {
+		all := []pricing.Line{{Payee: "the house", Description: "fee", Quantity: 1, Unit: "session", Amount: -5, Currency: "EUR"}}
+		for p := range s.Participants {
+			n := p.InRoom.Minutes()
+			all = append(all, pricing.Line{Payer: p.User, Description: "time", Quantity: n, Unit: "minute", UnitPrice: 7, Amount: 7 * n, Currency: "EUR"})
+		}
+		return all, nil
+	}
+	end := time.Date(2026, 11, 3, 12, 0, 0, 0, time.UTC)
+	record := func(u ledger.Usage) {
+		u.AppID, u.RoomID, u.RoomSessionID = 1, "r", 7
+		if err := books.Record(t.Context(), []ledger.Usage{u}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	record(ledger.Usage{Event: "room_create", Create: end.Add(-time.Hour)})
+	record(ledger.Usage{Event: "room_login", Stay: "1", User: "ada", Name: "Ada", Number: 1, Login: end.Add(-10 * time.Minute)})
+	record(ledger.Usage{Event: "stream_close", Stay: "s", Name: "mic", User: "ada", Login: end.Add(-8 * time.Minute), Logout: end.Add(-6 * time.Minute)})
+	if _, _, err := books.Finalize(t.Context(), ledger.Bill{ID: uuid.New(), AppID: 1, RoomID: "r", RoomSessionID: 7, RoomCloseTime: end}); err != nil {
+		t.Fatal(err)
+	}
+	check := func(wanted ...string) {
+		t.Helper()
+		code, out, stderr := closeout("bill explain 7 --data " + data)
+		for _, want := range wanted {
+			if code != 0 || !strings.Contains(out, want) {
+				t.Errorf("%d, no %q in\n%s%s", code, want, out, stderr)
+			}
+		}
+	}
+	check("session 7 of app 1, the bill\n", "callbacks of users: missing 1, of streams: unknown\n",
+		"\nada (Ada)\n  in the room: 10m0s, at least 4m0s and at most 10m0s, because of no_logout\n  published:   2m0s\n",
+		"  2026-11-03T11:52:00.000Z  publishes mic   stated\n", "logout, stay 1  bounded, from 2026-11-03T11:54:00.000Z to 2026-11-03T12:00:00.000Z\n  bill: ada pays EUR 0.70 for time: 10 minute at EUR 0.07\n",
+		"\n\n  bill: the house is paid EUR 0.05 for fee: 1 session\n")
+
+	record(ledger.Usage{Event: "room_logout", Stay: "1", User: "ada", Number: 2, Login: end.Add(-10 * time.Minute), Logout: end.Add(-5 * time.Minute)})
+	if _, err := books.Adjust(t.Context(), uuid.New(), 1, 7, 1); err != nil {
+		t.Fatal(err)
+	}
+	check("adjustment 1\n", "callbacks of users: complete,", "  in the room: 5m0s\n", "  before:      10m0s in the room, 2m0s published\n", "  adjustment 1: ada pays EUR -0.35 for time: -5 minute at EUR 0.07\n")
+}
+
 func TestBillListAddsUp(t *testing.T) {
 	data := bills(t)
 	for args, want := range map[string][]string{
