@@ -2,6 +2,8 @@ package ledger
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -19,10 +21,7 @@ type Look struct {
 
 // LastLook returns the last look; the zero Look if there was none.
 func (l *Ledger) LastLook(ctx context.Context) (Look, error) {
-	look, err := one(ctx, l, func(r row) (look Look, err error) {
-		err = r.Scan(&look.Number, (*timeColumn)(&look.At))
-		return look, err
-	}, "SELECT coalesce(max(number), 0), coalesce(max(looked_at), 0) FROM looks")
+	look, err := one(ctx, l, scanLook, "SELECT coalesce(max(number), 0), coalesce(max(looked_at), 0) FROM looks")
 	if err != nil {
 		return look, fmt.Errorf("read the last look: %w", err)
 	}
@@ -41,13 +40,19 @@ func (l *Ledger) TakeLook(ctx context.Context, now time.Time, interval time.Dura
 	return n == 1, nil
 }
 
-// CountLook counts a look that doesn't look for what is due, unless the last one is before
-// the one that was seen: then the ledger was restored.
-func (l *Ledger) CountLook(ctx context.Context, now time.Time, seen int64) error {
-	if _, err := l.exec(ctx, "UPDATE looks SET number = number + 1, looked_at = $1 WHERE number >= $2", now.UnixMilli(), seen); err != nil {
-		return fmt.Errorf("count a look: %w", err)
+// CountLook counts and returns a look that doesn't look for what is due. It returns none
+// if the last one is before the one that was seen: then the ledger was restored.
+func (l *Ledger) CountLook(ctx context.Context, now time.Time, seen int64) (Look, error) {
+	look, err := one(ctx, l, scanLook, "UPDATE looks SET number = number + 1, looked_at = $1 WHERE number >= $2 RETURNING number, looked_at", now.UnixMilli(), seen)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return look, fmt.Errorf("count a look: %w", err)
 	}
-	return nil
+	return look, nil
+}
+
+func scanLook(r row) (look Look, err error) {
+	err = r.Scan(&look.Number, (*timeColumn)(&look.At))
+	return look, err
 }
 
 // Due reports which work there is.

@@ -98,7 +98,7 @@ func (w *Witness) lost(ctx context.Context, within time.Duration) (last ledger.L
 		return last, nil, err
 	}
 	w.recall()
-	if last.Number < w.seen.Number {
+	if last.Number < w.seen.Number || last.Number == w.seen.Number && !last.At.Equal(w.seen.At) {
 		from := last.At
 		if from.After(w.seen.At) { // somebody has looked since it was restored, to when nobody knows
 			from = time.Unix(0, 0)
@@ -136,9 +136,12 @@ func (w *Witness) look(ctx context.Context) error {
 		return err
 	}
 	w.mu.Lock()
-	seen := w.seen.Number
-	w.mu.Unlock()
-	return w.Ledger.CountLook(ctx, time.Now(), seen)
+	defer w.mu.Unlock()
+	look, err := w.Ledger.CountLook(ctx, time.Now(), w.seen.Number)
+	if err == nil && look.Number > w.seen.Number {
+		w.remember(look)
+	}
+	return err
 }
 
 // Watch looks once an interval until ctx ends.
