@@ -1,15 +1,21 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/service"
 	"github.com/closeouthq/closeout/pricing"
 	"github.com/closeouthq/closeout/session"
+	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -27,15 +33,47 @@ func byMicrophone(s pricing.Session) (lines []pricing.Line, err error) {
 	return lines, nil
 }
 
+// Stage notes what its step has read of participants.
+type Stage struct{ settled sync.Map }
+
+// Settle notes, under its key, the difference of each user to what was billed before.
+func (s *Stage) Settle(ctx context.Context, task activities.Task, bill activities.Bill) (string, error) {
+	people, err := activities.Participants(ctx, task)
+	if err != nil {
+		return "", err
+	}
+	said := fmt.Sprintf("adjustment %d, settled %v, bill of %d ms:", task.Adjustment, people.Settled, bill.Usage.Millis)
+	for p, err := range people.All {
+		if err != nil {
+			return "", err
+		}
+		if d := p.Billed().InRoom - p.Before.InRoom; d != 0 {
+			said += fmt.Sprintf(" %s %d", p.User, d/60_000)
+		}
+	}
+	s.settled.Store(task.IdempotencyKey, said)
+	return "settled", nil
+}
+
+// CloseStage settles after the bill and after each adjustment.
+func CloseStage(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
+	run := workflows.Begin(ctx, closed)
+	bill := workflows.Start(run, workflows.Billing, activities.Standard.FinalizeBill)
+	workflows.Then(bill, workflows.Step{Name: "settle", Adjusts: true}, (*Stage)(nil).Settle)
+	return run.Finish()
+}
+
 // A room's callbacks are posted, all but one logout. The bill has it to the end of the room,
 // and the published time of each host by its streams. The logout arrives after the bill: an
-// adjustment corrects the lines of that listener alone.
+// adjustment corrects the lines of that listener alone, and the step that adjusts runs again.
 func TestPublishedTimeIsBilledAndALateLogoutCorrectsOnePerson(t *testing.T) {
 	t.Parallel()
 	c := settings(t, map[string]string{"reconcile-interval": "1s", "missing-wait": "0s"})
 	setUp(t, c)
 	parts := both
-	parts.Extension = service.Extension{Price: byMicrophone}
+	stage := &Stage{}
+	parts.Extension = service.Extension{Price: byMicrophone, Workflows: []workflows.Workflow{CloseStage}, Activities: []any{stage},
+		Route: func(session.Session) workflows.Workflow { return CloseStage }}
 	address := start(t, c, parts)
 	closed := newClose()
 	begin := closed.RoomCloseTime.Add(-time.Hour)
@@ -110,6 +148,17 @@ func TestPublishedTimeIsBilledAndALateLogoutCorrectsOnePerson(t *testing.T) {
 		}
 		return made
 	})
+	settled := func(step string) any {
+		said, _ := stage.settled.Load(session.Of(&closed).IdempotencyKey(step))
+		return said
+	}
+	if got, want := settled("settle"), "adjustment 0, settled true, bill of 12240000 ms: alice 60 bob 49 hanna 48 harry 47"; got != want {
+		t.Errorf("the step has read %v, want %v", got, want)
+	}
+	wait(t, "the step has run again", func() bool { return settled("settle-adjustment-1") != nil })
+	if got, want := settled("settle-adjustment-1"), "adjustment 1, settled true, bill of 10440000 ms: alice -30"; got != want {
+		t.Errorf("in the adjustment, the step has read %v, want %v", got, want)
+	}
 	if got, want := lines(1), []string{"alice -30 -600"}; !slices.Equal(got, want) {
 		t.Errorf("the adjustment has %q, want %q", got, want)
 	}
