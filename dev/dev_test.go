@@ -57,6 +57,14 @@ func TestOneCommand(t *testing.T) {
 		}
 	}
 	curl(t, out.String())
+	t.Setenv("TEMPORAL_ADDRESS", "127.0.0.1:"+temporalPort)
+	var status lines
+	if code := run(t.Context(), []string{"dev", "status", "--wait", "1m", "--data", data, again[1]}, &status, &status); code != 0 {
+		t.Errorf("status: %d\n%s", code, &status)
+	}
+	t.Setenv("TEMPORAL_ADDRESS", "")
+	asPrinted(t, "../docs/operations.md", "room-close-1-858012925204410417", again[1], status.String())
+	asPrinted(t, "../docs/start.md", "session 858012925204410417 of app 1", again[1], bill)
 	stop()
 
 	out, stop = dev()
@@ -67,6 +75,33 @@ func TestOneCommand(t *testing.T) {
 		t.Errorf("the bill was\n%s, and after the same callbacks it is\n%s", bill, now)
 	}
 	stop()
+}
+
+// asPrinted compares the block in a page that begins with that line with the output about a session, but for what differs
+// each time. A block that ends in "..." is the beginning of the output.
+func asPrinted(t *testing.T, page, begin, session, output string) {
+	t.Helper()
+	_, block, found := strings.Cut("\n"+read(t, page), "\n    "+begin+"\n")
+	if !found {
+		t.Fatalf("%s has no block that begins with %q", page, begin)
+	}
+	block, _, _ = strings.Cut(begin+"\n"+block, "\n\n")
+	masked := func(text string) string {
+		for _, mask := range []struct{ pattern, by string }{
+			{`\d{4}-\d\d-\d\dT[\d:.]+Z`, "TIME"}, {`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`, "UUID"}, {`after [\d.]+s`, "after DURATION"},
+			{`http://[\w.]+:\d+`, "http://HOST"}, {`\b` + session + `\b`, "858012925204410417"}, {`\broom +\S+`, "room NAME"}, {`\s+`, " "},
+		} {
+			text = regexp.MustCompile(mask.pattern).ReplaceAllString(text, mask.by)
+		}
+		return strings.TrimSpace(text)
+	}
+	want, got := masked(block), masked(output)
+	if start, cut := strings.CutSuffix(want, " ..."); cut {
+		want, got = start, got[:min(len(start), len(got))]
+	}
+	if got != want {
+		t.Errorf("%s prints\n%s\nand it is\n%s", page, want, got)
+	}
 }
 
 // launch runs the one command until stop, which is its Ctrl-C.

@@ -113,7 +113,8 @@ func TestExamplesDoWhatTheySay(t *testing.T) {
 					post(t, "http://"+address, s.post)
 				}
 				if s.decide != "" {
-					awaitBlocked(t, env, program, s.workflow)
+					heading, _, _ := strings.Cut(awaitBlocked(t, env, program, s.workflow), "\n")
+					headingIsPrinted(t, heading)
 					run(t, env, program, "blocked "+s.decide+" "+s.workflow)
 				}
 				if s.reset {
@@ -280,13 +281,41 @@ func run(t *testing.T, settings []string, program, args string) string {
 	return string(said)
 }
 
-// awaitBlocked waits until a run is listed as blocked.
-func awaitBlocked(t *testing.T, settings []string, program, workflow string) {
+// awaitBlocked waits until a run is listed as blocked, and returns the list.
+func awaitBlocked(t *testing.T, settings []string, program, workflow string) (list string) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !strings.Contains(run(t, settings, program, "blocked list"), workflow+" "); {
+	for deadline := time.Now().Add(patience); !strings.Contains(list, workflow+" "); {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s is not blocked", workflow)
 		}
+		list = run(t, settings, program, "blocked list")
+	}
+	return list
+}
+
+// headingIsPrinted reports lists of blocked runs in the READMEs with other headings.
+func headingIsPrinted(t *testing.T, heading string) {
+	t.Helper()
+	pages, err := filepath.Glob("*/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	printed := 0
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if strings.Contains(line, "WORKFLOW ID ") {
+				if printed++; !slices.Equal(strings.Fields(line), strings.Fields(heading)) {
+					t.Errorf("%s prints %q, want %q", page, line, heading)
+				}
+			}
+		}
+	}
+	if printed < 3 {
+		t.Errorf("%d lists are printed", printed)
 	}
 }
 
