@@ -94,7 +94,7 @@ func Run(ctx context.Context, root *cli.Command, args []string, stdout, stderr i
 	}
 	lines := strings.Split(err.Error(), "\n")
 	for i, line := range lines {
-		lines[i] = printable.Line(line)
+		lines[i] = printable.Line(strings.TrimLeft(line, "\t")) // pgx indents
 	}
 	fmt.Fprintln(errOut, "error:", strings.Join(lines, "\n  ")) // foreign text starts no line
 	if h := new(hint); errors.As(err, &h) {

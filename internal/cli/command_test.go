@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -167,5 +168,16 @@ func TestInit(t *testing.T) {
 		if code, _, stderr := closeout("init " + args); !strings.HasPrefix(fmt.Sprint(code, " ", stderr), want) {
 			t.Errorf("%s: %d %s", args, code, stderr)
 		}
+	}
+}
+
+// What a database driver indents by tabs is read as lines.
+func TestErrorsOfSeveralLinesAreIndented(t *testing.T) {
+	var stderr strings.Builder
+	root := &urfave.Command{Name: "closeout", Action: func(context.Context, *urfave.Command) error {
+		return errors.New("connect:\n\tserver a: refused\n\tserver\tb: refused")
+	}}
+	if code := cli.Run(t.Context(), root, []string{"closeout"}, io.Discard, &stderr); code != 1 || stderr.String() != "error: connect:\n  server a: refused\n  server\\u0009b: refused\n" {
+		t.Errorf("%d %q", code, stderr.String())
 	}
 }

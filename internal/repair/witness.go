@@ -85,7 +85,7 @@ func (w *Witness) confirm(ctx context.Context, within time.Duration) error {
 	if loss, err = w.Ledger.NoteLoss(ctx, last, loss.From, seen); err != nil || loss == nil {
 		return err
 	}
-	w.Log.Error("ledger was restored from a copy and has lost callbacks; see docs/operations.md, and run closeout repair", "from", loss.From, "to", loss.To)
+	w.Log.Error("ledger was restored from a copy and has lost callbacks; see docs/restore.md, and run closeout repair", "from", loss.From, "to", loss.To)
 	return nil
 }
 
