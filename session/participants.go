@@ -31,27 +31,27 @@ type Participants struct {
 // Participant is a user of a session's room.
 type Participant struct {
 	// User is ZEGO's user_account.
-	User string
+	User string `json:"user"`
 	// Names are the nicknames that the user had, sorted.
-	Names []string
+	Names []string `json:"names,omitempty"`
 	// Role is the user_role as ZEGO sent it; empty if it sent none. It means something only
 	// in apps that use ZEGO's LiveRoom SDK.
-	Role zego.Code
+	Role zego.Code `json:"role"`
 	// Excluded is why the user is not a participant, such as "role 4"; empty for a
 	// participant.
-	Excluded string
+	Excluded string `json:"excluded,omitempty"`
 	// Stays are in the order of their logins. They and Streams are as they are known now.
-	Stays []Stay
+	Stays []Stay `json:"stays,omitempty"`
 	// Streams are what the user published, in the order in which it began.
-	Streams []Stream
+	Streams []Stream `json:"streams,omitempty"`
 	// InRoom is how long the user was in the room. Stays that overlap count once.
-	InRoom Span
+	InRoom Span `json:"in_room"`
 	// Published is how long the user published. Streams that overlap count once. ZEGO's
 	// callbacks do not separate audio from video.
-	Published Span
+	Published Span `json:"published"`
 	// Before is what the bill and the adjustments before this one have billed of the
 	// user; zero if these are the figures of the bill.
-	Before Billed
+	Before Billed `json:"before,omitzero"`
 }
 
 // Billed returns what of the user is billed: nothing of a user who is excluded.
@@ -65,19 +65,21 @@ func (p Participant) Billed() Billed {
 // Billed is a participant's time, in milliseconds.
 type Billed struct {
 	// InRoom and Published are those of [Participant].
-	InRoom, Published int64
+	InRoom    int64 `json:"in_room_milliseconds"`
+	Published int64 `json:"published_milliseconds"`
 }
 
 // A Span is a length of time in milliseconds, and what is known of it.
 type Span struct {
 	// Millis is the length that is billed. An end that is missing counts at its latest
 	// bound, and a beginning that is missing at its earliest.
-	Millis int64
+	Millis int64 `json:"milliseconds"`
 	// Min and Max bound the true length. Max is -1 if nothing bounds it.
-	Min, Max int64
+	Min int64 `json:"min_milliseconds"`
+	Max int64 `json:"max_milliseconds"`
 	// Reasons are why the length may not be exact, by their names in a bill; none if it
 	// is exact.
-	Reasons []string
+	Reasons []string `json:"reasons"`
 }
 
 // Exact reports whether the length is exact.
@@ -98,17 +100,20 @@ func Minutes(millis int64) int64 { return (millis/1000 + 59) / 60 }
 type Stay struct {
 	// SessionID is ZEGO's session_id; empty if no callback of the stay came, and a stream
 	// shows that the user was there.
-	SessionID string
+	SessionID string `json:"session_id"`
 	// Login and Logout are its ends.
-	Login, Logout End
+	Login  End `json:"login"`
+	Logout End `json:"logout"`
 }
 
 // Stream is what a user published, from its creation to its close.
 type Stream struct {
 	// StreamSID is ZEGO's stream_sid, and StreamID the stream's name.
-	StreamSID, StreamID string
+	StreamSID string `json:"stream_sid"`
+	StreamID  string `json:"stream_id"`
 	// Create and Close are its ends.
-	Create, Close End
+	Create End `json:"create"`
+	Close  End `json:"close"`
 }
 
 // Certainty is what is known of an [End].
@@ -127,10 +132,11 @@ const (
 // End is one end of a stay or a stream.
 type End struct {
 	// Time is the time that counts; zero if none does.
-	Time time.Time
+	Time time.Time `json:"time,omitzero"`
 	// Certainty is what is known of it.
-	Certainty Certainty
+	Certainty Certainty `json:"certainty"`
 	// Earliest and Latest bound the true time. They are Time if it is stated, and zero
 	// where they are unknown.
-	Earliest, Latest time.Time
+	Earliest time.Time `json:"earliest,omitzero"`
+	Latest   time.Time `json:"latest,omitzero"`
 }

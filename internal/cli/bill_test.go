@@ -187,6 +187,11 @@ func TestBillExplainShowsTimelinesBoundsAndLines(t *testing.T) {
 	if _, err := books.Adjust(t.Context(), uuid.New(), 1, 7, 1); err != nil {
 		t.Fatal(err)
 	}
+	if _, out, _ := closeout("bill explain 7 --json --data " + data); !strings.Contains(strings.Join(strings.Fields(out), ""),
+		`"user":"ada","names":["Ada"],"role":null,"stays":[{"session_id":"1","login":{"time":"2026-11-03T11:50:00Z","certainty":"stated","earliest":"2026-11-03T11:50:00Z","latest":"2026-11-03T11:50:00Z"},`) ||
+		!strings.Contains(strings.Join(strings.Fields(out), ""), `"in_room":{"milliseconds":300000,"min_milliseconds":300000,"max_milliseconds":300000,"reasons":[]},"published":{"milliseconds":120000,`) {
+		t.Errorf("as JSON: %s", out)
+	}
 	check("adjustment 1\n", "callbacks of users: complete,", "  in the room: 5m0s\n", "  before:      10m0s in the room, 2m0s published\n", "  adjustment 1: ada pays EUR -0.35 for time: -5 minute at EUR 0.07\n")
 }
 
