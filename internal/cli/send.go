@@ -105,6 +105,9 @@ func sendCallbacks(ctx context.Context, cmd *cli.Command) error {
 	}
 	if err == nil && p.lost > 0 {
 		err = fmt.Errorf("%d of %d callbacks were not acknowledged", p.lost, p.sent)
+		if p.sender.NoAnswer {
+			err = unreachableError{err}
+		}
 	}
 	return err
 }

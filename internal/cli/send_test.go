@@ -128,3 +128,14 @@ func TestSendRefuses(t *testing.T) {
 		}
 	}
 }
+
+// A script can tell a webhook that refuses from one that is away.
+func TestSendExitsByWhatKeptItFromBeingAcknowledged(t *testing.T) {
+	refusing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }))
+	defer refusing.Close()
+	for url, want := range map[string]int{refusing.URL + webhook.Path: 1, "http://127.0.0.1:1" + webhook.Path: 3} {
+		if code, stdout, stderr := closeout("send --apps 1=s --once --only room_close --url " + url); code != want || !strings.Contains(stderr, "1 of 1 callbacks were not acknowledged") {
+			t.Errorf("%s: %d, want %d\n%s%s", url, code, want, stdout, stderr)
+		}
+	}
+}

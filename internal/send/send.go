@@ -43,6 +43,8 @@ type Sender struct {
 	Once bool
 	// Transport carries the requests; [http.DefaultTransport] if nil.
 	Transport http.RoundTripper
+	// NoAnswer reports that the last attempt got no answer.
+	NoAnswer bool
 }
 
 // CheckURL reports why callbacks cannot be posted to an address, without showing it.
@@ -146,6 +148,7 @@ func (s *Sender) attempt(ctx context.Context, body []byte) (acknowledged bool, t
 	client := &http.Client{Timeout: s.Timeout, Transport: s.Transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	response, err := client.Do(request)
+	s.NoAnswer = err != nil
 	if failed := new(url.Error); errors.As(err, &failed) {
 		if failed.Timeout() {
 			return false, fmt.Sprintf("no answer within %v", s.Timeout)
