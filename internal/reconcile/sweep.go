@@ -15,6 +15,9 @@ import (
 const (
 	// maxSweep bounds a sweep, in the time of an attempt. The next one goes on.
 	maxSweep = 8 * time.Minute
+	// maxFailed is how many tasks may fail in a row: one may be at fault itself, and must not
+	// hold up the others.
+	maxFailed = 3
 	// sweepSlack is how much nearer than the API allows its oldest task is asked for.
 	sweepSlack = time.Minute
 )
@@ -84,20 +87,26 @@ func (r *Reconciler) sweepApp(ctx context.Context, app uint32) (asked, found int
 		return 0, 0, err
 	}
 	var faults []error
+	failed := 0 // in a row
 	for _, id := range ids {
 		activity.RecordHeartbeat(ctx)
 		task, err := r.API.DescribeRecordStatus(ctx, app, id)
 		if refused := new(serverapi.Error); errors.As(err, &refused) && refused.NoTask() {
 			continue
 		}
-		if err != nil {
-			return asked, found, fmt.Errorf("task %s: %w", id, err)
+		news := false
+		if err == nil {
+			asked++
+			news, err = r.Ledger.RecordAnswer(ctx, app, task)
 		}
-		asked++
-		news, err := r.Ledger.RecordAnswer(ctx, app, task)
 		if err != nil {
-			return asked, found, err
+			faults = append(faults, fmt.Errorf("task %s: %w", id, err))
+			if failed++; failed == maxFailed || ctx.Err() != nil {
+				break
+			}
+			continue
 		}
+		failed = 0
 		if !news || len(task.Files) == 0 {
 			continue
 		}

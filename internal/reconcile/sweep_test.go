@@ -82,6 +82,29 @@ func TestASweepStoresWhatNoCallbackReported(t *testing.T) {
 	})
 }
 
+// A task that ZEGO's answer can't be stored of holds up no other.
+func TestATaskThatIsAtFaultHoldsUpNoOtherOfASweep(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		w.now = time.Now()
+		swept := ""
+		w.AddLate = func(context.Context, ledger.ArchivedSession) (bool, error) { return true, nil }
+		w.Swept = func(of string, err error) { swept += fmt.Sprint(of, " ", err != nil, " ") }
+		w.Reconciler.Apps, w.SweepEvery = []uint32{1}, time.Hour
+		var found []string
+		w.Found = func(_ context.Context, _ uint32, task serverapi.Task) error {
+			found = append(found, task.TaskID)
+			return nil
+		}
+		astray, good := w.ended(1, 3), w.ended(2, 3)
+		astray.Files[0].ID = "../" + astray.Files[0].ID
+		w.api.Tasks(1, astray, good)
+		w.activity(w.StartLateRecordings)
+		if !slices.Equal(found, []string{good.TaskID}) || swept != "recordings true " {
+			t.Errorf("found %v, swept %s", found, swept)
+		}
+	})
+}
+
 // An API that fails holds up nothing else.
 func TestASweepThatFailsLeavesLateRecordingsAlone(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {

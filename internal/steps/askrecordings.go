@@ -98,15 +98,22 @@ func (r *Recordings) askAPI(ctx context.Context, f *recordings.Facts) (named boo
 			return false, err
 		}
 	}
+	var faults []error
+	failed := 0 // in a row
 	for _, id := range ids {
 		activity.RecordHeartbeat(ctx)
 		t, err := r.Finding.API.DescribeRecordStatus(ctx, s.AppID, id)
 		if refused := new(serverapi.Error); errors.As(err, &refused) && refused.NoTask() {
 			continue // it is older than the API looks back
 		}
-		if err != nil {
-			return false, err
+		if err != nil { // the task may be at fault itself
+			faults, failed = append(faults, err), failed+1
+			if failed == maxFailed || ctx.Err() != nil {
+				break
+			}
+			continue
 		}
+		failed = 0
 		if t.RoomID == "" {
 			t.RoomID = s.RoomID
 		}
@@ -114,8 +121,11 @@ func (r *Recordings) askAPI(ctx context.Context, f *recordings.Facts) (named boo
 			return false, &ledgerError{fmt.Errorf("recording found at ZEGO: %w", err)}
 		}
 	}
-	return named, nil
+	return named && len(faults) == 0, errors.Join(faults...)
 }
+
+// maxFailed is how many tasks ZEGO may not answer for in a row until no other is asked for.
+const maxFailed = 3
 
 // maxRecording is how long a recording may take.
 const maxRecording = 48 * time.Hour
