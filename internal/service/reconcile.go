@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"go.temporal.io/api/enums/v1"
@@ -45,7 +46,8 @@ func startReconcile(ctx context.Context, c *config.Config, t client.Client) erro
 }
 
 // lasting marks an error of Temporal's that is the same however often it is asked:
-// what is refused for the request or for who makes it.
+// what is refused for the request or for who makes it, and TLS that can't be. gRPC keeps
+// only the text of the latter; a handshake that is cut has no "tls:" in it.
 func lasting(err error) error {
 	code := status.Code(err) // of what the SDK has no type for
 	var answer serviceerror.ServiceError
@@ -54,6 +56,9 @@ func lasting(err error) error {
 	}
 	switch code {
 	case codes.PermissionDenied, codes.Unauthenticated, codes.InvalidArgument, codes.Unimplemented:
+		return permanent(err)
+	}
+	if err != nil && strings.Contains(err.Error(), "authentication handshake failed") && strings.Contains(err.Error(), "tls: ") {
 		return permanent(err)
 	}
 	return err

@@ -73,6 +73,25 @@ func (c *crowded) AddSearchAttributes(_ context.Context, r *operatorservice.AddS
 	return &operatorservice.AddSearchAttributesResponse{}, nil
 }
 
+// TLS that can't be ends setup, too.
+func TestSetupEndsWhereTLSCannotBe(t *testing.T) {
+	certificate, key := testenv.NewAuthority(t).Issue(t, testenv.For("127.0.0.1", time.Hour))
+	pair, err := tls.LoadX509KeyPair(certificate, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, address := range map[string]string{
+		"does not look like a TLS handshake": serveTemporal(t, &crowded{}),
+		"signed by unknown authority":        serveTemporal(t, &crowded{}, grpc.Creds(credentials.NewServerTLSFromCert(&pair))),
+	} {
+		c := &config.Config{DatabaseURL: "sqlite:" + filepath.Join(t.TempDir(), "ledger.db"), TaskQueue: "closeout"}
+		c.Temporal.HostPort, c.Temporal.Namespace, c.Temporal.ConnectionOptions.TLS = address, "default", &tls.Config{}
+		if err := Setup(t.Context(), c, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), name) { // which would never end
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func serveTemporal(t *testing.T, s interface {
 	workflowservice.WorkflowServiceServer
 	operatorservice.OperatorServiceServer
