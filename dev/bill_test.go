@@ -27,7 +27,7 @@ func TestLateLogoutsAreBilledOnARealTemporal(t *testing.T) {
 	closed := newClose()
 	logout := func(user string, long time.Duration) {
 		t.Helper()
-		if err := books.Record(t.Context(), []ledger.Usage{{AppID: 1, RoomID: closed.RoomID, RoomSessionID: closed.RoomSessionID, Event: zego.EventRoomLogout,
+		if err := books.Record(t.Context(), []ledger.Event{{AppID: 1, RoomID: closed.RoomID, RoomSessionID: closed.RoomSessionID, Event: zego.EventRoomLogout,
 			Stay: user, User: user, Role: "1", Login: closed.RoomCloseTime.Add(-long), Logout: closed.RoomCloseTime, SeenAt: time.Now()}}); err != nil {
 			t.Fatal(err)
 		}

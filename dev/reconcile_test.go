@@ -46,14 +46,14 @@ func told(t *testing.T, c *config.Config, s zego.RoomClose, user string, login, 
 		t.Fatal(err)
 	}
 	defer books.Close()
-	common := ledger.Usage{AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID, SeenAt: time.Now()}
+	common := ledger.Event{AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID, SeenAt: time.Now()}
 	create, stay := common, common
 	create.Event, create.Create = zego.EventRoomCreate, login
 	stay.Event, stay.Stay, stay.User, stay.Login, stay.Logout = zego.EventRoomLogin, user, user, login, logout
 	if !logout.IsZero() {
 		stay.Event = zego.EventRoomLogout
 	}
-	if err := books.Record(t.Context(), []ledger.Usage{create, stay}); err != nil {
+	if err := books.Record(t.Context(), []ledger.Event{create, stay}); err != nil {
 		t.Fatal(err)
 	}
 }

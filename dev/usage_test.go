@@ -89,7 +89,7 @@ func TestARoomsLifeIsInTheLedgerOnceInWhateverOrderItComes(t *testing.T) {
 	wait(t, "the ledger has it once", func() bool { n, seconds := stays(t, db, closed); return n == 10 && seconds == 55 })
 }
 
-func TestUsageThatIsOffIsIgnored(t *testing.T) {
+func TestEventsThatAreOffIsIgnored(t *testing.T) {
 	t.Parallel()
 	c := settings(t, map[string]string{"participants": "off"})
 	address := start(t, c, service.Parts{Webhook: true})
@@ -98,14 +98,14 @@ func TestUsageThatIsOffIsIgnored(t *testing.T) {
 			t.Errorf("%s is %q", e.Head().Event, status)
 		}
 	}
-	if exists(c.UsageInbox()) {
+	if exists(c.EventInbox()) {
 		t.Error("there is an inbox all the same")
 	}
 }
 
 // The ledger is locked while callbacks come in, and the webhook is killed twice:
 // they are queued, sessions close as ever, and the ledger has all of it later.
-func TestWhileTheLedgerIsAwayUsageIsQueuedAndSurvivesAKill(t *testing.T) {
+func TestWhileTheLedgerIsAwayEventsAreQueuedAndSurvivesAKill(t *testing.T) {
 	t.Parallel()
 	c := settings(t, nil)
 	setUp(t, c)

@@ -29,7 +29,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		{"knee", "how many starts a second the server takes, by how many are in flight", measureKnee},
 		{"healthy", "starts through to Temporal, against the SDK alone and the naive handler", measureHealthy},
 		{"burst", "callbacks acknowledged with Temporal away, against handlers that only verify and store", measureBurst},
-		{"usage", "callbacks of participants acknowledged, against a bare batched INSERT", measureUsage},
+		{"events", "callbacks of participants acknowledged, against a bare batched INSERT", measureEvents},
 		{"outage", "what is lost while Temporal is away for 90 s, against the naive handler", measureOutage},
 		{"backlog", "what a million callbacks in the inbox cost", measureBacklog},
 		{"finishing", "runs completed, against the naive handler", measureFinishing},

@@ -121,11 +121,11 @@ func loadCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "address", Value: "127.0.0.1:8080"}, &cli.IntFlag{Name: "connections", Value: 64},
 			&cli.DurationFlag{Name: "duration", Value: 5 * time.Second},
-			&cli.BoolFlag{Name: "usage"},
+			&cli.BoolFlag{Name: "events"},
 		},
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			next := newCallback
-			if cmd.Bool("usage") {
+			if cmd.Bool("events") {
 				next = newLogout
 			}
 			l, err := closedLoopOf(ctx, cmd.String("address"), cmd.Int("connections"), cmd.Duration("duration"), next)

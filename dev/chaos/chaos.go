@@ -389,14 +389,14 @@ func (s *stage) audit(ctx context.Context) (audit.Report, error) {
 		return audit.Report{}, err
 	}
 	defer inboxes.Close()
-	usage, err := audit.OpenInboxes(ctx, []string{webhook.UsageInbox()})
+	events, err := audit.OpenInboxes(ctx, []string{webhook.EventInbox()})
 	if err != nil {
 		return audit.Report{}, err
 	}
-	defer usage.Close()
+	defer events.Close()
 	o := audit.Options{
 		Temporal: temporal, Ledger: books, Archive: kept, Inbox: inboxes, Journal: audit.Journal(s.journal), Complete: true,
-		UsageInbox: usage, Lives: audit.JournalLives(s.journal),
+		EventInbox: events, Lives: audit.JournalLives(s.journal),
 	}
 	for pending := int64(math.MaxInt64); ; {
 		found, err := audit.Wait(ctx, o, patience)
@@ -420,8 +420,8 @@ func (s *stage) judge(sent *load.Report, found audit.Report) error {
 	check(sent.BadlySigned.Accepted == 0, "%d badly signed callbacks were accepted", sent.BadlySigned.Accepted)
 	check(found.OK(), "the audit found %d faults", found.Count())
 	check(found.Pending() == 0, "%d sessions were still pending, as many as %v before", found.Pending(), patience)
-	check(sent.Usage.Lost == 0, "%d callbacks of participants were lost", sent.Usage.Lost)
-	check(found.UsageCompared > int64(s.Sessions)*9/10, "%d bills were compared with what happened", found.UsageCompared)
+	check(sent.Events.Lost == 0, "%d callbacks of participants were lost", sent.Events.Lost)
+	check(found.SessionsCompared > int64(s.Sessions)*9/10, "%d bills were compared with what happened", found.SessionsCompared)
 	check(found.Bills == sent.Acknowledged, "%d bills for %d acknowledged sessions", found.Bills, sent.Acknowledged)
 	faults = append(faults, s.billing.check(int(sent.Acknowledged)))
 	if err := errors.Join(faults...); err != nil {

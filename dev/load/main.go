@@ -141,7 +141,7 @@ func sendAll(ctx context.Context, cmd *cli.Command, o load.Options) (err error) 
 	if report.Lost > 0 {
 		err = errors.Join(err, fmt.Errorf("%d of %d callbacks were not acknowledged", report.Lost, o.Count))
 	}
-	if u := report.Usage; u != nil && u.Lost > 0 {
+	if u := report.Events; u != nil && u.Lost > 0 {
 		err = errors.Join(err, fmt.Errorf("%d of %d callbacks of participants were not acknowledged", u.Lost, u.Callbacks))
 	}
 	if accepted := report.BadlySigned.Accepted; accepted > 0 {

@@ -50,10 +50,10 @@ type Options struct {
 	// for. Without it only runs, bills, manifests and inbox are compared, and a
 	// session that has left no trace in any of them isn't missed.
 	Journal iter.Seq2[Offered, error]
-	// UsageInbox has the callbacks of participants that were acknowledged and aren't in
+	// EventInbox has the callbacks of participants that were acknowledged and aren't in
 	// the ledger yet, of all webhooks. Lives lists what the journal knows of what
 	// happened in sessions, to be compared with their bills. Either may be nil.
-	UsageInbox Inboxes
+	EventInbox Inboxes
 	Lives      iter.Seq2[Entry, error]
 	// Complete says that nothing was offered but what the journal lists.
 	Complete bool
@@ -100,8 +100,8 @@ type Waiting struct {
 	// AppID and RoomSessionID name the session.
 	AppID         uint32
 	RoomSessionID uint64
-	// SetAside says that Temporal has refused it for good.
-	SetAside bool
+	// DeadLetters says that Temporal has refused it for good.
+	DeadLetters bool
 	// Reason is why.
 	Reason string
 }
@@ -135,10 +135,10 @@ type audit struct {
 	Options
 	began    time.Time
 	sessions sessions
-	// reasons are why sessions are set aside, of as many as are reported.
+	// reasons are why sessions are dead letters, of as many as are reported.
 	reasons map[session.ID]string
 	// unaccounted says that there are bills which the journal doesn't account
-	// for, and aside that there are sessions set aside.
+	// for, and aside that there are sessions with a dead letter.
 	unaccounted, aside bool
 	// lossy says that the ledger was restored from a copy.
 	lossy bool
@@ -162,7 +162,7 @@ func Run(ctx context.Context, o Options) (Report, error) {
 	a.report = Report{found: o.Found, Began: a.began, Journal: o.Journal != nil, Inbox: o.Inbox != nil, Kinds: map[Kind]int64{}, Faults: []Fault{}}
 
 	// The order matters: see the package's comment.
-	for _, read := range []func(context.Context) error{a.readJournal, a.readInbox, a.readRuns, a.readBills, a.readAgain, a.compare, a.readAdjustments, a.readContradictions, a.readUsage} {
+	for _, read := range []func(context.Context) error{a.readJournal, a.readInbox, a.readRuns, a.readBills, a.readAgain, a.compare, a.readAdjustments, a.readContradictions, a.readEvents} {
 		if err := read(ctx); err != nil {
 			return Report{}, err
 		}
@@ -224,8 +224,8 @@ func (a *audit) readInbox(ctx context.Context) error {
 			return fmt.Errorf("read the inbox: %w", err)
 		}
 		f := waiting
-		if w.SetAside {
-			f, a.aside = setAside, true
+		if w.DeadLetters {
+			f, a.aside = deadLetter, true
 		}
 		a.sessions.mark(session.ID{AppID: w.AppID, RoomSessionID: w.RoomSessionID}, f)
 	}
@@ -364,7 +364,7 @@ func (a *audit) gone(made time.Time) bool {
 // been told that it is taken care of. Whatever is in the inbox was acknowledged,
 // or is about to be.
 func (a *audit) unaccountedFor(r record) bool {
-	return a.Journal != nil && r.has(billed) && !r.has(acknowledged|undecided|waiting|setAside) && (r.has(offered) || a.Complete)
+	return a.Journal != nil && r.has(billed) && !r.has(acknowledged|undecided|waiting|deadLetter) && (r.has(offered) || a.Complete)
 }
 
 // unsettled says that it is too early to hold such a bill against the journal,
@@ -375,7 +375,7 @@ func (a *audit) unsettled(r record) bool {
 
 // readAgain reads what was read before what it is compared with, where that
 // matters: the journal, which gets its line after the bill is made, and the
-// inbox, where people put back what is set aside.
+// inbox, where people put back what is a dead letter.
 func (a *audit) readAgain(ctx context.Context) error {
 	if a.unaccounted {
 		for o, err := range a.Journal {
@@ -395,11 +395,11 @@ func (a *audit) readAgain(ctx context.Context) error {
 				return fmt.Errorf("read the inbox again: %w", err)
 			}
 			k := session.ID{AppID: w.AppID, RoomSessionID: w.RoomSessionID}
-			if !w.SetAside {
+			if !w.DeadLetters {
 				a.sessions.mark(k, waiting)
 				continue
 			}
-			a.sessions.mark(k, setAside|stillAside)
+			a.sessions.mark(k, deadLetter|stillDead)
 			if len(a.reasons) < MaxFaults {
 				a.reasons[k] = w.Reason
 			}
@@ -448,7 +448,7 @@ func (a *audit) compare(ctx context.Context) error {
 // manifest, which wasn't looked for yet.
 func (a *audit) suspicious(r record) bool {
 	if !r.has(listed) && !r.has(waiting) {
-		if r.has(billed) && !r.has(old) || !r.has(billed) && r.has(acknowledged|setAside|closed) {
+		if r.has(billed) && !r.has(old) || !r.has(billed) && r.has(acknowledged|deadLetter|closed) {
 			return true
 		}
 	}
@@ -491,7 +491,7 @@ func (a *audit) count(k session.ID, r record, f finding) {
 	add(&n.Offered, r.has(offered))
 	add(&n.Acknowledged, r.has(acknowledged))
 	add(&n.Waiting, r.has(waiting))
-	add(&n.SetAside, r.has(stillAside))
+	add(&n.DeadLetters, r.has(stillDead))
 	add(&n.Outside, f.outside)
 	if f.outside {
 		return

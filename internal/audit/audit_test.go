@@ -112,11 +112,11 @@ func TestEachFaultIsFound(t *testing.T) {
 			w.journal.add(s, true)
 			return s
 		}, []audit.Kind{audit.Lost}, "no run"},
-		{"set aside", func(w *world) session.Session { s := w.offered(true); w.inbox.add(s, true); return s },
-			[]audit.Kind{audit.SetAside}, `"too\nbig"`},
-		{"set aside, of which the journal knows nothing", func(w *world) session.Session { s := w.session(); w.inbox.add(s, true); return s },
-			[]audit.Kind{audit.SetAside}, "set aside"},
-		{"set aside, and then removed from the inbox", func(w *world) session.Session {
+		{"dead letter", func(w *world) session.Session { s := w.offered(true); w.inbox.add(s, true); return s },
+			[]audit.Kind{audit.DeadLetters}, `"too\nbig"`},
+		{"dead letter, of which the journal knows nothing", func(w *world) session.Session { s := w.session(); w.inbox.add(s, true); return s },
+			[]audit.Kind{audit.DeadLetters}, "dead letter"},
+		{"dead letter, and then removed from the inbox", func(w *world) session.Session {
 			s := w.session()
 			w.inbox.add(s, true)
 			w.inbox.reading = func(before int) {
@@ -405,7 +405,7 @@ func TestAMovingSessionIsNoFault(t *testing.T) {
 				}
 			}
 		}},
-		{"what is set aside is put back", func(w *world) {
+		{"what is a dead letter is put back", func(w *world) {
 			s := w.offered(true)
 			w.inbox.add(s, true)
 			w.inbox.reading = func(before int) {
@@ -415,7 +415,7 @@ func TestAMovingSessionIsNoFault(t *testing.T) {
 				}
 			}
 		}},
-		{"what is set aside is put back, and started", func(w *world) {
+		{"what is a dead letter is put back, and started", func(w *world) {
 			s := w.offered(true)
 			w.inbox.add(s, true)
 			w.inbox.reading = func(before int) {
@@ -425,7 +425,7 @@ func TestAMovingSessionIsNoFault(t *testing.T) {
 				}
 			}
 		}},
-		{"what is set aside has a run all the same", func(w *world) {
+		{"what is a dead letter has a run all the same", func(w *world) {
 			s, _ := w.closedOut()
 			w.inbox.add(s, true)
 		}},
@@ -473,7 +473,7 @@ func TestAMovingSessionIsNoFault(t *testing.T) {
 			_, e := w.closedOut()
 			e.result = result(workflows.StateSkipped, workflows.StateDone)
 		}},
-		{"what is set aside has a run all the same, and the journal doesn't know", func(w *world) {
+		{"what is a dead letter has a run all the same, and the journal doesn't know", func(w *world) {
 			s := w.session()
 			w.inbox.add(s, true)
 			w.bill(s)

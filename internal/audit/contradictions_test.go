@@ -15,11 +15,11 @@ import (
 func TestASessionThatWasClosedTwiceIsAFault(t *testing.T) {
 	worlds(t, func(t *testing.T, w *world) {
 		seen := time.Now()
-		of := func(session uint64, room string) ledger.Usage {
-			return ledger.Usage{AppID: 1, RoomID: room, RoomSessionID: session, Event: zego.EventRoomClose, Close: time.UnixMilli(1499676989910), SeenAt: seen}
+		of := func(session uint64, room string) ledger.Event {
+			return ledger.Event{AppID: 1, RoomID: room, RoomSessionID: session, Event: zego.EventRoomClose, Close: time.UnixMilli(1499676989910), SeenAt: seen}
 		}
-		for _, u := range []ledger.Usage{of(7, "attic"), of(7, "cellar"), of(1<<63|8, "attic\nroom-close-1-9: lost")} {
-			if err := w.ledger.Record(t.Context(), []ledger.Usage{u, u}); err != nil {
+		for _, u := range []ledger.Event{of(7, "attic"), of(7, "cellar"), of(1<<63|8, "attic\nroom-close-1-9: lost")} {
+			if err := w.ledger.Record(t.Context(), []ledger.Event{u, u}); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -28,9 +28,9 @@ type Entry struct {
 	Attempts int `json:"attempts"`
 	// Duplicates is how many copies were sent.
 	Duplicates int `json:"duplicates"`
-	// Usage is what happened in the session, if that was played: who was there, and
+	// Events are what happened in the session, if that was played: who was there, and
 	// which callbacks told of it.
-	Usage []Told `json:"usage,omitempty"`
+	Events []Told `json:"events,omitempty"`
 	// OfferedAt is when the first delivery was due, by this machine's clock.
 	OfferedAt time.Time `json:"offered_at"`
 	// AcknowledgedAfter is how long it then took to the first 2XX, in milliseconds.

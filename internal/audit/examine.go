@@ -114,11 +114,11 @@ func (a *audit) bill(ctx context.Context, k session.ID) (*ledger.MadeBill, error
 // withoutRun judges a session that has no run.
 func (a *audit) withoutRun(ctx context.Context, k session.ID, r record, bill *ledger.MadeBill) (f finding, err error) {
 	f.billed = bill != nil
-	taken := r.has(acknowledged | setAside | closed)
+	taken := r.has(acknowledged | deadLetter | closed)
 	var done time.Time // when a step left something, which only a run does
 	switch {
-	case r.has(stillAside):
-		f.fault(SetAside, fmt.Sprintf("It is in the inbox, set aside, as Temporal refuses it: %q", a.reasons[k]),
+	case r.has(stillDead):
+		f.fault(DeadLetters, fmt.Sprintf("It is a dead letter in the inbox, as Temporal refuses it: %q", a.reasons[k]),
 			"Mend what Temporal complains of, and then: closeout inbox retry "+k.WorkflowID())
 		return f, nil
 	case r.has(waiting):

@@ -13,12 +13,12 @@ import (
 func TestARefusedCallbackIsInTheReport(t *testing.T) {
 	worlds(t, func(t *testing.T, w *world) {
 		sent := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
-		u, ok := ledger.UsageOf(&zego.Unreadable{Common: zego.Common{Event: zego.EventRoomClose, AppID: 7, Timestamp: sent.Unix()}, RoomID: "lobby\nNo faults.",
+		u, ok := ledger.EventOf(&zego.Unreadable{Common: zego.Common{Event: zego.EventRoomClose, AppID: 7, Timestamp: sent.Unix()}, RoomID: "lobby\nNo faults.",
 			Fault: zego.FieldError{Field: "room_session_id", Problem: "want an id, not 0"}}, time.Now())
 		if !ok {
 			t.Fatal("it says nothing")
 		}
-		if err := w.ledger.Record(t.Context(), []ledger.Usage{u}); err != nil {
+		if err := w.ledger.Record(t.Context(), []ledger.Event{u}); err != nil {
 			t.Fatal(err)
 		}
 		for name, want := range map[string]int{"all": 1, "later": 0} {

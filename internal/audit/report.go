@@ -23,8 +23,8 @@ type Kind string
 const (
 	// Lost is a session that was acknowledged and is nowhere.
 	Lost Kind = "lost"
-	// SetAside is a session in the inbox which Temporal has refused for good.
-	SetAside Kind = "set_aside"
+	// DeadLetters is a session in the inbox which Temporal has refused for good.
+	DeadLetters Kind = "dead_letter"
 	// SeveralRuns is a session that was started more than once. A reset is no start.
 	SeveralRuns Kind = "several_runs"
 	// Stuck is a session whose run is under way and can't go on, as the workers' code
@@ -64,12 +64,12 @@ const (
 	// Contradicted is a session of which a second room_close told another room or close
 	// time than the first.
 	Contradicted Kind = "contradicted"
-	// UsageLost is a session of whose participants a callback was acknowledged that is
+	// EventLost is a session of whose participants a callback was acknowledged that is
 	// neither in the ledger nor in the inbox.
-	UsageLost Kind = "usage_lost"
-	// UsageSetAside is a session of whose participants a callback is in the inbox, as
+	EventLost Kind = "event_lost"
+	// EventDeadLetters is a session of whose participants a callback is in the inbox, as
 	// the ledger refuses it.
-	UsageSetAside Kind = "usage_set_aside"
+	EventDeadLetters Kind = "event_dead_letter"
 	// BillUntrue is a session of which the journal knows what happened, and whose bill
 	// and adjustments neither add up to that nor say that they are an estimate.
 	BillUntrue Kind = "bill_untrue"
@@ -91,8 +91,8 @@ type Report struct {
 	Acknowledged int64 `json:"acknowledged"`
 	// Waiting are in the inbox and go on by themselves.
 	Waiting int64 `json:"waiting"`
-	// SetAside are in the inbox and don't.
-	SetAside int64 `json:"set_aside"`
+	// DeadLetters are in the inbox and don't.
+	DeadLetters int64 `json:"dead_letters"`
 	// Runs are those with a run.
 	Runs Runs `json:"runs"`
 	// Bills are those with a bill.
@@ -112,16 +112,16 @@ type Report struct {
 	Outside int64 `json:"outside"`
 	// Foreign counts workflows whose ID is like that of a session, and isn't one.
 	Foreign int64 `json:"foreign"`
-	// UsageAcknowledged, UsageWaiting and UsageSetAside count callbacks of participants:
+	// EventsAcknowledged, EventsWaiting and EventDeadLetters count callbacks of participants:
 	// those in the journal, those in their inbox that go on by themselves, and those
 	// that don't.
-	UsageAcknowledged int64 `json:"usage_acknowledged"`
-	UsageWaiting      int64 `json:"usage_waiting"`
-	UsageSetAside     int64 `json:"usage_set_aside"`
-	// UsageCompared are the sessions whose bill was compared with what the journal
+	EventsAcknowledged int64 `json:"events_acknowledged"`
+	EventsWaiting      int64 `json:"events_waiting"`
+	EventDeadLetters   int64 `json:"event_dead_letters"`
+	// SessionsCompared are the sessions whose bill was compared with what the journal
 	// knows of what happened, and Adjusting those whose bill is still to be adjusted.
-	UsageCompared int64 `json:"usage_compared"`
-	Adjusting     int64 `json:"adjusting"`
+	SessionsCompared int64 `json:"sessions_compared"`
+	Adjusting        int64 `json:"adjusting"`
 	// Kinds counts the faults.
 	Kinds map[Kind]int64 `json:"faults_by_kind"`
 	// Losses are times of which the ledger has lost what it was told.
@@ -203,7 +203,7 @@ func (r Report) Count() (n int64) {
 // Pending is how many sessions will be different without anybody's doing. Those
 // that wait for a person are not among them.
 func (r Report) Pending() int64 {
-	return r.Waiting + r.Runs.Running + r.Unsettled + r.UsageWaiting + r.Adjusting
+	return r.Waiting + r.Runs.Running + r.Unsettled + r.EventsWaiting + r.Adjusting
 }
 
 // Repairable returns how many faults have a [repair.Repair].
@@ -249,7 +249,7 @@ func (r Report) WriteText(w io.Writer) error {
 	}
 	if r.Inbox {
 		line("waiting in the inbox", r.Waiting)
-		maybe("set aside in the inbox", r.SetAside)
+		maybe("dead letters in the inbox", r.DeadLetters)
 	}
 	line("with a run under way", r.Runs.Running)
 	line("with a run that waits for a person", r.Runs.Blocked)
@@ -265,10 +265,10 @@ func (r Report) WriteText(w io.Writer) error {
 	maybe("with a bill too young to be missing in the journal", r.Unsettled)
 	maybe("with a run out of the time looked at", r.Outside)
 	maybe("workflows whose ID is like a session's and isn't one", r.Foreign)
-	maybe("callbacks of participants acknowledged", r.UsageAcknowledged)
-	maybe("callbacks of participants waiting for the ledger", r.UsageWaiting)
-	maybe("callbacks of participants set aside", r.UsageSetAside)
-	maybe("with a bill that was compared with what happened", r.UsageCompared)
+	maybe("callbacks of participants acknowledged", r.EventsAcknowledged)
+	maybe("callbacks of participants waiting for the ledger", r.EventsWaiting)
+	maybe("dead letters among callbacks of participants", r.EventDeadLetters)
+	maybe("with a bill that was compared with what happened", r.SessionsCompared)
 	maybe("with a bill that is still to be adjusted", r.Adjusting)
 	if err := table.Flush(); err != nil {
 		return err

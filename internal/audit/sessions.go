@@ -38,8 +38,8 @@ const (
 	acknowledged                   // in the journal, with a 2XX
 	undecided                      // in the journal, stopped before it was either
 	waiting                        // in the inbox
-	setAside                       // in the inbox, refused for good
-	stillAside                     // the same, when the inbox was read again
+	deadLetter                     // in the inbox, refused for good
+	stillDead                      // the same, when the inbox was read again
 	listed                         // by Temporal
 	severally                      // more than once
 	running                        // the run is under way

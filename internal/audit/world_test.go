@@ -243,10 +243,10 @@ func (f *fakeInbox) Waiting(context.Context) iter.Seq2[audit.Waiting, error] {
 	}
 }
 
-func (f *fakeInbox) add(s session.Session, setAside bool) {
+func (f *fakeInbox) add(s session.Session, deadLetter bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.entries = append(f.entries, audit.Waiting{AppID: s.AppID, RoomSessionID: s.RoomSessionID, SetAside: setAside, Reason: "too\nbig"})
+	f.entries = append(f.entries, audit.Waiting{AppID: s.AppID, RoomSessionID: s.RoomSessionID, DeadLetters: deadLetter, Reason: "too\nbig"})
 }
 
 func (f *fakeInbox) remove(s session.Session) {
@@ -369,7 +369,7 @@ func (w *world) bill(s session.Session) {
 // closed notes in the ledger that the session has closed.
 func (w *world) closed(s session.Session) {
 	w.t.Helper()
-	if err := w.ledger.Record(context.Background(), []ledger.Usage{{AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID,
+	if err := w.ledger.Record(context.Background(), []ledger.Event{{AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID,
 		Event: zego.EventRoomCreate, Create: s.RoomCloseTime, SeenAt: time.Now()}}); err != nil {
 		w.t.Error(err)
 	}

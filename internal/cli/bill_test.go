@@ -35,12 +35,12 @@ func bills(t *testing.T) string {
 	}
 	defer books.Close()
 	closed := time.Date(2026, 11, 3, 12, 0, 0, 0, time.UTC)
-	stay := func(app uint32, session uint64, user string, from, to time.Duration) ledger.Usage {
-		return ledger.Usage{AppID: app, RoomID: "lobby, \"left\"", RoomSessionID: session, Event: "room_logout", Stay: user, User: user, Role: "1",
+	stay := func(app uint32, session uint64, user string, from, to time.Duration) ledger.Event {
+		return ledger.Event{AppID: app, RoomID: "lobby, \"left\"", RoomSessionID: session, Event: "room_logout", Stay: user, User: user, Role: "1",
 			Login: closed.Add(from), Logout: closed.Add(to), SeenAt: time.Now().Add(time.Second)}
 	}
-	created := ledger.Usage{AppID: 1, RoomID: "lobby, \"left\"", RoomSessionID: 1<<64 - 1, Event: "room_create", Create: closed.Add(-time.Hour), SeenAt: time.Now()}
-	record := func(all ...ledger.Usage) {
+	created := ledger.Event{AppID: 1, RoomID: "lobby, \"left\"", RoomSessionID: 1<<64 - 1, Event: "room_create", Create: closed.Add(-time.Hour), SeenAt: time.Now()}
+	record := func(all ...ledger.Event) {
 		if err := books.Record(t.Context(), all); err != nil {
 			t.Fatal(err)
 		}
@@ -112,10 +112,10 @@ func TestBillShowMarksWhomTheBillExcluded(t *testing.T) {
 	}
 	defer books.Close()
 	at := time.Date(2026, 11, 3, 12, 0, 0, 0, time.UTC)
-	stay := func(user string, role zego.Code) ledger.Usage {
-		return ledger.Usage{AppID: 1, RoomID: "r", RoomSessionID: 7, Event: "room_logout", Stay: user, User: user, Role: role, Login: at.Add(-time.Minute), Logout: at}
+	stay := func(user string, role zego.Code) ledger.Event {
+		return ledger.Event{AppID: 1, RoomID: "r", RoomSessionID: 7, Event: "room_logout", Stay: user, User: user, Role: role, Login: at.Add(-time.Minute), Logout: at}
 	}
-	if err := books.Record(t.Context(), []ledger.Usage{stay("ada", "4"), stay("bot-1", ""), stay("bot-2", "4"),
+	if err := books.Record(t.Context(), []ledger.Event{stay("ada", "4"), stay("bot-1", ""), stay("bot-2", "4"),
 		{AppID: 1, RoomID: "r", RoomSessionID: 7, Event: "stream_close", Stay: "s", User: "ada", Number: 5, Login: at.Add(-30 * time.Second), Logout: at.Add(-time.Second)},
 		{AppID: 1, RoomID: "r", RoomSessionID: 7, Event: "stream_create", Stay: "t", User: "ada", Number: 2, Login: at.Add(-50 * time.Second)}}); err != nil {
 		t.Fatal(err)
@@ -157,15 +157,15 @@ func TestBillExplainShowsTimelinesBoundsAndLines(t *testing.T) {
 		return all, nil
 	}
 	end := time.Date(2026, 11, 3, 12, 0, 0, 0, time.UTC)
-	record := func(u ledger.Usage) {
+	record := func(u ledger.Event) {
 		u.AppID, u.RoomID, u.RoomSessionID = 1, "r", 7
-		if err := books.Record(t.Context(), []ledger.Usage{u}); err != nil {
+		if err := books.Record(t.Context(), []ledger.Event{u}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	record(ledger.Usage{Event: "room_create", Create: end.Add(-time.Hour)})
-	record(ledger.Usage{Event: "room_login", Stay: "1", User: "ada", Name: "Ada", Number: 1, Login: end.Add(-10 * time.Minute)})
-	record(ledger.Usage{Event: "stream_close", Stay: "s", Name: "mic", User: "ada", Login: end.Add(-8 * time.Minute), Logout: end.Add(-6 * time.Minute)})
+	record(ledger.Event{Event: "room_create", Create: end.Add(-time.Hour)})
+	record(ledger.Event{Event: "room_login", Stay: "1", User: "ada", Name: "Ada", Number: 1, Login: end.Add(-10 * time.Minute)})
+	record(ledger.Event{Event: "stream_close", Stay: "s", Name: "mic", User: "ada", Login: end.Add(-8 * time.Minute), Logout: end.Add(-6 * time.Minute)})
 	if _, _, err := books.Finalize(t.Context(), ledger.Bill{ID: uuid.New(), AppID: 1, RoomID: "r", RoomSessionID: 7, RoomCloseTime: end}); err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +183,7 @@ func TestBillExplainShowsTimelinesBoundsAndLines(t *testing.T) {
 		"  2026-11-03T11:52:00.000Z  publishes mic   stated\n", "logout, stay 1  bounded, from 2026-11-03T11:54:00.000Z to 2026-11-03T12:00:00.000Z\n  bill: ada pays EUR 0.70 for time: 10 minute at EUR 0.07\n",
 		"\n\n  bill: the house is paid EUR 0.05 for fee: 1 session\n")
 
-	record(ledger.Usage{Event: "room_logout", Stay: "1", User: "ada", Number: 2, Login: end.Add(-10 * time.Minute), Logout: end.Add(-5 * time.Minute)})
+	record(ledger.Event{Event: "room_logout", Stay: "1", User: "ada", Number: 2, Login: end.Add(-10 * time.Minute), Logout: end.Add(-5 * time.Minute)})
 	if _, err := books.Adjust(t.Context(), uuid.New(), 1, 7, 1); err != nil {
 		t.Fatal(err)
 	}

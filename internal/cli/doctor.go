@@ -186,7 +186,7 @@ func checks(c *config.Config, temporal client.Client, role string) []check {
 		all = append(all, check{"certificate", d.checkCertificate},
 			check{"inbox", d.checkInbox(d.Inbox())}, check{"dead letters", d.checkDeadLetters(d.Inbox(), "Temporal")})
 		if d.Participants {
-			all = append(all, check{"usage inbox", d.checkInbox(d.UsageInbox())}, check{"dead events", d.checkDeadLetters(d.UsageInbox(), "the ledger")})
+			all = append(all, check{"event inbox", d.checkInbox(d.EventInbox())}, check{"dead events", d.checkDeadLetters(d.EventInbox(), "the ledger")})
 		}
 	}
 	if role == "webhook" && d.Participants {

@@ -103,8 +103,8 @@ func (d doctor) checkDeadLetters(folder, sink string) func(context.Context) chec
 		switch {
 		case err != nil:
 			return fail("", "%v", err)
-		case stats.SetAside > 0:
-			return warn("closeout inbox list --dead-letters shows why; fix it, then closeout inbox retry --all", "%d dead letters, %s", stats.SetAside, waiting)
+		case stats.DeadLetters > 0:
+			return warn("closeout inbox list --dead-letters shows why; fix it, then closeout inbox retry --all", "%d dead letters, %s", stats.DeadLetters, waiting)
 		case stats.Waiting > 0 && time.Since(stats.Oldest) > time.Minute:
 			return warn("run a webhook on this data folder that reaches "+sink, "none, but %s", waiting)
 		}

@@ -278,9 +278,9 @@ func TestDoctorTellsWhatIsWrongBesidesTemporal(t *testing.T) {
 		}
 		defer books.Close()
 		long := time.Now().Add(-2 * time.Hour)
-		u, _ := ledger.UsageOf(&zego.Recording{Common: zego.Common{Event: zego.EventRecording, AppID: 1, Timestamp: long.Unix()}, TaskID: "T", RoomID: "lobby",
+		u, _ := ledger.EventOf(&zego.Recording{Common: zego.Common{Event: zego.EventRecording, AppID: 1, Timestamp: long.Unix()}, TaskID: "T", RoomID: "lobby",
 			EventType: zego.RecordingUploaded, Files: []zego.RecordedFile{{FileID: "a.mp4", Status: zego.FileUploaded}}}, long)
-		if err := books.Record(t.Context(), []ledger.Usage{u}); err != nil {
+		if err := books.Record(t.Context(), []ledger.Event{u}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -306,7 +306,7 @@ func TestDoctorTellsWhatIsWrongBesidesTemporal(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, 1, []string{"FAIL  data folder ", " can't write to ", "CLOSEOUT_DATA"}},
-		{"set aside", "ok", "", func(data string) {
+		{"dead letter", "ok", "", func(data string) {
 			queue(t, data, "room-close-1-1")
 		}, 0, []string{"ok    inbox ", " can be written, no process uses it", "warn  dead letters       1 dead letters", "closeout inbox list --dead-letters"}},
 		{"waits for too long", "ok", "", func(data string) {
@@ -337,7 +337,7 @@ func TestDoctorTellsWhatIsWrongBesidesTemporal(t *testing.T) {
 			}
 			defer books.Close()
 			long := time.Now().Add(-time.Hour)
-			if err := books.Record(t.Context(), []ledger.Usage{{AppID: 1, RoomID: "lobby", RoomSessionID: 7, Event: zego.EventRoomLogout, Stay: "a", User: "a", Login: long, Logout: long, SeenAt: long}}); err != nil {
+			if err := books.Record(t.Context(), []ledger.Event{{AppID: 1, RoomID: "lobby", RoomSessionID: 7, Event: zego.EventRoomLogout, Stay: "a", User: "a", Login: long, Logout: long, SeenAt: long}}); err != nil {
 				t.Fatal(err)
 			}
 		}, 0, []string{"warn  overdue            1 sessions that all users have left have no room_close, 0 others are silent, the oldest since 20"}},
@@ -354,7 +354,7 @@ func TestDoctorTellsWhatIsWrongBesidesTemporal(t *testing.T) {
 		{"a right server secret", "ok", "--server-secrets 1=right --server-api-url " + zegofake.New(1, "right").Serve(t), keep, 0,
 			[]string{"answers for 1 apps with a server secret"}},
 		{"a worker has no apps", "ok", "--for worker --apps=", keep, 0, []string{"complete, for worker", "ok    ledger ", "22 ok, 0 warned, 0 failed, 0 skipped"}},
-		{"a webhook stores usage where a worker may not look", "ok", "--for webhook", keep, 0, []string{"warn  ledger ", "is in this data folder", "ok    usage inbox "}},
+		{"a webhook stores usage where a worker may not look", "ok", "--for webhook", keep, 0, []string{"warn  ledger ", "is in this data folder", "ok    event inbox "}},
 		{"a webhook can't store usage", "ok", "--for webhook --database-url postgres://127.0.0.1:1/x", keep, 1, []string{"FAIL  ledger "}},
 		{"a webhook that stores no usage has no ledger", "ok", "--for webhook --participants off --database-url postgres://127.0.0.1:1/x", keep, 0, []string{"complete, for webhook", "ok    inbox ", "15 ok, 0 warned, 0 failed, 0 skipped"}},
 		{"settings", "ok", "--listen 80 --archive-url /hunter2 --apps=", keep, 1,

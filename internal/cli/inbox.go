@@ -39,14 +39,14 @@ func Inbox() *cli.Command {
 		Name:  "inbox",
 		Usage: "inspect and manage callbacks queued on disk",
 		Description: "Works beside a running process on the same CLOSEOUT_DATA. There are two inboxes: room_close holds callbacks\n" +
-			"for Temporal, usage holds callbacks about participants for the ledger. The process delivers them as soon as\n" +
+			"for Temporal, events holds callbacks about participants for the ledger. The process delivers them as soon as\n" +
 			"it can. A dead letter was refused for good: fix the cause and retry it.\n\n" +
 			"    closeout inbox list --dead-letters\n" +
 			"    closeout inbox retry " + example,
 		Commands: []*cli.Command{
 			{Name: "list", Usage: "list callbacks, oldest first", Action: operate(listInbox), Flags: append(Flags("DATA"),
 				&cli.BoolFlag{Name: "dead-letters", Usage: "only dead letters"},
-				&cli.BoolFlag{Name: "usage", Usage: "only the inbox usage"},
+				&cli.BoolFlag{Name: "events", Usage: "only the inbox events"},
 				&cli.IntFlag{Name: "limit", Value: 100, Usage: "maximum number of callbacks in each inbox; 0 for all"}, jsonFlag())},
 			{Name: "show", Usage: "print a callback as JSON", ArgsUsage: "ID...", Flags: Flags("DATA"), Action: each(showEntry)},
 			{Name: "retry", Usage: "deliver dead letters again", ArgsUsage: "[ID...]", Action: operate(func(ctx context.Context, op *operation) error {
@@ -67,7 +67,7 @@ func Inbox() *cli.Command {
 // The inboxes by name.
 const (
 	inboxRoomClose = zego.EventRoomClose
-	inboxUsage     = "usage"
+	inboxEvents    = "events"
 )
 
 // inboxes are the inboxes of the data folder, by name.
@@ -80,10 +80,10 @@ func openInboxes(ctx context.Context, op *operation) (inboxes, error) {
 		return nil, err
 	}
 	all := inboxes{inboxRoomClose: sessions}
-	usage, err := op.inbox(ctx, op.config.UsageInbox())
+	events, err := op.inbox(ctx, op.config.EventInbox())
 	switch {
 	case err == nil:
-		all[inboxUsage] = usage
+		all[inboxEvents] = events
 	case !errors.Is(err, os.ErrNotExist):
 		return nil, err
 	}
@@ -94,7 +94,7 @@ func openInboxes(ctx context.Context, op *operation) (inboxes, error) {
 func (i inboxes) of(id string) (*inbox.Store, error) {
 	name := inboxRoomClose
 	if _, _, err := eventsink.ParseKey(id); err == nil {
-		name = inboxUsage
+		name = inboxEvents
 	}
 	if i[name] == nil {
 		return nil, fmt.Errorf("there is no inbox %s: %w", name, inbox.ErrNone)
@@ -154,8 +154,8 @@ func roomOf(body []byte) string {
 
 func inboxEntryOf(e inbox.Entry) inboxEntry {
 	entry := inboxEntry{ID: e.Key, QueuedAt: e.QueuedAt, Reason: e.Reason, RoomID: roomOf(e.Body)}
-	if !e.SetAsideAt.IsZero() {
-		entry.DeadAt = &e.SetAsideAt
+	if !e.DeadAt.IsZero() {
+		entry.DeadAt = &e.DeadAt
 	}
 	return entry
 }
@@ -166,8 +166,8 @@ func listInbox(ctx context.Context, op *operation) error {
 		return err
 	}
 	var list inboxList
-	for _, name := range []string{inboxRoomClose, inboxUsage} {
-		if name != inboxUsage && op.Bool("usage") {
+	for _, name := range []string{inboxRoomClose, inboxEvents} {
+		if name != inboxEvents && op.Bool("events") {
 			continue
 		}
 		state := &inboxState{Name: name, Absent: all[name] == nil, Entries: []inboxEntry{}}
@@ -185,7 +185,7 @@ func listInbox(ctx context.Context, op *operation) error {
 func (s *inboxState) read(ctx context.Context, op *operation, store *inbox.Store) error {
 	entries := store.All(ctx)
 	if op.Bool("dead-letters") {
-		entries = store.SetAside(ctx)
+		entries = store.DeadLetters(ctx)
 	}
 	for e, err := range entries {
 		if err != nil {
@@ -198,7 +198,7 @@ func (s *inboxState) read(ctx context.Context, op *operation, store *inbox.Store
 		s.Entries = append(s.Entries, inboxEntryOf(e))
 	}
 	stats, err := store.Stats(ctx)
-	s.Waiting, s.DeadLetters = stats.Waiting, stats.SetAside
+	s.Waiting, s.DeadLetters = stats.Waiting, stats.DeadLetters
 	return err
 }
 
@@ -256,7 +256,7 @@ func retryAll(ctx context.Context, op *operation) error {
 		return err
 	}
 	for _, store := range all {
-		for e, err := range store.SetAside(ctx) {
+		for e, err := range store.DeadLetters(ctx) {
 			if err == nil {
 				err = retryEntry(ctx, op, store, e.Key)
 			}

@@ -44,7 +44,7 @@ func TestInboxCommands(t *testing.T) {
 		absent string
 		code   int
 	}{
-		{"list", []string{"room-close-1-1", "waiting", "lobby", "room-close-1-2", "dead letter", "huge", "too large", "room-close-1-3", "inbox room_close: 1 waiting, 2 dead letters\ninbox usage: none\n"}, "", 0},
+		{"list", []string{"room-close-1-1", "waiting", "lobby", "room-close-1-2", "dead letter", "huge", "too large", "room-close-1-3", "inbox room_close: 1 waiting, 2 dead letters\ninbox events: none\n"}, "", 0},
 		{"list --dead-letters", []string{"room-close-1-2", "room-close-1-3"}, "room-close-1-1", 0},
 		{"list --limit 1", []string{"room-close-1-1", "--limit 0 lists all"}, "room-close-1-2", 0},
 		{"show room-close-1-1", []string{`"room_session_id": "858012925204410417"`, `"queued_at"`}, "dead_at", 0},
@@ -96,7 +96,7 @@ func TestInboxCommandsKnowWhichInboxAnIDIsOf(t *testing.T) {
 		return box
 	}
 	const login, logout = "room_login-1-7-aa", "room_logout-1-7-bb"
-	for box, keys := range map[*inbox.Inbox][]string{open("inbox"): {"room-close-1-7"}, open("usage"): {login, logout}} {
+	for box, keys := range map[*inbox.Inbox][]string{open("inbox"): {"room-close-1-7"}, open("events"): {login, logout}} {
 		for _, key := range keys {
 			if _, err := box.Put(t.Context(), inbox.Entry{Key: key, Body: []byte(`{"room_id":"lobby"}`)}); err != nil {
 				t.Fatal(err)
@@ -108,11 +108,11 @@ func TestInboxCommandsKnowWhichInboxAnIDIsOf(t *testing.T) {
 	}
 	for _, test := range []struct{ args, want, absent string }{
 		{"list", "inbox room_close: 0 waiting, 1 dead letters\n", ""},
-		{"list --usage", "inbox usage: 0 waiting, 2 dead letters\n", "room_close:"},
+		{"list --events", "inbox events: 0 waiting, 2 dead letters\n", "room_close:"},
 		{"show " + login, `"id": "` + login + `"`, "room-close"},
 		{"drop " + login, login + ": dropped", ""},
 		{"retry --all", logout + ": delivery starts again", login},
-		{"list --usage", "inbox usage: 1 waiting, 0 dead letters\n", ""},
+		{"list --events", "inbox events: 1 waiting, 0 dead letters\n", ""},
 		{"list", "inbox room_close: 1 waiting, 0 dead letters\n", ""},
 	} {
 		words := strings.Fields(test.args)

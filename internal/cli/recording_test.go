@@ -18,18 +18,18 @@ func TestRecordingsThatNobodyTookAreListedAndAssigned(t *testing.T) {
 	}
 	defer books.Close()
 	at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
-	u, _ := ledger.UsageOf(&zego.Recording{Common: zego.Common{AppID: 7, Timestamp: at.Unix()}, TaskID: "YZ4joOE4IwmFAAAT", RoomID: "the lobby", EventType: zego.RecordingUploaded,
+	u, _ := ledger.EventOf(&zego.Recording{Common: zego.Common{AppID: 7, Timestamp: at.Unix()}, TaskID: "YZ4joOE4IwmFAAAT", RoomID: "the lobby", EventType: zego.RecordingUploaded,
 		Files: []zego.RecordedFile{{FileID: "a", Begin: at.Add(-time.Hour), Status: zego.FileUploaded}}}, at)
-	if err := books.Record(t.Context(), []ledger.Usage{u}); err != nil {
+	if err := books.Record(t.Context(), []ledger.Event{u}); err != nil {
 		t.Fatal(err)
 	}
-	u, _ = ledger.UsageOf(&zego.Recording{Common: zego.Common{AppID: 7, Timestamp: at.Unix()}, TaskID: "contradictory000", RoomID: "the lobby", EventType: zego.RecordingUploaded,
+	u, _ = ledger.EventOf(&zego.Recording{Common: zego.Common{AppID: 7, Timestamp: at.Unix()}, TaskID: "contradictory000", RoomID: "the lobby", EventType: zego.RecordingUploaded,
 		Sequence: 9, Files: []zego.RecordedFile{{FileID: "a", Status: zego.FileFailed}}}, at)
 	other := u
 	lower := *u.Recording
 	lower.Sequence, lower.Files = 1, []ledger.RecordedFile{{RecordedFile: zego.RecordedFile{FileID: "a", Status: zego.FileUploaded}}}
 	other.Recording = &lower
-	if err := books.Record(t.Context(), []ledger.Usage{u, other}); err != nil {
+	if err := books.Record(t.Context(), []ledger.Event{u, other}); err != nil {
 		t.Fatal(err)
 	}
 	for _, step := range []struct {

@@ -116,7 +116,7 @@ type finder struct {
 	op       *operation
 	temporal client.Client
 	inbox    func() (*inbox.Store, error)
-	usage    func() (*inbox.Store, error)
+	events   func() (*inbox.Store, error)
 	ledger   func() (*ledger.Ledger, error)
 	archive  func() (*blob.Bucket, error)
 }
@@ -128,7 +128,7 @@ func newFinder(ctx context.Context, op *operation) (*finder, error) {
 	}
 	return &finder{op, c,
 		sync.OnceValues(func() (*inbox.Store, error) { return op.inbox(ctx, op.config.Inbox()) }),
-		sync.OnceValues(func() (*inbox.Store, error) { return op.inbox(ctx, op.config.UsageInbox()) }),
+		sync.OnceValues(func() (*inbox.Store, error) { return op.inbox(ctx, op.config.EventInbox()) }),
 		sync.OnceValues(func() (*ledger.Ledger, error) { return op.ledger(ctx) }),
 		sync.OnceValues(func() (*blob.Bucket, error) { return op.archive(ctx) }),
 	}, nil

@@ -35,7 +35,7 @@ import (
 const (
 	inTemporal = "run"
 	inInbox    = "inbox"
-	inUsage    = "usage"
+	inEvents   = "events"
 	inLedger   = "bill"
 	inArchive  = "manifest"
 )
@@ -51,7 +51,7 @@ type sessionStatus struct {
 	Bill     *ledger.MadeBill     `json:"bill"`
 	Manifest *activities.Archived `json:"manifest"`
 	// Usage counts callbacks about participants that are not in the ledger yet.
-	Usage *usageStatus `json:"usage_inbox,omitempty"`
+	Events *eventStatus `json:"event_inbox,omitempty"`
 	// URL is the run's page in the Web UI.
 	URL string `json:"url,omitempty"`
 	// Unknown is why a place could not be read, by its name. Unreached lists those that exist, or may.
@@ -59,7 +59,7 @@ type sessionStatus struct {
 	unreached []string
 }
 
-type usageStatus struct {
+type eventStatus struct {
 	Waiting     int       `json:"waiting"`
 	DeadLetters int       `json:"dead_letters"`
 	Since       time.Time `json:"since,omitzero"`
@@ -88,7 +88,7 @@ type runStatus struct {
 }
 
 func (s *sessionStatus) found() bool {
-	return s.Inbox != nil || s.Usage != nil || s.Run != nil || s.Open != nil || s.Bill != nil || s.Manifest != nil
+	return s.Inbox != nil || s.Events != nil || s.Run != nil || s.Open != nil || s.Bill != nil || s.Manifest != nil
 }
 
 // lacks returns what keeps a session from being closed out, or "".
@@ -132,9 +132,9 @@ func (f *finder) status(ctx context.Context, id string) *sessionStatus {
 			return func(s *sessionStatus) { s.Run, s.RoomID = run, room }, err
 		}},
 		{inInbox, func(ctx context.Context) (part, error) { return f.readInbox(ctx, id) }},
-		{inUsage, func(ctx context.Context) (part, error) {
-			usage, err := f.readUsage(ctx, key)
-			return func(s *sessionStatus) { s.Usage = usage }, err
+		{inEvents, func(ctx context.Context) (part, error) {
+			usage, err := f.readEvents(ctx, key)
+			return func(s *sessionStatus) { s.Events = usage }, err
 		}},
 		{inLedger, func(ctx context.Context) (part, error) { return f.readLedger(ctx, key) }},
 		{inArchive, func(ctx context.Context) (part, error) { return f.readArchive(ctx, key) }},
@@ -216,16 +216,16 @@ func (f *finder) readInbox(ctx context.Context, id string) (func(*sessionStatus)
 	return func(s *sessionStatus) { s.Inbox, s.RoomID = &entry, cmp.Or(s.RoomID, entry.RoomID) }, err
 }
 
-// readUsage counts what the ledger does not have of a session yet; nil if there is nothing.
-func (f *finder) readUsage(ctx context.Context, id session.ID) (*usageStatus, error) {
-	store, err := f.usage()
+// readEvents counts what the ledger does not have of a session yet; nil if there is nothing.
+func (f *finder) readEvents(ctx context.Context, id session.ID) (*eventStatus, error) {
+	store, err := f.events()
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	var u usageStatus
+	var u eventStatus
 	for e, err := range store.All(ctx) {
 		if err != nil {
 			return nil, err
@@ -233,7 +233,7 @@ func (f *finder) readUsage(ctx context.Context, id session.ID) (*usageStatus, er
 		_, found, err := eventsink.ParseKey(e.Key)
 		switch {
 		case err != nil || found != id:
-		case !e.SetAsideAt.IsZero():
+		case !e.DeadAt.IsZero():
 			u.DeadLetters++
 		default:
 			if u.Waiting++; u.Since.IsZero() {
@@ -241,7 +241,7 @@ func (f *finder) readUsage(ctx context.Context, id session.ID) (*usageStatus, er
 			}
 		}
 	}
-	if u == (usageStatus{}) {
+	if u == (eventStatus{}) {
 		return nil, nil
 	}
 	return &u, nil
@@ -319,10 +319,10 @@ func (s *sessionStatus) print(out io.Writer) {
 	default:
 		line(inInbox, "dead letter since %s: %s", moment(*e.DeadAt), oneLine(e.Reason))
 	}
-	if u := s.Usage; u != nil {
-		line(inUsage, "%d callbacks waiting for the ledger, %d dead letters", u.Waiting, u.DeadLetters)
-	} else if s.Unknown[inUsage] != "" {
-		line(inUsage, "")
+	if u := s.Events; u != nil {
+		line(inEvents, "%d callbacks waiting for the ledger, %d dead letters", u.Waiting, u.DeadLetters)
+	} else if s.Unknown[inEvents] != "" {
+		line(inEvents, "")
 	}
 	line(inTemporal, "%s", s.Run)
 	for _, step := range s.Run.steps() {

@@ -94,7 +94,7 @@ func (f *failedRuns) serve(t *testing.T) {
 	t.Setenv("TEMPORAL_ADDRESS", listener.Addr().String())
 }
 
-// queue puts sessions into an inbox, and sets the last one aside.
+// queue puts sessions into an inbox, and makes the last one a dead letter.
 func queue(t *testing.T, data string, keys ...string) {
 	t.Helper()
 	box, err := inbox.Open(t.Context(), filepath.Join(data, "inbox"), slog.New(slog.DiscardHandler))

@@ -127,12 +127,12 @@ func hostileStores(t *testing.T) (data string, s session.Session) {
 		t.Fatal(err)
 	}
 	defer books.Close()
-	task := ledger.Usage{AppID: 1, RoomID: hostileName, Event: "recording", SeenAt: time.UnixMilli(1e12), Recording: &ledger.Recording{TaskID: hostileName,
+	task := ledger.Event{AppID: 1, RoomID: hostileName, Event: "recording", SeenAt: time.UnixMilli(1e12), Recording: &ledger.Recording{TaskID: hostileName,
 		EventType: zego.RecordingUploaded, Sent: time.UnixMilli(1e12), Files: []ledger.RecordedFile{{RecordedFile: zego.RecordedFile{FileID: hostileName}}}}}
-	stay := ledger.Usage{AppID: 1, RoomID: hostileName, RoomSessionID: 2, Event: "room_logout", Stay: hostileName, User: hostileName,
+	stay := ledger.Event{AppID: 1, RoomID: hostileName, RoomSessionID: 2, Event: "room_logout", Stay: hostileName, User: hostileName,
 		Login: s.RoomCloseTime.Add(-time.Minute), Logout: s.RoomCloseTime, SeenAt: time.Now()}
 	_, _, billed := books.Finalize(t.Context(), ledger.Bill{ID: uuid.New(), AppID: 1, RoomID: hostileName, RoomSessionID: 2, RoomCloseTime: s.RoomCloseTime})
-	if err := errors.Join(books.Record(t.Context(), []ledger.Usage{task, stay}), billed); err != nil {
+	if err := errors.Join(books.Record(t.Context(), []ledger.Event{task, stay}), billed); err != nil {
 		t.Fatal(err)
 	}
 	body, err := json.Marshal(s)
@@ -313,7 +313,7 @@ func TestEveryCommandRefusesAStoreThatIsNotThere(t *testing.T) {
 	const noLedger, noArchive, noInbox = "ledger.db isn't there", "the archive: stat ", "no webhook has run in "
 	type row struct{ data, args, want string }
 	rows := map[string][]row{
-		"audit":            {{"", "", noLedger}, {withLedger, "", noArchive}, {whole, "--inbox " + filepath.Join(whole, "elsewhere"), "--inbox: no webhook has run there"}, {whole, "--usage-inbox " + filepath.Join(whole, "elsewhere"), "--usage-inbox: no webhook has run there"}},
+		"audit":            {{"", "", noLedger}, {withLedger, "", noArchive}, {whole, "--inbox " + filepath.Join(whole, "elsewhere"), "--inbox: no webhook has run there"}, {whole, "--event-inbox " + filepath.Join(whole, "elsewhere"), "--event-inbox: no webhook has run there"}},
 		"repair":           {{"", "", noLedger}, {withLedger, "", noArchive}},
 		"reconcile usage":  {{"", "--app 1 --day-column d --minutes-column m " + usage, noLedger}},
 		"bill show":        {{"", "1", noLedger}},

@@ -97,8 +97,8 @@ type SecretFile struct{ Setting, Path string }
 // Inbox returns the folder of the callbacks for Temporal.
 func (c *Config) Inbox() string { return filepath.Join(c.Data, "inbox") }
 
-// UsageInbox returns the folder of the callbacks for the ledger.
-func (c *Config) UsageInbox() string { return filepath.Join(c.Data, "usage") }
+// EventInbox returns the folder of the callbacks for the ledger.
+func (c *Config) EventInbox() string { return filepath.Join(c.Data, "events") }
 
 // LookFile returns the file of the newest look into the ledger. Another ledger has another.
 func (c *Config) LookFile() string {

@@ -38,7 +38,7 @@ func TestLargeCallbacksAreInMemoryAFewAtATime(t *testing.T) {
 	before := heap()
 	release := make(chan struct{})
 	var taken atomic.Int64
-	b.will(func([]ledger.Usage) error {
+	b.will(func([]ledger.Event) error {
 		if taken.Add(1) > 3 { // the ledger hangs once all may be delivered
 			<-release
 		}
@@ -57,6 +57,6 @@ func TestLargeCallbacksAreInMemoryAFewAtATime(t *testing.T) {
 		t.Errorf("while the ledger hangs %d deliveries have %d MB", last, (now-before)>>20)
 	}
 	close(release)
-	b.will(func([]ledger.Usage) error { return nil })
+	b.will(func([]ledger.Event) error { return nil })
 	wait(t, "all are stored", func() bool { waiting, _ := stats(t, box); return waiting == 0 })
 }

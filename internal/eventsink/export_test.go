@@ -10,7 +10,7 @@ import (
 
 // NewForTest returns a Delivery whose ledger refuses by that function, and whose
 // transactions have that long.
-func NewForTest(store Store, box delivery.Inbox, refused func(error) bool, timeout time.Duration) *delivery.Delivery[ledger.Usage] {
+func NewForTest(store Store, box delivery.Inbox, refused func(error) bool, timeout time.Duration) *delivery.Delivery[ledger.Event] {
 	s := newSink(store)
 	s.refused, s.timeout = refused, timeout
 	return newDelivery(s, box, slog.New(slog.DiscardHandler), nil)

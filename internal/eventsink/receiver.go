@@ -16,7 +16,7 @@ import (
 // Receiver receives the callbacks of participants and recordings, and delivers their
 // events to the ledger. Set its fields before use.
 type Receiver struct {
-	Delivery *delivery.Delivery[ledger.Usage]
+	Delivery *delivery.Delivery[ledger.Event]
 	// Stored, if set, is called with each callback that is safe.
 	Stored func(zego.Event)
 	// MaxRoomLife is how long a room can live; 0 is without a limit.
@@ -31,7 +31,7 @@ type Receiver struct {
 
 // Receive returns once the ledger or the inbox has the event.
 func (r *Receiver) Receive(ctx context.Context, callback zego.Event) (webhook.Receipt, error) {
-	told, ok := ledger.UsageOf(callback, time.Now())
+	told, ok := ledger.EventOf(callback, time.Now())
 	if !ok {
 		return webhook.Receipt{Status: webhook.Ignored}, nil
 	}
@@ -49,7 +49,7 @@ func (r *Receiver) Receive(ctx context.Context, callback zego.Event) (webhook.Re
 }
 
 // plausible returns what can be true of an event.
-func (r *Receiver) plausible(told ledger.Usage) ledger.Usage {
+func (r *Receiver) plausible(told ledger.Event) ledger.Event {
 	e := told.Plausible(r.MaxRoomLife)
 	if e.Implausible && r.Observe != nil {
 		r.Observe(e.Event)
@@ -65,7 +65,7 @@ func (r *Receiver) plausible(told ledger.Usage) ledger.Usage {
 // Contradicted stores that a session was closed twice, in another room or at another time,
 // so that its bill is flagged.
 func (r *Receiver) Contradicted(ctx context.Context, s session.Session) error {
-	_, err := r.Delivery.Deliver(ctx, ledger.Usage{
+	_, err := r.Delivery.Deliver(ctx, ledger.Event{
 		AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID,
 		Event: zego.EventRoomClose, Close: s.RoomCloseTime, SeenAt: time.Now(),
 	})

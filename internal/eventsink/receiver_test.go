@@ -25,10 +25,10 @@ import (
 // stored is a ledger that remembers what it took.
 type stored struct {
 	mu     sync.Mutex
-	events []ledger.Usage
+	events []ledger.Event
 }
 
-func (s *stored) Record(_ context.Context, events []ledger.Usage) error {
+func (s *stored) Record(_ context.Context, events []ledger.Event) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.events = append(s.events, events...)
@@ -81,7 +81,7 @@ func TestASessionThatIsClosedTwiceIsToldToTheLedger(t *testing.T) {
 // broken is a ledger that doesn't take events.
 type broken struct{ record func(context.Context) error }
 
-func (b broken) Record(ctx context.Context, _ []ledger.Usage) error { return b.record(ctx) }
+func (b broken) Record(ctx context.Context, _ []ledger.Event) error { return b.record(ctx) }
 func (b broken) Probe(ctx context.Context) error                    { return b.record(ctx) }
 
 // ZEGO sends a recording callback again only if there is no response: a 5XX would lose it.

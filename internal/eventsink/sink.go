@@ -45,7 +45,7 @@ const Stored = "stored"
 // Store stores events. A [ledger.Ledger] is one.
 type Store interface {
 	// Record stores all events or none, however often it is called with them.
-	Record(ctx context.Context, events []ledger.Usage) error
+	Record(ctx context.Context, events []ledger.Event) error
 	// Probe reports whether anything can be stored.
 	Probe(ctx context.Context) error
 }
@@ -64,19 +64,19 @@ type sink struct {
 	full    chan struct{} // receives when it is
 }
 
-var _ delivery.Sink[ledger.Usage] = (*sink)(nil)
+var _ delivery.Sink[ledger.Event] = (*sink)(nil)
 
 func newSink(store Store) *sink {
 	return &sink{store: store, refused: ledger.Refusal, timeout: writeTimeout, full: make(chan struct{}, 1)}
 }
 
 // New returns a Delivery that stores events in store.
-func New(store Store, box delivery.Inbox, log *slog.Logger, observe func(outcome string, relayed bool)) *delivery.Delivery[ledger.Usage] {
+func New(store Store, box delivery.Inbox, log *slog.Logger, observe func(outcome string, relayed bool)) *delivery.Delivery[ledger.Event] {
 	return newDelivery(newSink(store), box, log, observe)
 }
 
-func newDelivery(s *sink, box delivery.Inbox, log *slog.Logger, observe func(outcome string, relayed bool)) *delivery.Delivery[ledger.Usage] {
-	return delivery.New(delivery.Options[ledger.Usage]{
+func newDelivery(s *sink, box delivery.Inbox, log *slog.Logger, observe func(outcome string, relayed bool)) *delivery.Delivery[ledger.Event] {
+	return delivery.New(delivery.Options[ledger.Event]{
 		Name: "ledger", Sink: s, Inbox: box, MaxFailures: 1, Log: log, Observe: observe,
 		// One batch is written while the next one fills.
 		MinInFlight: 2 * maxBatch, MaxInFlight: 2 * maxBatch, Size: size,
@@ -84,7 +84,7 @@ func newDelivery(s *sink, box delivery.Inbox, log *slog.Logger, observe func(out
 }
 
 // size returns about how many bytes of memory an event takes.
-func size(event ledger.Usage) int {
+func size(event ledger.Event) int {
 	n := 1 << 10
 	if event.Recording != nil {
 		for _, f := range event.Recording.Files {
@@ -96,7 +96,7 @@ func size(event ledger.Usage) int {
 
 // batch is what shares a transaction.
 type batch struct {
-	events   []ledger.Usage
+	events   []ledger.Event
 	done     []func(string, error)
 	rows     int
 	closed   bool // part of one that failed, for a transaction of its own
@@ -104,7 +104,7 @@ type batch struct {
 }
 
 // Deliver implements [delivery.Sink].
-func (s *sink) Deliver(_ context.Context, event ledger.Usage, _ bool, done func(string, error)) {
+func (s *sink) Deliver(_ context.Context, event ledger.Event, _ bool, done func(string, error)) {
 	rows := 2
 	if event.Recording != nil {
 		rows = 1 + len(event.Recording.Files)
@@ -170,7 +170,7 @@ func (s *sink) next() *batch {
 }
 
 // record stores events. An error is a timeout only while the ledger takes others.
-func (s *sink) record(events []ledger.Usage) (err error, timedOut bool) {
+func (s *sink) record(events []ledger.Event) (err error, timedOut bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.timeout)
 	defer cancel()
 	err = s.store.Record(ctx, events)
@@ -247,10 +247,10 @@ func (s *sink) Judge(err error) delivery.Verdict {
 
 // Key implements [delivery.Sink]. All that a callback says is in it: a repeat has the same
 // key, and a contradiction another.
-func (s *sink) Key(event ledger.Usage) string { return Key(event) }
+func (s *sink) Key(event ledger.Event) string { return Key(event) }
 
 // Key returns the key of an event in the inbox.
-func Key(event ledger.Usage) string {
+func Key(event ledger.Event) string {
 	event.SentAt, event.SeenAt = time.Time{}, time.Time{} // a repeat has others
 	body, err := json.Marshal(event)
 	if err != nil {

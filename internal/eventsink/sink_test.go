@@ -33,12 +33,12 @@ var (
 // books is a ledger that answers by a function, and remembers what it took.
 type books struct {
 	mu     sync.Mutex
-	taken  []ledger.Usage
+	taken  []ledger.Event
 	sizes  []int // of all transactions, in order
-	answer func(usage []ledger.Usage) error
+	answer func(usage []ledger.Event) error
 }
 
-func (b *books) Record(ctx context.Context, usage []ledger.Usage) error {
+func (b *books) Record(ctx context.Context, usage []ledger.Event) error {
 	b.mu.Lock()
 	answer := b.answer
 	b.sizes = append(b.sizes, len(usage))
@@ -64,7 +64,7 @@ func (b *books) Probe(ctx context.Context) error {
 	answer := b.answer
 	b.mu.Unlock()
 	done := make(chan error, 1)
-	go func() { done <- answer([]ledger.Usage{{Stay: "probe"}}) }()
+	go func() { done <- answer([]ledger.Event{{Stay: "probe"}}) }()
 	select {
 	case err := <-done:
 		return err
@@ -74,7 +74,7 @@ func (b *books) Probe(ctx context.Context) error {
 }
 
 // will changes the answer.
-func (b *books) will(answer func([]ledger.Usage) error) {
+func (b *books) will(answer func([]ledger.Event) error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.answer = answer
@@ -96,11 +96,11 @@ func (b *books) transactions() []int {
 	return slices.Clone(b.sizes)
 }
 
-func always(err error) func([]ledger.Usage) error { return func([]ledger.Usage) error { return err } }
+func always(err error) func([]ledger.Event) error { return func([]ledger.Event) error { return err } }
 
 // until hangs until released.
-func until(release <-chan struct{}) func([]ledger.Usage) error {
-	return func([]ledger.Usage) error { <-release; return nil }
+func until(release <-chan struct{}) func([]ledger.Event) error {
+	return func([]ledger.Event) error { <-release; return nil }
 }
 
 func newInbox(t *testing.T) *inbox.Inbox {
@@ -127,11 +127,11 @@ func unwaited(l eventsink.Store, b delivery.Inbox, timeout time.Duration) *event
 
 // events delivers the events of callbacks.
 type events struct {
-	*delivery.Delivery[ledger.Usage]
+	*delivery.Delivery[ledger.Event]
 }
 
 func (e *events) Collect(ctx context.Context, event zego.Event) (webhook.Receipt, error) {
-	u, _ := ledger.UsageOf(event, time.Now())
+	u, _ := ledger.EventOf(event, time.Now())
 	r, err := e.Deliver(ctx, u)
 	if err != nil {
 		return webhook.Receipt{}, err
@@ -183,13 +183,13 @@ func put(t *testing.T, b *inbox.Inbox, key, body string) error {
 	return err
 }
 
-func stats(t *testing.T, b *inbox.Inbox) (waiting, setAside int64) {
+func stats(t *testing.T, b *inbox.Inbox) (waiting, deadLetter int64) {
 	t.Helper()
 	s, err := b.Stats(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s.Waiting, s.SetAside
+	return s.Waiting, s.DeadLetters
 }
 
 // full is an inbox whose disk is full.
@@ -204,7 +204,7 @@ func TestUsageIsStoredOrQueuedOrNotAcknowledged(t *testing.T) {
 	defer close(never)
 	tests := []struct {
 		name     string
-		ledger   func([]ledger.Usage) error
+		ledger   func([]ledger.Event) error
 		full     bool
 		want     webhook.Status // none: an error
 		waiting  int64
@@ -234,7 +234,7 @@ func TestUsageIsStoredOrQueuedOrNotAcknowledged(t *testing.T) {
 				t.Errorf("the error %q tells not both of what is wrong", err)
 			}
 			if waiting, aside := stats(t, b); waiting != test.waiting || aside != 0 {
-				t.Errorf("%d wait in the inbox, %d are set aside, want %d and none", waiting, aside, test.waiting)
+				t.Errorf("%d wait in the inbox, %d are dead letters, want %d and none", waiting, aside, test.waiting)
 			}
 		})
 	}
@@ -315,7 +315,7 @@ func TestCallersShareATransaction(t *testing.T) {
 func TestNobodyWaitsWhileTheLedgerIsAway(t *testing.T) {
 	never := make(chan struct{})
 	t.Cleanup(func() { close(never) })
-	for name, answer := range map[string]func([]ledger.Usage) error{"it fails": always(errGone), "it hangs": until(never)} {
+	for name, answer := range map[string]func([]ledger.Event) error{"it fails": always(errGone), "it hangs": until(never)} {
 		t.Run(name, func(t *testing.T) {
 			l := &books{answer: answer}
 			b := newInbox(t)
@@ -396,7 +396,7 @@ func TestWhatWasStoredAndNotRemovedIsStoredAgain(t *testing.T) {
 	wait(t, "the inbox is empty", func() bool { waiting, _ := stats(t, b.Inbox); return waiting == 0 })
 }
 
-func TestWhatTheLedgerRefusesIsSetAsideAndHoldsUpNothing(t *testing.T) {
+func TestWhatTheLedgerRefusesIsADeadLetterAndHoldsUpNothing(t *testing.T) {
 	var mended atomic.Bool
 	l, b := &books{answer: always(errGone)}, newInbox(t)
 	bad := map[string]bool{"0": true, "77": true, "78": true, "999": true}
@@ -410,7 +410,7 @@ func TestWhatTheLedgerRefusesIsSetAsideAndHoldsUpNothing(t *testing.T) {
 	if err := put(t, b, "room_login-1-2-zz", "{"); err != nil {
 		t.Fatal(err)
 	}
-	l.will(func(usage []ledger.Usage) error {
+	l.will(func(usage []ledger.Event) error {
 		for _, u := range usage {
 			if bad[u.Stay] && !mended.Load() {
 				return fmt.Errorf("stay %s: %w", u.Stay, errContent)
@@ -419,7 +419,7 @@ func TestWhatTheLedgerRefusesIsSetAsideAndHoldsUpNothing(t *testing.T) {
 		return nil
 	})
 	relay(t, c)
-	wait(t, "five are set aside and nothing waits", func() bool { waiting, aside := stats(t, b); return waiting == 0 && aside == 5 })
+	wait(t, "five are dead letters and nothing waits", func() bool { waiting, aside := stats(t, b); return waiting == 0 && aside == 5 })
 	if got := len(l.stays()); got != 996 {
 		t.Errorf("%d are stored, want all others", got)
 	}
@@ -435,7 +435,7 @@ func TestWhatTheLedgerRefusesIsSetAsideAndHoldsUpNothing(t *testing.T) {
 }
 
 func keyOf(event zego.Event) string {
-	usage, _ := ledger.UsageOf(event, time.Now())
+	usage, _ := ledger.EventOf(event, time.Now())
 	return eventsink.Key(usage)
 }
 
@@ -472,7 +472,7 @@ func TestARepeatIsThereOnceAndAContradictionIsKept(t *testing.T) {
 func TestNothingAcknowledgedIsLostInABurst(t *testing.T) {
 	const callbacks, senders = 10_000, 3000
 	var calls atomic.Int64
-	l, b := &books{answer: func([]ledger.Usage) error {
+	l, b := &books{answer: func([]ledger.Event) error {
 		switch n := calls.Add(1); {
 		case n%7 == 0:
 			return errGone
@@ -519,12 +519,12 @@ func TestTheRelayStops(t *testing.T) {
 	stop()
 }
 
-// A callback that takes too long is told apart from the others and set aside; where
+// A callback that takes too long is found among the others and becomes a dead letter; where
 // the ledger is slow for all of them, nothing is.
-func TestWhatTimesOutAloneIsSetAsideAndHoldsUpNothing(t *testing.T) {
+func TestWhatTimesOutAloneIsADeadLetterAndHoldsUpNothing(t *testing.T) {
 	release := make(chan struct{})
 	defer close(release)
-	poison := func(usage []ledger.Usage) error {
+	poison := func(usage []ledger.Event) error {
 		for _, u := range usage {
 			if u.Stay == "3" || u.Stay == "4" {
 				<-release
@@ -543,11 +543,11 @@ func TestWhatTimesOutAloneIsSetAsideAndHoldsUpNothing(t *testing.T) {
 	wait(t, "it tried for a while", func() bool { return len(b.transactions()) > transactions+8 })
 	stop()
 	if waiting, aside := stats(t, box); waiting != 8 || aside != 0 {
-		t.Fatalf("while the ledger is slow %d wait and %d are set aside, want 8 and 0", waiting, aside)
+		t.Fatalf("while the ledger is slow %d wait and %d are dead letters, want 8 and 0", waiting, aside)
 	}
 	b.will(poison)
 	relay(t, c)
-	wait(t, "the others are stored, and the two are set aside", func() bool {
+	wait(t, "the others are stored, and the two are dead letters", func() bool {
 		waiting, aside := stats(t, box)
 		return waiting == 0 && aside == 2
 	})
@@ -556,7 +556,7 @@ func TestWhatTimesOutAloneIsSetAsideAndHoldsUpNothing(t *testing.T) {
 	if !slices.Equal(stays, []string{"0", "1", "2", "5", "6", "7"}) {
 		t.Errorf("stored %v", stays)
 	}
-	for e, err := range box.SetAside(t.Context()) {
+	for e, err := range box.DeadLetters(t.Context()) {
 		if err != nil || !strings.Contains(e.Reason, "timed out alone 2 times while the ledger took others") {
 			t.Errorf("%s: %s, %v", e.Key, e.Reason, err)
 		}

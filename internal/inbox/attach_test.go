@@ -22,14 +22,14 @@ func attach(t *testing.T, dir string) *inbox.Store {
 	return s
 }
 
-// all lists the keys, with a star where an entry is set aside.
+// all lists the keys, with a star where an entry is a dead letter.
 func all(t *testing.T, s *inbox.Store) (keys []string) {
 	t.Helper()
 	for e, err := range s.All(t.Context()) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !e.SetAsideAt.IsZero() {
+		if !e.DeadAt.IsZero() {
 			e.Key += "*"
 		}
 		keys = append(keys, e.Key)
@@ -51,7 +51,7 @@ func TestAnInboxCanBeLookedIntoWithoutAProcess(t *testing.T) {
 	if got := all(t, s); !slices.Equal(got, []string{"a", "b*", "c"}) {
 		t.Errorf("%v", got)
 	}
-	if st, err := other.Stats(t.Context()); err != nil || st.Waiting != 2 || st.SetAside != 1 || st.Oldest.IsZero() {
+	if st, err := other.Stats(t.Context()); err != nil || st.Waiting != 2 || st.DeadLetters != 1 || st.Oldest.IsZero() {
 		t.Errorf("%+v, %v", st, err)
 	}
 	if err := errors.Join(s.Retry(t.Context(), "b"), other.Drop(t.Context(), "a")); err != nil {

@@ -22,8 +22,8 @@ type Entry struct {
 	Truncated bool `json:",omitempty"`
 	// QueuedAt is when it was put, to the millisecond.
 	QueuedAt time.Time
-	// SetAsideAt is when it became a dead letter; zero while it waits.
-	SetAsideAt time.Time
+	// DeadAt is when it became a dead letter; zero while it waits.
+	DeadAt time.Time
 	// Reason is why it is a dead letter.
 	Reason string
 	// Trace is the traceparent of the callback; empty without one.
@@ -32,8 +32,8 @@ type Entry struct {
 
 // Stats say how full an inbox is.
 type Stats struct {
-	// Waiting is the number of entries that wait, and SetAside that of dead letters.
-	Waiting, SetAside int64
+	// Waiting is the number of entries that wait, and DeadLetters that of dead letters.
+	Waiting, DeadLetters int64
 	// Oldest is when the first of those that wait was put; zero without any.
 	Oldest time.Time
 }
@@ -80,8 +80,8 @@ func (e *Entry) encode() []byte {
 	b := make([]byte, 0, 32+len(e.Key)+len(e.Reason)+len(e.Trace)+len(e.Body))
 	b = binary.AppendUvarint(b, uint64(e.QueuedAt.UnixMilli()))
 	dead := uint64(0)
-	if !e.SetAsideAt.IsZero() {
-		dead = uint64(e.SetAsideAt.UnixMilli())
+	if !e.DeadAt.IsZero() {
+		dead = uint64(e.DeadAt.UnixMilli())
 	}
 	b = binary.AppendUvarint(b, dead)
 	for _, s := range []string{e.Key, e.Reason, e.Trace} {
@@ -111,7 +111,7 @@ func decode(id int64, b []byte, maxBody int) (Entry, error) {
 	}
 	e := Entry{ID: id, QueuedAt: time.UnixMilli(int64(number())).UTC()}
 	if dead := number(); dead != 0 {
-		e.SetAsideAt = time.UnixMilli(int64(dead)).UTC()
+		e.DeadAt = time.UnixMilli(int64(dead)).UTC()
 	}
 	e.Key, e.Reason, e.Trace = text(), text(), text()
 	if !whole {

@@ -46,8 +46,8 @@ func (s *Store) All(ctx context.Context) iter.Seq2[Entry, error] {
 	return s.pages(ctx, string(waitingPrefix)+string(deadPrefix))
 }
 
-// SetAside lists the dead letters, as [Store.All] does.
-func (s *Store) SetAside(ctx context.Context) iter.Seq2[Entry, error] {
+// DeadLetters lists the dead letters, as [Store.All] does.
+func (s *Store) DeadLetters(ctx context.Context) iter.Seq2[Entry, error] {
 	return s.pages(ctx, string(deadPrefix))
 }
 
@@ -226,7 +226,7 @@ func (b *Inbox) Remove(ctx context.Context, keys ...string) error {
 
 // DeadLetter has an entry wait for an operator, for the reason.
 func (b *Inbox) DeadLetter(ctx context.Context, key, reason string) error {
-	if _, err := b.do(ctx, newOp(doDeadLetter, Entry{Key: key, Reason: reason, SetAsideAt: time.Now()})); err != nil {
+	if _, err := b.do(ctx, newOp(doDeadLetter, Entry{Key: key, Reason: reason, DeadAt: time.Now()})); err != nil {
 		return fmt.Errorf("dead-letter %s: %w", key, err)
 	}
 	return nil

@@ -65,10 +65,10 @@ func TestEntriesComeInOrderAndOnce(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 	e, err := b.Get(t.Context(), "a")
-	if err != nil || string(e.Body) != "body of a" || e.QueuedAt.Before(before) || e.QueuedAt.After(time.Now()) || !e.SetAsideAt.IsZero() {
+	if err != nil || string(e.Body) != "body of a" || e.QueuedAt.Before(before) || e.QueuedAt.After(time.Now()) || !e.DeadAt.IsZero() {
 		t.Errorf("%+v, %v", e, err)
 	}
-	if s, err := b.Stats(t.Context()); err != nil || s.Waiting != 3 || s.SetAside != 0 || s.Oldest.Before(before) {
+	if s, err := b.Stats(t.Context()); err != nil || s.Waiting != 3 || s.DeadLetters != 0 || s.Oldest.Before(before) {
 		t.Errorf("%+v, %v", s, err)
 	}
 	select {
@@ -92,7 +92,7 @@ func TestEntriesComeInOrderAndOnce(t *testing.T) {
 	}
 }
 
-func TestWhatIsSetAsideWaitsForAPerson(t *testing.T) {
+func TestWhatIsADeadLetterWaitsForAPerson(t *testing.T) {
 	dir := t.TempDir()
 	b := open(t, dir)
 	put(t, b, "a", "b", "c")
@@ -117,14 +117,14 @@ func TestWhatIsSetAsideWaitsForAPerson(t *testing.T) {
 		}
 		all = append(all, e.Key)
 	}
-	for e, err := range s.SetAside(t.Context()) {
-		if err != nil || e.Reason != "too large" || e.SetAsideAt.IsZero() {
+	for e, err := range s.DeadLetters(t.Context()) {
+		if err != nil || e.Reason != "too large" || e.DeadAt.IsZero() {
 			t.Fatalf("%+v, %v", e, err)
 		}
 		aside = append(aside, e.Key)
 	}
 	if !slices.Equal(all, []string{"a", "b", "c"}) || !slices.Equal(aside, []string{"a"}) {
-		t.Errorf("all %v, set aside %v", all, aside)
+		t.Errorf("all %v, dead letters %v", all, aside)
 	}
 	if err := errors.Join(s.Retry(t.Context(), "a"), s.Drop(t.Context(), "c")); err != nil {
 		t.Fatal(err)

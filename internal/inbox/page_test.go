@@ -27,7 +27,7 @@ func TestAPageIsBoundedByBytes(t *testing.T) {
 		}
 		want = append(want, key)
 	}
-	for _, n := range []int{1, 3, 4, 8} { // some are set aside, so that lists have two parts
+	for _, n := range []int{1, 3, 4, 8} { // some are dead letters, so that lists have two parts
 		if err := b.DeadLetter(t.Context(), want[n], "a reason"); err != nil {
 			t.Fatal(err)
 		}

@@ -390,7 +390,7 @@ func (s *store) stats(context.Context) (Stats, error) {
 		return Stats{}, err
 	}
 	defer done()
-	stats := Stats{Waiting: s.waiting.Load(), SetAside: s.dead.Load()}
+	stats := Stats{Waiting: s.waiting.Load(), DeadLetters: s.dead.Load()}
 	first, _, err := s.scan(db, waitingPrefix, 0, 1, 1)
 	if len(first) > 0 {
 		stats.Oldest = first[0].QueuedAt

@@ -342,7 +342,7 @@ func (w *writer) move(is place, o *op) error {
 		return err
 	}
 	to := place{waitingPrefix, is.id}
-	e.SetAsideAt, e.Reason = o.SetAsideAt, o.Reason
+	e.DeadAt, e.Reason = o.DeadAt, o.Reason
 	if o.kind == doDeadLetter {
 		to.prefix = deadPrefix
 	} else {

@@ -66,7 +66,7 @@ func TestAnAnswerMakesUpForLostCallbacks(t *testing.T) {
 		answer(serverapi.TaskEnded, false, file("b", zego.FileFailed))
 		changed := file("b", zego.FileUploaded)
 		changed.Size = 77
-		if err := l.Record(t.Context(), []ledger.Usage{tells(t, "T", zego.RecordingUploaded, 3, 0, changed)}); err != nil {
+		if err := l.Record(t.Context(), []ledger.Event{tells(t, "T", zego.RecordingUploaded, 3, 0, changed)}); err != nil {
 			t.Fatal(err)
 		}
 		if got := task(); got.Files[1].Status != zego.FileUploaded || got.Files[1].Size != 77 || len(got.Files) != 3 {

@@ -131,9 +131,9 @@ func databases(b *testing.B) map[string]string {
 // overlap, and some streams.
 func fillSession(b *testing.B, l *ledger.Ledger, session uint64, users, streams int) {
 	b.Helper()
-	batch := []ledger.Usage{created(0)}
+	batch := []ledger.Event{created(0)}
 	batch[0].RoomSessionID = session
-	add := func(u ledger.Usage) {
+	add := func(u ledger.Event) {
 		u.RoomSessionID = session
 		if batch = append(batch, u); len(batch) == 1000 {
 			if err := l.Record(b.Context(), batch); err != nil {

@@ -263,7 +263,7 @@ func (l *Ledger) compute(ctx context.Context, from source, b basis) (c computed,
 
 // Lacks reports whether the ledger lacks what a callback reported: the create of a room,
 // or that end of a stay. It reads Event, AppID, RoomSessionID and Stay.
-func (l *Ledger) Lacks(ctx context.Context, u Usage) (bool, error) {
+func (l *Ledger) Lacks(ctx context.Context, u Event) (bool, error) {
 	k := keyOf(u.AppID, u.RoomSessionID)
 	from, args := "FROM sessions WHERE room_create_time <> 0", []any{k.app, k.session}
 	switch u.Event {

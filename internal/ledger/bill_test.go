@@ -24,7 +24,7 @@ func closing(session uint64, seconds int64) ledger.Bill {
 		Charge: metering.Charge{Price: metering.Price{Currency: "EUR", PerMinute: 2}}}
 }
 
-func record(t *testing.T, l *ledger.Ledger, told ...ledger.Usage) {
+func record(t *testing.T, l *ledger.Ledger, told ...ledger.Event) {
 	t.Helper()
 	if err := l.Record(t.Context(), told); err != nil {
 		t.Fatal(err)
@@ -250,7 +250,7 @@ func recordAndBillAtOnce(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		recorders.Go(func() {
 			for u := i; u < users; u += 3 {
-				if err := l.Record(t.Context(), []ledger.Usage{created(0), logout(fmt.Sprint(u), fmt.Sprint(u), 0, 7)}); err != nil {
+				if err := l.Record(t.Context(), []ledger.Event{created(0), logout(fmt.Sprint(u), fmt.Sprint(u), 0, 7)}); err != nil {
 					t.Error(err)
 				}
 			}
@@ -336,7 +336,7 @@ func TestEveryBillIsTheTruthOrAnEstimate(t *testing.T) {
 			begin := r.Int64N(1000)
 			end := begin + r.Int64N(500)
 			reconciled, lossy := r.IntN(10) == 0, r.IntN(3) == 0
-			told := []ledger.Usage{created(begin)}
+			told := []ledger.Event{created(begin)}
 			type ends struct {
 				user     string
 				from, to int64
@@ -355,7 +355,7 @@ func TestEveryBillIsTheTruthOrAnEstimate(t *testing.T) {
 				in.Role, out.Role = "4", "4"
 				told = append(told, in, out)
 			}
-			var sent []ledger.Usage
+			var sent []ledger.Event
 			for _, u := range told {
 				u.RoomSessionID = session
 				for range 1 + r.IntN(2) {
@@ -375,7 +375,7 @@ func TestEveryBillIsTheTruthOrAnEstimate(t *testing.T) {
 			}
 			want := int64(len(there))
 			r.Shuffle(len(sent), func(i, j int) { sent[i], sent[j] = sent[j], sent[i] })
-			cut := func() []ledger.Usage {
+			cut := func() []ledger.Event {
 				n := r.IntN(len(sent) + 1)
 				part := sent[:n]
 				sent = sent[n:]
@@ -528,12 +528,12 @@ func TestEntriesOfAnAppReadNothingOfOthers(t *testing.T) {
 func TestASessionThatIsClosedTwiceSaysSo(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
-		second := ledger.Usage{AppID: app, RoomID: "Zimmer 7", RoomSessionID: life, Event: zego.EventRoomClose, Close: at(200), SeenAt: at(200)}
+		second := ledger.Event{AppID: app, RoomID: "Zimmer 7", RoomSessionID: life, Event: zego.EventRoomClose, Close: at(200), SeenAt: at(200)}
 		record(t, l, created(0), logout("a", "1", 1, 10), second)
 		if b := finalize(t, l, closing(life, 100)); b.Usage.Estimated != metering.Contradicted || b.Usage.Seconds != 9 {
 			t.Errorf("before the bill: %+v", b.Usage)
 		}
-		after := []ledger.Usage{created(0), logout("a", "1", 1, 10)}
+		after := []ledger.Event{created(0), logout("a", "1", 1, 10)}
 		for i := range after {
 			after[i].RoomSessionID = 5
 		}

@@ -10,7 +10,7 @@ import (
 )
 
 // told records what callbacks told of a session of one room, received at seenAt.
-func told(t *testing.T, l *ledger.Ledger, session uint64, seenAt time.Time, usage ...ledger.Usage) {
+func told(t *testing.T, l *ledger.Ledger, session uint64, seenAt time.Time, usage ...ledger.Event) {
 	t.Helper()
 	for i := range usage {
 		u := &usage[i]
@@ -37,8 +37,8 @@ func minute(m int) time.Time { return noon.Add(time.Duration(m) * time.Minute) }
 func TestWhatIsKnownOfAnOverdueSession(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
-		stay := func(user string, login, logout int) ledger.Usage {
-			u := ledger.Usage{Stay: user, Login: minute(login)}
+		stay := func(user string, login, logout int) ledger.Event {
+			u := ledger.Event{Stay: user, Login: minute(login)}
 			if logout > 0 {
 				u.Logout = minute(logout)
 			}
@@ -46,9 +46,9 @@ func TestWhatIsKnownOfAnOverdueSession(t *testing.T) {
 		}
 		recorder := stay("recorder", 1, 0)
 		recorder.Role = zego.RoleService
-		told(t, l, 1, minute(20), ledger.Usage{Create: minute(0)}, stay("a", 0, 0), stay("b", 3, 7)) // a is in it still
-		told(t, l, 2, minute(21), ledger.Usage{Create: minute(8)}, stay("c", 8, 9), recorder)        // all have left it
-		told(t, l, 3, minute(22), ledger.Usage{Create: minute(30)})                                  // the room's next life
+		told(t, l, 1, minute(20), ledger.Event{Create: minute(0)}, stay("a", 0, 0), stay("b", 3, 7)) // a is in it still
+		told(t, l, 2, minute(21), ledger.Event{Create: minute(8)}, stay("c", 8, 9), recorder)        // all have left it
+		told(t, l, 3, minute(22), ledger.Event{Create: minute(30)})                                  // the room's next life
 		told(t, l, 18446744073709551615, minute(23), stay("a", 5, 6), stay("b", 1, 0))               // no later than the others
 		all, err := l.Overdue(t.Context(), minute(60), ledger.OpenSession{}, 10)
 		if err != nil || len(all) != 4 {
@@ -86,8 +86,8 @@ func TestWhatIsKnownOfAnOverdueSession(t *testing.T) {
 func TestAnswersAreCountedUntilThereIsASignOfLife(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
-		told(t, l, 1, minute(0), ledger.Usage{Create: minute(0)})
-		told(t, l, 2, minute(0), ledger.Usage{Create: minute(0)})
+		told(t, l, 1, minute(0), ledger.Event{Create: minute(0)})
+		told(t, l, 2, minute(0), ledger.Event{Create: minute(0)})
 		overdue := func(before int) []ledger.Check {
 			t.Helper()
 			all, err := l.Overdue(t.Context(), minute(before), ledger.OpenSession{}, 10)
@@ -115,7 +115,7 @@ func TestAnswersAreCountedUntilThereIsASignOfLife(t *testing.T) {
 		if checks := overdue(11); len(checks) != 1 || checks[0].Gone != 2 || !checks[0].AskedAt.Equal(minute(11)) {
 			t.Errorf("checks %+v", checks)
 		}
-		told(t, l, 1, minute(12), ledger.Usage{Stay: "a", Login: minute(12)})
+		told(t, l, 1, minute(12), ledger.Event{Stay: "a", Login: minute(12)})
 		if checks := overdue(30); len(checks) != 2 || checks[0].Gone != 0 || checks[1].Gone != 0 {
 			t.Errorf("after signs of life: %+v", checks)
 		}

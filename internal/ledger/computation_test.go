@@ -28,7 +28,7 @@ func TestFunctionsOfAProgramHoldUpNoCallback(t *testing.T) {
 			meanwhile("exclude")
 			return map[bool]string{true: "bot"}[strings.HasPrefix(p.User, "bot")]
 		}
-		arrive := func(u ledger.Usage) {
+		arrive := func(u ledger.Event) {
 			other := u
 			other.RoomSessionID--
 			record(t, webhook, u, other)

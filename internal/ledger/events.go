@@ -12,8 +12,8 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// Usage is what one callback reports of a session or a recording.
-type Usage struct {
+// Event is what one callback reports of a session or a recording.
+type Event struct {
 	// AppID is ZEGO's id of the app.
 	AppID uint32 `json:"appid"`
 	// RoomID is the room's name.
@@ -46,7 +46,7 @@ type Usage struct {
 	LogoutReason zego.Code `json:"logout_reason,omitempty"`
 	// SentAt is when ZEGO sent the callback, by its clock: the only time that is signed.
 	SentAt time.Time `json:"sent_at,omitzero"`
-	// Implausible reports that the callback has an impossible time: see [Usage.Plausible].
+	// Implausible reports that the callback has an impossible time: see [Event.Plausible].
 	Implausible bool `json:"implausible,omitempty"`
 	// SeenAt is when the callback was received, by our clock. Nothing is billed by it.
 	SeenAt time.Time `json:"seen_at"`
@@ -57,15 +57,15 @@ type Usage struct {
 	Unreadable *Unreadable `json:"unreadable,omitempty"`
 }
 
-// UsageOf returns what a callback reports. ok is false if the ledger stores nothing of
+// EventOf returns what a callback reports. ok is false if the ledger stores nothing of
 // its event.
-func UsageOf(event zego.Event, seenAt time.Time) (u Usage, ok bool) {
-	stay := func(event string, l *zego.RoomLogin) Usage {
-		return Usage{AppID: l.AppID, RoomID: l.RoomID, RoomSessionID: l.RoomSessionID, Event: event,
+func EventOf(event zego.Event, seenAt time.Time) (u Event, ok bool) {
+	stay := func(event string, l *zego.RoomLogin) Event {
+		return Event{AppID: l.AppID, RoomID: l.RoomID, RoomSessionID: l.RoomSessionID, Event: event,
 			Stay: l.SessionID, User: l.UserAccount, Role: l.UserRole, Name: l.Nickname, Number: numberOf(l.UserUpdateSeq), Login: l.LoginTime, SentAt: l.SentAt(), SeenAt: seenAt}
 	}
-	stream := func(event string, s *zego.StreamCreate) Usage {
-		return Usage{AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID, Event: event, Stay: s.StreamSID,
+	stream := func(event string, s *zego.StreamCreate) Event {
+		return Event{AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID, Event: event, Stay: s.StreamSID,
 			Name: s.StreamID, Number: numberOf(s.StreamSeq), User: s.UserID, Login: s.CreateTime, SentAt: s.SentAt(), SeenAt: seenAt}
 	}
 	switch e := event.(type) {
@@ -76,13 +76,13 @@ func UsageOf(event zego.Event, seenAt time.Time) (u Usage, ok bool) {
 		u.Logout, u.LogoutReason = e.CloseTime, e.Type
 		return u, true
 	case *zego.RoomCreate:
-		return Usage{AppID: e.AppID, RoomID: e.RoomID, RoomSessionID: e.RoomSessionID, Event: zego.EventRoomCreate, Create: e.RoomCreateTime, SentAt: e.SentAt(), SeenAt: seenAt}, true
+		return Event{AppID: e.AppID, RoomID: e.RoomID, RoomSessionID: e.RoomSessionID, Event: zego.EventRoomCreate, Create: e.RoomCreateTime, SentAt: e.SentAt(), SeenAt: seenAt}, true
 	case *zego.RoomLogin:
 		return stay(zego.EventRoomLogin, e), true
 	case *zego.Recording:
 		return recordingOf(e, seenAt), true
 	case *zego.Unreadable:
-		return Usage{AppID: e.AppID, RoomID: e.RoomID, Event: e.Event, SentAt: e.SentAt(), SeenAt: seenAt,
+		return Event{AppID: e.AppID, RoomID: e.RoomID, Event: e.Event, SentAt: e.SentAt(), SeenAt: seenAt,
 			Unreadable: &Unreadable{TaskID: e.TaskID, Field: e.Fault.Field, Problem: e.Fault.Problem}}, true
 	case *zego.RoomLogout:
 		u = stay(zego.EventRoomLogout, &e.RoomLogin)
@@ -100,7 +100,7 @@ func numberOf(s zego.Sequence) int64 {
 }
 
 // stream reports whether the callback is about a stream.
-func (u Usage) stream() bool {
+func (u Event) stream() bool {
 	return u.Event == zego.EventStreamCreate || u.Event == zego.EventStreamClose
 }
 
@@ -110,7 +110,7 @@ const ClockTolerance = 5 * time.Minute
 
 // Plausible returns u without impossible times. A logout later than SentAt becomes SentAt.
 // A beginning is unknown if it is later, or longer ago than maxRoomLife; 0 is no limit.
-func (u Usage) Plausible(maxRoomLife time.Duration) Usage {
+func (u Event) Plausible(maxRoomLife time.Duration) Event {
 	sent := u.SentAt
 	if sent.IsZero() {
 		return u
@@ -204,7 +204,7 @@ func sameNumber(a, b int64) int64 {
 // rowsOf merges a batch to one row for each session, stay and stream, as a statement can't
 // change a row twice. Rows are in the order of their keys, in which all writers lock
 // them, so that no two wait for each other.
-func rowsOf(usage []Usage) (sessions []sessionRow, stays, streams []stayRow) {
+func rowsOf(usage []Event) (sessions []sessionRow, stays, streams []stayRow) {
 	at := make(map[key]int)
 	type stayKey struct {
 		key
@@ -329,11 +329,11 @@ func (l *Ledger) bytewise(statement string) string {
 // Record stores what callbacks report, all or nothing. In whatever order they arrive, how
 // often, and in how many batches: the same rows come of it. A contradiction between two
 // is noted, as nobody knows which of them is true.
-func (l *Ledger) Record(ctx context.Context, usage []Usage) error {
+func (l *Ledger) Record(ctx context.Context, usage []Event) error {
 	if len(usage) == 0 {
 		return nil
 	}
-	var lives, recordings, unreadable []Usage
+	var lives, recordings, unreadable []Event
 	for _, u := range usage {
 		switch {
 		case u.Unreadable != nil:

@@ -59,8 +59,8 @@ func TestLinesOfAllEntriesAddUpToThePriceOfWhatIsKnown(t *testing.T) {
 		l.Price = shared
 		for seed := range uint64(60) {
 			r := rand.New(rand.NewPCG(seed, 23))
-			var told []ledger.Usage
-			add := func(u ledger.Usage) {
+			var told []ledger.Event
+			add := func(u ledger.Event) {
 				u.RoomSessionID = seed + 1
 				if r.IntN(5) > 0 {
 					told = append(told, u)
@@ -224,7 +224,7 @@ func TestALargeBillHasItsLinesInTheLedgerAlone(t *testing.T) {
 		l.Price = shared
 		const users = 10_000
 		for first := 0; first < users; first += 1000 {
-			var chunk []ledger.Usage
+			var chunk []ledger.Event
 			for u := first; u < first+1000; u++ {
 				chunk = append(chunk, logout(fmt.Sprintf("user %d", u), fmt.Sprint(u), int64(u%600), 1000))
 			}
@@ -255,7 +255,7 @@ func TestRestoredEntriesHaveLinesThatAddUp(t *testing.T) {
 		l := open(t, databaseURL)
 		l.Price = shared
 		for session, whole := range map[uint64]bool{1: true, 2: false} {
-			told := []ledger.Usage{created(0), logout("a", "1", 0, 500), logout("b", "2", 0, 90)}
+			told := []ledger.Event{created(0), logout("a", "1", 0, 500), logout("b", "2", 0, 90)}
 			late := logout("c", "3", 0, 700)
 			for i := range told {
 				told[i].RoomSessionID = session
@@ -301,7 +301,7 @@ func TestRestoredEntriesHaveLinesThatAddUp(t *testing.T) {
 			if sum := billed(t, l, app, session); sum.Amount != a.Charge.Amount {
 				t.Errorf("restored entries add up to %+v, want %+v", sum, a)
 			}
-			record(t, l, func() ledger.Usage { u := logout("d", "4", 0, 999); u.RoomSessionID = session; return u }())
+			record(t, l, func() ledger.Event { u := logout("d", "4", 0, 999); u.RoomSessionID = session; return u }())
 			if err := l.AdjustRestored(t.Context(), app, session); err != nil {
 				t.Fatal(err)
 			}

@@ -49,8 +49,8 @@ type truth struct {
 	inRoom, streamed map[string][][2]int64
 	// doubtful are users with callbacks that contradict each other.
 	doubtful map[string]bool
-	told     []ledger.Usage
-	late     []ledger.Usage
+	told     []ledger.Event
+	late     []ledger.Event
 }
 
 const begin = 1_499_676_000_000
@@ -156,7 +156,7 @@ func generate(seed uint64) *truth {
 			}
 		}
 	}
-	create := ledger.Usage{AppID: app, RoomID: "Zimmer 7", Event: zego.EventRoomCreate, Create: ms(t.create)}
+	create := ledger.Event{AppID: app, RoomID: "Zimmer 7", Event: zego.EventRoomCreate, Create: ms(t.create)}
 	if t.createLost {
 		t.late = append(t.late, create)
 	} else {
@@ -194,8 +194,8 @@ func (t *truth) numbered(stream bool) bool {
 }
 
 // callback returns what ZEGO sends of a happening.
-func (t *truth) callback(h *happening) ledger.Usage {
-	u := ledger.Usage{AppID: app, RoomID: "Zimmer 7", Stay: h.id, User: h.user, Role: h.role, Number: h.number + 1, Login: ms(h.at)}
+func (t *truth) callback(h *happening) ledger.Event {
+	u := ledger.Event{AppID: app, RoomID: "Zimmer 7", Stay: h.id, User: h.user, Role: h.role, Number: h.number + 1, Login: ms(h.at)}
 	u.Event = map[[2]bool]string{{false, false}: zego.EventRoomLogin, {false, true}: zego.EventRoomLogout,
 		{true, false}: zego.EventStreamCreate, {true, true}: zego.EventStreamClose}[[2]bool{h.stream, h.ends}]
 	if h.ends {
@@ -294,7 +294,7 @@ func (t *truth) checkCompleteness(c session.Completeness, stream bool) error {
 func ms(t int64) time.Time { return time.UnixMilli(t).UTC() }
 
 // recordShuffled records callbacks of a session in any order and in a few batches.
-func recordShuffled(t *testing.T, l *ledger.Ledger, r *rand.Rand, life uint64, told []ledger.Usage) {
+func recordShuffled(t *testing.T, l *ledger.Ledger, r *rand.Rand, life uint64, told []ledger.Event) {
 	t.Helper()
 	told = slices.Clone(told)
 	for i := range told {

@@ -11,20 +11,20 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-func published(user, sid string, from, to int64) ledger.Usage {
-	u := ledger.Usage{AppID: app, RoomID: "Zimmer 7", RoomSessionID: life, Event: zego.EventStreamCreate, Stay: sid, Name: "of " + user, User: user, Login: at(from), SeenAt: at(from)}
+func published(user, sid string, from, to int64) ledger.Event {
+	u := ledger.Event{AppID: app, RoomID: "Zimmer 7", RoomSessionID: life, Event: zego.EventStreamCreate, Stay: sid, Name: "of " + user, User: user, Login: at(from), SeenAt: at(from)}
 	if to != 0 {
 		u.Event, u.Logout = zego.EventStreamClose, at(to)
 	}
 	return u
 }
 
-func numbered(number int64, u ledger.Usage) ledger.Usage {
+func numbered(number int64, u ledger.Event) ledger.Event {
 	u.Number = number + 1
 	return u
 }
 
-func service(u ledger.Usage) ledger.Usage {
+func service(u ledger.Event) ledger.Event {
 	u.Role = zego.RoleService
 	return u
 }
@@ -117,21 +117,21 @@ func TestNumbersProveWhichCallbacksAreMissing(t *testing.T) {
 		l := open(t, databaseURL)
 		for i, tt := range []struct {
 			name string
-			told []ledger.Usage
+			told []ledger.Event
 			want string
 		}{
 			{"nothing", nil, "unknown"},
-			{"all of them", []ledger.Usage{numbered(5, login("a", "1", 1)), numbered(6, logout("a", "1", 1, 2))}, "complete"},
-			{"from 0", []ledger.Usage{numbered(0, login("a", "1", 1)), numbered(1, logout("a", "1", 1, 2))}, "complete"},
-			{"a stay lost both", []ledger.Usage{numbered(1, login("a", "1", 1)), numbered(4, logout("a", "1", 1, 9))}, "missing 2"},
-			{"a lost logout at the end", []ledger.Usage{numbered(1, login("a", "1", 1))}, "missing 1"},
-			{"a lost logout in between", []ledger.Usage{numbered(1, login("a", "1", 1)), numbered(2, login("b", "2", 2)), numbered(4, logout("b", "2", 2, 9))}, "missing 1"},
-			{"a lost login, which the logout states", []ledger.Usage{numbered(1, login("a", "1", 1)), numbered(3, logout("b", "2", 2, 5)), numbered(4, logout("a", "1", 1, 9))}, "complete"},
-			{"a lost login ahead of all, and another stay", []ledger.Usage{numbered(2, login("a", "1", 3)), numbered(5, logout("b", "2", 1, 5)), numbered(6, logout("a", "1", 3, 9))}, "missing 2"},
-			{"a callback without a number", []ledger.Usage{numbered(1, login("a", "1", 1)), logout("a", "1", 1, 9)}, "unknown"},
-			{"all of role 4, which means nothing then", []ledger.Usage{service(numbered(1, login("a", "1", 1))), service(numbered(2, login("b", "2", 1))), service(numbered(3, logout("b", "2", 1, 9)))}, "missing 1"},
-			{"a recorder that is not numbered", []ledger.Usage{service(login("r", "1", 1)), numbered(2, login("b", "2", 1)), numbered(3, logout("b", "2", 1, 9))}, "complete"},
-			{"a number twice", []ledger.Usage{numbered(1, login("a", "1", 1)), numbered(1, logout("a", "1", 1, 9))}, "unknown"},
+			{"all of them", []ledger.Event{numbered(5, login("a", "1", 1)), numbered(6, logout("a", "1", 1, 2))}, "complete"},
+			{"from 0", []ledger.Event{numbered(0, login("a", "1", 1)), numbered(1, logout("a", "1", 1, 2))}, "complete"},
+			{"a stay lost both", []ledger.Event{numbered(1, login("a", "1", 1)), numbered(4, logout("a", "1", 1, 9))}, "missing 2"},
+			{"a lost logout at the end", []ledger.Event{numbered(1, login("a", "1", 1))}, "missing 1"},
+			{"a lost logout in between", []ledger.Event{numbered(1, login("a", "1", 1)), numbered(2, login("b", "2", 2)), numbered(4, logout("b", "2", 2, 9))}, "missing 1"},
+			{"a lost login, which the logout states", []ledger.Event{numbered(1, login("a", "1", 1)), numbered(3, logout("b", "2", 2, 5)), numbered(4, logout("a", "1", 1, 9))}, "complete"},
+			{"a lost login ahead of all, and another stay", []ledger.Event{numbered(2, login("a", "1", 3)), numbered(5, logout("b", "2", 1, 5)), numbered(6, logout("a", "1", 3, 9))}, "missing 2"},
+			{"a callback without a number", []ledger.Event{numbered(1, login("a", "1", 1)), logout("a", "1", 1, 9)}, "unknown"},
+			{"all of role 4, which means nothing then", []ledger.Event{service(numbered(1, login("a", "1", 1))), service(numbered(2, login("b", "2", 1))), service(numbered(3, logout("b", "2", 1, 9)))}, "missing 1"},
+			{"a recorder that is not numbered", []ledger.Event{service(login("r", "1", 1)), numbered(2, login("b", "2", 1)), numbered(3, logout("b", "2", 1, 9))}, "complete"},
+			{"a number twice", []ledger.Event{numbered(1, login("a", "1", 1)), numbered(1, logout("a", "1", 1, 9))}, "unknown"},
 		} {
 			for j := range tt.told {
 				tt.told[j].RoomSessionID = uint64(i + 1)
@@ -178,7 +178,7 @@ func TestTwoNumbersOfOneLoginContradictEachOther(t *testing.T) {
 		l := open(t, databaseURL)
 		first, second, out := numbered(1, login("a", "1", 10)), numbered(2, login("a", "1", 10)), numbered(3, logout("a", "1", 10, 20))
 		unnumberedLogin := login("a", "1", 10)
-		for i, told := range [][]ledger.Usage{{first, second, out}, {out, second, first}, {first, unnumberedLogin, second, out}, {unnumberedLogin, out, first}, {first, first, out}} {
+		for i, told := range [][]ledger.Event{{first, second, out}, {out, second, first}, {first, unnumberedLogin, second, out}, {unnumberedLogin, out, first}, {first, first, out}} {
 			for j := range told {
 				told[j].RoomSessionID = uint64(i + 1)
 				record(t, l, told[j])

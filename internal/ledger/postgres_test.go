@@ -43,7 +43,7 @@ func TestAConnectionToADemotedPrimaryIsDropped(t *testing.T) {
 			l.OnEach(t, connections, demote)
 			failed := 0
 			for n := range 2 * connections {
-				if err := l.Record(t.Context(), []ledger.Usage{login("u", string(rune('a'+n)), 1)}); err == nil {
+				if err := l.Record(t.Context(), []ledger.Event{login("u", string(rune('a'+n)), 1)}); err == nil {
 					continue
 				} else if ledger.Refusal(err) {
 					t.Errorf("it is taken for the callback's fault: %v", err)

@@ -22,15 +22,15 @@ func (l *Ledger) Probe(ctx context.Context) error {
 	}
 	const name = "closeout-doctor" // of app 0, which ZEGO doesn't assign
 	now := time.Now()
-	sessions, stays, streams := rowsOf([]Usage{{RoomID: name, Event: zego.EventRoomLogout, Stay: name, User: name, Login: now, Logout: now, SeenAt: now},
+	sessions, stays, streams := rowsOf([]Event{{RoomID: name, Event: zego.EventRoomLogout, Stay: name, User: name, Login: now, Logout: now, SeenAt: now},
 		{RoomID: name, Event: zego.EventStreamClose, Stay: name, User: name, Login: now, Logout: now, SeenAt: now}})
-	recording := Usage{RoomID: name, Event: zego.EventRecording, Recording: &Recording{TaskID: name, Sent: now,
+	recording := Event{RoomID: name, Event: zego.EventRecording, Recording: &Recording{TaskID: name, Sent: now,
 		Files: []RecordedFile{{RecordedFile: zego.RecordedFile{FileID: name}}}}}
 	err := l.in(ctx, func(tx transaction) error {
 		if err := l.record(ctx, tx, sessions, stays, streams); err != nil {
 			return err
 		}
-		if err := l.recordRecordings(ctx, tx, []Usage{recording}); err != nil {
+		if err := l.recordRecordings(ctx, tx, []Event{recording}); err != nil {
 			return err
 		}
 		if _, _, err := l.finalize(ctx, tx, nil, Bill{ID: uuid.New(), RoomID: name, RoomCloseTime: now}); err != nil {

@@ -41,13 +41,13 @@ type RecordedFile struct {
 	Saved string `json:"-"`
 }
 
-// recordingOf is [UsageOf] for a recording callback.
-func recordingOf(e *zego.Recording, seenAt time.Time) Usage {
+// recordingOf is [EventOf] for a recording callback.
+func recordingOf(e *zego.Recording, seenAt time.Time) Event {
 	r := &Recording{TaskID: e.TaskID, EventType: e.EventType, Sequence: int64(e.Sequence), Sent: e.SentAt()}
 	for _, f := range e.Files {
 		r.Files = append(r.Files, RecordedFile{RecordedFile: f})
 	}
-	return Usage{AppID: e.AppID, RoomID: e.RoomID, Event: zego.EventRecording, SentAt: r.Sent, SeenAt: seenAt, Recording: r}
+	return Event{AppID: e.AppID, RoomID: e.RoomID, Event: zego.EventRecording, SentAt: r.Sent, SeenAt: seenAt, Recording: r}
 }
 
 // none is a sequence of no callback.
@@ -56,10 +56,10 @@ const none = -1
 // recordRecordings writes what callbacks told of recordings. Whatever their order,
 // the same comes of it: of two that tell of one file, the one that says where it is
 // counts, and of two of those the later.
-func (l *Ledger) recordRecordings(ctx context.Context, tx transaction, usage []Usage) error {
+func (l *Ledger) recordRecordings(ctx context.Context, tx transaction, usage []Event) error {
 	// In an order that all writers have, so that none waits for another that waits
 	// for it.
-	slices.SortStableFunc(usage, func(a, b Usage) int {
+	slices.SortStableFunc(usage, func(a, b Event) int {
 		return cmp.Or(cmp.Compare(a.AppID, b.AppID), strings.Compare(a.Recording.TaskID, b.Recording.TaskID))
 	})
 	for _, u := range usage {
@@ -116,7 +116,7 @@ func lookAgain(ctx context.Context, tx transaction, appID uint32, taskID string)
 
 // recordFiles writes the files of one callback, in three statements however many there
 // are, and reports whether there are others now.
-func (l *Ledger) recordFiles(ctx context.Context, tx transaction, u Usage) (changed bool, err error) {
+func (l *Ledger) recordFiles(ctx context.Context, tx transaction, u Event) (changed bool, err error) {
 	r := u.Recording
 	// A statement can't change a row twice: of files with one name, the first counts.
 	var files []RecordedFile

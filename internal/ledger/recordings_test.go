@@ -16,9 +16,9 @@ import (
 )
 
 // tells is what a recording callback tells, sent so many seconds after noon.
-func tells(t *testing.T, task string, event zego.RecordingEvent, sequence uint64, sent int64, files ...zego.RecordedFile) ledger.Usage {
+func tells(t *testing.T, task string, event zego.RecordingEvent, sequence uint64, sent int64, files ...zego.RecordedFile) ledger.Event {
 	t.Helper()
-	u, ok := ledger.UsageOf(&zego.Recording{Common: zego.Common{Event: zego.EventRecording, AppID: math.MaxUint32, Timestamp: noon.Unix() + sent},
+	u, ok := ledger.EventOf(&zego.Recording{Common: zego.Common{Event: zego.EventRecording, AppID: math.MaxUint32, Timestamp: noon.Unix() + sent},
 		TaskID: task, RoomID: "Zimmer 7 é'\"", EventType: event, Sequence: sequence, Files: files}, time.Now())
 	if !ok {
 		t.Fatal("a recording callback is of no use")
@@ -49,8 +49,8 @@ func recordings(t *testing.T, l *ledger.Ledger) ([]ledger.RecordingTask, []ledge
 func TestRecordingCallbacksMayComeInAnyOrder(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
-		all := func(task string) []ledger.Usage {
-			return []ledger.Usage{
+		all := func(task string) []ledger.Event {
+			return []ledger.Event{
 				tells(t, task, zego.RecordingNoStream, 0, 10),
 				tells(t, task, zego.RecordingUploaded, 1, 20, file("a", zego.FileInBackup), file("b", zego.FileFailed)),
 				tells(t, task, zego.RecordingUploading, 2, 30),
@@ -101,8 +101,8 @@ func TestFilesThatAnArchiveLacksAreLateInWhateverOrderTheyCome(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		const app, room, session = math.MaxUint32, "Zimmer 7 é'\"", math.MaxUint64
-		record := func(u ledger.Usage) {
-			if err := l.Record(t.Context(), []ledger.Usage{u}); err != nil {
+		record := func(u ledger.Event) {
+			if err := l.Record(t.Context(), []ledger.Event{u}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -135,7 +135,7 @@ func TestATaskThatGoesOnIsNotUploaded(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		for i, step := range []struct {
-			usage ledger.Usage
+			usage ledger.Event
 			want  bool
 		}{
 			{tells(t, "T", zego.RecordingNoStream, 0, 0), false},
@@ -145,7 +145,7 @@ func TestATaskThatGoesOnIsNotUploaded(t *testing.T) {
 			{tells(t, "T", zego.RecordingEnded, 6, 3), false},
 			{tells(t, "T", zego.RecordingUploaded, 5, 3), true},
 		} {
-			if err := l.Record(t.Context(), []ledger.Usage{step.usage}); err != nil {
+			if err := l.Record(t.Context(), []ledger.Event{step.usage}); err != nil {
 				t.Fatal(err)
 			}
 			if tasks, _ := recordings(t, l); len(tasks) != 1 || tasks[0].Uploaded != step.want {
@@ -160,7 +160,7 @@ func TestTheLivesOfARoomAreKnown(t *testing.T) {
 		l := open(t, databaseURL)
 		const app, room = math.MaxUint32, "Zimmer 7 é'\""
 		at := func(minutes int) time.Time { return noon.Add(time.Duration(minutes) * time.Minute) }
-		if err := l.Record(t.Context(), []ledger.Usage{
+		if err := l.Record(t.Context(), []ledger.Event{
 			{AppID: app, RoomID: room, RoomSessionID: 1, Event: zego.EventRoomCreate, Create: at(0), SeenAt: at(0)},
 			{AppID: app, RoomID: room, RoomSessionID: 2, Event: zego.EventRoomLogin, Stay: "b", User: "b", Login: at(31), SeenAt: at(31)},
 			{AppID: app, RoomID: room, RoomSessionID: 2, Event: zego.EventRoomLogin, Stay: "a", User: "a", Login: at(30), SeenAt: at(30)},
@@ -191,7 +191,7 @@ func TestARecordingIsOfOneSession(t *testing.T) {
 		if err := l.AssignRecording(t.Context(), math.MaxUint32, "T", 1); !errors.Is(err, ledger.ErrNoRecording) {
 			t.Errorf("assign one that isn't there: %v", err)
 		}
-		if err := l.Record(t.Context(), []ledger.Usage{tells(t, "T", zego.RecordingUploaded, 0, 0, file("a", zego.FileUploaded)), tells(t, "U", zego.RecordingUploaded, 0, 0)}); err != nil {
+		if err := l.Record(t.Context(), []ledger.Event{tells(t, "T", zego.RecordingUploaded, 0, 0, file("a", zego.FileUploaded)), tells(t, "U", zego.RecordingUploaded, 0, 0)}); err != nil {
 			t.Fatal(err)
 		}
 		left := func() (names []string) {
@@ -242,7 +242,7 @@ func TestLateRecordingsAreListedUntilTheyAreTakenOn(t *testing.T) {
 		l := open(t, databaseURL)
 		const app, room = math.MaxUint32, "Zimmer 7 é'\""
 		a := file("a", zego.FileUploaded)
-		if err := l.Record(t.Context(), []ledger.Usage{
+		if err := l.Record(t.Context(), []ledger.Event{
 			tells(t, "C", zego.RecordingUploaded, 0, 1, a), tells(t, "B", zego.RecordingUploaded, 0, 2, a), tells(t, "A", zego.RecordingUploaded, 0, 2, a),
 			tells(t, "no files", zego.RecordingUploaded, 0, 3), tells(t, "long ago", zego.RecordingUploaded, 0, -4000, a),
 		}); err != nil {
@@ -301,7 +301,7 @@ func TestLateRecordingsAreListedUntilTheyAreTakenOn(t *testing.T) {
 				}
 				expect("with C taken on", "A", "B")
 			}
-			if err := l.Record(t.Context(), []ledger.Usage{tells(t, "C", zego.RecordingUploaded, sequence, 5, a)}); err != nil {
+			if err := l.Record(t.Context(), []ledger.Event{tells(t, "C", zego.RecordingUploaded, sequence, 5, a)}); err != nil {
 				t.Fatal(err)
 			}
 			expect(fmt.Sprintf("with C told again, as number %d", sequence), [][]string{{"A", "B"}, {"A", "B", "C"}, {"A", "B", "C"}}[sequence]...)
@@ -311,7 +311,7 @@ func TestLateRecordingsAreListedUntilTheyAreTakenOn(t *testing.T) {
 		other := ledger.ArchivedSession{AppID: app, RoomID: "other", RoomSessionID: 7, RoomCloseTime: noon}
 		u := tells(t, "elsewhere", zego.RecordingUploaded, 0, 9, a)
 		u.RoomID = "nowhere"
-		if err := errors.Join(l.Record(t.Context(), []ledger.Usage{u}), l.ArchivedRecordings(t.Context(), other, nil)); err != nil {
+		if err := errors.Join(l.Record(t.Context(), []ledger.Event{u}), l.ArchivedRecordings(t.Context(), other, nil)); err != nil {
 			t.Fatal(err)
 		}
 		expect("in a room without sessions", "A", "B", "C")

@@ -16,7 +16,7 @@ func TestARefusalIsAboutTheContent(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		if strings.HasPrefix(databaseURL, "postgres") {
-			if err := l.Record(t.Context(), []ledger.Usage{login("no\x00text", "1", 1)}); err == nil || !ledger.Refusal(err) {
+			if err := l.Record(t.Context(), []ledger.Event{login("no\x00text", "1", 1)}); err == nil || !ledger.Refusal(err) {
 				t.Errorf("a NUL: error %v, want a refusal", err)
 			}
 		}
@@ -25,7 +25,7 @@ func TestARefusalIsAboutTheContent(t *testing.T) {
 		}
 		gone, cancel := context.WithCancel(t.Context())
 		cancel()
-		if err := l.Record(gone, []ledger.Usage{login("u", "1", 1)}); err == nil || ledger.Refusal(err) {
+		if err := l.Record(gone, []ledger.Event{login("u", "1", 1)}); err == nil || ledger.Refusal(err) {
 			t.Errorf("no time: error %v, want one that may pass", err)
 		}
 	})
@@ -37,21 +37,21 @@ func TestARefusalIsAboutTheContent(t *testing.T) {
 func TestWhatALedgerLacksIsWhatNobodyTold(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
-		lacks := func(u ledger.Usage, want bool) {
+		lacks := func(u ledger.Event, want bool) {
 			t.Helper()
 			if got, err := l.Lacks(t.Context(), u); err != nil || got != want {
 				t.Errorf("lacks %s: %v, %v, want %v", u.Event, got, err, want)
 			}
 		}
 		lacks(created(0), true)
-		if err := l.Record(t.Context(), []ledger.Usage{login("u", "1", 1)}); err != nil {
+		if err := l.Record(t.Context(), []ledger.Event{login("u", "1", 1)}); err != nil {
 			t.Fatal(err)
 		}
 		lacks(login("u", "1", 1), false)
 		lacks(login("u", "2", 1), true)
 		lacks(logout("u", "1", 1, 2), true)
 		lacks(created(0), true) // the session is known, its create isn't
-		if err := l.Record(t.Context(), []ledger.Usage{logout("u", "1", 1, 2), created(0)}); err != nil {
+		if err := l.Record(t.Context(), []ledger.Event{logout("u", "1", 1, 2), created(0)}); err != nil {
 			t.Fatal(err)
 		}
 		lacks(logout("u", "1", 1, 2), false)

@@ -34,9 +34,9 @@ type UnreadableCallback struct {
 
 // recordUnreadable writes one row for each app, event, room, task and field, so that
 // ZEGO's retries are one.
-func recordUnreadable(ctx context.Context, tx transaction, all []Usage) error {
+func recordUnreadable(ctx context.Context, tx transaction, all []Event) error {
 	// In an order that all writers have, so that no two wait for each other.
-	slices.SortFunc(all, func(a, b Usage) int {
+	slices.SortFunc(all, func(a, b Event) int {
 		return cmp.Or(cmp.Compare(a.AppID, b.AppID), cmp.Compare(a.Event, b.Event), cmp.Compare(a.RoomID, b.RoomID),
 			cmp.Compare(a.Unreadable.TaskID, b.Unreadable.TaskID), cmp.Compare(a.Unreadable.Field, b.Unreadable.Field))
 	})
@@ -90,10 +90,10 @@ type Contradiction struct {
 }
 
 // recordContradictions writes the first contradicting room_close of each session.
-func recordContradictions(ctx context.Context, tx transaction, usage []Usage) error {
-	closes := slices.DeleteFunc(slices.Clone(usage), func(u Usage) bool { return u.Event != zego.EventRoomClose })
+func recordContradictions(ctx context.Context, tx transaction, usage []Event) error {
+	closes := slices.DeleteFunc(slices.Clone(usage), func(u Event) bool { return u.Event != zego.EventRoomClose })
 	// In an order that all writers have, so that no two wait for each other.
-	slices.SortStableFunc(closes, func(a, b Usage) int {
+	slices.SortStableFunc(closes, func(a, b Event) int {
 		return cmp.Or(cmp.Compare(a.AppID, b.AppID), cmp.Compare(a.RoomSessionID, b.RoomSessionID))
 	})
 	for _, u := range closes {

@@ -46,7 +46,7 @@ func TestLostEntriesArePutBackAsTheyWere(t *testing.T) {
 		}
 
 		// One of the three stays is told again.
-		if err := books.Record(t.Context(), []ledger.Usage{{AppID: 1, RoomID: "lobby", RoomSessionID: 1<<64 - 1, Event: "room_logout", Stay: "a", User: "a",
+		if err := books.Record(t.Context(), []ledger.Event{{AppID: 1, RoomID: "lobby", RoomSessionID: 1<<64 - 1, Event: "room_logout", Stay: "a", User: "a",
 			Login: closed.Add(-time.Minute), Logout: closed, SeenAt: time.Now()}}); err != nil {
 			t.Fatal(err)
 		}
@@ -95,7 +95,7 @@ func TestARestoredLedgerKnowsWhatItLost(t *testing.T) {
 		if all, err := books.Losses(t.Context()); err != nil || len(all) != 1 {
 			t.Errorf("losses %v, %v", all, err)
 		}
-		if err := books.Record(t.Context(), []ledger.Usage{{AppID: 1, RoomID: "lobby", RoomSessionID: 2, Event: "room_create", Create: loss.To.Add(time.Second), SeenAt: loss.To}}); err != nil {
+		if err := books.Record(t.Context(), []ledger.Event{{AppID: 1, RoomID: "lobby", RoomSessionID: 2, Event: "room_create", Create: loss.To.Add(time.Second), SeenAt: loss.To}}); err != nil {
 			t.Fatal(err)
 		}
 		for _, tt := range []struct {

@@ -13,8 +13,8 @@ func TestARefusedCallbackIsThereOnce(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		sent := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
-		refused := func(event, task string, after time.Duration, problem string) ledger.Usage {
-			u, ok := ledger.UsageOf(&zego.Unreadable{Common: zego.Common{Event: event, AppID: 7, Timestamp: sent.Add(after).Unix()}, RoomID: "r", TaskID: task,
+		refused := func(event, task string, after time.Duration, problem string) ledger.Event {
+			u, ok := ledger.EventOf(&zego.Unreadable{Common: zego.Common{Event: event, AppID: 7, Timestamp: sent.Add(after).Unix()}, RoomID: "r", TaskID: task,
 				Fault: zego.FieldError{Field: "f", Problem: problem}}, time.Now())
 			if !ok {
 				t.Fatal("it tells of nothing")
@@ -22,7 +22,7 @@ func TestARefusedCallbackIsThereOnce(t *testing.T) {
 			return u
 		}
 		for range 2 {
-			if err := l.Record(t.Context(), []ledger.Usage{refused("recording", "T", 5*time.Second, "later"), refused("recording", "T", 0, "first"), refused("room_close", "", time.Second, "x")}); err != nil {
+			if err := l.Record(t.Context(), []ledger.Event{refused("recording", "T", 5*time.Second, "later"), refused("recording", "T", 0, "first"), refused("room_close", "", time.Second, "x")}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -34,12 +34,12 @@ func TestARefusedCallbackIsThereOnce(t *testing.T) {
 			t.Errorf("of later: %+v, %v", all, err)
 		}
 		// Another callback tells what became of the task.
-		u, _ := ledger.UsageOf(&zego.Recording{Common: zego.Common{Event: zego.EventRecording, AppID: 7, Timestamp: sent.Unix()}, TaskID: "T", RoomID: "r",
+		u, _ := ledger.EventOf(&zego.Recording{Common: zego.Common{Event: zego.EventRecording, AppID: 7, Timestamp: sent.Unix()}, TaskID: "T", RoomID: "r",
 			EventType: zego.RecordingUploaded, Files: []zego.RecordedFile{{FileID: "f", Status: zego.FileUploaded}}}, time.Now())
 		if all, err := l.UnreadableRecordings(t.Context(), 7, "r", sent); err != nil || len(all) != 1 {
 			t.Errorf("of the room: %+v, %v", all, err)
 		}
-		if err := l.Record(t.Context(), []ledger.Usage{u}); err != nil {
+		if err := l.Record(t.Context(), []ledger.Event{u}); err != nil {
 			t.Fatal(err)
 		}
 		if all, err := l.UnreadableRecordings(t.Context(), 7, "r", sent); err != nil || len(all) != 0 {

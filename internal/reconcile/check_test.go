@@ -95,11 +95,11 @@ func (w *world) pass(d time.Duration) {
 
 // told records what callbacks tell now of a session of app 1: its creation unless it
 // is zero, and stays.
-func (w *world) told(app uint32, room string, session uint64, create time.Time, stays ...ledger.Usage) {
+func (w *world) told(app uint32, room string, session uint64, create time.Time, stays ...ledger.Event) {
 	w.t.Helper()
-	usage := []ledger.Usage{}
+	usage := []ledger.Event{}
 	if !create.IsZero() {
-		usage = append(usage, ledger.Usage{Event: zego.EventRoomCreate, Create: create})
+		usage = append(usage, ledger.Event{Event: zego.EventRoomCreate, Create: create})
 	}
 	for i := range usage {
 		usage[i].AppID, usage[i].RoomID, usage[i].RoomSessionID, usage[i].SeenAt = app, room, session, w.clock()
@@ -116,8 +116,8 @@ func (w *world) told(app uint32, room string, session uint64, create time.Time, 
 	}
 }
 
-func stay(user string, login, logout time.Time) ledger.Usage {
-	return ledger.Usage{Stay: fmt.Sprint(user, login.UnixMilli()), User: user, Login: login, Logout: logout}
+func stay(user string, login, logout time.Time) ledger.Event {
+	return ledger.Event{Stay: fmt.Sprint(user, login.UnixMilli()), User: user, Login: login, Logout: logout}
 }
 
 // check goes through all pages, as a run does.
@@ -253,18 +253,18 @@ func TestARoomWithNobodyButRecordersIsEmpty(t *testing.T) {
 func TestARoomThatLivesOnAsAnotherSession(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
-		first    func(noon time.Time) []ledger.Usage
+		first    func(noon time.Time) []ledger.Event
 		second   bool // callbacks have told of it
 		login    time.Duration
 		gone     []uint64
 		lifetime int
 	}{
-		{"callbacks have told of it, and a logout was lost", func(noon time.Time) []ledger.Usage { return []ledger.Usage{stay("a", noon, time.Time{})} }, true, 5 * time.Minute, []uint64{7}, 2},
-		{"callbacks have told of it, and all had left", func(noon time.Time) []ledger.Usage { return []ledger.Usage{stay("a", noon, noon.Add(time.Minute))} }, true, 5 * time.Minute, []uint64{7}, 2},
-		{"all had left before the others entered", func(noon time.Time) []ledger.Usage { return []ledger.Usage{stay("a", noon, noon.Add(time.Minute))} }, false, 5 * time.Minute, []uint64{7}, 1},
-		{"somebody of whom no callback told was in it already", func(noon time.Time) []ledger.Usage { return []ledger.Usage{stay("a", noon, noon.Add(time.Minute))} }, false, 30 * time.Second, nil, 1},
-		{"somebody entered when the last one left", func(noon time.Time) []ledger.Usage { return []ledger.Usage{stay("a", noon, noon.Add(time.Minute))} }, false, 62 * time.Second, nil, 1},
-		{"somebody hasn't left it", func(noon time.Time) []ledger.Usage { return []ledger.Usage{stay("a", noon, time.Time{})} }, false, 5 * time.Minute, nil, 1},
+		{"callbacks have told of it, and a logout was lost", func(noon time.Time) []ledger.Event { return []ledger.Event{stay("a", noon, time.Time{})} }, true, 5 * time.Minute, []uint64{7}, 2},
+		{"callbacks have told of it, and all had left", func(noon time.Time) []ledger.Event { return []ledger.Event{stay("a", noon, noon.Add(time.Minute))} }, true, 5 * time.Minute, []uint64{7}, 2},
+		{"all had left before the others entered", func(noon time.Time) []ledger.Event { return []ledger.Event{stay("a", noon, noon.Add(time.Minute))} }, false, 5 * time.Minute, []uint64{7}, 1},
+		{"somebody of whom no callback told was in it already", func(noon time.Time) []ledger.Event { return []ledger.Event{stay("a", noon, noon.Add(time.Minute))} }, false, 30 * time.Second, nil, 1},
+		{"somebody entered when the last one left", func(noon time.Time) []ledger.Event { return []ledger.Event{stay("a", noon, noon.Add(time.Minute))} }, false, 62 * time.Second, nil, 1},
+		{"somebody hasn't left it", func(noon time.Time) []ledger.Event { return []ledger.Event{stay("a", noon, time.Time{})} }, false, 5 * time.Minute, nil, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			onBoth(t, func(t *testing.T, w *world) {
@@ -351,13 +351,13 @@ func TestAnAppThatFailsIsLeftAloneAlsoWherePagesHaveLittleOfIt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "sqlite:"+t.TempDir()+"/ledger.db")
 	const pages = 6
-	var usage []ledger.Usage
+	var usage []ledger.Event
 	for n := range uint64(pages * 200) {
 		app := uint32(2) // of which there is no secret
 		if n%200 == 100 {
 			app = 1
 		}
-		usage = append(usage, ledger.Usage{AppID: app, RoomID: fmt.Sprint("room", n), RoomSessionID: n + 1, Event: zego.EventRoomCreate,
+		usage = append(usage, ledger.Event{AppID: app, RoomID: fmt.Sprint("room", n), RoomSessionID: n + 1, Event: zego.EventRoomCreate,
 			Create: w.now, SeenAt: w.now.Add(time.Duration(n) * time.Millisecond)})
 	}
 	if err := w.Ledger.Record(t.Context(), usage); err != nil {
@@ -615,9 +615,9 @@ func (w *world) archived(session uint64) {
 func (w *world) recorded(task string, before time.Duration) {
 	w.t.Helper()
 	now := w.clock()
-	u, _ := ledger.UsageOf(&zego.Recording{Common: zego.Common{Event: zego.EventRecording, AppID: 1, Timestamp: now.Unix()}, TaskID: task, RoomID: "lobby",
+	u, _ := ledger.EventOf(&zego.Recording{Common: zego.Common{Event: zego.EventRecording, AppID: 1, Timestamp: now.Unix()}, TaskID: task, RoomID: "lobby",
 		EventType: zego.RecordingUploaded, Files: []zego.RecordedFile{{FileID: task + ".mp4", Status: zego.FileUploaded, Begin: now.Add(-before)}}}, now)
-	if err := w.Ledger.Record(w.t.Context(), []ledger.Usage{u}); err != nil {
+	if err := w.Ledger.Record(w.t.Context(), []ledger.Event{u}); err != nil {
 		w.t.Fatal(err)
 	}
 }

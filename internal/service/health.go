@@ -37,7 +37,7 @@ type health struct {
 type questions struct {
 	temporal *probe.Probe[struct{}]
 	inbox    *queueQuestions
-	usage    *queueQuestions
+	events   *queueQuestions
 	// ledger reports whether the ledger answers.
 	ledger       *probe.Probe[struct{}]
 	certificates *probe.Probe[struct{}] // of their expiry
@@ -98,7 +98,7 @@ func askLedger(within time.Duration, books interface{ Check(context.Context) err
 // answers are the answers to questions.
 type answers struct {
 	temporal, ledger error
-	inbox, usage     queueAnswers
+	inbox, events    queueAnswers
 	certificates     error
 	tasks            error
 }
@@ -125,7 +125,7 @@ func (q *questions) ask(ctx context.Context) (a answers) {
 	ask(q.temporal, &a.temporal)
 	ask(q.ledger, &a.ledger)
 	queue(q.inbox, &a.inbox)
-	queue(q.usage, &a.usage)
+	queue(q.events, &a.events)
 	ask(q.certificates, &a.certificates)
 	ask(q.tasks, &a.tasks)
 	group.Wait()
@@ -178,14 +178,14 @@ func (h *health) check(ctx context.Context) (string, error) {
 		a.ledger = fmt.Errorf("ledger: %w", a.ledger)
 	}
 	switch {
-	case q.usage == nil && a.ledger != nil:
+	case q.events == nil && a.ledger != nil:
 		degraded = append(degraded, a.ledger.Error())
-	case a.ledger != nil && a.usage.write != nil:
-		degraded = append(degraded, "can't take usage: "+errors.Join(a.ledger, a.usage.write).Error())
-	case a.usage.write != nil:
-		degraded = append(degraded, "can't queue usage: "+a.usage.write.Error())
+	case a.ledger != nil && a.events.write != nil:
+		degraded = append(degraded, "can't take events: "+errors.Join(a.ledger, a.events.write).Error())
+	case a.events.write != nil:
+		degraded = append(degraded, "can't queue events: "+a.events.write.Error())
 	case a.ledger != nil:
-		degraded = append(degraded, "queuing usage: "+a.ledger.Error())
+		degraded = append(degraded, "queuing events: "+a.ledger.Error())
 	}
 	if errors.Is(a.tasks, errStranded) { // an outage of Temporal is listed already
 		degraded = append(degraded, a.tasks.Error())
@@ -199,7 +199,7 @@ func (h *health) check(ctx context.Context) (string, error) {
 		}
 	}
 	more = append(more, a.inbox.lines("callbacks", "closeout inbox list")...)
-	more = append(more, a.usage.lines("usage callbacks", "closeout inbox list --usage")...)
+	more = append(more, a.events.lines("callbacks of participants", "closeout inbox list --events")...)
 	state := "ok"
 	if len(degraded) > 0 {
 		state = "degraded: " + strings.ReplaceAll(strings.Join(degraded, "; "), "\n", "; ")
@@ -212,8 +212,8 @@ func (a queueAnswers) lines(what, list string) (lines []string) {
 	if a.stats.Waiting > 0 {
 		lines = append(lines, fmt.Sprintf("%d %s wait in the inbox, the oldest for %v", a.stats.Waiting, what, time.Since(a.stats.Oldest).Round(time.Second)))
 	}
-	if a.stats.SetAside > 0 {
-		lines = append(lines, fmt.Sprintf("%d %s were set aside, see `%s`", a.stats.SetAside, what, list))
+	if a.stats.DeadLetters > 0 {
+		lines = append(lines, fmt.Sprintf("%d %s are dead letters, see `%s`", a.stats.DeadLetters, what, list))
 	}
 	return lines
 }

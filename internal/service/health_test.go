@@ -148,7 +148,7 @@ func TestReadinessWhateverHangs(t *testing.T) {
 		group.Go(func() {
 			h := &health{}
 			q := &questions{
-				temporal: askNamespace(within, temporals[w.temporal], "default"), inbox: askQueue(within, disks[w.disk]), usage: askQueue(within, disks[w.usage]),
+				temporal: askNamespace(within, temporals[w.temporal], "default"), inbox: askQueue(within, disks[w.disk]), events: askQueue(within, disks[w.usage]),
 				ledger: askLedger(within, ledgers[w.ledger]), stores: func() error { return nil },
 			}
 			h.questions.Store(q)
@@ -189,9 +189,9 @@ func TestReadinessWhateverHangs(t *testing.T) {
 				says("ok\n", w == what{"answers", "answers", "answers", "answers"})
 				says("degraded: queuing: Temporal", w.temporal != "answers")
 				says("can't queue: ", w.disk != "answers")
-				says("queuing usage: ledger", w.ledger != "answers" && w.usage == "answers")
-				says("can't queue usage: ", w.ledger == "answers" && w.usage != "answers")
-				says("can't take usage: ledger", w.ledger != "answers" && w.usage != "answers")
+				says("queuing events: ledger", w.ledger != "answers" && w.usage == "answers")
+				says("can't queue events: ", w.ledger == "answers" && w.usage != "answers")
+				says("can't take events: ledger", w.ledger != "answers" && w.usage != "answers")
 				says("3 callbacks wait", w.disk != "hangs")
 			}
 			if code, text := get("/livez"); code != http.StatusOK {

@@ -37,7 +37,7 @@ func newMetrics() (*metrics, error) {
 		implausible: counter("closeout_callbacks_implausible_total", "Callbacks with a time that can't be: later than they were sent, or too long ago.", "event"),
 		faults:      counter("closeout_connections_refused_total", "Connections to the listener for callbacks that brought no request, by what was wrong.", "fault"),
 		starts:      counter("closeout_starts_total", "Starts of workflows by outcome, and whether the callback came from the inbox.", "outcome", "relayed"),
-		writes:      counter("closeout_usage_writes_total", "Usage callbacks that were written to the ledger, by outcome, and whether they came from the inbox.", "outcome", "relayed"),
+		writes:      counter("closeout_event_writes_total", "Callbacks of participants written to the ledger, by outcome, and whether they came from the inbox.", "outcome", "relayed"),
 		bills:       counter("closeout_bills_total", "Bills that were made, that a repeat found made, and that the billing API has taken.", "outcome"),
 		files:       counter("closeout_archived_files_total", "Recordings that were copied to the archive and checked."),
 		bytes:       counter("closeout_archived_bytes_total", "How large those recordings are together."),
@@ -197,10 +197,10 @@ var (
 		telemetry.Metric{Name: "closeout_inbox_oldest_age_seconds", Help: "How long the oldest callback that waits for Temporal has been in the inbox; 0 without any."},
 		telemetry.Metric{Name: "closeout_temporal_takes", Help: "1 while Temporal takes callbacks, 0 while it is left alone after failures."},
 	}
-	usageMetrics = inboxMetrics{
-		telemetry.Metric{Name: "closeout_usage_inbox_depth", Labels: []string{"state"}, Help: "Usage callbacks on the disk, by whether they wait for the ledger or are dead letters."},
-		telemetry.Metric{Name: "closeout_usage_inbox_oldest_age_seconds", Help: "How long the oldest usage callback that waits for the ledger has been on the disk; 0 without any."},
-		telemetry.Metric{Name: "closeout_ledger_takes", Help: "1 while the ledger takes usage, 0 while it didn't take the last of it."},
+	eventMetrics = inboxMetrics{
+		telemetry.Metric{Name: "closeout_event_inbox_depth", Labels: []string{"state"}, Help: "Callbacks of participants on the disk, by whether they wait for the ledger or are dead letters."},
+		telemetry.Metric{Name: "closeout_event_inbox_oldest_age_seconds", Help: "How long the oldest callback of participants that waits for the ledger has been on the disk; 0 without any."},
+		telemetry.Metric{Name: "closeout_ledger_takes", Help: "1 while the ledger takes events, 0 while it didn't take the last of it."},
 	}
 )
 
@@ -213,7 +213,7 @@ func (m *metrics) inbox(names inboxMetrics, q *queueQuestions, fault func() erro
 			return
 		}
 		set(names.depth.Name, float64(stats.Waiting), "waiting")
-		set(names.depth.Name, float64(stats.SetAside), "set_aside")
+		set(names.depth.Name, float64(stats.DeadLetters), "dead_letter")
 		age := 0.
 		if !stats.Oldest.IsZero() {
 			age = time.Since(stats.Oldest).Seconds()

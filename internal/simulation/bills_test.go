@@ -39,7 +39,7 @@ type worker struct {
 	runs       sync.WaitGroup
 
 	mu        sync.Mutex
-	events    []ledger.Usage  // all that was stored, repeats included
+	events    []ledger.Event  // all that was stored, repeats included
 	adjusting map[string]bool // open runs, by Workflow ID
 }
 
@@ -122,7 +122,7 @@ func newWorker(w *world, dir string) *worker {
 var price = metering.Price{Currency: "EUR", PerMinute: 2}
 
 // Record implements [eventsink.Store].
-func (k *worker) Record(ctx context.Context, events []ledger.Usage) error {
+func (k *worker) Record(ctx context.Context, events []ledger.Event) error {
 	k.mu.Lock()
 	k.events = append(k.events, events...)
 	k.mu.Unlock()

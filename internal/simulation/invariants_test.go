@@ -54,7 +54,7 @@ func (w *world) checkSafe(p *process) {
 		}
 	}
 	for _, e := range entries {
-		if !e.SetAsideAt.IsZero() && e.Reason == "" {
+		if !e.DeadAt.IsZero() && e.Reason == "" {
 			w.failf("%s is a dead letter without a reason", e.Key)
 		}
 	}
@@ -69,7 +69,7 @@ func (w *world) settle(p *process) bool {
 			keys = append(keys, err.Error())
 		}
 		for key, e := range entries {
-			if e.SetAsideAt.IsZero() {
+			if e.DeadAt.IsZero() {
 				keys = append(keys, key)
 			}
 		}

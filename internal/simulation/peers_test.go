@@ -188,7 +188,7 @@ type books struct {
 // booksOf is the client of a process.
 type booksOf struct{ *process }
 
-func (b booksOf) Record(ctx context.Context, events []ledger.Usage) error {
+func (b booksOf) Record(ctx context.Context, events []ledger.Event) error {
 	w, s := b.w, b.w.books
 	w.mu.Lock()
 	s.calls++
@@ -244,7 +244,7 @@ func (b booksOf) Record(ctx context.Context, events []ledger.Usage) error {
 	return nil
 }
 
-func (s *books) record(events []ledger.Usage) error {
+func (s *books) record(events []ledger.Event) error {
 	if s.store != nil {
 		if err := s.store.Record(context.Background(), events); err != nil {
 			return err

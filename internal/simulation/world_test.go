@@ -48,7 +48,7 @@ const (
 var ladder = append([]time.Duration{0}, send.Ladder[:]...)
 
 // boxes are the stores of the inboxes.
-var boxes = []string{"data/inbox/" + inbox.Folder, "data/usage/" + inbox.Folder}
+var boxes = []string{"data/inbox/" + inbox.Folder, "data/events/" + inbox.Folder}
 
 // outcome is what came of a history.
 type outcome struct {
@@ -295,7 +295,7 @@ func (w *world) start(number int) *process {
 		}
 	}
 	log := w.log(p)
-	for i, dir := range []string{"data/inbox", "data/usage"} {
+	for i, dir := range []string{"data/inbox", "data/events"} {
 		box, err := inbox.OpenFS(p.ctx, p.disk, dir, log)
 		if err != nil && !p.dead.Load() {
 			w.failf("process %d: %v", number, err)
@@ -485,7 +485,7 @@ func (w *world) keyOf(a action) string {
 	if c, ok := e.(*zego.RoomClose); ok {
 		return session.Of(c).WorkflowID()
 	}
-	u, _ := ledger.UsageOf(e, time.Time{})
+	u, _ := ledger.EventOf(e, time.Time{})
 	return eventsink.Key(u)
 }
 

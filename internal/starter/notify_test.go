@@ -50,8 +50,8 @@ func TestTheRunOfTheRecordedSessionIsNotified(t *testing.T) {
 		collect := func(task string, event zego.RecordingEvent, begin time.Time) {
 			t.Helper()
 			r := &zego.Recording{Common: zego.Common{AppID: 7, Timestamp: noon.Unix()}, TaskID: task, RoomID: "lobby", EventType: event, Files: []zego.RecordedFile{{FileID: "f", Begin: begin, Status: zego.FileUploaded}}}
-			u, _ := ledger.UsageOf(r, time.Now())
-			if err := l.Record(t.Context(), []ledger.Usage{u}); err != nil {
+			u, _ := ledger.EventOf(r, time.Now())
+			if err := l.Record(t.Context(), []ledger.Event{u}); err != nil {
 				t.Fatal(err)
 			}
 			c.Stored(r)

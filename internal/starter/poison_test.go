@@ -45,7 +45,9 @@ func TestAPoisonedCallbackHoldsUpNoOther(t *testing.T) {
 			t.Fatalf("%+v, %v", got, err)
 		}
 	}
-	wait(t, "all others are started", func() bool { return stats(t, b) == (inbox.Stats{Waiting: 1, SetAside: 1, Oldest: stats(t, b).Oldest}) })
+	wait(t, "all others are started", func() bool {
+		return stats(t, b) == (inbox.Stats{Waiting: 1, DeadLetters: 1, Oldest: stats(t, b).Oldest})
+	})
 	started := map[string]bool{}
 	for _, id := range s.ids() {
 		started[id] = true

@@ -58,9 +58,9 @@ func TestTheRouteChoosesTheWorkflow(t *testing.T) {
 	}
 }
 
-// A route that panics loses no callback, and holds up no other: it is set aside,
+// A route that panics loses no callback, and holds up no other: it is a dead letter,
 // and can be retried when the route is mended.
-func TestWhatTheRoutePanicsAtIsSetAside(t *testing.T) {
+func TestWhatTheRoutePanicsAtIsADeadLetter(t *testing.T) {
 	temporal, b := &routed{names: map[string]string{}}, newInbox(t)
 	var mended sync.Map
 	in := receiver(t, starter.Options{Temporal: temporal, Route: func(s session.Session) workflows.Workflow {
@@ -76,7 +76,7 @@ func TestWhatTheRoutePanicsAtIsSetAside(t *testing.T) {
 			t.Fatalf("%+v, error %v", receipt, err)
 		}
 	}
-	wait(t, "it is set aside", func() bool { return stats(t, b) == inbox.Stats{SetAside: 1} })
+	wait(t, "it is a dead letter", func() bool { return stats(t, b) == inbox.Stats{DeadLetters: 1} })
 	e, err := b.Get(t.Context(), id(1))
 	if err != nil || !strings.Contains(e.Reason, "no show of this room") {
 		t.Errorf("%+v, error %v", e, err)

@@ -361,7 +361,7 @@ func TestTheOldestIsStartedFirst(t *testing.T) {
 	}
 }
 
-func TestWhatTemporalNeverTakesIsSetAside(t *testing.T) {
+func TestWhatTemporalNeverTakesIsADeadLetter(t *testing.T) {
 	poison := func(_ context.Context, _ int, o client.StartWorkflowOptions) error {
 		switch o.ID {
 		case id(3):
@@ -385,7 +385,7 @@ func TestWhatTemporalNeverTakesIsSetAside(t *testing.T) {
 	relay(t, in)
 	wait(t, "the others are started", func() bool { return stats(t, b).Waiting == 0 })
 	var aside []string
-	for e, err := range b.SetAside(t.Context()) {
+	for e, err := range b.DeadLetters(t.Context()) {
 		if err != nil || e.Reason == "" {
 			t.Fatalf("%+v, %v", e, err)
 		}
@@ -393,14 +393,14 @@ func TestWhatTemporalNeverTakesIsSetAside(t *testing.T) {
 	}
 	slices.Sort(aside)
 	if want := []string{id(3), id(4), id(5), "room-close-1-x"}; !slices.Equal(aside, want) {
-		t.Errorf("%v were set aside, want %v", aside, want)
+		t.Errorf("%v are dead letters, want %v", aside, want)
 	}
 
 	s.will(always(nil))
 	if err := b.Retry(t.Context(), id(3)); err != nil {
 		t.Fatal(err)
 	}
-	wait(t, "the retried one is started", func() bool { return stats(t, b) == inbox.Stats{SetAside: 3} })
+	wait(t, "the retried one is started", func() bool { return stats(t, b) == inbox.Stats{DeadLetters: 3} })
 }
 
 func TestOneThatFailsAloneDoesNotHoldUpTheOthers(t *testing.T) {
@@ -419,7 +419,7 @@ func TestOneThatFailsAloneDoesNotHoldUpTheOthers(t *testing.T) {
 	})
 	relay(t, in)
 	wait(t, "the others are started", func() bool { return stats(t, b).Waiting == 1 })
-	if e, err := b.Get(t.Context(), id(0)); err != nil || !e.SetAsideAt.IsZero() {
+	if e, err := b.Get(t.Context(), id(0)); err != nil || !e.DeadAt.IsZero() {
 		t.Errorf("%+v, %v, want it to wait", e, err)
 	}
 	s.will(always(nil))

@@ -43,9 +43,9 @@ func posts(t *testing.T) (activities.Endpoint, map[string]map[string]any) {
 }
 
 // stay is one of a user in the session of the task, which ends so long before it.
-func stay(user string, long, ahead time.Duration) ledger.Usage {
+func stay(user string, long, ahead time.Duration) ledger.Event {
 	end := task.Session.RoomCloseTime.Add(-ahead)
-	return ledger.Usage{AppID: 1, RoomID: "lobby", RoomSessionID: task.Session.RoomSessionID, Event: "room_logout", Stay: user, User: user,
+	return ledger.Event{AppID: 1, RoomID: "lobby", RoomSessionID: task.Session.RoomSessionID, Event: "room_logout", Stay: user, User: user,
 		Role: "1", Login: end.Add(-long), Logout: end, SeenAt: time.Now()}
 }
 
@@ -64,7 +64,7 @@ func adjust(t *testing.T, b *steps.Billing, key uuid.UUID, number int) (activiti
 func TestABillSaysWhatWasUsedAndWhatItCosts(t *testing.T) {
 	api, posted := posts(t)
 	books := sqlite(t)
-	if err := books.Record(t.Context(), []ledger.Usage{stay("a", time.Minute, time.Second), stay("b", time.Second, 0)}); err != nil {
+	if err := books.Record(t.Context(), []ledger.Event{stay("a", time.Minute, time.Second), stay("b", time.Second, 0)}); err != nil {
 		t.Fatal(err)
 	}
 	billing := &steps.Billing{Ledger: books, API: api, Prices: metering.Prices{Default: metering.Price{Currency: "EUR", PerMinute: 7}}}
@@ -97,7 +97,7 @@ func TestABillWithoutCollectedUsageSaysWhy(t *testing.T) {
 
 func TestAnAmountThatIsTooLargeBlocks(t *testing.T) {
 	books := sqlite(t)
-	if err := books.Record(t.Context(), []ledger.Usage{stay("a", time.Hour, 0)}); err != nil {
+	if err := books.Record(t.Context(), []ledger.Event{stay("a", time.Hour, 0)}); err != nil {
 		t.Fatal(err)
 	}
 	billing := &steps.Billing{Ledger: books, Prices: metering.Prices{Default: metering.Price{Currency: "EUR", PerMinute: 1 << 60}}}
@@ -121,7 +121,7 @@ func TestAnAdjustmentIsPostedUnderAKeyOfItsOwn(t *testing.T) {
 	if a, err := adjust(t, billing, uuid.New(), 1); err != nil || !a.Nothing || a.String() != "nothing to adjust" {
 		t.Errorf("without anything new: %+v, %v", a, err)
 	}
-	if err := books.Record(t.Context(), []ledger.Usage{stay("a", time.Minute, 0)}); err != nil {
+	if err := books.Record(t.Context(), []ledger.Event{stay("a", time.Minute, 0)}); err != nil {
 		t.Fatal(err)
 	}
 	dirty, err := books.Dirty(t.Context(), time.Now(), ledger.BilledSession{}, 10)
@@ -174,7 +174,7 @@ func message(err error) string {
 // Nothing is billed that a person should see before, until one approves exactly that.
 func TestAPersonIsAskedBeforeALargeBill(t *testing.T) {
 	books := sqlite(t)
-	if err := books.Record(t.Context(), []ledger.Usage{stay("a", 3*time.Minute, 0)}); err != nil {
+	if err := books.Record(t.Context(), []ledger.Event{stay("a", 3*time.Minute, 0)}); err != nil {
 		t.Fatal(err)
 	}
 	b := &steps.Billing{Ledger: books, MaxMinutes: 2}
@@ -193,7 +193,7 @@ func TestAPersonIsAskedBeforeALargeBill(t *testing.T) {
 		t.Errorf("made without approval: %v", err)
 	}
 	// Nor has who saw less of it.
-	if err := books.Record(t.Context(), []ledger.Usage{stay("b", time.Minute, 0)}); err != nil {
+	if err := books.Record(t.Context(), []ledger.Event{stay("b", time.Minute, 0)}); err != nil {
 		t.Fatal(err)
 	}
 	retried.Retried.Failure = question
@@ -209,7 +209,7 @@ func TestAPersonIsAskedBeforeALargeBill(t *testing.T) {
 	if bill, err := finalizeBill(t, b, task); err != nil || bill.Usage.Minutes != 4 {
 		t.Errorf("repeated: %+v, %v", bill, err)
 	}
-	if err := books.Record(t.Context(), []ledger.Usage{stay("c", time.Hour, 0)}); err != nil {
+	if err := books.Record(t.Context(), []ledger.Event{stay("c", time.Hour, 0)}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := adjust(t, b, uuid.New(), 1); !activities.IsBlocked(err) || !strings.Contains(message(err), "3840 s, 64 min") {
@@ -234,16 +234,16 @@ func TestACloseThatCannotBeIsNotBilled(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		close   time.Time
-		told    []ledger.Usage
+		told    []ledger.Event
 		seconds int64
 		reasons metering.Reasons
 		asks    string
 	}{
-		{"as it should be", closed, []ledger.Usage{stay("a", time.Minute, 0)}, 60, metering.NoRoomCreate, ""},
-		{"in ten years, all have left", closed.AddDate(10, 0, 0), []ledger.Usage{stay("a", time.Minute, time.Second)}, 60, metering.NoRoomCreate | metering.ImplausibleTime, ""},
-		{"in the year 9999, somebody is inside", time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC), []ledger.Usage{noLogout}, 59, metering.NoRoomCreate | metering.NoLogout | metering.ImplausibleTime, ""},
-		{"before it began, all have left", closed.Add(-time.Hour), []ledger.Usage{stay("a", time.Minute, 0)}, 60, metering.NoRoomCreate | metering.ImplausibleTime, ""},
-		{"before it began, nobody has left", closed.Add(-time.Hour), []ledger.Usage{noLogout}, 0, metering.NoRoomCreate | metering.NoLogout | metering.OutsideRoom | metering.ImplausibleTime, "before it began"},
+		{"as it should be", closed, []ledger.Event{stay("a", time.Minute, 0)}, 60, metering.NoRoomCreate, ""},
+		{"in ten years, all have left", closed.AddDate(10, 0, 0), []ledger.Event{stay("a", time.Minute, time.Second)}, 60, metering.NoRoomCreate | metering.ImplausibleTime, ""},
+		{"in the year 9999, somebody is inside", time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC), []ledger.Event{noLogout}, 59, metering.NoRoomCreate | metering.NoLogout | metering.ImplausibleTime, ""},
+		{"before it began, all have left", closed.Add(-time.Hour), []ledger.Event{stay("a", time.Minute, 0)}, 60, metering.NoRoomCreate | metering.ImplausibleTime, ""},
+		{"before it began, nobody has left", closed.Add(-time.Hour), []ledger.Event{noLogout}, 0, metering.NoRoomCreate | metering.NoLogout | metering.OutsideRoom | metering.ImplausibleTime, "before it began"},
 		{"longer ago than a room can live", closed.AddDate(0, 0, -8), nil, 0, metering.NoRoomCreate | metering.NoUsage, "CLOSEOUT_MAX_ROOM_LIFE=168h0m0s"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -282,7 +282,7 @@ func TestThePostedBillHasItsLinesAndTheResultTheirNumber(t *testing.T) {
 		api, posted := posts(t)
 		books := sqlite(t)
 		books.Price = perHead
-		var told []ledger.Usage
+		var told []ledger.Event
 		for u := range users {
 			told = append(told, stay(fmt.Sprint(u), time.Minute, 0))
 		}
@@ -309,7 +309,7 @@ func TestThePostedBillHasItsLinesAndTheResultTheirNumber(t *testing.T) {
 
 func TestAPriceFunctionThatFailsBlocksAndIsRetriedAfterAFix(t *testing.T) {
 	books := sqlite(t)
-	if err := books.Record(t.Context(), []ledger.Usage{stay("a", time.Minute, 0)}); err != nil {
+	if err := books.Record(t.Context(), []ledger.Event{stay("a", time.Minute, 0)}); err != nil {
 		t.Fatal(err)
 	}
 	billing := &steps.Billing{Ledger: books}
@@ -341,7 +341,7 @@ func TestABillWaitsForCallbacksThatAreMissing(t *testing.T) {
 			first, last := stay("a", time.Minute, time.Second), stay("b", time.Minute, 0)
 			first.Event, first.Logout, first.Number = "room_login", time.Time{}, 2
 			last.Event, last.Logout, last.Number = "room_login", time.Time{}, 5
-			if err := books.Record(t.Context(), []ledger.Usage{first, last}); err != nil {
+			if err := books.Record(t.Context(), []ledger.Event{first, last}); err != nil {
 				t.Fatal(err)
 			}
 			b, due := &steps.Billing{Ledger: books, MissingWait: 5 * time.Minute}, task

@@ -64,8 +64,8 @@ func newWorld(t *testing.T, databaseURL string) *world {
 // told has ZEGO tell of a task.
 func (w *world) told(task string, event zego.RecordingEvent, sequence uint64, after time.Duration, files ...zego.RecordedFile) {
 	w.t.Helper()
-	u, _ := ledger.UsageOf(&zego.Recording{Common: zego.Common{AppID: 7, Timestamp: closed.Add(after).Unix()}, TaskID: task, RoomID: room, EventType: event, Sequence: sequence, Files: files}, time.Now())
-	if err := w.ledger.Record(w.t.Context(), []ledger.Usage{u}); err != nil {
+	u, _ := ledger.EventOf(&zego.Recording{Common: zego.Common{AppID: 7, Timestamp: closed.Add(after).Unix()}, TaskID: task, RoomID: room, EventType: event, Sequence: sequence, Files: files}, time.Now())
+	if err := w.ledger.Record(w.t.Context(), []ledger.Event{u}); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -73,7 +73,7 @@ func (w *world) told(task string, event zego.RecordingEvent, sequence uint64, af
 // created has a life of the room begin.
 func (w *world) created(session uint64, before time.Duration) {
 	w.t.Helper()
-	if err := w.ledger.Record(w.t.Context(), []ledger.Usage{{AppID: 7, RoomID: room, RoomSessionID: session, Event: zego.EventRoomCreate, Create: closed.Add(-before), SeenAt: time.Now()}}); err != nil {
+	if err := w.ledger.Record(w.t.Context(), []ledger.Event{{AppID: 7, RoomID: room, RoomSessionID: session, Event: zego.EventRoomCreate, Create: closed.Add(-before), SeenAt: time.Now()}}); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -186,9 +186,9 @@ func TestASessionWithoutRecordingsIsDoneAfterTheGrace(t *testing.T) {
 // A recording callback that was refused is not as if nothing had been recorded.
 func TestARefusedRecordingCallbackBlocksTheStep(t *testing.T) {
 	refused := func(w *world, room, task string, after time.Duration) {
-		u, ok := ledger.UsageOf(&zego.Unreadable{Common: zego.Common{Event: zego.EventRecording, AppID: 7, Timestamp: closed.Add(after).Unix()},
+		u, ok := ledger.EventOf(&zego.Unreadable{Common: zego.Common{Event: zego.EventRecording, AppID: 7, Timestamp: closed.Add(after).Unix()},
 			RoomID: room, TaskID: task, Fault: zego.FieldError{Field: "detail.file_info[0].file_id", Problem: "found a number, want a string"}}, time.Now())
-		if err := w.ledger.Record(t.Context(), []ledger.Usage{u, u}); !ok || err != nil {
+		if err := w.ledger.Record(t.Context(), []ledger.Event{u, u}); !ok || err != nil {
 			t.Fatal(ok, err)
 		}
 	}
@@ -452,9 +452,9 @@ func TestAFolderCountsForLessThanAnAssignment(t *testing.T) {
 		for i, by := range []string{"PPPPPPPPPPPPPPPP", "NNNNNNNNNNNNNNNN"} {
 			names = append(names, fileID(by, 10+i))
 			put(t, w.Source, folder+names[i], []byte("sound"))
-			u, _ := ledger.UsageOf(&zego.Recording{Common: zego.Common{AppID: 7, Timestamp: closed.Unix()}, TaskID: by, RoomID: room, EventType: zego.RecordingUploaded,
+			u, _ := ledger.EventOf(&zego.Recording{Common: zego.Common{AppID: 7, Timestamp: closed.Unix()}, TaskID: by, RoomID: room, EventType: zego.RecordingUploaded,
 				Files: []zego.RecordedFile{file(names[i], zego.FileUploaded, "https://b.example/"+folder+names[i])}}, time.Now())
-			if err := w.ledger.Record(t.Context(), []ledger.Usage{u}); err != nil {
+			if err := w.ledger.Record(t.Context(), []ledger.Event{u}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -489,7 +489,7 @@ func TestATaskOfNoSessionLeavesNothingInAFolder(t *testing.T) {
 func TestFilesAreFoundInFoldersBelowThePrefix(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		w.created(5, 2*time.Hour)
-		if err := w.ledger.Record(t.Context(), []ledger.Usage{{AppID: 7, RoomID: room, RoomSessionID: w.task.Session.RoomSessionID, Event: zego.EventRoomCreate, Create: closed.Add(-time.Hour), SeenAt: time.Now()}}); err != nil {
+		if err := w.ledger.Record(t.Context(), []ledger.Event{{AppID: 7, RoomID: room, RoomSessionID: w.task.Session.RoomSessionID, Event: zego.EventRoomCreate, Create: closed.Add(-time.Hour), SeenAt: time.Now()}}); err != nil {
 			t.Fatal(err)
 		}
 		var err error
@@ -544,7 +544,7 @@ func TestANameThatIsOfTwoRoomsBlocksTheStep(t *testing.T) {
 		name := fileID(taskID, 10)
 		put(t, w.Source, "zego/"+name, []byte("sound"))
 		other := strings.TrimSuffix(room, "_b é..") // what comes before the "_"
-		if err := w.ledger.Record(t.Context(), []ledger.Usage{{AppID: 7, RoomID: other, RoomSessionID: 5, Event: zego.EventRoomCreate, Create: closed.Add(-time.Hour), SeenAt: time.Now()}}); err != nil {
+		if err := w.ledger.Record(t.Context(), []ledger.Event{{AppID: 7, RoomID: other, RoomSessionID: 5, Event: zego.EventRoomCreate, Create: closed.Add(-time.Hour), SeenAt: time.Now()}}); err != nil {
 			t.Fatal(err)
 		}
 		w.blocks(2*time.Minute, "zego/"+name, "5 or 858012925204410417")

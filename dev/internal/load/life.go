@@ -91,10 +91,10 @@ func (r *runner) offerLife(s *session) {
 	for _, c := range s.life {
 		copied, later := random.Float64() < r.Duplicates, duration(random.Float64()*float64(r.Spread))
 		if c.withheld {
-			r.report.Usage.Withheld++
+			r.report.Events.Withheld++
 			continue
 		}
-		r.report.Usage.Callbacks++
+		r.report.Events.Callbacks++
 		s.open++
 		r.enqueue(&delivery{session: s, kind: told, callback: c, due: c.due})
 		if copied {
@@ -115,7 +115,7 @@ func (c *callback) sign(secret string) {
 
 // settleTold takes in what came of an attempt to tell of a session's life.
 func (r *runner) settleTold(a result) (note string) {
-	d, c, u := a.delivery, a.delivery.callback, r.report.Usage
+	d, c, u := a.delivery, a.delivery.callback, r.report.Events
 	u.Attempts++
 	if a.ok() {
 		count(u.Answers, a.kind)
@@ -137,7 +137,7 @@ func (r *runner) settleTold(a result) (note string) {
 // decideLife counts what became of a session's life when all is over, for the
 // journal too.
 func (r *runner) decideLife(s *session) (entries []audit.Told) {
-	u := r.report.Usage
+	u := r.report.Events
 	for _, c := range s.life {
 		t := audit.Told{Event: c.event.Head().Event, Withheld: c.withheld, Acknowledged: c.acknowledged, Undecided: !c.acknowledged && c.cut, Attempts: c.attempts, Duplicates: c.copies}
 		switch e := c.event.(type) {
@@ -162,11 +162,11 @@ func (r *runner) decideLife(s *session) (entries []audit.Told) {
 	return entries
 }
 
-// Usage is what came of the callbacks that tell of sessions' lives. At the end of
+// Events is what came of the callbacks that tell of sessions' lives. At the end of
 // a run,
 //
 //	Callbacks = Acknowledged + Lost + Undecided
-type Usage struct {
+type Events struct {
 	// Callbacks is how many there were to be sent, and Withheld how many more that
 	// never were.
 	Callbacks int64 `json:"callbacks"`

@@ -77,11 +77,11 @@ func TestTheJournalTellsWhatHappenedAndWhatTheWebhookWasTold(t *testing.T) {
 	copies, told, withheld := 0, 0, 0
 	want := map[string]bool{}
 	for _, e := range journal {
-		if !e.Acknowledged || len(e.Usage) < 9 {
+		if !e.Acknowledged || len(e.Events) < 9 {
 			t.Fatalf("entry %+v", e)
 		}
-		begin := e.Usage[0].RoomCreateTime
-		for _, u := range e.Usage {
+		begin := e.Events[0].RoomCreateTime
+		for _, u := range e.Events {
 			key := u.Event + u.Stay
 			switch u.Event {
 			case zego.EventRoomCreate:
@@ -114,7 +114,7 @@ func TestTheJournalTellsWhatHappenedAndWhatTheWebhookWasTold(t *testing.T) {
 			t.Errorf("the webhook got %s, of which the journal knows nothing", key)
 		}
 	}
-	u := report.Usage
+	u := report.Events
 	if len(journal) != 40 || u.Callbacks != int64(told) || u.Acknowledged != u.Callbacks || u.Withheld != int64(withheld) || u.Attempts != int64(told+copies) {
 		t.Errorf("report %+v, want %d told, %d withheld, %d copies", u, told, withheld, copies)
 	}
@@ -128,7 +128,7 @@ func TestASeedRepeatsTheLives(t *testing.T) {
 	lives := func(journal []audit.Entry) string {
 		all := map[uint64]any{}
 		for _, e := range journal {
-			all[e.RoomSessionID] = e.Usage
+			all[e.RoomSessionID] = e.Events
 		}
 		b, err := json.Marshal(all)
 		if err != nil {

@@ -58,9 +58,9 @@ type Report struct {
 
 	// Duplicates counts the copies.
 	Duplicates Duplicates `json:"duplicates"`
-	// Usage is what came of the callbacks that tell of the sessions' lives; nil if there
+	// Events is what came of the callbacks that tell of the sessions' lives; nil if there
 	// were none. All else is of room_close alone.
-	Usage *Usage `json:"usage,omitempty"`
+	Events *Events `json:"events,omitempty"`
 	// BadlySigned counts what should have been refused.
 	BadlySigned BadlySigned `json:"badly_signed"`
 
@@ -144,7 +144,7 @@ func (r *Report) WriteText(w io.Writer) error {
 	if r.Duplicates.Sent > 0 {
 		row("duplicates", "%d: %d acknowledged, %d lost", r.Duplicates.Sent, r.Duplicates.Acknowledged, r.Duplicates.Lost)
 	}
-	if u := r.Usage; u != nil {
+	if u := r.Events; u != nil {
 		detail := fmt.Sprintf("%d acknowledged, %d lost", u.Acknowledged, u.Lost)
 		if u.Undecided > 0 {
 			detail += fmt.Sprintf(", %d undecided", u.Undecided)

@@ -118,7 +118,7 @@ func newRunner(o Options) (*runner, error) {
 		report: Report{Seed: o.Seed, URL: shownURL(post.request.URL), Count: o.Count, Answers: map[string]int64{}, Failures: map[string]int64{}},
 	}
 	if o.Participants > 0 {
-		r.report.Usage = &Usage{Answers: map[string]int64{}, Failures: map[string]int64{}}
+		r.report.Events = &Events{Answers: map[string]int64{}, Failures: map[string]int64{}}
 		r.told = newDurations()
 	}
 	r.plan = newPlan(&r.Options)
@@ -444,7 +444,7 @@ func (r *runner) over(d *delivery, cut bool) {
 		r.entries <- audit.Entry{
 			AppID: s.AppID, RoomSessionID: s.RoomSessionID, RoomID: s.RoomID, CloseReason: s.CloseReason, RoomCloseTime: s.RoomCloseTime,
 			Acknowledged: s.acknowledged, Undecided: !s.acknowledged && s.cut, Status: s.status, Attempts: s.attempts, Duplicates: s.copies,
-			Usage: life, OfferedAt: r.began.Add(s.offered).UTC(), AcknowledgedAfter: float64(s.after.Microseconds()) / 1000,
+			Events: life, OfferedAt: r.began.Add(s.offered).UTC(), AcknowledgedAfter: float64(s.after.Microseconds()) / 1000,
 		}
 	}
 }
@@ -470,8 +470,8 @@ func (r *runner) finalReport() *Report {
 	if at := r.lastAcknowledged; at > 0 {
 		report.AcknowledgedRate = float64(report.Acknowledged) / at.Seconds()
 	}
-	if report.Usage != nil {
-		report.Usage.Latency = r.told.percentiles()
+	if report.Events != nil {
+		report.Events.Latency = r.told.percentiles()
 	}
 	report.Latency = Latency{
 		Acknowledged: r.acknowledged.percentiles(), All: r.all.percentiles(),

@@ -16,26 +16,26 @@ import (
 // maxNamed is how many callbacks a fault names.
 const maxNamed = 5
 
-// readUsage judges the callbacks of participants. One goes from the inbox to the
+// readEvents judges the callbacks of participants. One goes from the inbox to the
 // ledger, so whatever isn't in the ledger is looked for in the inbox, and once more
 // in the ledger.
-func (a *audit) readUsage(ctx context.Context) error {
-	lacking := map[session.ID][]ledger.Usage{}
+func (a *audit) readEvents(ctx context.Context) error {
+	lacking := map[session.ID][]ledger.Event{}
 	if a.Lives != nil {
 		for l, err := range a.Lives {
 			if err != nil {
 				return fmt.Errorf("read the journal: %w", err)
 			}
-			for _, t := range l.Usage {
+			for _, t := range l.Events {
 				if !t.Acknowledged {
 					continue
 				}
-				u := ledger.Usage{AppID: l.AppID, RoomSessionID: l.RoomSessionID, Event: t.Event, Stay: t.Stay, User: t.User}
+				u := ledger.Event{AppID: l.AppID, RoomSessionID: l.RoomSessionID, Event: t.Event, Stay: t.Stay, User: t.User}
 				lacks, err := a.Ledger.Lacks(ctx, u)
 				if err != nil {
 					return fmt.Errorf("read the ledger: %w", err)
 				}
-				a.report.UsageAcknowledged++
+				a.report.EventsAcknowledged++
 				if lacks {
 					k := session.ID{AppID: u.AppID, RoomSessionID: u.RoomSessionID}
 					lacking[k] = append(lacking[k], u)
@@ -44,31 +44,31 @@ func (a *audit) readUsage(ctx context.Context) error {
 		}
 	}
 	queued, aside := map[session.ID]bool{}, map[session.ID]string{}
-	for _, store := range a.UsageInbox {
+	for _, store := range a.EventInbox {
 		for e, err := range store.All(ctx) {
 			if err != nil {
-				return fmt.Errorf("read the inbox of usage: %w", err)
+				return fmt.Errorf("read the inbox of events: %w", err)
 			}
 			_, k, err := eventsink.ParseKey(e.Key)
 			if err != nil {
-				return fmt.Errorf("read the inbox of usage: %w", err)
+				return fmt.Errorf("read the inbox of events: %w", err)
 			}
 			queued[k] = true
-			if e.SetAsideAt.IsZero() {
-				a.report.UsageWaiting++
+			if e.DeadAt.IsZero() {
+				a.report.EventsWaiting++
 				continue
 			}
-			a.report.UsageSetAside++
-			problem := fmt.Sprintf("The callback %s is set aside, as the ledger refuses it: %q", e.Key, e.Reason)
+			a.report.EventDeadLetters++
+			problem := fmt.Sprintf("The callback %s is a dead letter, as the ledger refuses it: %q", e.Key, e.Reason)
 			if k.RoomSessionID == 0 { // a recording or an unreadable callback, whose session isn't known
-				a.report.add(k, Fault{Kind: UsageSetAside, Problem: problem, Remedy: asideRemedy, workflowID: e.Key})
+				a.report.add(k, Fault{Kind: EventDeadLetters, Problem: problem, Remedy: asideRemedy, workflowID: e.Key})
 				continue
 			}
 			aside[k] = problem
 		}
 	}
 	for k, problem := range aside {
-		a.report.add(k, Fault{Kind: UsageSetAside, Problem: problem, Remedy: asideRemedy})
+		a.report.add(k, Fault{Kind: EventDeadLetters, Problem: problem, Remedy: asideRemedy})
 	}
 	for k, all := range lacking {
 		if queued[k] {
@@ -91,14 +91,14 @@ func (a *audit) readUsage(ctx context.Context) error {
 		if len(lost) > maxNamed {
 			named += " ..."
 		}
-		a.report.add(k, Fault{Kind: UsageLost,
+		a.report.add(k, Fault{Kind: EventLost,
 			Problem: fmt.Sprintf("Of its participants %d callbacks were acknowledged that are neither in the ledger nor in the inbox: %s.", len(lost), named),
-			Remedy:  "See that the webhook and this audit have the same ledger (CLOSEOUT_DATABASE_URL), and that all webhooks' folders were looked into (--usage-inbox). If they are lost, its bill lacks them."})
+			Remedy:  "See that the webhook and this audit have the same ledger (CLOSEOUT_DATABASE_URL), and that all webhooks' folders were looked into (--event-inbox). If they are lost, its bill lacks them."})
 	}
 	return a.compareLives(ctx, queued)
 }
 
-const asideRemedy = "Fix what the ledger complains of, and then: closeout inbox retry --all. closeout inbox list --usage --dead-letters lists them."
+const asideRemedy = "Fix what the ledger complains of, and then: closeout inbox retry --all. closeout inbox list --events --dead-letters lists them."
 
 // compareLives compares bills with what happened, as far as it was told. What was
 // told goes from the inbox to the ledger and from there into an entry; that is the
@@ -135,7 +135,7 @@ func (a *audit) compareLives(ctx context.Context, queued map[session.ID]bool) er
 		if err != nil {
 			return fmt.Errorf("read the ledger: %w", err)
 		}
-		a.report.UsageCompared++
+		a.report.SessionsCompared++
 		if problem := untrue(*bill, adjustments, truth, whole); problem != "" {
 			a.report.add(k, Fault{Kind: BillUntrue, Problem: problem,
 				Remedy: "See what came of it: closeout bill show " + k.WorkflowID() + ". The journal says what happened."})
@@ -155,7 +155,7 @@ func truthOf(l Entry) (truth metering.Figures, whole, ok bool) {
 		told bool
 	}
 	stays := map[string]*ends{}
-	for _, t := range l.Usage {
+	for _, t := range l.Events {
 		if !t.Acknowledged && !t.Withheld {
 			return truth, false, false
 		}
@@ -186,7 +186,7 @@ func truthOf(l Entry) (truth metering.Figures, whole, ok bool) {
 			users[s.user] = metering.User{Account: s.user, Stays: append(users[s.user].Stays, s.Stay)}
 		}
 	}
-	room.Roles = slices.ContainsFunc(l.Usage, func(t Told) bool { return t.Role != "" && t.Role != zego.RoleService })
+	room.Roles = slices.ContainsFunc(l.Events, func(t Told) bool { return t.Role != "" && t.Role != zego.RoleService })
 	meter := metering.NewMeter(room)
 	for _, u := range users {
 		meter.Add(u, metering.Default.Of(session.Session{}, room))

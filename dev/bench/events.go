@@ -25,10 +25,10 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// measureUsage compares how many callbacks of participants are acknowledged
+// measureEvents compares how many callbacks of participants are acknowledged
 // through the webhook with how many of the same rows one program inserts into the
 // same tables, many at a time, and nothing else.
-func measureUsage(ctx context.Context, b *bench) error {
+func measureEvents(ctx context.Context, b *bench) error {
 	const d = 5 * time.Second
 	nowhere, err := freeAddress()
 	if err != nil {
@@ -52,11 +52,11 @@ func measureUsage(ctx context.Context, b *bench) error {
 			make func(ctx context.Context) (url string, drop func(), err error)
 		}{"PostgreSQL", func(ctx context.Context) (string, func(), error) { return newSchema(ctx, postgres) }})
 	}
-	b.table("usage\tper second\tstored\tp99 ms\tresident MB")
+	b.table("events\tper second\tstored\tp99 ms\tresident MB")
 	for _, database := range databases {
 		s := series{}
 		for range rounds {
-			for _, connections := range append([]int{bareInsert, nothingStored}, usageConnections...) {
+			for _, connections := range append([]int{bareInsert, nothingStored}, eventConnections...) {
 				err := func() error {
 					at, drop, err := database.make(ctx)
 					if err != nil {
@@ -71,7 +71,7 @@ func measureUsage(ctx context.Context, b *bench) error {
 					if connections == nothingStored {
 						return webhookAlone(ctx, b, s, nowhere, d)
 					}
-					return usageRound(ctx, b, s, nowhere, at, connections, d)
+					return eventRound(ctx, b, s, nowhere, at, connections, d)
 				}()
 				if err != nil {
 					return fmt.Errorf("%s, %d connections: %w", database.name, connections, err)
@@ -80,7 +80,7 @@ func measureUsage(ctx context.Context, b *bench) error {
 		}
 		b.row("%s, bare INSERT\t%.0f\t\t\t", database.name, median(s["bare"]))
 		b.row("%s, Closeout that stores nothing\t%.0f\t\t\t", database.name, median(s["alone"]))
-		for _, n := range usageConnections {
+		for _, n := range eventConnections {
 			of := func(figure string) string { return fmt.Sprint(figure, n) }
 			b.row("%s, Closeout, %d connections\t%.0f\t%.0f %%\t%.0f\t%.0f", database.name, n, median(s[of("rate")]), median(s[of("stored")]), median(s[of("p99")]), median(s[of("rss")]))
 			b.row("%s, Closeout / bare INSERT\t%.2f (want 0.6)\t\t\t", database.name, s.ratio(of("rate"), "bare"))
@@ -89,9 +89,9 @@ func measureUsage(ctx context.Context, b *bench) error {
 	return b.flush()
 }
 
-// usageConnections are over how many callbacks come; the other two are what it is
+// eventConnections are over how many callbacks come; the other two are what it is
 // compared with.
-var usageConnections = []int{64, 1024}
+var eventConnections = []int{64, 1024}
 
 const bareInsert, nothingStored = 0, -1
 
@@ -103,7 +103,7 @@ func webhookAlone(ctx context.Context, b *bench, s series, temporal string, d ti
 		return err
 	}
 	defer p.stop()
-	l, err := closedLoopOf(ctx, p.address, usageConnections[0], d, newLogout)
+	l, err := closedLoopOf(ctx, p.address, eventConnections[0], d, newLogout)
 	if err != nil {
 		return err
 	}
@@ -111,9 +111,9 @@ func webhookAlone(ctx context.Context, b *bench, s series, temporal string, d ti
 	return nil
 }
 
-// usageRound is one of Closeout. All that was acknowledged has to be in the ledger
+// eventRound is one of Closeout. All that was acknowledged has to be in the ledger
 // in the end.
-func usageRound(ctx context.Context, b *bench, s series, temporal, ledgerURL string, connections int, d time.Duration) error {
+func eventRound(ctx context.Context, b *bench, s series, temporal, ledgerURL string, connections int, d time.Duration) error {
 	books, err := ledger.Open(ledgerURL)
 	if err != nil {
 		return err
@@ -136,7 +136,7 @@ func usageRound(ctx context.Context, b *bench, s series, temporal, ledgerURL str
 	s.add(of("stored"), 100*float64(l.statuses["stored"])/float64(l.n()))
 	s.add(of("p99"), l.quantile(.99).Seconds()*1000)
 	s.add(of("rss"), float64(p.memory("VmRSS")>>20))
-	if err := emptied(ctx, admin, "closeout_usage_inbox_depth"); err != nil {
+	if err := emptied(ctx, admin, "closeout_event_inbox_depth"); err != nil {
 		return err
 	}
 	db, err := openRaw(ledgerURL)
@@ -210,7 +210,7 @@ func insertRows(ctx context.Context, ledgerURL string, d time.Duration) (rate fl
 
 const (
 	sessionColumns = "INSERT INTO sessions (appid, room_session_id, room_id, room_create_time, contradicted, implausible, seen_at, closed_at, entries, dirty_at) "
-	stayColumns    = "INSERT INTO stays (appid, room_session_id, stay, user_account, user_role, role_at, login_time, logout_time, logout_reason, contradicted, implausible, seen_at) "
+	stayColumns    = "INSERT INTO stays (appid, room_session_id, stay, user_account, user_role, role_at, login_time, logout_time, logout_reason, contradicted, implausible, seen_at, name, login_number, logout_number) "
 )
 
 func insertSQLite(ctx context.Context, tx *sql.Tx, sessions, stays []string, now int64) error {
@@ -218,7 +218,7 @@ func insertSQLite(ctx context.Context, tx *sql.Tx, sessions, stays []string, now
 	if err != nil {
 		return err
 	}
-	stay, err := tx.PrepareContext(ctx, stayColumns+"VALUES (1, $1, $2, '888120154', 1, $3, $3, $3, 0, 0, 0, $3)")
+	stay, err := tx.PrepareContext(ctx, stayColumns+"VALUES (1, $1, $2, '888120154', '1', $3, $3, $3, '0', 0, 0, $3, '', 0, 0)")
 	if err != nil {
 		return err
 	}
@@ -237,7 +237,7 @@ func insertPostgres(ctx context.Context, tx *sql.Tx, sessions, stays []string, n
 	if _, err := tx.ExecContext(ctx, sessionColumns+"SELECT 1, s, 'rid_1242649', 0, 0, 0, $2, 0, 0, 0 FROM unnest($1::text[]) AS s", sessions, now); err != nil {
 		return err
 	}
-	_, err := tx.ExecContext(ctx, stayColumns+"SELECT 1, s, t, '888120154', 1, $3, $3, $3, 0, 0, 0, $3 FROM unnest($1::text[], $2::text[]) AS given (s, t)", sessions, stays, now)
+	_, err := tx.ExecContext(ctx, stayColumns+"SELECT 1, s, t, '888120154', '1', $3, $3, $3, '0', 0, 0, $3, '', 0, 0 FROM unnest($1::text[], $2::text[]) AS given (s, t)", sessions, stays, now)
 	return err
 }
 

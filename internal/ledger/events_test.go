@@ -19,16 +19,16 @@ const app, life = math.MaxUint32, uint64(math.MaxUint64)
 
 func at(seconds int64) time.Time { return time.UnixMilli(1499676000_000 + seconds*1000).UTC() }
 
-func created(seconds int64) ledger.Usage {
-	return ledger.Usage{AppID: app, RoomID: "Zimmer 7", RoomSessionID: life, Event: zego.EventRoomCreate, Create: at(seconds), SeenAt: at(seconds)}
+func created(seconds int64) ledger.Event {
+	return ledger.Event{AppID: app, RoomID: "Zimmer 7", RoomSessionID: life, Event: zego.EventRoomCreate, Create: at(seconds), SeenAt: at(seconds)}
 }
 
-func login(user, stay string, from int64) ledger.Usage {
-	return ledger.Usage{AppID: app, RoomID: "Zimmer 7", RoomSessionID: life, Event: zego.EventRoomLogin,
+func login(user, stay string, from int64) ledger.Event {
+	return ledger.Event{AppID: app, RoomID: "Zimmer 7", RoomSessionID: life, Event: zego.EventRoomLogin,
 		Stay: stay, User: user, Role: "1", Login: at(from), SeenAt: at(from)}
 }
 
-func logout(user, stay string, from, to int64) ledger.Usage {
+func logout(user, stay string, from, to int64) ledger.Event {
 	u := login(user, stay, from)
 	u.Event, u.Logout, u.LogoutReason, u.SeenAt = zego.EventRoomLogout, at(to), "3", at(to)
 	return u
@@ -39,34 +39,34 @@ func TestUsageIsWhatTheCallbackTells(t *testing.T) {
 	in := zego.RoomLogin{Common: common, RoomID: "r", RoomSessionID: 5, UserAccount: "u", SessionID: "s", LoginTime: at(1), UserRole: zego.RoleService}
 	for _, tt := range []struct {
 		event zego.Event
-		want  ledger.Usage
+		want  ledger.Event
 	}{
 		{&zego.RoomCreate{Common: common, RoomID: "r", RoomSessionID: 5, RoomCreateTime: at(1)},
-			ledger.Usage{AppID: 7, RoomID: "r", RoomSessionID: 5, Event: "room_create", Create: at(1), SentAt: at(3), SeenAt: at(9)}},
-		{&in, ledger.Usage{AppID: 7, RoomID: "r", RoomSessionID: 5, Event: "room_login", Stay: "s", User: "u", Role: "4", Login: at(1), SentAt: at(3), SeenAt: at(9)}},
+			ledger.Event{AppID: 7, RoomID: "r", RoomSessionID: 5, Event: "room_create", Create: at(1), SentAt: at(3), SeenAt: at(9)}},
+		{&in, ledger.Event{AppID: 7, RoomID: "r", RoomSessionID: 5, Event: "room_login", Stay: "s", User: "u", Role: "4", Login: at(1), SentAt: at(3), SeenAt: at(9)}},
 		{&zego.RoomLogout{RoomLogin: in, LogoutTime: at(2), Reason: "3"},
-			ledger.Usage{AppID: 7, RoomID: "r", RoomSessionID: 5, Event: "room_logout", Stay: "s", User: "u", Role: "4", Login: at(1), Logout: at(2), LogoutReason: "3", SentAt: at(3), SeenAt: at(9)}},
+			ledger.Event{AppID: 7, RoomID: "r", RoomSessionID: 5, Event: "room_logout", Stay: "s", User: "u", Role: "4", Login: at(1), Logout: at(2), LogoutReason: "3", SentAt: at(3), SeenAt: at(9)}},
 	} {
-		if got, ok := ledger.UsageOf(tt.event, at(9)); !ok || got != tt.want {
-			t.Errorf("UsageOf(%T) = %+v, %v, want %+v", tt.event, got, ok, tt.want)
+		if got, ok := ledger.EventOf(tt.event, at(9)); !ok || got != tt.want {
+			t.Errorf("EventOf(%T) = %+v, %v, want %+v", tt.event, got, ok, tt.want)
 		}
 	}
-	if _, ok := ledger.UsageOf(&zego.RoomClose{}, at(9)); ok {
+	if _, ok := ledger.EventOf(&zego.RoomClose{}, at(9)); ok {
 		t.Error("a room_close is taken for usage")
 	}
 }
 
 // The order of callbacks, how they are batched and how often they come make no
 // difference.
-func TestUsageComesInAnyOrderAndAnyNumberOfTimes(t *testing.T) {
+func TestEventsComeInAnyOrderAndAnyNumberOfTimes(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
-		told := []ledger.Usage{created(0), login("a", "1", 1), logout("a", "1", 1, 10), login("b", "2", 2), logout("c", "3", 3, 7), login("é'\"", "4", 5)}
+		told := []ledger.Event{created(0), login("a", "1", 1), logout("a", "1", 1, 10), login("b", "2", 2), logout("c", "3", 3, 7), login("é'\"", "4", 5)}
 		told[1].Role = "" // the logout knows it
 		for round := range uint64(20) {
 			random := rand.New(rand.NewPCG(round, 1))
-			var batch []ledger.Usage
-			for _, u := range append(append([]ledger.Usage{}, told...), told...) {
+			var batch []ledger.Event
+			for _, u := range append(append([]ledger.Event{}, told...), told...) {
 				u.RoomSessionID = round
 				batch = append(batch, u)
 			}
@@ -110,7 +110,7 @@ func TestARepeatThatContradictsIsNoted(t *testing.T) {
 		session := uint64(0)
 		for _, tt := range []struct {
 			name          string
-			first, second ledger.Usage
+			first, second ledger.Event
 			contradicts   bool
 			until         int64
 		}{
@@ -120,7 +120,7 @@ func TestARepeatThatContradictsIsNoted(t *testing.T) {
 			{"another user", logout("a", "1", 1, 10), login("b", "1", 1), true, 10},
 			{"a recorder", logout("a", "1", 1, 10), recorder, true, 10},
 		} {
-			for _, batches := range [][][]ledger.Usage{{{tt.first, tt.second}}, {{tt.first}, {tt.second}}, {{tt.first}, {tt.second, tt.second}, {tt.first}}} {
+			for _, batches := range [][][]ledger.Event{{{tt.first, tt.second}}, {{tt.first}, {tt.second}}, {{tt.first}, {tt.second, tt.second}, {tt.first}}} {
 				session++
 				for _, batch := range batches {
 					for i := range batch {
@@ -148,9 +148,9 @@ func TestContradictingCallbacksComeToTheSameInEveryOrder(t *testing.T) {
 		for round := range uint64(12) {
 			random := rand.New(rand.NewPCG(round, 7))
 			pick := func(n int64) int64 { return random.Int64N(n) }
-			var told []ledger.Usage
+			var told []ledger.Event
 			for range 5 {
-				var u ledger.Usage
+				var u ledger.Event
 				switch pick(5) {
 				case 0:
 					u = created(pick(3))
@@ -230,14 +230,14 @@ func TestATimeThatCannotBeIsNotBelieved(t *testing.T) {
 		{"a logout of long ago", never, at(1), ancient, never, at(1), ancient, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got := ledger.Usage{SentAt: sent, Create: tt.create, Login: tt.login, Logout: tt.logout}.Plausible(roomLife)
-			want := ledger.Usage{SentAt: sent, Create: tt.wantCreate, Login: tt.wantLogin, Logout: tt.wantLogout, Implausible: tt.implausible}
+			got := ledger.Event{SentAt: sent, Create: tt.create, Login: tt.login, Logout: tt.logout}.Plausible(roomLife)
+			want := ledger.Event{SentAt: sent, Create: tt.wantCreate, Login: tt.wantLogin, Logout: tt.wantLogout, Implausible: tt.implausible}
 			if got != want {
 				t.Errorf("%+v, want %+v", got, want)
 			}
 		})
 	}
-	if got := (ledger.Usage{SentAt: sent, Login: ancient}).Plausible(0); got.Implausible {
+	if got := (ledger.Event{SentAt: sent, Login: ancient}).Plausible(0); got.Implausible {
 		t.Error("a room may live for ever, and doesn't")
 	}
 }
@@ -252,7 +252,7 @@ func TestBatchesAreRecordedAtOnce(t *testing.T) {
 			l := open(t, databaseURL)
 			all.Go(func() {
 				for _, s := range rand.New(rand.NewPCG(uint64(i), 1)).Perm(sessions * stays) {
-					batch := []ledger.Usage{created(0), logout("u", string(rune('a'+s%stays)), 1, 2), logout("u", string(rune('a'+(s+1)%stays)), 1, 2)}
+					batch := []ledger.Event{created(0), logout("u", string(rune('a'+s%stays)), 1, 2), logout("u", string(rune('a'+(s+1)%stays)), 1, 2)}
 					for j := range batch {
 						batch[j].RoomSessionID = uint64((s + j) % sessions)
 					}
@@ -277,7 +277,7 @@ func TestBatchesAreRecordedAtOnce(t *testing.T) {
 func TestSessionsAreOverdueUntilTheyHaveClosed(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
-		var usage []ledger.Usage
+		var usage []ledger.Event
 		for s := range uint64(10) { // two of each time
 			u := created(int64(s) / 2 * 60)
 			u.RoomSessionID = s
@@ -331,7 +331,7 @@ func TestSessionsAreOverdueUntilTheyHaveClosed(t *testing.T) {
 		late.RoomSessionID = 4 // a callback is a sign of life
 		late3 := late
 		late3.RoomSessionID = 3 // but what has closed stays closed
-		if err := l.Record(t.Context(), []ledger.Usage{late, late3}); err != nil {
+		if err := l.Record(t.Context(), []ledger.Event{late, late3}); err != nil {
 			t.Fatal(err)
 		}
 		want(at(121), 1, 2, 5)
@@ -340,7 +340,7 @@ func TestSessionsAreOverdueUntilTheyHaveClosed(t *testing.T) {
 		// One that was relayed late is no newer sign of life.
 		old := login("b", "2", 1)
 		old.RoomSessionID = 9
-		if err := l.Record(t.Context(), []ledger.Usage{old}); err != nil {
+		if err := l.Record(t.Context(), []ledger.Event{old}); err != nil {
 			t.Fatal(err)
 		}
 		want(at(1000), 1, 2, 5, 0, 4, 6, 7, 8, 9)
@@ -351,7 +351,7 @@ func TestTheLastTimeIsTheLatestThatWasTold(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		for _, tt := range []struct {
-			told ledger.Usage
+			told ledger.Event
 			want time.Time
 		}{
 			{created(5), at(5)},
@@ -359,7 +359,7 @@ func TestTheLastTimeIsTheLatestThatWasTold(t *testing.T) {
 			{login("b", "2", 8), at(8)},
 			{logout("a", "1", 3, 20), at(20)},
 		} {
-			if err := l.Record(t.Context(), []ledger.Usage{tt.told}); err != nil {
+			if err := l.Record(t.Context(), []ledger.Event{tt.told}); err != nil {
 				t.Fatal(err)
 			}
 			if got, err := l.LastTime(t.Context(), app, life); err != nil || !got.Equal(tt.want) {
@@ -375,7 +375,7 @@ func TestTheLastTimeIsTheLatestThatWasTold(t *testing.T) {
 func TestNothingIsDirtyBeforeItIsBilled(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
-		if err := l.Record(t.Context(), []ledger.Usage{created(0), logout("a", "1", 1, 10)}); err != nil {
+		if err := l.Record(t.Context(), []ledger.Event{created(0), logout("a", "1", 1, 10)}); err != nil {
 			t.Fatal(err)
 		}
 		if dirty, err := l.Dirty(t.Context(), time.Now(), ledger.BilledSession{}, 10); err != nil || len(dirty) != 0 {

@@ -32,9 +32,9 @@ func TestUsageThatWasAcknowledgedIsInTheLedgerOrInItsInbox(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer box.Close()
-	usage := func(session uint64, event string) ledger.Usage {
+	usage := func(session uint64, event string) ledger.Event {
 		at := time.UnixMilli(1499676989909).UTC()
-		u := ledger.Usage{AppID: 1, RoomID: "lobby", RoomSessionID: session, Event: event, SeenAt: at}
+		u := ledger.Event{AppID: 1, RoomID: "lobby", RoomSessionID: session, Event: event, SeenAt: at}
 		switch event {
 		case "room_create":
 			u.Create = at
@@ -46,9 +46,9 @@ func TestUsageThatWasAcknowledgedIsInTheLedgerOrInItsInbox(t *testing.T) {
 		}
 		return u
 	}
-	// Session 1 is in the ledger, 2 waits, 3 is set aside, and of 4 a logout is lost:
+	// Session 1 is in the ledger, 2 waits, 3 is a dead letter, and of 4 a logout is lost:
 	// the ledger has the login of the same stay, and that is not enough.
-	if err := books.Record(t.Context(), []ledger.Usage{usage(1, "room_create"), usage(1, "room_login"), usage(1, "room_logout"), usage(4, "room_login")}); err != nil {
+	if err := books.Record(t.Context(), []ledger.Event{usage(1, "room_create"), usage(1, "room_login"), usage(1, "room_logout"), usage(4, "room_login")}); err != nil {
 		t.Fatal(err)
 	}
 	for session := uint64(2); session <= 3; session++ {
@@ -57,7 +57,7 @@ func TestUsageThatWasAcknowledgedIsInTheLedgerOrInItsInbox(t *testing.T) {
 		}
 	}
 	// Of an unreadable callback no session is known.
-	unknown := eventsink.Key(ledger.Usage{AppID: 1, Event: "room_close", Unreadable: &ledger.Unreadable{Field: "room_session_id"}})
+	unknown := eventsink.Key(ledger.Event{AppID: 1, Event: "room_close", Unreadable: &ledger.Unreadable{Field: "room_session_id"}})
 	if _, err := box.Put(t.Context(), inbox.Entry{Key: unknown, Body: []byte("{}")}); err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func TestUsageThatWasAcknowledgedIsInTheLedgerOrInItsInbox(t *testing.T) {
 	}
 	journal := filepath.Join(t.TempDir(), "sent.jsonl")
 	line := func(session, usage string) string {
-		return `{"appid":1,"room_session_id":"` + session + `","acknowledged":false,"usage":[` + usage + `]}` + "\n"
+		return `{"appid":1,"room_session_id":"` + session + `","acknowledged":false,"events":[` + usage + `]}` + "\n"
 	}
 	create, login, logout := `{"event":"room_create","acknowledged":true}`, `{"event":"room_login","stay":"7","user":"user-1","acknowledged":true}`, `{"event":"room_logout","stay":"7","user":"user-1","acknowledged":true}`
 	text := line("1", create+","+login+","+logout) + line("2", create) + line("3", create) + line("4", login+","+logout) +
@@ -81,22 +81,22 @@ func TestUsageThatWasAcknowledgedIsInTheLedgerOrInItsInbox(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer inboxes.Close()
-	report, err := audit.Run(t.Context(), audit.Options{Temporal: &fakeTemporal{}, Ledger: books, UsageInbox: inboxes, Lives: audit.JournalLives(journal)})
+	report, err := audit.Run(t.Context(), audit.Options{Temporal: &fakeTemporal{}, Ledger: books, EventInbox: inboxes, Lives: audit.JournalLives(journal)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if report.UsageAcknowledged != 7 || report.UsageWaiting != 1 || report.UsageSetAside != 2 || report.Pending() != 1 {
+	if report.EventsAcknowledged != 7 || report.EventsWaiting != 1 || report.EventDeadLetters != 2 || report.Pending() != 1 {
 		t.Errorf("report %+v", report)
 	}
 	var faults []string
 	for _, f := range report.Faults {
 		faults = append(faults, f.WorkflowID+" "+string(f.Kind)+" "+f.Problem)
 	}
-	if len(faults) == 0 || !strings.HasPrefix(faults[0], unknown+" usage_set_aside ") {
+	if len(faults) == 0 || !strings.HasPrefix(faults[0], unknown+" event_dead_letter ") {
 		t.Fatalf("faults:\n%s", strings.Join(faults, "\n"))
 	}
-	if faults = faults[1:]; len(faults) != 2 || !strings.HasPrefix(faults[0], "room-close-1-3 usage_set_aside ") || !strings.Contains(faults[0], "too long") ||
-		!strings.HasPrefix(faults[1], "room-close-1-4 usage_lost ") || !strings.Contains(faults[1], "1 callbacks were acknowledged") || !strings.Contains(faults[1], "room_logout user-1") {
+	if faults = faults[1:]; len(faults) != 2 || !strings.HasPrefix(faults[0], "room-close-1-3 event_dead_letter ") || !strings.Contains(faults[0], "too long") ||
+		!strings.HasPrefix(faults[1], "room-close-1-4 event_lost ") || !strings.Contains(faults[1], "1 callbacks were acknowledged") || !strings.Contains(faults[1], "room_logout user-1") {
 		t.Errorf("faults:\n%s", strings.Join(faults, "\n"))
 	}
 }
@@ -105,14 +105,14 @@ func TestUsageThatWasAcknowledgedIsInTheLedgerOrInItsInbox(t *testing.T) {
 func TestBillsAreWhatHappenedOrSayThatTheyAreEstimates(t *testing.T) {
 	begin := time.UnixMilli(1499676989909).UTC()
 	at := func(seconds int) time.Time { return begin.Add(time.Duration(seconds) * time.Second) }
-	stay := func(id, user string, from, to int) []ledger.Usage {
-		u := ledger.Usage{AppID: 1, RoomID: "lobby", RoomSessionID: 7, Event: "room_login", Stay: id, User: user, Role: "1", Login: at(from), SeenAt: at(from)}
+	stay := func(id, user string, from, to int) []ledger.Event {
+		u := ledger.Event{AppID: 1, RoomID: "lobby", RoomSessionID: 7, Event: "room_login", Stay: id, User: user, Role: "1", Login: at(from), SeenAt: at(from)}
 		out := u
 		out.Event, out.Logout = "room_logout", at(to)
-		return []ledger.Usage{u, out}
+		return []ledger.Event{u, out}
 	}
-	create := ledger.Usage{AppID: 1, RoomID: "lobby", RoomSessionID: 7, Event: "room_create", Create: begin, SeenAt: begin}
-	all := append([]ledger.Usage{create}, slices.Concat(stay("1", "a", 0, 60), stay("2", "a", 30, 100), stay("3", "b", 10, 60))...)
+	create := ledger.Event{AppID: 1, RoomID: "lobby", RoomSessionID: 7, Event: "room_create", Create: begin, SeenAt: begin}
+	all := append([]ledger.Event{create}, slices.Concat(stay("1", "a", 0, 60), stay("2", "a", 30, 100), stay("3", "b", 10, 60))...)
 	for _, tt := range []struct {
 		name string
 		// Of all that happened, what the journal says of it: an x is acknowledged, a
@@ -142,7 +142,7 @@ func TestBillsAreWhatHappenedOrSayThatTheyAreEstimates(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer books.Close()
-			var sent []ledger.Usage
+			var sent []ledger.Event
 			var lines []string
 			for i, u := range all {
 				line := map[string]any{"event": u.Event, "acknowledged": tt.told[i] == 'x', "withheld": tt.told[i] == '-'}
@@ -164,7 +164,7 @@ func TestBillsAreWhatHappenedOrSayThatTheyAreEstimates(t *testing.T) {
 				}
 			}
 			journal := filepath.Join(t.TempDir(), "sent.jsonl")
-			text := `{"appid":1,"room_session_id":"7","acknowledged":` + fmt.Sprint(!tt.lost) + `,"room_close_time":"` + at(120).Format(time.RFC3339Nano) + `","usage":[` + strings.Join(lines, ",") + "]}\n"
+			text := `{"appid":1,"room_session_id":"7","acknowledged":` + fmt.Sprint(!tt.lost) + `,"room_close_time":"` + at(120).Format(time.RFC3339Nano) + `","events":[` + strings.Join(lines, ",") + "]}\n"
 			if err := os.WriteFile(journal, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -192,8 +192,8 @@ func TestBillsAreWhatHappenedOrSayThatTheyAreEstimates(t *testing.T) {
 					found = append(found, f.Problem)
 				}
 			}
-			if report.UsageCompared != tt.compared || report.Adjusting > 0 != tt.pending || len(found) > 0 != (tt.want != "") || !strings.Contains(strings.Join(found, ""), tt.want) {
-				t.Errorf("compared %d, adjusting %d, found %q", report.UsageCompared, report.Adjusting, found)
+			if report.SessionsCompared != tt.compared || report.Adjusting > 0 != tt.pending || len(found) > 0 != (tt.want != "") || !strings.Contains(strings.Join(found, ""), tt.want) {
+				t.Errorf("compared %d, adjusting %d, found %q", report.SessionsCompared, report.Adjusting, found)
 			}
 		})
 	}

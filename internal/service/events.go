@@ -12,17 +12,17 @@ import (
 	"github.com/closeouthq/closeout/internal/ledger"
 )
 
-// usage is what stores the events of participants, with a ledger and an inbox of its own: a
+// eventStore stores the events of participants, with a ledger and an inbox of its own: a
 // room_close is delivered whatever becomes of it.
-type usage struct {
+type eventStore struct {
 	*eventsink.Receiver
 	ledger *ledger.Ledger
 	inbox  *inbox.Inbox
 	queue  *queueQuestions
 }
 
-// openUsage opens it. alone reports that no worker is in this process.
-func openUsage(ctx context.Context, c *config.Config, alone bool, metrics *metrics, log *slog.Logger) (*usage, error) {
+// openEvents opens it. alone reports that no worker is in this process.
+func openEvents(ctx context.Context, c *config.Config, alone bool, metrics *metrics, log *slog.Logger) (*eventStore, error) {
 	if alone && c.LedgerInData() {
 		log.Warn("participants are stored in this data folder, workers with another folder bill without them; set CLOSEOUT_DATABASE_URL for both, or CLOSEOUT_PARTICIPANTS=off",
 			"ledger", config.Where(c.DatabaseURL))
@@ -31,21 +31,21 @@ func openUsage(ctx context.Context, c *config.Config, alone bool, metrics *metri
 	if err != nil {
 		return nil, fmt.Errorf("CLOSEOUT_DATABASE_URL: %w", err)
 	}
-	log = log.With("inbox", "usage")
-	box, err := inbox.Open(ctx, c.UsageInbox(), log)
+	log = log.With("inbox", "events")
+	box, err := inbox.Open(ctx, c.EventInbox(), log)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("CLOSEOUT_DATA: %w", err), books.Close())
 	}
-	u := &usage{
+	u := &eventStore{
 		&eventsink.Receiver{Delivery: eventsink.New(books, box, log, metrics.stored), MaxRoomLife: c.MaxRoomLife, Log: log, Observe: metrics.implausibleTime},
 		books, box, askQueue(answerWithin, box),
 	}
-	metrics.inbox(usageMetrics, u.queue, u.Delivery.Fault)
+	metrics.inbox(eventMetrics, u.queue, u.Delivery.Fault)
 	return u, nil
 }
 
 // close closes it when the last transaction is over.
-func (u *usage) close() {
+func (u *eventStore) close() {
 	u.Delivery.Wait()
 	_ = u.inbox.Close()
 	_ = u.ledger.Close()
