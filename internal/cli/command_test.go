@@ -53,6 +53,7 @@ func TestHelpAndFaults(t *testing.T) {
 		{"help serv", 2, "", "error: No help topic for 'serv'"},
 		{"serve now", 2, "", "error: unexpected argument \"now\"\nhint: see closeout serve --help"},
 		{"serve --lisen :80", 2, "", "error: found no flag --lisen\nhint: did you mean --listen? See closeout serve --help\n"},
+		{"bill list --limit x", 2, "", "error: invalid value \"x\" for flag --limit: "},
 		{"serve --x", 2, "", "error: found no flag --x\nhint: see closeout serve --help\n"},
 		{"serve", 2, "", "CLOSEOUT_APPS: missing"},
 		{"webhook --apps 1=s --listen 80", 2, "", `--listen: found "80"`},

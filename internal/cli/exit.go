@@ -59,6 +59,8 @@ func strict(cmd *cli.Command) {
 		if name, unknown := strings.CutPrefix(err.Error(), "flag provided but not defined: -"); unknown {
 			err = fmt.Errorf("found no flag --%s", name)
 			meant = alike(name, cli.SuggestFlag(cmd.Flags, name, true))
+		} else {
+			err = errors.New(strings.Replace(err.Error(), " for flag -", " for flag --", 1))
 		}
 		return see(cmd, err, meant)
 	}
