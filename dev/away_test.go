@@ -181,6 +181,41 @@ func TestRunsOlderThanSetupAreFoundAfterIt(t *testing.T) {
 	}
 }
 
+// While the namespace lacks the search attributes, a blocked run is found by its details,
+// and the audit names each open run.
+func TestABlockedRunIsFoundWithoutSearchAttributes(t *testing.T) {
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnprocessableEntity) }))
+	defer api.Close()
+	c := settings(t, map[string]string{"billing-url": api.URL})
+	setUp(t, c) // the ledger
+	c.Temporal.Namespace = "never-set-up"
+	temporalClient := dial(t, c)
+	if _, err := temporalClient.WorkflowService().RegisterNamespace(t.Context(), &workflowservice.RegisterNamespaceRequest{
+		Namespace: c.Temporal.Namespace, WorkflowExecutionRetentionPeriod: durationpb.New(24 * time.Hour),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	closed := newClose()
+	session := session.Of(&closed)
+	options := workflows.StartOptions(session, c.TaskQueue)
+	options.TypedSearchAttributes = sdktemporal.SearchAttributes{}
+	if _, err := temporalClient.ExecuteWorkflow(t.Context(), options, workflows.RoomClose, session); err != nil {
+		t.Fatal(err)
+	}
+	start(t, c, service.Parts{Worker: true})
+	wait(t, "it is blocked", func() bool { return workflows.IsBlocked(detailsOf(temporalClient, session.WorkflowID())) })
+	t.Setenv("TEMPORAL_ADDRESS", temporal.Address())
+	t.Setenv("TEMPORAL_NAMESPACE", c.Temporal.Namespace)
+	for command, want := range map[string]string{"blocked list": session.WorkflowID(), "audit --data " + c.Data + " --task-queue " + c.TaskQueue: session.WorkflowID() + ": unindexed"} {
+		var out lines
+		wait(t, command+" reports it", func() bool {
+			out = lines{}
+			run(t.Context(), append([]string{"dev"}, strings.Fields(command)...), &out, &out)
+			return strings.Contains(out.String(), want)
+		})
+	}
+}
+
 // Setup may be run again and again, and by several at once.
 func TestSetupIsIdempotent(t *testing.T) {
 	t.Parallel()
