@@ -38,7 +38,7 @@ type Endpoint struct {
 
 // At is the endpoint at a path below its URL, such as "charges".
 func (e Endpoint) At(path string) Endpoint {
-	// Of a URL that is none Post tells.
+	// Post reports a URL that is none.
 	if joined, err := url.JoinPath(e.URL, path); err == nil {
 		e.URL = joined
 	}
@@ -59,7 +59,7 @@ const maxAnswer = 1 << 20
 //   - 408, 429, 5xx and all that is no answer are worth another try, after the
 //     Retry-After if there is one; so is 409 where an answer is wanted, as the
 //     first post of the key may still be worked on;
-//   - any other 4xx blocks the step, and tells people what was said; a [*Refusal]
+//   - any other 4xx blocks the step, and shows people what was said; a [*Refusal]
 //     is in the error, for steps that know better.
 func (e Endpoint) Post(ctx context.Context, key uuid.UUID, body, answer any) error {
 	if e.URL == "" {
@@ -117,7 +117,7 @@ func (e Endpoint) Post(ctx context.Context, key uuid.UUID, body, answer any) err
 	return fmt.Errorf("%s failed: %s: %s", e.Name, status, shown)
 }
 
-// trace begins a span for a post and tells the API of it, if the step is traced.
+// trace begins a span for a post and sends its trace parent, if the step is traced.
 // The URL is not in it, as it may hold a key.
 func (e Endpoint) trace(req *http.Request) (*http.Request, trace.Span) {
 	step := trace.SpanFromContext(req.Context())

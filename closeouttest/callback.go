@@ -20,7 +20,7 @@ const (
 )
 
 // RoomClose makes a room_close as ZEGO sends it now: signed with [Secret], and of
-// a session that no other call gives. The changes are made before it is signed.
+// a session that no other call returns. The changes are made before it is signed.
 func RoomClose(changes ...func(*zego.RoomClose)) *zego.RoomClose {
 	now := time.Now()
 	c := &zego.RoomClose{
@@ -38,7 +38,7 @@ func RoomClose(changes ...func(*zego.RoomClose)) *zego.RoomClose {
 	return c
 }
 
-// Session makes a session as a workflow gets it, one that no other call gives.
+// Session returns a session as a Workflow gets it, one that no other call returns.
 func Session(changes ...func(*zego.RoomClose)) session.Session {
 	return session.Of(RoomClose(changes...))
 }

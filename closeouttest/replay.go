@@ -71,7 +71,7 @@ func replay(file string, all []workflows.Workflow) (name string, err error) {
 		return name, fmt.Errorf("it is of Workflow %q, which is not listed; if no run of it is open, remove the file", name)
 	}
 	asked := &keys{of: map[uuid.UUID]bool{}, sessions: map[session.ID]bool{}, signals: map[string]bool{}}
-	// Without a key: of what is encrypted it tells that it is.
+	// Without a key, the error about an encrypted payload says that it is encrypted.
 	data, failures := codec.Keys(nil).ForWorker()
 	replayer, err := worker.NewWorkflowReplayerWithOptions(worker.WorkflowReplayerOptions{
 		DataConverter: data, FailureConverter: failures, Interceptors: []interceptor.WorkerInterceptor{asked}})

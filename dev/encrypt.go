@@ -30,7 +30,7 @@ type decryption struct {
 	done     chan error
 }
 
-// encrypt does what --encrypt asks for. It gives the endpoint at which the Web UI
+// encrypt does what --encrypt asks for. It returns the endpoint at which the Web UI
 // will have payloads decrypted.
 func encrypt(ctx context.Context, cmd *cli.Command, c *config.Config, log *slog.Logger) (endpoint string, d *decryption, err error) {
 	d = &decryption{config: c, log: log}
@@ -82,7 +82,7 @@ const ownName = "dev"
 
 func keyFile(c *config.Config) string { return filepath.Join(c.Data, "payload-keys") }
 
-// ownKey gives the key in the file, and makes one if there is none.
+// ownKey returns the key in the file, and makes one if there is none.
 func ownKey(file string) (codec.Keys, error) {
 	b, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {

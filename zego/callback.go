@@ -47,7 +47,7 @@ type Common struct {
 	// Signature is the one received: 40 lower-case hex digits if it is genuine.
 	Signature string
 	// Fingerprint is a SHA-256 over everything read from the body. Bodies that differ only
-	// in what isn't read have the same one, which tells ZEGO's retry from another body
+	// in what isn't read have the same one, which distinguishes ZEGO's retry from another body
 	// with the same signature. [Callback.Parse] and [Callback.Unreadable] set it; it is
 	// never sent.
 	Fingerprint [32]byte
@@ -89,7 +89,7 @@ type Unreadable struct {
 	Fault FieldError
 }
 
-// Callback is a callback of which only the fields needed to verify it were read. Call
+// Callback is a callback with only the fields read that verify it. Call
 // [Keyring.Verify] on it, and then Parse.
 type Callback struct {
 	Common

@@ -31,7 +31,7 @@ type load struct {
 func (l *load) n() int        { return len(l.latencies) }
 func (l *load) rate() float64 { return float64(l.n()) / l.took.Seconds() }
 
-// quantile gives the latency that so much of the answers didn't exceed.
+// quantile returns the latency that so much of the answers didn't exceed.
 func (l *load) quantile(q float64) time.Duration {
 	if l.n() == 0 {
 		return 0
@@ -126,7 +126,7 @@ func callbackSignedWith(secret string) ([]byte, error) {
 	return c.MarshalJSON()
 }
 
-// answer reads an answer, and gives the status in its body. Any but 200 is an
+// answer reads an answer, and returns the status in its body. Any but 200 is an
 // error.
 func answer(in *bufio.Reader) (string, error) {
 	line, err := in.ReadString('\n')

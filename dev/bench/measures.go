@@ -143,7 +143,7 @@ func (w *world) alone(ctx context.Context) (map[int]float64, error) {
 	return rates, nil
 }
 
-// best gives which of the figures of a name, with so many in flight each, are the
+// best returns which of the figures of a name, with so many in flight each, are the
 // highest in the median.
 func (s series) best(name string) string {
 	return inFlight(name, slices.MaxFunc(bestInFlight, func(a, b int) int {
@@ -207,7 +207,7 @@ const (
 	noops    role = "noops"   // serve in the benchmark's program, with steps that do nothing
 )
 
-// closeout starts one, and gives its address for operators too.
+// closeout starts one, and returns its address for operators too.
 func (b *bench) closeout(temporal, dir string, what role, environment ...string) (*process, string, error) {
 	admin, err := freeAddress()
 	if err != nil {
@@ -242,7 +242,7 @@ func (b *bench) closeout(temporal, dir string, what role, environment ...string)
 	}
 }
 
-// measureKnee tells how many starts a second the server takes, by how many are in
+// measureKnee measures how many starts a second the server takes, by how many are in
 // flight.
 func measureKnee(ctx context.Context, b *bench) error {
 	w, err := b.newWorld(ctx)
@@ -403,7 +403,7 @@ func measureBurst(ctx context.Context, b *bench) error {
 }
 
 // measureOpenBurst sends 20,000 callbacks at 5,000 a second, with Temporal away
-// and with Temporal there, and tells how much memory that takes.
+// and with Temporal there, and measures how much memory that takes.
 func measureOpenBurst(ctx context.Context, b *bench) error {
 	// The bare handler is in the benchmark's program, of which much is mapped: what is
 	// its own is what isn't of a file.
@@ -500,7 +500,7 @@ func measureFinishing(ctx context.Context, b *bench) error {
 	return measureStarving(ctx, b)
 }
 
-// measureStarving tells whether what is started in the minute of a burst is
+// measureStarving measures whether what is started in the minute of a burst is
 // finished in it.
 func measureStarving(ctx context.Context, b *bench) error {
 	w, err := b.newWorld(ctx)
@@ -730,7 +730,7 @@ func measureOutage(ctx context.Context, b *bench) error {
 	return b.flush()
 }
 
-// measureBacklog tells what a million callbacks in the inbox cost: on the disk, at
+// measureBacklog measures what a million callbacks in the inbox cost: on the disk, at
 // the start, and in memory.
 func measureBacklog(ctx context.Context, b *bench) error {
 	const entries = 1_000_000
@@ -788,7 +788,7 @@ func measureBacklog(ctx context.Context, b *bench) error {
 	return b.flush()
 }
 
-// sizeOf gives how many bytes the files in a folder have on the disk.
+// sizeOf returns how many bytes the files in a folder have on the disk.
 func sizeOf(dir string) (n int64, err error) {
 	return n, filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
@@ -802,7 +802,7 @@ func sizeOf(dir string) (n int64, err error) {
 	})
 }
 
-// measureParse tells what it costs to parse and verify one callback.
+// measureParse measures what it costs to parse and verify one callback.
 func measureParse(_ context.Context, b *bench) error {
 	body, err := newCallback()
 	if err != nil {

@@ -35,7 +35,7 @@ type ladder struct{ times []span }
 // span is a time in which no callback could be taken.
 type span struct{ from, to time.Time }
 
-// bears tells whether there may be another such time.
+// bears reports whether there may be another such time.
 func (l *ladder) bears(from, to time.Time) bool {
 	all := append([]span{{from, to}}, l.times...)
 	last := attempts[len(attempts)-1] + time.Duration(len(attempts))*answering

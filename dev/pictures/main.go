@@ -100,7 +100,7 @@ func await(ctx context.Context, what string, done func() bool) error {
 	for !done() {
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("waited in vain: %s", what)
+			return fmt.Errorf("not seen in time: %s", what)
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
@@ -264,7 +264,7 @@ func (b *browser) picture(ctx context.Context, name string, height int, address,
 		_ = b.call(page.SessionID, "Runtime.evaluate", map[string]any{"expression": "document.body.innerText"}, &answer)
 		return fmt.Errorf("%w; it shows\n%s", err, answer.Result.Value)
 	}
-	time.Sleep(4 * time.Second) // animations and frames, which no text tells
+	time.Sleep(4 * time.Second) // for animations and frames: no text shows their end
 	var shot struct{ Data []byte }
 	if err := b.call(page.SessionID, "Page.captureScreenshot", map[string]any{"format": "png"}, &shot); err != nil {
 		return err

@@ -13,7 +13,7 @@ import (
 // do names the steps, for Workflows. The worker has the one that runs them.
 var do Steps
 
-// CloseShowRoom closes a room of a show out as any other, and then tells the
+// CloseShowRoom closes a room of a show out as any other, and then notifies the
 // show's digest what happened.
 func CloseShowRoom(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, closed)

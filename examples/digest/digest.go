@@ -16,11 +16,11 @@ import (
 // patience is how long a digest waits for the show's other rooms after the first.
 const patience = 6 * time.Hour
 
-// updateRoom is the update by which a room's run tells a digest that it has closed
+// updateRoom is the update by which a room's run reports to a digest that it has closed
 // out. Its argument is a [Closed].
 const updateRoom = "room"
 
-// Closed is a room's session as its run tells the digest of it.
+// Closed is a room's session as its run reports it to the digest.
 type Closed struct {
 	// Session is the one that was closed out.
 	Session session.Session `json:"session"`

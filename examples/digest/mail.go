@@ -20,7 +20,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// inWords tells what happened in the rooms, in the order in which they closed.
+// inWords describes what happened in the rooms, in the order in which they closed.
 func inWords(closed []Closed) (subject, body string) {
 	slices.SortStableFunc(closed, func(a, b Closed) int { return a.Session.RoomCloseTime.Compare(b.Session.RoomCloseTime) })
 	rooms, open := closed[0].Rooms, missing(closed)

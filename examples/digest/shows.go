@@ -29,7 +29,7 @@ func parseShows(s string) (Shows, error) {
 	return shows, errors.Join(faults...)
 }
 
-// of gives the show that a room belongs to, and all of its rooms; or neither.
+// of returns the show that a room belongs to, and all of its rooms; or neither.
 func (s Shows) of(roomID string) (show string, rooms []string) {
 	show, room, _ := strings.Cut(roomID, "/")
 	if !slices.Contains(s[show], room) {
@@ -41,7 +41,7 @@ func (s Shows) of(roomID string) (show string, rooms []string) {
 	return show, rooms
 }
 
-// route gives the rooms of a show a workflow of their own.
+// route returns a Workflow of their own for the rooms of a show.
 func (s *Steps) route(session session.Session) workflows.Workflow {
 	if show, _ := s.Shows.of(session.RoomID); show != "" {
 		return CloseShowRoom

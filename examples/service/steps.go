@@ -32,7 +32,7 @@ func (s *Studio) PublishReplay(ctx context.Context, task activities.Task, archiv
 	return replay, err
 }
 
-// AnnounceReplay tells the followers of a replay.
+// AnnounceReplay notifies the followers of a replay.
 func (s *Studio) AnnounceReplay(ctx context.Context, task activities.Task, replay Replay) (string, error) {
 	return "announced", s.api.At("announcements").Post(ctx, task.IdempotencyKey, replay, nil)
 }

@@ -49,7 +49,7 @@ func (t *Transcription) hooks(temporal client.Client) http.Handler {
 		defer cancel()
 		switch err := workflows.Signal(ctx, temporal, workflowID, awaited, transcript); {
 		case err == nil:
-			// So is a second one, of which the run makes nothing.
+			// So is a second one, which the run ignores.
 			w.WriteHeader(http.StatusNoContent)
 		case errors.As(err, new(*serviceerror.NotFound)):
 			webhook.Problem(w, http.StatusNotFound, "No such run is under way: it has ended, or never was. Don't try again.")

@@ -172,7 +172,7 @@ func Run(ctx context.Context, o Options) (Report, error) {
 	return a.report, nil
 }
 
-// Wait is [Run], repeated until nothing is pending or the time is over. It gives
+// Wait is [Run], repeated until nothing is pending or the time is over. It returns
 // the last report.
 func Wait(ctx context.Context, o Options, patience time.Duration) (Report, error) {
 	deadline := time.Now().Add(patience)

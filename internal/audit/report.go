@@ -61,7 +61,7 @@ const (
 	Phantom Kind = "phantom"
 	// BillDiffers is a session whose bill is not of what its run was told.
 	BillDiffers Kind = "bill_differs"
-	// Contradicted is a session of which a second room_close told another room or close
+	// Contradicted is a session with a second room_close that has another room or close
 	// time than the first.
 	Contradicted Kind = "contradicted"
 	// EventLost is a session of whose participants a callback was acknowledged that is
@@ -124,7 +124,7 @@ type Report struct {
 	Adjusting        int64 `json:"adjusting"`
 	// Kinds counts the faults.
 	Kinds map[Kind]int64 `json:"faults_by_kind"`
-	// Losses are times of which the ledger has lost what it was told.
+	// Losses are times in which the ledger has lost events.
 	Losses []ledger.Loss `json:"losses,omitempty"`
 	// Refused are the genuine callbacks that were refused, the latest first, at most
 	// [MaxFaults]. What they said is lost.

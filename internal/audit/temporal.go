@@ -48,7 +48,7 @@ func (a *audit) runOf(info *workflow.WorkflowExecutionInfo) run {
 	r.blocked = workflows.State(state) == workflows.StateBlocked
 	r.unindexed = info.GetSearchAttributes().GetIndexedFields()[workflows.RoomID.GetName()] == nil
 	if problems := info.GetSearchAttributes().GetIndexedFields()[workflows.ReportedProblems]; problems != nil {
-		_ = converter.GetDefaultDataConverter().FromPayload(problems, &r.problems) // what is no list tells nothing
+		_ = converter.GetDefaultDataConverter().FromPayload(problems, &r.problems) // anything but a list is ignored
 	}
 
 	// A run that was started by hand, or is encrypted with a key that we lack, can't
@@ -100,7 +100,7 @@ func (a *audit) describe(ctx context.Context, id, runID string) (run, error) {
 	return a.runOf(answer.GetWorkflowExecutionInfo()), nil
 }
 
-// starts gives the run IDs with which the workflow ID was started. A run that was
+// starts returns the run IDs with which the workflow ID was started. A run that was
 // reset or went on as another is one with what it was before.
 func (a *audit) starts(ctx context.Context, id string) ([]string, error) {
 	var firsts []string
@@ -124,7 +124,7 @@ func (a *audit) starts(ctx context.Context, id string) ([]string, error) {
 	return firsts, nil
 }
 
-// result gives what the completed run says of its steps. unreadable is why it
+// result returns what the completed run says of its steps. unreadable is why it
 // can't be read, if so.
 func (a *audit) result(ctx context.Context, r run) (result workflows.Result, unreadable, err error) {
 	err = a.Temporal.GetWorkflow(ctx, r.id, r.runID).Get(ctx, &result)

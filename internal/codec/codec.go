@@ -106,15 +106,15 @@ func newKey(name string, secret []byte) (Key, error) {
 	return Key{name, aead}, err
 }
 
-// Codec gives the codec with these keys, as a codec server needs it.
+// Codec returns the codec with these keys, as a codec server needs it.
 func (k Keys) Codec() converter.PayloadCodec { return codec{keys: k} }
 
-// ForClient gives the converters of a client. What can't be decrypted is an error.
+// ForClient returns the converters of a client. What can't be decrypted is an error.
 func (k Keys) ForClient() (converter.DataConverter, converter.FailureConverter) {
 	return k.converters(codec{keys: k})
 }
 
-// ForWorker gives the converters of a client whose worker runs workflows. There,
+// ForWorker returns the converters of a client whose worker runs workflows. There,
 // an error would end a run, or be passed over where it decides what the run does
 // next; what can't be decrypted is a panic, which the worker turns into a workflow
 // task that fails and is tried again. Steps, and the client where it is given a

@@ -116,7 +116,7 @@ type Delivery[T any] struct {
 	memory  *semaphore.Weighted // bytes of the items in flight; taken ahead of a permit
 	outage  *outage.Outage
 
-	// slow reports that a sender waited in vain, and nothing was quick since.
+	// slow reports that the last delivery outlasted a sender's wait, or failed.
 	slow atomic.Bool
 	// relaying reports that the relay has more than a page to deliver.
 	relaying atomic.Bool

@@ -21,7 +21,7 @@ import (
 const (
 	// writeTimeout bounds a transaction. Only the relay waits for it that long.
 	writeTimeout = 10 * time.Second
-	// probeTimeout bounds the probe that tells whether a timeout is the event's or the
+	// probeTimeout bounds the probe that shows whether a timeout is the event's or the
 	// ledger's.
 	probeTimeout = 2 * time.Second
 	// hangsAfter is how long a transaction takes when it is likely to hang.

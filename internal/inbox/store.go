@@ -137,7 +137,7 @@ func (s *store) openPebble() (db *pebble.DB, err error) {
 	}()
 	o := &pebble.Options{
 		FS: s.fs, Logger: log, Lock: s.lock, ReadOnly: s.readOnly, ErrorIfNotExists: s.readOnly,
-		// With it the log tells a torn end from damage before the end.
+		// With it the log distinguishes a torn end from damage before the end.
 		FormatMajorVersion: pebble.FormatWALSyncChunks,
 		MemTableSize:       memTable, MemTableStopWritesThreshold: memTables,
 		CacheSize: cache, MaxOpenFiles: 100, MaxManifestFileSize: 1 << 20,

@@ -153,7 +153,7 @@ type stayRow struct {
 // it agrees with any.
 func differ(a, b int64) bool { return a != 0 && b != 0 && a != b }
 
-// earliest returns the lesser of two times of which 0 is unknown.
+// earliest returns the lesser of two times; 0 is unknown.
 func earliest(a, b int64) int64 {
 	if a == 0 || b != 0 && b < a {
 		return b

@@ -23,7 +23,7 @@ type Recording struct {
 	Sequence int64 `json:"sequence"`
 	// Sent is when it was sent, by ZEGO's clock.
 	Sent time.Time `json:"sent"`
-	// Files are those that it tells of.
+	// Files are those in it.
 	Files []RecordedFile `json:"files,omitempty"`
 }
 
@@ -229,7 +229,7 @@ func (l *Ledger) RecordingsOf(ctx context.Context, appID uint32, roomID string, 
 	return tasks, lives, nil
 }
 
-// Lives gives the lives of a room in which there was something since a time.
+// Lives returns the lives of a room that were open since a time.
 func (l *Ledger) Lives(ctx context.Context, appID uint32, roomID string, since time.Time) ([]RoomLife, error) {
 	lives, err := l.lives(ctx, int64(appID), roomID, since.UnixMilli())
 	if err != nil {
@@ -326,7 +326,7 @@ func (l *Ledger) SaveRecording(ctx context.Context, appID uint32, taskID, fileID
 	return nil
 }
 
-// ArchivedSession is a session of which the recordings were archived.
+// ArchivedSession is a session with an archive of its recordings.
 type ArchivedSession struct {
 	// AppID is ZEGO's id of the app.
 	AppID uint32

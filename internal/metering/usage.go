@@ -1,7 +1,7 @@
 // Package metering computes how long the participants of a session were in its room,
 // and what that costs. It does no I/O, and all times are ZEGO's.
 //
-// Time is counted in milliseconds, as ZEGO tells it. A session's milliseconds are
+// Time is counted in milliseconds, as ZEGO sends it. A session's milliseconds are
 // rounded down to seconds once, those up to minutes once, and the amount is the
 // minutes times the price: see [Figures].
 package metering
@@ -49,7 +49,7 @@ type Times struct {
 }
 
 // Plausible returns the room with the end that its stays make plausible. doubt isn't empty
-// if the room closed before it began, and no logout tells when.
+// if the room closed before it began, and no logout says when.
 func (r Room) Plausible(t Times) (_ Room, doubt string) {
 	begin := cmp.Or(r.Create, t.FirstLogin)
 	switch {
@@ -59,7 +59,7 @@ func (r Room) Plausible(t Times) (_ Room, doubt string) {
 		r.Close, r.Implausible = t.Last, true
 	case r.Close < begin:
 		r.Implausible = true
-		doubt = fmt.Sprintf("the room closed at %s, before it began at %s, and no logout tells its end",
+		doubt = fmt.Sprintf("the room closed at %s, before it began at %s, and no logout has its end",
 			time.UnixMilli(r.Close).UTC().Format(time.RFC3339Nano), time.UnixMilli(begin).UTC().Format(time.RFC3339Nano))
 	}
 	return r, doubt
@@ -158,7 +158,7 @@ func (m *Meter) Add(u User, exclude Exclude) session.Participant {
 	}
 	for _, s := range u.Stays {
 		m.given = true
-		// The recorder's login tells as well that the room was there.
+		// The recorder's login also shows that the room was there.
 		if s.Login != 0 && (m.first == 0 || s.Login < m.first) {
 			m.first = s.Login
 		}

@@ -31,7 +31,7 @@ type Outage struct {
 // "callbacks are queued on disk".
 func New(log *slog.Logger, of, then string) *Outage { return &Outage{log: log, of: of, then: then} }
 
-// Fail tells that the thing failed. The first failure begins the outage.
+// Fail notes that the thing failed. The first failure begins the outage.
 func (o *Outage) Fail(cause error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -75,7 +75,7 @@ func (o *Outage) counts(now time.Time) []any {
 	return attrs
 }
 
-// End tells that the thing works.
+// End notes that the thing works.
 func (o *Outage) End() {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -129,7 +129,7 @@ type planner struct {
 	Plan
 	tasks   []*ledger.RecordingTask // of the session
 	known   map[string]bool         // tasks that callbacks told of
-	open    map[string]bool         // tasks of the session of which nobody will tell more
+	open    map[string]bool         // tasks of the session without further callbacks
 	others  map[string]bool         // tasks of other sessions, wherever their files are
 	taken   map[string]bool         // keys of Move
 	loose   []Object                // objects of Move without a callback

@@ -65,7 +65,7 @@ func askQueue(within time.Duration, q queue) *queueQuestions {
 	return &queueQuestions{probe.New(within, probe.Err(q.Probe)), probe.New(within, q.Stats)}
 }
 
-// askNamespace asks whether Temporal has the namespace, which tells more than an open port.
+// askNamespace asks whether Temporal has the Namespace, which an open port does not show.
 func askNamespace(within time.Duration, t client.Client, namespace string) *probe.Probe[struct{}] {
 	return probe.New(within, probe.Err(func(ctx context.Context) error {
 		_, err := t.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: namespace})

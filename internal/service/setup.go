@@ -211,7 +211,7 @@ func indexRuns(ctx context.Context, temporal client.Client) (n int, err error) {
 	}
 }
 
-// MissingSearchAttributes gives those that the namespace lacks, by name. One that
+// MissingSearchAttributes returns those that the namespace lacks, by name. One that
 // is there with another type is an error, which says what would do.
 func MissingSearchAttributes(ctx context.Context, namespace string, temporal client.Client) (map[string]enums.IndexedValueType, error) {
 	there, err := temporal.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: namespace})

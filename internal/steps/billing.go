@@ -32,7 +32,7 @@ type Billing struct {
 	// MaxMinutes is the largest bill that is made without asking a person, in
 	// participant minutes; 0 is without a limit.
 	MaxMinutes int64
-	// MaxRoomLife is how long a room can live. A room_close that tells of one that
+	// MaxRoomLife is how long a room can live. A room_close of one that
 	// closed longer before it was sent isn't believed; 0 is without a limit.
 	MaxRoomLife time.Duration
 	// MissingWait is how long a bill waits for callbacks that are missing; 0: not at all.
@@ -43,8 +43,8 @@ type Billing struct {
 	// Confirm, if set, makes sure ahead of a bill that what the ledger has lost, as it
 	// was restored from a copy, is noted in it.
 	Confirm func(context.Context) error
-	// Earlier, if set, finds the bill that a session's run has made before, of which the
-	// ledger knows nothing; nil if it made none.
+	// Earlier, if set, finds the bill that a session's run has made before and the
+	// ledger doesn't have; nil if it made none.
 	Earlier func(ctx context.Context, s session.Session, runID string) (*ledger.MadeBill, error)
 	// Observe, if set, is told of each bill that was "made", "restored", "found" by a repeat, and
 	// "posted", and of each adjustment that was "adjusted" and "posted".

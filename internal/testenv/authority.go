@@ -36,7 +36,7 @@ func NewAuthority(t *testing.T) *Authority {
 	return a
 }
 
-// Issue signs a certificate for servers and clients, an hour old. It gives the PEM
+// Issue signs a certificate for servers and clients, an hour old. It returns the PEM
 // files of it and of its key.
 func (a *Authority) Issue(t *testing.T, template *x509.Certificate) (cert, key string) {
 	t.Helper()

@@ -93,7 +93,7 @@ func (s *S3) Kill() {
 	}
 }
 
-// URL makes a bucket, if there is none of that name, and gives its URL.
+// URL makes a bucket, if there is none of that name, and returns its URL.
 func (s *S3) URL(name string) string { return s.URLBy(name, s.Address) }
 
 // URLBy is [S3.URL] by way of a proxy at another address.

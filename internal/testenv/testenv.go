@@ -1,4 +1,4 @@
-// Package testenv gives tests what they need from the machine.
+// Package testenv has what tests need from the machine.
 package testenv
 
 import (
@@ -108,7 +108,7 @@ func isThere(file string) bool {
 	return err == nil
 }
 
-// Postgres makes an empty schema, drops it after the test and gives its URL.
+// Postgres makes an empty schema, drops it after the test and returns its URL.
 func Postgres(t testing.TB) string {
 	t.Helper()
 	server := os.Getenv(postgresVariable)

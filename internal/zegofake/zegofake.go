@@ -67,7 +67,7 @@ func New(appID uint32, secret string) *API {
 	return a
 }
 
-// Serve serves it on this machine until the test ends, and gives its URL.
+// Serve serves it on this machine until the test ends, and returns its URL.
 func (a *API) Serve(t testing.TB) string {
 	server := httptest.NewServer(a)
 	t.Cleanup(server.Close)

@@ -10,7 +10,7 @@ import (
 )
 
 // Build builds closeout into the folder, with further flags for `go build`, and
-// gives its path.
+// returns its path.
 func Build(ctx context.Context, dir string, flags ...string) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/closeouthq/closeout").Output()
 	if err != nil {
