@@ -67,8 +67,7 @@ func TestAFileThatIsTooLargeIsNotBegun(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 	// A server that lies about one costs the others nothing.
-	w, server = serving(t, maxURLSession, nil)
-	lies := server
+	_, lies := serving(t, maxURLSession, nil)
 	w, server = serving(t, 1, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("x")) })
 	files, faults := w.Save(t.Context(), folder, nil, []Item{{URL: lies + "/a.mp4"}, {URL: lies + "/b.mp4"}, {URL: server + "/c.mp4"}})
 	if !errors.Is(faults[0], ErrImpossible) || !errors.Is(faults[1], ErrImpossible) || faults[2] != nil || files[2].Size != 1 {
