@@ -219,6 +219,9 @@ func TestASessionThatCannotBePricedHasNoBill(t *testing.T) {
 
 // The bill of a large room: 10,000 participants, each with a line to pay and one to be paid.
 func TestALargeBillHasItsLinesInTheLedgerAlone(t *testing.T) {
+	if testing.Short() {
+		t.Skip("large, for the race detector too, and nothing in it is concurrent")
+	}
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		l.Price = shared

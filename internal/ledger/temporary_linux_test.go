@@ -9,6 +9,9 @@ import (
 
 // No bill needs a folder for temporary files, which a read-only root doesn't have.
 func TestSortingALargeSessionMakesNoFiles(t *testing.T) {
+	if testing.Short() {
+		t.Skip("large, for the race detector too, and nothing in it is concurrent")
+	}
 	l := open(t, "sqlite:"+filepath.Join(t.TempDir(), "ledger.db"))
 	if err := l.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
