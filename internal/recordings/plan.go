@@ -524,7 +524,7 @@ func (p *planner) decide(r Rules) {
 	case len(p.loose) > 0 && stays > 0 && left <= 0:
 		p.Blocked = fmt.Sprintf("the files in the bucket still change after %v", r.Deadline)
 	case len(p.loose) > 0 && stays > 0:
-		wait(min(stays, left), fmt.Sprintf("%d files in the bucket to stay as they are", len(p.loose)))
+		wait(min(stays, left), fmt.Sprintf("files in the bucket to stay unchanged: %d", len(p.loose)))
 	}
 }
 

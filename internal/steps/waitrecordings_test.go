@@ -478,7 +478,7 @@ func TestATaskOfNoSessionLeavesNothingInAFolder(t *testing.T) {
 		if err := w.ledger.AssignRecording(t.Context(), 7, taskID, 0); err != nil {
 			t.Fatal(err)
 		}
-		first := w.waits(2*time.Minute, "1 files in the bucket to stay as they are")
+		first := w.waits(2*time.Minute, "files in the bucket to stay unchanged: 1")
 		done, err := w.look(12*time.Minute, first.Note)
 		if err != nil || done.Waiting != nil || done.Files != 1 {
 			t.Fatalf("got %+v, %v", done, err)
@@ -500,7 +500,7 @@ func TestFilesAreFoundInFoldersBelowThePrefix(t *testing.T) {
 		put(t, w.Source, "zego/2026-11/"+name, []byte("sound"))
 		put(t, w.Source, "zego/7/5/"+fileID("ZZZZZZZZZZZZZZZZ", 9), []byte("of another session, by its folder"))
 		put(t, w.Source, "kept/7/858012925204410417/recordings/"+name, []byte("an archive's"))
-		first := w.waits(2*time.Minute, "1 files in the bucket to stay as they are")
+		first := w.waits(2*time.Minute, "files in the bucket to stay unchanged: 1")
 		done, err := w.look(12*time.Minute, first.Note)
 		if err != nil || done.Waiting != nil || done.Files != 1 {
 			t.Fatalf("got %+v, %v", done, err)
@@ -523,7 +523,7 @@ func TestWithoutACallbackTheBucketIsWatched(t *testing.T) {
 		put(t, w.Source, "zego/"+strings.Replace(name, room, "Zimmer", 1), []byte("of another room"))
 		put(t, w.Source, "zego/"+fileID("ZZZZZZZZZZZZZZZZ", -5), []byte("of the next session"))
 		put(t, w.Source, "zego/notes.txt", []byte("whatever"))
-		first := w.waits(2*time.Minute, "2 files in the bucket to stay as they are")
+		first := w.waits(2*time.Minute, "files in the bucket to stay unchanged: 2")
 		if first.Pause != 10*time.Minute {
 			t.Errorf("it looks again after %v", first.Pause)
 		}
