@@ -190,14 +190,7 @@ func result(t *testing.T, temporal client.Client, c zego.RoomClose) workflows.Re
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	id := session.Of(&c).WorkflowID()
-	wait(t, id+" is there", func() bool {
-		_, err := temporal.DescribeWorkflowExecution(ctx, id, "")
-		if none := new(serviceerror.NotFound); err != nil && !errors.As(err, &none) {
-			t.Fatal(err)
-		}
-		return err == nil
-	})
+	id := isThere(t, temporal, c)
 	var r workflows.Result
 	if err := temporal.GetWorkflow(ctx, id, "").Get(ctx, &r); err != nil {
 		t.Fatal(err)
@@ -205,10 +198,24 @@ func result(t *testing.T, temporal client.Client, c zego.RoomClose) workflows.Re
 	return r
 }
 
+// isThere waits until a room's run has been started, and returns its Workflow ID.
+func isThere(t *testing.T, temporal client.Client, c zego.RoomClose) string {
+	t.Helper()
+	id := session.Of(&c).WorkflowID()
+	wait(t, id+" is there", func() bool {
+		_, err := temporal.DescribeWorkflowExecution(t.Context(), id, "")
+		if none := new(serviceerror.NotFound); err != nil && !errors.As(err, &none) {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
+	return id
+}
+
 // input returns the session that a room's run was started with.
 func input(t *testing.T, temporal client.Client, c zego.RoomClose) (s session.Session) {
 	t.Helper()
-	events := temporal.GetWorkflowHistory(t.Context(), session.Of(&c).WorkflowID(), "", false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	events := temporal.GetWorkflowHistory(t.Context(), isThere(t, temporal, c), "", false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	started, err := events.Next()
 	if err != nil {
 		t.Fatal(err)
