@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
 	sdktemporal "go.temporal.io/sdk/temporal"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -150,6 +151,25 @@ func TestMissingSearchAttributesCostNoCallback(t *testing.T) {
 	wait(t, "it is found by its search attributes", func() bool { return runs(t, temporalClient, query) == 1 })
 }
 
+// withoutAttributes starts a run in a new Namespace that lacks the search attributes.
+func withoutAttributes(t *testing.T, c *config.Config) (client.Client, session.Session) {
+	t.Helper()
+	temporalClient := dial(t, c)
+	if _, err := temporalClient.WorkflowService().RegisterNamespace(t.Context(), &workflowservice.RegisterNamespaceRequest{
+		Namespace: c.Temporal.Namespace, WorkflowExecutionRetentionPeriod: durationpb.New(24 * time.Hour),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	closed := newClose()
+	s := session.Of(&closed)
+	options := workflows.StartOptions(s, c.TaskQueue)
+	options.TypedSearchAttributes = sdktemporal.SearchAttributes{}
+	if _, err := temporalClient.ExecuteWorkflow(t.Context(), options, workflows.RoomClose, s); err != nil {
+		t.Fatal(err)
+	}
+	return temporalClient, s
+}
+
 // A run that was started before setup, without search attributes, is found by them
 // after it, and so is that it is blocked.
 func TestRunsOlderThanSetupAreFoundAfterIt(t *testing.T) {
@@ -159,22 +179,10 @@ func TestRunsOlderThanSetupAreFoundAfterIt(t *testing.T) {
 	c := settings(t, map[string]string{"billing-url": api.URL})
 	setUp(t, c) // the ledger
 	c.Temporal.Namespace = "older-than-setup"
-	temporalClient := dial(t, c)
-	if _, err := temporalClient.WorkflowService().RegisterNamespace(t.Context(), &workflowservice.RegisterNamespaceRequest{
-		Namespace: c.Temporal.Namespace, WorkflowExecutionRetentionPeriod: durationpb.New(24 * time.Hour),
-	}); err != nil {
-		t.Fatal(err)
-	}
-	closed := newClose()
-	session := session.Of(&closed)
-	options := workflows.StartOptions(session, c.TaskQueue)
-	options.TypedSearchAttributes = sdktemporal.SearchAttributes{}
-	if _, err := temporalClient.ExecuteWorkflow(t.Context(), options, workflows.RoomClose, session); err != nil {
-		t.Fatal(err)
-	}
+	temporalClient, session := withoutAttributes(t, c)
 	start(t, c, service.Parts{Worker: true})
 	setUp(t, c)
-	query := fmt.Sprintf("CloseoutState = 'blocked' AND RoomSessionId = '%d' AND RoomId = 'rid_1242649' AND AppId = 1", closed.RoomSessionID)
+	query := fmt.Sprintf("CloseoutState = 'blocked' AND RoomSessionId = '%d' AND RoomId = 'rid_1242649' AND AppId = 1", session.RoomSessionID)
 	wait(t, "it is found by its search attributes", func() bool { return runs(t, temporalClient, query) == 1 })
 	if n := runs(t, temporalClient, workflows.UnindexedQuery()); n != 0 {
 		t.Errorf("%d runs lack them", n)
@@ -189,19 +197,7 @@ func TestABlockedRunIsFoundWithoutSearchAttributes(t *testing.T) {
 	c := settings(t, map[string]string{"billing-url": api.URL})
 	setUp(t, c) // the ledger
 	c.Temporal.Namespace = "never-set-up"
-	temporalClient := dial(t, c)
-	if _, err := temporalClient.WorkflowService().RegisterNamespace(t.Context(), &workflowservice.RegisterNamespaceRequest{
-		Namespace: c.Temporal.Namespace, WorkflowExecutionRetentionPeriod: durationpb.New(24 * time.Hour),
-	}); err != nil {
-		t.Fatal(err)
-	}
-	closed := newClose()
-	session := session.Of(&closed)
-	options := workflows.StartOptions(session, c.TaskQueue)
-	options.TypedSearchAttributes = sdktemporal.SearchAttributes{}
-	if _, err := temporalClient.ExecuteWorkflow(t.Context(), options, workflows.RoomClose, session); err != nil {
-		t.Fatal(err)
-	}
+	temporalClient, session := withoutAttributes(t, c)
 	start(t, c, service.Parts{Worker: true})
 	wait(t, "it is blocked", func() bool { return workflows.IsBlocked(detailsOf(temporalClient, session.WorkflowID())) })
 	t.Setenv("TEMPORAL_ADDRESS", temporal.Address())

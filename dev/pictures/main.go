@@ -6,6 +6,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -236,6 +237,25 @@ func (b *browser) call(page, method string, params, result any) error {
 	}
 }
 
+// calm is how long a page looks the same when its animations and frames are done.
+const calm = 2 * time.Second
+
+// still photographs a page once it has looked the same for some time.
+func (b *browser) still(ctx context.Context, page string) (shot []byte, err error) {
+	since := time.Now()
+	waitErr := await(ctx, "the page is still", func() bool {
+		var now struct{ Data []byte }
+		if err = b.call(page, "Page.captureScreenshot", map[string]any{"format": "png"}, &now); err != nil {
+			return true
+		}
+		if !bytes.Equal(now.Data, shot) {
+			shot, since = now.Data, time.Now()
+		}
+		return time.Since(since) > calm
+	})
+	return shot, errors.Join(err, waitErr)
+}
+
 // picture photographs a page that shows a text, as docs/images/NAME.png.
 func (b *browser) picture(ctx context.Context, name string, height int, address, text string) error {
 	var target struct{ TargetID string }
@@ -264,13 +284,12 @@ func (b *browser) picture(ctx context.Context, name string, height int, address,
 		_ = b.call(page.SessionID, "Runtime.evaluate", map[string]any{"expression": "document.body.innerText"}, &answer)
 		return fmt.Errorf("%w; it shows\n%s", err, answer.Result.Value)
 	}
-	time.Sleep(4 * time.Second) // for animations and frames: no text shows their end
-	var shot struct{ Data []byte }
-	if err := b.call(page.SessionID, "Page.captureScreenshot", map[string]any{"format": "png"}, &shot); err != nil {
+	shot, err := b.still(ctx, page.SessionID)
+	if err != nil {
 		return err
 	}
 	file := filepath.Join(b.work, name+".png")
-	if err := os.WriteFile(file, shot.Data, 0o600); err != nil {
+	if err := os.WriteFile(file, shot, 0o600); err != nil {
 		return err
 	}
 	_, err = output(exec.CommandContext(ctx, "pngquant", "--force", "--output", filepath.Join("..", "docs", "images", name+".png"), file))
