@@ -131,7 +131,7 @@ func (w *Wallet) PayOut(ctx context.Context, task activities.Task, _ Booked) (pa
 	return paid, err
 }
 
-// Refund gives the callers back what was charged. The wallet refuses it if a host was paid
+// Refund returns to the callers what was charged. The wallet refuses it if a host was paid
 // after all, by a payout that failed on the way back. A refund that is refused waits for an
 // operator, whatever the status: it is somebody's money.
 func (w *Wallet) Refund(ctx context.Context, task activities.Task, charged Booked) (refunded Booked, err error) {

@@ -100,8 +100,8 @@ type Waiting struct {
 	// AppID and RoomSessionID name the session.
 	AppID         uint32
 	RoomSessionID uint64
-	// DeadLetters says that Temporal has refused it for good.
-	DeadLetters bool
+	// DeadLetter reports that Temporal has refused it for good.
+	DeadLetter bool
 	// Reason is why.
 	Reason string
 }
@@ -135,7 +135,7 @@ type audit struct {
 	Options
 	began    time.Time
 	sessions sessions
-	// reasons are why sessions are dead letters, of as many as are reported.
+	// reasons are why callbacks are dead letters, of as many sessions as are reported.
 	reasons map[session.ID]string
 	// unaccounted says that there are bills which the journal doesn't account
 	// for, and aside that there are sessions with a dead letter.
@@ -224,7 +224,7 @@ func (a *audit) readInbox(ctx context.Context) error {
 			return fmt.Errorf("read the inbox: %w", err)
 		}
 		f := waiting
-		if w.DeadLetters {
+		if w.DeadLetter {
 			f, a.aside = deadLetter, true
 		}
 		a.sessions.mark(session.ID{AppID: w.AppID, RoomSessionID: w.RoomSessionID}, f)
@@ -375,7 +375,7 @@ func (a *audit) unsettled(r record) bool {
 
 // readAgain reads what was read before what it is compared with, where that
 // matters: the journal, which gets its line after the bill is made, and the
-// inbox, where people put back what is a dead letter.
+// inbox, where people retry dead letters.
 func (a *audit) readAgain(ctx context.Context) error {
 	if a.unaccounted {
 		for o, err := range a.Journal {
@@ -395,7 +395,7 @@ func (a *audit) readAgain(ctx context.Context) error {
 				return fmt.Errorf("read the inbox again: %w", err)
 			}
 			k := session.ID{AppID: w.AppID, RoomSessionID: w.RoomSessionID}
-			if !w.DeadLetters {
+			if !w.DeadLetter {
 				a.sessions.mark(k, waiting)
 				continue
 			}

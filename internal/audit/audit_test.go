@@ -113,9 +113,9 @@ func TestEachFaultIsFound(t *testing.T) {
 			return s
 		}, []audit.Kind{audit.Lost}, "no run"},
 		{"dead letter", func(w *world) session.Session { s := w.offered(true); w.inbox.add(s, true); return s },
-			[]audit.Kind{audit.DeadLetters}, `"too\nbig"`},
-		{"dead letter, of which the journal knows nothing", func(w *world) session.Session { s := w.session(); w.inbox.add(s, true); return s },
-			[]audit.Kind{audit.DeadLetters}, "dead letter"},
+			[]audit.Kind{audit.DeadLetter}, `"too\nbig"`},
+		{"dead letter that the journal lacks", func(w *world) session.Session { s := w.session(); w.inbox.add(s, true); return s },
+			[]audit.Kind{audit.DeadLetter}, "dead letter"},
 		{"dead letter, and then removed from the inbox", func(w *world) session.Session {
 			s := w.session()
 			w.inbox.add(s, true)

@@ -21,7 +21,6 @@ import (
 	"github.com/closeouthq/closeout/internal/audit"
 	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
-
 	"github.com/closeouthq/closeout/zego"
 )
 

@@ -61,14 +61,14 @@ func (a *audit) readEvents(ctx context.Context) error {
 			a.report.EventDeadLetters++
 			problem := fmt.Sprintf("The callback %s is a dead letter, as the ledger refuses it: %q", e.Key, e.Reason)
 			if k.RoomSessionID == 0 { // a recording or an unreadable callback, whose session isn't known
-				a.report.add(k, Fault{Kind: EventDeadLetters, Problem: problem, Remedy: asideRemedy, workflowID: e.Key})
+				a.report.add(k, Fault{Kind: EventDeadLetter, Problem: problem, Remedy: asideRemedy, workflowID: e.Key})
 				continue
 			}
 			aside[k] = problem
 		}
 	}
 	for k, problem := range aside {
-		a.report.add(k, Fault{Kind: EventDeadLetters, Problem: problem, Remedy: asideRemedy})
+		a.report.add(k, Fault{Kind: EventDeadLetter, Problem: problem, Remedy: asideRemedy})
 	}
 	for k, all := range lacking {
 		if queued[k] {

@@ -118,7 +118,7 @@ func (a *audit) withoutRun(ctx context.Context, k session.ID, r record, bill *le
 	var done time.Time // when a step left something, which only a run does
 	switch {
 	case r.has(stillDead):
-		f.fault(DeadLetters, fmt.Sprintf("It is a dead letter in the inbox, as Temporal refuses it: %q", a.reasons[k]),
+		f.fault(DeadLetter, fmt.Sprintf("It is a dead letter in the inbox, as Temporal refuses it: %q", a.reasons[k]),
 			"Mend what Temporal complains of, and then: closeout inbox retry "+k.WorkflowID())
 		return f, nil
 	case r.has(waiting):

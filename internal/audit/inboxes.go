@@ -45,7 +45,7 @@ func (i Inboxes) Waiting(ctx context.Context) iter.Seq2[Waiting, error] {
 					var id session.ID
 					id, err = session.ParseWorkflowID(e.Key)
 					w.AppID, w.RoomSessionID = id.AppID, id.RoomSessionID
-					w.DeadLetters, w.Reason = !e.DeadAt.IsZero(), e.Reason
+					w.DeadLetter, w.Reason = !e.DeadAt.IsZero(), e.Reason
 				}
 				if !yield(w, err) || err != nil {
 					return

@@ -23,8 +23,8 @@ type Kind string
 const (
 	// Lost is a session that was acknowledged and is nowhere.
 	Lost Kind = "lost"
-	// DeadLetters is a session in the inbox which Temporal has refused for good.
-	DeadLetters Kind = "dead_letter"
+	// DeadLetter is a session in the inbox that Temporal has refused for good.
+	DeadLetter Kind = "dead_letter"
 	// SeveralRuns is a session that was started more than once. A reset is no start.
 	SeveralRuns Kind = "several_runs"
 	// Stuck is a session whose run is under way and can't go on, as the workers' code
@@ -67,9 +67,9 @@ const (
 	// EventLost is a session of whose participants a callback was acknowledged that is
 	// neither in the ledger nor in the inbox.
 	EventLost Kind = "event_lost"
-	// EventDeadLetters is a session of whose participants a callback is in the inbox, as
+	// EventDeadLetter is a session of whose participants a callback is in the inbox, as
 	// the ledger refuses it.
-	EventDeadLetters Kind = "event_dead_letter"
+	EventDeadLetter Kind = "event_dead_letter"
 	// BillUntrue is a session of which the journal knows what happened, and whose bill
 	// and adjustments neither add up to that nor say that they are an estimate.
 	BillUntrue Kind = "bill_untrue"

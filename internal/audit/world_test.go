@@ -246,7 +246,7 @@ func (f *fakeInbox) Waiting(context.Context) iter.Seq2[audit.Waiting, error] {
 func (f *fakeInbox) add(s session.Session, deadLetter bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.entries = append(f.entries, audit.Waiting{AppID: s.AppID, RoomSessionID: s.RoomSessionID, DeadLetters: deadLetter, Reason: "too\nbig"})
+	f.entries = append(f.entries, audit.Waiting{AppID: s.AppID, RoomSessionID: s.RoomSessionID, DeadLetter: deadLetter, Reason: "too\nbig"})
 }
 
 func (f *fakeInbox) remove(s session.Session) {

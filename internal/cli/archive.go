@@ -16,7 +16,6 @@ import (
 	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/printable"
 	"github.com/closeouthq/closeout/internal/progress"
-
 	"github.com/closeouthq/closeout/zego"
 )
 

@@ -36,7 +36,7 @@ func auditFlags(more ...string) []cli.Flag {
 	return append(Flags(append([]string{"DATA", "DATABASE_URL", "ARCHIVE_URL", "PAYLOAD_KEYS", "LOG_LEVEL", "LOG_FORMAT"}, more...)...),
 		&cli.StringFlag{Name: "journal", Usage: "file of JSON Lines with the callbacks offered to the webhook"},
 		&cli.StringSliceFlag{Name: "inbox", Usage: "folder of an inbox, once for each webhook (default: the one in the data folder)"},
-		&cli.StringSliceFlag{Name: "event-inbox", Usage: "folder of an inbox usage, once for each webhook"},
+		&cli.StringSliceFlag{Name: "event-inbox", Usage: "folder of an inbox events, once for each webhook"},
 		&cli.BoolFlag{Name: "complete", Usage: "the journal lists everything that was offered"},
 		&cli.StringFlag{Name: "since", Usage: "skip runs started before: an RFC 3339 time, or a duration ago such as 24h"},
 		&cli.StringFlag{Name: "until", Usage: "skip runs started then or later, likewise"},

@@ -21,7 +21,6 @@ import (
 	"github.com/closeouthq/closeout/internal/printable"
 	"github.com/closeouthq/closeout/internal/progress"
 	"github.com/closeouthq/closeout/pricing"
-
 	"github.com/closeouthq/closeout/zego"
 )
 

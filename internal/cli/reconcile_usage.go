@@ -67,7 +67,7 @@ func reconcileUsage(ctx context.Context, op *operation) error {
 		return err
 	}
 	defer file.Close()
-	days, err := readEvents(file, op, zone)
+	days, err := readUsage(file, op, zone)
 	if err != nil {
 		return fmt.Errorf("%s: %w", op.Args().First(), err)
 	}
@@ -105,8 +105,8 @@ func reconcileUsage(ctx context.Context, op *operation) error {
 	return op.print(result)
 }
 
-// readEvents returns what ZEGO counted, by day.
-func readEvents(file io.Reader, op *operation, zone *time.Location) (map[string]*usageDay, error) {
+// readUsage returns what ZEGO counted, by day.
+func readUsage(file io.Reader, op *operation, zone *time.Location) (map[string]*usageDay, error) {
 	amount, perUnit := op.String("minutes-column"), int64(60_000)
 	if seconds := op.String("seconds-column"); seconds != "" {
 		if amount != "" {

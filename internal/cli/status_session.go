@@ -50,7 +50,7 @@ type sessionStatus struct {
 	Open     *openStatus          `json:"open,omitempty"`
 	Bill     *ledger.MadeBill     `json:"bill"`
 	Manifest *activities.Archived `json:"manifest"`
-	// Usage counts callbacks about participants that are not in the ledger yet.
+	// Events counts callbacks about participants that are not in the ledger yet.
 	Events *eventStatus `json:"event_inbox,omitempty"`
 	// URL is the run's page in the Web UI.
 	URL string `json:"url,omitempty"`
@@ -133,8 +133,8 @@ func (f *finder) status(ctx context.Context, id string) *sessionStatus {
 		}},
 		{inInbox, func(ctx context.Context) (part, error) { return f.readInbox(ctx, id) }},
 		{inEvents, func(ctx context.Context) (part, error) {
-			usage, err := f.readEvents(ctx, key)
-			return func(s *sessionStatus) { s.Events = usage }, err
+			events, err := f.readEvents(ctx, key)
+			return func(s *sessionStatus) { s.Events = events }, err
 		}},
 		{inLedger, func(ctx context.Context) (part, error) { return f.readLedger(ctx, key) }},
 		{inArchive, func(ctx context.Context) (part, error) { return f.readArchive(ctx, key) }},

@@ -10,7 +10,6 @@ import (
 
 	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/pricing"
-
 	"github.com/closeouthq/closeout/zego"
 )
 

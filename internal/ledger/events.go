@@ -204,7 +204,7 @@ func sameNumber(a, b int64) int64 {
 // rowsOf merges a batch to one row for each session, stay and stream, as a statement can't
 // change a row twice. Rows are in the order of their keys, in which all writers lock
 // them, so that no two wait for each other.
-func rowsOf(usage []Event) (sessions []sessionRow, stays, streams []stayRow) {
+func rowsOf(events []Event) (sessions []sessionRow, stays, streams []stayRow) {
 	at := make(map[key]int)
 	type stayKey struct {
 		key
@@ -212,7 +212,7 @@ func rowsOf(usage []Event) (sessions []sessionRow, stays, streams []stayRow) {
 		stay   string
 	}
 	stayAt := make(map[stayKey]int)
-	for _, u := range usage {
+	for _, u := range events {
 		k := keyOf(u.AppID, u.RoomSessionID)
 		session := sessionRow{k, u.RoomID, millis(u.Create), 0, 0, millis(u.SeenAt)}
 		switch u.Event {
@@ -329,12 +329,12 @@ func (l *Ledger) bytewise(statement string) string {
 // Record stores what callbacks report, all or nothing. In whatever order they arrive, how
 // often, and in how many batches: the same rows come of it. A contradiction between two
 // is noted, as nobody knows which of them is true.
-func (l *Ledger) Record(ctx context.Context, usage []Event) error {
-	if len(usage) == 0 {
+func (l *Ledger) Record(ctx context.Context, events []Event) error {
+	if len(events) == 0 {
 		return nil
 	}
 	var lives, recordings, unreadable []Event
-	for _, u := range usage {
+	for _, u := range events {
 		switch {
 		case u.Unreadable != nil:
 			unreadable = append(unreadable, u)
@@ -357,7 +357,7 @@ func (l *Ledger) Record(ctx context.Context, usage []Event) error {
 		}
 		return l.recordRecordings(ctx, tx, recordings)
 	}); err != nil {
-		return fmt.Errorf("record %d callbacks: %w", len(usage), err)
+		return fmt.Errorf("record %d callbacks: %w", len(events), err)
 	}
 	return nil
 }

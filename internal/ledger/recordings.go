@@ -56,13 +56,13 @@ const none = -1
 // recordRecordings writes what callbacks told of recordings. Whatever their order,
 // the same comes of it: of two that tell of one file, the one that says where it is
 // counts, and of two of those the later.
-func (l *Ledger) recordRecordings(ctx context.Context, tx transaction, usage []Event) error {
+func (l *Ledger) recordRecordings(ctx context.Context, tx transaction, events []Event) error {
 	// In an order that all writers have, so that none waits for another that waits
 	// for it.
-	slices.SortStableFunc(usage, func(a, b Event) int {
+	slices.SortStableFunc(events, func(a, b Event) int {
 		return cmp.Or(cmp.Compare(a.AppID, b.AppID), strings.Compare(a.Recording.TaskID, b.Recording.TaskID))
 	})
-	for _, u := range usage {
+	for _, u := range events {
 		r := u.Recording
 		uploaded, alive, ended := int64(none), int64(none), 0
 		switch r.EventType {

@@ -95,8 +95,8 @@ func TestRecordingCallbacksMayComeInAnyOrder(t *testing.T) {
 	})
 }
 
-// A callback that comes after the archive was made tells of files that it lacks, whatever
-// its number, and however high the number of another was.
+// A callback after the archive adds files that it lacks, whatever its number, and however
+// high the number of another was.
 func TestFilesThatAnArchiveLacksAreLateInWhateverOrderTheyCome(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)

@@ -90,8 +90,8 @@ type Contradiction struct {
 }
 
 // recordContradictions writes the first contradicting room_close of each session.
-func recordContradictions(ctx context.Context, tx transaction, usage []Event) error {
-	closes := slices.DeleteFunc(slices.Clone(usage), func(u Event) bool { return u.Event != zego.EventRoomClose })
+func recordContradictions(ctx context.Context, tx transaction, events []Event) error {
+	closes := slices.DeleteFunc(slices.Clone(events), func(u Event) bool { return u.Event != zego.EventRoomClose })
 	// In an order that all writers have, so that no two wait for each other.
 	slices.SortStableFunc(closes, func(a, b Event) int {
 		return cmp.Or(cmp.Compare(a.AppID, b.AppID), cmp.Compare(a.RoomSessionID, b.RoomSessionID))

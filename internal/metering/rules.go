@@ -28,7 +28,7 @@ type Rule struct {
 	// Auto excludes users of role 4 where roles mean something: another user of the session
 	// has another role, as in apps of the LiveRoom SDK, and the user has not published.
 	Auto bool
-	// Role excludes users of a role; 0 for none.
+	// Role excludes users of a role; empty for none.
 	Role zego.Code
 	// User excludes users whose name it matches, in which * stands for any text.
 	User string

@@ -162,7 +162,7 @@ func (r *runner) decideLife(s *session) (entries []audit.Told) {
 	return entries
 }
 
-// Events is what came of the callbacks that tell of sessions' lives. At the end of
+// Events is what became of the callbacks about sessions' lives. At the end of
 // a run,
 //
 //	Callbacks = Acknowledged + Lost + Undecided

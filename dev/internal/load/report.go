@@ -58,7 +58,7 @@ type Report struct {
 
 	// Duplicates counts the copies.
 	Duplicates Duplicates `json:"duplicates"`
-	// Events is what came of the callbacks that tell of the sessions' lives; nil if there
+	// Events is what became of the callbacks about the sessions' lives; nil if there
 	// were none. All else is of room_close alone.
 	Events *Events `json:"events,omitempty"`
 	// BadlySigned counts what should have been refused.
