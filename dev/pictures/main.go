@@ -237,12 +237,14 @@ func (b *browser) call(page, method string, params, result any) error {
 	}
 }
 
-// calm is how long a page looks the same when its animations and frames are done.
-const calm = 2 * time.Second
+// calm is how long a page looks the same when its frames and animations are done. Those of a
+// running Workflow never are: maxCalm is how long they are waited for.
+const calm, maxCalm = 2 * time.Second, 8 * time.Second
 
 // still photographs a page once it has looked the same for some time.
 func (b *browser) still(ctx context.Context, page string) (shot []byte, err error) {
-	since := time.Now()
+	began := time.Now()
+	since := began
 	waitErr := await(ctx, "the page is still", func() bool {
 		var now struct{ Data []byte }
 		if err = b.call(page, "Page.captureScreenshot", map[string]any{"format": "png"}, &now); err != nil {
@@ -251,7 +253,7 @@ func (b *browser) still(ctx context.Context, page string) (shot []byte, err erro
 		if !bytes.Equal(now.Data, shot) {
 			shot, since = now.Data, time.Now()
 		}
-		return time.Since(since) > calm
+		return time.Since(since) > calm || time.Since(began) > maxCalm
 	})
 	return shot, errors.Join(err, waitErr)
 }
