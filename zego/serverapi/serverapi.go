@@ -22,8 +22,6 @@ import (
 	"sync"
 	"time"
 	"unicode"
-
-	"golang.org/x/time/rate"
 )
 
 // The server APIs of all regions: of rooms, of the cloud recording, and the analytics.
@@ -86,7 +84,7 @@ func New(baseURL string, secrets map[uint32][]string) (*Client, error) {
 			Timeout:       10 * time.Second,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
-		base: base, recording: recording, analytics: analytics, secrets: maps.Clone(secrets), limits: limits{turns: map[string]*rate.Limiter{}},
+		base: base, recording: recording, analytics: analytics, secrets: maps.Clone(secrets), limits: limits{next: map[string]time.Time{}},
 	}, nil
 }
 
@@ -305,24 +303,36 @@ func clean(s string) string {
 
 // limits keeps calls apart.
 type limits struct {
-	mu    sync.Mutex
-	turns map[string]*rate.Limiter // by what is limited
+	mu   sync.Mutex
+	next map[string]time.Time // when the next call of a kind may be made
 }
 
-// maxTurns is the number of limiters, mostly of rooms, at which idle ones are dropped.
-const maxTurns = 10_000
+// maxKinds is the number of kinds, mostly of rooms, at which idle ones are dropped.
+const maxKinds = 10_000
 
-// wait waits until no other call of the kind was made within the pause.
+// wait waits until no other call of the kind was made within the pause. It returns
+// at once if the context ends before that.
 func (l *limits) wait(ctx context.Context, kind string, pause time.Duration) error {
+	now := time.Now()
 	l.mu.Lock()
-	if len(l.turns) > maxTurns {
-		maps.DeleteFunc(l.turns, func(_ string, turns *rate.Limiter) bool { return turns.Tokens() >= 1 })
+	if len(l.next) > maxKinds {
+		maps.DeleteFunc(l.next, func(_ string, next time.Time) bool { return next.Before(now) })
 	}
-	turns := l.turns[kind]
-	if turns == nil {
-		turns = rate.NewLimiter(rate.Every(pause), 1)
-		l.turns[kind] = turns
+	turn := l.next[kind]
+	if turn.Before(now) {
+		turn = now
 	}
+	end, bounded := ctx.Deadline()
+	if err := ctx.Err(); err != nil || (bounded && end.Before(turn)) {
+		l.mu.Unlock()
+		return cmp.Or(err, context.DeadlineExceeded)
+	}
+	l.next[kind] = turn.Add(pause)
 	l.mu.Unlock()
-	return turns.Wait(ctx)
+	select {
+	case <-time.After(turn.Sub(now)):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
