@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/time/rate"
+	"github.com/failsafe-go/failsafe-go/ratelimiter"
 
 	"github.com/closeouthq/closeout/internal/recent"
 )
@@ -14,10 +14,12 @@ import (
 // refused for its source: behind a proxy all callbacks have one address, and what a
 // proxy says of another can be forged.
 type limiter struct {
-	lines  *rate.Limiter
+	lines  limit
 	tally  *recent.Map[source, *tally]
-	failed *recent.Map[netip.Prefix, *rate.Limiter]
+	failed *recent.Map[netip.Prefix, limit]
 }
+
+type limit = ratelimiter.RateLimiter[any]
 
 // source has the outcome, so that forged callbacks behind a proxy don't hide that a
 // clock is wrong.
@@ -28,29 +30,29 @@ type source struct {
 
 // tally counts the lines of one source.
 type tally struct {
-	lines    *rate.Limiter
+	lines    limit
 	unlogged atomic.Int64
 }
 
 func newLimiter() *limiter {
 	return &limiter{
-		lines:  rate.NewLimiter(linesPerSecond, linesAtOnce),
+		lines:  ratelimiter.NewBursty[any](maxLines, linesPeriod),
 		tally:  recent.New[source, *tally](rememberSources),
-		failed: recent.New[netip.Prefix, *rate.Limiter](rememberSources),
+		failed: recent.New[netip.Prefix, limit](rememberSources),
 	}
 }
 
 // tooMany reports whether too much from there could not be verified, this included.
 func (l *limiter) tooMany(remote string) bool {
-	failed, _ := l.failed.Add(network(remote), rate.NewLimiter(failuresPerSecond, failuresAtOnce))
-	return !failed.Allow()
+	failed, _ := l.failed.Add(network(remote), ratelimiter.NewBursty[any](maxFailures, failuresPeriod))
+	return !failed.TryAcquirePermit()
 }
 
 // line reports whether a refusal is logged, and how many of its source were not since
 // the last that was.
 func (l *limiter) line(remote string, outcome Outcome) (unlogged int64, ok bool) {
-	t, _ := l.tally.Add(source{network(remote), outcome}, &tally{lines: rate.NewLimiter(rate.Every(time.Minute/sourceLines), sourceLines)})
-	if !t.lines.Allow() || !l.lines.Allow() {
+	t, _ := l.tally.Add(source{network(remote), outcome}, &tally{lines: ratelimiter.NewBursty[any](maxSourceLines, time.Minute)})
+	if !t.lines.TryAcquirePermit() || !l.lines.TryAcquirePermit() {
 		t.unlogged.Add(1)
 		return 0, false
 	}

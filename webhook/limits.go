@@ -53,21 +53,21 @@ const (
 	rememberSignatures = 100_000
 	// rememberAlways is how long they are remembered if a signature is always fresh.
 	rememberAlways = time.Hour
-	// sourceLines is the number of lines at once, and then a minute, about refusals of one
-	// source. At least rememberSources sources are remembered. linesAtOnce and
-	// linesPerSecond bound the lines about all sources, as a flood may come from many.
-	sourceLines     = 30
+	// maxSourceLines bounds the log lines a minute about refusals of one source. At least
+	// rememberSources sources are remembered. maxLines bounds the lines about all sources
+	// in a linesPeriod, as a flood may come from many.
+	maxSourceLines  = 30
 	rememberSources = 1000
-	linesAtOnce     = 300
-	linesPerSecond  = 10
-	// failuresAtOnce and then failuresPerSecond callbacks of a source may fail to be
-	// verified, or be refused with a large body, before it is answered after holdFailures,
-	// or up to twice that: forgers who came at once must not come again at once. One who
-	// waits for answers is slowed to less than one a second on each connection, and those
-	// are limited. ZEGO with a wrong secret still has its 429 in time.
-	failuresAtOnce    = 100
-	failuresPerSecond = 10
-	holdFailures      = time.Second
+	maxLines        = 300
+	linesPeriod     = 30 * time.Second
+	// maxFailures callbacks of a source in a failuresPeriod may fail to be verified, or be
+	// refused with a large body, before it is answered after holdFailures, or up to twice
+	// that: forgers who came at once must not come again at once. One who waits for answers
+	// is slowed to less than one a second on each connection, and those are limited. ZEGO
+	// with a wrong secret still has its 429 in time.
+	maxFailures    = 100
+	failuresPeriod = 10 * time.Second
+	holdFailures   = time.Second
 	// firstBytes of a connection tell protocols apart.
 	firstBytes = 12
 	// minAnswer in bytes is less than any answer has, and more than TLS needs to close.
