@@ -286,6 +286,25 @@ func overwrite(w *world, key string, content []byte) {
 	}
 }
 
+func TestNamesThatAFileSystemTakesForOneFoldToOne(t *testing.T) {
+	for _, same := range [][]string{
+		{"a.mp4", "A.MP4"}, {"é/x", "e\u0301/x", "É/X"}, {"xệy", "xe\u0323\u0302y", "xe\u0302\u0323y", "xê\u0323y", "xẹ\u0302y"}, {"각각é", "\u1100\u1161\u11a8각e\u0301"},
+		{"Straße", "STRASSE", "STRAẞE"}, {"\u212a.mp4", "k.mp4"}, {"\u212b.mp4", "Å.mp4", "å.mp4", "a\u030a.mp4"}, {"ﬁle", "FILE"}, {"Ωmega", "\u2126mega"},
+		{"が", "か\u3099"}, {"a/\u0301b", "A/\u0301B"}, {"İ", "i\u0307"},
+	} {
+		for _, name := range same {
+			if fold(name) != fold(same[0]) {
+				t.Errorf("%+q folds to %q, %+q to %q", name, fold(name), same[0], fold(same[0]))
+			}
+		}
+	}
+	for _, others := range [][2]string{{"会议.mp4", "会谈.mp4"}, {"é/x", "é/y"}, {"é1", "é2"}, {"é", "é/é"}} {
+		if fold(others[0]) == fold(others[1]) {
+			t.Errorf("%q and %q fold to %q", others[0], others[1], fold(others[0]))
+		}
+	}
+}
+
 func TestNamesStayInTheSessionAndAreNeverShared(t *testing.T) {
 	long := strings.Repeat("ü", 300)
 	names := []string{

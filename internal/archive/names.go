@@ -10,9 +10,6 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
-
-	"golang.org/x/text/cases"
-	"golang.org/x/text/unicode/norm"
 )
 
 // A file system takes 255 bytes between two slashes, with the suffix of a sidecar, and
@@ -88,8 +85,32 @@ func digest(of string) string {
 	return hex.EncodeToString(sum[:4])
 }
 
-// fold returns the same for names that some file system takes for one.
-func fold(name string) string { return norm.NFC.String(cases.Fold().String(norm.NFC.String(name))) }
+// fold returns the same for names that some file system takes for one: file systems
+// ignore case, or whether a letter and its accents are one character or several. It has
+// one "?" for all letters in a row that may be written in several ways, so other names
+// may fold to the same. It takes ASCII's letters without accents and Han ideographs for
+// letters that are not, though 472 of these have a second code for compatibility.
+func fold(name string) string {
+	var folded []rune
+	for _, r := range strings.ToLower(inASCII.Replace(name)) {
+		last := len(folded) - 1
+		switch {
+		case r < utf8.RuneSelf, unicode.Is(unicode.Unified_Ideograph, r):
+			folded = append(folded, r)
+			continue
+		case unicode.Is(unicode.M, r) && last >= 0 && folded[last] != '/':
+			folded = folded[:last] // the letter that the accent is on
+			last--
+		}
+		if last < 0 || folded[last] != '?' {
+			folded = append(folded, '?')
+		}
+	}
+	return string(folded)
+}
+
+// inASCII has the letters whose case folds to others that begin with one of ASCII.
+var inASCII = strings.NewReplacer("İ", "i\u0307", "ß", "ss", "ẞ", "ss", "ſ", "s", "ﬀ", "ff", "ﬁ", "fi", "ﬂ", "fl", "ﬃ", "ffi", "ﬄ", "ffl", "ﬅ", "st", "ﬆ", "st")
 
 // assign returns a unique name for each item, which depends on the items but not on
 // their order. Of several that want a name, the first by its source gets it.
