@@ -30,10 +30,7 @@ func (l *Ledger) Adjust(ctx context.Context, id uuid.UUID, appID uint32, roomSes
 	if err == nil && nothing {
 		err = ErrNothingToAdjust
 	}
-	if err != nil {
-		return Adjustment{}, fmt.Errorf("make adjustment %d of session %s: %w", number, k, err)
-	}
-	return a, nil
+	return a, wrap(err, "make adjustment %d of session %s", number, k)
 }
 
 func (l *Ledger) adjust(ctx context.Context, tx transaction, c *computation, id uuid.UUID, k key, number int, approve []Approver) (a Adjustment, nothing bool, err error) {
@@ -116,10 +113,7 @@ func (l *Ledger) adjust(ctx context.Context, tx transaction, c *computation, id 
 func (l *Ledger) Adjustments(ctx context.Context, appID uint32, roomSessionID uint64) ([]Adjustment, error) {
 	k := keyOf(appID, roomSessionID)
 	all, err := list(ctx, l, scanAdjustment, selectAdjustments, k.app, k.session)
-	if err != nil {
-		return nil, fmt.Errorf("read the adjustments of session %s: %w", k, err)
-	}
-	return all, nil
+	return all, wrap(err, "read the adjustments of session %s", k)
 }
 
 // BilledSession is a session with events after its last entry.
@@ -153,10 +147,7 @@ func (l *Ledger) Dirty(ctx context.Context, started time.Time, after BilledSessi
 		FROM sessions JOIN bills USING (appid, room_session_id)
 		WHERE dirty_at <> 0 AND adjusting_at < $5 AND (dirty_at, appid, room_session_id) > ($2, $3, $4)
 		ORDER BY dirty_at, appid, room_session_id LIMIT $1`, limit, millis(after.DirtyAt), k.app, k.session, started.UnixMilli())
-	if err != nil {
-		return nil, fmt.Errorf("list sessions to adjust: %w", err)
-	}
-	return all, nil
+	return all, wrap(err, "list sessions to adjust")
 }
 
 // AdjustmentStarted notes that the run which adjusts the session was started, so that
@@ -164,29 +155,21 @@ func (l *Ledger) Dirty(ctx context.Context, started time.Time, after BilledSessi
 func (l *Ledger) AdjustmentStarted(ctx context.Context, s BilledSession, at time.Time) error {
 	k := keyOf(s.AppID, s.RoomSessionID)
 	// If it is over already, the session isn't dirty, or is again.
-	if _, err := l.exec(ctx, "UPDATE sessions SET adjusting_at = $1 WHERE appid = $2 AND room_session_id = $3 AND dirty_at = $4",
-		at.UnixMilli(), k.app, k.session, millis(s.DirtyAt)); err != nil {
-		return fmt.Errorf("note that session %s is being adjusted: %w", k, err)
-	}
-	return nil
+	_, err := l.exec(ctx, "UPDATE sessions SET adjusting_at = $1 WHERE appid = $2 AND room_session_id = $3 AND dirty_at = $4",
+		at.UnixMilli(), k.app, k.session, millis(s.DirtyAt))
+	return wrap(err, "note that session %s is being adjusted", k)
 }
 
 // Adjusting reports whether events arrived after the session's last entry.
 func (l *Ledger) Adjusting(ctx context.Context, appID uint32, roomSessionID uint64) (bool, error) {
 	k := keyOf(appID, roomSessionID)
 	adjusting, err := one(ctx, l, value[bool], "SELECT EXISTS (SELECT 1 FROM sessions WHERE appid = $1 AND room_session_id = $2 AND dirty_at <> 0)", k.app, k.session)
-	if err != nil {
-		return false, fmt.Errorf("read whether session %s is to be adjusted: %w", k, err)
-	}
-	return adjusting, nil
+	return adjusting, wrap(err, "read whether session %s is to be adjusted", k)
 }
 
 // Adjusted reports whether the ledger has a session's adjustment of a number.
 func (l *Ledger) Adjusted(ctx context.Context, appID uint32, roomSessionID uint64, number int) (bool, error) {
 	k := keyOf(appID, roomSessionID)
 	there, err := one(ctx, l, value[bool], "SELECT EXISTS (SELECT 1 FROM adjustments WHERE appid = $1 AND room_session_id = $2 AND number = $3)", k.app, k.session, number)
-	if err != nil {
-		return false, fmt.Errorf("look for adjustment %d of session %s: %w", number, k, err)
-	}
-	return there, nil
+	return there, wrap(err, "look for adjustment %d of session %s", number, k)
 }

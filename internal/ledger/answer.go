@@ -65,10 +65,7 @@ func (l *Ledger) RecordAnswer(ctx context.Context, appID uint32, a serverapi.Tas
 		}
 		return nil
 	})
-	if err != nil {
-		return false, fmt.Errorf("store the answer about recording task %s of app %d: %w", a.TaskID, appID, err)
-	}
-	return found, nil
+	return found, wrap(err, "store the answer about recording task %s of app %d", a.TaskID, appID)
 }
 
 // AnsweredRecordings returns an app's recording tasks that ZEGO's API has reported complete.

@@ -154,10 +154,7 @@ func (l *Ledger) Finalize(ctx context.Context, b Bill, approve ...Approver) (bil
 		bill, made, err = l.finalize(ctx, tx, c, b, approve...)
 		return err
 	})
-	if err != nil {
-		return Bill{}, false, fmt.Errorf("finalize session %s: %w", b.key(), err)
-	}
-	return bill, made, nil
+	return bill, made, wrap(err, "finalize session %s", b.key())
 }
 
 const (
@@ -277,10 +274,7 @@ func (l *Ledger) Lacks(ctx context.Context, u Event) (bool, error) {
 		from, args = "FROM stays WHERE logout_time <> 0 AND stay = $3", append(args, u.Stay)
 	}
 	lacks, err := one(ctx, l, value[bool], "SELECT NOT EXISTS (SELECT 1 "+from+" AND appid = $1 AND room_session_id = $2)", args...)
-	if err != nil {
-		return false, fmt.Errorf("look for a %s of session %s: %w", u.Event, k, err)
-	}
-	return lacks, nil
+	return lacks, wrap(err, "look for a %s of session %s", u.Event, k)
 }
 
 const (
@@ -298,10 +292,7 @@ func (l *Ledger) Bill(ctx context.Context, appID uint32, roomSessionID uint64) (
 func (l *Ledger) MadeBill(ctx context.Context, appID uint32, roomSessionID uint64) (MadeBill, error) {
 	k := keyOf(appID, roomSessionID)
 	b, err := one(ctx, l, scanBill, selectBill, k.app, k.session)
-	if err != nil {
-		return b, fmt.Errorf("read the bill of session %s: %w", k, err)
-	}
-	return b, nil
+	return b, wrap(err, "read the bill of session %s", k)
 }
 
 // Bills lists the bills made at a time or later. A bill that is made meanwhile may be
@@ -378,8 +369,5 @@ func (l *Ledger) Entries(ctx context.Context, f Filter) iter.Seq2[Entry, error] 
 // CountBills counts the bills that [Ledger.Entries] lists.
 func (l *Ledger) CountBills(ctx context.Context, f Filter) (int64, error) {
 	n, err := one(ctx, l, value[int64], "SELECT count(*) FROM bills"+where, f.args()...)
-	if err != nil {
-		return 0, fmt.Errorf("count bills: %w", err)
-	}
-	return n, nil
+	return n, wrap(err, "count bills")
 }

@@ -53,16 +53,14 @@ func (l *Ledger) CountOpen(ctx context.Context, appID uint32, from, to time.Time
 
 // NoteComparison stores an app's last comparison. It sets Since itself.
 func (l *Ledger) NoteComparison(ctx context.Context, c Comparison) error {
-	if _, err := l.exec(ctx, `
+	_, err := l.exec(ctx, `
 		INSERT INTO comparisons (appid, compared_at, since, rooms, users, unknown_rooms, unknown_users)
 		VALUES ($1, $2, CASE WHEN CAST($5 AS BIGINT) + CAST($6 AS BIGINT) > 0 THEN CAST($2 AS BIGINT) ELSE 0 END, $3, $4, $5, $6)
 		ON CONFLICT (appid) DO UPDATE SET compared_at = excluded.compared_at, rooms = excluded.rooms, users = excluded.users,
 			unknown_rooms = excluded.unknown_rooms, unknown_users = excluded.unknown_users,
 			since = CASE WHEN excluded.since <> 0 AND comparisons.since <> 0 THEN comparisons.since ELSE excluded.since END`,
-		int64(c.AppID), millis(c.At), c.Rooms, c.Users, c.UnknownRooms, c.UnknownUsers); err != nil {
-		return fmt.Errorf("store the comparison of app %d: %w", c.AppID, err)
-	}
-	return nil
+		int64(c.AppID), millis(c.At), c.Rooms, c.Users, c.UnknownRooms, c.UnknownUsers)
+	return wrap(err, "store the comparison of app %d", c.AppID)
 }
 
 // Comparisons returns the last comparison of each app, by appid, without those before a
@@ -72,8 +70,5 @@ func (l *Ledger) Comparisons(ctx context.Context, since time.Time) ([]Comparison
 		err = r.Scan(&c.AppID, (*timeColumn)(&c.At), (*timeColumn)(&c.Since), &c.Rooms, &c.Users, &c.UnknownRooms, &c.UnknownUsers)
 		return c, err
 	}, `SELECT appid, compared_at, since, rooms, users, unknown_rooms, unknown_users FROM comparisons WHERE compared_at >= $1 ORDER BY appid`, millis(since))
-	if err != nil {
-		return nil, fmt.Errorf("read comparisons with ZEGO's counts: %w", err)
-	}
-	return all, nil
+	return all, wrap(err, "read comparisons with ZEGO's counts")
 }

@@ -386,10 +386,7 @@ func (l *Ledger) record(ctx context.Context, tx transaction, sessions []sessionR
 	if err := l.recordRows(ctx, tx, "stays", stays, billed, now); err != nil {
 		return fmt.Errorf("write stays: %w", err)
 	}
-	if err := l.recordRows(ctx, tx, "streams", streams, billed, now); err != nil {
-		return fmt.Errorf("write streams: %w", err)
-	}
-	return nil
+	return wrap(l.recordRows(ctx, tx, "streams", streams, billed, now), "write streams")
 }
 
 // recordRows writes stays or streams, and notes the billed sessions that change.

@@ -115,10 +115,7 @@ func soFar(ctx context.Context, tx transaction, k key) ([]pricing.Line, error) {
 		SELECT payer, payee, description, CAST(sum(quantity) AS BIGINT), unit, unit_price, CAST(sum(amount) AS BIGINT), currency
 		FROM lines WHERE appid = $1 AND room_session_id = $2
 		GROUP BY payer, payee, description, unit, unit_price, currency ORDER BY min(entry), min(line)`, k.app, k.session)
-	if err != nil {
-		return nil, fmt.Errorf("read the lines: %w", err)
-	}
-	return lines, nil
+	return lines, wrap(err, "read the lines")
 }
 
 func scanLine(r row) (l pricing.Line, err error) {
@@ -167,8 +164,5 @@ func (l *Ledger) Reprice(ctx context.Context, b Bill, price metering.Price) (due
 		}
 		result, err = l.compute(ctx, l, basis{b, known.room, b.Usage.Estimated & lasting, 0})
 	}
-	if err != nil {
-		return result.bill, nil, fmt.Errorf("price session %s: %w", k, err)
-	}
-	return result.bill, result.lines, nil
+	return result.bill, result.lines, wrap(err, "price session %s", k)
 }

@@ -22,10 +22,7 @@ type Look struct {
 // LastLook returns the last look; the zero Look if there was none.
 func (l *Ledger) LastLook(ctx context.Context) (Look, error) {
 	look, err := one(ctx, l, scanLook, "SELECT coalesce(max(number), 0), coalesce(max(looked_at), 0) FROM looks")
-	if err != nil {
-		return look, fmt.Errorf("read the last look: %w", err)
-	}
-	return look, nil
+	return look, wrap(err, "read the last look")
 }
 
 // TakeLook reports whether the caller is to look for what is due: one of all workers
@@ -34,10 +31,7 @@ func (l *Ledger) LastLook(ctx context.Context) (Look, error) {
 func (l *Ledger) TakeLook(ctx context.Context, now time.Time, interval time.Duration) (bool, error) {
 	next := now.Add(interval).UnixMilli()
 	n, err := l.exec(ctx, "UPDATE looks SET number = number + 1, looked_at = $1, next_at = $2 WHERE next_at <= $1 OR next_at > $2", now.UnixMilli(), next)
-	if err != nil {
-		return false, fmt.Errorf("take the next look: %w", err)
-	}
-	return n == 1, nil
+	return n == 1, wrap(err, "take the next look")
 }
 
 // CountLook counts and returns a look that doesn't look for what is due. It returns none
@@ -81,10 +75,7 @@ func (l *Ledger) Due(ctx context.Context, now time.Time, apps []uint32, overdue,
 		EXISTS (SELECT 1 FROM sessions WHERE dirty_at <> 0 AND adjusting_at < $2),
 		EXISTS (SELECT 1 FROM recording_tasks t WHERE last_time >= $3 AND `+mayBeLate+`)`,
 		now.UnixMilli(), adjusting.UnixMilli(), late.UnixMilli(), overdue.UnixMilli())
-	if err != nil {
-		return due, fmt.Errorf("look for what is due: %w", err)
-	}
-	return due, nil
+	return due, wrap(err, "look for what is due")
 }
 
 // A Loss is a time whose callbacks the ledger has lost: between the copy and when it
@@ -127,8 +118,5 @@ func scanLoss(r row) (loss Loss, err error) {
 // Losses returns the times whose callbacks the ledger has lost, in their order.
 func (l *Ledger) Losses(ctx context.Context) ([]Loss, error) {
 	all, err := list(ctx, l, scanLoss, "SELECT from_time, to_time FROM losses ORDER BY from_time")
-	if err != nil {
-		return nil, fmt.Errorf("read what was lost: %w", err)
-	}
-	return all, nil
+	return all, wrap(err, "read what was lost")
 }

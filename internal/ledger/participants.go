@@ -327,10 +327,7 @@ func (l *Ledger) insertBilled(ctx context.Context, tx transaction, k key, rows [
 func (l *Ledger) Completeness(ctx context.Context, appID uint32, roomSessionID uint64) (users, streams session.Completeness, err error) {
 	k := keyOf(appID, roomSessionID)
 	room, _, err := roomOf(ctx, l, k, metering.Room{})
-	if err != nil {
-		return users, streams, fmt.Errorf("read which callbacks of session %s are missing: %w", k, err)
-	}
-	return room.Callbacks, room.StreamCallbacks, nil
+	return room.Callbacks, room.StreamCallbacks, wrap(err, "read which callbacks of session %s are missing", k)
 }
 
 // Participants returns who was in a session's room: as the session's bill has it, or an

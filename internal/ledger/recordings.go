@@ -108,10 +108,7 @@ var (
 // come in any order, so it may be an early one that comes late.
 func lookAgain(ctx context.Context, tx transaction, appID uint32, taskID string) error {
 	_, err := tx.exec(ctx, "UPDATE recording_tasks SET archived_at = 0, look_at = 0 WHERE appid = $1 AND task_id = $2 AND (archived_at <> 0 OR look_at <> 0)", int64(appID), taskID)
-	if err != nil {
-		return fmt.Errorf("note that recording task %s has other files: %w", taskID, err)
-	}
-	return nil
+	return wrap(err, "note that recording task %s has other files", taskID)
 }
 
 // recordFiles writes the files of one callback, in three statements however many there
@@ -205,12 +202,10 @@ type RoomLife struct {
 // EndRoom records when a session closed, which bounds the other sessions of its room.
 func (l *Ledger) EndRoom(ctx context.Context, appID uint32, roomID string, roomSessionID uint64, closed time.Time) error {
 	k := keyOf(appID, roomSessionID)
-	if _, err := l.exec(ctx, `
+	_, err := l.exec(ctx, `
 		INSERT INTO room_ends (appid, room_session_id, room_id, room_close_time) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`,
-		k.app, k.session, roomID, closed.UnixMilli()); err != nil {
-		return fmt.Errorf("record the end of session %s: %w", k.session, err)
-	}
-	return nil
+		k.app, k.session, roomID, closed.UnixMilli())
+	return wrap(err, "record the end of session %s", k.session)
 }
 
 // RecordingsOf returns the recording tasks that may be a session's, with a callback after
@@ -223,19 +218,13 @@ func (l *Ledger) RecordingsOf(ctx context.Context, appID uint32, roomID string, 
 	}
 	tasks, err = l.recordingTasks(ctx, `appid = $1 AND (room_id = $2 AND last_time >= $3 OR room_session_id = $4)`,
 		k.app, roomID, since.UnixMilli(), k.session)
-	if err != nil {
-		return nil, nil, fmt.Errorf("ask for the recordings of room %q: %w", roomID, err)
-	}
-	return tasks, lives, nil
+	return tasks, lives, wrap(err, "ask for the recordings of room %q", roomID)
 }
 
 // Lives returns the lives of a room that were open since a time.
 func (l *Ledger) Lives(ctx context.Context, appID uint32, roomID string, since time.Time) ([]RoomLife, error) {
 	lives, err := l.lives(ctx, int64(appID), roomID, since.UnixMilli())
-	if err != nil {
-		return nil, fmt.Errorf("ask for the sessions of room %q: %w", roomID, err)
-	}
-	return lives, nil
+	return lives, wrap(err, "ask for the sessions of room %q", roomID)
 }
 
 // RecordingTask finds a task. The error wraps [ErrNoRecording] if no callback told
@@ -319,11 +308,9 @@ func (l *Ledger) recordingTasks(ctx context.Context, where string, args ...any) 
 // SaveRecording notes what became of a file that was saved out of ZEGO's backup
 // storage, so that nobody asks there for it again.
 func (l *Ledger) SaveRecording(ctx context.Context, appID uint32, taskID, fileID, saved string) error {
-	if _, err := l.exec(ctx, "UPDATE recording_files SET saved = $1 WHERE appid = $2 AND task_id = $3 AND file_id = $4",
-		saved, int64(appID), taskID, fileID); err != nil {
-		return fmt.Errorf("note that %s was saved: %w", fileID, err)
-	}
-	return nil
+	_, err := l.exec(ctx, "UPDATE recording_files SET saved = $1 WHERE appid = $2 AND task_id = $3 AND file_id = $4",
+		saved, int64(appID), taskID, fileID)
+	return wrap(err, "note that %s was saved", fileID)
 }
 
 // ArchivedSession is a session with an archive of its recordings.
@@ -359,13 +346,11 @@ func (l *Ledger) ArchivedRecordings(ctx context.Context, s ArchivedSession, task
 				return fmt.Errorf("note that recording task %s was archived: %w", task, err)
 			}
 		}
-		if _, err := tx.exec(ctx, `
+		_, err = tx.exec(ctx, `
 			INSERT INTO room_ends (appid, room_session_id, room_id, room_close_time, close_reason, reconciled, archived_at) VALUES ($1, $2, $3, $4, $5, $6, $7)
 			ON CONFLICT (appid, room_session_id) DO UPDATE SET close_reason = excluded.close_reason, reconciled = excluded.reconciled, archived_at = excluded.archived_at`,
-			k.app, k.session, s.RoomID, s.RoomCloseTime.UnixMilli(), s.CloseReason, oneIf(s.Reconciled), now); err != nil {
-			return fmt.Errorf("note that the recordings of session %s were archived: %w", k.session, err)
-		}
-		return nil
+			k.app, k.session, s.RoomID, s.RoomCloseTime.UnixMilli(), s.CloseReason, oneIf(s.Reconciled), now)
+		return wrap(err, "note that the recordings of session %s were archived", k.session)
 	})
 }
 
@@ -379,10 +364,7 @@ func (l *Ledger) Archived(ctx context.Context, appID uint32, roomSessionID uint6
 	if errors.Is(err, sql.ErrNoRows) {
 		return s, false, nil
 	}
-	if err != nil {
-		return s, false, fmt.Errorf("read whether the recordings of session %s were archived: %w", k, err)
-	}
-	return s, true, nil
+	return s, err == nil, wrap(err, "read whether the recordings of session %s were archived", k)
 }
 
 // mayBeLate is the condition of the tasks t that have files and may be of a session
@@ -440,10 +422,8 @@ func (l *Ledger) LateAt(ctx context.Context, appID uint32, taskID string, at tim
 }
 
 func (l *Ledger) lookAt(ctx context.Context, taskID, query string, args ...any) error {
-	if _, err := l.exec(ctx, query, args...); err != nil {
-		return fmt.Errorf("note when to look at recording task %s: %w", taskID, err)
-	}
-	return nil
+	_, err := l.exec(ctx, query, args...)
+	return wrap(err, "note when to look at recording task %s", taskID)
 }
 
 // Errors about one recording task.
@@ -487,10 +467,7 @@ func (l *Ledger) AnnounceRecording(ctx context.Context, appID uint32, taskID str
 	if err == nil && done == 0 {
 		err = ErrRecordingArchived
 	}
-	if err != nil {
-		return fmt.Errorf("assign recording task %s of app %d: %w", taskID, appID, err)
-	}
-	return nil
+	return wrap(err, "assign recording task %s of app %d", taskID, appID)
 }
 
 // LeftRecordings lists tasks that have files and weren't archived, and of which

@@ -72,10 +72,7 @@ func (l *Ledger) unreadable(ctx context.Context, where string, args ...any) ([]U
 		err = r.Scan(&u.AppID, &u.Event, &u.RoomID, &u.TaskID, &u.Field, &u.Problem, (*timeColumn)(&u.Last))
 		return u, err
 	}, "SELECT appid, event, room_id, task_id, field, problem, last_time FROM unreadable WHERE "+where, args...)
-	if err != nil {
-		return nil, fmt.Errorf("list refused callbacks: %w", err)
-	}
-	return all, nil
+	return all, wrap(err, "list refused callbacks")
 }
 
 // Contradiction is a room_close that contradicts the first one of its session.

@@ -76,10 +76,7 @@ func (l *Ledger) RestoreBill(ctx context.Context, b MadeBill) (restored bool, er
 		restored = true
 		return noteRestored(ctx, tx, k)
 	})
-	if err != nil {
-		return false, fmt.Errorf("restore the bill of session %s: %w", k, err)
-	}
-	return restored, nil
+	return restored, wrap(err, "restore the bill of session %s", k)
 }
 
 // left returns the bill and the lines of what is left of a session. A session that can't
@@ -145,10 +142,7 @@ func (l *Ledger) RestoreAdjustment(ctx context.Context, a Adjustment) (restored 
 		}
 		return noteRestored(ctx, tx, k)
 	})
-	if err != nil {
-		return false, fmt.Errorf("restore adjustment %d of session %s: %w", a.Number, k, err)
-	}
-	return restored, nil
+	return restored, wrap(err, "restore adjustment %d of session %s", a.Number, k)
 }
 
 func noteRestored(ctx context.Context, tx transaction, k key) error {
@@ -173,8 +167,6 @@ func (e *RestoredError) Error() string {
 // there, after an operator has decided so.
 func (l *Ledger) AdjustRestored(ctx context.Context, appID uint32, roomSessionID uint64) error {
 	k := keyOf(appID, roomSessionID)
-	if _, err := l.exec(ctx, "DELETE FROM restored WHERE appid = $1 AND room_session_id = $2", k.app, k.session); err != nil {
-		return fmt.Errorf("let session %s be adjusted: %w", k, err)
-	}
-	return nil
+	_, err := l.exec(ctx, "DELETE FROM restored WHERE appid = $1 AND room_session_id = $2", k.app, k.session)
+	return wrap(err, "let session %s be adjusted", k)
 }

@@ -38,6 +38,14 @@ func (t transaction) exec(ctx context.Context, query string, args ...any) (int64
 	return done.RowsAffected()
 }
 
+// wrap adds to an error what was being done. Without an error it returns nil.
+func wrap(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), err)
+}
+
 // in runs do in a transaction.
 //
 // It is read committed: what waited for a session's lock has to see what was written
@@ -59,10 +67,7 @@ func (l *Ledger) begin(ctx context.Context, do func(transaction) error) error {
 	if err := do(transaction{tx}); err != nil {
 		return err
 	}
-	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("commit: %w", err)
-	}
-	return nil
+	return wrap(tx.Commit(), "commit")
 }
 
 // exec runs one statement in a transaction of its own, and returns how many rows it

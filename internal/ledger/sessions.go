@@ -70,21 +70,16 @@ func (l *Ledger) Overdue(ctx context.Context, before time.Time, after OpenSessio
 		SELECT `+openColumns+` FROM sessions s
 		WHERE closed_at = 0 AND seen_at < $1 AND (seen_at, appid, room_session_id) > ($2, $3, $4)
 		ORDER BY seen_at, appid, room_session_id LIMIT $5`, before.UnixMilli(), millis(after.SeenAt), last.app, last.session, limit)
-	if err != nil {
-		return nil, fmt.Errorf("list overdue sessions: %w", err)
-	}
-	return open, nil
+	return open, wrap(err, "list overdue sessions")
 }
 
 // Closed notes that a session's room has closed and that it has its Workflow, so that it
 // isn't overdue any more.
 func (l *Ledger) Closed(ctx context.Context, appID uint32, roomSessionID uint64) error {
 	k := keyOf(appID, roomSessionID)
-	if _, err := l.exec(ctx, "UPDATE sessions SET closed_at = $1 WHERE appid = $2 AND room_session_id = $3 AND closed_at = 0",
-		time.Now().UnixMilli(), k.app, k.session); err != nil {
-		return fmt.Errorf("note that session %s has closed: %w", k, err)
-	}
-	return nil
+	_, err := l.exec(ctx, "UPDATE sessions SET closed_at = $1 WHERE appid = $2 AND room_session_id = $3 AND closed_at = 0",
+		time.Now().UnixMilli(), k.app, k.session)
+	return wrap(err, "note that session %s has closed", k)
 }
 
 // ClosedUnbilled lists the sessions whose room has closed and that have no bill.
@@ -107,10 +102,7 @@ func (l *Ledger) ClosedUnbilled(ctx context.Context) iter.Seq2[OpenSession, erro
 func (l *Ledger) Session(ctx context.Context, appID uint32, roomSessionID uint64) (OpenSession, error) {
 	k := keyOf(appID, roomSessionID)
 	s, err := one(ctx, l, scanOpen, "SELECT "+openColumns+" FROM sessions s WHERE appid = $1 AND room_session_id = $2", k.app, k.session)
-	if err != nil {
-		return s, fmt.Errorf("read session %s: %w", k, err)
-	}
-	return s, nil
+	return s, wrap(err, "read session %s", k)
 }
 
 // LastTime returns the latest time that callbacks report of a session, by ZEGO's clock:
@@ -123,10 +115,7 @@ func (l *Ledger) LastTime(ctx context.Context, appID uint32, roomSessionID uint6
 		SELECT max(logout_time) FROM stays WHERE appid = $1 AND room_session_id = $2 UNION ALL
 		SELECT max(create_time) FROM streams WHERE appid = $1 AND room_session_id = $2 UNION ALL
 		SELECT max(close_time) FROM streams WHERE appid = $1 AND room_session_id = $2) AS times`, k.app, k.session)
-	if err != nil {
-		return t, fmt.Errorf("read the last time of session %s: %w", k, err)
-	}
-	return fromMillis(last), nil
+	return fromMillis(last), wrap(err, "read the last time of session %s", k)
 }
 
 // AppsOf returns the apps that have a session of a number. A room_session_id is one
@@ -308,12 +297,10 @@ func (l *Ledger) NoteChecks(ctx context.Context, checks []Check) error {
 
 // ForgetChecks removes what ZEGO answered about sessions that have closed since.
 func (l *Ledger) ForgetChecks(ctx context.Context) error {
-	if _, err := l.exec(ctx, `
+	_, err := l.exec(ctx, `
 		DELETE FROM checks WHERE NOT EXISTS (
-			SELECT 1 FROM sessions s WHERE s.appid = checks.appid AND s.room_session_id = checks.room_session_id AND s.closed_at = 0)`); err != nil {
-		return fmt.Errorf("forget what ZEGO answered about closed sessions: %w", err)
-	}
-	return nil
+			SELECT 1 FROM sessions s WHERE s.appid = checks.appid AND s.room_session_id = checks.room_session_id AND s.closed_at = 0)`)
+	return wrap(err, "forget what ZEGO answered about closed sessions")
 }
 
 // maxCounted bounds what [Ledger.CountOverdue] looks at.
@@ -342,8 +329,5 @@ func (l *Ledger) CountOverdue(ctx context.Context, before time.Time) (Overdues, 
 				THEN 1 ELSE 0 END AS gone
 			FROM sessions s WHERE s.closed_at = 0 AND s.seen_at < $1 ORDER BY s.seen_at LIMIT $2) AS overdue`,
 		before.UnixMilli(), maxCounted)
-	if err != nil {
-		return o, fmt.Errorf("count overdue sessions: %w", err)
-	}
-	return o, nil
+	return o, wrap(err, "count overdue sessions")
 }
