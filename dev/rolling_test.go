@@ -209,7 +209,7 @@ func TestARollingRestartLosesAndRepeatsNothing(t *testing.T) {
 	}
 	defer boxes.Close()
 	found, err := audit.Wait(t.Context(), audit.Options{
-		Temporal: dial(t, shared), Ledger: books, Archive: kept, Inbox: boxes, Journal: audit.Journal(path), Complete: true,
+		Temporal: dial(t, shared), Ledger: books, Archive: kept, Inbox: boxes.All, Journal: audit.Journal(path), Complete: true,
 	}, patience)
 	if err != nil {
 		t.Fatal(err)

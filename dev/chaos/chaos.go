@@ -395,8 +395,8 @@ func (s *stage) audit(ctx context.Context) (audit.Report, error) {
 	}
 	defer events.Close()
 	o := audit.Options{
-		Temporal: temporal, Ledger: books, Archive: kept, Inbox: inboxes, Journal: audit.Journal(s.journal), Complete: true,
-		EventInbox: events, Lives: audit.JournalLives(s.journal),
+		Temporal: temporal, Ledger: books, Archive: kept, Inbox: inboxes.All, Journal: audit.Journal(s.journal), Complete: true,
+		EventInbox: events.All,
 	}
 	for pending := int64(math.MaxInt64); ; {
 		found, err := audit.Wait(ctx, o, patience)

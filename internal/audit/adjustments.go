@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
-	"time"
 
 	"go.temporal.io/api/enums/v1"
 
@@ -24,11 +23,7 @@ var adjustmentID = regexp.MustCompile(`^` + adjustmentPrefix + `(\d+)-(\d+)-(\d+
 
 // readAdjustments looks for the adjustments that runs have made.
 func (a *audit) readAdjustments(ctx context.Context) error {
-	query := fmt.Sprintf("WorkflowId STARTS_WITH '%s' AND ExecutionStatus = 'Completed'", adjustmentPrefix)
-	if !a.Since.IsZero() {
-		query += fmt.Sprintf(" AND StartTime >= '%s'", a.Since.UTC().Format(time.RFC3339Nano))
-	}
-	for run, err := range a.list(ctx, query) {
+	for run, err := range a.list(ctx, a.since(fmt.Sprintf("WorkflowId STARTS_WITH '%s' AND ExecutionStatus = 'Completed'", adjustmentPrefix))) {
 		if err != nil {
 			return fmt.Errorf("list adjustments: %w", err)
 		}

@@ -20,6 +20,8 @@ import (
 	"go.temporal.io/sdk/testsuite"
 	"gocloud.dev/blob/memblob"
 
+	"go.temporal.io/sdk/client"
+
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/audit"
 	"github.com/closeouthq/closeout/internal/steps"
@@ -807,7 +809,7 @@ func TestWait(t *testing.T) {
 
 // awayTemporal lists runs and tells nothing of a single one.
 type awayTemporal struct {
-	audit.Temporal
+	client.Client
 	err error
 }
 

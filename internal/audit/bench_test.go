@@ -18,6 +18,8 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"go.temporal.io/sdk/client"
+
 	"github.com/closeouthq/closeout/internal/audit"
 	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
@@ -39,10 +41,10 @@ func BenchmarkAudit(b *testing.B) {
 				}
 			}
 			w.options.Temporal = manyRuns{w.temporal, n}
-			w.options.Journal = func() iter.Seq2[audit.Offered, error] {
-				return func(yield func(audit.Offered, error) bool) {
+			w.options.Journal = func() iter.Seq2[audit.Entry, error] {
+				return func(yield func(audit.Entry, error) bool) {
 					for i := range n {
-						if s := benchSession(i); !yield(audit.Offered{AppID: s.AppID, RoomSessionID: s.RoomSessionID, Acknowledged: true}, nil) {
+						if s := benchSession(i); !yield(audit.Entry{ID: s.ID, Acknowledged: true}, nil) {
 							return
 						}
 					}
@@ -123,7 +125,7 @@ func fillLedger(b *testing.B, w *world, path string, n int) {
 
 // manyRuns lists completed runs, without holding them.
 type manyRuns struct {
-	audit.Temporal
+	client.Client
 	n int
 }
 

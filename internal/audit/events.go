@@ -21,8 +21,8 @@ const maxNamed = 5
 // in the ledger.
 func (a *audit) readEvents(ctx context.Context) error {
 	lacking := map[session.ID][]ledger.Event{}
-	if a.Lives != nil {
-		for l, err := range a.Lives {
+	if a.Journal != nil {
+		for l, err := range a.Journal {
 			if err != nil {
 				return fmt.Errorf("read the journal: %w", err)
 			}
@@ -37,15 +37,14 @@ func (a *audit) readEvents(ctx context.Context) error {
 				}
 				a.report.EventsAcknowledged++
 				if lacks {
-					k := session.ID{AppID: u.AppID, RoomSessionID: u.RoomSessionID}
-					lacking[k] = append(lacking[k], u)
+					lacking[l.ID] = append(lacking[l.ID], u)
 				}
 			}
 		}
 	}
 	queued, aside := map[session.ID]bool{}, map[session.ID]string{}
-	for _, store := range a.EventInbox {
-		for e, err := range store.All(ctx) {
+	if a.EventInbox != nil {
+		for e, err := range a.EventInbox(ctx) {
 			if err != nil {
 				return fmt.Errorf("read the inbox of events: %w", err)
 			}
@@ -104,16 +103,15 @@ const asideRemedy = "Fix what the ledger complains of, and then: closeout inbox 
 // told goes from the inbox to the ledger and from there into an entry; that is the
 // order in which a session is looked for.
 func (a *audit) compareLives(ctx context.Context, queued map[session.ID]bool) error {
-	if a.Lives == nil {
+	if a.Journal == nil {
 		return nil
 	}
-	for l, err := range a.Lives {
+	for l, err := range a.Journal {
 		if err != nil {
 			return fmt.Errorf("read the journal: %w", err)
 		}
-		k := session.ID{AppID: l.AppID, RoomSessionID: l.RoomSessionID}
 		truth, whole, ok := truthOf(l)
-		if !ok || queued[k] {
+		if !ok || queued[l.ID] {
 			continue
 		}
 		adjusting, err := a.Ledger.Adjusting(ctx, l.AppID, l.RoomSessionID)
@@ -124,7 +122,7 @@ func (a *audit) compareLives(ctx context.Context, queued map[session.ID]bool) er
 			a.report.Adjusting++
 			continue
 		}
-		bill, err := a.bill(ctx, k)
+		bill, err := a.bill(ctx, l.ID)
 		if err != nil {
 			return err
 		}
@@ -137,8 +135,8 @@ func (a *audit) compareLives(ctx context.Context, queued map[session.ID]bool) er
 		}
 		a.report.SessionsCompared++
 		if problem := untrue(*bill, adjustments, truth, whole); problem != "" {
-			a.report.add(k, Fault{Kind: BillUntrue, Problem: problem,
-				Remedy: "See what came of it: closeout bill show " + k.WorkflowID() + ". The journal says what happened."})
+			a.report.add(l.ID, Fault{Kind: BillUntrue, Problem: problem,
+				Remedy: "See what came of it: closeout bill show " + l.WorkflowID() + ". The journal says what happened."})
 		}
 	}
 	return nil

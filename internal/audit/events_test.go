@@ -81,7 +81,7 @@ func TestUsageThatWasAcknowledgedIsInTheLedgerOrInItsInbox(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer inboxes.Close()
-	report, err := audit.Run(t.Context(), audit.Options{Temporal: &fakeTemporal{}, Ledger: books, EventInbox: inboxes, Lives: audit.JournalLives(journal)})
+	report, err := audit.Run(t.Context(), audit.Options{Temporal: &fakeTemporal{}, Ledger: books, EventInbox: inboxes.All, Journal: audit.Journal(journal)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +182,7 @@ func TestBillsAreWhatHappenedOrSayThatTheyAreEstimates(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			report, err := audit.Run(t.Context(), audit.Options{Temporal: &fakeTemporal{}, Ledger: books, Lives: audit.JournalLives(journal)})
+			report, err := audit.Run(t.Context(), audit.Options{Temporal: &fakeTemporal{}, Ledger: books, Journal: audit.Journal(journal)})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -10,9 +10,7 @@ import (
 	"time"
 
 	"go.temporal.io/api/enums/v1"
-	"gocloud.dev/gcerrors"
 
-	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/repair"
 	"github.com/closeouthq/closeout/session"
@@ -50,15 +48,17 @@ func (a *audit) look(ctx context.Context, k session.ID, r record) (f finding, er
 		return finding{outside: true}, nil
 	}
 	f.status, f.blocked = run.status, run.blocked
-	if !under(run.status) {
+	if !run.open() {
 		if bill == nil { // it may have been made between the two questions
 			if bill, err = a.bill(ctx, k); err != nil {
 				return f, err
 			}
 		}
-		if f.archived, err = a.archived(ctx, k); err != nil {
+		archived, err := a.archived(ctx, k)
+		if err != nil {
 			return f, err
 		}
+		f.archived = !archived.IsZero()
 	}
 	f.billed = bill != nil
 
@@ -73,16 +73,16 @@ func (a *audit) look(ctx context.Context, k session.ID, r record) (f finding, er
 				"Find out who started it besides the webhook, and compare what the runs did outside of Closeout. The ledger has one bill all the same.")
 		}
 	}
-	if kind, how := badEnd(run.status); kind != "" {
-		f.fault(kind, fmt.Sprintf("Its run %s. It has %s and %s.", how, either(f.billed, "a bill", "no bill"), either(f.archived, "a manifest", "no manifest")),
-			"Reset the run to its first workflow task, in the Web UI by More Actions → Reset. What was done is not done again.")
+	if end, bad := badEnds[run.status]; bad {
+		f.fault(end.kind, fmt.Sprintf("Its run %s. It has %s and %s.", end.how, either(f.billed, "a bill", "no bill"), either(f.archived, "a manifest", "no manifest")),
+			"To go on, "+resetRun+" What was done is not done again.")
 	}
-	if under(run.status) && len(run.problems) > 0 {
+	if run.open() && len(run.problems) > 0 {
 		f.fault(Stuck, fmt.Sprintf("Its run is stuck, as the workers fail at it again and again: %s.", strings.Join(run.problems, ", ")),
 			"See why in the run's history. If its code has changed in a way that the run can't take, deploy code that it can, "+
 				"as in docs/changing-workflows.md: it then goes on where it was.")
 	}
-	if under(run.status) && run.unindexed {
+	if run.open() && run.unindexed {
 		f.fault(Unindexed, "Its run is open and lacks Closeout's Search Attributes, so it is unknown whether it waits for a person.",
 			"Run `closeout setup`, which creates them and has open runs set them. Until then, `closeout blocked list` asks each open run.")
 	}
@@ -91,7 +91,7 @@ func (a *audit) look(ctx context.Context, k session.ID, r record) (f finding, er
 			return f, err
 		}
 	}
-	if under(run.status) && !f.billed {
+	if run.open() && !f.billed {
 		if err := a.unbilled(ctx, k, run, &f); err != nil {
 			return f, err
 		}
@@ -128,13 +128,10 @@ func (a *audit) withoutRun(ctx context.Context, k session.ID, r record, bill *le
 	case !taken:
 		return f, nil
 	default:
-		attributes, err := a.Archive.Attributes(ctx, activities.ManifestKey(session.Session{ID: k}))
-		switch {
-		case err == nil:
-			f.archived, done = true, attributes.ModTime
-		case gcerrors.Code(err) != gcerrors.NotFound:
-			return f, fmt.Errorf("look for %s in the archive: %w", activities.ManifestKey(session.Session{ID: k}), err)
+		if done, err = a.archived(ctx, k); err != nil {
+			return f, err
 		}
+		f.archived = !done.IsZero()
 	}
 	if bill != nil {
 		a.phantom(r, "no run", &f)
@@ -144,10 +141,10 @@ func (a *audit) withoutRun(ctx context.Context, k session.ID, r record, bill *le
 	case bill == nil && r.has(closed):
 		f.fault(NotClosedOut, fmt.Sprintf("The ledger knows that it has closed, but has no bill of it, and Temporal has no run%s.", either(f.archived, ", though there is a manifest", "")),
 			"Find out what became of its run: it was deleted, or kept for less long than this. Unless it was closed out without a bill on purpose, send it again: "+
-				fmt.Sprintf("closeout send --only room_close --app %d --session %d --room ROOM --reason REASON --closed-at TIME", k.AppID, k.RoomSessionID))
+				sendCommand(k.AppID, k.RoomSessionID))
 	case done.IsZero():
 		f.fault(Lost, "It was acknowledged, but Temporal has no run of it, and it isn't in the inbox.",
-			fmt.Sprintf("Send it again, with what is known of it elsewhere: closeout send --only room_close --app %d --session %d --room ROOM --reason REASON --closed-at TIME", k.AppID, k.RoomSessionID))
+			"Send it again, with what is known of it elsewhere: "+sendCommand(k.AppID, k.RoomSessionID))
 	case a.gone(done):
 		f.expired = true
 	default:
@@ -156,6 +153,8 @@ func (a *audit) withoutRun(ctx context.Context, k session.ID, r record, bill *le
 	}
 	return f, nil
 }
+
+const resetRun = "reset the run to its first workflow task, in the Web UI by More Actions → Reset."
 
 // roomClose is the workflow that has to have both steps. Others leave what they
 // have steps for.
@@ -168,14 +167,12 @@ func (a *audit) incomplete(ctx context.Context, run run, f *finding) error {
 		return err
 	}
 	for _, lacks := range []struct {
-		there            bool
-		kind             Kind
-		step, what, mend string
+		there             bool
+		kind              Kind
+		step, what, store string
 	}{
-		{f.billed, NoBill, workflows.Billing.Name, "the ledger has no bill", "Find out who removed it, or whether the worker writes to another ledger than this. " +
-			"To have it made again, reset the run to its first workflow task, in the Web UI by More Actions → Reset."},
-		{f.archived, NoManifest, workflows.Recordings.Name, "the archive has no manifest", "Find out who removed it, or whether the worker writes to another archive than this. " +
-			"To have it made again, reset the run to its first workflow task, in the Web UI by More Actions → Reset."},
+		{f.billed, NoBill, workflows.Billing.Name, "bill", "ledger"},
+		{f.archived, NoManifest, workflows.Recordings.Name, "manifest", "archive"},
 	} {
 		if lacks.there {
 			continue
@@ -191,16 +188,18 @@ func (a *audit) incomplete(ctx context.Context, run run, f *finding) error {
 				continue
 			} // else what the run says of itself has to do
 		}
+		lacking := fmt.Sprintf("the %s has no %s", lacks.store, lacks.what)
+		remedy := fmt.Sprintf("Find out who removed it, or whether the worker writes to another %s than this. To have it made again, %s", lacks.store, resetRun)
 		switch {
 		case unreadable != nil:
-			f.fault(lacks.kind, fmt.Sprintf("Its run completed, but %s, and the run's result can't be read: %v", lacks.what, unreadable), lacks.mend)
+			f.fault(lacks.kind, fmt.Sprintf("Its run completed, but %s, and the run's result can't be read: %v", lacking, unreadable), remedy)
 		case at < 0:
-			f.fault(lacks.kind, fmt.Sprintf("Its run completed, but %s: the run had no step %q.", lacks.what, lacks.step),
-				"Give the workflow that step, if it is to have it, and reset the run to its first workflow task, in the Web UI by More Actions → Reset.")
+			f.fault(lacks.kind, fmt.Sprintf("Its run completed, but %s: the run had no step %q.", lacking, lacks.step),
+				"Give the workflow that step, if it is to have it, and "+resetRun)
 		case result.Steps[at].State == workflows.StateSkipped, result.Steps[at].State == workflows.StateGivenUp:
 			f.skipped = true
 		default:
-			f.fault(lacks.kind, fmt.Sprintf("Its run completed and says that the step %q is %s, but %s.", lacks.step, result.Steps[at].State, lacks.what), lacks.mend)
+			f.fault(lacks.kind, fmt.Sprintf("Its run completed and says that the step %q is %s, but %s.", lacks.step, result.Steps[at].State, lacking), remedy)
 		}
 	}
 	return nil
@@ -250,19 +249,21 @@ func (a *audit) phantom(r record, run string, f *finding) {
 		"Find out who started or billed it besides the webhook, and whether that room did close. Otherwise cancel the bill.")
 }
 
-// badEnd is the fault that a run's end is; none if it is none.
-func badEnd(status enums.WorkflowExecutionStatus) (kind Kind, how string) {
-	switch status {
-	case enums.WORKFLOW_EXECUTION_STATUS_FAILED:
-		return RunFailed, "failed"
-	case enums.WORKFLOW_EXECUTION_STATUS_TERMINATED:
-		return RunTerminated, "was terminated"
-	case enums.WORKFLOW_EXECUTION_STATUS_TIMED_OUT:
-		return RunTimedOut, "timed out"
-	case enums.WORKFLOW_EXECUTION_STATUS_CANCELED:
-		return RunCanceled, "was canceled"
-	}
-	return "", ""
+// badEnds are the ends of a run that are faults.
+var badEnds = map[enums.WorkflowExecutionStatus]struct {
+	kind  Kind
+	how   string
+	count func(*Runs) *int64
+}{
+	enums.WORKFLOW_EXECUTION_STATUS_FAILED:     {RunFailed, "failed", func(r *Runs) *int64 { return &r.Failed }},
+	enums.WORKFLOW_EXECUTION_STATUS_TERMINATED: {RunTerminated, "was terminated", func(r *Runs) *int64 { return &r.Terminated }},
+	enums.WORKFLOW_EXECUTION_STATUS_TIMED_OUT:  {RunTimedOut, "timed out", func(r *Runs) *int64 { return &r.TimedOut }},
+	enums.WORKFLOW_EXECUTION_STATUS_CANCELED:   {RunCanceled, "was canceled", func(r *Runs) *int64 { return &r.Canceled }},
+}
+
+// sendCommand returns the command that closes out a session that Temporal does not know.
+func sendCommand(app uint32, number any) string {
+	return fmt.Sprintf("closeout send --only room_close --app %d --session %v --room ROOM --reason REASON --closed-at TIME", app, number)
 }
 
 func either(holds bool, yes, no string) string {

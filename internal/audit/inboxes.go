@@ -6,7 +6,6 @@ import (
 	"iter"
 
 	"github.com/closeouthq/closeout/internal/inbox"
-	"github.com/closeouthq/closeout/session"
 )
 
 // Inboxes are the inboxes that are audited.
@@ -35,19 +34,12 @@ func (i Inboxes) Close() error {
 	return errors.Join(faults...)
 }
 
-// Waiting implements [Inbox].
-func (i Inboxes) Waiting(ctx context.Context) iter.Seq2[Waiting, error] {
-	return func(yield func(Waiting, error) bool) {
+// All lists their entries.
+func (i Inboxes) All(ctx context.Context) iter.Seq2[inbox.Entry, error] {
+	return func(yield func(inbox.Entry, error) bool) {
 		for _, store := range i {
 			for e, err := range store.All(ctx) {
-				var w Waiting
-				if err == nil {
-					var id session.ID
-					id, err = session.ParseWorkflowID(e.Key)
-					w.AppID, w.RoomSessionID = id.AppID, id.RoomSessionID
-					w.DeadLetter, w.Reason = !e.DeadAt.IsZero(), e.Reason
-				}
-				if !yield(w, err) || err != nil {
+				if !yield(e, err) || err != nil {
 					return
 				}
 			}

@@ -9,29 +9,74 @@ import (
 	"io"
 	"iter"
 	"os"
+	"time"
+
+	"github.com/closeouthq/closeout/session"
+	"github.com/closeouthq/closeout/zego"
 )
 
-// Journal reads a file of JSON lines as `go run -C dev ./load --journal` writes it. It is
-// opened anew whenever it is ranged over. An error names the line and ends it.
-//
-// The file may be written to meanwhile: a last line that is cut off is left out.
-func Journal(path string) iter.Seq2[Offered, error] { return journal(path, parseOffered) }
-
-// JournalLives reads of a journal, as [Journal] does, what happened in the sessions.
-func JournalLives(path string) iter.Seq2[Entry, error] {
-	return journal(path, func(line []byte) (l Entry, err error) {
-		err = json.Unmarshal(line, &l)
-		return l, err
-	})
+// Entry is a line of the journal: what ZEGO would know of a session. A session
+// of which nothing was ever sent has none.
+type Entry struct {
+	session.ID
+	// RoomID, CloseReason and RoomCloseTime are what the callback said.
+	RoomID        string    `json:"room_id"`
+	CloseReason   zego.Code `json:"close_reason"`
+	RoomCloseTime time.Time `json:"room_close_time"`
+	// Acknowledged says whether any delivery of the callback, original or copy, got
+	// a 2XX: they say the same, so whoever acknowledged one has to see to the session.
+	Acknowledged bool `json:"acknowledged"`
+	// Undecided says that the run was stopped when nothing had been acknowledged and
+	// not all had been tried. The webhook may have taken the callback all the same.
+	Undecided bool `json:"undecided,omitempty"`
+	// Status is what the first acknowledgement said, such as "started".
+	Status string `json:"status,omitempty"`
+	// Attempts is how many attempts of the original were begun.
+	Attempts int `json:"attempts"`
+	// Duplicates is how many copies were sent.
+	Duplicates int `json:"duplicates"`
+	// Events are what happened in the session, if that was played: who was there, and
+	// which callbacks told of it.
+	Events []Told `json:"events,omitempty"`
+	// OfferedAt is when the first delivery was due, by this machine's clock.
+	OfferedAt time.Time `json:"offered_at"`
+	// AcknowledgedAfter is how long it then took to the first 2XX, in milliseconds.
+	AcknowledgedAfter float64 `json:"acknowledged_after_ms,omitempty"`
 }
 
-// journal reads a file with a parser of its lines.
-func journal[T any](path string, parse func(line []byte) (T, error)) iter.Seq2[T, error] {
-	return func(yield func(T, error) bool) {
-		var none T
+// Told is a callback about a session's life: what happened, whether or not it was
+// sent.
+type Told struct {
+	// Event is [zego.EventRoomCreate], [zego.EventRoomLogin] or [zego.EventRoomLogout].
+	Event string `json:"event"`
+	// Stay, User and Role are of a user's stay; empty of a room_create.
+	Stay string    `json:"stay,omitempty"`
+	User string    `json:"user,omitempty"`
+	Role zego.Code `json:"role,omitempty"`
+	// The times are those in the callback, to the millisecond.
+	RoomCreateTime time.Time `json:"room_create_time,omitzero"`
+	LoginTime      time.Time `json:"login_time,omitzero"`
+	LogoutTime     time.Time `json:"logout_time,omitzero"`
+	// Withheld says that it was never sent.
+	Withheld bool `json:"withheld,omitempty"`
+	// Acknowledged says whether any delivery got a 2XX, and Undecided that the run was
+	// stopped before that or its end.
+	Acknowledged bool `json:"acknowledged"`
+	Undecided    bool `json:"undecided,omitempty"`
+	// Attempts and Duplicates are how many were begun.
+	Attempts   int `json:"attempts"`
+	Duplicates int `json:"duplicates"`
+}
+
+// Journal reads a file of JSON Lines as `go run -C dev ./load --journal` writes it. It opens the file anew whenever it is
+// ranged over. An error names the line and ends it.
+//
+// The file may be written to meanwhile: a last line that is cut off is skipped.
+func Journal(path string) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
 		file, err := os.Open(path) // #nosec G304 -- it is what the operator named
 		if err != nil {
-			yield(none, err)
+			yield(Entry{}, err)
 			return
 		}
 		defer file.Close()
@@ -40,7 +85,7 @@ func journal[T any](path string, parse func(line []byte) (T, error)) iter.Seq2[T
 			line, readErr := lines.ReadBytes('\n')
 			last := errors.Is(readErr, io.EOF)
 			if readErr != nil && !last {
-				yield(none, fmt.Errorf("%s:%d: %w", path, n, readErr))
+				yield(Entry{}, fmt.Errorf("%s:%d: %w", path, n, readErr))
 				return
 			}
 			if line = bytes.TrimSpace(line); len(line) > 0 {
@@ -62,25 +107,25 @@ func journal[T any](path string, parse func(line []byte) (T, error)) iter.Seq2[T
 	}
 }
 
-// parseOffered parses a line. What the writer never leaves out is needed: a
-// default for it would be a wrong answer.
-func parseOffered(line []byte) (Offered, error) {
+// parse parses a line. What the writer never leaves out is required: a default for it would be a wrong answer.
+func parse(line []byte) (Entry, error) {
 	var l struct {
+		Entry
 		AppID         *uint32 `json:"appid"`
 		RoomSessionID *uint64 `json:"room_session_id,string"`
 		Acknowledged  *bool   `json:"acknowledged"`
-		Undecided     bool    `json:"undecided"`
 	}
 	if err := json.Unmarshal(line, &l); err != nil {
-		return Offered{}, fmt.Errorf(`%w, want {"appid": 1, "room_session_id": "858012925204410417", "acknowledged": true}`, err)
+		return Entry{}, fmt.Errorf(`%w, want {"appid": 1, "room_session_id": "858012925204410417", "acknowledged": true}`, err)
 	}
 	switch {
 	case l.AppID == nil:
-		return Offered{}, errors.New("appid: missing")
+		return Entry{}, errors.New("appid: missing")
 	case l.RoomSessionID == nil:
-		return Offered{}, errors.New("room_session_id: missing")
+		return Entry{}, errors.New("room_session_id: missing")
 	case l.Acknowledged == nil:
-		return Offered{}, errors.New("acknowledged: missing")
+		return Entry{}, errors.New("acknowledged: missing")
 	}
-	return Offered{*l.AppID, *l.RoomSessionID, *l.Acknowledged, l.Undecided}, nil
+	l.Entry.ID, l.Entry.Acknowledged = session.ID{AppID: *l.AppID, RoomSessionID: *l.RoomSessionID}, *l.Acknowledged
+	return l.Entry, nil
 }

@@ -12,40 +12,47 @@ import (
 	"testing"
 
 	"github.com/closeouthq/closeout/internal/audit"
+	"github.com/closeouthq/closeout/session"
 )
 
+// entry is what is compared of an entry.
+type entry struct {
+	session.ID
+	acknowledged, undecided bool
+}
+
 // readJournal gives what a journal lists before its error.
-func readJournal(path string) (lines []audit.Offered, failed error) {
+func readJournal(path string) (lines []entry, failed error) {
 	for o, err := range audit.Journal(path) {
 		if err != nil {
 			failed = err
 			continue
 		}
-		lines = append(lines, o)
+		lines = append(lines, entry{o.ID, o.Acknowledged, o.Undecided})
 	}
 	return lines, failed
 }
 
 func TestJournal(t *testing.T) {
 	const good = `{"appid":1,"room_session_id":"858012925204410417","room_id":"lobby","acknowledged":true,"attempts":2}` + "\n"
-	one := audit.Offered{AppID: 1, RoomSessionID: 858012925204410417, Acknowledged: true}
+	one := entry{session.ID{AppID: 1, RoomSessionID: 858012925204410417}, true, false}
 	tests := []struct {
 		name, text string
-		want       []audit.Offered
+		want       []entry
 		fails      string
 	}{
 		{"empty", "", nil, ""},
-		{"one", good, []audit.Offered{one}, ""},
+		{"one", good, []entry{one}, ""},
 		{"largest", `{"appid":4294967295,"room_session_id":"18446744073709551615","acknowledged":false}` + "\n",
-			[]audit.Offered{{AppID: math.MaxUint32, RoomSessionID: math.MaxUint64}}, ""},
+			[]entry{{ID: session.ID{AppID: math.MaxUint32, RoomSessionID: math.MaxUint64}}}, ""},
 		{"undecided", `{"appid":1,"room_session_id":"2","acknowledged":false,"undecided":true}` + "\n",
-			[]audit.Offered{{AppID: 1, RoomSessionID: 2, Undecided: true}}, ""},
-		{"empty lines and CRLF", "\n" + strings.TrimSpace(good) + "\r\n\n" + good, []audit.Offered{one, one}, ""},
-		{"a long line", strings.Replace(good, "lobby", strings.Repeat("é", 1<<20), 1), []audit.Offered{one}, ""},
-		{"the last line lacks only its end", good + strings.TrimSpace(good), []audit.Offered{one, one}, ""},
-		{"the last line is cut off", good + good[:40], []audit.Offered{one}, ""},
-		{"a line is cut off", good + good[:40] + "\n" + good, []audit.Offered{one}, "j.jsonl:2: "},
-		{"the last line is JSON, and of something else", good + "{}", []audit.Offered{one}, "j.jsonl:2: appid: missing"},
+			[]entry{{session.ID{AppID: 1, RoomSessionID: 2}, false, true}}, ""},
+		{"empty lines and CRLF", "\n" + strings.TrimSpace(good) + "\r\n\n" + good, []entry{one, one}, ""},
+		{"a long line", strings.Replace(good, "lobby", strings.Repeat("é", 1<<20), 1), []entry{one}, ""},
+		{"the last line lacks only its end", good + strings.TrimSpace(good), []entry{one, one}, ""},
+		{"the last line is cut off", good + good[:40], []entry{one}, ""},
+		{"a line is cut off", good + good[:40] + "\n" + good, []entry{one}, "j.jsonl:2: "},
+		{"the last line is JSON, and of something else", good + "{}", []entry{one}, "j.jsonl:2: appid: missing"},
 		{"no JSON", "\nhello\n", nil, "j.jsonl:2: "},
 		{"a number", `{"appid":1,"room_session_id":858012925204410417,"acknowledged":true}` + "\n", nil, "j.jsonl:1: "},
 		{"too large", `{"appid":1,"room_session_id":"18446744073709551616","acknowledged":true}` + "\n", nil, "j.jsonl:1: "},
@@ -74,8 +81,8 @@ func TestJournal(t *testing.T) {
 func TestJournalOfASender(t *testing.T) {
 	var text []byte
 	for _, e := range []audit.Entry{
-		{AppID: 1, RoomSessionID: math.MaxUint64, RoomID: strings.Repeat("<", 1024), Acknowledged: true, Status: "started"},
-		{AppID: math.MaxUint32, RoomSessionID: 2, RoomID: "lobby", Undecided: true},
+		{ID: session.ID{AppID: 1, RoomSessionID: math.MaxUint64}, RoomID: strings.Repeat("<", 1024), Acknowledged: true, Status: "started"},
+		{ID: session.ID{AppID: math.MaxUint32, RoomSessionID: 2}, RoomID: "lobby", Undecided: true},
 		{},
 	} {
 		line, err := json.Marshal(e)
@@ -88,9 +95,9 @@ func TestJournalOfASender(t *testing.T) {
 	if err := os.WriteFile(path, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	want := []audit.Offered{
-		{AppID: 1, RoomSessionID: math.MaxUint64, Acknowledged: true},
-		{AppID: math.MaxUint32, RoomSessionID: 2, Undecided: true},
+	want := []entry{
+		{session.ID{AppID: 1, RoomSessionID: math.MaxUint64}, true, false},
+		{session.ID{AppID: math.MaxUint32, RoomSessionID: 2}, false, true},
 		{},
 	}
 	if got, err := readJournal(path); err != nil || !slices.Equal(got, want) {

@@ -19,60 +19,28 @@ import (
 // Kind is a kind of fault.
 type Kind string
 
-// The kinds of faults.
+// The kinds of faults: a session
 const (
-	// Lost is a session that was acknowledged and is nowhere.
-	Lost Kind = "lost"
-	// DeadLetter is a session in the inbox that Temporal has refused for good.
-	DeadLetter Kind = "dead_letter"
-	// SeveralRuns is a session that was started more than once. A reset is no start.
-	SeveralRuns Kind = "several_runs"
-	// Stuck is a session whose run is under way and can't go on, as the workers' code
-	// fails at it.
-	Stuck Kind = "stuck"
-	// Unindexed is a session whose open run lacks Closeout's Search Attributes, so that
-	// it is unknown whether it waits for a person.
-	Unindexed Kind = "unindexed"
-	// RunFailed is a session whose run failed.
-	RunFailed Kind = "run_failed"
-	// RunTerminated is a session whose run was terminated.
-	RunTerminated Kind = "run_terminated"
-	// RunTimedOut is a session whose run timed out.
-	RunTimedOut Kind = "run_timed_out"
-	// RunCanceled is a session whose run was canceled.
-	RunCanceled Kind = "run_canceled"
-	// NoBill is a session whose run completed without a bill, though the step that
-	// makes one was neither skipped nor given up. Only [workflows.RoomClose] has to
-	// have such a step.
-	NoBill Kind = "no_bill"
-	// NoAdjustment is a session of whose bill a run has made an adjustment that the
-	// ledger doesn't have.
-	NoAdjustment Kind = "no_adjustment"
-	// NotClosedOut is a session that has closed by the ledger's word, and has neither a
-	// bill nor a run.
-	NotClosedOut Kind = "not_closed_out"
-	// NoManifest is a session whose run completed without a manifest, likewise.
-	NoManifest Kind = "no_manifest"
-	// NoRun is a session with a bill or a manifest, and neither a run, though it
-	// would still be kept, nor a place in the inbox.
-	NoRun Kind = "no_run"
-	// Phantom is a session that is billed although the journal knows of no answer
-	// that would have kept ZEGO from sending it again.
-	Phantom Kind = "phantom"
-	// BillDiffers is a session whose bill is not of what its run was told.
-	BillDiffers Kind = "bill_differs"
-	// Contradicted is a session with a second room_close that has another room or close
-	// time than the first.
-	Contradicted Kind = "contradicted"
-	// EventLost is a session of whose participants a callback was acknowledged that is
-	// neither in the ledger nor in the inbox.
-	EventLost Kind = "event_lost"
-	// EventDeadLetter is a session of whose participants a callback is in the inbox, as
-	// the ledger refuses it.
-	EventDeadLetter Kind = "event_dead_letter"
-	// BillUntrue is a session of which the journal knows what happened, and whose bill
-	// and adjustments neither add up to that nor say that they are an estimate.
-	BillUntrue Kind = "bill_untrue"
+	Lost            Kind = "lost"              // that was acknowledged and is nowhere
+	DeadLetter      Kind = "dead_letter"       // in the inbox that Temporal has refused for good
+	SeveralRuns     Kind = "several_runs"      // that was started more than once; a reset is no start
+	Stuck           Kind = "stuck"             // with an open run that the workers' code fails at
+	Unindexed       Kind = "unindexed"         // with an open run without Search Attributes, which may be blocked or not
+	RunFailed       Kind = "run_failed"        // with a failed run
+	RunTerminated   Kind = "run_terminated"    // with a terminated run
+	RunTimedOut     Kind = "run_timed_out"     // with a run that timed out
+	RunCanceled     Kind = "run_canceled"      // with a canceled run
+	NoBill          Kind = "no_bill"           // whose run completed without a bill, though the step was neither skipped nor given up
+	NoAdjustment    Kind = "no_adjustment"     // with a run that made an adjustment which the ledger lacks
+	NotClosedOut    Kind = "not_closed_out"    // that has closed, as the ledger knows, and has neither a bill nor a run
+	NoManifest      Kind = "no_manifest"       // whose run completed without a manifest, likewise
+	NoRun           Kind = "no_run"            // with a bill or a manifest, but no run, though it would still be kept, and not in the inbox
+	Phantom         Kind = "phantom"           // that is billed, while the journal has no answer that would have kept ZEGO from sending it again
+	BillDiffers     Kind = "bill_differs"      // with a bill that contradicts the input of its run
+	Contradicted    Kind = "contradicted"      // with a second room_close that has another room or close time
+	EventLost       Kind = "event_lost"        // with an acknowledged event that is neither in the ledger nor in the inbox
+	EventDeadLetter Kind = "event_dead_letter" // with an event in the inbox that the ledger refuses
+	BillUntrue      Kind = "bill_untrue"       // with a bill and adjustments that contradict the journal and are no estimate
 )
 
 // MaxFaults is how many faults of a kind are reported in detail.
@@ -152,9 +120,7 @@ type Runs struct {
 // Fault is something that is wrong with a session.
 type Fault struct {
 	Kind Kind `json:"kind"`
-	// AppID and RoomSessionID name the session.
-	AppID         uint32 `json:"appid"`
-	RoomSessionID uint64 `json:"room_session_id,string"`
+	session.ID
 	// WorkflowID is that of its run, if it had one.
 	WorkflowID string `json:"workflow_id"`
 	// Problem is a sentence that says what is wrong.
@@ -169,7 +135,7 @@ type Fault struct {
 
 // Target returns the repair of the fault.
 func (f Fault) Target() repair.Repair {
-	return repair.Repair{Kind: f.Repair, AppID: f.AppID, RoomSessionID: f.RoomSessionID, WorkflowID: f.WorkflowID, RunID: f.runID}
+	return repair.Repair{Kind: f.Repair, ID: f.ID, WorkflowID: f.WorkflowID, RunID: f.runID}
 }
 
 // repair chooses it by the kind of the fault.
@@ -214,7 +180,7 @@ func (f *finding) fault(kind Kind, problem, remedy string) {
 }
 
 func (r *Report) add(k session.ID, f Fault) {
-	f.AppID, f.RoomSessionID, f.WorkflowID = k.AppID, k.RoomSessionID, cmp.Or(f.workflowID, k.WorkflowID())
+	f.ID, f.WorkflowID = k, cmp.Or(f.workflowID, k.WorkflowID())
 	f.Repair = f.repair()
 	if r.Kinds[f.Kind]++; r.Kinds[f.Kind] <= MaxFaults {
 		r.Faults = append(r.Faults, f)

@@ -31,6 +31,11 @@ type run struct {
 	told      details  // zero if it can't be read
 }
 
+// open reports whether the run is under way.
+func (r run) open() bool {
+	return r.status == enums.WORKFLOW_EXECUTION_STATUS_RUNNING || r.status == enums.WORKFLOW_EXECUTION_STATUS_PAUSED
+}
+
 func (a *audit) runOf(info *workflow.WorkflowExecutionInfo) run {
 	r := run{
 		id:       info.GetExecution().GetWorkflowId(),

@@ -25,6 +25,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/closeouthq/closeout/internal/audit"
+	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/testenv"
 	"github.com/closeouthq/closeout/session"
@@ -57,6 +58,7 @@ type execution struct {
 
 // fakeTemporal has runs. What it lists is what visibility was told, two to a page.
 type fakeTemporal struct {
+	client.Client
 	mu   sync.Mutex
 	runs []*execution
 	page int
@@ -216,15 +218,15 @@ func (e *execution) info(status enums.WorkflowExecutionStatus) *workflow.Workflo
 // fakeInbox is a queue.
 type fakeInbox struct {
 	mu      sync.Mutex
-	entries []audit.Waiting
+	entries []inbox.Entry
 	// reading, if set, happens before it is read, with how often it was before.
 	reading func(before int)
 	reads   int
 	fail    error
 }
 
-func (f *fakeInbox) Waiting(context.Context) iter.Seq2[audit.Waiting, error] {
-	return func(yield func(audit.Waiting, error) bool) {
+func (f *fakeInbox) all(context.Context) iter.Seq2[inbox.Entry, error] {
+	return func(yield func(inbox.Entry, error) bool) {
 		if f.reading != nil {
 			f.reading(f.reads)
 		}
@@ -238,7 +240,7 @@ func (f *fakeInbox) Waiting(context.Context) iter.Seq2[audit.Waiting, error] {
 			}
 		}
 		if f.fail != nil {
-			yield(audit.Waiting{}, f.fail)
+			yield(inbox.Entry{}, f.fail)
 		}
 	}
 }
@@ -246,19 +248,23 @@ func (f *fakeInbox) Waiting(context.Context) iter.Seq2[audit.Waiting, error] {
 func (f *fakeInbox) add(s session.Session, deadLetter bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.entries = append(f.entries, audit.Waiting{AppID: s.AppID, RoomSessionID: s.RoomSessionID, DeadLetter: deadLetter, Reason: "too\nbig"})
+	e := inbox.Entry{Key: s.WorkflowID()}
+	if deadLetter {
+		e.DeadAt, e.Reason = time.Now(), "too\nbig"
+	}
+	f.entries = append(f.entries, e)
 }
 
 func (f *fakeInbox) remove(s session.Session) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.entries = slices.DeleteFunc(f.entries, func(w audit.Waiting) bool { return w.AppID == s.AppID && w.RoomSessionID == s.RoomSessionID })
+	f.entries = slices.DeleteFunc(f.entries, func(e inbox.Entry) bool { return e.Key == s.WorkflowID() })
 }
 
 // fakeJournal is a journal that is written to while it is read.
 type fakeJournal struct {
 	mu    sync.Mutex
-	lines []audit.Offered
+	lines []audit.Entry
 	// reading, if set, happens before it is read, with how often it was before.
 	reading func(before int)
 	reads   int
@@ -268,10 +274,10 @@ type fakeJournal struct {
 func (f *fakeJournal) add(s session.Session, acknowledged bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.lines = append(f.lines, audit.Offered{AppID: s.AppID, RoomSessionID: s.RoomSessionID, Acknowledged: acknowledged})
+	f.lines = append(f.lines, audit.Entry{ID: s.ID, Acknowledged: acknowledged})
 }
 
-func (f *fakeJournal) all(yield func(audit.Offered, error) bool) {
+func (f *fakeJournal) all(yield func(audit.Entry, error) bool) {
 	if f.reading != nil {
 		f.reading(f.reads)
 	}
@@ -285,7 +291,7 @@ func (f *fakeJournal) all(yield func(audit.Offered, error) bool) {
 		}
 	}
 	if f.fail != nil {
-		yield(audit.Offered{}, f.fail)
+		yield(audit.Entry{}, f.fail)
 	}
 }
 
@@ -311,7 +317,7 @@ func newWorld(t testing.TB, databaseURL string) *world {
 	w := &world{t: t, temporal: &fakeTemporal{page: 2}, ledger: books, archive: memblob.OpenBucket(nil), inbox: &fakeInbox{}, journal: &fakeJournal{}}
 	t.Cleanup(func() { _ = w.archive.Close() })
 	w.options = audit.Options{
-		Temporal: w.temporal, Ledger: w.ledger, Archive: w.archive, Inbox: w.inbox, Journal: w.journal.all, Complete: true, Retention: 720 * time.Hour,
+		Temporal: w.temporal, Ledger: w.ledger, Archive: w.archive, Inbox: w.inbox.all, Journal: w.journal.all, Complete: true, Retention: 720 * time.Hour,
 	}
 	return w
 }

@@ -97,11 +97,13 @@ func openAudit(ctx context.Context, op *operation) (o audit.Options, c client.Cl
 	if inboxes == nil {
 		fmt.Fprintf(op.Root().ErrWriter, "no inbox in %s, so none is compared; --inbox names those of the webhooks\n", op.config.Data)
 	} else {
-		o.Inbox = inboxes
+		o.Inbox = inboxes.All
 	}
-	if o.EventInbox, err = auditInboxes(ctx, op, "event-inbox", op.config.EventInbox()); err != nil {
+	events, err := auditInboxes(ctx, op, "event-inbox", op.config.EventInbox())
+	if err != nil {
 		return o, nil, err
 	}
+	o.EventInbox = events.All
 	namespace, err := c.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: op.config.Temporal.Namespace})
 	if err != nil {
 		return o, nil, fmt.Errorf("ask Temporal at %s how long namespace %s keeps runs: %w", op.config.Temporal.HostPort, op.config.Temporal.Namespace, err)
@@ -133,7 +135,7 @@ func auditInboxes(ctx context.Context, op *operation, flag, inData string) (audi
 
 func auditOptions(op *operation, now time.Time) (o audit.Options, err error) {
 	if file := op.String("journal"); file != "" {
-		o.Journal, o.Lives = audit.Journal(file), audit.JournalLives(file)
+		o.Journal = audit.Journal(file)
 	}
 	if o.Complete = op.Bool("complete"); o.Complete && o.Journal == nil {
 		return o, usagef("--complete: found no --journal, want both")

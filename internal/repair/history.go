@@ -15,17 +15,12 @@ import (
 	"github.com/closeouthq/closeout/internal/ledger"
 )
 
-// Histories has the histories of runs. A [client.Client] is one.
-type Histories interface {
-	GetWorkflowHistory(ctx context.Context, workflowID, runID string, isLongPoll bool, filter enums.HistoryEventFilterType) client.HistoryEventIterator
-}
-
 // maxResets is how many resets of a run are followed back.
 const maxResets = 50
 
 // Bill returns the bill that a run made, or the run that it is a reset of; nil if none
 // did. MadeAt is when the Activity reported it.
-func Bill(ctx context.Context, t Histories, data converter.DataConverter, workflowID, runID string) (*ledger.MadeBill, error) {
+func Bill(ctx context.Context, t client.Client, data converter.DataConverter, workflowID, runID string) (*ledger.MadeBill, error) {
 	var made *ledger.MadeBill
 	err := results(ctx, t, data, workflowID, runID, "FinalizeBill", func(result *common.Payloads, at time.Time) error {
 		var b ledger.Bill
@@ -39,7 +34,7 @@ func Bill(ctx context.Context, t Histories, data converter.DataConverter, workfl
 }
 
 // Adjustment returns the adjustment that a run made; nil if it made none.
-func Adjustment(ctx context.Context, t Histories, data converter.DataConverter, workflowID, runID string) (*ledger.Adjustment, error) {
+func Adjustment(ctx context.Context, t client.Client, data converter.DataConverter, workflowID, runID string) (*ledger.Adjustment, error) {
 	var made *ledger.Adjustment
 	err := results(ctx, t, data, workflowID, runID, "AdjustBill", func(result *common.Payloads, _ time.Time) error {
 		var a struct {
@@ -63,7 +58,7 @@ const localActivity = "LocalActivity"
 
 // results reads the results of an Activity of a run, or else of the run that it is a
 // reset of. A run that isn't kept any more has none.
-func results(ctx context.Context, t Histories, data converter.DataConverter, workflowID, runID, activity string, read func(*common.Payloads, time.Time) error) error {
+func results(ctx context.Context, t client.Client, data converter.DataConverter, workflowID, runID, activity string, read func(*common.Payloads, time.Time) error) error {
 	for range maxResets {
 		scheduled, base, found := map[int64]bool{}, "", false
 		for events := t.GetWorkflowHistory(ctx, workflowID, runID, false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT); events.HasNext(); {
@@ -74,21 +69,21 @@ func results(ctx context.Context, t Histories, data converter.DataConverter, wor
 			if err != nil {
 				return fmt.Errorf("read the history of %s: %w", workflowID, err)
 			}
+			var result *common.Payloads
 			if a := e.GetActivityTaskScheduledEventAttributes(); a.GetActivityType().GetName() == activity {
 				scheduled[e.GetEventId()] = true
 			}
+			if a := e.GetActivityTaskCompletedEventAttributes(); a != nil && scheduled[a.GetScheduledEventId()] {
+				result = a.GetResult()
+			}
 			if a := e.GetMarkerRecordedEventAttributes(); a.GetMarkerName() == localActivity && a.GetFailure() == nil {
 				var local struct{ ActivityType string }
-				if data.FromPayloads(a.GetDetails()["data"], &local) != nil || local.ActivityType != activity {
-					continue
+				if data.FromPayloads(a.GetDetails()["data"], &local) == nil && local.ActivityType == activity {
+					result = a.GetDetails()["result"]
 				}
-				if err := read(a.GetDetails()["result"], e.GetEventTime().AsTime()); err != nil {
-					return fmt.Errorf("read what %s of %s returned: %w", activity, workflowID, err)
-				}
-				found = true
 			}
-			if a := e.GetActivityTaskCompletedEventAttributes(); a != nil && scheduled[a.GetScheduledEventId()] {
-				if err := read(a.GetResult(), e.GetEventTime().AsTime()); err != nil {
+			if result != nil {
+				if err := read(result, e.GetEventTime().AsTime()); err != nil {
 					return fmt.Errorf("read what %s of %s returned: %w", activity, workflowID, err)
 				}
 				found = true

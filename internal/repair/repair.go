@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 
+	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
 
 	"github.com/closeouthq/closeout/internal/ledger"
@@ -36,15 +37,14 @@ func Kinds() []Kind { return []Kind{RestoreBill, RestoreAdjustment, StartRun, Re
 // A Repair is one repair of a session.
 type Repair struct {
 	Kind
-	AppID             uint32
-	RoomSessionID     uint64
+	session.ID
 	WorkflowID, RunID string
 }
 
 // Repairer makes repairs.
 type Repairer struct {
 	// Temporal, Data and Ledger are those of the audit.
-	Temporal Histories
+	Temporal client.Client
 	Data     converter.DataConverter
 	Ledger   *ledger.Ledger
 	// Start starts the run of a session, and Reset resets one to its first Workflow Task.
@@ -94,7 +94,7 @@ func (r *Repairer) Do(ctx context.Context, of Repair) error {
 
 // session returns the session as its bill has it, or else as its events do.
 func (r *Repairer) session(ctx context.Context, of Repair) (s session.Session, err error) {
-	s = session.Session{ID: session.ID{AppID: of.AppID, RoomSessionID: of.RoomSessionID}}
+	s = session.Session{ID: of.ID}
 	bill, err := r.Ledger.Bill(ctx, of.AppID, of.RoomSessionID)
 	if err == nil {
 		s.RoomID, s.CloseReason, s.RoomCloseTime, s.Reconciled = bill.RoomID, bill.CloseReason, bill.RoomCloseTime, bill.Reconciled

@@ -27,6 +27,7 @@ import (
 
 // temporalOf is a Temporal with histories, by run ID, and the last completed runs.
 type temporalOf struct {
+	client.Client
 	histories map[string][]*history.HistoryEvent
 	runs      []run
 	fail      error
@@ -204,7 +205,7 @@ func open(t *testing.T) *ledger.Ledger {
 	return books
 }
 
-func witness(books *ledger.Ledger, temporal repair.Temporal) *repair.Witness {
+func witness(books *ledger.Ledger, temporal client.Client) *repair.Witness {
 	return &repair.Witness{Temporal: temporal, TaskQueue: "q", Data: converter.GetDefaultDataConverter(), Ledger: books, Log: slog.New(slog.DiscardHandler)}
 }
 

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
 
 	"github.com/closeouthq/closeout/internal/ledger"
@@ -24,17 +25,11 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// Temporal lists runs, and has their histories. A [client.Client] is one.
-type Temporal interface {
-	ListWorkflow(ctx context.Context, request *workflowservice.ListWorkflowExecutionsRequest) (*workflowservice.ListWorkflowExecutionsResponse, error)
-	Histories
-}
-
 // Witness finds out whether a ledger was restored from a copy: by the looks that have been
 // seen, and by bills that runs have made and the ledger doesn't have.
 type Witness struct {
 	// Temporal has the runs of the task queue. Without it, only looks count.
-	Temporal  Temporal
+	Temporal  client.Client
 	TaskQueue string
 	// Data reads what Activities returned.
 	Data converter.DataConverter
@@ -204,7 +199,7 @@ func (w *Witness) remember(last ledger.Look) {
 func (w *Witness) missing(ctx context.Context) (first *ledger.MadeBill, err error) {
 	answer, err := w.Temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{PageSize: recentRuns,
 		Query: fmt.Sprintf("TaskQueue = '%s' AND ExecutionStatus = 'Completed' AND WorkflowId STARTS_WITH '%s'",
-			strings.ReplaceAll(w.TaskQueue, "'", "''"), strings.TrimSuffix(session.Session{}.WorkflowID(), "0-0"))})
+			strings.ReplaceAll(w.TaskQueue, "'", "''"), session.WorkflowIDPrefix)})
 	if err != nil {
 		return nil, fmt.Errorf("list the last runs: %w", err)
 	}

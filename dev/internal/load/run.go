@@ -14,6 +14,7 @@ import (
 
 	"github.com/closeouthq/closeout/internal/audit"
 	"github.com/closeouthq/closeout/internal/progress"
+	identity "github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -442,7 +443,7 @@ func (r *runner) over(d *delivery, cut bool) {
 	r.state.decided.Add(1)
 	if r.entries != nil {
 		r.entries <- audit.Entry{
-			AppID: s.AppID, RoomSessionID: s.RoomSessionID, RoomID: s.RoomID, CloseReason: s.CloseReason, RoomCloseTime: s.RoomCloseTime,
+			ID: identity.ID{AppID: s.AppID, RoomSessionID: s.RoomSessionID}, RoomID: s.RoomID, CloseReason: s.CloseReason, RoomCloseTime: s.RoomCloseTime,
 			Acknowledged: s.acknowledged, Undecided: !s.acknowledged && s.cut, Status: s.status, Attempts: s.attempts, Duplicates: s.copies,
 			Events: life, OfferedAt: r.began.Add(s.offered).UTC(), AcknowledgedAfter: float64(s.after.Microseconds()) / 1000,
 		}

@@ -1,0 +1,128 @@
+package audit
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"time"
+
+	"go.temporal.io/api/enums/v1"
+	"gocloud.dev/gcerrors"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/session"
+)
+
+// compare judges every session, and looks for the manifests of the closed ones.
+func (a *audit) compare(ctx context.Context) error {
+	group, look := errgroup.WithContext(ctx)
+	group.SetLimit(a.Parallel)
+	for k, r := range a.sessions {
+		if look.Err() != nil {
+			break
+		}
+		switch {
+		case r.has(outside):
+			a.count(k, r, finding{outside: true})
+		case a.suspicious(r):
+			group.Go(func() error { return a.examine(look, k, r) })
+		case r.has(completed):
+			group.Go(func() error {
+				archived, err := a.archived(look, k)
+				switch {
+				case err != nil:
+					return err
+				case archived.IsZero():
+					return a.examine(look, k, r)
+				}
+				a.count(k, r, finding{status: enums.WORKFLOW_EXECUTION_STATUS_COMPLETED, billed: true, archived: true})
+				return nil
+			})
+		default:
+			f := finding{billed: r.has(billed), blocked: r.has(blocked), expired: r.has(billed) && !r.has(listed) && !r.has(waiting)}
+			if r.has(running) {
+				f.status = enums.WORKFLOW_EXECUTION_STATUS_RUNNING
+			}
+			a.count(k, r, f)
+		}
+	}
+	return cmp.Or(group.Wait(), ctx.Err())
+}
+
+// suspicious reports whether something looks wrong with the session, apart from its manifest, which was not looked for
+// yet.
+func (a *audit) suspicious(r record) bool {
+	if !r.has(listed) && !r.has(waiting) {
+		if r.has(billed) && !r.has(old) || !r.has(billed) && r.has(acknowledged|deadLetter|closed) {
+			return true
+		}
+	}
+	return r.has(severally|ended|differs|stuck|unindexed) ||
+		r.has(completed) && !r.has(billed) ||
+		r.has(running) && !r.has(billed) && (a.lossy || r.has(blocked)) || // its bill may be lost
+		a.unaccountedFor(r) && !a.unsettled(r)
+}
+
+// archived returns when the session's manifest was written; zero if there is none.
+func (a *audit) archived(ctx context.Context, k session.ID) (time.Time, error) {
+	key := activities.ManifestKey(session.Session{ID: k})
+	attributes, err := a.Archive.Attributes(ctx, key)
+	switch {
+	case gcerrors.Code(err) == gcerrors.NotFound:
+		return time.Time{}, nil
+	case err != nil:
+		return time.Time{}, fmt.Errorf("look for %s in the archive: %w", key, err)
+	}
+	return attributes.ModTime, nil
+}
+
+// finding is what is known of a session in the end.
+type finding struct {
+	status           enums.WorkflowExecutionStatus // of its run; none if 0
+	blocked          bool
+	billed, archived bool
+	skipped          bool // the step that makes the bill or the manifest was skipped or given up
+	expired          bool // closed out, and its run is not kept any more
+	outside          bool
+	faults           []Fault
+}
+
+// count adds a session to the report.
+func (a *audit) count(k session.ID, r record, f finding) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := &a.report
+	add := func(count *int64, holds bool) {
+		if holds {
+			*count++
+		}
+	}
+	add(&n.Offered, r.has(offered))
+	add(&n.Acknowledged, r.has(acknowledged))
+	add(&n.Waiting, r.has(waiting))
+	add(&n.DeadLetters, r.has(stillDead))
+	add(&n.Outside, f.outside)
+	if f.outside {
+		return
+	}
+	add(&n.Bills, f.billed)
+	add(&n.Manifests, f.archived)
+	add(&n.Skipped, f.skipped)
+	add(&n.Expired, f.expired)
+	add(&n.Unsettled, a.unsettled(r))
+	end, bad := badEnds[f.status]
+	switch {
+	case f.status == enums.WORKFLOW_EXECUTION_STATUS_UNSPECIFIED:
+	case f.status == enums.WORKFLOW_EXECUTION_STATUS_COMPLETED:
+		n.Runs.Completed++
+	case bad:
+		*end.count(&n.Runs)++
+	default:
+		add(&n.Runs.Blocked, f.blocked)
+		add(&n.Runs.Running, !f.blocked)
+	}
+	for _, fault := range f.faults {
+		n.add(k, fault)
+	}
+}

@@ -1,0 +1,200 @@
+package audit
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.temporal.io/api/enums/v1"
+
+	"github.com/closeouthq/closeout/session"
+)
+
+func (a *audit) readJournal(context.Context) error {
+	if a.Journal == nil {
+		return nil
+	}
+	for e, err := range a.Journal {
+		if err != nil {
+			return fmt.Errorf("read the journal: %w", err)
+		}
+		a.sessions.mark(e.ID, e.flags())
+	}
+	return nil
+}
+
+func (e Entry) flags() flags {
+	switch {
+	case e.Acknowledged:
+		return offered | acknowledged
+	case e.Undecided:
+		return offered | undecided
+	}
+	return offered
+}
+
+func (a *audit) readInbox(ctx context.Context) error {
+	if a.Inbox == nil {
+		return nil
+	}
+	for e, err := range a.Inbox(ctx) {
+		if err != nil {
+			return fmt.Errorf("read the inbox: %w", err)
+		}
+		k, err := session.ParseWorkflowID(e.Key)
+		if err != nil {
+			return fmt.Errorf("read the inbox: %w", err)
+		}
+		f := waiting
+		if !e.DeadAt.IsZero() {
+			f, a.aside = deadLetter, true
+		}
+		a.sessions.mark(k, f)
+	}
+	return nil
+}
+
+// readRuns reads Temporal's list. It lags behind, and shows a run twice that closes between two pages.
+func (a *audit) readRuns(ctx context.Context) error {
+	// There is no such limit for Until: later runs account for their bills.
+	for run, err := range a.list(ctx, a.since(fmt.Sprintf("WorkflowId STARTS_WITH '%s'", session.WorkflowIDPrefix))) {
+		if err != nil {
+			return fmt.Errorf("list runs: %w", err)
+		}
+		k, err := session.ParseWorkflowID(run.id)
+		if err != nil {
+			a.report.Foreign++
+			continue
+		}
+		r := a.sessions[k]
+		if r.has(listed) || run.status == enums.WORKFLOW_EXECUTION_STATUS_CONTINUED_AS_NEW {
+			r.flags |= severally
+		}
+		r.flags |= listed
+		switch {
+		case a.late(run.start):
+			r.flags |= outside
+		case run.status == enums.WORKFLOW_EXECUTION_STATUS_COMPLETED:
+			r.flags |= completed
+		case run.open():
+			r.flags |= running
+			if run.blocked {
+				r.flags |= blocked
+			}
+			if len(run.problems) > 0 {
+				r.flags |= stuck
+			}
+			if run.unindexed {
+				r.flags |= unindexed
+			}
+		default:
+			r.flags |= ended
+		}
+		r.told = run.told.sum()
+		a.sessions[k] = r
+	}
+	return nil
+}
+
+// since restricts a List Filter to the runs that Since does not skip.
+func (a *audit) since(query string) string {
+	if a.Since.IsZero() {
+		return query
+	}
+	return query + fmt.Sprintf(" AND StartTime >= '%s'", a.Since.UTC().Format(time.RFC3339Nano))
+}
+
+// readBills reads the ledger. A bill is older than the end of its run and younger than its beginning, so those before
+// Since are of no interest.
+func (a *audit) readBills(ctx context.Context) error {
+	for b, err := range a.Ledger.Bills(ctx, a.Since) {
+		if err != nil {
+			return fmt.Errorf("read the ledger: %w", err)
+		}
+		k := session.ID{AppID: b.AppID, RoomSessionID: b.RoomSessionID}
+		r := a.sessions[k]
+		r.flags |= billed
+		if a.gone(b.MadeAt) {
+			r.flags |= old
+		}
+		if b.MadeAt.After(a.began.Add(-a.Grace)) {
+			r.flags |= young
+		}
+		if r.told != 0 && r.told != billDetails(b.Bill).sum() {
+			r.flags |= differs
+		}
+		a.sessions[k] = r
+		if a.unaccountedFor(r) {
+			a.unaccounted = true
+		}
+	}
+	losses, err := a.Ledger.Losses(ctx)
+	if err != nil {
+		return fmt.Errorf("read the ledger: %w", err)
+	}
+	a.lossy, a.report.Losses = a.Lossy || len(losses) > 0, losses
+	if a.report.Refused, err = a.Ledger.UnreadableSince(ctx, a.Since, MaxFaults); err != nil {
+		return fmt.Errorf("read the ledger: %w", err)
+	}
+	// Whatever Since is: Temporal may have forgotten their runs, and nothing else remembers them.
+	for s, err := range a.Ledger.ClosedUnbilled(ctx) {
+		if err != nil {
+			return fmt.Errorf("read the ledger: %w", err)
+		}
+		a.sessions.mark(session.ID{AppID: s.AppID, RoomSessionID: s.RoomSessionID}, closed)
+	}
+	return nil
+}
+
+// readContradictions reports the sessions that were closed twice: one of the two is another session, which has no run.
+// Only the ledger remembers them.
+func (a *audit) readContradictions(ctx context.Context) error {
+	for c, err := range a.Ledger.Contradictions(ctx, a.Since) {
+		if err != nil {
+			return fmt.Errorf("read the ledger: %w", err)
+		}
+		if a.late(c.SeenAt) {
+			continue
+		}
+		a.report.add(session.ID{AppID: c.AppID, RoomSessionID: c.RoomSessionID}, Fault{Kind: Contradicted,
+			Problem: fmt.Sprintf("It was closed twice: another room_close says that room %q closed at %s. That one has no run.", c.RoomID, c.RoomCloseTime.Format(time.RFC3339Nano)),
+			Remedy: "See that nothing between ZEGO and the webhook rounds room_session_id, and find out whose the other room_close is. If it is another session's, close that out by its own number: " +
+				sendCommand(c.AppID, "SESSION")})
+	}
+	return nil
+}
+
+// readAgain reads again what was read before what it is compared with, where that matters: the journal, which gets its
+// entry after the bill is made, and the inbox, where people retry dead letters.
+func (a *audit) readAgain(ctx context.Context) error {
+	if a.unaccounted {
+		for e, err := range a.Journal {
+			if err != nil {
+				return fmt.Errorf("read the journal again: %w", err)
+			}
+			if _, known := a.sessions[e.ID]; known {
+				a.sessions.mark(e.ID, e.flags())
+			}
+		}
+	}
+	if a.aside {
+		for e, err := range a.Inbox(ctx) {
+			if err != nil {
+				return fmt.Errorf("read the inbox again: %w", err)
+			}
+			k, err := session.ParseWorkflowID(e.Key)
+			switch {
+			case err != nil:
+				return fmt.Errorf("read the inbox again: %w", err)
+			case e.DeadAt.IsZero():
+				a.sessions.mark(k, waiting)
+				continue
+			}
+			a.sessions.mark(k, deadLetter|stillDead)
+			if len(a.reasons) < MaxFaults {
+				a.reasons[k] = e.Reason
+			}
+		}
+	}
+	return nil
+}
