@@ -24,50 +24,50 @@ import (
 
 // Endpoint is an HTTP API that a step posts to.
 type Endpoint struct {
-	// Name is what people call it, in the errors that they read: "the billing API".
+	// Name names the API in errors, such as "the billing API".
 	Name string
-	// URL takes the posts.
+	// URL is the address to post to.
 	URL string
 	// Token, if not empty, is sent as a bearer token.
 	Token string
-	// ContentType is that of the posts; application/json unless set.
+	// ContentType is the Content-Type of requests. Default: application/json.
 	ContentType string
-	// Client sends them; unless set, one that doesn't follow redirects.
+	// Client sends the requests. Default: a client that doesn't follow redirects.
 	Client *http.Client
 }
 
-// At is the endpoint at a path below its URL, such as "charges".
+// At returns the endpoint at a path below e's URL, such as "charges".
 func (e Endpoint) At(path string) Endpoint {
-	// Post reports a URL that is none.
+	// Post reports an invalid URL.
 	if joined, err := url.JoinPath(e.URL, path); err == nil {
 		e.URL = joined
 	}
 	return e
 }
 
-// direct doesn't follow redirects: what is posted elsewhere could be taken for
-// done, and the token would leak.
+// direct doesn't follow redirects, because another server could answer 200 without doing
+// anything, and would get the token.
 var direct = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 
-// maxAnswer is how much of an answer is read, in bytes.
+// maxAnswer bounds the bytes of an answer that Post reads.
 const maxAnswer = 1 << 20
 
-// Post posts body as JSON under an Idempotency-Key and, unless answer is nil,
-// decodes what comes back into it. Its errors are ready to be returned by a step:
+// Post posts body as JSON with an Idempotency-Key. Unless answer is nil, it decodes the
+// response into answer. A step can return Post's errors as they are:
 //
-//   - 2xx is done, and so is 409 where no answer is wanted: it was done before;
-//   - 408, 429, 5xx and all that is no answer are worth another try, after the
-//     Retry-After if there is one; so is 409 where an answer is wanted, as the
-//     first post of the key may still be worked on;
-//   - any other 4xx blocks the step, and shows people what was said; a [*Refusal]
-//     is in the error, for steps that know better.
+//   - 2xx is success. So is 409 if answer is nil: the request was done before.
+//   - 408, 429, 5xx, and a response that is missing or can't be decoded are retried, after
+//     Retry-After if the response has it. So is 409 if answer is not nil, because the API
+//     may still be working on the first request with the key.
+//   - Any other 4xx blocks the step and shows the response to the operator. The error wraps
+//     a [*Refusal], so that a step can return another kind of error instead.
 func (e Endpoint) Post(ctx context.Context, key uuid.UUID, body, answer any) error {
 	if e.URL == "" {
 		return Blockedf("%s has no URL", cmp.Or(e.Name, "an endpoint"))
 	}
 	encoded, err := json.Marshal(body)
 	if err != nil {
-		return Blockedf("encode what is for %s: %w", e.Name, err)
+		return Blockedf("encode the request to %s: %w", e.Name, err)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.URL, bytes.NewReader(encoded))
 	if err != nil {
@@ -90,10 +90,10 @@ func (e Endpoint) Post(ctx context.Context, key uuid.UUID, body, answer any) err
 	if resp.StatusCode >= 400 {
 		span.SetStatus(codes.Error, "")
 	}
-	// Reading it all lets the connection be used again.
+	// The connection can be reused only if the body is read to its end.
 	said, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	shown := printable.Foreign(string(said), 500)
-	status := fmt.Sprintf("%d %s", resp.StatusCode, http.StatusText(resp.StatusCode)) // not in the server's own words, which may be any
+	status := fmt.Sprintf("%d %s", resp.StatusCode, http.StatusText(resp.StatusCode)) // resp.Status may hold any text
 
 	switch code := resp.StatusCode; {
 	case code/100 == 2 && answer != nil:
@@ -107,7 +107,7 @@ func (e Endpoint) Post(ctx context.Context, key uuid.UUID, body, answer any) err
 	case code/100 == 2, code == http.StatusConflict && answer == nil:
 		return nil
 	case code == http.StatusTooManyRequests, code == http.StatusRequestTimeout, code == http.StatusConflict:
-		// Of the 4xx these say that it is worth trying again.
+		// These 4xx may succeed later.
 	case code/100 == 4:
 		return Blockedf("%w", &Refusal{Name: e.Name, Status: code, Body: shown})
 	}
@@ -117,8 +117,8 @@ func (e Endpoint) Post(ctx context.Context, key uuid.UUID, body, answer any) err
 	return fmt.Errorf("%s failed: %s: %s", e.Name, status, shown)
 }
 
-// trace begins a span for a post and sends its trace parent, if the step is traced.
-// The URL is not in it, as it may hold a key.
+// trace starts a span for req and sends its trace parent, if the step is traced. The span
+// doesn't contain the URL, which may hold a key.
 func (e Endpoint) trace(req *http.Request) (*http.Request, trace.Span) {
 	step := trace.SpanFromContext(req.Context())
 	if !step.SpanContext().IsValid() {
@@ -130,15 +130,14 @@ func (e Endpoint) trace(req *http.Request) (*http.Request, trace.Span) {
 	return req, span
 }
 
-// Refusal is the answer of an [Endpoint] that won't be another one by trying
-// again. A step may find it in the error by [errors.As], and make another kind of
-// failure of it.
+// Refusal is a response of an [Endpoint] that a retry won't change. A step can find it in
+// the error with [errors.As] and return another kind of error.
 type Refusal struct {
-	// Name is the endpoint's.
+	// Name is the endpoint's Name.
 	Name string
-	// Status is HTTP's, a 4xx.
+	// Status is the HTTP status, a 4xx.
 	Status int
-	// Body is the beginning of the answer, in a line.
+	// Body is the beginning of the response, in one line.
 	Body string
 }
 
@@ -147,7 +146,7 @@ func (r *Refusal) Error() string {
 	return fmt.Sprintf("%s refused it: %d %s: %s", r.Name, r.Status, http.StatusText(r.Status), r.Body)
 }
 
-// bare takes the URL out of an error, as it may hold a key.
+// bare removes the URL from an error, because a URL may hold a key.
 func bare(err error) error {
 	if wrapped := new(url.Error); errors.As(err, &wrapped) {
 		return wrapped.Err
@@ -155,8 +154,8 @@ func bare(err error) error {
 	return err
 }
 
-// retryAfter is for how long the API asks to be left alone, up to an hour; 0 if
-// it doesn't.
+// retryAfter returns the response's Retry-After in seconds, at most an hour, or 0 if it
+// has none.
 func retryAfter(resp *http.Response) time.Duration {
 	seconds, err := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 32)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"go.temporal.io/sdk/temporal"
 )
 
-// The kinds of failure, as the Web UI and the metrics show them.
+// The kinds of failure, as the Web UI and metrics show them.
 const (
 	typeRetryAfter = "RetryAfter"
 	typeBlocked    = "Blocked"
@@ -16,42 +16,39 @@ const (
 	typeNotQuick   = "NotQuick"
 )
 
-// An error that is none of the following is worth another try: Temporal tries
-// again with a growing pause, from a second to five minutes, until the step's
-// deadline.
+// Temporal retries all other errors, with pauses that grow from a second to five minutes,
+// until the step's Timeout.
 
-// RetryAfterf is the error of a step that is to be tried again, but not before the
-// pause is over: a service has said when it has time. If the step's deadline
-// comes first, the step waits for a person at once.
+// RetryAfterf returns an error after which Temporal retries the step, but not before the
+// pause is over. Use it if a service says when to come back. If the pause outlasts the
+// step's Timeout, the step is blocked at once.
 func RetryAfterf(pause time.Duration, format string, args ...any) error {
 	err := fmt.Errorf(format, args...)
 	return temporal.NewApplicationErrorWithOptions(err.Error(), typeRetryAfter,
 		temporal.ApplicationErrorOptions{NextRetryDelay: pause, Cause: errors.Unwrap(err)})
 }
 
-// Blockedf is the error of a step that can't succeed however often it is tried,
-// until a person has mended something. Temporal doesn't retry it; the workflow
-// waits for that person instead.
+// Blockedf returns an error for a step that can't succeed until an operator fixes the
+// cause. Temporal doesn't retry the step. It is blocked until the operator decides.
 func Blockedf(format string, args ...any) error {
 	err := fmt.Errorf(format, args...)
 	return temporal.NewNonRetryableApplicationError(err.Error(), typeBlocked, errors.Unwrap(err))
 }
 
-// GiveUpf is the error of a step that can't succeed, and that no person needs to
-// be asked about: nobody has left an address to write to. The run goes on
-// without it, and says so.
+// GiveUpf returns an error for a step that can't succeed and needs no operator, such as a
+// mail to a user without an address. The run goes on without the step, and its result
+// says that the step was given up.
 func GiveUpf(format string, args ...any) error {
 	err := fmt.Errorf(format, args...)
 	return temporal.NewApplicationErrorWithOptions(err.Error(), typeGivenUp, temporal.ApplicationErrorOptions{
 		NonRetryable: true, Cause: errors.Unwrap(err),
-		// It is expected: Temporal's SDK neither logs nor counts it as a failure.
+		// The failure is expected: Temporal's SDK neither logs nor counts it.
 		Category: temporal.ApplicationErrorCategoryBenign,
 	})
 }
 
-// ErrNotQuick is returned by a quick step that has more to do than fits into a
-// Workflow Task. The Workflow runs the step again, as an Activity. See
-// workflows.Step.Quick.
+// ErrNotQuick reports that a quick step has more to do than fits into a Workflow Task. The
+// Workflow runs the step again as an Activity. See workflows.Step.Quick.
 var ErrNotQuick = temporal.NewApplicationErrorWithOptions("more to do than fits into a Workflow Task", typeNotQuick,
 	temporal.ApplicationErrorOptions{NonRetryable: true, Category: temporal.ApplicationErrorCategoryBenign})
 

@@ -8,12 +8,13 @@ import (
 	"github.com/closeouthq/closeout/pricing"
 )
 
-// Lines returns the lines of the session's bill, for a step that runs; in the run of an
-// adjustment, those of the adjustment, which add to the ones before. It reads the ledger
-// page by page. An error ends it; there is one if the session is not billed yet, so let
-// the step start after the bill, by [workflows.Then] or [workflows.Step.After].
+// Lines returns the lines of the session's bill. In an adjustment run it returns the lines
+// of the adjustment, which add to the earlier ones. It reads the ledger page by page, and
+// ends after the first error. It returns an error if the session is not billed yet, so
+// start the step after the bill, with [workflows.Then] or [workflows.Step.After].
 //
-// ctx is the step's. In tests of steps it comes from closeouttest.WithLines.
+// ctx must be the step's context. In a test of a step, make it with
+// closeouttest.WithLines.
 //
 // [workflows.Then]: https://pkg.go.dev/github.com/closeouthq/closeout/workflows#Then
 // [workflows.Step.After]: https://pkg.go.dev/github.com/closeouthq/closeout/workflows#Step

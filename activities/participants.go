@@ -7,7 +7,7 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// Participants returns who was in the room of the task's session, for a step that runs:
+// Participants returns the participants of the task's session. Call it from a step:
 //
 //	people, err := activities.Participants(ctx, task)
 //	if err != nil {
@@ -20,17 +20,17 @@ import (
 //		...
 //	}
 //
-// All reads the ledger page by page while the step runs, so that nothing of it goes through
-// the Workflow's history. Once the session is billed, the figures are those of the bill,
-// and add up to them. Let a step that needs them start after the bill, by [workflows.Then]
-// or [workflows.Step.After]; before, Settled is false.
+// All reads the ledger page by page while the step runs, so the Workflow's history doesn't
+// grow. Once the session is billed, the figures are final and add up to the bill; before
+// that, Settled is false. Start a step that needs final figures after the bill, with
+// [workflows.Then] or [workflows.Step.After].
 //
-// In an adjustment run, which a step sees with [workflows.Step.Adjusts], the figures are those
-// of the adjustment, and each participant's Before has what was billed until then:
+// In an adjustment run, where only steps with [workflows.Step.Adjusts] run, the figures
+// include the adjustment. Each participant's Before has the figures billed until then:
 //
 //	due := fee(p.Billed()) - fee(p.Before)
 //
-// ctx is the step's. In tests of steps it comes from package closeouttest.
+// ctx must be the step's context. In a test of a step, make it with package closeouttest.
 //
 // [workflows.Then]: https://pkg.go.dev/github.com/closeouthq/closeout/workflows#Then
 // [workflows.Step.After]: https://pkg.go.dev/github.com/closeouthq/closeout/workflows#Step

@@ -21,17 +21,17 @@ var Standard = &Steps{}
 // them, and fail when called.
 type Steps struct{}
 
-// FinalizeBill makes the session's bill in the ledger and posts it to the billing
-// API, if there is one. A repeat finds the same bill.
+// FinalizeBill makes the session's bill in the ledger and posts it to the billing API, if
+// one is set. A repeat returns the same bill.
 func (*Steps) FinalizeBill(context.Context, Task) (bill Bill, err error) { return bill, errOnlyNamed }
 
-// AdjustBill adjusts the bill by the callbacks that came after it. Adjustments of a
-// session are numbered from 1, and a repeat finds the same one.
+// AdjustBill adjusts the bill for callbacks that arrived after billing. Adjustments of a
+// session are numbered from 1. A repeat returns the same adjustment.
 func (*Steps) AdjustBill(_ context.Context, _ Task, number int) (adjusted Adjusted, err error) {
 	return adjusted, errOnlyNamed
 }
 
-// ArchiveRecordings copies the session's recordings to the archive, verifies each,
+// ArchiveRecordings copies the session's recordings to the archive, verifies each copy,
 // and writes the manifest. It waits while recordings are missing.
 func (*Steps) ArchiveRecordings(context.Context, Task) (archived Archived, err error) {
 	return archived, errOnlyNamed
@@ -47,44 +47,44 @@ var errOnlyNamed = Blockedf("activities.Standard only names the standard steps; 
 
 // Bill is a session's bill. The billing API gets the same fields, without Posted.
 type Bill struct {
-	// ID is the idempotency key of the step that made it.
+	// ID is the idempotency key of the step that made the bill.
 	ID uuid.UUID `json:"bill_id"`
 	// AppID, RoomID and RoomSessionID identify the session.
 	AppID         uint32 `json:"appid"`
 	RoomID        string `json:"room_id"`
 	RoomSessionID uint64 `json:"room_session_id,string"`
-	// CloseReason, RoomCloseTime and Reconciled are those of the session.
+	// CloseReason, RoomCloseTime and Reconciled are copied from the session.
 	CloseReason   zego.Code `json:"close_reason"`
 	RoomCloseTime time.Time `json:"room_close_time"`
 	Reconciled    bool      `json:"reconciled,omitempty"`
-	// Usage is what is billed.
+	// Usage is the billed time.
 	Usage session.Usage `json:"usage"`
-	// Charge is what it costs; zero if the app has no price.
+	// Charge is the price of Usage, or zero if the app has no price.
 	Charge Charge `json:"charge,omitzero"`
 	// Posted reports whether the billing API has the bill.
 	Posted bool `json:"posted"`
-	// Waiting is set while the bill waits for callbacks that are missing.
+	// Waiting is set while the bill waits for missing callbacks.
 	Waiting *Waiting `json:"waiting,omitempty"`
 }
 
 // Waits implements [Waiter].
 func (b Bill) Waits() *Waiting { return b.Waiting }
 
-// Charge is what a session costs.
+// Charge is the price of a session.
 type Charge struct {
-	// Currency is an ISO 4217 code; empty without a price.
+	// Currency is an ISO 4217 code, or empty without a price.
 	Currency string `json:"currency"`
-	// PerMinute is the price of CLOSEOUT_PRICES. Function reports that closeout.Service.Price
-	// has priced the session instead.
+	// PerMinute is the price from CLOSEOUT_PRICES. Function reports that
+	// closeout.Service.Price priced the session instead.
 	PerMinute int64 `json:"price_per_minute"`
 	Function  bool  `json:"by_function,omitempty"`
-	// Amount is the sum of the lines in the currency's minor units, such as cents, and Lines
-	// is how many there are.
+	// Amount is the sum of the lines in the currency's minor units, such as cents. Lines is
+	// their number.
 	Amount int64 `json:"amount"`
 	Lines  int64 `json:"lines"`
 }
 
-// String returns the amount for people, such as "EUR 0.36"; empty without a price.
+// String returns the amount, such as "EUR 0.36", or "" without a price.
 func (c Charge) String() string { return pricing.Format(c.Currency, c.Amount) }
 
 // String describes the bill in a few words.
@@ -92,7 +92,7 @@ func (b Bill) String() string {
 	return "bill " + b.ID.String() + ": " + b.Figures() + atAPI(b.Posted)
 }
 
-// Figures describes what is billed in a few words.
+// Figures describes the billed time and amount in a few words.
 func (b Bill) Figures() string {
 	u := b.Usage
 	participants := "participants"
@@ -128,9 +128,9 @@ type Adjusted struct {
 	ID uuid.UUID `json:"adjustment_id"`
 	// Number counts the session's adjustments from 1.
 	Number int `json:"number"`
-	// Bill has the figures as they are now. Its ID is that of the first bill.
+	// Bill has the figures after the adjustment. Its ID is the first bill's ID.
 	Bill
-	// Difference is what the adjustment adds to the bill and the adjustments before it.
+	// Difference is the change against the bill and all earlier adjustments.
 	Difference Difference `json:"difference"`
 	// MadeAt is when the adjustment was made.
 	MadeAt time.Time `json:"made_at"`
@@ -138,15 +138,15 @@ type Adjusted struct {
 	Nothing bool `json:"nothing,omitempty"`
 }
 
-// Difference is what an adjustment adds.
+// Difference is the change of an adjustment.
 type Difference struct {
 	// Millis, Seconds and Minutes are participants' time, as in [session.Usage].
 	Millis  int64 `json:"participant_milliseconds"`
 	Seconds int64 `json:"participant_seconds"`
 	Minutes int64 `json:"participant_minutes"`
-	// Amount is in the currency's minor units; 0 without a price.
+	// Amount is in the currency's minor units, or 0 without a price.
 	Amount int64 `json:"amount"`
-	// Lines is how many lines the adjustment has.
+	// Lines is the number of the adjustment's lines.
 	Lines int64 `json:"lines"`
 }
 
@@ -170,8 +170,8 @@ type Archived struct {
 	// Files and Bytes count the session's recordings.
 	Files int   `json:"files"`
 	Bytes int64 `json:"bytes"`
-	// Links locate the manifest and the first recordings: s3://bucket/key, or a
-	// file's path.
+	// Links are the addresses of the manifest and the first recordings: s3://bucket/key or
+	// a file's path.
 	Links []string `json:"links,omitempty"`
 	// Lost names the first of the LostFiles recordings that ZEGO failed to upload.
 	Lost      []string `json:"lost,omitempty"`

@@ -6,47 +6,48 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// Adjustment says which adjustment of a bill is to be made.
+// Adjustment identifies an adjustment of a bill.
 type Adjustment struct {
-	// Session is what was billed.
+	// Session is the billed session.
 	Session session.Session `json:"session"`
 	// Number counts the adjustments of the bill from 1.
 	Number int `json:"number"`
 }
 
-// ManifestKey is where the archive has a session's first manifest.
+// ManifestKey returns the key of a session's first manifest in the archive.
 func ManifestKey(s session.Session) string { return s.Folder() + "manifest.json" }
 
-// Task is what a step is given.
+// Task is the input of a step.
 type Task struct {
-	// Session is what there is to close out.
+	// Session is the session to close out.
 	Session session.Session `json:"session"`
-	// IdempotencyKey is the same for every run of this step for this session, and
-	// no other has it. Hand it to whatever the step changes.
+	// IdempotencyKey is the same whenever this step runs for this session, and differs
+	// from the key of every other step and session. Send it with every effect of the step.
 	IdempotencyKey uuid.UUID `json:"idempotency_key"`
-	// Adjustment is the number of the adjustment, from 1, in whose run the step runs; 0 in
-	// the run that closes out the session. [Participants] then returns the figures of the
-	// adjustment, with what was billed before.
+	// Adjustment is the number of the adjustment, from 1, in an adjustment run, and 0 in
+	// the run that closes out the session. In an adjustment run [Participants] returns the
+	// adjusted figures, together with those billed before.
 	Adjustment int `json:"adjustment,omitempty"`
-	// Reset is the run's ID if it is a reset of another, which may have done the step.
+	// Reset is the ID of this run if it is a reset of another run. The other run may have
+	// done the step already.
 	Reset string `json:"reset,omitempty"`
-	// Waited is how long the step has waited; nil unless it said that it has to, by a
-	// [Waiting].
+	// Waited reports how long the step has waited. It is nil unless the step has returned
+	// a [Waiting].
 	Waited *Waited `json:"waited,omitempty"`
-	// Retried is set if a person had the blocked step retried.
+	// Retried is set if an operator retried the blocked step.
 	Retried *Retried `json:"retried,omitempty"`
 }
 
-// KeyFor returns the key of a part of the step's effects, such as what it changes for one
-// user. It is the same for every run of the step for the session.
+// KeyFor returns the idempotency key of one part of the step, such as its effect for one
+// user. It is the same whenever the step runs for the session.
 func (t Task) KeyFor(part string) uuid.UUID {
 	return uuid.NewSHA1(t.IdempotencyKey, []byte(part))
 }
 
-// Retried is what a person saw and decided who had a blocked step retried.
+// Retried describes an operator's retry of a blocked step.
 type Retried struct {
 	// Failure is why the step was blocked.
 	Failure string `json:"failure"`
-	// Reason is the person's.
+	// Reason is the operator's reason for the retry.
 	Reason string `json:"reason"`
 }

@@ -2,30 +2,30 @@ package activities
 
 import "time"
 
-// Waiting is what a step returns, in its result, that has nothing to do yet: what it
-// is about isn't there. The workflow runs it again after a pause, or as soon as a
-// signal comes that is named as the step. See [Waiter].
+// Waiting reports that a step cannot make progress yet. The Workflow runs the step again
+// after Pause, or when a Signal named after the step arrives. A step returns it in its
+// result: see [Waiter].
 type Waiting struct {
-	// For is what it waits for, in words for people.
+	// For names what the step waits for. The Web UI shows it.
 	For string `json:"for"`
-	// Pause is when the step is to be run again, at the latest.
+	// Pause is the longest time until the step runs again.
 	Pause time.Duration `json:"pause"`
-	// Note is handed to the step when it is run again, in [Waited].
+	// Note is passed to the next run of the step, in [Waited].
 	Note string `json:"note,omitempty"`
 }
 
-// Waiter is a result that may say that the step isn't done, but has to wait. It is
-// nil if it is done.
+// Waiter is a result of a step that may have to wait. Waits returns nil if the step is
+// done.
 type Waiter interface{ Waits() *Waiting }
 
-// Waited is how long a step has waited.
+// Waited reports how long a step has waited.
 type Waited struct {
-	// Since is when it was run first, and Now when it was run this time, both by the
-	// workflow's clock. It starts anew when a person has the step retried.
+	// Since is when the step ran first, and Now when this run of it began, both by the
+	// Workflow's clock. Since starts anew when an operator retries the step.
 	Since time.Time `json:"since"`
 	Now   time.Time `json:"now"`
-	// Times is how often it was run before.
+	// Times counts the earlier runs of the step.
 	Times int `json:"times"`
-	// Note is that of the last [Waiting].
+	// Note is the Note of the last [Waiting].
 	Note string `json:"note,omitempty"`
 }

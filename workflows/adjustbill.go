@@ -15,10 +15,10 @@ import (
 // AdjustBillName is the Workflow type of [AdjustBill].
 const AdjustBillName = "AdjustBill"
 
-// AdjustBill returns the Workflow that makes one adjustment of a session's bill, for
-// callbacks that came after it. If there is something to adjust, it then runs those steps
-// of the session's own Workflow, which of returns, that set [Step.Adjusts].
-func AdjustBill(of func(session.Session) Workflow) func(workflow.Context, activities.Adjustment) (Result, error) {
+// AdjustBill returns the Workflow that adjusts a session's bill for callbacks that arrived
+// after billing. If there is something to adjust, it then runs the steps with
+// [Step.Adjusts] of the session's own Workflow, which workflowFor returns.
+func AdjustBill(workflowFor func(session.Session) Workflow) func(workflow.Context, activities.Adjustment) (Result, error) {
 	return func(ctx workflow.Context, a activities.Adjustment) (Result, error) {
 		run := Begin(ctx, a.Session)
 
@@ -29,7 +29,7 @@ func AdjustBill(of func(session.Session) Workflow) func(workflow.Context, activi
 			return run.Finish()
 		}
 		run.adjusted = &adjusted
-		return of(a.Session)(workflow.WithValue(ctx, runKey{}, run), a.Session)
+		return workflowFor(a.Session)(workflow.WithValue(ctx, runKey{}, run), a.Session)
 	}
 }
 
@@ -45,8 +45,8 @@ func AdjustmentID(a activities.Adjustment) string {
 }
 
 // AdjustOptions returns the options that start [AdjustBill]. An adjustment has at most
-// one open run. Another may follow, as the first may have found nothing to adjust yet;
-// the ledger keeps one adjustment of each number.
+// one open run. If that run found nothing to adjust, another run may follow. The ledger
+// keeps one adjustment of each number.
 func AdjustOptions(a activities.Adjustment, taskQueue string) client.StartWorkflowOptions {
 	options := StartOptions(a.Session, taskQueue)
 	options.ID, options.StartDelay = AdjustmentID(a), 0

@@ -9,7 +9,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 )
 
-// The Updates by which a person decides about a blocked step. Both take a [Decision]
+// The Updates with which an operator decides about a blocked step. Both take a [Decision]
 // and return a string.
 const (
 	// UpdateRetry tries the step again, with a new Timeout.
@@ -18,7 +18,7 @@ const (
 	UpdateSkip = "skip"
 )
 
-// Decision is a person's decision about a blocked step.
+// Decision is an operator's decision about a blocked step.
 type Decision struct {
 	// Step is the name of the step. It may be empty if only one step is blocked.
 	Step string `json:"step"`
@@ -32,13 +32,13 @@ type DecisionResult struct {
 	Decision string `json:"decision"`
 	// Step is the name of the step.
 	Step string `json:"step"`
-	// Reason is the person's reason.
+	// Reason is the operator's reason.
 	Reason string `json:"reason"`
-	// Time is when it was made, by the Workflow's clock.
+	// Time is when the decision was made, by the Workflow's clock.
 	Time time.Time `json:"time"`
 }
 
-// handle sets the handler of an Update that decides about a step.
+// handle sets the handler of [UpdateRetry] or [UpdateSkip].
 func (r *Run) handle(update, description string) {
 	decide := func(ctx workflow.Context, d Decision) (string, error) {
 		st, err := r.blocked(d)
@@ -58,10 +58,11 @@ func (r *Run) handle(update, description string) {
 	}
 }
 
-// maxReason bounds a person's reason in bytes, as the result has all of them.
+// maxReason bounds the reason of a decision in bytes, because the run's result contains
+// all reasons.
 const maxReason = 2000
 
-// blocked returns the blocked step that a decision is about.
+// blocked returns the blocked step to which d applies.
 func (r *Run) blocked(d Decision) (*step, error) {
 	if strings.TrimSpace(d.Reason) == "" {
 		return nil, errors.New("reason: missing; say why, it is kept with the run")

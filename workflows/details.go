@@ -42,11 +42,11 @@ func (r *Run) details() string {
 
 var blockedLine = regexp.MustCompile(`(?m)^- \*\*[^*\n]+\*\* is \*\*blocked\*\*: `)
 
-// IsBlocked reports whether a run with the current details has a blocked step, for
-// Namespaces without the Search Attribute that says so.
+// IsBlocked reports whether a run with these current details has a blocked step. Use it
+// in Namespaces without the Search Attribute CloseoutState.
 func IsBlocked(details string) bool { return blockedLine.MatchString(details) }
 
-// waitsFor returns what a step is waiting for.
+// waitsFor returns the words that follow "is waiting" in [Run.details].
 func waitsFor(st *step) string {
 	if st.waitsFor != "" {
 		return " for " + code(st.waitsFor)
@@ -59,7 +59,7 @@ func waitsFor(st *step) string {
 	return " until " + st.NotBefore.UTC().Format(time.RFC3339)
 }
 
-// failure returns why an Activity failed, in a line.
+// failure returns in one line why an Activity failed.
 func failure(err error, timeout time.Duration) string {
 	var ended *temporal.ActivityError
 	var timedOut *temporal.TimeoutError

@@ -9,7 +9,7 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// LateRecordings adds recordings that were reported after the session was archived.
+// LateRecordings archives recordings that were reported after the session was archived.
 func LateRecordings(ctx workflow.Context, closed session.Session) (Result, error) {
 	run := Begin(ctx, closed)
 
@@ -25,7 +25,7 @@ func LateRecordings(ctx workflow.Context, closed session.Session) (Result, error
 func LateRecordingsID(s session.Session) string { return "late-recordings-" + s.String() }
 
 // LateRecordingsOptions returns the options that start [LateRecordings]. A session has
-// at most one open run of it, and another may follow.
+// at most one open run of it. After that run closes, another may follow.
 func LateRecordingsOptions(s session.Session, taskQueue string) client.StartWorkflowOptions {
 	options := StartOptions(s, taskQueue)
 	options.ID, options.StartDelay = LateRecordingsID(s), 0

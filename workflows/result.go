@@ -10,15 +10,15 @@ const (
 	StateWaiting State = "waiting"
 	// StateRunning means that the step is being attempted.
 	StateRunning State = "running"
-	// StateBlocked means that the step waits for a person's [Decision].
+	// StateBlocked means that the step waits for an operator's [Decision].
 	StateBlocked State = "blocked"
 	// StateDone means that the step succeeded.
 	StateDone State = "done"
-	// StateSkipped means that a person skipped the step, or that it depended on a step
+	// StateSkipped means that an operator skipped the step, or that it depended on a step
 	// that didn't succeed. Of a run: at least one step was skipped.
 	StateSkipped State = "skipped"
 	// StateGivenUp means that the step failed and was optional, or failed with
-	// [activities.GiveUp]. Of a run: at least one step was given up.
+	// [activities.GiveUpf]. Of a run: at least one step was given up.
 	StateGivenUp State = "given_up"
 )
 
@@ -28,7 +28,7 @@ type Result struct {
 	State State `json:"state"`
 	// Steps are the results of the steps, in the order of the Workflow's code.
 	Steps []StepResult `json:"steps"`
-	// Decisions are those that people made, in the order of their time.
+	// Decisions are the operators' decisions, the earliest first.
 	Decisions []DecisionResult `json:"decisions,omitempty"`
 }
 
@@ -38,7 +38,7 @@ type StepResult struct {
 	Step string `json:"step"`
 	// State is [StateDone], [StateSkipped] or [StateGivenUp].
 	State State `json:"state"`
-	// Summary describes the result in a few words, or why there is none.
+	// Summary describes the result in a few words, or explains why there is none.
 	Summary string `json:"summary"`
 	// Output is what the step's Activity returned, if it succeeded.
 	Output any `json:"output,omitempty"`

@@ -24,8 +24,8 @@ func RoomClose(ctx workflow.Context, closed session.Session) (Result, error) {
 var (
 	// Billing is the step of [activities.Steps.FinalizeBill].
 	Billing = Step{Name: "billing", Summary: "Finalize the bill", Quick: true, AfterSettling: true}
-	// Recordings is the step of [activities.Steps.ArchiveRecordings]. One attempt may move the
-	// recordings of a whole day.
+	// Recordings is the step of [activities.Steps.ArchiveRecordings]. One attempt may copy
+	// the recordings of a whole day.
 	Recordings = Step{Name: "recordings", Summary: "Archive the recordings", Quick: true,
 		Timeout: 72 * time.Hour, AttemptTimeout: 12 * time.Hour, HeartbeatTimeout: 30 * time.Second}
 )

@@ -10,27 +10,27 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// Run is the run of a post-close Workflow: its steps, and what people decided about
+// Run is a run of a post-close Workflow: its steps, and the operators' decisions about
 // them.
 type Run struct {
 	ctx        workflow.Context
 	session    session.Session
 	steps      []*step
 	decisions  []DecisionResult
-	searchable bool                 // whether the Namespace has our Search Attributes
+	searchable bool                 // the Namespace has our Search Attributes
 	shown      State                // the value of CloseoutState; "" if it is not set
-	adjusted   *activities.Adjusted // in an adjustment run, once it is made
+	adjusted   *activities.Adjusted // nil unless this run has made an adjustment
 }
 
-// Begin begins the run that closes out session. Start its steps with [Start], and
+// Begin begins the run that closes out a session. Start its steps with [Start], and
 // end with [Run.Finish].
 func Begin(ctx workflow.Context, closed session.Session) *Run {
 	if r, ok := ctx.Value(runKey{}).(*Run); ok {
 		return r // an adjustment run
 	}
 	r := &Run{ctx: ctx, session: closed}
-	// A Namespace without the Search Attributes would fail every Workflow Task that
-	// sets one. Runs are then started without them.
+	// In a Namespace without the Search Attributes, every Workflow Task that sets one would
+	// fail. There, runs are started without them.
 	if _, r.searchable = workflow.GetTypedSearchAttributes(ctx).GetKeyword(RoomID); !r.searchable {
 		workflow.Go(ctx, r.awaitIndex)
 	}
@@ -39,10 +39,10 @@ func Begin(ctx workflow.Context, closed session.Session) *Run {
 	return r
 }
 
-// Adjustment returns the number of the adjustment whose run this is; 0 if it is the run
-// that closes out the session. The Workflow function is run for adjustments too, where only
-// steps that set [Step.Adjusts] run: what it does besides steps it must do only if
-// Adjustment is 0.
+// Adjustment returns the number of the adjustment in an adjustment run, and 0 in the run
+// that closes out the session. Adjustment runs call the Workflow function again, but run
+// only steps with [Step.Adjusts]. If the function does anything besides starting steps, do
+// that only if Adjustment returns 0.
 func (r *Run) Adjustment() int {
 	if r.adjusted == nil {
 		return 0
@@ -62,7 +62,7 @@ func (r *Run) awaitIndex(ctx workflow.Context) {
 }
 
 // Finish waits for all steps and returns the Workflow's result. It returns an error
-// only if the run is cancelled: a step that fails doesn't fail the run.
+// only if the run is cancelled. A step that fails doesn't fail the run.
 func (r *Run) Finish() (Result, error) {
 	if err := workflow.Await(r.ctx, r.ended); err != nil {
 		return Result{}, err
@@ -83,18 +83,19 @@ func (r *Run) Finish() (Result, error) {
 	return result, nil
 }
 
-// enter changes the state of a step and shows it.
+// enter sets the state of a step and shows it in the Web UI.
 func (r *Run) enter(st *step, state State) {
 	st.state = state
 	workflow.SetCurrentDetails(r.ctx, r.details())
 	workflow.GetMetricsHandler(r.ctx).WithTags(map[string]string{"step": st.Name, "state": string(state)}).Counter("closeout_steps_total").Inc(1)
-	if !r.ended() { // else another step or Finish follows in the same task
+	if !r.ended() { // otherwise another step or Finish follows in the same Workflow Task
 		r.showState()
 	}
 }
 
-// showState sets CloseoutState where it says more than the execution's status does.
-// Each change is an event in the history, so running and done are not shown.
+// showState sets CloseoutState to the state of the run, and unsets it if the run is
+// running or done: the execution's status shows that, and each change costs an event in
+// the history.
 func (r *Run) showState() {
 	state := r.state()
 	if state == StateRunning || state == StateDone {
@@ -113,7 +114,8 @@ func (r *Run) showState() {
 	}
 }
 
-// state returns the state of the run: that of the step which matters most to people.
+// state returns the state of the run. A blocked step counts most, then a running, a given
+// up and a skipped one.
 func (r *Run) state() State {
 	has := func(state State) bool {
 		return slices.ContainsFunc(r.steps, func(st *step) bool { return st.state == state })
@@ -136,7 +138,7 @@ func (r *Run) ended() bool {
 	return !slices.ContainsFunc(r.steps, func(st *step) bool { return !st.ended() })
 }
 
-// summarize returns what people see of a step's result.
+// summarize returns the summary of a step's result for the Web UI.
 func summarize(result any) string {
 	switch r := result.(type) {
 	case fmt.Stringer:

@@ -38,18 +38,18 @@ var (
 	AppID = temporal.NewSearchAttributeKeyInt64("AppId")
 	// CloseReason is ZEGO's close_reason.
 	CloseReason = temporal.NewSearchAttributeKeyInt64("CloseReason")
-	// CloseoutState is [StateBlocked], [StateGivenUp] or [StateSkipped], and unset
-	// while the execution's status says enough.
+	// CloseoutState is [StateBlocked], [StateGivenUp] or [StateSkipped]. It is unset in
+	// other states, which the execution's status shows.
 	CloseoutState = temporal.NewSearchAttributeKeyKeyword("CloseoutState")
 )
 
-// SearchAttributes returns the Search Attributes that a Namespace needs. A run that has
-// RoomId sets CloseoutState, so create that one first.
+// SearchAttributes returns the Search Attributes that a Namespace needs, in the order in
+// which to create them. CloseoutState comes first, because a run with RoomId sets it.
 func SearchAttributes() []temporal.SearchAttributeKey {
 	return []temporal.SearchAttributeKey{CloseoutState, RoomSessionID, AppID, CloseReason, RoomID}
 }
 
-// searchAttributes returns what every run of the session is found by.
+// searchAttributes returns the Search Attributes of every run of the session.
 func searchAttributes(s session.Session) []temporal.SearchAttributeUpdate {
 	attributes := []temporal.SearchAttributeUpdate{
 		RoomID.ValueSet(clip(s.RoomID, 255)),
@@ -62,8 +62,8 @@ func searchAttributes(s session.Session) []temporal.SearchAttributeUpdate {
 	return attributes
 }
 
-// SignalIndex has a run that was started without Search Attributes set them. Nobody
-// else can: Temporal lets only a run change its own. Setup sends it.
+// SignalIndex makes a run that was started without Search Attributes set them. Setup sends
+// it, because Temporal lets only a run change its own Search Attributes.
 const SignalIndex = "search-attributes"
 
 // UnindexedQuery returns the List Filter of the open runs that lack our Search Attributes.
@@ -71,11 +71,11 @@ func UnindexedQuery() string {
 	return fmt.Sprintf("%s IS NULL AND WorkflowId STARTS_WITH '%s' AND ExecutionStatus = 'Running'", RoomID.GetName(), session.WorkflowIDPrefix)
 }
 
-// ReportedProblems is a Search Attribute that Temporal itself sets on a run whose
-// Workflow Tasks keep failing. Older servers lack it.
+// ReportedProblems is the Search Attribute that Temporal sets on a run after its Workflow
+// Tasks have failed repeatedly. Older servers lack it.
 const ReportedProblems = "TemporalReportedProblems"
 
-// BlockedQuery returns the List Filter of the runs that wait for a person.
+// BlockedQuery returns the List Filter of the runs that wait for an operator.
 func BlockedQuery() string {
 	return fmt.Sprintf("%s = '%s' AND ExecutionStatus = 'Running'", CloseoutState.GetName(), StateBlocked)
 }
@@ -88,14 +88,14 @@ func OpenQuery() string {
 // reasonText returns a close_reason for Temporal's Markdown.
 func reasonText(reason zego.Code) string {
 	text := zego.CloseReasonText(reason)
-	if text == string(reason) { // words of ZEGO's
+	if text == string(reason) { // ZEGO sent words in place of a number
 		return code(clip(text, 80))
 	}
 	return text
 }
 
-// StartOptions returns the options that start the session's run: exactly once, after
-// the session has settled, and with what people search and read.
+// StartOptions returns the options that start the session's run exactly once, after the
+// settling time.
 func StartOptions(s session.Session, taskQueue string) client.StartWorkflowOptions {
 	reason := reasonText(s.CloseReason)
 	if s.Reconciled {
@@ -114,12 +114,12 @@ func StartOptions(s session.Session, taskQueue string) client.StartWorkflowOptio
 		TaskQueue: taskQueue,
 		// A delay costs less than a timer: the first Workflow Task can do all the work.
 		StartDelay: time.Duration(s.Settling),
-		// Closed runs count too, and a refusal must not look like a start.
+		// Refuse an ID that any run has, open or closed, and report that as an error.
 		WorkflowIDReusePolicy:                    enums.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE,
 		WorkflowIDConflictPolicy:                 enums.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
 		WorkflowExecutionErrorWhenAlreadyStarted: true,
 		// On a fair Task Queue a burst of one app doesn't delay the others. Steps
-		// inherit it; servers without fairness ignore it.
+		// inherit the key, and servers without fairness ignore it.
 		Priority:              temporal.Priority{FairnessKey: strconv.FormatUint(uint64(s.AppID), 10)},
 		TypedSearchAttributes: temporal.NewSearchAttributes(searchAttributes(s)...),
 		Memo:                  memo,
@@ -127,8 +127,8 @@ func StartOptions(s session.Session, taskQueue string) client.StartWorkflowOptio
 	}
 }
 
-// Signal sends a run the result of an awaited step: see [Await]. The error wraps a
-// [go.temporal.io/api/serviceerror.NotFound] if no such run is open.
+// Signal sends the result of an awaited step to a run: see [Await]. If no such run is
+// open, the error wraps a [go.temporal.io/api/serviceerror.NotFound].
 func Signal(ctx context.Context, temporal client.Client, workflowID, step string, result any) error {
 	if err := temporal.SignalWorkflow(ctx, workflowID, "", step, result); err != nil {
 		return fmt.Errorf("signal %q to %s: %w", step, workflowID, err)
@@ -139,7 +139,7 @@ func Signal(ctx context.Context, temporal client.Client, workflowID, step string
 // maxSummary is the default of Temporal's limit of a summary in bytes.
 const maxSummary = 400
 
-// summary formats the summary of a run, and cuts it.
+// summary formats the summary of a run and cuts it to maxSummary.
 func summary(format string, args ...any) string {
 	s := fmt.Sprintf(format, args...)
 	for len(s) > maxSummary {

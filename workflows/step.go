@@ -23,8 +23,8 @@ type Step struct {
 	Name string
 	// Summary describes the step on the Web UI's Timeline. Default: Name.
 	Summary string
-	// Timeout bounds the step with all its retries; then the step is blocked. A
-	// person's retry starts it anew. Default: 24 hours.
+	// Timeout bounds the step with all its retries. After it the step is blocked. An
+	// operator's retry starts a new Timeout. Default: 24 hours.
 	Timeout time.Duration
 	// AttemptTimeout bounds one attempt. Default: 1 minute.
 	AttemptTimeout time.Duration
@@ -35,27 +35,26 @@ type Step struct {
 	// minutes apart. Prefer to leave MaximumAttempts unset: Timeout bounds the step.
 	RetryPolicy *temporal.RetryPolicy
 	// Quick makes the first attempt a local Activity of at most 5 seconds, which
-	// spares Temporal the scheduling of an Activity. An attempt that fails, takes
-	// longer, or returns [activities.ErrNotQuick] is followed by an Activity with
-	// all retries.
+	// spares Temporal the scheduling of an Activity. If that attempt fails, takes
+	// longer, or returns [activities.ErrNotQuick], an Activity with all retries follows.
 	Quick bool
 	// After lists steps that must succeed before this one starts. If one of them is
 	// skipped or given up, this step is skipped.
 	After []Dependency
 	// NotBefore delays the step until that time of the Workflow's clock.
 	NotBefore time.Time
-	// AfterSettling delays the step until the session has settled: until
-	// CLOSEOUT_SETTLING after the run was started, so that callbacks ZEGO is still
-	// retrying are included. Workflows that start after settling never wait.
+	// AfterSettling delays the step until CLOSEOUT_SETTLING after the run was started,
+	// so that callbacks ZEGO is still retrying are included. A run that itself starts
+	// with that delay doesn't wait again.
 	AfterSettling bool
-	// Optional gives the step up where it would otherwise block.
+	// Optional makes a failed step given up in place of blocked.
 	Optional bool
-	// Adjusts makes the step run in adjustment runs too, with an idempotency key of its own:
-	// see [activities.Task.Adjustment]. There, the other steps are skipped, except that
-	// [Billing] is done, with the bill as it is adjusted.
+	// Adjusts makes the step run in adjustment runs too, each time with a new idempotency
+	// key: see [activities.Task.Adjustment]. Adjustment runs skip all other steps, except
+	// that [Billing] is done and its result is the adjusted bill.
 	Adjusts bool
 	// AddedLater must be set when you add a step to a deployed Workflow. Runs that
-	// started earlier skip it, which keeps their replay deterministic.
+	// started earlier skip the step, which keeps their replay deterministic.
 	AddedLater bool
 }
 
@@ -68,13 +67,13 @@ const (
 )
 
 // quickTimeout bounds a quick attempt. It is half of Temporal's default Workflow
-// Task timeout, so that the task never has to be extended by heartbeats.
+// Task timeout, so that no Workflow Task needs heartbeats to be extended.
 const quickTimeout = 5 * time.Second
 
 // Future is the result of a step that may not have ended yet.
 type Future[R any] struct {
 	run    *Run
-	step   *step // nil if the run is older than the step
+	step   *step // nil if the run started before the step was added
 	result R
 }
 
@@ -85,13 +84,14 @@ func (f *Future[R]) dependency() *step { return f.step }
 
 // The errors of [Future.Wait] for a step that ended without a result.
 var (
-	// ErrSkipped means that a person skipped the step, or that it depended on a step
+	// ErrSkipped means that an operator skipped the step, or that it depended on a step
 	// that didn't succeed.
 	ErrSkipped = errors.New("step skipped")
 	// ErrGivenUp means that the step failed and was optional, or failed with
-	// [activities.GiveUp].
+	// [activities.GiveUpf].
 	ErrGivenUp = errors.New("step given up")
-	// ErrAddedLater means that the run is older than the step: see [Step.AddedLater].
+	// ErrAddedLater means that the run started before the step was added: see
+	// [Step.AddedLater].
 	ErrAddedLater = errors.New("step added after the run started")
 )
 
@@ -117,20 +117,21 @@ func (f *Future[R]) Wait() (R, error) {
 }
 
 // Start starts a step and returns at once; steps run concurrently. The Activity is
-// retried until it succeeds. If it returns [activities.Blocked], or hasn't
-// succeeded within the step's Timeout, the step is blocked until a person decides.
-// People see the result by its String method if it has one, or if it is a string.
+// retried until it succeeds. If it returns [activities.Blockedf], or hasn't
+// succeeded within the step's Timeout, the step is blocked until an operator decides.
+// The Web UI shows the result if it is a string or has a String method.
 func Start[R any](r *Run, definition Step, activity func(context.Context, activities.Task) (R, error)) *Future[R] {
 	return startActivity[R](r, definition, activity, func() []any { return nil })
 }
 
-// StartWith is [Start] for an Activity with an input besides the session. The input
-// is kept in the Workflow's history: keep it small, and free of secrets.
+// StartWith is [Start] for an Activity with an input besides the session. The Workflow's
+// history keeps the input, so it must be small and free of secrets.
 func StartWith[I, R any](r *Run, definition Step, activity func(context.Context, activities.Task, I) (R, error), input I) *Future[R] {
 	return startActivity[R](r, definition, activity, func() []any { return []any{input} })
 }
 
-// Then starts a step with the result of an earlier one, once that has succeeded.
+// Then starts a step after an earlier step has succeeded, with the result of that step
+// as its input.
 func Then[I, R any](earlier *Future[I], definition Step, activity func(context.Context, activities.Task, I) (R, error)) *Future[R] {
 	definition.After = append(slices.Clip(definition.After), earlier)
 	return startActivity[R](earlier.run, definition, activity, func() []any { return []any{earlier.result} })
@@ -172,7 +173,7 @@ func startActivity[R any](r *Run, definition Step, activity any, inputs func() [
 	})
 }
 
-// retryDelay returns the pause that an error of [activities.RetryAfter] asks for, or 0.
+// retryDelay returns the pause that an [activities.RetryAfterf] asks for, or 0.
 func retryDelay(err error) time.Duration {
 	if app := new(temporal.ApplicationError); errors.As(err, &app) {
 		return app.NextRetryDelay()
@@ -180,14 +181,13 @@ func retryDelay(err error) time.Duration {
 	return 0
 }
 
-// Await adds a step that is done outside Closeout. It succeeds when the Signal named
-// after the step arrives, even one that arrives before the step starts; the result is
-// what the Signal carries. Send it with [Signal]. If none arrives within Timeout, the
-// step is blocked, and a Signal still completes it. A Signal whose content can't be
-// decoded is ignored.
+// Await adds a step that is done outside Closeout. The step succeeds when the Signal named
+// after it arrives, and its result is the Signal's content. Send the Signal with [Signal];
+// it may arrive before the step starts. If none arrives within Timeout, the step is
+// blocked, and a Signal still completes it. Await ignores a Signal that R can't decode.
 //
 // If the result has a method Err() error that returns an error, the step is blocked
-// with it, or given up if it is an [activities.GiveUp].
+// with that error, or given up if the error is an [activities.GiveUpf].
 func Await[R any](r *Run, definition Step) *Future[R] {
 	signals := workflow.GetSignalChannel(r.ctx, definition.Name)
 	arrived := func() bool { return signals.Len() > 0 }
@@ -225,9 +225,9 @@ type step struct {
 	failure  string             // the last one
 	reason   string             // of a skip
 	decision string             // made and not yet acted upon
-	arrived  func() bool        // reports whether a Signal wakes the step; or nil
-	waited   *activities.Waited // how long the step has waited by its own word; or nil
-	waitsFor string             // what for
+	arrived  func() bool        // reports whether a Signal has come that wakes the step; or nil
+	waited   *activities.Waited // nil until the step returns a Waiting
+	waitsFor string             // the For of its last Waiting
 	retried  *activities.Retried
 }
 
@@ -242,7 +242,7 @@ func add[R any](r *Run, definition Step, attempt func(workflow.Context, activiti
 	}
 	future := &Future[R]{run: r}
 	if slices.ContainsFunc(definition.After, func(d Dependency) bool { return d.dependency() == nil }) {
-		return future // a run older than the dependency is older than this step
+		return future // the run started before the dependency was added
 	}
 	if r.adjusted != nil && !definition.Adjusts {
 		future.step = &step{Step: definition, state: StateSkipped, reason: "it doesn't run in adjustments"}
@@ -289,7 +289,8 @@ func add[R any](r *Run, definition Step, attempt func(workflow.Context, activiti
 	return future
 }
 
-// awaitStart blocks until the step may start, and reports whether it may.
+// awaitStart blocks until the step can start. It returns false if the step was skipped or
+// the run is cancelled.
 func (r *Run) awaitStart(ctx workflow.Context, st *step) bool {
 	for _, d := range st.After {
 		dependency := d.dependency()
@@ -316,7 +317,8 @@ func (r *Run) awaitStart(ctx workflow.Context, st *step) bool {
 	return true
 }
 
-// execute attempts a step until it ends, and lets a person decide in between.
+// execute attempts a step until it ends. Whenever the step is blocked, it waits for an
+// operator's decision.
 func (r *Run) execute(ctx workflow.Context, st *step, attempt func() error) {
 	log := workflow.GetLogger(ctx)
 	for {
@@ -346,22 +348,22 @@ func (r *Run) execute(ctx workflow.Context, st *step, attempt func() error) {
 			return
 		}
 		if st.decision == UpdateRetry {
-			st.waited = nil // the step may wait as long as at first
+			st.waited = nil // the step may wait for its full time again
 			st.retried = &activities.Retried{Failure: clip(st.failure, maxRetried), Reason: clip(st.reason, maxRetried)}
 		}
 		st.decision = ""
 	}
 }
 
-// maxRetried is how many characters of a failure and of a decision's reason the next
-// attempt is told: an Activity's input is kept in the history.
+// maxRetried bounds, in characters, the failure and the reason in an
+// [activities.Retried], because the history keeps an Activity's input.
 const maxRetried = 1000
 
 // blockedBar is the length of the timer that shows a blocked step on the Web UI's
 // Timeline. Nothing depends on its end.
 const blockedBar = 10 * 365 * 24 * time.Hour
 
-// awaitDecision blocks until a person decides about the step or a Signal wakes it.
+// awaitDecision blocks until an operator decides about the step or a Signal wakes it.
 // It returns false if the run is cancelled.
 func (r *Run) awaitDecision(ctx workflow.Context, st *step) bool {
 	barCtx, remove := workflow.WithCancel(ctx)
@@ -371,9 +373,8 @@ func (r *Run) awaitDecision(ctx workflow.Context, st *step) bool {
 	return workflow.Await(ctx, func() bool { return st.decision != "" || st.arrived != nil && st.arrived() }) == nil
 }
 
-// attempt runs a step, and runs it again as long as its result is an
-// [activities.Waiting], after the pause that this asks for or when a Signal named
-// after the step arrives.
+// attempt runs a step. While the step returns an [activities.Waiting], attempt runs it
+// again after Pause, or when a Signal named after the step arrives.
 func (r *Run) attempt(ctx workflow.Context, st *step, task activities.Task, run func(activities.Task) (*activities.Waiting, error)) error {
 	signals := workflow.GetSignalChannel(ctx, st.Name)
 	arrived := func() bool { return signals.Len() > 0 }
@@ -393,7 +394,7 @@ func (r *Run) attempt(ctx workflow.Context, st *step, task activities.Task, run 
 		}
 		if st.waited == nil {
 			st.waited = &activities.Waited{Since: began}
-			st.arrived = arrived // from now on, also while it is blocked
+			st.arrived = arrived // from now on Signals wake the step, also while it is blocked
 		}
 		st.waited.Times++
 		st.waited.Note, st.waitsFor = waiting.Note, waiting.For
