@@ -1,5 +1,5 @@
-// Package delivery takes responsibility for callbacks. It passes each to its sink within
-// a fixed time, or else keeps it in the inbox, from which a relay passes it on later.
+// Package delivery passes each callback to its sink within a fixed time, or stores it in the
+// inbox. A relay delivers the inbox to the sink later.
 package delivery
 
 import (
@@ -20,33 +20,33 @@ import (
 	"github.com/closeouthq/closeout/internal/outage"
 )
 
-// A Sink is where callbacks go: Temporal or the ledger.
+// A Sink takes callbacks: Temporal or the ledger.
 type Sink[T any] interface {
-	// Deliver begins to deliver an item and returns without waiting. It calls done once,
-	// with the outcome for metrics or an error, however long the sink hangs. The ctx
-	// carries the trace of the callback and never ends. If overdue, the item has waited
-	// long or can't be kept: the sink does without what is optional.
+	// Deliver starts to deliver an item and returns without waiting. It calls done exactly
+	// once, with the outcome for metrics or an error, even if the sink hangs. The ctx
+	// carries the trace of the callback and never ends. If overdue is set, the item has
+	// waited for a minute or the disk failed, and the sink omits what is optional.
 	Deliver(ctx context.Context, item T, overdue bool, done func(outcome string, err error))
-	// Fault returns why the sink takes nothing at the moment, as far as that is known
-	// without asking, or nil.
+	// Fault returns why the sink is known to take nothing at the moment, or nil. It does
+	// not block.
 	Fault() error
-	// Judge returns what an error of Deliver means.
+	// Judge classifies an error of Deliver.
 	Judge(err error) Verdict
-	// Key names an item in the inbox, which keeps one of each key.
+	// Key returns the item's key in the inbox, which stores one item per key.
 	Key(item T) string
 }
 
-// Verdict is what an error means for the item and its sink.
+// Verdict classifies an error.
 type Verdict int
 
 // The verdicts.
 const (
-	Unavailable Verdict = iota // the sink failed; the item is tried again
-	Later                      // the sink works, and the item has to wait
-	Refused                    // the sink will refuse the item forever
+	Unavailable Verdict = iota // the sink failed; retry the item
+	Later                      // the sink works; retry the item later
+	Refused                    // the sink will never take the item
 )
 
-// Inbox keeps on disk what the sink doesn't take at once. An [inbox.Inbox] is one.
+// Inbox stores items on disk that the sink did not take in time. See [inbox.Inbox].
 type Inbox interface {
 	Put(ctx context.Context, e inbox.Entry) (kept []byte, err error)
 	Next(ctx context.Context, after int64, n int) ([]inbox.Entry, error)
@@ -57,79 +57,79 @@ type Inbox interface {
 }
 
 const (
-	// maxWait is how long a sender waits for the sink. ZEGO and the webhook give up after
-	// seconds; the disk takes a callback in some ms.
+	// maxWait is how long Deliver waits for the sink before it uses the inbox. ZEGO gives up
+	// after seconds; the disk takes a few ms.
 	maxWait = 300 * time.Millisecond
-	// busyWait is that time while the sink is slow or has the inbox to empty. No
-	// measurement stands behind it yet.
+	// busyWait replaces maxWait while the sink is slow or the relay is busy. It is not
+	// measured.
 	busyWait = 10 * time.Millisecond
-	// diskWait is how long a sender waits for the disk alone. A sync takes some ms.
+	// diskWait is how long Deliver waits for the disk before it also asks the sink.
 	diskWait = 500 * time.Millisecond
-	// removeWait bounds what only a stop waits for. What stays in the inbox is delivered
-	// again, which changes nothing.
+	// removeWait bounds the removal of delivered entries. One that stays is delivered again,
+	// which has no effect.
 	removeWait = 5 * time.Second
-	// maxWaiting is how many senders wait for their turn rather than go to the disk. A
-	// start costs less than one by way of the inbox, but a burst has to be answered.
+	// maxWaiting bounds the callers that wait for a permit rather than use the inbox. A
+	// direct delivery costs less, but a burst must be answered in time.
 	maxWaiting = 16
-	// maxMemory bounds the items in flight in bytes: thousands of usual callbacks, and some
-	// of the largest. A sink that hangs holds them all.
+	// maxMemory bounds the items in flight, in bytes. It is room for thousands of usual
+	// callbacks or some of the largest. A hanging sink holds all of them.
 	maxMemory = 16 << 20
-	// openDelay is how far apart the attempts are while the circuit breaker is open.
+	// openDelay is the time between attempts while the circuit breaker is open.
 	openDelay = time.Second
-	// overdueAfter is how long an item waits in the inbox for what is optional.
+	// overdueAfter is the age at which an item is delivered as overdue.
 	overdueAfter = time.Minute
 )
 
-// Options are what a [Delivery] needs.
+// Options configure a [Delivery].
 type Options[T any] struct {
-	// Name of the sink in logs.
+	// Name is the name of the sink in logs.
 	Name string
-	// Sink is where items go, and Inbox where they wait.
+	// Sink takes items, and Inbox stores those that wait.
 	Sink  Sink[T]
 	Inbox Inbox
-	// MinInFlight and MaxInFlight bound the deliveries at once. In between the limit
-	// follows from how long deliveries take.
+	// MinInFlight and MaxInFlight bound the limit of concurrent deliveries, which adapts to
+	// their latency.
 	MinInFlight, MaxInFlight uint
-	// MaxFailures is how many failures in a row open the circuit breaker.
+	// MaxFailures is the number of failures in a row that opens the circuit breaker.
 	MaxFailures uint
-	// Size, if set, returns about how many bytes of memory an item takes.
+	// Size, if set, returns an item's approximate size in memory, in bytes.
 	Size func(T) int
-	// Join has callbacks of the same key share a delivery.
+	// Join makes concurrent items of the same key share a delivery.
 	Join bool
-	// Yield has the relay leave most of the sink to senders while there are any.
+	// Yield makes the relay leave most of the limit to new items while any arrive.
 	Yield bool
-	// Log gets what operators need to know.
+	// Log is for operators.
 	Log *slog.Logger
-	// Observe, if set, counts each delivery: by the sink's outcome, or "refused" or
-	// "failed"; relayed if it came from the inbox.
+	// Observe, if set, is called after each delivery with the sink's outcome, "refused" or
+	// "failed". relayed reports whether the item came from the inbox.
 	Observe func(outcome string, relayed bool)
-	// Contradicted, if set, is called with an item that found another of its key in the
-	// inbox, which stays there. After an error the item isn't safe.
+	// Contradicted, if set, is called when the inbox already has a different item of the same
+	// key, which stays. If it returns an error, the new item is not safe.
 	Contradicted func(ctx context.Context, kept, item T) error
 }
 
-// Delivery delivers to one sink. [Delivery.Relay] has to run beside it.
+// Delivery delivers to one sink. [Delivery.Relay] must run in a goroutine of its own.
 type Delivery[T any] struct {
 	Options[T]
 	breaker circuitbreaker.CircuitBreaker[any]
 	limiter adaptivelimiter.AdaptiveLimiter[any]
-	memory  *semaphore.Weighted // bytes of the items in flight; taken ahead of a permit
+	memory  *semaphore.Weighted // bytes of the items in flight; acquired before a permit
 	outage  *outage.Outage
 
-	// slow reports that the last delivery outlasted a sender's wait, or failed.
+	// slow reports whether the last delivery took longer than maxWait, or failed.
 	slow atomic.Bool
-	// relaying reports that the relay has more than a page to deliver.
+	// relaying reports whether the inbox has more than a page to deliver.
 	relaying atomic.Bool
-	came     atomic.Int64 // when the last item came, in Unix nanoseconds
+	came     atomic.Int64 // Unix nanoseconds of the last item
 
 	mu      sync.Mutex
-	joining map[string]*call // in flight, if they join
+	joining map[string]*call // calls in flight by key, if Join is set
 	calls   sync.WaitGroup
 
-	direct, relayed atomic.Int64  // in flight
-	ended           chan struct{} // receives after one has ended
+	direct, relayed atomic.Int64  // calls in flight
+	ended           chan struct{} // receives after a call has ended
 
-	queued, logged atomic.Int64 // since it was logged, and when, in Unix nanoseconds
+	queued, logged atomic.Int64 // items queued since the last log line, and its Unix nanoseconds
 }
 
 // New returns a Delivery.
@@ -144,13 +144,13 @@ func New[T any](o Options[T]) *Delivery[T] {
 		Options: o,
 		breaker: circuitbreaker.NewBuilder[any]().
 			WithFailureThreshold(o.MaxFailures).
-			WithSuccessThreshold(1). // and so one attempt at a time, while it is half open
+			WithSuccessThreshold(1). // one attempt at a time while half-open
 			WithDelay(openDelay).WithJitterFactor(.2).Build(),
 		limiter: adaptivelimiter.NewBuilder[any]().
 			WithLimits(o.MinInFlight, o.MaxInFlight, min(2*o.MinInFlight, o.MaxInFlight)).
-			// A shorter memory would get used to a server that is overloaded.
+			// A shorter window would take an overloaded server's latency for normal.
 			WithBaselineWindow(1000).
-			// The slowest show the disk's pauses rather than the load.
+			// Higher quantiles measure the disk's pauses rather than the load.
 			WithRecentQuantile(.5).
 			WithLogger(o.Log).Build(),
 		memory:  semaphore.NewWeighted(maxMemory),
@@ -160,8 +160,8 @@ func New[T any](o Options[T]) *Delivery[T] {
 	}
 }
 
-// Fault returns why the sink takes nothing at the moment, or nil. A trial while the
-// circuit breaker is open doesn't change it.
+// Fault returns why the sink takes nothing at the moment, or nil. It is not nil while the
+// circuit breaker is open or half-open.
 func (d *Delivery[T]) Fault() error {
 	if d.breaker.IsClosed() {
 		return d.Sink.Fault()
@@ -174,29 +174,29 @@ func (d *Delivery[T]) Fault() error {
 
 var errOpen = errors.New("the last deliveries failed")
 
-// Load returns how many deliveries may be in flight, and how many are.
+// Load returns the limit of deliveries in flight and their number.
 func (d *Delivery[T]) Load() (limit, inFlight int) { return d.limiter.Limit(), d.limiter.Inflight() }
 
-// Wait waits for deliveries that outlast the answers to their callbacks. The inbox must
-// not be closed before.
+// Wait waits for the deliveries in flight, which may outlast the answers to their callbacks.
+// Do not close the inbox before it returns.
 func (d *Delivery[T]) Wait() { d.calls.Wait() }
 
-// call is a delivery that is in flight, or was.
+// call is a delivery in flight, or an ended one.
 type call struct {
 	done    chan struct{}
 	relayed bool
 	permit  adaptivelimiter.Permit
 	memory  int64  // of the item
-	key     string // of a call that can be joined
+	key     string // set if the call can be joined
 	began   time.Time
-	ended   func() // unless nil, called at the end
+	ended   func() // if not nil, called at the end
 	// outcome and err are set when done is closed.
 	outcome string
 	err     error
-	queued  string // key of the item in the inbox, under the lock of the Delivery
+	queued  string // key of the item if it is in the inbox; guarded by Delivery.mu
 }
 
-// wait reports whether the call has ended by then.
+// wait waits until the given time and reports whether the call has ended.
 func (c *call) wait(ctx context.Context, until time.Time) bool {
 	timer := time.NewTimer(time.Until(until))
 	defer timer.Stop()
@@ -207,23 +207,23 @@ func (c *call) wait(ctx context.Context, until time.Time) bool {
 	case <-ctx.Done():
 	}
 	select {
-	case <-c.done: // at the same moment
+	case <-c.done: // at the same time
 		return true
 	default:
 		return false
 	}
 }
 
-// Result is what became of an item that is safe.
+// Result describes where an item is safe.
 type Result struct {
-	// Outcome is the sink's, or empty for an item that is queued.
+	// Outcome is the sink's outcome. It is empty for an item in the inbox.
 	Outcome string
-	// Joined reports that another item of the same key was in flight.
+	// Joined reports whether another item of the same key was in flight.
 	Joined bool
 }
 
-// Deliver returns once the sink or the inbox has the item. It returns an error if neither
-// takes it before ctx ends.
+// Deliver returns once the sink or the inbox has taken the item. It returns an error if
+// neither takes it before ctx ends.
 func (d *Delivery[T]) Deliver(ctx context.Context, item T) (Result, error) {
 	now := time.Now()
 	d.came.Store(now.UnixNano())
@@ -246,7 +246,8 @@ func (d *Delivery[T]) Deliver(ctx context.Context, item T) (Result, error) {
 	return d.queue(ctx, item, c)
 }
 
-// try begins a delivery unless there is enough to do or the sink is away, or joins one.
+// try begins or joins a delivery. It returns nil if the sink is unavailable or a limit is
+// reached.
 func (d *Delivery[T]) try(ctx context.Context, item T, until time.Time, mayWait bool) (c *call, joined bool) {
 	key := ""
 	if d.Join {
@@ -258,7 +259,7 @@ func (d *Delivery[T]) try(ctx context.Context, item T, until time.Time, mayWait 
 			return c, true
 		}
 	}
-	// In a burst it is best to get everything in: what isn't taken now may be lost.
+	// In a burst, answer as many callbacks as possible first: ZEGO drops the others.
 	if d.Inbox.Crowded() && d.Yield || d.Sink.Fault() != nil {
 		return nil, false
 	}
@@ -279,10 +280,10 @@ func (d *Delivery[T]) try(ctx context.Context, item T, until time.Time, mayWait 
 	return d.begin(ctx, item, &call{key: key, permit: permit, memory: memory}, false, false)
 }
 
-// size returns the memory of an item.
+// size returns the bytes of an item that count towards maxMemory.
 func (d *Delivery[T]) size(item T) int64 { return min(int64(d.Size(item)), maxMemory) }
 
-// acquire waits for the memory of a call and its permit.
+// acquire waits for the memory and the permit of a call.
 func (d *Delivery[T]) acquire(ctx context.Context, item T, c *call) (err error) {
 	c.memory = d.size(item)
 	if err := d.memory.Acquire(ctx, c.memory); err != nil {
@@ -294,14 +295,14 @@ func (d *Delivery[T]) acquire(ctx context.Context, item T, c *call) (err error) 
 	return err
 }
 
-// drop gives back what a call acquired that doesn't begin.
+// drop releases the memory and the permit of a call that does not begin.
 func (d *Delivery[T]) drop(c *call) {
 	c.permit.Drop()
 	d.memory.Release(c.memory)
 }
 
-// begin delivers with a permit, or joins a delivery of the same key. It returns none if
-// the circuit breaker is open, unless forced.
+// begin starts a delivery, or joins one of the same key. It returns nil if the circuit
+// breaker is open and forced is not set.
 func (d *Delivery[T]) begin(ctx context.Context, item T, c *call, forced, overdue bool) (_ *call, joined bool) {
 	d.mu.Lock()
 	if other := d.joining[c.key]; other != nil {
@@ -309,7 +310,7 @@ func (d *Delivery[T]) begin(ctx context.Context, item T, c *call, forced, overdu
 		d.drop(c)
 		return other, true
 	}
-	// Last, as what the breaker permits has to be reported to it.
+	// Ask the breaker last, because it expects the result of each permit.
 	if !d.breaker.TryAcquirePermit() && !forced {
 		d.mu.Unlock()
 		d.drop(c)
@@ -350,7 +351,7 @@ func (d *Delivery[T]) finish(c *call, outcome string, err error) {
 			outcome = "refused"
 		}
 	default:
-		c.permit.Drop() // how long a failure took says nothing of the load
+		c.permit.Drop() // the latency of a failure says nothing about the load
 		d.breaker.RecordFailure()
 		if !d.breaker.IsClosed() {
 			d.outage.Fail(err)
@@ -368,7 +369,7 @@ func (d *Delivery[T]) finish(c *call, outcome string, err error) {
 	d.inFlight(c).Add(-1)
 	select {
 	case d.ended <- struct{}{}:
-	default: // the relay looks anyway
+	default: // the relay checks anyway
 	}
 	if c.ended != nil {
 		c.ended()
@@ -378,8 +379,8 @@ func (d *Delivery[T]) finish(c *call, outcome string, err error) {
 	}
 }
 
-// queue keeps an item in the inbox. A disk that fails leaves only the sink, for as long
-// as the sender waits; one that hangs may only be slow, and both are asked.
+// queue stores an item in the inbox. If the disk fails, it waits for the sink until ctx ends.
+// If the disk hangs, it waits for whichever of the two takes the item first.
 func (d *Delivery[T]) queue(ctx context.Context, item T, c *call) (Result, error) {
 	body, err := json.Marshal(item)
 	if err != nil {
@@ -402,7 +403,7 @@ func (d *Delivery[T]) queue(ctx context.Context, item T, c *call) (Result, error
 	hangs := time.NewTimer(diskWait)
 	defer hangs.Stop()
 	var diskErr, sinkErr error
-	var asked, delivered chan error // of the sink, beside the disk
+	var asked, delivered chan error // the sink's result
 	ask := func() {
 		if asked != nil {
 			return
@@ -419,7 +420,7 @@ func (d *Delivery[T]) queue(ctx context.Context, item T, c *call) (Result, error
 		select {
 		case p := <-puts:
 			if p.err == nil {
-				if asked == nil { // else the goroutine has the call
+				if asked == nil { // otherwise the goroutine owns c
 					d.keptAs(entry.Key, c)
 				}
 				return stored(p.kept)
@@ -435,7 +436,7 @@ func (d *Delivery[T]) queue(ctx context.Context, item T, c *call) (Result, error
 			delivered, sinkErr = nil, err
 		case <-ctx.Done():
 			if puts != nil {
-				p := <-puts // Put heeds ctx
+				p := <-puts // Put returns when ctx ends
 				if p.err == nil {
 					return stored(p.kept)
 				}
@@ -450,7 +451,7 @@ func (d *Delivery[T]) queue(ctx context.Context, item T, c *call) (Result, error
 	return Result{}, errors.Join(diskErr, sinkErr)
 }
 
-// insist waits for the call, or for one that it begins, until ctx ends.
+// insist waits for c, or for a new call if c is nil, until ctx ends.
 func (d *Delivery[T]) insist(ctx context.Context, item T, c *call) (*call, error) {
 	if c == nil {
 		c = &call{}
@@ -473,7 +474,7 @@ func (d *Delivery[T]) insist(ctx context.Context, item T, c *call) (*call, error
 	return c, nil
 }
 
-// keptAs has an item leave the inbox when its call succeeds after all.
+// keptAs removes an item from the inbox if its call succeeds after all.
 func (d *Delivery[T]) keptAs(key string, c *call) {
 	if c == nil {
 		return
@@ -494,23 +495,23 @@ func (d *Delivery[T]) remove(key string) {
 	ctx, cancel := context.WithTimeout(context.Background(), removeWait)
 	defer cancel()
 	if err := d.Inbox.Remove(ctx, key); err != nil {
-		d.Log.Warn("delivered callback stays in the inbox, removed later", "key", key, "error", err)
+		d.Log.Warn("delivered callback not removed from inbox, tried again later", "key", key, "error", err)
 	}
 }
 
-// compare reports an item that differs from the one that the inbox has in its place.
+// compare calls Contradicted if the inbox has a different item of the same key.
 func (d *Delivery[T]) compare(ctx context.Context, kept, body []byte, item T) error {
 	if len(kept) == 0 || d.Contradicted == nil || string(kept) == string(body) {
 		return nil
 	}
 	var first T
 	if json.Unmarshal(kept, &first) != nil {
-		return nil // the relay makes it a dead letter
+		return nil // the relay turns it into a dead letter
 	}
 	return d.Contradicted(ctx, first, item)
 }
 
-// logQueued logs how many callbacks were queued, once a minute.
+// logQueued logs the number of queued callbacks, once a minute.
 func (d *Delivery[T]) logQueued() {
 	if d.outage.Queue() {
 		return

@@ -10,29 +10,29 @@ import (
 )
 
 const (
-	// page is how many entries are read at once, and maxAgain how many bytes those have at
-	// most that are tried again. They are all that is in memory beside the items in flight.
+	// page is the number of entries read at once. maxAgain bounds the entries to be retried,
+	// in bytes. Together with the items in flight they are all that is in memory.
 	page, maxAgain = 200, 4 << 20
-	// lookAgain is how often an inbox is read that nothing was put into: another process
-	// may have retried a dead letter.
+	// lookAgain is how often the inbox is read without a wake-up, because another process may
+	// have retried a dead letter.
 	lookAgain = 2 * time.Second
-	// minPause and maxPause bound the pause before entries that failed are tried again.
+	// minPause and maxPause bound the pause before failed entries are retried.
 	minPause, maxPause = 200 * time.Millisecond, 5 * time.Second
-	// removeEvery is how long what was delivered may stay in the inbox. Each removal is a
+	// removeEvery is how long delivered entries may stay in the inbox. Each removal costs a
 	// sync, and the sink may share the disk.
 	removeEvery = 250 * time.Millisecond
-	// turnEvery is how often the relay looks whether it is its turn, and crowdedPause how
-	// long it waits before each delivery in a burst.
+	// turnEvery is how often the relay checks whether it may deliver. crowdedPause is its
+	// pause before each delivery in a burst.
 	turnEvery, crowdedPause = 20 * time.Millisecond, 100 * time.Millisecond
-	// idleAfter is how long no item has come when the relay has the sink for itself.
+	// idleAfter is the time without a new item after which the relay uses the whole limit.
 	idleAfter = time.Second
-	// maxAlone is how often in a row an entry fails while the sink takes others, before it
-	// makes room for them.
+	// maxAlone is the number of failures of an entry, while the sink takes others, after which
+	// it has to wait for the next pass.
 	maxAlone = 3
 )
 
-// Relay delivers what is in the inbox, the oldest first, until ctx ends, and waits for the
-// deliveries in flight. An entry leaves the inbox once the sink has it.
+// Relay delivers the entries of the inbox, oldest first, until ctx ends. It removes an entry
+// once the sink has taken it. It returns after the deliveries in flight.
 func (d *Delivery[T]) Relay(ctx context.Context) {
 	pause := minPause
 	for ctx.Err() == nil {
@@ -45,7 +45,7 @@ func (d *Delivery[T]) Relay(ctx context.Context) {
 			fallthrough
 		case left > 0 && d.breaker.IsClosed():
 			wait, pause = pause, min(2*pause, maxPause)
-			wake = nil // new entries are behind those that wait
+			wake = nil // new entries come after the failed ones
 		case left > 0:
 			wait, wake = max(d.breaker.RemainingDelay(), minPause), nil
 		default:
@@ -61,7 +61,7 @@ func (d *Delivery[T]) Relay(ctx context.Context) {
 	}
 }
 
-// entry is an entry of the inbox on its way to the sink.
+// entry is an entry of the inbox that is being delivered.
 type entry[T any] struct {
 	inbox.Entry
 	item  T
@@ -69,23 +69,23 @@ type entry[T any] struct {
 	*call
 }
 
-// pass goes through the inbox once, and returns how many of its entries are left.
+// pass goes through the inbox once and returns the number of entries left.
 func (d *Delivery[T]) pass(ctx context.Context) (left int, err error) {
 	var (
-		entries   []inbox.Entry // read and not begun
-		again     []*entry[T]   // older than those, and to be tried again
+		entries   []inbox.Entry // read, not yet begun
+		again     []*entry[T]   // to be retried; older than entries
 		againSize int64
-		failed    bool // the last delivery did
+		failed    bool // whether the last delivery failed
 		after     int64
 		more      = true
 		running   int
 		ended     = make(chan *entry[T], d.MaxInFlight) // never full
 		written   = make(chan bool)
 		writes    int
-		delivered []string // and not yet removed
+		delivered []string // not yet removed
 		removed   = time.Now()
 	)
-	write := func(f func(context.Context) error) { // whoever wants the relay to stop
+	write := func(f func(context.Context) error) { // even after ctx has ended
 		writes++
 		go func() {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeWait)
@@ -125,7 +125,7 @@ func (d *Delivery[T]) pass(ctx context.Context) (left int, err error) {
 		case verdict == Later, !takes && !more && len(entries) == 0:
 			left++
 		case e.alone < maxAlone:
-			again = append(again, e) // while nothing is delivered, the oldest keep their place
+			again = append(again, e) // the oldest stay first
 			againSize += d.size(e.item)
 		default:
 			d.Log.Warn("delivery from inbox failed, tried again later", "key", e.Key, "error", e.err)
@@ -134,7 +134,7 @@ func (d *Delivery[T]) pass(ctx context.Context) (left int, err error) {
 	}
 	defer func() {
 		for running > 0 {
-			finish(<-ended) // each within the sink's timeout
+			finish(<-ended) // bounded by the sink's timeout
 		}
 		left += len(again)
 		remove()
@@ -161,7 +161,7 @@ func (d *Delivery[T]) pass(ctx context.Context) (left int, err error) {
 
 		var next *entry[T]
 		switch {
-		// One that always fails must not be all that is tried.
+		// Alternate, so that an entry that always fails does not block the others.
 		case len(again) > 0 && (!failed || len(entries) == 0 || len(again) > page || againSize > maxAgain):
 			next, again = again[0], again[1:]
 			againSize -= d.size(next.item)
@@ -172,7 +172,7 @@ func (d *Delivery[T]) pass(ctx context.Context) (left int, err error) {
 				deadLetter(next.Entry, fmt.Errorf("decode callback: %w", err))
 				continue
 			}
-			next.Body = nil // the item has it
+			next.Body = nil // no longer needed
 		case more:
 			if entries, err = d.Inbox.Next(ctx, after, page); err != nil {
 				return 1, err
@@ -194,22 +194,21 @@ func (d *Delivery[T]) pass(ctx context.Context) (left int, err error) {
 
 		c := &call{relayed: true, ended: func() { ended <- next }}
 		if next.call, err = d.turn(ctx, next, c); err != nil {
-			return 1, nil // ctx has ended
+			return 1, nil // ctx ended
 		}
 		if next.call == nil {
-			left++ // another delivery of its key is in flight
+			left++ // another delivery of the key is in flight
 			continue
 		}
 		running++
 	}
 }
 
-// turn begins a delivery once it is the relay's turn. It returns none if another one of
-// the key is in flight.
+// turn waits for the relay's share of the limit and begins a delivery. It returns nil if
+// another delivery of the key is in flight.
 func (d *Delivery[T]) turn(ctx context.Context, e *entry[T], c *call) (*call, error) {
 	if d.Yield && d.Inbox.Crowded() {
-		// Starts take more of a machine than anything else. A few go on, as a burst may
-		// last.
+		// Starts take most of the machine. Slow down, but do not stop, in case the burst lasts.
 		select {
 		case <-time.After(crowdedPause):
 		case <-ctx.Done():
@@ -246,8 +245,8 @@ func (d *Delivery[T]) turn(ctx context.Context, e *entry[T], c *call) (*call, er
 	}
 }
 
-// share is how many deliveries the relay may have in flight. It leaves a place for those
-// that come; where it yields, most of the places while they do.
+// share returns the number of deliveries that the relay may have in flight. It leaves room
+// for new items, and most of the limit if Yield is set and items arrive.
 func (d *Delivery[T]) share() int64 {
 	limit := int64(d.limiter.Limit())
 	switch {

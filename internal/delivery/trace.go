@@ -6,14 +6,14 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 )
 
-// traceOf returns the trace of a callback as the inbox keeps it; empty without one.
+// traceOf returns the traceparent of ctx, or "" without one.
 func traceOf(ctx context.Context) string {
 	carrier := propagation.MapCarrier{}
 	propagation.TraceContext{}.Inject(ctx, carrier)
 	return carrier["traceparent"]
 }
 
-// withTrace returns ctx with the trace of a callback that was queued.
+// withTrace returns ctx with the traceparent of a queued callback.
 func withTrace(ctx context.Context, parent string) context.Context {
 	if parent == "" {
 		return ctx

@@ -13,32 +13,32 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// Pebble ends the process when a write of its log fails. So entries are refused before the
-// disk is full, and where others fill it all the same, [vfs.OnDiskFull] has Pebble's writes
-// wait for space, which the callers are told instead.
+// Pebble ends the process when it cannot write its log. So the inbox refuses entries before
+// the disk is full. If other programs fill the disk, [vfs.OnDiskFull] blocks Pebble's writes
+// until there is space, and callers get an error.
 //
-// A sync that fails isn't tried again, as the kernel may have forgotten what it was about.
-// Then the store is opened again, and has what the disk has.
+// A failed sync is not retried, because the kernel may have dropped the pages. The store is
+// reopened instead and reads back what is on disk.
 const (
-	// putReserve is how many bytes have to be free for an entry to be taken: enough to
-	// write what is in memory and the log in order. Opening a store takes less, so that a
-	// process that refuses entries can be restarted.
+	// putReserve is the number of free bytes without which entries are refused: enough to
+	// flush the memory tables and the log. openReserve is less, so that a process that
+	// refuses entries can be restarted.
 	putReserve, openReserve = 16 << 20, 8 << 20
-	// checkEvery is how long the disk's answer is believed.
+	// checkEvery is how long the free space is cached.
 	checkEvery = 10 * time.Millisecond
-	// spaceEvery is how often a write that waits for space looks for it.
+	// spaceEvery is how often a blocked write checks for space.
 	spaceEvery = 100 * time.Millisecond
 )
 
 var errFull = errors.New("the disk is full")
 
-// diskFull knows whether a disk has space.
+// diskFull tracks whether the disk has space.
 type diskFull struct {
 	fs      vfs.FS
 	dir     string
-	patient atomic.Bool // writes may wait for space
+	patient atomic.Bool // whether writes wait for space
 
-	// Of the last look, by the one goroutine that looks.
+	// Result of the last check, which one goroutine makes.
 	checked time.Time
 	free    uint64
 	err     error
@@ -51,18 +51,18 @@ func newDiskFull(fs vfs.FS, dir string) *diskFull {
 	return &diskFull{fs: fs, dir: dir, full: make(chan struct{})}
 }
 
-// DiskUsage returns how many bytes the folder's disk has free for us, and in all.
+// DiskUsage returns the bytes that are free for us on the folder's disk, and its size.
 func DiskUsage(dir string) (free, size uint64, err error) {
 	usage, err := vfs.Default.GetDiskUsage(dir)
 	return usage.AvailBytes, usage.TotalBytes, err
 }
 
-// check returns an error unless so many bytes are free.
+// check returns an error if fewer than reserve bytes are free.
 func (d *diskFull) check(reserve uint64) error {
 	if now := time.Now(); now.Sub(d.checked) > checkEvery {
 		dir := d.dir
 		if _, err := d.fs.Stat(dir); err != nil {
-			dir = d.fs.PathDir(dir) // it isn't made yet
+			dir = d.fs.PathDir(dir) // it does not exist yet
 		}
 		usage, err := d.fs.GetDiskUsage(dir)
 		if errors.Is(err, vfs.ErrUnsupported) || errors.Is(err, os.ErrNotExist) {
@@ -86,7 +86,7 @@ func (d *diskFull) isFull() <-chan struct{} {
 	return d.full
 }
 
-// wait waits until there is space, or nobody has the patience.
+// wait waits for space, or until patient is false.
 func (d *diskFull) wait() {
 	if !d.patient.Load() {
 		return
@@ -96,7 +96,7 @@ func (d *diskFull) wait() {
 	d.mu.Unlock()
 	for d.patient.Load() {
 		time.Sleep(spaceEvery)
-		// Much, as the write is tried once more only.
+		// The write is retried only once, so wait for enough space.
 		if usage, err := d.fs.GetDiskUsage(d.dir); err == nil && usage.AvailBytes >= openReserve {
 			break
 		}
@@ -106,9 +106,10 @@ func (d *diskFull) wait() {
 	d.mu.Unlock()
 }
 
-// files is a file system that makes files for their owner alone, and takes it for no fault
-// that folders can't be synced: some file systems need and know none of it. What a marker
-// of Pebble's names is in its folder before the marker is, also after a power failure.
+// files is a file system that creates files for their owner alone. It ignores that folders
+// cannot be synced, because some file systems neither need nor support it. It syncs the
+// folder before Pebble creates a marker, so that after a power failure no marker names a
+// file that is missing.
 type files struct {
 	vfs.FS
 	real bool // not in memory
@@ -116,7 +117,7 @@ type files struct {
 
 func (f files) made(file vfs.File, err error, name string) (vfs.File, error) {
 	if err == nil && f.real {
-		_ = os.Chmod(name, 0o600) // some file systems have no modes; the folder is the owner's anyway
+		_ = os.Chmod(name, 0o600) // not all file systems have modes, and the folder is private anyway
 	}
 	return file, err
 }

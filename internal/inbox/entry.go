@@ -7,51 +7,50 @@ import (
 	"time"
 )
 
-// ErrNone means that there is no such entry.
+// ErrNone means that the inbox has no such entry.
 var ErrNone = errors.New("not in the inbox")
 
-// Entry is an acknowledged callback that its sink doesn't have yet, as far as the inbox
-// knows.
+// Entry is an acknowledged callback whose delivery the inbox does not know of yet.
 type Entry struct {
-	// ID orders the entries by arrival. It may be used again once its entry is gone.
+	// ID orders entries by arrival. It may be reused after the entry is removed.
 	ID int64
-	// Key names the entry: there is one of each key.
+	// Key identifies the entry.
 	Key string
-	// Body is what was put. Lists have the beginning of a large one, and are Truncated.
+	// Body is the callback. In lists, a large body is cut and Truncated is set.
 	Body      []byte
 	Truncated bool `json:",omitempty"`
-	// QueuedAt is when it was put, to the millisecond.
+	// QueuedAt is the time of Put, in milliseconds.
 	QueuedAt time.Time
-	// DeadAt is when it became a dead letter; zero while it waits.
+	// DeadAt is the time when the entry became a dead letter; zero while it waits.
 	DeadAt time.Time
-	// Reason is why it is a dead letter.
+	// Reason is the reason of a dead letter.
 	Reason string
 	// Trace is the traceparent of the callback; empty without one.
 	Trace string
 }
 
-// Stats say how full an inbox is.
+// Stats counts the entries of an inbox.
 type Stats struct {
-	// Waiting is the number of entries that wait, and DeadLetters that of dead letters.
+	// Waiting and DeadLetters are the numbers of entries.
 	Waiting, DeadLetters int64
-	// Oldest is when the first of those that wait was put; zero without any.
+	// Oldest is the QueuedAt of the oldest waiting entry; zero without one.
 	Oldest time.Time
 }
 
-// The store has two keys for an entry. One holds all of it, ordered by ID: waiting or dead.
-// The other is the entry's own key and holds the first one. Entries that wait are written in
-// order, and so are hardly ever moved again.
+// The store has two keys for each entry: one made of a prefix and the ID, which holds the
+// entry, and one made of the entry's own key, which holds the first. Waiting entries are
+// written in order, so that compactions hardly ever move them.
 const (
 	waitingPrefix = 'e' // and the ID, 8 bytes, big-endian
 	deadPrefix    = 's' // and the ID
 	namePrefix    = 'k' // and the key
 	probeKey      = "p"
 	versionKey    = "v"
-	// version is that of all this.
+	// version is the version of this format.
 	version = "1"
 )
 
-// place is where an entry is; the zero place is nowhere.
+// place is the position of an entry in the store. The zero place means none.
 type place struct {
 	prefix byte
 	id     int64
@@ -72,10 +71,10 @@ func nameOf(key string) []byte {
 	return append(append(make([]byte, 0, 1+len(key)), namePrefix), key...)
 }
 
-// size is what an entry takes of a page.
+// size returns the bytes of an entry that count towards a page.
 func (e *Entry) size() int { return len(e.Key) + len(e.Reason) + len(e.Body) }
 
-// encode returns all of an entry but its ID.
+// encode encodes an entry without its ID.
 func (e *Entry) encode() []byte {
 	b := make([]byte, 0, 32+len(e.Key)+len(e.Reason)+len(e.Trace)+len(e.Body))
 	b = binary.AppendUvarint(b, uint64(e.QueuedAt.UnixMilli()))
@@ -90,7 +89,7 @@ func (e *Entry) encode() []byte {
 	return append(b, e.Body...)
 }
 
-// decode reads an entry with at most maxBody bytes of its body; 0 is without a limit.
+// decode decodes an entry with at most maxBody bytes of its body, or all if maxBody is 0.
 func decode(id int64, b []byte, maxBody int) (Entry, error) {
 	whole := true
 	number := func() uint64 {

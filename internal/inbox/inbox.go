@@ -1,9 +1,8 @@
-// Package inbox keeps callbacks on disk from when they are acknowledged until their sink
-// has them. It appends, reads, removes and dead-letters, and knows nothing of sinks.
+// Package inbox keeps acknowledged callbacks on disk until their sink has them. It appends,
+// reads, removes and dead-letters entries, and knows nothing of sinks.
 //
-// It is a Pebble store. Callers that write at the same time share a commit, and with it the
-// sync that makes it durable. One process has the store; it answers others on a socket in
-// the folder.
+// The inbox is a Pebble store. Concurrent writes share a commit and its sync. One process
+// owns the store and answers other processes on a socket in the folder.
 package inbox
 
 import (
@@ -23,11 +22,11 @@ import (
 	"github.com/closeouthq/closeout/internal/outage"
 )
 
-// Store reads and changes the entries of a folder, in the process that has the [Inbox] or
-// beside it. It is safe for concurrent use.
+// Store reads and changes the entries of a folder, in the process that owns the [Inbox] or
+// in another one. It is safe for concurrent use.
 type Store struct{ source }
 
-// source is where a Store has its entries.
+// source reads and changes entries: an Inbox, or a client of the process that owns it.
 type source interface {
 	list(ctx context.Context, prefixes string, after int64, n, maxBody int) ([]Entry, error)
 	get(ctx context.Context, key string) (Entry, error)
@@ -37,11 +36,11 @@ type source interface {
 	close() error
 }
 
-// page is how many entries All reads at once, as far as a page's bytes allow.
+// page is the maximum number of entries that All reads at once.
 const page = 5000
 
-// All lists all entries, the oldest first, with the beginning of their bodies: [Store.Get]
-// has the whole. It ends after an error.
+// All lists all entries, oldest first, with the first 4 KiB of their bodies. [Store.Get]
+// returns a whole body. The sequence ends after an error.
 func (s *Store) All(ctx context.Context) iter.Seq2[Entry, error] {
 	return s.pages(ctx, string(waitingPrefix)+string(deadPrefix))
 }
@@ -73,39 +72,40 @@ func (s *Store) pages(ctx context.Context, prefixes string) iter.Seq2[Entry, err
 // Get returns the entry of a key. The error wraps [ErrNone] if there is none.
 func (s *Store) Get(ctx context.Context, key string) (Entry, error) { return s.get(ctx, key) }
 
-// Retry has a dead letter wait again. The error wraps [ErrNone] if there is no entry.
+// Retry puts a dead letter back among the waiting entries. The error wraps [ErrNone] if
+// there is no such entry.
 func (s *Store) Retry(ctx context.Context, key string) error { return s.retry(ctx, key) }
 
-// Drop removes an entry for good. The error wraps [ErrNone] if there is none.
+// Drop deletes an entry. The error wraps [ErrNone] if there is none.
 func (s *Store) Drop(ctx context.Context, key string) error { return s.drop(ctx, key) }
 
-// Stats counts the entries, at no cost worth mentioning.
+// Stats returns the number of entries and the age of the oldest. It reads one entry.
 func (s *Store) Stats(ctx context.Context) (Stats, error) { return s.stats(ctx) }
 
-// Close releases what the Store holds.
+// Close closes the Store.
 func (s *Store) Close() error { return s.close() }
 
-// Inbox is the one writer of a folder's entries. It is safe for concurrent use.
+// Inbox is the only writer of a folder's entries. It is safe for concurrent use.
 type Inbox struct {
 	*Store
 	*store
-	reserve uint64 // bytes that have to be free for an entry
+	reserve uint64 // free bytes that the disk needs for an entry to be taken
 
 	ops       chan *op
-	unwritten *semaphore.Weighted // bytes of the bodies that aren't on the disk yet
+	unwritten *semaphore.Weighted // bytes of bodies not yet on disk
 	commits   chan commit
-	opened    chan error    // result of an attempt to open, while Open waits for one
-	done      chan struct{} // closed when all was written
+	opened    chan error    // result of an attempt to open, read by Open
+	done      chan struct{} // closed after the last write
 	wake      chan struct{}
-	crowded   atomic.Int64 // when it was last, in Unix nanoseconds
+	crowded   atomic.Int64 // Unix nanoseconds of the last crowd
 	outage    *outage.Outage
-	broken    atomic.Bool      // the disk failed, and the store wasn't opened again
-	onWay     sync.WaitGroup   // commits that may still fail
-	changed   map[string]place // in the batch that is made; reused
-	attempt   time.Time        // when the store was last tried to be opened
-	shrunk    time.Time        // or looked whether it has to be
+	broken    atomic.Bool      // the disk failed, and the store has to be reopened
+	onWay     sync.WaitGroup   // commits in progress
+	changed   map[string]place // by the current batch; reused
+	attempt   time.Time        // time of the last attempt to open the store
+	shrunk    time.Time        // time of the last check in shrink
 	shrinks   sync.WaitGroup
-	stopped   context.Context // of what goes on in the background
+	stopped   context.Context // of background compactions
 	stop      context.CancelFunc
 	serve     bool
 	server    atomic.Pointer[server]
@@ -115,12 +115,12 @@ type Inbox struct {
 }
 
 const (
-	// openWait is how long a start waits for the disk; a million entries take a fraction of
-	// a second. An inbox that is opened later takes entries later.
+	// openWait is how long Open waits for the disk. A million entries take a fraction of a
+	// second. After that, the inbox opens in the background.
 	openWait = 3 * time.Second
-	// lockWait is how long an inbox is waited for that a command has for a moment.
+	// lockWait is how long to wait for the lock, which a command holds for moments.
 	lockWait = 5 * time.Second
-	// fullWait and hangWait are how long a stop waits for a disk that is full, or hangs.
+	// fullWait and hangWait are how long Close waits for a disk that is full or hangs.
 	fullWait, hangWait = 2 * time.Second, 5 * time.Second
 )
 
@@ -129,14 +129,14 @@ var (
 	errHangs  = errors.New("the disk does not answer")
 )
 
-// Open opens the inbox of a folder, and makes it if need be. The error wraps [ErrLocked] if
-// another process has it. A disk that is full, broken or hangs is no error here: Put
-// returns one, and recovers when the disk does.
+// Open opens the inbox of a folder and creates it if necessary. The error wraps [ErrLocked]
+// if another process owns it. Open succeeds on a disk that is full, broken or hanging: Put
+// fails until the disk recovers.
 func Open(ctx context.Context, dir string, log *slog.Logger) (*Inbox, error) {
 	return OpenFS(ctx, vfs.Default, dir, log)
 }
 
-// OpenFS opens an inbox as [Open] does, on another file system. Nobody is answered there.
+// OpenFS is like [Open], on another file system and without a socket.
 func OpenFS(ctx context.Context, fs vfs.FS, dir string, log *slog.Logger) (*Inbox, error) {
 	b := newInbox(fs, dir, log)
 	b.serve = fs == vfs.Default
@@ -147,8 +147,8 @@ func OpenFS(ctx context.Context, fs vfs.FS, dir string, log *slog.Logger) (*Inbo
 		select {
 		case err := <-b.opened:
 			if errors.Is(err, ErrLocked) {
-				// A command holds it for moments; a process that stays answers.
-				if time.Since(began) < lockWait && !answers(ctx, dir) {
+				// A command holds the lock for moments. A process that keeps it has a socket.
+				if time.Since(began) < lockWait && !isServed(ctx, dir) {
 					hangs.Reset(openWait)
 					continue
 				}
@@ -182,16 +182,16 @@ func newInbox(fs vfs.FS, dir string, log *slog.Logger) *Inbox {
 	return b
 }
 
-// run takes writes until the inbox is closed.
+// run starts the goroutines that write until the inbox is closed.
 func (b *Inbox) run() {
 	go b.write()
 	go b.finish()
 }
 
-// Put stores an entry with a key, a body and perhaps a trace. When it returns nil, the entry
-// is on disk; or another of its key was there already, and it returns the body of that one.
-// After an error the entry may be there or not. A ctx that ends makes Put return, and takes
-// nothing back.
+// Put stores an entry with a key, a body and optionally a trace. When it returns nil, the
+// entry is on disk. If the inbox already had an entry of the key, that entry stays and Put
+// returns its body. After an error, including the end of ctx, the entry may or may not have
+// been stored.
 func (b *Inbox) Put(ctx context.Context, e Entry) (kept []byte, err error) {
 	if len(e.Body) == 0 {
 		return nil, fmt.Errorf("put %s into the inbox: it has no body", e.Key)
@@ -204,15 +204,14 @@ func (b *Inbox) Put(ctx context.Context, e Entry) (kept []byte, err error) {
 	return kept, nil
 }
 
-// Next returns up to n entries that wait, the oldest first, behind the one with the ID
-// after. There may be more also where it returns fewer, as a page's bytes are bounded, but
-// not where it returns none.
+// Next returns up to n waiting entries with an ID greater than after, oldest first. Because
+// a page is also bounded in bytes, only an empty result means that there are no more.
 func (b *Inbox) Next(ctx context.Context, after int64, n int) ([]Entry, error) {
 	return b.list(ctx, string(waitingPrefix), after, n, 0)
 }
 
-// Remove removes entries, those that are there. After an error, or a crash, any of them may
-// still be there.
+// Remove deletes the entries of the keys and ignores missing ones. After an error or a
+// crash, any of them may still exist.
 func (b *Inbox) Remove(ctx context.Context, keys ...string) error {
 	all := make([]*op, len(keys))
 	for n, key := range keys {
@@ -224,7 +223,7 @@ func (b *Inbox) Remove(ctx context.Context, keys ...string) error {
 	return nil
 }
 
-// DeadLetter has an entry wait for an operator, for the reason.
+// DeadLetter marks an entry as a dead letter with the reason. It waits for an operator.
 func (b *Inbox) DeadLetter(ctx context.Context, key, reason string) error {
 	if _, err := b.do(ctx, newOp(doDeadLetter, Entry{Key: key, Reason: reason, DeadAt: time.Now()})); err != nil {
 		return fmt.Errorf("dead-letter %s: %w", key, err)
@@ -242,7 +241,7 @@ func (b *Inbox) drop(ctx context.Context, key string) error {
 	return err
 }
 
-// Probe writes something, and so reports whether Put would work.
+// Probe writes a key and returns the error that Put would return.
 func (b *Inbox) Probe(ctx context.Context) error {
 	if _, err := b.do(ctx, newOp(doProbe, Entry{QueuedAt: time.Now()})); err != nil {
 		return fmt.Errorf("write to the inbox: %w", err)
@@ -250,21 +249,22 @@ func (b *Inbox) Probe(ctx context.Context) error {
 	return nil
 }
 
-// Crowded reports whether so many write at once that the machine is busy with them.
+// Crowded reports whether a burst of entries keeps the machine busy.
 func (b *Inbox) Crowded() bool { return time.Since(time.Unix(0, b.crowded.Load())) < crowdedFor }
 
-// Wake receives a value after entries were put or retried.
+// Wake returns a channel that receives a value after entries were put or retried.
 func (b *Inbox) Wake() <-chan struct{} { return b.wake }
 
 func (b *Inbox) awake() {
 	select {
 	case b.wake <- struct{}{}:
-	default: // is awake
+	default: // already awake
 	}
 }
 
-// Close finishes the writes and unlocks the folder, unless the disk is full or hangs: then
-// the folder stays locked until the process ends, which loses nothing.
+// Close finishes the writes and unlocks the folder. If the disk is full or hangs, Close
+// returns an error and the folder stays locked until the process ends. Nothing
+// acknowledged is lost.
 func (b *Inbox) Close() (err error) {
 	b.closeOne.Do(func() { err = b.close() })
 	return err
@@ -295,14 +295,14 @@ func (b *Inbox) close() error {
 	return b.store.close()
 }
 
-// shrinkAbove is how many bytes an empty inbox may keep for the next burst, and shrinkEvery
-// how often that is looked at.
+// shrinkAbove is the number of bytes that an empty inbox may keep for the next burst.
+// shrinkEvery is the interval of the check.
 const (
 	shrinkAbove = 16 << 20
 	shrinkEvery = 5 * time.Second
 )
 
-// shrink gives the disk's space back once a large inbox is empty.
+// shrink compacts a large inbox that is empty, to free its disk space.
 func (b *Inbox) shrink() {
 	if len(b.ops) > 0 || time.Since(b.shrunk) <= shrinkEvery {
 		return
@@ -326,9 +326,9 @@ func (b *Inbox) shrink() {
 
 var _ source = (*Inbox)(nil)
 
-// commit is a batch on its way to the disk.
+// commit is a batch that is being synced.
 type commit struct {
-	*pebble.Batch // nil if there was nothing to change
+	*pebble.Batch // nil without changes
 	ops           []*op
-	err           error // why it isn't
+	err           error // why there is no batch
 }

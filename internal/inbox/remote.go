@@ -21,10 +21,10 @@ import (
 )
 
 const (
-	// socketFile is the socket on which the process that has an inbox answers others.
+	// socketFile is the socket on which the owner of the inbox answers other processes.
 	socketFile = "inbox.sock"
-	// elsewhereFile holds the path of the socket where that of the folder is too long for
-	// one: macOS allows 104 bytes, with the zero at the end.
+	// elsewhereFile holds the path of the socket if the folder's path is too long for one.
+	// macOS allows 104 bytes including the zero at the end.
 	elsewhereFile = "inbox.socket-path"
 	maxSocketPath = 103
 	// requestTimeout bounds a request.
@@ -37,8 +37,8 @@ type server struct {
 	remove []string
 }
 
-// serve answers until the server is closed. The folder has to be locked: what a killed
-// process left there is in the way.
+// serve starts a server on the folder's socket. The caller must hold the folder's lock,
+// because serve removes the socket of a killed process.
 func serve(dir string, store *Store) (*server, error) {
 	path := filepath.Join(dir, socketFile)
 	s := &server{remove: []string{path}, http: http.Server{Handler: handler(store), ReadHeaderTimeout: requestTimeout}}
@@ -107,7 +107,7 @@ func handler(s *Store) http.Handler {
 	return mux
 }
 
-// dial connects to the process that has the inbox.
+// dial connects to the owner of the inbox.
 func dial(ctx context.Context, dir string) (net.Conn, error) {
 	path := filepath.Join(dir, socketFile)
 	if b, err := os.ReadFile(filepath.Join(dir, elsewhereFile)); err == nil {
@@ -119,29 +119,29 @@ func dial(ctx context.Context, dir string) (net.Conn, error) {
 	return new(net.Dialer).DialContext(ctx, "unix", path)
 }
 
-// answers reports whether there is such a process.
-func answers(ctx context.Context, dir string) bool {
+// isServed reports whether the owner of the inbox is listening.
+func isServed(ctx context.Context, dir string) bool {
 	conn, err := dial(ctx, dir)
 	return err == nil && conn.Close() == nil
 }
 
-// Attach opens the inbox of a folder for inspection, whether or not a process has it. The
-// error wraps [os.ErrNotExist] if no inbox was made yet.
+// Attach opens dir's inbox for inspection, whether or not another process owns it. The
+// error wraps [os.ErrNotExist] if dir has no inbox yet.
 func Attach(ctx context.Context, dir string) (*Store, error) {
 	if _, err := os.Stat(filepath.Join(dir, Folder)); err != nil {
 		return nil, fmt.Errorf("open inbox: %w", err)
 	}
 	c := &client{dir: dir}
 	c.http.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, dir) }}
-	if _, err := c.stats(ctx); err != nil { // whether it can be asked at all
+	if _, err := c.stats(ctx); err != nil { // reports an inbox that cannot be read
 		return nil, errors.Join(err, c.close())
 	}
 	return &Store{c}, nil
 }
 
-// client asks the process that has the inbox. While there is none it opens the store for the
-// moment of each request, and only to read unless it has to write, as the files have to
-// belong to the user of that process.
+// client sends requests to the owner of the inbox. Without an owner, it opens the store for
+// each request. It opens it read-only where possible, because the files that it creates may
+// belong to another user than the owner.
 type client struct {
 	dir  string
 	http http.Client
@@ -185,8 +185,8 @@ func (c *client) close() error {
 	return nil
 }
 
-// ask has a request answered by the process that has the inbox, or else by the store itself:
-// by read, or by change.
+// ask sends a request to the owner of the inbox. Without an owner, it opens the store and
+// calls change, or read if change is nil.
 func (c *client) ask(ctx context.Context, method, path string, q url.Values, answer any, read func(*store) error, change func(*Inbox) error) error {
 	for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {
 		err := c.request(ctx, method, path, q, answer)
@@ -198,12 +198,12 @@ func (c *client) ask(ctx context.Context, method, path string, q url.Values, ans
 		} else {
 			err = c.read(read)
 		}
-		// A process that starts, or another command.
+		// The lock belongs to a process that is starting, or to another command.
 		if !errors.Is(err, ErrLocked) {
 			return err
 		}
 		if time.Since(began) > lockWait || ctx.Err() != nil {
-			return fmt.Errorf("%w, and that one doesn't answer", err)
+			return fmt.Errorf("%w, which does not answer", err)
 		}
 	}
 }
@@ -227,10 +227,10 @@ func (c *client) change(f func(*Inbox) error) error {
 	return errors.Join(err, b.Close())
 }
 
-// errUnavailable is the error of a request that nobody answers.
+// errUnavailable is the error of a request without an answer.
 type errUnavailable struct{ error }
 
-// request asks the process that has the inbox.
+// request sends a request to the owner of the inbox.
 func (c *client) request(ctx context.Context, method, path string, q url.Values, answer any) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -244,20 +244,20 @@ func (c *client) request(ctx context.Context, method, path string, q url.Values,
 			return errUnavailable{err}
 		}
 		if method == http.MethodGet && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF)) {
-			return errUnavailable{err} // it stopped at this very moment
+			return errUnavailable{err} // the owner stopped meanwhile
 		}
-		return fmt.Errorf("ask the process that has the inbox: %w", err)
+		return fmt.Errorf("ask the process with the inbox: %w", err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusOK {
 		if err := json.NewDecoder(resp.Body).Decode(answer); err != nil {
-			return fmt.Errorf("ask the process that has the inbox: %w", err)
+			return fmt.Errorf("ask the process with the inbox: %w", err)
 		}
 		return nil
 	}
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxListedBody))
 	if err != nil {
-		return fmt.Errorf("ask the process that has the inbox: %w", err)
+		return fmt.Errorf("ask the process with the inbox: %w", err)
 	}
 	message := strings.TrimSpace(string(text))
 	if resp.StatusCode == http.StatusNotFound && strings.HasSuffix(message, ErrNone.Error()) {

@@ -19,45 +19,44 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// Folder is the name of the store in an inbox's folder.
+// Folder is the name of the store within an inbox's folder.
 const Folder = "pebble"
 
-// ErrLocked means that another process has the inbox.
+// ErrLocked means that another process owns the inbox.
 var ErrLocked = errors.New("in use by another process")
 
 const (
-	// memTable is how many bytes are held in memory until they are written in order, and
-	// memTables how many such at most: the disk's pauses are longer than it takes to fill one.
+	// memTable is the size of a memory table in bytes, and memTables their maximum number.
+	// Disks pause for longer than it takes to fill one.
 	memTable, memTables = 4 << 20, 3
-	// cache is for the tables' filters. Pebble takes the memory tables off it.
+	// cache holds the filters of the tables. Pebble counts the memory tables against it.
 	cache = 8<<20 + memTable*memTables
-	// maxPageBytes bounds the entries of a page, unless a single one is larger. Several
-	// pages may be in the memory of a container with a few hundred megabytes.
+	// maxPageBytes bounds a page, unless a single entry is larger. A container with a few
+	// hundred megabytes may hold several pages at once.
 	maxPageBytes = 1 << 20
-	// maxListedBody is how much of a body lists for people have.
+	// maxListedBody is the maximum size of a body in lists, in bytes.
 	maxListedBody = 4 << 10
 )
 
-// store is the Pebble store of a folder. It is opened and closed by one goroutine, and read
-// by any.
+// store is the Pebble store of a folder. One goroutine opens and closes it; any may read.
 type store struct {
 	fs       vfs.FS
-	dir      string // the inbox's
+	dir      string // the inbox's folder
 	readOnly bool
 	log      *slog.Logger
 	disk     *diskFull
 
 	mu    sync.RWMutex // held by readers of db
-	db    *pebble.DB   // nil while it isn't open
-	fault error        // why not
+	db    *pebble.DB   // nil while closed
+	fault error        // why it is closed
 	lock  *pebble.Lock
 
-	// waiting and dead count the entries, and next is the ID after the last one.
+	// waiting and dead count the entries. next is the next free ID.
 	waiting, dead, next atomic.Int64
 
 	headMu sync.Mutex
-	head   int64 // no entry below it waits
-	moved  int   // counts how often it went down
+	head   int64 // waiting entries have this ID or a higher one
+	moved  int   // counts how often head was lowered
 }
 
 func newStore(fs vfs.FS, dir string, readOnly bool, log *slog.Logger) *store {
@@ -68,7 +67,7 @@ func newStore(fs vfs.FS, dir string, readOnly bool, log *slog.Logger) *store {
 
 func (s *store) path() string { return filepath.Join(s.dir, Folder) }
 
-// use returns the store, which stays open until done.
+// use returns the database, which stays open until done is called.
 func (s *store) use() (db *pebble.DB, done func(), err error) {
 	s.mu.RLock()
 	if s.db == nil {
@@ -78,7 +77,7 @@ func (s *store) use() (db *pebble.DB, done func(), err error) {
 	return s.db, s.mu.RUnlock, nil
 }
 
-// open opens the store. The error wraps [ErrLocked] if another process has it.
+// open opens the store. The error wraps [ErrLocked] if another process owns it.
 func (s *store) open() error {
 	db, err := s.openPebble()
 	if err == nil {
@@ -101,7 +100,7 @@ func (s *store) open() error {
 	return nil
 }
 
-// openPebble opens the store. What would end the process later is an error here.
+// openPebble opens the database. Failures that would end the process later are errors here.
 func (s *store) openPebble() (db *pebble.DB, err error) {
 	if !s.readOnly {
 		if err := s.fs.MkdirAll(s.path(), 0o700); err != nil {
@@ -121,7 +120,7 @@ func (s *store) openPebble() (db *pebble.DB, err error) {
 	}
 	if !s.readOnly {
 		if err := s.disk.check(openReserve); err != nil {
-			return nil, err // to open it writes what the log holds
+			return nil, err // because opening replays the log, which writes
 		}
 	}
 	log := &logger{log: s.log}
@@ -137,7 +136,7 @@ func (s *store) openPebble() (db *pebble.DB, err error) {
 	}()
 	o := &pebble.Options{
 		FS: s.fs, Logger: log, Lock: s.lock, ReadOnly: s.readOnly, ErrorIfNotExists: s.readOnly,
-		// With it the log distinguishes a torn end from damage before the end.
+		// This version tells a torn end of the log from damage before it.
 		FormatMajorVersion: pebble.FormatWALSyncChunks,
 		MemTableSize:       memTable, MemTableStopWritesThreshold: memTables,
 		CacheSize: cache, MaxOpenFiles: 100, MaxManifestFileSize: 1 << 20,
@@ -145,7 +144,7 @@ func (s *store) openPebble() (db *pebble.DB, err error) {
 			s.log.Warn("inbox compaction failed, trying again", "error", err)
 		}},
 	}
-	for level := range o.Levels { // most keys that are looked up are new
+	for level := range o.Levels { // most lookups are of new keys
 		o.Levels[level].FilterPolicy = bloom.FilterPolicy(10)
 	}
 	if db, err = pebble.Open(s.path(), o); errors.Is(err, pebble.ErrDBDoesNotExist) {
@@ -159,7 +158,7 @@ func (s *store) checkVersion(db *pebble.DB) error {
 	switch {
 	case errors.Is(err, pebble.ErrNotFound):
 		if s.readOnly {
-			return nil // nothing is in it
+			return nil // an empty store
 		}
 		return db.Set([]byte(versionKey), []byte(version), pebble.Sync)
 	case err != nil:
@@ -172,7 +171,7 @@ func (s *store) checkVersion(db *pebble.DB) error {
 	return nil
 }
 
-// count counts the entries: a million take a fraction of a second.
+// count counts the entries. A million take a fraction of a second.
 func (s *store) count(db *pebble.DB) error {
 	it, err := db.NewIter(&pebble.IterOptions{LowerBound: []byte{namePrefix}, UpperBound: []byte{namePrefix + 1}})
 	if err != nil {
@@ -252,7 +251,7 @@ func (s *store) close() error {
 	return err
 }
 
-// find returns the place of a key.
+// find returns the place of a key, or the zero place.
 func find(db *pebble.DB, key string) (place, error) {
 	value, done, err := db.Get(nameOf(key))
 	if errors.Is(err, pebble.ErrNotFound) {
@@ -290,8 +289,8 @@ func (s *store) get(_ context.Context, key string) (Entry, error) {
 	return read(db, p)
 }
 
-// list returns up to n entries with one of the prefixes, in order, behind the ID: none if
-// there are no more.
+// list returns up to n entries with one of the prefixes and an ID greater than after, in
+// order. It returns none only if there are no more.
 func (s *store) list(_ context.Context, prefixes string, after int64, n, maxBody int) ([]Entry, error) {
 	db, done, err := s.use()
 	if err != nil {
@@ -299,7 +298,7 @@ func (s *store) list(_ context.Context, prefixes string, after int64, n, maxBody
 	}
 	defer done()
 	var all []Entry
-	until := int64(math.MaxInt64) // behind it, entries of one of the prefixes may be missing
+	until := int64(math.MaxInt64) // the scans of all prefixes are complete up to this ID
 	for _, prefix := range []byte(prefixes) {
 		entries, more, err := s.scan(db, prefix, after+1, n, maxBody)
 		if err != nil {
@@ -320,14 +319,14 @@ func (s *store) list(_ context.Context, prefixes string, after int64, n, maxBody
 	return all, nil
 }
 
-// scan returns entries with the prefix, from that ID on, and whether there are more.
+// scan returns entries with the prefix and at least the ID from, and whether there are more.
 func (s *store) scan(db *pebble.DB, prefix byte, from int64, n, maxBody int) (entries []Entry, more bool, err error) {
 	fromHead := func(int64) {}
 	if prefix == waitingPrefix {
-		// Before the head are only tombstones, perhaps a million, and each would be read.
-		from, fromHead = s.behindHead(from)
+		// Skip the tombstones before the head, perhaps a million.
+		from, fromHead = s.skipToHead(from)
 	}
-	seen := s.next.Load() // the iterator sees all below it
+	seen := s.next.Load() // the iterator sees all lower IDs
 	it, err := db.NewIter(&pebble.IterOptions{LowerBound: place{prefix, from}.key(), UpperBound: []byte{prefix + 1}})
 	if err != nil {
 		return nil, false, fmt.Errorf("read inbox: %w", err)
@@ -339,7 +338,7 @@ func (s *store) scan(db *pebble.DB, prefix byte, from int64, n, maxBody int) (en
 	}()
 	bytes := 0
 	for it.First(); it.Valid(); it.Next() {
-		if len(entries) >= n || len(entries) > 0 && bytes+len(it.Value()) > maxPageBytes { // one, however large
+		if len(entries) >= n || len(entries) > 0 && bytes+len(it.Value()) > maxPageBytes { // at least one entry
 			more = true
 			break
 		}
@@ -359,12 +358,13 @@ func (s *store) scan(db *pebble.DB, prefix byte, from int64, n, maxBody int) (en
 	return entries, more, nil
 }
 
-// behindHead returns where to read from, and takes what was found to be the first there.
-func (s *store) behindHead(from int64) (_ int64, found func(first int64)) {
+// skipToHead returns the first ID to read, and a function that raises the head to the first
+// entry that was found.
+func (s *store) skipToHead(from int64) (_ int64, found func(first int64)) {
 	s.headMu.Lock()
 	defer s.headMu.Unlock()
 	if from > s.head {
-		return from, func(int64) {} // says nothing of those between
+		return from, func(int64) {} // entries in between may wait
 	}
 	moved := s.moved
 	return s.head, func(first int64) {
@@ -376,8 +376,8 @@ func (s *store) behindHead(from int64) (_ int64, found func(first int64)) {
 	}
 }
 
-// before has entries that wait read from that ID again.
-func (s *store) before(id int64) {
+// lowerHead lowers the head to id, where an entry waits again.
+func (s *store) lowerHead(id int64) {
 	s.headMu.Lock()
 	defer s.headMu.Unlock()
 	s.head = min(s.head, id)
@@ -398,13 +398,13 @@ func (s *store) stats(context.Context) (Stats, error) {
 	return stats, err
 }
 
-// logger takes what Pebble logs.
+// logger logs Pebble's errors.
 type logger struct {
 	log    *slog.Logger
 	opened atomic.Bool
 }
 
-// fatal is what Pebble can't go on after.
+// fatal is an error after which Pebble cannot continue.
 type fatal struct{ error }
 
 // Infof implements [pebble.Logger].
@@ -415,8 +415,8 @@ func (l *logger) Errorf(format string, args ...any) {
 	l.log.Warn("inbox store", "error", fmt.Sprintf(format, args...))
 }
 
-// Fatalf implements [pebble.Logger]. Pebble relies on it not to return. The process ends:
-// all that was acknowledged is on disk, and the next process reads it.
+// Fatalf implements [pebble.Logger]. It must not return, so it ends the process. All that
+// was acknowledged is on disk for the next process.
 func (l *logger) Fatalf(format string, args ...any) {
 	err := fmt.Errorf(format, args...)
 	if !l.opened.Load() {

@@ -11,27 +11,24 @@ import (
 )
 
 const (
-	// maxOps and maxBytes bound the writes that share a commit, and maxOps those that wait
-	// for the next one.
+	// maxOps and maxBytes bound a commit. maxOps also bounds the queue for the next one.
 	maxOps, maxBytes = 1024, 1 << 20
-	// maxUnwritten bounds the bodies that aren't on the disk yet, as a disk may be slow and
-	// bodies large.
+	// maxUnwritten bounds the bodies that are not on disk yet, in bytes.
 	maxUnwritten = 16 << 20
-	// maxCommits is how many commits are on their way to the disk. A sync covers all that
-	// are there when it begins.
+	// maxCommits bounds the commits in progress. A sync covers all commits before it.
 	maxCommits = 8
-	// commitEvery is how far apart commits begin with fewer than fullCommit writes. One that
-	// comes alone doesn't wait; those that come one after the other share their syncs, each
-	// of which costs as much as several entries.
+	// commitEvery is the least time between the starts of commits with fewer than fullCommit
+	// writes. A single write does not wait. Writes that follow one another share syncs,
+	// because a sync costs as much as several entries.
 	commitEvery, fullCommit = 4 * time.Millisecond, 32
-	// A commit of so many new entries is a crowd: some 3,000 a second. The inbox is crowded
-	// until there was none for so long.
+	// A commit with crowd new entries is a burst, of some 3,000 entries a second. The inbox
+	// counts as crowded for crowdedFor after it.
 	crowd, crowdedFor = 12, 200 * time.Millisecond
-	// openEvery is how far apart attempts to open the store are.
+	// openEvery is the least time between attempts to open the store.
 	openEvery = 200 * time.Millisecond
 )
 
-// kind is what an op does.
+// kind is the kind of an op.
 type kind int
 
 const (
@@ -43,19 +40,19 @@ const (
 	doProbe
 )
 
-// op is a change that somebody waits for.
+// op is a change to one entry.
 type op struct {
 	kind kind
 	Entry
-	fault error  // its own: nothing else of the commit fails for it
-	kept  []byte // body of the entry that was there in its place
-	size  int64  // of the body, as long as it isn't written
+	fault error  // of this op alone
+	kept  []byte // body of the existing entry of the key
+	size  int64  // bytes acquired from unwritten
 	done  chan error
 }
 
 func newOp(k kind, e Entry) *op { return &op{kind: k, Entry: e, done: make(chan error, 1)} }
 
-// do has changes made, and returns the first error.
+// do makes changes and returns the first error.
 func (b *Inbox) do(ctx context.Context, all ...*op) (kept []byte, err error) {
 	full := b.disk.isFull()
 	for _, o := range all {
@@ -84,7 +81,7 @@ func (b *Inbox) do(ctx context.Context, all ...*op) (kept []byte, err error) {
 	return kept, nil
 }
 
-// room waits for the memory of a body.
+// room waits until the body of o fits into unwritten.
 func (b *Inbox) room(ctx context.Context, full <-chan struct{}, o *op) error {
 	o.size = min(int64(len(o.Body)), maxUnwritten)
 	if o.size == 0 || b.unwritten.TryAcquire(o.size) {
@@ -131,8 +128,7 @@ func (b *Inbox) enqueue(ctx context.Context, full <-chan struct{}, o *op) error 
 	}
 }
 
-// write opens the store and makes the changes: what comes while a commit is made goes into
-// the next one.
+// write opens the store and commits changes in batches until the inbox is closed.
 func (b *Inbox) write() {
 	defer close(b.commits)
 	var began time.Time
@@ -158,7 +154,7 @@ func (b *Inbox) write() {
 				puts++
 			}
 		}
-		if puts >= crowd { // only new entries come from outside
+		if puts >= crowd { // only new entries come from callbacks
 			b.crowded.Store(began.UnixNano())
 		}
 		for len(batch) > 0 {
@@ -167,7 +163,7 @@ func (b *Inbox) write() {
 	}
 }
 
-// ensureOpen opens the store unless it is open, or was tried a moment ago.
+// ensureOpen opens the store unless it is open or the last attempt is recent.
 func (b *Inbox) ensureOpen() error {
 	_, done, err := b.use()
 	if err == nil {
@@ -188,13 +184,13 @@ func (b *Inbox) ensureOpen() error {
 	}
 	select {
 	case b.opened <- err:
-	default: // nobody waits for it
+	default: // Open has returned
 	}
 	return err
 }
 
-// collect returns what is written together with the first: all that is there, and unless
-// that is enough, what comes within that time.
+// collect returns the batch that begins with first: all queued ops, and if they are few,
+// those that arrive within the given time.
 func (b *Inbox) collect(first *op, within time.Duration) []*op {
 	batch, size := []*op{first}, len(first.Body)
 	var late <-chan time.Time
@@ -227,10 +223,10 @@ func (b *Inbox) collect(first *op, within time.Duration) []*op {
 	return batch
 }
 
-// commit begins to write the first of the batch, and returns how many.
+// commit begins to write the first ops of the batch and returns their number.
 func (b *Inbox) commit(batch []*op) int {
 	if b.broken.Load() {
-		b.onWay.Wait() // all of them have failed
+		b.onWay.Wait() // all commits in progress have failed
 		b.log.Warn("inbox disk failed, opening its store again", "error", b.shut(errBroken))
 		b.broken.Store(false)
 		b.attempt = time.Time{}
@@ -246,8 +242,8 @@ func (b *Inbox) commit(batch []*op) int {
 
 var errBroken = errors.New("write to inbox: the disk has failed")
 
-// change makes the first of the changes, all unless one needs to read what another has
-// written. They can be read at once, and are on disk later.
+// change applies the first ops of the batch: all, unless one must read what an earlier one
+// has written. They are readable at once, and on disk after SyncWait.
 func (b *Inbox) change(batch []*op) (*pebble.Batch, []*op, error) {
 	clear(b.changed)
 	space := b.disk.check(b.reserve)
@@ -273,7 +269,7 @@ func (b *Inbox) change(batch []*op) (*pebble.Batch, []*op, error) {
 	b.dead.Add(w.dead)
 	b.next.Store(w.next)
 	for _, id := range w.back {
-		b.before(id)
+		b.lowerHead(id)
 	}
 	if len(w.back) > 0 {
 		b.awake()
@@ -281,17 +277,17 @@ func (b *Inbox) change(batch []*op) (*pebble.Batch, []*op, error) {
 	return w.Batch, batch, nil
 }
 
-// writer makes a batch of changes.
+// writer builds a batch of changes.
 type writer struct {
 	db *pebble.DB
 	*pebble.Batch
-	next          int64            // ID that is free
-	changed       map[string]place // where the batch puts entries; nowhere if it removes them
-	waiting, dead int64            // how many more there are
-	back          []int64          // IDs that wait again
+	next          int64            // next free ID
+	changed       map[string]place // by key; the zero place if the batch removes the entry
+	waiting, dead int64            // changes of the counts
+	back          []int64          // IDs of retried dead letters
 }
 
-// do adds the change of an op. Its errors are the op's own.
+// do adds the change of an op. Its error concerns this op alone.
 func (w *writer) do(o *op) error {
 	if o.kind == doProbe {
 		return w.Set([]byte(probeKey), binary.AppendUvarint(nil, uint64(o.QueuedAt.UnixMilli())), nil)
@@ -306,7 +302,7 @@ func (w *writer) do(o *op) error {
 	there := is != place{}
 	switch {
 	case o.kind == doPut && there:
-		if first, err := read(w.db, is); err == nil { // else it is of this very batch
+		if first, err := read(w.db, is); err == nil { // an error means that the entry is in this batch
 			o.kept = first.Body
 		}
 		return nil
@@ -335,7 +331,8 @@ func (w *writer) remove(at place, key string) error {
 	return errors.Join(w.Delete(at.key(), nil), w.Delete(nameOf(key), nil))
 }
 
-// move makes an entry a dead letter, or has it wait at its place again.
+// move turns a waiting entry into a dead letter, or a dead letter into a waiting entry of
+// the same ID.
 func (w *writer) move(is place, o *op) error {
 	e, err := read(w.db, is)
 	if err != nil {
@@ -359,7 +356,7 @@ func (w *writer) add(prefix byte, n int64) {
 	}
 }
 
-// finish reports to the callers when their changes are on disk.
+// finish waits for syncs and reports the results to the callers.
 func (b *Inbox) finish() {
 	defer close(b.done)
 	for c := range b.commits {
@@ -372,7 +369,7 @@ func (b *Inbox) finish() {
 			}
 			_ = c.Close()
 		case err == nil && b.broken.Load():
-			err = errBroken // what is there already may not be on disk
+			err = errBroken // earlier changes may not be on disk
 		}
 		b.onWay.Done()
 		outside, outsideErr := err != nil, err
@@ -381,7 +378,7 @@ func (b *Inbox) finish() {
 			if fault == nil {
 				fault = o.fault
 			}
-			if o.kind == doPut || o.kind == doProbe { // what is removed may be written while nothing else is
+			if o.kind == doPut || o.kind == doProbe { // a full disk may still take removals
 				outside, outsideErr = true, fault
 			}
 			b.unwritten.Release(o.size)
