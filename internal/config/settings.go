@@ -150,7 +150,7 @@ func (c *Config) settings() []Setting {
 			More:  "Times further back from when ZEGO sent the callback are not used: see [bills](bills.md#implausible-times). At least `1h`, as a callback may be late. The same for webhook and worker."},
 		{Env: "CLOSEOUT_SETTLING", Default: "90s", UsedBy: both + ", repair", set: duration(&c.Settling, anyDuration),
 			Usage: "how long after its room_close a run starts, so that callbacks ZEGO is still retrying are included",
-			More:  "ZEGO retries a callback for 62 seconds. A later one makes an adjustment. A run keeps the value it was started with. Your own Workflows can [start at once](workflows.md#when-a-run-starts)."},
+			More:  "ZEGO retries a callback for 62 seconds. A later one makes an adjustment. A run keeps the value it was started with. Your own Workflows can [start at once](steps.md#when-a-run-starts)."},
 		{Env: "CLOSEOUT_MISSING_WAIT", Default: "5m", UsedBy: worker, set: duration(&c.MissingWait, between(0, 24*time.Hour)),
 			Usage: "how long a bill waits for callbacks that are missing by their numbers",
 			More:  "Then it is made as an estimate, and states how many are missing. Those that come later make an adjustment. `0` does not wait. At most `24h`. See [bills](bills.md#missing-callbacks)."},
