@@ -37,7 +37,7 @@ func openEvents(ctx context.Context, c *config.Config, alone bool, metrics *metr
 		return nil, errors.Join(fmt.Errorf("CLOSEOUT_DATA: %w", err), books.Close())
 	}
 	u := &eventStore{
-		&eventsink.Receiver{Delivery: eventsink.New(books, box, log, metrics.stored), MaxRoomLife: c.MaxRoomLife, Log: log, Observe: metrics.implausibleTime},
+		&eventsink.Receiver{Delivery: eventsink.New(books, box, log, relays(metrics.writes)), MaxRoomLife: c.MaxRoomLife, Log: log, Observe: func(event string) { metrics.implausible.WithLabelValues(event).Inc() }},
 		books, box, askQueue(answerWithin, box),
 	}
 	metrics.inbox(eventMetrics, u.queue, u.Delivery.Fault)

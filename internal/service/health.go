@@ -95,41 +95,10 @@ func askLedger(within time.Duration, books interface{ Check(context.Context) err
 	}))
 }
 
-// answers are the answers to questions.
-type answers struct {
-	temporal, ledger error
-	inbox, events    queueAnswers
-	certificates     error
-	tasks            error
-}
-
-type queueAnswers struct {
-	write, read error
-	stats       inbox.Stats
-}
-
-// ask asks all at once, so that one that hangs takes no time from another.
-func (q *questions) ask(ctx context.Context) (a answers) {
-	var group sync.WaitGroup
-	ask := func(p *probe.Probe[struct{}], err *error) {
-		if p != nil {
-			group.Go(func() { _, *err = p.Get(ctx) })
-		}
-	}
-	queue := func(q *queueQuestions, a *queueAnswers) {
-		if q != nil {
-			ask(q.write, &a.write)
-			group.Go(func() { a.stats, a.read = q.stats.Get(ctx) })
-		}
-	}
-	ask(q.temporal, &a.temporal)
-	ask(q.ledger, &a.ledger)
-	queue(q.inbox, &a.inbox)
-	queue(q.events, &a.events)
-	ask(q.certificates, &a.certificates)
-	ask(q.tasks, &a.tasks)
-	group.Wait()
-	return a
+// queueState is what an inbox answers.
+type queueState struct {
+	write error
+	stats inbox.Stats
 }
 
 // check returns the state of the process, or an error if it is not ready. A webhook is ready
@@ -140,80 +109,96 @@ func (h *health) check(ctx context.Context) (string, error) {
 	if q == nil {
 		return "", errors.New("starting")
 	}
-	a := q.ask(ctx)
-	if a.temporal != nil {
-		a.temporal = fmt.Errorf("%s: %w", "Temporal", a.temporal) // a name
+	// All are asked at once, so that one that hangs takes no time from another.
+	var group sync.WaitGroup
+	var temporal, books, certificates, tasks error
+	var closes, events queueState
+	ask := func(p *probe.Probe[struct{}], err *error) {
+		if p != nil {
+			group.Go(func() { _, *err = p.Get(ctx) })
+		}
+	}
+	queue := func(q *queueQuestions, s *queueState) {
+		if q != nil {
+			ask(q.write, &s.write)
+			group.Go(func() { s.stats, _ = q.stats.Get(ctx) })
+		}
+	}
+	ask(q.temporal, &temporal)
+	ask(q.ledger, &books)
+	ask(q.certificates, &certificates)
+	ask(q.tasks, &tasks)
+	queue(q.inbox, &closes)
+	queue(q.events, &events)
+	group.Wait()
+
+	if temporal != nil {
+		temporal = fmt.Errorf("%s: %w", "Temporal", temporal) // a name
 	}
 	var idle error
 	if h.worker && !h.polling.Load() {
 		idle = errors.New("the worker isn't polling yet")
 	}
-	var degraded, more []string
-	switch full := a.inbox.write; {
-	case q.inbox == nil:
-		if err := errors.Join(a.temporal, idle); err != nil {
-			return "", err
+	var degraded []string
+	report := func(what string, err error) {
+		if err != nil {
+			degraded = append(degraded, what+err.Error())
 		}
-	case a.temporal != nil && full != nil:
-		return "", fmt.Errorf("can't accept: %w", errors.Join(a.temporal, full))
-	case a.temporal != nil:
-		degraded = append(degraded, "queuing: "+a.temporal.Error())
-	case full != nil:
-		degraded = append(degraded, "can't queue: "+full.Error())
-	}
-	// Failed starts make no webhook unready: without callbacks no start would find out that
-	// Temporal is back.
-	if a.temporal == nil && q.starts != nil {
-		if err := q.starts(); err != nil {
-			degraded = append(degraded, "queuing: Temporal answers, and starts fail: "+err.Error())
-		}
-	}
-	if idle != nil {
-		degraded = append(degraded, idle.Error())
-	}
-	if a.ledger == nil && q.stores != nil {
-		a.ledger = q.stores()
-	}
-	if a.ledger != nil {
-		a.ledger = fmt.Errorf("ledger: %w", a.ledger)
 	}
 	switch {
-	case q.events == nil && a.ledger != nil:
-		degraded = append(degraded, a.ledger.Error())
-	case a.ledger != nil && a.events.write != nil:
-		degraded = append(degraded, "can't take events: "+errors.Join(a.ledger, a.events.write).Error())
-	case a.events.write != nil:
-		degraded = append(degraded, "can't queue events: "+a.events.write.Error())
-	case a.ledger != nil:
-		degraded = append(degraded, "queuing events: "+a.ledger.Error())
-	}
-	if errors.Is(a.tasks, errStranded) { // an outage of Temporal is listed already
-		degraded = append(degraded, a.tasks.Error())
-	}
-	if a.certificates != nil {
-		degraded = append(degraded, a.certificates.Error())
-	}
-	if q.refused != nil {
-		if err := q.refused(); err != nil {
-			degraded = append(degraded, err.Error())
+	case q.inbox == nil:
+		if err := errors.Join(temporal, idle); err != nil {
+			return "", err
 		}
+	case temporal != nil && closes.write != nil:
+		return "", fmt.Errorf("can't accept: %w", errors.Join(temporal, closes.write))
 	}
-	more = append(more, a.inbox.lines("callbacks", "closeout inbox list")...)
-	more = append(more, a.events.lines("callbacks of participants", "closeout inbox list --events")...)
+	report("queuing: ", temporal)
+	report("can't queue: ", closes.write)
+	// Failed starts make no webhook unready: without callbacks no start would find out that
+	// Temporal is back.
+	if temporal == nil && q.starts != nil {
+		report("queuing: Temporal answers, and starts fail: ", q.starts())
+	}
+	report("", idle)
+	if books == nil && q.stores != nil {
+		books = q.stores()
+	}
+	if books != nil {
+		books = fmt.Errorf("ledger: %w", books)
+	}
+	switch {
+	case q.events == nil:
+		report("", books)
+	case books != nil && events.write != nil:
+		report("can't take events: ", errors.Join(books, events.write))
+	default:
+		report("can't queue events: ", events.write)
+		report("queuing events: ", books)
+	}
+	if errors.Is(tasks, errStranded) { // an outage of Temporal is listed already
+		report("", tasks)
+	}
+	report("", certificates)
+	if q.refused != nil {
+		report("", q.refused())
+	}
 	state := "ok"
 	if len(degraded) > 0 {
 		state = "degraded: " + strings.ReplaceAll(strings.Join(degraded, "; "), "\n", "; ")
 	}
-	return strings.Join(append([]string{state}, more...), "\n"), nil
+	lines := append([]string{state}, closes.lines("callbacks", "closeout inbox list")...)
+	lines = append(lines, events.lines("callbacks of participants", "closeout inbox list --events")...)
+	return strings.Join(lines, "\n"), nil
 }
 
 // lines returns what operators should know about an inbox.
-func (a queueAnswers) lines(what, list string) (lines []string) {
-	if a.stats.Waiting > 0 {
-		lines = append(lines, fmt.Sprintf("%d %s wait in the inbox, the oldest for %v", a.stats.Waiting, what, time.Since(a.stats.Oldest).Round(time.Second)))
+func (s queueState) lines(what, list string) (lines []string) {
+	if s.stats.Waiting > 0 {
+		lines = append(lines, fmt.Sprintf("%d %s wait in the inbox, the oldest for %v", s.stats.Waiting, what, time.Since(s.stats.Oldest).Round(time.Second)))
 	}
-	if a.stats.DeadLetters > 0 {
-		lines = append(lines, fmt.Sprintf("%d %s are dead letters, see `%s`", a.stats.DeadLetters, what, list))
+	if s.stats.DeadLetters > 0 {
+		lines = append(lines, fmt.Sprintf("%d %s are dead letters, see `%s`", s.stats.DeadLetters, what, list))
 	}
 	return lines
 }

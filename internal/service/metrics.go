@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/steps"
 	"github.com/closeouthq/closeout/internal/telemetry"
@@ -16,20 +18,22 @@ import (
 // metrics connects what the parts report to the metrics of the process.
 type metrics struct {
 	*telemetry.Metrics
-	callbacks, fields, implausible, faults, starts, writes telemetry.Counter
-	bills, files, bytes, reconciled, sweeps                telemetry.Counter
-	durations, skew                                        telemetry.Histogram
+	callbacks, fields, implausible, faults, starts, writes *prometheus.CounterVec
+	bills, reconciled, sweeps                              *prometheus.CounterVec
+	files, bytes                                           prometheus.Counter
+	durations                                              *prometheus.HistogramVec
+	skew                                                   prometheus.Histogram
 }
 
 // readEvery is how often Temporal and the ledger are asked for metrics, at most.
 const readEvery = 30 * time.Second
 
-func newMetrics() (*metrics, error) {
+func newMetrics() *metrics {
 	t := telemetry.NewMetrics()
-	counter := func(name, help string, labels ...string) telemetry.Counter {
-		return t.Counter(telemetry.Metric{Name: name, Help: help, Labels: labels})
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return t.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
-	m := &metrics{
+	return &metrics{
 		Metrics:   t,
 		callbacks: counter("closeout_callbacks_total", "Callbacks by event and outcome.", "event", "outcome"),
 		fields: counter("closeout_callback_fields_total", "Fields of callbacks that could not be read, and whether the callback was refused for it.",
@@ -39,104 +43,74 @@ func newMetrics() (*metrics, error) {
 		starts:      counter("closeout_starts_total", "Starts of workflows by outcome, and whether the callback came from the inbox.", "outcome", "relayed"),
 		writes:      counter("closeout_event_writes_total", "Callbacks of participants written to the ledger, by outcome, and whether they came from the inbox.", "outcome", "relayed"),
 		bills:       counter("closeout_bills_total", "Bills that were made, that a repeat found made, and that the billing API has taken.", "outcome"),
-		files:       counter("closeout_archived_files_total", "Recordings that were copied to the archive and checked."),
-		bytes:       counter("closeout_archived_bytes_total", "How large those recordings are together."),
+		files:       t.NewCounter(prometheus.CounterOpts{Name: "closeout_archived_files_total", Help: "Recordings that were copied to the archive and checked."}),
+		bytes:       t.NewCounter(prometheus.CounterOpts{Name: "closeout_archived_bytes_total", Help: "How large those recordings are together."}),
 		reconciled:  counter("closeout_sessions_reconciled_total", "Sessions found gone without a room_close and closed out, and those with which something failed, once in each run.", "outcome"),
 		sweeps:      counter("closeout_sweeps_total", "Readings of ZEGO's APIs, one per app: of its recording tasks, and of its usage; ok or failed.", "of", "outcome"),
-		durations: t.Histogram(telemetry.Metric{Name: "closeout_callback_duration_seconds", Help: "Time to answer a callback, by outcome.", Labels: []string{"outcome"}},
-			.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 1.5, 2.5, 5, 10),
-		skew: t.Histogram(telemetry.Metric{Name: "closeout_callback_skew_seconds", Help: "Our clock less ZEGO's timestamp, of room_close callbacks that were taken. ZEGO's clock has whole seconds."},
-			-300, -60, -30, -10, -5, -2, -1, 0, 1, 2, 5, 10, 30, 60, 120, 300, 600),
+		durations: t.NewHistogramVec(prometheus.HistogramOpts{Name: "closeout_callback_duration_seconds", Help: "Time to answer a callback, by outcome.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 1.5, 2.5, 5, 10}}, []string{"outcome"}),
+		skew: t.NewHistogram(prometheus.HistogramOpts{Name: "closeout_callback_skew_seconds", Help: "Our clock less ZEGO's timestamp, of room_close callbacks that were taken. ZEGO's clock has whole seconds.",
+			Buckets: []float64{-300, -60, -30, -10, -5, -2, -1, 0, 1, 2, 5, 10, 30, 60, 120, 300, 600}}),
 	}
-	return m, t.Err()
 }
 
 // webhookStarts begins the counts of a webhook at 0.
 func (m *metrics) webhookStarts() {
 	for event, outcomes := range webhook.Outcomes() {
 		for _, outcome := range outcomes {
-			m.callbacks.Add(0, event, string(outcome))
+			m.callbacks.WithLabelValues(event, string(outcome))
 		}
 	}
 	for _, event := range []string{zego.EventRoomCreate, zego.EventRoomLogin, zego.EventRoomLogout, zego.EventStreamCreate, zego.EventStreamClose} {
-		m.implausible.Add(0, event)
+		m.implausible.WithLabelValues(event)
 	}
 	for _, fault := range webhook.ConnectionFaults() {
-		m.faults.Add(0, string(fault))
+		m.faults.WithLabelValues(string(fault))
 	}
 	for _, relayed := range []string{"false", "true"} {
 		for _, outcome := range []string{"started", "signaled", "duplicate", "ignored", "refused", "failed", "ended", "contradicted"} {
-			m.starts.Add(0, outcome, relayed)
+			m.starts.WithLabelValues(outcome, relayed)
 		}
 		for _, outcome := range []string{"stored", "refused", "failed"} {
-			m.writes.Add(0, outcome, relayed)
+			m.writes.WithLabelValues(outcome, relayed)
 		}
 	}
 }
 
 // callback counts an answered request; see [webhook.Options].
 func (m *metrics) callback(event string, outcome webhook.Outcome, took time.Duration) {
-	m.callbacks.Add(1, event, string(outcome))
-	m.durations.Record(took, string(outcome))
+	m.callbacks.WithLabelValues(event, string(outcome)).Inc()
+	m.durations.WithLabelValues(string(outcome)).Observe(took.Seconds())
 }
 
 // field counts a field that could not be read; see [webhook.Options].
 func (m *metrics) field(event, field string, refused bool) {
-	m.fields.Add(1, event, field, strconv.FormatBool(refused))
+	m.fields.WithLabelValues(event, field, strconv.FormatBool(refused)).Inc()
 }
 
-// implausibleTime counts an event with an impossible time.
-func (m *metrics) implausibleTime(event string) { m.implausible.Add(1, event) }
-
-// fault counts a connection that brought no request; see [webhook.ServerOptions].
-func (m *metrics) fault(fault webhook.ConnectionFault) { m.faults.Add(1, string(fault)) }
-
-// start counts a start of a Workflow.
-func (m *metrics) start(outcome string, relayed bool) {
-	m.starts.Add(1, outcome, strconv.FormatBool(relayed))
-}
-
-// stored counts a callback that was written to the ledger.
-func (m *metrics) stored(outcome string, relayed bool) {
-	m.writes.Add(1, outcome, strconv.FormatBool(relayed))
-}
-
-// receiver measures the difference between ZEGO's clock and ours.
-func (m *metrics) receiver(next webhook.Receiver) webhook.Receiver { return measured{m, next} }
-
-type measured struct {
-	metrics *metrics
-	webhook.Receiver
-}
-
-// Receive implements [webhook.Receiver].
-func (r measured) Receive(ctx context.Context, event zego.Event) (webhook.Receipt, error) {
-	skew := time.Since(event.Head().SentAt())
-	receipt, err := r.Receiver.Receive(ctx, event)
-	if _, closed := event.(*zego.RoomClose); closed && err == nil {
-		r.metrics.skew.Record(skew)
+// relays returns what counts deliveries, by outcome and whether the callback came from the inbox.
+func relays(counter *prometheus.CounterVec) func(outcome string, relayed bool) {
+	return func(outcome string, relayed bool) {
+		counter.WithLabelValues(outcome, strconv.FormatBool(relayed)).Inc()
 	}
-	return receipt, err
 }
 
 // worker connects the standard steps and the reconciliation of a worker.
 func (m *metrics) worker(standard *steps.Standard) {
 	for _, outcome := range []string{"made", "found", "restored", "posted", "adjusted"} {
-		m.bills.Add(0, outcome)
+		m.bills.WithLabelValues(outcome)
 	}
 	for _, outcome := range []string{"closed_out", "failed"} {
-		m.reconciled.Add(0, outcome)
+		m.reconciled.WithLabelValues(outcome)
 	}
 	for _, of := range []string{"recordings", "usage"} {
-		m.sweeps.Add(0, of, "ok")
-		m.sweeps.Add(0, of, "failed")
+		m.sweeps.WithLabelValues(of, "ok")
+		m.sweeps.WithLabelValues(of, "failed")
 	}
-	m.files.Add(0)
-	m.bytes.Add(0)
-	standard.Billing.Observe = func(outcome string) { m.bills.Add(1, outcome) }
+	standard.Billing.Observe = func(outcome string) { m.bills.WithLabelValues(outcome).Inc() }
 	standard.Recordings.Observe = func(size int64) {
-		m.files.Add(1)
-		m.bytes.Add(size)
+		m.files.Inc()
+		m.bytes.Add(float64(size))
 	}
 }
 
@@ -158,7 +132,7 @@ func (m *metrics) sweep(of string, err error) {
 	if err != nil {
 		outcome = "failed"
 	}
-	m.sweeps.Add(1, of, outcome)
+	m.sweeps.WithLabelValues(of, outcome).Inc()
 }
 
 // unknown declares the gauges of what ZEGO counts and the ledger lacks.

@@ -23,10 +23,7 @@ func (r received) Receive(context.Context, zego.Event) (webhook.Receipt, error) 
 // measure returns new metrics, and a function that reads them.
 func measure(t *testing.T) (*metrics, func() string) {
 	t.Helper()
-	m, err := newMetrics()
-	if err != nil {
-		t.Fatal(err)
-	}
+	m := newMetrics()
 	return m, func() string {
 		w := httptest.NewRecorder()
 		m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
@@ -38,7 +35,7 @@ func TestSkewIsOfTakenCallbacks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, read := measure(t)
 		var fails error
-		in := m.receiver(received(func() (webhook.Receipt, error) { return webhook.Receipt{}, fails }))
+		in := observed{received(func() (webhook.Receipt, error) { return webhook.Receipt{}, fails }), m.skew}
 		for _, behind := range []time.Duration{3 * time.Second, -time.Minute} {
 			_, _ = in.Receive(t.Context(), &zego.RoomClose{Common: zego.Common{Timestamp: time.Now().Add(-behind).Unix()}})
 		}

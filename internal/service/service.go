@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.temporal.io/sdk/client"
 	tlog "go.temporal.io/sdk/log"
 	"golang.org/x/sync/errgroup"
@@ -93,12 +94,10 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 			}
 		}
 	}
-	metrics, err := newMetrics()
-	if err != nil {
-		return err
-	}
+	metrics := newMetrics()
 	if parts.LogDropped != nil {
-		metrics.CounterFunc(telemetry.Metric{Name: "closeout_log_dropped_total", Help: "Lines of the log that were dropped, as nobody read them or writing them failed."}, parts.LogDropped)
+		metrics.NewCounterFunc(prometheus.CounterOpts{Name: "closeout_log_dropped_total", Help: "Lines of the log that were dropped, as nobody read them or writing them failed."},
+			func() float64 { return float64(parts.LogDropped()) })
 	}
 	p := &process{config: c, parts: parts, log: log, metrics: metrics, health: &health{worker: parts.Worker}}
 
@@ -141,9 +140,6 @@ func (p *process) run(ctx context.Context, public net.Listener) error {
 		if err := k.open(ctx); err != nil {
 			return err
 		}
-	}
-	if err := p.metrics.Err(); err != nil {
-		return err
 	}
 	build := buildinfo.Read()
 	p.log.Info("closeout starting", "version", build.Version, "commit", build.Commit, "date", build.Date, "settings", p.config)

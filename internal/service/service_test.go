@@ -35,10 +35,7 @@ func TestOpenStepsNamesTheSetting(t *testing.T) {
 }
 
 func TestMetrics(t *testing.T) {
-	metrics, err := newMetrics()
-	if err != nil {
-		t.Fatal(err)
-	}
+	metrics := newMetrics()
 	metrics.callback("room_close", webhook.Outcome(webhook.Started), 0)
 	metrics.callback("", webhook.RefusedSignature, 0)
 	w := httptest.NewRecorder()

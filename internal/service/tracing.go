@@ -4,7 +4,9 @@ import (
 	"context"
 	"net/http"
 	"strings"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
@@ -54,12 +56,19 @@ func (a *answer) WriteHeader(status int) {
 // Unwrap is for [http.ResponseController].
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
-// traced records the outcome of each callback for its span.
-type traced struct{ next webhook.Receiver }
+// observed measures the difference between ZEGO's clock and ours, and records the outcome of each callback for its span.
+type observed struct {
+	webhook.Receiver
+	skew prometheus.Observer
+}
 
 // Receive implements [webhook.Receiver].
-func (t traced) Receive(ctx context.Context, event zego.Event) (webhook.Receipt, error) {
-	receipt, err := t.next.Receive(ctx, event)
+func (o observed) Receive(ctx context.Context, event zego.Event) (webhook.Receipt, error) {
+	skew := time.Since(event.Head().SentAt())
+	receipt, err := o.Receiver.Receive(ctx, event)
+	if _, closed := event.(*zego.RoomClose); closed && err == nil {
+		o.skew.Observe(skew.Seconds())
+	}
 	a, ok := ctx.Value(answerKey{}).(*answer)
 	if !ok {
 		return receipt, err

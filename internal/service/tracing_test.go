@@ -22,7 +22,7 @@ func TestCallbacksAreTraced(t *testing.T) {
 	common := zego.Common{Event: zego.EventRoomClose, AppID: 1}
 	closed := &zego.RoomClose{Common: common, RoomSessionID: 5}
 	take := func(event zego.Event, receipt webhook.Status, err error) http.HandlerFunc {
-		in := traced{received(func() (webhook.Receipt, error) { return webhook.Receipt{Status: receipt}, err })}
+		in := observed{received(func() (webhook.Receipt, error) { return webhook.Receipt{Status: receipt}, err }), newMetrics().skew}
 		return func(w http.ResponseWriter, r *http.Request) {
 			if _, err := in.Receive(r.Context(), event); err != nil {
 				w.WriteHeader(http.StatusServiceUnavailable)

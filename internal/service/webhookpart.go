@@ -43,11 +43,11 @@ func (w *webhookPart) open(ctx context.Context) error {
 	w.opened.add("the inbox", func() { _ = box.Close() })
 
 	metrics.webhookStarts()
-	w.starts.Observe = func(outcome string) { metrics.start(outcome, false) }
+	w.starts.Observe = func(outcome string) { metrics.starts.WithLabelValues(outcome, "false").Inc() }
 	// An eager run begins here, whichever build of a deployment is current.
 	w.starts.Eager = w.parts.Worker && c.BuildID == ""
 	closes := starter.New(w.starts)
-	received := &receiver{closes: starter.NewReceiver(closes, box, metrics.start)}
+	received := &receiver{closes: starter.NewReceiver(closes, box, relays(metrics.starts))}
 	w.opened.add("starts that are under way", received.closes.Wait)
 	w.asked.refused = received.refusals
 	starts := received.closes.Delivery
@@ -81,11 +81,8 @@ func (w *webhookPart) open(ctx context.Context) error {
 		return err
 	}
 	options := webhook.Options{
-		Keyring: keyring, Receiver: metrics.receiver(received), Token: c.CallbackToken, Log: w.log,
+		Keyring: keyring, Receiver: observed{received, metrics.skew}, Token: c.CallbackToken, Log: w.log,
 		Observe: metrics.callback, ObserveField: metrics.field,
-	}
-	if w.tracing != nil {
-		options.Receiver = traced{options.Receiver}
 	}
 	if hooks := w.parts.Extension.Hooks; hooks != nil {
 		temporal := w.temporal
@@ -103,7 +100,7 @@ func (w *webhookPart) open(ctx context.Context) error {
 	if w.tracing != nil {
 		router = traceCallbacks(w.tracing.Tracer, router)
 	}
-	w.server = webhook.NewServer(router, webhook.ServerOptions{Log: w.log, IdleTimeout: c.IdleTimeout, Observe: metrics.fault})
+	w.server = webhook.NewServer(router, webhook.ServerOptions{Log: w.log, IdleTimeout: c.IdleTimeout, Observe: func(fault webhook.ConnectionFault) { metrics.faults.WithLabelValues(string(fault)).Inc() }})
 	return nil
 }
 

@@ -93,7 +93,9 @@ func (k *workerPart) openStandard(ctx context.Context) error {
 	k.reconciler.Found = func(ctx context.Context, app uint32, t serverapi.Task) error {
 		return notifier.Notify(ctx, app, t.TaskID, t.RoomID, t.Begin)
 	}
-	k.reconciler.Observe = func(outcome string, sessions int) { k.metrics.reconciled.Add(int64(sessions), outcome) }
+	k.reconciler.Observe = func(outcome string, sessions int) {
+		k.metrics.reconciled.WithLabelValues(outcome).Add(float64(sessions))
+	}
 	k.reconciler.Swept = k.metrics.sweep
 	k.watch = newWatch(k.config, k.temporal, standard.Billing, k.reconciler, k.log)
 	k.metrics.overdue(func(ctx context.Context) (ledger.Overdues, error) {

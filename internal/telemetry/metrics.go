@@ -4,44 +4,39 @@ package telemetry
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net/http"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/closeouthq/closeout/internal/buildinfo"
 	"github.com/closeouthq/closeout/internal/probe"
 )
 
-// Metrics are the metrics of one process. Labels have few values, because each new one
-// is a series that is kept here and in Prometheus: none is a room or a user.
+// Metrics are the metrics of one process. Its Factory declares counters and histograms, and panics at one that is declared
+// wrongly. Add 0 to each series of a counter when the process starts: growth shows only from a first value. Labels have
+// few values, because each new one is a series that is kept here and in Prometheus: none is a room or a user.
 type Metrics struct {
+	promauto.Factory
 	registry *prometheus.Registry
 	temporal temporalMetrics
-	faults   []error
 }
 
 // NewMetrics returns metrics with those of the Go runtime, the process and Temporal's SDK.
 func NewMetrics() *Metrics {
-	m := &Metrics{registry: prometheus.NewRegistry()}
+	registry := prometheus.NewRegistry()
+	m := &Metrics{Factory: promauto.With(registry), registry: registry}
 	build := buildinfo.Read()
-	m.register(collectors.NewGoCollector())
-	m.register(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	m.register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+	m.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "closeout_build_info", Help: "1, labeled with the build of this process.",
 		ConstLabels: prometheus.Labels{"version": build.Version, "revision": build.Commit, "goversion": build.Go},
-	}, func() float64 { return 1 }))
-	m.register(&m.temporal)
+	}, func() float64 { return 1 })
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &m.temporal)
 	return m
-}
-
-func (m *Metrics) register(c prometheus.Collector) {
-	m.faults = append(m.faults, m.registry.Register(c))
 }
 
 // Handler serves the metrics to Prometheus. A metric that is at fault doesn't keep the
@@ -50,52 +45,10 @@ func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Registry: m.registry, ErrorHandling: promhttp.ContinueOnError})
 }
 
-// Err returns the errors of all metrics that were declared.
-func (m *Metrics) Err() error {
-	if err := errors.Join(m.faults...); err != nil {
-		return fmt.Errorf("make metrics: %w", err)
-	}
-	return nil
-}
-
-// Metric describes a metric.
+// Metric describes a gauge.
 type Metric struct {
 	Name, Help string
 	Labels     []string
-}
-
-// Counter counts.
-type Counter struct{ vec *prometheus.CounterVec }
-
-// Counter declares a counter.
-func (m *Metrics) Counter(d Metric) Counter {
-	c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: d.Name, Help: d.Help}, d.Labels)
-	m.register(c)
-	return Counter{c}
-}
-
-// Add adds n to the series with these values of the labels. Add 0 to each series when
-// the process starts: growth shows only from a first value.
-func (c Counter) Add(n int64, values ...string) { c.vec.WithLabelValues(values...).Add(float64(n)) }
-
-// Histogram measures durations.
-type Histogram struct{ vec *prometheus.HistogramVec }
-
-// Histogram declares a histogram of seconds with these bounds of its buckets.
-func (m *Metrics) Histogram(d Metric, bounds ...float64) Histogram {
-	h := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: d.Name, Help: d.Help, Buckets: bounds}, d.Labels)
-	m.register(h)
-	return Histogram{h}
-}
-
-// Record adds a measurement to the series with these values of the labels.
-func (h Histogram) Record(took time.Duration, values ...string) {
-	h.vec.WithLabelValues(values...).Observe(took.Seconds())
-}
-
-// CounterFunc declares a counter that is read whenever the metrics are.
-func (m *Metrics) CounterFunc(d Metric, read func() int64) {
-	m.register(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: d.Name, Help: d.Help}, func() float64 { return float64(read()) }))
 }
 
 // Set reports a gauge's value for these values of its labels.
@@ -116,7 +69,7 @@ func (m *Metrics) Gauges(every time.Duration, read func(ctx context.Context, set
 	for _, d := range gauges {
 		g.descs[d.Name] = prometheus.NewDesc(d.Name, d.Help, d.Labels, nil)
 	}
-	m.register(g)
+	m.registry.MustRegister(g)
 }
 
 // gaugeReader reads gauges when Prometheus does.
