@@ -139,20 +139,20 @@ const (
 )
 
 // retry calls try until it succeeds, fails with a permanent error or ctx ends, and logs the outage.
-func retry[T any](ctx context.Context, log *slog.Logger, what string, try func() (T, error)) (T, error) {
+func retry(ctx context.Context, log *slog.Logger, what string, try func() error) error {
 	trouble := outage.New(log, what, "it is tried again")
 	for wait := firstPause; ; wait = min(2*wait, lastPause) {
-		result, err := try()
+		err := try()
 		if err == nil {
 			trouble.End()
-			return result, nil
+			return nil
 		}
 		if final := (permanentError{}); errors.As(err, &final) {
-			return result, fmt.Errorf("%s: %w", what, final.error)
+			return fmt.Errorf("%s: %w", what, final.error)
 		}
 		trouble.Fail(err)
 		if ended := pause(ctx, wait/2+rand.N(wait)); ended != nil {
-			return result, fmt.Errorf("%s: %w; the last try: %w", what, ended, err)
+			return fmt.Errorf("%s: %w; the last try: %w", what, ended, err)
 		}
 	}
 }

@@ -19,19 +19,22 @@ func TestOpenStepsNamesTheSetting(t *testing.T) {
 	} {
 		c := good
 		change(&c)
-		_, _, err := openSteps(t.Context(), &c)
+		var opened closers
+		_, err := openSteps(t.Context(), &c, &opened)
+		opened.close()
 		if err == nil || !strings.HasPrefix(err.Error(), setting+": ") || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: %v", setting, err)
 		}
 	}
-	steps, closeAll, err := openSteps(t.Context(), &good)
+	var opened closers
+	steps, err := openSteps(t.Context(), &good, &opened)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if names := unmade(steps); len(names) > 0 {
 		t.Errorf("%v are not made", names)
 	}
-	closeAll()
+	opened.close()
 }
 
 func TestMetrics(t *testing.T) {

@@ -57,7 +57,7 @@ func setUpLedger(ctx context.Context, c *config.Config, log *slog.Logger) error 
 		return fmt.Errorf("CLOSEOUT_DATABASE_URL: %w", err)
 	}
 	defer books.Close()
-	if err := insist(ctx, log, "set up the ledger", func() error { return migrate(ctx, books) }); err != nil {
+	if err := retry(ctx, log, "set up the ledger", func() error { return migrate(ctx, books) }); err != nil {
 		return err
 	}
 	log.Info("ledger set up")
@@ -65,7 +65,8 @@ func setUpLedger(ctx context.Context, c *config.Config, log *slog.Logger) error 
 }
 
 func setUpBucket(ctx context.Context, setting, url string, log *slog.Logger) error {
-	made, err := retry(ctx, log, "make the bucket of "+setting, func() (bool, error) { return makeBucket(ctx, setting, url) })
+	made := false
+	err := retry(ctx, log, "make the bucket of "+setting, func() (err error) { made, err = makeBucket(ctx, setting, url); return err })
 	if err != nil {
 		return err
 	}
@@ -92,7 +93,7 @@ const namespaceDelay = 20 * time.Second
 
 func setUpTemporal(ctx context.Context, c *config.Config, temporal client.Client, log *slog.Logger) error {
 	namespace := c.Temporal.Namespace
-	err := insist(ctx, log, "set up the namespace", func() error {
+	err := retry(ctx, log, "set up the namespace", func() error {
 		_, err := temporal.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: namespace})
 		if missing := new(serviceerror.NamespaceNotFound); !errors.As(err, &missing) {
 			return lasting(err)
@@ -114,23 +115,18 @@ func setUpTemporal(ctx context.Context, c *config.Config, temporal client.Client
 
 	// Runs work without search attributes. Temporal's frontends know a new Namespace after some seconds.
 	created := time.Now()
-	attributes := insist(ctx, log, "set up the search attributes", func() error {
+	attributes := retry(ctx, log, "set up the search attributes", func() error {
 		for {
 			err := addSearchAttributes(ctx, namespace, temporal)
-			if !errors.As(err, new(*serviceerror.NamespaceNotFound)) || time.Since(created) > namespaceDelay {
+			if !errors.As(err, new(*serviceerror.NamespaceNotFound)) || time.Since(created) > namespaceDelay || pause(ctx, time.Second) != nil {
 				return err
-			}
-			select {
-			case <-ctx.Done():
-				return err
-			case <-time.After(time.Second):
 			}
 		}
 	})
 	if attributes == nil {
 		log.Info("search attributes set up", "namespace", namespace)
 		indexed := 0
-		attributes = insist(ctx, log, "index the runs that were started without search attributes", func() (err error) {
+		attributes = retry(ctx, log, "index the runs that were started without search attributes", func() (err error) {
 			indexed, err = indexRuns(ctx, temporal)
 			return lasting(err)
 		})
@@ -229,10 +225,4 @@ func MissingSearchAttributes(ctx context.Context, namespace string, temporal cli
 		}
 	}
 	return missing, nil
-}
-
-// insist is [retry] for what has no result.
-func insist(ctx context.Context, log *slog.Logger, what string, try func() error) error {
-	_, err := retry(ctx, log, what, func() (struct{}, error) { return struct{}{}, try() })
-	return err
 }

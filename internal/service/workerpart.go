@@ -58,11 +58,7 @@ func (k *workerPart) openStandard(ctx context.Context) error {
 		return err
 	}
 	standard, err := patiently(ctx, k.log, "open the ledger and the buckets", func() (*steps.Standard, error) {
-		standard, closeSteps, err := openSteps(ctx, k.config)
-		if err == nil {
-			k.opened.add("the ledger and the buckets", closeSteps)
-		}
-		return standard, err
+		return openSteps(ctx, k.config, &k.opened)
 	})
 	if err != nil {
 		return err
@@ -111,7 +107,8 @@ func (k *workerPart) openStandard(ctx context.Context) error {
 // drained is closed.
 func (k *workerPart) Run(ctx context.Context, drained <-chan struct{}, polling func()) error {
 	c, fatal := k.config, make(chan error, 1)
-	w, err := retry(ctx, k.log, "start the worker", func() (worker.Worker, error) {
+	var w worker.Worker
+	err := retry(ctx, k.log, "start the worker", func() (err error) {
 		options := workerOptions(c, func(err error) { fatal <- err })
 		if k.parts.Extension.Worker != nil {
 			k.parts.Extension.Worker(&options)
@@ -120,12 +117,13 @@ func (k *workerPart) Run(ctx context.Context, drained <-chan struct{}, polling f
 			options.BackgroundActivityContext = attendance.WithLines(attendance.With(
 				cmp.Or(options.BackgroundActivityContext, context.Background()), k.people), k.lines)
 		}
-		w := worker.New(k.temporal, c.TaskQueue, options)
-		if err := k.parts.Extension.register(w, k.acts, k.reconciler); err != nil {
-			return nil, permanent(err)
+		starting := worker.New(k.temporal, c.TaskQueue, options)
+		if err := k.parts.Extension.register(starting, k.acts, k.reconciler); err != nil {
+			return permanent(err)
 		}
 		// It asks Temporal, and heeds no context.
-		return patiently(ctx, k.log, "start the worker", func() (worker.Worker, error) { return w, w.Start() })
+		w, err = patiently(ctx, k.log, "start the worker", func() (worker.Worker, error) { return starting, starting.Start() })
+		return err
 	})
 	if err != nil {
 		return nil // stopped before Temporal came
@@ -151,27 +149,22 @@ func (k *workerPart) Run(ctx context.Context, drained <-chan struct{}, polling f
 // Close closes the ledger and the buckets.
 func (k *workerPart) Close() { k.opened.close() }
 
-// openSteps opens what the standard steps need.
-func openSteps(ctx context.Context, c *config.Config) (*steps.Standard, func(), error) {
-	var opened closers
-	fail := func(err error) (*steps.Standard, func(), error) {
-		opened.close()
-		return nil, nil, err
-	}
+// openSteps opens what the standard steps need, and adds it to opened.
+func openSteps(ctx context.Context, c *config.Config, opened *closers) (*steps.Standard, error) {
 	books, err := ledger.Open(c.DatabaseURL)
 	if err != nil {
-		return fail(fmt.Errorf("CLOSEOUT_DATABASE_URL: %w", err))
+		return nil, fmt.Errorf("CLOSEOUT_DATABASE_URL: %w", err)
 	}
 	books.Rules = c.Exclude
 	opened.add("the ledger", func() { _ = books.Close() })
 	recordings, err := archive.OpenBucket(ctx, c.RecordingsURL)
 	if err != nil {
-		return fail(fmt.Errorf("CLOSEOUT_RECORDINGS_URL: open the bucket: %w", err))
+		return nil, fmt.Errorf("CLOSEOUT_RECORDINGS_URL: open the bucket: %w", err)
 	}
 	opened.add("the recordings' bucket", func() { _ = recordings.Close() })
 	target, err := archive.OpenBucket(ctx, c.ArchiveURL)
 	if err != nil {
-		return fail(fmt.Errorf("CLOSEOUT_ARCHIVE_URL: open the bucket: %w", err))
+		return nil, fmt.Errorf("CLOSEOUT_ARCHIVE_URL: open the bucket: %w", err)
 	}
 	opened.add("the archive's bucket", func() { _ = target.Close() })
 	finding := steps.Finding{}
@@ -186,7 +179,7 @@ func openSteps(ctx context.Context, c *config.Config) (*steps.Standard, func(), 
 			MaxMinutes: c.MaxBill, MaxRoomLife: c.MaxRoomLife, MissingWait: c.MissingWait,
 		},
 		Recordings: &steps.Recordings{Finding: finding, Source: recordings, Archive: target, Options: c.ArchiveOptions()},
-	}, opened.close, nil
+	}, nil
 }
 
 // workerOptions returns a worker's options. fatal is called with what ends it.
