@@ -48,56 +48,41 @@ const MaxFaults = 1000
 
 // Report is what an audit found. Its counts are of sessions.
 type Report struct {
-	// Began and Ended are when.
 	Began time.Time `json:"began"`
 	Ended time.Time `json:"ended"`
-	// Journal and Inbox say that there was one to compare with.
-	Journal bool `json:"journal"`
-	Inbox   bool `json:"inbox"`
-	// Offered and Acknowledged are those in the journal.
-	Offered      int64 `json:"offered"`
+	// Journal and Inbox report whether there was one to compare with.
+	Journal      bool  `json:"journal"`
+	Inbox        bool  `json:"inbox"`
+	Offered      int64 `json:"offered"` // in the journal
 	Acknowledged int64 `json:"acknowledged"`
-	// Waiting are in the inbox and go on by themselves.
-	Waiting int64 `json:"waiting"`
-	// DeadLetters are in the inbox and don't.
-	DeadLetters int64 `json:"dead_letters"`
-	// Runs are those with a run.
-	Runs Runs `json:"runs"`
-	// Bills are those with a bill.
-	Bills int64 `json:"bills"`
-	// Manifests are those with a manifest. It is looked for when the run is closed.
-	Manifests int64 `json:"manifests"`
-	// Skipped are those without a bill or a manifest because the step that makes it
-	// was skipped or given up.
+	Waiting      int64 `json:"waiting"` // in the inbox, to go on by themselves
+	DeadLetters  int64 `json:"dead_letters"`
+	Runs         Runs  `json:"runs"`
+	Bills        int64 `json:"bills"`
+	Manifests    int64 `json:"manifests"` // looked for once the run is closed
+	// Skipped have no bill or manifest because its step was skipped or given up.
 	Skipped int64 `json:"skipped"`
-	// Expired are those with a bill or a manifest whose run isn't kept any more.
+	// Expired have a bill or a manifest, and a run that is not kept any more.
 	Expired int64 `json:"expired"`
-	// Unsettled are those with a bill younger than [Options.Grace] which the
-	// journal hasn't got, and may get yet.
+	// Unsettled have a bill younger than [Options.Grace], and may get an entry in the journal yet.
 	Unsettled int64 `json:"unsettled"`
-	// Outside are those whose run started before Since or not before Until. Nothing
-	// else was looked at of them.
+	// Outside have a run started before Since or not before Until. Nothing else was looked at.
 	Outside int64 `json:"outside"`
-	// Foreign counts workflows whose ID is like that of a session, and isn't one.
+	// Foreign counts Workflows with an ID that is like that of a session, and isn't one.
 	Foreign int64 `json:"foreign"`
-	// EventsAcknowledged, EventsWaiting and EventDeadLetters count callbacks of participants:
-	// those in the journal, those in their inbox that go on by themselves, and those
-	// that don't.
+	// EventsAcknowledged, EventsWaiting and EventDeadLetters count events: in the journal, and in their inbox.
 	EventsAcknowledged int64 `json:"events_acknowledged"`
 	EventsWaiting      int64 `json:"events_waiting"`
 	EventDeadLetters   int64 `json:"event_dead_letters"`
-	// SessionsCompared are the sessions whose bill was compared with what the journal
-	// knows of what happened, and Adjusting those whose bill is still to be adjusted.
-	SessionsCompared int64 `json:"sessions_compared"`
-	Adjusting        int64 `json:"adjusting"`
-	// Kinds counts the faults.
-	Kinds map[Kind]int64 `json:"faults_by_kind"`
+	// SessionsCompared have a bill that was compared with the journal, and Adjusting one that is still to be adjusted.
+	SessionsCompared int64          `json:"sessions_compared"`
+	Adjusting        int64          `json:"adjusting"`
+	Kinds            map[Kind]int64 `json:"faults_by_kind"`
 	// Losses are times in which the ledger has lost events.
 	Losses []ledger.Loss `json:"losses,omitempty"`
-	// Refused are the genuine callbacks that were refused, the latest first, at most
-	// [MaxFaults]. What they said is lost.
+	// Refused are the genuine callbacks that were refused, the latest first, at most [MaxFaults]. Their content is lost.
 	Refused []ledger.UnreadableCallback `json:"refused,omitempty"`
-	// Faults are the faults, by session; of each kind [MaxFaults] at most.
+	// Faults are sorted by session, and at most [MaxFaults] of each kind.
 	Faults []Fault `json:"faults"`
 
 	found      func(Fault)
@@ -106,9 +91,7 @@ type Report struct {
 
 // Runs counts sessions by the state of their run.
 type Runs struct {
-	// Running go on by themselves.
-	Running int64 `json:"running"`
-	// Blocked wait for a person.
+	Running    int64 `json:"running"` // not blocked
 	Blocked    int64 `json:"blocked"`
 	Completed  int64 `json:"completed"`
 	Failed     int64 `json:"failed"`
@@ -121,13 +104,11 @@ type Runs struct {
 type Fault struct {
 	Kind Kind `json:"kind"`
 	session.ID
-	// WorkflowID is that of its run, if it had one.
 	WorkflowID string `json:"workflow_id"`
-	// Problem is a sentence that says what is wrong.
+	// Problem and Remedy are sentences.
 	Problem string `json:"problem"`
-	// Remedy is one that says what would mend it.
-	Remedy string `json:"remedy"`
-	// Repair is what would put it right; empty if an operator has to act.
+	Remedy  string `json:"remedy"`
+	// Repair is what fixes it; empty if an operator has to act.
 	Repair repair.Kind `json:"repair,omitempty"`
 
 	workflowID, runID string // of the run that has it, if it isn't the session's own
@@ -158,7 +139,7 @@ func (f Fault) repair() repair.Kind {
 // OK reports whether there is no fault.
 func (r Report) OK() bool { return r.Count() == 0 }
 
-// Count is how many faults there are, also of those that are not in detail.
+// Count returns the number of faults, including those that are not in detail.
 func (r Report) Count() (n int64) {
 	for _, of := range r.Kinds {
 		n += of
@@ -166,14 +147,10 @@ func (r Report) Count() (n int64) {
 	return n
 }
 
-// Pending is how many sessions will be different without anybody's doing. Those
-// that wait for a person are not among them.
+// Pending returns the number of sessions that go on by themselves.
 func (r Report) Pending() int64 {
 	return r.Waiting + r.Runs.Running + r.Unsettled + r.EventsWaiting + r.Adjusting
 }
-
-// Repairable returns how many faults have a [repair.Repair].
-func (r Report) Repairable() (n int64) { return r.repairable }
 
 func (f *finding) fault(kind Kind, problem, remedy string) {
 	f.faults = append(f.faults, Fault{Kind: kind, Problem: problem, Remedy: remedy})
@@ -203,39 +180,39 @@ func (r *Report) sort() {
 func (r Report) WriteText(w io.Writer) error {
 	var b strings.Builder
 	table := tabwriter.NewWriter(&b, 0, 0, 0, ' ', tabwriter.AlignRight)
-	line := func(name string, n int64) { fmt.Fprintf(table, "%d\t %s\n", n, name) }
-	maybe := func(name string, n int64) {
-		if n > 0 {
-			line(name, n)
+	for _, line := range []struct {
+		name   string
+		n      int64
+		always bool
+	}{
+		{"offered", r.Offered, r.Journal},
+		{"acknowledged", r.Acknowledged, r.Journal},
+		{"waiting in the inbox", r.Waiting, r.Inbox},
+		{"dead letters in the inbox", r.DeadLetters, false},
+		{"with a run under way", r.Runs.Running, true},
+		{"with a run that waits for a person", r.Runs.Blocked, true},
+		{"with a completed run", r.Runs.Completed, true},
+		{"with a failed run", r.Runs.Failed, false},
+		{"with a terminated run", r.Runs.Terminated, false},
+		{"with a run that timed out", r.Runs.TimedOut, false},
+		{"with a canceled run", r.Runs.Canceled, false},
+		{"with a bill", r.Bills, true},
+		{"closed out with a manifest", r.Manifests, true},
+		{"without a bill or manifest, as its step was skipped or given up", r.Skipped, false},
+		{"closed out so long ago that the run isn't kept", r.Expired, false},
+		{"with a bill too young to be missing in the journal", r.Unsettled, false},
+		{"with a run out of the time looked at", r.Outside, false},
+		{"workflows whose ID is like a session's and isn't one", r.Foreign, false},
+		{"callbacks of participants acknowledged", r.EventsAcknowledged, false},
+		{"callbacks of participants waiting for the ledger", r.EventsWaiting, false},
+		{"dead letters among callbacks of participants", r.EventDeadLetters, false},
+		{"with a bill that was compared with what happened", r.SessionsCompared, false},
+		{"with a bill that is still to be adjusted", r.Adjusting, false},
+	} {
+		if line.always || line.n > 0 {
+			fmt.Fprintf(table, "%d\t %s\n", line.n, line.name)
 		}
 	}
-	if r.Journal {
-		line("offered", r.Offered)
-		line("acknowledged", r.Acknowledged)
-	}
-	if r.Inbox {
-		line("waiting in the inbox", r.Waiting)
-		maybe("dead letters in the inbox", r.DeadLetters)
-	}
-	line("with a run under way", r.Runs.Running)
-	line("with a run that waits for a person", r.Runs.Blocked)
-	line("with a completed run", r.Runs.Completed)
-	maybe("with a failed run", r.Runs.Failed)
-	maybe("with a terminated run", r.Runs.Terminated)
-	maybe("with a run that timed out", r.Runs.TimedOut)
-	maybe("with a canceled run", r.Runs.Canceled)
-	line("with a bill", r.Bills)
-	line("closed out with a manifest", r.Manifests)
-	maybe("without a bill or manifest, as its step was skipped or given up", r.Skipped)
-	maybe("closed out so long ago that the run isn't kept", r.Expired)
-	maybe("with a bill too young to be missing in the journal", r.Unsettled)
-	maybe("with a run out of the time looked at", r.Outside)
-	maybe("workflows whose ID is like a session's and isn't one", r.Foreign)
-	maybe("callbacks of participants acknowledged", r.EventsAcknowledged)
-	maybe("callbacks of participants waiting for the ledger", r.EventsWaiting)
-	maybe("dead letters among callbacks of participants", r.EventDeadLetters)
-	maybe("with a bill that was compared with what happened", r.SessionsCompared)
-	maybe("with a bill that is still to be adjusted", r.Adjusting)
 	if err := table.Flush(); err != nil {
 		return err
 	}
@@ -258,8 +235,8 @@ func (r Report) WriteText(w io.Writer) error {
 			fmt.Fprintf(&b, "%s: %d in all, of which %d are shown\n", kind, n, MaxFaults)
 		}
 	}
-	if r.Repairable() > 0 {
-		fmt.Fprintf(&b, "closeout repair mends %d of them.\n", r.Repairable())
+	if r.repairable > 0 {
+		fmt.Fprintf(&b, "closeout repair mends %d of them.\n", r.repairable)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
