@@ -32,9 +32,9 @@ func Archive() *cli.Command {
 			"    closeout archive verify 858012925204410417\n" +
 			"    closeout archive verify --all",
 		Commands: []*cli.Command{
-			{Name: "show", Usage: "show a session's manifest", ArgsUsage: sessionArgs, Flags: flags(), Action: operate(showArchive)},
+			{Name: "show", Usage: "show a session's manifest", ArgsUsage: sessionArgs, Flags: flags(), Action: operate(needArchive, showArchive)},
 			{Name: "verify", Usage: "read archived objects, and compare size and SHA-256 with the manifest", ArgsUsage: "[" + sessionArgs + "]",
-				Action: operate(verifyArchive),
+				Action: operate(checkVerify, needArchive, verifyArchive),
 				Description: "Lists objects that are missing, changed or unreadable, and manifests that are unreadable, and fails if there\n" +
 					"are any. Changes nothing, and can be stopped at any time.",
 				Flags: flags(&cli.BoolFlag{Name: "all", Usage: "all sessions in the archive"},
@@ -72,21 +72,18 @@ func sessionFolders(ctx context.Context, bucket *blob.Bucket, arg string) (found
 }
 
 func showArchive(ctx context.Context, op *operation) error {
-	bucket, err := op.archive(ctx)
-	if err != nil {
-		return err
-	}
 	return op.each("session", exampleSession, func(arg string) error {
-		folders, err := sessionFolders(ctx, bucket, arg)
+		folders, err := sessionFolders(ctx, op.archive, arg)
 		if err != nil {
 			return err
 		}
 		for _, folder := range folders {
-			m, err := archive.Latest(ctx, bucket, folder)
+			m, err := archive.Latest(ctx, op.archive, folder)
 			if err != nil {
 				return err
 			}
-			if err := op.print(manifest{m, folder, op.config.ArchiveURL}); err != nil {
+			shown := manifest{m, folder, op.config.ArchiveURL}
+			if err := op.print(shown, shown.print); err != nil {
 				return err
 			}
 		}
@@ -147,18 +144,17 @@ func (v *verification) fault(op *operation, f archive.Fault) {
 	}
 }
 
-func verifyArchive(ctx context.Context, op *operation) error {
-	all := op.Bool("all")
-	if all == op.Args().Present() {
+func checkVerify(_ context.Context, op *operation) error {
+	if op.Bool("all") == op.Args().Present() {
 		return withHint(usagef("want sessions or --all"), "for example: %s %s", op.FullName(), exampleSession)
 	}
-	bucket, err := op.archive(ctx)
-	if err != nil {
-		return err
-	}
+	return nil
+}
+
+func verifyArchive(ctx context.Context, op *operation) error {
 	nowhere := memblob.OpenBucket(nil)
 	defer nowhere.Close()
-	mover, err := archive.NewMover(nowhere, bucket, archive.Options{Transfers: max(1, op.Int("transfers"))})
+	mover, err := archive.NewMover(nowhere, op.archive, archive.Options{Transfers: max(1, op.Int("transfers"))})
 	if err != nil {
 		return err
 	}
@@ -166,9 +162,9 @@ func verifyArchive(ctx context.Context, op *operation) error {
 	var read, total atomic.Int64
 	stop := progress.Bar{Total: total.Load, What: "bytes read", Done: read.Load}.Start(op.Root().ErrWriter)
 	verify := func(folder string) error {
-		m, err := archive.Latest(ctx, bucket, folder)
+		m, err := archive.Latest(ctx, op.archive, folder)
 		switch {
-		case errors.Is(err, archive.ErrNone) && all:
+		case errors.Is(err, archive.ErrNone) && op.Bool("all"):
 			v.Unfinished++
 			return nil
 		case ctx.Err() != nil:
@@ -186,13 +182,13 @@ func verifyArchive(ctx context.Context, op *operation) error {
 		v.Objects += int64(len(m.Files))
 		return err
 	}
-	err = eachFolder(ctx, op, bucket, verify)
+	err = eachFolder(ctx, op, verify)
 	stop()
 	if err != nil {
 		return err
 	}
 	v.Bytes = read.Load()
-	if err := op.print(v); err != nil {
+	if err := op.print(v, v.print); err != nil {
 		return err
 	}
 	if n := len(v.Faults); n > 0 {
@@ -202,10 +198,10 @@ func verifyArchive(ctx context.Context, op *operation) error {
 }
 
 // eachFolder calls f with the folder of each session that the command is for.
-func eachFolder(ctx context.Context, op *operation, bucket *blob.Bucket, f func(folder string) error) error {
+func eachFolder(ctx context.Context, op *operation, f func(folder string) error) error {
 	if !op.Bool("all") {
 		return op.each("session", exampleSession, func(arg string) error {
-			folders, err := sessionFolders(ctx, bucket, arg)
+			folders, err := sessionFolders(ctx, op.archive, arg)
 			for _, folder := range folders {
 				if err == nil {
 					err = f(folder)
@@ -214,7 +210,7 @@ func eachFolder(ctx context.Context, op *operation, bucket *blob.Bucket, f func(
 			return err
 		})
 	}
-	for folder, err := range archive.Sessions(ctx, bucket) {
+	for folder, err := range archive.Sessions(ctx, op.archive) {
 		if err == nil {
 			err = f(folder)
 		}

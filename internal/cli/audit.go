@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"time"
 
 	"github.com/urfave/cli/v3"
 	"go.temporal.io/api/workflowservice/v1"
-	"go.temporal.io/sdk/client"
 
 	"github.com/closeouthq/closeout/internal/audit"
 )
@@ -45,7 +43,7 @@ func auditFlags(more ...string) []cli.Flag {
 }
 
 func runAudit(ctx context.Context, op *operation) error {
-	o, _, err := openAudit(ctx, op)
+	o, err := openAudit(ctx, op)
 	if err != nil {
 		return err
 	}
@@ -54,7 +52,7 @@ func runAudit(ctx context.Context, op *operation) error {
 	if err != nil {
 		return fmt.Errorf("audit: %w", err)
 	}
-	if err := op.print(auditReport{report}); err != nil {
+	if err := op.print(report, report.WriteText); err != nil {
 		return err
 	}
 	switch faults, pending := report.Count(), report.Pending(); {
@@ -70,29 +68,19 @@ func runAudit(ctx context.Context, op *operation) error {
 	return nil
 }
 
-type auditReport struct{ audit.Report }
-
-func (r auditReport) print(out io.Writer) error { return r.WriteText(out) }
-
 // openAudit reads the options of an audit from the flags, and opens what it reads.
-func openAudit(ctx context.Context, op *operation) (o audit.Options, c client.Client, err error) {
+func openAudit(ctx context.Context, op *operation) (o audit.Options, err error) {
 	if o, err = auditOptions(op, time.Now()); err != nil {
-		return o, nil, err
+		return o, err
 	}
-	if c, err = op.temporal(); err != nil {
-		return o, nil, err
+	if err := op.do(ctx, needTemporal, needLedger, needArchive); err != nil {
+		return o, err
 	}
-	o.Temporal = c
+	o.Temporal, o.Ledger, o.Archive = op.temporal, op.ledger, op.archive
 	o.Data, _ = op.config.PayloadKeys.ForClient()
-	if o.Ledger, err = op.ledger(ctx); err != nil {
-		return o, nil, err
-	}
-	if o.Archive, err = op.archive(ctx); err != nil {
-		return o, nil, err
-	}
 	inboxes, err := auditInboxes(ctx, op, "inbox", op.config.Inbox())
 	if err != nil {
-		return o, nil, err
+		return o, err
 	}
 	if inboxes == nil {
 		fmt.Fprintf(op.Root().ErrWriter, "no inbox in %s, so none is compared; --inbox names those of the webhooks\n", op.config.Data)
@@ -101,15 +89,15 @@ func openAudit(ctx context.Context, op *operation) (o audit.Options, c client.Cl
 	}
 	events, err := auditInboxes(ctx, op, "event-inbox", op.config.EventInbox())
 	if err != nil {
-		return o, nil, err
+		return o, err
 	}
 	o.EventInbox = events.All
-	namespace, err := c.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: op.config.Temporal.Namespace})
+	namespace, err := op.temporal.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: op.config.Temporal.Namespace})
 	if err != nil {
-		return o, nil, fmt.Errorf("ask Temporal at %s how long namespace %s keeps runs: %w", op.config.Temporal.HostPort, op.config.Temporal.Namespace, err)
+		return o, fmt.Errorf("ask Temporal at %s how long namespace %s keeps runs: %w", op.config.Temporal.HostPort, op.config.Temporal.Namespace, err)
 	}
 	o.Retention = namespace.GetConfig().GetWorkflowExecutionRetentionTtl().AsDuration()
-	return o, c, nil
+	return o, nil
 }
 
 // auditInboxes opens the inboxes that a flag names, which have to exist, or the one in the data folder, which a worker

@@ -42,14 +42,14 @@ func Bill(extension service.Extension) *cli.Command {
 			"    closeout bill export --from 2026-11-01 --to 2026-12-01 --output november.csv\n" +
 			"    closeout bill preview --from 2026-11-01 --to 2026-12-01",
 		Commands: []*cli.Command{
-			{Name: "show", Usage: "show a session's bill, its adjustments, lines and stays", ArgsUsage: sessionArgs, Action: operate(showBills),
+			{Name: "show", Usage: "show a session's bill, its adjustments, lines and stays", ArgsUsage: sessionArgs, Action: operate(needLedger, showBills),
 				Flags: stores(&cli.Uint32Flag{Name: "app", Usage: "the app, if several have a session with that number"}, jsonFlag())},
 			{Name: "explain", Usage: "show who was in a session's room, when, how certain that is, and what each line is for", ArgsUsage: sessionArgs,
-				Action: operate(func(ctx context.Context, op *operation) error { return explainBills(ctx, op, extension) }),
+				Action: operate(needLedger, needRules(extension), explainBills),
 				Flags:  append(stores(&cli.Uint32Flag{Name: "app", Usage: "the app, if several have a session with that number"}, jsonFlag()), Flags("EXCLUDE")...)},
-			{Name: "list", Usage: "list bills and adjustments in the order in which the rooms closed", Action: operate(listBills),
+			{Name: "list", Usage: "list bills and adjustments in the order in which the rooms closed", Action: operate(readFilter, needLedger, listBills),
 				Flags: append(stores(filter...), &cli.IntFlag{Name: "limit", Value: 100, Usage: "maximum number of bills; 0 for all"}, jsonFlag())},
-			{Name: "export", Usage: "write bills and adjustments for another program", Action: operate(exportBills),
+			{Name: "export", Usage: "write bills and adjustments for another program", Action: operate(readFilter, needLedger, exportBills),
 				Description: "Writes a record for each bill and each adjustment, or with --lines one for each of their lines. The columns\n" +
 					"billed_... hold what the record adds, so that they can be summed. The other columns describe the session as it was known at that time. In CSV, a text\n" +
 					"that a spreadsheet would run as a formula starts with an apostrophe. In JSON Lines every text is exact.",
@@ -57,7 +57,7 @@ func Bill(extension service.Extension) *cli.Command {
 					&cli.BoolFlag{Name: "lines", Usage: "write the lines of bills and adjustments"},
 					&cli.StringFlag{Name: "format", Usage: "csv or jsonl (default: the extension of --output, else csv)"},
 					&cli.StringFlag{Name: "output", Usage: "file to write, in place once it is complete (default: standard output)"})},
-			{Name: "preview", Usage: "price past sessions again, without writing anything", Action: operate(func(ctx context.Context, op *operation) error { return previewBills(ctx, op, extension) }),
+			{Name: "preview", Usage: "price past sessions again, without writing anything", Action: operate(checkPrices(extension), readFilter, needLedger, needRules(extension), previewBills),
 				Description: "Prices the billed sessions with this program's price function or CLOSEOUT_PRICES, by what the ledger knows of\n" +
 					"them now, and adds up the difference to what was billed.",
 				Flags: append(append(stores(filter...), Flags("PRICES", "EXCLUDE")...), jsonFlag())},
@@ -95,22 +95,19 @@ type billedStay struct {
 }
 
 func showBills(ctx context.Context, op *operation) error {
-	l, err := op.ledger(ctx)
-	if err != nil {
-		return err
-	}
 	report := billReport{Sessions: []*sessionBills{}}
-	err = op.each("session", exampleSession, func(arg string) error {
-		found, err := findBills(ctx, op, l, arg)
+	err := op.each("session", exampleSession, func(arg string) error {
+		found, err := findBills(ctx, op, arg)
 		report.Sessions = append(report.Sessions, found...)
 		return err
 	})
-	return errors.Join(err, op.print(report))
+	return errors.Join(err, op.print(report, report.print))
 }
 
 // findBills returns what the ledger has of the sessions that an argument names: several only if several apps have the
 // number.
-func findBills(ctx context.Context, op *operation, l *ledger.Ledger, arg string) (found []*sessionBills, err error) {
+func findBills(ctx context.Context, op *operation, arg string) (found []*sessionBills, err error) {
+	l := op.ledger
 	id, err := parseSession(arg)
 	if err != nil {
 		return nil, err
@@ -291,8 +288,9 @@ func millis(t time.Time) string {
 	return t.UTC().Format("2006-01-02T15:04:05.000Z")
 }
 
-// billFilter reads the flags that select bills.
-func billFilter(op *operation) (f ledger.Filter, err error) {
+// readFilter is a step that reads the flags that select bills.
+func readFilter(_ context.Context, op *operation) (err error) {
+	f := &op.bills
 	f.AppID = op.Uint32("app")
 	for name, to := range map[string]*time.Time{"from": &f.From, "to": &f.To} {
 		v := op.String(name)
@@ -301,14 +299,14 @@ func billFilter(op *operation) (f ledger.Filter, err error) {
 		}
 		if *to, err = time.Parse(time.DateOnly, v); err != nil {
 			if *to, err = time.Parse(time.RFC3339, v); err != nil {
-				return f, usagef("--%s: found %q, want a day such as 2026-11-01, or a time such as 2026-11-01T12:00:00Z", name, v)
+				return usagef("--%s: found %q, want a day such as 2026-11-01, or a time such as 2026-11-01T12:00:00Z", name, v)
 			}
 		}
 	}
 	if !f.To.IsZero() && !f.To.After(f.From) {
-		return f, usagef("--to: found %s, want a time after --from, %s", op.String("to"), op.String("from"))
+		return usagef("--to: found %s, want a time after --from, %s", op.String("to"), op.String("from"))
 	}
-	return f, nil
+	return nil
 }
 
 // billEntry is a bill or an adjustment.
@@ -343,16 +341,8 @@ type billList struct {
 }
 
 func listBills(ctx context.Context, op *operation) error {
-	filter, err := billFilter(op)
-	if err != nil {
-		return err
-	}
-	l, err := op.ledger(ctx)
-	if err != nil {
-		return err
-	}
 	list := billList{Entries: []billEntry{}}
-	for e, err := range l.Entries(ctx, filter) {
+	for e, err := range op.ledger.Entries(ctx, op.bills) {
 		if err != nil {
 			return err
 		}
@@ -363,7 +353,7 @@ func listBills(ctx context.Context, op *operation) error {
 		list.Bills++
 		list.Entries = append(list.Entries, billEntries(e)...)
 	}
-	return op.print(list)
+	return op.print(list, list.print)
 }
 
 func (l billList) print(out io.Writer) error {

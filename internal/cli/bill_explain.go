@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/printable"
 	"github.com/closeouthq/closeout/internal/service"
 	"github.com/closeouthq/closeout/pricing"
@@ -36,21 +35,19 @@ type explainedSession struct {
 	Lines [][]pricing.Line `json:"lines"`
 }
 
-// rulesOf has the ledger count participants and price them as the workers do.
-func rulesOf(l *ledger.Ledger, op *operation, extension service.Extension) {
-	l.Rules, l.Price = op.config.Exclude, extension.Price
-	l.Rules.Func = extension.Exclude
+// needRules is a step that has the ledger count participants and price them as the workers do.
+func needRules(extension service.Extension) func(context.Context, *operation) error {
+	return func(_ context.Context, op *operation) error {
+		op.ledger.Rules, op.ledger.Price = op.config.Exclude, extension.Price
+		op.ledger.Rules.Func = extension.Exclude
+		return nil
+	}
 }
 
-func explainBills(ctx context.Context, op *operation, extension service.Extension) error {
-	l, err := op.ledger(ctx)
-	if err != nil {
-		return err
-	}
-	rulesOf(l, op, extension)
+func explainBills(ctx context.Context, op *operation) error {
 	report := explanation{Sessions: []explainedSession{}}
-	err = op.each("session", exampleSession, func(arg string) error {
-		found, err := findBills(ctx, op, l, arg)
+	err := op.each("session", exampleSession, func(arg string) error {
+		found, err := findBills(ctx, op, arg)
 		if err != nil {
 			return err
 		}
@@ -58,10 +55,10 @@ func explainBills(ctx context.Context, op *operation, extension service.Extensio
 			s := session.Session{ID: session.ID{AppID: b.AppID, RoomSessionID: b.RoomSessionID}}
 			if b.Bill != nil {
 				s.RoomID, s.CloseReason, s.RoomCloseTime, s.Reconciled = b.Bill.RoomID, b.Bill.CloseReason, b.Bill.RoomCloseTime, b.Bill.Reconciled
-			} else if s.RoomCloseTime, err = l.LastTime(ctx, b.AppID, b.RoomSessionID); err != nil {
+			} else if s.RoomCloseTime, err = op.ledger.LastTime(ctx, b.AppID, b.RoomSessionID); err != nil {
 				return err
 			}
-			p, err := l.Participants(ctx, s, len(b.Adjustments))
+			p, err := op.ledger.Participants(ctx, s, len(b.Adjustments))
 			if err != nil {
 				return err
 			}
@@ -76,7 +73,7 @@ func explainBills(ctx context.Context, op *operation, extension service.Extensio
 		}
 		return nil
 	})
-	return errors.Join(err, op.print(report))
+	return errors.Join(err, op.print(report, report.print))
 }
 
 func (r explanation) print(out io.Writer) error {

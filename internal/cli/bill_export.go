@@ -58,15 +58,7 @@ func exportBills(ctx context.Context, op *operation) error {
 }
 
 func export(ctx context.Context, op *operation, format string, out io.Writer) error {
-	filter, err := billFilter(op)
-	if err != nil {
-		return err
-	}
-	l, err := op.ledger(ctx)
-	if err != nil {
-		return err
-	}
-	total, err := l.CountBills(ctx, filter)
+	total, err := op.ledger.CountBills(ctx, op.bills)
 	if err != nil {
 		return err
 	}
@@ -78,7 +70,7 @@ func export(ctx context.Context, op *operation, format string, out io.Writer) er
 		columns = csvLineColumns
 	}
 	write := exporters[format](buffered, columns)
-	for e, err := range l.Entries(ctx, filter) {
+	for e, err := range op.ledger.Entries(ctx, op.bills) {
 		if err != nil {
 			return err
 		}
@@ -90,7 +82,7 @@ func export(ctx context.Context, op *operation, format string, out io.Writer) er
 				continue
 			}
 			number := 0
-			for line, err := range l.Lines(ctx, e.AppID, e.RoomSessionID, entry.Number) {
+			for line, err := range op.ledger.Lines(ctx, e.AppID, e.RoomSessionID, entry.Number) {
 				if number++; err == nil {
 					err = write(billLine{entry.Entry, entry.ID, entry.Number, entry.AppID, entry.RoomID, entry.RoomSessionID, entry.RoomCloseTime, number, line, entry.MadeAt})
 				}

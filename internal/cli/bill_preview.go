@@ -47,21 +47,13 @@ type preview struct {
 	Failures   int      `json:"failures"`
 }
 
-func previewBills(ctx context.Context, op *operation, extension service.Extension) error {
-	if err := extension.CheckPrices(op.config); err != nil {
-		return err
-	}
-	filter, err := billFilter(op)
-	if err != nil {
-		return err
-	}
-	l, err := op.ledger(ctx)
-	if err != nil {
-		return err
-	}
-	rulesOf(l, op, extension)
+func checkPrices(extension service.Extension) func(context.Context, *operation) error {
+	return func(_ context.Context, op *operation) error { return extension.CheckPrices(op.config) }
+}
+
+func previewBills(ctx context.Context, op *operation) error {
 	all, billed, due, difference := preview{Sessions: []previewed{}}, amounts{}, amounts{}, amounts{}
-	for e, err := range l.Entries(ctx, filter) {
+	for e, err := range op.ledger.Entries(ctx, op.bills) {
 		if err != nil {
 			return err
 		}
@@ -71,7 +63,7 @@ func previewBills(ctx context.Context, op *operation, extension service.Extensio
 			last = a.Bill
 		}
 		p.Billed = amountOf(last.Charge.Currency, last.Charge.Amount)
-		now, _, err := l.Reprice(ctx, e.Bill, op.config.Prices.Of(e.AppID))
+		now, _, err := op.ledger.Reprice(ctx, e.Bill, op.config.Prices.Of(e.AppID))
 		unpriced := new(ledger.PriceError)
 		switch {
 		case errors.As(err, &unpriced):
@@ -93,7 +85,7 @@ func previewBills(ctx context.Context, op *operation, extension service.Extensio
 		all.Sessions = append(all.Sessions, p)
 	}
 	all.Billed, all.Due, all.Difference = billed.texts(), due.texts(), difference.texts()
-	err = op.print(all)
+	err := op.print(all, all.print)
 	if all.Failures > 0 {
 		err = errors.Join(err, fmt.Errorf("%d of %d sessions could not be priced", all.Failures, len(all.Sessions)))
 	}

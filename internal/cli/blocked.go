@@ -36,8 +36,8 @@ func Blocked() *cli.Command {
 			"    closeout blocked retry --step billing --reason 'price list corrected' 858012925204410417\n" +
 			"    closeout blocked retry --step billing --reason 'price list corrected' --all --where 'AppId = 1' --yes",
 		Commands: []*cli.Command{
-			{Name: "list", Usage: "list runs with a blocked step, and runs that are stuck", Flags: flags(jsonFlag()), Action: operate(listBlocked)},
-			{Name: "show", Usage: "show a run's steps as the Web UI does", ArgsUsage: sessionArgs, Flags: flags(jsonFlag()), Action: operate(showBlocked)},
+			{Name: "list", Usage: "list runs with a blocked step, and runs that are stuck", Flags: flags(jsonFlag()), Action: operate(needTemporal, listBlocked)},
+			{Name: "show", Usage: "show a run's steps as the Web UI does", ArgsUsage: sessionArgs, Flags: flags(jsonFlag()), Action: operate(needTemporal, showBlocked)},
 			decision(workflows.UpdateRetry, "retry a blocked step", flags),
 			decision(workflows.UpdateSkip, "skip a blocked step", flags),
 		},
@@ -56,60 +56,63 @@ func decision(update, usage string, flags func(...cli.Flag) []cli.Flag) *cli.Com
 			&cli.BoolFlag{Name: "all", Usage: "all blocked runs"},
 			&cli.StringFlag{Name: "where", Usage: "with --all, restrict to runs matching this Temporal List Filter, such as \"AppId = 1 AND StartTime > '2026-11-01T00:00:00Z'\""},
 			&cli.BoolFlag{Name: "yes", Usage: "with --all, do it"}),
-		Action: operate(func(ctx context.Context, op *operation) error {
-			switch all := op.Bool("all"); {
-			case op.NArg() > 0 && all:
-				return usagef("%q together with --all, want one of the two", op.Args().First())
-			case op.NArg() == 0 && !all:
-				return withHint(usagef("no session"), "for example: %s --reason '...' %s; or use --all", op.FullName(), exampleSession)
-			case op.String("where") != "" && !all:
-				return usagef("--where without --all, want both or none")
-			}
-			c, err := op.temporal()
-			if err != nil {
-				return err
-			}
-			d := workflows.Decision{Step: op.String("step"), Reason: op.String("reason")}
-			if !op.Bool("all") {
-				return eachRun(ctx, op, c, func(id string) error {
-					answer, err := decide(ctx, c, id, update, d)
-					if err == nil {
-						fmt.Fprintf(op.out, "%s: %s\n", printable.Line(id), oneLine(answer))
-					}
-					return err
-				})
-			}
-			// Listed whole before any decision, which would change the list.
-			blocked, err := blockedRuns(ctx, c, op.String("where"), false)
-			switch {
-			case err != nil:
-				return err
-			case len(blocked) == 0:
-				fmt.Fprintln(op.out, "no such run is blocked")
-				return nil
-			case !op.Bool("yes"):
-				return fmt.Errorf("%d blocked runs, the first is %s; add --yes to %s all of them", len(blocked), blocked[0].WorkflowID, update)
-			}
-			done, err := forEach(ctx, op, "runs", blocked, func(r blockedRun) string { return r.WorkflowID }, func(ctx context.Context, r blockedRun) error {
-				_, err := decide(ctx, c, r.WorkflowID, update, d)
-				return err
-			})
-			fmt.Fprintf(op.out, "%s of %d runs\n", update, done)
-			return err
-		}),
+		Action: operate(checkDecision, needTemporal, func(ctx context.Context, op *operation) error { return decideBlocked(ctx, op, update) }),
 	}
+}
+
+func checkDecision(_ context.Context, op *operation) error {
+	switch all := op.Bool("all"); {
+	case op.NArg() > 0 && all:
+		return usagef("%q together with --all, want one of the two", op.Args().First())
+	case op.NArg() == 0 && !all:
+		return withHint(usagef("no session"), "for example: %s --reason '...' %s; or use --all", op.FullName(), exampleSession)
+	case op.String("where") != "" && !all:
+		return usagef("--where without --all, want both or none")
+	}
+	return nil
+}
+
+// decideBlocked decides about the blocked steps of the runs that the arguments name, or of all.
+func decideBlocked(ctx context.Context, op *operation, update string) error {
+	d := workflows.Decision{Step: op.String("step"), Reason: op.String("reason")}
+	if !op.Bool("all") {
+		return eachRun(ctx, op, func(id string) error {
+			answer, err := decide(ctx, op.temporal, id, update, d)
+			if err == nil {
+				fmt.Fprintf(op.out, "%s: %s\n", printable.Line(id), oneLine(answer))
+			}
+			return err
+		})
+	}
+	// Listed whole before any decision, which would change the list.
+	blocked, err := blockedRuns(ctx, op.temporal, op.String("where"), false)
+	switch {
+	case err != nil:
+		return err
+	case len(blocked) == 0:
+		fmt.Fprintln(op.out, "no such run is blocked")
+		return nil
+	case !op.Bool("yes"):
+		return fmt.Errorf("%d blocked runs, the first is %s; add --yes to %s all of them", len(blocked), blocked[0].WorkflowID, update)
+	}
+	done, err := forEach(ctx, op, "runs", blocked, func(r blockedRun) string { return r.WorkflowID }, func(ctx context.Context, r blockedRun) error {
+		_, err := decide(ctx, op.temporal, r.WorkflowID, update, d)
+		return err
+	})
+	fmt.Fprintf(op.out, "%s of %d runs\n", update, done)
+	return err
 }
 
 // eachRun calls f with the Workflow ID of each run that the arguments name: of a session, its own open run and those
 // about corrections.
-func eachRun(ctx context.Context, op *operation, c client.Client, f func(id string) error) error {
+func eachRun(ctx context.Context, op *operation, f func(id string) error) error {
 	return op.each("session", exampleSession, func(arg string) error {
 		if _, err := strconv.ParseUint(arg, 10, 64); err != nil {
 			return f(arg)
 		}
 		var faults []error
 		n := 0
-		for run, err := range runs(ctx, c, ofSession(arg)+" AND ExecutionStatus = 'Running'") {
+		for run, err := range runs(ctx, op.temporal, ofSession(arg)+" AND ExecutionStatus = 'Running'") {
 			if err != nil {
 				return err
 			}
@@ -127,19 +130,15 @@ func eachRun(ctx context.Context, op *operation, c client.Client, f func(id stri
 }
 
 func showBlocked(ctx context.Context, op *operation) error {
-	c, err := op.temporal()
-	if err != nil {
-		return err
-	}
 	shown := runDetails{Runs: []runDetail{}}
-	err = eachRun(ctx, op, c, func(id string) error {
-		details, err := currentDetails(ctx, c, id)
+	err := eachRun(ctx, op, func(id string) error {
+		details, err := currentDetails(ctx, op.temporal, id)
 		if err == nil {
 			shown.Runs = append(shown.Runs, runDetail{id, details})
 		}
 		return err
 	})
-	return errors.Join(err, op.print(shown))
+	return errors.Join(err, op.print(shown, shown.print))
 }
 
 // runDetails are the steps of runs, in Markdown.
@@ -179,15 +178,12 @@ func blockedRunOf(run *workflow.WorkflowExecutionInfo, state string) blockedRun 
 }
 
 func listBlocked(ctx context.Context, op *operation) error {
-	c, err := op.temporal()
-	if err != nil {
-		return err
-	}
-	blocked, err := blockedRuns(ctx, c, "", true)
+	blocked, err := blockedRuns(ctx, op.temporal, "", true)
 	if err != nil {
 		return fmt.Errorf("list blocked runs: %w", err)
 	}
-	return op.print(blockedList{append([]blockedRun{}, blocked...)})
+	list := blockedList{append([]blockedRun{}, blocked...)}
+	return op.print(list, list.print)
 }
 
 func (l blockedList) print(out io.Writer) error {

@@ -31,7 +31,7 @@ func History() *cli.Command {
 			"closeouttest.Replay.\n\n" +
 			"    closeout history save --output workflows/testdata 858012925204410417",
 		Commands: []*cli.Command{{
-			Name: "save", Usage: "save the history of a run", ArgsUsage: sessionArgs, Action: operate(saveHistories),
+			Name: "save", Usage: "save the history of a run", ArgsUsage: sessionArgs, Action: operate(needTemporal, saveHistories),
 			Description: "The file is <workflow>_<workflow ID>_<number of events>.json. It holds everything in the history, including\n" +
 				"the room's name and the results of steps, decrypted, but no host names and no identities. An open run is\n" +
 				"saved up to its last event.",
@@ -42,14 +42,10 @@ func History() *cli.Command {
 }
 
 func saveHistories(ctx context.Context, op *operation) error {
-	c, err := op.temporal()
-	if err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	return op.each("session", exampleSession, func(arg string) error {
-		h, id, err := readHistory(ctx, op, c, arg)
+		h, id, err := readHistory(ctx, op, arg)
 		if err != nil {
 			return err
 		}
@@ -61,15 +57,15 @@ func saveHistories(ctx context.Context, op *operation) error {
 	})
 }
 
-func readHistory(ctx context.Context, op *operation, c client.Client, arg string) (h *history.History, id string, err error) {
+func readHistory(ctx context.Context, op *operation, arg string) (h *history.History, id string, err error) {
 	id = arg
 	if _, notNumber := strconv.ParseUint(arg, 10, 64); notNumber == nil {
-		if id, err = roomCloseID(ctx, c, arg); err != nil {
+		if id, err = roomCloseID(ctx, op.temporal, arg); err != nil {
 			return nil, "", err
 		}
 	}
 	h = &history.History{}
-	for pages := c.GetWorkflowHistory(ctx, id, "", false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT); pages.HasNext(); {
+	for pages := op.temporal.GetWorkflowHistory(ctx, id, "", false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT); pages.HasNext(); {
 		event, err := pages.Next()
 		if err != nil {
 			return nil, "", fmt.Errorf("get the history: %w", err)

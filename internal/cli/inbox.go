@@ -19,22 +19,6 @@ import (
 
 // Inbox returns the command for acknowledged callbacks on disk.
 func Inbox() *cli.Command {
-	const example = "room-close-1-858012925204410417"
-	each := func(f func(context.Context, *operation, *inbox.Store, string) error) cli.ActionFunc {
-		return operate(func(ctx context.Context, op *operation) error {
-			all, err := openInboxes(ctx, op)
-			if err != nil {
-				return err
-			}
-			return op.each("ID", example, func(id string) error {
-				store, err := all.of(id)
-				if err != nil {
-					return err
-				}
-				return f(ctx, op, store, id)
-			})
-		})
-	}
 	return &cli.Command{
 		Name:  "inbox",
 		Usage: "inspect and manage callbacks queued on disk",
@@ -42,25 +26,33 @@ func Inbox() *cli.Command {
 			"for Temporal, events holds callbacks about participants for the ledger. The process delivers them as soon as\n" +
 			"it can. A dead letter was refused for good: fix the cause and retry it.\n\n" +
 			"    closeout inbox list --dead-letters\n" +
-			"    closeout inbox retry " + example,
+			"    closeout inbox retry " + exampleEntry,
 		Commands: []*cli.Command{
-			{Name: "list", Usage: "list callbacks, oldest first", Action: operate(listInbox), Flags: append(Flags("DATA"),
+			{Name: "list", Usage: "list callbacks, oldest first", Action: operate(needInboxes, listInbox), Flags: append(Flags("DATA"),
 				&cli.BoolFlag{Name: "dead-letters", Usage: "only dead letters"},
 				&cli.BoolFlag{Name: "events", Usage: "only the inbox events"},
 				&cli.IntFlag{Name: "limit", Value: 100, Usage: "maximum number of callbacks in each inbox; 0 for all"}, jsonFlag())},
-			{Name: "show", Usage: "print a callback as JSON", ArgsUsage: "ID...", Flags: Flags("DATA"), Action: each(showEntry)},
-			{Name: "retry", Usage: "deliver dead letters again", ArgsUsage: "[ID...]", Action: operate(func(ctx context.Context, op *operation) error {
-				switch {
-				case !op.Bool("all"):
-					return each(retryEntry)(ctx, op.Command)
-				case op.Args().Present():
-					return usagef("--all: found IDs beside it, want one of the two")
-				}
-				return retryAll(ctx, op)
-			}), Flags: append(Flags("DATA"), &cli.BoolFlag{Name: "all", Usage: "all dead letters in both inboxes"})},
+			{Name: "show", Usage: "print a callback as JSON", ArgsUsage: "ID...", Flags: Flags("DATA"), Action: operate(needInboxes, eachEntry(showEntry))},
+			{Name: "retry", Usage: "deliver dead letters again", ArgsUsage: "[ID...]", Action: operate(checkRetry, needInboxes, retryEntries),
+				Flags: append(Flags("DATA"), &cli.BoolFlag{Name: "all", Usage: "all dead letters in both inboxes"})},
 			{Name: "drop", Usage: "remove a callback for good: its session is not closed out, or is billed without it", ArgsUsage: "ID...",
-				Flags: Flags("DATA"), Action: each(dropEntry)},
+				Flags: Flags("DATA"), Action: operate(needInboxes, eachEntry(dropEntry))},
 		},
+	}
+}
+
+const exampleEntry = "room-close-1-858012925204410417"
+
+// eachEntry returns a step that calls f for each entry that the arguments name.
+func eachEntry(f func(context.Context, *operation, *inbox.Store, string) error) func(context.Context, *operation) error {
+	return func(ctx context.Context, op *operation) error {
+		return op.each("ID", exampleEntry, func(id string) error {
+			store, err := op.inboxes.of(id)
+			if err != nil {
+				return err
+			}
+			return f(ctx, op, store, id)
+		})
 	}
 }
 
@@ -73,21 +65,21 @@ const (
 // inboxes are the inboxes of the data folder, by name.
 type inboxes map[string]*inbox.Store
 
-// openInboxes opens the inboxes. There may be no inbox for participants yet.
-func openInboxes(ctx context.Context, op *operation) (inboxes, error) {
-	sessions, err := op.inbox(ctx, op.config.Inbox())
+// needInboxes is a step that opens the inboxes. There may be no inbox for participants yet.
+func needInboxes(ctx context.Context, op *operation) error {
+	sessions, err := op.openInbox(ctx, op.config.Inbox())
 	if err != nil {
-		return nil, err
+		return err
 	}
-	all := inboxes{inboxRoomClose: sessions}
-	events, err := op.inbox(ctx, op.config.EventInbox())
+	op.inboxes = inboxes{inboxRoomClose: sessions}
+	events, err := op.openInbox(ctx, op.config.EventInbox())
 	switch {
 	case err == nil:
-		all[inboxEvents] = events
+		op.inboxes[inboxEvents] = events
 	case !errors.Is(err, os.ErrNotExist):
-		return nil, err
+		return err
 	}
-	return all, nil
+	return nil
 }
 
 // of returns the inbox that an entry with that ID belongs to.
@@ -161,25 +153,21 @@ func inboxEntryOf(e inbox.Entry) inboxEntry {
 }
 
 func listInbox(ctx context.Context, op *operation) error {
-	all, err := openInboxes(ctx, op)
-	if err != nil {
-		return err
-	}
 	var list inboxList
 	for _, name := range []string{inboxRoomClose, inboxEvents} {
 		if name != inboxEvents && op.Bool("events") {
 			continue
 		}
-		state := &inboxState{Name: name, Absent: all[name] == nil, Entries: []inboxEntry{}}
+		state := &inboxState{Name: name, Absent: op.inboxes[name] == nil, Entries: []inboxEntry{}}
 		list.Inboxes = append(list.Inboxes, state)
 		if state.Absent {
 			continue
 		}
-		if err := state.read(ctx, op, all[name]); err != nil {
+		if err := state.read(ctx, op, op.inboxes[name]); err != nil {
 			return fmt.Errorf("inbox %s: %w", name, err)
 		}
 	}
-	return op.print(list)
+	return op.print(list, list.print)
 }
 
 func (s *inboxState) read(ctx context.Context, op *operation, store *inbox.Store) error {
@@ -250,12 +238,18 @@ func retryEntry(ctx context.Context, op *operation, store *inbox.Store, id strin
 	return nil
 }
 
-func retryAll(ctx context.Context, op *operation) error {
-	all, err := openInboxes(ctx, op)
-	if err != nil {
-		return err
+func checkRetry(_ context.Context, op *operation) error {
+	if op.Bool("all") && op.Args().Present() {
+		return usagef("--all: found IDs beside it, want one of the two")
 	}
-	for _, store := range all {
+	return nil
+}
+
+func retryEntries(ctx context.Context, op *operation) error {
+	if !op.Bool("all") {
+		return eachEntry(retryEntry)(ctx, op)
+	}
+	for _, store := range op.inboxes {
 		for e, err := range store.DeadLetters(ctx) {
 			if err == nil {
 				err = retryEntry(ctx, op, store, e.Key)

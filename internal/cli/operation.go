@@ -37,12 +37,20 @@ type operation struct {
 	log    *slog.Logger
 	out    io.Writer
 
+	// What the command needs; see operate.
+	temporal client.Client
+	ledger   *ledger.Ledger
+	archive  *blob.Bucket
+	inboxes  inboxes
+	bills    ledger.Filter
+
 	mu      sync.Mutex
 	closers []func()
 }
 
-// operate returns the action of an operator command.
-func operate(action func(context.Context, *operation) error) cli.ActionFunc {
+// operate returns the action of an operator command: its steps in their order, until one fails. The last one does the
+// work; those before it check flags, and open the stores that it needs.
+func operate(steps ...func(context.Context, *operation) error) cli.ActionFunc {
 	return func(ctx context.Context, cmd *cli.Command) error {
 		c, log, err := Load(cmd, false)
 		if err != nil {
@@ -50,8 +58,34 @@ func operate(action func(context.Context, *operation) error) cli.ActionFunc {
 		}
 		op := &operation{Command: cmd, config: c, log: log, out: cmd.Root().Writer}
 		defer op.close()
-		return action(ctx, op)
+		return op.do(ctx, steps...)
 	}
+}
+
+func (op *operation) do(ctx context.Context, steps ...func(context.Context, *operation) error) error {
+	for _, step := range steps {
+		if err := step(ctx, op); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Steps that open a store.
+
+func needTemporal(_ context.Context, op *operation) (err error) {
+	op.temporal, err = op.openTemporal()
+	return err
+}
+
+func needLedger(ctx context.Context, op *operation) (err error) {
+	op.ledger, err = op.openLedger(ctx)
+	return err
+}
+
+func needArchive(ctx context.Context, op *operation) (err error) {
+	op.archive, err = op.openArchive(ctx)
+	return err
 }
 
 func (op *operation) onClose(f func()) {
@@ -70,7 +104,7 @@ func (op *operation) close() {
 	}))
 }
 
-func (op *operation) temporal() (client.Client, error) {
+func (op *operation) openTemporal() (client.Client, error) {
 	c, err := service.Dial(op.config, op.log, nil)
 	if err == nil {
 		op.onClose(c.Close)
@@ -78,8 +112,8 @@ func (op *operation) temporal() (client.Client, error) {
 	return c, err
 }
 
-// ledger opens the ledger. An empty one in a wrong place would be taken for the truth, so it has to have its tables.
-func (op *operation) ledger(ctx context.Context) (*ledger.Ledger, error) {
+// openLedger opens the ledger. An empty one in a wrong place would be taken for the truth, so it has to have its tables.
+func (op *operation) openLedger(ctx context.Context) (*ledger.Ledger, error) {
 	l, err := ledger.Open(op.config.DatabaseURL)
 	if err != nil {
 		return nil, fmt.Errorf("CLOSEOUT_DATABASE_URL: %w", err)
@@ -95,7 +129,7 @@ func (op *operation) ledger(ctx context.Context) (*ledger.Ledger, error) {
 	return l, nil
 }
 
-func (op *operation) archive(ctx context.Context) (*blob.Bucket, error) {
+func (op *operation) openArchive(ctx context.Context) (*blob.Bucket, error) {
 	bucket, err := archive.OpenExisting(ctx, op.config.ArchiveURL)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -107,8 +141,8 @@ func (op *operation) archive(ctx context.Context) (*blob.Bucket, error) {
 	return bucket, nil
 }
 
-// inbox opens an inbox, whether or not another process owns it. The error wraps [os.ErrNotExist] where there is none.
-func (op *operation) inbox(ctx context.Context, folder string) (*inbox.Store, error) {
+// openInbox opens an inbox, whether or not another process owns it. The error wraps [os.ErrNotExist] where there is none.
+func (op *operation) openInbox(ctx context.Context, folder string) (*inbox.Store, error) {
 	store, err := inbox.Attach(ctx, folder)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -137,10 +171,10 @@ func (op *operation) each(what, example string, f func(arg string) error) error 
 // jsonFlag is the flag of a command that calls [operation.print].
 func jsonFlag() cli.Flag { return &cli.BoolFlag{Name: "json", Usage: "print JSON"} }
 
-// print prints a result as JSON with --json, and otherwise by its own method.
-func (op *operation) print(result interface{ print(io.Writer) error }) error {
+// print prints a result as JSON with --json, and otherwise as text.
+func (op *operation) print(result any, text func(io.Writer) error) error {
 	if !op.Bool("json") {
-		return result.print(op.out)
+		return text(op.out)
 	}
 	return printJSON(op.out, result)
 }

@@ -74,11 +74,10 @@ func reconcileUsage(ctx context.Context, op *operation) error {
 	names := slices.Sorted(maps.Keys(days))
 	first, _ := time.ParseInLocation(time.DateOnly, names[0], zone)
 	last, _ := time.ParseInLocation(time.DateOnly, names[len(names)-1], zone)
-	l, err := op.ledger(ctx)
-	if err != nil {
+	if err := needLedger(ctx, op); err != nil {
 		return err
 	}
-	for e, err := range l.Entries(ctx, ledger.Filter{AppID: op.Uint32("app"), From: first, To: last.AddDate(0, 0, 1)}) {
+	for e, err := range op.ledger.Entries(ctx, ledger.Filter{AppID: op.Uint32("app"), From: first, To: last.AddDate(0, 0, 1)}) {
 		if err != nil {
 			return err
 		}
@@ -102,7 +101,7 @@ func reconcileUsage(ctx context.Context, op *operation) error {
 	for _, name := range slices.Sorted(maps.Keys(days)) {
 		result.Days = append(result.Days, *days[name])
 	}
-	return op.print(result)
+	return op.print(result, result.print)
 }
 
 // readUsage returns what ZEGO counted, by day.

@@ -24,7 +24,7 @@ func Recording() *cli.Command {
 			"    closeout blocked retry --step recordings --reason 'assigned' room-close-1234567890-858012925204410417\n\n" +
 			"With --session 0 the recording belongs to no session, and no run waits for it.",
 		Commands: []*cli.Command{
-			{Name: "list", Usage: "list recording tasks with files that are not archived, oldest first", Action: operate(listRecordings),
+			{Name: "list", Usage: "list recording tasks with files that are not archived, oldest first", Action: operate(needLedger, listRecordings),
 				Flags: append(Flags("DATA", "DATABASE_URL", "LOG_LEVEL", "LOG_FORMAT"),
 					&cli.DurationFlag{Name: "older", Usage: "only tasks without a callback for this long", Value: 10 * time.Minute},
 					&cli.IntFlag{Name: "limit", Usage: "maximum number of tasks", Value: 100}, jsonFlag())},
@@ -54,11 +54,7 @@ type leftRecording struct {
 }
 
 func listRecordings(ctx context.Context, op *operation) error {
-	l, err := op.ledger(ctx)
-	if err != nil {
-		return err
-	}
-	tasks, err := l.LeftRecordings(ctx, time.Now().Add(-op.Duration("older")), op.Int("limit"))
+	tasks, err := op.ledger.LeftRecordings(ctx, time.Now().Add(-op.Duration("older")), op.Int("limit"))
 	if err != nil {
 		return err
 	}
@@ -66,7 +62,7 @@ func listRecordings(ctx context.Context, op *operation) error {
 	for _, t := range tasks {
 		left.Tasks = append(left.Tasks, leftRecordingOf(t))
 	}
-	return op.print(left)
+	return op.print(left, left.print)
 }
 
 func leftRecordingOf(t ledger.RecordingTask) leftRecording {
@@ -109,22 +105,18 @@ func assignRecordings(ctx context.Context, op *operation) error {
 	if err != nil {
 		return usagef("--session: found %q, want a room_session_id, or 0", op.String("session"))
 	}
-	l, err := op.ledger(ctx)
-	if err != nil {
+	if err := needLedger(ctx, op); err != nil {
 		return err
 	}
+	assign, then := op.ledger.AssignRecording, "; retry the step of the run that waits for it"
+	if op.Bool("announced") {
+		assign, then = op.ledger.AnnounceRecording, ", whose run waits for its files"
+	}
 	return op.each("task ID", "--app 1 --session 858012925204410417 YZ4joOE4IwmFAAAT", func(task string) error {
-		if op.Bool("announced") {
-			if err := l.AnnounceRecording(ctx, op.Uint32("app"), task, session); err != nil {
-				return err
-			}
-			fmt.Fprintf(op.out, "%s: assigned to session %d, whose run waits for its files\n", printable.Line(task), session)
-			return nil
+		err := assign(ctx, op.Uint32("app"), task, session)
+		if err == nil {
+			fmt.Fprintf(op.out, "%s: assigned to session %d%s\n", printable.Line(task), session, then)
 		}
-		if err := l.AssignRecording(ctx, op.Uint32("app"), task, session); err != nil {
-			return err
-		}
-		fmt.Fprintf(op.out, "%s: assigned to session %d; retry the step of the run that waits for it\n", printable.Line(task), session)
-		return nil
+		return err
 	})
 }

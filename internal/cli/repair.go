@@ -51,11 +51,14 @@ func Repair(extension service.Extension) *cli.Command {
 }
 
 func runRepair(ctx context.Context, op *operation, extension service.Extension) error {
-	o, c, err := openAudit(ctx, op)
+	o, err := openAudit(ctx, op)
 	if err != nil {
 		return err
 	}
-	rulesOf(o.Ledger, op, extension)
+	if err := needRules(extension)(ctx, op); err != nil {
+		return err
+	}
+	c := op.temporal
 	witness := &repair.Witness{Temporal: c, TaskQueue: op.config.TaskQueue, Data: o.Data, Ledger: o.Ledger, Log: op.log}
 	lost, err := witness.Lost(ctx)
 	if err != nil {

@@ -83,7 +83,7 @@ func showStatus(ctx context.Context, op *operation) error {
 		return err
 	})
 	report.Unknown = f.unknown(ctx)
-	return errors.Join(err, report.unreached(), op.print(report))
+	return errors.Join(err, report.unreached(), op.print(report, report.print))
 }
 
 // unreached returns an error with the places that did not answer.
@@ -122,15 +122,15 @@ type finder struct {
 }
 
 func newFinder(ctx context.Context, op *operation) (*finder, error) {
-	c, err := op.temporal()
+	c, err := op.openTemporal()
 	if err != nil {
 		return nil, err
 	}
 	return &finder{op, c,
-		sync.OnceValues(func() (*inbox.Store, error) { return op.inbox(ctx, op.config.Inbox()) }),
-		sync.OnceValues(func() (*inbox.Store, error) { return op.inbox(ctx, op.config.EventInbox()) }),
-		sync.OnceValues(func() (*ledger.Ledger, error) { return op.ledger(ctx) }),
-		sync.OnceValues(func() (*blob.Bucket, error) { return op.archive(ctx) }),
+		sync.OnceValues(func() (*inbox.Store, error) { return op.openInbox(ctx, op.config.Inbox()) }),
+		sync.OnceValues(func() (*inbox.Store, error) { return op.openInbox(ctx, op.config.EventInbox()) }),
+		sync.OnceValues(func() (*ledger.Ledger, error) { return op.openLedger(ctx) }),
+		sync.OnceValues(func() (*blob.Bucket, error) { return op.openArchive(ctx) }),
 	}, nil
 }
 
