@@ -69,7 +69,7 @@ func TestEndpointAnswers(t *testing.T) {
 	}
 }
 
-func TestEndpointBlocksWhatCanNeverBePosted(t *testing.T) {
+func TestEndpointBlocksInvalidRequests(t *testing.T) {
 	for name, tt := range map[string]struct {
 		url  string
 		body any

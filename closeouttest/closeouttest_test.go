@@ -19,7 +19,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-func TestRoomCloseIsGenuineAndParses(t *testing.T) {
+func TestRoomCloseVerifiesAndParses(t *testing.T) {
 	c := RoomClose(func(c *zego.RoomClose) { c.RoomID, c.Nonce = "live-1", "of-the-test" })
 	r := Request(c)
 	body := make([]byte, r.ContentLength)
@@ -73,7 +73,7 @@ func (r *recorder) ended(f func()) {
 	f()
 }
 
-func TestARunThatFailsFailsTheTest(t *testing.T) {
+func TestFailedRunFailsTheTest(t *testing.T) {
 	r := &recorder{TB: t}
 	r.ended(func() {
 		NewEnv(r).Run(func(workflow.Context, session.Session) (workflows.Result, error) {
@@ -113,7 +113,7 @@ func (changed) CloseShow(ctx workflow.Context, s session.Session) (workflows.Res
 	return run.Finish()
 }
 
-func TestReplayFindsWhatRunsCouldNotTake(t *testing.T) {
+func TestReplayFindsIncompatibleChanges(t *testing.T) {
 	recorded := filepath.Join("..", "workflows", "testdata", "roomclose_completed.json")
 	retried := filepath.Join("..", "workflows", "testdata", "roomclose_retried.json")
 	empty := filepath.Join(t.TempDir(), "empty.json")
@@ -144,7 +144,7 @@ func TestReplayFindsWhatRunsCouldNotTake(t *testing.T) {
 	}
 }
 
-func TestReplayWantsAHistoryOfEachWorkflow(t *testing.T) {
+func TestReplayRequiresAHistoryOfEachWorkflow(t *testing.T) {
 	got := unrecorded([]workflows.Workflow{workflows.RoomClose, changed{}.CloseShow}, []string{"RoomClose"})
 	if !slices.Equal(got, []string{"CloseShow"}) {
 		t.Errorf("%v lack a history", got)

@@ -12,7 +12,7 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-func TestPriceFailsForAFunctionThatIsNotPure(t *testing.T) {
+func TestPriceRefusesImpureFunctions(t *testing.T) {
 	calls := 0
 	one := func(description string) []pricing.Line {
 		return []pricing.Line{{Description: description, Quantity: 1, Unit: "session", Amount: 5, Currency: "EUR"}}
@@ -42,7 +42,7 @@ func TestPriceFailsForAFunctionThatIsNotPure(t *testing.T) {
 	}
 }
 
-func TestAPricedSessionHasTheTotalsOfThoseWhoCount(t *testing.T) {
+func TestPricedSessionTotalsParticipants(t *testing.T) {
 	recorder := Participant("recorder", time.Hour, 0)
 	recorder.Excluded = "role 4"
 	unsure := Participant("b", 90*time.Second, 1500*time.Millisecond)
@@ -63,7 +63,7 @@ func TestAPricedSessionHasTheTotalsOfThoseWhoCount(t *testing.T) {
 	}
 }
 
-func TestAStepReadsTheLinesOfTheTest(t *testing.T) {
+func TestStepReadsTheLinesOfTheTest(t *testing.T) {
 	line := pricing.Line{Payee: "harry", Amount: -5}
 	for l, err := range activities.Lines(WithLines(t.Context(), line), activities.Task{Session: Session()}) {
 		if err != nil || l != line {
@@ -77,7 +77,7 @@ func TestAStepReadsTheLinesOfTheTest(t *testing.T) {
 	}
 }
 
-func TestAnAdjustmentHasWhatWasBilled(t *testing.T) {
+func TestAdjustmentHasEarlierFigures(t *testing.T) {
 	before := []session.Participant{Participant("ada", time.Hour, time.Minute), Participant("Bo", time.Minute, 0)}
 	now := []session.Participant{Participant("çelik", time.Second, 0), Participant("ada", time.Minute, time.Minute)}
 	var got []string

@@ -19,7 +19,7 @@ func TestBucketSchemes(t *testing.T) {
 	}
 }
 
-func TestAURLIsUnderstoodAsAWholeOrRefused(t *testing.T) {
+func TestURLsWithUnknownPartsAreRefused(t *testing.T) {
 	for bucketURL, want := range map[string]string{
 		"gs://b": "", "gs://b?universe_domain=example.com&prefix=zego/": "", "azblob://c?storage_account=a": "",
 
@@ -45,7 +45,7 @@ func TestAURLIsUnderstoodAsAWholeOrRefused(t *testing.T) {
 }
 
 // Archive and recordings are compared by where they are, not by how that is written.
-func TestArchiveAndRecordingsAreInPlacesOfTheirOwn(t *testing.T) {
+func TestArchiveAndRecordingsMustBeApart(t *testing.T) {
 	t.Setenv("AZURE_STORAGE_ACCOUNT", "ours")
 	for _, tt := range []struct{ recordings, archive, want string }{
 		{"gs://b", "s3://b", ""},
@@ -62,7 +62,7 @@ func TestArchiveAndRecordingsAreInPlacesOfTheirOwn(t *testing.T) {
 	}
 }
 
-func TestOptionsThatAStoreLacksAreRefused(t *testing.T) {
+func TestUnsupportedOptionsAreRefused(t *testing.T) {
 	tags := map[string]string{"a": "b"}
 	if err := (archive.Options{ArchiveURL: "gs://b", Tags: tags}).Check(); err == nil || !strings.Contains(err.Error(), "Google Cloud Storage has no tags") {
 		t.Errorf("tags of Google: %v", err)
@@ -74,7 +74,7 @@ func TestOptionsThatAStoreLacksAreRefused(t *testing.T) {
 	}
 }
 
-func TestOnlyS3BucketsHaveAClientOfS3(t *testing.T) {
+func TestOnlyS3BucketsHaveAnS3Client(t *testing.T) {
 	for _, bucketURL := range []string{"gs://bucket", "azblob://container"} {
 		if client, _, err := archive.OpenS3(t.Context(), bucketURL); client != nil || err != nil {
 			t.Errorf("%s: %v, %v", bucketURL, client, err)
@@ -82,7 +82,7 @@ func TestOnlyS3BucketsHaveAClientOfS3(t *testing.T) {
 	}
 }
 
-func TestLinksSayWhereAnObjectIs(t *testing.T) {
+func TestLinkIsTheObjectsURL(t *testing.T) {
 	if got, want := archive.Link("gs://b", "1/2/a b.mp4"), "gs://b/1/2/a b.mp4"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}

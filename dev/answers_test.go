@@ -81,7 +81,7 @@ func (p *proxy) cut() {
 }
 
 // What was started without an answer is queued, and found to be started: once.
-func TestARunWhoseStartWasNotAnsweredIsTheOnlyOne(t *testing.T) {
+func TestUnansweredStartMakesOneRun(t *testing.T) {
 	t.Parallel()
 	c := settings(t, nil)
 	setUp(t, c)

@@ -28,7 +28,7 @@ import (
 
 // The webhook starts, and takes callbacks, without Temporal; when Temporal comes,
 // they are closed out, with nothing restarted. Then it goes and comes once more.
-func TestTemporalComesLater(t *testing.T) {
+func TestTemporalStartsLater(t *testing.T) {
 	t.Parallel()
 	c := settings(t, nil)
 	port, err := strconv.Atoi(freePort(t))
@@ -128,7 +128,7 @@ func get(t *testing.T, c *config.Config, path string) (int, string) {
 }
 
 // In a namespace that isn't set up, callbacks wait for it to be.
-func TestMissingSearchAttributesCostNoCallback(t *testing.T) {
+func TestMissingSearchAttributesLoseNoCallback(t *testing.T) {
 	t.Parallel()
 	c := settings(t, nil)
 	c.Temporal.Namespace = "bare"
@@ -172,7 +172,7 @@ func withoutAttributes(t *testing.T, c *config.Config) (client.Client, session.S
 
 // A run that was started before setup, without search attributes, is found by them
 // after it, and so is that it is blocked.
-func TestRunsOlderThanSetupAreFoundAfterIt(t *testing.T) {
+func TestSetupMakesOlderRunsSearchable(t *testing.T) {
 	t.Parallel()
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnprocessableEntity) }))
 	t.Cleanup(api.Close)

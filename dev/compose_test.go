@@ -15,7 +15,7 @@ import (
 
 // What the compose file promises: nothing is open to other machines, images are
 // pinned, secrets are files, and no container of ours can do more than it needs.
-func TestTheComposeFileKeepsItsPromises(t *testing.T) {
+func TestComposeFile(t *testing.T) {
 	b, err := os.ReadFile(filepath.Join("..", "docker-compose.yml"))
 	if err != nil {
 		t.Fatal(err)
@@ -118,7 +118,7 @@ func nineTenths(t *testing.T, soft, limit string) bool {
 }
 
 // Whoever copies .env.example has every variable of the stack, and changes nothing by that.
-func TestTheExampleOfEnvHasEveryVariable(t *testing.T) {
+func TestEnvExampleHasEveryVariable(t *testing.T) {
 	want := map[string]string{}
 	for _, m := range regexp.MustCompile(`\$\{(\w+):-([^}]+)\}`).FindAllStringSubmatch(read(t, "../docker-compose.yml"), -1) {
 		want[m[1]] = m[2]

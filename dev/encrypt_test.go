@@ -107,7 +107,7 @@ func stuckBy(t *testing.T, temporalClient client.Client, id string) (why string)
 
 // What Temporal keeps of a run tells nothing but what the documentation lists, and
 // everything works as it does without encryption.
-func TestWhatTemporalKeepsIsEncrypted(t *testing.T) {
+func TestHistoriesAreEncrypted(t *testing.T) {
 	var status atomic.Int64
 	status.Store(http.StatusUnprocessableEntity)
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -283,7 +283,7 @@ func TestARunGoesOnWhenItsKeyIsBack(t *testing.T) {
 
 // What decides where a run goes, such as its version markers, isn't passed over
 // where it can't be decrypted.
-func TestAReplayWithoutTheKeyGoesNoOtherWay(t *testing.T) {
+func TestReplayWithoutTheKeyTakesNoOtherPath(t *testing.T) {
 	c := settings(t, map[string]string{"payload-keys": keyText("old")})
 	setUp(t, c)
 	closeShow := careful{}.CloseShow

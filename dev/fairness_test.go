@@ -62,7 +62,7 @@ func fairly(t *testing.T, test func(t *testing.T, temporal *server.Server, fair 
 }
 
 // The sessions that one app left while no worker ran don't hold up those of another.
-func TestABacklogOfOneAppDoesntHoldUpAnother(t *testing.T) {
+func TestBacklogOfOneAppDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	const many, few = 40, 5
 	fairly(t, func(t *testing.T, temporal *server.Server, fair bool) {
@@ -108,7 +108,7 @@ func TestABacklogOfOneAppDoesntHoldUpAnother(t *testing.T) {
 
 // The steps of runs that have begun wait in a task queue of their own. They inherit
 // what their run carries, and an app of weight 5 gets five of them for each of another.
-func TestStepsAreHandedOutByWeight(t *testing.T) {
+func TestStepsAreDispatchedByWeight(t *testing.T) {
 	t.Parallel()
 	const many, few = 20, 10
 	fairly(t, func(t *testing.T, temporal *server.Server, fair bool) {

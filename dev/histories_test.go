@@ -219,7 +219,7 @@ func (p *played) command(t *testing.T, arguments ...string) {
 }
 
 // A session whose steps have little to do costs Temporal one Workflow Task.
-func TestWhatASessionCostsTemporal(t *testing.T) {
+func TestSizeOfASessionsHistory(t *testing.T) {
 	t.Parallel()
 	c := settings(t, map[string]string{"settling": "1s", "prices": "*=EUR 2"})
 	setUp(t, c)

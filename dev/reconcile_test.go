@@ -147,7 +147,7 @@ func TestASessionWhoseRunWasTerminatedStaysOverdue(t *testing.T) {
 // A room was created, users came and went, and no room_close came, ever. The
 // schedule has the session closed out, once, with a bill that is an estimate. When
 // the room_close comes after all, it is a duplicate.
-func TestALostRoomCloseIsMadeUpFor(t *testing.T) {
+func TestLostRoomCloseIsReconciled(t *testing.T) {
 	t.Parallel()
 	api := zegofake.New(1, "server secret")
 	c := overdueSoon(t, api)
@@ -218,7 +218,7 @@ func TestALostRoomCloseIsMadeUpFor(t *testing.T) {
 
 // While ZEGO can't be asked, nothing is closed out, and the runs fail, for all to
 // see. When it can be asked, they succeed.
-func TestNothingIsClosedOutWhileZEGOCannotBeAsked(t *testing.T) {
+func TestNothingIsClosedOutWithoutZEGOsAnswer(t *testing.T) {
 	t.Parallel()
 	api := zegofake.New(1, "server secret")
 	api.Fail(func(url.Values) *zegofake.Failure {

@@ -17,7 +17,7 @@ import (
 // `status` tells of a session that was closed out and of one that waits for a
 // person, by number, by workflow ID and by the name of their room, whatever that
 // holds, and says so if no worker is there to ask.
-func TestStatusTellsWhereASessionIs(t *testing.T) {
+func TestStatusShowsWhereASessionIs(t *testing.T) {
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "no such customer", http.StatusUnprocessableEntity)
 	}))

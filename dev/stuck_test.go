@@ -31,7 +31,7 @@ func TestAStuckRunIsReported(t *testing.T) {
 }
 
 // A worker of another program on the same Task Queue fails at the run, and the doctor says why.
-func TestAWorkflowThatAWorkerLacksIsReported(t *testing.T) {
+func TestMissingWorkflowTypeIsReported(t *testing.T) {
 	t.Setenv("TEMPORAL_ADDRESS", temporal.Address())
 	c := settings(t, map[string]string{"task-queue": fmt.Sprintf("%s-%d", t.Name(), rand.Uint64())})
 	t.Setenv("TEMPORAL_NAMESPACE", c.Temporal.Namespace)

@@ -175,7 +175,7 @@ func TestOneCallbackIsOneTrace(t *testing.T) {
 	}
 }
 
-func TestTracesAreOffUnlessTheyAreAskedFor(t *testing.T) {
+func TestTracesAreOffByDefault(t *testing.T) {
 	traces := collect(t)
 	t.Setenv("OTEL_TRACES_EXPORTER", "none")
 	var mu sync.Mutex
@@ -278,7 +278,7 @@ var (
 
 // What the documentation, the alerts and the dashboard say of metrics is what a
 // running process has.
-func TestMetricsAreThoseThatAreDocumentedAndUsed(t *testing.T) {
+func TestMetricsMatchTheDocumentation(t *testing.T) {
 	families := exported(t)
 	// What the process did is what they count.
 	for name, want := range map[string]float64{`closeout_bills_total{outcome="made"}`: 2, `closeout_bills_total{outcome="found"}`: 3, `closeout_bills_total{outcome="posted"}`: 2, "closeout_archived_files_total": 1, "closeout_archived_bytes_total": 4} {
@@ -393,7 +393,7 @@ func dashboard(t *testing.T) (b board) {
 }
 
 // Whoever is woken by an alert learns what to do.
-func TestAlertsSayWhatToDo(t *testing.T) {
+func TestAlertsLinkToInstructions(t *testing.T) {
 	documentation := read(t, "../docs/telemetry.md")
 	tests := read(t, "../deploy/prometheus/alerts_test.yml")
 	for _, r := range rules(t) {
@@ -451,7 +451,7 @@ func TestDashboardKeepsToGrafanasSchema(t *testing.T) {
 }
 
 // Grafana moves panels that lie on each other; what comes of it is its own idea.
-func TestPanelsLieBesideEachOther(t *testing.T) {
+func TestPanelsDoNotOverlap(t *testing.T) {
 	taken := map[string]string{}
 	for _, p := range dashboard(t).Panels {
 		g := p.GridPos

@@ -66,7 +66,7 @@ func stays(t *testing.T, db *sql.DB, closed zego.RoomClose) (n, seconds int64) {
 	return n, seconds
 }
 
-func TestARoomsLifeIsInTheLedgerOnceInWhateverOrderItComes(t *testing.T) {
+func TestEventsAreStoredOnceInAnyOrder(t *testing.T) {
 	t.Parallel()
 	c := settings(t, nil)
 	setUp(t, c)
@@ -89,7 +89,7 @@ func TestARoomsLifeIsInTheLedgerOnceInWhateverOrderItComes(t *testing.T) {
 	wait(t, "the ledger has it once", func() bool { n, seconds := stays(t, db, closed); return n == 10 && seconds == 55 })
 }
 
-func TestEventsThatAreOffIsIgnored(t *testing.T) {
+func TestEventsAreIgnoredIfOff(t *testing.T) {
 	t.Parallel()
 	c := settings(t, map[string]string{"participants": "off"})
 	address := start(t, c, service.Parts{Webhook: true})
@@ -105,7 +105,7 @@ func TestEventsThatAreOffIsIgnored(t *testing.T) {
 
 // The ledger is locked while callbacks come in, and the webhook is killed twice:
 // they are queued, sessions close as ever, and the ledger has all of it later.
-func TestWhileTheLedgerIsAwayEventsAreQueuedAndSurvivesAKill(t *testing.T) {
+func TestEventsSurviveALedgerOutageAndAKill(t *testing.T) {
 	t.Parallel()
 	c := settings(t, nil)
 	setUp(t, c)

@@ -286,7 +286,7 @@ func TestBlockedRunIsMovedBack(t *testing.T) {
 
 // Runs from before there were builds go on with the one that is made current, and
 // have to be replayed by it.
-func TestRunWithoutABuildGoesOnWithTheFirst(t *testing.T) {
+func TestRunWithoutABuildContinuesOnTheFirst(t *testing.T) {
 	t.Parallel()
 	d := newDeployment(t)
 	address := d.start(service.Parts{Webhook: true}, "", before{}.CloseShow)

@@ -18,7 +18,7 @@ func line(payer string, quantity, price int64) pricing.Line {
 	return pricing.Line{Payer: payer, Description: "time", Quantity: quantity, Unit: "minute", UnitPrice: price, Amount: quantity * price, Currency: "EUR"}
 }
 
-func TestApplyRefusesLinesThatBreakARule(t *testing.T) {
+func TestApplyRefusesInvalidLines(t *testing.T) {
 	with := func(change func(*pricing.Line)) []pricing.Line {
 		l := line("a", 2, 5)
 		change(&l)
@@ -50,7 +50,7 @@ func TestApplyRefusesLinesThatBreakARule(t *testing.T) {
 	}
 }
 
-func TestAFunctionThatFailsOrPanicsIsAnError(t *testing.T) {
+func TestApplyReturnsErrorsAndPanics(t *testing.T) {
 	cause := errors.New("no tariff")
 	_, err := pricing.Apply(func(pricing.Session) ([]pricing.Line, error) { return nil, cause }, pricing.Session{})
 	if !errors.Is(err, cause) || err.Error() != "the price function failed: no tariff" {
@@ -62,7 +62,7 @@ func TestAFunctionThatFailsOrPanicsIsAnError(t *testing.T) {
 	}
 }
 
-func TestPerMinuteIsTheMinutesTimesThePrice(t *testing.T) {
+func TestPerMinute(t *testing.T) {
 	s := pricing.Session{Usage: session.Usage{Minutes: 18}}
 	lines, err := pricing.Apply(pricing.PerMinute("EUR", 2), s)
 	if err != nil || len(lines) != 1 || lines[0].Amount != 36 || lines[0].Quantity != 18 {
@@ -87,7 +87,7 @@ func TestPerMinuteIsTheMinutesTimesThePrice(t *testing.T) {
 	}
 }
 
-func TestAmountsHaveTheDecimalsOfTheirCurrency(t *testing.T) {
+func TestFormatUsesTheCurrencysDecimals(t *testing.T) {
 	for want, amount := range map[string]struct {
 		currency string
 		minor    int64
@@ -107,7 +107,7 @@ func TestAmountsHaveTheDecimalsOfTheirCurrency(t *testing.T) {
 	}
 }
 
-func TestPartsAddUpAndAreInProportion(t *testing.T) {
+func TestSplitIsExactAndProportional(t *testing.T) {
 	r := rand.New(rand.NewPCG(2, 0))
 	for range 2000 {
 		amount, weights := int64(r.Uint64())>>r.IntN(63), make([]int64, 1+r.IntN(20))
@@ -141,7 +141,7 @@ func TestPartsAddUpAndAreInProportion(t *testing.T) {
 	}
 }
 
-func TestADifferenceMakesTheLinesBeforeIntoThoseThatAreDue(t *testing.T) {
+func TestDifferenceAddsUpToTheNewLines(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 0))
 	someLines := func() (lines []pricing.Line) {
 		for range r.IntN(13) {

@@ -10,7 +10,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-func TestAnIDIsParsedFromItsTextAlone(t *testing.T) {
+func TestParseID(t *testing.T) {
 	id := session.ID{AppID: math.MaxUint32, RoomSessionID: math.MaxUint64}
 	if got, err := session.ParseID(id.String()); got != id || err != nil {
 		t.Errorf("ParseID(%q) = %v, %v", id.String(), got, err)
@@ -44,7 +44,7 @@ func TestIdempotencyKeysNeverChange(t *testing.T) {
 	}
 }
 
-func TestTheJSONOfASessionIsFlatAndExact(t *testing.T) {
+func TestSessionJSONIsFlatAndExact(t *testing.T) {
 	at := time.UnixMilli(1499676989909).UTC()
 	s := session.Session{ID: session.ID{AppID: 1, RoomSessionID: math.MaxUint64}, RoomID: "a", CloseReason: "1", RoomCloseTime: at, Settling: session.Duration(90 * time.Second)}
 	text, err := json.Marshal(s)
@@ -57,7 +57,7 @@ func TestTheJSONOfASessionIsFlatAndExact(t *testing.T) {
 	}
 }
 
-func TestACloseReasonInWordsIsKept(t *testing.T) {
+func TestCloseReasonInWordsIsKept(t *testing.T) {
 	body := `{"event":"room_close","appid":1,"timestamp":1,"nonce":"1","signature":"s","room_id":"r","room_session_id":7,"close_reason":"kicked","room_close_time":"1"}`
 	event, err := zego.Parse("", []byte(body))
 	if err != nil {
@@ -68,7 +68,7 @@ func TestACloseReasonInWordsIsKept(t *testing.T) {
 	}
 }
 
-func TestACloseLaterThanItsCallbackIsReplaced(t *testing.T) {
+func TestCloseTimeAfterItsCallbackIsReplaced(t *testing.T) {
 	sent := time.Unix(1700000000, 0).UTC()
 	close := func(at time.Time) *zego.RoomClose {
 		c := &zego.RoomClose{RoomCloseTime: at}

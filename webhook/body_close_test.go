@@ -8,7 +8,7 @@ import (
 
 // A body that is closed twice gives its memory back once: else two requests would
 // read into the same.
-func TestABodyThatIsClosedTwiceGivesItsMemoryBackOnce(t *testing.T) {
+func TestBodyClosedTwiceReleasesItsMemoryOnce(t *testing.T) {
 	o := newBodies(bodyRoom)
 	read := func(text string) *body {
 		b, err := o.read(httptest.NewRecorder(), httptest.NewRequest("POST", "/", strings.NewReader(text)))

@@ -107,7 +107,7 @@ func held(nonce string) string {
 
 // Large bodies share their memory, and the one that has been read for longest gives
 // way to the newcomer.
-func TestTheBodyThatIsReadForLongestGivesWay(t *testing.T) {
+func TestOldestReadingBodyIsEvicted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inMemory(t, quiet(t), func(connect func(string) *sender) {
 			var slow []*sender
@@ -133,7 +133,7 @@ func TestTheBodyThatIsReadForLongestGivesWay(t *testing.T) {
 }
 
 // What is made of a large body takes memory as well, for as long as the receiver is slow.
-func TestLargeBodiesHaveTheirRoomUntilTheyAreAnswered(t *testing.T) {
+func TestLargeBodiesReserveMemoryUntilAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
 		slow := newBundle(t, func(ctx context.Context, c *zego.RoomClose) (webhook.Receipt, error) {
@@ -164,7 +164,7 @@ func TestLargeBodiesHaveTheirRoomUntilTheyAreAnswered(t *testing.T) {
 
 // Stalled strangers who hold little each can't keep large callbacks out, however
 // many they are.
-func TestManyStalledBodiesKeepNoneOut(t *testing.T) {
+func TestStalledBodiesBlockNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inMemory(t, quiet(t), func(connect func(string) *sender) {
 			for n := range 900 {
@@ -178,7 +178,7 @@ func TestManyStalledBodiesKeepNoneOut(t *testing.T) {
 	})
 }
 
-func TestALargeBodyIsExpectedToArrive(t *testing.T) {
+func TestTooSlowLargeBodyIsRefused(t *testing.T) {
 	for name, test := range map[string]struct {
 		first, perSecond int
 		status           int
@@ -218,7 +218,7 @@ func TestALargeBodyIsExpectedToArrive(t *testing.T) {
 }
 
 // A guess that waits for its answer holds no memory of large bodies.
-func TestLargeGuessesHoldNoRoom(t *testing.T) {
+func TestDelayedGuessesReserveNoMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inMemory(t, quiet(t), func(connect func(string) *sender) {
 			for range 100 { // so many are answered at once

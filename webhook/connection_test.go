@@ -37,7 +37,7 @@ func (b *synced) text() string {
 }
 
 // What never reaches the handler is counted and logged all the same.
-func TestConnectionsWithoutARequestAreSeen(t *testing.T) {
+func TestConnectionFaultsAreObserved(t *testing.T) {
 	made := httptest.NewTLSServer(nil)
 	defer made.Close()
 	config := &tls.Config{Certificates: made.TLS.Certificates, NextProtos: []string{"http/1.1"}}
@@ -160,7 +160,7 @@ func TestConnectionsWithoutARequestAreSeen(t *testing.T) {
 }
 
 // A connection stays open for longer than a load balancer keeps its own.
-func TestIdleConnectionsOutliveALoadBalancers(t *testing.T) {
+func TestIdleTimeoutExceedsLoadBalancers(t *testing.T) {
 	if s := webhook.NewServer(nil, webhook.ServerOptions{Log: slog.New(slog.DiscardHandler)}); s.IdleTimeout <= 10*time.Minute {
 		t.Errorf("%v unless set", s.IdleTimeout)
 	}

@@ -92,7 +92,7 @@ func TestForgedCallbacksDoNotFloodTheLog(t *testing.T) {
 
 // Whoever waits for the answers to his guesses gets one a second, and nobody else
 // has to wait: not even a good callback of the same address.
-func TestGuessesAreAnsweredLate(t *testing.T) {
+func TestExcessGuessesAreDelayed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBundle(t, started)
 		took := map[time.Duration]bool{}
@@ -152,7 +152,7 @@ func TestGuessesAreAnsweredLate(t *testing.T) {
 
 // What a stranger writes into a callback makes neither a second line in the log
 // nor another field of the first.
-func TestNobodyWritesTheLogButUs(t *testing.T) {
+func TestForeignTextForgesNoLogLine(t *testing.T) {
 	for name, body := range map[string]string{
 		"a room's name":       signed("secret", func(c *zego.RoomClose) { c.RoomID = "a\" outcome=duplicate\u2028level=ERROR msg=\"b" }),
 		"a line in the name":  strings.Replace(signed("secret"), "rid_", `a\nlevel=ERROR outcome=duplicate `, 1),
@@ -222,7 +222,7 @@ func ended(t *testing.T, what string, c net.Conn) {
 
 // Where there are too many connections, the one that has been no use for longest
 // gives way, and none whose callback is being taken.
-func TestTheOldestStrangerGivesWay(t *testing.T) {
+func TestOldestUnverifiedConnectionIsClosed(t *testing.T) {
 	const most = 3
 	taking, take := make(chan struct{}), make(chan struct{})
 	b := newBundle(t, func(context.Context, *zego.RoomClose) (webhook.Receipt, error) {
@@ -275,7 +275,7 @@ func TestTheOldestStrangerGivesWay(t *testing.T) {
 
 // Thousands of slow clients and a flood of forged callbacks keep no good one out,
 // and the slow ones are cut off.
-func TestSlowClientsKeepNobodyOut(t *testing.T) {
+func TestSlowClientsBlockNoOther(t *testing.T) {
 	const good, each = 8, 50
 	slow := min(2000, webhook.OpenFiles()/4) // of the files, a half is for both ends of these
 	var taken atomic.Int64

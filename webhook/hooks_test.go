@@ -48,7 +48,7 @@ func TestHooks(t *testing.T) {
 }
 
 // A test of hooks needs no other option.
-func TestARouterNeedsNoOptions(t *testing.T) {
+func TestRouterNeedsNoOptions(t *testing.T) {
 	router := webhook.Router(webhook.Options{Hooks: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})})
 	for path, want := range map[string]int{webhook.HooksPath + "/done": http.StatusOK, "/nowhere": http.StatusNotFound, webhook.Path: http.StatusUnauthorized} {
 		body := strings.NewReader(`{"event":"room_close","appid":1,"timestamp":1499676989,"nonce":"350176","signature":"signature"}`)

@@ -16,7 +16,7 @@ func signedLogout() string {
 		`,"room_id":"r","room_seq":"858012925204410417","user_account":"u","session_id":"1","login_time":"1499676989909","logout_time":"1499676999909","reason":"0"}`
 }
 
-func TestTheOtherCallbacksOfASessionAreReceived(t *testing.T) {
+func TestSessionCallbacksAreReceived(t *testing.T) {
 	tests := []struct {
 		name     string
 		receipt  webhook.Receipt
@@ -52,7 +52,7 @@ func TestTheOtherCallbacksOfASessionAreReceived(t *testing.T) {
 	}
 }
 
-func TestWhatTheReceiverIgnoresIsAnsweredSo(t *testing.T) {
+func TestIgnoredCallbackIsAnsweredIgnored(t *testing.T) {
 	b := newBundle(t, started)
 	if w := b.post(signedLogout()); w.Code != 200 || !strings.Contains(w.Body.String(), `"ignored"`) {
 		t.Errorf("got %d %s, want it ignored", w.Code, w.Body)
@@ -62,7 +62,7 @@ func TestWhatTheReceiverIgnoresIsAnsweredSo(t *testing.T) {
 	}
 }
 
-func TestARecordingCallbackIsReceived(t *testing.T) {
+func TestRecordingCallbackIsReceived(t *testing.T) {
 	var got zego.Event
 	b := newBundle(t, started, func(o *webhook.Options) {
 		o.Receiver = receiver(func(_ context.Context, event zego.Event) (webhook.Receipt, error) {
@@ -90,7 +90,7 @@ func TestARecordingCallbackIsReceived(t *testing.T) {
 
 // A genuine callback that is refused is handed to the receiver, which stores that it
 // came; a forged one isn't.
-func TestARefusedCallbackIsReceived(t *testing.T) {
+func TestUnreadableGenuineCallbackIsReceived(t *testing.T) {
 	var got []zego.Event
 	b := newBundle(t, started, func(o *webhook.Options) {
 		o.Receiver = receiver(func(_ context.Context, event zego.Event) (webhook.Receipt, error) {

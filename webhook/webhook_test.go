@@ -214,7 +214,7 @@ func TestAnswers(t *testing.T) {
 
 // The common fields of ZEGO's products as each page documents them: %[1]d is the app, %[2]d the
 // time, %[3]s the signature.
-func TestEveryDocumentedFormIsTakenIfItIsGenuine(t *testing.T) {
+func TestEveryDocumentedEncodingIsAccepted(t *testing.T) {
 	const seconds, milliseconds = 1, 1000
 	for _, form := range []struct {
 		product string
@@ -467,7 +467,7 @@ func TestLogSaysWhoAndWhyAndNoSecret(t *testing.T) {
 }
 
 // A sender of far too much gets to read that it is.
-func TestFarTooLargeIsAnswered(t *testing.T) {
+func TestHugeBodyIsAnswered(t *testing.T) {
 	server := httptest.NewServer(newBundle(t, started))
 	defer server.Close()
 	resp, err := http.Post(server.URL+webhook.Path, "application/json", strings.NewReader(strings.Repeat("x", 12<<20)))
@@ -555,7 +555,7 @@ func TestUnreadableFieldsAreCounted(t *testing.T) {
 }
 
 // A signature is bound by the callback that was taken with it.
-func TestWhatWasNotTakenLeavesItsSignatureFree(t *testing.T) {
+func TestUnacceptedCallbackLeavesItsSignatureFree(t *testing.T) {
 	var fault error
 	b := newBundle(t, func(context.Context, *zego.RoomClose) (webhook.Receipt, error) {
 		return webhook.Receipt{Status: webhook.Started}, fault
@@ -585,7 +585,7 @@ func TestWhatWasNotTakenLeavesItsSignatureFree(t *testing.T) {
 
 // Whoever has seen one signature can't have any number of callbacks kept that are genuine
 // and can't be read.
-func TestASignatureIsGoodForOneBodyThatCannotBeRead(t *testing.T) {
+func TestSignatureIsGoodForOneUnreadableBody(t *testing.T) {
 	var kept []string
 	b := newBundle(t, started, func(o *webhook.Options) {
 		o.Receiver = receiver(func(_ context.Context, event zego.Event) (webhook.Receipt, error) {
@@ -622,7 +622,7 @@ func TestASignatureIsGoodForOneBodyThatCannotBeRead(t *testing.T) {
 }
 
 // What a stranger sends doesn't fill the log, however long it is.
-func TestStrangersTextIsShortInTheLog(t *testing.T) {
+func TestForeignTextIsShortInTheLog(t *testing.T) {
 	long := strings.Repeat("\"A", 7000)
 	tests := map[string]func(*http.Request){
 		"method":           func(r *http.Request) { r.Method = strings.Repeat("A", 15_000) },
@@ -655,7 +655,7 @@ func TestStrangersTextIsShortInTheLog(t *testing.T) {
 }
 
 // Two bodies under one signature are not both taken, even at once.
-func TestASignatureIsGoodForOneBodyAtATime(t *testing.T) {
+func TestSignatureIsGoodForOneBodyAtATime(t *testing.T) {
 	entered, leave := make(chan struct{}), make(chan struct{})
 	b := newBundle(t, func(context.Context, *zego.RoomClose) (webhook.Receipt, error) {
 		entered <- struct{}{}

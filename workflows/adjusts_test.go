@@ -49,7 +49,7 @@ func closePaid(ctx workflow.Context, closed session.Session) (workflows.Result, 
 	return run.Finish()
 }
 
-func TestAStepThatAdjustsRunsInAdjustmentsToo(t *testing.T) {
+func TestAdjustingStepRunsInAdjustments(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
 		adjusted activities.Adjusted
@@ -78,7 +78,7 @@ func TestAStepThatAdjustsRunsInAdjustmentsToo(t *testing.T) {
 	}
 }
 
-func TestAStepThatAdjustsRunsOnceWhenTheSessionCloses(t *testing.T) {
+func TestAdjustingStepRunsOnceAtTheClose(t *testing.T) {
 	w := &Wages{}
 	env := newEnv(t)
 	env.RegisterActivity(w)

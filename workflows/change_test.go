@@ -129,7 +129,7 @@ func TestChangeWhileRunsAreUnderWay(t *testing.T) {
 }
 
 // A replay doesn't look at how a step is described, and how long it may take.
-func TestChangeThatNeedsNoCare(t *testing.T) {
+func TestChangesThatReplayIgnores(t *testing.T) {
 	otherLimits := func(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
 		run := workflows.Begin(ctx, closed)
 		workflows.Start(run, workflows.Step{Name: "billing", Summary: "Bill it", Timeout: time.Hour, AttemptTimeout: time.Second, Quick: true}, activities.Standard.FinalizeBill)
@@ -145,7 +145,7 @@ func TestChangeThatNeedsNoCare(t *testing.T) {
 
 // A replay doesn't look at a step's name either. But with another name the step
 // has another idempotency key, and would have its effect twice.
-func TestReplayDoesNotSeeANewName(t *testing.T) {
+func TestReplayIgnoresANewName(t *testing.T) {
 	renamed := func(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
 		run := workflows.Begin(ctx, closed)
 		workflows.Start(run, workflows.Step{Name: "bill", Quick: true}, activities.Standard.FinalizeBill)

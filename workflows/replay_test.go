@@ -17,7 +17,7 @@ func TestReplayRecordedHistories(t *testing.T) {
 	closeouttest.Replay(t, "testdata", workflows.All()...)
 }
 
-func TestReplayRecordedRunsOfWhatComesLate(t *testing.T) {
+func TestReplayAdjustmentsAndLateRecordings(t *testing.T) {
 	replayer := worker.NewWorkflowReplayer()
 	replayer.RegisterWorkflowWithOptions(workflows.AdjustBill(func(session.Session) workflows.Workflow { return workflows.RoomClose }), workflow.RegisterOptions{Name: workflows.AdjustBillName})
 	replayer.RegisterWorkflow(workflows.LateRecordings)

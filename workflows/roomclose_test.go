@@ -118,7 +118,7 @@ func TestStepRetries(t *testing.T) {
 // A step that can't succeed blocks, shows it, and is retried by a person, while
 // the other step is done long ago.
 // The attempt after a person's decision is told what the person saw.
-func TestARetryIsToldWhatWasRetried(t *testing.T) {
+func TestRetryReceivesFailureAndReason(t *testing.T) {
 	env := newEnv(t)
 	env.mockArchive()
 	first := activities.Task{Session: closed, IdempotencyKey: closed.IdempotencyKey("billing")}
@@ -239,7 +239,7 @@ func TestWithoutSearchAttributes(t *testing.T) {
 
 // Setup, which makes the search attributes later, has a run set them that was
 // blocked before that.
-func TestSearchAttributesAreSetOnceTheyAreThere(t *testing.T) {
+func TestSetupMakesRunsSetSearchAttributes(t *testing.T) {
 	env := newEnv(t)
 	env.mockArchive()
 	env.billingFails(1<<30, activities.Blockedf("no price list"))
@@ -286,7 +286,7 @@ func TestDetailsEscape(t *testing.T) {
 	}
 }
 
-func TestACloseReasonInWordsIsShownAsItCame(t *testing.T) {
+func TestCloseReasonInWords(t *testing.T) {
 	s := closed
 	s.CloseReason = "kicked by `host`"
 	options := workflows.StartOptions(s, "q")

@@ -67,7 +67,7 @@ func TestTheBillWaitsForLateCallbacks(t *testing.T) {
 }
 
 // Settling counts from the start of the run, also for a step after others.
-func TestTimeThatOtherStepsTookCountsAsWaiting(t *testing.T) {
+func TestSettlingIncludesEarlierSteps(t *testing.T) {
 	env := newEnv(t, &CRM{})
 	env.OnActivity(crm.Notify, mock.Anything, mock.Anything).After(time.Hour).Return("told", nil)
 	env.OnActivity(activities.Standard.FinalizeBill, mock.Anything, mock.Anything).Return(func(context.Context, activities.Task) (activities.Bill, error) {
@@ -87,7 +87,7 @@ func TestTimeThatOtherStepsTookCountsAsWaiting(t *testing.T) {
 	env.AssertExpectations(t)
 }
 
-func TestEachAdjustmentHasAKeyAndAWorkflowOfItsOwn(t *testing.T) {
+func TestEachAdjustmentHasItsOwnKeyAndWorkflow(t *testing.T) {
 	next := steps.AdjustmentOf(ledger.BilledSession{AppID: 1, RoomID: "lobby", RoomSessionID: closed.RoomSessionID,
 		CloseReason: zego.CloseOffline, RoomCloseTime: closed.RoomCloseTime, Number: 2})
 	if next.Session != closed {

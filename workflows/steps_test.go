@@ -92,7 +92,7 @@ func (s *shop) happened(t *testing.T, want ...string) {
 
 var refused = activities.Blockedf("the bank refused")
 
-func TestALaterStepIsGivenWhatTheEarlierReturned(t *testing.T) {
+func TestThenPassesTheResultOn(t *testing.T) {
 	s := &shop{}
 	r := s.run(t, func(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
 		run := workflows.Begin(ctx, closed)
@@ -108,7 +108,7 @@ func TestALaterStepIsGivenWhatTheEarlierReturned(t *testing.T) {
 
 // A step that can't begin, as another wasn't done, is skipped, and so are those
 // that come after it; what doesn't depend on it goes on.
-func TestWhatNeedsASkippedStepIsSkipped(t *testing.T) {
+func TestDependentsOfASkippedStepAreSkipped(t *testing.T) {
 	s := &shop{failure: map[string]error{"charge": refused}}
 	var details string
 	r := s.run(t, func(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
@@ -334,7 +334,7 @@ func (v *Verdict) Err() error {
 	return nil
 }
 
-func TestWhatIsAwaitedMayFail(t *testing.T) {
+func TestAwaitedResultWithAnError(t *testing.T) {
 	tests := map[string]struct {
 		verdicts []Verdict // an hour apart
 		states   string
@@ -417,7 +417,7 @@ func TestAddedSteps(t *testing.T) {
 	}
 }
 
-func TestAStepWantsANameOfItsOwn(t *testing.T) {
+func TestStepNamesMustBeUnique(t *testing.T) {
 	for _, name := range []string{"", "archive"} {
 		s := &shop{}
 		e := newEnv(t, s)

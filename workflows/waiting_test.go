@@ -26,7 +26,7 @@ func waiting(pause time.Duration, note string) activities.Archived {
 	return activities.Archived{Waiting: &activities.Waiting{For: "recording task `T`", Pause: pause, Note: note}}
 }
 
-func TestAStepWaitsForAsLongAsItSays(t *testing.T) {
+func TestStepWaitsForItsPause(t *testing.T) {
 	env := newEnv(t)
 	env.billingFails(0, nil)
 	var got []activities.Waited
@@ -60,7 +60,7 @@ func TestAStepWaitsForAsLongAsItSays(t *testing.T) {
 	}
 }
 
-func TestASignalWakesAStepThatWaits(t *testing.T) {
+func TestSignalWakesAWaitingStep(t *testing.T) {
 	env := newEnv(t)
 	env.billingFails(0, nil)
 	there := false
@@ -86,7 +86,7 @@ func TestASignalWakesAStepThatWaits(t *testing.T) {
 
 // What comes after the step was blocked lets it go on by itself, and it doesn't wait
 // for all of its time again.
-func TestASignalWakesAStepThatIsBlocked(t *testing.T) {
+func TestSignalWakesABlockedStep(t *testing.T) {
 	env := newEnv(t)
 	env.billingFails(0, nil)
 	env.recordings(func(n int, w *activities.Waited) (activities.Archived, error) {
@@ -118,7 +118,7 @@ func TestASignalWakesAStepThatIsBlocked(t *testing.T) {
 	}
 }
 
-func TestAStepThatWaitsCanBeCancelledWithItsRun(t *testing.T) {
+func TestWaitingStepIsCancelledWithItsRun(t *testing.T) {
 	env := newEnv(t)
 	env.billingFails(0, nil)
 	env.recordings(func(int, *activities.Waited) (activities.Archived, error) { return waiting(time.Hour, ""), nil })

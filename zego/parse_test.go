@@ -148,7 +148,7 @@ func TestParseOther(t *testing.T) {
 
 // A repeat has the digest of the first, whatever ZEGO signs anew and however it is written.
 // The fingerprint, which a signature is good for, covers the whole body.
-func TestADigestIdentifiesWhatACallbackSays(t *testing.T) {
+func TestDigestIdentifiesTheContent(t *testing.T) {
 	parse := func(contentType, body string) *zego.Other {
 		t.Helper()
 		event, err := zego.Parse(contentType, []byte(body))
@@ -475,7 +475,7 @@ func allocated(f func()) int {
 	return least
 }
 
-func TestABodyCostsASmallMultipleOfItsLength(t *testing.T) {
+func TestParseAllocatesASmallMultipleOfTheBody(t *testing.T) {
 	for _, size := range []int{100, 8 << 10, 1 << 20} {
 		for name, body := range hostile(size) {
 			t.Run(fmt.Sprint(name, " ", size), func(t *testing.T) {

@@ -24,7 +24,7 @@ func recordingBody(eventType, detail string) string {
 	return `{"app_id":1,"task_id":"YZ4joOE4IwmFAAAT","room_id":"r","event_type":` + eventType + `,"message":"","nonce":"n","timestamp":"1","signature":"s","sequence":4,"detail":` + detail + `}`
 }
 
-func TestTheRecordingCallbackIsParsed(t *testing.T) {
+func TestParseRecording(t *testing.T) {
 	begin := time.Date(2021, 11, 24, 11, 36, 2, 84e6, time.UTC)
 	documented := zego.RecordedFile{
 		FileID: "YZ4joOE4IwmFAAAT_6677_800221_800221_VA_20211124113602084.mp4", URL: "file_url", Format: "mp4", Size: 25349026,
@@ -93,7 +93,7 @@ func survives(t *testing.T, r *zego.Recording) {
 	}
 }
 
-func TestARecordingCallbackThatLacksAFieldIsRefusedByName(t *testing.T) {
+func TestParseRecordingNamesTheFaultyField(t *testing.T) {
 	const file = `{"file_id":"f","status":3}`
 	tests := []struct{ name, body, field string }{
 		{"room", strings.Replace(recordingBody("5", "{}"), "room_id", "room", 1), "room_id"},
@@ -128,7 +128,7 @@ func TestARecordingCallbackThatLacksAFieldIsRefusedByName(t *testing.T) {
 	}
 }
 
-func TestTheNameOfARecordedFileIsTakenApart(t *testing.T) {
+func TestParseFileName(t *testing.T) {
 	begin := time.Date(2021, 11, 24, 11, 36, 2, 84e6, time.UTC)
 	tests := []struct {
 		name       string
@@ -197,7 +197,7 @@ func FuzzParseFileName(f *testing.F) {
 
 // The room's ID is a part of a file's name, and may have slashes. Nothing else leads into
 // another folder.
-func TestAFilesNameLeadsNowhere(t *testing.T) {
+func TestValidFileID(t *testing.T) {
 	for name, want := range map[string]bool{
 		"YZ4joOE4IwmFAAAT_r_u_s_A_20211124113602084.aac": true, "YZ4joOE4IwmFAAAT_a/b_u_s_A_20211124113602084.aac": true, `YZ4joOE4IwmFAAAT_a\b_u_s.aac`: true,
 		"chosen by hand.mp4": true, "..mp4": true, "YZ4joOE4IwmFAAAT_.._u.mp4": true, strings.Repeat("f", 1024): true,

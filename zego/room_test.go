@@ -20,7 +20,7 @@ const (
 	streamClose  = `{"event":"stream_close","appid":"1","timestamp":"1499676999","nonce":"350176","signature":"signature","room_id":"rid_1242649","room_session_id":"17858012925204410400","user_id":"888120154","user_name":"Ada","channel_id":"rid_1242649","stream_id":"s-1","stream_alias":"s-1","stream_sid":"77","stream_seq":"1","third_define_data":"","type":"4","create_time_ms":"1499676989909","destroy_timemillis":"1499676999909"}`
 )
 
-func TestTheCallbacksOfParticipantTimeAreParsed(t *testing.T) {
+func TestParseRoomEvents(t *testing.T) {
 	login := zego.RoomLogin{RoomID: "rid_1242649", RoomSessionID: 17858012925204410400, UserAccount: "888120154", SessionID: "17983648",
 		LoginTime: time.UnixMilli(1499676989909).UTC(), UserRole: "1", Nickname: "888120154", UserUpdateSeq: zego.Sequence{Number: 2, Valid: true}}
 	service := login
@@ -91,7 +91,7 @@ func TestTheCallbacksOfParticipantTimeAreParsed(t *testing.T) {
 	}
 }
 
-func TestACallbackOfParticipantTimeThatLacksAFieldIsRefusedByName(t *testing.T) {
+func TestParseRoomEventsNamesTheFaultyField(t *testing.T) {
 	tests := []struct{ name, body, field string }{
 		{"a session", `{"event":"room_create","appid":1,"timestamp":1,"nonce":"n","signature":"s","room_id":"r","room_create_time":"1"}`, "room_session_id"},
 		{"room_seq", `{"event":"room_login","appid":1,"timestamp":1,"nonce":"n","signature":"s","room_id":"r","user_account":"u","session_id":"1","login_time":"1"}`, "room_seq"},
@@ -113,7 +113,7 @@ func TestACallbackOfParticipantTimeThatLacksAFieldIsRefusedByName(t *testing.T) 
 	}
 }
 
-func TestWhatIsWrittenIsReadAgain(t *testing.T) {
+func TestRoundTrip(t *testing.T) {
 	common := func(event string) zego.Common {
 		return zego.Common{Event: event, AppID: 1, Timestamp: 1499676989, Nonce: "350176", Signature: "0a36e8e590a2298fb9d9b3ab0c94e82775b8cde2"}
 	}

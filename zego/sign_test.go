@@ -158,7 +158,7 @@ func TestVerifyRefusesNonces(t *testing.T) {
 
 // Where the secret sorts first, SHA-1 lets anybody continue a signature that was
 // seen, without the secret: with its padding and bytes of their own in the nonce.
-func TestALengthExtensionIsRefused(t *testing.T) {
+func TestVerifyRefusesLengthExtensions(t *testing.T) {
 	const secret, sent, nonce = "0123456789abcdef", 1499676989, "350176"
 	ring, err := zego.NewKeyring(map[uint32][]string{1: {secret}}, 0, time.Now)
 	if err != nil {

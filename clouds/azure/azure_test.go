@@ -8,7 +8,7 @@ import (
 	"github.com/closeouthq/closeout/internal/archive"
 )
 
-func TestWhatAzureIsTold(t *testing.T) {
+func TestUploadOptions(t *testing.T) {
 	o := archive.Options{Class: "Cool", Encryption: "scope", Tags: map[string]string{"a": "b"}}
 	var upload azblob.UploadStreamOptions
 	err := beforeWrite(func(to any) bool {

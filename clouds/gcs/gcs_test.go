@@ -8,7 +8,7 @@ import (
 	"github.com/closeouthq/closeout/internal/archive"
 )
 
-func TestWhatGoogleIsTold(t *testing.T) {
+func TestUploadOptions(t *testing.T) {
 	o := archive.Options{Class: "NEARLINE", Encryption: "key"}
 	var w storage.Writer
 	err := beforeWrite(func(to any) bool {

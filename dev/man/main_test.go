@@ -8,7 +8,7 @@ import (
 	"github.com/closeouthq/closeout/internal/service"
 )
 
-func TestTheManPageHasEveryCommandAndIsTheSameEachTime(t *testing.T) {
+func TestManPageIsCompleteAndReproducible(t *testing.T) {
 	var page, again strings.Builder
 	if err := write(&page); err != nil {
 		t.Fatal(err)

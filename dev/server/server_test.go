@@ -303,7 +303,7 @@ func TestStopLeavesOneCompleteFile(t *testing.T) {
 	}
 }
 
-func TestADeletedFolderBeginsAnew(t *testing.T) {
+func TestDeletedFolderStartsEmpty(t *testing.T) {
 	o := Options{Dir: filepath.Join(t.TempDir(), "data"), UIPort: -1}
 	s := start(t, o)
 	c := dial(t, s)

@@ -725,7 +725,7 @@ func TestNothingThatMovesIsGivenUp(t *testing.T) {
 	}
 }
 
-func TestLinksSayWhereAnObjectIs(t *testing.T) {
+func TestLinkIsTheObjectsURL(t *testing.T) {
 	for bucketURL, want := range map[string]string{
 		"":                             "",
 		"s3://b?region=x&prefix=kept/": "s3://b/kept/1/2/a b.mp4",

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestAURLIsUnderstoodAsAWholeOrRefused(t *testing.T) {
+func TestURLsWithUnknownPartsAreRefused(t *testing.T) {
 	for bucketURL, want := range map[string]string{
 		"s3://b": "", "s3://b/": "", "s3://b?prefix=zego/": "", "s3://b?prefix=zego/rec/": "",
 		"s3://b?region=eu-central-1&endpoint=https://minio.example.com:9000&use_path_style=true": "",
@@ -62,7 +62,7 @@ func TestAURLIsUnderstoodAsAWholeOrRefused(t *testing.T) {
 }
 
 // Archive and recordings are compared by where they are, not by how that is written.
-func TestArchiveAndRecordingsAreInPlacesOfTheirOwn(t *testing.T) {
+func TestArchiveAndRecordingsMustBeApart(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(dir, "real", "in"), 0o700); err != nil {
 		t.Fatal(err)

@@ -46,7 +46,7 @@ func encode(t *testing.T, k codec.Keys, p *common.Payload) *common.Payload {
 	return all[0]
 }
 
-func TestOnlyTheFirstKeyEncryptsAndAllDecrypt(t *testing.T) {
+func TestFirstKeyEncryptsAndAllKeysDecrypt(t *testing.T) {
 	older, newer := keys(t, "old="+secret(1)), keys(t, "new="+secret(2)+"\n# a comment\nold="+secret(1))
 	plain := payload(t, "Anna's room")
 	for name, by := range map[string]codec.Keys{"old": older, "new": newer} {
@@ -74,7 +74,7 @@ func TestWithoutKeysNothingIsEncrypted(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeDecryptedNamesTheKey(t *testing.T) {
+func TestDecryptionErrorNamesTheKey(t *testing.T) {
 	theirs := keys(t, "2026-11="+secret(1))
 	encrypted := encode(t, theirs, payload(t, "Anna's room"))
 	changed := proto.CloneOf(encrypted)
@@ -121,7 +121,7 @@ func TestWhatCannotBeDecryptedNamesTheKey(t *testing.T) {
 	}
 }
 
-func TestWhyAStepFailedIsEncrypted(t *testing.T) {
+func TestFailuresOfStepsAreEncrypted(t *testing.T) {
 	ours := keys(t, "k="+secret(1))
 	_, failures := ours.ForClient()
 	cause := temporal.NewApplicationError("Anna has no wallet", "Blocked", "and her number is 5")
@@ -144,7 +144,7 @@ func TestWhyAStepFailedIsEncrypted(t *testing.T) {
 }
 
 // Who can't read a run because of a key has to read which one.
-func TestThatAKeyIsMissingIsNotEncrypted(t *testing.T) {
+func TestMissingKeyErrorIsNotEncrypted(t *testing.T) {
 	encrypted := encode(t, keys(t, "old="+secret(1)), payload(t, "x"))
 	_, missing := keys(t, "new="+secret(2)).Codec().Decode([]*common.Payload{encrypted})
 	_, failures := keys(t, "new="+secret(2)).ForWorker()
@@ -153,7 +153,7 @@ func TestThatAKeyIsMissingIsNotEncrypted(t *testing.T) {
 	}
 }
 
-func TestParseKeysRefusesAndShowsNoKey(t *testing.T) {
+func TestParseKeysErrorsShowNoKey(t *testing.T) {
 	random := make([]byte, 32)
 	if _, err := rand.Read(random); err != nil {
 		t.Fatal(err)

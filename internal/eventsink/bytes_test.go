@@ -22,7 +22,7 @@ func big(n int) *zego.Recording {
 
 // However many large callbacks wait, and whatever the ledger does, a part of them is in
 // memory.
-func TestLargeCallbacksAreInMemoryAFewAtATime(t *testing.T) {
+func TestMemoryOfLargeCallbacksIsBounded(t *testing.T) {
 	const callbacks, most = 150, 128 << 20
 	heap := func() uint64 {
 		runtime.GC()

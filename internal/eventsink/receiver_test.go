@@ -50,7 +50,7 @@ func newReceiver(t *testing.T, s *stored, log *bytes.Buffer) *eventsink.Receiver
 }
 
 // Nothing but the time at which it was sent is signed, so the others have to fit it.
-func TestATimeThatCannotBeIsCollectedAsWhatItCanBe(t *testing.T) {
+func TestImpossibleTimesAreReplaced(t *testing.T) {
 	var s stored
 	var log bytes.Buffer
 	sent := time.Unix(1499676989, 0).UTC()
@@ -67,7 +67,7 @@ func TestATimeThatCannotBeIsCollectedAsWhatItCanBe(t *testing.T) {
 	}
 }
 
-func TestASessionThatIsClosedTwiceIsToldToTheLedger(t *testing.T) {
+func TestLedgerStoresContradictingCloses(t *testing.T) {
 	var s stored
 	err := newReceiver(t, &s, new(bytes.Buffer)).Contradicted(t.Context(), session.Session{ID: session.ID{AppID: 1, RoomSessionID: 7}, RoomID: "attic", RoomCloseTime: time.UnixMilli(5).UTC()})
 	if err != nil || len(s.events) != 1 {
@@ -85,7 +85,7 @@ func (b broken) Record(ctx context.Context, _ []ledger.Event) error { return b.r
 func (b broken) Probe(ctx context.Context) error                    { return b.record(ctx) }
 
 // ZEGO sends a recording callback again only if there is no response: a 5XX would lose it.
-func TestARecordingCallbackIsTakenWhateverTheLedgerDoes(t *testing.T) {
+func TestRecordingCallbackIsAcceptedWithoutLedger(t *testing.T) {
 	for name, record := range map[string]func(context.Context) error{
 		"refuses connections": func(context.Context) error { return errors.New("connection refused") },
 		"hangs":               func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },

@@ -199,7 +199,7 @@ func (full) Put(context.Context, inbox.Entry) ([]byte, error) {
 	return nil, errors.New("no space left on device")
 }
 
-func TestUsageIsStoredOrQueuedOrNotAcknowledged(t *testing.T) {
+func TestEventIsStoredOrQueuedOrNotAcknowledged(t *testing.T) {
 	never := make(chan struct{})
 	defer close(never)
 	tests := []struct {
@@ -252,7 +252,7 @@ func (hanging) Put(ctx context.Context, _ inbox.Entry) ([]byte, error) {
 
 // A disk that hangs keeps nothing from a ledger that has recovered, and nobody waits
 // longer than they can where both hang.
-func TestADiskThatHangsLeavesTheLedger(t *testing.T) {
+func TestHangingDiskLeavesTheLedger(t *testing.T) {
 	never := make(chan struct{})
 	t.Cleanup(func() { close(never) })
 	l := &books{answer: always(errGone)}
@@ -274,7 +274,7 @@ func TestADiskThatHangsLeavesTheLedger(t *testing.T) {
 	}
 }
 
-func TestWithoutADiskTheLedgerIsAskedAgain(t *testing.T) {
+func TestLedgerIsRetriedWithoutADisk(t *testing.T) {
 	l := &books{answer: always(errGone)}
 	c := newDelivery(t, l, full{newInbox(t)})
 	if _, err := c.Collect(t.Context(), logout(1)); err == nil {
@@ -312,7 +312,7 @@ func TestCallersShareATransaction(t *testing.T) {
 	}
 }
 
-func TestNobodyWaitsWhileTheLedgerIsAway(t *testing.T) {
+func TestNoCallerWaitsWhileTheLedgerIsDown(t *testing.T) {
 	never := make(chan struct{})
 	t.Cleanup(func() { close(never) })
 	for name, answer := range map[string]func([]ledger.Event) error{"it fails": always(errGone), "it hangs": until(never)} {
@@ -336,7 +336,7 @@ func TestNobodyWaitsWhileTheLedgerIsAway(t *testing.T) {
 	}
 }
 
-func TestWhatWasQueuedIsStoredLaterInOrderAndThenNewOnesAgain(t *testing.T) {
+func TestQueuedEventsAreStoredInOrder(t *testing.T) {
 	l, b := &books{answer: always(errGone)}, newInbox(t)
 	c := newDelivery(t, l, b)
 	relay(t, c)
@@ -378,7 +378,7 @@ func (f *forgetful) Remove(ctx context.Context, keys ...string) error {
 	return f.Inbox.Remove(ctx, keys...)
 }
 
-func TestWhatWasStoredAndNotRemovedIsStoredAgain(t *testing.T) {
+func TestEventLeftInTheInboxIsStoredAgain(t *testing.T) {
 	l := &books{answer: always(errGone)}
 	b := &forgetful{Inbox: newInbox(t)}
 	b.broken.Store(true)
@@ -396,7 +396,7 @@ func TestWhatWasStoredAndNotRemovedIsStoredAgain(t *testing.T) {
 	wait(t, "the inbox is empty", func() bool { waiting, _ := stats(t, b.Inbox); return waiting == 0 })
 }
 
-func TestWhatTheLedgerRefusesIsADeadLetterAndHoldsUpNothing(t *testing.T) {
+func TestEventRefusedByTheLedgerIsADeadLetter(t *testing.T) {
 	var mended atomic.Bool
 	l, b := &books{answer: always(errGone)}, newInbox(t)
 	bad := map[string]bool{"0": true, "77": true, "78": true, "999": true}
@@ -439,7 +439,7 @@ func keyOf(event zego.Event) string {
 	return eventsink.Key(usage)
 }
 
-func TestARepeatIsThereOnceAndAContradictionIsKept(t *testing.T) {
+func TestRepeatIsStoredOnceAndContradictionIsKept(t *testing.T) {
 	first := logout(1)
 	again := *first
 	again.Timestamp, again.Nonce, again.Signature = 5, "other", "other" // ZEGO's retry
@@ -521,7 +521,7 @@ func TestTheRelayStops(t *testing.T) {
 
 // A callback that takes too long is found among the others and becomes a dead letter; where
 // the ledger is slow for all of them, nothing is.
-func TestWhatTimesOutAloneIsADeadLetterAndHoldsUpNothing(t *testing.T) {
+func TestEventThatTimesOutAloneIsADeadLetter(t *testing.T) {
 	release := make(chan struct{})
 	defer close(release)
 	poison := func(usage []ledger.Event) error {
@@ -567,7 +567,7 @@ func TestWhatTimesOutAloneIsADeadLetterAndHoldsUpNothing(t *testing.T) {
 }
 
 // Callbacks share a transaction by the rows that they write.
-func TestATransactionIsBoundedByRows(t *testing.T) {
+func TestRowsBoundATransaction(t *testing.T) {
 	b, box := &books{answer: always(errGone)}, newInbox(t)
 	c := newDelivery(t, b, box)
 	const files, callbacks = 4000, 7

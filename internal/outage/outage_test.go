@@ -20,7 +20,7 @@ func logTo(out *strings.Builder) *slog.Logger {
 
 // Three hours with an attempt a second and two callbacks with each are a line at the
 // beginning, one a minute and one at the end.
-func TestAnOutageIsFewLines(t *testing.T) {
+func TestOutageLogsFewLines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out strings.Builder
 		o := New(logTo(&out), "Temporal", "callbacks are queued on disk")

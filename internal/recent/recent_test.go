@@ -33,7 +33,7 @@ func TestMap(t *testing.T) {
 	}
 }
 
-func TestOnlyOneAdds(t *testing.T) {
+func TestOnlyOneGoroutineAdds(t *testing.T) {
 	m := recent.New[string, int](10)
 	var all sync.WaitGroup
 	added := make(chan int, 50)

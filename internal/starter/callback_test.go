@@ -124,7 +124,7 @@ func receive(t *testing.T, r *starter.Receiver, c *zego.Other) webhook.Status {
 	return receipt.Status
 }
 
-func TestAFunctionDecidesWhatACallbackLeadsTo(t *testing.T) {
+func TestCallbackFuncStartsOrSignals(t *testing.T) {
 	a := &agents{}
 	r := newAgents(t, a, newInbox(t), nil, map[string]workflows.CallbackFunc{
 		"AgentInstanceDeleted": startAgent, "Interrupted": signalAgent, "ASRResult": ignore,
@@ -171,7 +171,7 @@ func TestACallbackCountsOnceAcrossProcesses(t *testing.T) {
 	}
 }
 
-func TestACallbackWaitsOnDiskWhileTemporalIsAway(t *testing.T) {
+func TestCallbackIsQueuedWhileTemporalIsDown(t *testing.T) {
 	a, b := &agents{fault: away}, newInbox(t)
 	events := map[string]workflows.CallbackFunc{"AgentInstanceDeleted": startAgent, "LLMResult": ignore, workflows.OtherEvents: signalAgent}
 	r := newAgents(t, a, b, nil, events)
@@ -194,7 +194,7 @@ func TestACallbackWaitsOnDiskWhileTemporalIsAway(t *testing.T) {
 }
 
 // A session's room_close goes its way beside a function that fails.
-func TestAFunctionThatFailsLosesNoCallback(t *testing.T) {
+func TestFailingCallbackFuncLosesNoCallback(t *testing.T) {
 	for name, fail := range map[string]workflows.CallbackFunc{
 		"panics": func(context.Context, workflows.Callback) (workflows.Action, error) { panic("out of order") },
 		"errs": func(context.Context, workflows.Callback) (workflows.Action, error) {
@@ -240,7 +240,7 @@ func TestAFunctionThatFailsLosesNoCallback(t *testing.T) {
 }
 
 // What fails for longer is a dead letter, which an operator retries.
-func TestACallbackThatCannotBeActedOnBecomesADeadLetter(t *testing.T) {
+func TestCallbackThatKeepsFailingIsADeadLetter(t *testing.T) {
 	s := starter.New(starter.Options{Temporal: &agents{}, Signaler: &agents{missing: true}, TaskQueue: "q", Log: quiet, Events: map[string]workflows.CallbackFunc{
 		"panics": func(context.Context, workflows.Callback) (workflows.Action, error) { panic("no") }, "signals": signalAgent}})
 	for _, event := range []string{"panics", "signals", "removed"} {

@@ -29,7 +29,7 @@ import (
 
 // A second room_close that tells another room or time is answered as a duplicate, and
 // not in silence.
-func TestASecondCloseThatContradictsTheFirstIsReported(t *testing.T) {
+func TestContradictingCloseIsReported(t *testing.T) {
 	for _, first := range []error{nil, errFull} { // started, or queued
 		var lines bytes.Buffer
 		var outcomes []string
@@ -71,7 +71,7 @@ func TestASecondCloseThatContradictsTheFirstIsReported(t *testing.T) {
 }
 
 // A contradiction that can't be stored is answered in time, and sent again by ZEGO.
-func TestAContradictionThatIsNotStoredIsNotAcknowledged(t *testing.T) {
+func TestUnstoredContradictionIsNotAcknowledged(t *testing.T) {
 	for name, first := range map[string]error{"started": nil, "queued": errFull} {
 		i := receiver(t, starter.Options{
 			Temporal: &fake{answer: always(first)}, Log: slog.New(slog.DiscardHandler),
@@ -110,7 +110,7 @@ func (r told) DescribeWorkflowExecution(context.Context, string, string) (*workf
 
 // After a restart, or in another process, what the first room_close told is in the
 // run's memo.
-func TestACloseThatContradictsARunThatAnotherProcessStartedIsReported(t *testing.T) {
+func TestCloseThatContradictsAnotherProcessIsReported(t *testing.T) {
 	plain := converter.GetDefaultDataConverter()
 	zipped := converter.NewCodecDataConverter(plain, converter.NewZlibCodec(converter.ZlibCodecOptions{AlwaysEncode: true}))
 	first := func(change func(*session.Session)) session.Session {

@@ -29,7 +29,7 @@ func (d describer) DescribeWorkflowExecution(context.Context, string, string) (*
 
 // Only a run that is under way or completed looks after its session. By any other,
 // nothing would ever be done about it, and Temporal refuses a second.
-func TestARunThatHasEndedOtherwiseIsNoSuccess(t *testing.T) {
+func TestFailedRunIsNoDuplicate(t *testing.T) {
 	for status, want := range map[enums.WorkflowExecutionStatus]string{
 		enums.WORKFLOW_EXECUTION_STATUS_RUNNING: "", enums.WORKFLOW_EXECUTION_STATUS_COMPLETED: "", enums.WORKFLOW_EXECUTION_STATUS_PAUSED: "",
 		enums.WORKFLOW_EXECUTION_STATUS_CONTINUED_AS_NEW: "",

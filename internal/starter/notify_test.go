@@ -21,7 +21,7 @@ import (
 
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
-func TestTheRunOfTheRecordedSessionIsNotified(t *testing.T) {
+func TestRecordingCallbackSignalsTheRun(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l, err := ledger.Open(databaseURL)
 		if err != nil {

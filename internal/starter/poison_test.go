@@ -18,7 +18,7 @@ import (
 
 // One callback whose start always times out, and one that is refused, hold up no others,
 // however often they are tried and whatever the circuit breaker says of it.
-func TestAPoisonedCallbackHoldsUpNoOther(t *testing.T) {
+func TestPoisonedCallbackDelaysNoOther(t *testing.T) {
 	s, b := &fake{}, newInbox(t)
 	s.will(func(_ context.Context, _ int, o client.StartWorkflowOptions) error {
 		switch o.ID {
@@ -62,7 +62,7 @@ func TestAPoisonedCallbackHoldsUpNoOther(t *testing.T) {
 
 // A first room_close waits in the inbox, the process restarts while Temporal is away, and
 // another room_close of the session contradicts it.
-func TestACloseThatContradictsOneInTheInboxIsReported(t *testing.T) {
+func TestCloseThatContradictsTheInboxIsReported(t *testing.T) {
 	b := newInbox(t)
 	if got, err := newReceiver(t, &fake{answer: always(away)}, b).Receive(t.Context(), callback(7)); err != nil || got.Status != webhook.Queued {
 		t.Fatalf("%+v, %v", got, err)
@@ -108,7 +108,7 @@ func (s *traced) ExecuteWorkflow(ctx context.Context, o client.StartWorkflowOpti
 
 // A run continues the trace of its callback, also where the callback was queued, and the
 // process restarted.
-func TestTheRunOfAQueuedCallbackContinuesItsTrace(t *testing.T) {
+func TestRunOfAQueuedCallbackContinuesItsTrace(t *testing.T) {
 	span := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}, TraceFlags: trace.FlagsSampled})
 	ctx := trace.ContextWithSpanContext(t.Context(), span)
 	b := newInbox(t)

@@ -40,7 +40,7 @@ func (r *routed) name(session uint64) string {
 	return r.names[id(session)]
 }
 
-func TestTheRouteChoosesTheWorkflow(t *testing.T) {
+func TestRouteChoosesTheWorkflow(t *testing.T) {
 	temporal := &routed{names: map[string]string{}}
 	in := receiver(t, starter.Options{Temporal: temporal, Route: func(s session.Session) workflows.Workflow {
 		if s.RoomSessionID == 2 {
@@ -60,7 +60,7 @@ func TestTheRouteChoosesTheWorkflow(t *testing.T) {
 
 // A route that panics loses no callback, and holds up no other: it is a dead letter,
 // and can be retried when the route is mended.
-func TestWhatTheRoutePanicsAtIsADeadLetter(t *testing.T) {
+func TestRoutePanicMakesADeadLetter(t *testing.T) {
 	temporal, b := &routed{names: map[string]string{}}, newInbox(t)
 	var mended sync.Map
 	in := receiver(t, starter.Options{Temporal: temporal, Route: func(s session.Session) workflows.Workflow {

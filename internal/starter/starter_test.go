@@ -233,7 +233,7 @@ func TestNothingSecretIsQueued(t *testing.T) {
 
 // As long as Temporal keeps up, a few more than may be in flight wait for their
 // turn, and don't go by way of the inbox.
-func TestSendersWaitForTheirTurn(t *testing.T) {
+func TestCallersWaitForAFreeSlot(t *testing.T) {
 	const inFlight, waiting = 8, 16
 	release := make(chan struct{})
 	s, b := &fake{answer: func(context.Context, int, client.StartWorkflowOptions) error { <-release; return nil }}, newInbox(t)
@@ -252,7 +252,7 @@ func TestSendersWaitForTheirTurn(t *testing.T) {
 }
 
 // However much is in the inbox, the relay leaves a place for who comes.
-func TestTheRelayLeavesAPlace(t *testing.T) {
+func TestRelayLeavesASlotFree(t *testing.T) {
 	release := make(chan struct{})
 	s, b := &fake{answer: func(context.Context, int, client.StartWorkflowOptions) error { <-release; return nil }}, newInbox(t)
 	in := newReceiver(t, s, b)
@@ -275,7 +275,7 @@ func TestTheRelayLeavesAPlace(t *testing.T) {
 	wait(t, "the inbox is empty", func() bool { return stats(t, b).Waiting == 0 })
 }
 
-func TestASlowTemporalIsNotWaitedFor(t *testing.T) {
+func TestSlowTemporalDelaysNoAnswer(t *testing.T) {
 	release := make(chan struct{})
 	s, b := &fake{answer: func(context.Context, int, client.StartWorkflowOptions) error { <-release; return nil }}, newInbox(t)
 	in := newReceiver(t, s, b)
@@ -303,7 +303,7 @@ func TestASlowTemporalIsNotWaitedFor(t *testing.T) {
 	}
 }
 
-func TestWhileTemporalIsAwayNothingIsLostAndHardlyAsked(t *testing.T) {
+func TestTemporalOutageLosesNothing(t *testing.T) {
 	s, b := &fake{answer: always(away)}, newInbox(t)
 	in := newReceiver(t, s, b)
 	relay(t, in)
@@ -334,7 +334,7 @@ func TestWhileTemporalIsAwayNothingIsLostAndHardlyAsked(t *testing.T) {
 	}
 }
 
-func TestTheOldestIsStartedFirst(t *testing.T) {
+func TestOldestCallbackStartsFirst(t *testing.T) {
 	s, b := &fake{answer: always(away)}, newInbox(t)
 	in := newReceiver(t, s, b)
 	const sessions = 450 // more than are read at once
@@ -361,7 +361,7 @@ func TestTheOldestIsStartedFirst(t *testing.T) {
 	}
 }
 
-func TestWhatTemporalNeverTakesIsADeadLetter(t *testing.T) {
+func TestCallbackRefusedByTemporalIsADeadLetter(t *testing.T) {
 	poison := func(_ context.Context, _ int, o client.StartWorkflowOptions) error {
 		switch o.ID {
 		case id(3):
@@ -403,7 +403,7 @@ func TestWhatTemporalNeverTakesIsADeadLetter(t *testing.T) {
 	wait(t, "the retried one is started", func() bool { return stats(t, b) == inbox.Stats{DeadLetters: 3} })
 }
 
-func TestOneThatFailsAloneDoesNotHoldUpTheOthers(t *testing.T) {
+func TestCallbackThatFailsAloneDelaysNoOther(t *testing.T) {
 	s, b := &fake{answer: always(away)}, newInbox(t)
 	in := newReceiver(t, s, b)
 	for n := range uint64(100) {
@@ -426,7 +426,7 @@ func TestOneThatFailsAloneDoesNotHoldUpTheOthers(t *testing.T) {
 	wait(t, "it is started too", func() bool { return stats(t, b).Waiting == 0 })
 }
 
-func TestADuplicateInTheInboxIsDone(t *testing.T) {
+func TestDuplicateInTheInboxIsRemoved(t *testing.T) {
 	s, b := &fake{answer: always(away)}, newInbox(t)
 	in := newReceiver(t, s, b)
 	if _, err := in.Receive(t.Context(), callback(1)); err != nil {
@@ -448,7 +448,7 @@ func (a aged) Next(ctx context.Context, after int64, n int) ([]inbox.Entry, erro
 	return entries, err
 }
 
-func TestSearchAttributesAreNotWaitedForForEver(t *testing.T) {
+func TestOldCallbackStartsWithoutSearchAttributes(t *testing.T) {
 	s, b := &fake{answer: func(_ context.Context, _ int, o client.StartWorkflowOptions) error {
 		if o.TypedSearchAttributes.Size() > 0 {
 			return missing
@@ -470,7 +470,7 @@ var errFull = errors.New("disk is full")
 
 func (fullDisk) Put(context.Context, inbox.Entry) ([]byte, error) { return nil, errFull }
 
-func TestAFullDisk(t *testing.T) {
+func TestFullDisk(t *testing.T) {
 	t.Run("with Temporal away", func(t *testing.T) {
 		in := newReceiver(t, &fake{answer: always(away)}, fullDisk{newInbox(t)})
 		for n := range uint64(20) { // past the point where Temporal isn't asked any more
@@ -532,7 +532,7 @@ func (d hangingDisk) Put(ctx context.Context, e inbox.Entry) ([]byte, error) {
 
 // A disk that hangs keeps no callback from Temporal, and one that is only slow takes
 // what Temporal doesn't.
-func TestADiskThatHangs(t *testing.T) {
+func TestHangingDisk(t *testing.T) {
 	never := make(chan struct{})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -566,7 +566,7 @@ func TestADiskThatHangs(t *testing.T) {
 
 // The metric and the log say one thing from the beginning of an outage to its end,
 // however often a start finds out that Temporal is still away.
-func TestAnOutageIsOneOutage(t *testing.T) {
+func TestOutageIsLoggedOnce(t *testing.T) {
 	var lines lockedBuffer
 	b := newInbox(t)
 	s := &fake{}
@@ -624,7 +624,7 @@ func (b *lockedBuffer) String() string {
 	return b.Builder.String()
 }
 
-func TestManyCallbacksOfOneSessionAreOneStart(t *testing.T) {
+func TestManyCallbacksOfOneSessionStartOnce(t *testing.T) {
 	release := make(chan struct{})
 	s, b := &fake{answer: func(context.Context, int, client.StartWorkflowOptions) error { <-release; return nil }}, newInbox(t)
 	in := newReceiver(t, s, b)

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-func TestCallsOfAKindKeepThePauseApart(t *testing.T) {
+func TestLimitsKeepCallsApart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, began := limits{next: map[string]time.Time{}}, time.Now()
 		wait := func(ctx context.Context, kind string, want time.Duration) {

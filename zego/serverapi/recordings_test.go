@@ -63,7 +63,7 @@ func TestDescribeTasksReadsAllPages(t *testing.T) {
 }
 
 // A list that ends too early is no list: what it lacks would count as not there.
-func TestAListThatIsCutOffIsAnError(t *testing.T) {
+func TestTruncatedListIsAnError(t *testing.T) {
 	for _, body := range []string{
 		`{"Code":0,"Data":{"TaskidList":[]}}`,
 		`{"Code":0,"Data":{"TotalCount":2,"TaskidList":[]}}`,
@@ -110,7 +110,7 @@ func TestDescribeRecordStatusReturnsFilesInEveryState(t *testing.T) {
 }
 
 // A file's name becomes a part of keys in the bucket.
-func TestAFileIDThatLeadsElsewhereIsNoAnswer(t *testing.T) {
+func TestInvalidFileIDIsAnError(t *testing.T) {
 	for _, id := range []string{"", "../x.aac", "8/../../x.aac", "a\nb.aac"} {
 		api := zegofake.New(apiApp, serverSecret)
 		api.Tasks(apiApp, zegofake.Task{TaskID: taskID(1), RoomID: "room", Status: 3, Begin: time.Now().Add(-time.Hour), Files: []zegofake.File{{ID: id, Status: 3}}})
@@ -120,7 +120,7 @@ func TestAFileIDThatLeadsElsewhereIsNoAnswer(t *testing.T) {
 	}
 }
 
-func TestTooManyCallsAreRecognized(t *testing.T) {
+func TestRateLimited(t *testing.T) {
 	for _, failure := range []zegofake.Failure{{Code: 300000003}, {Code: 30002}, {Code: 206}, {Status: 429, Body: "slow down"}, {Status: 429, Code: 1}} {
 		api := zegofake.New(apiApp, serverSecret)
 		api.Fail(func(url.Values) *zegofake.Failure { return &failure })
@@ -132,7 +132,7 @@ func TestTooManyCallsAreRecognized(t *testing.T) {
 }
 
 // Clients that share turns keep ten calls a second together.
-func TestATurnIsTakenAheadOfEachCall(t *testing.T) {
+func TestTurnPrecedesEachCall(t *testing.T) {
 	api := zegofake.New(apiApp, serverSecret)
 	api.Tasks(apiApp, zegofake.Task{TaskID: taskID(1), RoomID: "room", Status: 2, Begin: time.Now().Add(-time.Hour)})
 	c := apiClient(t, api, serverSecret)
@@ -163,7 +163,7 @@ func TestATurnIsTakenAheadOfEachCall(t *testing.T) {
 	}
 }
 
-func TestAnAppInTheTestEnvironmentSaysSo(t *testing.T) {
+func TestTestEnvironmentIsRequested(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := zegofake.New(apiApp, serverSecret)
 		c := apiClient(t, api, serverSecret)

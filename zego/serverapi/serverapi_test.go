@@ -101,7 +101,7 @@ func TestServerAPI(t *testing.T) {
 }
 
 // What isn't an answer is an error, so that no room is taken for empty.
-func TestWhatIsNoAnswerIsAnError(t *testing.T) {
+func TestInvalidAnswersAreErrors(t *testing.T) {
 	for name, tt := range map[string]struct {
 		zegofake.Failure
 		want string
@@ -132,7 +132,7 @@ func TestWhatIsNoAnswerIsAnError(t *testing.T) {
 }
 
 // The other rooms' users are known all the same.
-func TestAnAnswerThatLacksARoomTellsOfTheOthers(t *testing.T) {
+func TestAnswerWithoutARoomReturnsTheOthers(t *testing.T) {
 	for name, list := range map[string]string{
 		"it isn't there": `{"RoomId":"lobby","UserCount":2}`,
 		"no count":       `{"RoomId":"hall"},{"RoomId":"lobby","UserCount":2}`,
@@ -152,7 +152,7 @@ func TestAnAnswerThatLacksARoomTellsOfTheOthers(t *testing.T) {
 }
 
 // RequestId comes as a string or as a number that a float would round.
-func TestTheRequestIsNamedForSupport(t *testing.T) {
+func TestErrorsHaveTheRequestID(t *testing.T) {
 	for _, id := range []string{`"7840039829955402143"`, `7840039829955402143`} {
 		api := zegofake.New(apiApp, serverSecret)
 		api.Fail(func(url.Values) *zegofake.Failure {
@@ -192,7 +192,7 @@ func TestErrorsHaveNoSecretAndNoSignature(t *testing.T) {
 }
 
 // While a secret is replaced, one of the two is right.
-func TestTheSecretsAreTriedInTurn(t *testing.T) {
+func TestSecretsAreTriedInTurn(t *testing.T) {
 	api := zegofake.New(apiApp, serverSecret)
 	if _, err := apiClient(t, api, "new", serverSecret).DescribeUserNum(t.Context(), apiApp, []string{"lobby"}); err != nil {
 		t.Error(err)
@@ -234,7 +234,7 @@ func TestCallsKeepToTheLimits(t *testing.T) {
 	})
 }
 
-func TestTheContextEndsAWait(t *testing.T) {
+func TestContextEndsAWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := zegofake.New(apiApp, serverSecret)
 		api.Fail(func(url.Values) *zegofake.Failure { return &zegofake.Failure{Code: 1} })
@@ -257,7 +257,7 @@ func TestTheContextEndsAWait(t *testing.T) {
 }
 
 // An answer that anybody on the way could forge would close rooms out.
-func TestOnlyThisMachineIsAskedWithoutTLS(t *testing.T) {
+func TestHTTPIsForLocalhostOnly(t *testing.T) {
 	for address, ok := range map[string]bool{
 		"https://rtc-api.zego.im":     true,
 		"https://proxy.internal/zego": true,

@@ -70,7 +70,7 @@ func life(t *testing.T, change func(*load.Options)) ([]audit.Entry, map[string]i
 	return journal, got.told, report, out.String()
 }
 
-func TestTheJournalTellsWhatHappenedAndWhatTheWebhookWasTold(t *testing.T) {
+func TestJournalHasEventsAndAnswers(t *testing.T) {
 	journal, got, report, out := life(t, func(o *load.Options) {
 		o.Count, o.Duplicates, o.Missing, o.Spread, o.Resign = 40, .5, .2, 50*time.Millisecond, .5
 	})
@@ -123,7 +123,7 @@ func TestTheJournalTellsWhatHappenedAndWhatTheWebhookWasTold(t *testing.T) {
 	}
 }
 
-func TestASeedRepeatsTheLives(t *testing.T) {
+func TestSeedRepeatsTheLives(t *testing.T) {
 	at := func(o *load.Options) { o.Count, o.RoomCloseTime = 5, time.UnixMilli(1499676989909) }
 	lives := func(journal []audit.Entry) string {
 		all := map[uint64]any{}

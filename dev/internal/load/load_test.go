@@ -37,7 +37,7 @@ func options(change func(*load.Options)) load.Options {
 }
 
 // The callbacks that are sent are those that the webhook takes.
-func TestWebhookTakesThem(t *testing.T) {
+func TestWebhookAcceptsCallbacks(t *testing.T) {
 	ring, err := zego.NewKeyring(map[uint32][]string{7: {"secret"}}, time.Minute, time.Now)
 	if err != nil {
 		t.Fatal(err)
@@ -390,7 +390,7 @@ func TestOpenLoopDoesNotWait(t *testing.T) {
 }
 
 // A callback that waits for a connection is late, and that counts.
-func TestLatencyCountsFromWhenItWasDue(t *testing.T) {
+func TestLatencyCountsFromTheDueTime(t *testing.T) {
 	arrivals := inBubble(t, options(func(o *load.Options) { o.Count, o.Rate, o.Parallel = 3, 10, 1 }), &far{takes: time.Second},
 		func(r *load.Report, err error, _ string) {
 			// Due at 0, 0.1 and 0.2 s, sent at 0, 1 and 2 s.
