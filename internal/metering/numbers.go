@@ -2,23 +2,24 @@ package metering
 
 import "github.com/closeouthq/closeout/session"
 
-// Numbers are those of a session's callbacks of stays, or of streams.
+// Numbers summarizes the sequence numbers of a session's login and logout callbacks, or of
+// its stream callbacks.
 type Numbers struct {
-	// First and Last are the lowest and the highest, and Distinct is how many there are in
-	// all.
+	// First and Last are the lowest and the highest number. Distinct counts the different
+	// ones.
 	First, Last, Distinct int64
-	// Repeated reports that two callbacks have the same one.
+	// Repeated reports whether two callbacks have the same number.
 	Repeated bool
-	// Unnumbered is how many stays have an end without one, or with several.
+	// Unnumbered counts the stays with an end that has no number, or several.
 	Unnumbered int64
-	// Stated is how many stays lack the callback of their beginning, between First and Last,
-	// and have its time from that of their end. Nothing is lost with it.
+	// Stated counts the stays whose first callback is missing between First and Last, but
+	// whose last callback states its time. Such a gap loses nothing.
 	Stated int64
-	// Open is how many stays lack the callback of their end.
+	// Open counts the stays without the callback of their end.
 	Open int64
 }
 
-// Gaps returns how many numbers between First and Last are missing.
+// Gaps returns the number of missing numbers between First and Last.
 func (n Numbers) Gaps() int64 {
 	if n.Distinct == 0 {
 		return 0
@@ -26,8 +27,8 @@ func (n Numbers) Gaps() int64 {
 	return n.Last - n.First + 1 - n.Distinct
 }
 
-// Completeness returns what the numbers prove. A callback that ends a stay, and is missing,
-// may be in a gap or after Last; others are in gaps.
+// Completeness returns what the numbers prove. The missing end of a stay may be in a gap or
+// after Last. Other missing callbacks are in gaps.
 func (n Numbers) Completeness() session.Completeness {
 	if n.Distinct == 0 || n.Repeated || n.Unnumbered > 0 {
 		return session.Completeness{}

@@ -10,7 +10,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// User is what the ledger has of a user.
+// User holds the stays and streams of a user.
 type User struct {
 	// Account is the user_account.
 	Account string
@@ -22,34 +22,34 @@ type User struct {
 type Stay struct {
 	// ID is ZEGO's session_id.
 	ID string
-	// Name is the user_nickname; empty if it isn't known.
+	// Name is the user_nickname; empty if unknown.
 	Name string
-	// Role is the user_role, empty if it isn't known.
+	// Role is the user_role; empty if unknown.
 	Role zego.Code
-	// Login and Logout are its ends in Unix milliseconds; 0 if not known.
+	// Login and Logout are in Unix milliseconds; 0 if unknown.
 	Login, Logout int64
-	// Contradicted says that two callbacks told another thing of it.
+	// Contradicted reports whether two callbacks disagree about the stay.
 	Contradicted bool
-	// Implausible reports that a callback told a time of it that can't be.
+	// Implausible reports whether a callback states an impossible time.
 	Implausible bool
 }
 
-// Stream is what a user published, from its creation to its close.
+// Stream is one published stream of a user.
 type Stream struct {
 	// SID is ZEGO's stream_sid, and ID the stream's name.
 	SID, ID string
-	// Create and Close are its ends in Unix milliseconds; 0 if not known.
+	// Create and Close are in Unix milliseconds; 0 if unknown.
 	Create, Close int64
-	// Contradicted reports that two callbacks differ about it.
+	// Contradicted reports whether two callbacks disagree about the stream.
 	Contradicted bool
-	// Implausible reports that a callback has a time of it that can't be.
+	// Implausible reports whether a callback states an impossible time.
 	Implausible bool
 }
 
 const (
-	// before is how much earlier than its user's login a stream may begin, and after how
-	// much later than the logout it may end, in milliseconds, without another stay: a
-	// lost heartbeat is noticed after 100 s, and ZEGO's servers have different clocks.
+	// before and after are how many milliseconds a stream may begin before its user's login
+	// and end after the logout. ZEGO notices a lost heartbeat after 100 s, and its servers
+	// have different clocks.
 	before = 5 * 1000
 	after  = 2 * 60 * 1000
 )
@@ -57,7 +57,7 @@ const (
 // unbounded is later than any time.
 const unbounded = 1<<63 - 1
 
-// An interval is a time in Unix milliseconds.
+// An interval is a span of time in Unix milliseconds.
 type interval struct{ from, to int64 }
 
 // length returns the length of the union of intervals, which it sorts.
@@ -72,16 +72,16 @@ func length(all []interval) (sum int64) {
 	return sum
 }
 
-// ends are the bounds of the two ends of a stay or a stream. 0 and unbounded are unknown.
+// ends holds the bounds of both ends of a stay or a stream. 0 and unbounded mean unknown.
 type ends struct{ first, last interval }
 
-// certain returns what is between the ends, wherever they are in their bounds.
+// certain returns the time between the ends in every case.
 func (e ends) certain() interval { return interval{e.first.to, e.last.from} }
 
-// possible returns what may be between the ends.
+// possible returns the time that may be between the ends.
 func (e ends) possible() interval { return interval{e.first.from, e.last.to} }
 
-// end returns an end for users: the time that was stated or, where it is 0, that counts.
+// end returns an end for steps: the stated time or, if that is 0, the time that counts.
 func end(stated, counts int64, bounds interval) session.End {
 	e := session.End{Certainty: session.Stated, Time: moment(cmp.Or(stated, counts)), Earliest: moment(bounds.from), Latest: moment(bounds.to)}
 	switch {
@@ -100,7 +100,7 @@ func moment(ms int64) time.Time {
 	return time.UnixMilli(ms).UTC()
 }
 
-// latest returns the latest time at which anything can have ended in the room.
+// latest returns the latest possible time of an end in the room.
 func (m *Meter) latest() int64 {
 	if m.room.Reconciled {
 		return unbounded // nobody stated when the room ended
@@ -108,7 +108,7 @@ func (m *Meter) latest() int64 {
 	return m.room.Close
 }
 
-// stay returns the bounds of a stay, what counts of it, and why that may not be exact.
+// stay returns the bounds of a stay, the time that counts, and why that may be inexact.
 func (m *Meter) stay(s Stay) (e ends, counts interval, why Reasons) {
 	e = ends{interval{s.Login, s.Login}, interval{s.Logout, s.Logout}}
 	counts = interval{max(s.Login, m.room.Create), min(cmp.Or(s.Logout, m.room.Close), m.room.Close)}
@@ -121,7 +121,7 @@ func (m *Meter) stay(s Stay) (e ends, counts interval, why Reasons) {
 			e.last = room
 		}
 		if m.room.Create == 0 {
-			counts.from = counts.to // nobody knows
+			counts.from = counts.to // unknown
 		}
 	case s.Logout == 0:
 		why |= NoLogout
@@ -149,8 +149,8 @@ func (m *Meter) stay(s Stay) (e ends, counts interval, why Reasons) {
 	return e, counts, why
 }
 
-// stream returns the bounds of a stream, what counts of it, and why that may not be exact.
-// to is the latest time at which it can have ended.
+// stream returns the bounds of a stream, the time that counts, and why that may be inexact.
+// to is its latest possible end.
 func (m *Meter) stream(s Stream, to int64) (e ends, counts interval, why Reasons) {
 	e = ends{interval{s.Create, s.Create}, interval{s.Close, s.Close}}
 	room := interval{m.room.Create, m.latest()}
@@ -164,7 +164,7 @@ func (m *Meter) stream(s Stream, to int64) (e ends, counts interval, why Reasons
 	}
 	counts = interval{max(e.first.from, m.room.Create), min(e.last.to, m.room.Close)}
 	if e.first.from == 0 {
-		counts.from = counts.to // nobody knows
+		counts.from = counts.to // unknown
 	}
 	if s.Contradicted || s.Close != 0 && s.Close < s.Create {
 		why |= Contradicted
@@ -183,7 +183,7 @@ func (m *Meter) stream(s Stream, to int64) (e ends, counts interval, why Reasons
 	return e, counts, why
 }
 
-// A lengths sums up what is between ends that may overlap.
+// lengths sums up times that may overlap.
 type lengths struct {
 	counts, certain, possible []interval
 	unbounded                 bool
@@ -197,7 +197,7 @@ func (l *lengths) reset() {
 func (l *lengths) add(room Room, latest int64, e ends, counts interval, why Reasons) {
 	within := func(i interval) interval { return interval{max(i.from, room.Create), min(i.to, latest)} }
 	certain, possible := within(e.certain()), e.possible()
-	if !room.Contradicted && !room.Implausible && why&OutsideRoom == 0 { // the room's ends are beyond doubt
+	if !room.Contradicted && !room.Implausible && why&OutsideRoom == 0 { // the room's ends are certain
 		possible = within(possible)
 	}
 	l.counts, l.certain = append(l.counts, counts, certain), append(l.certain, certain)
@@ -206,14 +206,14 @@ func (l *lengths) add(room Room, latest int64, e ends, counts interval, why Reas
 	l.why |= why
 }
 
-// span returns the length of the union of all that was added.
+// span returns the length of the union of the added times.
 func (l *lengths) span(room Room) session.Span {
 	s := session.Span{Millis: length(l.counts), Min: length(l.certain), Max: -1}
 	if !l.unbounded {
 		s.Max = max(length(l.possible), s.Millis)
 	}
 	if s.Min == s.Max {
-		return s // whatever is missing
+		return s // exact despite missing callbacks
 	}
 	why := l.why
 	if room.Contradicted {
@@ -233,8 +233,8 @@ type presence struct {
 	counts interval
 }
 
-// holder returns the only stay that a moment may be in; nil if there are several, or if
-// there is none. The stays are in the order of their possible beginnings.
+// holder returns the only stay that may include the time t. It returns nil if there are
+// several or none. The stays are ordered by their earliest possible login.
 func holder(stays []presence, t int64) (only *presence, none bool) {
 	n := sort.Search(len(stays), func(i int) bool { return stays[i].first.from-before > t })
 	for i := n - 1; i >= 0; i-- {
@@ -249,7 +249,7 @@ func holder(stays []presence, t int64) (only *presence, none bool) {
 	return only, only == nil
 }
 
-// narrow narrows the stay's missing ends by a moment at which its user was there.
+// narrow narrows the stay's missing ends by a time at which its user was in the room.
 func (p *presence) narrow(t int64) {
 	t = min(max(t, p.first.from), p.last.to)
 	if p.Login == 0 {
@@ -260,8 +260,8 @@ func (p *presence) narrow(t int64) {
 	}
 }
 
-// measure computes a user's figures. known are the reasons that hold for a bill even if
-// the user is no participant.
+// measure computes a user's figures. The reasons in known apply to the bill even if the user
+// is not a participant.
 func (m *Meter) measure(u User) (p session.Participant, known, inRoom, published Reasons) {
 	p = m.describe(u)
 	slices.SortFunc(u.Streams, func(a, b Stream) int {
@@ -281,7 +281,7 @@ func (m *Meter) measure(u User) (p session.Participant, known, inRoom, published
 	}
 	slices.SortStableFunc(stays, func(a, b presence) int { return cmp.Compare(a.first.from, b.first.from) })
 
-	var without []presence // stays without a callback
+	var without []presence // stays that only streams show
 	l.reset()
 	for _, s := range u.Streams {
 		believed := !s.Contradicted && !s.Implausible && (s.Close == 0 || s.Close >= s.Create)
@@ -317,7 +317,7 @@ func (m *Meter) measure(u User) (p session.Participant, known, inRoom, published
 		}
 	}
 	if p.Published, published = l.span(m.room), l.why; !m.room.Streams {
-		p.Published = session.Span{Max: -1, Reasons: NoStreams.Names()} // they may not be enabled
+		p.Published = session.Span{Max: -1, Reasons: NoStreams.Names()} // stream callbacks may be disabled
 	}
 
 	l.reset()
@@ -336,7 +336,7 @@ func (m *Meter) measure(u User) (p session.Participant, known, inRoom, published
 	return p, known, inRoom, published
 }
 
-// describe returns who a user is, without figures.
+// describe returns a user without figures.
 func (m *Meter) describe(u User) session.Participant {
 	p := session.Participant{User: u.Account}
 	var at int64
@@ -344,7 +344,7 @@ func (m *Meter) describe(u User) session.Participant {
 		if s.Name != "" && !slices.Contains(p.Names, s.Name) {
 			p.Names = append(p.Names, s.Name)
 		}
-		// A recorder never has another role; a person whose last role is known has that one.
+		// A recorder never has another role. Of a person's roles, the last one counts.
 		if s.Role != "" && (p.Role == "" || p.Role == zego.RoleService || s.Role != zego.RoleService && s.Login >= at) {
 			p.Role, at = s.Role, s.Login
 		}

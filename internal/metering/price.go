@@ -6,24 +6,24 @@ import (
 	"github.com/closeouthq/closeout/pricing"
 )
 
-// Price is what a participant's minute costs.
+// Price is the price of a participant's minute.
 type Price struct {
-	// Currency is its ISO 4217 code; empty: there is no price.
+	// Currency is an ISO 4217 code. Empty means no price.
 	Currency string `json:"currency"`
 	// PerMinute is in the currency's minor units, such as cents.
 	PerMinute int64 `json:"price_per_minute"`
 }
 
-// Charge is what a session costs: the sum of its lines.
+// Charge is the sum of a session's lines.
 type Charge struct {
-	// Price has the currency of the lines, which is empty without any, and the price of a
-	// minute; 0 if the program's own function has priced the session.
+	// Price holds the currency of the lines, empty without lines, and the price of a minute,
+	// which is 0 if Service.Price priced the session.
 	Price
-	// Function reports that the program's own function has priced the session.
+	// Function reports whether Service.Price priced the session.
 	Function bool `json:"by_function,omitempty"`
 	// Amount is in the currency's minor units.
 	Amount int64 `json:"amount"`
-	// Lines is how many there are.
+	// Lines is the number of lines.
 	Lines int64 `json:"lines"`
 }
 
@@ -36,15 +36,15 @@ func (c Charge) MarshalJSON() ([]byte, error) {
 	}{fields(c), pricing.Format(c.Currency, c.Amount)})
 }
 
-// Prices are those of the apps.
+// Prices holds the prices of all apps.
 type Prices struct {
-	// Apps has the apps with a price of their own.
+	// Apps holds the apps with their own price.
 	Apps map[uint32]Price
-	// Default is that of the others; none if it has no currency.
+	// Default is the price of the other apps. Without a currency they have none.
 	Default Price
 }
 
-// Of is an app's price.
+// Of returns an app's price.
 func (p Prices) Of(app uint32) Price {
 	if price, ok := p.Apps[app]; ok {
 		return price
@@ -52,7 +52,7 @@ func (p Prices) Of(app uint32) Price {
 	return p.Default
 }
 
-// Difference is what an entry adds to those before it; in an adjustment it may be
+// Difference is what an entry adds to the earlier entries. In an adjustment it may be
 // negative.
 type Difference struct {
 	// Millis, Seconds and Minutes are participants' time, as in [Figures].
@@ -61,12 +61,12 @@ type Difference struct {
 	Minutes int64 `json:"participant_minutes"`
 	// Amount is in the currency's minor units; 0 without a price.
 	Amount int64 `json:"amount"`
-	// Lines is how many lines the entry has.
+	// Lines is the number of the entry's lines.
 	Lines int64 `json:"lines"`
 }
 
-// DifferenceOf is from what was billed in all to what is to be. Lines are those that are
-// due if nothing was billed.
+// DifferenceOf returns the difference between what was billed so far and what is due. due
+// counts the lines as if nothing had been billed.
 func DifferenceOf(before Figures, billed Charge, after Figures, due Charge) Difference {
 	return Difference{
 		after.Millis - before.Millis, after.Seconds - before.Seconds, after.Minutes - before.Minutes, due.Amount - billed.Amount, due.Lines - billed.Lines,

@@ -7,51 +7,51 @@ import (
 	"strings"
 )
 
-// Reasons are why figures may not be the truth.
+// Reasons is a set of reasons why figures may be inexact.
 type Reasons uint32
 
 // The reasons.
 const (
-	// NotCollected means that the callbacks of logins and logouts are not taken.
+	// NotCollected means that participant callbacks are switched off.
 	NotCollected Reasons = 1 << iota
-	// NoUsage means that none of them came.
+	// NoUsage means that no login or logout arrived.
 	NoUsage
-	// NoRoomCreate means that no room_create came.
+	// NoRoomCreate means that no room_create arrived.
 	NoRoomCreate
-	// NoRoomClose means that no room_close came.
+	// NoRoomClose means that no room_close arrived.
 	NoRoomClose
-	// NoLogin means that a stay has no login; it is counted from the room's begin.
+	// NoLogin means that a stay has no login. It counts from the start of the room.
 	NoLogin
-	// NoLogout means that a stay has no logout; it is counted to the room's end.
+	// NoLogout means that a stay has no logout. It counts until the end of the room.
 	NoLogout
-	// LogoutBeforeLogin means that a stay ends ahead of its begin; it counts nothing.
+	// LogoutBeforeLogin means that a stay ends before it starts. It does not count.
 	LogoutBeforeLogin
-	// OutsideRoom means that a stay begins after the room's end, or ends ahead of its
-	// begin; it counts nothing.
+	// OutsideRoom means that a stay starts after the end of the room, or ends before its
+	// start. It does not count.
 	OutsideRoom
 	// Contradicted means that callbacks contradict each other.
 	Contradicted
-	// ImplausibleTime means that a callback told a time that can't be.
+	// ImplausibleTime means that a callback states an impossible time.
 	ImplausibleTime
-	// EventsLost means that the ledger lost what it was told while the room was there,
-	// and that a person had it billed all the same.
+	// EventsLost means that a restored ledger lost callbacks of the session, and that an
+	// operator had it billed all the same.
 	EventsLost
-	// NoStay means that a user without any callback of a stay published.
+	// NoStay means that a user published without a login or logout.
 	NoStay
 	// NoStreamCreate and NoStreamClose mean that a stream lacks one of its ends.
 	NoStreamCreate
 	NoStreamClose
-	// NoStreams means that no callback of any stream came.
+	// NoStreams means that no stream callback arrived.
 	NoStreams
-	// MissingCallbacks means that the numbers of callbacks prove that some are missing.
+	// MissingCallbacks means that sequence numbers prove that callbacks are missing.
 	MissingCallbacks
-	// RolesUnclear means that a user of role 4 is counted, and may be no participant.
+	// RolesUnclear means that a user with role 4 counts, but may not be a participant.
 	RolesUnclear
 )
 
 var names = []string{"not_collected", "no_usage", "no_room_create", "no_room_close", "no_login", "no_logout", "logout_before_login", "outside_room", "contradicted", "implausible_time", "events_lost", "no_stay", "no_stream_create", "no_stream_close", "no_streams", "missing_callbacks", "roles_unclear"}
 
-// Names are the reasons in words, in a fixed order.
+// Names returns the names of the reasons in a fixed order.
 func (r Reasons) Names() []string {
 	found := make([]string, 0, bits.OnesCount32(uint32(r)))
 	for i, name := range names {
@@ -62,7 +62,7 @@ func (r Reasons) Names() []string {
 	return found
 }
 
-// String is the reasons' names with a space in between.
+// String returns the names, separated by spaces.
 func (r Reasons) String() string { return strings.Join(r.Names(), " ") }
 
 // ParseReasons is the inverse of [Reasons.String].
@@ -81,7 +81,7 @@ func ParseReasons(s string) (r Reasons, err error) {
 	return r, nil
 }
 
-// MarshalJSON writes the names as a list, which is empty if there are none.
+// MarshalJSON encodes the names as a list.
 func (r Reasons) MarshalJSON() ([]byte, error) { return json.Marshal(r.Names()) }
 
 // UnmarshalJSON is the inverse of MarshalJSON.

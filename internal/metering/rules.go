@@ -10,35 +10,35 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// Exclude returns why a user is no participant; empty for a participant.
+// Exclude returns why a user is not a participant, or "" for a participant.
 type Exclude func(session.Participant) string
 
-// Rules decide who is no participant.
+// Rules decide which users are not participants.
 type Rules struct {
-	// List are those of the setting. The first that applies excludes a user.
+	// List holds the rules of the setting. The first match excludes a user.
 	List []Rule
-	// Func, if set, is asked about those whom no rule excludes.
+	// Func, if set, is called for users that no rule excludes.
 	Func func(session.Session, session.Participant) string
 }
 
 // A Rule excludes users.
 type Rule struct {
-	// App is the rule's only app; 0 for all.
+	// App restricts the rule to one app; 0 means all.
 	App uint32
-	// Auto excludes users of role 4 where roles mean something: another user of the session
-	// has another role, as in apps of the LiveRoom SDK, and the user has not published.
+	// Auto excludes users with role 4 that have not published, if another user of the session
+	// has another role. That shows an app of the LiveRoom SDK, where roles have a meaning.
 	Auto bool
-	// Role excludes users of a role; empty for none.
+	// Role excludes users with this role, unless empty.
 	Role zego.Code
-	// User excludes users whose name it matches, in which * stands for any text.
+	// User excludes users with a matching name. * stands for any text.
 	User string
 }
 
-// Default are the rules without a setting.
+// Default is the default of the setting.
 var Default = Rules{List: []Rule{{Auto: true}}}
 
-// ParseRules parses rules that are separated by commas: role=auto, role=<number> or
-// user=<pattern>, each for all apps or behind <appid>: for one. none is no rule.
+// ParseRules parses rules separated by commas: role=auto, role=<number> or user=<pattern>.
+// The prefix <appid>: restricts a rule to one app. The text none means no rules.
 func ParseRules(text string) (r Rules, err error) {
 	if strings.TrimSpace(text) == "none" {
 		return r, nil
@@ -79,7 +79,7 @@ func ParseRules(text string) (r Rules, err error) {
 	return r, nil
 }
 
-// Auto reports whether a rule decides by what roles seem to mean in the session's app.
+// Auto reports whether role=auto applies to the app.
 func (r Rules) Auto(app uint32) bool {
 	for _, rule := range r.List {
 		if rule.Auto && (rule.App == 0 || rule.App == app) {
@@ -89,7 +89,7 @@ func (r Rules) Auto(app uint32) bool {
 	return false
 }
 
-// Of returns what excludes users of a session.
+// Of returns the function that excludes users of a session.
 func (r Rules) Of(s session.Session, room Room) Exclude {
 	return func(p session.Participant) string {
 		for _, rule := range r.List {
@@ -112,7 +112,7 @@ func (r Rules) Of(s session.Session, room Room) Exclude {
 	}
 }
 
-// matches reports whether a text matches a pattern, in which * stands for any text.
+// matches reports whether text matches pattern, where * stands for any text.
 func matches(pattern, text string) bool {
 	parts := strings.Split(pattern, "*")
 	text, ok := strings.CutPrefix(text, parts[0])

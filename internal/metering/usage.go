@@ -17,39 +17,39 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// Room is what is known of a session's room, in Unix milliseconds by ZEGO's clock.
+// Room describes a session's room. Times are Unix milliseconds of ZEGO's clock.
 type Room struct {
-	// Create is when it was created; 0 if no room_create came.
+	// Create is the time of creation; 0 if no room_create arrived.
 	Create int64
-	// Close is when it was destroyed or, if no room_close came, the best that is
-	// known of it: at least the last time that its stays have.
+	// Close is the time of destruction. Without a room_close it is an estimate, no earlier
+	// than the last time of any stay.
 	Close int64
-	// Reconciled says that no room_close came.
+	// Reconciled reports that no room_close arrived.
 	Reconciled bool
-	// Contradicted says that two callbacks told another thing of it.
+	// Contradicted reports whether two callbacks disagree about the room.
 	Contradicted bool
-	// Implausible reports that a callback told a time of it that can't be.
+	// Implausible reports whether a callback states an impossible time.
 	Implausible bool
-	// Callbacks and StreamCallbacks are whether callbacks are missing.
+	// Callbacks and StreamCallbacks report whether callbacks are missing.
 	Callbacks, StreamCallbacks session.Completeness
-	// Streams reports whether there was a callback of any stream.
+	// Streams reports whether any stream callback arrived.
 	Streams bool
-	// Roles reports whether a user has a role of the LiveRoom SDK that isn't
+	// Roles reports whether a user has a role of the LiveRoom SDK other than
 	// [zego.RoleService].
 	Roles bool
-	// RolesUnclear reports that a user with that role who counts may be no participant.
+	// RolesUnclear reports whether a counted user with role 4 may not be a participant.
 	RolesUnclear bool
 }
 
-// Times are those of all of a session's stays, in Unix milliseconds; 0 if there is none.
+// Times summarizes the stays of a session, in Unix milliseconds; 0 if unknown.
 type Times struct {
 	// FirstLogin is the earliest login, Last the latest login or logout, and LastLogout
 	// the latest logout.
 	FirstLogin, Last, LastLogout int64
 }
 
-// Plausible returns the room with the end that its stays make plausible. doubt isn't empty
-// if the room closed before it began, and no logout says when.
+// Plausible returns the room with an end that fits its stays. doubt is not empty if the room
+// ends before it starts and no logout helps.
 func (r Room) Plausible(t Times) (_ Room, doubt string) {
 	begin := cmp.Or(r.Create, t.FirstLogin)
 	switch {
@@ -65,60 +65,60 @@ func (r Room) Plausible(t Times) (_ Room, doubt string) {
 	return r, doubt
 }
 
-// late is for how long after a room's end, in milliseconds, a logout may come: ZEGO's
-// machines tell their own time.
+// late is how many milliseconds after a room's end a logout may be, because ZEGO's servers
+// have different clocks.
 const late = 5 * 60 * 1000
 
-// Source is where an end of a room's life was learned.
+// Source names the source of a room's start or end.
 type Source string
 
 // The sources.
 const (
-	// FromRoomCreate and FromRoomClose are the callbacks that tell it.
+	// FromRoomCreate and FromRoomClose are the callbacks.
 	FromRoomCreate Source = "room_create"
 	FromRoomClose  Source = "room_close"
-	// FromLogin means that no room_create came: it is the first login.
+	// FromLogin is the first login, without a room_create.
 	FromLogin Source = "room_login"
-	// FromReconciliation means that no room_close came, and that the room was found
-	// gone.
+	// FromReconciliation means that the room was found gone without a room_close.
 	FromReconciliation Source = "reconciliation"
 )
 
-// Figures are what a session is billed by. They can be compared by ==.
+// Figures are the figures that a session is billed by. They are comparable.
 type Figures struct {
-	// Start and End are the room's life, in UTC. Start is zero if nothing is known.
+	// Start and End bound the life of the room, in UTC. Start is zero if unknown.
 	Start time.Time `json:"start,omitzero"`
 	End   time.Time `json:"end"`
-	// StartFrom and EndFrom say where they were learned.
+	// StartFrom and EndFrom are their sources.
 	StartFrom Source `json:"start_from,omitempty"`
 	EndFrom   Source `json:"end_from"`
-	// Participants is how many users there were, and Stays how many stays they had.
+	// Participants is the number of participants, and Stays that of their stays.
 	Participants int64 `json:"participants"`
 	Stays        int64 `json:"stays"`
-	// Millis is the participants' time in milliseconds: of each the time in the room,
-	// where stays that overlap count once.
+	// Millis is the sum of the participants' times in the room, in milliseconds.
+	// Overlapping stays of a participant count once.
 	Millis int64 `json:"participant_milliseconds"`
 	// Seconds is Millis in whole seconds, rounded down.
 	Seconds int64 `json:"participant_seconds"`
 	// Minutes is Seconds in minutes, rounded up.
 	Minutes int64 `json:"participant_minutes"`
-	// Estimated says why they may not be the truth; empty if they are.
+	// Estimated lists why the figures may be inexact. Empty means that they are exact.
 	Estimated Reasons `json:"estimated"`
-	// Published is how long the participants published, in milliseconds: of each, streams
-	// that overlap count once. PublishedSeconds is Published in whole seconds.
+	// Published is the sum of the participants' publishing times, in milliseconds.
+	// Overlapping streams of a participant count once. PublishedSeconds is Published in
+	// whole seconds.
 	Published        int64 `json:"published_milliseconds"`
 	PublishedSeconds int64 `json:"published_seconds"`
-	// PublishedEstimated lists why these may not be exact.
+	// PublishedEstimated lists why these may be inexact.
 	PublishedEstimated Reasons `json:"published_estimated"`
-	// Callbacks is whether callbacks of logins and logouts are missing, and StreamCallbacks
-	// whether those of streams are.
+	// Callbacks reports whether login and logout callbacks are missing, and StreamCallbacks
+	// whether stream callbacks are.
 	Callbacks       session.Completeness `json:"callbacks"`
 	StreamCallbacks session.Completeness `json:"stream_callbacks"`
-	// Excluded lists who is no participant, and why.
+	// Excluded lists the users that are not participants, and why.
 	Excluded string `json:"excluded,omitempty"`
 }
 
-// Usage returns the figures as other programs have them.
+// Usage returns the figures in their public type.
 func (f Figures) Usage() session.Usage {
 	return session.Usage{
 		Start: f.Start, End: f.End, StartFrom: string(f.StartFrom), EndFrom: string(f.EndFrom),
@@ -129,28 +129,28 @@ func (f Figures) Usage() session.Usage {
 	}
 }
 
-// ErrTooLarge means that a sum is beyond 63 bits.
+// ErrTooLarge means that a sum exceeds 63 bits.
 var ErrTooLarge = errors.New("more than 63 bits can hold")
 
-// Meter computes the figures of a session. Its users are added one by one, so that
-// there may be any number of them.
+// Meter computes the figures of a session. Users are added one by one, so that memory does
+// not depend on their number.
 type Meter struct {
 	room     Room
 	figures  Figures
 	first    int64 // the earliest login
-	given    bool  // whether there was a stay of anybody
+	given    bool  // whether any user had a stay
 	large    bool
-	excluded int // how many users
+	excluded int // number of excluded users
 	lengths  lengths
 }
 
-// NewMeter makes a meter of a session's users.
+// NewMeter returns a Meter for a session.
 func NewMeter(room Room) *Meter {
 	return &Meter{room: room}
 }
 
-// Add adds a user with all stays and streams, which it sorts, and returns what it counts
-// of them. exclude, if set, returns why the user is no participant; empty if it is one.
+// Add adds a user with all stays and streams, which it sorts, and returns the user's
+// figures. exclude may be nil.
 func (m *Meter) Add(u User, exclude Exclude) session.Participant {
 	p, known, inRoom, published := m.measure(u)
 	if exclude != nil {
@@ -158,7 +158,7 @@ func (m *Meter) Add(u User, exclude Exclude) session.Participant {
 	}
 	for _, s := range u.Stays {
 		m.given = true
-		// The recorder's login also shows that the room was there.
+		// A recorder's login also proves that the room existed.
 		if s.Login != 0 && (m.first == 0 || s.Login < m.first) {
 			m.first = s.Login
 		}
@@ -184,7 +184,7 @@ func (m *Meter) Add(u User, exclude Exclude) session.Participant {
 	return p
 }
 
-// maxExcluded is how many of the users who are no participants are listed by name.
+// maxExcluded bounds the excluded users that are listed by name.
 const maxExcluded = 20
 
 func (m *Meter) exclude(p session.Participant) {
@@ -197,7 +197,7 @@ func (m *Meter) exclude(p session.Participant) {
 	m.figures.Excluded += p.User + " (" + p.Excluded + ")"
 }
 
-// Figures are those of all stays that were added. The error is [ErrTooLarge].
+// Figures returns the figures of the added users. The error is [ErrTooLarge].
 func (m *Meter) Figures() (Figures, error) {
 	if m.large {
 		return Figures{}, fmt.Errorf("the participants' time: %w", ErrTooLarge)
@@ -218,7 +218,7 @@ func (m *Meter) Figures() (Figures, error) {
 		f.Estimated |= NoRoomCreate
 	}
 	if !m.given {
-		// A room is created by its first user's login, so there was somebody.
+		// The first login creates a room, so it had a user.
 		f.Estimated |= NoUsage
 	}
 	if m.room.Contradicted {

@@ -18,66 +18,65 @@ import (
 )
 
 const (
-	// Answers is how many answers in a row have to say that a room is gone. A single one
-	// may be of a moment in which ZEGO knows less than usual.
+	// Answers is the number of consecutive answers that must show that a room is gone. One
+	// alone may come while ZEGO's own data is incomplete.
 	Answers = 3
-	// maxAttempts is how often a failing call is made, and maxFailures how many calls in a
-	// row may fail before their app is left alone for the rest of the run.
+	// maxAttempts bounds the attempts of a call. After maxFailures failed calls in a row, the
+	// run asks about no more sessions of the app.
 	maxAttempts, maxFailures = 3, 3
-	// clockSkew is how far the clocks of ZEGO's servers may differ.
+	// clockSkew is the maximum difference of the clocks of ZEGO's servers.
 	clockSkew = 5 * time.Second
 )
 
 // Reconciler has the Activities of [Reconcile].
 type Reconciler struct {
-	// Ledger has the sessions.
+	// Ledger stores the sessions.
 	Ledger *ledger.Ledger
-	// API asks ZEGO. Without it, or a secret of the app, sessions are only reported.
+	// API asks ZEGO. If it is nil or lacks a secret of the app, sessions are only reported.
 	API *serverapi.Client
-	// Start starts the session's Workflow. It is no error if there is one already that is
-	// open or completed. If it has ended otherwise, the session stays overdue.
+	// Start starts the session's Workflow. It returns nil if a run is already open or
+	// completed. If the run has ended otherwise, the session stays overdue.
 	Start func(context.Context, session.Session) error
-	// Adjust starts the adjustment of a bill. There may be one already.
+	// Adjust starts the adjustment of a bill, unless it is already running.
 	Adjust func(context.Context, ledger.BilledSession) error
 	// AddLate starts the run that adds late recordings to a session's archive. It returns
-	// false if one is open, which may not know of what is new.
+	// false if one is open, because that one may miss the newest recording.
 	AddLate func(context.Context, ledger.ArchivedSession) (bool, error)
-	// Apps are those whose recording tasks are read from ZEGO every SweepEvery, and Found is
-	// called with each task in which something was found that no callback reported.
+	// Apps lists the apps whose recording tasks are read from ZEGO every SweepEvery. Found is
+	// called with each task that has files no callback reported.
 	Apps       []uint32
 	SweepEvery time.Duration
 	Found      func(ctx context.Context, appID uint32, task serverapi.Task) error
-	// Swept, if set, is called with the result of each app's sweep of "recordings" or of
-	// "usage", which is compared with the ledger.
+	// Swept, if set, is called with the result of each sweep of "recordings", and of each
+	// comparison of "usage" with the ledger.
 	Swept func(of string, err error)
-	// OverdueAfter is how long a session may be silent.
+	// OverdueAfter is how long a session may go without a callback.
 	OverdueAfter time.Duration
 	// Gap is the minimum time between two answers about one session.
 	Gap time.Duration
-	// Pause is how long a failed call waits to be made again, and twice as long the next
-	// time; a second unless set.
+	// Pause is the pause before the first retry of a call; it doubles with each. Default:
+	// one second.
 	Pause time.Duration
-	// Observe, if set, is called with the number of sessions that were "closed_out" or
-	// "failed".
+	// Observe, if set, is called with the number of sessions "closed_out" or "failed".
 	Observe func(outcome string, sessions int)
-	// Now is the clock; [time.Now] unless set.
+	// Now is the clock. Default: [time.Now].
 	Now func() time.Time
 }
 
-// Page is the result of a page of overdue sessions.
+// Page is the result for one page of overdue sessions.
 type Page struct {
-	// Before, After and Failing are those of the next page's [Progress].
+	// Before, After and Failing belong to the [Progress] of the next page.
 	Before  time.Time          `json:"before"`
 	After   ledger.OpenSession `json:"after,omitzero"`
 	Failing map[uint32]int     `json:"failing,omitempty"`
-	// Last reports that there is no next page.
+	// Last reports whether there is no next page.
 	Last bool `json:"last"`
 	// Apps are the counts of this page.
 	Apps map[uint32]Counts `json:"apps,omitempty"`
 }
 
-// CheckOverdueSessions asks ZEGO about a page of overdue sessions, and closes out those
-// that are gone. Its error is the ledger's; an app's errors are in the page.
+// CheckOverdueSessions asks ZEGO about a page of overdue sessions and closes out those that
+// are gone. It returns errors of the ledger; errors of an app are in the page.
 func (r *Reconciler) CheckOverdueSessions(ctx context.Context, p Progress) (Page, error) {
 	page := Page{Before: p.Before, Failing: map[uint32]int{}, Apps: map[uint32]Counts{}}
 	maps.Copy(page.Failing, p.Failing)
@@ -103,7 +102,7 @@ func (r *Reconciler) CheckOverdueSessions(ctx context.Context, p Progress) (Page
 	for _, c := range checks {
 		apps[c.AppID] = append(apps[c.AppID], c)
 	}
-	// All apps at once: each has limits of its own, and some may not be answered for.
+	// Ask about all apps concurrently, because each has its own limits and may hang.
 	var asked []*appCheck
 	group, together := errgroup.WithContext(ctx)
 	for _, app := range slices.Sorted(maps.Keys(apps)) {
@@ -138,16 +137,16 @@ type appCheck struct {
 	*Reconciler
 	Counts
 	app    uint32
-	inARow int // failed calls, with those of the pages before
+	inARow int // failed calls in a row, including earlier pages
 }
 
 // ask asks about sessions, ten rooms at a time.
 func (a *appCheck) ask(ctx context.Context, checks []ledger.Check) error {
-	rooms := map[string][]ledger.Check{} // a room may have several
+	rooms := map[string][]ledger.Check{} // a room may have several sessions
 	var names []string
 	for _, c := range checks {
 		if c.Gone > 0 && a.now().Sub(c.AskedAt) < a.Gap {
-			a.Doubtful++ // too early to ask again
+			a.Doubtful++ // too early to ask
 			continue
 		}
 		if rooms[c.RoomID] == nil {
@@ -163,7 +162,7 @@ func (a *appCheck) ask(ctx context.Context, checks []ledger.Check) error {
 	return nil
 }
 
-// askAbout asks about up to ten rooms, and about each by itself if ZEGO refuses one.
+// askAbout asks about up to ten rooms, or about each separately if ZEGO refuses one.
 func (a *appCheck) askAbout(ctx context.Context, names []string, rooms map[string][]ledger.Check) error {
 	if a.inARow >= maxFailures {
 		for _, name := range names {
@@ -172,7 +171,7 @@ func (a *appCheck) askAbout(ctx context.Context, names []string, rooms map[strin
 		return nil
 	}
 	var counts map[string]serverapi.RoomUsers
-	var missing error // of the rooms that the answer lacks
+	var missing error // of rooms missing from the answer
 	err := a.try(ctx, func() (err error) {
 		if counts, err = a.API.DescribeUserNum(ctx, a.app, names); len(counts) > 0 {
 			missing, err = err, nil
@@ -239,20 +238,20 @@ func (a *appCheck) askAbout(ctx context.Context, names []string, rooms map[strin
 	return nil
 }
 
-// judge reports whether the session is gone, by the users of its room. In doubt it isn't:
-// that only costs time.
+// judge reports whether the session is gone, judging by the users of its room. In doubt it
+// reports false, which only costs time.
 func (a *appCheck) judge(ctx context.Context, c ledger.Check, users serverapi.RoomUsers) (gone bool, err error) {
 	switch {
 	case users.Participants() == 0:
 		return true, nil
 	case c.Later != 0:
-		return true, nil // the room has had another life since
+		return true, nil // the room was created again
 	case !c.Left:
-		return false, nil // the users may be those of the callbacks
+		return false, nil // the callbacks' users may still be there
 	}
-	// All participants of the session have left, and somebody is in the room. In another
-	// life of the room everybody has entered since. In this one, somebody without a
-	// callback was there when the last participant left.
+	// All participants of the session have left, but the room has users. If the room was
+	// created again, all of them have entered since. Otherwise one of them, without a
+	// callback, was there when the last participant left.
 	var list []serverapi.User
 	if err := a.try(ctx, func() (err error) {
 		list, _, err = a.API.DescribeUserList(ctx, a.app, c.RoomID, serverapi.MaxUsers, "")
@@ -260,7 +259,7 @@ func (a *appCheck) judge(ctx context.Context, c ledger.Check, users serverapi.Ro
 	}); err != nil || len(list) == 0 {
 		return false, err
 	}
-	var ids []string // the longest present
+	var ids []string // the longest-present users
 	for _, u := range list {
 		ids = append(ids, u.UserID)
 	}
@@ -270,7 +269,7 @@ func (a *appCheck) judge(ctx context.Context, c ledger.Check, users serverapi.Ro
 		return err
 	})
 	if refused := new(serverapi.Error); errors.As(err, &refused) && refused.NoRoom() {
-		return true, nil // its last user has just left
+		return true, nil // the last user has just left
 	}
 	if err != nil {
 		return false, err
@@ -285,8 +284,8 @@ func (a *appCheck) judge(ctx context.Context, c ledger.Check, users serverapi.Ro
 	return seen, nil
 }
 
-// closeOut starts the Workflow of a session that is gone. Its end is the latest time that
-// callbacks report.
+// closeOut starts the Workflow of a session that is gone. The session ends at the latest time
+// in its callbacks.
 func (a *appCheck) closeOut(ctx context.Context, c ledger.Check) error {
 	if c.LastTime.IsZero() {
 		return fmt.Errorf("session %d: no callback has a time", c.RoomSessionID)
@@ -297,7 +296,7 @@ func (a *appCheck) closeOut(ctx context.Context, c ledger.Check) error {
 		return fmt.Errorf("start the Workflow of session %d: %w", c.RoomSessionID, err)
 	}
 	if err := a.Ledger.Closed(ctx, c.AppID, c.RoomSessionID); err != nil {
-		return err // the next run finds the Workflow
+		return err // the next run finds the started Workflow
 	}
 	a.Gone++
 	a.observe("closed_out", 1)
@@ -306,7 +305,7 @@ func (a *appCheck) closeOut(ctx context.Context, c ledger.Check) error {
 	return nil
 }
 
-// try makes a call, and if it fails, again after a growing pause.
+// try makes a call and retries it with a growing pause.
 func (a *appCheck) try(ctx context.Context, call func() error) error {
 	for attempt := 1; ; attempt++ {
 		activity.RecordHeartbeat(ctx)
@@ -319,7 +318,7 @@ func (a *appCheck) try(ctx context.Context, call func() error) error {
 		isAnswer := errors.As(err, &refused)
 		switch {
 		case isAnswer && refused.NoRoom(), isRefused(err):
-			return err // it would be the same again
+			return err // not retryable
 		case isAnswer && refused.Unauthorized():
 			a.inARow = maxFailures
 			return err
@@ -334,7 +333,7 @@ func (a *appCheck) try(ctx context.Context, call func() error) error {
 	}
 }
 
-// isRefused reports whether ZEGO found a parameter wrong.
+// isRefused reports whether ZEGO rejected a parameter.
 func isRefused(err error) bool {
 	refused := new(serverapi.Error)
 	return errors.As(err, &refused) && (refused.Code == 2 || refused.Code == 3)

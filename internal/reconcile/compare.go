@@ -12,26 +12,26 @@ import (
 )
 
 const (
-	// CompareEvery is the least time between two comparisons. An app with two secrets takes
-	// two calls for each.
+	// CompareEvery is the least time between two comparisons. Each takes one call per secret
+	// of an app.
 	CompareEvery = 10 * time.Minute
-	// ComparedFor is how long a comparison counts.
+	// ComparedFor is how long a comparison is valid.
 	ComparedFor = time.Hour
-	// comparedSpan is how long ZEGO must have counted more than the ledger has, and
-	// comparedLag how late a callback comes that is retried.
+	// comparedSpan is how long ZEGO's count must exceed the ledger's. comparedLag is how late
+	// a retried callback may arrive.
 	comparedSpan = 6 * time.Minute
 	comparedLag  = 2 * time.Minute
 	minCompared  = 5 // minutes in it
-	// comparedEdge is the uncertainty of a count's time: ZEGO does not document whether a
-	// count is of a moment, or of the minute before or after it.
+	// comparedEdge is the uncertainty of a count's time. ZEGO does not document whether it
+	// counts at a time, or during the minute before or after it.
 	comparedEdge = time.Minute
-	// maxCompare bounds a comparison, and maxCompared the apps at once.
+	// maxCompare bounds a comparison. maxCompared bounds the apps compared concurrently.
 	maxCompare  = time.Minute
 	maxCompared = 8
 )
 
-// Compare compares what ZEGO counts of each app with the ledger, once every CompareEvery
-// among all workers. It returns false if it is not the caller's turn.
+// Compare compares ZEGO's counts of each app with the ledger, once per CompareEvery across
+// all workers. It returns false if it is not the caller's turn.
 func (w *Watch) Compare(ctx context.Context) (bool, error) {
 	if w.CompareEvery == 0 || len(w.Apps) == 0 {
 		return false, nil
@@ -56,8 +56,8 @@ func (w *Watch) Compare(ctx context.Context) (bool, error) {
 	return true, errors.Join(faults...)
 }
 
-// compareApp compares the ledger with ZEGO's counts of the last minutes for which no
-// callback is retried any more.
+// compareApp compares the ledger with ZEGO's counts of the latest minutes whose callbacks are
+// no longer retried.
 func (w *Watch) compareApp(ctx context.Context, app uint32) error {
 	now := w.now()
 	to := now.Add(-serverapi.RealtimeDelay - comparedLag)
@@ -83,7 +83,7 @@ func (w *Watch) compareApp(ctx context.Context, app uint32) error {
 			last, c.Rooms, c.Users = u.At, u.Rooms, u.Users
 		}
 	}
-	if len(usage) < minCompared { // what is left out was empty
+	if len(usage) < minCompared { // ZEGO omits minutes without users
 		c.UnknownRooms, c.UnknownUsers = 0, 0
 	}
 	return w.Ledger.NoteComparison(ctx, c)

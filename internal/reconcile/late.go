@@ -13,19 +13,18 @@ import (
 )
 
 const (
-	// pageSize bounds what is in memory.
+	// pageSize bounds the rows in memory.
 	pageSize = 200
-	// adjustAgain is when the adjustment of a bill is started again, should Temporal have
-	// lost it.
+	// adjustAgain is when an adjustment is started again, in case Temporal lost it.
 	adjustAgain = 24 * time.Hour
-	// lateWithin is how long after its last callback a recording may be added to an archive.
+	// lateWithin is how long after its last callback a recording is still added to an archive.
 	lateWithin = 30 * 24 * time.Hour
-	// lateAgain is when a late recording is looked at again whose session has an open run.
+	// lateAgain is when a late recording is checked again if its session has an open run.
 	lateAgain = time.Hour
 )
 
-// StartAdjustments starts the adjustment of each bill that lacks events which came
-// after it, and returns how many it started.
+// StartAdjustments starts an adjustment of each bill with later events, and returns their
+// number.
 func (r *Reconciler) StartAdjustments(ctx context.Context) (int, error) {
 	if r.Adjust == nil {
 		return 0, nil
@@ -61,8 +60,8 @@ func (r *Reconciler) StartAdjustments(ctx context.Context) (int, error) {
 	return bills, nil
 }
 
-// StartLateRecordings starts a run for each session of which recordings came after
-// its archive was made, and returns how many it started.
+// StartLateRecordings starts a run for each session with recordings announced after its
+// archive was made, and returns the number of runs.
 func (r *Reconciler) StartLateRecordings(ctx context.Context) (int, error) {
 	if r.AddLate == nil {
 		return 0, nil
@@ -71,7 +70,7 @@ func (r *Reconciler) StartLateRecordings(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	var faults []error
-	sessions := map[ledger.ArchivedSession]bool{} // and whether its run was started
+	sessions := map[ledger.ArchivedSession]bool{} // whether a run was started
 	err := r.lateRecordings(ctx, func(task ledger.RecordingTask, session ledger.ArchivedSession) bool {
 		activity.RecordHeartbeat(ctx)
 		started, asked := sessions[session]
@@ -108,9 +107,8 @@ func (r *Reconciler) StartLateRecordings(ctx context.Context) (int, error) {
 	return started, nil
 }
 
-// lateRecordings calls do with each task that has to be added to the archive of a
-// session, until do returns false. Others are not looked at again until something
-// happens to them.
+// lateRecordings calls do with each task to be added to an archive, until do returns false.
+// It marks the other tasks as checked until their next callback.
 func (r *Reconciler) lateRecordings(ctx context.Context, do func(ledger.RecordingTask, ledger.ArchivedSession) bool) error {
 	for after, last := (ledger.RecordingTask{}), false; !last; {
 		began := r.now()
@@ -138,8 +136,8 @@ func (r *Reconciler) lateRecordings(ctx context.Context, do func(ledger.Recordin
 	return nil
 }
 
-// archivedSession finds the session of a task, if that was archived. Of several it
-// returns one: that one's step reports that an operator has to decide.
+// archivedSession returns the archived session that a task belongs to. If several qualify it
+// returns one, and that session's step asks an operator to decide.
 func (r *Reconciler) archivedSession(ctx context.Context, task ledger.RecordingTask) (s ledger.ArchivedSession, archived bool, err error) {
 	candidates := []uint64{task.RoomSessionID}
 	if !task.Assigned {
@@ -147,7 +145,7 @@ func (r *Reconciler) archivedSession(ctx context.Context, task ledger.RecordingT
 		if err != nil {
 			return s, false, err
 		}
-		candidates = recordings.Concerned(task.AppID, lives, task)
+		candidates = recordings.Candidates(task.AppID, lives, task)
 	}
 	for _, candidate := range candidates {
 		if s, archived, err = r.Ledger.Archived(ctx, task.AppID, candidate); archived || err != nil {

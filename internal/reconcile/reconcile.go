@@ -1,7 +1,7 @@
-// Package reconcile closes out the sessions whose room_close was lost, and has bills
-// adjusted and late recordings added to archives. Workers look into the ledger whether
-// any of that is due, and start the Workflow [Reconcile] only then: see [Watch]. Its
-// Activities are the methods of [Reconciler].
+// Package reconcile closes out sessions without a room_close, adjusts bills with later
+// events, and adds late recordings to archives. Workers check the ledger for due work and
+// start the Workflow [Reconcile] only if there is some: see [Watch]. The Activities of the
+// Workflow are the methods of [Reconciler].
 package reconcile
 
 import (
@@ -23,18 +23,18 @@ import (
 // Name is the Workflow's name.
 const Name = "Reconcile"
 
-// pagesInARun is after how many pages a run continues as new: a page adds some ten events
-// to the history.
+// pagesInARun is the number of pages after which a run continues as new. A page adds some ten
+// events to the history.
 const pagesInARun = 200
 
-// Progress is how far a reconciliation has come. The zero value begins one.
+// Progress is the progress of a reconciliation. The zero value starts one.
 type Progress struct {
-	// Before and After are where the next page of overdue sessions begins: silent since
-	// before, and after that one in their order.
+	// Before and After select the next page: sessions without a callback since Before, ordered
+	// after After.
 	Before time.Time          `json:"before,omitzero"`
 	After  ledger.OpenSession `json:"after,omitzero"`
-	// Failing is how many calls in a row have failed, by appid. After too many, the app
-	// isn't asked any more.
+	// Failing counts the failed calls in a row by appid. After too many, the run makes no
+	// more calls for the app.
 	Failing map[uint32]int `json:"failing,omitempty"`
 	// Result is the result so far.
 	Result Result `json:"result,omitzero"`
@@ -42,32 +42,32 @@ type Progress struct {
 
 // Result is the result of a reconciliation.
 type Result struct {
-	// Apps has the counts of each app with overdue sessions, by appid.
+	// Apps holds the counts of each app with overdue sessions, by appid.
 	Apps map[uint32]Counts `json:"apps,omitempty"`
-	// Adjustments is how many adjustments of bills were started.
+	// Adjustments is the number of started adjustments.
 	Adjustments int `json:"adjustments"`
-	// Late is how many runs were started that add late recordings to an archive.
+	// Late is the number of started runs that add late recordings.
 	Late int `json:"late_recordings"`
-	// Failed is what couldn't be done for all apps. The next run tries it again.
+	// Failed lists the parts that failed. The next run retries them.
 	Failed []string `json:"failed,omitempty"`
 }
 
-// Counts are the overdue sessions of one app. Each is counted as overdue and as one of
-// the last five.
+// Counts counts the overdue sessions of one app. Each is counted in Overdue and in one of
+// Alive, Doubtful, Gone, Reported and Failed.
 type Counts struct {
-	// Overdue sessions had no sign of life for too long, and no room_close.
+	// Overdue counts sessions without a room_close and without a recent callback.
 	Overdue int `json:"overdue"`
-	// Asked is about how many of them ZEGO has answered.
+	// Asked counts the sessions that ZEGO has answered about.
 	Asked int `json:"asked"`
-	// Alive have somebody in their room.
+	// Alive counts sessions with users in their room.
 	Alive int `json:"alive"`
-	// Doubtful seem to be gone, and are asked about again.
+	// Doubtful counts sessions that seem gone and will be checked again.
 	Doubtful int `json:"doubtful"`
-	// Gone have a Workflow now.
+	// Gone counts sessions that now have a Workflow.
 	Gone int `json:"gone"`
-	// Reported can't be asked about, for lack of a server secret.
+	// Reported counts sessions that cannot be checked without a server secret.
 	Reported int `json:"reported"`
-	// Failed sessions had an error, and Error is the last one.
+	// Failed counts sessions with an error, and Error is the last one.
 	Failed int    `json:"failed"`
 	Error  string `json:"error,omitempty"`
 }
@@ -80,9 +80,9 @@ func (c Counts) add(more Counts) Counts {
 // do names the Activities.
 var do *Reconciler
 
-// Reconcile is the Workflow. It goes through all overdue sessions, a page at a time, then
-// the bills to adjust and the late recordings. An error holds up nothing else: the run
-// fails with it in the end, and the next run tries again.
+// Reconcile is the Workflow. It checks all overdue sessions page by page, then the bills to
+// adjust and the late recordings. An error stops none of the other parts; the run fails with
+// it at the end, and the next run retries.
 func Reconcile(ctx workflow.Context, progress Progress) (Result, error) {
 	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		StartToCloseTimeout: 15 * time.Minute,
@@ -104,7 +104,7 @@ func Reconcile(ctx workflow.Context, progress Progress) (Result, error) {
 			return Result{}, ctx.Err()
 		}
 		if err != nil {
-			// The ledger is at fault, and where the next page begins isn't known.
+			// Without an answer of the ledger, the start of the next page is unknown.
 			result.Failed = append(result.Failed, "check overdue sessions: "+reason(err))
 			break
 		}
@@ -163,7 +163,7 @@ func withSummary(ctx workflow.Context, summary string) workflow.Context {
 	return workflow.WithActivityOptions(ctx, options)
 }
 
-// reason returns in a line why an Activity failed.
+// reason returns in one line why an Activity failed.
 func reason(err error) string {
 	if app := new(temporal.ApplicationError); errors.As(err, &app) {
 		return app.Message()
@@ -171,7 +171,7 @@ func reason(err error) string {
 	return err.Error()
 }
 
-// details returns what the Web UI shows of the run, in Markdown.
+// details returns the run's details for the Web UI, in Markdown.
 func details(p Progress, doing string) string {
 	var b strings.Builder
 	if doing != "" {
@@ -195,7 +195,7 @@ func details(p Progress, doing string) string {
 	return b.String()
 }
 
-// code returns a Markdown code span of any text.
+// code returns text as a Markdown code span.
 func code(s string) string {
 	return "`" + strings.Join(strings.Fields(strings.ReplaceAll(s, "`", "'")), " ") + "`"
 }

@@ -13,23 +13,23 @@ import (
 )
 
 const (
-	// maxSweep bounds a sweep, in the time of an attempt. The next one goes on.
+	// maxSweep bounds a sweep. The next one continues.
 	maxSweep = 8 * time.Minute
-	// maxFailed is how many tasks may fail in a row: one may be at fault itself, and must not
-	// hold up the others.
+	// maxFailed is the number of failures in a row that ends a sweep. A single failure may
+	// have its cause in the task.
 	maxFailed = 3
-	// sweepSlack is how much nearer than the API allows its oldest task is asked for.
+	// sweepSlack keeps the oldest requested task away from the API's limit.
 	sweepSlack = time.Minute
 )
 
-// sweep reads the ended recording tasks of all rooms from ZEGO, as far back as its API
-// goes, and stores what no callback has reported. It asks about the files of each task
-// once, after its end. An API that fails is logged; the next sweep tries again.
+// sweep reads the ended recording tasks of all rooms from ZEGO, as far back as its API goes,
+// and stores files that no callback has reported. It asks about each task once, after its
+// end. It logs failures of the API; the next sweep retries.
 func (r *Reconciler) sweep(ctx context.Context) error {
 	if len(r.Apps) == 0 || r.SweepEvery == 0 {
 		return nil
 	}
-	// Every run comes by here, and one of them an interval sweeps.
+	// Every run gets here, but only one per interval sweeps.
 	_, mine, err := r.Ledger.Turn(ctx, "sweep recordings", r.SweepEvery/2, 0)
 	if err != nil || !mine {
 		return err
@@ -58,7 +58,7 @@ func (r *Reconciler) swept(of string, err error) {
 	}
 }
 
-// unasked lists the app's ended tasks that ZEGO hasn't answered about in full. It calls
+// unasked lists the app's ended tasks whose files are not yet known from ZEGO. It calls
 // progress for each task that it reads.
 func (r *Reconciler) unasked(ctx context.Context, app uint32, progress func()) (ids []string, err error) {
 	now := r.now()
@@ -76,7 +76,7 @@ func (r *Reconciler) unasked(ctx context.Context, app uint32, progress func()) (
 	}
 	return slices.DeleteFunc(ids, func(id string) bool {
 		seen := answered[id]
-		answered[id] = true // a page may have it again
+		answered[id] = true // pages may overlap
 		return seen
 	}), nil
 }
@@ -113,7 +113,7 @@ func (r *Reconciler) sweepApp(ctx context.Context, app uint32) (asked, found int
 		found++
 		if r.Found != nil {
 			if err := r.Found(ctx, app, task); err != nil {
-				faults = append(faults, err) // its run looks by itself
+				faults = append(faults, err) // the session's own run asks, too
 			}
 		}
 	}

@@ -10,25 +10,25 @@ import (
 	"github.com/closeouthq/closeout/internal/outage"
 )
 
-// Watch starts a run when something is due. Every worker has one, and one of them looks
-// into the ledger in each interval.
+// Watch starts a run when something is due. Every worker has a Watch, and one of them checks
+// the ledger in each interval.
 type Watch struct {
 	*Reconciler
-	// Interval is the time between two looks.
+	// Interval is the time between two checks.
 	Interval time.Duration
-	// Apps are those that ZEGO can be asked about. Overdue sessions of others are only
-	// reported, for which no run is needed.
+	// Apps lists the apps with a server secret. Overdue sessions of other apps are only
+	// reported, which needs no run.
 	Apps []uint32
-	// CompareEvery is the time between two comparisons with what ZEGO counts; 0: never.
+	// CompareEvery is the time between two comparisons with ZEGO's counts; 0 means never.
 	CompareEvery time.Duration
-	// Confirm, if set, is called ahead of a look.
+	// Confirm, if set, is called before a check.
 	Confirm func(context.Context) error
-	// Run starts a run of [Reconcile], if none is open.
+	// Run starts a run of [Reconcile] unless one is open.
 	Run func(context.Context) error
 }
 
-// Loop looks once an interval until ctx ends. The interval has a jitter, so that workers
-// don't ask the ledger at the same moment.
+// Loop calls Look once per interval until ctx ends. The interval has a jitter, so that
+// workers do not query the ledger at the same time.
 func (w *Watch) Loop(ctx context.Context, log *slog.Logger) {
 	trouble, uncompared := outage.New(log, "look for what is due", "it is tried again"), outage.New(log, "compare with ZEGO's counts", "it is tried again")
 	for ctx.Err() == nil {
@@ -49,8 +49,8 @@ func (w *Watch) Loop(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-// Look starts a run if something is due, unless another worker has looked within the
-// interval.
+// Look checks the ledger and starts a run if something is due. It does nothing if another
+// worker has checked within the interval.
 func (w *Watch) Look(ctx context.Context) error {
 	if w.Confirm != nil {
 		if err := w.Confirm(ctx); err != nil {
@@ -67,7 +67,7 @@ func (w *Watch) Look(ctx context.Context) error {
 		return err
 	}
 	if due.Late && !due.Overdue && !due.Dirty {
-		// Recordings of a room may be of a session that is still open.
+		// A room's recordings may belong to a session that is still open.
 		due.Late = false
 		if err := w.lateRecordings(ctx, func(ledger.RecordingTask, ledger.ArchivedSession) bool { due.Late = true; return false }); err != nil {
 			return err
@@ -78,7 +78,7 @@ func (w *Watch) Look(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		// What can't be listed is left to the run, which logs it.
+		// If the list fails, the run retries and logs it.
 		for _, app := range w.Reconciler.Apps {
 			if !sweep || due.Late {
 				break

@@ -8,8 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// Owned are the keys in the bucket of the recordings that a session may have. A callback
-// can't name others: several apps and the archive may share the bucket.
+// Owned is the set of keys in the recordings bucket that a session may use. A callback cannot
+// name others, because several apps and the archive may share the bucket.
 type Owned struct {
 	app, prefix, archive string
 }
@@ -17,17 +17,17 @@ type Owned struct {
 // maxKey is S3's maximum length of a key in bytes.
 const maxKey = 1024
 
-// Own returns the keys in the app's folder "<appid>/" and those with the session's
-// prefix, except in folders of other apps and of the archive. It reports false for a
-// prefix that leads to one of those, because of a room's name.
+// Own returns the keys in the app's folder "<appid>/" and those with the session's prefix,
+// except in folders of other apps and of the archive. It reports false if the room's name
+// leads the prefix into one of those.
 func (p Place) Own(appID uint32, archive string) (Owned, bool) {
 	o := Owned{strconv.FormatUint(uint64(appID), 10), p.Prefix, archive}
 	return o, p.Prefix == "" || o.Has(p.Prefix+"x")
 }
 
-// Has reports whether the session may have the key.
+// Has reports whether the set contains key.
 func (o Owned) Has(key string) bool {
-	// A room's name may have backslashes, which lead into folders on some systems.
+	// Some systems treat a backslash in a room's name as a separator.
 	plain := strings.ReplaceAll(key, `\`, "/")
 	if len(key) > maxKey || !utf8.ValidString(key) || path.Clean("/"+plain) != "/"+plain || strings.ContainsFunc(key, unicode.IsControl) {
 		return false
@@ -41,11 +41,11 @@ func (o Owned) Has(key string) bool {
 	return strings.HasPrefix(key, o.prefix)
 }
 
-// AppFolder returns the folder of an app in the prefix; empty if the app's ID isn't a
-// folder there.
+// AppFolder returns the folder of an app in the prefix, or "" if no folder is named after the
+// app.
 func (p Prefix) AppFolder(appID uint32) string {
 	app := strconv.FormatUint(uint64(appID), 10)
-	// What varies is none of the app's.
+	// The app's folder ends before the parts that vary.
 	prefix, err := p.of(app, "\x00", "\x00")
 	if err != nil {
 		return ""

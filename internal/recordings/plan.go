@@ -17,73 +17,72 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// Rules are how long recordings are waited for.
+// Rules set how long a step waits for recordings.
 type Rules struct {
-	// Grace is how long after the room's end a recording may show itself. Without one
-	// that is known, nothing is waited for longer.
+	// Grace is how long after the end of the room the step waits for a first sign of a
+	// recording.
 	Grace time.Duration
-	// Stable is how long files without a callback have to stay as they are to count as
-	// complete.
+	// Stable is how long files without a callback must stay unchanged to count as complete.
 	Stable time.Duration
-	// Poll is the first pause between two looks; it grows to 15 minutes.
+	// Poll is the first pause between two attempts. It grows to 15 minutes.
 	Poll time.Duration
-	// Deadline is how long is waited for what is missing.
+	// Deadline is how long the step waits for missing files.
 	Deadline time.Duration
 }
 
-// maxPause is the longest pause between two looks: days of them fit a history.
+// maxPause is the longest pause between two attempts. Days of them fit into a history.
 const maxPause = 15 * time.Minute
 
-// MaxDuration is how long a recording may take, with what comes before and after:
-// 48 hours at most, and a day without a stream.
+// MaxDuration bounds a recording with the time before and after it: 48 hours at most, plus
+// a day without a stream.
 const MaxDuration = 96 * time.Hour
 
-// Facts are what is known of a session's recordings. The first block comes from the
-// ledger, the second one from looking up what a [Plan] needs.
+// Facts are the input of a [Plan]. The first block comes from the ledger. The second block
+// holds the results of earlier lookups.
 type Facts struct {
 	Session Session
-	Folder  string // the session's own, "<appid>/<room_session_id>/"
+	Folder  string // the session's folder, "<appid>/<room_session_id>/"
 	Place   Place
 	Owned   Owned
 	Lives   []ledger.RoomLife
 	Tasks   []ledger.RecordingTask
 	Refused []ledger.UnreadableCallback
-	Named   bool      // ZEGO's API has named all recording tasks of the room
-	Late    bool      // there is a manifest: only what callbacks announce is added to it
-	Listed  []Listed  // what the manifest lists
-	Waited  Waited    // what the look before found
-	Now     time.Time // by the workflow's clock
+	Named   bool      // whether Tasks includes all tasks that ZEGO's API lists for the room
+	Late    bool      // whether there is a manifest; then only announced files are added
+	Listed  []Listed  // the files of the manifest
+	Waited  Waited    // the earlier attempts
+	Now     time.Time // of the Workflow's clock
 
-	Faults  map[*ledger.RecordedFile]Fault // why a file couldn't be saved
-	Objects map[string][]Object            // by the prefix that was listed
-	Keys    map[string]*Object             // by the key that was looked up; nil: there is none
-	Rooms   map[Room][]uint64              // the sessions of other rooms at a time
+	Faults  map[*ledger.RecordedFile]Fault // why a file could not be saved
+	Objects map[string][]Object            // by listed prefix
+	Keys    map[string]*Object             // by looked-up key; nil if there is no object
+	Rooms   map[Room][]uint64              // sessions of other rooms at a time
 }
 
 // Listed is a file that a manifest lists.
 type Listed struct{ TaskID, Source string }
 
-// Waited is how long the session was waited for, and what the look before noted.
+// Waited describes the earlier attempts and holds the note of the last one.
 type Waited struct {
 	Elapsed time.Duration
 	Times   int
 	Note    string
 }
 
-// Fault is why a file couldn't be saved from ZEGO's backup storage.
+// Fault is why a file could not be saved from ZEGO's backup storage.
 type Fault struct {
 	Text  string
-	Final bool // another attempt would end the same
+	Final bool // whether a retry is useless
 }
 
-// Object is one in the bucket.
+// Object is an object in the bucket.
 type Object struct {
 	Key     string
 	Size    int64
 	ModTime time.Time
 }
 
-// Room is a room at a time.
+// Room names a room at a time.
 type Room struct {
 	ID string
 	At time.Time
@@ -91,62 +90,61 @@ type Room struct {
 
 // File is a file of the session.
 type File struct {
-	Object Object               // where it is; no key: in ZEGO's backup storage, or saved
-	Name   string               // its name below the session's recordings
-	TaskID string               // of its recording, if known
-	Told   *ledger.RecordedFile // what a callback said about it, if one did
+	Object Object               // without a key if it is in ZEGO's backup storage, or saved
+	Name   string               // relative to the session's recordings
+	TaskID string               // empty if unknown
+	Told   *ledger.RecordedFile // from its callback; nil without one
 }
 
-// Plan is what to do about a session's recordings. As long as it needs something, that
-// has to be looked up, and the rest isn't decided.
+// Plan says what to do about a session's recordings. If the first block is not empty, look
+// those up and plan again; the second block is not decided yet.
 type Plan struct {
-	Save  []File   // to be saved from ZEGO's backup storage, ahead of everything
-	List  []string // prefixes to be listed
-	Look  []string // keys to be looked up
-	Rooms []Room   // rooms whose sessions have to be known
+	Save  []File   // files to save from ZEGO's backup storage first
+	List  []string // prefixes to list
+	Look  []string // keys to look up
+	Rooms []Room   // rooms to look up sessions of
 
-	Move    []File   // what there is
-	Lost    []string // what ZEGO uploaded nowhere
-	Mine    []string // the tasks of the session
-	Blocked string   // why an operator has to decide; empty: nothing
-	Wait    *Wait    // what is waited for; nil: nothing
+	Move    []File   // files to archive
+	Lost    []string // files that ZEGO did not upload
+	Mine    []string // tasks of the session
+	Blocked string   // why an operator has to decide, or empty
+	Wait    *Wait    // what to wait for, or nil
 }
 
-// Wait is what is waited for.
+// Wait says what to wait for.
 type Wait struct {
 	For   string
 	Pause time.Duration
 	Note  string
-	Early bool // nothing is missing: a recording may show itself
+	Early bool // nothing is known to be missing yet
 }
 
-// needs reports whether something has to be looked up.
+// needs reports whether the plan needs lookups.
 func (p *Plan) needs() bool { return len(p.Save)+len(p.List)+len(p.Look)+len(p.Rooms) > 0 }
 
-// planner is the making of a plan.
+// planner makes a Plan.
 type planner struct {
 	Facts
 	Plan
 	tasks   []*ledger.RecordingTask // of the session
-	known   map[string]bool         // tasks that callbacks told of
-	open    map[string]bool         // tasks of the session without further callbacks
-	others  map[string]bool         // tasks of other sessions, wherever their files are
+	known   map[string]bool         // tasks with callbacks
+	open    map[string]bool         // tasks of the session that have not ended
+	others  map[string]bool         // tasks of other sessions
 	taken   map[string]bool         // keys of Move
 	loose   []Object                // objects of Move without a callback
-	backup  []*ledger.RecordedFile  // in ZEGO's backup storage alone
-	retry   bool                    // some of backup may be saved at the next look
-	missing []string                // what is waited for
-	stuck   []string                // what waiting doesn't help
+	backup  []*ledger.RecordedFile  // files only in ZEGO's backup storage
+	retry   bool                    // whether a retry may save some of backup
+	missing []string                // what to wait for
+	stuck   []string                // what an operator has to decide
 }
 
-// Plan decides what to do, by the facts alone.
+// Plan returns what to do. It depends on the facts alone.
 func (r Rules) Plan(f Facts) Plan {
 	p := &planner{Facts: f, known: map[string]bool{}, open: map[string]bool{}, others: map[string]bool{}, taken: map[string]bool{}}
 	for i := range f.Tasks {
 		p.task(&f.Tasks[i])
 	}
-	// First of all, whatever becomes of the bucket: it may be for the bucket's fault
-	// that ZEGO couldn't upload.
+	// Save first, even if the bucket fails: its failure may be why ZEGO could not upload.
 	if p.needs() {
 		return p.Plan
 	}
@@ -173,20 +171,20 @@ func (p *planner) stick(format string, args ...any) {
 	p.stuck = append(p.stuck, printable.Foreign(fmt.Sprintf(format, args...), maxName))
 }
 
-// task considers a task that callbacks told of.
+// task adds a task with callbacks to the plan.
 func (p *planner) task(t *ledger.RecordingTask) {
-	of, candidates := Whose(p.Session, p.Lives, *t)
+	of, candidates := Match(p.Session, p.Lives, *t)
 	p.known[t.TaskID] = true
 	switch of {
 	case Another:
-		// What is in the session's folder is the session's, unless an operator or the app
-		// says that it is another's. Of no session, it is nobody else's.
+		// Files in the session's folder belong to the session, unless an operator or the app
+		// has assigned the task to another one.
 		there := *t
 		there.Files = []ledger.RecordedFile{{RecordedFile: zego.RecordedFile{URL: "/" + p.Folder}}}
-		of, _ = Whose(p.Session, p.Lives, there)
+		of, _ = Match(p.Session, p.Lives, there)
 		p.others[t.TaskID] = of == Another && !(t.Assigned && t.RoomSessionID == 0)
 	case Maybe:
-		if !p.Late { // else its files will tell
+		if !p.Late { // otherwise its files decide
 			p.miss("recording task %s: it may be of this session, and no file is reported yet", t.TaskID)
 		}
 	case Ambiguous:
@@ -214,7 +212,7 @@ func (p *planner) task(t *ledger.RecordingTask) {
 	}
 }
 
-// backedUp considers a file that is or was in ZEGO's backup storage.
+// backedUp adds a file that is or was in ZEGO's backup storage.
 func (p *planner) backedUp(t *ledger.RecordingTask, f *ledger.RecordedFile) {
 	file := File{Name: f.FileID, TaskID: t.TaskID, Told: f}
 	fault, tried := p.Faults[f]
@@ -233,14 +231,14 @@ func (p *planner) backedUp(t *ledger.RecordingTask, f *ledger.RecordedFile) {
 	p.backup = append(p.backup, f)
 }
 
-// listed reports whether the manifest lists a file, whose source may be deleted.
+// listed reports whether the manifest lists a file. Its source may be deleted.
 func (p *planner) listed(t *ledger.RecordingTask, f *ledger.RecordedFile) bool {
 	return slices.ContainsFunc(p.Listed, func(there Listed) bool {
 		return there.TaskID == t.TaskID && strings.HasSuffix("/"+there.Source, "/"+f.FileID)
 	})
 }
 
-// files considers the files of a task of the session.
+// files adds the files of a task of the session.
 func (p *planner) files(t *ledger.RecordingTask) {
 	if !zego.ValidTaskID(t.TaskID) {
 		p.stick("%q isn't the ID of a recording task", t.TaskID)
@@ -284,14 +282,14 @@ func (p *planner) files(t *ledger.RecordingTask) {
 			p.miss("%s, which has the unknown status %d", printable.Foreign(f.FileID, maxName/2), f.Status)
 		}
 	}
-	if t.Uploaded { // what it has beside them: the parts of a playlist, the sound waves
+	if t.Uploaded { // files without a callback, such as the parts of a playlist
 		for _, key := range slices.Sorted(maps.Keys(objects)) {
 			p.take(File{Object: objects[key], Name: below[key], TaskID: t.TaskID})
 		}
 	}
 }
 
-// list returns the objects below a prefix, or notes that they are needed.
+// list returns the objects below a prefix, or adds the prefix to the lookups.
 func (p *planner) list(prefix string) []Object {
 	objects, ok := p.Objects[prefix]
 	if !ok && !slices.Contains(p.List, prefix) {
@@ -300,11 +298,11 @@ func (p *planner) list(prefix string) []Object {
 	return objects
 }
 
-// maxFolders is in how many folders the files of a task are looked for. A task has one,
-// its OutputFolder, which URLs write with the bucket in front or without.
+// maxFolders bounds the folders in which to look for a task's files. A task has one, its
+// OutputFolder, but URLs may or may not begin with the bucket.
 const maxFolders = 8
 
-// folders are where the files of a task may be, the likeliest first.
+// folders returns the possible folders of a task's files, likeliest first.
 func (p *planner) folders(t *ledger.RecordingTask) []string {
 	folders := []string{p.Folder, p.Place.Prefix, ""}
 	for i := range t.Files {
@@ -317,7 +315,8 @@ func (p *planner) folders(t *ledger.RecordingTask) []string {
 	return slices.Concat(folders[3:], folders[:3])
 }
 
-// foldersOf are those that the file's URL may mean. Its first part may be the bucket.
+// foldersOf returns the folders that the file's URL may name. Its first part may be the
+// bucket.
 func (p *planner) foldersOf(f *ledger.RecordedFile) (folders []string) {
 	folder, ok := strings.CutSuffix(strings.TrimPrefix(Path(f.URL), "/"), f.FileID)
 	if !ok {
@@ -332,7 +331,7 @@ func (p *planner) foldersOf(f *ledger.RecordedFile) (folders []string) {
 	return folders
 }
 
-// locate returns a file that is in one of the folders.
+// locate returns the object of a file in one of the task's folders.
 func (p *planner) locate(taskID string, objects map[string]Object, f *ledger.RecordedFile) (Object, bool) {
 	folders := append(p.foldersOf(f), p.Folder, p.Place.Prefix, "")
 	for _, folder := range folders {
@@ -341,9 +340,9 @@ func (p *planner) locate(taskID string, objects map[string]Object, f *ledger.Rec
 		}
 	}
 	if name, _, ok := FileName(f.FileID); strings.HasPrefix(f.FileID, taskID+"_") || ok && name.TaskID != taskID {
-		return Object{}, false // it would have been listed, or is another task's
+		return Object{}, false // not uploaded yet, or of another task
 	}
-	for _, folder := range folders { // its name isn't by the rule
+	for _, folder := range folders { // the name does not follow the pattern
 		key := folder + f.FileID
 		if !p.Owned.Has(key) {
 			continue
@@ -359,7 +358,7 @@ func (p *planner) locate(taskID string, objects map[string]Object, f *ledger.Rec
 	return Object{}, false
 }
 
-// take adds an object once.
+// take adds a file to Move unless its object is there already.
 func (p *planner) take(f File) bool {
 	if p.taken[f.Object.Key] {
 		return false
@@ -372,7 +371,7 @@ func (p *planner) take(f File) bool {
 	return true
 }
 
-// looseFile takes an object without a callback.
+// looseFile adds an object without a callback.
 func (p *planner) looseFile(o Object, name string) {
 	parts, _, _ := FileName(name)
 	if p.take(File{Object: o, Name: name, TaskID: parts.TaskID}) {
@@ -380,7 +379,7 @@ func (p *planner) looseFile(o Object, name string) {
 	}
 }
 
-// objects considers what is in the bucket without a callback.
+// objects adds the objects without a callback.
 func (p *planner) objects() {
 	for _, o := range p.list(p.Folder) {
 		below := strings.TrimPrefix(o.Key, p.Folder)
@@ -405,7 +404,7 @@ func (p *planner) objects() {
 			}
 			continue
 		}
-		of, candidates := Began(p.Session, p.Lives, name.Begin, prefix+inside)
+		of, candidates := MatchFile(p.Session, p.Lives, name.Begin, prefix+inside)
 		if of == Another {
 			continue
 		}
@@ -421,8 +420,8 @@ func (p *planner) objects() {
 	}
 }
 
-// Keep reports whether an object that was listed below a prefix may be the session's.
-// Others needn't be among the facts.
+// Keep reports whether an object listed below prefix may belong to the session. The facts do
+// not need the others.
 func (f Facts) Keep(prefix, key string) bool {
 	switch {
 	case strings.HasSuffix(key, "/"): // as object stores show folders
@@ -436,8 +435,8 @@ func (f Facts) Keep(prefix, key string) bool {
 	return ok && name.OfRoom(f.Session.RoomID) && f.Owned.Has(key) && !strings.HasPrefix(key, f.Folder) && !f.archives(prefix+inside)
 }
 
-// FileName parses the name of a recording in some folder, and returns that. A room's
-// name may have slashes, too.
+// FileName parses the key of a recording into its name and folder. A room's name may contain
+// slashes, too.
 func FileName(key string) (name zego.FileName, folder string, ok bool) {
 	for at := 0; ; {
 		if name, ok = zego.ParseFileName(key[at:]); ok {
@@ -451,8 +450,7 @@ func FileName(key string) (name zego.FileName, folder string, ok bool) {
 	}
 }
 
-// archives reports whether a folder is one of an archive, which may be in the same
-// bucket.
+// archives reports whether a folder belongs to an archive in the same bucket.
 func (f Facts) archives(folder string) bool {
 	parts := strings.Split(folder, "/")
 	for i := 2; i < len(parts); i++ {
@@ -463,7 +461,7 @@ func (f Facts) archives(folder string) bool {
 	return false
 }
 
-// rooms returns the sessions of other rooms that a file may be of by its name.
+// rooms returns the sessions of other rooms that a file may belong to, judging by its name.
 func (p *planner) rooms(name zego.FileName) (sessions []uint64) {
 	if p.Place.OfRoom {
 		return nil
@@ -482,16 +480,16 @@ func (p *planner) rooms(name zego.FileName) (sessions []uint64) {
 	return sessions
 }
 
-// note is what a look has to know of the one before it.
+// note carries data from one attempt to the next.
 type note struct {
 	Listing string    `json:"listing"`
 	Since   time.Time `json:"since"`
 }
 
-// decide waits for what is missing, and blocks where waiting won't help.
+// decide waits for missing files, and blocks if waiting does not help.
 func (p *planner) decide(r Rules) {
 	var before note
-	_ = json.Unmarshal([]byte(p.Waited.Note), &before) // what can't be read is as if there had been nothing
+	_ = json.Unmarshal([]byte(p.Waited.Note), &before) // an unreadable note counts as none
 	now := note{fingerprint(p.loose), p.Now}
 	if now.Listing == before.Listing {
 		now.Since = before.Since
@@ -499,7 +497,7 @@ func (p *planner) decide(r Rules) {
 	noted, _ := json.Marshal(now)
 	left, early := r.Deadline-p.Waited.Elapsed, r.Grace-p.Waited.Elapsed
 	if p.Late || p.Named {
-		early = 0 // what is looked for has shown itself
+		early = 0 // a recording is known
 	}
 	wait := func(pause time.Duration, what string) {
 		until := p.Now.Add(left).UTC().Format(time.RFC3339)
@@ -507,7 +505,7 @@ func (p *planner) decide(r Rules) {
 	}
 	stays := r.Stable - p.Now.Sub(now.Since)
 	switch {
-	// A blocked step doesn't look again, and what isn't saved in time is lost.
+	// Do not block while files can still be saved: a blocked step makes no attempts.
 	case len(p.stuck) > 0 && early <= 0 && (!p.retry || left <= 0):
 		p.Blocked = Sentence(slices.Concat(p.stuck, p.missing)) + p.kept()
 	case len(p.missing) > 0 && left <= 0:
@@ -528,7 +526,7 @@ func (p *planner) decide(r Rules) {
 	}
 }
 
-// kept says how long ZEGO keeps what isn't saved.
+// kept says how long ZEGO keeps the unsaved files.
 func (p *planner) kept() string {
 	files, first := 0, zego.BackupKept
 	for _, f := range p.backup {
@@ -543,10 +541,10 @@ func (p *planner) kept() string {
 	return fmt.Sprintf(" (%d in ZEGO's backup storage, for %d h more)", files, int(first.Hours()))
 }
 
-// maxName bounds a name or a reason among others, in bytes.
+// maxName bounds a name or a reason in a list, in bytes.
 const maxName = 300
 
-// Sentence names the first few.
+// Sentence joins the first few items.
 func Sentence(what []string) string {
 	const named = 5
 	if more := len(what) - named; more > 0 {
@@ -563,7 +561,7 @@ func either(sessions []uint64) string {
 	return strings.Join(words, " or ")
 }
 
-// fingerprint is the same as long as the objects are.
+// fingerprint returns a digest of the objects.
 func fingerprint(objects []Object) string {
 	if len(objects) == 0 {
 		return ""

@@ -7,15 +7,15 @@ import (
 	"text/template"
 )
 
-// DefaultPrefix is the folder of a session. An app can set it as OutputFolder when it
-// starts a recording.
+// DefaultPrefix is the session's folder. An app can set it as OutputFolder when it starts a
+// recording.
 const DefaultPrefix = "{{.appid}}/{{.room_session_id}}/"
 
-// Prefix is the prefix of a session's recordings in their bucket: a template of appid,
-// room_id and room_session_id. The zero value is [DefaultPrefix].
+// Prefix is a template for the key prefix of a session's recordings, with appid, room_id and
+// room_session_id. The zero value is [DefaultPrefix].
 type Prefix struct{ template *template.Template }
 
-// ParsePrefix parses a prefix, and executes it once. "/" is the whole bucket.
+// ParsePrefix parses a prefix and executes it once as a check. "/" is the whole bucket.
 func ParsePrefix(text string) (Prefix, error) {
 	t, err := template.New("prefix").Option("missingkey=error").Parse(strings.TrimPrefix(text, "/"))
 	if err != nil {
@@ -28,16 +28,16 @@ func ParsePrefix(text string) (Prefix, error) {
 	return p, nil
 }
 
-// Place is a session's prefix.
+// Place is the prefix of one session.
 type Place struct {
 	Prefix string
-	// OfRoom and OfSession report that no other room's, and no other session's, begins
-	// with it.
+	// OfRoom and OfSession report whether the prefix is unique to the room, and to the
+	// session.
 	OfRoom, OfSession bool
 }
 
-// Of returns the session's place. It returns an error if the template can't be executed
-// for the room's name.
+// Of returns the session's place. It returns an error if the template fails for the room's
+// name.
 func (p Prefix) Of(s Session) (Place, error) {
 	app, session := strconv.FormatUint(uint64(s.AppID), 10), strconv.FormatUint(s.RoomSessionID, 10)
 	prefix, err := p.of(app, s.RoomID, session)

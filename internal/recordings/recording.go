@@ -1,4 +1,4 @@
-// Package recording decides which recordings are a session's, what to do about them and
+// Package recordings decides which recordings belong to a session, what to do with them and
 // what to wait for. It does no I/O.
 package recordings
 
@@ -14,11 +14,11 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// slack is how far the clocks of ZEGO's servers may be apart: what begins outside all
-// sessions of a room belongs to one that is this near.
+// slack is the maximum difference of the clocks of ZEGO's servers. A recording that starts
+// between two sessions of a room belongs to one that is this near.
 const slack = 10 * time.Second
 
-// Session is a session that has closed.
+// Session is a closed session.
 type Session struct {
 	AppID         uint32
 	RoomID        string
@@ -26,21 +26,20 @@ type Session struct {
 	Closed        time.Time
 }
 
-// Of is the relation of a recording to a session.
+// Of is the relation of a recording task to a session.
 type Of int
 
 const (
-	Another   Of = iota // it belongs to another session, or to none that is known
+	Another   Of = iota // it belongs to another session, or to no known one
 	Mine                // it belongs to the session
-	Maybe               // it may: when it began isn't known yet
-	Ambiguous           // it may belong to several sessions, and nothing to come decides
+	Maybe               // unknown until its start is known
+	Ambiguous           // it may belong to several sessions; an operator has to decide
 )
 
-// Whose returns the relation of a recording task to a session, by the first signal that
-// is present: the operator's assignment; the app's name for it, or the upload folder;
-// its start. If it is ambiguous, candidates are the sessions, s among them. Lives are
-// the sessions of s's room.
-func Whose(s Session, lives []ledger.RoomLife, task ledger.RecordingTask) (of Of, candidates []uint64) {
+// Match returns the relation of a recording task to the session s. It uses the first signal
+// present: operator assignment, task name or upload folder, start time. lives are the
+// sessions of the room. If the relation is ambiguous, candidates includes s.
+func Match(s Session, lives []ledger.RoomLife, task ledger.RecordingTask) (of Of, candidates []uint64) {
 	if task.Assigned {
 		return mine(task.RoomSessionID == s.RoomSessionID), nil
 	}
@@ -48,7 +47,7 @@ func Whose(s Session, lives []ledger.RoomLife, task ledger.RecordingTask) (of Of
 		if name == s.RoomSessionID {
 			return Mine, nil
 		}
-		// Otherwise the number means something else.
+		// Any other number is part of a name.
 		if slices.ContainsFunc(lives, func(l ledger.RoomLife) bool { return name == l.RoomSessionID }) {
 			return Another, nil
 		}
@@ -69,11 +68,11 @@ func Whose(s Session, lives []ledger.RoomLife, task ledger.RecordingTask) (of Of
 			candidates = append(candidates, at(spans, t)...)
 		}
 	case len(task.Files) > 0: // and no callback will say when
-		candidates = until(spans, task.First)
+		candidates = candidatesBefore(spans, task.First)
 	case task.Uploaded: // nobody published
 		return Another, nil
 	default:
-		if slices.Contains(until(spans, task.First), s.RoomSessionID) {
+		if slices.Contains(candidatesBefore(spans, task.First), s.RoomSessionID) {
 			return Maybe, nil
 		}
 		return Another, nil
@@ -89,11 +88,10 @@ func Whose(s Session, lives []ledger.RoomLife, task ledger.RecordingTask) (of Of
 	return Mine, nil
 }
 
-// Began is [Whose] for a file of the session's room, of which only the start and the
-// folder are known.
-func Began(s Session, lives []ledger.RoomLife, began time.Time, folder string) (of Of, candidates []uint64) {
+// MatchFile is [Match] for a file with only its start and its folder known.
+func MatchFile(s Session, lives []ledger.RoomLife, began time.Time, folder string) (of Of, candidates []uint64) {
 	u := url.URL{Path: "/" + folder}
-	return Whose(s, lives, ledger.RecordingTask{RoomID: s.RoomID, Files: []ledger.RecordedFile{{RecordedFile: zego.RecordedFile{Begin: began, URL: u.String()}}}})
+	return Match(s, lives, ledger.RecordingTask{RoomID: s.RoomID, Files: []ledger.RecordedFile{{RecordedFile: zego.RecordedFile{Begin: began, URL: u.String()}}}})
 }
 
 func mine(yes bool) Of {
@@ -103,8 +101,7 @@ func mine(yes bool) Of {
 	return Another
 }
 
-// named returns the sessions that a task's files name, by their folder
-// "<appid>/<room_session_id>/".
+// named returns the sessions in whose folder "<appid>/<room_session_id>/" a task's files are.
 func named(appID uint32, task ledger.RecordingTask) (sessions []uint64) {
 	app := strconv.FormatUint(uint64(appID), 10)
 	for _, f := range task.Files {
@@ -118,7 +115,7 @@ func named(appID uint32, task ledger.RecordingTask) (sessions []uint64) {
 	return sessions
 }
 
-// Path returns the decoded path of a URL, or nothing.
+// Path returns the decoded path of a URL, or "".
 func Path(rawURL string) string {
 	u, err := url.Parse(rawURL)
 	if err != nil {
@@ -127,13 +124,13 @@ func Path(rawURL string) string {
 	return u.Path
 }
 
-// span is when a session may have been open.
+// span is the time during which a session may have been open.
 type span struct {
 	session  uint64
 	from, to time.Time // zero: unbounded
 }
 
-// with returns the lives, with s among them.
+// with returns the lives, including s.
 func with(s Session, lives []ledger.RoomLife) []ledger.RoomLife {
 	lives = slices.Clone(lives)
 	i := slices.IndexFunc(lives, func(l ledger.RoomLife) bool { return l.RoomSessionID == s.RoomSessionID })
@@ -145,8 +142,8 @@ func with(s Session, lives []ledger.RoomLife) []ledger.RoomLife {
 	return lives
 }
 
-// spansOf returns the spans of a room's sessions. They bound each other: a room has one
-// session at a time.
+// spansOf returns the spans of a room's sessions. They bound each other, because a room has
+// one session at a time.
 func spansOf(lives []ledger.RoomLife) []span {
 	lives = slices.Clone(lives)
 	seen := func(l ledger.RoomLife) time.Time { return first(l.Created, l.Login, l.Closed) }
@@ -157,7 +154,7 @@ func spansOf(lives []ledger.RoomLife) []span {
 	for i, l := range lives {
 		spans[i] = span{l.RoomSessionID, l.Created, l.Closed}
 		if i > 0 && l.Created.IsZero() {
-			// A login is no bound: an earlier one may have been lost.
+			// A login is no bound, because an earlier one may be missing.
 			before := lives[i-1]
 			spans[i].from = first(before.Closed, before.Created, before.Login)
 		}
@@ -182,14 +179,14 @@ func first(times ...time.Time) time.Time {
 // At returns the sessions of a room that may have been open at t.
 func At(lives []ledger.RoomLife, t time.Time) (sessions []uint64) { return at(spansOf(lives), t) }
 
-// Concerned returns the closed sessions that a task may belong to.
-func Concerned(appID uint32, lives []ledger.RoomLife, task ledger.RecordingTask) (sessions []uint64) {
+// Candidates returns the closed sessions that a task may belong to.
+func Candidates(appID uint32, lives []ledger.RoomLife, task ledger.RecordingTask) (sessions []uint64) {
 	for _, l := range lives {
 		if l.Closed.IsZero() {
 			continue
 		}
 		s := Session{appID, task.RoomID, l.RoomSessionID, l.Closed}
-		if of, _ := Whose(s, lives, task); of != Another {
+		if of, _ := Match(s, lives, task); of != Another {
 			sessions = append(sessions, l.RoomSessionID)
 		}
 	}
@@ -212,10 +209,10 @@ func at(spans []span, t time.Time) (sessions []uint64) {
 	return sessions
 }
 
-// until returns the sessions that were open at some point before t, at which a recording
-// was running. A recorder without a stream sends a callback twice a minute: one without
-// a callback for longer after the room closed doesn't belong to that session.
-func until(spans []span, t time.Time) (sessions []uint64) {
+// candidatesBefore returns the sessions that were open at some point before t, when a
+// recording was running. A recorder without a stream sends a callback twice a minute, so a
+// session that closed long before t is no candidate.
+func candidatesBefore(spans []span, t time.Time) (sessions []uint64) {
 	const heard = 2 * time.Minute
 	for i, s := range spans {
 		if !s.from.IsZero() && t.Before(s.from.Add(-slack)) {
@@ -230,7 +227,8 @@ func until(spans []span, t time.Time) (sessions []uint64) {
 	return sessions
 }
 
-// Left returns how much longer ZEGO's backup storage keeps a file; negative if it is gone.
+// Left returns how much longer ZEGO's backup storage keeps a file. Negative means that it is
+// gone.
 func Left(f ledger.RecordedFile, now time.Time) time.Duration {
 	return f.Told.Add(zego.BackupKept).Sub(now)
 }

@@ -102,7 +102,7 @@ func TestWhoseARecordingIs(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			s := recordings.Session{AppID: 7, RoomID: "r", RoomSessionID: 2, Closed: at(30)}
-			got, candidates := recordings.Whose(s, test.lives, test.task)
+			got, candidates := recordings.Match(s, test.lives, test.task)
 			if got != test.want || !slices.Equal(candidates, test.candidates) {
 				t.Errorf("got %v %v, want %v %v", got, candidates, test.want, test.candidates)
 			}
@@ -148,7 +148,7 @@ func TestNoRecordingIsGuessed(t *testing.T) {
 		takers := 0
 		for _, l := range truth {
 			s := recordings.Session{AppID: 7, RoomID: "r", RoomSessionID: l.RoomSessionID, Closed: l.Closed}
-			got, candidates := recordings.Whose(s, known, recorded)
+			got, candidates := recordings.Match(s, known, recorded)
 			if got == recordings.Mine {
 				takers++
 			}
@@ -175,7 +175,7 @@ func TestWhoHasToKnow(t *testing.T) {
 		{task(nil, at(5), at(25)), []uint64{1, 2}},
 		{task(nil, at(45)), nil},
 	} {
-		if got := recordings.Concerned(7, lives, test.task); !slices.Equal(got, test.want) {
+		if got := recordings.Candidates(7, lives, test.task); !slices.Equal(got, test.want) {
 			t.Errorf("got %v, want %v", got, test.want)
 		}
 	}

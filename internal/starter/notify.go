@@ -77,7 +77,7 @@ func (n *Notifier) Notify(ctx context.Context, appID uint32, taskID, roomID stri
 		return err
 	}
 	var faults []error
-	for _, number := range recordings.Concerned(appID, lives, task) {
+	for _, number := range recordings.Candidates(appID, lives, task) {
 		s := session.Session{ID: session.ID{AppID: appID, RoomSessionID: number}}
 		id := s.WorkflowID()
 		err := workflows.Signal(ctx, n.temporal, id, workflows.Recordings.Name, nil)

@@ -14,14 +14,14 @@ import (
 )
 
 const (
-	// askTimeout bounds the questions of one look. Other runs may take the API's turns.
+	// askTimeout bounds the API calls of one attempt, because other runs share the rate limit.
 	askTimeout = 30 * time.Second
-	// apiSlack is how much nearer than the API allows its oldest task is asked for.
+	// apiSlack keeps the oldest requested task away from the API's limit.
 	apiSlack = time.Minute
 )
 
-// asks reports whether ZEGO is asked: while nothing is known of a recording, as there may be
-// none, and after the grace period at every look that finds something missing.
+// asks reports whether to ask ZEGO: while no recording is known, and after the grace period
+// whenever something is missing.
 func (r *Recordings) asks(f *recordings.Facts, p recordings.Plan) bool {
 	if r.Finding.API == nil || !r.Finding.API.Knows(f.Session.AppID) || f.Now.Sub(f.Session.Closed) > serverapi.TasksKept {
 		return false
@@ -33,7 +33,7 @@ func (r *Recordings) asks(f *recordings.Facts, p recordings.Plan) bool {
 }
 
 // ask asks ZEGO about the tasks of the session and of its room, and reads the facts again.
-// An API that doesn't answer leaves them as they are: callbacks may come.
+// If the API fails, the facts stay, because callbacks may still arrive.
 func (r *Recordings) ask(ctx context.Context, task activities.Task, facts **recordings.Facts, before *Manifest) error {
 	asking, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -55,23 +55,23 @@ func (r *Recordings) ask(ctx context.Context, task activities.Task, facts **reco
 	return nil
 }
 
-// ledgerError is an error of the ledger, while the API's are no reason to fail.
+// ledgerError is an error of the ledger. Errors of the API do not fail the step.
 type ledgerError struct{ error }
 
 func (e *ledgerError) Unwrap() error { return e.error }
 
-// askAPI stores what ZEGO answers, and reports whether it has named all tasks of the room.
+// askAPI stores ZEGO's answers and reports whether they cover all tasks of the room.
 func (r *Recordings) askAPI(ctx context.Context, f *recordings.Facts) (named bool, err error) {
 	s, now := f.Session, f.Now
 	var ids []string
 	known := map[string]bool{}
 	for _, t := range f.Tasks {
 		known[t.TaskID] = true
-		if of, _ := recordings.Whose(s, f.Lives, t); of != recordings.Another && !t.Answered {
+		if of, _ := recordings.Match(s, f.Lives, t); of != recordings.Another && !t.Answered {
 			ids = append(ids, t.TaskID)
 		}
 	}
-	// The API knows tasks by their begin, and some room may be older than it looks back.
+	// The API selects tasks by their start, and looks back for a limited time.
 	from, oldest := s.Closed.Add(-maxRecording), now.Add(apiSlack-serverapi.TasksKept)
 	for _, life := range f.Lives {
 		if life.RoomSessionID == s.RoomSessionID && !life.Created.IsZero() {
@@ -104,7 +104,7 @@ func (r *Recordings) askAPI(ctx context.Context, f *recordings.Facts) (named boo
 		activity.RecordHeartbeat(ctx)
 		t, err := r.Finding.API.DescribeRecordStatus(ctx, s.AppID, id)
 		if refused := new(serverapi.Error); errors.As(err, &refused) && refused.NoTask() {
-			continue // it is older than the API looks back
+			continue // too old for the API
 		}
 		if err != nil { // the task may be at fault itself
 			faults, failed = append(faults, err), failed+1
@@ -124,8 +124,8 @@ func (r *Recordings) askAPI(ctx context.Context, f *recordings.Facts) (named boo
 	return named && len(faults) == 0, errors.Join(faults...)
 }
 
-// maxFailed is how many tasks ZEGO may not answer for in a row until no other is asked for.
+// maxFailed is the number of failed calls in a row after which no more tasks are requested.
 const maxFailed = 3
 
-// maxRecording is how long a recording may take.
+// maxRecording is the maximum length of a recording.
 const maxRecording = 48 * time.Hour

@@ -20,40 +20,39 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// Billing makes a session's bill.
+// Billing has the Activities that bill sessions.
 type Billing struct {
-	// Ledger keeps the bills.
+	// Ledger stores the bills.
 	Ledger *ledger.Ledger
-	// API, if its URL is not empty, hears of each bill, in a CloudEvents 1.0 event.
+	// API, if its URL is not empty, receives each bill as a CloudEvents 1.0 event.
 	API activities.Endpoint
-	// NotCollected says that the callbacks which tell what participants use aren't
-	// taken, so that no bill has any of it.
+	// NotCollected reports that participant callbacks are switched off, so that bills have
+	// no usage.
 	NotCollected bool
-	// MaxMinutes is the largest bill that is made without asking a person, in
-	// participant minutes; 0 is without a limit.
+	// MaxMinutes is the largest bill that needs no approval, in participant minutes; 0 means
+	// no limit.
 	MaxMinutes int64
-	// MaxRoomLife is how long a room can live. A room_close of one that
-	// closed longer before it was sent isn't believed; 0 is without a limit.
+	// MaxRoomLife is the maximum life of a room. A room_close that was sent longer than this
+	// after the room closed needs approval; 0 means no limit.
 	MaxRoomLife time.Duration
-	// MissingWait is how long a bill waits for callbacks that are missing; 0: not at all.
+	// MissingWait is how long a bill waits for missing callbacks; 0 means not at all.
 	MissingWait time.Duration
-	// Prices are those of new bills, unless the ledger has a price function. An app
-	// without a price has bills without an amount.
+	// Prices are the prices of new bills, unless the ledger has a price function. Without a
+	// price, a bill has no amount.
 	Prices metering.Prices
-	// Confirm, if set, makes sure ahead of a bill that what the ledger has lost, as it
-	// was restored from a copy, is noted in it.
+	// Confirm, if set, is called before a bill. It records what a ledger restored from a
+	// backup has lost.
 	Confirm func(context.Context) error
-	// Earlier, if set, finds the bill that a session's run has made before and the
-	// ledger doesn't have; nil if it made none.
+	// Earlier, if set, returns a bill that an earlier run of the session made and that the
+	// ledger lacks, or nil.
 	Earlier func(ctx context.Context, s session.Session, runID string) (*ledger.MadeBill, error)
-	// Observe, if set, is told of each bill that was "made", "restored", "found" by a repeat, and
-	// "posted", and of each adjustment that was "adjusted" and "posted".
+	// Observe, if set, is called for each bill that was "made", "restored", "found" by a
+	// retry, or "posted", and for each adjustment that was "adjusted" or "posted".
 	Observe func(outcome string)
 }
 
-// FinalizeBill makes the session's bill in the ledger, of the usage that came, and
-// then, if there is a billing API, posts it there. A repeat finds the first bill and posts the same
-// one under the same Idempotency-Key.
+// FinalizeBill makes the session's bill in the ledger and posts it to the billing API, if
+// there is one. A retry finds the bill and posts it with the same Idempotency-Key.
 func (b *Billing) FinalizeBill(ctx context.Context, task activities.Task) (activities.Bill, error) {
 	s := task.Session
 	due := ledger.Bill{
@@ -109,7 +108,7 @@ func (b *Billing) FinalizeBill(ctx context.Context, task activities.Task) (activ
 	return billOf(bill, posted), err
 }
 
-// missingPause is how long a bill waits before it looks again for missing callbacks.
+// missingPause is the pause before the next check for missing callbacks.
 const missingPause = time.Minute
 
 // missing returns what to wait for if numbers prove that callbacks are missing.
@@ -128,15 +127,15 @@ func (b *Billing) missing(ctx context.Context, task activities.Task) (*activitie
 	}
 	switch _, err := b.Ledger.Bill(ctx, task.Session.AppID, task.Session.RoomSessionID); {
 	case err == nil:
-		return nil, nil // the step is repeated
+		return nil, nil // a retry
 	case !errors.Is(err, sql.ErrNoRows):
 		return nil, err
 	}
 	return &activities.Waiting{For: fmt.Sprintf("missing callbacks: %d", n), Pause: min(left, missingPause)}, nil
 }
 
-// approve blocks what a person should see before it is billed, unless one did: who
-// has the step retried approves what it says then. lost says what the ledger has lost.
+// approve blocks a bill that needs approval. An operator who retries the step approves the
+// reason it was blocked for. lost describes what the ledger has lost.
 func (b *Billing) approve(task activities.Task, lost string) ledger.Approver {
 	return func(due ledger.Bill, doubt string) error {
 		s := task.Session
@@ -161,9 +160,8 @@ func (b *Billing) approve(task activities.Task, lost string) ledger.Approver {
 	}
 }
 
-// past makes sure that no bill is made of what a restored ledger has left of a
-// session: the one that was made before is put back, and where callbacks may be lost a
-// person is asked: it returns what was lost, or nil.
+// past protects a session from a restored ledger. If an earlier run made a bill, past puts
+// it back. If callbacks may be lost, it returns the loss, which needs approval, or nil.
 func (b *Billing) past(ctx context.Context, task activities.Task) (*ledger.Loss, error) {
 	if b.Confirm != nil {
 		if err := b.Confirm(ctx); err != nil {
@@ -198,12 +196,12 @@ func (b *Billing) past(ctx context.Context, task activities.Task) (*ledger.Loss,
 	return past.Loss, nil
 }
 
-// restoredQuestion begins what a person is asked of a restored bill.
+// restoredQuestion is the beginning of the reason that blocks a restored bill.
 const restoredQuestion = "a person has to decide about a restored bill: "
 
-// AdjustBill makes an adjustment of the session's bill, of what came after it, and
-// then, if there is a billing API, posts it there. A repeat finds the adjustment of
-// that number and posts the same one under the same Idempotency-Key.
+// AdjustBill makes an adjustment of the session's bill from later callbacks and posts it to
+// the billing API, if there is one. A retry finds the adjustment of the number and posts it
+// with the same Idempotency-Key.
 func (b *Billing) AdjustBill(ctx context.Context, task activities.Task, number int) (activities.Adjusted, error) {
 	s := task.Session
 	if task.Retried != nil && strings.HasPrefix(task.Retried.Failure, restoredQuestion) {
@@ -238,8 +236,8 @@ func (b *Billing) AdjustBill(ctx context.Context, task activities.Task, number i
 	return adjustedOf(made, posted), err
 }
 
-// maxPostedLines bounds an event to some 300 kB. One with more lines has null instead: part
-// of them would look like all.
+// maxPostedLines bounds an event to some 300 kB. With more lines the event has null instead,
+// because a part would look like all of them.
 const maxPostedLines = 1000
 
 // post posts an entry with its lines to the billing API, if there is one.

@@ -19,19 +19,19 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// Recordings moves a session's recordings to where they are kept.
+// Recordings has the Activities that archive recordings.
 type Recordings struct {
-	// Source is the bucket that ZEGO's cloud recording uploads to. A session's
-	// files are those below [session.ID.Folder].
+	// Source is the bucket that ZEGO's cloud recording uploads to. Files below
+	// [session.ID.Folder] belong to the session.
 	Source *blob.Bucket
-	// Archive is the bucket that keeps them. A session's files go to
-	// SessionFolder + "recordings/", with a [Manifest] at [ManifestKey].
+	// Archive is the bucket of the archive. A session's files go to the subfolder
+	// recordings/ of its folder, beside the [Manifest].
 	Archive *blob.Bucket
-	// Options say how; the zero value will do.
+	// Options configure the copies. The zero value is valid.
 	Options archive.Options
-	// Finding says how a session's recordings are found, and waited for.
+	// Finding configures the search for recordings.
 	Finding Finding
-	// Observe, if set, is told of each file that was copied, and its size in bytes.
+	// Observe, if set, is called for each copied file with its size in bytes.
 	Observe func(size int64)
 
 	once  sync.Once
@@ -39,23 +39,22 @@ type Recordings struct {
 	fault error
 }
 
-// Manifest lists what was archived of a session: its Files, with their names, sizes
-// and checksums. It is written last, so that an archive that has one is complete,
-// and made of the session and its files alone, so that it is the same whoever
-// writes it, and when.
+// Manifest lists the archived files of a session with their names, sizes and checksums. It
+// is written last, so an archive with a manifest is complete. It depends on the session and
+// its files alone, so every writer writes the same.
 type Manifest = archive.Manifest
 
-// File is one archived recording, as the manifest has it.
+// File is one archived recording in a manifest.
 type File = archive.File
 
-// maxLinks bounds the links and the names of lost recordings in a result. The manifest
-// has all.
+// maxLinks bounds the links and the names of lost recordings in a result. The manifest lists
+// all of them.
 const maxLinks = 20
 
-// ArchiveRecordings copies the session's recordings to the archive, verifies each and
-// writes the manifest. It heartbeats, and goes on after a crash where it was. It waits
-// while recordings are missing, but saves those that ZEGO keeps only for some days at
-// once. With a manifest it does nothing: [Recordings.AddRecordings] adds what comes later.
+// ArchiveRecordings copies the session's recordings to the archive, verifies each and writes
+// the manifest. It heartbeats, and resumes after a crash. It waits while recordings are
+// missing, but at once saves those that ZEGO deletes after some days. If there is a manifest
+// it does nothing: [Recordings.AddRecordings] adds later recordings.
 func (r *Recordings) ArchiveRecordings(ctx context.Context, task activities.Task) (activities.Archived, error) {
 	var plan *recordings.Plan
 	manifest, err := r.moving(ctx, func(ctx context.Context, earlier archive.Progress, report func(archive.Progress)) (Manifest, error) {
@@ -76,8 +75,8 @@ func (r *Recordings) ArchiveRecordings(ctx context.Context, task activities.Task
 	return r.outcome(ctx, task.Session, manifest, plan, err)
 }
 
-// AddRecordings does the same for recordings whose callbacks came after the session's
-// manifest was written. It writes the next manifest, which lists all.
+// AddRecordings is like [Recordings.ArchiveRecordings] for recordings announced after the
+// manifest was written. It writes a new manifest that lists all.
 func (r *Recordings) AddRecordings(ctx context.Context, task activities.Task) (activities.Archived, error) {
 	if r.Finding.Ledger == nil {
 		return activities.Archived{}, activities.Blockedf("CLOSEOUT_RECORDINGS is %q, want callback or bucket: late recordings are known by their callbacks", "none")
@@ -101,7 +100,7 @@ func (r *Recordings) AddRecordings(ctx context.Context, task activities.Task) (a
 	return r.outcome(ctx, task.Session, manifest, plan, err)
 }
 
-// find returns the plan for a session's recordings, and what it moves.
+// find returns the plan for a session's recordings, and the items it moves.
 func (r *Recordings) find(ctx context.Context, task activities.Task, before *Manifest) (*recordings.Plan, []archive.Item, error) {
 	plan, err := r.plan(ctx, task, before)
 	if err != nil {
@@ -111,8 +110,8 @@ func (r *Recordings) find(ctx context.Context, task activities.Task, before *Man
 	return plan, items, err
 }
 
-// outcome returns the step's result. It notes whose the archived recordings are, so
-// that no other session takes them.
+// outcome returns the step's result. It stores which session owns the archived recordings,
+// so that no other session takes them.
 func (r *Recordings) outcome(ctx context.Context, s session.Session, m Manifest, plan *recordings.Plan, err error) (activities.Archived, error) {
 	if yet := new(notYet); errors.As(err, &yet) {
 		return activities.Archived{Waiting: yet.waiting}, nil
@@ -136,28 +135,28 @@ func (r *Recordings) outcome(ctx context.Context, s session.Session, m Manifest,
 	return r.archived(m), nil
 }
 
-// notYet reports that there is something to wait for.
+// notYet means that the step has to wait.
 type notYet struct{ waiting *activities.Waiting }
 
 // Error implements error.
 func (n *notYet) Error() string { return "waits for " + n.waiting.For }
 
-// folder returns what is in the session's folder.
+// folder returns the objects in the session's folder.
 func (r *Recordings) folder(ctx context.Context, s session.Session) (items []archive.Item, err error) {
 	folder := s.Folder()
 	for object, err := range archive.List(ctx, r.Source, folder, false) {
 		if err != nil {
 			return nil, fmt.Errorf("list the recordings in %s: %w", folder, err)
 		}
-		if !strings.HasSuffix(object.Key, "/") { // as object stores show folders
+		if !strings.HasSuffix(object.Key, "/") { // not a folder marker
 			items = append(items, archive.Item{Key: object.Key, Name: strings.TrimPrefix(object.Key, folder), Size: object.Size})
 		}
 	}
 	return items, nil
 }
 
-// errStopping ends an attempt when its worker stops. The next attempt goes on with the
-// finished files in the heartbeat.
+// errStopping ends an attempt when its worker stops. The next attempt resumes from the files
+// in the heartbeat.
 var errStopping = errors.New("the worker is stopping, the next attempt goes on from here")
 
 // heartbeats is the interval of heartbeats.
@@ -186,7 +185,7 @@ func (r *Recordings) moving(ctx context.Context, move func(ctx context.Context, 
 	var mu sync.Mutex
 	var progress archive.Progress
 	if activity.HasHeartbeatDetails(ctx) {
-		// Without the details, files are looked at again.
+		// Without the details, finished files are checked again.
 		_ = activity.GetHeartbeatDetails(ctx, &progress)
 	}
 	earlier := progress
@@ -195,7 +194,7 @@ func (r *Recordings) moving(ctx context.Context, move func(ctx context.Context, 
 		defer mu.Unlock()
 		activity.RecordHeartbeat(ctx, progress)
 	}
-	go func() { // also while the store copies by itself
+	go func() { // heartbeat even while the store copies on its own
 		for tick := time.NewTicker(heartbeats); ; {
 			select {
 			case <-tick.C:
@@ -227,7 +226,7 @@ func (r *Recordings) moving(ctx context.Context, move func(ctx context.Context, 
 // archived returns the result of a manifest, with links.
 func (r *Recordings) archived(m Manifest) activities.Archived {
 	a := ArchivedOf(m)
-	if len(m.Files) == 0 { // most sessions: a link would be in each history twice
+	if len(m.Files) == 0 { // most sessions; a link would only make the history larger
 		return a
 	}
 	link := func(key string) {

@@ -18,23 +18,23 @@ import (
 	"github.com/closeouthq/closeout/zego/serverapi"
 )
 
-// Finding is how a session's recordings are found, and how long they are waited for.
+// Finding configures how recordings are found, and how long the step waits for them.
 type Finding struct {
-	// Ledger has what callbacks told of recordings. Without one the session's folder
-	// is archived as it is, at once.
+	// Ledger stores the recording callbacks. If nil, the step archives the session's folder
+	// at once.
 	Ledger *ledger.Ledger
-	// Prefix is where else recordings lie in the bucket than in the session's folder.
+	// Prefix is another place of recordings in the bucket besides the session's folder.
 	Prefix recordings.Prefix
-	// API asks ZEGO about recordings without a callback. Without it, or a secret of the
-	// app, callbacks alone count.
+	// API asks ZEGO about recordings without a callback. If it is nil or lacks a secret of
+	// the app, the step relies on callbacks.
 	API *serverapi.Client
-	// Grace, Stable, Poll and Deadline are those of [recordings.Rules].
+	// Grace, Stable, Poll and Deadline: see [recordings.Rules].
 	Grace, Stable, Poll, Deadline time.Duration
 }
 
-// plan looks up what there is of the session's recordings, saves what ZEGO keeps only
-// for some days, and returns what to do. Before is the manifest that they are to be
-// added to, if there is one. A [notYet] says what is waited for.
+// plan looks up the session's recordings, saves those that ZEGO deletes after some days, and
+// returns what to do. before is the manifest to add to, or nil. The error is a [notYet] if
+// the step has to wait.
 func (r *Recordings) plan(ctx context.Context, task activities.Task, before *Manifest) (*recordings.Plan, error) {
 	facts, err := r.facts(ctx, task, before)
 	if err != nil {
@@ -69,7 +69,7 @@ func (r *Recordings) plan(ctx context.Context, task activities.Task, before *Man
 	}
 }
 
-// facts returns what the ledger knows of a session's recordings.
+// facts returns the ledger's facts about a session's recordings.
 func (r *Recordings) facts(ctx context.Context, task activities.Task, before *Manifest) (*recordings.Facts, error) {
 	s := task.Session
 	f := &recordings.Facts{Folder: s.Folder(), Late: before != nil, Now: time.Now(),
@@ -108,7 +108,7 @@ func (r *Recordings) facts(ctx context.Context, task activities.Task, before *Ma
 	return f, err
 }
 
-// lookUp adds what a plan needs to the facts.
+// lookUp adds the facts that a plan needs.
 func (r *Recordings) lookUp(ctx context.Context, f *recordings.Facts, p recordings.Plan, before *Manifest) error {
 	if len(p.Save) > 0 {
 		return r.save(ctx, f, p, before)
@@ -144,8 +144,8 @@ func (r *Recordings) lookUp(ctx context.Context, f *recordings.Facts, p recordin
 	return nil
 }
 
-// save takes files out of ZEGO's backup storage. Those that were saved before are
-// handed over, too, so that none takes their place.
+// save copies files from ZEGO's backup storage. It passes earlier ones too, so that no file
+// takes their name.
 func (r *Recordings) save(ctx context.Context, f *recordings.Facts, p recordings.Plan, before *Manifest) error {
 	var items []archive.Item
 	for _, file := range p.Save {
@@ -179,7 +179,7 @@ func (r *Recordings) save(ctx context.Context, f *recordings.Facts, p recordings
 	return nil
 }
 
-// itemsOf returns what a plan moves.
+// itemsOf returns the items that a plan moves.
 func itemsOf(p *recordings.Plan) (items []archive.Item, err error) {
 	for _, file := range p.Move {
 		item, err := itemOf(file)
@@ -205,7 +205,7 @@ func itemOf(f recordings.File) (archive.Item, error) {
 	return archive.Item{Key: f.Object.Key, Name: f.Name, Size: f.Object.Size, About: about(f)}, nil
 }
 
-// about returns what is known of a file.
+// about returns a file's metadata for the manifest.
 func about(f recordings.File) archive.About {
 	if f.Told == nil {
 		name, _, _ := recordings.FileName(f.Name)
