@@ -1,5 +1,5 @@
-// Package probe asks things that may hang: a peer that accepts connections and
-// never answers, or a disk whose system calls never return.
+// Package probe bounds calls that may hang, such as a request to a peer that never answers,
+// or a system call to a broken disk.
 package probe
 
 import (
@@ -10,18 +10,17 @@ import (
 	"time"
 )
 
-// ErrNoAnswer is in the error of a question that was not answered in time.
+// ErrNoAnswer means that a call did not return in time.
 var ErrNoAnswer = errors.New("no answer")
 
-// Probe asks one question and returns in time, whether or not the asked heeds its
-// context. Concurrent callers share an answer, and a question that hangs is not
-// asked again: it holds one goroutine, however often it is asked for.
+// Probe makes a call and returns in time, even if the call ignores its context. Concurrent
+// callers share one call. While a call hangs, no other is made, so it holds one goroutine.
 type Probe[T any] struct {
 	within time.Duration
 	ask    func(context.Context) (T, error)
 
 	mu   sync.Mutex
-	call *call[T] // nil when none is under way
+	call *call[T] // nil if none is in progress
 }
 
 type call[T any] struct {
@@ -31,12 +30,12 @@ type call[T any] struct {
 	err   error
 }
 
-// New returns a probe that waits for an answer of ask for at most within.
+// New returns a Probe that calls ask and waits for it for at most within.
 func New[T any](within time.Duration, ask func(context.Context) (T, error)) *Probe[T] {
 	return &Probe[T]{within: within, ask: ask}
 }
 
-// Get asks, and returns the answer or an error that wraps [ErrNoAnswer].
+// Get returns the result of the call, or an error that wraps [ErrNoAnswer].
 func (p *Probe[T]) Get(ctx context.Context) (T, error) {
 	c := p.start(ctx)
 	timer := time.NewTimer(p.within)
@@ -67,7 +66,7 @@ func (p *Probe[T]) start(ctx context.Context) *call[T] {
 	}
 	c := &call[T]{began: time.Now(), done: make(chan struct{})}
 	p.call = c
-	// Others may join: who asked first takes nothing back by leaving.
+	// Other callers may share the call, so it outlives the ctx of the first.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.within)
 	go func() {
 		defer cancel()
@@ -83,12 +82,12 @@ func (p *Probe[T]) start(ctx context.Context) *call[T] {
 	return c
 }
 
-// Do asks once.
+// Do makes one call of a new [Probe].
 func Do[T any](ctx context.Context, within time.Duration, ask func(context.Context) (T, error)) (T, error) {
 	return New(within, ask).Get(ctx)
 }
 
-// Err returns ask as a question without a value.
+// Err converts a call that returns only an error.
 func Err(ask func(context.Context) error) func(context.Context) (struct{}, error) {
 	return func(ctx context.Context) (struct{}, error) { return struct{}{}, ask(ctx) }
 }

@@ -1,4 +1,4 @@
-// Package progress shows how far a long operation is: on a terminal in one line, elsewhere in a line now and then.
+// Package progress shows the progress of a long operation: in one line on a terminal, elsewhere in a line now and then.
 package progress
 
 import (
@@ -15,12 +15,12 @@ const (
 	lineEvery   = 10 * time.Second
 )
 
-// Bar counts what is done.
+// Bar shows the progress of one operation.
 type Bar struct {
-	// Total returns how many there are, and What names them in the plural.
+	// Total returns the number of items, and What names them in the plural.
 	Total func() int64
 	What  string
-	// Done returns how many are done, and State, unless it is nil, what became of them.
+	// Done returns the number of finished items. State, if not nil, describes their results.
 	Done  func() int64
 	State func() string
 }
@@ -42,7 +42,7 @@ func (b Bar) Start(w io.Writer) (stop func()) {
 	return func() { close(done); <-stopped }
 }
 
-// IsTerminal reports whether a writer, or what a [printable.Writer] writes to, is a terminal.
+// IsTerminal reports whether w, or the writer behind a [printable.Writer], is a terminal.
 func IsTerminal(w io.Writer) bool {
 	f, ok := printable.Unwrap(w).(*os.File)
 	if !ok {

@@ -15,9 +15,8 @@ const (
 	lastLines = time.Second
 )
 
-// Buffer is what a log is written to whose reader may stop reading: no write waits
-// for it and none fails. Lines that find no room, or that the writer behind it
-// refuses, are dropped and counted.
+// Buffer is a writer for a log whose reader may stop reading. Writes neither block nor fail.
+// Lines that do not fit, or that the underlying writer rejects, are dropped and counted.
 type Buffer struct {
 	dropped atomic.Int64
 
@@ -25,10 +24,10 @@ type Buffer struct {
 	lines   [][]byte
 	size    int
 	wake    chan struct{}
-	drained chan struct{} // closed when there are no lines; replaced when there are
+	drained chan struct{} // closed while the buffer is empty
 }
 
-// NewBuffer returns one that writes to w.
+// NewBuffer returns a Buffer that writes to w.
 func NewBuffer(w io.Writer) *Buffer {
 	b := &Buffer{wake: make(chan struct{}, 1), drained: make(chan struct{})}
 	close(b.drained)
@@ -56,7 +55,7 @@ func (b *Buffer) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// write writes lines for as long as the process lives.
+// write writes lines until the process ends.
 func (b *Buffer) write(w io.Writer) {
 	for range b.wake {
 		for {
@@ -82,10 +81,10 @@ func (b *Buffer) write(w io.Writer) {
 	}
 }
 
-// Dropped returns how many lines were dropped.
+// Dropped returns the number of dropped lines.
 func (b *Buffer) Dropped() int64 { return b.dropped.Load() }
 
-// Flush waits a moment until all lines are written.
+// Flush waits until all lines are written, for at most a second.
 func (b *Buffer) Flush() {
 	b.mu.Lock()
 	drained := b.drained

@@ -10,17 +10,17 @@ import (
 	"google.golang.org/grpc/grpclog"
 )
 
-// AdoptLibraries has the libraries that would write to stderr in formats of their own
-// write to log: what uses package log, gRPC, and OpenTelemetry.
+// AdoptLibraries redirects the logs of libraries to log: package log, gRPC and
+// OpenTelemetry.
 func AdoptLibraries(log *slog.Logger) {
-	slog.SetDefault(log) // and with it that of package log
-	adoptGRPC()          // which may be told once
+	slog.SetDefault(log) // also the output of package log
+	adoptGRPC()          // allowed once per process
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("telemetry failed", "library", "opentelemetry", "error", err) }))
 }
 
 var adoptGRPC = sync.OnceFunc(func() { grpclog.SetLoggerV2(grpcLogger{}) })
 
-// grpcLogger is a [grpclog.LoggerV2] that says what gRPC does by itself: errors.
+// grpcLogger is a [grpclog.LoggerV2] that logs errors, as gRPC's default does.
 type grpcLogger struct{}
 
 func (grpcLogger) error(text string) {
@@ -37,7 +37,7 @@ func (l grpcLogger) Error(args ...any)                 { l.error(fmt.Sprint(args
 func (l grpcLogger) Errorln(args ...any)               { l.error(fmt.Sprintln(args...)) }
 func (l grpcLogger) Errorf(format string, args ...any) { l.error(fmt.Sprintf(format, args...)) }
 
-// Fatal and its kin needn't end the process: gRPC does, after them.
+// Fatal need not end the process, because gRPC exits after it.
 func (l grpcLogger) Fatal(args ...any)                 { l.error(fmt.Sprint(args...)) }
 func (l grpcLogger) Fatalln(args ...any)               { l.error(fmt.Sprintln(args...)) }
 func (l grpcLogger) Fatalf(format string, args ...any) { l.error(fmt.Sprintf(format, args...)) }

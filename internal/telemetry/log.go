@@ -12,10 +12,9 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// NewLogger returns a logger that writes lines of text or of JSON. A line about a run
-// has its workflow_id and its room_session_id, also if the SDK writes it, which has
-// names of its own for them. A line of JSON also has the program's version, because
-// lines of several builds meet where logs are collected.
+// NewLogger returns a logger that writes lines of text or of JSON. Lines about a run, including
+// those of the SDK, have the attributes workflow_id and room_session_id. Lines of JSON also
+// have the program's version, because a log collector receives lines of several builds.
 func NewLogger(w io.Writer, level slog.Level, json bool) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level}
 	if json {
@@ -24,7 +23,7 @@ func NewLogger(w io.Writer, level slog.Level, json bool) *slog.Logger {
 	return slog.New(lines{slog.NewTextHandler(w, options)})
 }
 
-// lines completes the lines of a log.
+// lines completes the attributes of log lines.
 type lines struct{ slog.Handler }
 
 // Handle implements [slog.Handler].
@@ -76,7 +75,7 @@ func complete(attrs []slog.Attr) []slog.Attr {
 	return whole
 }
 
-// NameTraces returns a logger whose lines have the trace that their context belongs to.
+// NameTraces returns a logger that adds the trace of the context to each line.
 func NameTraces(log *slog.Logger) *slog.Logger { return slog.New(traced{log.Handler()}) }
 
 // traced adds a line's trace.

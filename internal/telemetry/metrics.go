@@ -17,9 +17,9 @@ import (
 	"github.com/closeouthq/closeout/internal/probe"
 )
 
-// Metrics are the metrics of one process. Its Factory declares counters and histograms, and panics at one that is declared
-// wrongly. Add 0 to each series of a counter when the process starts: growth shows only from a first value. Labels have
-// few values, because each new one is a series that is kept here and in Prometheus: none is a room or a user.
+// Metrics holds the metrics of one process. Its Factory declares counters and histograms, and panics at an invalid
+// declaration. Add 0 to each series of a counter at start, because Prometheus sees growth only after a first value. Never
+// use a room or a user as a label: each value is a series that stays in memory here and in Prometheus.
 type Metrics struct {
 	promauto.Factory
 	registry *prometheus.Registry
@@ -39,8 +39,7 @@ func NewMetrics() *Metrics {
 	return m
 }
 
-// Handler serves the metrics to Prometheus. A metric that is at fault doesn't keep the
-// others from it.
+// Handler serves the metrics to Prometheus. A faulty metric does not suppress the others.
 func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Registry: m.registry, ErrorHandling: promhttp.ContinueOnError})
 }
@@ -51,16 +50,15 @@ type Metric struct {
 	Labels     []string
 }
 
-// Set reports a gauge's value for these values of its labels.
+// Set sets a gauge's value for the given label values.
 type Set func(gauge string, value float64, values ...string)
 
 // readTimeout bounds a cached read. Prometheus gives up a scrape after 10 s.
 const readTimeout = 2 * time.Second
 
-// Gauges declares gauges that are read together whenever the metrics are: read calls set
-// for each, or leaves out one that is unknown. If every isn't 0, the values are read at
-// most that often, and with a timeout, whether or not that failed: an outage of what
-// they are read from must not hold up each scrape.
+// Gauges declares gauges that are read together at each scrape: read calls set for each known
+// value. If every is not 0, they are read at most once per every and with a timeout, so that
+// an outage of their source does not delay scrapes.
 func (m *Metrics) Gauges(every time.Duration, read func(ctx context.Context, set Set), gauges ...Metric) {
 	if every > 0 {
 		read = cached(every, read)

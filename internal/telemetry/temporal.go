@@ -11,18 +11,18 @@ import (
 	"go.temporal.io/sdk/client"
 )
 
-// temporalBuckets are in seconds. A task is handed out in milliseconds, and one that waits
-// for a minute is what an alert is about.
+// temporalBuckets are in seconds. A task usually starts within milliseconds; an alert fires
+// if one waits for a minute.
 var temporalBuckets = []float64{.01, .05, .1, .5, 1, 5, 10, 30, 60, 300, 1800, 3600}
 
-// temporalMetrics are the metrics of Temporal's SDK, and of whatever a step measures with
-// it. Their names and tags are known only when they come.
+// temporalMetrics holds the metrics of Temporal's SDK and those that steps record with it.
+// Their names and tags are unknown until then.
 type temporalMetrics struct {
 	series sync.Map // from its kind, name and tags to its prometheus.Metric
 }
 
-// Describe implements [prometheus.Collector]: without a description, metrics may come and
-// go, and those of one name have different labels.
+// Describe implements [prometheus.Collector]. Without a description, metrics of one name may
+// have different labels.
 func (t *temporalMetrics) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements [prometheus.Collector].
@@ -87,7 +87,7 @@ func series[M prometheus.Metric](h temporalHandler, kind, name string, make func
 	return s.(M)
 }
 
-// plain returns a name as Prometheus has them without quotes.
+// plain returns a name that Prometheus accepts without quotes.
 func plain(name string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '_' || '0' <= r && r <= '9' || 'A' <= r && r <= 'Z' || 'a' <= r && r <= 'z' {

@@ -19,11 +19,10 @@ import (
 	"github.com/closeouthq/closeout/internal/buildinfo"
 )
 
-// serviceVersion is OpenTelemetry's name for the program's version, in traces and in
-// lines of JSON.
+// serviceVersion is OpenTelemetry's attribute for the program's version.
 const serviceVersion = "service.version"
 
-// lastExport is how long a stop waits for the spans that are not exported yet.
+// lastExport bounds the export of the last spans at a stop.
 const lastExport = 3 * time.Second
 
 // Traces are the traces of one process.
@@ -35,8 +34,8 @@ type Traces struct {
 	log      *slog.Logger
 }
 
-// NewTraces returns traces that are exported by OTLP over HTTP, configured by
-// OpenTelemetry's variables. An outage of the collector delays nothing and is logged.
+// NewTraces returns traces that are exported by OTLP over HTTP, as OpenTelemetry's variables
+// say. An outage of the collector is logged and delays nothing.
 func NewTraces(ctx context.Context, log *slog.Logger) (*Traces, error) {
 	var logged atomic.Int64 // Unix nanoseconds
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
@@ -60,7 +59,7 @@ func NewTraces(ctx context.Context, log *slog.Logger) (*Traces, error) {
 	return &Traces{Tracer: provider.Tracer("closeout"), provider: provider, log: log}, nil
 }
 
-// Close exports the remaining spans, for a moment.
+// Close exports the remaining spans, for at most three seconds.
 func (t *Traces) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), lastExport)
 	defer cancel()

@@ -1,4 +1,4 @@
-// Package testenv has what tests need from the machine.
+// Package testenv provides databases, stores and certificates for tests.
 package testenv
 
 import (
@@ -36,7 +36,7 @@ func Databases(t *testing.T, test func(t *testing.T, databaseURL string)) {
 	})
 }
 
-// Skip skips a test that needs what isn't there. In CI it fails instead.
+// Skip skips a test that needs something absent. In CI it fails the test instead.
 func Skip(t testing.TB, reason string) {
 	t.Helper()
 	if os.Getenv("CI") != "" {
@@ -45,8 +45,8 @@ func Skip(t testing.TB, reason string) {
 	t.Skip(reason)
 }
 
-// PgBouncer is [Postgres] by way of a PgBouncer that pools transactions. It sets the
-// schema itself, as it doesn't pass search_path on.
+// PgBouncer is [Postgres] behind a PgBouncer in transaction mode. PgBouncer sets the schema,
+// because it does not forward search_path.
 func PgBouncer(t testing.TB) string {
 	t.Helper()
 	server, err := url.Parse(Postgres(t))

@@ -1,5 +1,4 @@
-// Package zegofake is a server API for tests that speaks as ZEGO's documentation
-// says, and is as strict.
+// Package zegofake is a fake of ZEGO's server APIs that is as strict as their documentation.
 package zegofake
 
 import (
@@ -20,17 +19,17 @@ import (
 	"time"
 )
 
-// User is in a room.
+// User is a user in a room.
 type User struct {
 	ID    string
 	Login time.Time
-	// Admin says that it records or moderates.
+	// Admin marks a user that records or moderates.
 	Admin bool
 }
 
-// API answers as ZEGO does. The zero value knows no app.
+// API answers like ZEGO. The zero value knows no app.
 type API struct {
-	// Now is its clock, if it isn't the real one.
+	// Now is the clock. Default: time.Now.
 	Now func() time.Time
 
 	mu      sync.Mutex
@@ -48,19 +47,19 @@ type room struct {
 	name string
 }
 
-// Failure is an answer without what was asked for.
+// Failure is an answer that reports a failure.
 type Failure struct {
-	// Status is that of HTTP, 200 unless set.
+	// Status is the HTTP status. Default: 200.
 	Status int
-	// Body is sent as it is if it isn't empty; else Code and Message are.
+	// Body is sent verbatim. If empty, Code and Message are sent.
 	Body    string
 	Code    int
 	Message string
-	// Hang says that no answer comes until the sender gives up.
+	// Hang delays the answer until the client gives up.
 	Hang bool
 }
 
-// New makes one of an app. More can be added with App.
+// New returns an API with one app. App adds others.
 func New(appID uint32, secret string) *API {
 	a := &API{Now: time.Now, secrets: map[uint32]string{}, rooms: map[room][]User{}, lately: map[string][]time.Time{}}
 	a.App(appID, secret)
@@ -81,21 +80,21 @@ func (a *API) App(appID uint32, secret string) {
 	a.secrets[appID] = secret
 }
 
-// Room says who is in a room. Without anybody it isn't there.
+// Room sets the users of a room. A room without users does not exist.
 func (a *API) Room(appID uint32, name string, users ...User) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.rooms[room{appID, name}] = users
 }
 
-// Fail has calls fail for which it gives a failure. It is told their parameters.
+// Fail sets a function that may return a failure for a call's parameters.
 func (a *API) Fail(fail func(url.Values) *Failure) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.fail = fail
 }
 
-// Calls are the parameters of those made so far, of an action if it isn't empty.
+// Calls returns the parameters of the calls so far, of one action unless it is empty.
 func (a *API) Calls(action string) (calls []url.Values) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -181,7 +180,7 @@ func (a *API) answer(q url.Values, body []byte) (code int, message string, data 
 	}
 	sum := md5.Sum([]byte(q.Get("AppId") + q.Get("SignatureNonce") + secret + q.Get("Timestamp"))) // #nosec G401
 	if hex.EncodeToString(sum[:]) != q.Get("Signature") {
-		// As careless as a message can be.
+		// A message may echo secrets, so the client must not show it.
 		return 100000005, "invalid signature " + q.Get("Signature"), nil
 	}
 	switch action := q.Get("Action"); action {
@@ -202,7 +201,7 @@ func (a *API) answer(q url.Values, body []byte) (code int, message string, data 
 	}
 }
 
-// limited counts a call, and says whether there were too many within a second.
+// limited counts a call and reports whether there were too many within a second.
 func (a *API) limited(kind string, most int) bool {
 	now := a.Now()
 	a.lately[kind] = append(slices.DeleteFunc(a.lately[kind], func(t time.Time) bool { return now.Sub(t) >= time.Second }), now)
