@@ -1,4 +1,4 @@
-// Package closeout makes a program of Closeout and your Workflows and steps:
+// Package closeout builds a program from Closeout and your own Workflows and steps:
 //
 //	func main() {
 //		closeout.Main(closeout.Service{
@@ -31,58 +31,58 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// Service is what your program adds to Closeout. The zero value is Closeout itself.
+// Service holds your program's additions to Closeout. The zero value adds nothing.
 type Service struct {
-	// Name is the default of CLOSEOUT_TASK_QUEUE, and a folder of that name in ./data the
-	// default of CLOSEOUT_DATA, so that programs do not run each other's Workflows. If it is
-	// empty, the defaults are Closeout's own.
+	// Name is the default of CLOSEOUT_TASK_QUEUE, and ./data/<Name> the default of
+	// CLOSEOUT_DATA, so that programs do not run each other's Workflows. If Name is empty,
+	// the defaults are Closeout's own.
 	Name string
 	// Workflows are post-close Workflows besides [workflows.RoomClose]. Each is a named
 	// function, and its name is its type in Temporal.
 	Workflows []workflows.Workflow
-	// Immediate lists those of Workflows that start when the room closes. The others
-	// start CLOSEOUT_SETTLING later, when the callbacks that ZEGO still retries are in,
-	// which takes one Workflow Task less.
+	// Immediate lists the Workflows that start as soon as the room closes. All others
+	// start CLOSEOUT_SETTLING later, so that callbacks ZEGO is still retrying are included.
+	// The later start saves a Workflow Task.
 	Immediate []workflows.Workflow
 	// Route returns the Workflow that closes out a session, one of Workflows. If Route
-	// is nil or returns nil, it is [workflows.RoomClose].
+	// is nil or returns nil, [workflows.RoomClose] does.
 	Route func(session.Session) workflows.Workflow
-	// Events decide what callbacks lead to that Closeout has no use for itself, such as an
-	// AI agent's AgentInstanceDeleted: each by the name of its event, and those without
-	// one by [workflows.OtherEvents]. A callback is acknowledged once Temporal or the disk
-	// has what was decided.
+	// Events maps names of events that Closeout doesn't handle itself, such as an AI
+	// agent's AgentInstanceDeleted, to functions that decide which Workflow each callback
+	// starts or signals. [workflows.OtherEvents] stands for all other names. A callback is
+	// acknowledged once Temporal has the start or the Signal, or the disk has the callback.
 	Events map[string]workflows.CallbackFunc
-	// Exclude, if set, returns why a user of a room is no participant, and empty for a
-	// participant. It is asked about those whom CLOSEOUT_EXCLUDE does not exclude. It must
-	// return the same whenever it is called, and do nothing else.
+	// Exclude, if set, returns the reason why a user is not a participant, or "" for a
+	// participant. It is called for users whom CLOSEOUT_EXCLUDE does not exclude. It must
+	// be a pure function.
 	Exclude func(session.Session, session.Participant) string
 	// Price, if set, prices sessions instead of CLOSEOUT_PRICES. Test it with
 	// closeouttest.Price.
 	Price pricing.Func
 	// Activities are pointers to structs. Each exported method is an Activity of that
-	// name. The steps of [activities.Standard] are registered anyway.
+	// name. The steps of [activities.Standard] need not be listed.
 	Activities []any
-	// Register, if set, registers what the fields above can't: child Workflows,
-	// Workflows with an input of their own, Activities under other names.
+	// Register, if set, registers everything else with the worker: child Workflows,
+	// Workflows with other inputs, Activities under other names.
 	Register func(worker.Registry)
 	// Worker, if set, changes the worker's options.
 	Worker func(*worker.Options)
 	// Init, if set, is called once before serve, webhook or worker begins, to read
-	// settings and open what Activities need. Its error ends the program. The closer
-	// may be nil; it is closed after everything has stopped.
+	// settings and open the resources of Activities. Its error ends the program. The
+	// closer may be nil; it is closed after everything has stopped.
 	Init func(context.Context) (io.Closer, error)
-	// Hooks, if set, returns what serves the paths below [webhook.HooksPath] on the
-	// listener for callbacks, for systems that report back to a step. It must
-	// authenticate its callers. Pass a result to the run with [workflows.Signal].
+	// Hooks, if set, returns the handler of the paths below [webhook.HooksPath] on the
+	// listener for callbacks. Other systems report results of steps there. The handler must
+	// authenticate its callers, and passes results to runs with [workflows.Signal].
 	Hooks func(client.Client) http.Handler
 }
 
-// Check reports what would keep a worker from running the service: a Workflow
-// without a name, two of one name, a method that isn't an Activity.
+// Check returns an error if a worker could not run the service: because a Workflow has no
+// name, two have the same name, or a method isn't an Activity.
 func (s Service) Check() error { return service.Extension(s).Check() }
 
-// Main runs the command line and exits. SIGINT and SIGTERM stop what runs, a second
-// one kills.
+// Main runs the command line and exits. The first SIGINT or SIGTERM stops the command in
+// order, the second kills it.
 func Main(s Service) {
 	ctx, stop := cli.Interruptible()
 	code := Run(ctx, s, os.Args, os.Stdout, os.Stderr)
@@ -97,10 +97,10 @@ func Run(ctx context.Context, s Service, args []string, stdout, stderr io.Writer
 	return cli.Main(ctx, service.Extension(s), args, stdout, stderr)
 }
 
-// AssignRecording assigns a recording task to a session, for the app that started the task
-// and has its ID from ZEGO's answer to StartRecord. The session's run waits for the task's
-// files, whatever room and time they have. The databaseURL is that of
-// CLOSEOUT_DATABASE_URL; a RoomSessionID of 0 assigns the task to no session. A repeated
+// AssignRecording assigns a recording task to a session. Call it where your app starts the
+// task, with the task ID from ZEGO's answer to StartRecord. The session's run then waits
+// for the task's files and ignores their room and time. The databaseURL has the form of
+// CLOSEOUT_DATABASE_URL. A RoomSessionID of 0 assigns the task to no session. A repeated
 // call changes nothing.
 func AssignRecording(ctx context.Context, databaseURL string, s session.ID, taskID string) error {
 	books, err := ledger.Open(databaseURL)

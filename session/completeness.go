@@ -2,22 +2,21 @@ package session
 
 import "fmt"
 
-// Completeness is what the numbers of callbacks prove about those that are missing. ZEGO
-// numbers the logins and logouts of a session, and the changes of its streams. A number
-// between the lowest and the highest that hasn't arrived is a callback that is missing.
-// Where numbers begin and end isn't documented, so nothing is known of callbacks before
-// the lowest and after the highest.
+// Completeness reports whether callbacks of a session are missing. ZEGO numbers the logins
+// and logouts of a session, and the changes of its streams. A gap between the lowest and
+// the highest number is a missing callback. ZEGO doesn't document the first and last
+// number, so callbacks missing before the lowest or after the highest can't be detected.
 type Completeness struct {
 	// Known reports whether all callbacks have numbers. The zero Completeness is unknown.
 	Known bool
-	// Missing is how many callbacks are missing, at least.
+	// Missing is the least number of missing callbacks.
 	Missing int64
 }
 
-// Complete reports whether the numbers have no gap, and every stay or stream its end.
+// Complete reports whether the numbers have no gap, and every stay and stream has an end.
 func (c Completeness) Complete() bool { return c.Known && c.Missing == 0 }
 
-// String returns "complete", "unknown", or "missing" and the number.
+// String returns "complete", "unknown", or "missing" and a number.
 func (c Completeness) String() string {
 	switch {
 	case !c.Known:

@@ -7,24 +7,24 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// Participants describes who was in a session's room. A step gets it from
+// Participants describes the users of a session's room. A step gets it from
 // activities.Participants.
 type Participants struct {
 	// Session is the session.
 	Session Session
-	// Start and End are when the room was there. Start is zero if it is unknown.
+	// Start and End bound the life of the room. Start is zero if it is unknown.
 	Start, End time.Time
-	// Settled reports whether the figures are final: those of the session's bill, or of
-	// one of its adjustments. Otherwise the bill is not made yet, the figures are those
-	// of the callbacks that have arrived, and later ones change them.
+	// Settled reports whether the figures are final, because the session's bill or one of
+	// its adjustments has them. Otherwise there is no bill yet, and further callbacks
+	// change the figures.
 	Settled bool
-	// Callbacks is whether callbacks of logins and logouts are missing, and StreamCallbacks
-	// whether those of streams are: from the figures, if Settled.
+	// Callbacks reports whether callbacks of logins and logouts are missing, and
+	// StreamCallbacks whether callbacks of streams are. If Settled, both are as billed.
 	Callbacks, StreamCallbacks Completeness
-	// Adjustment is the number of the adjustment that the figures are of; 0 for the bill.
+	// Adjustment is the number of the adjustment that has these figures, or 0 for the bill.
 	Adjustment int
-	// All yields the users of the room in the order of their names. It reads page by
-	// page, so that a room may have any number of them. An error ends it.
+	// All yields the users of the room, sorted by name. It reads page by page, so a room
+	// may have any number of users. It ends after the first error.
 	All iter.Seq2[Participant, error]
 }
 
@@ -32,29 +32,30 @@ type Participants struct {
 type Participant struct {
 	// User is ZEGO's user_account.
 	User string `json:"user"`
-	// Names are the nicknames that the user had, sorted.
+	// Names are the user's nicknames, sorted.
 	Names []string `json:"names,omitempty"`
-	// Role is the user_role as ZEGO sent it; empty if it sent none. It means something only
-	// in apps that use ZEGO's LiveRoom SDK.
+	// Role is the user_role as ZEGO sent it, or empty if it sent none. It is meaningful
+	// only in apps with ZEGO's LiveRoom SDK.
 	Role zego.Code `json:"role"`
-	// Excluded is why the user is not a participant, such as "role 4"; empty for a
-	// participant.
+	// Excluded is the reason why the user is not a participant, such as "role 4". It is
+	// empty for a participant.
 	Excluded string `json:"excluded,omitempty"`
-	// Stays are in the order of their logins. They and Streams are as they are known now.
+	// Stays are in the order of their logins. Stays and Streams include callbacks that
+	// arrived after the bill.
 	Stays []Stay `json:"stays,omitempty"`
-	// Streams are what the user published, in the order in which it began.
+	// Streams are the user's streams in the order of their creation.
 	Streams []Stream `json:"streams,omitempty"`
-	// InRoom is how long the user was in the room. Stays that overlap count once.
+	// InRoom is the user's time in the room. Overlapping stays count once.
 	InRoom Span `json:"in_room"`
-	// Published is how long the user published. Streams that overlap count once. ZEGO's
-	// callbacks do not separate audio from video.
+	// Published is the time that the user published. Overlapping streams count once.
+	// ZEGO's callbacks do not distinguish audio from video.
 	Published Span `json:"published"`
-	// Before is what the bill and the adjustments before this one have billed of the
-	// user; zero if these are the figures of the bill.
+	// Before is the user's time that the bill and earlier adjustments have billed. It is
+	// zero in the figures of the bill itself.
 	Before Billed `json:"before,omitzero"`
 }
 
-// Billed returns what of the user is billed: nothing of a user who is excluded.
+// Billed returns the user's billed time, which is zero for an excluded user.
 func (p Participant) Billed() Billed {
 	if p.Excluded != "" {
 		return Billed{}
@@ -64,59 +65,59 @@ func (p Participant) Billed() Billed {
 
 // Billed is a participant's time, in milliseconds.
 type Billed struct {
-	// InRoom and Published are those of [Participant].
+	// InRoom and Published correspond to the fields of [Participant].
 	InRoom    int64 `json:"in_room_milliseconds"`
 	Published int64 `json:"published_milliseconds"`
 }
 
-// A Span is a length of time in milliseconds, and what is known of it.
+// A Span is a length of time in milliseconds, with bounds if it isn't exact.
 type Span struct {
-	// Millis is the length that is billed. An end that is missing counts at its latest
-	// bound, and a beginning that is missing at its earliest.
+	// Millis is the billed length. A missing end counts as the latest possible time, and a
+	// missing beginning as the earliest.
 	Millis int64 `json:"milliseconds"`
 	// Min and Max bound the true length. Max is -1 if nothing bounds it.
 	Min int64 `json:"min_milliseconds"`
 	Max int64 `json:"max_milliseconds"`
-	// Reasons are why the length may not be exact, by their names in a bill; none if it
-	// is exact.
+	// Reasons lists, by their names in a bill, why the length may be inexact. It is empty
+	// if the length is exact.
 	Reasons []string `json:"reasons"`
 }
 
 // Exact reports whether the length is exact.
 func (s Span) Exact() bool { return len(s.Reasons) == 0 }
 
-// Seconds returns the length in whole seconds, rounded down. The seconds of a bill are
-// those of the sum of all milliseconds.
+// Seconds returns the length in whole seconds, rounded down. A bill rounds once: it sums
+// the milliseconds of all participants first.
 func (s Span) Seconds() int64 { return s.Millis / 1000 }
 
-// Minutes returns how many minutes of Seconds have begun.
+// Minutes returns Seconds in minutes, rounded up.
 func (s Span) Minutes() int64 { return Minutes(s.Millis) }
 
-// Minutes returns how many minutes have begun in so many milliseconds, which are rounded
-// down to seconds first, as in a bill.
+// Minutes converts milliseconds to minutes as a bill does: rounded down to seconds, then
+// up to minutes.
 func Minutes(millis int64) int64 { return (millis/1000 + 59) / 60 }
 
 // Stay is one stay of a user, from a login to the logout.
 type Stay struct {
-	// SessionID is ZEGO's session_id; empty if no callback of the stay came, and a stream
-	// shows that the user was there.
+	// SessionID is ZEGO's session_id. It is empty if no callback of the stay arrived, and
+	// only a stream shows that the user was in the room.
 	SessionID string `json:"session_id"`
-	// Login and Logout are its ends.
+	// Login and Logout are the ends of the stay.
 	Login  End `json:"login"`
 	Logout End `json:"logout"`
 }
 
-// Stream is what a user published, from its creation to its close.
+// Stream is one stream of a user, from its creation to its close.
 type Stream struct {
 	// StreamSID is ZEGO's stream_sid, and StreamID the stream's name.
 	StreamSID string `json:"stream_sid"`
 	StreamID  string `json:"stream_id"`
-	// Create and Close are its ends.
+	// Create and Close are the ends of the stream.
 	Create End `json:"create"`
 	Close  End `json:"close"`
 }
 
-// Certainty is what is known of an [End].
+// Certainty is how exactly an [End] is known.
 type Certainty string
 
 // The certainties.
@@ -131,12 +132,12 @@ const (
 
 // End is one end of a stay or a stream.
 type End struct {
-	// Time is the time that counts; zero if none does.
+	// Time is the time used for billing, or zero if there is none.
 	Time time.Time `json:"time,omitzero"`
-	// Certainty is what is known of it.
+	// Certainty is how exactly the time is known.
 	Certainty Certainty `json:"certainty"`
-	// Earliest and Latest bound the true time. They are Time if it is stated, and zero
-	// where they are unknown.
+	// Earliest and Latest bound the true time. If Certainty is [Stated], both equal Time.
+	// An unknown bound is zero.
 	Earliest time.Time `json:"earliest,omitzero"`
 	Latest   time.Time `json:"latest,omitzero"`
 }

@@ -1,5 +1,5 @@
-// Package session identifies one life of a ZEGO room. Everything that is kept or
-// started for a session is named by its [ID].
+// Package session identifies one life of a ZEGO room. The [ID] of a session names its
+// Workflow, its archive folder and its idempotency keys.
 package session
 
 import (
@@ -27,7 +27,7 @@ func (id ID) String() string {
 	return strconv.FormatUint(uint64(id.AppID), 10) + "-" + strconv.FormatUint(id.RoomSessionID, 10)
 }
 
-// ParseID parses what [ID.String] returns, and nothing else.
+// ParseID is the inverse of [ID.String]. It accepts no other form.
 func ParseID(s string) (ID, error) {
 	app, number, _ := strings.Cut(s, "-")
 	a, appErr := strconv.ParseUint(app, 10, 32)
@@ -42,8 +42,8 @@ func ParseID(s string) (ID, error) {
 // WorkflowIDPrefix begins the Workflow ID of every session.
 const WorkflowIDPrefix = "room-close-"
 
-// WorkflowID returns "room-close-<appid>-<room_session_id>". Temporal accepts a
-// Workflow ID once, so a session has one run.
+// WorkflowID returns "room-close-<appid>-<room_session_id>". Temporal accepts each
+// Workflow ID once, so a session has exactly one run.
 func (id ID) WorkflowID() string { return WorkflowIDPrefix + id.String() }
 
 // ParseWorkflowID is the inverse of [ID.WorkflowID].
@@ -70,34 +70,34 @@ func (id ID) IdempotencyKey(step string) uuid.UUID {
 	return uuid.NewSHA1(keyspace, []byte(id.WorkflowID()+"/"+step))
 }
 
-// Session is what is known of a session once its room has closed.
+// Session describes a session after its room has closed.
 type Session struct {
 	ID
-	// RoomID is the room's name. Other sessions of the app can have the same.
+	// RoomID is the room's name. Other sessions of the app can have the same name.
 	RoomID string `json:"room_id"`
 	// CloseReason is why ZEGO destroyed the room: see [zego.CloseReasonText].
 	CloseReason zego.Code `json:"close_reason"`
 	// RoomCloseTime is when ZEGO destroyed the room, by its clock.
 	RoomCloseTime time.Time `json:"room_close_time"`
-	// SentAt is the signed timestamp of the room_close. It is zero if none arrived.
+	// SentAt is the signed timestamp of the room_close, or zero if none arrived.
 	SentAt time.Time `json:"sent_at,omitzero"`
-	// CloseTimeTold is the room_close_time of the callback if it is impossible, that
-	// is later than SentAt. RoomCloseTime is then SentAt.
+	// CloseTimeTold is the callback's room_close_time if that is impossible, because it
+	// is later than SentAt by more than [ClockTolerance]. RoomCloseTime is then SentAt.
 	CloseTimeTold time.Time `json:"room_close_time_told,omitzero"`
-	// Reconciled reports that no room_close arrived and that the room was found
-	// gone. RoomCloseTime is then the best estimate.
+	// Reconciled reports that no room_close arrived, and that ZEGO was asked and no longer
+	// has the room. RoomCloseTime is then the best estimate.
 	Reconciled bool `json:"reconciled,omitempty"`
-	// Settling is how long after the run starts ZEGO may still retry callbacks of the
-	// session. The starter sets it from CLOSEOUT_SETTLING.
+	// Settling is the time after the run's start in which ZEGO may still retry callbacks
+	// of the session. The starter sets it from CLOSEOUT_SETTLING.
 	Settling Duration `json:"settling,omitempty"`
 }
 
-// ClockTolerance is how much later than a callback's signed timestamp a time in it
-// may be. ZEGO sends a callback after what it reports, and its servers' clocks differ.
+// ClockTolerance bounds by how much a time in a callback may be later than the callback's
+// signed timestamp. ZEGO sends a callback after the event, but its servers' clocks differ.
 const ClockTolerance = 5 * time.Minute
 
-// Of returns the session that a room_close reports, without the callback's signature:
-// that doesn't belong in a Workflow's history.
+// Of returns the session that a room_close reports. It leaves out the callback's
+// signature, which doesn't belong in a Workflow's history.
 func Of(c *zego.RoomClose) Session {
 	s := Session{
 		ID:     ID{AppID: c.AppID, RoomSessionID: c.RoomSessionID},

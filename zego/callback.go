@@ -10,15 +10,14 @@ import (
 	"time"
 )
 
-// ErrMalformed is returned by [Scan] for a body in none of the encodings that ZEGO
-// sends callbacks in.
+// ErrMalformed is returned by [Scan] for a body that has none of ZEGO's encodings.
 var ErrMalformed = errors.New("zego: body is neither a JSON object, nor a form, nor a percent-encoded JSON object")
 
 // FieldError reports a field of a callback that is missing or can't be used.
 type FieldError struct {
 	// Field is the field's name in the body, with the path to it if it is nested.
 	Field string
-	// Problem is what was found and what would do.
+	// Problem describes what was found and what is expected.
 	Problem string
 }
 
@@ -42,24 +41,24 @@ type Common struct {
 	// Timestamp is ZEGO's clock when it sent the callback, as received: Unix seconds, or
 	// milliseconds from ZEGO's newer products. See SentAt.
 	Timestamp int64
-	// Nonce is a random string. ZEGO's look like decimal numbers of 19 digits.
+	// Nonce is a random string. ZEGO's nonces look like decimal numbers of 19 digits.
 	Nonce string
-	// Signature is the one received: 40 lower-case hex digits if it is genuine.
+	// Signature is the signature received. A genuine one has 40 lower-case hex digits.
 	Signature string
-	// Fingerprint is a SHA-256 over everything read from the body. Bodies that differ only
-	// in what isn't read have the same one, which distinguishes ZEGO's retry from another body
-	// with the same signature. [Callback.Parse] and [Callback.Unreadable] set it; it is
+	// Fingerprint is a SHA-256 over all values read from the body. It distinguishes ZEGO's
+	// retry of a callback from another body with the same signature. Fields that are not
+	// read don't change it. [Callback.Parse] and [Callback.Unreadable] set it, and it is
 	// never sent.
 	Fingerprint [32]byte
 }
 
 // SentAt returns when ZEGO sent the callback, by its clock, in UTC. It is the only
-// time in a callback that the signature covers; zero if there is no Timestamp.
+// time in a callback that the signature covers. It is zero if Timestamp is 0.
 func (c *Common) SentAt() time.Time {
 	if c.Timestamp == 0 {
 		return time.Time{}
 	}
-	// In seconds this is the year 5138, in milliseconds 1973.
+	// 1e11 is the year 5138 in seconds, and 1973 in milliseconds.
 	if c.Timestamp >= 1e11 {
 		return time.UnixMilli(c.Timestamp).UTC()
 	}
@@ -74,36 +73,36 @@ type Other struct {
 	Common
 	// JSON is the whole body, decoded if it came percent-encoded or as a form.
 	JSON []byte
-	// Digest is a SHA-256 over the fields of JSON, in any order, except the timestamp,
-	// nonce and signature: however often ZEGO sends a callback, it is the same.
+	// Digest is a SHA-256 over the sorted fields of JSON, except timestamp, nonce and
+	// signature. Every delivery of the callback has the same Digest.
 	Digest [32]byte
 }
 
 // Unreadable is a genuine callback with a required field that is missing or can't be
-// read. [Callback.Unreadable] makes it; Parse never returns one.
+// read. [Callback.Unreadable] returns it; Parse never does.
 type Unreadable struct {
 	Common
-	// RoomID and TaskID are the callback's, as far as they can be read.
+	// RoomID and TaskID are empty if they are missing or can't be read.
 	RoomID, TaskID string
-	// Fault is what is wrong.
+	// Fault is the field that can't be used.
 	Fault FieldError
 }
 
-// Callback is a callback with only the fields read that verify it. Call
-// [Keyring.Verify] on it, and then Parse.
+// Callback is a scanned callback. Only the fields that verify it have been read. Call
+// [Keyring.Verify] on its Common, and then Parse.
 type Callback struct {
 	Common
-	// Unknown lists the optional fields that could not be read. They count as missing.
-	// Parse sets it.
+	// Unknown lists the optional fields that could not be read. They are treated as
+	// missing. Parse sets it.
 	Unknown []FieldError
 
 	object    []byte
-	exact     bool // the event has its documented name, "event"
+	exact     bool // the field of the event's name is spelled "event", as documented
 	recording bool
 }
 
-// head lists the fields that all callbacks share, as ZEGO's products spell them, and
-// two that mark a recording callback.
+// head lists the fields that all callbacks share, in the spellings of ZEGO's products, and
+// the two fields that mark a recording callback.
 var head = []field{
 	{"event", "Event", "EventType"},
 	{"appid", "app_id", "AppId", "Appid", "AppID"},
@@ -114,19 +113,19 @@ var head = []field{
 	{"event_type"},
 }
 
-// signed are the fields of head that a repeated callback may have other values of.
+// signed are the fields of head that may change when ZEGO repeats a callback.
 var signed = head[2:5]
 
-// Scan reads the fields of a callback that are needed to verify it. It returns an
-// error that wraps [ErrMalformed] or is a [*FieldError].
+// Scan reads the fields that are needed to verify a callback. Its error wraps
+// [ErrMalformed] or is a [*FieldError].
 //
-// Scan is made for bodies that anybody may have sent: it passes over the body once,
-// stops at the first fault and allocates at most a small multiple of the body. The
-// Callback refers to body, which must not change until it is parsed.
+// Anybody may have sent the body. Scan reads it once, stops at the first fault, and
+// allocates at most a small multiple of its length. The Callback refers to body, which
+// must not change until it is parsed.
 //
-// The body is read as the first of these that fits: a JSON object, a percent-encoded
-// JSON object, or a form if contentType says so. JSON is never percent-decoded, and
-// its contentType doesn't matter. Numbers may come as JSON strings.
+// The body may be a JSON object, a percent-encoded JSON object, or a form if contentType
+// is that of a form. They are tried in this order. A JSON object is never percent-decoded,
+// and its contentType is ignored. Numbers may be JSON strings.
 func Scan(contentType string, body []byte) (*Callback, error) {
 	object, err := decode(contentType, body)
 	if err != nil {
@@ -153,7 +152,7 @@ func Scan(contentType string, body []byte) (*Callback, error) {
 	return c, nil
 }
 
-// events are the readers of the events with a type of their own, by name.
+// events maps the names of events with their own type to the functions that read them.
 var events = map[string]func(*reader, Common) Event{
 	EventRoomClose:    (*reader).roomClose,
 	EventRoomCreate:   (*reader).roomCreate,
@@ -164,9 +163,9 @@ var events = map[string]func(*reader, Common) Event{
 }
 
 // Parse reads the fields of the callback's event. It returns one of the types of
-// [Event], or a [*FieldError] that names a required field. Fields that the event
-// doesn't have are ignored. A field given twice, also in another case, is an error,
-// because its meaning is ambiguous.
+// [Event], or a [*FieldError] if a required field is missing or can't be read. It ignores
+// fields that the event doesn't have. It refuses a field that occurs twice, even in
+// another case, because its meaning is ambiguous.
 func (c *Callback) Parse() (Event, error) {
 	read := events[c.Event]
 	if c.recording {
@@ -179,7 +178,7 @@ func (c *Callback) Parse() (Event, error) {
 	r := &reader{body: c.object, sum: c.digest(), unknown: &c.Unknown}
 	event := read(r, c.Common)
 	if r.err != nil && !c.exact && !c.recording {
-		// Another product's event with the name of one of these.
+		// An event of another product, with the same name.
 		c.Unknown, r = nil, &reader{body: c.object, sum: c.digest()}
 		event = r.other(c.Common)
 	}
@@ -190,13 +189,13 @@ func (c *Callback) Parse() (Event, error) {
 	return event, nil
 }
 
-// other keeps the whole body.
+// other returns the event with its whole body.
 func (r *reader) other(common Common) Event {
 	o := &Other{Common: common, JSON: bytes.Clone(r.body)}
 	var members []string
 	s := scanner{b: o.JSON}
 	s.peek()
-	_ = s.members(1, func(quoted, value []byte) error { // Scan has found it well-formed
+	_ = s.members(1, func(quoted, value []byte) error { // Scan has checked the syntax
 		name, _ := unquote(quoted)
 		if slices.ContainsFunc(signed, func(f field) bool { return slices.Contains(f, name) }) {
 			return nil
@@ -219,7 +218,7 @@ func (r *reader) other(common Common) Event {
 	return o
 }
 
-// digest begins a fingerprint with the fields that all callbacks share.
+// digest returns a digest of the fields that all callbacks share.
 func (c *Callback) digest() *digest {
 	d := newDigest()
 	d.text(c.Event)
@@ -229,14 +228,14 @@ func (c *Callback) digest() *digest {
 	return d
 }
 
-// Unreadable returns what is known of a callback that Parse refused with err.
+// Unreadable returns the readable fields of a callback that Parse refused with err.
 func (c *Callback) Unreadable(err error) *Unreadable {
 	u := &Unreadable{Common: c.Common, Fault: FieldError{Problem: err.Error()}}
 	if field := new(FieldError); errors.As(err, &field) {
 		u.Fault = *field
 	}
 	r := reader{}
-	_ = r.open(c.object, []field{{"room_id"}, {"task_id"}}) // what was found ahead of a fault counts
+	_ = r.open(c.object, []field{{"room_id"}, {"task_id"}}) // fields ahead of a fault are still found
 	u.RoomID, _ = r.textAt("room_id", maxText)
 	u.TaskID, _ = r.textAt("task_id", maxText)
 	d := c.digest()
@@ -247,8 +246,8 @@ func (c *Callback) Unreadable(err error) *Unreadable {
 	return u
 }
 
-// Parse combines [Scan] and [Callback.Parse] for a body from a trusted sender. Its
-// result is not verified.
+// Parse combines [Scan] and [Callback.Parse] for a body from a trusted sender. It verifies
+// nothing.
 func Parse(contentType string, body []byte) (Event, error) {
 	c, err := Scan(contentType, body)
 	if err != nil {

@@ -7,9 +7,8 @@ import (
 )
 
 // Code is a number that ZEGO defines, such as a close_reason or a user_role, as it was
-// received: in decimal digits, or in words where ZEGO sent words; empty if the callback
-// has none. Values without a constant here are valid, because ZEGO announces that it may
-// add some.
+// received: decimal digits, or words if ZEGO sent words. It is empty if the callback has
+// none. Values without a constant here are valid, because ZEGO may add values.
 type Code string
 
 // The values of close_reason that ZEGO documents.
@@ -24,7 +23,7 @@ const (
 	CloseKickedOut Code = "3"
 )
 
-// RoleService is the user_role of users that record or moderate a room and are no
+// RoleService is the user_role of users that record or moderate a room. They are not
 // participants.
 const RoleService Code = "4"
 
@@ -48,13 +47,14 @@ func CloseReasonText(reason Code) string {
 	return string(reason)
 }
 
-// Number returns the code's number. ok is false for words and for an empty code.
+// Number returns the code as a number. ok is false for words and for an empty code.
 func (c Code) Number() (n int64, ok bool) {
 	n, err := strconv.ParseInt(string(c), 10, 64)
 	return n, err == nil && strconv.FormatInt(n, 10) == string(c)
 }
 
-// MarshalJSON implements [json.Marshaler]: a number, a string for words, null if empty.
+// MarshalJSON implements [json.Marshaler]. It writes a number, a string for words, or null
+// for an empty code.
 func (c Code) MarshalJSON() ([]byte, error) {
 	if _, ok := c.Number(); ok {
 		return []byte(c), nil
@@ -65,7 +65,7 @@ func (c Code) MarshalJSON() ([]byte, error) {
 	return json.Marshal(string(c))
 }
 
-// UnmarshalJSON implements [json.Unmarshaler]. It takes what MarshalJSON writes.
+// UnmarshalJSON implements [json.Unmarshaler]. It is the inverse of MarshalJSON.
 func (c *Code) UnmarshalJSON(b []byte) error {
 	var value any
 	if err := json.Unmarshal(b, &value); err != nil {

@@ -7,14 +7,14 @@ import (
 	"unicode/utf8"
 )
 
-// decode returns the JSON object that a body encodes, not scanned yet. It allocates at
-// most a small multiple of the body.
+// decode returns the JSON object that a body encodes, without checking its syntax. It
+// allocates at most a small multiple of the body.
 func decode(contentType string, body []byte) ([]byte, error) {
 	body = trim(body)
 	if len(body) > 0 && body[0] == '{' {
 		return body, nil
 	}
-	// Before the form, because no form's first name begins with a brace.
+	// This comes before the form, because the first name in a form never begins with a brace.
 	if hasPrefixFold(body, "%7B") || hasPrefixFold(body, "%EF%BB%BF%7B") {
 		decoded, err := unescape(make([]byte, 0, len(body)), body)
 		if err != nil {
@@ -37,8 +37,8 @@ func hasPrefixFold(b []byte, prefix string) bool {
 	return len(b) >= len(prefix) && bytes.EqualFold(b[:len(prefix)], []byte(prefix))
 }
 
-// unescape appends percent-decoded bytes. A plus is a space, as form encoders write it;
-// both they and percent-encoders write a plus as "%2B".
+// unescape appends the percent-decoded bytes to dst. A plus sign becomes a space, as form
+// encoders write it. All encoders write a plus sign itself as "%2B".
 func unescape(dst, escaped []byte) ([]byte, error) {
 	for i := 0; i < len(escaped); i++ {
 		switch c := escaped[i]; c {
@@ -57,9 +57,9 @@ func unescape(dst, escaped []byte) ([]byte, error) {
 	return dst, nil
 }
 
-// formObject returns the JSON object of a form's fields, all of which are strings.
+// formObject converts a form to a JSON object of strings.
 func formObject(form []byte) ([]byte, error) {
-	// A byte becomes two at most, a quote and its escape; a pair gets six around it.
+	// An escape makes a byte two, and six bytes are added to each pair.
 	object := append(make([]byte, 0, 2*len(form)+6*min(1+bytes.Count(form, []byte("&")), maxMembers)+2), '{')
 	plain := make([]byte, 0, len(form))
 	for pairs := 0; len(form) > 0; {
@@ -92,8 +92,8 @@ func formObject(form []byte) ([]byte, error) {
 	return append(object, '}'), nil
 }
 
-// appendQuoted appends the bytes as a JSON string. Bytes that are no UTF-8 stay, so
-// that they are refused where they are read.
+// appendQuoted appends b to dst as a JSON string. It keeps invalid UTF-8, which unquote
+// refuses later.
 func appendQuoted(dst, b []byte) []byte {
 	const hex = "0123456789abcdef"
 	dst = append(dst, '"')
@@ -110,7 +110,7 @@ func appendQuoted(dst, b []byte) []byte {
 	return append(dst, '"')
 }
 
-// clip shortens a sender's text for an error that is logged and sent back.
+// clip shortens a sender's text for an error, which is logged and sent back.
 func clip(b []byte) string {
 	const maxLen = 40
 	if len(b) <= maxLen && utf8.Valid(b) {

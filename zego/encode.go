@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// The MarshalJSON methods write a callback's body as ZEGO sends it, in its mixture of
-// numbers and strings. Use them to play ZEGO against your own handler; set Signature
-// with [Sign] before.
+// The MarshalJSON methods write a callback's body as ZEGO sends it, with the same mixture
+// of numbers and strings. Use them to send test callbacks to your own handler. Set
+// Signature with [Sign] first.
 
-// members are names and values in turn.
+// members holds alternating names and values.
 type members []any
 
 // MarshalJSON implements [json.Marshaler].
@@ -94,7 +94,7 @@ func (r *RoomLogin) members(event string) members {
 	return m.sequence("user_update_seq", r.UserUpdateSeq)
 }
 
-// strings makes each value a string, as ZEGO sends those of logins and logouts.
+// strings converts each value to a string, as in ZEGO's logins and logouts.
 func (m members) strings() members {
 	for i := 1; i < len(m); i += 2 {
 		m[i] = fmt.Sprint(m[i])

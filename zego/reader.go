@@ -15,22 +15,23 @@ import (
 	"unicode"
 )
 
-// Bounds of what is read.
+// Bounds of the values that are read.
 const (
 	// maxText is the maximum length of a string in bytes. ZEGO's own limit for a room_id is
-	// far below; stores would refuse much longer keys.
+	// much lower, and stores refuse much longer keys.
 	maxText = 1024
-	// maxMillis is the last millisecond of the year 9999, the last that RFC 3339 can carry.
+	// maxMillis is the last millisecond of the year 9999, the last year in RFC 3339.
 	maxMillis = 253402300799999
-	// maxUnknown is the maximum number of unreadable fields that are named.
+	// maxUnknown is the maximum number of entries in Callback.Unknown.
 	maxUnknown = 16
 	// maxFields is the maximum number of fields read from one object.
 	maxFields = 16
-	// maxName is longer than any name that is read.
+	// maxName is longer than the name of any field that is read.
 	maxName = 32
 )
 
-// A field is the spellings of one field, the usual one first. Names match exactly.
+// A field lists the spellings of one field's name, the usual one first. Names match
+// exactly.
 type field []string
 
 // fieldsOf returns fields with one spelling each.
@@ -45,14 +46,14 @@ func fieldsOf(names ...string) []field {
 // reader reads typed values from an object and keeps the first error.
 type reader struct {
 	body   []byte // the object, not scanned yet
-	path   string // to the object, for errors; empty for the outermost
-	index  int    // of the object, if path is that of an array; else -1
+	path   string // the path to the object, for errors; empty for the outermost object
+	index  int    // the object's index if path names an array, else -1
 	fields []field
-	values [maxFields][]byte // by field; nil if it is missing or null
-	found  [maxFields]string // the spelling of each
+	values [maxFields][]byte // by field; nil if the field is missing or null
+	found  [maxFields]string // the spelling found, by field; empty if the field is missing
 	err    error
 
-	sum     *digest       // of what is read; may be nil
+	sum     *digest       // digest of the values read; may be nil
 	unknown *[]FieldError // optional fields that could not be read
 }
 
@@ -71,7 +72,7 @@ func (d *digest) number(n uint64) {
 	}
 }
 
-// text hashes the length too, so that no two lists of strings run together.
+// text hashes the length too, so that different lists of strings have different digests.
 func (d *digest) text(s string) {
 	if d != nil {
 		d.number(uint64(len(s)))
@@ -83,7 +84,7 @@ func (d *digest) text(s string) {
 // open finds the fields in the object.
 func (r *reader) open(object []byte, fields []field) error {
 	r.fields = fields
-	var folded [maxFields][]byte // the field's name in another case, quoted
+	var folded [maxFields][]byte // by field: a name that differs only in case, quoted
 	s := scanner{b: object}
 	if s.peek() != '{' {
 		return s.fault("want an object")
@@ -129,7 +130,7 @@ func (r *reader) open(object []byte, fields []field) error {
 	return nil
 }
 
-// twice returns the error about a field given twice.
+// twice returns an error for a field that occurs twice.
 func (r *reader) twice(f field, first, second string) error {
 	problem := "given twice"
 	if first != second {
@@ -138,8 +139,8 @@ func (r *reader) twice(f field, first, second string) error {
 	return &FieldError{r.where() + f[0], problem}
 }
 
-// nameOf returns the name that a JSON string stands for, in buffer if it has escapes;
-// nil if it is longer than any name that is read.
+// nameOf returns the name in a JSON string. It uses buffer if the string has escapes. It
+// returns nil if the string is longer than the name of any field that is read.
 func nameOf(buffer, quoted []byte) []byte {
 	if bytes.IndexByte(quoted, '\\') < 0 {
 		return quoted[1 : len(quoted)-1]
@@ -158,8 +159,8 @@ func (r *reader) read(fields []field) {
 	}
 }
 
-// within calls read with a reader of the object in a field; of an empty one if the
-// field is missing or null.
+// within calls read with a reader of the object in a field. If the field is missing or
+// null, the object is empty.
 func (r *reader) within(name string, fields []field, read func(*reader)) {
 	v := r.value(name)
 	if v == nil {
@@ -170,8 +171,8 @@ func (r *reader) within(name string, fields []field, read func(*reader)) {
 	}
 }
 
-// list calls read with a reader of each object of the array in a field; not at all if
-// the field is missing or null.
+// list calls read with a reader of each object in the array of a field. A field that is
+// missing or null is an empty array.
 func (r *reader) list(name string, maxLen int, fields []field, read func(*reader)) {
 	v := r.value(name)
 	if v == nil || r.err != nil {
@@ -181,7 +182,7 @@ func (r *reader) list(name string, maxLen int, fields []field, read func(*reader
 		r.fail(name, "found "+kind(v)+", want an array")
 		return
 	}
-	s, in := scanner{b: v}, r.inner(name) // one reader for all: a list may be long
+	s, in := scanner{b: v}, r.inner(name) // one reader for all elements, because a list may be long
 	r.err = s.elements(1, func(element []byte) error {
 		if in.index++; in.index == maxLen {
 			r.fail(name, fmt.Sprintf("found more than %d elements", maxLen))
@@ -196,7 +197,7 @@ func (r *reader) inner(name string) *reader {
 	return &reader{path: r.spelling(name), index: -1, sum: r.sum, unknown: r.unknown}
 }
 
-// object calls read with r, which reads the object v from here on.
+// object makes r read the object v and calls read with it.
 func (r *reader) object(v []byte, fields []field, read func(*reader)) error {
 	if v[0] != '{' {
 		return &FieldError{strings.TrimSuffix(r.where(), "."), "found " + kind(v) + ", want an object"}
@@ -222,39 +223,40 @@ func (r *reader) where() string {
 	}
 }
 
-// slot returns the index of the field with that usual name.
+// slot returns the index of the field by its usual name.
 func (r *reader) slot(name string) int {
 	return slices.IndexFunc(r.fields, func(f field) bool { return f[0] == name })
 }
 
-// value returns the field's JSON; nil if it is missing or null.
+// value returns the field's JSON, or nil if the field is missing or null.
 func (r *reader) value(name string) []byte { return r.values[r.slot(name)] }
 
-// spelling returns the field's name as the callback has it.
+// spelling returns the path of the field with the callback's own spelling of its name.
 func (r *reader) spelling(name string) string {
 	return r.where() + cmp.Or(r.found[r.slot(name)], name)
 }
 
-// fail notes a problem with a required field.
+// fail records a problem with a required field, unless problem is empty.
 func (r *reader) fail(name, problem string) {
 	if r.err == nil && problem != "" {
 		r.err = &FieldError{r.spelling(name), problem}
 	}
 }
 
-// forget notes a problem with an optional field.
+// forget records a problem with an optional field, unless problem is empty.
 func (r *reader) forget(name, problem string) {
 	if problem != "" && r.unknown != nil && len(*r.unknown) < maxUnknown {
 		*r.unknown = append(*r.unknown, FieldError{r.spelling(name), problem})
 	}
 }
 
-// has reports whether the callback has a value for the field.
+// has reports whether the field has a value other than null and "".
 func (r *reader) has(name string) bool {
 	return len(r.value(name)) > 0 && string(r.value(name)) != `""`
 }
 
-// textAt reads a string that any store can keep.
+// textAt reads a string that every store can keep: not empty, at most maxLen bytes, valid
+// UTF-8, without control characters.
 func (r *reader) textAt(name string, maxLen int) (s, problem string) {
 	v := r.value(name)
 	switch {
@@ -273,7 +275,7 @@ func (r *reader) textAt(name string, maxLen int) (s, problem string) {
 	if len(s) > maxLen {
 		return "", fmt.Sprintf("found %d bytes, want at most %d", len(s), maxLen)
 	}
-	// No name has control characters, and PostgreSQL can't store a NUL.
+	// Genuine names have no control characters, and PostgreSQL can't store a NUL.
 	if strings.ContainsFunc(s, unicode.IsControl) {
 		return "", "found a control character"
 	}
@@ -288,7 +290,7 @@ func (r *reader) text(name string) string {
 	return s
 }
 
-// optionalText returns a string that may be missing or unreadable, and is empty then.
+// optionalText returns a string, or "" if the field is missing or unreadable.
 func (r *reader) optionalText(name string, maxLen int) string {
 	var s string
 	if r.has(name) {
@@ -300,8 +302,8 @@ func (r *reader) optionalText(name string, maxLen int) string {
 	return s
 }
 
-// eventName returns the event's name. Products that call it EventType may number
-// their events.
+// eventName returns the event's name. In the products that call the field EventType it may
+// be a number.
 func (r *reader) eventName() string {
 	if v := r.value("event"); v != nil && isDigit(v[0]) && len(v) <= 20 && r.found[r.slot("event")] == "EventType" {
 		return string(v)
@@ -309,9 +311,9 @@ func (r *reader) eventName() string {
 	return r.text("event")
 }
 
-// unsignedAt reads an integer. It takes only decimal digits without leading zeros, in
-// a number or a string, so that the integer prints as it was received, which the
-// signature of a timestamp needs.
+// unsignedAt reads an integer in a number or a string. It accepts only decimal digits
+// without leading zeros, so that the integer prints exactly as received. The signature of
+// a timestamp depends on that.
 func (r *reader) unsignedAt(name string, largest uint64) (n uint64, problem string) {
 	v := r.value(name)
 	if v == nil {
@@ -320,7 +322,7 @@ func (r *reader) unsignedAt(name string, largest uint64) (n uint64, problem stri
 	digits := v
 	if v[0] == '"' {
 		digits = v[1 : len(v)-1]
-		if len(v) < 128 { // which holds all digits of any number, escaped
+		if len(v) < 128 { // enough for the digits of any uint64, escaped
 			s, _ := unquote(v)
 			digits = []byte(s)
 		}
@@ -340,8 +342,7 @@ func (r *reader) unsigned(name string, largest uint64) uint64 {
 	return n
 }
 
-// optionalUnsigned returns an integer that may be missing or unreadable, and is
-// otherwise then.
+// optionalUnsigned returns an integer, or otherwise if the field is missing or unreadable.
 func (r *reader) optionalUnsigned(name string, largest, otherwise uint64) uint64 {
 	n := otherwise
 	if r.has(name) {
@@ -355,7 +356,8 @@ func (r *reader) optionalUnsigned(name string, largest, otherwise uint64) uint64
 	return n
 }
 
-// sequence returns a number that may be missing or unreadable.
+// sequence returns a sequence number. It is not Valid if the field is missing or
+// unreadable.
 func (r *reader) sequence(name string) Sequence {
 	const none = math.MaxUint64
 	if n := r.optionalUnsigned(name, math.MaxInt64-1, none); n != none {
@@ -364,7 +366,7 @@ func (r *reader) sequence(name string) Sequence {
 	return Sequence{}
 }
 
-// code returns a code as it was received; empty if it is missing.
+// code returns a code as it was received, or "" if the field is missing.
 func (r *reader) code(name string) Code {
 	var c Code
 	if r.has(name) {
@@ -379,7 +381,8 @@ func (r *reader) code(name string) Code {
 	return c
 }
 
-// words returns a value as it was received, cut and cleaned so that any store can keep it.
+// words returns a value as it was received, but shortened and without control characters,
+// so that every store can keep it.
 func (r *reader) words(name string) Code {
 	text, problem := r.textAt(name, maxText)
 	if problem != "" {
@@ -393,8 +396,8 @@ func (r *reader) words(name string) Code {
 	return Code(text)
 }
 
-// session returns the number of a room's session. 0 is refused: it would make all
-// rooms without a number one session.
+// session returns a required room_session_id. It refuses 0, which would make all rooms
+// without a number one session.
 func (r *reader) session(name string) uint64 {
 	n := r.unsigned(name, math.MaxUint64)
 	if n == 0 {
@@ -403,7 +406,7 @@ func (r *reader) session(name string) uint64 {
 	return n
 }
 
-// millis returns a required time, Unix milliseconds in the callback.
+// millis returns a required time. The callback has it in Unix milliseconds.
 func (r *reader) millis(name string) time.Time {
 	n := r.unsigned(name, maxMillis)
 	if n == 0 {
@@ -412,8 +415,7 @@ func (r *reader) millis(name string) time.Time {
 	return time.UnixMilli(int64(n)).UTC()
 }
 
-// optionalMillis returns a time that may be missing, 0 or unreadable, and is zero
-// then.
+// optionalMillis returns a time, or the zero time if the field is missing, 0 or unreadable.
 func (r *reader) optionalMillis(name string) time.Time {
 	if n := r.optionalUnsigned(name, maxMillis, 0); n != 0 {
 		return time.UnixMilli(int64(n)).UTC()

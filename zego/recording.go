@@ -10,26 +10,27 @@ import (
 	"unicode"
 )
 
-// EventRecording is the event name of a [Recording]. ZEGO's callback has none and is
-// recognized by its fields app_id, task_id and event_type.
+// EventRecording is the event name of a [Recording]. The callback itself has no event
+// name. It is recognized by its fields app_id, task_id and event_type.
 const EventRecording = "recording"
 
 // RecordingEvent is the event_type of a [Recording]. Values without a constant
-// here are valid, because ZEGO announces that it may add some.
+// here are valid, because ZEGO may add values.
 type RecordingEvent uint32
 
 // The event types that ZEGO documents ("Recording status callback").
 const (
-	// RecordingUploaded means that the files were uploaded, as far as they could be.
+	// RecordingUploaded means that the upload has ended. The status of each file shows
+	// whether it succeeded.
 	RecordingUploaded RecordingEvent = 1
-	// RecordingAborted means that the task ended by itself, the usual end if nobody stops
-	// it; see [Recording.QuitReason].
+	// RecordingAborted means that the task ended by itself: see [Recording.QuitReason].
+	// That is the usual end of a task that nobody stops.
 	RecordingAborted RecordingEvent = 2
 	// RecordingImageFailed means that an image for background or watermark could not
 	// be loaded.
 	RecordingImageFailed RecordingEvent = 3
-	// RecordingNoStream means that nobody publishes in the room. It comes every 30 s as
-	// long as that lasts.
+	// RecordingNoStream means that nobody publishes in the room. ZEGO repeats it every
+	// 30 s until somebody publishes.
 	RecordingNoStream RecordingEvent = 4
 	// RecordingEnded means that the recording ended normally.
 	RecordingEnded RecordingEvent = 5
@@ -37,18 +38,18 @@ const (
 	RecordingStreamMissing RecordingEvent = 6
 	// RecordingUploading means that the recording has stopped and is being uploaded.
 	RecordingUploading RecordingEvent = 7
-	// RecordingPlaylist names the M3U8 file of a recording that is uploaded meanwhile.
+	// RecordingPlaylist names the M3U8 file of a recording that is uploaded while it runs.
 	RecordingPlaylist RecordingEvent = 102
 	RecordingPaused   RecordingEvent = 201
 	RecordingResumed  RecordingEvent = 202
 )
 
-// Recording reports what happened to a task of the cloud recording. Nothing in it
-// names the session of the room. ZEGO sends it three times at most, five seconds
-// apart, in no particular order with the room's other callbacks.
+// Recording reports an event of a cloud recording task. It doesn't name the session of
+// the room. ZEGO sends it at most three times, five seconds apart, in no particular order
+// with the room's other callbacks.
 type Recording struct {
 	Common
-	// TaskID names the task, in 16 characters.
+	// TaskID identifies the task. It has 16 characters.
 	TaskID string
 	// RoomID is the recorded room's name, as in [RoomClose].
 	RoomID string
@@ -56,10 +57,10 @@ type Recording struct {
 	EventType RecordingEvent
 	// Sequence counts the task's callbacks from 0.
 	Sequence uint64
-	// Files are those of a RecordingUploaded; none if nobody published.
+	// Files are the files of a RecordingUploaded. There are none if nobody published.
 	Files []RecordedFile
-	// QuitReason is that of a RecordingAborted: 3 means that nobody published for the
-	// task's MaxIdleTime, 4 that it reached its MaxRecordTime. 0 if there is none.
+	// QuitReason is the quit_reason of a RecordingAborted, or 0: 3 means that nobody
+	// published for the task's MaxIdleTime, and 4 that it reached its MaxRecordTime.
 	QuitReason uint32
 }
 
@@ -71,10 +72,10 @@ type FileStatus uint32
 const (
 	// FileUploaded means that the file is in the app's own bucket.
 	FileUploaded FileStatus = 3
-	// FileInBackup means that the file is in ZEGO's backup storage instead, which keeps
-	// it for [BackupKept].
+	// FileInBackup means that the file is in ZEGO's backup storage, which keeps it for
+	// [BackupKept].
 	FileInBackup FileStatus = 4
-	// FileFailed means that the file could be uploaded to neither, and is lost.
+	// FileFailed means that both uploads failed, and the file is lost.
 	FileFailed FileStatus = 5
 )
 
@@ -83,24 +84,24 @@ const BackupKept = 72 * time.Hour
 
 // RecordedFile is one file of a recording task.
 type RecordedFile struct {
-	// FileID is the file's name: "TaskId_RoomId_UserId_StreamId_Type_UTC.mp4" and the like,
-	// see [ParseFileName] and [ValidFileID].
+	// FileID is the file's name, such as "TaskId_RoomId_UserId_StreamId_Type_UTC.mp4": see
+	// [ParseFileName] and [ValidFileID].
 	FileID string
 	// URL is the file's address in the app's bucket or in ZEGO's backup storage. It may
 	// be empty.
 	URL string
 	// Format is "mp4", "flv", "hls", "aac", "jpg" or another.
 	Format string
-	// Size is in bytes; 0 if unknown.
+	// Size is in bytes, or 0 if unknown.
 	Size int64
 	// Duration is the playing time.
 	Duration time.Duration
-	// UserID and StreamID are the recorded user's; in a mixed recording both are the
-	// mixed stream's ID.
+	// UserID and StreamID identify the recorded user and stream. In a mixed recording both
+	// are the mixed stream's ID.
 	UserID, StreamID string
-	// Begin is when the recording begins, by ZEGO's clock, in UTC; zero if unknown.
+	// Begin is when the recording begins, by ZEGO's clock, in UTC. It is zero if unknown.
 	Begin time.Time
-	// MediaTrackType is 1 for audio, 2 for video and 3 for both; 0 if unknown.
+	// MediaTrackType is 1 for audio, 2 for video, 3 for both, and 0 if unknown.
 	MediaTrackType uint32
 	// Status is the state of the file.
 	Status FileStatus
@@ -108,11 +109,11 @@ type RecordedFile struct {
 
 // Bounds of a recording callback.
 const (
-	// maxDuration in milliseconds, 31 years, fits into a [time.Duration] nine times.
+	// maxDuration is 31 years in milliseconds, a ninth of the longest [time.Duration].
 	maxDuration = 1e12
-	// maxURL is the maximum length of a file's URL in bytes, that of browsers.
+	// maxURL is the maximum length of a file's URL in bytes, as in browsers.
 	maxURL = 8192
-	// maxFiles is more files than a body of 1 MiB holds with the documented fields.
+	// maxFiles is more than fit into a body of 1 MiB with the documented fields.
 	maxFiles = 4096
 )
 
@@ -178,9 +179,9 @@ func ValidTaskID(s string) bool {
 	return len(s) == taskIDLen && !strings.ContainsFunc(s, func(c rune) bool { return !isIDRune(c) })
 }
 
-// ValidFileID reports whether s can be a file's name, which becomes a part of keys: 1 to
-// 1024 bytes without control characters, and a path that leads nowhere else. A room's ID,
-// which is a part of it, may have slashes and backslashes.
+// ValidFileID reports whether s can be a file's name and a part of keys: 1 to 1024 bytes
+// without control characters, and no path with empty parts, "." or "..". Slashes and
+// backslashes are valid, because the room's ID in it may have them.
 func ValidFileID(s string) bool {
 	p := "/" + strings.ReplaceAll(s, `\`, "/")
 	return s != "" && len(s) <= maxText && !strings.ContainsFunc(s, unicode.IsControl) && path.Clean(p) == p
@@ -201,11 +202,11 @@ func isIDRune(c rune) bool {
 
 // FileName holds the parts of a recorded file's name.
 type FileName struct {
-	// TaskID is the recording task's.
+	// TaskID is the ID of the recording task.
 	TaskID string
-	// Middle is "RoomId_UserId_StreamId" or, of a mixed recording,
-	// "RoomId_MixOutputStreamId". Any of these may contain "_", so they can't be told
-	// apart for sure; see [FileName.OfRoom].
+	// Middle is "RoomId_UserId_StreamId", or "RoomId_MixOutputStreamId" in a mixed
+	// recording. Each part may contain "_", so Middle can't be split with certainty: see
+	// [FileName.OfRoom].
 	Middle string
 	// Type is "V" for video, "A" for audio or "VA" for both.
 	Type string
@@ -215,9 +216,9 @@ type FileName struct {
 
 var fileName = regexp.MustCompile(`(?s)^([\w-]{16})_(.+)_(VA?|A)_(\d{14})(\d{3})(?:[^\pL\pN]|$)`)
 
-// ParseFileName takes the name of a recorded file apart (ZEGO's OutputFileRule 1). The
-// name is the last part of the file's key; what follows the time, such as ".mp4",
-// doesn't matter.
+// ParseFileName parses the name of a recorded file (ZEGO's OutputFileRule 1). The name is
+// the last part of the file's key. ParseFileName ignores what follows the time, such as
+// ".mp4".
 func ParseFileName(name string) (FileName, bool) {
 	m := fileName.FindStringSubmatch(name)
 	if m == nil {
@@ -227,8 +228,8 @@ func ParseFileName(name string) (FileName, bool) {
 	return FileName{m[1], m[2], m[3], begin}, err == nil
 }
 
-// OfRoom reports whether the file may be the room's. If so, it may still be another
-// room's: "a_b_s" is user "b" in room "a", or mixed stream "s" in room "a_b".
+// OfRoom reports whether the file may belong to the room. It may belong to several rooms:
+// "a_b_s" is user "b" in room "a", or mixed stream "s" in room "a_b".
 func (f FileName) OfRoom(roomID string) bool {
 	return strings.HasPrefix(f.Middle, roomID+"_")
 }

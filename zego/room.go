@@ -8,7 +8,7 @@ const (
 	EventRoomCreate = "room_create"
 	EventRoomLogin  = "room_login"
 	EventRoomLogout = "room_logout"
-	// The streams that users publish.
+
 	EventStreamCreate = "stream_create"
 	EventStreamClose  = "stream_close"
 )
@@ -17,15 +17,16 @@ const (
 // particular order with the room's other callbacks.
 type RoomClose struct {
 	Common
-	// RoomID is the room's name. It is reused: the next room with that name has another
-	// RoomSessionID.
+	// RoomID is the room's name. Names are reused: the next room with the same name has
+	// another RoomSessionID.
 	RoomID string
-	// RoomSessionID is one life of the room. It uses all 64 bits, so it must never pass
-	// through a float or a JSON number that becomes one.
+	// RoomSessionID identifies one life of the room. It uses all 64 bits, so never convert
+	// it to a float or to a JSON number that becomes one.
 	RoomSessionID uint64
 	// CloseReason is why the room was destroyed.
 	CloseReason Code
-	// RoomCloseTime is when, by ZEGO's clock, to the millisecond and in UTC.
+	// RoomCloseTime is when the room was destroyed, by ZEGO's clock, to the millisecond
+	// and in UTC.
 	RoomCloseTime time.Time
 }
 
@@ -34,12 +35,12 @@ type RoomCreate struct {
 	Common
 	// RoomID is the room's name, as in [RoomClose].
 	RoomID string
-	// RoomSessionID is the life of the room that begins here.
+	// RoomSessionID identifies the life of the room that begins here.
 	RoomSessionID uint64
-	// RoomCreateTime is when, by ZEGO's clock, to the millisecond and in UTC; zero if
-	// unknown.
+	// RoomCreateTime is when the room was created, by ZEGO's clock, to the millisecond and
+	// in UTC. It is zero if unknown.
 	RoomCreateTime time.Time
-	// Creator is the ID of the user that created the room; it may be empty.
+	// Creator is the ID of the user that created the room. It may be empty.
 	Creator string
 }
 
@@ -48,42 +49,41 @@ type RoomLogin struct {
 	Common
 	// RoomID is the room's name, as in [RoomClose].
 	RoomID string
-	// RoomSessionID is the life of the room; the callback calls it room_seq.
+	// RoomSessionID identifies the life of the room. The callback calls it room_seq.
 	RoomSessionID uint64
 	// UserAccount is the user's name.
 	UserAccount string
-	// SessionID names the user's stay, from this login to its logout. It is not the
+	// SessionID identifies the user's stay, from this login to its logout. It is not the
 	// room's session.
 	SessionID string
-	// LoginTime is when, by ZEGO's clock, to the millisecond and in UTC. In a
-	// [RoomLogout] it is zero if unknown.
+	// LoginTime is when the user entered, by ZEGO's clock, to the millisecond and in UTC.
+	// In a [RoomLogout] it is zero if unknown.
 	LoginTime time.Time
-	// UserRole is the user_role; empty also for 0, which is no role.
+	// UserRole is the user_role. It is empty for 0 too, which means no role.
 	UserRole Code
-	// Nickname is the user_nickname; it may be empty.
+	// Nickname is the user_nickname. It may be empty.
 	Nickname string
-	// UserUpdateSeq is the number of this login or logout among those of the room's
-	// session.
+	// UserUpdateSeq numbers the logins and logouts of the room's session.
 	UserUpdateSeq Sequence
 }
 
-// Sequence is a number that ZEGO increments with each event of a kind. Whether it begins
-// at 0 or 1 isn't documented.
+// Sequence is a number that ZEGO increments with each event of a kind. ZEGO doesn't
+// document whether it starts at 0 or 1.
 type Sequence struct {
 	Number uint64
 	// Valid reports whether the callback has a number that can be read.
 	Valid bool
 }
 
-// RoomLogout reports that a user left a room. It has both ends of the stay, so a lost
-// [RoomLogin] costs nothing.
+// RoomLogout reports that a user left a room. It has both ends of the stay, so no time is
+// lost with a [RoomLogin] that doesn't arrive.
 type RoomLogout struct {
 	RoomLogin
-	// LogoutTime is when, by ZEGO's clock, to the millisecond and in UTC. It may be
-	// earlier than LoginTime, as ZEGO promises nothing.
+	// LogoutTime is when the user left, by ZEGO's clock, to the millisecond and in UTC. It
+	// may be earlier than LoginTime, because ZEGO promises no order.
 	LogoutTime time.Time
-	// Reason is why: 0 normal; 1 and 2 the heartbeat or the connection was lost; 3 logged
-	// in elsewhere or kicked out; 4 the token expired.
+	// Reason is why the user left: 0 normal; 1 and 2 heartbeat or connection lost; 3
+	// logged in elsewhere or kicked out; 4 token expired.
 	Reason Code
 }
 
@@ -105,8 +105,8 @@ func (r *reader) roomClose(common Common) Event {
 	}
 }
 
-// roomCreate leaves alone the in-app chat's event of the same name, which has an
-// operator_account and no room_session_id.
+// roomCreate returns an [Other] for the event of the same name of ZEGO's in-app chat, which
+// has an operator_account and no room_session_id.
 func (r *reader) roomCreate(common Common) Event {
 	r.read(createFields)
 	if r.err == nil && r.found[r.slot("operator_account")] != "" && !r.has("room_session_id") {
@@ -121,7 +121,7 @@ func (r *reader) roomCreate(common Common) Event {
 	}
 }
 
-// stay reads what a room_login and a room_logout share, except for the login time.
+// stay reads the fields that room_login and room_logout share, except the login time.
 func (r *reader) stay(common Common) RoomLogin {
 	r.read(stayFields)
 	l := RoomLogin{
@@ -159,34 +159,33 @@ type StreamCreate struct {
 	Common
 	// RoomID is the room's name, as in [RoomClose].
 	RoomID string
-	// RoomSessionID is the life of the room.
+	// RoomSessionID identifies the life of the room.
 	RoomSessionID uint64
 	// UserID is the publisher's user_account, and UserName the nickname, which may be empty.
 	UserID, UserName string
-	// StreamSID names what was published, from here to its close. StreamID is the stream's
-	// name, which is reused; it may be empty.
+	// StreamSID identifies the stream from its creation to its close. StreamID is the
+	// stream's name, which is reused and may be empty.
 	StreamSID, StreamID string
-	// StreamSeq is the number of this change among those of the streams of the room's
-	// session.
+	// StreamSeq numbers the changes of streams in the room's session.
 	StreamSeq Sequence
-	// CreateTime is when, by ZEGO's clock, to the millisecond and in UTC. In a
-	// [StreamClose] it is zero if unknown.
+	// CreateTime is when the stream began, by ZEGO's clock, to the millisecond and in UTC.
+	// In a [StreamClose] it is zero if unknown.
 	CreateTime time.Time
 }
 
-// StreamClose reports that a stream has ended. It has both ends of it, so a lost
-// [StreamCreate] costs nothing.
+// StreamClose reports that a stream has ended. It has both ends of the stream, so no time
+// is lost with a [StreamCreate] that doesn't arrive.
 type StreamClose struct {
 	StreamCreate
-	// CloseTime is when, by ZEGO's clock, to the millisecond and in UTC.
+	// CloseTime is when the stream ended, by ZEGO's clock, to the millisecond and in UTC.
 	CloseTime time.Time
-	// Type is why: 0 stopped by the user; 1 the heartbeat was lost; 2 the user logged in
-	// again; 3 kicked out; 4 the connection was lost; 5 the room was cleared; 100 stopped
+	// Type is why the stream ended: 0 stopped by the user; 1 heartbeat lost; 2 the user
+	// logged in again; 3 kicked out; 4 connection lost; 5 the room was cleared; 100 stopped
 	// through the server API.
 	Type Code
 }
 
-// stream reads what a stream_create and a stream_close share, except for the times.
+// stream reads the fields that stream_create and stream_close share, except the times.
 func (r *reader) stream(common Common) StreamCreate {
 	r.read(streamFields)
 	return StreamCreate{

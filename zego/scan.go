@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// Bounds of a body that is not verified yet.
+// Bounds of a body before it is verified.
 const (
 	// maxDepth is the maximum nesting of objects and arrays. The deepest documented
 	// callback, a recording's list of files, has four levels.
@@ -18,9 +18,9 @@ const (
 	maxMembers = 1000
 )
 
-// scanner reads JSON in one pass, allocates nothing and stops at the first fault, which
-// encoding/json doesn't. It doesn't check the encoding of strings, because a broken
-// one in a field that isn't read does no harm.
+// scanner reads JSON in one pass, allocates nothing and stops at the first fault;
+// encoding/json does none of these. It doesn't check the UTF-8 of strings, because an
+// invalid string in a field that isn't read does no harm.
 type scanner struct {
 	b  []byte
 	at int
@@ -42,7 +42,7 @@ func (s *scanner) peek() byte {
 	return 0
 }
 
-// value skips the next value at this depth of nesting.
+// value skips the next value, which is nested depth levels deep.
 func (s *scanner) value(depth int) error {
 	switch c := s.peek(); {
 	case c == '{':
@@ -63,8 +63,8 @@ func (s *scanner) value(depth int) error {
 	return s.fault("want a value")
 }
 
-// members reads an object and calls found with each name, in its quotes, and each
-// value. It stops at the first error.
+// members reads an object and calls found with each quoted name and its value. It stops at
+// the first error.
 func (s *scanner) members(depth int, found func(name, value []byte) error) error {
 	return s.list(depth, '}', func() error {
 		if s.peek() != '"' {
@@ -100,7 +100,7 @@ func (s *scanner) elements(depth int, found func(value []byte) error) error {
 	})
 }
 
-// list reads the items between the next bracket and its end.
+// list reads an object or array that ends with end. It calls item for each item.
 func (s *scanner) list(depth int, end byte, item func() error) error {
 	if depth > maxDepth {
 		return s.fault(fmt.Sprintf("nested more than %d deep", maxDepth))
@@ -218,9 +218,8 @@ func unhex(c byte) rune {
 	return -1
 }
 
-// unquote returns the text of a scanned JSON string. It fails where encoding/json would
-// make two different strings one: at half of a surrogate pair, and at bytes that are no
-// UTF-8.
+// unquote returns the text of a scanned JSON string. It refuses half of a surrogate pair and
+// invalid UTF-8, because encoding/json would decode different strings to the same text.
 func unquote(quoted []byte) (s, problem string) {
 	rest := quoted[1 : len(quoted)-1]
 	if !utf8.Valid(rest) {

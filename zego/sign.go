@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// The errors of [Keyring.Verify]. Answer a sender the same to all of them.
+// The errors of [Keyring.Verify]. Send the same answer for all of them.
 var (
 	// ErrUnknownApp means that the keyring has no secret for the appid.
 	ErrUnknownApp = errors.New("zego: unknown appid")
@@ -33,9 +33,9 @@ func Sign(secret string, timestamp int64, nonce string) string {
 	return string(s[:])
 }
 
-// signature is [Sign] without an allocation, unless the strings are long.
+// signature is [Sign] without allocations, unless the strings are long.
 func signature(secret string, timestamp int64, nonce string) [2 * sha1.Size]byte {
-	var digits [20]byte // as many as an int64 has, with its sign
+	var digits [20]byte // the length of the longest int64, with its sign
 	parts := [...]string{secret, string(strconv.AppendInt(digits[:0], timestamp, 10)), nonce}
 	slices.Sort(parts[:])
 	joined := make([]byte, 0, 256)
@@ -48,19 +48,19 @@ func signature(secret string, timestamp int64, nonce string) [2 * sha1.Size]byte
 	return s
 }
 
-// Keyring holds the secrets that verify each app's callbacks. The zero Keyring verifies
-// none. It is safe for concurrent use.
+// Keyring holds the secrets that verify each app's callbacks. The zero Keyring accepts
+// no callback. It is safe for concurrent use.
 type Keyring struct {
 	secrets map[uint32][]string
-	window  int64 // seconds; 0: any timestamp will do
+	window  int64 // seconds; 0 accepts any timestamp
 	now     func() time.Time
 }
 
-// NewKeyring returns a keyring of each app's secrets. An app may have several, so that
-// one can be replaced while callbacks signed with the other still come in.
+// NewKeyring returns a keyring of each app's secrets. An app may have several secrets, so
+// that you can replace one while ZEGO still signs with the other.
 //
-// A callback's timestamp may be up to window before or after now; a window of 0 accepts
-// any. Use [time.Now] outside tests.
+// A callback's timestamp may be up to window before or after now. A window of 0 accepts
+// any timestamp. Use [time.Now] outside tests.
 func NewKeyring(secrets map[uint32][]string, window time.Duration, now func() time.Time) (*Keyring, error) {
 	if len(secrets) == 0 {
 		return nil, errors.New("zego: a keyring needs at least one app")
@@ -79,17 +79,17 @@ func NewKeyring(secrets map[uint32][]string, window time.Duration, now func() ti
 	return k, nil
 }
 
-// Window returns how far a callback's timestamp may be from now; 0 stands for any
+// Window returns the maximum distance of a callback's timestamp from now. 0 means any
 // distance.
 func (k *Keyring) Window() time.Duration { return time.Duration(k.window) * time.Second }
 
-// Verify reports whether ZEGO made the callback's signature, and recently: nil, or
-// an error that wraps one of [ErrUnknownApp], [ErrSignature], [ErrTooOld] and
-// [ErrTooNew]. The time it takes doesn't depend on how much of the signature is right.
+// Verify returns nil if ZEGO made the callback's signature within the window. Otherwise
+// its error wraps [ErrUnknownApp], [ErrSignature], [ErrTooOld] or [ErrTooNew]. Its
+// duration doesn't depend on how many digits of the signature are right.
 func (k *Keyring) Verify(c *Common) error {
 	secrets, known := k.secrets[c.AppID]
 	if !known {
-		secrets = []string{"unknown"} // as much work as for an app with one secret
+		secrets = []string{"unknown"} // take as long as for an app with one secret
 	}
 	match := 0
 	for _, s := range secrets {
@@ -115,16 +115,16 @@ func (k *Keyring) Verify(c *Common) error {
 	return nil
 }
 
-// maxNonce is the maximum length of a nonce. ZEGO's have 19 digits.
+// maxNonce is the maximum length of a nonce. ZEGO's nonces have 19 digits.
 const maxNonce = 64
 
-// errExtended refuses a signature that can be made without the secret. SHA-1 can be
-// extended: if the secret sorts first, whoever has one signature can compute that of
-// the same string with padding and any bytes behind it. Padding begins with 0x80, which
-// is no digit, letter, "-" or "_".
+// errExtended reports a signature that can be made without the secret, by extending SHA-1.
+// If the secret sorts first, anybody who has one signature can compute the signature of
+// the same string followed by padding and any bytes. Padding begins with 0x80, which is not
+// a digit, letter, "-" or "_".
 var errExtended = fmt.Errorf("%w: nonce or timestamp: want digits as the timestamp, and 1 to %d letters, digits, - or _ as the nonce", ErrSignature, maxNonce)
 
-// plain reports whether a nonce has nothing but letters, digits, "-" and "_".
+// plain reports whether a nonce consists of 1 to maxNonce letters, digits, "-" and "_".
 func plain(nonce string) bool {
 	return nonce != "" && len(nonce) <= maxNonce && strings.IndexFunc(nonce, func(c rune) bool { return !isIDRune(c) }) < 0
 }

@@ -12,10 +12,10 @@ import (
 )
 
 const (
-	// TasksKept is how far back the API knows recording tasks, by their begin.
+	// TasksKept is how long the API knows a recording task after its begin.
 	TasksKept = 72 * time.Hour
-	// maxPage is the maximum number of tasks in a page, and maxPages bounds what one list
-	// may have: half a million tasks.
+	// maxPage is the maximum number of tasks in a page. maxPages bounds a list to half a
+	// million tasks.
 	maxPage, maxPages = 50, 10_000
 )
 
@@ -39,14 +39,14 @@ type Task struct {
 	TaskID, RoomID string
 	Status         TaskStatus
 	// Begin and End are by ZEGO's clock, to the millisecond and in UTC. End is zero in a
-	// list and of a task that goes on.
+	// list, and in a task that hasn't ended.
 	Begin, End time.Time
-	// Files are the task's files, those included that are still recorded or uploaded: see
-	// [zego.FileStatus]. A list has none.
+	// Files are the task's files, including files still being recorded or uploaded: see
+	// [zego.FileStatus]. A list has no files.
 	Files []zego.RecordedFile
 }
 
-// Complete reports whether the task has ended, and it is known where all its files are.
+// Complete reports whether the task has ended and the status of all its files is final.
 func (t Task) Complete() bool {
 	for _, f := range t.Files {
 		if f.Status != zego.FileUploaded && f.Status != zego.FileInBackup && f.Status != zego.FileFailed {
@@ -56,18 +56,20 @@ func (t Task) Complete() bool {
 	return t.Status.Ended()
 }
 
-// recordingPause keeps recording's calls, of all actions together, below ten a second.
+// recordingPause keeps the calls to the recording API, of all actions together, below ten
+// a second.
 const recordingPause = 110 * time.Millisecond
 
-// record calls the recording's API.
+// record calls the recording API.
 func (c *Client) record(ctx context.Context, appID uint32, action string, body, data any) error {
 	return c.call(ctx, appID, request{action: action, query: url.Values{}, limits: []limit{{"", recordingPause}},
 		at: c.recording, body: body, shared: "recording", pause: recordingPause}, data)
 }
 
-// DescribeTasks calls do with each recording task of a room, or of all rooms if that is
-// empty, that began between two times and has ended or not. It reads page by page, and
-// stops when do returns an error. The times may be [TasksKept] back and apart.
+// DescribeTasks calls do with each recording task that began between from and to, of one
+// room, or of all rooms if room is empty. It lists tasks that have ended if ended is set,
+// else tasks that are recording. It reads page by page, and stops when do returns an error.
+// from may be at most [TasksKept] ago.
 func (c *Client) DescribeTasks(ctx context.Context, appID uint32, room string, ended bool, from, to time.Time, do func(Task) error) error {
 	status := TaskRecording
 	if ended {
@@ -112,7 +114,7 @@ func (c *Client) DescribeTasks(ctx context.Context, appID uint32, room string, e
 }
 
 // DescribeRecordStatus returns a recording task with its files. If the task doesn't exist,
-// or began longer than [TasksKept] ago, the error is an [*Error].
+// or began more than [TasksKept] ago, the error is an [*Error].
 func (c *Client) DescribeRecordStatus(ctx context.Context, appID uint32, taskID string) (Task, error) {
 	var data struct {
 		RoomID                                   string `json:"RoomId"`
@@ -146,13 +148,13 @@ func (c *Client) DescribeRecordStatus(ctx context.Context, appID uint32, taskID 
 	return t, nil
 }
 
-// maxDuration in milliseconds is 31 years, and maxTime the end of the year 9999.
+// maxDuration is 31 years and maxTime the end of the year 9999, both in milliseconds.
 const (
 	maxDuration = 1e12
 	maxTime     = 253402300799999
 )
 
-// fromMillis returns the time of Unix milliseconds; zero if there are none.
+// fromMillis converts Unix milliseconds, or returns the zero time if they are out of range.
 func fromMillis(ms int64) time.Time {
 	if ms <= 0 || ms > maxTime {
 		return time.Time{}
@@ -160,21 +162,21 @@ func fromMillis(ms int64) time.Time {
 	return time.UnixMilli(ms).UTC()
 }
 
-// RealtimeUsage is what ZEGO counts at one minute.
+// RealtimeUsage is ZEGO's count of rooms and users at one minute.
 type RealtimeUsage struct {
 	At           time.Time
 	Rooms, Users int64
 }
 
-// RealtimePause keeps GetRealtimeUsage below 480 calls a day and 3 a minute, and
-// RealtimeDelay is how late its values are.
+// RealtimePause keeps GetRealtimeUsage below 480 calls a day and 3 a minute. RealtimeDelay
+// is the age of its latest values.
 const (
 	RealtimePause = 200 * time.Second
 	RealtimeDelay = 3 * time.Minute
 )
 
-// GetRealtimeUsage returns the numbers of rooms and users, minute by minute, between two
-// times of the last two hours.
+// GetRealtimeUsage returns the numbers of rooms and users at each minute between from and
+// to, which must be within the last two hours.
 func (c *Client) GetRealtimeUsage(ctx context.Context, appID uint32, from, to time.Time) ([]RealtimeUsage, error) {
 	const rooms, users = "room_concurrent", "online_user"
 	var data struct {

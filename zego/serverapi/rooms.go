@@ -18,11 +18,11 @@ const (
 	MaxList  = 200
 )
 
-// The documented limits, as pauses between two calls. They are a tenth longer, because
-// calls don't arrive as evenly as they are sent.
+// The documented limits as pauses between two calls, a tenth longer than documented,
+// because calls don't arrive as evenly as they are sent.
 var (
 	tenASecond = []limit{{"", 110 * time.Millisecond}}
-	listLimits = func(room string) []limit { // 200 a second, and one for each room
+	listLimits = func(room string) []limit { // 200 a second, and one a second for each room
 		return []limit{{"room " + room, 1100 * time.Millisecond}, {"", 5500 * time.Microsecond}}
 	}
 )
@@ -39,7 +39,7 @@ func (c *Client) userNumLimit(appID uint32) []limit {
 type RoomUsers struct {
 	// Users includes Admins. It is 0 for a room that doesn't exist.
 	Users int
-	// Admins record or moderate; they are no participants.
+	// Admins record or moderate. They are not participants.
 	Admins int
 }
 
@@ -52,17 +52,17 @@ type User struct {
 	UserID string
 	// InRoom reports whether the user is in the room.
 	InRoom bool
-	// LoginTime is when the user entered, by ZEGO's clock, to the millisecond and in UTC;
-	// zero in a list.
+	// LoginTime is when the user entered, by ZEGO's clock, to the millisecond and in UTC.
+	// It is zero in a list.
 	LoginTime time.Time
-	// Role is [zego.RoleService] for an admin. Only ZEGO's LiveRoom service sets it
-	// meaningfully.
+	// Role is [zego.RoleService] for an admin. It is meaningful only in ZEGO's LiveRoom
+	// service.
 	Role zego.Code
 }
 
-// DescribeUserNum returns the numbers of users in up to [MaxRooms] rooms. An answer
-// that lacks a room is an error, because a room without an answer isn't an empty one.
-// The rooms answered for are returned with the error.
+// DescribeUserNum returns the numbers of users in up to [MaxRooms] rooms. If the answer
+// lacks a room, DescribeUserNum returns an error together with the other rooms, because a
+// room that is missing in the answer isn't empty.
 func (c *Client) DescribeUserNum(ctx context.Context, appID uint32, rooms []string) (map[string]RoomUsers, error) {
 	if len(rooms) == 0 || len(rooms) > MaxRooms {
 		return nil, fmt.Errorf("DescribeUserNum: found %d rooms, want 1 to %d", len(rooms), MaxRooms)
@@ -82,7 +82,7 @@ func (c *Client) DescribeUserNum(ctx context.Context, appID uint32, rooms []stri
 	for _, r := range data.UserCountList {
 		switch {
 		case r.UserCount == nil || *r.UserCount < r.AdminUserCount || r.AdminUserCount < 0:
-			fault = fmt.Errorf("DescribeUserNum of app %d: room %q has no UserCount, or one that can't be", appID, r.RoomID)
+			fault = fmt.Errorf("DescribeUserNum of app %d: room %q has no UserCount, or an impossible one", appID, r.RoomID)
 		case slices.Contains(rooms, r.RoomID):
 			counts[r.RoomID] = RoomUsers{*r.UserCount, r.AdminUserCount}
 		}
@@ -130,9 +130,9 @@ func (c *Client) DescribeUsers(ctx context.Context, appID uint32, room string, u
 	return all, nil
 }
 
-// DescribeUserList returns up to limit users of a room, at most [MaxList], longest
-// stays first; none if the room doesn't exist. The marker is empty for the first page,
-// and the next of the page before for another. An empty next ends the list.
+// DescribeUserList returns up to limit users of a room, at most [MaxList], longest stays
+// first. It returns none if the room doesn't exist. Pass an empty marker for the first
+// page, and then the next of the previous page. An empty next ends the list.
 func (c *Client) DescribeUserList(ctx context.Context, appID uint32, room string, limit int, marker string) (users []User, next string, err error) {
 	if limit < 1 || limit > MaxList {
 		return nil, "", fmt.Errorf("DescribeUserList: found limit %d, want 1 to %d", limit, MaxList)

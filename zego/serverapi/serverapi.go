@@ -1,5 +1,5 @@
-// Package serverapi is a client of ZEGO's server APIs. It knows rooms by their names
-// alone: no answer names a room's session.
+// Package serverapi is a client of ZEGO's server APIs. The APIs identify rooms by name
+// only: no answer contains a room_session_id.
 package serverapi
 
 import (
@@ -24,15 +24,15 @@ import (
 	"unicode"
 )
 
-// The server APIs of all regions: of rooms, of the cloud recording, and the analytics.
-// Regions have their own, such as https://rtc-api-fra.zego.im.
+// The addresses of the APIs for rooms, cloud recording and analytics in all regions. Each
+// region has its own too, such as https://rtc-api-fra.zego.im.
 const (
 	DefaultURL   = "https://rtc-api.zego.im"
 	RecordingURL = "https://cloudrecord-api.zego.im"
 	AnalyticsURL = "https://analytics-api.zego.im"
 )
 
-// maxAnswer bounds an answer in bytes; 200 users take some dozens of KB.
+// maxAnswer bounds an answer in bytes. 200 users take a few dozen KB.
 const maxAnswer = 4 << 20
 
 // ErrNoSecret means that a [Client] has no secret for the app.
@@ -40,20 +40,20 @@ var ErrNoSecret = errors.New("no server secret for the app")
 
 // Client calls ZEGO's server API, version 2.
 //
-// It keeps to the documented limits by letting calls wait for their turn, and leaves
-// retries to its caller. It is safe for concurrent use. Its errors contain neither a
-// secret nor a signature.
+// It delays calls to keep within the documented limits. It doesn't retry. It is safe for
+// concurrent use. Its errors contain neither secrets nor signatures.
 type Client struct {
-	// HTTP makes the requests. That of New times out after ten seconds and follows no
-	// redirect, because a request proves who sent it.
+	// HTTP makes the requests. The client of New times out after ten seconds and follows no
+	// redirects, because a request carries a valid signature.
 	HTTP *http.Client
 
-	// Turn, if set, is called ahead of a call that other processes count too, and returns
-	// when it is the caller's turn: budget names what is limited for the app, and pause is
-	// the least time between two calls. Without it, a Client keeps the limit alone.
+	// Turn, if set, is called before each call whose limit several processes share, and
+	// blocks until the call may be made. budget names the app and the limit, and pause is
+	// the minimum time between two calls. If Turn is nil, the Client counts only its own
+	// calls.
 	Turn func(ctx context.Context, budget string, pause time.Duration) error
-	// Test lists the apps in ZEGO's test environment, which projects created up to
-	// 2021-11-16 have. It allows DescribeUserNum once a second.
+	// Test lists the apps in ZEGO's test environment, which exists in projects created up
+	// to 2021-11-16. It allows DescribeUserNum once a second.
 	Test []uint32
 
 	base, recording, analytics *url.URL
@@ -63,10 +63,10 @@ type Client struct {
 }
 
 // New returns a client of the API at baseURL, which is [DefaultURL] outside tests. The
-// secrets are the ServerSecrets of each app, not the CallbackSecrets; the second is
-// tried if ZEGO refuses the signature of the first, so that a secret can be replaced.
-// The URL must be https unless it is this machine's, because forged answers would have
-// rooms closed out.
+// secrets are each app's ServerSecrets, not its CallbackSecrets. If ZEGO refuses the
+// signature of the first secret, the client tries the second, so that you can replace a
+// secret. The URL must be https, except on localhost, because a forged answer would close
+// out rooms.
 func New(baseURL string, secrets map[uint32][]string) (*Client, error) {
 	base, err := parseURL(baseURL)
 	if err != nil {
@@ -88,13 +88,13 @@ func New(baseURL string, secrets map[uint32][]string) (*Client, error) {
 	}, nil
 }
 
-// Recording replaces the address of the recording's API, [RecordingURL].
+// Recording sets the address of the recording API. Default: [RecordingURL].
 func (c *Client) Recording(at string) (err error) {
 	c.recording, err = parseURL(at)
 	return err
 }
 
-// Analytics replaces the address of the analytics, [AnalyticsURL].
+// Analytics sets the address of the analytics API. Default: [AnalyticsURL].
 func (c *Client) Analytics(at string) (err error) {
 	c.analytics, err = parseURL(at)
 	return err
@@ -108,7 +108,7 @@ func parseURL(text string) (*url.URL, error) {
 	}
 	local := slices.Contains([]string{"localhost", "127.0.0.1", "::1"}, base.Hostname())
 	if base.Scheme != "https" && !(base.Scheme == "http" && local) {
-		return nil, fmt.Errorf("server API at %s://%s: want https, because a forged answer closes rooms out", base.Scheme, base.Host)
+		return nil, fmt.Errorf("server API at %s://%s: want https, because a forged answer would close out rooms", base.Scheme, base.Host)
 	}
 	return base, nil
 }
@@ -116,9 +116,9 @@ func parseURL(text string) (*url.URL, error) {
 // Knows reports whether the client has a secret for the app.
 func (c *Client) Knows(appID uint32) bool { return len(c.secrets[appID]) > 0 }
 
-// Sign returns the Signature of a request to the server API: the MD5 of the app, the
-// nonce, the ServerSecret and the timestamp in Unix seconds, joined, in lower-case hex
-// (ZEGO's "Calling APIs"). It covers no other parameter.
+// Sign returns the Signature of a request to the server API (ZEGO's "Calling APIs"): the
+// MD5 of appid, nonce, ServerSecret and timestamp in Unix seconds, joined, in lower-case
+// hex. The signature covers no other parameter.
 func Sign(appID uint32, nonce, secret string, timestamp int64) string {
 	sum := md5.Sum(fmt.Appendf(nil, "%d%s%s%d", appID, nonce, secret, timestamp)) // #nosec G401
 	return hex.EncodeToString(sum[:])
@@ -126,13 +126,13 @@ func Sign(appID uint32, nonce, secret string, timestamp int64) string {
 
 // Error is an answer of the server API that reports a failure.
 type Error struct {
-	// Action is what was called, for which app.
+	// Action and AppID identify the call.
 	Action string
 	AppID  uint32
-	// Status is the HTTP status, and Code ZEGO's own; 0 if there was none.
+	// Status is the HTTP status. Code is ZEGO's code, or 0 if the answer has none.
 	Status int
 	Code   int64
-	// Message is ZEGO's, shortened.
+	// Message is ZEGO's message, shortened.
 	Message string
 	// RequestID identifies the request to ZEGO's support.
 	RequestID string
@@ -160,7 +160,7 @@ func (e *Error) NoTask() bool { return e.Code == 300001000 }
 // NoRoom reports whether the room doesn't exist.
 func (e *Error) NoRoom() bool { return slices.Contains([]int64{50001, 104, 5024}, e.Code) }
 
-// RateLimited reports whether there were too many calls, for the app or the room.
+// RateLimited reports whether the app or the room made too many calls.
 func (e *Error) RateLimited() bool {
 	return e.Status == http.StatusTooManyRequests || slices.Contains([]int64{206, 207, 30002, 300000003}, e.Code)
 }
@@ -175,15 +175,15 @@ type request struct {
 	action string
 	query  url.Values
 	limits []limit
-	at     *url.URL // the room's API unless set
-	body   any      // of a POST; nil: a GET
-	shared string   // the budget that other processes count too, and how far its calls are apart
+	at     *url.URL // address of the API; nil means the API for rooms
+	body   any      // body of a POST; nil makes a GET
+	shared string   // the limit that processes share, see Client.Turn; may be empty
 	pause  time.Duration
 }
 
-// limit is the pause between two calls of one kind.
+// limit is the minimum pause between two calls of one kind.
 type limit struct {
-	of    string // what is limited within the app; empty for the app itself
+	of    string // what is limited within the app; empty limits the app itself
 	pause time.Duration
 }
 
@@ -192,7 +192,8 @@ type limit struct {
 func (c *Client) call(ctx context.Context, appID uint32, r request, data any) error {
 	secrets := c.secrets[appID]
 	if len(secrets) > 0 && r.shared != "" && c.Turn != nil {
-		// One turn for all secrets, as only one call counts where the first is right.
+		// Take one turn for all secrets, because with a correct first secret there is only
+		// one call.
 		if err := c.Turn(ctx, fmt.Sprintf("%d %s", appID, r.shared), r.pause*time.Duration(len(secrets))); err != nil {
 			return fmt.Errorf("%s of app %d: wait for the rate limit: %w", r.action, appID, err)
 		}
@@ -271,7 +272,7 @@ func (c *Client) callWith(ctx context.Context, appID uint32, secret string, r re
 		Data      json.RawMessage
 	}
 	if err := json.Unmarshal(body, &answer); err != nil || answer.Code == nil {
-		// A proxy's, perhaps, or a page to log in.
+		// Perhaps the answer of a proxy, or a login page.
 		return &Error{Action: r.action, AppID: appID, Status: response.StatusCode}
 	}
 	if *answer.Code != 0 || response.StatusCode/100 != 2 {
@@ -287,7 +288,7 @@ func (c *Client) callWith(ctx context.Context, appID uint32, secret string, r re
 	return nil
 }
 
-// clean returns foreign text on one line, without what a terminal acts on, and short.
+// clean returns foreign text in one short line without control characters.
 func clean(s string) string {
 	s = strings.Join(strings.Fields(strings.Map(func(r rune) rune {
 		if !unicode.IsGraphic(r) && !unicode.IsSpace(r) {
@@ -301,17 +302,17 @@ func clean(s string) string {
 	return s
 }
 
-// limits keeps calls apart.
+// limits delays calls so that calls of one kind keep a minimum pause.
 type limits struct {
 	mu   sync.Mutex
-	next map[string]time.Time // when the next call of a kind may be made
+	next map[string]time.Time // by kind: when the next call may be made
 }
 
-// maxKinds is the number of kinds, mostly of rooms, at which idle ones are dropped.
+// maxKinds is the number of kinds, mostly rooms, above which idle ones are dropped.
 const maxKinds = 10_000
 
-// wait waits until no other call of the kind was made within the pause. It returns
-// at once if the context ends before that.
+// wait blocks until a call of the kind may be made, and reserves the pause after it. It
+// returns at once if ctx ends before that.
 func (l *limits) wait(ctx context.Context, kind string, pause time.Duration) error {
 	now := time.Now()
 	l.mu.Lock()

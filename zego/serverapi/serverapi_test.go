@@ -115,7 +115,7 @@ func TestInvalidAnswersAreErrors(t *testing.T) {
 		"Data that is null":   {zegofake.Failure{Body: `{"Code":0,"Data":null}`}, `says nothing of room "lobby"`},
 		"another room":        {zegofake.Failure{Body: `{"Code":0,"Data":{"UserCountList":[{"RoomId":"other","UserCount":0}]}}`}, `says nothing of room "lobby"`},
 		"no count":            {zegofake.Failure{Body: `{"Code":0,"Data":{"UserCountList":[{"RoomId":"lobby"}]}}`}, "no UserCount"},
-		"more admins than it": {zegofake.Failure{Body: `{"Code":0,"Data":{"UserCountList":[{"RoomId":"lobby","UserCount":1,"AdminUserCount":2}]}}`}, "can't be"},
+		"more admins than it": {zegofake.Failure{Body: `{"Code":0,"Data":{"UserCountList":[{"RoomId":"lobby","UserCount":1,"AdminUserCount":2}]}}`}, "impossible"},
 		"a redirect":          {zegofake.Failure{Status: 302, Body: "Found"}, "HTTP status 302"},
 		"success, but not":    {zegofake.Failure{Status: 503, Body: `{"Code":0,"Data":{"UserCountList":[{"RoomId":"lobby","UserCount":0}]}}`}, "HTTP status 503"},
 		"too much":            {zegofake.Failure{Body: strings.Repeat(" ", 5<<20)}, "more than"},
