@@ -20,46 +20,46 @@ var (
 	errSlow    = errors.New("the body arrived too slowly")
 )
 
-// bodies bounds the memory of large bodies, from when they are read until they are
-// answered. A newcomer gets its room, and the body that has been read for longest gives
-// way: a good callback needs milliseconds.
+// bodies bounds the memory of large bodies, from the start of reading until the answer. If
+// the memory is used up, a new body evicts the body that has been read for longest, because
+// reading a genuine callback takes milliseconds.
 type bodies struct {
 	mu      sync.Mutex
-	room    int       // bytes left
-	readers list.List // of *body, those larger than smallBody that aren't whole, longest first
+	free    int       // bytes left
+	readers list.List // of *body: bodies larger than smallBody being read, oldest first
 }
 
-func newBodies(room int) *bodies { return &bodies{room: room} }
+func newBodies(memory int) *bodies { return &bodies{free: memory} }
 
-// body is one that is being read, and then until it is closed.
+// body is the body of one request, until it is closed.
 type body struct {
-	of    *bodies
-	data  []byte
-	whole bool          // it is read
-	place *list.Element // among the readers, if it is one
-	base  int           // bytes it takes beside the data
-	held  int           // bytes of the room
-	gone  bool          // it gave way
-	abort func()        // ends a Read that waits
+	all      *bodies
+	data     []byte
+	complete bool          // read to its end
+	place    *list.Element // in readers, or nil
+	base     int           // bytes it takes in addition to data
+	reserved int           // bytes taken from bodies.free
+	evicted  bool          // another body got its memory
+	abort    func()        // interrupts a blocked Read
 }
 
-// spare is the memory of closed bodies: for a room_close, all that reading it takes.
+// spare holds the memory of closed bodies. Reading a room_close needs no other memory.
 var spare = sync.Pool{New: func() any { b := make([]byte, 0, 1024); return &b }}
 
-// read reads the body of a request. The caller closes it, also after an error.
+// read reads the body of a request. The caller must close it, even after an error.
 func (o *bodies) read(w http.ResponseWriter, r *http.Request) (*body, error) {
 	control := http.NewResponseController(w)
-	b := &body{of: o, data: (*spare.Get().(*[]byte))[:0], abort: func() { _ = control.SetReadDeadline(time.Unix(1, 0)) }}
+	b := &body{all: o, data: (*spare.Get().(*[]byte))[:0], abort: func() { _ = control.SetReadDeadline(time.Unix(1, 0)) }}
 
 	encoding := strings.ToLower(strings.TrimSpace(strings.Join(r.Header.Values("Content-Encoding"), ",")))
 	if encoding != "" && encoding != "identity" && encoding != "gzip" && encoding != "x-gzip" {
 		return b, refuse(RefusedEncoding, errors.New("found Content-Encoding "+strconv.Quote(clip(encoding))+", want none, or gzip"))
 	}
-	paced := &pace{Reader: http.MaxBytesReader(w, r.Body, MaxBody), body: b, control: control, began: time.Now()}
+	paced := &pacedReader{Reader: http.MaxBytesReader(w, r.Body, MaxBody), body: b, control: control, began: time.Now()}
 	if err := b.fill(paced, MaxBody); err != nil {
 		return b, refuse(RefusedUnread, err)
 	}
-	// The pace is no matter of the answer.
+	// The rest of the request has the usual timeout.
 	b.finish()
 	_ = control.SetReadDeadline(paced.began.Add(readTimeout))
 	if encoding == "" || encoding == "identity" {
@@ -68,7 +68,7 @@ func (o *bodies) read(w http.ResponseWriter, r *http.Request) (*body, error) {
 	return b, b.inflate()
 }
 
-// inflate replaces the data by what it is the compression of.
+// inflate decompresses the data.
 func (b *body) inflate() error {
 	compressed := b.data
 	unzip, err := gzip.NewReader(bytes.NewReader(compressed))
@@ -82,7 +82,7 @@ func (b *body) inflate() error {
 	return nil
 }
 
-// fill appends r to the data, which may have up to limit bytes then.
+// fill appends r to the data, up to limit bytes in all.
 func (b *body) fill(r io.Reader, limit int) error {
 	for {
 		if len(b.data) > limit {
@@ -104,10 +104,10 @@ func (b *body) fill(r io.Reader, limit int) error {
 	}
 }
 
-// grow enlarges the data, once there is room.
+// grow enlarges the data's capacity to size, and reserves memory if that is large.
 func (b *body) grow(size int) error {
 	if size > smallBody {
-		if err := b.of.reserve(b, b.base+size); err != nil {
+		if err := b.all.reserve(b, b.base+size); err != nil {
 			return err
 		}
 	}
@@ -115,80 +115,81 @@ func (b *body) grow(size int) error {
 	return nil
 }
 
-// reserve gets a body that much room in all, from those that have been read for longer
-// if need be.
+// reserve reserves size bytes in all for a body. If they are not free, it evicts bodies
+// that have been read for longer.
 func (o *bodies) reserve(b *body, size int) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if b.gone {
+	if b.evicted {
 		return errCrowded
 	}
-	if b.place == nil && !b.whole {
+	if b.place == nil && !b.complete {
 		b.place = o.readers.PushBack(b)
 	}
-	for o.room < size-b.held {
+	for o.free < size-b.reserved {
 		front := o.readers.Front()
 		if front == nil {
 			return errCrowded
 		}
-		longest := front.Value.(*body)
-		longest.gone = true
-		o.leave(longest)
-		if longest == b {
+		oldest := front.Value.(*body)
+		oldest.evicted = true
+		o.release(oldest)
+		if oldest == b {
 			return errCrowded
 		}
-		longest.abort()
+		oldest.abort()
 	}
-	o.room -= size - b.held
-	b.held = size
+	o.free -= size - b.reserved
+	b.reserved = size
 	return nil
 }
 
-// leave removes a body from the readers and frees its room. The caller holds mu.
-func (o *bodies) leave(b *body) {
+// release removes a body from the readers and frees its reservation. The caller must hold
+// mu.
+func (o *bodies) release(b *body) {
 	if b.place != nil {
 		o.readers.Remove(b.place)
 	}
-	o.room += b.held
-	b.place, b.held = nil, 0
+	o.free += b.reserved
+	b.place, b.reserved = nil, 0
 }
 
-// close frees the body's room and data. Further calls do nothing.
+// close frees the body's reservation and data. Further calls do nothing.
 func (b *body) close() {
-	b.of.mu.Lock()
-	b.of.leave(b)
-	b.of.mu.Unlock()
-	b.free()
+	b.all.mu.Lock()
+	b.all.release(b)
+	b.all.mu.Unlock()
+	b.freeData()
 }
 
-// free frees the body's data. Its room is what the event made of it takes now.
-func (b *body) free() {
+// freeData frees the body's data. The reservation stays, for the memory of the event
+// parsed from the body.
+func (b *body) freeData() {
 	if data := b.data; data != nil && cap(data) <= smallBody {
 		spare.Put(&data)
 	}
 	b.data = nil
 }
 
-// finish notes that the body is read to its end, and so doesn't give way.
+// finish records that the body is read to its end. It can no longer be evicted.
 func (b *body) finish() {
-	b.of.mu.Lock()
-	defer b.of.mu.Unlock()
-	b.whole = true
+	b.all.mu.Lock()
+	defer b.all.mu.Unlock()
+	b.complete = true
 	if b.place != nil {
-		b.of.readers.Remove(b.place)
+		b.all.readers.Remove(b.place)
 		b.place = nil
 	}
 }
 
-// gaveWay reports whether the body gave way to another.
-func (b *body) gaveWay() bool {
-	b.of.mu.Lock()
-	defer b.of.mu.Unlock()
-	return b.gone
+func (b *body) isEvicted() bool {
+	b.all.mu.Lock()
+	defer b.all.mu.Unlock()
+	return b.evicted
 }
 
-// pace expects a large body to arrive at minRate.
-type pace struct {
+// pacedReader fails if a large body arrives more slowly than minRate.
+type pacedReader struct {
 	io.Reader
 	body    *body
 	control *http.ResponseController
@@ -196,11 +197,11 @@ type pace struct {
 	read    int
 }
 
-func (p *pace) Read(to []byte) (int, error) {
+func (p *pacedReader) Read(to []byte) (int, error) {
 	if p.read >= smallBody {
 		due := paceAfter + time.Duration(p.read)*time.Second/minRate
 		_ = p.control.SetReadDeadline(p.began.Add(min(due, readTimeout)))
-		if p.body.gaveWay() { // after the deadline that is set for that
+		if p.body.isEvicted() { // checked after SetReadDeadline, which may undo abort
 			return 0, errCrowded
 		}
 	}
@@ -212,7 +213,7 @@ func (p *pace) Read(to []byte) (int, error) {
 		if timeout := net.Error(nil); errors.As(err, &timeout) && timeout.Timeout() {
 			err = errSlow
 		}
-		if p.body.gaveWay() {
+		if p.body.isEvicted() {
 			err = errCrowded
 		}
 	}

@@ -9,7 +9,7 @@ import (
 // A body that is closed twice gives its memory back once: else two requests would
 // read into the same.
 func TestBodyClosedTwiceReleasesItsMemoryOnce(t *testing.T) {
-	o := newBodies(bodyRoom)
+	o := newBodies(bodyMemory)
 	read := func(text string) *body {
 		b, err := o.read(httptest.NewRecorder(), httptest.NewRequest("POST", "/", strings.NewReader(text)))
 		if err != nil {
@@ -29,7 +29,7 @@ func TestBodyClosedTwiceReleasesItsMemoryOnce(t *testing.T) {
 		second.close()
 		third.close()
 	}
-	if o.room != bodyRoom || o.readers.Len() != 0 {
-		t.Errorf("%d bytes of room and %d readers are left", o.room, o.readers.Len())
+	if o.free != bodyMemory || o.readers.Len() != 0 {
+		t.Errorf("%d bytes of room and %d readers are left", o.free, o.readers.Len())
 	}
 }

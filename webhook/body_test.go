@@ -111,7 +111,7 @@ func TestOldestReadingBodyIsEvicted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inMemory(t, quiet(t), func(connect func(string) *sender) {
 			var slow []*sender
-			for n := range webhook.BodyRoom / webhook.MaxBody {
+			for n := range webhook.BodyMemory / webhook.MaxBody {
 				slow = append(slow, connect(held(fmt.Sprint("slow-", n))))
 				synctest.Wait()
 			}
@@ -143,7 +143,7 @@ func TestLargeBodiesReserveMemoryUntilAnswered(t *testing.T) {
 			func(o *webhook.Options) { o.Observe, o.Log = nil, slog.New(slog.DiscardHandler) })
 		inMemory(t, slow, func(connect func(string) *sender) {
 			var all []*sender
-			for n := range webhook.BodyRoom / webhook.MaxBody {
+			for n := range webhook.BodyMemory / webhook.MaxBody {
 				all = append(all, connect(request(padded(webhook.MaxBody-100, fmt.Sprint("large-", n)))))
 				synctest.Wait()
 			}
@@ -228,7 +228,7 @@ func TestDelayedGuessesReserveNoMemory(t *testing.T) {
 			synctest.Wait()
 			forged := signed("guess")
 			forged += strings.Repeat(" ", webhook.MaxBody-len(forged))
-			for range 2 * webhook.BodyRoom / webhook.MaxBody {
+			for range 2 * webhook.BodyMemory / webhook.MaxBody {
 				connect(request(forged)) // is answered after a second
 				synctest.Wait()
 			}

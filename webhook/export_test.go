@@ -2,10 +2,10 @@ package webhook
 
 // What tests know of the limits.
 const (
-	SmallBody = smallBody
-	BodyRoom  = bodyRoom
-	MinRate   = minRate
-	Remember  = rememberSignatures
+	SmallBody  = smallBody
+	BodyMemory = bodyMemory
+	MinRate    = minRate
+	Remember   = rememberSignatures
 )
 
 var (

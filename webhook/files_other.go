@@ -4,6 +4,6 @@ package webhook
 
 import "math"
 
-// openFiles returns how many files and connections the process may open: as many as
-// memory holds.
+// openFiles returns how many files and connections the process may open. Only memory
+// limits them here.
 func openFiles() int { return math.MaxInt32 }

@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// openFiles returns how many files and connections the process may open. Go has raised
-// the soft limit to the hard one.
+// openFiles returns how many files and connections the process may open: the soft limit,
+// which Go has raised to the hard limit.
 func openFiles() int {
 	var limit syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {

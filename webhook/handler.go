@@ -21,7 +21,7 @@ type handler struct {
 	bodies     *bodies
 }
 
-// exchange is what is known of one request, for its line in the log and its metrics.
+// exchange collects data about one request for its log line and metrics.
 type exchange struct {
 	began time.Time
 	event string // as in Options.Observe
@@ -40,14 +40,14 @@ func (e *exchange) add(attrs ...slog.Attr) { e.attrs = append(e.attrs, attrs...)
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e := newExchange(r)
-	receipt, err := h.take(w, r, e)
+	receipt, err := h.accept(w, r, e)
 	if err != nil {
 		h.refuse(w, r, e, err)
 		return
 	}
 	level := slog.LevelInfo
 	if receipt.Status == Queued {
-		// In a burst these lines would cost as much as the disk does.
+		// In a burst, writing these lines would take as long as syncing the inbox.
 		level = slog.LevelDebug
 	}
 	took := time.Since(e.began)
@@ -57,9 +57,9 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, "application/json", receipt)
 }
 
-// take reads, verifies and hands over a callback. The memory of its body is free when
-// it returns.
-func (h *handler) take(w http.ResponseWriter, r *http.Request, e *exchange) (Receipt, error) {
+// accept reads and verifies a callback and passes it to the receiver. It frees the memory
+// of the body before it returns.
+func (h *handler) accept(w http.ResponseWriter, r *http.Request, e *exchange) (Receipt, error) {
 	body, err := h.bodies.read(w, r)
 	defer body.close()
 	e.large = len(body.data) > smallBody
@@ -76,25 +76,25 @@ func (h *handler) take(w http.ResponseWriter, r *http.Request, e *exchange) (Rec
 	if err := h.Keyring.Verify(head); err != nil {
 		return Receipt{}, refuse(verifyOutcome(err), nil)
 	}
-	proved(r.Context())
+	markGenuine(r.Context())
 
 	event, err := callback.Parse()
 	if err != nil {
 		event = callback.Unreadable(err)
 	}
-	body.free() // the event has copies of what it needs
+	body.freeData() // the event has its own copies
 	head = event.Head()
 	done, ok := h.signatures.claim(head.AppID, head.Signature, head.Fingerprint, err != nil)
 	if !ok {
 		return Receipt{}, refuse(RefusedReplay, nil)
 	}
-	taken := false
-	defer func() { done(taken) }()
+	accepted := false
+	defer func() { done(accepted) }()
 	e.event = label(event, head.Event)
 	if err != nil {
 		h.observeFault(e, err)
 		_, fault := h.receive(r.Context(), event)
-		if taken = fault == nil; !taken {
+		if accepted = fault == nil; !accepted {
 			h.Log.Error("refused callback not stored", "event", head.Event, "appid", head.AppID, "error", fault)
 		}
 		return Receipt{}, refuse(RefusedUnreadable, err)
@@ -112,18 +112,18 @@ func (h *handler) take(w http.ResponseWriter, r *http.Request, e *exchange) (Rec
 	if err != nil {
 		return Receipt{}, refuse(Unavailable, err)
 	}
-	taken = true
+	accepted = true
 	return receipt, nil
 }
 
-// receive hands the event over. A sender that hangs up doesn't take its callback back.
+// receive passes the event to the receiver. It goes on if the sender hangs up.
 func (h *handler) receive(ctx context.Context, event zego.Event) (Receipt, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.AnswerWithin)
 	defer cancel()
 	return h.Receiver.Receive(ctx, event)
 }
 
-// observeFault counts the field that a callback is refused for.
+// observeFault counts the field for which a callback is refused.
 func (h *handler) observeFault(e *exchange, err error) {
 	if field := new(zego.FieldError); errors.As(err, &field) {
 		h.ObserveField(e.event, fieldLabel(field.Field), true)
@@ -137,7 +137,7 @@ func fieldLabel(field string) string {
 	return before + after
 }
 
-// otherEvent stands for all events without a type in package zego.
+// otherEvent is the label of all events without a type in package zego.
 const otherEvent = "other"
 
 // label returns the event's name for metrics.
@@ -148,7 +148,7 @@ func label(event zego.Event, name string) string {
 	return name
 }
 
-// about returns what identifies the event in the log.
+// about returns the log attributes that identify an event.
 func about(event zego.Event) []slog.Attr {
 	session := func(roomID string, roomSessionID uint64) []slog.Attr {
 		return []slog.Attr{slog.String("room_id", roomID), slog.String("room_session_id", strconv.FormatUint(roomSessionID, 10))}
@@ -172,7 +172,7 @@ func about(event zego.Event) []slog.Attr {
 	return nil
 }
 
-// refuse logs, counts and answers a request that was refused.
+// refuse logs, counts and answers a refused request.
 func (h *handler) refuse(w http.ResponseWriter, r *http.Request, e *exchange, err error) {
 	refused := refuse(RefusedMalformed, err)
 	outcome, took := refused.outcome, time.Since(e.began)
@@ -189,7 +189,7 @@ func (h *handler) refuse(w http.ResponseWriter, r *http.Request, e *exchange, er
 	h.Observe(e.event, outcome, took)
 
 	if outcome == RefusedCrowded {
-		// ZEGO sends a recording callback again only if there is no response.
+		// ZEGO repeats a recording callback only if it gets no response.
 		panic(http.ErrAbortHandler)
 	}
 	p := problem{Status: a.status, Detail: a.detail}
@@ -213,13 +213,14 @@ func (h *handler) refuse(w http.ResponseWriter, r *http.Request, e *exchange, er
 	case http.StatusMethodNotAllowed:
 		w.Header().Set("Allow", http.MethodPost)
 	case http.StatusRequestEntityTooLarge:
-		// A sender that is still writing when the connection is closed never reads the answer.
+		// If the connection were closed while the sender still writes, it would not read the
+		// answer.
 		_, _ = io.CopyN(io.Discard, r.Body, drainBody)
 	}
 	p.write(w)
 }
 
-// hold waits, unless the sender doesn't.
+// hold waits for d, or until the sender hangs up.
 func hold(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -230,22 +231,22 @@ func hold(ctx context.Context, d time.Duration) {
 }
 
 func (h *handler) notFound(w http.ResponseWriter, r *http.Request) {
-	// Perhaps it is ZEGO with a mistyped address: in another case, behind a gateway's
-	// prefix, or with a letter missing.
+	// Perhaps the address in ZEGO's console is mistyped: in another case, without a
+	// gateway's prefix, or with a letter missing.
 	outcome, path := RefusedElsewhere, strings.ToLower(r.URL.Path)
 	if strings.Contains(path, "zego") || strings.Contains(path, "callback") {
 		outcome = RefusedPath
 	}
-	h.refuse(w, r, newExchange(r, slog.String("path", shown(r.URL.Path))), refuse(outcome, nil))
+	h.refuse(w, r, newExchange(r, slog.String("path", redact(r.URL.Path))), refuse(outcome, nil))
 }
 
 func (h *handler) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 	h.refuse(w, r, newExchange(r, slog.String("method", clip(r.Method))), refuse(RefusedMethod, nil))
 }
 
-// shown returns a path for the log. It hides each segment that may be the token: any
-// that doesn't begin as those of [Path] do.
-func shown(path string) string {
+// redact returns a path for the log. It hides each segment that may be the token, that is,
+// any segment that doesn't resemble a segment of [Path].
+func redact(path string) string {
 	segments := strings.Split(clip(path), "/")
 	for i, s := range segments {
 		lower := strings.ToLower(s)
@@ -256,5 +257,5 @@ func shown(path string) string {
 	return strings.Join(segments, "/")
 }
 
-// clip shortens a stranger's text for the log.
+// clip shortens foreign text for the log.
 func clip(s string) string { return s[:min(len(s), maxLogged)] }

@@ -10,9 +10,9 @@ import (
 	"github.com/closeouthq/closeout/internal/recent"
 )
 
-// limiter decides which refusals are logged, and which are answered late. Nothing is
-// refused for its source: behind a proxy all callbacks have one address, and what a
-// proxy says of another can be forged.
+// limiter decides which refusals are logged and which are answered late. It never refuses
+// a request because of its source: behind a proxy all callbacks have the same address, and
+// a forwarding header can be forged.
 type limiter struct {
 	lines  limit
 	tally  *recent.Map[source, *tally]
@@ -21,8 +21,8 @@ type limiter struct {
 
 type limit = ratelimiter.RateLimiter[any]
 
-// source has the outcome, so that forged callbacks behind a proxy don't hide that a
-// clock is wrong.
+// source identifies refusals that share a limit of log lines. It includes the outcome, so
+// that forged callbacks behind a proxy don't hide another problem, such as a wrong clock.
 type source struct {
 	network netip.Prefix
 	outcome Outcome
@@ -42,14 +42,15 @@ func newLimiter() *limiter {
 	}
 }
 
-// tooMany reports whether too much from there could not be verified, this included.
+// tooMany counts a request that could not be verified. It reports whether its network has
+// sent too many of them.
 func (l *limiter) tooMany(remote string) bool {
 	failed, _ := l.failed.Add(network(remote), ratelimiter.NewBursty[any](maxFailures, failuresPeriod))
 	return !failed.TryAcquirePermit()
 }
 
-// line reports whether a refusal is logged, and how many of its source were not since
-// the last that was.
+// line reports whether to log a refusal. unlogged is the number of refusals of the same
+// source that were not logged since the last one that was.
 func (l *limiter) line(remote string, outcome Outcome) (unlogged int64, ok bool) {
 	t, _ := l.tally.Add(source{network(remote), outcome}, &tally{lines: ratelimiter.NewBursty[any](maxSourceLines, time.Minute)})
 	if !t.lines.TryAcquirePermit() || !l.lines.TryAcquirePermit() {
@@ -59,8 +60,8 @@ func (l *limiter) line(remote string, outcome Outcome) (unlogged int64, ok bool)
 	return t.unlogged.Swap(0), true
 }
 
-// network returns the address, or the 64 bits of an IPv6 address that one customer has
-// at least. Whatever has no IP address is one network.
+// network returns an IPv4 address, or the /64 of an IPv6 address, because one customer has
+// at least a /64. All remotes without an IP address are one network.
 func network(remote string) netip.Prefix {
 	from, err := netip.ParseAddrPort(remote)
 	if err != nil {
@@ -70,6 +71,6 @@ func network(remote string) netip.Prefix {
 	if address.Is4() {
 		bits = 32
 	}
-	p, _ := address.Prefix(bits) // it has as many
+	p, _ := address.Prefix(bits) // never fails
 	return p
 }

@@ -8,36 +8,36 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// Outcome is the outcome of a request, for logs and metrics: a [Status], or one of the
+// Outcome is the outcome of a request for logs and metrics: a [Status] or one of the
 // refusals.
 type Outcome string
 
 // The refusals, with their HTTP status.
 const (
-	// RefusedMalformed means that the body is no callback (400).
+	// RefusedMalformed means that the body is not a callback (400).
 	RefusedMalformed Outcome = "malformed"
-	// RefusedUnreadable means that the callback is genuine, and that a required field is
-	// missing or can't be read (400).
+	// RefusedUnreadable means that the callback is genuine, but a required field is missing
+	// or can't be read (400).
 	RefusedUnreadable Outcome = "unreadable"
-	// RefusedUnread means that the body didn't arrive whole (400).
+	// RefusedUnread means that the body didn't arrive completely (400).
 	RefusedUnread Outcome = "unread"
 	// RefusedTooLarge means that the body has more than [MaxBody] bytes (413).
 	RefusedTooLarge Outcome = "too_large"
 	// RefusedEncoding means that the body's Content-Encoding isn't supported (415).
 	RefusedEncoding Outcome = "encoding"
-	// RefusedCrowded means that the body is large, and was being read for longest when
-	// others needed the memory. Its connection is closed without a response, because ZEGO
-	// sends a recording callback again only then. No room_close is that large.
+	// RefusedCrowded means that the body is large, and that other bodies needed its memory
+	// while it had been read for longest. The connection is closed without a response,
+	// because ZEGO repeats a recording callback only then. No room_close is that large.
 	RefusedCrowded Outcome = "crowded"
-	// RefusedPath means that the path resembles that of callbacks, or that its token is
-	// missing or wrong (404).
+	// RefusedPath means that the path resembles [Path], or that the token is missing or
+	// wrong (404).
 	RefusedPath Outcome = "wrong_path"
-	// RefusedElsewhere means another path (404), RefusedMethod another method than POST
-	// (405).
+	// RefusedElsewhere means any other path (404), and RefusedMethod another method than
+	// POST (405).
 	RefusedElsewhere Outcome = "not_found"
 	RefusedMethod    Outcome = "wrong_method"
-	// RefusedUnknownApp means that there is no secret for the appid. It is answered 401, as
-	// all that follow are, or 429 if much from the same source can't be verified.
+	// RefusedUnknownApp means that there is no secret for the appid. This refusal and the
+	// following ones are answered 401, or 429 after too many of them from one source.
 	RefusedUnknownApp Outcome = "unknown_app"
 	// RefusedSignature means that the signature is wrong.
 	RefusedSignature Outcome = "bad_signature"
@@ -45,36 +45,36 @@ const (
 	// old callback sent again, or a wrong clock.
 	RefusedTooOld Outcome = "too_old"
 	RefusedTooNew Outcome = "too_new"
-	// RefusedReplay means that the signature came with another body before (401).
+	// RefusedReplay means that the signature has been used with another body (always 401).
 	RefusedReplay Outcome = "replay"
-	// Unavailable means that the receiver could not take the callback (503).
+	// Unavailable means that the receiver could not accept the callback (503).
 	Unavailable Outcome = "unavailable"
 )
 
 const notVerified = "The callback could not be verified."
 
-// answers are the answers to refusals.
+// answers maps refusals to their answers.
 var answers = map[Outcome]struct {
 	status     int
-	detail     string // empty: the error's
-	genuine    string // the log message for a callback of ZEGO's; empty if it may be anybody's
-	unverified bool   // many of these are answered late
+	detail     string // empty means the text of the error
+	genuine    string // log message if the callback is genuine; empty if anybody may have sent it
+	unverified bool   // too many of them are answered late
 }{
 	RefusedMalformed:  {status: 400},
-	RefusedUnread:     {status: 400, detail: "The body did not arrive whole, or too slowly."},
+	RefusedUnread:     {status: 400, detail: "The body arrived incomplete or too slowly."},
 	RefusedTooLarge:   {status: 413, detail: "The body has more than 1 MiB, or too much once it is decompressed."},
 	RefusedEncoding:   {status: 415, detail: "Content-Encoding: want gzip, or none."},
 	RefusedCrowded:    {}, // no answer
 	RefusedPath:       {status: 404, detail: "There is nothing at this path."},
 	RefusedElsewhere:  {status: 404, detail: "There is nothing at this path."},
-	RefusedMethod:     {status: 405, detail: "Callbacks are taken by POST."},
+	RefusedMethod:     {status: 405, detail: "Send callbacks with POST."},
 	RefusedUnknownApp: {status: 401, detail: notVerified, unverified: true},
 	RefusedSignature:  {status: 401, detail: notVerified, unverified: true},
 	RefusedTooOld:     {status: 401, detail: notVerified, unverified: true},
 	RefusedTooNew:     {status: 401, detail: notVerified, unverified: true},
 	RefusedReplay:     {status: 401, detail: notVerified},
 	RefusedUnreadable: {status: 400, genuine: "genuine callback refused"},
-	Unavailable:       {status: 503, detail: "The callback can't be taken now. Try again.", genuine: "callback not taken, ZEGO has to send it again"},
+	Unavailable:       {status: 503, detail: "The callback can't be accepted now. Try again.", genuine: "callback not accepted, ZEGO must retry"},
 }
 
 // Outcomes returns all outcomes that [Options].Observe is called with, by event.
@@ -117,8 +117,7 @@ func (r *refusal) Error() string {
 // Unwrap returns the cause.
 func (r *refusal) Unwrap() error { return r.cause }
 
-// refuse returns an error that refuses a request with that outcome, unless the cause
-// itself refuses it with another.
+// refuse returns a refusal with the outcome, or the refusal that cause already is.
 func refuse(outcome Outcome, cause error) *refusal {
 	if already := new(refusal); errors.As(cause, &already) {
 		return already
@@ -126,7 +125,7 @@ func refuse(outcome Outcome, cause error) *refusal {
 	return &refusal{outcome, cause}
 }
 
-// verifyOutcome returns the outcome of a callback that isn't verified.
+// verifyOutcome returns the outcome for an error of [zego.Keyring.Verify].
 func verifyOutcome(err error) Outcome {
 	switch {
 	case errors.Is(err, zego.ErrUnknownApp):
@@ -139,8 +138,7 @@ func verifyOutcome(err error) Outcome {
 	return RefusedSignature
 }
 
-// Problem answers with a problem document (RFC 9457). The detail is shown to the
-// caller.
+// Problem answers with a problem document (RFC 9457). The caller can read the detail.
 func Problem(w http.ResponseWriter, status int, detail string) {
 	problem{Status: status, Detail: detail}.write(w)
 }
@@ -151,7 +149,7 @@ type problem struct {
 	Title  string `json:"title"`
 	Status int    `json:"status"`
 	Detail string `json:"detail"`
-	// Field is the field of the callback that is at fault.
+	// Field is the callback's faulty field.
 	Field string `json:"field,omitempty"`
 }
 

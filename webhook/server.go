@@ -15,21 +15,21 @@ import (
 	"time"
 )
 
-// ConnectionFault is why a connection ended without a request that a handler saw.
+// ConnectionFault is the reason why a connection ended without a request for a handler.
 type ConnectionFault string
 
 // The faults of connections. A connection without any data, such as a load balancer's
 // probe, has none.
 const (
-	// FaultTLS means a failed TLS handshake: often the other side doesn't trust the
-	// certificate, because an intermediate one is missing.
+	// FaultTLS means a failed TLS handshake. Often the client doesn't trust the
+	// certificate, because an intermediate certificate is missing.
 	FaultTLS ConnectionFault = "tls_handshake"
 	// FaultPlain means plain HTTP where TLS is expected, and FaultEncrypted the opposite.
 	FaultPlain     ConnectionFault = "plain_http"
 	FaultEncrypted ConnectionFault = "encrypted"
 	// FaultProxy means the preamble of the PROXY protocol, which isn't supported.
 	FaultProxy ConnectionFault = "proxy_preamble"
-	// FaultRequest means that the data is no request, or never a whole one.
+	// FaultRequest means that the data is not a complete HTTP request.
 	FaultRequest ConnectionFault = "no_request"
 )
 
@@ -40,24 +40,24 @@ func ConnectionFaults() []ConnectionFault {
 
 // ServerOptions configure a server.
 type ServerOptions struct {
-	// Log gets a line for each connection that brought no request. Of many from one source
-	// only the first are logged; the next line has the number of the others.
+	// Log gets a line for each connection without a request. If one source makes many, only
+	// the first are logged, and a later line has the number of the others.
 	Log *slog.Logger
-	// IdleTimeout is how long a connection may be idle; 0 stands for [IdleTimeout].
+	// IdleTimeout bounds how long a connection may be idle. Default: [IdleTimeout].
 	IdleTimeout time.Duration
-	// Observe, if set, is called with each connection that brought no request, if the
-	// listener is one of [Watch].
+	// Observe, if set, is called for each connection without a request. The listener must
+	// come from [Watch].
 	Observe func(ConnectionFault)
 }
 
 // NewServer returns a server with the timeouts and limits that a listener open to the
 // internet needs.
 func NewServer(h http.Handler, o ServerOptions) *http.Server {
-	return newServer(h, o, min(maxStrangers, openFiles()/2))
+	return newServer(h, o, min(maxUnverified, openFiles()/2))
 }
 
-func newServer(h http.Handler, o ServerOptions, maxStrangers int) *http.Server {
-	c := &connections{ServerOptions: o, max: maxStrangers, places: map[net.Conn]*list.Element{}, limiter: newLimiter()}
+func newServer(h http.Handler, o ServerOptions, maxUnverified int) *http.Server {
+	c := &connections{ServerOptions: o, max: maxUnverified, places: map[net.Conn]*list.Element{}, limiter: newLimiter()}
 	return &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if p, _ := r.Context().Value(peerKey{}).(*peer); p != nil && p.conn != nil {
@@ -79,18 +79,18 @@ func newServer(h http.Handler, o ServerOptions, maxStrangers int) *http.Server {
 	}
 }
 
-// connections bounds the connections that haven't brought a genuine callback, and
-// finds those that ended without a request. A newcomer always gets in: the connection
-// that has been idle or unproved for longest gives way, because a good callback needs
-// milliseconds, and slow clients must not keep it out.
+// connections bounds the connections that haven't brought a genuine callback, and reports
+// connections that end without a request. A new connection is always accepted. If there
+// are too many, the connection that has been idle or unverified for longest is closed: a
+// genuine callback takes milliseconds, and slow clients must not keep it out.
 type connections struct {
 	ServerOptions
 	max     int
 	limiter *limiter
-	errors  sync.Map // from an address to the error of its handshake, until the connection is closed
+	errors  sync.Map // handshake errors of open connections, by remote address
 
 	mu     sync.Mutex
-	queue  list.List // of net.Conn, in the order in which they give way
+	queue  list.List // of net.Conn, in the order in which they are closed
 	places map[net.Conn]*list.Element
 }
 
@@ -98,13 +98,13 @@ type peerKey struct{}
 
 // peer is the connection of a request.
 type peer struct {
-	conn  *connection // nil if it isn't watched
+	conn  *connection // nil if the listener isn't from Watch
 	leave func()
 }
 
-// proved exempts the connection of a genuine callback from giving way, until it is
+// markGenuine protects the connection of a genuine callback from being closed, until it is
 // idle again.
-func proved(ctx context.Context) {
+func markGenuine(ctx context.Context) {
 	if p, ok := ctx.Value(peerKey{}).(*peer); ok {
 		p.leave()
 	}
@@ -135,8 +135,7 @@ func (c *connections) state(conn net.Conn, state http.ConnState) {
 	}
 }
 
-// enter puts a connection at the end of the queue, and closes the first if there are
-// too many.
+// enter appends a connection to the queue, and closes the first one if there are too many.
 func (c *connections) enter(conn net.Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -150,7 +149,7 @@ func (c *connections) enter(conn net.Conn) {
 	first := c.queue.Remove(c.queue.Front()).(net.Conn)
 	delete(c.places, first)
 	if t, ok := first.(*tls.Conn); ok {
-		first = t.NetConn() // TLS would wait to say goodbye
+		first = t.NetConn() // closing the TLS connection would send an alert first
 	}
 	_ = first.Close()
 }
@@ -184,8 +183,8 @@ func (c *connections) closed(conn *connection) {
 	}
 }
 
-// errorHandler keeps the errors of handshakes that a server logs for the connection's
-// own line.
+// errorHandler intercepts the handshake errors that the server logs, and keeps them for
+// the line of [connections.closed].
 type errorHandler struct {
 	slog.Handler
 	connections *connections
@@ -208,8 +207,8 @@ func (h *errorHandler) Handle(ctx context.Context, r slog.Record) error {
 // Enabled implements [slog.Handler].
 func (h *errorHandler) Enabled(context.Context, slog.Level) bool { return true }
 
-// Watch wraps the listener of a server, below TLS if it is encrypted, so that the
-// server sees the first bytes of connections that never become a request.
+// Watch wraps the listener of a server, so that the server can report connections without
+// a request. With TLS, wrap the listener below TLS and set encrypted.
 func Watch(l net.Listener, encrypted bool) net.Listener { return &watched{l, encrypted} }
 
 type watched struct {
@@ -225,20 +224,20 @@ func (l *watched) Accept() (net.Conn, error) {
 	return &connection{Conn: c, encrypted: l.encrypted}, nil
 }
 
-// connection records its first bytes and its states.
+// connection records its first bytes and its state.
 type connection struct {
 	net.Conn
 	encrypted bool
-	began     atomic.Bool  // data was read that may be a request
+	began     atomic.Bool  // the server has read data that may be a request
 	handled   atomic.Bool  // a handler got a request
-	idle      atomic.Bool  // a request was answered, and no other is being handled
-	written   atomic.Int64 // bytes since then
+	idle      atomic.Bool  // the last request was answered, and none is being handled
+	written   atomic.Int64 // bytes written since it became idle
 
 	mu    sync.Mutex // two goroutines may read, one after the other
 	first []byte
 }
 
-// watchedConn returns the connection that a watched listener made; nil for another's.
+// watchedConn returns the connection below c, or nil if c is not from a [Watch] listener.
 func watchedConn(c net.Conn) *connection {
 	if t, ok := c.(*tls.Conn); ok {
 		c = t.NetConn()
@@ -263,22 +262,22 @@ func (c *connection) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// fault returns why the connection brought no request; empty if it did, or if it
-// brought no data.
+// fault returns why the connection brought no request. It returns "" if it brought a
+// request or no data.
 func (c *connection) fault() ConnectionFault {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var record, text bool
 	if len(c.first) > 0 {
 		first := c.first[0]
-		record = first == 0x15 || first == 0x16 || first >= 0x80 // TLS' alert or handshake, or SSL's hello
+		record = first == 0x15 || first == 0x16 || first >= 0x80 // a TLS alert or handshake, or an SSL hello
 		text = 'A' <= first && first <= 'Z' || 'a' <= first && first <= 'z'
 	}
 	switch {
 	case len(c.first) == 0:
 		return ""
 	case c.handled.Load():
-		// The server itself answered what came after the last request.
+		// The server itself answered the data after the last request.
 		if c.idle.Load() && c.written.Load() >= minAnswer {
 			return FaultRequest
 		}

@@ -9,39 +9,40 @@ import (
 	"github.com/closeouthq/closeout/internal/recent"
 )
 
-// signatures remembers the fingerprint that each signature came with. ZEGO's signature
-// doesn't cover the body, so whoever has seen one could send any body with it; it is
-// good only for the body that was taken. Of bodies that can't be read it is good for the
-// first, and then still for one that can.
+// signatures remembers the fingerprint of the body that came with each signature. ZEGO's
+// signature doesn't cover the body, so anybody who has seen a signature could send another
+// body with it. Therefore a signature is valid for one body only: the first that was
+// accepted. If the first body can't be read, the signature stays valid for that body, and
+// for one readable body.
 //
-// Each app has a memory of its own, so that no app's callbacks push another's out. It is
-// lost when the process ends.
+// Each app has its own memory, so that no app displaces the signatures of another. The
+// memory is lost when the process ends.
 type signatures struct {
-	keep time.Duration // how long a signature is remembered at least
+	keep time.Duration // minimum time for which a signature is remembered
 
 	mu   sync.Mutex
 	apps map[uint32]*recent.Map[[sha1.Size]byte, claim]
 }
 
-// claim is what a signature came with.
+// claim describes the body that came with a signature.
 type claim struct {
-	fingerprint [16]byte // half of SHA-256 is enough where there is one body to equal
-	unread      bool     // it can't be read
-	taken       bool
-	open        uint32 // callbacks with it that are being handed over
+	fingerprint [16]byte // half of a SHA-256 is enough to compare with one body
+	unread      bool     // the body can't be read
+	accepted    bool     // the receiver accepted the callback
+	open        uint32   // callbacks with the signature that the receiver has now
 }
 
 func newSignatures(keep time.Duration) *signatures {
 	return &signatures{keep: keep, apps: map[uint32]*recent.Map[[sha1.Size]byte, claim]{}}
 }
 
-// claim reports whether the signature is free, or came with this fingerprint before. If
-// so, the caller calls done with whether the callback was taken: one that wasn't leaves
-// the signature free. unread reports that the body can't be read.
-func (s *signatures) claim(app uint32, signature string, fingerprint [32]byte, unread bool) (done func(taken bool), ok bool) {
+// claim reports whether the signature is valid for the body with this fingerprint. If so,
+// the caller must call done and report whether the callback was accepted. If it wasn't, the
+// signature can be used with another body. unread means that the body can't be read.
+func (s *signatures) claim(app uint32, signature string, fingerprint [32]byte, unread bool) (done func(accepted bool), ok bool) {
 	var key [sha1.Size]byte
 	if n, err := hex.Decode(key[:], []byte(signature)); err != nil || n != len(key) {
-		return nil, false // it isn't one
+		return nil, false // not a signature
 	}
 	s.mu.Lock()
 	seen := s.apps[app]
@@ -65,18 +66,18 @@ func (s *signatures) claim(app uint32, signature string, fingerprint [32]byte, u
 	if !ok {
 		return nil, false
 	}
-	return func(taken bool) {
+	return func(accepted bool) {
 		seen.Update(key, func(c claim, found bool) (claim, bool) {
 			switch {
-			case !found: // it was forgotten meanwhile
+			case !found: // forgotten in the meantime
 				c = ours
-			case c.unread != unread: // one that can be read came meanwhile
+			case c.unread != unread: // a readable body came in the meantime
 				return c, true
 			default:
 				c.open--
 			}
-			c.taken = c.taken || taken
-			return c, c.taken || c.open > 0
+			c.accepted = c.accepted || accepted
+			return c, c.accepted || c.open > 0
 		})
 	}, true
 }

@@ -56,7 +56,7 @@ func (t *Transcription) hooks(temporal client.Client) http.Handler {
 		default:
 			slog.Error("transcript not taken, the API has to try again", "workflow", workflowID, "error", err)
 			w.Header().Set("Retry-After", "10")
-			webhook.Problem(w, http.StatusServiceUnavailable, "The transcript can't be taken now. Try again.")
+			webhook.Problem(w, http.StatusServiceUnavailable, "The transcript can't be accepted now. Try again.")
 		}
 	})
 	hooks.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
