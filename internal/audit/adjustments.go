@@ -15,13 +15,12 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// adjustmentPrefix is what the IDs of all adjustments' runs begin with, and
-// adjustmentID what they are made of.
+// adjustmentPrefix begins the Workflow IDs of all adjustments. adjustmentID matches them.
 const adjustmentPrefix = "bill-adjustment-"
 
 var adjustmentID = regexp.MustCompile(`^` + adjustmentPrefix + `(\d+)-(\d+)-(\d+)$`)
 
-// readAdjustments looks for the adjustments that runs have made.
+// readAdjustments checks that the ledger has the adjustments that runs have made.
 func (a *audit) readAdjustments(ctx context.Context) error {
 	for run, err := range a.list(ctx, a.since(fmt.Sprintf("WorkflowId STARTS_WITH '%s' AND ExecutionStatus = 'Completed'", adjustmentPrefix))) {
 		if err != nil {

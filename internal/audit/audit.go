@@ -1,11 +1,10 @@
-// Package audit proves, on a live system, that nothing was lost and nothing was done twice: it compares what was
-// acknowledged with the inbox, Temporal's runs, the ledger and the archive.
+// Package audit checks on a live system that nothing was lost and nothing was done twice. It compares the acknowledged
+// callbacks with the inbox, Temporal's runs, the ledger and the archive.
 //
-// A session moves while it is looked at: from the journal of what was acknowledged to the inbox, to a run, to a bill and a
-// manifest. The places are read in that order, so that a session which has left one before it was read is found in a
-// later one. What still looks wrong is only a candidate. It is examined by itself, where nothing is out of date:
-// Temporal's list of runs lags behind, but what Temporal says of a single Workflow ID does not, and neither do the ledger
-// and the archive. Only that makes it a [Fault].
+// Sessions move during an audit: from the journal of acknowledged callbacks to the inbox, to a run, to a bill and a
+// manifest. The audit reads these places in that order, so it finds a session that moves on in a later place. A session
+// that still looks wrong is a candidate. The audit examines each candidate again by its ID, because Temporal's list of runs
+// lags behind, but a single Workflow Execution, the ledger and the archive are up to date. Only then it reports a [Fault].
 package audit
 
 import (
@@ -24,67 +23,67 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// Options select what is compared.
+// Options select what to compare.
 type Options struct {
 	Temporal client.Client
-	// Data reads the memos of runs; the SDK's default unless set.
+	// Data decodes the memos of runs. Default: the SDK's.
 	Data   converter.DataConverter
 	Ledger *ledger.Ledger
 	// Archive is the bucket with the manifests.
 	Archive *blob.Bucket
-	// Inbox and EventInbox list the callbacks on disk of all webhooks, for Temporal and for the ledger; nil if there are
-	// none. An entry that leaves its inbox meanwhile may be listed or not: it is in its sink before it leaves.
+	// Inbox and EventInbox list the queued callbacks of all webhooks, for Temporal and for the ledger; nil without any. An
+	// entry that is removed meanwhile may be missing, because its sink has it by then.
 	Inbox, EventInbox func(context.Context) iter.Seq2[inbox.Entry, error]
-	// Journal lists what the webhook was offered. It is read several times. Without it only runs, bills, manifests and
-	// inbox are compared, and a session that has left no trace in any of them is not missed.
+	// Journal lists the callbacks that were sent to the webhook. It is read several times. Without it, the audit compares
+	// only runs, bills, manifests and inboxes, and does not notice a session that is in none of them.
 	Journal iter.Seq2[Entry, error]
-	// Complete reports that nothing was offered but what the journal lists.
+	// Complete reports that the journal lists all callbacks that were sent.
 	Complete bool
-	// Since and Until skip the sessions whose runs started before, or not before. A zero time skips none.
+	// Since and Until select the sessions with a run started in Since <= start < Until. A zero time selects all.
 	Since, Until time.Time
-	// Retention is how long Temporal keeps closed runs: an older bill may be without one. 0 is for ever. Where it was
-	// raised lately, let Since skip what is older.
+	// Retention is how long Temporal keeps closed runs; 0 means forever. An older bill may be without a run. If the
+	// retention was raised lately, set Since to skip older sessions.
 	Retention time.Duration
-	// Grace is the minimum age of a bill without an entry in the journal: after lost answers, the entry is written later
-	// than the run. See [Report.Unsettled].
+	// Grace is the age from which a bill needs an entry in the journal. If answers were lost, the entry is written after the
+	// run. See [Report.Unsettled].
 	Grace time.Duration
-	// Found, if set, is called with every fault, also with those that are too many for the report, one after the other.
+	// Found, if set, is called with every fault, even beyond [MaxFaults], and not concurrently.
 	Found func(Fault)
-	// Lossy has open runs examined whose bill the ledger may have lost, as if the ledger itself reported a loss.
+	// Lossy makes the audit examine open runs for lost bills, as if the ledger reported a loss.
 	Lossy bool
-	// Parallel is how many sessions are examined at a time; 32 unless set.
+	// Parallel bounds the sessions examined concurrently. Default: 32.
 	Parallel int
-	// Now is the clock; [time.Now] unless set.
+	// Now is the clock. Default: [time.Now].
 	Now func() time.Time
 }
 
 const (
 	defaultParallel = 32
-	// runsPage is the most that Temporal lists in one answer.
+	// runsPage is the largest page of Temporal's lists.
 	runsPage = 1000
-	// skew is how far apart the clocks of Temporal, the workers and this machine may be, and how long an audit may take,
-	// where it matters whether the run of an old bill is still kept.
+	// skew bounds the difference of the clocks of Temporal, the workers and this machine plus the length of an audit. It
+	// matters for whether Temporal still keeps the run of an old bill.
 	skew = time.Hour
 )
 
-// audit is one that is under way.
+// audit is the state of one audit.
 type audit struct {
 	Options
 	began    time.Time
 	sessions sessions
-	// reasons are why callbacks are dead letters, of as many sessions as are reported.
+	// reasons holds why callbacks are dead letters, for at most MaxFaults sessions.
 	reasons map[session.ID]string
-	// unaccounted reports that there are bills without an entry in the journal, and aside that there are dead letters.
+	// unaccounted reports bills without an entry in the journal, and aside reports dead letters.
 	unaccounted, aside bool
-	// lossy reports that the ledger was restored from a copy.
+	// lossy reports that the ledger was restored from a backup.
 	lossy bool
 
 	mu     sync.Mutex
 	report Report
 }
 
-// Run compares everything once. Its error means that something could not be read; what is wrong with what was read is in
-// the report. It holds 30 to 45 bytes of memory for each session.
+// Run makes one audit. It returns an error if a place could not be read; faults are in the report. It uses 30 to 45 bytes
+// of memory for each session.
 func Run(ctx context.Context, o Options) (Report, error) {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -96,7 +95,7 @@ func Run(ctx context.Context, o Options) (Report, error) {
 	a := &audit{Options: o, began: o.Now(), sessions: sessions{}, reasons: map[session.ID]string{}}
 	a.report = Report{found: o.Found, Began: a.began, Journal: o.Journal != nil, Inbox: o.Inbox != nil, Kinds: map[Kind]int64{}, Faults: []Fault{}}
 
-	// The order matters: see the package's comment.
+	// The order matters: see the package comment.
 	for _, read := range []func(context.Context) error{a.readJournal, a.readInbox, a.readRuns, a.readBills, a.readAgain, a.compare, a.readAdjustments, a.readContradictions, a.readEvents} {
 		if err := read(ctx); err != nil {
 			return Report{}, err
@@ -107,7 +106,7 @@ func Run(ctx context.Context, o Options) (Report, error) {
 	return a.report, nil
 }
 
-// Wait is [Run], repeated until nothing is pending or the time is over. It returns the last report.
+// Wait repeats [Run] until nothing is pending or timeout has passed. It returns the last report.
 func Wait(ctx context.Context, o Options, timeout time.Duration) (Report, error) {
 	deadline := time.Now().Add(timeout)
 	for {
@@ -116,7 +115,7 @@ func Wait(ctx context.Context, o Options, timeout time.Duration) (Report, error)
 		if err != nil || report.Pending() == 0 || !time.Now().Before(deadline) {
 			return report, err
 		}
-		// Half of the time is left to what the audit competes with.
+		// Audit at most half of the time, because audits slow down what they wait for.
 		pause := min(max(time.Since(began), 200*time.Millisecond), time.Until(deadline))
 		select {
 		case <-ctx.Done():
@@ -126,24 +125,24 @@ func Wait(ctx context.Context, o Options, timeout time.Duration) (Report, error)
 	}
 }
 
-// late reports whether a run started too late to be of interest.
+// late reports whether a run started at Until or later.
 func (a *audit) late(start time.Time) bool {
 	return !a.Until.IsZero() && !start.Before(a.Until)
 }
 
-// gone reports whether the run that made something at that time may be deleted: Temporal keeps it for the retention from
-// its end on, which is later.
+// gone reports whether Temporal may have deleted the run that made something at that time. The retention begins later, at
+// the end of the run.
 func (a *audit) gone(made time.Time) bool {
 	return made.Before(a.Since) || a.Retention > 0 && made.Before(a.Now().Add(skew-a.Retention))
 }
 
-// unaccountedFor reports whether the session is billed although nobody seems to have been answered that it is taken care
-// of. What is in the inbox was acknowledged, or is about to be.
+// unaccountedFor reports whether the session is billed although the journal has no acknowledgement. A callback in the
+// inbox was acknowledged, or is about to be.
 func (a *audit) unaccountedFor(r record) bool {
 	return a.Journal != nil && r.has(billed) && !r.has(acknowledged|undecided|waiting|deadLetter) && (r.has(offered) || a.Complete)
 }
 
-// unsettled reports whether it is too early to expect the session of such a bill in the journal.
+// unsettled reports whether such a bill is too young to be in the journal.
 func (a *audit) unsettled(r record) bool {
 	return a.unaccountedFor(r) && !r.has(offered) && r.has(young)
 }

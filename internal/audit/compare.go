@@ -14,7 +14,7 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// compare judges every session, and looks for the manifests of the closed ones.
+// compare checks every session, and looks up the manifests of closed ones.
 func (a *audit) compare(ctx context.Context) error {
 	group, look := errgroup.WithContext(ctx)
 	group.SetLimit(a.Parallel)
@@ -50,8 +50,7 @@ func (a *audit) compare(ctx context.Context) error {
 	return cmp.Or(group.Wait(), ctx.Err())
 }
 
-// suspicious reports whether something looks wrong with the session, apart from its manifest, which was not looked for
-// yet.
+// suspicious reports whether the session looks wrong, apart from its manifest.
 func (a *audit) suspicious(r record) bool {
 	if !r.has(listed) && !r.has(waiting) {
 		if r.has(billed) && !r.has(old) || !r.has(billed) && r.has(acknowledged|deadLetter|closed) {
@@ -60,11 +59,11 @@ func (a *audit) suspicious(r record) bool {
 	}
 	return r.has(severally|ended|differs|stuck|unindexed) ||
 		r.has(completed) && !r.has(billed) ||
-		r.has(running) && !r.has(billed) && (a.lossy || r.has(blocked)) || // its bill may be lost
+		r.has(running) && !r.has(billed) && (a.lossy || r.has(blocked)) || // the ledger may have lost its bill
 		a.unaccountedFor(r) && !a.unsettled(r)
 }
 
-// archived returns when the session's manifest was written; zero if there is none.
+// archived returns when the session's manifest was written, or zero without one.
 func (a *audit) archived(ctx context.Context, k session.ID) (time.Time, error) {
 	key := activities.ManifestKey(session.Session{ID: k})
 	attributes, err := a.Archive.Attributes(ctx, key)
@@ -77,13 +76,13 @@ func (a *audit) archived(ctx context.Context, k session.ID) (time.Time, error) {
 	return attributes.ModTime, nil
 }
 
-// finding is what is known of a session in the end.
+// finding is the result for one session.
 type finding struct {
-	status           enums.WorkflowExecutionStatus // of its run; none if 0
+	status           enums.WorkflowExecutionStatus // of its run; 0 without one
 	blocked          bool
 	billed, archived bool
-	skipped          bool // the step that makes the bill or the manifest was skipped or given up
-	expired          bool // closed out, and its run is not kept any more
+	skipped          bool // the step of the bill or the manifest was skipped or given up
+	expired          bool // closed out, and its run is deleted
 	outside          bool
 	faults           []Fault
 }

@@ -13,12 +13,11 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// maxNamed is how many callbacks a fault names.
+// maxNamed bounds the callbacks that a fault names.
 const maxNamed = 5
 
-// readEvents judges the callbacks of participants. One goes from the inbox to the
-// ledger, so whatever isn't in the ledger is looked for in the inbox, and once more
-// in the ledger.
+// readEvents checks the participants' callbacks. Because they move from the inbox to the
+// ledger, it looks for a missing one in the inbox, and then in the ledger again.
 func (a *audit) readEvents(ctx context.Context) error {
 	lacking := map[session.ID][]ledger.Event{}
 	if a.Journal != nil {
@@ -59,7 +58,7 @@ func (a *audit) readEvents(ctx context.Context) error {
 			}
 			a.report.EventDeadLetters++
 			problem := fmt.Sprintf("The callback %s is a dead letter, as the ledger refuses it: %q", e.Key, e.Reason)
-			if k.RoomSessionID == 0 { // a recording or an unreadable callback, whose session isn't known
+			if k.RoomSessionID == 0 { // a recording or an unreadable callback; its session is unknown
 				a.report.add(k, Fault{Kind: EventDeadLetter, Problem: problem, Remedy: asideRemedy, workflowID: e.Key})
 				continue
 			}
@@ -71,7 +70,7 @@ func (a *audit) readEvents(ctx context.Context) error {
 	}
 	for k, all := range lacking {
 		if queued[k] {
-			continue // by its session alone, which is enough to wait for
+			continue // the session is enough to wait for
 		}
 		var lost []string
 		for _, u := range all {
@@ -99,9 +98,8 @@ func (a *audit) readEvents(ctx context.Context) error {
 
 const asideRemedy = "Fix what the ledger complains of, and then: closeout inbox retry --all. closeout inbox list --events --dead-letters lists them."
 
-// compareLives compares bills with what happened, as far as it was told. What was
-// told goes from the inbox to the ledger and from there into an entry; that is the
-// order in which a session is looked for.
+// compareLives compares bills with the callbacks in the journal. Callbacks move from the inbox
+// to the ledger and then into an entry, so it reads the places in that order.
 func (a *audit) compareLives(ctx context.Context, queued map[session.ID]bool) error {
 	if a.Journal == nil {
 		return nil
@@ -127,7 +125,7 @@ func (a *audit) compareLives(ctx context.Context, queued map[session.ID]bool) er
 			return err
 		}
 		if bill == nil {
-			continue // whether it should have one is seen elsewhere
+			continue // other checks decide whether it should have one
 		}
 		adjustments, err := a.Ledger.Adjustments(ctx, l.AppID, l.RoomSessionID)
 		if err != nil {
@@ -142,9 +140,9 @@ func (a *audit) compareLives(ctx context.Context, queued map[session.ID]bool) er
 	return nil
 }
 
-// truthOf computes what a bill has to have of what was told of a session's life.
-// whole says that all of it was. ok is false if nobody can know it: what was
-// sent and not acknowledged may have come or not.
+// truthOf computes the figures that a session's entries must add up to. whole reports that all
+// its callbacks were acknowledged. ok is false if the figures cannot be known, because a
+// callback was sent and not acknowledged.
 func truthOf(l Entry) (truth metering.Figures, whole, ok bool) {
 	room, whole := metering.Room{Close: l.RoomCloseTime.UnixMilli()}, l.Acknowledged
 	type ends struct {
@@ -179,7 +177,7 @@ func truthOf(l Entry) (truth metering.Figures, whole, ok bool) {
 	for _, s := range stays {
 		switch {
 		case s.Logout == 0:
-			return truth, false, false // the journal doesn't know how it ended
+			return truth, false, false // the journal does not have the end
 		case s.told:
 			users[s.user] = metering.User{Account: s.user, Stays: append(users[s.user].Stays, s.Stay)}
 		}
@@ -193,8 +191,8 @@ func truthOf(l Entry) (truth metering.Figures, whole, ok bool) {
 	return truth, whole, err == nil
 }
 
-// untrue says what is wrong with a session's entries; nothing if they add up to the
-// truth, or say that they are an estimate of it.
+// untrue describes what is wrong with a session's entries. It returns "" if they add up to the
+// truth, or are marked as an estimate.
 func untrue(bill ledger.MadeBill, adjustments []ledger.Adjustment, truth metering.Figures, whole bool) string {
 	last := bill.Usage
 	sum := metering.DifferenceOf(metering.Figures{}, metering.Charge{}, bill.Usage, bill.Charge)

@@ -17,11 +17,11 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// examine looks at a session by itself, and counts what it finds.
+// examine checks one session by its ID and counts the result.
 func (a *audit) examine(ctx context.Context, k session.ID, r record) error {
 	f, err := a.look(ctx, k, r)
 	if errors.Is(err, errNoRun) {
-		// It was there a moment ago: a closed run, which Temporal has just deleted.
+		// Temporal has just deleted the closed run.
 		f, err = finding{expired: true}, nil
 	}
 	if err == nil {
@@ -30,9 +30,8 @@ func (a *audit) examine(ctx context.Context, k session.ID, r record) error {
 	return err
 }
 
-// look looks at a session by itself. Each place is asked before the one that the
-// session was at earlier, so that a bill has its run, however fast the session
-// moves.
+// look checks one session by its ID. It reads the places in reverse order, so that it finds the
+// run of each bill, however fast the session moves.
 func (a *audit) look(ctx context.Context, k session.ID, r record) (f finding, err error) {
 	bill, err := a.bill(ctx, k)
 	if err != nil {
@@ -49,7 +48,7 @@ func (a *audit) look(ctx context.Context, k session.ID, r record) (f finding, er
 	}
 	f.status, f.blocked = run.status, run.blocked
 	if !run.open() {
-		if bill == nil { // it may have been made between the two questions
+		if bill == nil { // the bill may have been made between the two reads
 			if bill, err = a.bill(ctx, k); err != nil {
 				return f, err
 			}
@@ -102,7 +101,7 @@ func (a *audit) look(ctx context.Context, k session.ID, r record) (f finding, er
 	return f, nil
 }
 
-// bill finds the session's bill; nil if it has none.
+// bill returns the session's bill, or nil.
 func (a *audit) bill(ctx context.Context, k session.ID) (*ledger.MadeBill, error) {
 	b, err := a.Ledger.MadeBill(ctx, k.AppID, k.RoomSessionID)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -111,11 +110,11 @@ func (a *audit) bill(ctx context.Context, k session.ID) (*ledger.MadeBill, error
 	return &b, err
 }
 
-// withoutRun judges a session that has no run.
+// withoutRun checks a session without a run.
 func (a *audit) withoutRun(ctx context.Context, k session.ID, r record, bill *ledger.MadeBill) (f finding, err error) {
 	f.billed = bill != nil
 	taken := r.has(acknowledged | deadLetter | closed)
-	var done time.Time // when a step left something, which only a run does
+	var done time.Time // when a step of a run made something
 	switch {
 	case r.has(stillDead):
 		f.fault(DeadLetter, fmt.Sprintf("It is a dead letter in the inbox, as Temporal refuses it: %q", a.reasons[k]),
@@ -156,11 +155,10 @@ func (a *audit) withoutRun(ctx context.Context, k session.ID, r record, bill *le
 
 const resetRun = "reset the run to its first workflow task, in the Web UI by More Actions → Reset."
 
-// roomClose is the workflow that has to have both steps. Others leave what they
-// have steps for.
+// roomClose is the Workflow that must have both steps. Other Workflows may have neither.
 var roomClose = workflows.Name(workflows.RoomClose)
 
-// incomplete judges a completed run that lacks a bill or a manifest.
+// incomplete checks a completed run without a bill or a manifest.
 func (a *audit) incomplete(ctx context.Context, run run, f *finding) error {
 	result, unreadable, err := a.result(ctx, run)
 	if err != nil {
@@ -186,7 +184,7 @@ func (a *audit) incomplete(ctx context.Context, run run, f *finding) error {
 			if err == nil && made != nil {
 				f.lostBill(run)
 				continue
-			} // else what the run says of itself has to do
+			} // otherwise the run's own result decides
 		}
 		lacking := fmt.Sprintf("the %s has no %s", lacks.store, lacks.what)
 		remedy := fmt.Sprintf("Find out who removed it, or whether the worker writes to another %s than this. To have it made again, %s", lacks.store, resetRun)
@@ -205,28 +203,28 @@ func (a *audit) incomplete(ctx context.Context, run run, f *finding) error {
 	return nil
 }
 
-// unbilled judges a run that is under way and has no bill. Its history says whether it
-// made one, which the ledger has lost.
+// unbilled checks an open run without a bill. Its history shows whether it made one that the
+// ledger has lost.
 func (a *audit) unbilled(ctx context.Context, k session.ID, run run, f *finding) error {
 	made, err := repair.Bill(ctx, a.Temporal, a.Data, run.id, run.runID)
 	if err != nil || made == nil {
 		return err
 	}
-	bill, err := a.bill(ctx, k) // it may be made since
+	bill, err := a.bill(ctx, k) // it may exist by now
 	if err == nil && bill == nil {
 		f.lostBill(run)
 	}
 	return err
 }
 
-// lostBill is the fault of a run whose bill was made and isn't there.
+// lostBill adds the fault of a lost bill.
 func (f *finding) lostBill(run run) {
 	f.faults = append(f.faults, Fault{Kind: NoBill, runID: run.runID,
 		Problem: "Its run has made a bill, which Temporal still knows, but the ledger has no bill: it was restored from a copy, or somebody removed it, or the worker writes to another ledger than this.",
 		Remedy:  "See that this is the workers' ledger, and then have it put back as it was: closeout repair"})
 }
 
-// compareBill judges the bill of a session that has a run.
+// compareBill compares the bill of a session with its run.
 func (a *audit) compareBill(r record, run run, bill ledger.MadeBill, f *finding) {
 	a.phantom(r, "a run", f)
 	if billed := billDetails(bill.Bill); run.told.sum() != 0 && billed != run.told {
@@ -235,7 +233,7 @@ func (a *audit) compareBill(r record, run run, bill ledger.MadeBill, f *finding)
 	}
 }
 
-// phantom judges a bill that nobody answers for. run says whether there is a run.
+// phantom checks a bill without an acknowledgement. run describes its run, or the lack of one.
 func (a *audit) phantom(r record, run string, f *finding) {
 	if !a.unaccountedFor(r) || a.unsettled(r) {
 		return
@@ -249,7 +247,7 @@ func (a *audit) phantom(r record, run string, f *finding) {
 		"Find out who started or billed it besides the webhook, and whether that room did close. Otherwise cancel the bill.")
 }
 
-// badEnds are the ends of a run that are faults.
+// badEnds holds the final statuses of a run that are faults.
 var badEnds = map[enums.WorkflowExecutionStatus]struct {
 	kind  Kind
 	how   string
@@ -261,7 +259,7 @@ var badEnds = map[enums.WorkflowExecutionStatus]struct {
 	enums.WORKFLOW_EXECUTION_STATUS_CANCELED:   {RunCanceled, "was canceled", func(r *Runs) *int64 { return &r.Canceled }},
 }
 
-// sendCommand returns the command that closes out a session that Temporal does not know.
+// sendCommand returns the command that closes out a session without a run.
 func sendCommand(app uint32, number any) string {
 	return fmt.Sprintf("closeout send --only room_close --app %d --session %v --room ROOM --reason REASON --closed-at TIME", app, number)
 }
@@ -273,7 +271,7 @@ func either(holds bool, yes, no string) string {
 	return no
 }
 
-// String says the details in a few words. The room's name may be any text.
+// String describes the details in a few words. The room's name may be any text.
 func (d details) String() string {
 	return fmt.Sprintf("room %q closed at %s: %s", d.room, d.time(), d.reason)
 }

@@ -8,11 +8,11 @@ import (
 	"github.com/closeouthq/closeout/internal/inbox"
 )
 
-// Inboxes are the inboxes that are audited.
+// Inboxes is a list of inboxes.
 type Inboxes []*inbox.Store
 
-// OpenInboxes opens the inboxes in the folders. The error wraps [os.ErrNotExist] if
-// a folder has none.
+// OpenInboxes opens the inboxes in the folders. The error wraps [os.ErrNotExist] if a folder
+// has no inbox.
 func OpenInboxes(ctx context.Context, folders []string) (Inboxes, error) {
 	var opened Inboxes
 	for _, folder := range folders {
@@ -25,7 +25,7 @@ func OpenInboxes(ctx context.Context, folders []string) (Inboxes, error) {
 	return opened, nil
 }
 
-// Close closes them.
+// Close closes the inboxes.
 func (i Inboxes) Close() error {
 	var faults []error
 	for _, store := range i {
@@ -34,7 +34,7 @@ func (i Inboxes) Close() error {
 	return errors.Join(faults...)
 }
 
-// All lists their entries.
+// All lists the entries of all inboxes.
 func (i Inboxes) All(ctx context.Context) iter.Seq2[inbox.Entry, error] {
 	return func(yield func(inbox.Entry, error) bool) {
 		for _, store := range i {

@@ -15,63 +15,60 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// Entry is a line of the journal: what ZEGO would know of a session. A session
-// of which nothing was ever sent has none.
+// Entry is a line of the journal: one session from ZEGO's point of view. A session without a
+// sent callback has none.
 type Entry struct {
 	session.ID
-	// RoomID, CloseReason and RoomCloseTime are what the callback said.
+	// RoomID, CloseReason and RoomCloseTime are those of the callback.
 	RoomID        string    `json:"room_id"`
 	CloseReason   zego.Code `json:"close_reason"`
 	RoomCloseTime time.Time `json:"room_close_time"`
-	// Acknowledged says whether any delivery of the callback, original or copy, got
-	// a 2XX: they say the same, so whoever acknowledged one has to see to the session.
+	// Acknowledged reports whether any delivery of the callback, including copies, was answered
+	// with a 2XX. Then the session must be closed out.
 	Acknowledged bool `json:"acknowledged"`
-	// Undecided says that the run was stopped when nothing had been acknowledged and
-	// not all had been tried. The webhook may have taken the callback all the same.
+	// Undecided reports that the sender stopped before an acknowledgement and before the last
+	// attempt. The webhook may or may not have the callback.
 	Undecided bool `json:"undecided,omitempty"`
-	// Status is what the first acknowledgement said, such as "started".
+	// Status is the status in the first acknowledgement, such as "started".
 	Status string `json:"status,omitempty"`
-	// Attempts is how many attempts of the original were begun.
+	// Attempts counts the attempts of the original.
 	Attempts int `json:"attempts"`
-	// Duplicates is how many copies were sent.
+	// Duplicates counts the copies sent.
 	Duplicates int `json:"duplicates"`
-	// Events are what happened in the session, if that was played: who was there, and
-	// which callbacks told of it.
+	// Events lists the participants' callbacks, if the sender played participants.
 	Events []Told `json:"events,omitempty"`
-	// OfferedAt is when the first delivery was due, by this machine's clock.
+	// OfferedAt is the time of the first delivery, by this machine's clock.
 	OfferedAt time.Time `json:"offered_at"`
-	// AcknowledgedAfter is how long it then took to the first 2XX, in milliseconds.
+	// AcknowledgedAfter is the time from there to the first 2XX, in milliseconds.
 	AcknowledgedAfter float64 `json:"acknowledged_after_ms,omitempty"`
 }
 
-// Told is a callback about a session's life: what happened, whether or not it was
-// sent.
+// Told is a callback about a session's life, sent or withheld.
 type Told struct {
 	// Event is [zego.EventRoomCreate], [zego.EventRoomLogin] or [zego.EventRoomLogout].
 	Event string `json:"event"`
-	// Stay, User and Role are of a user's stay; empty of a room_create.
+	// Stay, User and Role describe a user's stay. They are empty for a room_create.
 	Stay string    `json:"stay,omitempty"`
 	User string    `json:"user,omitempty"`
 	Role zego.Code `json:"role,omitempty"`
-	// The times are those in the callback, to the millisecond.
+	// The times are those in the callback, in milliseconds.
 	RoomCreateTime time.Time `json:"room_create_time,omitzero"`
 	LoginTime      time.Time `json:"login_time,omitzero"`
 	LogoutTime     time.Time `json:"logout_time,omitzero"`
-	// Withheld says that it was never sent.
+	// Withheld reports that the callback was never sent.
 	Withheld bool `json:"withheld,omitempty"`
-	// Acknowledged says whether any delivery got a 2XX, and Undecided that the run was
-	// stopped before that or its end.
+	// Acknowledged reports whether any delivery was answered with a 2XX. Undecided reports that
+	// the sender stopped before that and before the last attempt.
 	Acknowledged bool `json:"acknowledged"`
 	Undecided    bool `json:"undecided,omitempty"`
-	// Attempts and Duplicates are how many were begun.
+	// Attempts and Duplicates count deliveries.
 	Attempts   int `json:"attempts"`
 	Duplicates int `json:"duplicates"`
 }
 
-// Journal reads a file of JSON Lines as `go run -C dev ./load --journal` writes it. It opens the file anew whenever it is
-// ranged over. An error names the line and ends it.
-//
-// The file may be written to meanwhile: a last line that is cut off is skipped.
+// Journal reads the JSON Lines that `go run -C dev ./load --journal` writes. It reopens the file each time it is ranged
+// over. An error names the line and ends the sequence. Journal skips an incomplete last line, because the file may still
+// grow.
 func Journal(path string) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		file, err := os.Open(path) // #nosec G304 -- it is what the operator named
@@ -107,7 +104,7 @@ func Journal(path string) iter.Seq2[Entry, error] {
 	}
 }
 
-// parse parses a line. What the writer never leaves out is required: a default for it would be a wrong answer.
+// parse parses a line. Fields that the writer always sets are required, because a default would be wrong.
 func parse(line []byte) (Entry, error) {
 	var l struct {
 		Entry

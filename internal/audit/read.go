@@ -54,9 +54,9 @@ func (a *audit) readInbox(ctx context.Context) error {
 	return nil
 }
 
-// readRuns reads Temporal's list. It lags behind, and shows a run twice that closes between two pages.
+// readRuns reads Temporal's list of runs. The list lags behind, and repeats a run that closes between two pages.
 func (a *audit) readRuns(ctx context.Context) error {
-	// There is no such limit for Until: later runs account for their bills.
+	// Until is no filter here, because later runs account for their bills.
 	for run, err := range a.list(ctx, a.since(fmt.Sprintf("WorkflowId STARTS_WITH '%s'", session.WorkflowIDPrefix))) {
 		if err != nil {
 			return fmt.Errorf("list runs: %w", err)
@@ -96,7 +96,7 @@ func (a *audit) readRuns(ctx context.Context) error {
 	return nil
 }
 
-// since restricts a List Filter to the runs that Since does not skip.
+// since adds Since to a List Filter.
 func (a *audit) since(query string) string {
 	if a.Since.IsZero() {
 		return query
@@ -104,8 +104,7 @@ func (a *audit) since(query string) string {
 	return query + fmt.Sprintf(" AND StartTime >= '%s'", a.Since.UTC().Format(time.RFC3339Nano))
 }
 
-// readBills reads the ledger. A bill is older than the end of its run and younger than its beginning, so those before
-// Since are of no interest.
+// readBills reads the bills since Since. A bill is younger than the start of its run.
 func (a *audit) readBills(ctx context.Context) error {
 	for b, err := range a.Ledger.Bills(ctx, a.Since) {
 		if err != nil {
@@ -136,7 +135,7 @@ func (a *audit) readBills(ctx context.Context) error {
 	if a.report.Refused, err = a.Ledger.UnreadableSince(ctx, a.Since, MaxFaults); err != nil {
 		return fmt.Errorf("read the ledger: %w", err)
 	}
-	// Whatever Since is: Temporal may have forgotten their runs, and nothing else remembers them.
+	// Ignore Since here: Temporal may have deleted these runs, and no other place has the sessions.
 	for s, err := range a.Ledger.ClosedUnbilled(ctx) {
 		if err != nil {
 			return fmt.Errorf("read the ledger: %w", err)
@@ -146,8 +145,8 @@ func (a *audit) readBills(ctx context.Context) error {
 	return nil
 }
 
-// readContradictions reports the sessions that were closed twice: one of the two is another session, which has no run.
-// Only the ledger remembers them.
+// readContradictions reports sessions with a contradicting room_close: one of the two callbacks belongs to another session,
+// which has no run. Only the ledger stores these.
 func (a *audit) readContradictions(ctx context.Context) error {
 	for c, err := range a.Ledger.Contradictions(ctx, a.Since) {
 		if err != nil {
@@ -164,8 +163,8 @@ func (a *audit) readContradictions(ctx context.Context) error {
 	return nil
 }
 
-// readAgain reads again what was read before what it is compared with, where that matters: the journal, which gets its
-// entry after the bill is made, and the inbox, where people retry dead letters.
+// readAgain reads two places again that may have changed since: the journal, whose entry may be written after the bill, and
+// the inbox, where an operator may have retried a dead letter.
 func (a *audit) readAgain(ctx context.Context) error {
 	if a.unaccounted {
 		for e, err := range a.Journal {

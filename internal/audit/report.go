@@ -19,70 +19,70 @@ import (
 // Kind is a kind of fault.
 type Kind string
 
-// The kinds of faults: a session
+// The kinds of faults: a session ...
 const (
-	Lost            Kind = "lost"              // that was acknowledged and is nowhere
-	DeadLetter      Kind = "dead_letter"       // in the inbox that Temporal has refused for good
-	SeveralRuns     Kind = "several_runs"      // that was started more than once; a reset is no start
-	Stuck           Kind = "stuck"             // with an open run that the workers' code fails at
-	Unindexed       Kind = "unindexed"         // with an open run without Search Attributes, which may be blocked or not
+	Lost            Kind = "lost"              // that was acknowledged and is in no place
+	DeadLetter      Kind = "dead_letter"       // in the inbox as a dead letter
+	SeveralRuns     Kind = "several_runs"      // that was started more than once, apart from resets
+	Stuck           Kind = "stuck"             // with an open run whose Workflow Task fails
+	Unindexed       Kind = "unindexed"         // with an open run without Search Attributes, which may be blocked
 	RunFailed       Kind = "run_failed"        // with a failed run
 	RunTerminated   Kind = "run_terminated"    // with a terminated run
 	RunTimedOut     Kind = "run_timed_out"     // with a run that timed out
 	RunCanceled     Kind = "run_canceled"      // with a canceled run
-	NoBill          Kind = "no_bill"           // whose run completed without a bill, though the step was neither skipped nor given up
-	NoAdjustment    Kind = "no_adjustment"     // with a run that made an adjustment which the ledger lacks
-	NotClosedOut    Kind = "not_closed_out"    // that has closed, as the ledger knows, and has neither a bill nor a run
-	NoManifest      Kind = "no_manifest"       // whose run completed without a manifest, likewise
-	NoRun           Kind = "no_run"            // with a bill or a manifest, but no run, though it would still be kept, and not in the inbox
-	Phantom         Kind = "phantom"           // that is billed, while the journal has no answer that would have kept ZEGO from sending it again
+	NoBill          Kind = "no_bill"           // with a completed run but no bill, and the step was neither skipped nor given up
+	NoAdjustment    Kind = "no_adjustment"     // with an adjustment by a run that the ledger lacks
+	NotClosedOut    Kind = "not_closed_out"    // that is closed in the ledger, without a bill or a run
+	NoManifest      Kind = "no_manifest"       // with a completed run but no manifest, as for no_bill
+	NoRun           Kind = "no_run"            // with a bill or a manifest, but without a run that Temporal should still keep
+	Phantom         Kind = "phantom"           // that is billed without an acknowledgement in the journal
 	BillDiffers     Kind = "bill_differs"      // with a bill that contradicts the input of its run
 	Contradicted    Kind = "contradicted"      // with a second room_close that has another room or close time
-	EventLost       Kind = "event_lost"        // with an acknowledged event that is neither in the ledger nor in the inbox
+	EventLost       Kind = "event_lost"        // with an acknowledged event in neither the ledger nor the inbox
 	EventDeadLetter Kind = "event_dead_letter" // with an event in the inbox that the ledger refuses
-	BillUntrue      Kind = "bill_untrue"       // with a bill and adjustments that contradict the journal and are no estimate
+	BillUntrue      Kind = "bill_untrue"       // with entries that contradict the journal and are not marked as an estimate
 )
 
-// MaxFaults is how many faults of a kind are reported in detail.
+// MaxFaults bounds the faults of a kind that are reported in detail.
 const MaxFaults = 1000
 
-// Report is what an audit found. Its counts are of sessions.
+// Report is the result of an audit. It counts sessions.
 type Report struct {
 	Began time.Time `json:"began"`
 	Ended time.Time `json:"ended"`
-	// Journal and Inbox report whether there was one to compare with.
+	// Journal and Inbox report whether they were compared.
 	Journal      bool  `json:"journal"`
 	Inbox        bool  `json:"inbox"`
 	Offered      int64 `json:"offered"` // in the journal
 	Acknowledged int64 `json:"acknowledged"`
-	Waiting      int64 `json:"waiting"` // in the inbox, to go on by themselves
+	Waiting      int64 `json:"waiting"` // in the inbox, to be delivered
 	DeadLetters  int64 `json:"dead_letters"`
 	Runs         Runs  `json:"runs"`
 	Bills        int64 `json:"bills"`
-	Manifests    int64 `json:"manifests"` // looked for once the run is closed
-	// Skipped have no bill or manifest because its step was skipped or given up.
+	Manifests    int64 `json:"manifests"` // of closed runs
+	// Skipped counts sessions without a bill or manifest because its step was skipped or given up.
 	Skipped int64 `json:"skipped"`
-	// Expired have a bill or a manifest, and a run that is not kept any more.
+	// Expired counts sessions with a bill or a manifest and a deleted run.
 	Expired int64 `json:"expired"`
-	// Unsettled have a bill younger than [Options.Grace], and may get an entry in the journal yet.
+	// Unsettled counts sessions with a bill younger than [Options.Grace] and no entry in the journal yet.
 	Unsettled int64 `json:"unsettled"`
-	// Outside have a run started before Since or not before Until. Nothing else was looked at.
+	// Outside counts sessions with a run outside of Since and Until. They were not checked.
 	Outside int64 `json:"outside"`
-	// Foreign counts Workflows with an ID that is like that of a session, and isn't one.
+	// Foreign counts Workflow IDs with the prefix of sessions that are not session IDs.
 	Foreign int64 `json:"foreign"`
-	// EventsAcknowledged, EventsWaiting and EventDeadLetters count events: in the journal, and in their inbox.
+	// EventsAcknowledged counts events in the journal, EventsWaiting and EventDeadLetters those in the inbox.
 	EventsAcknowledged int64 `json:"events_acknowledged"`
 	EventsWaiting      int64 `json:"events_waiting"`
 	EventDeadLetters   int64 `json:"event_dead_letters"`
-	// SessionsCompared have a bill that was compared with the journal, and Adjusting one that is still to be adjusted.
+	// SessionsCompared counts bills compared with the journal, and Adjusting those that are due for an adjustment.
 	SessionsCompared int64          `json:"sessions_compared"`
 	Adjusting        int64          `json:"adjusting"`
 	Kinds            map[Kind]int64 `json:"faults_by_kind"`
-	// Losses are times in which the ledger has lost events.
+	// Losses lists the times from which the ledger has lost events.
 	Losses []ledger.Loss `json:"losses,omitempty"`
-	// Refused are the genuine callbacks that were refused, the latest first, at most [MaxFaults]. Their content is lost.
+	// Refused lists up to [MaxFaults] refused genuine callbacks, latest first. Their content is lost.
 	Refused []ledger.UnreadableCallback `json:"refused,omitempty"`
-	// Faults are sorted by session, and at most [MaxFaults] of each kind.
+	// Faults lists up to [MaxFaults] faults of each kind, sorted by session.
 	Faults []Fault `json:"faults"`
 
 	found      func(Fault)
@@ -100,7 +100,7 @@ type Runs struct {
 	Canceled   int64 `json:"canceled"`
 }
 
-// Fault is something that is wrong with a session.
+// Fault is a fault of one session.
 type Fault struct {
 	Kind Kind `json:"kind"`
 	session.ID
@@ -108,10 +108,10 @@ type Fault struct {
 	// Problem and Remedy are sentences.
 	Problem string `json:"problem"`
 	Remedy  string `json:"remedy"`
-	// Repair is what fixes it; empty if an operator has to act.
+	// Repair is the repair that fixes the fault; empty if an operator has to act.
 	Repair repair.Kind `json:"repair,omitempty"`
 
-	workflowID, runID string // of the run that has it, if it isn't the session's own
+	workflowID, runID string // of the run with the fault, unless that is the session's own
 }
 
 // Target returns the repair of the fault.
@@ -119,7 +119,7 @@ func (f Fault) Target() repair.Repair {
 	return repair.Repair{Kind: f.Repair, ID: f.ID, WorkflowID: f.WorkflowID, RunID: f.runID}
 }
 
-// repair chooses it by the kind of the fault.
+// repair returns the repair for the kind of the fault.
 func (f Fault) repair() repair.Kind {
 	switch f.Kind {
 	case NoBill:
@@ -139,7 +139,7 @@ func (f Fault) repair() repair.Kind {
 // OK reports whether there is no fault.
 func (r Report) OK() bool { return r.Count() == 0 }
 
-// Count returns the number of faults, including those that are not in detail.
+// Count returns the number of faults, including those beyond MaxFaults.
 func (r Report) Count() (n int64) {
 	for _, of := range r.Kinds {
 		n += of
@@ -147,7 +147,7 @@ func (r Report) Count() (n int64) {
 	return n
 }
 
-// Pending returns the number of sessions that go on by themselves.
+// Pending returns the number of sessions that need no operator.
 func (r Report) Pending() int64 {
 	return r.Waiting + r.Runs.Running + r.Unsettled + r.EventsWaiting + r.Adjusting
 }

@@ -10,25 +10,24 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// sessions is what is known of each session. There may be a million: a key and a
-// record take 20 bytes together, and hold no pointer that the garbage collector
-// would have to follow.
+// sessions holds a record of each session. There may be a million, so a key and a record take 20
+// bytes together and have no pointers for the garbage collector to follow.
 type sessions map[session.ID]record
 
-// mark adds flags to what is known of a session.
+// mark adds flags to the record of a session.
 func (s sessions) mark(k session.ID, f flags) {
 	r := s[k]
 	r.flags |= f
 	s[k] = r
 }
 
-// record is what is known of a session.
+// record is the state of a session.
 type record struct {
 	flags flags
 	told  uint32 // details.sum of its run
 }
 
-// has says that it has one of the flags.
+// has reports whether r has any of the flags.
 func (r record) has(f flags) bool { return r.flags&f != 0 }
 
 type flags uint32
@@ -36,27 +35,27 @@ type flags uint32
 const (
 	offered      flags = 1 << iota // in the journal
 	acknowledged                   // in the journal, with a 2XX
-	undecided                      // in the journal, stopped before it was either
+	undecided                      // in the journal, and unknown
 	waiting                        // in the inbox
-	deadLetter                     // in the inbox, refused for good
-	stillDead                      // the same, when the inbox was read again
+	deadLetter                     // in the inbox as a dead letter
+	stillDead                      // still a dead letter when the inbox was read again
 	listed                         // by Temporal
-	severally                      // more than once
-	running                        // the run is under way
-	blocked                        // and waits for a person
-	stuck                          // or can't go on
-	unindexed                      // or it is unknown whether it waits for a person
+	severally                      // listed more than once
+	running                        // the run is open
+	blocked                        // the open run waits for an operator
+	stuck                          // its Workflow Task fails
+	unindexed                      // the open run lacks Search Attributes
 	completed                      // the run completed
-	ended                          // the run closed otherwise
-	outside                        // the run started too late to be of interest
+	ended                          // the run closed in another way
+	outside                        // the run started at Until or later
 	billed                         // in the ledger
-	old                            // and for so long that the run need not be there
-	young                          // and for so short that the journal need not say so
-	differs                        // and not as the run was told
-	closed                         // by the ledger's word, and not billed
+	old                            // billed so long ago that the run may be deleted
+	young                          // billed too recently to be in the journal
+	differs                        // the bill differs from the run's input
+	closed                         // closed in the ledger, and not billed
 )
 
-// details are what a run is told of a session and a bill repeats.
+// details holds the facts that both a run's input and a bill state.
 type details struct {
 	room   string
 	reason string
@@ -67,8 +66,7 @@ func billDetails(b ledger.Bill) details {
 	return details{b.RoomID, zego.CloseReasonText(b.CloseReason), b.RoomCloseTime.UnixMilli()}
 }
 
-// sum is a hash of the details, by which most that differ are told apart; 0 if
-// there are none.
+// sum returns a hash of the details, or 0 without any. Different details may have the same.
 func (d details) sum() uint32 {
 	if d == (details{}) {
 		return 0

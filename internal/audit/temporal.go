@@ -18,7 +18,7 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// run is what matters of a run.
+// run is a run of a session.
 type run struct {
 	id, runID string
 	first     string // the run ID of the first of its chain
@@ -26,12 +26,12 @@ type run struct {
 	status    enums.WorkflowExecutionStatus
 	start     time.Time
 	blocked   bool
-	unindexed bool     // it lacks our Search Attributes, so that blocked is unknown
-	problems  []string // for which it can't go on, as Temporal reports them
-	told      details  // zero if it can't be read
+	unindexed bool     // without Search Attributes, so that blocked is unknown
+	problems  []string // why its Workflow Task fails, as Temporal reports it
+	told      details  // zero if unreadable
 }
 
-// open reports whether the run is under way.
+// open reports whether the run is open.
 func (r run) open() bool {
 	return r.status == enums.WORKFLOW_EXECUTION_STATUS_RUNNING || r.status == enums.WORKFLOW_EXECUTION_STATUS_PAUSED
 }
@@ -49,15 +49,14 @@ func (a *audit) runOf(info *workflow.WorkflowExecutionInfo) run {
 		return payload != nil && a.Data.FromPayload(payload, s) == nil
 	}
 	var state, closed string
-	_ = text(info.GetSearchAttributes().GetIndexedFields()[workflows.CloseoutState.GetName()], &state) // a run may lack it
+	_ = text(info.GetSearchAttributes().GetIndexedFields()[workflows.CloseoutState.GetName()], &state) // may be missing
 	r.blocked = workflows.State(state) == workflows.StateBlocked
 	r.unindexed = info.GetSearchAttributes().GetIndexedFields()[workflows.RoomID.GetName()] == nil
 	if problems := info.GetSearchAttributes().GetIndexedFields()[workflows.ReportedProblems]; problems != nil {
-		_ = converter.GetDefaultDataConverter().FromPayload(problems, &r.problems) // anything but a list is ignored
+		_ = converter.GetDefaultDataConverter().FromPayload(problems, &r.problems) // ignore other types
 	}
 
-	// A run that was started by hand, or is encrypted with a key that we lack, can't
-	// be compared with its bill.
+	// The memo is unreadable for a run started by hand, or encrypted with an unknown key.
 	memo := info.GetMemo().GetFields()
 	told := details{}
 	if text(memo["room_id"], &told.room) && text(memo["close_reason"], &told.reason) && text(memo["room_close_time"], &closed) {
@@ -69,7 +68,7 @@ func (a *audit) runOf(info *workflow.WorkflowExecutionInfo) run {
 	return r
 }
 
-// list lists what Temporal's visibility store finds.
+// list lists the runs that a List Filter matches.
 func (a *audit) list(ctx context.Context, query string) iter.Seq2[run, error] {
 	return func(yield func(run, error) bool) {
 		for page := []byte(nil); ; {
@@ -92,8 +91,8 @@ func (a *audit) list(ctx context.Context, query string) iter.Seq2[run, error] {
 
 var errNoRun = errors.New("no run")
 
-// describe asks for a single run, or without a run ID for the current one. The
-// error is errNoRun if there is none.
+// describe returns a run, or without a run ID the current one. The error is errNoRun if there is
+// none.
 func (a *audit) describe(ctx context.Context, id, runID string) (run, error) {
 	answer, err := a.Temporal.DescribeWorkflowExecution(ctx, id, runID)
 	if missing := new(serviceerror.NotFound); errors.As(err, &missing) {
@@ -105,8 +104,8 @@ func (a *audit) describe(ctx context.Context, id, runID string) (run, error) {
 	return a.runOf(answer.GetWorkflowExecutionInfo()), nil
 }
 
-// starts returns the run IDs with which the workflow ID was started. A run that was
-// reset or went on as another is one with what it was before.
+// starts returns the run IDs with which the Workflow ID was started. Resets and runs continued as
+// new count with their first run.
 func (a *audit) starts(ctx context.Context, id string) ([]string, error) {
 	var firsts []string
 	for listed, err := range a.list(ctx, fmt.Sprintf("WorkflowId = '%s'", id)) {
@@ -116,7 +115,7 @@ func (a *audit) starts(ctx context.Context, id string) ([]string, error) {
 		r, err := a.describe(ctx, id, listed.runID)
 		switch {
 		case errors.Is(err, errNoRun):
-			continue // deleted, and the list lags behind
+			continue // deleted meanwhile
 		case err != nil:
 			return nil, err
 		case r.first == "":
@@ -129,8 +128,7 @@ func (a *audit) starts(ctx context.Context, id string) ([]string, error) {
 	return firsts, nil
 }
 
-// result returns what the completed run says of its steps. unreadable is why it
-// can't be read, if so.
+// result returns the result of a completed run. unreadable is set if it cannot be decoded.
 func (a *audit) result(ctx context.Context, r run) (result workflows.Result, unreadable, err error) {
 	err = a.Temporal.GetWorkflow(ctx, r.id, r.runID).Get(ctx, &result)
 	if err == nil {
@@ -139,7 +137,7 @@ func (a *audit) result(ctx context.Context, r run) (result workflows.Result, unr
 	if missing := new(serviceerror.NotFound); errors.As(err, &missing) {
 		return result, nil, errNoRun
 	}
-	// Another workflow may have another result, and some encrypt it.
+	// Other Workflows may have other results, or encrypted ones.
 	for _, other := range []error{converter.ErrUnableToDecode, converter.ErrUnableToSetValue,
 		converter.ErrEncodingIsNotSupported, converter.ErrEncodingIsNotSet, converter.ErrMetadataIsNotSet, converter.ErrTypeIsNotByteSlice} {
 		if errors.Is(err, other) {

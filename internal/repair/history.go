@@ -15,11 +15,11 @@ import (
 	"github.com/closeouthq/closeout/internal/ledger"
 )
 
-// maxResets is how many resets of a run are followed back.
+// maxResets bounds the resets of a run that are followed back.
 const maxResets = 50
 
-// Bill returns the bill that a run made, or the run that it is a reset of; nil if none
-// did. MadeAt is when the Activity reported it.
+// Bill returns the bill made by a run or by the run that it resets, or nil. MadeAt is when the
+// Activity completed.
 func Bill(ctx context.Context, t client.Client, data converter.DataConverter, workflowID, runID string) (*ledger.MadeBill, error) {
 	var made *ledger.MadeBill
 	err := results(ctx, t, data, workflowID, runID, "FinalizeBill", func(result *common.Payloads, at time.Time) error {
@@ -33,7 +33,7 @@ func Bill(ctx context.Context, t client.Client, data converter.DataConverter, wo
 	return made, err
 }
 
-// Adjustment returns the adjustment that a run made; nil if it made none.
+// Adjustment returns the adjustment made by a run, or nil.
 func Adjustment(ctx context.Context, t client.Client, data converter.DataConverter, workflowID, runID string) (*ledger.Adjustment, error) {
 	var made *ledger.Adjustment
 	err := results(ctx, t, data, workflowID, runID, "AdjustBill", func(result *common.Payloads, _ time.Time) error {
@@ -52,12 +52,11 @@ func Adjustment(ctx context.Context, t client.Client, data converter.DataConvert
 	return made, err
 }
 
-// localActivity is the name of the markers with the results of local Activities, which
-// quick steps are.
+// localActivity is the name of the markers of local Activities, which run quick steps.
 const localActivity = "LocalActivity"
 
-// results reads the results of an Activity of a run, or else of the run that it is a
-// reset of. A run that isn't kept any more has none.
+// results reads the results of an Activity from the history of a run, or else of the run that it
+// resets. A deleted run has none.
 func results(ctx context.Context, t client.Client, data converter.DataConverter, workflowID, runID, activity string, read func(*common.Payloads, time.Time) error) error {
 	for range maxResets {
 		scheduled, base, found := map[int64]bool{}, "", false

@@ -1,5 +1,5 @@
-// Package repair puts right what the audit finds and nobody has to decide: it finds in
-// Temporal what a ledger has lost, restores it, and starts or resets runs.
+// Package repair fixes faults that need no decision: it restores bills that a ledger has lost
+// from Temporal's histories, and starts or resets runs.
 package repair
 
 import (
@@ -20,18 +20,18 @@ type Kind string
 
 // The kinds.
 const (
-	// RestoreBill puts back the bill that the run made.
+	// RestoreBill puts back the bill made by the run.
 	RestoreBill Kind = "restore the bill"
-	// RestoreAdjustment puts back the adjustment that its run made.
+	// RestoreAdjustment puts back the adjustment made by its run.
 	RestoreAdjustment Kind = "restore the adjustment"
-	// StartRun starts a run for a session that the ledger has and Temporal hasn't.
+	// StartRun starts a run for a session in the ledger without one.
 	StartRun Kind = "start the run"
-	// ResetRun resets the run to its first Workflow Task. Its effects aren't repeated.
+	// ResetRun resets the run to its first Workflow Task. It does not repeat effects.
 	ResetRun Kind = "reset the run"
 )
 
-// Kinds returns all kinds, in the order in which repairs are to be made: a run that is
-// reset finds the bill that was restored.
+// Kinds returns all kinds in the order of repairs, so that a run that is reset finds the restored
+// bill.
 func Kinds() []Kind { return []Kind{RestoreBill, RestoreAdjustment, StartRun, ResetRun} }
 
 // A Repair is one repair of a session.
@@ -43,20 +43,20 @@ type Repair struct {
 
 // Repairer makes repairs.
 type Repairer struct {
-	// Temporal, Data and Ledger are those of the audit.
+	// Temporal, Data and Ledger: see audit.Options.
 	Temporal client.Client
 	Data     converter.DataConverter
 	Ledger   *ledger.Ledger
-	// Start starts the run of a session, and Reset resets one to its first Workflow Task.
+	// Start starts a session's run, and Reset resets a run to its first Workflow Task.
 	Start func(context.Context, session.Session) error
 	Reset func(ctx context.Context, workflowID string) error
 }
 
-// errNotKept means that what a run made can't be found any more.
+// errNotKept means that the run's history was deleted.
 var errNotKept = errors.New("the run's history isn't kept any more")
 
-// Do makes a repair. It looks again at what there is, so that it may be made twice, and
-// while the system is running.
+// Do makes a repair. It checks the current state first, so it is safe to repeat, also on a
+// running system.
 func (r *Repairer) Do(ctx context.Context, of Repair) error {
 	switch of.Kind {
 	case RestoreBill:
@@ -92,7 +92,7 @@ func (r *Repairer) Do(ctx context.Context, of Repair) error {
 	return fmt.Errorf("%s: an operator has to decide", of.WorkflowID)
 }
 
-// session returns the session as its bill has it, or else as its events do.
+// session returns the session from its bill, or else from its events.
 func (r *Repairer) session(ctx context.Context, of Repair) (s session.Session, err error) {
 	s = session.Session{ID: of.ID}
 	bill, err := r.Ledger.Bill(ctx, of.AppID, of.RoomSessionID)

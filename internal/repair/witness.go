@@ -25,48 +25,47 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// Witness finds out whether a ledger was restored from a copy: by the looks that have been
-// seen, and by bills that runs have made and the ledger doesn't have.
+// Witness detects a ledger that was restored from a backup: by the number of looks, and by bills
+// in runs that the ledger lacks.
 type Witness struct {
-	// Temporal has the runs of the task queue. Without it, only looks count.
+	// Temporal, if set, lists the runs of the Task Queue. Without it, only looks count.
 	Temporal  client.Client
 	TaskQueue string
-	// Data reads what Activities returned.
+	// Data decodes the results of Activities.
 	Data converter.DataConverter
-	// Ledger is the one that workers write to.
+	// Ledger is the workers' ledger.
 	Ledger *ledger.Ledger
-	// File, if set, keeps the newest look over a restart.
+	// File, if set, stores the newest look across restarts.
 	File string
-	// Log gets what operators should know.
+	// Log is for operators.
 	Log *slog.Logger
 
 	mu    sync.Mutex
 	read  bool        // the File
 	seen  ledger.Look // the newest look
-	asked time.Time   // when Temporal was asked
+	asked time.Time   // time of the last request to Temporal
 }
 
 const (
-	// confirmFor is for how long Temporal isn't asked again ahead of a bill.
+	// confirmFor is how long an answer of Temporal is valid for the next bills.
 	confirmFor = 30 * time.Second
-	// recentRuns is how many runs are compared with the ledger.
+	// recentRuns is the number of runs compared with the ledger.
 	recentRuns = 20
-	// lookTimeout bounds a look, as the ledger may hang.
+	// lookTimeout bounds a look, because the ledger may hang.
 	lookTimeout = 10 * time.Second
 )
 
-// Lost returns what the ledger has lost and doesn't know of; nil if it has lost
-// nothing. It changes nothing.
+// Lost returns a loss that the ledger has not recorded yet, or nil. It changes nothing.
 func (w *Witness) Lost(ctx context.Context) (*ledger.Loss, error) {
 	_, loss, err := w.lost(ctx, 0)
 	return loss, err
 }
 
-// Confirm makes sure that what the ledger has lost is stored in it, ahead of a bill.
+// Confirm records a loss in the ledger, if there is one. Call it before a bill.
 func (w *Witness) Confirm(ctx context.Context) error { return w.confirm(ctx, confirmFor) }
 
-// ConfirmLook is [Witness.Confirm] ahead of a look. It asks Temporal only once, as the
-// process starts: an idle worker asks it nothing.
+// ConfirmLook is like [Witness.Confirm], but asks Temporal only once per process, so that an idle
+// worker makes no requests. Call it before a look.
 func (w *Witness) ConfirmLook(ctx context.Context) error { return w.confirm(ctx, math.MaxInt64) }
 
 func (w *Witness) confirm(ctx context.Context, within time.Duration) error {
@@ -84,8 +83,8 @@ func (w *Witness) confirm(ctx context.Context, within time.Duration) error {
 	return nil
 }
 
-// lost compares the ledger with what this process has seen, and with Temporal unless it
-// was asked within that time.
+// lost compares the ledger with the newest look, and with Temporal unless it was asked within the
+// given time.
 func (w *Witness) lost(ctx context.Context, within time.Duration) (last ledger.Look, loss *ledger.Loss, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -95,7 +94,7 @@ func (w *Witness) lost(ctx context.Context, within time.Duration) (last ledger.L
 	w.recall()
 	if last.Number < w.seen.Number || last.Number == w.seen.Number && !last.At.Equal(w.seen.At) {
 		from := last.At
-		if from.After(w.seen.At) { // somebody has looked since it was restored, to when nobody knows
+		if from.After(w.seen.At) { // another process has looked since the restore
 			from = time.Unix(0, 0)
 		}
 		return last, &ledger.Loss{From: from.UTC(), To: time.Now().UTC()}, nil
@@ -116,14 +115,14 @@ func (w *Witness) lost(ctx context.Context, within time.Duration) (last ledger.L
 		return last, nil, nil
 	}
 	loss = &ledger.Loss{From: last.At, To: time.Now().UTC()}
-	if missing.MadeAt.Before(loss.From) { // somebody has looked since it was restored
+	if missing.MadeAt.Before(loss.From) { // another process has looked since the restore
 		loss.From = missing.MadeAt
 	}
 	return last, loss, nil
 }
 
-// look confirms, and counts a look of this process unless the ledger was restored
-// meanwhile. So a copy is noticed also if no worker has looked since it was made.
+// look confirms, and then counts a look unless the ledger was restored meanwhile. The count lets
+// webhooks notice a restore even if no worker has looked since the backup.
 func (w *Witness) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
@@ -139,7 +138,7 @@ func (w *Witness) look(ctx context.Context) error {
 	return err
 }
 
-// Watch looks once an interval until ctx ends.
+// Watch calls look once per interval until ctx ends.
 func (w *Witness) Watch(ctx context.Context, interval time.Duration) {
 	trouble := outage.New(w.Log, "see whether the ledger is a copy", "it is tried again")
 	for ctx.Err() == nil {
@@ -156,7 +155,7 @@ func (w *Witness) Watch(ctx context.Context, interval time.Duration) {
 	}
 }
 
-// recall reads the File once. One that can't be read is as none: the look is seen anew.
+// recall reads File once. An unreadable one counts as missing.
 func (w *Witness) recall() {
 	if w.read || w.File == "" {
 		return
@@ -171,8 +170,7 @@ func (w *Witness) recall() {
 	}
 }
 
-// remember keeps a look, which may be lost with the machine: an older one says less, and
-// nothing wrong.
+// remember stores a look in File without a sync: an older look proves less, but nothing wrong.
 func (w *Witness) remember(last ledger.Look) {
 	if last == w.seen {
 		return
@@ -194,8 +192,7 @@ func (w *Witness) remember(last ledger.Look) {
 	}
 }
 
-// missing returns a bill that one of the last runs has made and the ledger doesn't
-// have, unless it is known to be lost.
+// missing returns a bill of a recent run that the ledger lacks, unless the loss is recorded.
 func (w *Witness) missing(ctx context.Context) (first *ledger.MadeBill, err error) {
 	answer, err := w.Temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{PageSize: recentRuns,
 		Query: fmt.Sprintf("TaskQueue = '%s' AND ExecutionStatus = 'Completed' AND WorkflowId STARTS_WITH '%s'",
@@ -211,7 +208,7 @@ func (w *Witness) missing(ctx context.Context) (first *ledger.MadeBill, err erro
 		id := run.GetExecution().GetWorkflowId()
 		parsed, err := session.ParseWorkflowID(id)
 		if err != nil {
-			continue // somebody else's
+			continue // of another program
 		}
 		if _, err := w.Ledger.Bill(ctx, parsed.AppID, parsed.RoomSessionID); !errors.Is(err, sql.ErrNoRows) {
 			if err != nil {

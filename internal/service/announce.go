@@ -15,7 +15,7 @@ import (
 // maxAnnouncement bounds the body of an announcement in bytes.
 const maxAnnouncement = 4 << 10
 
-// announceTimeout is how long the ledger may take for it.
+// announceTimeout bounds the call of the ledger.
 const announceTimeout = 5 * time.Second
 
 // announceRecording assigns a recording task to a session, for the app that started it.

@@ -15,9 +15,8 @@ import (
 	"github.com/closeouthq/closeout/internal/archive"
 )
 
-// makeBucket makes the bucket of an s3:// URL if it doesn't exist, and reports whether it
-// did. It does nothing for other URLs. It calls the store as the steps do, with the URL's
-// options.
+// makeBucket creates the bucket of an s3:// URL if it does not exist, and reports whether it did.
+// It does nothing for other URLs. It uses the URL's options, as the steps do.
 func makeBucket(ctx context.Context, setting, bucketURL string) (made bool, err error) {
 	store, bucket, err := archive.OpenS3(ctx, bucketURL)
 	if err != nil {
@@ -34,7 +33,7 @@ func makeBucket(ctx context.Context, setting, bucketURL string) (made bool, err 
 		return false, err
 	}
 	create := &s3.CreateBucketInput{Bucket: &bucket}
-	// us-east-1 is the one region that may not be named.
+	// us-east-1 is the only region that must not be named.
 	// https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateBucket.html
 	if region := store.Options().Region; region != "us-east-1" {
 		create.CreateBucketConfiguration = &types.CreateBucketConfiguration{LocationConstraint: types.BucketLocationConstraint(region)}
@@ -49,7 +48,7 @@ func makeBucket(ctx context.Context, setting, bucketURL string) (made bool, err 
 	return true, nil
 }
 
-// final makes a store's error permanent if a retry can't help, and adds what would.
+// final makes a store's error permanent if a retry is useless, and adds advice.
 func final(err error) error {
 	answer := new(smithyhttp.ResponseError)
 	if !errors.As(err, &answer) {

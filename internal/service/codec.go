@@ -20,8 +20,8 @@ import (
 	"github.com/closeouthq/closeout/internal/config"
 )
 
-// RunCodec serves Temporal's codec protocol until ctx ends: it decrypts payloads for the Web
-// UI and the command line, and encrypts those that they send.
+// RunCodec serves Temporal's codec protocol until ctx ends. It decrypts payloads for the Web UI
+// and the command line, and encrypts those that they send.
 func RunCodec(ctx context.Context, c *config.Config, log *slog.Logger) error {
 	if len(c.PayloadKeys) == 0 {
 		return errors.New("CLOSEOUT_PAYLOAD_KEYS: missing, want the keys that webhook and worker have")
@@ -63,11 +63,11 @@ func ListenCodec(ctx context.Context, c *config.Config, log *slog.Logger) (net.L
 	return secured, err
 }
 
-// maxCodecBody is some payloads of the largest size that Temporal takes, in base64.
+// maxCodecBody has room for several payloads of Temporal's maximum size in base64.
 const maxCodecBody = 32 << 20
 
-// CodecServer returns a server of Temporal's codec protocol, for pages of these origins and
-// for programs.
+// CodecServer returns a server of Temporal's codec protocol for pages of the origins and for
+// programs.
 func CodecServer(c *config.Config, log *slog.Logger, origins ...string) *http.Server {
 	return &http.Server{
 		Handler:           codecHandler(c.PayloadKeys, c.CodecToken, origins, log),
@@ -85,7 +85,7 @@ func codecHandler(keys codec.Keys, token string, origins []string, log *slog.Log
 		}
 		w.Header().Add("Vary", "Origin")
 		w.Header().Set("Cache-Control", "no-store")
-		// Browsers send it with every POST, also to a foreign name that resolves to this machine.
+		// Browsers send Origin with every POST, even to a foreign name that resolves to this machine.
 		if origin := r.Header.Get("Origin"); origin != "" {
 			if !slices.Contains(origins, origin) {
 				refuse(http.StatusForbidden, "pages of this origin may not decrypt; CLOSEOUT_UI_URL says which may")
@@ -94,11 +94,11 @@ func codecHandler(keys codec.Keys, token string, origins []string, log *slog.Log
 			w.Header().Set("Access-Control-Allow-Origin", origin)
 			w.Header().Set("Access-Control-Allow-Credentials", "true") // a proxy's cookies
 			if r.Method == http.MethodOptions {
-				// What Temporal's documentation asks for.
+				// As Temporal's documentation requires.
 				w.Header().Set("Access-Control-Allow-Methods", "POST")
 				w.Header().Set("Access-Control-Allow-Headers", "Content-Type, X-Namespace, Authorization, Caller-Type")
 				w.Header().Set("Access-Control-Max-Age", "600")
-				// Chrome asks so before a public page calls an address of this network.
+				// Chrome sends this before a public page calls a private address.
 				if r.Header.Get("Access-Control-Request-Private-Network") == "true" {
 					w.Header().Set("Access-Control-Allow-Private-Network", "true")
 				}

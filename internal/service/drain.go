@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// drainPoll is how often an inbox is checked while it drains.
+// drainPoll is how often a draining inbox is checked.
 const drainPoll = 50 * time.Millisecond
 
 // backlog is an inbox with its relay.
@@ -14,15 +14,14 @@ type backlog struct {
 	name string
 	// relay drains the inbox until ctx ends.
 	relay func(ctx context.Context)
-	// waiting returns the number of callbacks in it.
+	// waiting returns the number of queued callbacks.
 	waiting func(ctx context.Context) (int64, error)
 	// fault returns why its sink takes nothing, or nil.
 	fault func() error
 }
 
-// empty relays until ctx ends, no more callbacks come in and the inbox is empty, for no
-// longer than within after that. What is left stays on disk. So a folder that isn't started
-// on again soon has no callback that waits.
+// empty relays until ctx has ended, closed is closed and the inbox is empty, but stops after
+// within. The rest stays on disk. Draining matters for a folder that is not used again soon.
 func (b backlog) empty(ctx context.Context, closed <-chan struct{}, within time.Duration, log *slog.Logger) {
 	relaying, stop := context.WithCancel(context.WithoutCancel(ctx))
 	stopped := make(chan struct{})
@@ -36,7 +35,7 @@ func (b backlog) empty(ctx context.Context, closed <-chan struct{}, within time.
 	look := time.NewTicker(drainPoll)
 	defer look.Stop()
 	for began := false; ; {
-		// The time may be over, and the last check must still be possible.
+		// Check once more even if the time is over.
 		waiting, err := b.waiting(relaying)
 		switch {
 		case err != nil:

@@ -12,8 +12,8 @@ import (
 	"github.com/closeouthq/closeout/internal/ledger"
 )
 
-// eventStore stores the events of participants, with a ledger and an inbox of its own: a
-// room_close is delivered whatever becomes of it.
+// eventStore stores participants' events. It has its own ledger connection and inbox, so that its
+// failures do not affect a room_close.
 type eventStore struct {
 	*eventsink.Receiver
 	ledger *ledger.Ledger
@@ -21,7 +21,7 @@ type eventStore struct {
 	queue  *queueQuestions
 }
 
-// openEvents opens it. alone reports that no worker is in this process.
+// openEvents opens the store. alone reports that this process has no worker.
 func openEvents(ctx context.Context, c *config.Config, alone bool, metrics *metrics, log *slog.Logger) (*eventStore, error) {
 	if alone && c.LedgerInData() {
 		log.Warn("participants are stored in this data folder, workers with another folder bill without them; set CLOSEOUT_DATABASE_URL for both, or CLOSEOUT_PARTICIPANTS=off",
@@ -44,7 +44,7 @@ func openEvents(ctx context.Context, c *config.Config, alone bool, metrics *metr
 	return u, nil
 }
 
-// close closes it when the last transaction is over.
+// close closes the store after the last transaction.
 func (u *eventStore) close() {
 	u.Delivery.Wait()
 	_ = u.inbox.Close()

@@ -71,11 +71,11 @@ func (e Extension) workflows() []workflows.Workflow {
 	return append(workflows.All(), e.Workflows...)
 }
 
-// validName matches what a Task Queue and a folder can be called everywhere.
+// validName matches names that are valid for Task Queues and folders on all systems.
 var validName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,63}$`)
 
-// Check reports what would keep a worker from running the extension. Every process
-// checks, so that a webhook doesn't start Workflows that no worker can run.
+// Check returns an error if no worker could run the extension. Every process checks, so that a
+// webhook does not start Workflows that no worker can run.
 func (e Extension) Check() error {
 	seen := map[string]bool{}
 	var faults []error
@@ -121,8 +121,8 @@ func (e Extension) Check() error {
 	return e.register(worker.New(offline, "check", worker.Options{}), activities.Standard, &reconcile.Reconciler{})
 }
 
-// register registers the extension and the standard steps and Workflows, and the
-// reconciler unless it is nil. The SDK panics at what can't be registered.
+// register registers the extension, the standard steps and Workflows, and the reconciler unless it
+// is nil. It returns an error where the SDK panics.
 func (e Extension) register(w worker.Registry, standard any, reconciler *reconcile.Reconciler) (err error) {
 	what := "the standard steps"
 	defer func() {
@@ -152,8 +152,8 @@ func (e Extension) register(w worker.Registry, standard any, reconciler *reconci
 	return nil
 }
 
-// unmade returns the names of embedded structs that are nil: their methods are
-// Activities, and would panic.
+// unmade returns the names of embedded structs that are nil. Their methods are registered as
+// Activities and would panic.
 func unmade(steps any) (names []string) {
 	v := reflect.Indirect(reflect.ValueOf(steps))
 	if v.Kind() != reflect.Struct {

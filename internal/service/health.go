@@ -19,33 +19,31 @@ import (
 	"github.com/closeouthq/closeout/internal/probe"
 )
 
-// answerWithin bounds each question of readiness. All are asked at once, so a kubelet
-// that gives up after 3 s has its answer.
+// answerWithin bounds each check of readiness. All run concurrently, so that a kubelet with a
+// timeout of 3 s gets an answer.
 const answerWithin = 1500 * time.Millisecond
 
 // health reports whether this process does its work.
 type health struct {
 	worker  bool
 	polling atomic.Bool
-	// questions is set once the parts are opened, and so is the ledger.
+	// questions and the ledger are set once the parts are open.
 	questions atomic.Pointer[questions]
 	ledger    atomic.Pointer[ledger.Ledger]
 }
 
-// questions are what readiness asks. Those about parts that this process doesn't have are
-// nil.
+// questions holds the checks of readiness. Checks of parts that this process does not run are nil.
 type questions struct {
 	temporal *probe.Probe[struct{}]
 	inbox    *queueQuestions
 	events   *queueQuestions
 	// ledger reports whether the ledger answers.
 	ledger       *probe.Probe[struct{}]
-	certificates *probe.Probe[struct{}] // of their expiry
-	tasks        *probe.Probe[struct{}] // of those that no worker may take
-	// starts and stores return why Temporal takes no start, and the ledger no event; nil while
-	// they do.
+	certificates *probe.Probe[struct{}] // whether certificates expire soon
+	tasks        *probe.Probe[struct{}] // whether tasks wait that no worker takes
+	// starts and stores return why Temporal takes no starts and the ledger no events, or nil.
 	starts, stores func() error
-	// refused reports the refused callbacks that no ledger has.
+	// refused reports refused callbacks that no ledger has recorded.
 	refused func() error
 }
 
@@ -65,7 +63,7 @@ func askQueue(within time.Duration, q queue) *queueQuestions {
 	return &queueQuestions{probe.New(within, probe.Err(q.Probe)), probe.New(within, q.Stats)}
 }
 
-// askNamespace asks whether Temporal has the Namespace, which an open port does not show.
+// askNamespace checks that Temporal has the Namespace. An open port does not show that.
 func askNamespace(within time.Duration, t client.Client, namespace string) *probe.Probe[struct{}] {
 	return probe.New(within, probe.Err(func(ctx context.Context) error {
 		_, err := t.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: namespace})
@@ -73,8 +71,8 @@ func askNamespace(within time.Duration, t client.Client, namespace string) *prob
 	}))
 }
 
-// askCertificates asks whether certificates expire soon. It reads them again, which takes
-// less than a handshake.
+// askCertificates checks whether certificates expire soon. It reads the files each time, which is
+// cheaper than a handshake.
 func askCertificates(within time.Duration, all []CertificateFiles) *probe.Probe[struct{}] {
 	return probe.New(within, probe.Err(func(context.Context) error {
 		var faults []error
@@ -85,7 +83,7 @@ func askCertificates(within time.Duration, all []CertificateFiles) *probe.Probe[
 	}))
 }
 
-// askLedger asks whether the ledger answers. Missing tables are made when they are needed.
+// askLedger checks that the ledger answers. It ignores missing tables, which are created on use.
 func askLedger(within time.Duration, books interface{ Check(context.Context) error }) *probe.Probe[struct{}] {
 	return probe.New(within, probe.Err(func(ctx context.Context) error {
 		if err := books.Check(ctx); !errors.Is(err, ledger.ErrNotSetUp) {
@@ -95,21 +93,20 @@ func askLedger(within time.Duration, books interface{ Check(context.Context) err
 	}))
 }
 
-// queueState is what an inbox answers.
+// queueState is the state of an inbox.
 type queueState struct {
 	write error
 	stats inbox.Stats
 }
 
-// check returns the state of the process, or an error if it is not ready. A webhook is ready
-// as long as Temporal or the disk takes callbacks, whatever else is wrong: without it they
-// would be lost.
+// check returns the state of the process, or an error if it is not ready. A webhook is ready as
+// long as Temporal or the disk takes callbacks, because otherwise they would be lost.
 func (h *health) check(ctx context.Context) (string, error) {
 	q := h.questions.Load()
 	if q == nil {
 		return "", errors.New("starting")
 	}
-	// All are asked at once, so that one that hangs takes no time from another.
+	// Run all checks concurrently, so that one that hangs does not delay the others.
 	var group sync.WaitGroup
 	var temporal, books, certificates, tasks error
 	var closes, events queueState
@@ -155,7 +152,7 @@ func (h *health) check(ctx context.Context) (string, error) {
 	}
 	report("queuing: ", temporal)
 	report("can't queue: ", closes.write)
-	// Failed starts make no webhook unready: without callbacks no start would find out that
+	// Failed starts do not make a webhook unready: without callbacks, no start would notice that
 	// Temporal is back.
 	if temporal == nil && q.starts != nil {
 		report("queuing: Temporal answers, and starts fail: ", q.starts())
@@ -192,7 +189,7 @@ func (h *health) check(ctx context.Context) (string, error) {
 	return strings.Join(lines, "\n"), nil
 }
 
-// lines returns what operators should know about an inbox.
+// lines returns the lines about an inbox for operators.
 func (s queueState) lines(what, list string) (lines []string) {
 	if s.stats.Waiting > 0 {
 		lines = append(lines, fmt.Sprintf("%d %s wait in the inbox, the oldest for %v", s.stats.Waiting, what, time.Since(s.stats.Oldest).Round(time.Second)))

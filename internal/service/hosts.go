@@ -10,12 +10,12 @@ import (
 	"strings"
 )
 
-// privateSuffixes end names that no public DNS server answers for: those of RFC 6761,
-// RFC 6762 and RFC 8375, ICANN's .internal, and those of a Kubernetes cluster.
+// privateSuffixes are suffixes that public DNS does not resolve: those of RFC 6761, RFC 6762 and
+// RFC 8375, ICANN's .internal, and Kubernetes' .svc.
 var privateSuffixes = []string{".localhost", ".local", ".home.arpa", ".internal", ".svc"}
 
-// expectedHosts refuses requests for a Host of foreign DNS. Otherwise a web page whose name
-// resolves to 127.0.0.1 could read what only operators should.
+// expectedHosts refuses requests for a Host of public DNS. Otherwise a web page with a name that
+// resolves to 127.0.0.1 could read operators' data.
 func expectedHosts(listen string, log *slog.Logger, next http.Handler) http.Handler {
 	named := []string{}
 	if host, _, err := net.SplitHostPort(listen); err == nil {
@@ -42,7 +42,7 @@ func expectedHost(host string, named []string) bool {
 	if _, err := netip.ParseAddr(host); err == nil {
 		return true
 	}
-	// A name without a dot is one of this network's: a container, a Service, localhost.
+	// A name without a dot is local: a container, a Service, localhost.
 	return host != "" && !strings.Contains(host, ".") || slices.Contains(named, host) ||
 		slices.ContainsFunc(privateSuffixes, func(suffix string) bool { return strings.HasSuffix(host, suffix) })
 }

@@ -16,16 +16,16 @@ import (
 )
 
 const (
-	// logWaiting is how long a start waits before it logs what for, and logAgain how often it
-	// repeats that.
+	// logWaiting is the wait after which a start logs what it waits for. logAgain is the interval
+	// of further lines.
 	logWaiting, logAgain = 10 * time.Second, time.Minute
-	// closeWithin is how long files and connections may take to close, after all that the
-	// settings allow for. Kubernetes kills ten seconds after those.
+	// closeWithin bounds the closing of files and connections, beyond the timeouts of the
+	// settings. Kubernetes kills the process ten seconds after those.
 	closeWithin = 7 * time.Second
 )
 
-// patiently waits for open, logs that it does while that takes long, and gives up when ctx
-// ends: a disk that hangs keeps no process from stopping.
+// patiently waits for open and logs a long wait. It returns when ctx ends, so that a hanging disk
+// does not keep the process from stopping.
 func patiently[T any](ctx context.Context, log *slog.Logger, what string, open func() (T, error)) (T, error) {
 	type result struct {
 		part T
@@ -53,7 +53,7 @@ func patiently[T any](ctx context.Context, log *slog.Logger, what string, open f
 	}
 }
 
-// closers closes what was opened, the last first.
+// closers closes what was opened, in reverse order.
 type closers struct {
 	mu      sync.Mutex
 	all     []closer
@@ -85,7 +85,7 @@ func (c *closers) close() {
 	}
 }
 
-// stopLimit returns the longest time that a stop may take.
+// stopLimit returns the maximum duration of a stop.
 func stopLimit(c *config.Config, parts Parts) time.Duration {
 	limit := c.StopTimeout + closeWithin
 	switch {
@@ -97,8 +97,8 @@ func stopLimit(c *config.Config, parts Parts) time.Duration {
 	return limit
 }
 
-// wait waits for the group, after ctx ended for no longer than limit: a disk that hangs must
-// not keep the process. Acknowledged callbacks are on disk or in Temporal.
+// wait waits for the group, but at most limit after ctx has ended, so that a hanging disk does not
+// keep the process. Acknowledged callbacks are on disk or in Temporal.
 func (c *closers) wait(ctx context.Context, group *errgroup.Group, limit time.Duration, log *slog.Logger) error {
 	ended := make(chan error, 1)
 	go func() { ended <- group.Wait() }()
@@ -124,7 +124,7 @@ func (c *closers) wait(ctx context.Context, group *errgroup.Group, limit time.Du
 	return fmt.Errorf("stop: %s has not ended within %v", what, limit)
 }
 
-// permanentError is an error that no retry can help.
+// permanentError is an error for which a retry is useless.
 type permanentError struct{ error }
 
 func (e permanentError) Unwrap() error { return e.error }

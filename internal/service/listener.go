@@ -16,14 +16,14 @@ import (
 )
 
 const (
-	// reloadEvery is how long a certificate is used before its files are read again, which
-	// takes less than the handshake that needs them.
+	// reloadEvery is how long a certificate is used before its files are read again. Reading takes
+	// less time than a handshake.
 	reloadEvery = 5 * time.Second
-	// reloadTimeout is how long a handshake waits for the files.
+	// reloadTimeout bounds a handshake's wait for the files.
 	reloadTimeout = time.Second
 )
 
-// secure returns a listener that speaks TLS with a pair of PEM files.
+// secure returns a TLS listener with a pair of PEM files.
 func secure(l net.Listener, certFile, keyFile string, log *slog.Logger) (net.Listener, error) {
 	c, err := newCertificate(callbackCertificate(certFile, keyFile), log, time.Now)
 	if err != nil {
@@ -48,7 +48,7 @@ func temporalCertificate(c *config.Config) CertificateFiles {
 	return CertificateFiles{c.TemporalCert, c.TemporalKey, "TEMPORAL_TLS_CLIENT_CERT_PATH", "TEMPORAL_TLS_CLIENT_KEY_PATH", "Temporal"}
 }
 
-// Certificates returns the certificates that the settings name by files.
+// Certificates returns the certificate files in the settings.
 func Certificates(c *config.Config) (files []CertificateFiles) {
 	if c.TLSCert != "" {
 		files = append(files, callbackCertificate(c.TLSCert, c.TLSKey))
@@ -59,11 +59,11 @@ func Certificates(c *config.Config) (files []CertificateFiles) {
 	return files
 }
 
-// RenewWithin is how long a certificate should still last: automatic renewal is done by
-// then, and an operator who has to renew it has two weeks.
+// RenewWithin is the remaining lifetime below which a certificate is reported. Automatic renewal is
+// done by then, and an operator has two weeks.
 const RenewWithin = 14 * 24 * time.Hour
 
-// Expiry returns an error if the certificate has expired or soon will.
+// Expiry returns an error if the certificate has expired or will within RenewWithin.
 func (f CertificateFiles) Expiry(now time.Time) error {
 	pair, err := f.Load()
 	if err != nil {
@@ -79,9 +79,8 @@ func (f CertificateFiles) Expiry(now time.Time) error {
 	return nil
 }
 
-// certificate is a pair of PEM files that is read again while it is in use, because
-// certificates are renewed without a restart. It compares the content of the files: their
-// times and names mean something else on each file system.
+// certificate is a pair of PEM files that is reloaded, because certificates are renewed without a
+// restart. It compares contents, because modification times differ among file systems.
 type certificate struct {
 	files CertificateFiles
 	log   *slog.Logger
@@ -91,7 +90,7 @@ type certificate struct {
 	mu     sync.Mutex
 	pair   *tls.Certificate // the last good one
 	looked time.Time
-	fault  string // of the last reading
+	fault  string // of the last reload
 }
 
 func newCertificate(files CertificateFiles, log *slog.Logger, now func() time.Time) (*certificate, error) {
@@ -109,8 +108,8 @@ func (c *certificate) config() *tls.Config {
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS12,
 		GetCertificate: c.get,
-		// With HTTP/2 one connection could bring hundreds of requests at once, and the limits of
-		// the listener count connections.
+		// The listener limits connections, and with HTTP/2 one connection could carry hundreds of
+		// concurrent requests.
 		NextProtos: []string{"http/1.1"},
 	}
 }
@@ -120,13 +119,13 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return c.current(), nil
 }
 
-// getClient returns the pair for the client's side of a handshake.
+// getClient returns the pair for a client's handshake.
 func (c *certificate) getClient(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	return c.current(), nil
 }
 
-// current returns the pair in use, the new one if the files have changed. A disk that hangs
-// delays one handshake for a moment, and no other.
+// current returns the pair, reloaded if the files have changed. A hanging disk delays one handshake
+// by reloadTimeout.
 func (c *certificate) current() *tls.Certificate {
 	c.mu.Lock()
 	now, pair := c.now(), c.pair

@@ -25,7 +25,7 @@ type metrics struct {
 	skew                                                   prometheus.Histogram
 }
 
-// readEvery is how often Temporal and the ledger are asked for metrics, at most.
+// readEvery is the least time between reads of Temporal and the ledger for metrics.
 const readEvery = 30 * time.Second
 
 func newMetrics() *metrics {
@@ -54,7 +54,7 @@ func newMetrics() *metrics {
 	}
 }
 
-// webhookStarts begins the counts of a webhook at 0.
+// webhookStarts sets the counters of a webhook to 0.
 func (m *metrics) webhookStarts() {
 	for event, outcomes := range webhook.Outcomes() {
 		for _, outcome := range outcomes {
@@ -88,7 +88,7 @@ func (m *metrics) field(event, field string, refused bool) {
 	m.fields.WithLabelValues(event, field, strconv.FormatBool(refused)).Inc()
 }
 
-// relays returns what counts deliveries, by outcome and whether the callback came from the inbox.
+// relays returns a function that counts deliveries by outcome and origin.
 func relays(counter *prometheus.CounterVec) func(outcome string, relayed bool) {
 	return func(outcome string, relayed bool) {
 		counter.WithLabelValues(outcome, strconv.FormatBool(relayed)).Inc()
@@ -126,7 +126,7 @@ func (m *metrics) overdue(count func(context.Context) (ledger.Overdues, error)) 
 		Help: "Open sessions without a sign of life for too long, by whether all participants have left or some may be silent; at most 10,000, in the whole ledger."})
 }
 
-// sweep counts a reading of ZEGO's APIs.
+// sweep counts a read of ZEGO's APIs.
 func (m *metrics) sweep(of string, err error) {
 	outcome := "ok"
 	if err != nil {
@@ -135,7 +135,7 @@ func (m *metrics) sweep(of string, err error) {
 	m.sweeps.WithLabelValues(of, outcome).Inc()
 }
 
-// unknown declares the gauges of what ZEGO counts and the ledger lacks.
+// unknown declares the gauges of rooms and users that ZEGO counts and the ledger lacks.
 func (m *metrics) unknown(read func(context.Context) ([]ledger.Comparison, error)) {
 	const rooms, users = "closeout_rooms_unknown", "closeout_users_unknown"
 	m.Gauges(readEvery, func(ctx context.Context, set telemetry.Set) {
@@ -206,7 +206,7 @@ func (m *metrics) load(read func() (limit, inFlight int)) {
 		telemetry.Metric{Name: "closeout_starts_in_flight", Help: "How many starts are in flight."})
 }
 
-// one returns 1 for what holds, else 0.
+// one returns 1 if holds, else 0.
 func one(holds bool) float64 {
 	if holds {
 		return 1

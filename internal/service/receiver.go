@@ -15,9 +15,9 @@ import (
 // receiver hands each callback to its sink.
 type receiver struct {
 	closes *starter.Receiver
-	events *eventsink.Receiver // nil where participants' events aren't stored
+	events *eventsink.Receiver // nil if participants' events are not stored
 
-	// The refused callbacks since the start, where no ledger has them.
+	// The refused callbacks since the start, if no ledger records them.
 	mu      sync.Mutex
 	refused int
 	last    *zego.Unreadable
@@ -44,7 +44,7 @@ func (r *receiver) Receive(ctx context.Context, event zego.Event) (webhook.Recei
 	return webhook.Receipt{Status: webhook.Ignored}, nil
 }
 
-// refusals returns an error if genuine callbacks were refused and no ledger has them.
+// refusals returns an error if genuine callbacks were refused and no ledger records them.
 func (r *receiver) refusals() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -27,11 +27,11 @@ import (
 	"github.com/closeouthq/closeout/zego/serverapi"
 )
 
-// ReconcileID returns the Workflow ID of the runs that reconcile, one at a time:
-// closeout-reconcile, of the default task queue.
+// ReconcileID returns the Workflow ID of reconciliations, which allows one run at a time. For the
+// default Task Queue it is closeout-reconcile.
 func ReconcileID(c *config.Config) string { return c.TaskQueue + "-reconcile" }
 
-// startReconcile starts a run, if none is open.
+// startReconcile starts a reconciliation unless one is open.
 func startReconcile(ctx context.Context, c *config.Config, t client.Client) error {
 	_, err := t.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
 		ID: ReconcileID(c), TaskQueue: c.TaskQueue,
@@ -45,11 +45,11 @@ func startReconcile(ctx context.Context, c *config.Config, t client.Client) erro
 	return nil
 }
 
-// lasting marks an error of Temporal's that is the same however often it is asked:
-// what is refused for the request or for who makes it, and TLS that can't be. gRPC keeps
-// only the text of the latter; a handshake that is cut has no "tls:" in it.
+// lasting makes an error of Temporal permanent if a retry is useless: for an invalid or forbidden
+// request, or for impossible TLS. Of the latter, gRPC keeps only the text; an interrupted
+// handshake has no "tls:" in it.
 func lasting(err error) error {
-	code := status.Code(err) // of what the SDK has no type for
+	code := status.Code(err) // for errors without a type in the SDK
 	var answer serviceerror.ServiceError
 	if errors.As(err, &answer) {
 		code = answer.Status().Code()
@@ -64,8 +64,8 @@ func lasting(err error) error {
 	return err
 }
 
-// newReconciler makes what looks at overdue sessions. Apps without a server secret
-// are fine: theirs are reported.
+// newReconciler returns the Activities of the reconciliation. Sessions of apps without a server
+// secret are only reported.
 func newReconciler(c *config.Config, books *ledger.Ledger, api *serverapi.Client, s *starter.Starter) *reconcile.Reconciler {
 	r := &reconcile.Reconciler{
 		Ledger: books, API: api, OverdueAfter: c.OverdueAfter,
@@ -87,12 +87,12 @@ func newReconciler(c *config.Config, books *ledger.Ledger, api *serverapi.Client
 	return r
 }
 
-// sweepEvery is how often the recording tasks of all rooms are read from ZEGO. Its backup
-// storage keeps a file for three days.
+// sweepEvery is how often recording tasks are read from ZEGO, whose backup storage keeps files for
+// three days.
 const sweepEvery = time.Hour
 
-// newWatch returns what starts runs when something is due; nil if the settings turn that
-// off. It has lost bills restored, and none made of what is left.
+// newWatch returns the Watch that starts reconciliations, or nil if the settings turn it off. It
+// also records losses of a restored ledger before work is due.
 func newWatch(c *config.Config, temporal client.Client, billing *steps.Billing, r *reconcile.Reconciler, log *slog.Logger) *reconcile.Watch {
 	data := c.Temporal.DataConverter
 	if data == nil {
@@ -107,7 +107,7 @@ func newWatch(c *config.Config, temporal client.Client, billing *steps.Billing, 
 		return nil
 	}
 	compareEvery := reconcile.CompareEvery
-	if !c.Participants { // the ledger has no open session
+	if !c.Participants { // the ledger has no open sessions
 		compareEvery = 0
 	}
 	return &reconcile.Watch{Reconciler: r, CompareEvery: compareEvery, Interval: c.ReconcileEvery, Apps: slices.Collect(maps.Keys(c.ServerSecrets)),

@@ -11,14 +11,14 @@ import (
 	"github.com/closeouthq/closeout/zego/serverapi"
 )
 
-// maxTurnWait is how long a call waits for its turn among those of all processes.
+// maxTurnWait bounds a call's wait for its turn among all processes.
 const maxTurnWait = 20 * time.Second
 
-// errBusy reports that the calls of the next seconds are taken.
+// errBusy means that all turns of the next seconds are taken.
 var errBusy = errors.New("the calls of the next 20 seconds are taken")
 
-// newServerAPI returns the client of ZEGO's server APIs. Processes with one ledger share
-// the limits of the recording's and the analytics' calls.
+// newServerAPI returns the client of ZEGO's server APIs. Processes with the same ledger share the
+// rate limits of the recording and analytics APIs.
 func newServerAPI(c *config.Config, books *ledger.Ledger) (*serverapi.Client, error) {
 	api, err := serverapi.New(c.ServerAPI, c.ServerSecrets)
 	if err != nil {

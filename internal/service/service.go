@@ -26,41 +26,40 @@ import (
 	"github.com/closeouthq/closeout/webhook"
 )
 
-// Parts selects what of Closeout runs in this process.
+// Parts selects the parts of Closeout that run in this process.
 type Parts struct {
 	// Webhook takes callbacks.
 	Webhook bool
 	// Worker runs Workflows.
 	Worker bool
-	// Activities, if set, replace the steps that the settings describe.
+	// Activities, if set, replaces the standard steps.
 	Activities any
-	// LogDropped, if set, returns how many lines of the log were dropped.
+	// LogDropped, if set, returns the number of dropped log lines.
 	LogDropped func() int64
 	// Extension is what the program adds.
 	Extension Extension
-	// Started, if set, is called once when all of it runs, with the address of the
-	// webhook, if there is one.
+	// Started, if set, is called once when all parts run, with the webhook's address or nil.
 	Started func(callbacks net.Addr)
 }
 
-// process is what the parts share.
+// process holds what the parts share.
 type process struct {
 	config   *config.Config
 	parts    Parts
 	log      *slog.Logger
 	metrics  *metrics
-	tracing  *telemetry.Traces // nil if nothing is traced
+	tracing  *telemetry.Traces // nil without traces
 	health   *health
 	asked    *questions
-	dialed   *config.Config // with the options of this process's client
+	dialed   *config.Config // with this process's client options
 	temporal client.Client
 	starts   starter.Options
 	opened   closers
 }
 
-// Run runs the parts until ctx ends, and then stops them in order: it accepts no more,
-// answers what is open, drains the inbox and stops the worker. It returns nil after
-// such a stop. Temporal may be away, also at the start.
+// Run runs the parts until ctx ends and then stops them in order: it closes the listener, answers
+// open requests, drains the inbox and stops the worker. It returns nil after such a stop. Temporal
+// may be unavailable, even at the start.
 func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) error {
 	if err := parts.Extension.Check(); err != nil {
 		return err
@@ -74,8 +73,7 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 			defer closer.Close()
 		}
 	}
-	// Both addresses are taken before anything is begun, so that one in use is an error and
-	// not half a start.
+	// Listen on both addresses first, so that an address in use fails before anything starts.
 	admin, err := listen(ctx, "CLOSEOUT_ADMIN_LISTEN", c.AdminListen)
 	if err != nil {
 		return err
@@ -104,14 +102,14 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	group, running := errgroup.WithContext(ctx)
-	// Operators can ask from here on, however long the parts take to open.
+	// Serve operators from here on, however long the parts take to open.
 	serve(running, group, admin, &http.Server{
 		Handler: expectedHosts(c.AdminListen, log, adminRouter(p.health, metrics.Handler())), ReadHeaderTimeout: 5 * time.Second,
 	}, c.StopTimeout)
 	group.Go(func() error {
 		err := p.run(running, public)
 		if err != nil && running.Err() != nil && errors.Is(err, context.Cause(running)) {
-			err = nil // stopped while it started
+			err = nil // stopped during the start
 		}
 		stop()
 		p.opened.close()
@@ -171,9 +169,9 @@ func (p *process) run(ctx context.Context, public net.Listener) error {
 	return err
 }
 
-// dial makes the client for Temporal, and what depends on nothing else.
+// dial creates the client for Temporal and the parts that depend only on it.
 func (p *process) dial(ctx context.Context) error {
-	c := *p.config // the caller's stays as it is
+	c := *p.config // leave the caller's unchanged
 	if c.Traces {
 		var err error
 		if p.tracing, err = telemetry.NewTraces(ctx, p.log); err != nil {
@@ -189,7 +187,7 @@ func (p *process) dial(ctx context.Context) error {
 		c.Temporal.Interceptors = append(others[:len(others):len(others)], traced)
 	}
 	if compression := &c.Temporal.ConnectionOptions.GrpcCompression; p.parts.Webhook && *compression == nil {
-		// A start is a kilobyte or two, and compressing it was a sixth of its CPU time here.
+		// Compression took a sixth of the CPU time of a start, which has a kilobyte or two.
 		*compression = &client.GrpcCompressionNone{}
 	}
 	if p.parts.Worker {
@@ -216,15 +214,14 @@ func (p *process) dial(ctx context.Context) error {
 	return nil
 }
 
-// Dial makes a client for Temporal. It doesn't connect before it is used. The metrics
-// may be nil.
+// Dial returns a client for Temporal. It connects on first use. The metrics may be nil.
 func Dial(c *config.Config, log *slog.Logger, metrics client.MetricsHandler) (client.Client, error) {
 	options := c.Temporal
 	if options.DataConverter == nil {
 		options.DataConverter, options.FailureConverter = c.PayloadKeys.ForClient()
 	}
-	// After an outage the SDK would wait up to 10 s before it tries again, and every
-	// callback in that time would be queued.
+	// By default the client would wait up to 10 s to reconnect after an outage, and queue every
+	// callback until then.
 	backoff := grpcbackoff.DefaultConfig
 	backoff.BaseDelay, backoff.MaxDelay = 100*time.Millisecond, time.Second
 	options.ConnectionOptions.DialOptions = append(options.ConnectionOptions.DialOptions,
@@ -232,7 +229,7 @@ func Dial(c *config.Config, log *slog.Logger, metrics client.MetricsHandler) (cl
 	options.Logger = tlog.NewStructuredLogger(slog.New(outage.Limit(log.Handler())))
 	options.MetricsHandler = metrics
 	if c.TemporalCert != "" && options.ConnectionOptions.TLS != nil {
-		// A replaced certificate is used from the next connection on.
+		// New connections use a renewed certificate.
 		shown, err := newCertificate(temporalCertificate(c), log, time.Now)
 		if err != nil {
 			return nil, err
@@ -255,7 +252,7 @@ func listen(ctx context.Context, setting, address string) (net.Listener, error) 
 	return l, nil
 }
 
-// serve serves until ctx ends, answers the open requests, and closes the channel.
+// serve serves until ctx ends and answers the open requests. Then it closes the channel.
 func serve(ctx context.Context, group *errgroup.Group, l net.Listener, server *http.Server, timeout time.Duration) <-chan struct{} {
 	drained := make(chan struct{})
 	group.Go(func() error {

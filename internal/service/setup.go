@@ -74,8 +74,8 @@ func setUpBucket(ctx context.Context, setting, url string, log *slog.Logger) err
 	return nil
 }
 
-// migrate makes the ledger's tables. An error that no retry can help says what
-// would, and is permanent.
+// migrate creates the ledger's tables. An error for which a retry is useless is permanent and
+// includes advice.
 func migrate(ctx context.Context, books *ledger.Ledger) error {
 	err := books.Migrate(ctx)
 	advice, final := ledger.Advice(err)
@@ -88,7 +88,7 @@ func migrate(ctx context.Context, books *ledger.Ledger) error {
 	return err
 }
 
-// namespaceDelay is how long a new Namespace may stay unknown without being an outage.
+// namespaceDelay is how long a new Namespace may be unknown to Temporal's frontends.
 const namespaceDelay = 20 * time.Second
 
 func setUpTemporal(ctx context.Context, c *config.Config, temporal client.Client, log *slog.Logger) error {
@@ -152,7 +152,7 @@ func addSearchAttributes(ctx context.Context, namespace string, temporal client.
 	if len(missing) > 0 {
 		err := add(missing)
 		if full := new(serviceerror.InvalidArgument); errors.As(err, &full) {
-			// All or none were added: one at a time, those for which there is room are.
+			// Temporal added none of them. Add them one by one, as many as fit.
 			var faults []error
 			for _, name := range slices.Sorted(maps.Keys(missing)) {
 				if err := add(map[string]enums.IndexedValueType{name: missing[name]}); err != nil {
@@ -171,8 +171,7 @@ func addSearchAttributes(ctx context.Context, namespace string, temporal client.
 	for _, key := range workflows.SearchAttributes() {
 		queries = append(queries, key.GetName()+" IS NOT NULL")
 	}
-	// Temporal's caches learn of new ones a little later. Until then a start would
-	// be refused.
+	// Wait for Temporal's caches. Until then it would refuse starts.
 	query := strings.Join(queries, " AND ")
 	for deadline := time.Now().Add(30 * time.Second); ; {
 		_, err := temporal.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{Namespace: namespace, Query: query})
@@ -185,8 +184,8 @@ func addSearchAttributes(ctx context.Context, namespace string, temporal client.
 	}
 }
 
-// indexRuns asks the open runs that were started before the search attributes were there to set them, and
-// returns how many. A run that is asked twice sets them once.
+// indexRuns sends open runs without Search Attributes an Update to set them, and returns their
+// number. Repeats have no effect.
 func indexRuns(ctx context.Context, temporal client.Client) (n int, err error) {
 	for page := []byte(nil); ; {
 		list, err := temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: workflows.UnindexedQuery(), NextPageToken: page})
@@ -207,8 +206,8 @@ func indexRuns(ctx context.Context, temporal client.Client) (n int, err error) {
 	}
 }
 
-// MissingSearchAttributes returns those that the namespace lacks, by name. One that
-// is there with another type is an error, which says what would do.
+// MissingSearchAttributes returns the Search Attributes that the Namespace lacks, by name. One of
+// another type is an error with advice.
 func MissingSearchAttributes(ctx context.Context, namespace string, temporal client.Client) (map[string]enums.IndexedValueType, error) {
 	there, err := temporal.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: namespace})
 	if err != nil {

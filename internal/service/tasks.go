@@ -19,19 +19,18 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// pollersLast is how long ago a poller may have asked: a poll takes a minute at most,
-// and Temporal lists pollers for longer.
+// pollersLast is the age up to which a poller counts as alive. A poll takes a minute at most, but
+// Temporal lists pollers for longer.
 const pollersLast = 2 * time.Minute
 
-// errStranded is in the error about tasks that no poller may take.
+// errStranded means that tasks wait that no worker takes.
 var errStranded = errors.New("tasks wait that no worker may take")
 
-// A Queue is what Temporal reports of the workers' Task Queue.
+// A Queue is the state of the workers' Task Queue.
 type Queue struct {
-	Tasks   int64 // that wait
-	Workers int   // that poll
-	// Fault is why no worker may take a new task, and Fix what to do; both are empty if
-	// one may.
+	Tasks   int64 // waiting
+	Workers int   // polling
+	// Fault is why no worker takes new tasks, and Fix is advice. Both are empty if one does.
 	Fault, Fix string
 }
 
@@ -44,7 +43,7 @@ func DescribeQueue(ctx context.Context, c *config.Config, t client.Client, kind 
 		return Queue{}, fmt.Errorf("describe task queue %s: %w", c.TaskQueue, err)
 	}
 	q := Queue{Tasks: answer.GetStats().GetApproximateBacklogCount()}
-	// New tasks go to the current version; without one, to workers that aren't versioned.
+	// New tasks go to the current version or, without one, to unversioned workers.
 	current, workers, takers := answer.GetVersioningInfo().GetCurrentDeploymentVersion(), map[string]bool{}, 0
 	for _, p := range answer.GetPollers() {
 		if time.Since(p.GetLastAccessTime().AsTime()) > pollersLast {
@@ -73,7 +72,7 @@ func DescribeQueue(ctx context.Context, c *config.Config, t client.Client, kind 
 	return q, nil
 }
 
-// stranded counts the tasks in our task queue that no poller may take, and says why.
+// stranded counts the tasks in the Task Queue that no worker takes. The error says why.
 func stranded(ctx context.Context, c *config.Config, t client.Client) (tasks int64, err error) {
 	for _, kind := range []enums.TaskQueueType{enums.TASK_QUEUE_TYPE_WORKFLOW, enums.TASK_QUEUE_TYPE_ACTIVITY} {
 		q, err := DescribeQueue(ctx, c, t, kind)
@@ -87,7 +86,7 @@ func stranded(ctx context.Context, c *config.Config, t client.Client) (tasks int
 	return 0, nil
 }
 
-// askStranded asks whether there are such tasks.
+// askStranded checks whether there are such tasks.
 func askStranded(within time.Duration, c *config.Config, t client.Client) *probe.Probe[struct{}] {
 	return probe.New(within, probe.Err(func(ctx context.Context) error {
 		_, err := stranded(ctx, c, t)
@@ -95,14 +94,14 @@ func askStranded(within time.Duration, c *config.Config, t client.Client) *probe
 	}))
 }
 
-// openAges are the ages by which the oldest open run is told.
+// openAges are the reported ages of the oldest open run.
 var openAges = []time.Duration{0, time.Minute, 10 * time.Minute, time.Hour, 6 * time.Hour, 24 * time.Hour, 2 * 24 * time.Hour, 3 * 24 * time.Hour, 7 * 24 * time.Hour, 30 * 24 * time.Hour}
 
-// oldestOpen returns the largest of openAges that the oldest open run has reached; 0
-// without any. Temporal's SQL stores sort by no time, so runs are counted.
+// oldestOpen returns the largest of openAges that the oldest open run has reached, or 0. It counts
+// runs by age, because Temporal's SQL stores cannot sort.
 func oldestOpen(ctx context.Context, c *config.Config, t client.Client) (time.Duration, error) {
 	now := time.Now()
-	lowest, highest := 0, len(openAges) // openAges[lowest] is reached, openAges[highest] isn't
+	lowest, highest := 0, len(openAges) // openAges[lowest] is reached, openAges[highest] is not
 	for highest-lowest > 1 {
 		middle := (lowest + highest) / 2
 		count, err := t.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{Query: fmt.Sprintf(
@@ -120,13 +119,13 @@ func oldestOpen(ctx context.Context, c *config.Config, t client.Client) (time.Du
 	return openAges[lowest], nil
 }
 
-// StuckQuery returns the List Filter of the task queue's runs that its workers fail at again and again. Older servers have
-// no such Search Attribute.
+// StuckQuery returns the List Filter for runs with a Workflow Task that keeps failing. Older servers
+// lack its Search Attribute.
 func StuckQuery(c *config.Config) string {
 	return fmt.Sprintf("ExecutionStatus = 'Running' AND TaskQueue = '%s' AND %s IS NOT NULL", c.TaskQueue, workflows.ReportedProblems)
 }
 
-// runGauges are the gauges of all runs, the same from each process.
+// runGauges are the gauges of all runs. Every process reports the same values.
 var runGauges = []telemetry.Metric{
 	{Name: "closeout_runs_blocked", Help: "Runs that wait for a person, in the whole namespace: the same from each process."},
 	{Name: "closeout_runs_stuck", Help: "Runs in the task queue that workers fail at again and again: their code lacks the Workflow, or cannot replay it."},
@@ -135,12 +134,12 @@ var runGauges = []telemetry.Metric{
 	{Name: "closeout_runs_oldest_open_age_seconds", Help: "Age that the oldest open run has reached: 0, 1 or 10 minutes, 1 or 6 hours, or 1, 2, 3, 7 or 30 days."},
 }
 
-// readRuns reads runGauges. Each is left out while Temporal doesn't answer for it.
+// readRuns reads runGauges. It leaves out a gauge while Temporal does not answer.
 func readRuns(c *config.Config, t client.Client) func(context.Context, telemetry.Set) {
 	return func(ctx context.Context, set telemetry.Set) {
 		count, err := t.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{Query: workflows.BlockedQuery()})
 		invalid := new(serviceerror.InvalidArgument)
-		missing := errors.As(err, &invalid) // the query names a search attribute that isn't there
+		missing := errors.As(err, &invalid) // the query names a missing Search Attribute
 		if err == nil {
 			set("closeout_runs_blocked", float64(count.GetCount()))
 		}

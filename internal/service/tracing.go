@@ -15,9 +15,9 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// traceCallbacks traces callbacks. A span has the event and the outcome; of a refused
-// callback only that it was, because its content may be anybody's. A trace of the
-// sender's isn't continued, because anybody could send one.
+// traceCallbacks traces callbacks. A span has the event and the outcome. For a refused callback it
+// has only the outcome, because its content is not trusted. For the same reason, the sender's
+// trace is not continued.
 func traceCallbacks(tracer trace.Tracer, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !strings.HasPrefix(r.URL.Path, webhook.Path) {
@@ -48,7 +48,7 @@ type answer struct {
 func (a *answer) WriteHeader(status int) {
 	a.status = status
 	if status == http.StatusRequestEntityTooLarge {
-		a.Header().Set("Connection", "close") // as [http.MaxBytesReader] does where it knows the writer
+		a.Header().Set("Connection", "close") // as [http.MaxBytesReader] does for a writer it knows
 	}
 	a.ResponseWriter.WriteHeader(status)
 }

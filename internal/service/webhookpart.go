@@ -17,14 +17,14 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// lookEvery is how often a webhook sees whether the ledger was restored.
+// lookEvery is how often a webhook checks whether the ledger was restored.
 const lookEvery = 20 * time.Second
 
 // webhookPart takes callbacks and delivers them to Temporal and the ledger.
 type webhookPart struct {
 	*process
 	listener net.Listener
-	drained  chan struct{} // closed when the last callback is answered
+	drained  chan struct{} // closed after the last answer
 
 	server   *http.Server
 	backlogs []backlog
@@ -33,7 +33,7 @@ type webhookPart struct {
 	opened   closers
 }
 
-// open opens the inboxes and makes the server.
+// open opens the inboxes and creates the server.
 func (w *webhookPart) open(ctx context.Context) error {
 	c, metrics := w.config, w.metrics
 	box, err := patiently(ctx, w.log, "open the inbox", func() (*inbox.Inbox, error) { return inbox.Open(ctx, c.Inbox(), w.log) })
@@ -44,7 +44,7 @@ func (w *webhookPart) open(ctx context.Context) error {
 
 	metrics.webhookStarts()
 	w.starts.Observe = func(outcome string) { metrics.starts.WithLabelValues(outcome, "false").Inc() }
-	// An eager run begins here, whichever build of a deployment is current.
+	// An eager run begins in this process, even if another build of a deployment is current.
 	w.starts.Eager = w.parts.Worker && c.BuildID == ""
 	closes := starter.New(w.starts)
 	received := &receiver{closes: starter.NewReceiver(closes, box, relays(metrics.starts))}
@@ -86,7 +86,7 @@ func (w *webhookPart) open(ctx context.Context) error {
 	}
 	if hooks := w.parts.Extension.Hooks; hooks != nil {
 		temporal := w.temporal
-		if w.parts.Worker { // whose client panics at payloads it can't decrypt
+		if w.parts.Worker { // its client panics at undecryptable payloads
 			own := *w.dialed
 			own.Temporal.DataConverter, own.Temporal.FailureConverter = c.PayloadKeys.ForClient()
 			if temporal, err = Dial(&own, w.log, metrics.Temporal()); err != nil {

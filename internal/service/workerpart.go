@@ -24,7 +24,7 @@ import (
 	"github.com/closeouthq/closeout/zego/serverapi"
 )
 
-// maxActivities bounds the Activities that a worker runs at once.
+// maxActivities bounds the concurrent Activities of a worker.
 const maxActivities = 100
 
 // workerPart runs Workflows and Activities.
@@ -32,13 +32,13 @@ type workerPart struct {
 	*process
 	acts       any
 	reconciler *reconcile.Reconciler // nil if the program replaces the standard steps
-	watch      *reconcile.Watch      // nil if nothing reconciles
+	watch      *reconcile.Watch      // nil without reconciliation
 	people     attendance.Reader     // nil if the program replaces the standard steps
 	lines      attendance.LineReader // nil if the program replaces the standard steps
 	opened     closers
 }
 
-// open opens the ledger and the buckets, and makes the steps.
+// open opens the ledger and the buckets, and creates the steps.
 func (k *workerPart) open(ctx context.Context) error {
 	if k.acts = k.parts.Activities; k.acts == nil {
 		if err := k.openStandard(ctx); err != nil {
@@ -103,8 +103,8 @@ func (k *workerPart) openStandard(ctx context.Context) error {
 	return nil
 }
 
-// Run runs a worker as soon as Temporal takes it, calls polling then, and stops when
-// drained is closed.
+// Run starts the worker once Temporal is available, calls polling, and stops when drained is
+// closed.
 func (k *workerPart) Run(ctx context.Context, drained <-chan struct{}, polling func()) error {
 	c, fatal := k.config, make(chan error, 1)
 	var w worker.Worker
@@ -121,12 +121,12 @@ func (k *workerPart) Run(ctx context.Context, drained <-chan struct{}, polling f
 		if err := k.parts.Extension.register(starting, k.acts, k.reconciler); err != nil {
 			return permanent(err)
 		}
-		// It asks Temporal, and heeds no context.
+		// Start calls Temporal and ignores contexts.
 		w, err = patiently(ctx, k.log, "start the worker", func() (worker.Worker, error) { return starting, starting.Start() })
 		return err
 	})
 	if err != nil {
-		return nil // stopped before Temporal came
+		return nil // stopped before Temporal was available
 	}
 	defer w.Stop()
 	k.health.polling.Store(true)
@@ -149,7 +149,7 @@ func (k *workerPart) Run(ctx context.Context, drained <-chan struct{}, polling f
 // Close closes the ledger and the buckets.
 func (k *workerPart) Close() { k.opened.close() }
 
-// openSteps opens what the standard steps need, and adds it to opened.
+// openSteps opens the stores of the standard steps and adds them to opened.
 func openSteps(ctx context.Context, c *config.Config, opened *closers) (*steps.Standard, error) {
 	books, err := ledger.Open(c.DatabaseURL)
 	if err != nil {
@@ -182,18 +182,18 @@ func openSteps(ctx context.Context, c *config.Config, opened *closers) (*steps.S
 	}, nil
 }
 
-// workerOptions returns a worker's options. fatal is called with what ends it.
+// workerOptions returns a worker's options. fatal is called with the error that ends the worker.
 func workerOptions(c *config.Config, fatal func(error)) worker.Options {
 	pollers := worker.NewPollerBehaviorAutoscaling(worker.PollerBehaviorAutoscalingOptions{
 		InitialNumberOfPollers: 8, MinimumNumberOfPollers: 2, MaximumNumberOfPollers: 50,
 	})
 	options := worker.Options{
 		MaxConcurrentActivityExecutionSize: maxActivities,
-		// Two pollers, the default, bring some 40 tasks a second from a busy server, and runs
-		// that were started would wait to be finished.
+		// The default of two pollers fetches some 40 tasks a second from a busy server, so that
+		// started runs would wait.
 		WorkflowTaskPollerBehavior: pollers,
 		ActivityTaskPollerBehavior: pollers,
-		// Without it, Activities would be cut off at once.
+		// By default, Activities are cancelled at once.
 		WorkerStopTimeout: c.StopTimeout,
 		OnFatalError:      fatal,
 	}
@@ -201,7 +201,7 @@ func workerOptions(c *config.Config, fatal func(error)) worker.Options {
 		options.DeploymentOptions = worker.DeploymentOptions{
 			UseVersioning: true,
 			Version:       worker.WorkerDeploymentVersion{DeploymentName: c.DeploymentName, BuildID: c.BuildID},
-			// A run stays with the code that it began with.
+			// A run stays with the code it started with.
 			DefaultVersioningBehavior: workflow.VersioningBehaviorPinned,
 		}
 	}
