@@ -8,7 +8,7 @@ const (
 	hostsShare  = 70 // percent
 )
 
-// Price charges listeners and pays hosts. What is left is the platform's.
+// Price charges listeners and pays hosts. The platform keeps the rest.
 func Price(s pricing.Session) ([]pricing.Line, error) {
 	var lines []pricing.Line
 	var hosts []string

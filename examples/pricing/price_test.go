@@ -24,7 +24,7 @@ func TestHostsAreSharedTheChargesByMicrophoneTime(t *testing.T) {
 	}
 }
 
-// Alice's logout arrives after the bill, which had her in the room for an hour.
+// Alice's logout arrives after the bill, which counted her for an hour.
 func TestALateLogoutCorrectsAliceAndTheSharesOfHer(t *testing.T) {
 	host := closeouttest.Participant("harry", time.Hour, 30*time.Minute)
 	bob := closeouttest.Participant("bob", 15*time.Minute, 0)
