@@ -162,7 +162,7 @@ func random(seed uint64, size int) []byte {
 	return b
 }
 
-func TestWhatWasMovedIsInTheManifestAndTheArchive(t *testing.T) {
+func TestMovedFilesAreInManifestAndArchive(t *testing.T) {
 	everyStore(t, func(w *world) {
 		contents := map[string][]byte{
 			"b_V.mp4": random(1, 3*partSize+17), "a/a_A.aac": []byte("audio"), "empty.txt": nil, "part.mp4": random(2, partSize), "more.mp4": random(3, partSize+1),
@@ -217,7 +217,7 @@ func TestWhatWasMovedIsInTheManifestAndTheArchive(t *testing.T) {
 }
 
 // What an attempt has left that died at some moment is used if it is whole.
-func TestWhatIsWholeIsNotCopiedAgain(t *testing.T) {
+func TestCompleteFileIsNotCopiedAgain(t *testing.T) {
 	content := random(1, partSize+100)
 	flipped := bytes.Clone(content)
 	flipped[partSize] ^= 1
@@ -409,7 +409,7 @@ func (c *corrupting) put(ctx context.Context, key string, content *content) erro
 	return err
 }
 
-func TestABitThatFlipsInTheArchiveIsFoundOutAndCopiedAgain(t *testing.T) {
+func TestFlippedBitInTheArchiveIsDetectedAndCopiedAgain(t *testing.T) {
 	for times, want := range map[int64]string{1: "", 2: "", 3: errDiffers.Error()} {
 		t.Run(fmt.Sprint(times), func(t *testing.T) {
 			w := newWorld(t, Options{SourceURL: folderURL(t), ArchiveURL: folderURL(t)})
@@ -440,7 +440,7 @@ func TestABitThatFlipsInTheArchiveIsFoundOutAndCopiedAgain(t *testing.T) {
 }
 
 // changing is a store during whose writing the source changes, so many times.
-func TestASourceThatChangesWhileItIsCopiedIsNoticed(t *testing.T) {
+func TestSourceChangedDuringItsCopyIsNoticed(t *testing.T) {
 	everyStore(t, func(w *world) {
 		item := w.put("a.mp4", random(1, 1000))
 		last := random(2, 1000)
@@ -496,7 +496,7 @@ func TestTwoWorkersMakeOneManifest(t *testing.T) {
 }
 
 // A worker that is done removes what others of the session have in the making.
-func TestASlowerWorkerTakesTheOthersManifest(t *testing.T) {
+func TestSlowerWorkerUsesTheOthersManifest(t *testing.T) {
 	everyStore(t, func(w *world) {
 		item := w.put("a.mp4", random(1, 10_000))
 		var want Manifest
@@ -512,7 +512,7 @@ func TestASlowerWorkerTakesTheOthersManifest(t *testing.T) {
 }
 
 // A store that takes a long time to write the manifest doesn't take two.
-func TestAManifestTakesNoOthersPlace(t *testing.T) {
+func TestManifestReplacesNoOther(t *testing.T) {
 	everyStore(t, func(w *world) {
 		var created atomic.Int64
 		var all sync.WaitGroup
@@ -533,7 +533,7 @@ func TestAManifestTakesNoOthersPlace(t *testing.T) {
 	})
 }
 
-func TestAManifestThatIsNoneIsLeftAlone(t *testing.T) {
+func TestUnreadableManifestIsLeftAlone(t *testing.T) {
 	for content, want := range map[string]string{"{": "unexpected end", "{}": "its version is 0", `{"version": 3}`: "its version is 3", "null": "its version is 0"} {
 		w := newWorld(t, Options{})
 		if err := w.Archive.WriteAll(t.Context(), folder+"manifest.json", []byte(content), nil); err != nil {
@@ -545,7 +545,7 @@ func TestAManifestThatIsNoneIsLeftAlone(t *testing.T) {
 	}
 }
 
-func TestVerifyNamesWhatIsWrong(t *testing.T) {
+func TestVerifyReportsFaults(t *testing.T) {
 	everyStore(t, func(w *world) {
 		var items []Item
 		for _, name := range []string{"flipped", "good", "longer", "missing"} {
@@ -624,7 +624,7 @@ type failing struct{ store }
 func (failing) create(context.Context, string, []byte) error { return errors.New("no manifest") }
 
 // One that fails doesn't keep the others from being moved, and its failure is told.
-func TestWhatFailsKeepsNothingElse(t *testing.T) {
+func TestFailedItemDelaysNoOther(t *testing.T) {
 	everyStore(t, func(w *world) {
 		items := []Item{w.put("a", []byte("a")), {Key: folder + "none", Name: "none"}, w.put("b", []byte("b")), {Key: folder + "a", Name: "size", Size: 7}}
 		_, err := w.move(Progress{}, items...)
@@ -638,7 +638,7 @@ func TestWhatFailsKeepsNothingElse(t *testing.T) {
 }
 
 // What ZEGO couldn't upload is read by https, over connections that are cut.
-func TestWhatIsInZEGOsStorageIsReadByHTTPS(t *testing.T) {
+func TestBackupStorageIsReadOverHTTPS(t *testing.T) {
 	content := random(1, 3<<20)
 	var cuts atomic.Int64
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -704,7 +704,7 @@ func (c *cutShort) Write(p []byte) (int, error) {
 	return c.ResponseWriter.Write(p)
 }
 
-func TestNothingThatMovesIsGivenUp(t *testing.T) {
+func TestProgressPreventsATimeout(t *testing.T) {
 	defer func(d time.Duration) { stallTimeout = d }(stallTimeout)
 	stallTimeout = 50 * time.Millisecond
 	hang := make(chan struct{})
@@ -760,7 +760,7 @@ func TestNoStepNeedsATemporaryFolder(t *testing.T) {
 
 // What others wrote reaches errors, results and names bounded, in one line and without
 // what moves a terminal's cursor or turns its direction.
-func TestForeignTextIsCleanedWhereItComesIn(t *testing.T) {
+func TestForeignTextIsCleanedAtTheBorder(t *testing.T) {
 	const evil = "\x1b]0;owned\a\u202egpj.\u2028x\r\n"
 	plain := func(what, text string) {
 		t.Helper()

@@ -218,7 +218,7 @@ func TestEveryDocumentedStoreTakesAnArchive(t *testing.T) {
 
 // A store that won't copy isn't a fault, whatever its words for that; a source that
 // can't be read, and a store in trouble, are.
-func TestWhatAStoreWontCopyIsUploaded(t *testing.T) {
+func TestFileThatTheStoreCannotCopyIsUploaded(t *testing.T) {
 	smallParts(t)
 	for _, part := range []int64{1 << 30, int64(partSize)} {
 		copyPart = part
@@ -272,7 +272,7 @@ func TestWhatAStoreWontCopyIsUploaded(t *testing.T) {
 }
 
 // A store that is told not to be sent checksums is sent none.
-func TestNoChecksumsAreSentWhereTheEnvironmentSaysSo(t *testing.T) {
+func TestEnvironmentSwitchesChecksumsOff(t *testing.T) {
 	s := newFakeS3(t)
 	t.Setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
 	w := newWorld(t, Options{SourceURL: folderURL(t), ArchiveURL: s.url("archive", "")})
@@ -288,7 +288,7 @@ func TestNoChecksumsAreSentWhereTheEnvironmentSaysSo(t *testing.T) {
 }
 
 // Advice about permissions is for refused permissions only.
-func TestAdviceIsAboutWhatWasRefused(t *testing.T) {
+func TestAdviceFitsTheRefusal(t *testing.T) {
 	for name, tt := range map[string]struct {
 		url, want string
 		refuse    func(r request) (int, string)

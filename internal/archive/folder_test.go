@@ -50,7 +50,7 @@ func list(ctx context.Context, b *blob.Bucket, prefix string, folders bool) (key
 
 // A listing of pages that are as small as can be is that of all at once, in the
 // order of the keys.
-func TestAFolderIsListedInTheOrderOfItsKeys(t *testing.T) {
+func TestFolderIsListedInKeyOrder(t *testing.T) {
 	dir := t.TempDir()
 	all := []string{"1/2/a.mp4", "1/2/b/c.mp4", "1/2/b.mp4", "1/20/a.mp4", "a-b", "a/b", "a.mp4", "ab/c", "b"}
 	makeFiles(t, dir, append(all, "1/2/a.mp4.attrs", "1/2/.closeout-parts/x", ".closeout-parts/y", "lost+found/z")...)
@@ -86,7 +86,7 @@ func TestAFolderIsListedInTheOrderOfItsKeys(t *testing.T) {
 }
 
 // What can't be looked at isn't taken for nothing.
-func TestWhatCannotBeReadInAFolderIsAnError(t *testing.T) {
+func TestUnreadableFolderIsAnError(t *testing.T) {
 	for name, tt := range map[string]struct {
 		spoil func(dir string) error
 		want  string
@@ -135,7 +135,7 @@ func TestWhatCannotBeReadInAFolderIsAnError(t *testing.T) {
 }
 
 // The root may be a link: it is the operator who says where it is.
-func TestABucketThatIsALinkToAFolderIsListed(t *testing.T) {
+func TestLinkedFolderIsListed(t *testing.T) {
 	dir := t.TempDir()
 	makeFiles(t, filepath.Join(dir, "real"), "1/2/manifest.json")
 	if err := os.Symlink("real", filepath.Join(dir, "link")); err != nil {
@@ -165,7 +165,7 @@ func TestABucketThatIsALinkToAFolderIsListed(t *testing.T) {
 }
 
 // No key and no link leads out of the folder, to be read, written or deleted.
-func TestNothingLeadsOutOfAFolder(t *testing.T) {
+func TestNoKeyLeadsOutOfAFolder(t *testing.T) {
 	dir := t.TempDir()
 	makeFiles(t, dir, "secret", "rec/1/2/a.mp4")
 	if err := os.Symlink(filepath.Join(dir, "secret"), filepath.Join(dir, "rec", "1", "2", "link")); err != nil {
@@ -193,7 +193,7 @@ func TestNothingLeadsOutOfAFolder(t *testing.T) {
 
 // Nothing is at a key that no file can have, so that one file's name holds up no others.
 // A backslash is a character like others, as in object stores.
-func TestAKeyThatNoFileCanHaveIsAbsent(t *testing.T) {
+func TestImpossibleFileNameIsAbsent(t *testing.T) {
 	dir := t.TempDir()
 	makeFiles(t, dir, `1/a\b.mp4`)
 	b := openDir(t, dir, "")
@@ -212,7 +212,7 @@ func TestAKeyThatNoFileCanHaveIsAbsent(t *testing.T) {
 	}
 }
 
-func TestWhatIsArchivedInAFolderIsPrivate(t *testing.T) {
+func TestArchivedFilesArePrivate(t *testing.T) {
 	old := syscall.Umask(0)
 	defer syscall.Umask(old)
 	dir := filepath.Join(t.TempDir(), "archive")
@@ -238,7 +238,7 @@ func TestWhatIsArchivedInAFolderIsPrivate(t *testing.T) {
 }
 
 // SMB and FUSE know no sync of a folder. A disk that fails is another thing.
-func TestAFolderThatCannotBeSyncedIsNoFault(t *testing.T) {
+func TestUnsyncableFolderIsNoError(t *testing.T) {
 	defer func(f func(*os.File) error) { syncFolder = f }(syncFolder)
 	for fault, fine := range map[error]bool{syscall.EINVAL: true, syscall.ENOTSUP: true, syscall.ENOSYS: true, syscall.EIO: false, syscall.ENOSPC: false} {
 		syncFolder = func(f *os.File) error { return &os.PathError{Op: "sync", Path: f.Name(), Err: fault} }

@@ -33,7 +33,7 @@ func (l *lasting) create(ctx context.Context, key string, content []byte) error 
 	return l.store.create(ctx, key, content)
 }
 
-func TestWhatAManifestListsLasts(t *testing.T) {
+func TestFilesOfAManifestSurviveAPowerFailure(t *testing.T) {
 	everyStore(t, func(w *world) {
 		w.store = &lasting{store: w.store, T: w.T}
 		w.moved(w.put("a/b.mp4", []byte("a")), w.put("b.mp4", []byte("b")))
@@ -60,7 +60,7 @@ func names(m Manifest) (names []string) {
 	return names
 }
 
-func TestWhatComesLateIsInTheNextManifestWithAllBefore(t *testing.T) {
+func TestNextManifestListsLateAndEarlierFiles(t *testing.T) {
 	everyStore(t, func(w *world) {
 		w.moved(w.put("a.mp4", []byte("a")), Item{Name: "lost.mp4", Lost: true})
 		first := w.get(folder + "manifest.json")
@@ -107,7 +107,7 @@ func TestWhatComesLateIsInTheNextManifestWithAllBefore(t *testing.T) {
 }
 
 // Of two that add different recordings at once, no one's is forgotten.
-func TestWhoAddsBesideAnotherIsToldSo(t *testing.T) {
+func TestConcurrentAddIsAnError(t *testing.T) {
 	everyStore(t, func(w *world) {
 		before := w.moved()
 		items := []Item{w.put("a.mp4", random(1, 10_000)), w.put("b.mp4", random(2, 10_000))}
@@ -130,7 +130,7 @@ func TestWhoAddsBesideAnotherIsToldSo(t *testing.T) {
 	})
 }
 
-func TestWhatIsSavedLateTakesNoOthersPlace(t *testing.T) {
+func TestLateSavedFileReplacesNoOther(t *testing.T) {
 	everyStore(t, func(w *world) {
 		before := w.moved(w.put("a.mp4", []byte("a")))
 		late := w.put("late/a.mp4", []byte("saved"))
@@ -156,7 +156,7 @@ func TestWhatIsSavedLateTakesNoOthersPlace(t *testing.T) {
 	})
 }
 
-func TestLateSourcesAreDeletedWhenTheyAreListed(t *testing.T) {
+func TestLateSourcesAreDeletedOnceListed(t *testing.T) {
 	w := newWorld(t, Options{DeleteSources: true})
 	w.moved(w.put("a.mp4", []byte("a")))
 	late := w.put("late.mp4", []byte("late"))
@@ -175,7 +175,7 @@ func TestLateSourcesAreDeletedWhenTheyAreListed(t *testing.T) {
 	}
 }
 
-func TestAManifestUnderAnothersNumberIsNotRead(t *testing.T) {
+func TestManifestWithAnotherNumberIsNotRead(t *testing.T) {
 	w := newWorld(t, Options{})
 	w.moved(w.put("a.mp4", []byte("a")))
 	if err := w.Archive.WriteAll(t.Context(), folder+"manifest-2.json", w.get(folder+"manifest.json"), nil); err != nil {

@@ -11,7 +11,7 @@ import (
 )
 
 // What the store's client warns of is a line of our log.
-func TestTheStoreClientLogsAsWeDo(t *testing.T) {
+func TestStoreClientUsesOurLog(t *testing.T) {
 	var out bytes.Buffer
 	before := slog.Default()
 	defer slog.SetDefault(before)

@@ -38,7 +38,7 @@ func serving(t *testing.T, says int64, serve func(w http.ResponseWriter, r *http
 	return w, server.URL
 }
 
-func TestAServerGivesNoMoreThanItSaid(t *testing.T) {
+func TestServerCannotExceedItsContentLength(t *testing.T) {
 	var sent atomic.Int64
 	w, server := serving(t, 5, func(w http.ResponseWriter, _ *http.Request) {
 		for b := make([]byte, 1<<20); sent.Load() < 200<<20; sent.Add(int64(len(b))) {
@@ -61,7 +61,7 @@ func TestAServerGivesNoMoreThanItSaid(t *testing.T) {
 	}
 }
 
-func TestAFileThatIsTooLargeIsNotBegun(t *testing.T) {
+func TestTooLargeFileIsNotStarted(t *testing.T) {
 	w, server := serving(t, maxURLFile+1, func(http.ResponseWriter, *http.Request) { t.Error("it was begun") })
 	if _, err := w.move(Progress{}, Item{URL: server + "/a.mp4"}); !errors.Is(err, ErrImpossible) {
 		t.Errorf("error %v", err)
@@ -85,7 +85,7 @@ func TestAFileThatIsTooLargeIsNotBegun(t *testing.T) {
 
 // A server that sends a byte now and then is given up, whether it keeps the connection
 // or cuts it.
-func TestAServerThatDribblesIsGivenUp(t *testing.T) {
+func TestTooSlowServerIsGivenUp(t *testing.T) {
 	defer func(d time.Duration) { rateWindow = d }(rateWindow)
 	rateWindow = 200 * time.Millisecond
 	dribble := func(bytes int) func(w http.ResponseWriter, r *http.Request) {
@@ -129,7 +129,7 @@ func TestAServerThatDribblesIsGivenUp(t *testing.T) {
 }
 
 // Servers that hold their slots hold up neither objects nor other apps.
-func TestURLsHaveSlotsOfTheirOwn(t *testing.T) {
+func TestURLsHaveTheirOwnSlots(t *testing.T) {
 	release := make(chan struct{})
 	var begun sync.WaitGroup
 	begun.Add(1)
@@ -162,7 +162,7 @@ func TestURLsHaveSlotsOfTheirOwn(t *testing.T) {
 }
 
 // Nothing but the proxy of a request is dialed unchecked, for that request alone.
-func TestEveryDialIsCheckedButThatToTheProxy(t *testing.T) {
+func TestEveryDialExceptToTheProxyIsChecked(t *testing.T) {
 	var asked []string
 	var mu sync.Mutex
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -239,7 +239,7 @@ func TestOnlyListedHostsAreRead(t *testing.T) {
 	}
 }
 
-func TestALoopbackAddressIsReadIfItIsListed(t *testing.T) {
+func TestListedLoopbackAddressIsRead(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "a recording") }))
 	defer server.Close()
 	file := Item{URL: server.URL + "/a.mp4", Size: 11}

@@ -70,7 +70,7 @@ func slowDown(w http.ResponseWriter) bool {
 
 // A store that throttles, and connections that are cut, hold nothing up for good:
 // in the end there is one manifest, and it is right.
-func TestAStoreThatThrottlesAndCutsIsRetried(t *testing.T) {
+func TestThrottlingStoreIsRetried(t *testing.T) {
 	s := testenv.StartS3(t)
 	p := newProxy(t, s)
 	w := newWorld(t, Options{SourceURL: folderURL(t), ArchiveURL: s.URLBy("archive", p.address)})
@@ -144,7 +144,7 @@ func uploads(w *world) int {
 
 // The store is killed in the middle of an upload, and started again. What is whole
 // is used, what isn't is copied again, and nothing is left of what was begun.
-func TestAStoreKilledInMidUploadIsNoHarm(t *testing.T) {
+func TestStoreKilledDuringAnUploadDoesNoHarm(t *testing.T) {
 	s := testenv.StartS3(t)
 	p := newProxy(t, s)
 	w := newWorld(t, Options{SourceURL: folderURL(t), ArchiveURL: s.URLBy("archive", p.address), Transfers: 1})
@@ -180,7 +180,7 @@ func TestAStoreKilledInMidUploadIsNoHarm(t *testing.T) {
 }
 
 // Within a store, what is large is copied by the store itself.
-func TestAStoreCopiesByItself(t *testing.T) {
+func TestStoreCopiesServerSide(t *testing.T) {
 	defer func(n int64) { copyPart = n }(copyPart)
 	for part, copies := range map[int64]int64{1 << 30: 1, int64(partSize): 3} {
 		for _, allowed := range []bool{true, false} {
@@ -218,7 +218,7 @@ func TestAStoreCopiesByItself(t *testing.T) {
 
 // A bit that flips on its way into the store is found out by the store, one that
 // flips in it by its checksum.
-func TestS3IsGivenAndAskedForChecksums(t *testing.T) {
+func TestS3SendsAndReadsChecksums(t *testing.T) {
 	s := testenv.StartS3(t)
 	p := newProxy(t, s)
 	w := newWorld(t, Options{SourceURL: folderURL(t), ArchiveURL: s.URLBy("archive", p.address)})
@@ -244,7 +244,7 @@ func TestS3IsGivenAndAskedForChecksums(t *testing.T) {
 }
 
 // A store that keeps no checksums is read back.
-func TestAStoreWithoutChecksumsIsReadBack(t *testing.T) {
+func TestStoreWithoutChecksumsIsReadBack(t *testing.T) {
 	s := testenv.StartS3(t)
 	p := newProxy(t, s)
 	w := newWorld(t, Options{SourceURL: folderURL(t), ArchiveURL: s.URLBy("archive", p.address)})
@@ -267,7 +267,7 @@ func TestAStoreWithoutChecksumsIsReadBack(t *testing.T) {
 
 // Class, encryption and tags reach the store, and the manifest keeps the bucket's
 // class.
-func TestWhatTheStoreIsToldOfRecordings(t *testing.T) {
+func TestRecordingsHaveClassTagsAndEncryption(t *testing.T) {
 	s := testenv.StartS3(t)
 	p := newProxy(t, s)
 	w := newWorld(t, Options{SourceURL: folderURL(t), ArchiveURL: s.URLBy("archive", p.address)})

@@ -12,7 +12,7 @@ import (
 
 // A page that says that there is more and not where, and one that comes again and
 // again, would make an archive of half the files, or none ever.
-func TestAListingThatBreaksOffIsAnError(t *testing.T) {
+func TestIncompleteListingIsAnError(t *testing.T) {
 	for name, lie := range map[string]func(r *http.Request, page *fakePage){
 		"truncated without a token": func(_ *http.Request, page *fakePage) { page.IsTruncated, page.NextContinuationToken = true, "" },
 		"a token that is ignored":   func(_ *http.Request, page *fakePage) { page.IsTruncated, page.NextContinuationToken = true, "next" },
@@ -50,7 +50,7 @@ func TestAListingThatBreaksOffIsAnError(t *testing.T) {
 }
 
 // What a store took may not be what it keeps.
-func TestAManifestIsReadBackBeforeAnythingIsDeleted(t *testing.T) {
+func TestManifestIsReadBackBeforeSourcesAreDeleted(t *testing.T) {
 	for name, keep := range map[string]func(b []byte) []byte{
 		"framed": func(b []byte) []byte {
 			return slices.Concat([]byte("2ac;chunk-signature=0\r\n"), b, []byte("\r\n0\r\n"))

@@ -267,7 +267,7 @@ func TestEachFaultIsFound(t *testing.T) {
 
 // Bills and manifests are owed by the steps that make them: those that RoomClose
 // has to have, and another workflow may have.
-func TestWhatIsNotOwed(t *testing.T) {
+func TestSkippedStepsNeedNoBillOrManifest(t *testing.T) {
 	tests := []struct {
 		name           string
 		workflow       string
@@ -320,7 +320,7 @@ func only(step string, state workflows.State) workflows.Result {
 }
 
 // What looks like a fault, as not everything is read at one time, is none.
-func TestAMovingSessionIsNoFault(t *testing.T) {
+func TestMovingSessionIsNoFault(t *testing.T) {
 	tests := []struct {
 		name string
 		move func(w *world)
@@ -569,7 +569,7 @@ func TestWithoutInbox(t *testing.T) {
 }
 
 // A run vanishes after the namespace's retention, and its bill stays.
-func TestRunsThatAreNotKept(t *testing.T) {
+func TestDeletedRuns(t *testing.T) {
 	worlds(t, func(t *testing.T, w *world) {
 		var kept []session.Session
 		for range 3 {
@@ -819,7 +819,7 @@ func (a awayTemporal) DescribeWorkflowExecution(context.Context, string, string)
 
 // The workflow and its activities leave what the audit looks for, and name the
 // steps as it does.
-func TestWhatRunsLeave(t *testing.T) {
+func TestRunsLeaveBillsAndManifests(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		w := newWorld(t, databaseURL)
 		recordings := memblob.OpenBucket(nil)

@@ -12,7 +12,7 @@ import (
 
 // A session that was closed twice is a fault with its bill and run in order, and one
 // fault however many contradicting callbacks came.
-func TestASessionThatWasClosedTwiceIsAFault(t *testing.T) {
+func TestContradictingCloseIsAFault(t *testing.T) {
 	worlds(t, func(t *testing.T, w *world) {
 		seen := time.Now()
 		of := func(session uint64, room string) ledger.Event {

@@ -20,7 +20,7 @@ import (
 	"github.com/closeouthq/closeout/internal/metering"
 )
 
-func TestUsageThatWasAcknowledgedIsInTheLedgerOrInItsInbox(t *testing.T) {
+func TestAcknowledgedEventsAreInTheLedgerOrTheInbox(t *testing.T) {
 	books, err := ledger.Open("sqlite:" + filepath.Join(t.TempDir(), "ledger.db"))
 	if err != nil {
 		t.Fatal(err)
@@ -102,7 +102,7 @@ func TestUsageThatWasAcknowledgedIsInTheLedgerOrInItsInbox(t *testing.T) {
 }
 
 // A session of two users, of whom one was there twice at once: 100 s and 50 s.
-func TestBillsAreWhatHappenedOrSayThatTheyAreEstimates(t *testing.T) {
+func TestBillsAreExactOrMarkedAsEstimates(t *testing.T) {
 	begin := time.UnixMilli(1499676989909).UTC()
 	at := func(seconds int) time.Time { return begin.Add(time.Duration(seconds) * time.Second) }
 	stay := func(id, user string, from, to int) []ledger.Event {
@@ -200,7 +200,7 @@ func TestBillsAreWhatHappenedOrSayThatTheyAreEstimates(t *testing.T) {
 }
 
 // A ledger can't be brought to hold such entries; who changes it by hand can.
-func TestEntriesHaveToAddUp(t *testing.T) {
+func TestEntriesMustAddUp(t *testing.T) {
 	figures := metering.Figures{Millis: 90_000, Seconds: 90, Minutes: 2}
 	bill := ledger.MadeBill{Bill: ledger.Bill{Usage: metering.Figures{Millis: 60_000, Seconds: 60, Minutes: 1}}}
 	adjustment := ledger.Adjustment{Bill: ledger.Bill{Usage: figures}, Difference: metering.Difference{Millis: 30_000, Seconds: 30, Minutes: 1}}

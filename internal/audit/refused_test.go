@@ -10,7 +10,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-func TestARefusedCallbackIsInTheReport(t *testing.T) {
+func TestReportListsRefusedCallbacks(t *testing.T) {
 	worlds(t, func(t *testing.T, w *world) {
 		sent := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 		u, ok := ledger.EventOf(&zego.Unreadable{Common: zego.Common{Event: zego.EventRoomClose, AppID: 7, Timestamp: sent.Unix()}, RoomID: "lobby\nNo faults.",

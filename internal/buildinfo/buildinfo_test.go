@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestReadPrefersWhatTheLinkerSet(t *testing.T) {
+func TestReadPrefersTheLinkersValues(t *testing.T) {
 	vcs := func(modified string) []debug.BuildSetting {
 		return []debug.BuildSetting{{Key: "vcs.revision", Value: "b06c831"}, {Key: "vcs.time", Value: "2026-11-29T16:59:00Z"}, {Key: "vcs.modified", Value: modified}}
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // A session is closed out when its run is done, and what its steps made is there.
-func TestWhatASessionLacks(t *testing.T) {
+func TestSessionStatusSaysWhatIsMissing(t *testing.T) {
 	done := func(state workflows.State, steps ...string) *runStatus {
 		result := &workflows.Result{State: state}
 		for _, step := range steps {

@@ -62,7 +62,7 @@ func bills(t *testing.T) string {
 	return data
 }
 
-func TestBillShowTellsWhoWasInTheRoom(t *testing.T) {
+func TestBillShowPrintsEntriesAndStays(t *testing.T) {
 	data := bills(t)
 	code, out, stderr := closeout("bill show 18446744073709551615 --app 1 --data " + data)
 	for _, want := range []string{
@@ -272,7 +272,7 @@ func TestBillExportRunsNoFormulas(t *testing.T) {
 	}
 }
 
-func TestBillExportIsTheOwnersAlone(t *testing.T) {
+func TestBillExportIsReadableByItsOwnerOnly(t *testing.T) {
 	data := bills(t)
 	file := filepath.Join(data, "out.csv")
 	if err := os.WriteFile(file, nil, 0o644); err != nil { // of an earlier export
@@ -439,7 +439,7 @@ func TestBillPreviewPricesPastSessionsAgainAndWritesNothing(t *testing.T) {
 	}
 }
 
-func TestBillWhereThereIsNoLedger(t *testing.T) {
+func TestBillWithoutALedger(t *testing.T) {
 	code, _, stderr := closeout("bill list --data " + t.TempDir())
 	if code != 1 || !strings.Contains(stderr, "closeout setup creates its tables") {
 		t.Errorf("%d %s", code, stderr)

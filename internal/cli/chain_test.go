@@ -15,7 +15,7 @@ import (
 
 // A chain without its intermediate is one that a sender refuses, whatever else is in
 // the file and in which order.
-func TestTheChainThatIsShownIsVerified(t *testing.T) {
+func TestCertificateChainIsVerified(t *testing.T) {
 	root := testenv.NewAuthority(t)
 	intermediate, leaf, leafKey := root.Intermediate(t, &x509.Certificate{Subject: pkix.Name{CommonName: "intermediate"}}, testenv.For("closeout.example.com", time.Hour))
 	read := func(file string) []byte {

@@ -131,7 +131,7 @@ func TestHelpShowsNoSecret(t *testing.T) {
 }
 
 // Programs with names of their own share neither a Task Queue nor a folder, unless somebody says so.
-func TestAProgramHasDefaultsOfItsOwn(t *testing.T) {
+func TestNamedProgramHasItsOwnDefaults(t *testing.T) {
 	for _, tt := range []struct {
 		program, queue, data, args, wantQueue, wantData string
 	}{

@@ -181,7 +181,7 @@ func compared(c ledger.Comparison) func(data string) {
 	}
 }
 
-func TestDoctorFindsNothingWrongAndLeavesNothingBehind(t *testing.T) {
+func TestDoctorPassesAndLeavesNothingBehind(t *testing.T) {
 	healthy().serve(t)
 	data, args := doctor(t, "ok")
 	box, err := inbox.Open(t.Context(), filepath.Join(data, "inbox"), slog.New(slog.DiscardHandler))
@@ -215,7 +215,7 @@ func TestDoctorFindsNothingWrongAndLeavesNothingBehind(t *testing.T) {
 	}
 }
 
-func TestDoctorTellsWhatIsWrongWithTemporal(t *testing.T) {
+func TestDoctorReportsFaultsOfTemporal(t *testing.T) {
 	notThere, err := status.New(codes.NotFound, "none").WithDetails(&errordetails.NamespaceNotFoundFailure{Namespace: "default"})
 	if err != nil {
 		t.Fatal(err)
@@ -261,7 +261,7 @@ func TestDoctorTellsWhatIsWrongWithTemporal(t *testing.T) {
 	}
 }
 
-func TestDoctorTellsWhatIsWrongBesidesTemporal(t *testing.T) {
+func TestDoctorReportsFaultsBesidesTemporal(t *testing.T) {
 	healthy().serve(t)
 	remove := func(t *testing.T, name string) func(string) {
 		return func(data string) {
@@ -456,7 +456,7 @@ func TestDoctorNamesSecretsThatOthersCanRead(t *testing.T) {
 	}
 }
 
-func TestDoctorLooksAtTheCertificateForCallbacks(t *testing.T) {
+func TestDoctorChecksTheCertificateForCallbacks(t *testing.T) {
 	healthy().serve(t)
 	authority := testenv.NewAuthority(t)
 	good, key := authority.Issue(t, testenv.For("closeout.example.com", 90*24*time.Hour))
@@ -481,7 +481,7 @@ func TestDoctorLooksAtTheCertificateForCallbacks(t *testing.T) {
 }
 
 // An API key goes to Temporal, and nowhere else.
-func TestAnAPIKeyIsSentAndNeverShown(t *testing.T) {
+func TestAPIKeyIsSentAndNeverShown(t *testing.T) {
 	const key = "eyJ-hunter2"
 	var sent atomic.Value
 	p := healthy()

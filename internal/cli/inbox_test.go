@@ -123,7 +123,7 @@ func TestInboxCommandsKnowWhichInboxAnIDIsOf(t *testing.T) {
 	}
 }
 
-func TestInboxWhereNoWebhookHasRun(t *testing.T) {
+func TestInboxCommandsBeforeTheFirstWebhook(t *testing.T) {
 	data := t.TempDir()
 	code, _, stderr := closeout("inbox list --data " + data)
 	if code != 1 || !strings.Contains(stderr, "no webhook has run in "+data) {

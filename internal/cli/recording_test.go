@@ -10,7 +10,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-func TestRecordingsThatNobodyTookAreListedAndAssigned(t *testing.T) {
+func TestUnassignedRecordingsAreListedAndAssigned(t *testing.T) {
 	data := t.TempDir()
 	books, err := ledger.Open("sqlite:" + filepath.Join(data, "ledger.db"))
 	if err != nil {

@@ -73,7 +73,7 @@ func TestSend(t *testing.T) {
 
 // A recording goes where a worker of this machine looks for it, and nowhere else unless it is asked for: a run would
 // wait for a file that isn't in its bucket.
-func TestSendWritesARecordingWhereAWorkerFindsIt(t *testing.T) {
+func TestSendWritesARecordingIntoTheBucket(t *testing.T) {
 	for _, tt := range []struct {
 		name, folder, args string
 		want               bool
@@ -130,7 +130,7 @@ func TestSendRefuses(t *testing.T) {
 }
 
 // A script can tell a webhook that refuses from one that is away.
-func TestSendExitsByWhatKeptItFromBeingAcknowledged(t *testing.T) {
+func TestSendExitCodeSaysWhyNothingWasAcknowledged(t *testing.T) {
 	refusing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }))
 	defer refusing.Close()
 	for url, want := range map[string]int{refusing.URL + webhook.Path: 1, "http://127.0.0.1:1" + webhook.Path: 3} {

@@ -113,7 +113,7 @@ func queue(t *testing.T, data string, keys ...string) {
 }
 
 // What can be asked is told, whatever else can't be.
-func TestStatusTellsWhatItCan(t *testing.T) {
+func TestStatusReportsWhatItCanReach(t *testing.T) {
 	t.Setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
 	data := t.TempDir()
 	code, stdout, stderr := closeout("status --data " + data + " room-close-1-7")

@@ -6,7 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-func TestATableFitsATerminal(t *testing.T) {
+func TestTableFitsATerminal(t *testing.T) {
 	var out strings.Builder
 	list := newTable(&out, "WORKFLOW ID", "STATE", "STARTED", "ROOM", "REASON")
 	const id, at = "room-close-1234567890-858012925204410417", "2026-11-30T08:17:24Z"

@@ -298,7 +298,7 @@ func unquoted(t *testing.T, value string) string {
 
 // A command that finds nothing because it looks in the wrong place says so, and creates nothing there. A new command
 // that reads a store needs a row.
-func TestEveryCommandRefusesAStoreThatIsNotThere(t *testing.T) {
+func TestEveryCommandReportsAMissingStore(t *testing.T) {
 	withLedger, whole := t.TempDir(), t.TempDir()
 	makeStores(t, withLedger)
 	makeStores(t, whole)

@@ -205,7 +205,7 @@ func TestLogShowsNoSecret(t *testing.T) {
 	}
 }
 
-func TestAppsAreNotNeededByAll(t *testing.T) {
+func TestAppsAreNotRequiredByAllCommands(t *testing.T) {
 	if _, err := load(t, nil, nil, false); err != nil {
 		t.Error(err)
 	}

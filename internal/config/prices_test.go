@@ -51,7 +51,7 @@ func TestPrices(t *testing.T) {
 	}
 }
 
-func TestBillsAreSettledUnlessSetOtherwise(t *testing.T) {
+func TestBillsWaitForTheSettlingTimeByDefault(t *testing.T) {
 	for value, want := range map[string]time.Duration{"": 90 * time.Second, "0s": 0, "5m": 5 * time.Minute} {
 		if c, err := load(t, map[string]string{"CLOSEOUT_SETTLING": value}, nil, false); err != nil || c.Settling != want {
 			t.Errorf("%q is %v, %v, want %v", value, c, err, want)

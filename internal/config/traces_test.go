@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestTracesAreMadeWhereTheyAreAskedFor(t *testing.T) {
+func TestTracesAreOptIn(t *testing.T) {
 	type env = map[string]string
 	tests := []struct {
 		name  string

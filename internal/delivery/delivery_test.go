@@ -180,7 +180,7 @@ func (w *world) rested(most int) {
 	}
 }
 
-func TestWhatTheSinkTakesAtOnceIsNotQueued(t *testing.T) {
+func TestDirectDeliveryIsNotQueued(t *testing.T) {
 	in(t, nil, func(w *world) {
 		if r := w.deliver("a"); r != (delivery.Result{Outcome: "started"}) {
 			t.Errorf("result %+v", r)
@@ -189,7 +189,7 @@ func TestWhatTheSinkTakesAtOnceIsNotQueued(t *testing.T) {
 	})
 }
 
-func TestASlowDeliveryIsQueuedAndLeavesTheInboxAtItsEnd(t *testing.T) {
+func TestSlowDeliveryIsQueuedAndRemovedAtItsEnd(t *testing.T) {
 	in(t, nil, func(w *world) {
 		w.sink.set(2*time.Second, nil)
 		began := time.Now()
@@ -206,7 +206,7 @@ func TestASlowDeliveryIsQueuedAndLeavesTheInboxAtItsEnd(t *testing.T) {
 	})
 }
 
-func TestTheRelayDeliversTheOldestFirst(t *testing.T) {
+func TestRelayDeliversOldestFirst(t *testing.T) {
 	in(t, func(o *delivery.Options[item]) { o.MinInFlight, o.MaxInFlight = 1, 1 }, func(w *world) {
 		w.sink.set(0, always(errAway))
 		for _, key := range []string{"c", "a", "b"} {
@@ -219,7 +219,7 @@ func TestTheRelayDeliversTheOldestFirst(t *testing.T) {
 	})
 }
 
-func TestWhileTheSinkIsAwayItIsHardlyAsked(t *testing.T) {
+func TestUnavailableSinkIsRarelyAsked(t *testing.T) {
 	in(t, nil, func(w *world) {
 		w.sink.set(0, always(errAway))
 		for n := range 50 {
@@ -244,7 +244,7 @@ func TestWhileTheSinkIsAwayItIsHardlyAsked(t *testing.T) {
 	})
 }
 
-func TestWhatIsRefusedForGoodIsADeadLetterAndHoldsUpNoOther(t *testing.T) {
+func TestRefusedItemIsADeadLetterAndDelaysNoOther(t *testing.T) {
 	in(t, nil, func(w *world) {
 		w.sink.set(0, always(errAway))
 		for _, key := range []string{"a", "never", "b"} {
@@ -264,7 +264,7 @@ func TestWhatIsRefusedForGoodIsADeadLetterAndHoldsUpNoOther(t *testing.T) {
 	})
 }
 
-func TestWhatHasToWaitStaysAndOthersPass(t *testing.T) {
+func TestWaitingItemStaysAndOthersPass(t *testing.T) {
 	in(t, nil, func(w *world) {
 		w.sink.set(0, func(i item) error {
 			if i.Key == "later" {
@@ -288,7 +288,7 @@ func TestWhatHasToWaitStaysAndOthersPass(t *testing.T) {
 }
 
 // One whose deliveries fail while others succeed makes room for them.
-func TestOneThatFailsAloneHoldsUpNoOther(t *testing.T) {
+func TestItemFailingAloneDelaysNoOther(t *testing.T) {
 	in(t, func(o *delivery.Options[item]) { o.MinInFlight, o.MaxInFlight, o.MaxFailures = 1, 1, 1000 }, func(w *world) {
 		w.sink.set(0, always(errAway))
 		w.deliver("poison")
@@ -331,7 +331,7 @@ func TestItemsOfOneKeyShareADelivery(t *testing.T) {
 	}
 }
 
-func TestADiskThatFailsLeavesTheSink(t *testing.T) {
+func TestFailingDiskLeavesTheSink(t *testing.T) {
 	in(t, nil, func(w *world) {
 		full := errors.New("no space left on device")
 		w.disk.err = full
@@ -349,7 +349,7 @@ func TestADiskThatFailsLeavesTheSink(t *testing.T) {
 	})
 }
 
-func TestADeliveryThatHangsHoldsUpNoSender(t *testing.T) {
+func TestHangingDeliveryDelaysNoSender(t *testing.T) {
 	in(t, nil, func(w *world) {
 		w.sink.set(time.Hour, nil)
 		for n := range 40 {
@@ -383,7 +383,7 @@ func TestItemsInFlightAreBoundedByMemory(t *testing.T) {
 	})
 }
 
-func TestAnItemThatContradictsAQueuedOneIsReported(t *testing.T) {
+func TestItemContradictingAQueuedOneIsReported(t *testing.T) {
 	var reported []string
 	fail := error(nil)
 	contradicted := func(o *delivery.Options[item]) {

@@ -512,7 +512,7 @@ func TestNothingAcknowledgedIsLostInABurst(t *testing.T) {
 }
 
 // The relay ends with its context, though the ledger is away for good.
-func TestTheRelayStops(t *testing.T) {
+func TestRelayStops(t *testing.T) {
 	c := newDelivery(t, &books{answer: always(errGone)}, newInbox(t))
 	stop := relay(t, c)
 	collected(t, c, logout(1))

@@ -39,7 +39,7 @@ func all(t *testing.T, s *inbox.Store) (keys []string) {
 
 // Where no process has the inbox, it can be looked into all the same, and the
 // process can begin at any moment.
-func TestAnInboxCanBeLookedIntoWithoutAProcess(t *testing.T) {
+func TestInboxCanBeReadWithoutItsProcess(t *testing.T) {
 	dir := t.TempDir()
 	b := open(t, dir)
 	put(t, b, "a", "b", "c")
@@ -81,7 +81,7 @@ func TestAnInboxCanBeLookedIntoWithoutAProcess(t *testing.T) {
 }
 
 // A path that is too long for a socket is none of the user's business.
-func TestOthersAreAnsweredHoweverLongThePath(t *testing.T) {
+func TestSocketWorksForLongPaths(t *testing.T) {
 	for _, n := range []int{1, 150} {
 		dir := filepath.Join(t.TempDir(), strings.Repeat("x", n))
 		b := open(t, dir)
@@ -106,7 +106,7 @@ func TestOthersAreAnsweredHoweverLongThePath(t *testing.T) {
 	}
 }
 
-func TestWhatAKilledProcessLeavesIsInNobodysWay(t *testing.T) {
+func TestSocketOfAKilledProcessIsReplaced(t *testing.T) {
 	dir := t.TempDir()
 	var out acknowledged
 	cmd := player(t, dir, &out)

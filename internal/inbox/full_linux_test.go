@@ -11,7 +11,7 @@ import (
 
 // A disk that is full is made with a small file system of its own, which takes
 // privileges.
-func TestAFullDiskRefusesAndForgetsNothing(t *testing.T) {
+func TestFullDiskRefusesAndLosesNothing(t *testing.T) {
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=24m"); err != nil {
 		testenv.Skip(t, "can't mount a small file system here: "+err.Error())

@@ -63,7 +63,7 @@ func soon(t *testing.T) context.Context {
 }
 
 // A disk that hangs at the start holds up no process, and is used once it answers.
-func TestADiskThatHangsAtTheStartHoldsUpNobody(t *testing.T) {
+func TestHangingDiskAtTheStartDelaysNobody(t *testing.T) {
 	fs := &hanging{FS: vfs.Default, mkdir: make(chan struct{})}
 	b, err := OpenFS(soon(t), fs, filepath.Join(t.TempDir(), "inbox"), quiet)
 	if err != nil {
@@ -88,7 +88,7 @@ func TestADiskThatHangsAtTheStartHoldsUpNobody(t *testing.T) {
 }
 
 // A disk that doesn't say how much space it has holds up what is written, and nothing else.
-func TestADiskThatHangsHoldsUpWritesAlone(t *testing.T) {
+func TestHangingDiskDelaysOnlyWrites(t *testing.T) {
 	fs := &hanging{FS: vfs.Default}
 	b, err := OpenFS(t.Context(), fs, t.TempDir(), quiet)
 	if err != nil {
@@ -121,7 +121,7 @@ func TestADiskThatHangsHoldsUpWritesAlone(t *testing.T) {
 
 // Some file systems know no sync of folders.
 // Of large bodies that nobody waits for any more, as the disk hangs, a part is in memory.
-func TestWhatADiskHoldsUpIsBoundedByBytes(t *testing.T) {
+func TestUnwrittenBodiesAreBounded(t *testing.T) {
 	fs := &hanging{FS: vfs.Default, mkdir: make(chan struct{})}
 	b, err := OpenFS(soon(t), fs, filepath.Join(t.TempDir(), "inbox"), quiet)
 	if err != nil {
@@ -144,7 +144,7 @@ func TestWhatADiskHoldsUpIsBoundedByBytes(t *testing.T) {
 	}
 }
 
-func TestAFolderThatCannotBeSyncedIsNoFault(t *testing.T) {
+func TestUnsyncableFolderIsNoError(t *testing.T) {
 	for err, ok := range map[error]bool{syscall.EINVAL: true, syscall.ENOTSUP: true, syscall.EIO: false} {
 		b, openErr := OpenFS(t.Context(), &hanging{FS: vfs.Default, dirErr: err}, t.TempDir(), quiet)
 		if openErr != nil {
@@ -159,7 +159,7 @@ func TestAFolderThatCannotBeSyncedIsNoFault(t *testing.T) {
 
 // Whatever part of what wasn't synced survives a crash, each entry that was acknowledged is
 // there.
-func TestACrashLosesNothingAcknowledged(t *testing.T) {
+func TestCrashLosesNothingAcknowledged(t *testing.T) {
 	fs := vfs.NewCrashableMem()
 	if err := fs.MkdirAll("/data", 0o700); err != nil {
 		t.Fatal(err)
@@ -212,7 +212,7 @@ func TestACrashLosesNothingAcknowledged(t *testing.T) {
 }
 
 // A list has the beginning of a large body, in which the room is.
-func TestListsHaveTheBeginningOfABody(t *testing.T) {
+func TestListsTruncateBodies(t *testing.T) {
 	b, err := Open(t.Context(), t.TempDir(), quiet)
 	if err != nil {
 		t.Fatal(err)

@@ -56,7 +56,7 @@ func keys(t *testing.T, b *inbox.Inbox) []string {
 	return keys
 }
 
-func TestEntriesComeInOrderAndOnce(t *testing.T) {
+func TestEntriesAreOrderedAndUnique(t *testing.T) {
 	dir := t.TempDir()
 	b := open(t, dir)
 	before := time.Now().Truncate(time.Millisecond)
@@ -92,7 +92,7 @@ func TestEntriesComeInOrderAndOnce(t *testing.T) {
 	}
 }
 
-func TestWhatIsADeadLetterWaitsForAPerson(t *testing.T) {
+func TestDeadLetterWaitsForAnOperator(t *testing.T) {
 	dir := t.TempDir()
 	b := open(t, dir)
 	put(t, b, "a", "b", "c")
@@ -142,13 +142,13 @@ func TestWhatIsADeadLetterWaitsForAPerson(t *testing.T) {
 	}
 }
 
-func TestAttachWhereThereIsNone(t *testing.T) {
+func TestAttachWithoutAnInbox(t *testing.T) {
 	if _, err := inbox.Attach(t.Context(), t.TempDir()); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
 	}
 }
 
-func TestASecondProcessIsRefused(t *testing.T) {
+func TestSecondProcessIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	open(t, dir)
 	_, err := inbox.Open(t.Context(), dir, quiet)
@@ -157,7 +157,7 @@ func TestASecondProcessIsRefused(t *testing.T) {
 	}
 }
 
-func TestANewerStoreIsLeftAlone(t *testing.T) {
+func TestStoreOfANewerVersionIsLeftAlone(t *testing.T) {
 	dir := t.TempDir()
 	b := open(t, dir)
 	put(t, b, "a")
@@ -214,7 +214,7 @@ func TestManyWritersShareCommits(t *testing.T) {
 }
 
 // A crowd is of callers with something new, and not of what is cleared away.
-func TestOnlyNewEntriesAreACrowd(t *testing.T) {
+func TestOnlyNewEntriesMakeACrowd(t *testing.T) {
 	b := open(t, t.TempDir())
 	var all []string
 	for n := range 100 {
@@ -255,7 +255,7 @@ func TestAfterClosingNothingIsAcknowledged(t *testing.T) {
 	}
 }
 
-func TestAnEntryWithoutABodyIsRefused(t *testing.T) {
+func TestEntryWithoutABodyIsRefused(t *testing.T) {
 	b := open(t, t.TempDir())
 	if _, err := b.Put(t.Context(), inbox.Entry{Key: "a", Body: nil}); err == nil {
 		t.Error("it wasn't")
@@ -263,7 +263,7 @@ func TestAnEntryWithoutABodyIsRefused(t *testing.T) {
 	put(t, b, "b")
 }
 
-func TestNobodyWaitsLongerThanTheirContext(t *testing.T) {
+func TestPutReturnsWhenItsContextEnds(t *testing.T) {
 	b := open(t, t.TempDir())
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -272,7 +272,7 @@ func TestNobodyWaitsLongerThanTheirContext(t *testing.T) {
 	}
 }
 
-func TestSpaceIsGivenBack(t *testing.T) {
+func TestEmptyInboxFreesItsSpace(t *testing.T) {
 	dir := t.TempDir()
 	b := open(t, dir)
 	size := func() (n int64) {
@@ -433,7 +433,7 @@ func TestNothingAcknowledgedIsLostByKill(t *testing.T) {
 }
 
 // A crash of the machine may leave the end of the log half written.
-func TestATornLastWriteIsNoHarm(t *testing.T) {
+func TestTornLastWriteLosesNothing(t *testing.T) {
 	dir := t.TempDir()
 	var out acknowledged
 	cmd := player(t, dir, &out)
@@ -471,7 +471,7 @@ func wait(t *testing.T, what string, holds func() bool) {
 }
 
 // What was acknowledged by the process before must not wait for another callback.
-func TestAnInboxThatCouldNotBeOpenedIsReadOnceItCan(t *testing.T) {
+func TestUnopenableInboxIsReadOncePossible(t *testing.T) {
 	dir := t.TempDir()
 	before := open(t, dir)
 	if _, err := before.Put(t.Context(), inbox.Entry{Key: "a", Body: []byte("body")}); err != nil {

@@ -14,7 +14,7 @@ import (
 
 // A page is bounded by bytes as well, and a list for people has no large bodies: by
 // the process that has the inbox, and by one beside it.
-func TestAPageIsBoundedByBytes(t *testing.T) {
+func TestPageIsBoundedByBytes(t *testing.T) {
 	dir := t.TempDir()
 	b := open(t, dir)
 	const mb = 1 << 20
@@ -80,7 +80,7 @@ func TestAPageIsBoundedByBytes(t *testing.T) {
 }
 
 // What the inbox keeps is nobody else's, also in folders that were there.
-func TestTheFilesAreTheOwnersAlone(t *testing.T) {
+func TestFilesAreReadableByTheirOwnerOnly(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "inbox")
 	store := filepath.Join(dir, inbox.Folder)
 	if err := os.MkdirAll(store, 0o755); err != nil {

@@ -19,7 +19,7 @@ var quiet = slog.New(slog.DiscardHandler)
 
 // A caller whose context ends may still be told that all went well, and then it
 // has to be true.
-func TestWhatIsReportedAsWrittenIsWritten(t *testing.T) {
+func TestReportedWriteIsOnDisk(t *testing.T) {
 	b, err := Open(t.Context(), t.TempDir(), quiet)
 	if err != nil {
 		t.Fatal(err)
@@ -69,7 +69,7 @@ func (f faultyFile) SyncData() error {
 // A disk that fails once may have forgotten what was written, whatever the next
 // sync says. So nothing that waited for it is acknowledged, and it goes on with
 // what the disk has.
-func TestAFailedSyncAcknowledgesNothingAndIsRecoveredFrom(t *testing.T) {
+func TestFailedSyncAcknowledgesNothing(t *testing.T) {
 	disk := &faulty{FS: vfs.Default}
 	b, err := OpenFS(t.Context(), disk, t.TempDir(), quiet)
 	if err != nil {
@@ -113,7 +113,7 @@ func TestAFailedSyncAcknowledgesNothingAndIsRecoveredFrom(t *testing.T) {
 }
 
 // Whoever reads the queue while it is written to and cleared sees all of it.
-func TestNothingWaitsUnseen(t *testing.T) {
+func TestReadersSeeEveryWaitingEntry(t *testing.T) {
 	b, err := Open(t.Context(), t.TempDir(), quiet)
 	if err != nil {
 		t.Fatal(err)

@@ -16,7 +16,7 @@ import (
 
 // Where others fill the disk, there is no warning: entries are refused, none is
 // forgotten, the process lives and goes on where it was.
-func TestADiskThatOthersFillIsWaitedFor(t *testing.T) {
+func TestDiskFilledByOthersIsWaitedFor(t *testing.T) {
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64m"); err != nil {
 		testenv.Skip(t, "can't mount a small file system here: "+err.Error())

@@ -13,7 +13,7 @@ import (
 
 // What ZEGO's API answers makes up for callbacks that were lost, and counts less than one
 // that comes after all.
-func TestAnAnswerMakesUpForLostCallbacks(t *testing.T) {
+func TestAnswerReplacesLostCallbacks(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		const app = math.MaxUint32

@@ -55,7 +55,7 @@ func adjust(t *testing.T, l *ledger.Ledger, s ledger.BilledSession) (ledger.Adju
 	return l.Adjust(t.Context(), uuid.New(), s.AppID, s.RoomSessionID, s.Number)
 }
 
-func TestABillIsOfTheUsageThatCame(t *testing.T) {
+func TestBillHasTheRecordedUsage(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		record(t, l, created(0), logout("a", "1", 1, 61), logout("b", "2", 0, 30), login("c", "3", 90))
@@ -92,7 +92,7 @@ func TestABillIsOfTheUsageThatCame(t *testing.T) {
 	})
 }
 
-func TestReasonsThatAreKnownBeforehandAreKept(t *testing.T) {
+func TestKnownReasonsAreKept(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		b := closing(life, 100)
@@ -104,7 +104,7 @@ func TestReasonsThatAreKnownBeforehandAreKept(t *testing.T) {
 	})
 }
 
-func TestWhatWasNotCollectedIsMissingInAdjustmentsToo(t *testing.T) {
+func TestAdjustmentsLackUncollectedCallbacks(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		b := closing(life, 100)
@@ -117,7 +117,7 @@ func TestWhatWasNotCollectedIsMissingInAdjustmentsToo(t *testing.T) {
 	})
 }
 
-func TestALateLogoutMakesAnAdjustment(t *testing.T) {
+func TestLateLogoutMakesAnAdjustment(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		record(t, l, created(0), login("a", "1", 10), logout("b", "2", 0, 60))
@@ -174,7 +174,7 @@ func TestALateLogoutMakesAnAdjustment(t *testing.T) {
 }
 
 // A room_create that comes late tells where the room's life began.
-func TestALateCreateMakesAnAdjustment(t *testing.T) {
+func TestLateCreateMakesAnAdjustment(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		record(t, l, logout("a", "1", 10, 70))
@@ -190,7 +190,7 @@ func TestALateCreateMakesAnAdjustment(t *testing.T) {
 }
 
 // The end of a session whose room_close never came is the last that was seen.
-func TestTheEndOfAReconciledSessionIsTheLastTimeThatIsKnown(t *testing.T) {
+func TestReconciledSessionEndsAtItsLastKnownTime(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		record(t, l, created(0), logout("a", "1", 0, 60), login("b", "2", 30))
@@ -209,7 +209,7 @@ func TestTheEndOfAReconciledSessionIsTheLastTimeThatIsKnown(t *testing.T) {
 }
 
 // A price that is changed is that of new bills.
-func TestAnAdjustmentHasThePriceOfItsBill(t *testing.T) {
+func TestAdjustmentHasThePriceOfItsBill(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		free := closing(life, 100)
@@ -222,7 +222,7 @@ func TestAnAdjustmentHasThePriceOfItsBill(t *testing.T) {
 	})
 }
 
-func TestAnAmountThatIsTooLargeIsNoBill(t *testing.T) {
+func TestTooLargeAmountMakesNoBill(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		record(t, l, logout("a", "1", 10, 190))
@@ -323,7 +323,7 @@ func billed(t *testing.T, l *ledger.Ledger, appID uint32, session uint64) meteri
 // twice at once, before and after the ends of the room, in two lives of one room.
 // Their callbacks are lost, repeated, shuffled, and come before and after the
 // bill. What is billed in all is the truth, or is said to be an estimate.
-func TestEveryBillIsTheTruthOrAnEstimate(t *testing.T) {
+func TestEveryBillIsExactOrAnEstimate(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		sessions, estimates := 200, 0
@@ -491,7 +491,7 @@ func TestEntriesAreListedByTheTimeOfTheirRooms(t *testing.T) {
 
 // An app with few bills in a long time has them in one page. There may be any number
 // of others' adjustments in that time, which don't belong into memory.
-func TestEntriesOfAnAppReadNothingOfOthers(t *testing.T) {
+func TestEntriesOfAnAppReadNoOtherApp(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		for s, appID := range []uint32{7, app, 7} {
@@ -525,7 +525,7 @@ func TestEntriesOfAnAppReadNothingOfOthers(t *testing.T) {
 
 // A second room_close that contradicts the first marks the bill, or is told by an
 // adjustment of zero.
-func TestASessionThatIsClosedTwiceSaysSo(t *testing.T) {
+func TestSecondCloseOfASessionIsReported(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		second := ledger.Event{AppID: app, RoomID: "Zimmer 7", RoomSessionID: life, Event: zego.EventRoomClose, Close: at(200), SeenAt: at(200)}

@@ -11,7 +11,7 @@ import (
 	"github.com/closeouthq/closeout/internal/testenv"
 )
 
-func TestCheckTellsWhetherTheTablesAreThereAndMakesNone(t *testing.T) {
+func TestCheckReportsMissingTablesAndCreatesNone(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l, err := ledger.Open(databaseURL)
 		if err != nil {
@@ -47,7 +47,7 @@ func TestCheckTellsWhetherTheTablesAreThereAndMakesNone(t *testing.T) {
 	})
 }
 
-func TestCheckTellsWhatIsNoDatabase(t *testing.T) {
+func TestCheckReportsAFileThatIsNoDatabase(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger.db")
 	if err := os.WriteFile(path, []byte(strings.Repeat("no database ", 100)), 0o600); err != nil {
 		t.Fatal(err)

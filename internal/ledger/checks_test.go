@@ -34,7 +34,7 @@ var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
 func minute(m int) time.Time { return noon.Add(time.Duration(m) * time.Minute) }
 
-func TestWhatIsKnownOfAnOverdueSession(t *testing.T) {
+func TestChecksOfOverdueSessions(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		stay := func(user string, login, logout int) ledger.Event {
@@ -83,7 +83,7 @@ func TestWhatIsKnownOfAnOverdueSession(t *testing.T) {
 	})
 }
 
-func TestAnswersAreCountedUntilThereIsASignOfLife(t *testing.T) {
+func TestAnswersCountUntilASignOfLife(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		told(t, l, 1, minute(0), ledger.Event{Create: minute(0)})

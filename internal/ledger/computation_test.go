@@ -14,7 +14,7 @@ import (
 
 // A program's functions may take their time: callbacks of this and other sessions are recorded
 // meanwhile, and what arrives is in the bill.
-func TestFunctionsOfAProgramHoldUpNoCallback(t *testing.T) {
+func TestSlowProgramFunctionsDelayNoCallback(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l, webhook := open(t, databaseURL), open(t, databaseURL)
 		calls, meanwhile := map[string]int{}, func(string) {}

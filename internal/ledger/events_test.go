@@ -34,7 +34,7 @@ func logout(user, stay string, from, to int64) ledger.Event {
 	return u
 }
 
-func TestUsageIsWhatTheCallbackTells(t *testing.T) {
+func TestEventHasTheCallbacksFields(t *testing.T) {
 	common := zego.Common{AppID: 7, Timestamp: at(3).UnixMilli()}
 	in := zego.RoomLogin{Common: common, RoomID: "r", RoomSessionID: 5, UserAccount: "u", SessionID: "s", LoginTime: at(1), UserRole: zego.RoleService}
 	for _, tt := range []struct {
@@ -58,7 +58,7 @@ func TestUsageIsWhatTheCallbackTells(t *testing.T) {
 
 // The order of callbacks, how they are batched and how often they come make no
 // difference.
-func TestEventsComeInAnyOrderAndAnyNumberOfTimes(t *testing.T) {
+func TestEventsInAnyOrderAndNumberGiveTheSameRows(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		told := []ledger.Event{created(0), login("a", "1", 1), logout("a", "1", 1, 10), login("b", "2", 2), logout("c", "3", 3, 7), login("é'\"", "4", 5)}
@@ -102,7 +102,7 @@ func equal(a, b []ledger.StayRow) bool {
 }
 
 // Whether they come in one batch or in two.
-func TestARepeatThatContradictsIsNoted(t *testing.T) {
+func TestContradictingRepeatIsRecorded(t *testing.T) {
 	recorder := login("a", "1", 1)
 	recorder.Role = "4"
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
@@ -141,7 +141,7 @@ func TestARepeatThatContradictsIsNoted(t *testing.T) {
 
 // Whatever callbacks tell of one stay and in whatever order, in however many batches,
 // the same rows and the same figures come of it.
-func TestContradictingCallbacksComeToTheSameInEveryOrder(t *testing.T) {
+func TestContradictingCallbacksGiveTheSameInEveryOrder(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		session := uint64(0)
@@ -195,7 +195,7 @@ func TestContradictingCallbacksComeToTheSameInEveryOrder(t *testing.T) {
 }
 
 // What the latest logout says of a stay counts, and the earliest login.
-func TestOfContradictingCallbacksTheWidestStayCounts(t *testing.T) {
+func TestWidestStayOfContradictingCallbacksCounts(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		early, recorder := login("a", "1", 5), login("a", "1", 10)
@@ -208,7 +208,7 @@ func TestOfContradictingCallbacksTheWidestStayCounts(t *testing.T) {
 	})
 }
 
-func TestATimeThatCannotBeIsNotBelieved(t *testing.T) {
+func TestImpossibleTimeIsIgnored(t *testing.T) {
 	const roomLife = 7 * 24 * time.Hour
 	sent := at(1000)
 	never, future, ancient := time.Time{}, at(10*365*86400), at(-8*86400)
@@ -244,7 +244,7 @@ func TestATimeThatCannotBeIsNotBelieved(t *testing.T) {
 
 // Batches that have the same sessions and stays in other orders are written at
 // once by several processes. None fails, and nothing of them is missing.
-func TestBatchesAreRecordedAtOnce(t *testing.T) {
+func TestConcurrentBatchesAreRecorded(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		const workers, sessions, stays = 4, 5, 20
 		var all sync.WaitGroup
@@ -347,7 +347,7 @@ func TestSessionsAreOverdueUntilTheyHaveClosed(t *testing.T) {
 	})
 }
 
-func TestTheLastTimeIsTheLatestThatWasTold(t *testing.T) {
+func TestLastTimeIsTheLatestInCallbacks(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		for _, tt := range []struct {
@@ -372,7 +372,7 @@ func TestTheLastTimeIsTheLatestThatWasTold(t *testing.T) {
 	})
 }
 
-func TestNothingIsDirtyBeforeItIsBilled(t *testing.T) {
+func TestUnbilledSessionIsNotDirty(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		if err := l.Record(t.Context(), []ledger.Event{created(0), logout("a", "1", 1, 10)}); err != nil {

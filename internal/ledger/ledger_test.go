@@ -202,7 +202,7 @@ func TestBillsSince(t *testing.T) {
 }
 
 // A list that breaks off says so, and doesn't look like one that has ended.
-func TestBillsSayThatTheyBrokeOff(t *testing.T) {
+func TestInterruptedListOfBillsIsAnError(t *testing.T) {
 	ledger.SmallPages(t, 1)
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)

@@ -53,7 +53,7 @@ func linesOf(t *testing.T, l *ledger.Ledger, appID uint32, roomSessionID uint64,
 
 // Sessions are generated, and their callbacks lost, repeated, shuffled, and cut into parts
 // before and after the bill.
-func TestLinesOfAllEntriesAddUpToThePriceOfWhatIsKnown(t *testing.T) {
+func TestLinesOfAllEntriesAddUpToTheCurrentPrice(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		l.Price = shared
@@ -121,7 +121,7 @@ func TestLinesOfAllEntriesAddUpToThePriceOfWhatIsKnown(t *testing.T) {
 }
 
 // A host's microphone is paid, and a logout of a listener arrives an hour late.
-func TestALateLogoutCorrectsOnePersonsLines(t *testing.T) {
+func TestLateLogoutCorrectsLinesOfOneUser(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		l.Price = func(s pricing.Session) (lines []pricing.Line, err error) {
@@ -181,7 +181,7 @@ func TestLinesThatChangeWithoutTheSumMakeAnAdjustment(t *testing.T) {
 	})
 }
 
-func TestASessionThatCannotBePricedHasNoBill(t *testing.T) {
+func TestUnpriceableSessionHasNoBill(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		record(t, l, logout("a", "1", 0, 60))
@@ -218,7 +218,7 @@ func TestASessionThatCannotBePricedHasNoBill(t *testing.T) {
 }
 
 // The bill of a large room: 10,000 participants, each with a line to pay and one to be paid.
-func TestALargeBillHasItsLinesInTheLedgerAlone(t *testing.T) {
+func TestLargeBillHasLinesOnlyInTheLedger(t *testing.T) {
 	if testing.Short() {
 		t.Skip("large, for the race detector too, and nothing in it is concurrent")
 	}

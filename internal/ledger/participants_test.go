@@ -97,7 +97,7 @@ func TestParticipantsHaveTheFiguresOfTheirEntry(t *testing.T) {
 	})
 }
 
-func TestAStreamThatClosesBoundsALostLogout(t *testing.T) {
+func TestClosedStreamBoundsALostLogout(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		record(t, l, created(0), login("a", "1", 10), published("a", "s", 20, 70), published("b", "u", 30, 40))
@@ -192,7 +192,7 @@ func TestTwoNumbersOfOneLoginContradictEachOther(t *testing.T) {
 }
 
 // A step may take its time with each participant: nothing is locked meanwhile.
-func TestReadingParticipantsHoldsUpNoCallback(t *testing.T) {
+func TestReadingParticipantsDelaysNoCallback(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		ledger.SmallPages(t, 2)
 		l := open(t, databaseURL)

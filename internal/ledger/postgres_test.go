@@ -31,7 +31,7 @@ func with(t *testing.T, databaseURL, name, value string) string {
 
 // A connection that was left on a server which was demoted isn't used again, nor is
 // one that was cut: each costs one failure at most.
-func TestAConnectionToADemotedPrimaryIsDropped(t *testing.T) {
+func TestConnectionToDemotedPrimaryIsDropped(t *testing.T) {
 	for name, demote := range map[string]string{
 		"read only":  "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
 		"terminated": "SELECT pg_terminate_backend(pg_backend_pid())",
@@ -92,7 +92,7 @@ func TestProbeWritesAndLeavesNothing(t *testing.T) {
 	})
 }
 
-func TestProbeSaysWhatCannotBeWritten(t *testing.T) {
+func TestProbeReportsAnUnwritableStore(t *testing.T) {
 	server := testenv.Postgres(t)
 	if err := open(t, server).Migrate(t.Context()); err != nil {
 		t.Fatal(err)
@@ -142,7 +142,7 @@ func mustParse(t *testing.T, s string) *url.URL {
 }
 
 // Who may only read can list bills: the tables are there, and nothing is to be made.
-func TestAReadOnlyDatabaseCanBeRead(t *testing.T) {
+func TestReadOnlyDatabaseCanBeRead(t *testing.T) {
 	server := testenv.Postgres(t)
 	if err := open(t, server).Migrate(t.Context()); err != nil {
 		t.Fatal(err)
@@ -152,7 +152,7 @@ func TestAReadOnlyDatabaseCanBeRead(t *testing.T) {
 	}
 }
 
-func TestAURLThatCannotBeUsedSaysWhy(t *testing.T) {
+func TestUnusableURLSaysWhy(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "root.crt")
 	for url, want := range map[string]string{
 		"postgres://u:hunter2@h/db?sslmode=verify-full&sslrootcert=" + missing: missing + ": no such file",
@@ -172,7 +172,7 @@ func TestAURLThatCannotBeUsedSaysWhy(t *testing.T) {
 }
 
 // What the ledger keeps is nobody else's, also in a folder that was there.
-func TestTheFileIsTheOwnersAlone(t *testing.T) {
+func TestDatabaseFileIsReadableByItsOwnerOnly(t *testing.T) {
 	for name, prepare := range map[string]func(path string) error{
 		"new folder":      func(string) error { return nil },
 		"existing folder": func(path string) error { return os.Mkdir(filepath.Dir(path), 0o755) },
@@ -204,7 +204,7 @@ func TestTheFileIsTheOwnersAlone(t *testing.T) {
 }
 
 // TLS that the server lacks, or a certificate that isn't believed, is no outage.
-func TestTLSThatCannotBeIsFinal(t *testing.T) {
+func TestImpossibleTLSIsPermanent(t *testing.T) {
 	certificate, key := testenv.NewAuthority(t).Issue(t, testenv.For("localhost", time.Hour))
 	pair, err := tls.LoadX509KeyPair(certificate, key)
 	if err != nil {

@@ -46,7 +46,7 @@ func recordings(t *testing.T, l *ledger.Ledger) ([]ledger.RecordingTask, []ledge
 // However the callbacks of a task come, once or several times, in one batch or
 // several, the same is known of it in the end. A file that was uploaded isn't lost by
 // a higher number.
-func TestRecordingCallbacksMayComeInAnyOrder(t *testing.T) {
+func TestRecordingCallbacksInAnyOrder(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		all := func(task string) []ledger.Event {
@@ -97,7 +97,7 @@ func TestRecordingCallbacksMayComeInAnyOrder(t *testing.T) {
 
 // A callback after the archive adds files that it lacks, whatever its number, and however
 // high the number of another was.
-func TestFilesThatAnArchiveLacksAreLateInWhateverOrderTheyCome(t *testing.T) {
+func TestFilesMissingFromAnArchiveAreLateInAnyOrder(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		const app, room, session = math.MaxUint32, "Zimmer 7 é'\"", math.MaxUint64
@@ -131,7 +131,7 @@ func TestFilesThatAnArchiveLacksAreLateInWhateverOrderTheyCome(t *testing.T) {
 	})
 }
 
-func TestATaskThatGoesOnIsNotUploaded(t *testing.T) {
+func TestContinuingTaskIsNotUploaded(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		for i, step := range []struct {
@@ -155,7 +155,7 @@ func TestATaskThatGoesOnIsNotUploaded(t *testing.T) {
 	})
 }
 
-func TestTheLivesOfARoomAreKnown(t *testing.T) {
+func TestLivesOfARoom(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		const app, room = math.MaxUint32, "Zimmer 7 é'\""
@@ -185,7 +185,7 @@ func TestTheLivesOfARoomAreKnown(t *testing.T) {
 	})
 }
 
-func TestARecordingIsOfOneSession(t *testing.T) {
+func TestRecordingBelongsToOneSession(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		if err := l.AssignRecording(t.Context(), math.MaxUint32, "T", 1); !errors.Is(err, ledger.ErrNoRecording) {
@@ -237,7 +237,7 @@ func TestARecordingIsOfOneSession(t *testing.T) {
 }
 
 // A task is listed as late once: until it is archived, or somebody has taken it on.
-func TestLateRecordingsAreListedUntilTheyAreTakenOn(t *testing.T) {
+func TestLateRecordingsAreListedUntilHandedOver(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		const app, room = math.MaxUint32, "Zimmer 7 é'\""

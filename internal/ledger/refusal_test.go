@@ -12,7 +12,7 @@ import (
 
 // What PostgreSQL can't store it never will. That it didn't come to it says
 // nothing about what was to be stored.
-func TestARefusalIsAboutTheContent(t *testing.T) {
+func TestRefusalIsAboutContent(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		if strings.HasPrefix(databaseURL, "postgres") {
@@ -34,7 +34,7 @@ func TestARefusalIsAboutTheContent(t *testing.T) {
 	}
 }
 
-func TestWhatALedgerLacksIsWhatNobodyTold(t *testing.T) {
+func TestLacksReportsUnrecordedEvents(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		lacks := func(u ledger.Event, want bool) {

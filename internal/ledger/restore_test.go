@@ -15,7 +15,7 @@ import (
 
 // What was billed is put back as it was, and never adjusted by what is left of its
 // events, unless a person says so.
-func TestLostEntriesArePutBackAsTheyWere(t *testing.T) {
+func TestLostEntriesAreRestoredUnchanged(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		books, err := ledger.Open(databaseURL)
 		if err != nil {
@@ -68,7 +68,7 @@ func TestLostEntriesArePutBackAsTheyWere(t *testing.T) {
 }
 
 // A loss is stored once, and the ledger reports it of the sessions that were there.
-func TestARestoredLedgerKnowsWhatItLost(t *testing.T) {
+func TestRestoredLedgerKnowsItsLoss(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		books, err := ledger.Open(databaseURL)
 		if err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-func TestARefusedCallbackIsThereOnce(t *testing.T) {
+func TestRefusedCallbackIsStoredOnce(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		sent := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)

@@ -53,7 +53,7 @@ func TestRulesExcludeUsers(t *testing.T) {
 	}
 }
 
-func TestAUserOfRole4WhoCountsMakesAnEstimate(t *testing.T) {
+func TestCountedUserOfRole4MakesAnEstimate(t *testing.T) {
 	room := metering.Room{Create: 1, Close: 100, RolesUnclear: true}
 	m := metering.NewMeter(room)
 	m.Add(metering.User{Account: "r", Stays: []metering.Stay{{ID: "1", Login: 1, Logout: 50, Role: zego.RoleService}}}, metering.Default.Of(session.Session{}, room))

@@ -102,7 +102,7 @@ func TestFigures(t *testing.T) {
 	}
 }
 
-func TestWhereTheEndsOfTheRoomWereLearned(t *testing.T) {
+func TestSourcesOfTheRoomsEnds(t *testing.T) {
 	recorder := stay("r", 1500, 0)
 	recorder.Role = zego.RoleService
 	for _, tt := range []struct {
@@ -143,7 +143,7 @@ func TestSecondsAndMinutesAreRoundedOnce(t *testing.T) {
 }
 
 // Any stays: the figures are what counting millisecond by millisecond gives.
-func TestMillisecondsAreCountedOnceForEachUser(t *testing.T) {
+func TestOverlappingStaysCountOnce(t *testing.T) {
 	const long = 60
 	for seed := range uint64(2000) {
 		r := rand.New(rand.NewPCG(seed, 0))
@@ -203,7 +203,7 @@ func TestMillisecondsAreCountedOnceForEachUser(t *testing.T) {
 	}
 }
 
-func TestTimeThatIsTooLargeIsAnError(t *testing.T) {
+func TestTooLargeSumIsAnError(t *testing.T) {
 	m := metering.NewMeter(metering.Room{Create: 1, Close: math.MaxInt64})
 	add := func(s userStay) { m.Add(metering.User{Account: s.user, Stays: []metering.Stay{s.Stay}}, nil) }
 	add(stay("a", 1, math.MaxInt64))
@@ -217,7 +217,7 @@ func TestTimeThatIsTooLargeIsAnError(t *testing.T) {
 	}
 }
 
-func TestReasonsAreWords(t *testing.T) {
+func TestReasonsRoundTrip(t *testing.T) {
 	for r := range metering.Reasons(1 << 17) {
 		if back, err := metering.ParseReasons(r.String()); err != nil || back != r {
 			t.Fatalf("%q is %q, %v", r, back, err)
@@ -240,7 +240,7 @@ func TestReasonsAreWords(t *testing.T) {
 }
 
 // A session may be large: its users aren't kept.
-func TestAMeterKeepsNoUsers(t *testing.T) {
+func TestMeterKeepsNoUsers(t *testing.T) {
 	m := metering.NewMeter(metering.Room{Create: 1, Close: time.Now().UnixMilli()})
 	heap := func() uint64 {
 		runtime.GC()

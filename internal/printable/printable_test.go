@@ -23,7 +23,7 @@ var hostile = map[string]string{
 	"over\rwritten\bx\x7f\x00": `over\u000dwritten\u0008x\u007f\u0000`,
 }
 
-func TestLineShowsWhatCannotBeSeen(t *testing.T) {
+func TestLineEscapesInvisibleCharacters(t *testing.T) {
 	for text, want := range hostile {
 		if got := printable.Line(text); got != want {
 			t.Errorf("%q: found %q, want %q", text, got, want)
@@ -35,7 +35,7 @@ func TestLineShowsWhatCannotBeSeen(t *testing.T) {
 }
 
 // However the text is cut into pieces.
-func TestWriterShowsWhatCannotBeSeen(t *testing.T) {
+func TestWriterEscapesInvisibleCharacters(t *testing.T) {
 	for text, want := range hostile {
 		for size := 1; size <= len(text); size++ {
 			var out strings.Builder
@@ -83,7 +83,7 @@ func TestWriterLeavesJSONExact(t *testing.T) {
 	}
 }
 
-func TestForeignTextIsShortAndInALine(t *testing.T) {
+func TestForeignTextIsShortAndOnOneLine(t *testing.T) {
 	for text := range hostile {
 		got := printable.Foreign(strings.Repeat(text+"\n \t", 1000), 99)
 		if len(got) > 6*99+5 || !utf8.ValidString(got) || !strings.HasSuffix(got, " …") ||

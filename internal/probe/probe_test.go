@@ -18,7 +18,7 @@ func TestAnswersAreReturnedAsTheyAre(t *testing.T) {
 }
 
 // Whether the asked heeds its context or not, the caller has an answer in time.
-func TestWhatHangsIsGivenUpInTime(t *testing.T) {
+func TestHangingCallTimesOut(t *testing.T) {
 	for name, heeds := range map[string]bool{"heeds its context": true, "a system call": false} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -55,7 +55,7 @@ func TestWhatHangsIsGivenUpInTime(t *testing.T) {
 }
 
 // Who leaves takes the answer from nobody else.
-func TestACallerThatLeavesEndsNothing(t *testing.T) {
+func TestCallOutlivesItsFirstCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := New(time.Hour, func(ctx context.Context) (int, error) {
 			select {

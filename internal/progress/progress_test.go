@@ -10,7 +10,7 @@ import (
 var quarter = Bar{Total: Of(1000), What: "sessions", Done: func() int64 { return 250 }, State: func() string { return "240 acknowledged, 10 lost" }}
 
 // On a terminal there is one line, and in the end none.
-func TestATerminalHasALine(t *testing.T) {
+func TestProgressOnATerminalIsOneLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var screen strings.Builder
 		done, gone := make(chan struct{}), make(chan struct{})
@@ -31,7 +31,7 @@ func TestATerminalHasALine(t *testing.T) {
 	})
 }
 
-func TestALogHasALineNowAndThen(t *testing.T) {
+func TestProgressInALogIsALineNowAndThen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log strings.Builder
 		stop := quarter.Start(&log)

@@ -187,7 +187,7 @@ func onBoth(t *testing.T, test func(t *testing.T, w *world)) {
 
 // The room is gone, and no room_close came: after three answers a minute apart the
 // session is closed out, at the time of the last logout.
-func TestASessionThatIsGoneIsClosedOutAfterSeveralAnswers(t *testing.T) {
+func TestGoneSessionIsClosedOutAfterSeveralAnswers(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		noon := w.now
 		w.told(1, "lobby", 7, noon, stay("a", noon, noon.Add(time.Minute)), stay("b", noon, noon.Add(2*time.Minute)))
@@ -237,7 +237,7 @@ func TestAnswersCountInARow(t *testing.T) {
 }
 
 // Recorders stay when everybody has left.
-func TestARoomWithNobodyButRecordersIsEmpty(t *testing.T) {
+func TestRoomWithOnlyRecordersIsEmpty(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.told(1, "lobby", 7, w.now, stay("a", w.now, w.now.Add(time.Minute)))
 		w.api.Room(1, "lobby", zegofake.User{ID: "recorder", Login: w.now, Admin: true})
@@ -250,7 +250,7 @@ func TestARoomWithNobodyButRecordersIsEmpty(t *testing.T) {
 
 // A room_id lives on as another session: callbacks have told of it, or ZEGO does by
 // when its users entered. Only the first is gone.
-func TestARoomThatLivesOnAsAnotherSession(t *testing.T) {
+func TestRoomWithANewSession(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
 		first    func(noon time.Time) []ledger.Event
@@ -311,7 +311,7 @@ func TestWithoutASecretSessionsAreReported(t *testing.T) {
 }
 
 // While ZEGO answers with errors, or not at all, nothing is taken for gone.
-func TestNoAnswerClosesNothingOut(t *testing.T) {
+func TestWithoutAnAnswerNothingIsClosedOut(t *testing.T) {
 	for name, failure := range map[string]zegofake.Failure{
 		"busy":           {Code: 1, Message: "failed"},
 		"limited":        {Code: 206, Message: "app qps limit"},
@@ -347,7 +347,7 @@ func TestNoAnswerClosesNothingOut(t *testing.T) {
 
 // An app that ZEGO doesn't answer for holds up the others for three calls of a run,
 // also if there are few of its sessions in each page.
-func TestAnAppThatFailsIsLeftAloneAlsoWherePagesHaveLittleOfIt(t *testing.T) {
+func TestFailingAppIsLeftAloneAcrossPages(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "sqlite:"+t.TempDir()+"/ledger.db")
 	const pages = 6
@@ -415,7 +415,7 @@ func (w *waiting) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // Where ZEGO answers for no app, as for a firewall between, a page takes no longer
 // than one of them does. One after the other, ten would take longer than a page may.
-func TestAppsThatAreNotAnsweredForHoldUpNoOther(t *testing.T) {
+func TestUnansweredAppsDelayNoOther(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		const apps = 20
 		secrets := map[uint32][]string{}
@@ -442,7 +442,7 @@ func TestAppsThatAreNotAnsweredForHoldUpNoOther(t *testing.T) {
 }
 
 // A room that ZEGO makes no sense of fails by itself.
-func TestARefusedRoomHoldsUpNoOther(t *testing.T) {
+func TestRefusedRoomDelaysNoOther(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		for n := range 12 {
 			w.told(1, fmt.Sprint("room", n), uint64(n+1), w.now, stay("a", w.now, w.now))
@@ -464,7 +464,7 @@ func TestARefusedRoomHoldsUpNoOther(t *testing.T) {
 
 // Nor does one of which an answer says nothing: it would be in the same call, the
 // oldest first, in each run.
-func TestARoomThatAnswersLackHoldsUpNoOther(t *testing.T) {
+func TestRoomMissingFromAnAnswerDelaysNoOther(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		for n := range 12 {
 			w.told(1, fmt.Sprint("room", n), uint64(n+1), w.now, stay("a", w.now, w.now))
@@ -492,7 +492,7 @@ func TestARoomThatAnswersLackHoldsUpNoOther(t *testing.T) {
 }
 
 // A call that fails once is made again.
-func TestAnErrorThatPasses(t *testing.T) {
+func TestTransientError(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "sqlite:"+t.TempDir()+"/ledger.db")
 	w.told(1, "lobby", 7, w.now, stay("a", w.now, w.now))
@@ -509,7 +509,7 @@ func TestAnErrorThatPasses(t *testing.T) {
 }
 
 // Where the workflow can't be started, the session stays overdue.
-func TestAStartThatFailsIsTriedAgain(t *testing.T) {
+func TestFailedStartIsRetried(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.told(1, "lobby", 7, w.now, stay("a", w.now, w.now))
 		w.pass(overdueAfter + time.Minute)
@@ -531,7 +531,7 @@ func TestAStartThatFailsIsTriedAgain(t *testing.T) {
 
 // Rooms are asked about ten a call, one of several sessions once, and all of many
 // pages.
-func TestManySessionsAreAskedAboutTenACall(t *testing.T) {
+func TestSessionsAreCheckedTenPerCall(t *testing.T) {
 	t.Parallel() // it waits for ZEGO's limit: some five seconds
 	w := newWorld(t, "sqlite:"+t.TempDir()+"/ledger.db")
 	const rooms = 450
@@ -549,7 +549,7 @@ func TestManySessionsAreAskedAboutTenACall(t *testing.T) {
 
 // Those that can't be started, or that have been running for long, don't keep others
 // from being started: there is no first so many of them.
-func TestAllBillsThatLackSomethingAreAdjusted(t *testing.T) {
+func TestAllBillsWithLaterEventsAreAdjusted(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		const bills = 450
 		for n := uint64(1); n <= bills; n++ {

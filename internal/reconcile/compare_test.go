@@ -78,7 +78,7 @@ func TestRoomsThatTheLedgerLacksAreCounted(t *testing.T) {
 
 // Since when it is so stays until it is so no more. An app that can't be asked keeps
 // neither the others nor its last answer.
-func TestAComparisonKnowsSinceWhen(t *testing.T) {
+func TestComparisonRecordsItsFirstDifference(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.now = time.Now().Truncate(time.Millisecond).UTC()
 		watch := w.comparing(1, 3) // 3 has no secret
@@ -139,7 +139,7 @@ func TestAComparisonKnowsSinceWhen(t *testing.T) {
 }
 
 // However many workers compare, an app is asked once an interval.
-func TestOneOfAllWorkersCompares(t *testing.T) {
+func TestOneWorkerCompares(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.now = time.Now()
 		for range 5 {

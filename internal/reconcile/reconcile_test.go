@@ -40,7 +40,7 @@ func starts(n int) func(context.Context) (int, error) {
 	return func(context.Context) (int, error) { return n, nil }
 }
 
-func TestARunGoesThroughAllPages(t *testing.T) {
+func TestRunChecksAllPages(t *testing.T) {
 	before := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 	n := uint64(0)
 	env := run(t, reconcile.Progress{}, func(p reconcile.Progress) (reconcile.Page, error) {
@@ -80,7 +80,7 @@ func details(t *testing.T, env *testsuite.TestWorkflowEnvironment) string {
 
 // However many sessions there are, a history doesn't grow beyond what Temporal
 // takes: the run goes on as another, with what it knows so far.
-func TestALongRunGoesOnAsAnother(t *testing.T) {
+func TestLongRunContinuesAsNew(t *testing.T) {
 	pages := 0
 	env := run(t, reconcile.Progress{}, func(reconcile.Progress) (reconcile.Page, error) {
 		pages++
@@ -108,7 +108,7 @@ func TestALongRunGoesOnAsAnother(t *testing.T) {
 }
 
 // What goes wrong is seen, and holds up nothing else.
-func TestWhatGoesWrongFailsTheRunInTheEnd(t *testing.T) {
+func TestErrorsFailTheRunAtItsEnd(t *testing.T) {
 	broken := func(reconcile.Progress) (reconcile.Page, error) {
 		return reconcile.Page{}, temporal.NewNonRetryableApplicationError("the ledger is away", "", nil)
 	}

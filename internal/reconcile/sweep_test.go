@@ -25,7 +25,7 @@ func (w *world) ended(n int, statuses ...int) zegofake.Task {
 
 // The ended tasks of all rooms are read, whatever callbacks came; each is asked about until
 // it is complete.
-func TestASweepStoresWhatNoCallbackReported(t *testing.T) {
+func TestSweepStoresFilesWithoutCallbacks(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.now = time.Now()
 		var late []uint64
@@ -83,7 +83,7 @@ func TestASweepStoresWhatNoCallbackReported(t *testing.T) {
 }
 
 // A task that ZEGO's answer can't be stored of holds up no other.
-func TestATaskThatIsAtFaultHoldsUpNoOtherOfASweep(t *testing.T) {
+func TestFaultyTaskDelaysNoOtherOfASweep(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.now = time.Now()
 		swept := ""
@@ -106,7 +106,7 @@ func TestATaskThatIsAtFaultHoldsUpNoOtherOfASweep(t *testing.T) {
 }
 
 // An API that fails holds up nothing else.
-func TestASweepThatFailsLeavesLateRecordingsAlone(t *testing.T) {
+func TestFailedSweepLeavesLateRecordingsAlone(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.now = time.Now()
 		late, swept := 0, ""
@@ -126,7 +126,7 @@ func TestASweepThatFailsLeavesLateRecordingsAlone(t *testing.T) {
 	})
 }
 
-func TestASweepIsDueOnceAnInterval(t *testing.T) {
+func TestSweepIsDueOncePerInterval(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		watches, runs := w.watches(3)
 		for _, watch := range watches {

@@ -40,7 +40,7 @@ func (w *world) looks(watches []*reconcile.Watch, during, step time.Duration) {
 // Nothing is due for a day: no run, and one look a minute however many workers there
 // are. Sessions of an app without a server secret, and recordings of sessions that are
 // still open, are nothing to do.
-func TestADayOfIdlingStartsNothing(t *testing.T) {
+func TestIdleDayStartsNoRun(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		watches, runs := w.watches(3)
 		w.Reconciler.Apps, w.SweepEvery = []uint32{1}, time.Minute // no recording is at ZEGO
@@ -63,7 +63,7 @@ func TestADayOfIdlingStartsNothing(t *testing.T) {
 }
 
 // A worker whose clock is an hour ahead takes a look, and keeps the others from none.
-func TestAWrongClockKeepsNobodyFromLooking(t *testing.T) {
+func TestWrongClockPreventsNoLook(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		for n, at := range []time.Time{w.now, w.now.Add(time.Hour), w.now, w.now.Add(time.Minute)} {
 			if mine, err := w.Ledger.TakeLook(t.Context(), at, gap); err != nil || mine != (n != 2) && n != 2 {
@@ -74,7 +74,7 @@ func TestAWrongClockKeepsNobodyFromLooking(t *testing.T) {
 }
 
 // Whatever is due starts a run at the next look, and none once it is done.
-func TestARunIsStartedWhenSomethingIsDue(t *testing.T) {
+func TestRunStartsWhenSomethingIsDue(t *testing.T) {
 	for name, tt := range map[string]struct{ happens, done func(w *world) }{
 		"an overdue session": {
 			func(w *world) {
@@ -128,7 +128,7 @@ func TestARunIsStartedWhenSomethingIsDue(t *testing.T) {
 
 // Recordings of a room's open session become late when another session of the room has
 // been archived without them.
-func TestARecordingIsLookedAtAgainWhenItsRoomIsArchived(t *testing.T) {
+func TestRecordingIsCheckedAgainAfterItsRoomIsArchived(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		watches, runs := w.watches(1)
 		w.archived(1)
@@ -151,7 +151,7 @@ func TestARecordingIsLookedAtAgainWhenItsRoomIsArchived(t *testing.T) {
 
 // While the ledger can't be trusted, or Temporal is away, nothing is started, and the
 // next look tries again.
-func TestALookThatFailsIsTriedAgain(t *testing.T) {
+func TestFailedLookIsRetried(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "sqlite:"+t.TempDir()+"/ledger.db")
 	watches, _ := w.watches(1)

@@ -14,7 +14,7 @@ func prefix(t *testing.T, text string) Prefix {
 	return p
 }
 
-func TestASessionHasKeysOfItsAppAndOfItsPrefixAlone(t *testing.T) {
+func TestSessionOwnsOnlyKeysOfItsAppAndPrefix(t *testing.T) {
 	place, err := prefix(t, "zego/{{.room_id}}/").Of(Session{AppID: 7, RoomID: "lobby", RoomSessionID: 1})
 	if err != nil {
 		t.Fatal(err)
@@ -36,7 +36,7 @@ func TestASessionHasKeysOfItsAppAndOfItsPrefixAlone(t *testing.T) {
 }
 
 // A room's name may be anything. It leads to no other app's folder.
-func TestARoomsNameLeadsNowhereElse(t *testing.T) {
+func TestRoomNameLeadsToNoOtherFolder(t *testing.T) {
 	for _, tt := range []struct {
 		prefix, room string
 		want         bool
@@ -55,7 +55,7 @@ func TestARoomsNameLeadsNowhereElse(t *testing.T) {
 	}
 }
 
-func TestAnAppsFolderIsWhereNoOtherAppIs(t *testing.T) {
+func TestAppFolderBelongsToOneApp(t *testing.T) {
 	for text, want := range map[string]string{
 		"{{.appid}}/{{.room_session_id}}/": "7/", "zego/{{.appid}}/{{.room_id}}/": "zego/7/", "{{.appid}}/": "7/", "a/{{.appid}}/b/{{.room_id}}": "a/7/",
 		"/": "", "zego/": "", "zego/{{.room_id}}/": "", "{{.room_id}}/{{.appid}}/": "", "{{.appid}}-{{.room_id}}/": "", "zego-{{.appid}}/": "", "7/": "", "{{.appid}}": "",

@@ -172,7 +172,7 @@ func TestPlan(t *testing.T) {
 }
 
 // Files without a callback are complete when two looks so far apart see the same.
-func TestPlanTakesWhatStays(t *testing.T) {
+func TestPlanTakesUnchangedFiles(t *testing.T) {
 	bucket := map[string]recordings.Object{"7/2/a.mp4": {Size: 5}}
 	first, _ := planned(t, recordings.Facts{Waited: recordings.Waited{Elapsed: 3 * time.Minute}}, bucket)
 	note := first.Wait.Note

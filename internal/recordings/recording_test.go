@@ -31,7 +31,7 @@ func task(change func(*ledger.RecordingTask), begins ...time.Time) ledger.Record
 	return t
 }
 
-func TestWhoseARecordingIs(t *testing.T) {
+func TestMatch(t *testing.T) {
 	const (
 		mine, another, maybe, ambiguous = recordings.Mine, recordings.Another, recordings.Maybe, recordings.Ambiguous
 	)
@@ -165,7 +165,7 @@ func TestNoRecordingIsGuessed(t *testing.T) {
 	}
 }
 
-func TestWhoHasToKnow(t *testing.T) {
+func TestCandidates(t *testing.T) {
 	lives := []ledger.RoomLife{{RoomSessionID: 1, Created: at(0), Closed: at(10)}, {RoomSessionID: 2, Created: at(20), Closed: at(30)}, {RoomSessionID: 3, Created: at(40)}}
 	for _, test := range []struct {
 		task ledger.RecordingTask

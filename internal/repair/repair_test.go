@@ -77,7 +77,7 @@ func payloads(t *testing.T, v any) *common.Payloads {
 
 // A bill is in the history of the run that made it, be it an Activity's result or a
 // local Activity's, and of a run that was reset in that of the run before.
-func TestABillIsFoundInTheHistoryOfItsRun(t *testing.T) {
+func TestBillReadsTheRunsHistory(t *testing.T) {
 	want := ledger.Bill{ID: uuid.New(), AppID: 1, RoomSessionID: 1<<64 - 1, RoomCloseTime: time.UnixMilli(1e12).UTC()}
 	at := time.UnixMilli(1e12 + 5)
 	scheduled := func(id int64, name string) *history.HistoryEvent {
@@ -116,7 +116,7 @@ func TestABillIsFoundInTheHistoryOfItsRun(t *testing.T) {
 
 // A ledger is restored under a worker that goes on, or while none runs: in both cases
 // the loss is stored in it before a bill is made.
-func TestALossIsStoredAheadOfABill(t *testing.T) {
+func TestLossIsStoredBeforeABill(t *testing.T) {
 	made := time.Now().Add(-time.Minute).Truncate(time.Millisecond)
 	of := func(session uint64) ledger.Bill {
 		return ledger.Bill{ID: uuid.New(), AppID: 1, RoomID: "lobby", RoomSessionID: session, RoomCloseTime: made}
@@ -211,7 +211,7 @@ func witness(books *ledger.Ledger, temporal client.Client) *repair.Witness {
 
 // A copy is noticed by what was seen before, over a restart as well, and whoever looks
 // first into it.
-func TestACopyThatNobodyElseNoticedIsNoticed(t *testing.T) {
+func TestRestoredLedgerIsNoticedByAnEarlierLook(t *testing.T) {
 	for name, first := range map[string]string{"the one that remembers looks first": "", "a worker without a memory looks first": "worker"} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()

@@ -11,7 +11,7 @@ import (
 )
 
 // The module passes its own tests, with nothing around it but the checkout that it names.
-func TestTheModuleBuildsAndPassesItsTests(t *testing.T) {
+func TestModuleBuildsAndPassesItsTests(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "late-rooms")
 	if err := scaffold.Write(dir, filepath.Join("..", "..")); err != nil {
 		t.Fatal(err)

@@ -46,7 +46,7 @@ func (s *sink) add(event zego.Event, what string) (webhook.Receipt, error) {
 
 var closed = zego.RoomClose{Common: zego.Common{AppID: 7}, RoomID: "lobby", RoomSessionID: 1<<63 + 1, CloseReason: "2", RoomCloseTime: time.UnixMilli(1499676989909)}
 
-func TestTheWebhookAcceptsARoom(t *testing.T) {
+func TestWebhookAcceptsARoom(t *testing.T) {
 	ring, err := zego.NewKeyring(map[uint32][]string{7: {"secret"}}, time.Minute, time.Now)
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +75,7 @@ func TestTheWebhookAcceptsARoom(t *testing.T) {
 }
 
 // A repeat must not correct a bill.
-func TestARoomSentAgainSaysTheSame(t *testing.T) {
+func TestResentRoomIsUnchanged(t *testing.T) {
 	say := func() string {
 		bucket := memblob.OpenBucket(nil)
 		defer bucket.Close()
@@ -241,7 +241,7 @@ func TestRetries(t *testing.T) {
 	}
 }
 
-func TestTheSecretInTheAddressIsNotShown(t *testing.T) {
+func TestSecretInAnAddressIsNotShown(t *testing.T) {
 	echo := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "Cannot POST "+r.URL.EscapedPath(), 404)
 	}))

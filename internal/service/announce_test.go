@@ -11,7 +11,7 @@ import (
 	"github.com/closeouthq/closeout/internal/ledger"
 )
 
-func TestAnAppAssignsARecordingAheadOfItsCallbacks(t *testing.T) {
+func TestAppAssignsARecordingBeforeItsCallbacks(t *testing.T) {
 	url := "sqlite:" + filepath.Join(t.TempDir(), "ledger.db")
 	books, err := ledger.Open(url)
 	if err != nil {

@@ -34,7 +34,7 @@ func (s *store) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func TestABucketIsMadeOnce(t *testing.T) {
+func TestBucketIsCreatedOnce(t *testing.T) {
 	t.Setenv("AWS_ACCESS_KEY_ID", "id")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
 	tests := []struct {

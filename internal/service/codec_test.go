@@ -63,7 +63,7 @@ func call(t *testing.T, method, url string, body []byte, header ...string) (code
 	return resp.StatusCode, string(b), resp.Header.Get("Access-Control-Allow-Origin") == r.Header.Get("Origin")
 }
 
-func TestTheCodecServerDecryptsForThePagesOfTheWebUIOnly(t *testing.T) {
+func TestCodecServerDecryptsOnlyForTheWebUI(t *testing.T) {
 	url, encrypted := codecServer(t, "")
 	anna := base64.StdEncoding.EncodeToString([]byte(`"Anna"`))
 	for _, path := range []string{"/decode", "/my-namespace/decode"} {
@@ -97,7 +97,7 @@ func TestTheCodecServerDecryptsForThePagesOfTheWebUIOnly(t *testing.T) {
 	}
 }
 
-func TestTheCodecServerNamesAKeyThatItLacks(t *testing.T) {
+func TestCodecServerNamesAMissingKey(t *testing.T) {
 	url, encrypted := codecServer(t, "")
 	other := bytes.ReplaceAll(encrypted, []byte(base64.StdEncoding.EncodeToString([]byte("k"))), []byte(base64.StdEncoding.EncodeToString([]byte("j"))))
 	if code, text, _ := call(t, "POST", url+"/decode", other); code != 400 || !strings.Contains(text, `key "j", and CLOSEOUT_PAYLOAD_KEYS has only k`) {
@@ -105,7 +105,7 @@ func TestTheCodecServerNamesAKeyThatItLacks(t *testing.T) {
 	}
 }
 
-func TestTheCodecServerAsksForItsToken(t *testing.T) {
+func TestCodecServerRequiresItsToken(t *testing.T) {
 	url, encrypted := codecServer(t, "a-long-token")
 	for authorization, want := range map[string]int{"": 401, "Bearer ": 401, "Bearer a-long-toke": 401, "a-long-token": 200, "Bearer a-long-token": 200} {
 		code, text, _ := call(t, "POST", url+"/decode", encrypted, "Authorization", authorization)
@@ -138,7 +138,7 @@ func TestTheCodecServerAsksForItsToken(t *testing.T) {
 	}
 }
 
-func TestTheCodecServerIsNotOpenToOthersWithoutAToken(t *testing.T) {
+func TestCodecServerWithoutATokenIsLocal(t *testing.T) {
 	silent := slog.New(slog.DiscardHandler)
 	for _, address := range []string{":0", "0.0.0.0:0", "[::]:0"} {
 		if l, err := ListenCodec(t.Context(), &config.Config{CodecListen: address}, silent); err == nil || !strings.Contains(err.Error(), "want CLOSEOUT_CODEC_TOKEN set") {
@@ -154,7 +154,7 @@ func TestTheCodecServerIsNotOpenToOthersWithoutAToken(t *testing.T) {
 	}
 }
 
-func TestTheCodecServerWantsKeysAndStops(t *testing.T) {
+func TestCodecServerRequiresKeysAndStops(t *testing.T) {
 	silent := slog.New(slog.DiscardHandler)
 	c := &config.Config{CodecListen: "127.0.0.1:0", UIURL: uiOrigin + "/namespaces"}
 	if err := RunCodec(t.Context(), c, silent); err == nil || !strings.Contains(err.Error(), "CLOSEOUT_PAYLOAD_KEYS: missing") {

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-func TestAStopEmptiesTheInbox(t *testing.T) {
+func TestStopDrainsTheInbox(t *testing.T) {
 	tests := []struct {
 		name    string
 		waiting int64

@@ -107,7 +107,7 @@ func TestRouteFallsBackToTheDefault(t *testing.T) {
 }
 
 // What is wrong with a program is told before anything is begun.
-func TestInitIsAskedFirst(t *testing.T) {
+func TestInitRunsBeforeTheStart(t *testing.T) {
 	missing := errors.New("WALLET_URL: missing")
 	// An address that can't be had would be the next error.
 	c := &config.Config{AdminListen: "256.0.0.0:1"}
@@ -124,7 +124,7 @@ func TestInitIsAskedFirst(t *testing.T) {
 }
 
 // What is forgotten in openSteps is found at the start, and not by a step.
-func TestUnmadeStepsAreNamed(t *testing.T) {
+func TestNilStepsAreNamed(t *testing.T) {
 	if got := unmade(&steps.Standard{Billing: &steps.Billing{}}); !slices.Equal(got, []string{"Recordings"}) {
 		t.Errorf("%v", got)
 	}

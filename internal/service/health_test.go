@@ -222,7 +222,7 @@ type checked struct{ fault error }
 
 func (c checked) Check(context.Context) error { return c.fault }
 
-func TestAProcessThatStartsIsNotReady(t *testing.T) {
+func TestStartingProcessIsNotReady(t *testing.T) {
 	if state, err := (&health{}).check(t.Context()); err == nil || err.Error() != "starting" {
 		t.Errorf("%q, %v", state, err)
 	}

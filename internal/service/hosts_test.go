@@ -9,7 +9,7 @@ import (
 
 // The admin listener answers for names that mean this machine, and not for one that a
 // stranger's DNS has bound to its address.
-func TestTheAdminListenerAnswersExpectedHosts(t *testing.T) {
+func TestAdminListenerAnswersExpectedHosts(t *testing.T) {
 	handler := expectedHosts("admin.example.com:9090", slog.New(slog.DiscardHandler), http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	for host, want := range map[string]int{
 		"127.0.0.1:9090": 200, "[::1]:9090": 200, "10.1.2.3": 200, "[fe80::1%25eth0]:9090": 200, "localhost:9090": 200, "LOCALHOST.:9090": 200, "webhook:9090": 200,

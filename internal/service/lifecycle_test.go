@@ -15,7 +15,7 @@ import (
 
 // A stop in mid-start doesn't wait for a disk that hangs, and the log says what the
 // start waits for.
-func TestAStartThatHangsSaysSoAndCanBeStopped(t *testing.T) {
+func TestHangingStartIsLoggedAndCanBeStopped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		up := make(chan struct{})
 		defer close(up)
@@ -31,7 +31,7 @@ func TestAStartThatHangsSaysSoAndCanBeStopped(t *testing.T) {
 
 // A stop ends when all is closed, the last opened first; where something hangs it
 // ends in time, and says what hangs.
-func TestAStopEndsInTime(t *testing.T) {
+func TestStopEndsInTime(t *testing.T) {
 	for _, hangs := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			up := make(chan struct{})

@@ -99,7 +99,7 @@ func handshake(t *testing.T, address string) string {
 
 // A new certificate is in use without a restart, and a broken one is told once
 // and never used.
-func TestANewCertificateIsUsedWithoutARestart(t *testing.T) {
+func TestRenewedCertificateIsUsedWithoutARestart(t *testing.T) {
 	dir := mount(t.TempDir())
 	cert1, key1 := newPair(t, "first")
 	cert2, key2 := newPair(t, "second")
@@ -175,7 +175,7 @@ func TestANewCertificateIsUsedWithoutARestart(t *testing.T) {
 	}
 }
 
-func TestACertificateAtFaultIsAnErrorAtTheStart(t *testing.T) {
+func TestInvalidCertificateFailsTheStart(t *testing.T) {
 	cert, key := newPair(t, "a")
 	_, other := newPair(t, "b")
 	tests := []struct {
@@ -221,7 +221,7 @@ func settings(t *testing.T, dir mount) *config.Config {
 }
 
 // Callbacks are taken by TLS, and by nothing else.
-func TestCallbacksAreTakenByTLS(t *testing.T) {
+func TestCallbacksOverTLS(t *testing.T) {
 	dir := mount(t.TempDir())
 	cert, key := newPair(t, "a")
 	dir.put(t, "..1", cert, key)

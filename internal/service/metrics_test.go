@@ -31,7 +31,7 @@ func measure(t *testing.T) (*metrics, func() string) {
 	}
 }
 
-func TestSkewIsOfTakenCallbacks(t *testing.T) {
+func TestClockSkewIsMeasuredOnAcceptedCallbacks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, read := measure(t)
 		var fails error
@@ -69,7 +69,7 @@ func TestCountsBeginAtZero(t *testing.T) {
 	}
 }
 
-func TestTheRoomOnTheDiskIsMeasured(t *testing.T) {
+func TestFreeDiskSpaceIsMeasured(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		look func(context.Context) ([2]uint64, error)

@@ -9,7 +9,7 @@ import (
 
 // Where no ledger has them, refused genuine callbacks are seen in readiness, and so by
 // doctor. Others leave no trace.
-func TestARefusedCallbackIsSeenWithoutALedger(t *testing.T) {
+func TestRefusedCallbackIsReportedWithoutALedger(t *testing.T) {
 	r := &receiver{}
 	h := &health{}
 	h.questions.Store(&questions{refused: r.refusals})

@@ -74,7 +74,7 @@ func (c *crowded) AddSearchAttributes(_ context.Context, r *operatorservice.AddS
 }
 
 // TLS that can't be ends setup, too.
-func TestSetupEndsWhereTLSCannotBe(t *testing.T) {
+func TestSetupEndsIfTLSIsImpossible(t *testing.T) {
 	certificate, key := testenv.NewAuthority(t).Issue(t, testenv.For("127.0.0.1", time.Hour))
 	pair, err := tls.LoadX509KeyPair(certificate, key)
 	if err != nil {
@@ -111,7 +111,7 @@ func serveTemporal(t *testing.T, s interface {
 
 // What can't be made ends setup with what would help, at once, and keeps nothing else
 // from being made.
-func TestSetupDoesTheRest(t *testing.T) {
+func TestSetupContinuesAfterAFailure(t *testing.T) {
 	total := len(workflows.SearchAttributes())
 	tests := []struct {
 		name     string
@@ -155,7 +155,7 @@ func TestSetupDoesTheRest(t *testing.T) {
 }
 
 // An answer of a store's that no retry can change ends setup with what would help.
-func TestAStoreThatRefusesIsNotAskedAgain(t *testing.T) {
+func TestRefusedFeatureIsNotTriedAgain(t *testing.T) {
 	t.Setenv("AWS_ACCESS_KEY_ID", "a")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "b")
 	for _, tt := range []struct {
@@ -199,7 +199,7 @@ func (p *peers) DescribeNamespace(ctx context.Context, _ *workflowservice.Descri
 
 // A client certificate that is replaced on the disk is shown from the next connection
 // on, and readiness names one that ends soon.
-func TestAReplacedClientCertificateIsShown(t *testing.T) {
+func TestRenewedClientCertificateIsUsed(t *testing.T) {
 	authority := testenv.NewAuthority(t)
 	serverCert, serverKey := authority.Issue(t, testenv.For("temporal.example.com", time.Hour))
 	firstCert, firstKey := authority.Issue(t, testenv.For("first", time.Hour))

@@ -72,7 +72,7 @@ func (w *watched) CountWorkflowExecutions(_ context.Context, r *workflowservice.
 }
 
 // Tasks that no worker may take are counted, and readiness says which and why.
-func TestTasksThatNoWorkerMayTake(t *testing.T) {
+func TestTasksWithoutAWorkerAreReported(t *testing.T) {
 	now, versioned := time.Now(), enums.WORKER_VERSIONING_MODE_VERSIONED
 	for name, tt := range map[string]struct {
 		temporal *watched
@@ -106,7 +106,7 @@ func TestTasksThatNoWorkerMayTake(t *testing.T) {
 
 // What can't be counted for want of search attributes is told, and the age of the
 // oldest open run is told without them.
-func TestRunsAreLookedAt(t *testing.T) {
+func TestUnknownRunGaugesAreLeftOut(t *testing.T) {
 	for name, tt := range map[string]struct {
 		temporal *watched
 		want     map[string]float64

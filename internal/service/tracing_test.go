@@ -69,7 +69,7 @@ func TestCallbacksAreTraced(t *testing.T) {
 }
 
 // A body that is too large ends its connection, with traces as without.
-func TestATooLargeBodyEndsItsConnection(t *testing.T) {
+func TestTooLargeBodyEndsItsConnection(t *testing.T) {
 	provider := sdktrace.NewTracerProvider()
 	w := httptest.NewRecorder()
 	traceCallbacks(provider.Tracer("test"), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusRequestEntityTooLarge) })).

@@ -158,7 +158,7 @@ func TestCallbackFuncStartsOrSignals(t *testing.T) {
 }
 
 // Another process, or this one after a restart, remembers nothing: Temporal does.
-func TestACallbackCountsOnceAcrossProcesses(t *testing.T) {
+func TestCallbackCountsOnceAcrossProcesses(t *testing.T) {
 	a := &agents{}
 	events := map[string]workflows.CallbackFunc{"AgentInstanceDeleted": startAgent, workflows.OtherEvents: signalAgent}
 	for range 3 {
@@ -260,7 +260,7 @@ func TestCallbackThatKeepsFailingIsADeadLetter(t *testing.T) {
 }
 
 // Another process knows nothing of the first: the request ID has a run take a Signal once.
-func TestAKeyIsSignaledOnceByAllProcesses(t *testing.T) {
+func TestKeyIsSignaledOnceByAllProcesses(t *testing.T) {
 	a := &agents{}
 	for _, nonce := range []string{"a", "b"} { // two digests
 		r := newAgents(t, a, newInbox(t), nil, map[string]workflows.CallbackFunc{"Interrupted": signalAgent})

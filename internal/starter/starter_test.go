@@ -212,7 +212,7 @@ func TestRoomClose(t *testing.T) {
 	}
 }
 
-func TestNothingSecretIsQueued(t *testing.T) {
+func TestNoSecretIsQueued(t *testing.T) {
 	b := newInbox(t)
 	in := newReceiver(t, &fake{answer: always(away)}, b)
 	if _, err := in.Receive(t.Context(), callback(1)); err != nil {

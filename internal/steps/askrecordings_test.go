@@ -96,7 +96,7 @@ func (a *asking) archives(waited time.Duration, files int) {
 	}
 }
 
-func TestASessionWithoutARecordingDoesNotWaitIfZEGOIsAsked(t *testing.T) {
+func TestSessionWithoutRecordingDoesNotWaitIfZEGOIsAsked(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		a := newAsking(t, w)
 		other := a.task("OOOOOOOOOOOOOOOO", 3)
@@ -107,7 +107,7 @@ func TestASessionWithoutARecordingDoesNotWaitIfZEGOIsAsked(t *testing.T) {
 }
 
 // As long as ZEGO doesn't answer, or the app has no server secret, all is as without an API.
-func TestWithoutAnAnswerCallbacksAloneCount(t *testing.T) {
+func TestCallbacksCountWithoutAnAnswer(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		a := newAsking(t, w)
 		for name, failure := range map[string]zegofake.Failure{"limited": {Code: 300000003}, "too many": {Status: 429, Body: "slow down"}, "broken": {Status: 500, Body: "x"},
@@ -148,7 +148,7 @@ func TestRecordingsAreFoundWhenAllCallbacksAreLost(t *testing.T) {
 	})
 }
 
-func TestAFileThatZEGOLostIsNamed(t *testing.T) {
+func TestFileLostByZEGOIsNamed(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		a := newAsking(t, w)
 		a.api.Tasks(7, a.task(taskID, 4, a.file(a.name(taskID, 10), 5)), a.task("NNNNNNNNNNNNNNNN", 3)) // in the second nobody published
@@ -160,7 +160,7 @@ func TestAFileThatZEGOLostIsNamed(t *testing.T) {
 }
 
 // What ZEGO keeps for three days is fetched ahead of all that is missing.
-func TestAFileInBackupStorageThatIsFoundIsSavedFirst(t *testing.T) {
+func TestFileInBackupStorageIsSavedFirst(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		a := newAsking(t, w)
 		backup, missing := a.file(a.name(taskID, 10), 4), a.file(a.name("MMMMMMMMMMMMMMMM", 8), 3)

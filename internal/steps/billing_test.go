@@ -61,7 +61,7 @@ func adjust(t *testing.T, b *steps.Billing, key uuid.UUID, number int) (activiti
 	return adjusted, err
 }
 
-func TestABillSaysWhatWasUsedAndWhatItCosts(t *testing.T) {
+func TestBillHasFiguresAndAmount(t *testing.T) {
 	api, posted := posts(t)
 	books := sqlite(t)
 	if err := books.Record(t.Context(), []ledger.Event{stay("a", time.Minute, time.Second), stay("b", time.Second, 0)}); err != nil {
@@ -84,7 +84,7 @@ func TestABillSaysWhatWasUsedAndWhatItCosts(t *testing.T) {
 	}
 }
 
-func TestABillWithoutCollectedUsageSaysWhy(t *testing.T) {
+func TestBillWithoutCollectedUsageSaysWhy(t *testing.T) {
 	billing := &steps.Billing{Ledger: sqlite(t), NotCollected: true}
 	bill, err := run[activities.Bill](t, newEnv(), billing.FinalizeBill)
 	if want := metering.NotCollected | metering.NoUsage | metering.NoRoomCreate; err != nil || !slices.Equal(bill.Usage.Estimated, want.Names()) || !strings.Contains(bill.String(), "not_collected") {
@@ -95,7 +95,7 @@ func TestABillWithoutCollectedUsageSaysWhy(t *testing.T) {
 	}
 }
 
-func TestAnAmountThatIsTooLargeBlocks(t *testing.T) {
+func TestTooLargeAmountBlocks(t *testing.T) {
 	books := sqlite(t)
 	if err := books.Record(t.Context(), []ledger.Event{stay("a", time.Hour, 0)}); err != nil {
 		t.Fatal(err)
@@ -106,7 +106,7 @@ func TestAnAmountThatIsTooLargeBlocks(t *testing.T) {
 	}
 }
 
-func TestAnAdjustmentIsPostedUnderAKeyOfItsOwn(t *testing.T) {
+func TestAdjustmentIsPostedWithItsOwnKey(t *testing.T) {
 	api, posted := posts(t)
 	books := sqlite(t)
 	var observed []string
@@ -172,7 +172,7 @@ func message(err error) string {
 }
 
 // Nothing is billed that a person should see before, until one approves exactly that.
-func TestAPersonIsAskedBeforeALargeBill(t *testing.T) {
+func TestLargeBillNeedsApproval(t *testing.T) {
 	books := sqlite(t)
 	if err := books.Record(t.Context(), []ledger.Event{stay("a", 3*time.Minute, 0)}); err != nil {
 		t.Fatal(err)
@@ -222,7 +222,7 @@ func TestAPersonIsAskedBeforeALargeBill(t *testing.T) {
 }
 
 // A close that can't be right is corrected where that is safe; else a person is asked.
-func TestACloseThatCannotBeIsNotBilled(t *testing.T) {
+func TestImpossibleCloseTimeIsNotBilled(t *testing.T) {
 	closed := task.Session.RoomCloseTime
 	sent := closed.Truncate(time.Second)
 	close := func(at time.Time) activities.Task {
@@ -277,7 +277,7 @@ func perHead(s pricing.Session) (lines []pricing.Line, err error) {
 	return lines, nil
 }
 
-func TestThePostedBillHasItsLinesAndTheResultTheirNumber(t *testing.T) {
+func TestPostedBillHasLinesAndResultTheirNumber(t *testing.T) {
 	for _, users := range []int{0, 2, 1000, 1001} {
 		api, posted := posts(t)
 		books := sqlite(t)
@@ -307,7 +307,7 @@ func TestThePostedBillHasItsLinesAndTheResultTheirNumber(t *testing.T) {
 	}
 }
 
-func TestAPriceFunctionThatFailsBlocksAndIsRetriedAfterAFix(t *testing.T) {
+func TestFailingPriceFunctionBlocksUntilFixed(t *testing.T) {
 	books := sqlite(t)
 	if err := books.Record(t.Context(), []ledger.Event{stay("a", time.Minute, 0)}); err != nil {
 		t.Fatal(err)
@@ -324,7 +324,7 @@ func TestAPriceFunctionThatFailsBlocksAndIsRetriedAfterAFix(t *testing.T) {
 }
 
 // Numbers prove that callbacks are missing: the bill waits for them, and not for ever.
-func TestABillWaitsForCallbacksThatAreMissing(t *testing.T) {
+func TestBillWaitsForMissingCallbacks(t *testing.T) {
 	for name, tt := range map[string]struct {
 		change func(*steps.Billing, *activities.Task)
 		waits  bool

@@ -19,7 +19,7 @@ import (
 
 // A store that speaks S3's protocol, says that all is well and keeps something
 // else, of the same size or of another, is found out before there is a manifest.
-func TestArchiveFindsOutCorruption(t *testing.T) {
+func TestArchiveDetectsCorruption(t *testing.T) {
 	content := []byte("a recording")
 	for kept, want := range map[string]string{
 		"b recording": "checksum",

@@ -142,7 +142,7 @@ func FuzzNoCallbackReachesAnothersKeys(f *testing.F) {
 }
 
 // A room's name can't make the prefix lead elsewhere.
-func TestARoomOfAnothersNameBlocksTheStep(t *testing.T) {
+func TestRoomNamedLikeAnotherAppBlocksTheStep(t *testing.T) {
 	w, all := shared(t, "{{.room_id}}/")
 	w.task.Session.RoomID = "8/1"
 	w.blocks(3*time.Minute, "another app's folder", "want {{.appid}}/ in front")
@@ -172,7 +172,7 @@ func TestRequestsAreAsManyAsFiles(t *testing.T) {
 
 // The manifest has it all; a result, and what a run waits for or is blocked by, has a
 // part of a size that Temporal takes.
-func TestAResultIsBoundedHoweverMuchIsLost(t *testing.T) {
+func TestResultIsBoundedHoweverMuchIsLost(t *testing.T) {
 	const most = 256 << 10
 	w := newWorld(t, "sqlite:"+filepath.Join(t.TempDir(), "l.db"))
 	long := strings.Repeat("<é>", 120)

@@ -58,7 +58,7 @@ func (w *world) upload(name string) {
 	put(w.t, w.Source, "zego/"+name, []byte("sound"))
 }
 
-func TestARecordingThatComesAfterTheManifestIsAdded(t *testing.T) {
+func TestRecordingAfterTheManifestIsAdded(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		w.created(w.task.Session.RoomSessionID, time.Hour)
 		w.archives(time.Hour)
@@ -101,7 +101,7 @@ func TestARecordingThatComesAfterTheManifestIsAdded(t *testing.T) {
 	})
 }
 
-func TestWhatWasLostAndComesAfterAllIsNoLongerLost(t *testing.T) {
+func TestLostRecordingThatArrivesIsNoLongerLost(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		found, lost := fileID(taskID, 30), fileID(taskID, 20)
 		w.told(taskID, zego.RecordingUploaded, 1, 0, file(found, zego.FileFailed, ""), file(lost, zego.FileFailed, ""))
@@ -117,7 +117,7 @@ func TestWhatWasLostAndComesAfterAllIsNoLongerLost(t *testing.T) {
 }
 
 // "xa.mp4" is there, which says nothing of "a.mp4".
-func TestALateFileIsToldFromOneThatEndsInItsName(t *testing.T) {
+func TestLateFileDiffersFromOneWithItsNameAsSuffix(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		named := func(name string) zego.RecordedFile {
 			w.upload(name)
@@ -133,7 +133,7 @@ func TestALateFileIsToldFromOneThatEndsInItsName(t *testing.T) {
 	})
 }
 
-func TestALateRecordingOfTwoSessionsBlocksTheStep(t *testing.T) {
+func TestAmbiguousLateRecordingBlocksTheStep(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		const before = 1 // has lost its room_close
 		w.created(before, time.Hour)
@@ -153,7 +153,7 @@ func TestALateRecordingOfTwoSessionsBlocksTheStep(t *testing.T) {
 	})
 }
 
-func TestALateFileOfTheBackupStorageIsSaved(t *testing.T) {
+func TestLateFileInBackupStorageIsSaved(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		w.upload(fileID(taskID, 30))
 		w.created(w.task.Session.RoomSessionID, time.Hour)
@@ -174,7 +174,7 @@ func TestALateFileOfTheBackupStorageIsSaved(t *testing.T) {
 	})
 }
 
-func TestOnlyAnArchiveThatIsThereIsAddedTo(t *testing.T) {
+func TestRecordingsAreAddedOnlyToAnExistingArchive(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		if done, err := w.add(0); !activities.IsBlocked(err) || !strings.Contains(err.Error(), "manifest.json") {
 			t.Errorf("%+v, %v, want it blocked", done, err)

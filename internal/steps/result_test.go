@@ -14,7 +14,7 @@ import (
 )
 
 // A ledger is restored from what steps returned.
-func TestResultsHaveAllThatTheLedgerHas(t *testing.T) {
+func TestResultsHaveAllFieldsOfTheLedger(t *testing.T) {
 	at := time.UnixMilli(1e12).UTC()
 	bill := ledger.Bill{
 		ID: uuid.New(), AppID: 1, RoomID: "lobby", RoomSessionID: 1<<64 - 1, CloseReason: "2", RoomCloseTime: at, Reconciled: true,

@@ -291,7 +291,7 @@ func TestArchiveResumes(t *testing.T) {
 }
 
 // The result links to what was archived.
-func TestArchivedSaysWhereItIs(t *testing.T) {
+func TestArchivedHasLinks(t *testing.T) {
 	dir := t.TempDir()
 	kept, err := archive.OpenBucket(t.Context(), "file://"+filepath.ToSlash(dir))
 	if err != nil {
@@ -310,7 +310,7 @@ func TestArchivedSaysWhereItIs(t *testing.T) {
 }
 
 // What no retry mends waits for a person.
-func TestArchiveBlocksAtWhatIsNoManifest(t *testing.T) {
+func TestUnreadableManifestBlocksTheStep(t *testing.T) {
 	r := &steps.Recordings{Source: memblob.OpenBucket(nil), Archive: memblob.OpenBucket(nil)}
 	put(t, r.Archive, folder+"manifest.json", []byte("{"))
 	if done, err := run[activities.Archived](t, newEnv(), r.ArchiveRecordings); !activities.IsBlocked(err) || !strings.Contains(err.Error(), "this version of Closeout can't read it as a manifest") {

@@ -169,7 +169,7 @@ func each(t *testing.T, test func(t *testing.T, w *world)) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) { test(t, newWorld(t, databaseURL)) })
 }
 
-func TestASessionWithoutRecordingsIsDoneAfterTheGrace(t *testing.T) {
+func TestSessionWithoutRecordingsIsDoneAfterTheGrace(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		if pause := w.waits(0, "recordings that begin to show").Pause; pause != 2*time.Minute {
 			t.Errorf("it looks again after %v", pause)
@@ -184,7 +184,7 @@ func TestASessionWithoutRecordingsIsDoneAfterTheGrace(t *testing.T) {
 }
 
 // A recording callback that was refused is not as if nothing had been recorded.
-func TestARefusedRecordingCallbackBlocksTheStep(t *testing.T) {
+func TestRefusedRecordingCallbackBlocksTheStep(t *testing.T) {
 	refused := func(w *world, room, task string, after time.Duration) {
 		u, ok := ledger.EventOf(&zego.Unreadable{Common: zego.Common{Event: zego.EventRecording, AppID: 7, Timestamp: closed.Add(after).Unix()},
 			RoomID: room, TaskID: task, Fault: zego.FieldError{Field: "detail.file_info[0].file_id", Problem: "found a number, want a string"}}, time.Now())
@@ -211,7 +211,7 @@ func TestARefusedRecordingCallbackBlocksTheStep(t *testing.T) {
 	})
 }
 
-func TestRecordingsThatCameEarlyAreArchivedAfterTheGrace(t *testing.T) {
+func TestEarlyRecordingsAreArchivedAfterTheGrace(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		name := fileID(taskID, 10)
 		put(t, w.Source, "zego/"+name, []byte("sound"))
@@ -237,7 +237,7 @@ func TestRecordingsThatCameEarlyAreArchivedAfterTheGrace(t *testing.T) {
 	})
 }
 
-func TestRecordingsThatComeLateAreWaitedFor(t *testing.T) {
+func TestLateRecordingsAreWaitedFor(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		w.created(w.task.Session.RoomSessionID, time.Hour)
 		w.told(taskID, zego.RecordingNoStream, 0, 10*time.Second)
@@ -254,7 +254,7 @@ func TestRecordingsThatComeLateAreWaitedFor(t *testing.T) {
 	})
 }
 
-func TestRecordingsThatNeverComeBlockTheStep(t *testing.T) {
+func TestMissingRecordingsBlockTheStep(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		other := "ZZZZZZZZZZZZZZZZ"
 		w.told(taskID, zego.RecordingUploading, 0, 10*time.Second)
@@ -273,7 +273,7 @@ func TestRecordingsThatNeverComeBlockTheStep(t *testing.T) {
 
 // The app that started a task knows its session ahead of all callbacks, and whatever room
 // they name.
-func TestARecordingThatTheAppAnnouncedIsWaitedFor(t *testing.T) {
+func TestAnnouncedRecordingIsWaitedFor(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		if err := w.ledger.AnnounceRecording(t.Context(), 7, taskID, w.task.Session.RoomSessionID); err != nil {
 			t.Fatal(err)
@@ -288,7 +288,7 @@ func TestARecordingThatTheAppAnnouncedIsWaitedFor(t *testing.T) {
 	})
 }
 
-func TestARecordingOfTwoSessionsIsOfNoneUntilAPersonSaysSo(t *testing.T) {
+func TestAmbiguousRecordingWaitsForAnOperator(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		w.created(1, 2*time.Hour) // and nobody knows when it ended
 		name := fileID(taskID, 10)
@@ -303,7 +303,7 @@ func TestARecordingOfTwoSessionsIsOfNoneUntilAPersonSaysSo(t *testing.T) {
 	})
 }
 
-func TestEachSessionOfARoomGetsItsOwn(t *testing.T) {
+func TestEachSessionOfARoomGetsItsOwnRecordings(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		earlier := *w
 		earlier.task.Session.RoomSessionID, earlier.task.Session.RoomCloseTime = 1, closed.Add(-time.Hour)
@@ -319,7 +319,7 @@ func TestEachSessionOfARoomGetsItsOwn(t *testing.T) {
 	})
 }
 
-func TestWhatZEGOKeepsForSomeDaysIsSavedFirst(t *testing.T) {
+func TestExpiringFilesAreSavedFirst(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		gone := false
 		backup := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -351,7 +351,7 @@ func TestWhatZEGOKeepsForSomeDaysIsSavedFirst(t *testing.T) {
 	})
 }
 
-func TestWhatZEGONoLongerKeepsBlocksTheStep(t *testing.T) {
+func TestExpiredFilesBlockTheStep(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		backup := httptest.NewTLSServer(http.NotFoundHandler())
 		defer backup.Close()
@@ -398,7 +398,7 @@ func (w *world) saved(task string, want int) {
 
 // What keeps ZEGO from uploading may well keep the step from looking into the
 // bucket, for longer than ZEGO keeps the files.
-func TestWhatZEGOKeepsIsSavedWhileTheBucketIsAway(t *testing.T) {
+func TestExpiringFilesAreSavedWhileTheBucketIsUnavailable(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		backup := w.keeping()
 		w.told(taskID, zego.RecordingUploaded, 0, 0, file(fileID(taskID, 1), zego.FileInBackup, backup.URL+"/x"))
@@ -413,7 +413,7 @@ func TestWhatZEGOKeepsIsSavedWhileTheBucketIsAway(t *testing.T) {
 }
 
 // However many can't be saved, and for whatever reason.
-func TestWhatCannotBeSavedKeepsNothingElseFromIt(t *testing.T) {
+func TestFailedSaveDelaysNoOther(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		backup := w.keeping()
 		var files []zego.RecordedFile
@@ -434,7 +434,7 @@ func TestWhatCannotBeSavedKeepsNothingElseFromIt(t *testing.T) {
 	})
 }
 
-func TestABlockedStepSaysWhatZEGOKeepsMeanwhile(t *testing.T) {
+func TestBlockedStepSaysHowLongZEGOKeepsFiles(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		w.created(1, 2*time.Hour) // and nobody knows when it ended
 		w.told(taskID, zego.RecordingUploaded, 0, 0, file(fileID(taskID, 10), zego.FileInBackup, w.keeping().URL+"/x"))
@@ -443,7 +443,7 @@ func TestABlockedStepSaysWhatZEGOKeepsMeanwhile(t *testing.T) {
 }
 
 // A file in a session's folder is the session's, unless its task is assigned to another.
-func TestAFolderCountsForLessThanAnAssignment(t *testing.T) {
+func TestAssignmentOutranksFolder(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		const other = 5
 		w.created(other, 2*time.Hour)
@@ -470,7 +470,7 @@ func TestAFolderCountsForLessThanAnAssignment(t *testing.T) {
 
 // Nobody waits for what is of no session. What there is of it in a session's folder
 // isn't left behind for that.
-func TestATaskOfNoSessionLeavesNothingInAFolder(t *testing.T) {
+func TestTaskAssignedToNoSessionLeavesNoFiles(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		name := fileID(taskID, 10)
 		put(t, w.Source, w.task.Session.Folder()+name, []byte("sound"))
@@ -515,7 +515,7 @@ func TestFilesAreFoundInFoldersBelowThePrefix(t *testing.T) {
 	})
 }
 
-func TestWithoutACallbackTheBucketIsWatched(t *testing.T) {
+func TestBucketIsWatchedWithoutCallbacks(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		name := fileID(taskID, 10)
 		put(t, w.Source, "zego/"+name, []byte("sound"))
@@ -539,7 +539,7 @@ func TestWithoutACallbackTheBucketIsWatched(t *testing.T) {
 }
 
 // "a_b" is a room, and "a" with a user "b" is one.
-func TestANameThatIsOfTwoRoomsBlocksTheStep(t *testing.T) {
+func TestNameOfTwoRoomsBlocksTheStep(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		name := fileID(taskID, 10)
 		put(t, w.Source, "zego/"+name, []byte("sound"))

@@ -35,7 +35,7 @@ func (r *reader) Write(p []byte) (int, error) {
 
 // Whatever becomes of a log's reader, whoever logs doesn't wait, and what is lost is
 // counted.
-func TestNobodyWaitsForTheLog(t *testing.T) {
+func TestBlockedLogDelaysNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &reader{reads: make(chan struct{})}
 		b := NewBuffer(r)
@@ -72,7 +72,7 @@ func TestNobodyWaitsForTheLog(t *testing.T) {
 }
 
 // Lines of the libraries that have logs of their own are lines of ours.
-func TestLibrariesLogAsWeDo(t *testing.T) {
+func TestLibrariesUseOurLog(t *testing.T) {
 	var out bytes.Buffer
 	before := slog.Default()
 	defer slog.SetDefault(before)

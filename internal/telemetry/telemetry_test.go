@@ -18,7 +18,7 @@ import (
 
 // Whoever writes a line about a run, it names the workflow and the session, once
 // each.
-func TestLinesAboutARunNameItsSession(t *testing.T) {
+func TestLogLinesOfARunNameItsSession(t *testing.T) {
 	for name, write := range map[string]func(*slog.Logger){
 		"the SDK's": func(l *slog.Logger) {
 			tlog.With(tlog.NewStructuredLogger(l), "WorkflowID", "room-close-1-18446744073709551615").Warn("m", "step", "billing")
@@ -94,7 +94,7 @@ func TestRemoteGaugesAreReadSeldom(t *testing.T) {
 	})
 }
 
-func TestAMetricThatCannotBeMadeEndsTheStart(t *testing.T) {
+func TestInvalidMetricFailsTheStart(t *testing.T) {
 	defer func() {
 		if recover() == nil {
 			t.Error("a metric that can't be made is taken")
@@ -104,7 +104,7 @@ func TestAMetricThatCannotBeMadeEndsTheStart(t *testing.T) {
 }
 
 // A line that is about what is traced names the trace.
-func TestLinesNameTheirTrace(t *testing.T) {
+func TestLogLinesNameTheirTrace(t *testing.T) {
 	provider := sdktrace.NewTracerProvider()
 	var out strings.Builder
 	log := NameTraces(NewLogger(&out, slog.LevelInfo, false)).With("a", 1)
@@ -117,7 +117,7 @@ func TestLinesNameTheirTrace(t *testing.T) {
 }
 
 // A metric may have other tags in each place, and faults of one don't keep the others away.
-func TestTemporalsMetricsComeAsTheyAre(t *testing.T) {
+func TestTemporalsMetricsAreExported(t *testing.T) {
 	m := NewMetrics()
 	m.Temporal().Timer("temporal_workflow_task_schedule_to_start_latency").Record(0)
 	m.Temporal().Counter("temporal_request").Inc(1)
@@ -142,7 +142,7 @@ func TestTemporalsMetricsComeAsTheyAre(t *testing.T) {
 	}
 }
 
-func TestTheBuildIsAMetric(t *testing.T) {
+func TestBuildIsAMetric(t *testing.T) {
 	m := NewMetrics()
 	if text := scrape(t, m); !strings.Contains(text, "\ncloseout_build_info{goversion=\"go1.") {
 		t.Error(text)

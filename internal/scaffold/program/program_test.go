@@ -16,13 +16,13 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-func TestTheProgramCanBeRun(t *testing.T) {
+func TestProgramCanBeRun(t *testing.T) {
 	if err := service().Check(); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestARefusedNotificationWaitsForAnOperator(t *testing.T) {
+func TestRefusedNotificationWaitsForAnOperator(t *testing.T) {
 	env := closeouttest.NewEnv(t, &Notifier{})
 	env.MockStandard()
 	env.OnActivity(notifier.Notify, mock.Anything, mock.Anything).Return("", activities.Blockedf("no such room")).Once()
