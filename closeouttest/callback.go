@@ -13,20 +13,20 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// The app of the callbacks, and the secret that signs them.
+// The app of the callbacks, and its secret.
 const (
 	AppID  = 1
 	Secret = "secret"
 )
 
-// RoomClose makes a room_close as ZEGO sends it now: signed with [Secret], and of
-// a session that no other call returns. The changes are made before it is signed.
+// RoomClose returns a room_close of a new session, as if ZEGO had just sent it, signed with
+// [Secret]. The changes are applied before it is signed.
 func RoomClose(changes ...func(*zego.RoomClose)) *zego.RoomClose {
 	now := time.Now()
 	c := &zego.RoomClose{
 		Common: zego.Common{Event: zego.EventRoomClose, AppID: AppID, Timestamp: now.Unix(), Nonce: strconv.FormatUint(rand.Uint64(), 10)},
 		RoomID: "lobby",
-		// One that a float or a signed integer would spoil.
+		// A float or a signed integer can't hold this number.
 		RoomSessionID: rand.Uint64() | 1<<63 | 1,
 		CloseReason:   zego.CloseNormal,
 		RoomCloseTime: now.UTC().Truncate(time.Millisecond),
@@ -38,23 +38,23 @@ func RoomClose(changes ...func(*zego.RoomClose)) *zego.RoomClose {
 	return c
 }
 
-// Session returns a session as a Workflow gets it, one that no other call returns.
+// Session returns a new session as a Workflow gets it.
 func Session(changes ...func(*zego.RoomClose)) session.Session {
 	return session.Of(RoomClose(changes...))
 }
 
-// Request makes the request by which ZEGO posts the callback to [webhook.Path].
+// Request returns the request with which ZEGO posts the callback to [webhook.Path].
 func Request(c *zego.RoomClose) *http.Request {
 	body, err := c.MarshalJSON()
 	if err != nil {
-		panic(err) // there is nothing in it that can't be encoded
+		panic(err) // every RoomClose can be encoded
 	}
 	r := httptest.NewRequest(http.MethodPost, webhook.Path, bytes.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
 	return r
 }
 
-// Keyring verifies the callbacks.
+// Keyring returns a keyring that verifies the callbacks.
 func Keyring() *zego.Keyring {
 	k, err := zego.NewKeyring(map[uint32][]string{AppID: {Secret}}, 10*time.Minute, time.Now)
 	if err != nil {

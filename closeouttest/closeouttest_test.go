@@ -129,7 +129,7 @@ func TestReplayFindsIncompatibleChanges(t *testing.T) {
 		{"changed", recorded, []workflows.Workflow{changed{}.RoomClose}, "open runs of RoomClose could not continue"},
 		{"a quick step renamed", recorded, []workflows.Workflow{renamed{}.RoomClose}, "step billing has another idempotency key"},
 		{"a step renamed", retried, []workflows.Workflow{renamed{}.RoomClose}, "the step that runs FinalizeBill has another idempotency key"},
-		{"removed", recorded, []workflows.Workflow{changed{}.CloseShow}, `it is of Workflow "RoomClose", which is not listed`},
+		{"removed", recorded, []workflows.Workflow{changed{}.CloseShow}, `history of Workflow "RoomClose", which is not listed`},
 		{"no events", empty, nil, "it has no events"},
 		{"no file", "none.json", nil, "read a history"},
 		{"no history", "replay.go", nil, "no history"},

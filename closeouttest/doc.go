@@ -1,8 +1,7 @@
-// Package closeouttest helps to test workflows and steps of your own, and
-// whatever takes ZEGO's callbacks.
+// Package closeouttest helps to test your Workflows, your steps, and handlers of ZEGO's
+// callbacks.
 //
-// [RoomClose] makes a genuine callback and [Request] posts it. An [Env] runs a
-// workflow as Closeout does, with the standard steps mocked and the time skipped.
-// [Replay] finds out whether the workflows still take the runs that are under
-// way.
+// [RoomClose] returns a genuine callback, and [Request] a request with it. An [Env] runs a
+// Workflow as Closeout does, with the standard steps mocked and time skipped. [Replay]
+// checks that open runs can continue on your changed Workflows.
 package closeouttest

@@ -23,22 +23,22 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// Env is the SDK's environment for one run of a Workflow, with time skipped. The
+// Env is the SDK's test environment for one run of a Workflow, with time skipped. The
 // steps of [activities.Standard] succeed unless the test mocks them. The clock starts
-// at the session's close time. Unlike Temporal, the environment attempts a step ten
-// times at most.
+// at the session's close time. Unlike Temporal, the environment attempts a step at most
+// ten times.
 type Env struct {
 	*testsuite.TestWorkflowEnvironment
 	t      testing.TB
 	states []workflows.State
 }
 
-// maxTaskTime bounds a Workflow Task in tests. The SDK's default of 1 s takes a slow
-// machine for a deadlock.
+// maxTaskTime bounds a Workflow Task in tests. On a slow machine the SDK's default of 1 s
+// would report a deadlock.
 const maxTaskTime = time.Minute
 
-// NewEnv returns an environment with those Activities, pointers to structs as in
-// closeout.Service. They run for real unless the test mocks them. Register a child
+// NewEnv returns an environment with the given Activities, which are pointers to structs as
+// in closeout.Service. The Activities run unless the test mocks them. Register a child
 // Workflow with RegisterWorkflow.
 func NewEnv(t testing.TB, all ...any) *Env {
 	t.Helper()
@@ -63,7 +63,7 @@ func NewEnv(t testing.TB, all ...any) *Env {
 	return e
 }
 
-// output writes to the test's log until the test ends, which a step may outlast.
+// output writes to the test's log until the test ends. A step may still log after that.
 type output struct {
 	testing.TB
 	mu    sync.Mutex
@@ -86,7 +86,7 @@ func (o *output) end() {
 	o.ended = true
 }
 
-// MockStandard makes the standard steps succeed that the test hasn't mocked.
+// MockStandard mocks the standard steps that the test hasn't mocked, so that they succeed.
 // Start and Run call it.
 func (e *Env) MockStandard() {
 	e.OnActivity(activities.Standard.ArchiveRecordings, mock.Anything, mock.Anything).
@@ -104,10 +104,11 @@ func (e *Env) MockStandard() {
 	}
 }
 
-// Start runs the Workflow for the session as far as it goes. Call it or Run once.
+// Start runs the Workflow for the session until it completes or can't continue. Call either
+// Start or Run, and only once.
 func (e *Env) Start(w workflows.Workflow, s session.Session) {
 	e.t.Helper()
-	e.MockStandard() // after what the test has mocked, which comes first
+	e.MockStandard() // after the test's own mocks, which take precedence
 
 	e.SetStartTime(s.RoomCloseTime)
 	options := workflows.StartOptions(s, "closeout")
@@ -118,8 +119,8 @@ func (e *Env) Start(w workflows.Workflow, s session.Session) {
 	e.ExecuteWorkflow(w, s)
 }
 
-// Run runs the Workflow to its end and returns its result. A run that fails or
-// doesn't end fails the test.
+// Run runs the Workflow to its end and returns its result. It fails the test if the run
+// fails or doesn't complete.
 func (e *Env) Run(w workflows.Workflow, s session.Session) workflows.Result {
 	e.t.Helper()
 	e.Start(w, s)
@@ -128,7 +129,7 @@ func (e *Env) Run(w workflows.Workflow, s session.Session) workflows.Result {
 	}
 	var result workflows.Result
 	if err := e.GetWorkflowError(); err != nil {
-		e.t.Fatalf("%s didn't complete: %v\nIt came this far:\n%s", workflows.Name(w), err, e.Details())
+		e.t.Fatalf("%s didn't complete: %v\nIts last details:\n%s", workflows.Name(w), err, e.Details())
 	}
 	if err := e.GetWorkflowResult(&result); err != nil {
 		e.t.Fatalf("read the result of %s: %v", workflows.Name(w), err)
@@ -136,9 +137,9 @@ func (e *Env) Run(w workflows.Workflow, s session.Session) workflows.Result {
 	return result
 }
 
-// RunAdjustment runs the adjustment of that number, from 1, to its end and returns its
-// result: the steps of the Workflow that set [workflows.Step.Adjusts]. It has a bill
-// without figures unless the test mocks Standard.AdjustBill.
+// RunAdjustment runs an adjustment to its end and returns its result. Numbers start at 1.
+// Only the Workflow's steps with [workflows.Step.Adjusts] run. The adjusted bill has no
+// figures unless the test mocks Standard.AdjustBill.
 func (e *Env) RunAdjustment(w workflows.Workflow, s session.Session, number int) workflows.Result {
 	e.t.Helper()
 	e.OnActivity(activities.Standard.AdjustBill, mock.Anything, mock.Anything, number).Return(activities.Adjusted{Number: number}, nil).Maybe()
@@ -148,7 +149,8 @@ func (e *Env) RunAdjustment(w workflows.Workflow, s session.Session, number int)
 	}, s)
 }
 
-// After calls do when the run is that old by its clock. Call After before the run.
+// After calls do when the run has reached that age by its clock. Call After before Start or
+// Run.
 func (e *Env) After(age time.Duration, do func()) { e.RegisterDelayedCallback(do, age) }
 
 // Retry retries a blocked step, as an operator does with [workflows.UpdateRetry].
@@ -177,7 +179,7 @@ func (d *decided) Complete(_ any, err error) {
 	}
 }
 
-// States returns the values that [workflows.CloseoutState] has had so far; "" where it
+// States returns the values that [workflows.CloseoutState] has had so far. "" means that it
 // was unset.
 func (e *Env) States() []workflows.State { return slices.Clone(e.states) }
 

@@ -12,8 +12,8 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// Participant makes a participant with exact figures. Its stay and its stream begin a
-// minute after [time.Unix] 1499676989. The changes are made last.
+// Participant returns a participant with exact figures. Its stay and its stream begin a
+// minute after [time.Unix] 1499676989. The changes are applied last.
 func Participant(user string, inRoom, published time.Duration, changes ...func(*session.Participant)) session.Participant {
 	begin := time.Unix(1499676989, 0).UTC().Add(time.Minute)
 	end := func(t time.Time) session.End {
@@ -35,7 +35,7 @@ func Participant(user string, inRoom, published time.Duration, changes ...func(*
 }
 
 // Adjusted returns the participants of an adjustment, for [WithParticipants] and
-// [Env.SetParticipants]: those that there are now, each with what was billed before.
+// [Env.SetParticipants]: the participants of now, each with the figures billed before.
 func Adjusted(before, now []session.Participant) []session.Participant {
 	all := slices.Clone(now)
 	for _, b := range before {
@@ -51,8 +51,8 @@ func Adjusted(before, now []session.Participant) []session.Participant {
 
 func byUser(a, b session.Participant) int { return cmp.Compare(a.User, b.User) }
 
-// WithParticipants returns a context for a step that is called by a test, in which
-// activities.Participants returns these, settled.
+// WithParticipants returns a context for a step that the test calls. In it,
+// activities.Participants returns the given participants with Settled set.
 func WithParticipants(ctx context.Context, all ...session.Participant) context.Context {
 	return attendance.With(ctx, func(_ context.Context, s session.Session, adjustment int) (*session.Participants, error) {
 		return &session.Participants{Session: s, End: s.RoomCloseTime, Settled: true, Adjustment: adjustment,
@@ -66,8 +66,8 @@ func WithParticipants(ctx context.Context, all ...session.Participant) context.C
 	})
 }
 
-// SetParticipants makes activities.Participants return these, settled, in the steps that
-// the run runs for real. Call it before Start or Run.
+// SetParticipants makes activities.Participants return the given participants with Settled
+// set, in all steps that aren't mocked. Call it before Start or Run.
 func (e *Env) SetParticipants(all ...session.Participant) {
 	e.SetWorkerOptions(worker.Options{DeadlockDetectionTimeout: maxTaskTime, BackgroundActivityContext: WithParticipants(context.Background(), all...)})
 }

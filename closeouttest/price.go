@@ -36,8 +36,8 @@ func PricedSession(participants ...session.Participant) pricing.Session {
 }
 
 // Price returns the lines of a session and their sum, the amount of the bill. It fails the
-// test if the step would block, or if the function is not pure: if it returns other lines
-// when it is called again, also after it has priced another session.
+// test if the step would block, or if the function is not pure: if it returns different
+// lines when it is called again, with another session in between.
 func Price(t testing.TB, price pricing.Func, s pricing.Session) (lines []pricing.Line, amount int64) {
 	t.Helper()
 	lines, err := pricing.Apply(price, s)
@@ -47,7 +47,7 @@ func Price(t testing.TB, price pricing.Func, s pricing.Session) (lines []pricing
 	lines = slices.Clone(lines)
 	other := s
 	other.Usage, other.Participants = session.Usage{}, slices.Values([]session.Participant(nil))
-	for range 10 { // the order of a map differs now and then
+	for range 10 { // the order of a map doesn't differ every time
 		if _, err := pricing.Apply(price, other); err != nil {
 			t.Fatalf("price the session without participants: %v", err)
 		}
@@ -65,8 +65,8 @@ func Price(t testing.TB, price pricing.Func, s pricing.Session) (lines []pricing
 	return lines, amount
 }
 
-// PriceAdjustment returns the lines of an adjustment, which correct the bill of the session
-// as it was before, and their sum.
+// PriceAdjustment returns the lines of the adjustment that corrects the bill of before to
+// the figures of now, and the sum of the lines.
 func PriceAdjustment(t testing.TB, price pricing.Func, before, now pricing.Session) (lines []pricing.Line, amount int64) {
 	t.Helper()
 	billed, _ := Price(t, price, before)
@@ -81,7 +81,7 @@ func PriceAdjustment(t testing.TB, price pricing.Func, before, now pricing.Sessi
 	return lines, amount
 }
 
-// WithLines returns a context for a step that reads these lines by activities.Lines.
+// WithLines returns a context in which activities.Lines returns the given lines.
 func WithLines(ctx context.Context, lines ...pricing.Line) context.Context {
 	return attendance.WithLines(ctx, func(context.Context, session.Session, int) iter.Seq2[pricing.Line, error] {
 		return func(yield func(pricing.Line, error) bool) {

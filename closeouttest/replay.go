@@ -21,12 +21,13 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// Replay replays every recorded history in the folder, the files "*.json", on the
-// workflows as they are now. It fails for a history that its workflow doesn't
-// take any more: runs that are under way would be stuck after the next
-// deployment. It fails as well for a step that has another idempotency key than
-// it had, for a workflow without a history, and for a history without its
-// workflow.
+// Replay replays the recorded histories in the folder, its files "*.json", on the given
+// Workflows. It fails the test for
+//
+//   - a history that its Workflow can't replay: open runs would be stuck after the next
+//     deployment;
+//   - a step with another idempotency key than in the history;
+//   - a Workflow without a history, and a history without its Workflow.
 //
 // `closeout history save <room_session_id>` records a history.
 func Replay(t *testing.T, folder string, all ...workflows.Workflow) {
@@ -50,8 +51,7 @@ func Replay(t *testing.T, folder string, all ...workflows.Workflow) {
 	}
 }
 
-// replay replays a history on the one of the workflows that it is of, and gives
-// its name.
+// replay replays a history on its Workflow and returns the Workflow's name.
 func replay(file string, all []workflows.Workflow) (name string, err error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -66,19 +66,19 @@ func replay(file string, all []workflows.Workflow) (name string, err error) {
 		return "", errors.New("no history: it has no events")
 	}
 	name = history.GetEvents()[0].GetWorkflowExecutionStartedEventAttributes().GetWorkflowType().GetName()
-	of := slices.IndexFunc(all, func(w workflows.Workflow) bool { return workflows.Name(w) == name })
-	if of < 0 {
-		return name, fmt.Errorf("it is of Workflow %q, which is not listed; if no run of it is open, remove the file", name)
+	i := slices.IndexFunc(all, func(w workflows.Workflow) bool { return workflows.Name(w) == name })
+	if i < 0 {
+		return name, fmt.Errorf("history of Workflow %q, which is not listed; if no run of it is open, remove the file", name)
 	}
-	asked := &keys{of: map[uuid.UUID]bool{}, sessions: map[session.ID]bool{}, signals: map[string]bool{}}
-	// Without a key, the error about an encrypted payload says that it is encrypted.
+	used := &keys{known: map[uuid.UUID]bool{}, sessions: map[session.ID]bool{}, signals: map[string]bool{}}
+	// With this converter, the error about a payload says that it is encrypted.
 	data, failures := codec.Keys(nil).ForWorker()
 	replayer, err := worker.NewWorkflowReplayerWithOptions(worker.WorkflowReplayerOptions{
-		DataConverter: data, FailureConverter: failures, Interceptors: []interceptor.WorkerInterceptor{asked}})
+		DataConverter: data, FailureConverter: failures, Interceptors: []interceptor.WorkerInterceptor{used}})
 	if err != nil {
 		return name, fmt.Errorf("make a replayer: %w", err)
 	}
-	replayer.RegisterWorkflowWithOptions(all[of], workflow.RegisterOptions{Name: name})
+	replayer.RegisterWorkflowWithOptions(all[i], workflow.RegisterOptions{Name: name})
 	if err := replayer.ReplayWorkflowHistory(nil, history); err != nil {
 		return name, fmt.Errorf("open runs of %s could not continue; put the change behind Step.AddedLater or workflow.GetVersion: %w", name, err)
 	}
@@ -88,16 +88,16 @@ func replay(file string, all []workflows.Workflow) (name string, err error) {
 	for _, event := range history.GetEvents() {
 		step := event.GetActivityTaskScheduledEventAttributes()
 		var task activities.Task
-		if converter.GetDefaultDataConverter().FromPayloads(step.GetInput(), &task) == nil && task.IdempotencyKey != uuid.Nil && !asked.of[task.IdempotencyKey] {
+		if converter.GetDefaultDataConverter().FromPayloads(step.GetInput(), &task) == nil && task.IdempotencyKey != uuid.Nil && !used.known[task.IdempotencyKey] {
 			return name, renamed("the step that runs " + step.GetActivityType().GetName())
 		}
-		// The input of a quick step is in no event, but its name is in the result.
+		// No event has the input of a quick step, but the result has its name.
 		var result workflows.Result
 		if converter.GetDefaultDataConverter().FromPayloads(event.GetWorkflowExecutionCompletedEventAttributes().GetResult(), &result) != nil {
 			continue
 		}
 		for _, s := range result.Steps {
-			if s.Output != nil && !asked.step(s.Step) && !asked.signals[s.Step] {
+			if s.Output != nil && !used.step(s.Step) && !used.signals[s.Step] {
 				return name, renamed("step " + s.Step)
 			}
 		}
@@ -105,13 +105,13 @@ func replay(file string, all []workflows.Workflow) (name string, err error) {
 	return name, nil
 }
 
-// keys are the idempotency keys of the steps that a replayed workflow asks for. A
-// replay doesn't compare what steps are given. The interceptors find them out.
+// keys collects the idempotency keys of the steps that a replayed Workflow starts, by
+// interceptors. A replay itself doesn't compare the inputs of steps.
 type keys struct {
 	interceptor.WorkerInterceptorBase
-	of       map[uuid.UUID]bool
-	sessions map[session.ID]bool // of those keys
-	signals  map[string]bool     // those that the steps listen to
+	known    map[uuid.UUID]bool
+	sessions map[session.ID]bool // the sessions of the keys
+	signals  map[string]bool     // the names of Signals that the Workflow receives
 }
 
 // InterceptWorkflow implements [interceptor.WorkerInterceptor].
@@ -155,22 +155,22 @@ func (o *outbound) GetSignalChannel(ctx workflow.Context, name string) workflow.
 func (k *keys) add(args []any) {
 	for _, arg := range args {
 		if task, ok := arg.(activities.Task); ok {
-			k.of[task.IdempotencyKey], k.sessions[task.Session.ID] = true, true
+			k.known[task.IdempotencyKey], k.sessions[task.Session.ID] = true, true
 		}
 	}
 }
 
-// step reports whether a key is that of the step.
+// step reports whether the Workflow started the named step.
 func (k *keys) step(name string) bool {
 	for id := range k.sessions {
-		if k.of[id.IdempotencyKey(name)] {
+		if k.known[id.IdempotencyKey(name)] {
 			return true
 		}
 	}
 	return false
 }
 
-// unrecorded names the workflows that no history is of.
+// unrecorded returns the names of the Workflows without a history.
 func unrecorded(all []workflows.Workflow, recorded []string) (names []string) {
 	for _, w := range all {
 		if name := workflows.Name(w); !slices.Contains(recorded, name) {

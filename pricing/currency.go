@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// currencies are the codes of ISO 4217 by the number of decimals of their minor unit, as the
-// standard's list one has them. A test of the module examples compares them with
-// github.com/bojanz/currency, which is generated from that list. golang.org/x/text/currency
-// won't do: it has the decimals that are customary, such as none of COP, PKR and IDR.
+// currencies lists the codes of ISO 4217 (its list one) by the number of decimals of their
+// minor unit. A test in the module examples compares them with github.com/bojanz/currency,
+// which is generated from that list. golang.org/x/text/currency has customary decimals
+// instead, such as none for COP, PKR and IDR.
 var currencies = map[int]string{
 	0: "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF",
 	2: "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BMD BND BOB BOV BRL BSD BTN BWP BYN BZD CAD CDF CHE CHF CHW CNY " +
@@ -31,7 +31,7 @@ var decimals = func() map[string]int {
 	return all
 }()
 
-// Decimals returns how many decimals ISO 4217 has for a currency: 2 for EUR, 0 for JPY, 3
+// Decimals returns the number of decimals of a currency in ISO 4217: 2 for EUR, 0 for JPY, 3
 // for KWD.
 func Decimals(currency string) (int, error) {
 	n, ok := decimals[currency]
@@ -41,13 +41,13 @@ func Decimals(currency string) (int, error) {
 	return n, nil
 }
 
-// Format returns an amount of minor units for people, with the currency's decimals:
-// "EUR 0.36". Without a currency it is empty.
+// Format formats an amount of minor units with the currency's decimals, as in "EUR 0.36".
+// It returns "" without a currency.
 func Format(currency string, amount int64) string {
 	if currency == "" {
 		return ""
 	}
-	n := decimals[currency] // 0 if it is unknown
+	n := decimals[currency] // 0 for an unknown currency
 	digits := strconv.FormatUint(magnitude(amount), 10)
 	if n > 0 {
 		digits = strings.Repeat("0", max(0, n+1-len(digits))) + digits

@@ -1,4 +1,4 @@
-// Package pricing computes what a session costs. A price function of your program
+// Package pricing computes the price of a session. A price function of your program
 // reads the settled session and returns charge lines:
 //
 //	func Price(s pricing.Session) ([]pricing.Line, error) {
@@ -11,7 +11,7 @@
 //		return lines, nil
 //	}
 //
-// Set closeout.Service.Price to it, and test it with closeouttest.Price.
+// Set closeout.Service.Price to your function, and test it with closeouttest.Price.
 package pricing
 
 import (
@@ -31,10 +31,10 @@ import (
 
 // Func returns the charge lines of a session. Their sum is the amount of the bill.
 //
-// It must be pure: it returns the same lines in the same order for the same session.
-// Closeout calls it again when callbacks arrive after the bill, and bills the difference
-// line by line. If it returns an error, panics, or returns lines that break a rule of
-// [Line], the step blocks.
+// A Func must be pure: it must return the same lines in the same order for the same
+// session. Closeout calls it again when callbacks arrive after the bill, and bills the
+// difference line by line. If it returns an error, panics, or returns lines that break a
+// rule of [Line], the step blocks.
 type Func func(Session) ([]Line, error)
 
 // Session is a settled session.
@@ -42,22 +42,21 @@ type Session struct {
 	session.Session
 	// Usage has the participants' totals.
 	Usage session.Usage
-	// Participants iterates over the participants in the order of their names, without
-	// users who are excluded. It reads them page by page and can be used any number of
-	// times.
+	// Participants iterates over the participants, sorted by name, without excluded users.
+	// It reads page by page, and can be used any number of times.
 	Participants iter.Seq[session.Participant]
 }
 
-// Line is one position of a bill or an adjustment. Those with the same Payer, Payee,
-// Description, Unit, UnitPrice and Currency are one position: an adjustment has the
-// difference of its quantity and amount. Keep what varies with the time in the room out
-// of Description.
+// Line is one line of a bill or an adjustment. Lines with the same Payer, Payee,
+// Description, Unit, UnitPrice and Currency form one position. An adjustment has the
+// difference of each position's quantity and amount, so the Description must not vary with
+// the time in the room.
 type Line struct {
-	// Payer or Payee is the party, such as a user_account. At most one of them is set;
-	// without either, the line concerns the session as a whole.
+	// Payer or Payee is the party, such as a user_account. At most one of them is set. If
+	// both are empty, the line concerns the session as a whole.
 	Payer string `json:"payer,omitempty"`
 	Payee string `json:"payee,omitempty"`
-	// Description says what the line is for, in at most 200 bytes.
+	// Description describes the line in at most 200 bytes.
 	Description string `json:"description"`
 	// Quantity counts Units, such as "minute".
 	Quantity int64  `json:"quantity"`
@@ -65,14 +64,14 @@ type Line struct {
 	// UnitPrice is in the currency's minor units. If it isn't 0, Amount is Quantity
 	// times UnitPrice.
 	UnitPrice int64 `json:"unit_price"`
-	// Amount is in the currency's minor units: positive where somebody pays, negative
-	// where somebody is paid or gets a discount.
+	// Amount is in the currency's minor units. It is positive for a payment, and negative
+	// for a payout or a discount.
 	Amount int64 `json:"amount"`
 	// Currency is an ISO 4217 code, the same in all lines of a session.
 	Currency string `json:"currency"`
 }
 
-// MarshalJSON adds the amount for people, as amount_text.
+// MarshalJSON implements [json.Marshaler]. It adds the formatted amount as amount_text.
 func (l Line) MarshalJSON() ([]byte, error) {
 	type fields Line
 	return json.Marshal(struct {
@@ -81,7 +80,7 @@ func (l Line) MarshalJSON() ([]byte, error) {
 	}{fields(l), Format(l.Currency, l.Amount)})
 }
 
-// MaxLines is the largest number of lines that a price function may return.
+// MaxLines is the maximum number of lines that a price function may return.
 const MaxLines = 100_000
 
 var errTooLarge = errors.New("more than 63 bits can hold")
@@ -154,8 +153,8 @@ func (l Line) check() error {
 	return err
 }
 
-// Apply returns the lines of a price function after it has checked them. A panic of the
-// function is an error.
+// Apply calls a price function and checks its lines. It returns a panic of the function as
+// an error.
 func Apply(price Func, s Session) (lines []Line, err error) {
 	defer func() {
 		if fault := recover(); fault != nil {
@@ -171,7 +170,7 @@ func Apply(price Func, s Session) (lines []Line, err error) {
 	return lines, nil
 }
 
-// position is what makes two lines one position.
+// position identifies the position of a line.
 type position struct {
 	payer, payee, description, unit, currency string
 	unitPrice                                 int64
@@ -181,8 +180,8 @@ func (l Line) position() position {
 	return position{l.Payer, l.Payee, l.Description, l.Unit, l.Currency, l.UnitPrice}
 }
 
-// Difference returns the lines that change the sum of before into due: of each position,
-// the difference in quantity and amount. Positions without a difference are left out.
+// Difference returns the lines to add to before so that the sum is due: a line for each
+// position with a difference in quantity or amount.
 func Difference(before, due []Line) (lines []Line, err error) {
 	at := map[position]int{}
 	add := func(l Line) {
@@ -237,9 +236,9 @@ func magnitude(n int64) uint64 {
 	return uint64(n)
 }
 
-// Split divides an amount in proportion to weights, to the minor unit: the parts add up to
-// the amount. What is left after rounding down goes to the largest remainders, and of
-// equal ones to the first. Weights are not negative; if all are 0, so are the parts.
+// Split divides an amount in proportion to weights. The parts add up to the amount exactly.
+// Parts are rounded down, and the rest goes to the largest remainders, the first of equal
+// ones. Weights must not be negative. If all are 0, all parts are 0.
 func Split(amount int64, weights []int64) []int64 {
 	var high, sum uint64
 	for _, w := range weights {

@@ -1,4 +1,4 @@
-// Package azure lets a program use Azure Blob Storage. Import it for its effect:
+// Package azure adds Azure Blob Storage to a program. Import it for its side effect:
 //
 //	import _ "github.com/closeouthq/closeout/clouds/azure"
 //

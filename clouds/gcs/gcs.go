@@ -1,4 +1,4 @@
-// Package gcs lets a program use Google Cloud Storage. Import it for its effect:
+// Package gcs adds Google Cloud Storage to a program. Import it for its side effect:
 //
 //	import _ "github.com/closeouthq/closeout/clouds/gcs"
 //

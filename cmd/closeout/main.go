@@ -1,4 +1,4 @@
-// Command closeout closes out the voice rooms that ZEGO has destroyed.
+// Command closeout runs the post-close work of ZEGO's voice rooms.
 package main
 
 import "github.com/closeouthq/closeout"

@@ -1,5 +1,5 @@
-// Package attendance hands a session's participants, and the lines of its bill, to the
-// steps of a worker, whose contexts carry the ledger.
+// Package attendance gives steps access to a session's participants and bill lines, through
+// the context in which a worker runs them.
 package attendance
 
 import (
@@ -10,8 +10,8 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// A Reader reads the participants of a session as its bill has them, or an adjustment of
-// that number.
+// A Reader reads the participants of a session with the figures of its bill, or of the
+// adjustment with that number if it isn't 0.
 type Reader func(ctx context.Context, s session.Session, adjustment int) (*session.Participants, error)
 
 type key struct{}
@@ -21,13 +21,14 @@ func With(ctx context.Context, read Reader) context.Context {
 	return context.WithValue(ctx, key{}, read)
 }
 
-// From returns the context's Reader; nil if it has none.
+// From returns the context's Reader, or nil.
 func From(ctx context.Context) Reader {
 	read, _ := ctx.Value(key{}).(Reader)
 	return read
 }
 
-// A LineReader reads the lines of a session's bill, or of its adjustment of that number.
+// A LineReader reads the lines of a session's bill, or of the adjustment with that number if
+// it isn't 0.
 type LineReader func(ctx context.Context, s session.Session, adjustment int) iter.Seq2[pricing.Line, error]
 
 type lineKey struct{}
@@ -37,7 +38,7 @@ func WithLines(ctx context.Context, read LineReader) context.Context {
 	return context.WithValue(ctx, lineKey{}, read)
 }
 
-// LinesFrom returns the context's LineReader; nil if it has none.
+// LinesFrom returns the context's LineReader, or nil.
 func LinesFrom(ctx context.Context) LineReader {
 	read, _ := ctx.Value(lineKey{}).(LineReader)
 	return read

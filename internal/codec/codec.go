@@ -1,10 +1,9 @@
-// Package codec encrypts what Temporal keeps of a run: what it is given, what its
-// steps return, and why they failed.
+// Package codec encrypts the payloads that Temporal stores: inputs, results and failures of
+// runs and steps.
 //
-// The form is that of Temporal's own samples, so that programs in other languages
-// can take part: the metadata has "encoding" binary/encrypted and in
-// "encryption-key-id" the name of the key, and the data are a nonce of 12 bytes
-// and the payload in AES-256-GCM.
+// The format is that of Temporal's samples, so that programs in other languages can read it.
+// The metadata has "encoding" binary/encrypted, and the key's name in "encryption-key-id".
+// The data are a nonce of 12 bytes and the payload encrypted with AES-256-GCM.
 package codec
 
 import (
@@ -33,19 +32,19 @@ const (
 	keyName  = "encryption-key-id" // in a payload's metadata
 )
 
-// Key is a key that has a name.
+// Key is a named encryption key.
 type Key struct {
-	// Name is what payloads that are encrypted with it call it.
+	// Name identifies the key in payloads.
 	Name string
 
 	aead cipher.AEAD
 }
 
-// Keys are keys for payloads. The first one encrypts, and all decrypt. Without
-// any, nothing is encrypted.
+// Keys are keys for payloads. The first key encrypts, and all keys decrypt. Without keys,
+// nothing is encrypted.
 type Keys []Key
 
-// Names are the names of the keys.
+// Names returns the names of the keys.
 func (k Keys) Names() []string {
 	names := make([]string, len(k))
 	for i, key := range k {
@@ -56,9 +55,8 @@ func (k Keys) Names() []string {
 
 var nameForm = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
-// ParseKeys parses name=key, where the key is 32 bytes in base64, separated by
-// semicolons or line ends. Lines that begin with # are skipped. Its errors show no
-// key.
+// ParseKeys parses entries of the form name=key, separated by semicolons or newlines. A key
+// is 32 bytes in base64. Lines that begin with # are skipped. The errors contain no key.
 func ParseKeys(s string) (Keys, error) {
 	const want = "want name=key, the key as `openssl rand -base64 32` makes it"
 	var keys Keys
@@ -73,7 +71,7 @@ func ParseKeys(s string) (Keys, error) {
 		name = strings.TrimSpace(name)
 		secret, err := base64.StdEncoding.DecodeString(strings.TrimSpace(text))
 		switch {
-		// What stands there may be a key that lacks its name, so it isn't shown.
+		// The entry may be a key without a name, so don't show it.
 		case err != nil || len(secret) == 0:
 			faults = append(faults, fmt.Errorf("entry %d: isn't a name and a key in base64, %s", n, want))
 		case !nameForm.MatchString(name):
@@ -106,19 +104,19 @@ func newKey(name string, secret []byte) (Key, error) {
 	return Key{name, aead}, err
 }
 
-// Codec returns the codec with these keys, as a codec server needs it.
+// Codec returns a codec with these keys, for a codec server.
 func (k Keys) Codec() converter.PayloadCodec { return codec{keys: k} }
 
-// ForClient returns the converters of a client. What can't be decrypted is an error.
+// ForClient returns the converters for a client. A payload that can't be decrypted is an
+// error.
 func (k Keys) ForClient() (converter.DataConverter, converter.FailureConverter) {
 	return k.converters(codec{keys: k})
 }
 
-// ForWorker returns the converters of a client whose worker runs workflows. There,
-// an error would end a run, or be passed over where it decides what the run does
-// next; what can't be decrypted is a panic, which the worker turns into a workflow
-// task that fails and is tried again. Steps, and the client where it is given a
-// context, get an error.
+// ForWorker returns the converters for a client with a worker. In Workflow code, a payload
+// that can't be decrypted is a panic: the worker then fails the Workflow Task, which
+// Temporal retries, while an error could end the run or change its course. In Activities,
+// and in client calls with a context, it is an error.
 func (k Keys) ForWorker() (converter.DataConverter, converter.FailureConverter) {
 	return k.converters(codec{keys: k, panics: true})
 }
@@ -132,7 +130,7 @@ func (k Keys) converters(c codec) (converter.DataConverter, converter.FailureCon
 	}
 }
 
-// DecryptHistory makes a history plain.
+// DecryptHistory decrypts a history in place.
 func (k Keys) DecryptHistory(ctx context.Context, h *history.History) error {
 	c := codec{keys: k}
 	err := proxy.VisitPayloads(ctx, h, proxy.VisitPayloadsOptions{
@@ -153,7 +151,7 @@ func (k Keys) DecryptHistory(ctx context.Context, h *history.History) error {
 	})
 }
 
-// KeysIn are the names of the keys that payloads are encrypted with, each once.
+// KeysIn returns the names of the keys with which payloads are encrypted, each once.
 func KeysIn(payloads map[string]*common.Payload) (names []string) {
 	for _, p := range payloads {
 		if name := string(p.GetMetadata()[keyName]); encrypted(p) && !slices.Contains(names, name) {
@@ -193,8 +191,7 @@ func (c codec) Encode(payloads []*common.Payload) ([]*common.Payload, error) {
 	return all, nil
 }
 
-// Decode implements [converter.PayloadCodec]. What isn't encrypted it leaves as it
-// is.
+// Decode implements [converter.PayloadCodec]. It returns unencrypted payloads as they are.
 func (c codec) Decode(payloads []*common.Payload) ([]*common.Payload, error) {
 	all := make([]*common.Payload, len(payloads))
 	for i, p := range payloads {
@@ -210,7 +207,7 @@ func (c codec) Decode(payloads []*common.Payload) ([]*common.Payload, error) {
 	return all, nil
 }
 
-// unreadable is in every error about what can't be decrypted.
+// unreadable is a part of every error about a payload that can't be decrypted.
 const unreadable = "payload is encrypted with key "
 
 func (c codec) decode(p *common.Payload) (*common.Payload, error) {
@@ -227,11 +224,11 @@ func (c codec) decode(p *common.Payload) (*common.Payload, error) {
 	}
 	b, err := c.keys[which].aead.Open(nil, nil, p.GetData(), nil)
 	if err != nil {
-		return nil, fmt.Errorf(unreadable+"%s, but not with the one that CLOSEOUT_PAYLOAD_KEYS calls so, or it was changed", name)
+		return nil, fmt.Errorf(unreadable+"%s, but the key of that name in CLOSEOUT_PAYLOAD_KEYS can't decrypt it: another key, or a changed payload", name)
 	}
 	plain := &common.Payload{}
 	if err := proto.Unmarshal(b, plain); err != nil {
-		return nil, fmt.Errorf(unreadable+"%s, and is no payload: %w", name, err)
+		return nil, fmt.Errorf(unreadable+"%s, and its content is not a payload: %w", name, err)
 	}
 	return plain, nil
 }
@@ -242,11 +239,12 @@ type dataConverter struct {
 	keys Keys
 }
 
-// The SDK only looks for the interface at run time: a method that no longer matches would leave steps undecrypted in silence.
+// The SDK checks for the interface only at run time. If a method no longer matched, steps
+// would silently get encrypted payloads.
 var _ workflow.ContextAware = dataConverter{}
 
-// WithContext implements [converter.ContextAware]: what has a context of Go's is a
-// step or a client.
+// WithContext implements [converter.ContextAware]. Activities and client calls have a Go
+// context, Workflow code has not.
 func (d dataConverter) WithContext(context.Context) converter.DataConverter {
 	data, _ := d.keys.ForClient()
 	return data
@@ -257,8 +255,8 @@ func (d dataConverter) WithWorkflowContext(workflow.Context) converter.DataConve
 	return d
 }
 
-// failureConverter encrypts the messages of failures, too, but for those that say
-// that something can't be decrypted: who reads them lacks a key.
+// failureConverter encrypts the messages of failures too, except messages about payloads
+// that can't be decrypted, because their readers lack a key.
 type failureConverter struct {
 	codec          codec
 	plain, encoded converter.FailureConverter
@@ -272,8 +270,8 @@ func (f failureConverter) ErrorToFailure(err error) *failure.Failure {
 	return f.encoded.ErrorToFailure(err)
 }
 
-// FailureToError implements [converter.FailureConverter]. Temporal's own would say
-// "Encoded failure" of what it can't decrypt.
+// FailureToError implements [converter.FailureConverter]. For a failure that it can't
+// decrypt, Temporal's own converter would say only "Encoded failure".
 func (f failureConverter) FailureToError(failed *failure.Failure) error {
 	failed = proto.CloneOf(failed)
 	for cause := failed; cause != nil; cause = cause.GetCause() {

@@ -89,9 +89,9 @@ func TestDecryptionErrorNamesTheKey(t *testing.T) {
 	}{
 		{"no keys", nil, encrypted, `key "2026-11", and CLOSEOUT_PAYLOAD_KEYS isn't set`},
 		{"other keys", keys(t, "a="+secret(1)+";b="+secret(2)), encrypted, `key "2026-11", and CLOSEOUT_PAYLOAD_KEYS has only a, b`},
-		{"another key of that name", keys(t, "2026-11="+secret(2)), encrypted, "key 2026-11, but not with the one that CLOSEOUT_PAYLOAD_KEYS calls so"},
-		{"it was changed", theirs, changed, "or it was changed"},
-		{"its end is missing", theirs, short, "or it was changed"},
+		{"another key of that name", keys(t, "2026-11="+secret(2)), encrypted, "key 2026-11, but the key of that name in CLOSEOUT_PAYLOAD_KEYS can't decrypt it"},
+		{"it was changed", theirs, changed, "or a changed payload"},
+		{"its end is missing", theirs, short, "or a changed payload"},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
 			if _, err := tt.ours.Codec().Decode([]*common.Payload{tt.p}); err == nil || !strings.Contains(err.Error(), tt.want) {

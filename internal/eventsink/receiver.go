@@ -17,9 +17,9 @@ import (
 // events to the ledger. Set its fields before use.
 type Receiver struct {
 	Delivery *delivery.Delivery[ledger.Event]
-	// Stored, if set, is called with each callback that is safe.
+	// Stored, if set, is called with each callback that the ledger or the inbox has.
 	Stored func(zego.Event)
-	// MaxRoomLife is how long a room can live; 0 is without a limit.
+	// MaxRoomLife is the maximum life of a room. 0 means no limit.
 	MaxRoomLife time.Duration
 	// Log gets what operators need to know.
 	Log *slog.Logger
@@ -29,7 +29,7 @@ type Receiver struct {
 	implausible atomic.Int64 // when one was logged, in Unix nanoseconds
 }
 
-// Receive returns once the ledger or the inbox has the event.
+// Receive returns after the ledger or the inbox has the event.
 func (r *Receiver) Receive(ctx context.Context, callback zego.Event) (webhook.Receipt, error) {
 	told, ok := ledger.EventOf(callback, time.Now())
 	if !ok {
@@ -48,7 +48,7 @@ func (r *Receiver) Receive(ctx context.Context, callback zego.Event) (webhook.Re
 	return webhook.Receipt{Status: webhook.Status(result.Outcome)}, nil
 }
 
-// plausible returns what can be true of an event.
+// plausible returns an event with impossible times replaced, and reports them.
 func (r *Receiver) plausible(told ledger.Event) ledger.Event {
 	e := told.Plausible(r.MaxRoomLife)
 	if e.Implausible && r.Observe != nil {
@@ -62,8 +62,8 @@ func (r *Receiver) plausible(told ledger.Event) ledger.Event {
 	return e
 }
 
-// Contradicted stores that a session was closed twice, in another room or at another time,
-// so that its bill is flagged.
+// Contradicted stores a room_close that contradicts the first of its session, so that the
+// bill is flagged.
 func (r *Receiver) Contradicted(ctx context.Context, s session.Session) error {
 	_, err := r.Delivery.Deliver(ctx, ledger.Event{
 		AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID,

@@ -1,5 +1,5 @@
-// Package eventsink is the sink of participants' and recordings' callbacks: it stores their
-// events in the ledger, many in a transaction.
+// Package eventsink is the sink of callbacks about participants and recordings. It stores
+// their events in the ledger, many in a transaction.
 package eventsink
 
 import (
@@ -19,34 +19,35 @@ import (
 )
 
 const (
-	// writeTimeout bounds a transaction. Only the relay waits for it that long.
+	// writeTimeout bounds a transaction. Senders don't wait that long, only the relay does.
 	writeTimeout = 10 * time.Second
-	// probeTimeout bounds the probe that shows whether a timeout is the event's or the
-	// ledger's.
+	// probeTimeout bounds the probe that shows whether the event or the ledger caused a
+	// timeout.
 	probeTimeout = 2 * time.Second
-	// hangsAfter is how long a transaction takes when it is likely to hang.
+	// hangsAfter is the duration after which a transaction is considered to hang.
 	hangsAfter = time.Second
-	// maxBatch is how many events share a transaction, and maxRows how many rows they
-	// write. A row takes a tenth of a millisecond at worst. An event of more rows, a
-	// recording of many files, goes alone.
+	// maxBatch bounds the events in a transaction, and maxRows the rows that they write. A
+	// row takes at most a tenth of a millisecond. An event with more rows, such as a
+	// recording of many files, has its own transaction.
 	maxBatch, maxRows = 1000, 10_000
-	// fullBatch is how many events don't wait for more. Fewer wait after a transaction for
-	// a quarter of the time that it took, at most maxGather: senders that were just
-	// answered come again, and share the next sync. An event that comes alone doesn't wait.
+	// fullBatch is the number of events that are written without waiting for more. A
+	// smaller batch waits after a transaction for a quarter of the transaction's duration,
+	// at most maxGather, because senders that were just answered send again and can share
+	// the next sync. An event without a transaction before it doesn't wait.
 	fullBatch, maxGather = 500, 25 * time.Millisecond
-	// maxTimeouts is how often an event times out alone while the ledger takes others,
-	// before it is refused: once may be for a lock.
+	// maxTimeouts is the number of timeouts of a single event, while the ledger stores
+	// others, after which the event is refused. One timeout may be due to a lock.
 	maxTimeouts = 2
 )
 
 // Stored is the outcome of an event that was delivered, for metrics.
 const Stored = "stored"
 
-// Store stores events. A [ledger.Ledger] is one.
+// Store stores events. A [ledger.Ledger] implements it.
 type Store interface {
-	// Record stores all events or none, however often it is called with them.
+	// Record stores all events or none. Storing an event again changes nothing.
 	Record(ctx context.Context, events []ledger.Event) error
-	// Probe reports whether anything can be stored.
+	// Probe returns an error if nothing can be stored.
 	Probe(ctx context.Context) error
 }
 
@@ -57,11 +58,11 @@ type sink struct {
 	timeout time.Duration
 
 	mu      sync.Mutex
-	queue   []*batch // what comes joins the last one
+	queue   []*batch // new events join the last batch
 	writing bool
 	since   time.Time     // when the transaction in flight began
-	gather  time.Time     // before which the next one waits unless it is full
-	full    chan struct{} // receives when it is
+	gather  time.Time     // until then the next batch waits, unless it is full
+	full    chan struct{} // receives when the next batch is full
 }
 
 var _ delivery.Sink[ledger.Event] = (*sink)(nil)
@@ -94,13 +95,13 @@ func size(event ledger.Event) int {
 	return n
 }
 
-// batch is what shares a transaction.
+// batch holds the events of one transaction.
 type batch struct {
 	events   []ledger.Event
 	done     []func(string, error)
 	rows     int
-	closed   bool // part of one that failed, for a transaction of its own
-	timeouts int  // of its only event
+	closed   bool // no more events may join: it is a part of a failed batch
+	timeouts int  // timeouts of its only event
 }
 
 // Deliver implements [delivery.Sink].
@@ -132,7 +133,7 @@ func (s *sink) Deliver(_ context.Context, event ledger.Event, _ bool, done func(
 	}
 }
 
-// write writes one batch after the other until there is none.
+// write writes one batch after the other until the queue is empty.
 func (s *sink) write() {
 	for b := s.next(); b != nil; b = s.next() {
 		began := time.Now()
@@ -145,8 +146,8 @@ func (s *sink) write() {
 	}
 }
 
-// next returns the next batch once it is full or has waited; nil if there is none, and
-// then the writer has to end.
+// next waits until the next batch is full or has waited long enough, and returns it. It
+// returns nil if the queue is empty. The writer must end then.
 func (s *sink) next() *batch {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -155,7 +156,7 @@ func (s *sink) next() *batch {
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
-		case <-s.full: // perhaps of an earlier batch, which only makes this one smaller
+		case <-s.full: // perhaps from an earlier batch, which only makes this one smaller
 		}
 		timer.Stop()
 		s.mu.Lock()
@@ -169,7 +170,8 @@ func (s *sink) next() *batch {
 	return b
 }
 
-// record stores events. An error is a timeout only while the ledger takes others.
+// record stores events. timedOut reports that they took too long while the ledger stores
+// other events.
 func (s *sink) record(events []ledger.Event) (err error, timedOut bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.timeout)
 	defer cancel()
@@ -177,7 +179,7 @@ func (s *sink) record(events []ledger.Event) (err error, timedOut bool) {
 	if err == nil || ctx.Err() == nil {
 		return err, false
 	}
-	err = fmt.Errorf("%w: %w", context.DeadlineExceeded, err) // whatever the database says of it
+	err = fmt.Errorf("%w: %w", context.DeadlineExceeded, err) // databases report a timeout in different ways
 	ctx, cancel = context.WithTimeout(context.Background(), min(s.timeout, probeTimeout))
 	defer cancel()
 	if probeErr := s.store.Probe(ctx); probeErr != nil {
@@ -186,8 +188,8 @@ func (s *sink) record(events []ledger.Event) (err error, timedOut bool) {
 	return err, true
 }
 
-// finish reports what became of a batch. Where one event is refused or takes too long, the
-// others are separated from it by halves.
+// finish reports the outcome of a batch. If one event is refused or takes too long, finish
+// halves the batch, which separates that event from the others step by step.
 func (s *sink) finish(b *batch, err error, timedOut bool) {
 	refused := err != nil && s.refused(err)
 	switch {
@@ -199,7 +201,7 @@ func (s *sink) finish(b *batch, err error, timedOut bool) {
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if timedOut { // others first
+		if timedOut { // store other events first
 			s.queue = append(s.queue, halves...)
 		} else {
 			s.queue = append(halves, s.queue...)
@@ -222,7 +224,7 @@ func (s *sink) finish(b *batch, err error, timedOut bool) {
 	}
 }
 
-// refusedError is an error about the content of an event.
+// refusedError means that the ledger refuses an event for good.
 type refusedError struct{ error }
 
 func (e refusedError) Unwrap() error { return e.error }
@@ -245,23 +247,23 @@ func (s *sink) Judge(err error) delivery.Verdict {
 	return delivery.Unavailable
 }
 
-// Key implements [delivery.Sink]. All that a callback says is in it: a repeat has the same
-// key, and a contradiction another.
+// Key implements [delivery.Sink]. The key is a hash of the event's whole content. A repeated
+// callback has the same key, and a contradicting one another.
 func (s *sink) Key(event ledger.Event) string { return Key(event) }
 
 // Key returns the key of an event in the inbox.
 func Key(event ledger.Event) string {
-	event.SentAt, event.SeenAt = time.Time{}, time.Time{} // a repeat has others
+	event.SentAt, event.SeenAt = time.Time{}, time.Time{} // a repeat has other times
 	body, err := json.Marshal(event)
 	if err != nil {
-		panic(err) // nothing in it can fail to encode
+		panic(err) // every event can be encoded
 	}
 	sum := sha256.Sum256(body)
 	return fmt.Sprintf("%s-%d-%d-%x", event.Event, event.AppID, event.RoomSessionID, sum[:10])
 }
 
 // ParseKey returns the event and session of a key. The RoomSessionID is 0 for a recording
-// or an unreadable callback, whose session isn't known.
+// or an unreadable callback, because their session isn't known.
 func ParseKey(key string) (event string, id session.ID, err error) {
 	if parts := strings.Split(key, "-"); len(parts) == 4 {
 		if id, err := session.ParseID(parts[1] + "-" + parts[2]); err == nil {

@@ -7,10 +7,9 @@ import (
 	"time"
 )
 
-// Limit returns a handler for another library's log. Of warnings and errors that it
-// repeats it passes on one a minute, with how many there were in between: Temporal's
-// SDK logs each poll that fails, of each of its pollers. What belongs to a single
-// run passes unlimited.
+// Limit returns a handler for the log of another library. It passes each warning or error
+// at most once a minute, with the number of repetitions in between: Temporal's SDK logs
+// every failed poll of every poller. Lines about a single run pass without a limit.
 func Limit(next slog.Handler) slog.Handler {
 	return limited{next, &repeats{said: map[string]*repeat{}}, false}
 }
@@ -18,10 +17,10 @@ func Limit(next slog.Handler) slog.Handler {
 type limited struct {
 	slog.Handler
 	repeats *repeats
-	ofARun  bool // by the attributes that its logger has
+	ofARun  bool // the logger has the attribute of a run
 }
 
-// repeats knows messages, which are few: the library's own constants.
+// repeats remembers messages. There are few, because they are constants of the library.
 type repeats struct {
 	mu   sync.Mutex
 	said map[string]*repeat
@@ -32,7 +31,8 @@ type repeat struct {
 	since int
 }
 
-// pass reports whether a message may pass, and how many didn't since the last one.
+// pass reports whether a message may pass. dropped is the number of messages that did not
+// pass since the last one that did.
 func (r *repeats) pass(message string) (dropped int, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -41,7 +41,7 @@ func (r *repeats) pass(message string) (dropped int, ok bool) {
 	switch {
 	case last == nil:
 		r.said[message] = &repeat{at: now}
-	case now.Sub(last.at) < sayAgain:
+	case now.Sub(last.at) < logInterval:
 		last.since++
 		return 0, false
 	default:
@@ -72,7 +72,7 @@ func (l limited) Handle(ctx context.Context, r slog.Record) error {
 	return l.Handler.Handle(ctx, r)
 }
 
-// runKey is the SDK's name for the ID of the Workflow that a line belongs to.
+// runKey is the attribute of the SDK's log lines about a run.
 const runKey = "WorkflowID"
 
 // WithAttrs implements [slog.Handler].

@@ -1,5 +1,5 @@
-// Package outage logs an outage in few lines: one with its cause when it begins, one
-// a minute with counts while it lasts, and one when it ends.
+// Package outage logs an outage in few lines: one with the cause when it begins, one a
+// minute with counts while it lasts, and one when it ends.
 package outage
 
 import (
@@ -8,30 +8,32 @@ import (
 	"time"
 )
 
-// sayAgain is how far apart the lines of an outage are that lasts: an operator who
-// looks at the end of a log finds one, and a night of it is some hundred.
-const sayAgain = time.Minute
+// logInterval is the time between two lines of a lasting outage. An operator who looks at
+// the end of the log finds a line, and a night has a few hundred.
+const logInterval = time.Minute
 
-// Outage knows whether one thing is out of order, since when and why. It is safe for
+// Outage records whether a component is failing, since when and why. It is safe for
 // concurrent use.
 type Outage struct {
-	log  *slog.Logger
-	of   string
-	then string
+	log       *slog.Logger
+	component string
+	effect    string
 
 	mu       sync.Mutex
-	since    time.Time // zero while there is none
-	said     time.Time
-	cause    error // of the last failure
+	since    time.Time // zero without an outage
+	logged   time.Time // when the last line was logged
+	cause    error     // the last failure
 	failures int64
 	queued   int64
 }
 
-// New returns one of the named thing. What happens meanwhile is said by then, as in
-// "callbacks are queued on disk".
-func New(log *slog.Logger, of, then string) *Outage { return &Outage{log: log, of: of, then: then} }
+// New returns the Outage of a component. effect describes what happens during the outage,
+// such as "callbacks are queued on disk".
+func New(log *slog.Logger, component, effect string) *Outage {
+	return &Outage{log: log, component: component, effect: effect}
+}
 
-// Fail notes that the thing failed. The first failure begins the outage.
+// Fail records a failure. The first failure begins the outage.
 func (o *Outage) Fail(cause error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -39,15 +41,14 @@ func (o *Outage) Fail(cause error) {
 	o.cause = cause
 	o.failures++
 	if o.since.IsZero() {
-		o.since, o.said = now, now
-		o.log.Error("outage begins", "of", o.of, "error", cause, "meanwhile", o.then)
+		o.since, o.logged = now, now
+		o.log.Error("outage begins", "component", o.component, "error", cause, "meanwhile", o.effect)
 		return
 	}
-	o.sayAgain(now)
+	o.logLasting(now)
 }
 
-// Queue counts a callback that is queued during the outage, and reports whether
-// there is one.
+// Queue counts a queued callback if there is an outage, and reports whether there is.
 func (o *Outage) Queue() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -55,27 +56,27 @@ func (o *Outage) Queue() bool {
 		return false
 	}
 	o.queued++
-	o.sayAgain(time.Now())
+	o.logLasting(time.Now())
 	return true
 }
 
-func (o *Outage) sayAgain(now time.Time) {
-	if now.Sub(o.said) < sayAgain {
+func (o *Outage) logLasting(now time.Time) {
+	if now.Sub(o.logged) < logInterval {
 		return
 	}
-	o.said = now
+	o.logged = now
 	o.log.Warn("outage lasts", append(o.counts(now), "error", o.cause)...)
 }
 
 func (o *Outage) counts(now time.Time) []any {
-	attrs := []any{"of", o.of, "for", now.Sub(o.since).Round(time.Second), "failures", o.failures}
+	attrs := []any{"component", o.component, "duration", now.Sub(o.since).Round(time.Second), "failures", o.failures}
 	if o.queued > 0 {
 		attrs = append(attrs, "queued", o.queued)
 	}
 	return attrs
 }
 
-// End notes that the thing works.
+// End records a success. It ends the outage, if there is one.
 func (o *Outage) End() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -86,7 +87,7 @@ func (o *Outage) End() {
 	o.since, o.cause, o.failures, o.queued = time.Time{}, nil, 0, 0
 }
 
-// Cause returns why the thing failed last, or nil while it works.
+// Cause returns the last failure of the outage, or nil without an outage.
 func (o *Outage) Cause() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -47,9 +47,9 @@ func TestOutageLogsFewLines(t *testing.T) {
 			t.Errorf("%d lines", len(lines))
 		}
 		for n, want := range map[int]string{
-			0:              `level=ERROR msg="outage begins" of=Temporal error="connection refused" meanwhile="callbacks are queued on disk"`,
-			1:              `level=WARN msg="outage lasts" of=Temporal for=1m0s failures=61 queued=120 error="connection refused"`,
-			len(lines) - 1: `level=INFO msg="outage ends" of=Temporal for=3h0m0s failures=10800 queued=21600`,
+			0:              `level=ERROR msg="outage begins" component=Temporal error="connection refused" meanwhile="callbacks are queued on disk"`,
+			1:              `level=WARN msg="outage lasts" component=Temporal duration=1m0s failures=61 queued=120 error="connection refused"`,
+			len(lines) - 1: `level=INFO msg="outage ends" component=Temporal duration=3h0m0s failures=10800 queued=21600`,
 		} {
 			if lines[n] != want {
 				t.Errorf("line %d is %s, want %s", n, lines[n], want)

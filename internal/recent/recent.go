@@ -1,6 +1,6 @@
-// Package recent remembers the last keys in little memory: maps without pointers, which
-// the garbage collector doesn't look into. An LRU cache, with a list entry for each key,
-// takes a few times as much.
+// Package recent remembers recent keys in little memory. If keys and values have no
+// pointers, the garbage collector doesn't scan the maps. An LRU cache, which has a list
+// entry for each key, takes several times the memory.
 package recent
 
 import (
@@ -8,21 +8,21 @@ import (
 	"time"
 )
 
-// Map remembers at least the given number of the last keys, and at most twice as many.
-// It is safe for concurrent use.
+// Map remembers at least the minKeys most recent keys, and at most twice as many. It is safe
+// for concurrent use.
 type Map[K comparable, V any] struct {
-	// Keep, if set, is how long at least a key is remembered within the number; a key
-	// twice as old is forgotten. Set it before use.
+	// Keep, if set, is the minimum time for which the Map remembers a key, unless newer
+	// keys displace it. A key twice as old is forgotten. Set Keep before use.
 	Keep time.Duration
 
 	minKeys int
 
 	mu            sync.Mutex
-	young, former map[K]V // when young is full or old, it takes the place of former
+	young, former map[K]V // when young is full or old, it replaces former
 	began         time.Time
 }
 
-// New returns a map that remembers at least so many keys.
+// New returns a map that remembers at least minKeys keys.
 func New[K comparable, V any](minKeys int) *Map[K, V] {
 	return &Map[K, V]{minKeys: minKeys, young: map[K]V{}}
 }
@@ -45,8 +45,8 @@ func (m *Map[K, V]) get(key K) (V, bool) {
 	return v, found
 }
 
-// Update stores the value that f returns for the key's value, or removes the key if
-// keep is false. The key counts as new.
+// Update calls f with the key's value and stores the value that f returns. If keep is
+// false, Update removes the key. The key becomes the most recent one.
 func (m *Map[K, V]) Update(key K, f func(value V, found bool) (updated V, keep bool)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -66,8 +66,8 @@ func (m *Map[K, V]) put(key K, value V) {
 	m.young[key] = value
 }
 
-// Add stores the value unless the key has one. It returns the key's value, and whether
-// the key had it before.
+// Add stores the value unless the key has one. It returns the key's value, and reports
+// whether the key had it before.
 func (m *Map[K, V]) Add(key K, value V) (V, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

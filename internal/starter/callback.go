@@ -28,8 +28,8 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// Signaler sends Signals. Temporal's WorkflowServiceClient is one; the SDK's client can't
-// make a repeated Signal the same one.
+// Signaler sends Signals. Temporal's WorkflowServiceClient implements it. The SDK's client
+// can't set the request ID that makes a repeated Signal count once.
 type Signaler interface {
 	SignalWorkflowExecution(ctx context.Context, r *workflowservice.SignalWorkflowExecutionRequest, _ ...grpc.CallOption) (*workflowservice.SignalWorkflowExecutionResponse, error)
 }
@@ -37,24 +37,25 @@ type Signaler interface {
 // Signaled is the outcome of a callback that was sent to a run.
 const Signaled = "signaled"
 
-// decideTimeout is how long a function may take: the sender of the callback waits.
+// decideTimeout bounds a function, because the sender of the callback waits for it.
 const decideTimeout = 200 * time.Millisecond
 
 // callbackPrefix begins the key of a callback in the inbox.
 const callbackPrefix = "callback-"
 
-// callbackKey returns the key of a callback in the inbox, which a repeat has too.
+// callbackKey returns the key of a callback in the inbox. Every delivery of the callback has
+// the same key.
 func callbackKey(c *workflows.Callback) string {
 	sum := identify(c, c.Digest)
 	return callbackPrefix + strconv.FormatUint(uint64(c.AppID), 10) + "-" + hex.EncodeToString(sum[:10])
 }
 
-// identify returns what stands for the app, the event and a key.
+// identify returns a hash of the app, the event and a key.
 func identify(c *workflows.Callback, key string) [32]byte {
 	return sha256.Sum256(fmt.Appendf(nil, "%d %q %q", c.AppID, c.Event, key))
 }
 
-// undecidedError reports that a function has failed, or that its decision can't be followed yet.
+// undecidedError reports that a function has failed, or that its action can't be done yet.
 type undecidedError struct {
 	error
 	verdict delivery.Verdict
@@ -62,7 +63,8 @@ type undecidedError struct {
 
 func (e *undecidedError) Unwrap() error { return e.error }
 
-// undecided returns err as one that passes, unless the callback has waited long.
+// undecided wraps err so that the callback is tried again, or becomes a dead letter if it is
+// overdue.
 func undecided(err error, overdue bool) error {
 	if overdue {
 		return &undecidedError{err, delivery.Refused}
@@ -70,8 +72,8 @@ func undecided(err error, overdue bool) error {
 	return &undecidedError{err, delivery.Later}
 }
 
-// ReceiveOther returns once Temporal or the inbox has what a function of [Options].Events
-// wants done about a callback.
+// ReceiveOther calls the function of [Options].Events for a callback. It returns after
+// Temporal has done the function's action, or the inbox has the callback.
 func (r *Receiver) ReceiveOther(ctx context.Context, o *zego.Other) (webhook.Receipt, error) {
 	if r.starter.function(o.Event) == nil {
 		return webhook.Receipt{Status: webhook.Ignored}, nil
@@ -82,7 +84,7 @@ func (r *Receiver) ReceiveOther(ctx context.Context, o *zego.Other) (webhook.Rec
 	var receipt webhook.Receipt
 	var acted [32]byte
 	switch {
-	case err != nil: // it is called again, by the delivery
+	case err != nil: // the delivery calls the function again
 		r.starter.Log.Error("function for callback failed, tried again from the inbox", "event", c.Event, "appid", c.AppID, "digest", c.Digest, "error", err)
 	case action == (workflows.Action{}):
 		return webhook.Receipt{Status: webhook.Ignored}, nil
@@ -120,11 +122,11 @@ func (s *Starter) function(event string) workflows.CallbackFunc {
 	return s.Events[workflows.OtherEvents]
 }
 
-// decide calls the function for a callback. One that hangs is left behind.
+// decide calls the function for a callback. It doesn't wait longer than decideTimeout.
 func (s *Starter) decide(ctx context.Context, c *workflows.Callback) (workflows.Action, error) {
 	f := s.function(c.Event)
 	if f == nil {
-		return workflows.Action{}, fmt.Errorf("no function for the event %q, or the others, is in this program any more", c.Event)
+		return workflows.Action{}, fmt.Errorf("this program has no function for the event %q", c.Event)
 	}
 	ctx, cancel := context.WithTimeout(ctx, decideTimeout)
 	defer cancel()
@@ -155,7 +157,7 @@ func (s *Starter) decide(ctx context.Context, c *workflows.Callback) (workflows.
 	}
 }
 
-// checkAction returns why an action can't be followed.
+// checkAction returns an error if an action is invalid.
 func checkAction(a workflows.Action) error {
 	switch {
 	case a == (workflows.Action{}):
@@ -165,12 +167,12 @@ func checkAction(a workflows.Action) error {
 	case (a.Workflow != nil) == (a.Signal != ""):
 		return errors.New("the action has both or none of Workflow and Signal, want one")
 	case a.Workflow != nil && strings.HasPrefix(a.WorkflowID, session.WorkflowIDPrefix):
-		return fmt.Errorf("the action starts %s, and Workflow IDs that begin with %s are those of sessions", a.WorkflowID, session.WorkflowIDPrefix)
+		return fmt.Errorf("the action starts %s, and Workflow IDs that begin with %s are reserved for sessions", a.WorkflowID, session.WorkflowIDPrefix)
 	}
 	return nil
 }
 
-// act does what the function for a callback wants.
+// act does the action that the function for a callback decided on.
 func (s *Starter) act(ctx context.Context, item Item, overdue bool) (outcome string, err error) {
 	c, action := item.Callback, item.action
 	if action == nil {
@@ -203,7 +205,7 @@ func (s *Starter) act(ctx context.Context, item Item, overdue bool) (outcome str
 	return string(webhook.Ignored), nil
 }
 
-// signal sends a Signal. A run takes it once, however often it is sent.
+// signal sends a Signal. Its request ID makes repeated Signals count once.
 func (s *Starter) signal(ctx context.Context, c *workflows.Callback, action *workflows.Action) error {
 	var input *common.Payloads
 	if action.Input != nil {

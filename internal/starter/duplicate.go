@@ -15,13 +15,15 @@ import (
 )
 
 const (
-	// remembered is how many acknowledged sessions, at least, are duplicates without
-	// asking Temporal, where a repeated start costs a third of a start: 5 MB.
+	// remembered is the minimum number of acknowledged sessions that are recognized as
+	// duplicates without a call to Temporal, where a repeated start costs a third of a
+	// start. They take 5 MB.
 	remembered = 100_000
-	// maxLooks is how many runs are described at once. After an outage many duplicates
-	// come, and starts come first.
+	// maxLooks bounds how many runs are described at once. After an outage there are many
+	// duplicates, and starts have priority.
 	maxLooks = 8
-	// lookTimeout bounds a look with its wait for others, and so how long a stop waits.
+	// lookTimeout bounds a look including its wait for other looks, and so the wait of a
+	// stop.
 	lookTimeout = 10 * time.Second
 )
 
@@ -34,26 +36,26 @@ type Receiver struct {
 	acted    *recent.Map[[32]byte, struct{}] // callbacks by app, event and key
 }
 
-// identity is a session without a pointer.
+// identity identifies a session without a pointer: see package recent.
 type identity struct {
 	app     uint32
 	session uint64
 }
 
-// NewReceiver returns a Receiver that queues what s doesn't start at once. Observe counts
-// starts.
+// NewReceiver returns a Receiver that queues callbacks in box which s doesn't start at once.
+// observe counts starts.
 func NewReceiver(s *Starter, box delivery.Inbox, observe func(outcome string, relayed bool)) *Receiver {
 	return &Receiver{
 		Delivery: delivery.New(delivery.Options[Item]{
 			Name: "Temporal", Sink: s, Inbox: box, Join: true, Yield: true, MaxFailures: 5, Log: s.Log, Observe: observe,
-			// The server of the benchmarks took about as many starts a second with four in
-			// flight as with 16, and not more with 64.
+			// In benchmarks the server had about the same starts a second with four in flight
+			// as with 16 and 64.
 			MinInFlight: 4, MaxInFlight: 200,
 			Size: func(item Item) int {
 				if item.Callback == nil {
 					return 1 << 10
 				}
-				return 1<<10 + 2*len(item.Callback.JSON) // the action's input is made of it
+				return 1<<10 + 2*len(item.Callback.JSON) // the body, and an input made of it
 			},
 			Contradicted: func(ctx context.Context, kept, second Item) error {
 				if kept.Session == nil || second.Session == nil {
@@ -66,14 +68,15 @@ func NewReceiver(s *Starter, box delivery.Inbox, observe func(outcome string, re
 	}
 }
 
-// Wait waits for starts that outlast the answers to their callbacks. The inbox must not be
-// closed before.
+// Wait waits for starts that outlast the answers to their callbacks. Close the inbox only
+// after it.
 func (r *Receiver) Wait() {
 	r.Delivery.Wait()
 	r.starter.looking.Wait()
 }
 
-// Receive returns once Temporal has a Workflow of the session, or the inbox its callback.
+// Receive returns after Temporal has a Workflow for the session, or the inbox has the
+// callback.
 func (r *Receiver) Receive(ctx context.Context, c *zego.RoomClose) (webhook.Receipt, error) {
 	s := session.Of(c)
 	receipt := webhook.Receipt{Status: webhook.Duplicate, WorkflowID: s.WorkflowID()}
@@ -85,7 +88,7 @@ func (r *Receiver) Receive(ctx context.Context, c *zego.RoomClose) (webhook.Rece
 	if err != nil {
 		return webhook.Receipt{}, err
 	}
-	// Another callback of the session may have come meanwhile.
+	// Another callback of the session may have come in the meantime.
 	if first, found := r.recent.Add(id, closingOf(s)); found {
 		if err := r.starter.compare(ctx, first, s); err != nil {
 			return webhook.Receipt{}, err
@@ -100,10 +103,10 @@ func (r *Receiver) Receive(ctx context.Context, c *zego.RoomClose) (webhook.Rece
 	return receipt, nil
 }
 
-// closing is what a room_close says, without a pointer.
+// closing holds the content of a room_close without a pointer: see package recent.
 type closing struct {
-	room uint64 // a hash of its name
-	time int64  // in Unix milliseconds
+	room uint64 // hash of the room's name
+	time int64  // Unix milliseconds
 }
 
 func closingOf(s session.Session) closing {
@@ -116,9 +119,10 @@ func closingOf(s session.Session) closing {
 	return closing{h.Sum64(), told.UnixMilli()}
 }
 
-// compare warns of a session that is closed twice, in another room or at another time: one
-// of the two is another session, such as one with a rounded number, and has no run. It
-// returns an error if that isn't stored before ctx ends.
+// compare warns if two room_close callbacks of a session differ in room or time. One of them
+// belongs to another session, for example because its number was rounded, and that session
+// has no run. compare stores the second callback, and returns an error if it can't before
+// ctx ends.
 func (s *Starter) compare(ctx context.Context, first closing, second session.Session) error {
 	other := closingOf(second)
 	if first == other {
@@ -136,8 +140,8 @@ func (s *Starter) compare(ctx context.Context, first closing, second session.Ses
 }
 
 // look compares a duplicate with the run of its session, which another process may have
-// started. It also warns of a run that has ended without closing out its session: Temporal
-// refuses to start another.
+// started. It also reports a run that has ended without closing out its session, because
+// Temporal refuses to start another.
 func (s *Starter) look(id string, session session.Session) {
 	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
 	defer cancel()
@@ -166,14 +170,14 @@ func (s *Starter) look(id string, session session.Session) {
 	}
 }
 
-// closingOfRun returns what the room_close that started a run says, from its memo. The
-// close time of a session that was found gone is unknown, and one that can't be was
-// replaced: there only the room is compared.
+// closingOfRun returns the content of the room_close that started a run, from the run's
+// memo. It returns the second's time, so that only the rooms are compared, if the run was
+// reconciled and its time is an estimate, or if the second's time is impossible.
 func (s *Starter) closingOfRun(run *workflow.WorkflowExecutionInfo, second session.Session) (closing, bool) {
 	memo := run.GetMemo().GetFields()
 	text := func(name string) (value string) {
 		if payload := memo[name]; payload != nil {
-			_ = s.Data.FromPayload(payload, &value) // encrypted with a key that we lack
+			_ = s.Data.FromPayload(payload, &value) // fails if its encryption key is missing
 		}
 		return value
 	}

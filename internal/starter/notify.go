@@ -17,16 +17,16 @@ import (
 )
 
 const (
-	// maxNotices is how many recordings may wait for their notice, and notifyTimeout
-	// bounds one.
+	// maxNotices bounds the recordings that wait for their notice, and notifyTimeout one
+	// notice.
 	maxNotices    = 1000
 	notifyTimeout = 10 * time.Second
-	// maxAge is how old a session may be that a recording belongs to.
+	// maxAge is the maximum age of the session of a recording.
 	maxAge = 30 * 24 * time.Hour
 )
 
-// Notifier signals runs that wait for recordings, so that they look at once. What it loses
-// costs time only: a run looks by itself, too.
+// Notifier signals runs that wait for recordings, so that they continue at once. A lost
+// notice only costs time, because runs also check by themselves.
 type Notifier struct {
 	ledger   *ledger.Ledger
 	temporal client.Client
@@ -34,17 +34,17 @@ type Notifier struct {
 	uploaded chan *zego.Recording
 }
 
-// NewNotifier returns a Notifier. [Notifier.Run] has to run beside it.
+// NewNotifier returns a Notifier. Call [Notifier.Run] in a goroutine.
 func NewNotifier(l *ledger.Ledger, temporal client.Client, log *slog.Logger) *Notifier {
 	return &Notifier{l, temporal, log, make(chan *zego.Recording, maxNotices)}
 }
 
-// Stored notes that a callback was stored.
+// Stored queues a notice if event reports uploaded files. Call it after the event was stored.
 func (n *Notifier) Stored(event zego.Event) {
 	if r, ok := event.(*zego.Recording); ok && r.EventType == zego.RecordingUploaded {
 		select {
 		case n.uploaded <- r:
-		default: // the runs look by themselves
+		default: // the runs check by themselves
 		}
 	}
 }
@@ -57,14 +57,14 @@ func (n *Notifier) Run(ctx context.Context) {
 			return
 		case r := <-n.uploaded:
 			if err := n.Notify(ctx, r.AppID, r.TaskID, r.RoomID, time.Unix(r.Timestamp, 0)); err != nil && ctx.Err() == nil {
-				n.log.Debug("runs not notified, they look by themselves", "appid", r.AppID, "room_id", r.RoomID, "task_id", r.TaskID, "error", err)
+				n.log.Debug("runs not notified, they check by themselves", "appid", r.AppID, "room_id", r.RoomID, "task_id", r.TaskID, "error", err)
 			}
 		}
 	}
 }
 
-// Notify signals the runs of the sessions that a recording task may belong to, which was
-// under way at a time.
+// Notify signals the runs of all sessions that may own a recording task. at is a time at
+// which the task was recording or uploading.
 func (n *Notifier) Notify(ctx context.Context, appID uint32, taskID, roomID string, at time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, notifyTimeout)
 	defer cancel()

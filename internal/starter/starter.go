@@ -26,61 +26,61 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// Temporal starts and describes runs. A client is one.
+// Temporal starts and describes runs. A [client.Client] implements it.
 type Temporal interface {
 	ExecuteWorkflow(ctx context.Context, options client.StartWorkflowOptions, workflow any, args ...any) (client.WorkflowRun, error)
 	DescribeWorkflowExecution(ctx context.Context, workflowID, runID string) (*workflowservice.DescribeWorkflowExecutionResponse, error)
 }
 
-// Options are what a [Starter] needs.
+// Options configure a [Starter].
 type Options struct {
 	// Temporal starts the Workflows.
 	Temporal Temporal
-	// TaskQueue is the one that workers poll.
+	// TaskQueue is the Task Queue of the workers.
 	TaskQueue string
-	// Data reads the memos of runs. Default: the SDK's.
+	// Data reads the memos of runs. Default: the SDK's converter.
 	Data converter.DataConverter
 	// Route returns the Workflow of a session. Default: [workflows.RoomClose].
 	Route func(session.Session) workflows.Workflow
 	// Immediate, if set, reports whether a Workflow starts as soon as its room closes.
 	// Others start after Settling.
 	Immediate func(workflows.Workflow) bool
-	// Settling is how long after a room_close ZEGO may still retry callbacks of the
-	// session.
+	// Settling is the time after a room_close in which ZEGO may still retry callbacks of
+	// the session.
 	Settling time.Duration
 	// Weights are the apps' shares of the workers, by app ID. Default: 1.
 	Weights map[uint32]float32
 	// Eager lets a worker of the same client begin a run without a round trip.
 	Eager bool
-	// Events are the functions that decide about callbacks, by event or
-	// [workflows.OtherEvents], and Signaler sends the Signals that they want.
-	Events   map[string]workflows.CallbackFunc
-	Signaler Signaler
-	// Namespace is the one that Signaler needs.
+	// Events maps names of events, or [workflows.OtherEvents], to the functions that decide
+	// about their callbacks. Signaler sends the Signals of their actions, in Namespace.
+	Events    map[string]workflows.CallbackFunc
+	Signaler  Signaler
 	Namespace string
 	// Log gets what operators need to know.
 	Log *slog.Logger
-	// Observe, if set, counts a duplicate that has "contradicted" the first room_close of
-	// its session, or whose run has "ended" without closing it out.
+	// Observe, if set, is called with "contradicted" for a duplicate that contradicts the
+	// first room_close of its session, and with "ended" if the run of a duplicate has ended
+	// without closing out the session.
 	Observe func(outcome string)
 	// Contradicted, if set, stores a room_close that contradicts the first of its session.
 	Contradicted func(context.Context, session.Session) error
 }
 
-// Item is what a [Starter] delivers: a session whose room has closed, or a callback that
-// a function of [Options].Events decides about.
+// Item is delivered by a [Starter]: either a closed session, or a callback for a function of
+// [Options].Events.
 type Item struct {
 	*session.Session
 	Callback *workflows.Callback `json:"callback,omitempty"`
 
-	action *workflows.Action // what the function has decided, if it was called
+	action *workflows.Action // the function's decision, or nil if it must be called
 }
 
 // Starter starts Workflows. It is a [delivery.Sink] of items.
 type Starter struct {
 	Options
-	unset   *outage.Outage // of the Namespace's search attributes
-	looks   chan struct{}  // at runs of duplicates
+	unset   *outage.Outage // missing search attributes
+	looks   chan struct{}  // limits the looks at runs of duplicates
 	looking sync.WaitGroup
 }
 
@@ -110,13 +110,13 @@ type Request struct {
 	Input    any
 	// AppID selects the weight.
 	AppID uint32
-	// Searchable makes it an error that the Namespace lacks the search attributes. The
-	// run is started without them otherwise.
+	// Searchable makes Start fail if the Namespace lacks the search attributes. Otherwise
+	// Start starts the run without them.
 	Searchable bool
 }
 
-// Start starts a Workflow. It returns false if there is one of its ID already, whether
-// running or closed.
+// Start starts a Workflow. It returns false if the Workflow ID has a run already, open or
+// closed.
 func (s *Starter) Start(ctx context.Context, r Request) (started bool, err error) {
 	r.Options.Priority.FairnessWeight = s.Weights[r.AppID]
 	_, err = s.Temporal.ExecuteWorkflow(ctx, r.Options, r.Workflow, r.Input)
@@ -134,8 +134,9 @@ func (s *Starter) Start(ctx context.Context, r Request) (started bool, err error
 	return err == nil, err
 }
 
-// Close starts the Workflow of a session whose room_close never came. One that is running
-// or completed is no error; the error of one that ended otherwise is an [*EndedError].
+// Close starts the Workflow of a session without a room_close. If the session has a run that
+// is running or completed, Close returns nil. If its run ended otherwise, the error is an
+// [*EndedError].
 func (s *Starter) Close(ctx context.Context, closed session.Session) error {
 	r, err := s.request(closed)
 	if err != nil {
@@ -148,7 +149,7 @@ func (s *Starter) Close(ctx context.Context, closed session.Session) error {
 	return Ended(ctx, s.Temporal, r.Options.ID)
 }
 
-// request returns the Request of a session.
+// request returns the Request that closes out a session.
 func (s *Starter) request(closed session.Session) (Request, error) {
 	workflow, err := s.route(closed)
 	if err != nil {
@@ -163,7 +164,8 @@ func (s *Starter) request(closed session.Session) (Request, error) {
 	return Request{Options: options, Workflow: workflow, Input: closed, AppID: closed.AppID}, nil
 }
 
-// route chooses the Workflow. A panic there would end the process again and again.
+// route calls Route. It returns a panic as an error, because the panic would end the process
+// each time the callback is tried again.
 func (s *Starter) route(closed session.Session) (w workflows.Workflow, err error) {
 	defer func() {
 		if fault := recover(); fault != nil {
@@ -182,7 +184,7 @@ var (
 
 // EndedError reports that a session's run has ended without closing it out.
 type EndedError struct {
-	// WorkflowID of the session, and Temporal's word for the Status.
+	// WorkflowID is the session's Workflow ID, and Status is Temporal's name of the status.
 	WorkflowID, Status string
 }
 
@@ -192,7 +194,7 @@ func (e *EndedError) Error() string {
 }
 
 // Ended returns an [*EndedError] if the newest run of a Workflow was terminated or
-// canceled, or has failed or timed out. A running or completed one is fine.
+// canceled, or has failed or timed out. It returns nil for a running or completed run.
 func Ended(ctx context.Context, t Temporal, workflowID string) error {
 	answer, err := t.DescribeWorkflowExecution(ctx, workflowID, "")
 	if err != nil {
@@ -216,7 +218,7 @@ const (
 	Duplicate = "duplicate"
 )
 
-// startTimeout bounds a start. Only the inbox waits for it.
+// startTimeout bounds a start. Senders don't wait that long, only entries of the inbox do.
 const startTimeout = 5 * time.Second
 
 // Key implements [delivery.Sink].
@@ -269,8 +271,8 @@ func (s *Starter) Deliver(ctx context.Context, item Item, overdue bool, done fun
 	}()
 }
 
-// Judge implements [delivery.Sink]. What Temporal or the SDK finds invalid is refused; all
-// else may pass: an outage, a limit, a missing Namespace or permission.
+// Judge implements [delivery.Sink]. It refuses a start that Temporal or the SDK finds
+// invalid. All other errors may pass: an outage, a limit, a missing Namespace or permission.
 func (s *Starter) Judge(err error) delivery.Verdict {
 	var answered serviceerror.ServiceError
 	undecided := new(undecidedError)
@@ -281,7 +283,7 @@ func (s *Starter) Judge(err error) delivery.Verdict {
 		return delivery.Later
 	case errors.Is(err, errRoute), errors.As(err, &invalid):
 		return delivery.Refused
-	// gRPC's own answer to what is too large for it; Temporal's limits have a cause.
+	// gRPC refuses too large messages with this text. Temporal's own limits have a cause.
 	case strings.Contains(err.Error(), "message larger than max"):
 		return delivery.Refused
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.As(err, &answered):

@@ -600,7 +600,7 @@ func TestOutageIsLoggedOnce(t *testing.T) {
 		t.Errorf("takes %v, fault %v after the outage", takes, in.Delivery.Fault())
 	}
 	log := lines.String()
-	for text, want := range map[string]int{`msg="outage begins" of=Temporal error=`: 1, `msg="outage ends" of=Temporal`: 1, "callbacks queued on disk": 1, "level=WARN": 0} {
+	for text, want := range map[string]int{`msg="outage begins" component=Temporal error=`: 1, `msg="outage ends" component=Temporal`: 1, "callbacks queued on disk": 1, "level=WARN": 0} {
 		if n := strings.Count(log, text); n != want {
 			t.Errorf("%d times %q, want %d, in:\n%s", n, text, want, log)
 		}

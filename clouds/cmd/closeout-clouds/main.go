@@ -1,4 +1,5 @@
-// Command closeout-clouds is closeout with the buckets of Google Cloud Storage and Azure.
+// Command closeout-clouds is the command closeout with support for Google Cloud Storage and
+// Azure Blob Storage.
 package main
 
 import (
