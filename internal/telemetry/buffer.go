@@ -1,96 +1,69 @@
 package telemetry
 
 import (
+	"bytes"
 	"io"
-	"sync"
 	"sync/atomic"
 	"time"
 )
 
 const (
-	// bufferedBytes is how much of the log waits for its reader: at some 300 bytes a
-	// line, ten seconds of a few hundred callbacks a second.
-	bufferedBytes = 1 << 20
+	// bufferedLines is how many lines of the log wait for its reader: ten seconds of a few hundred callbacks a second.
+	bufferedLines = 4096
 	// lastLines is how long a stop waits for the reader of the last lines.
 	lastLines = time.Second
 )
 
-// Buffer is a writer for a log whose reader may stop reading. Writes neither block nor fail.
-// Lines that do not fit, or that the underlying writer rejects, are dropped and counted.
+// Buffer is a writer for a log with a reader that may stop reading: no write waits for it, and none fails. Lines that find
+// no room, or that the writer behind it refuses, are dropped and counted.
 type Buffer struct {
 	dropped atomic.Int64
-
-	mu      sync.Mutex
-	lines   [][]byte
-	size    int
-	wake    chan struct{}
-	drained chan struct{} // closed while the buffer is empty
+	entries chan entry
 }
 
-// NewBuffer returns a Buffer that writes to w.
+// entry is a line, or a request to close flushed.
+type entry struct {
+	line    []byte
+	flushed chan struct{}
+}
+
+// NewBuffer returns a buffer that writes to w for as long as the process lives.
 func NewBuffer(w io.Writer) *Buffer {
-	b := &Buffer{wake: make(chan struct{}, 1), drained: make(chan struct{})}
-	close(b.drained)
-	go b.write(w)
+	b := &Buffer{entries: make(chan entry, bufferedLines)}
+	go func() {
+		for e := range b.entries {
+			if e.flushed != nil {
+				close(e.flushed)
+			} else if _, err := w.Write(e.line); err != nil {
+				b.dropped.Add(1)
+			}
+		}
+	}()
 	return b
 }
 
 // Write implements [io.Writer]. Each call is a line.
 func (b *Buffer) Write(line []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.size+len(line) > bufferedBytes {
-		b.dropped.Add(1)
-		return len(line), nil
-	}
-	if b.size == 0 {
-		b.drained = make(chan struct{})
-	}
-	b.lines = append(b.lines, append([]byte(nil), line...))
-	b.size += len(line)
 	select {
-	case b.wake <- struct{}{}:
-	default: // it is awake
+	case b.entries <- entry{line: bytes.Clone(line)}:
+	default:
+		b.dropped.Add(1)
 	}
 	return len(line), nil
 }
 
-// write writes lines until the process ends.
-func (b *Buffer) write(w io.Writer) {
-	for range b.wake {
-		for {
-			b.mu.Lock()
-			lines := b.lines
-			b.lines = nil
-			if len(lines) == 0 {
-				b.mu.Unlock()
-				break
-			}
-			b.mu.Unlock()
-			for _, line := range lines {
-				if _, err := w.Write(line); err != nil {
-					b.dropped.Add(1)
-				}
-				b.mu.Lock()
-				if b.size -= len(line); b.size == 0 {
-					close(b.drained)
-				}
-				b.mu.Unlock()
-			}
-		}
-	}
-}
-
-// Dropped returns the number of dropped lines.
+// Dropped returns how many lines were dropped.
 func (b *Buffer) Dropped() int64 { return b.dropped.Load() }
 
 // Flush waits until all lines are written, for at most a second.
 func (b *Buffer) Flush() {
-	b.mu.Lock()
-	drained := b.drained
-	b.mu.Unlock()
+	flushed, timeout := make(chan struct{}), time.After(lastLines)
 	select {
-	case <-drained:
-	case <-time.After(lastLines):
+	case b.entries <- entry{flushed: flushed}:
+		select {
+		case <-flushed:
+		case <-timeout:
+		}
+	case <-timeout:
 	}
 }

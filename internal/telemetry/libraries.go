@@ -1,7 +1,7 @@
 package telemetry
 
 import (
-	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 	"sync"
@@ -18,27 +18,13 @@ func AdoptLibraries(log *slog.Logger) {
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("telemetry failed", "library", "opentelemetry", "error", err) }))
 }
 
-var adoptGRPC = sync.OnceFunc(func() { grpclog.SetLoggerV2(grpcLogger{}) })
+var adoptGRPC = sync.OnceFunc(func() { grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, grpcErrors{})) })
 
-// grpcLogger is a [grpclog.LoggerV2] that logs errors, as gRPC's default does.
-type grpcLogger struct{}
+// grpcErrors logs the errors that gRPC writes, as in "2026/11/30 12:00:00 ERROR: ...".
+type grpcErrors struct{}
 
-func (grpcLogger) error(text string) {
+func (grpcErrors) Write(line []byte) (int, error) {
+	_, text, _ := strings.Cut(string(line), ": ")
 	slog.Error("connection failed", "library", "grpc", "message", strings.TrimSpace(text))
+	return len(line), nil
 }
-
-func (grpcLogger) Info(...any)                         {}
-func (grpcLogger) Infoln(...any)                       {}
-func (grpcLogger) Infof(string, ...any)                {}
-func (grpcLogger) Warning(...any)                      {}
-func (grpcLogger) Warningln(...any)                    {}
-func (grpcLogger) Warningf(string, ...any)             {}
-func (l grpcLogger) Error(args ...any)                 { l.error(fmt.Sprint(args...)) }
-func (l grpcLogger) Errorln(args ...any)               { l.error(fmt.Sprintln(args...)) }
-func (l grpcLogger) Errorf(format string, args ...any) { l.error(fmt.Sprintf(format, args...)) }
-
-// Fatal need not end the process, because gRPC exits after it.
-func (l grpcLogger) Fatal(args ...any)                 { l.error(fmt.Sprint(args...)) }
-func (l grpcLogger) Fatalln(args ...any)               { l.error(fmt.Sprintln(args...)) }
-func (l grpcLogger) Fatalf(format string, args ...any) { l.error(fmt.Sprintf(format, args...)) }
-func (grpcLogger) V(int) bool                          { return false }
