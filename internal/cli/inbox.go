@@ -66,13 +66,13 @@ const (
 type inboxes map[string]*inbox.Store
 
 // needInboxes is a step that opens the inboxes. There may be no inbox for participants yet.
-func needInboxes(ctx context.Context, op *operation) error {
-	sessions, err := op.openInbox(ctx, op.config.Inbox())
+func needInboxes(_ context.Context, op *operation) error {
+	sessions, err := op.openInbox()
 	if err != nil {
 		return err
 	}
 	op.inboxes = inboxes{inboxRoomClose: sessions}
-	events, err := op.openInbox(ctx, op.config.EventInbox())
+	events, err := op.openEvents()
 	switch {
 	case err == nil:
 		op.inboxes[inboxEvents] = events

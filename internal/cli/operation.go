@@ -44,6 +44,11 @@ type operation struct {
 	inboxes  inboxes
 	bills    ledger.Filter
 
+	// Each opens a store once.
+	openLedger            func() (*ledger.Ledger, error)
+	openArchive           func() (*blob.Bucket, error)
+	openInbox, openEvents func() (*inbox.Store, error)
+
 	mu      sync.Mutex
 	closers []func()
 }
@@ -57,6 +62,10 @@ func operate(steps ...func(context.Context, *operation) error) cli.ActionFunc {
 			return err
 		}
 		op := &operation{Command: cmd, config: c, log: log, out: cmd.Root().Writer}
+		op.openLedger = sync.OnceValues(func() (*ledger.Ledger, error) { return op.findLedger(ctx) })
+		op.openArchive = sync.OnceValues(func() (*blob.Bucket, error) { return op.findArchive(ctx) })
+		op.openInbox = sync.OnceValues(func() (*inbox.Store, error) { return op.findInbox(ctx, c.Inbox()) })
+		op.openEvents = sync.OnceValues(func() (*inbox.Store, error) { return op.findInbox(ctx, c.EventInbox()) })
 		defer op.close()
 		return op.do(ctx, steps...)
 	}
@@ -74,17 +83,19 @@ func (op *operation) do(ctx context.Context, steps ...func(context.Context, *ope
 // Steps that open a store.
 
 func needTemporal(_ context.Context, op *operation) (err error) {
-	op.temporal, err = op.openTemporal()
+	if op.temporal, err = service.Dial(op.config, op.log, nil); err == nil {
+		op.onClose(op.temporal.Close)
+	}
 	return err
 }
 
-func needLedger(ctx context.Context, op *operation) (err error) {
-	op.ledger, err = op.openLedger(ctx)
+func needLedger(_ context.Context, op *operation) (err error) {
+	op.ledger, err = op.openLedger()
 	return err
 }
 
-func needArchive(ctx context.Context, op *operation) (err error) {
-	op.archive, err = op.openArchive(ctx)
+func needArchive(_ context.Context, op *operation) (err error) {
+	op.archive, err = op.openArchive()
 	return err
 }
 
@@ -104,16 +115,8 @@ func (op *operation) close() {
 	}))
 }
 
-func (op *operation) openTemporal() (client.Client, error) {
-	c, err := service.Dial(op.config, op.log, nil)
-	if err == nil {
-		op.onClose(c.Close)
-	}
-	return c, err
-}
-
-// openLedger opens the ledger. An empty one in a wrong place would be taken for the truth, so it has to have its tables.
-func (op *operation) openLedger(ctx context.Context) (*ledger.Ledger, error) {
+// findLedger opens the ledger. An empty one in a wrong place would be taken for the truth, so it has to have its tables.
+func (op *operation) findLedger(ctx context.Context) (*ledger.Ledger, error) {
 	l, err := ledger.Open(op.config.DatabaseURL)
 	if err != nil {
 		return nil, fmt.Errorf("CLOSEOUT_DATABASE_URL: %w", err)
@@ -129,7 +132,7 @@ func (op *operation) openLedger(ctx context.Context) (*ledger.Ledger, error) {
 	return l, nil
 }
 
-func (op *operation) openArchive(ctx context.Context) (*blob.Bucket, error) {
+func (op *operation) findArchive(ctx context.Context) (*blob.Bucket, error) {
 	bucket, err := archive.OpenExisting(ctx, op.config.ArchiveURL)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -141,8 +144,8 @@ func (op *operation) openArchive(ctx context.Context) (*blob.Bucket, error) {
 	return bucket, nil
 }
 
-// openInbox opens an inbox, whether or not another process owns it. The error wraps [os.ErrNotExist] where there is none.
-func (op *operation) openInbox(ctx context.Context, folder string) (*inbox.Store, error) {
+// findInbox opens an inbox, whether or not another process owns it. The error wraps [os.ErrNotExist] where there is none.
+func (op *operation) findInbox(ctx context.Context, folder string) (*inbox.Store, error) {
 	store, err := inbox.Attach(ctx, folder)
 	switch {
 	case errors.Is(err, os.ErrNotExist):

@@ -15,11 +15,8 @@ import (
 
 	"github.com/urfave/cli/v3"
 	"go.temporal.io/api/workflowservice/v1"
-	"go.temporal.io/sdk/client"
-	"gocloud.dev/blob"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/probe"
 	"github.com/closeouthq/closeout/internal/reconcile"
@@ -44,7 +41,7 @@ func Status() *cli.Command {
 		Flags: append(Flags("DATA", "DATABASE_URL", "ARCHIVE_URL", "PAYLOAD_KEYS", "UI_URL", "LOG_LEVEL", "LOG_FORMAT"),
 			&cli.IntFlag{Name: "limit", Value: 10, Usage: "maximum number of sessions for each argument"},
 			&cli.DurationFlag{Name: "wait", Usage: "how long to wait until each session is closed out (default: not at all)"}, jsonFlag()),
-		Action: operate(showStatus),
+		Action: operate(needTemporal, showStatus),
 	}
 }
 
@@ -69,20 +66,16 @@ func showStatus(ctx context.Context, op *operation) error {
 	if limit < 1 {
 		return usagef("--limit: found %d, want at least 1", limit)
 	}
-	f, err := newFinder(ctx, op)
-	if err != nil {
-		return err
-	}
 	report := statusReport{Sessions: []*sessionStatus{}}
-	err = op.each("session", exampleSession, func(arg string) error {
-		found, more, err := f.await(ctx, arg, limit, op.Duration("wait"))
+	err := op.each("session", exampleSession, func(arg string) error {
+		found, more, err := op.await(ctx, arg, limit, op.Duration("wait"))
 		report.Sessions = append(report.Sessions, found...)
 		if more {
 			report.More = append(report.More, arg)
 		}
 		return err
 	})
-	report.Unknown = f.unknown(ctx)
+	report.Unknown = op.unknown(ctx)
 	return errors.Join(err, report.unreached(), op.print(report, report.print))
 }
 
@@ -100,9 +93,9 @@ func (r statusReport) unreached() error {
 }
 
 // unknown returns the comparisons that found sessions without a callback, which no search can find.
-func (f *finder) unknown(ctx context.Context) []ledger.Comparison {
+func (op *operation) unknown(ctx context.Context) []ledger.Comparison {
 	all, _ := probe.Do(ctx, storeTimeout, func(ctx context.Context) ([]ledger.Comparison, error) { // the status of a session reports the error
-		l, err := f.ledger()
+		l, err := op.openLedger()
 		if err != nil {
 			return nil, err
 		}
@@ -111,33 +104,10 @@ func (f *finder) unknown(ctx context.Context) []ledger.Comparison {
 	return slices.DeleteFunc(all, func(c ledger.Comparison) bool { return c.Unknown() == "" })
 }
 
-// finder finds sessions in all stores. A store that cannot be opened or read fails only what needs it.
-type finder struct {
-	op       *operation
-	temporal client.Client
-	inbox    func() (*inbox.Store, error)
-	events   func() (*inbox.Store, error)
-	ledger   func() (*ledger.Ledger, error)
-	archive  func() (*blob.Bucket, error)
-}
-
-func newFinder(ctx context.Context, op *operation) (*finder, error) {
-	c, err := op.openTemporal()
-	if err != nil {
-		return nil, err
-	}
-	return &finder{op, c,
-		sync.OnceValues(func() (*inbox.Store, error) { return op.openInbox(ctx, op.config.Inbox()) }),
-		sync.OnceValues(func() (*inbox.Store, error) { return op.openInbox(ctx, op.config.EventInbox()) }),
-		sync.OnceValues(func() (*ledger.Ledger, error) { return op.openLedger(ctx) }),
-		sync.OnceValues(func() (*blob.Bucket, error) { return op.openArchive(ctx) }),
-	}, nil
-}
-
 // await calls find until all sessions are closed out, or for as long as wait.
-func (f *finder) await(ctx context.Context, arg string, limit int, wait time.Duration) (found []*sessionStatus, more bool, err error) {
+func (op *operation) await(ctx context.Context, arg string, limit int, wait time.Duration) (found []*sessionStatus, more bool, err error) {
 	for start := time.Now(); ; {
-		found, more, err = f.find(ctx, arg, limit)
+		found, more, err = op.find(ctx, arg, limit)
 		if wait <= 0 {
 			return found, more, err
 		}
@@ -164,17 +134,17 @@ func (f *finder) await(ctx context.Context, arg string, limit int, wait time.Dur
 }
 
 // find returns the sessions that an argument names, newest first, and whether there are more.
-func (f *finder) find(ctx context.Context, arg string, limit int) (found []*sessionStatus, more bool, err error) {
+func (op *operation) find(ctx context.Context, arg string, limit int) (found []*sessionStatus, more bool, err error) {
 	ids, more, failed, reached := []string{arg}, false, []string(nil), true
 	if !isRoomClose(arg) {
-		ids, more, failed = f.search(ctx, arg, limit)
+		ids, more, failed = op.search(ctx, arg, limit)
 		reached = len(failed) == 0
 	}
 	all := make([]*sessionStatus, len(ids))
 	var group errgroup.Group
 	group.SetLimit(8)
 	for n, id := range ids {
-		group.Go(func() error { all[n] = f.status(ctx, id); return nil })
+		group.Go(func() error { all[n] = op.status(ctx, id); return nil })
 	}
 	_ = group.Wait()
 	for _, s := range all {
@@ -204,14 +174,14 @@ func (f *finder) find(ctx context.Context, arg string, limit int) (found []*sess
 
 // search returns the Workflow IDs of the sessions with that number or of that room, newest first. Those it can only
 // guess come last, and may not exist.
-func (f *finder) search(ctx context.Context, arg string, limit int) (ids []string, more bool, failed []string) {
+func (op *operation) search(ctx context.Context, arg string, limit int) (ids []string, more bool, failed []string) {
 	type result struct {
 		since map[string]time.Time
 		more  bool
 	}
 	results, errs := [2]result{}, [2]error{}
 	var group sync.WaitGroup
-	for n, list := range []func(context.Context, string) (map[string]time.Time, bool, error){f.searchInbox, f.searchRuns} {
+	for n, list := range []func(context.Context, string) (map[string]time.Time, bool, error){op.searchInbox, op.searchRuns} {
 		group.Go(func() {
 			results[n], errs[n] = probe.Do(ctx, storeTimeout, func(ctx context.Context) (r result, err error) {
 				r.since, r.more, err = list(ctx, arg)
@@ -235,7 +205,7 @@ func (f *finder) search(ctx context.Context, arg string, limit int) (ids []strin
 		return ids[:limit], true, failed
 	}
 	if number, err := strconv.ParseUint(arg, 10, 64); err == nil {
-		for _, app := range slices.Sorted(maps.Keys(f.op.config.Apps)) {
+		for _, app := range slices.Sorted(maps.Keys(op.config.Apps)) {
 			if id := (session.ID{AppID: app, RoomSessionID: number}).WorkflowID(); since[id].IsZero() {
 				ids = append(ids, id)
 			}
@@ -245,13 +215,13 @@ func (f *finder) search(ctx context.Context, arg string, limit int) (ids []strin
 }
 
 // searchRuns returns when the sessions with that number or of that room were started.
-func (f *finder) searchRuns(ctx context.Context, arg string) (since map[string]time.Time, more bool, err error) {
+func (op *operation) searchRuns(ctx context.Context, arg string) (since map[string]time.Time, more bool, err error) {
 	query := fmt.Sprintf("%s OR %s = '%s'", ofSession(arg), workflows.RoomID.GetName(), arg)
 	// A List Filter cannot hold quotes and backslashes, only what is before.
 	if clean := strings.IndexAny(arg, "'\"\\"); clean >= 0 {
 		query = fmt.Sprintf("%s STARTS_WITH '%s'", workflows.RoomID.GetName(), arg[:clean])
 	}
-	answer, err := f.temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: query, PageSize: maxListed})
+	answer, err := op.temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: query, PageSize: maxListed})
 	if err != nil {
 		return nil, false, fmt.Errorf("look for the session: %w", err)
 	}
@@ -267,8 +237,8 @@ func (f *finder) searchRuns(ctx context.Context, arg string) (since map[string]t
 }
 
 // searchInbox returns since when the sessions with that number or of that room wait in the inbox.
-func (f *finder) searchInbox(ctx context.Context, arg string) (since map[string]time.Time, more bool, err error) {
-	store, err := f.inbox()
+func (op *operation) searchInbox(ctx context.Context, arg string) (since map[string]time.Time, more bool, err error) {
+	store, err := op.openInbox()
 	if err != nil {
 		return nil, false, nil // the status of a session reports it
 	}

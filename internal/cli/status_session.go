@@ -118,31 +118,22 @@ func (s *sessionStatus) missing(place string) string {
 	return "no " + place
 }
 
+// part sets what a place has of a session. A read returns it, as one that hangs may end when nobody waits for it any more.
+type part func(*sessionStatus)
+
 // status reads all places, beside each other.
-func (f *finder) status(ctx context.Context, id string) *sessionStatus {
+func (op *operation) status(ctx context.Context, id string) *sessionStatus {
 	key, _ := session.ParseWorkflowID(id)
-	// Each read returns a function that sets its part, as one that hangs may end when nobody waits for it any more.
-	type part func(*sessionStatus)
 	reads := []struct {
 		place string
-		read  func(context.Context) (part, error)
-	}{
-		{inTemporal, func(ctx context.Context) (part, error) {
-			run, room, err := f.readRun(ctx, id)
-			return func(s *sessionStatus) { s.Run, s.RoomID = run, room }, err
-		}},
-		{inInbox, func(ctx context.Context) (part, error) { return f.readInbox(ctx, id) }},
-		{inEvents, func(ctx context.Context) (part, error) {
-			events, err := f.readEvents(ctx, key)
-			return func(s *sessionStatus) { s.Events = events }, err
-		}},
-		{inLedger, func(ctx context.Context) (part, error) { return f.readLedger(ctx, key) }},
-		{inArchive, func(ctx context.Context) (part, error) { return f.readArchive(ctx, key) }},
-	}
+		read  func(ctx context.Context, workflowID string, id session.ID) (part, error)
+	}{{inTemporal, op.readRun}, {inInbox, op.readInbox}, {inEvents, op.readEvents}, {inLedger, op.readLedger}, {inArchive, op.readArchive}}
 	parts, errs := make([]part, len(reads)), make([]error, len(reads))
 	var group sync.WaitGroup
 	for n, r := range reads {
-		group.Go(func() { parts[n], errs[n] = probe.Do(ctx, storeTimeout, r.read) })
+		group.Go(func() {
+			parts[n], errs[n] = probe.Do(ctx, storeTimeout, func(ctx context.Context) (part, error) { return r.read(ctx, id, key) })
+		})
 	}
 	group.Wait()
 	s := &sessionStatus{WorkflowID: id, Unknown: map[string]string{}}
@@ -158,24 +149,24 @@ func (f *finder) status(ctx context.Context, id string) *sessionStatus {
 	}
 	switch {
 	case s.Run != nil:
-		s.URL = runURL(f.op.config, id, s.Run.RunID)
+		s.URL = runURL(op.config, id, s.Run.RunID)
 	case s.Unknown[inTemporal] != "":
-		s.URL = runURL(f.op.config, id, "")
+		s.URL = runURL(op.config, id, "")
 	}
 	return s
 }
 
-// readRun returns the session's last run, nil if there is none, and its room.
-func (f *finder) readRun(ctx context.Context, id string) (r *runStatus, room string, err error) {
-	answer, err := f.temporal.DescribeWorkflowExecution(ctx, id, "")
+// readRun reads the session's last run.
+func (op *operation) readRun(ctx context.Context, id string, _ session.ID) (part, error) {
+	answer, err := op.temporal.DescribeWorkflowExecution(ctx, id, "")
 	if errors.As(err, new(*serviceerror.NotFound)) {
-		return nil, "", nil
+		return nil, nil
 	}
 	if err != nil {
-		return nil, "", fmt.Errorf("ask Temporal at %s: %w", f.op.config.Temporal.HostPort, err)
+		return nil, fmt.Errorf("ask Temporal at %s: %w", op.config.Temporal.HostPort, err)
 	}
 	info := answer.GetWorkflowExecutionInfo()
-	r = &runStatus{
+	r := &runStatus{
 		RunID: info.GetExecution().GetRunId(), Workflow: info.GetType().GetName(), Status: info.GetStatus().String(),
 		State: workflows.State(attribute(info, workflows.CloseoutState)), StartedAt: info.GetStartTime().AsTime(),
 	}
@@ -189,22 +180,22 @@ func (f *finder) readRun(ctx context.Context, id string) (r *runStatus, room str
 	switch status := info.GetStatus(); {
 	case status != enums.WORKFLOW_EXECUTION_STATUS_RUNNING && status != enums.WORKFLOW_EXECUTION_STATUS_PAUSED:
 		var result workflows.Result
-		if err = f.temporal.GetWorkflow(ctx, id, r.RunID).Get(ctx, &result); err == nil {
+		if err = op.temporal.GetWorkflow(ctx, id, r.RunID).Get(ctx, &result); err == nil {
 			r.Result, r.State = &result, result.State
 		}
 	case begins != nil && begins.AsTime().After(time.Now()):
 		r.Details = "The run starts at " + moment(begins.AsTime()) + ", so that callbacks ZEGO is still retrying are included."
 	default:
-		r.Details, err = currentDetails(ctx, f.temporal, id)
+		r.Details, err = currentDetails(ctx, op.temporal, id)
 	}
 	if err != nil {
 		r.Fault = oneLine(err.Error()) // the rest is known, whether a worker answers or not
 	}
-	return r, attribute(info, workflows.RoomID), nil
+	return func(s *sessionStatus) { s.Run, s.RoomID = r, attribute(info, workflows.RoomID) }, nil
 }
 
-func (f *finder) readInbox(ctx context.Context, id string) (func(*sessionStatus), error) {
-	store, err := f.inbox()
+func (op *operation) readInbox(ctx context.Context, id string, _ session.ID) (part, error) {
+	store, err := op.openInbox()
 	if err != nil {
 		return nil, err
 	}
@@ -216,9 +207,9 @@ func (f *finder) readInbox(ctx context.Context, id string) (func(*sessionStatus)
 	return func(s *sessionStatus) { s.Inbox, s.RoomID = &entry, cmp.Or(s.RoomID, entry.RoomID) }, err
 }
 
-// readEvents counts what the ledger does not have of a session yet; nil if there is nothing.
-func (f *finder) readEvents(ctx context.Context, id session.ID) (*eventStatus, error) {
-	store, err := f.events()
+// readEvents counts what the ledger does not have of a session yet.
+func (op *operation) readEvents(ctx context.Context, _ string, id session.ID) (part, error) {
+	store, err := op.openEvents()
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
@@ -244,11 +235,11 @@ func (f *finder) readEvents(ctx context.Context, id session.ID) (*eventStatus, e
 	if u == (eventStatus{}) {
 		return nil, nil
 	}
-	return &u, nil
+	return func(s *sessionStatus) { s.Events = &u }, nil
 }
 
-func (f *finder) readLedger(ctx context.Context, id session.ID) (func(*sessionStatus), error) {
-	l, err := f.ledger()
+func (op *operation) readLedger(ctx context.Context, _ string, id session.ID) (part, error) {
+	l, err := op.openLedger()
 	if err != nil {
 		return nil, err
 	}
@@ -256,7 +247,7 @@ func (f *finder) readLedger(ctx context.Context, id session.ID) (func(*sessionSt
 	var room string
 	switch o, err := l.OpenSession(ctx, id.AppID, id.RoomSessionID); {
 	case err == nil:
-		open, room = &openStatus{o.SeenAt, o.Left, time.Since(o.SeenAt) > f.op.config.OverdueAfter, o.Gone}, o.RoomID
+		open, room = &openStatus{o.SeenAt, o.Left, time.Since(o.SeenAt) > op.config.OverdueAfter, o.Gone}, o.RoomID
 	case !errors.Is(err, sql.ErrNoRows):
 		return nil, err
 	}
@@ -272,8 +263,8 @@ func (f *finder) readLedger(ctx context.Context, id session.ID) (func(*sessionSt
 	}, nil
 }
 
-func (f *finder) readArchive(ctx context.Context, id session.ID) (func(*sessionStatus), error) {
-	bucket, err := f.archive()
+func (op *operation) readArchive(ctx context.Context, _ string, id session.ID) (part, error) {
+	bucket, err := op.openArchive()
 	if err != nil {
 		return nil, err
 	}
