@@ -54,15 +54,11 @@ func setup() *cli.Command {
 		Description: "Creates what is missing and keeps what exists, so it can run at any time.",
 		Flags: append(flagsFor("setup"),
 			&cli.DurationFlag{Name: "wait", Value: 2 * time.Minute, Usage: "how long to wait for Temporal, the database and the buckets"}),
-		Action: func(ctx context.Context, cmd *cli.Command) error {
-			c, log, err := Load(cmd, false)
-			if err != nil {
-				return err
-			}
-			ctx, cancel := context.WithTimeout(ctx, cmd.Duration("wait"))
+		Action: operate(func(ctx context.Context, op *operation) error {
+			ctx, cancel := context.WithTimeout(ctx, op.Duration("wait"))
 			defer cancel()
-			return service.Setup(ctx, c, log)
-		},
+			return service.Setup(ctx, op.config, op.log)
+		}),
 	}
 }
 
@@ -72,14 +68,8 @@ func codecServer() *cli.Command {
 		Usage: "decrypt for Temporal's Web UI and command line what CLOSEOUT_PAYLOAD_KEYS encrypts",
 		Description: "Runs a codec server: set its address in the Web UI, or as --codec-endpoint of `temporal`. Only pages of\n" +
 			"CLOSEOUT_UI_URL may call it. On another address than the loopback it requires CLOSEOUT_CODEC_TOKEN.",
-		Flags: flagsFor("codec"),
-		Action: func(ctx context.Context, cmd *cli.Command) error {
-			c, log, err := Load(cmd, false)
-			if err != nil {
-				return err
-			}
-			return service.RunCodec(ctx, c, log)
-		},
+		Flags:  flagsFor("codec"),
+		Action: operate(func(ctx context.Context, op *operation) error { return service.RunCodec(ctx, op.config, op.log) }),
 	}
 }
 
@@ -89,22 +79,18 @@ func health() *cli.Command {
 		Usage:       "ask a running process whether it is ready",
 		Description: "Asks /readyz at CLOSEOUT_ADMIN_LISTEN, and fails with what is wrong. For health checks in containers.",
 		Flags:       Flags("ADMIN_LISTEN"),
-		Action: func(ctx context.Context, cmd *cli.Command) error {
-			c, _, err := Load(cmd, false)
-			if err != nil {
-				return err
-			}
+		Action: operate(func(ctx context.Context, op *operation) error {
 			ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
 			defer cancel()
-			ready, state, err := askReady(ctx, c)
+			ready, state, err := askReady(ctx, op.config)
 			if err == nil && !ready {
 				err = fmt.Errorf("not ready: %s", state)
 			}
 			if err == nil {
-				fmt.Fprintln(cmd.Root().Writer, state)
+				fmt.Fprintln(op.out, state)
 			}
 			return err
-		},
+		}),
 	}
 }
 

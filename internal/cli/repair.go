@@ -73,15 +73,15 @@ func runRepair(ctx context.Context, op *operation, extension service.Extension) 
 		}
 		o.Lossy = true
 	}
-	faults, err := findRepairs(ctx, op, o)
+	repairs, count, err := findRepairs(ctx, op, o)
 	switch {
 	case err != nil:
 		return err
-	case len(faults) == 0:
+	case count == 0:
 		fmt.Fprintln(op.out, "nothing to repair")
 		return nil
 	case !op.Bool("yes"):
-		fmt.Fprintf(op.out, "%d repairs; nothing was changed, --yes makes them\n", len(faults))
+		fmt.Fprintf(op.out, "%d repairs; nothing was changed, --yes makes them\n", count)
 		return nil
 	}
 	repairer := &repair.Repairer{Temporal: c, Data: o.Data, Ledger: o.Ledger,
@@ -90,47 +90,38 @@ func runRepair(ctx context.Context, op *operation, extension service.Extension) 
 		Reset: func(ctx context.Context, id string) error { return reset(ctx, c, op.config.Temporal.Namespace, id) },
 	}
 	made, errs := int64(0), []error(nil)
-	for _, r := range repair.Kinds() { // a run that is reset finds the bill that was restored
-		var ofKind []audit.Fault
-		for _, f := range faults {
-			if f.Repair == r {
-				ofKind = append(ofKind, f)
-			}
-		}
-		if len(ofKind) == 0 {
+	for _, kind := range repair.Kinds() { // a run that is reset finds the bill that was restored
+		if len(repairs[kind]) == 0 {
 			continue
 		}
-		name := func(f audit.Fault) string { return fmt.Sprintf("%s: %s", r, f.WorkflowID) }
-		n, err := forEach(ctx, op, "repairs", ofKind, name, func(ctx context.Context, f audit.Fault) error { return repairer.Do(ctx, f.Target()) })
+		name := func(r repair.Repair) string { return fmt.Sprintf("%s: %s", kind, r.WorkflowID) }
+		n, err := forEach(ctx, op, "repairs", repairs[kind], name, repairer.Do)
 		made, errs = made+n, append(errs, err)
 	}
-	fmt.Fprintf(op.out, "%d of %d repairs made\n", made, len(faults))
+	fmt.Fprintf(op.out, "%d of %d repairs made\n", made, count)
 	return errors.Join(errs...)
 }
 
 // findRepairs audits, prints how many repairs of each kind there are and what is left to the operator, and returns the
-// faults to repair.
-func findRepairs(ctx context.Context, op *operation, o audit.Options) (faults []audit.Fault, err error) {
-	only := op.StringSlice("only")
-	first, count, others := map[repair.Kind]string{}, map[repair.Kind]int{}, map[audit.Kind]int{}
+// repairs.
+func findRepairs(ctx context.Context, op *operation, o audit.Options) (repairs map[repair.Kind][]repair.Repair, count int, err error) {
+	only, others := op.StringSlice("only"), map[audit.Kind]int{}
+	repairs = map[repair.Kind][]repair.Repair{}
 	o.Found = func(f audit.Fault) {
 		if f.Repair == "" || len(only) > 0 && !slices.Contains(only, string(f.Repair)) {
 			others[f.Kind]++
 			return
 		}
-		if count[f.Repair]++; count[f.Repair] == 1 {
-			first[f.Repair] = f.WorkflowID
-		}
-		f.Problem, f.Remedy = "", "" // many take memory
-		faults = append(faults, f)
+		count++
+		repairs[f.Repair] = append(repairs[f.Repair], f.Target())
 	}
 	report, err := audit.Run(ctx, o)
 	if err != nil {
-		return nil, fmt.Errorf("audit: %w", err)
+		return nil, 0, fmt.Errorf("audit: %w", err)
 	}
-	for _, r := range repair.Kinds() {
-		if count[r] > 0 {
-			fmt.Fprintf(op.out, "%s: %d, the first of %s\n", r, count[r], printable.Line(first[r]))
+	for _, kind := range repair.Kinds() {
+		if all := repairs[kind]; len(all) > 0 {
+			fmt.Fprintf(op.out, "%s: %d, the first of %s\n", kind, len(all), printable.Line(all[0].WorkflowID))
 		}
 	}
 	for _, f := range report.Faults { // the first of each kind
@@ -139,7 +130,7 @@ func findRepairs(ctx context.Context, op *operation, o audit.Options) (faults []
 			delete(others, f.Kind)
 		}
 	}
-	return faults, nil
+	return repairs, count, nil
 }
 
 // reset resets a run to its first Workflow Task.

@@ -134,7 +134,10 @@ func (p *postman) rooms(ctx context.Context, cmd *cli.Command, c *config.Config,
 		}
 		events := send.Events(closed, cmd.Int("participants"), recording)
 		if only != "" {
-			names := eventNames(events)
+			var names []string
+			for _, e := range events {
+				names = slices.Compact(append(names, e.Head().Event))
+			}
 			events = slices.DeleteFunc(events, func(e zego.Event) bool { return e.Head().Event != only })
 			if len(events) == 0 {
 				return usagef("--only: found %q, want one of %s", only, strings.Join(names, ", "))
@@ -184,16 +187,6 @@ func recordingsBucket(ctx context.Context, cmd *cli.Command, c *config.Config, w
 		return nil, nil
 	}
 	return bucket, err
-}
-
-// eventNames returns the events' names without repeats, in their order.
-func eventNames(events []zego.Event) (names []string) {
-	for _, e := range events {
-		if name := e.Head().Event; !slices.Contains(names, name) {
-			names = append(names, name)
-		}
-	}
-	return names
 }
 
 // replay sends the bodies in a file again, all of them or none.
