@@ -178,7 +178,6 @@ func (p *process) dial(ctx context.Context) error {
 			return err
 		}
 		p.opened.add("traces", p.tracing.Close)
-		p.log = telemetry.NameTraces(p.log)
 		traced, err := p.tracing.Interceptor()
 		if err != nil {
 			return err

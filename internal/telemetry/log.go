@@ -12,9 +12,10 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// NewLogger returns a logger that writes lines of text or of JSON. Lines about a run, including
-// those of the SDK, have the attributes workflow_id and room_session_id. Lines of JSON also
-// have the program's version, because a log collector receives lines of several builds.
+// NewLogger returns a logger that writes lines of text or of JSON. A line about a run
+// has its workflow_id and its room_session_id, also if the SDK writes it, which has
+// names of its own for them, and a line about what is traced its trace. A line of JSON also has the program's version, because
+// lines of several builds meet where logs are collected.
 func NewLogger(w io.Writer, level slog.Level, json bool) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level}
 	if json {
@@ -34,17 +35,23 @@ func (l lines) Handle(ctx context.Context, r slog.Record) error {
 		session = session || a.Key == "room_session_id"
 		return true
 	})
-	if !short || session {
-		return l.Handler.Handle(ctx, r)
+	span := trace.SpanContextFromContext(ctx)
+	if short && !session || span.IsValid() {
+		attrs := make([]slog.Attr, 0, r.NumAttrs())
+		r.Attrs(func(a slog.Attr) bool {
+			attrs = append(attrs, a)
+			return true
+		})
+		if !session {
+			attrs = complete(attrs)
+		}
+		if span.IsValid() {
+			attrs = append(attrs, slog.String("trace_id", span.TraceID().String()), slog.String("span_id", span.SpanID().String()))
+		}
+		r = slog.NewRecord(r.Time, r.Level, r.Message, r.PC)
+		r.AddAttrs(attrs...)
 	}
-	attrs := make([]slog.Attr, 0, r.NumAttrs())
-	r.Attrs(func(a slog.Attr) bool {
-		attrs = append(attrs, a)
-		return true
-	})
-	whole := slog.NewRecord(r.Time, r.Level, r.Message, r.PC)
-	whole.AddAttrs(complete(attrs)...)
-	return l.Handler.Handle(ctx, whole)
+	return l.Handler.Handle(ctx, r)
 }
 
 // WithAttrs implements [slog.Handler].
@@ -74,24 +81,3 @@ func complete(attrs []slog.Attr) []slog.Attr {
 	}
 	return whole
 }
-
-// NameTraces returns a logger that adds the trace of the context to each line.
-func NameTraces(log *slog.Logger) *slog.Logger { return slog.New(traced{log.Handler()}) }
-
-// traced adds a line's trace.
-type traced struct{ slog.Handler }
-
-// Handle implements [slog.Handler].
-func (t traced) Handle(ctx context.Context, r slog.Record) error {
-	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
-		r = r.Clone()
-		r.AddAttrs(slog.String("trace_id", span.TraceID().String()), slog.String("span_id", span.SpanID().String()))
-	}
-	return t.Handler.Handle(ctx, r)
-}
-
-// WithAttrs implements [slog.Handler].
-func (t traced) WithAttrs(attrs []slog.Attr) slog.Handler { return traced{t.Handler.WithAttrs(attrs)} }
-
-// WithGroup implements [slog.Handler].
-func (t traced) WithGroup(name string) slog.Handler { return traced{t.Handler.WithGroup(name)} }

@@ -107,7 +107,7 @@ func TestInvalidMetricFailsTheStart(t *testing.T) {
 func TestLogLinesNameTheirTrace(t *testing.T) {
 	provider := sdktrace.NewTracerProvider()
 	var out strings.Builder
-	log := NameTraces(NewLogger(&out, slog.LevelInfo, false)).With("a", 1)
+	log := NewLogger(&out, slog.LevelInfo, false).With("a", 1)
 	log.Info("m")
 	ctx, span := provider.Tracer("test").Start(t.Context(), "callback")
 	log.InfoContext(ctx, "n")
