@@ -107,25 +107,15 @@ func newCertificate(files CertificateFiles, log *slog.Logger, now func() time.Ti
 func (c *certificate) config() *tls.Config {
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS12,
-		GetCertificate: c.get,
-		// The listener limits connections, and with HTTP/2 one connection could carry hundreds of
-		// concurrent requests.
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.current(), nil },
+		// With HTTP/2 one connection could bring hundreds of requests at once, and the limits of
+		// the listener count connections.
 		NextProtos: []string{"http/1.1"},
 	}
 }
 
-// get returns the pair for a handshake.
-func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	return c.current(), nil
-}
-
-// getClient returns the pair for a client's handshake.
-func (c *certificate) getClient(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-	return c.current(), nil
-}
-
-// current returns the pair, reloaded if the files have changed. A hanging disk delays one handshake
-// by reloadTimeout.
+// current returns the pair in use, the new one if the files have changed. A disk that hangs
+// delays one handshake for a moment, and no other.
 func (c *certificate) current() *tls.Certificate {
 	c.mu.Lock()
 	now, pair := c.now(), c.pair

@@ -4,6 +4,7 @@ package service
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -234,7 +235,7 @@ func Dial(c *config.Config, log *slog.Logger, metrics client.MetricsHandler) (cl
 			return nil, err
 		}
 		options.ConnectionOptions.TLS = options.ConnectionOptions.TLS.Clone()
-		options.ConnectionOptions.TLS.GetClientCertificate = shown.getClient
+		options.ConnectionOptions.TLS.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return shown.current(), nil }
 	}
 	temporal, err := client.NewLazyClient(options)
 	if err != nil {

@@ -61,19 +61,10 @@ func (w *webhookPart) open(ctx context.Context) error {
 	}).Get)
 
 	if c.Participants {
-		events, err := patiently(ctx, w.log, "open the inbox of events", func() (*eventStore, error) { return openEvents(ctx, c, !w.parts.Worker, metrics, w.log) })
-		if err != nil {
+		if received.events, err = w.openEvents(ctx); err != nil {
 			return err
 		}
-		w.opened.add("the inbox of events and its ledger", events.close)
-		closes.Contradicted = events.Contradicted
-		w.health.ledger.Store(events.ledger)
-		w.asked.events, w.asked.ledger, w.asked.stores = events.queue, askLedger(answerWithin, events.ledger), events.Delivery.Fault
-		notifier := starter.NewNotifier(events.ledger, w.temporal, w.log)
-		events.Stored, w.notify = notifier.Stored, notifier.Run
-		received.events = events.Receiver
-		w.witness = &repair.Witness{Ledger: events.ledger, File: c.LookFile(), Log: w.log}
-		w.backlogs = append(w.backlogs, backlog{"events", events.Delivery.Relay, events.queue.waiting, events.Delivery.Fault})
+		closes.Contradicted = received.events.Contradicted
 	}
 
 	keyring, err := zego.NewKeyring(c.Apps, c.CallbackWindow, time.Now)

@@ -12,10 +12,10 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// NewLogger returns a logger that writes lines of text or of JSON. A line about a run
-// has its workflow_id and its room_session_id, also if the SDK writes it, which has
-// names of its own for them, and a line about what is traced its trace. A line of JSON also has the program's version, because
-// lines of several builds meet where logs are collected.
+// NewLogger returns a logger that writes lines of text or of JSON. Lines about a run, including
+// those of the SDK, have the attributes workflow_id and room_session_id, and lines with a trace
+// its IDs. Lines of JSON also have the program's version, because a log collector receives lines
+// of several builds.
 func NewLogger(w io.Writer, level slog.Level, json bool) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level}
 	if json {
