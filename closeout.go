@@ -108,5 +108,5 @@ func AssignRecording(ctx context.Context, databaseURL string, s session.ID, task
 		return fmt.Errorf("open the ledger: %w", err)
 	}
 	defer books.Close()
-	return books.AnnounceRecording(ctx, s.AppID, taskID, s.RoomSessionID)
+	return books.AnnounceRecording(ctx, s, taskID)
 }

@@ -4,13 +4,8 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
-
-	"github.com/google/uuid"
 
 	"github.com/closeouthq/closeout/pricing"
-	"github.com/closeouthq/closeout/session"
-	"github.com/closeouthq/closeout/zego"
 )
 
 // Standard names the standard steps, for Workflows that start them and for tests
@@ -45,22 +40,10 @@ func (*Steps) AddRecordings(context.Context, Task) (archived Archived, err error
 
 var errOnlyNamed = Blockedf("activities.Standard only names the standard steps; a worker of package closeout runs them")
 
-// Bill is a session's bill. The billing API gets the same fields, without Posted.
+// Bill is the result of [Steps.FinalizeBill].
 type Bill struct {
-	// ID is the idempotency key of the step that made the bill.
-	ID uuid.UUID `json:"bill_id"`
-	// AppID, RoomID and RoomSessionID identify the session.
-	AppID         uint32 `json:"appid"`
-	RoomID        string `json:"room_id"`
-	RoomSessionID uint64 `json:"room_session_id,string"`
-	// CloseReason, RoomCloseTime and Reconciled are copied from the session.
-	CloseReason   zego.Code `json:"close_reason"`
-	RoomCloseTime time.Time `json:"room_close_time"`
-	Reconciled    bool      `json:"reconciled,omitempty"`
-	// Usage is the billed time.
-	Usage session.Usage `json:"usage"`
-	// Charge is the price of Usage, or zero if the app has no price.
-	Charge Charge `json:"charge,omitzero"`
+	// Bill is what the billing API gets, too.
+	pricing.Bill
 	// Posted reports whether the billing API has the bill.
 	Posted bool `json:"posted"`
 	// Waiting is set while the bill waits for missing callbacks.
@@ -70,50 +53,8 @@ type Bill struct {
 // Waits implements [Waiter].
 func (b Bill) Waits() *Waiting { return b.Waiting }
 
-// Charge is the price of a session.
-type Charge struct {
-	// Currency is an ISO 4217 code, or empty without a price.
-	Currency string `json:"currency"`
-	// PerMinute is the price from CLOSEOUT_PRICES. Function reports that
-	// closeout.Service.Price priced the session instead.
-	PerMinute int64 `json:"price_per_minute"`
-	Function  bool  `json:"by_function,omitempty"`
-	// Amount is the sum of the lines in the currency's minor units, such as cents. Lines is
-	// their number.
-	Amount int64 `json:"amount"`
-	Lines  int64 `json:"lines"`
-}
-
-// String returns the amount, such as "EUR 0.36", or "" without a price.
-func (c Charge) String() string { return pricing.Format(c.Currency, c.Amount) }
-
 // String describes the bill in a few words.
-func (b Bill) String() string {
-	return "bill " + b.ID.String() + ": " + b.Figures() + atAPI(b.Posted)
-}
-
-// Figures describes the billed time and amount in a few words.
-func (b Bill) Figures() string {
-	u := b.Usage
-	participants := "participants"
-	if u.Participants == 1 {
-		participants = "participant"
-	}
-	text := fmt.Sprintf("%d %s, %d s, %d min", u.Participants, participants, u.Seconds, u.Minutes)
-	if b.Charge.Currency != "" {
-		text += ", " + b.Charge.String()
-	}
-	if len(u.Estimated) > 0 {
-		text += "; estimated, because of " + strings.Join(u.Estimated, ", ")
-	}
-	if missing := u.Callbacks.Missing + u.StreamCallbacks.Missing; missing > 0 {
-		text += fmt.Sprintf("; callbacks missing: %d", missing)
-	}
-	if u.Excluded != "" {
-		text += "; no participants: " + u.Excluded
-	}
-	return text
-}
+func (b Bill) String() string { return b.Bill.String() + atAPI(b.Posted) }
 
 func atAPI(posted bool) string {
 	if posted {
@@ -124,30 +65,12 @@ func atAPI(posted bool) string {
 
 // Adjusted is the result of [Steps.AdjustBill].
 type Adjusted struct {
-	// ID is the idempotency key of the step that made the adjustment.
-	ID uuid.UUID `json:"adjustment_id"`
-	// Number counts the session's adjustments from 1.
-	Number int `json:"number"`
-	// Bill has the figures after the adjustment. Its ID is the first bill's ID.
-	Bill
-	// Difference is the change against the bill and all earlier adjustments.
-	Difference Difference `json:"difference"`
-	// MadeAt is when the adjustment was made.
-	MadeAt time.Time `json:"made_at"`
+	// Adjustment is what the billing API gets, too.
+	pricing.Adjustment
+	// Posted reports whether the billing API has the adjustment.
+	Posted bool `json:"posted"`
 	// Nothing reports that there was nothing to adjust.
 	Nothing bool `json:"nothing,omitempty"`
-}
-
-// Difference is the change of an adjustment.
-type Difference struct {
-	// Millis, Seconds and Minutes are participants' time, as in [session.Usage].
-	Millis  int64 `json:"participant_milliseconds"`
-	Seconds int64 `json:"participant_seconds"`
-	Minutes int64 `json:"participant_minutes"`
-	// Amount is in the currency's minor units, or 0 without a price.
-	Amount int64 `json:"amount"`
-	// Lines is the number of the adjustment's lines.
-	Lines int64 `json:"lines"`
 }
 
 // String describes the adjustment in a few words.

@@ -19,6 +19,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/pricing"
 	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
@@ -142,7 +143,7 @@ func (e *Env) Run(w workflows.Workflow, s session.Session) workflows.Result {
 // figures unless the test mocks Standard.AdjustBill.
 func (e *Env) RunAdjustment(w workflows.Workflow, s session.Session, number int) workflows.Result {
 	e.t.Helper()
-	e.OnActivity(activities.Standard.AdjustBill, mock.Anything, mock.Anything, number).Return(activities.Adjusted{Number: number}, nil).Maybe()
+	e.OnActivity(activities.Standard.AdjustBill, mock.Anything, mock.Anything, number).Return(activities.Adjusted{Adjustment: pricing.Adjustment{Number: number}}, nil).Maybe()
 	adjust := workflows.AdjustBill(func(session.Session) workflows.Workflow { return w })
 	return e.Run(func(ctx workflow.Context, s session.Session) (workflows.Result, error) {
 		return adjust(ctx, activities.Adjustment{Session: s, Number: number})

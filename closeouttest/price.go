@@ -22,12 +22,8 @@ func PricedSession(participants ...session.Participant) pricing.Session {
 		s.Usage.Stays += int64(max(1, len(p.Stays)))
 		s.Usage.Millis += p.InRoom.Millis
 		s.Usage.Published += p.Published.Millis
-		s.Usage.Estimated = append(s.Usage.Estimated, p.InRoom.Reasons...)
-		s.Usage.PublishedEstimated = append(s.Usage.PublishedEstimated, p.Published.Reasons...)
-	}
-	for _, reasons := range []*[]string{&s.Usage.Estimated, &s.Usage.PublishedEstimated} {
-		slices.Sort(*reasons)
-		*reasons = slices.Compact(*reasons)
+		s.Usage.Estimated |= p.InRoom.Reasons
+		s.Usage.PublishedEstimated |= p.Published.Reasons
 	}
 	s.Usage.Seconds, s.Usage.PublishedSeconds = s.Usage.Millis/1000, s.Usage.Published/1000
 	s.Usage.Minutes = (s.Usage.Seconds + 59) / 60

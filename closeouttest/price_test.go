@@ -46,12 +46,12 @@ func TestPricedSessionTotalsParticipants(t *testing.T) {
 	recorder := Participant("recorder", time.Hour, 0)
 	recorder.Excluded = "role 4"
 	unsure := Participant("b", 90*time.Second, 1500*time.Millisecond)
-	unsure.InRoom.Reasons, unsure.Published.Reasons = []string{"no_logout"}, []string{"no_stream_close"}
+	unsure.InRoom.Reasons, unsure.Published.Reasons = session.NoLogout, session.NoStreamClose
 	other := Participant("a", 31*time.Second, time.Second)
-	other.InRoom.Reasons = []string{"no_logout", "no_login"}
+	other.InRoom.Reasons = session.NoLogout | session.NoLogin
 	s := PricedSession(unsure, other, recorder)
 	if s.Usage.Participants != 2 || s.Usage.Seconds != 121 || s.Usage.Minutes != 3 || s.Usage.Published != 2500 || s.Usage.PublishedSeconds != 2 ||
-		strings.Join(s.Usage.Estimated, " ") != "no_login no_logout" || strings.Join(s.Usage.PublishedEstimated, " ") != "no_stream_close" {
+		s.Usage.Estimated != session.NoLogin|session.NoLogout || s.Usage.PublishedEstimated != session.NoStreamClose {
 		t.Errorf("%+v", s.Usage)
 	}
 	var users []string

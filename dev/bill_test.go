@@ -5,8 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/internal/steps"
 	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
@@ -27,7 +27,7 @@ func TestLateLogoutsAreBilledOnARealTemporal(t *testing.T) {
 	closed := newClose()
 	logout := func(user string, long time.Duration) {
 		t.Helper()
-		if err := books.Record(t.Context(), []ledger.Event{{AppID: 1, RoomID: closed.RoomID, RoomSessionID: closed.RoomSessionID, Event: zego.EventRoomLogout,
+		if err := books.Record(t.Context(), []ledger.Event{{ID: session.ID{AppID: 1, RoomSessionID: closed.RoomSessionID}, RoomID: closed.RoomID, Event: zego.EventRoomLogout,
 			Stay: user, User: user, Role: "1", Login: closed.RoomCloseTime.Add(-long), Logout: closed.RoomCloseTime, SeenAt: time.Now()}}); err != nil {
 			t.Fatal(err)
 		}
@@ -44,7 +44,7 @@ func TestLateLogoutsAreBilledOnARealTemporal(t *testing.T) {
 	if err != nil || len(dirty) != 1 {
 		t.Fatal(dirty, err)
 	}
-	next := steps.AdjustmentOf(dirty[0])
+	next := activities.Adjustment{Session: dirty[0].Session, Number: dirty[0].Number}
 	adjust, err := temporalClient.ExecuteWorkflow(t.Context(), workflows.AdjustOptions(next, c.TaskQueue), workflows.AdjustBillName, next)
 	if err != nil {
 		t.Fatal(err)
@@ -56,7 +56,7 @@ func TestLateLogoutsAreBilledOnARealTemporal(t *testing.T) {
 	if s := adjusted.Steps[0].Summary; adjusted.State != workflows.StateDone || !strings.Contains(s, "by +60 s, +1 min, EUR 0.02, now 2 participants, 120 s, 2 min, EUR 0.04") {
 		t.Errorf("adjusted %s, %+v", s, adjusted)
 	}
-	made, err := books.Adjustments(t.Context(), 1, closed.RoomSessionID)
+	made, err := books.Adjustments(t.Context(), session.ID{AppID: 1, RoomSessionID: closed.RoomSessionID})
 	if err != nil || len(made) != 1 || made[0].ID != session.Of(&closed).IdempotencyKey("adjustment-1") {
 		t.Errorf("adjustments %+v, %v", made, err)
 	}

@@ -194,7 +194,7 @@ func (p *played) adjust(t *testing.T) string {
 		t.Fatal(err)
 	}
 	defer books.Close()
-	if err := books.Record(t.Context(), []ledger.Event{{AppID: 1, RoomID: p.closed.RoomID, RoomSessionID: p.closed.RoomSessionID, Event: zego.EventRoomLogout,
+	if err := books.Record(t.Context(), []ledger.Event{{ID: session.ID{AppID: 1, RoomSessionID: p.closed.RoomSessionID}, RoomID: p.closed.RoomID, Event: zego.EventRoomLogout,
 		Stay: "1", User: "late", Role: "1", Login: p.closed.RoomCloseTime.Add(-time.Minute), Logout: p.closed.RoomCloseTime, SeenAt: time.Now()}}); err != nil {
 		t.Fatal(err)
 	}

@@ -121,7 +121,7 @@ func TestPublishedTimeIsBilledAndALateLogoutCorrectsOnePerson(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = books.Close() })
 	lines := func(entry int) (all []string) {
-		for l, err := range books.Lines(t.Context(), 1, closed.RoomSessionID, entry) {
+		for l, err := range books.Lines(t.Context(), session.ID{AppID: 1, RoomSessionID: closed.RoomSessionID}, entry) {
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -142,7 +142,7 @@ func TestPublishedTimeIsBilledAndALateLogoutCorrectsOnePerson(t *testing.T) {
 
 	tell(t, address, late)
 	wait(t, "the adjustment is made", func() bool {
-		made, err := books.Adjusted(t.Context(), 1, closed.RoomSessionID, 1)
+		made, err := books.Adjusted(t.Context(), session.ID{AppID: 1, RoomSessionID: closed.RoomSessionID}, 1)
 		if err != nil {
 			t.Fatal(err)
 		}

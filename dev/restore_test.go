@@ -162,18 +162,18 @@ func TestALedgerIsRestoredFromAnOlderCopy(t *testing.T) {
 		closeOut(adjusted)
 		told(t, c, adjusted, "late", noon, noon.Add(15*time.Minute))
 		wait(t, "its bill is adjusted", func() bool {
-			made, err := books.Adjustments(t.Context(), 1, adjusted.RoomSessionID)
+			made, err := books.Adjustments(t.Context(), session.ID{AppID: 1, RoomSessionID: adjusted.RoomSessionID})
 			return err == nil && len(made) == 1 && adjustmentClosed(t, c, adjusted)
 		})
 		told(t, c, open, "a", noon, noon.Add(time.Minute))
 		looked(look)
 		figures := func(s zego.RoomClose) string {
 			t.Helper()
-			b, err := books.Bill(t.Context(), 1, s.RoomSessionID)
+			b, err := books.Bill(t.Context(), session.ID{AppID: 1, RoomSessionID: s.RoomSessionID})
 			if err != nil {
 				return err.Error()
 			}
-			made, err := books.Adjustments(t.Context(), 1, s.RoomSessionID)
+			made, err := books.Adjustments(t.Context(), session.ID{AppID: 1, RoomSessionID: s.RoomSessionID})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -190,7 +190,7 @@ func TestALedgerIsRestoredFromAnOlderCopy(t *testing.T) {
 		}
 
 		restoreCopy()
-		if _, err := books.Bill(t.Context(), 1, second.RoomSessionID); err == nil {
+		if _, err := books.Bill(t.Context(), session.ID{AppID: 1, RoomSessionID: second.RoomSessionID}); err == nil {
 			t.Fatal("the copy has the bill")
 		}
 
@@ -212,7 +212,7 @@ func TestALedgerIsRestoredFromAnOlderCopy(t *testing.T) {
 		}
 		openID := session.Of(&open).WorkflowID()
 		wait(t, "its bill is blocked", func() bool { return strings.Contains(detailsOf(temporalClient, openID), "was restored from a copy") })
-		if b, err := books.Bill(t.Context(), 1, open.RoomSessionID); err == nil {
+		if b, err := books.Bill(t.Context(), session.ID{AppID: 1, RoomSessionID: open.RoomSessionID}); err == nil {
 			t.Errorf("billed of what is left: %+v", b)
 		}
 
@@ -231,7 +231,7 @@ func TestALedgerIsRestoredFromAnOlderCopy(t *testing.T) {
 			_, text := dev(repair...)
 			return strings.Contains(text, "restore the bill: 1") && strings.Contains(text, "restore the adjustment: 1") && strings.Contains(text, "nothing was changed")
 		})
-		if _, err := books.Bill(t.Context(), 1, adjusted.RoomSessionID); err == nil {
+		if _, err := books.Bill(t.Context(), session.ID{AppID: 1, RoomSessionID: adjusted.RoomSessionID}); err == nil {
 			t.Error("a dry run changes something")
 		}
 		if code, text := dev(append(repair, "--yes")...); code != 0 || !strings.Contains(text, "2 of 2 repairs made") {

@@ -246,14 +246,14 @@ func wait(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-func bill(t *testing.T, c *config.Config, session zego.RoomClose) ledger.Bill {
+func bill(t *testing.T, c *config.Config, closed zego.RoomClose) ledger.Bill {
 	t.Helper()
 	l, err := ledger.Open(c.DatabaseURL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	b, err := l.Bill(t.Context(), session.AppID, session.RoomSessionID)
+	b, err := l.Bill(t.Context(), session.Of(&closed).ID)
 	if err != nil {
 		t.Fatal(err)
 	}

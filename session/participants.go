@@ -80,11 +80,11 @@ type Span struct {
 	Max int64 `json:"max_milliseconds"`
 	// Reasons lists, by their names in a bill, why the length may be inexact. It is empty
 	// if the length is exact.
-	Reasons []string `json:"reasons"`
+	Reasons Reasons `json:"reasons"`
 }
 
 // Exact reports whether the length is exact.
-func (s Span) Exact() bool { return len(s.Reasons) == 0 }
+func (s Span) Exact() bool { return s.Reasons == 0 }
 
 // Seconds returns the length in whole seconds, rounded down. A bill rounds once: it sums
 // the milliseconds of all participants first.

@@ -2,7 +2,7 @@ package session
 
 import "time"
 
-// Usage holds the figures that a session is billed by.
+// Usage holds the figures that a session is billed by. They are comparable.
 type Usage struct {
 	// Start and End bound the life of the room. Start is zero if it is unknown.
 	Start time.Time `json:"start,omitzero"`
@@ -20,17 +20,17 @@ type Usage struct {
 	Seconds int64 `json:"participant_seconds"`
 	Minutes int64 `json:"participant_minutes"`
 	// Estimated lists why the figures may be inexact. It is empty if they are exact.
-	Estimated []string `json:"estimated"`
+	Estimated Reasons `json:"estimated"`
 	// Published is the time that participants published, in milliseconds. Overlapping
 	// streams of one user count once. PublishedSeconds is Published rounded down, and
 	// PublishedEstimated lists why Published may be inexact.
-	Published          int64    `json:"published_milliseconds,omitempty"`
-	PublishedSeconds   int64    `json:"published_seconds,omitempty"`
-	PublishedEstimated []string `json:"published_estimated,omitempty"`
+	Published          int64   `json:"published_milliseconds"`
+	PublishedSeconds   int64   `json:"published_seconds"`
+	PublishedEstimated Reasons `json:"published_estimated"`
 	// Callbacks reports whether callbacks of logins and logouts are missing, and
 	// StreamCallbacks whether callbacks of streams are.
-	Callbacks       Completeness `json:"callbacks,omitzero"`
-	StreamCallbacks Completeness `json:"stream_callbacks,omitzero"`
+	Callbacks       Completeness `json:"callbacks"`
+	StreamCallbacks Completeness `json:"stream_callbacks"`
 	// Excluded names up to 20 of the users who are not participants, with reasons.
 	Excluded string `json:"excluded,omitempty"`
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/closeouttest"
+	"github.com/closeouthq/closeout/pricing"
 	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
@@ -56,7 +57,7 @@ func TestAdjustingStepRunsInAdjustments(t *testing.T) {
 		want     []string
 		steps    []string
 	}{
-		{"something to adjust", activities.Adjusted{Number: 2, Bill: activities.Bill{Usage: session.Usage{Seconds: 90}}},
+		{"something to adjust", activities.Adjusted{Adjustment: pricing.Adjustment{Number: 2, Bill: pricing.Bill{Usage: session.Usage{Seconds: 90}}}},
 			[]string{fmt.Sprintf("ada 20000 ms, bill of 90 s, %v", closed.IdempotencyKey("wages-adjustment-2"))}, []string{"adjustment-2", "wages"}},
 		{"nothing to adjust", activities.Adjusted{Nothing: true}, nil, []string{"adjustment-2"}},
 	} {

@@ -11,8 +11,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/closeouthq/closeout/activities"
-	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/internal/steps"
+	"github.com/closeouthq/closeout/pricing"
 	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
@@ -87,9 +86,8 @@ func TestSettlingIncludesEarlierSteps(t *testing.T) {
 	env.AssertExpectations(t)
 }
 
-func TestEachAdjustmentHasItsOwnKeyAndWorkflow(t *testing.T) {
-	next := steps.AdjustmentOf(ledger.BilledSession{AppID: 1, RoomID: "lobby", RoomSessionID: closed.RoomSessionID,
-		CloseReason: zego.CloseOffline, RoomCloseTime: closed.RoomCloseTime, Number: 2})
+func TestEachAdjustmentHasAKeyAndAWorkflowOfItsOwn(t *testing.T) {
+	next := activities.Adjustment{Session: session.Session{ID: session.ID{AppID: 1, RoomSessionID: closed.RoomSessionID}, RoomID: "lobby", CloseReason: zego.CloseOffline, RoomCloseTime: closed.RoomCloseTime}, Number: 2}
 	if next.Session != closed {
 		t.Errorf("it is of %+v", next.Session)
 	}
@@ -99,7 +97,7 @@ func TestEachAdjustmentHasItsOwnKeyAndWorkflow(t *testing.T) {
 	}
 	env := newEnv(t)
 	env.OnActivity(activities.Standard.AdjustBill, mock.Anything, activities.Task{Session: closed, IdempotencyKey: closed.IdempotencyKey("adjustment-2")}, 2).
-		Return(activities.Adjusted{ID: uuid.New(), Number: 2}, nil).Once()
+		Return(activities.Adjusted{Adjustment: pricing.Adjustment{ID: uuid.New(), Number: 2}}, nil).Once()
 	r := env.Run(func(ctx workflow.Context, _ session.Session) (workflows.Result, error) {
 		return workflows.AdjustBill(func(session.Session) workflows.Workflow { return workflows.RoomClose })(ctx, next)
 	}, closed)

@@ -246,7 +246,7 @@ func add[R any](r *Run, definition Step, attempt func(workflow.Context, activiti
 	}
 	if r.adjusted != nil && !definition.Adjusts {
 		future.step = &step{Step: definition, state: StateSkipped, reason: "it doesn't run in adjustments"}
-		if bill, ok := any(r.adjusted.Bill).(R); ok && definition.Name == Billing.Name {
+		if bill, ok := any(activities.Bill{Bill: r.adjusted.Bill, Posted: r.adjusted.Posted}).(R); ok && definition.Name == Billing.Name {
 			future.result, future.step.state = bill, StateDone
 		}
 		return future

@@ -35,7 +35,7 @@ func (a *audit) readAdjustments(ctx context.Context) error {
 		if errors.Join(idErr, numberErr) != nil {
 			continue
 		}
-		there, err := a.Ledger.Adjusted(ctx, id.AppID, id.RoomSessionID, number)
+		there, err := a.Ledger.Adjusted(ctx, id, number)
 		if err != nil {
 			return fmt.Errorf("read the ledger: %w", err)
 		}

@@ -26,6 +26,7 @@ import (
 	"github.com/closeouthq/closeout/internal/audit"
 	"github.com/closeouthq/closeout/internal/steps"
 	"github.com/closeouthq/closeout/internal/testenv"
+	"github.com/closeouthq/closeout/pricing"
 	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
@@ -178,13 +179,13 @@ func TestEachFaultIsFound(t *testing.T) {
 		{"a bill that the ledger has lost", func(w *world) session.Session {
 			s := w.offered(true)
 			w.manifest(s)
-			w.run(s, completed).returned = map[string]any{"FinalizeBill": activities.Bill{AppID: s.AppID, RoomSessionID: s.RoomSessionID}}
+			w.run(s, completed).returned = map[string]any{"FinalizeBill": activities.Bill{Bill: pricing.Bill{Session: session.Session{ID: session.ID{AppID: s.AppID, RoomSessionID: s.RoomSessionID}}}}}
 			return s
 		}, []audit.Kind{audit.NoBill}, "has made a bill, which Temporal still knows"},
 		{"a bill that the ledger has lost, of a blocked run", func(w *world) session.Session {
 			s := w.offered(true)
 			e := w.run(s, running)
-			e.state, e.returned = workflows.StateBlocked, map[string]any{"FinalizeBill": activities.Bill{AppID: s.AppID, RoomSessionID: s.RoomSessionID}}
+			e.state, e.returned = workflows.StateBlocked, map[string]any{"FinalizeBill": activities.Bill{Bill: pricing.Bill{Session: session.Session{ID: session.ID{AppID: s.AppID, RoomSessionID: s.RoomSessionID}}}}}
 			return s
 		}, []audit.Kind{audit.NoBill}, "has made a bill, which Temporal still knows"},
 		{"closed by the ledger's word, and nowhere", func(w *world) session.Session {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/closeouthq/closeout/internal/audit"
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -15,8 +16,8 @@ import (
 func TestContradictingCloseIsAFault(t *testing.T) {
 	worlds(t, func(t *testing.T, w *world) {
 		seen := time.Now()
-		of := func(session uint64, room string) ledger.Event {
-			return ledger.Event{AppID: 1, RoomID: room, RoomSessionID: session, Event: zego.EventRoomClose, Close: time.UnixMilli(1499676989910), SeenAt: seen}
+		of := func(number uint64, room string) ledger.Event {
+			return ledger.Event{ID: session.ID{AppID: 1, RoomSessionID: number}, RoomID: room, Event: zego.EventRoomClose, Close: time.UnixMilli(1499676989910), SeenAt: seen}
 		}
 		for _, u := range []ledger.Event{of(7, "attic"), of(7, "cellar"), of(1<<63|8, "attic\nroom-close-1-9: lost")} {
 			if err := w.ledger.Record(t.Context(), []ledger.Event{u, u}); err != nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/closeouthq/closeout/internal/eventsink"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/metering"
+	"github.com/closeouthq/closeout/pricing"
 	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -29,7 +30,7 @@ func (a *audit) readEvents(ctx context.Context) error {
 				if !t.Acknowledged {
 					continue
 				}
-				u := ledger.Event{AppID: l.AppID, RoomSessionID: l.RoomSessionID, Event: t.Event, Stay: t.Stay, User: t.User}
+				u := ledger.Event{ID: session.ID{AppID: l.AppID, RoomSessionID: l.RoomSessionID}, Event: t.Event, Stay: t.Stay, User: t.User}
 				lacks, err := a.Ledger.Lacks(ctx, u)
 				if err != nil {
 					return fmt.Errorf("read the ledger: %w", err)
@@ -112,7 +113,7 @@ func (a *audit) compareLives(ctx context.Context, queued map[session.ID]bool) er
 		if !ok || queued[l.ID] {
 			continue
 		}
-		adjusting, err := a.Ledger.Adjusting(ctx, l.AppID, l.RoomSessionID)
+		adjusting, err := a.Ledger.Adjusting(ctx, session.ID{AppID: l.AppID, RoomSessionID: l.RoomSessionID})
 		if err != nil {
 			return fmt.Errorf("read the ledger: %w", err)
 		}
@@ -127,7 +128,7 @@ func (a *audit) compareLives(ctx context.Context, queued map[session.ID]bool) er
 		if bill == nil {
 			continue // other checks decide whether it should have one
 		}
-		adjustments, err := a.Ledger.Adjustments(ctx, l.AppID, l.RoomSessionID)
+		adjustments, err := a.Ledger.Adjustments(ctx, session.ID{AppID: l.AppID, RoomSessionID: l.RoomSessionID})
 		if err != nil {
 			return fmt.Errorf("read the ledger: %w", err)
 		}
@@ -143,7 +144,7 @@ func (a *audit) compareLives(ctx context.Context, queued map[session.ID]bool) er
 // truthOf computes the figures that a session's entries must add up to. whole reports that all
 // its callbacks were acknowledged. ok is false if the figures cannot be known, because a
 // callback was sent and not acknowledged.
-func truthOf(l Entry) (truth metering.Figures, whole, ok bool) {
+func truthOf(l Entry) (truth session.Usage, whole, ok bool) {
 	room, whole := metering.Room{Close: l.RoomCloseTime.UnixMilli()}, l.Acknowledged
 	type ends struct {
 		metering.Stay
@@ -193,14 +194,14 @@ func truthOf(l Entry) (truth metering.Figures, whole, ok bool) {
 
 // untrue describes what is wrong with a session's entries. It returns "" if they add up to the
 // truth, or are marked as an estimate.
-func untrue(bill ledger.MadeBill, adjustments []ledger.Adjustment, truth metering.Figures, whole bool) string {
+func untrue(bill ledger.MadeBill, adjustments []ledger.Adjustment, truth session.Usage, whole bool) string {
 	last := bill.Usage
-	sum := metering.DifferenceOf(metering.Figures{}, metering.Charge{}, bill.Usage, bill.Charge)
+	sum := bill.Since(pricing.Bill{})
 	for _, a := range adjustments {
 		last = a.Usage
 		sum.Millis, sum.Seconds, sum.Minutes = sum.Millis+a.Difference.Millis, sum.Seconds+a.Difference.Seconds, sum.Minutes+a.Difference.Minutes
 	}
-	figures := func(u metering.Figures) string {
+	figures := func(u session.Usage) string {
 		return fmt.Sprintf("%d participants, %d stays and %d ms from %v to %v", u.Participants, u.Stays, u.Millis, u.Start, u.End)
 	}
 	switch {

@@ -17,7 +17,8 @@ import (
 	"github.com/closeouthq/closeout/internal/eventsink"
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/internal/metering"
+	"github.com/closeouthq/closeout/pricing"
+	"github.com/closeouthq/closeout/session"
 )
 
 func TestAcknowledgedEventsAreInTheLedgerOrTheInbox(t *testing.T) {
@@ -32,9 +33,9 @@ func TestAcknowledgedEventsAreInTheLedgerOrTheInbox(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer box.Close()
-	usage := func(session uint64, event string) ledger.Event {
+	usage := func(number uint64, event string) ledger.Event {
 		at := time.UnixMilli(1499676989909).UTC()
-		u := ledger.Event{AppID: 1, RoomID: "lobby", RoomSessionID: session, Event: event, SeenAt: at}
+		u := ledger.Event{ID: session.ID{AppID: 1, RoomSessionID: number}, RoomID: "lobby", Event: event, SeenAt: at}
 		switch event {
 		case "room_create":
 			u.Create = at
@@ -51,13 +52,13 @@ func TestAcknowledgedEventsAreInTheLedgerOrTheInbox(t *testing.T) {
 	if err := books.Record(t.Context(), []ledger.Event{usage(1, "room_create"), usage(1, "room_login"), usage(1, "room_logout"), usage(4, "room_login")}); err != nil {
 		t.Fatal(err)
 	}
-	for session := uint64(2); session <= 3; session++ {
-		if _, err := box.Put(t.Context(), inbox.Entry{Key: eventsink.Key(usage(session, "room_create")), Body: []byte("{}")}); err != nil {
+	for number := uint64(2); number <= 3; number++ {
+		if _, err := box.Put(t.Context(), inbox.Entry{Key: eventsink.Key(usage(number, "room_create")), Body: []byte("{}")}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	// Of an unreadable callback no session is known.
-	unknown := eventsink.Key(ledger.Event{AppID: 1, Event: "room_close", Unreadable: &ledger.Unreadable{Field: "room_session_id"}})
+	unknown := eventsink.Key(ledger.Event{ID: session.ID{AppID: 1}, Event: "room_close", Unreadable: &ledger.Unreadable{Field: "room_session_id"}})
 	if _, err := box.Put(t.Context(), inbox.Entry{Key: unknown, Body: []byte("{}")}); err != nil {
 		t.Fatal(err)
 	}
@@ -67,8 +68,8 @@ func TestAcknowledgedEventsAreInTheLedgerOrTheInbox(t *testing.T) {
 		}
 	}
 	journal := filepath.Join(t.TempDir(), "sent.jsonl")
-	line := func(session, usage string) string {
-		return `{"appid":1,"room_session_id":"` + session + `","acknowledged":false,"events":[` + usage + `]}` + "\n"
+	line := func(number, usage string) string {
+		return `{"appid":1,"room_session_id":"` + number + `","acknowledged":false,"events":[` + usage + `]}` + "\n"
 	}
 	create, login, logout := `{"event":"room_create","acknowledged":true}`, `{"event":"room_login","stay":"7","user":"user-1","acknowledged":true}`, `{"event":"room_logout","stay":"7","user":"user-1","acknowledged":true}`
 	text := line("1", create+","+login+","+logout) + line("2", create) + line("3", create) + line("4", login+","+logout) +
@@ -106,12 +107,12 @@ func TestBillsAreExactOrMarkedAsEstimates(t *testing.T) {
 	begin := time.UnixMilli(1499676989909).UTC()
 	at := func(seconds int) time.Time { return begin.Add(time.Duration(seconds) * time.Second) }
 	stay := func(id, user string, from, to int) []ledger.Event {
-		u := ledger.Event{AppID: 1, RoomID: "lobby", RoomSessionID: 7, Event: "room_login", Stay: id, User: user, Role: "1", Login: at(from), SeenAt: at(from)}
+		u := ledger.Event{ID: session.ID{AppID: 1, RoomSessionID: 7}, RoomID: "lobby", Event: "room_login", Stay: id, User: user, Role: "1", Login: at(from), SeenAt: at(from)}
 		out := u
 		out.Event, out.Logout = "room_logout", at(to)
 		return []ledger.Event{u, out}
 	}
-	create := ledger.Event{AppID: 1, RoomID: "lobby", RoomSessionID: 7, Event: "room_create", Create: begin, SeenAt: begin}
+	create := ledger.Event{ID: session.ID{AppID: 1, RoomSessionID: 7}, RoomID: "lobby", Event: "room_create", Create: begin, SeenAt: begin}
 	all := append([]ledger.Event{create}, slices.Concat(stay("1", "a", 0, 60), stay("2", "a", 30, 100), stay("3", "b", 10, 60))...)
 	for _, tt := range []struct {
 		name string
@@ -171,14 +172,14 @@ func TestBillsAreExactOrMarkedAsEstimates(t *testing.T) {
 			if err := books.Record(t.Context(), sent[:tt.early]); err != nil {
 				t.Fatal(err)
 			}
-			if _, _, err := books.Finalize(t.Context(), ledger.Bill{ID: uuid.New(), AppID: 1, RoomID: "lobby", RoomSessionID: 7, RoomCloseTime: at(120), Reconciled: tt.lost}); err != nil {
+			if _, _, err := books.Finalize(t.Context(), ledger.Bill{ID: uuid.New(), Session: session.Session{ID: session.ID{AppID: 1, RoomSessionID: 7}, RoomID: "lobby", RoomCloseTime: at(120), Reconciled: tt.lost}}); err != nil {
 				t.Fatal(err)
 			}
 			if err := books.Record(t.Context(), sent[tt.early:tt.early+tt.late]); err != nil {
 				t.Fatal(err)
 			}
 			if tt.adjust {
-				if _, err := books.Adjust(t.Context(), uuid.New(), 1, 7, 1); err != nil {
+				if _, err := books.Adjust(t.Context(), uuid.New(), session.ID{AppID: 1, RoomSessionID: 7}, 1); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -200,10 +201,10 @@ func TestBillsAreExactOrMarkedAsEstimates(t *testing.T) {
 }
 
 // A ledger can't be brought to hold such entries; who changes it by hand can.
-func TestEntriesMustAddUp(t *testing.T) {
-	figures := metering.Figures{Millis: 90_000, Seconds: 90, Minutes: 2}
-	bill := ledger.MadeBill{Bill: ledger.Bill{Usage: metering.Figures{Millis: 60_000, Seconds: 60, Minutes: 1}}}
-	adjustment := ledger.Adjustment{Bill: ledger.Bill{Usage: figures}, Difference: metering.Difference{Millis: 30_000, Seconds: 30, Minutes: 1}}
+func TestEntriesHaveToAddUp(t *testing.T) {
+	figures := session.Usage{Millis: 90_000, Seconds: 90, Minutes: 2}
+	bill := ledger.MadeBill{Bill: ledger.Bill{Usage: session.Usage{Millis: 60_000, Seconds: 60, Minutes: 1}}}
+	adjustment := ledger.Adjustment{Bill: ledger.Bill{Usage: figures}, Difference: pricing.Change{Millis: 30_000, Seconds: 30, Minutes: 1}}
 	if problem := audit.Untrue(bill, []ledger.Adjustment{adjustment}, figures, true); problem != "" {
 		t.Errorf("they add up, and it says %q", problem)
 	}

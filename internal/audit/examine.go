@@ -103,7 +103,7 @@ func (a *audit) look(ctx context.Context, k session.ID, r record) (f finding, er
 
 // bill returns the session's bill, or nil.
 func (a *audit) bill(ctx context.Context, k session.ID) (*ledger.MadeBill, error) {
-	b, err := a.Ledger.MadeBill(ctx, k.AppID, k.RoomSessionID)
+	b, err := a.Ledger.MadeBill(ctx, k)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}

@@ -365,8 +365,7 @@ func result(billing, recordings workflows.State) workflows.Result {
 func (w *world) bill(s session.Session) {
 	w.t.Helper()
 	if _, _, err := w.ledger.Finalize(context.Background(), ledger.Bill{
-		ID: s.IdempotencyKey("billing"), AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID,
-		CloseReason: s.CloseReason, RoomCloseTime: s.RoomCloseTime,
+		ID: s.IdempotencyKey("billing"), Session: session.Session{ID: session.ID{AppID: s.AppID, RoomSessionID: s.RoomSessionID}, RoomID: s.RoomID, CloseReason: s.CloseReason, RoomCloseTime: s.RoomCloseTime},
 	}); err != nil {
 		w.t.Error(err)
 	}
@@ -375,11 +374,11 @@ func (w *world) bill(s session.Session) {
 // closed notes in the ledger that the session has closed.
 func (w *world) closed(s session.Session) {
 	w.t.Helper()
-	if err := w.ledger.Record(context.Background(), []ledger.Event{{AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID,
+	if err := w.ledger.Record(context.Background(), []ledger.Event{{ID: session.ID{AppID: s.AppID, RoomSessionID: s.RoomSessionID}, RoomID: s.RoomID,
 		Event: zego.EventRoomCreate, Create: s.RoomCloseTime, SeenAt: time.Now()}}); err != nil {
 		w.t.Error(err)
 	}
-	if err := w.ledger.Closed(context.Background(), s.AppID, s.RoomSessionID); err != nil {
+	if err := w.ledger.Closed(context.Background(), s.ID); err != nil {
 		w.t.Error(err)
 	}
 }

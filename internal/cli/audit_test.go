@@ -27,6 +27,7 @@ import (
 	"github.com/closeouthq/closeout/internal/cli"
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/session"
 )
 
 // oneRun is a Temporal that has a single run, or none.
@@ -135,7 +136,7 @@ func TestAudit(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer books.Close()
-	if _, _, err := books.Finalize(t.Context(), ledger.Bill{AppID: 1, RoomSessionID: 1<<64 - 1}); err != nil {
+	if _, _, err := books.Finalize(t.Context(), ledger.Bill{Session: session.Session{ID: session.ID{AppID: 1, RoomSessionID: 1<<64 - 1}}}); err != nil {
 		t.Fatal(err)
 	}
 	manifest := filepath.Join(data, "archive", "1", "18446744073709551615", "manifest.json")

@@ -17,10 +17,10 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/internal/printable"
 	"github.com/closeouthq/closeout/internal/service"
 	"github.com/closeouthq/closeout/pricing"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -71,10 +71,9 @@ type billReport struct {
 }
 
 type sessionBills struct {
-	AppID         uint32              `json:"appid"`
-	RoomSessionID uint64              `json:"room_session_id,string"`
-	Bill          *ledger.MadeBill    `json:"bill"`
-	Adjustments   []ledger.Adjustment `json:"adjustments"`
+	session.ID
+	Bill        *ledger.MadeBill    `json:"bill"`
+	Adjustments []ledger.Adjustment `json:"adjustments"`
 	// Lines are those of the bill, then those of each adjustment.
 	Lines [][]pricing.Line `json:"lines"`
 	Stays []billedStay     `json:"stays"`
@@ -123,21 +122,21 @@ func findBills(ctx context.Context, op *operation, arg string) (found []*session
 		}
 	}
 	for _, app := range apps {
-		b := &sessionBills{AppID: app, RoomSessionID: number, Adjustments: []ledger.Adjustment{}, Lines: [][]pricing.Line{}, Stays: []billedStay{}}
-		switch bill, err := l.MadeBill(ctx, app, number); {
+		b := &sessionBills{ID: session.ID{AppID: app, RoomSessionID: number}, Adjustments: []ledger.Adjustment{}, Lines: [][]pricing.Line{}, Stays: []billedStay{}}
+		switch bill, err := l.MadeBill(ctx, b.ID); {
 		case err == nil:
 			b.Bill = &bill
 		case !errors.Is(err, sql.ErrNoRows):
 			return nil, err
 		}
-		adjustments, err := l.Adjustments(ctx, app, number)
+		adjustments, err := l.Adjustments(ctx, b.ID)
 		if err != nil {
 			return nil, err
 		}
 		b.Adjustments = append(b.Adjustments, adjustments...)
 		for entry := 0; b.Bill != nil && entry <= len(adjustments); entry++ {
 			lines := []pricing.Line{}
-			for line, err := range l.Lines(ctx, app, number, entry) {
+			for line, err := range l.Lines(ctx, b.ID, entry) {
 				if err != nil {
 					return nil, err
 				}
@@ -147,11 +146,11 @@ func findBills(ctx context.Context, op *operation, arg string) (found []*session
 		}
 		excluded := map[string]string{}
 		if b.Bill != nil {
-			if excluded, err = l.Excluded(ctx, app, number, len(adjustments)); err != nil {
+			if excluded, err = l.Excluded(ctx, b.ID, len(adjustments)); err != nil {
 				return nil, err
 			}
 		}
-		for s, err := range l.Stays(ctx, app, number) {
+		for s, err := range l.Stays(ctx, b.ID) {
 			if err != nil {
 				return nil, err
 			}
@@ -316,14 +315,14 @@ type billEntry struct {
 	Number int       `json:"number"`
 	ledger.Bill
 	// Billed is what the entry adds to those before it.
-	Billed metering.Difference `json:"billed"`
+	Billed pricing.Change `json:"billed"`
 	// BilledText is its amount for people.
 	BilledText string    `json:"billed_amount_text,omitempty"`
 	MadeAt     time.Time `json:"made_at"`
 }
 
 func billEntries(e ledger.Entry) []billEntry {
-	entries := []billEntry{{Entry: "bill", ID: e.ID, Bill: e.Bill, Billed: metering.DifferenceOf(metering.Figures{}, metering.Charge{}, e.Usage, e.Charge), MadeAt: e.MadeAt}}
+	entries := []billEntry{{Entry: "bill", ID: e.ID, Bill: e.Bill, Billed: e.Since(pricing.Bill{}), MadeAt: e.MadeAt}}
 	for _, a := range e.Adjustments {
 		entries = append(entries, billEntry{Entry: "adjustment", ID: a.ID, Number: a.Number, Bill: a.Bill, Billed: a.Difference, MadeAt: a.MadeAt})
 	}

@@ -52,10 +52,10 @@ func explainBills(ctx context.Context, op *operation) error {
 			return err
 		}
 		for _, b := range found {
-			s := session.Session{ID: session.ID{AppID: b.AppID, RoomSessionID: b.RoomSessionID}}
+			s := session.Session{ID: b.ID}
 			if b.Bill != nil {
-				s.RoomID, s.CloseReason, s.RoomCloseTime, s.Reconciled = b.Bill.RoomID, b.Bill.CloseReason, b.Bill.RoomCloseTime, b.Bill.Reconciled
-			} else if s.RoomCloseTime, err = op.ledger.LastTime(ctx, b.AppID, b.RoomSessionID); err != nil {
+				s = b.Bill.Session
+			} else if s.RoomCloseTime, err = op.ledger.LastTime(ctx, b.ID); err != nil {
 				return err
 			}
 			p, err := op.ledger.Participants(ctx, s, len(b.Adjustments))
@@ -171,5 +171,5 @@ func length(s session.Span) string {
 	if s.Max >= 0 {
 		most = seconds(s.Max)
 	}
-	return fmt.Sprintf("%s, at least %s and at most %s, because of %s", text, seconds(s.Min), most, strings.Join(s.Reasons, ", "))
+	return fmt.Sprintf("%s, at least %s and at most %s, because of %s", text, seconds(s.Min), most, strings.Join(s.Reasons.Names(), ", "))
 }

@@ -82,7 +82,7 @@ func export(ctx context.Context, op *operation, format string, out io.Writer) er
 				continue
 			}
 			number := 0
-			for line, err := range op.ledger.Lines(ctx, e.AppID, e.RoomSessionID, entry.Number) {
+			for line, err := range op.ledger.Lines(ctx, e.Session.ID, entry.Number) {
 				if number++; err == nil {
 					err = write(billLine{entry.Entry, entry.ID, entry.Number, entry.AppID, entry.RoomID, entry.RoomSessionID, entry.RoomCloseTime, number, line, entry.MadeAt})
 				}

@@ -21,6 +21,7 @@ import (
 	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/internal/service"
 	"github.com/closeouthq/closeout/pricing"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -35,30 +36,29 @@ func bills(t *testing.T) string {
 	}
 	defer books.Close()
 	closed := time.Date(2026, 11, 3, 12, 0, 0, 0, time.UTC)
-	stay := func(app uint32, session uint64, user string, from, to time.Duration) ledger.Event {
-		return ledger.Event{AppID: app, RoomID: "lobby, \"left\"", RoomSessionID: session, Event: "room_logout", Stay: user, User: user, Role: "1",
+	stay := func(app uint32, number uint64, user string, from, to time.Duration) ledger.Event {
+		return ledger.Event{ID: session.ID{AppID: app, RoomSessionID: number}, RoomID: "lobby, \"left\"", Event: "room_logout", Stay: user, User: user, Role: "1",
 			Login: closed.Add(from), Logout: closed.Add(to), SeenAt: time.Now().Add(time.Second)}
 	}
-	created := ledger.Event{AppID: 1, RoomID: "lobby, \"left\"", RoomSessionID: 1<<64 - 1, Event: "room_create", Create: closed.Add(-time.Hour), SeenAt: time.Now()}
+	created := ledger.Event{ID: session.ID{AppID: 1, RoomSessionID: 1<<64 - 1}, RoomID: "lobby, \"left\"", Event: "room_create", Create: closed.Add(-time.Hour), SeenAt: time.Now()}
 	record := func(all ...ledger.Event) {
 		if err := books.Record(t.Context(), all); err != nil {
 			t.Fatal(err)
 		}
 	}
-	finalize := func(app uint32, session uint64, at time.Time, price metering.Price) {
-		if _, _, err := books.Finalize(t.Context(), ledger.Bill{ID: uuid.New(), AppID: app, RoomID: "lobby, \"left\"", RoomSessionID: session,
-			RoomCloseTime: at, Charge: metering.Charge{Price: price}}); err != nil {
+	finalize := func(app uint32, number uint64, at time.Time, price pricing.Price) {
+		if _, _, err := books.Finalize(t.Context(), ledger.Bill{ID: uuid.New(), Session: session.Session{ID: session.ID{AppID: app, RoomSessionID: number}, RoomID: "lobby, \"left\"", RoomCloseTime: at}, Charge: pricing.Charge{Price: price}}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	record(created, stay(1, 1<<64-1, "a", -10*time.Minute, -time.Minute), stay(2, 1<<64-1, "b", -time.Minute, 0))
-	finalize(1, 1<<64-1, closed, metering.Price{Currency: "EUR", PerMinute: 2})
+	finalize(1, 1<<64-1, closed, pricing.Price{Currency: "EUR", PerMinute: 2})
 	record(stay(1, 1<<64-1, "late", -90*time.Second, time.Minute))
-	if _, err := books.Adjust(t.Context(), uuid.New(), 1, 1<<64-1, 1); err != nil {
+	if _, err := books.Adjust(t.Context(), uuid.New(), session.ID{AppID: 1, RoomSessionID: 1<<64 - 1}, 1); err != nil {
 		t.Fatal(err)
 	}
-	finalize(2, 1<<64-1, closed, metering.Price{Currency: "JPY", PerMinute: 3})
-	finalize(2, 7, closed.AddDate(0, 1, 0), metering.Price{})
+	finalize(2, 1<<64-1, closed, pricing.Price{Currency: "JPY", PerMinute: 3})
+	finalize(2, 7, closed.AddDate(0, 1, 0), pricing.Price{})
 	return data
 }
 
@@ -78,8 +78,8 @@ func TestBillShowPrintsEntriesAndStays(t *testing.T) {
 	var shown struct {
 		Sessions []struct {
 			Session     string `json:"room_session_id"`
-			Bill        struct{ Usage metering.Figures }
-			Adjustments []struct{ Difference metering.Difference }
+			Bill        struct{ Usage session.Usage }
+			Adjustments []struct{ Difference pricing.Change }
 			Stays       []struct {
 				User string
 				Late bool
@@ -113,15 +113,15 @@ func TestBillShowMarksWhomTheBillExcluded(t *testing.T) {
 	defer books.Close()
 	at := time.Date(2026, 11, 3, 12, 0, 0, 0, time.UTC)
 	stay := func(user string, role zego.Code) ledger.Event {
-		return ledger.Event{AppID: 1, RoomID: "r", RoomSessionID: 7, Event: "room_logout", Stay: user, User: user, Role: role, Login: at.Add(-time.Minute), Logout: at}
+		return ledger.Event{ID: session.ID{AppID: 1, RoomSessionID: 7}, RoomID: "r", Event: "room_logout", Stay: user, User: user, Role: role, Login: at.Add(-time.Minute), Logout: at}
 	}
 	if err := books.Record(t.Context(), []ledger.Event{stay("ada", "4"), stay("bot-1", ""), stay("bot-2", "4"),
-		{AppID: 1, RoomID: "r", RoomSessionID: 7, Event: "stream_close", Stay: "s", User: "ada", Number: 5, Login: at.Add(-30 * time.Second), Logout: at.Add(-time.Second)},
-		{AppID: 1, RoomID: "r", RoomSessionID: 7, Event: "stream_create", Stay: "t", User: "ada", Number: 2, Login: at.Add(-50 * time.Second)}}); err != nil {
+		{ID: session.ID{AppID: 1, RoomSessionID: 7}, RoomID: "r", Event: "stream_close", Stay: "s", User: "ada", Number: 5, Login: at.Add(-30 * time.Second), Logout: at.Add(-time.Second)},
+		{ID: session.ID{AppID: 1, RoomSessionID: 7}, RoomID: "r", Event: "stream_create", Stay: "t", User: "ada", Number: 2, Login: at.Add(-50 * time.Second)}}); err != nil {
 		t.Fatal(err)
 	}
 	books.Rules.List = []metering.Rule{{User: "bot-*"}}
-	if _, _, err := books.Finalize(t.Context(), ledger.Bill{ID: uuid.New(), AppID: 1, RoomID: "r", RoomSessionID: 7, RoomCloseTime: at}); err != nil {
+	if _, _, err := books.Finalize(t.Context(), ledger.Bill{ID: uuid.New(), Session: session.Session{ID: session.ID{AppID: 1, RoomSessionID: 7}, RoomID: "r", RoomCloseTime: at}}); err != nil {
 		t.Fatal(err)
 	}
 	code, out, stderr := closeout("bill show 7 --data " + data)
@@ -166,7 +166,7 @@ func TestBillExplainShowsTimelinesBoundsAndLines(t *testing.T) {
 	record(ledger.Event{Event: "room_create", Create: end.Add(-time.Hour)})
 	record(ledger.Event{Event: "room_login", Stay: "1", User: "ada", Name: "Ada", Number: 1, Login: end.Add(-10 * time.Minute)})
 	record(ledger.Event{Event: "stream_close", Stay: "s", Name: "mic", User: "ada", Login: end.Add(-8 * time.Minute), Logout: end.Add(-6 * time.Minute)})
-	if _, _, err := books.Finalize(t.Context(), ledger.Bill{ID: uuid.New(), AppID: 1, RoomID: "r", RoomSessionID: 7, RoomCloseTime: end}); err != nil {
+	if _, _, err := books.Finalize(t.Context(), ledger.Bill{ID: uuid.New(), Session: session.Session{ID: session.ID{AppID: 1, RoomSessionID: 7}, RoomID: "r", RoomCloseTime: end}}); err != nil {
 		t.Fatal(err)
 	}
 	check := func(wanted ...string) {
@@ -184,7 +184,7 @@ func TestBillExplainShowsTimelinesBoundsAndLines(t *testing.T) {
 		"\n\n  bill: the house is paid EUR 0.05 for fee: 1 session\n")
 
 	record(ledger.Event{Event: "room_logout", Stay: "1", User: "ada", Number: 2, Login: end.Add(-10 * time.Minute), Logout: end.Add(-5 * time.Minute)})
-	if _, err := books.Adjust(t.Context(), uuid.New(), 1, 7, 1); err != nil {
+	if _, err := books.Adjust(t.Context(), uuid.New(), session.ID{AppID: 1, RoomSessionID: 7}, 1); err != nil {
 		t.Fatal(err)
 	}
 	if _, out, _ := closeout("bill explain 7 --json --data " + data); !strings.Contains(strings.Join(strings.Fields(out), ""),
@@ -234,8 +234,7 @@ func TestBillExportRunsNoFormulas(t *testing.T) {
 	formulas := []string{"=1+1", "+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\nx", " =1", "\u00a0=1", "\ufeff=1", "\u200b-1", "\x00=1", "\uff1d1", "\uff20x", "'=1"}
 	texts := []string{"lobby", "a=b", "1-2", "room, \"left\"", "会议室", ""}
 	for i, room := range append(slices.Clone(formulas), texts...) {
-		if _, _, err := books.Finalize(t.Context(), ledger.Bill{ID: uuid.New(), AppID: 1, RoomID: room, RoomSessionID: uint64(i + 1),
-			RoomCloseTime: time.UnixMilli(int64(1e12 + i))}); err != nil {
+		if _, _, err := books.Finalize(t.Context(), ledger.Bill{ID: uuid.New(), Session: session.Session{ID: session.ID{AppID: 1, RoomSessionID: uint64(i + 1)}, RoomID: room, RoomCloseTime: time.UnixMilli(int64(1e12 + i))}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -332,8 +331,8 @@ func TestBillExportCanBeSummedUp(t *testing.T) {
 		var e struct {
 			Entry, ID string
 			Bill      string `json:"bill_id"`
-			Billed    metering.Difference
-			Usage     metering.Figures
+			Billed    pricing.Change
+			Usage     session.Usage
 		}
 		if err := json.Unmarshal([]byte(line), &e); err != nil {
 			t.Fatal(err)

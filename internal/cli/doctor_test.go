@@ -42,6 +42,7 @@ import (
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/testenv"
 	"github.com/closeouthq/closeout/internal/zegofake"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 )
@@ -337,7 +338,7 @@ func TestDoctorReportsFaultsBesidesTemporal(t *testing.T) {
 			}
 			defer books.Close()
 			long := time.Now().Add(-time.Hour)
-			if err := books.Record(t.Context(), []ledger.Event{{AppID: 1, RoomID: "lobby", RoomSessionID: 7, Event: zego.EventRoomLogout, Stay: "a", User: "a", Login: long, Logout: long, SeenAt: long}}); err != nil {
+			if err := books.Record(t.Context(), []ledger.Event{{ID: session.ID{AppID: 1, RoomSessionID: 7}, RoomID: "lobby", Event: zego.EventRoomLogout, Stay: "a", User: "a", Login: long, Logout: long, SeenAt: long}}); err != nil {
 				t.Fatal(err)
 			}
 		}, 0, []string{"warn  overdue            1 sessions that all users have left have no room_close, 0 others are silent, the oldest since 20"}},

@@ -11,6 +11,7 @@ import (
 
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/printable"
+	"github.com/closeouthq/closeout/session"
 )
 
 // Recording returns the command for recordings without a session.
@@ -101,21 +102,21 @@ func (l leftRecordings) print(out io.Writer) error {
 }
 
 func assignRecordings(ctx context.Context, op *operation) error {
-	session, err := strconv.ParseUint(op.String("session"), 10, 64)
+	number, err := strconv.ParseUint(op.String("session"), 10, 64)
 	if err != nil {
 		return usagef("--session: found %q, want a room_session_id, or 0", op.String("session"))
 	}
 	if err := needLedger(ctx, op); err != nil {
 		return err
 	}
-	assign, then := op.ledger.AssignRecording, "; retry the step of the run that waits for it"
+	id, assign, then := session.ID{AppID: op.Uint32("app"), RoomSessionID: number}, op.ledger.AssignRecording, "; retry the step of the run that waits for it"
 	if op.Bool("announced") {
 		assign, then = op.ledger.AnnounceRecording, ", whose run waits for its files"
 	}
 	return op.each("task ID", "--app 1 --session 858012925204410417 YZ4joOE4IwmFAAAT", func(task string) error {
-		err := assign(ctx, op.Uint32("app"), task, session)
+		err := assign(ctx, id, task)
 		if err == nil {
-			fmt.Fprintf(op.out, "%s: assigned to session %d%s\n", printable.Line(task), session, then)
+			fmt.Fprintf(op.out, "%s: assigned to session %d%s\n", printable.Line(task), number, then)
 		}
 		return err
 	})

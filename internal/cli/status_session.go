@@ -245,13 +245,13 @@ func (op *operation) readLedger(ctx context.Context, _ string, id session.ID) (p
 	}
 	var open *openStatus
 	var room string
-	switch o, err := l.OpenSession(ctx, id.AppID, id.RoomSessionID); {
+	switch o, err := l.OpenSession(ctx, id); {
 	case err == nil:
 		open, room = &openStatus{o.SeenAt, o.Left, time.Since(o.SeenAt) > op.config.OverdueAfter, o.Gone}, o.RoomID
 	case !errors.Is(err, sql.ErrNoRows):
 		return nil, err
 	}
-	bill, err := l.MadeBill(ctx, id.AppID, id.RoomSessionID)
+	bill, err := l.MadeBill(ctx, id)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return nil, err
 	}

@@ -28,6 +28,7 @@ import (
 
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/session"
 )
 
 // failedRuns is a Temporal all of whose runs failed.
@@ -142,7 +143,7 @@ func TestStatusReportsWhatItCanReach(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer books.Close()
-	if _, _, err := books.Finalize(t.Context(), ledger.Bill{ID: uuid.New(), AppID: 2, RoomID: "attic", RoomSessionID: 1<<64 - 1}); err != nil {
+	if _, _, err := books.Finalize(t.Context(), ledger.Bill{ID: uuid.New(), Session: session.Session{ID: session.ID{AppID: 2, RoomSessionID: 1<<64 - 1}, RoomID: "attic"}}); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("CLOSEOUT_APPS", "1=a;2=b")

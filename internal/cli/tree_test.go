@@ -127,11 +127,11 @@ func hostileStores(t *testing.T) (data string, s session.Session) {
 		t.Fatal(err)
 	}
 	defer books.Close()
-	task := ledger.Event{AppID: 1, RoomID: hostileName, Event: "recording", SeenAt: time.UnixMilli(1e12), Recording: &ledger.Recording{TaskID: hostileName,
+	task := ledger.Event{ID: session.ID{AppID: 1}, RoomID: hostileName, Event: "recording", SeenAt: time.UnixMilli(1e12), Recording: &ledger.Recording{TaskID: hostileName,
 		EventType: zego.RecordingUploaded, Sent: time.UnixMilli(1e12), Files: []ledger.RecordedFile{{RecordedFile: zego.RecordedFile{FileID: hostileName}}}}}
-	stay := ledger.Event{AppID: 1, RoomID: hostileName, RoomSessionID: 2, Event: "room_logout", Stay: hostileName, User: hostileName,
+	stay := ledger.Event{ID: session.ID{AppID: 1, RoomSessionID: 2}, RoomID: hostileName, Event: "room_logout", Stay: hostileName, User: hostileName,
 		Login: s.RoomCloseTime.Add(-time.Minute), Logout: s.RoomCloseTime, SeenAt: time.Now()}
-	_, _, billed := books.Finalize(t.Context(), ledger.Bill{ID: uuid.New(), AppID: 1, RoomID: hostileName, RoomSessionID: 2, RoomCloseTime: s.RoomCloseTime})
+	_, _, billed := books.Finalize(t.Context(), ledger.Bill{ID: uuid.New(), Session: session.Session{ID: session.ID{AppID: 1, RoomSessionID: 2}, RoomID: hostileName, RoomCloseTime: s.RoomCloseTime}})
 	if err := errors.Join(books.Record(t.Context(), []ledger.Event{task, stay}), billed); err != nil {
 		t.Fatal(err)
 	}

@@ -245,7 +245,7 @@ func parseTags(s string) (map[string]string, error) {
 
 // parsePrices parses appid=currency amount; the app * is all others.
 func parsePrices(s string) (metering.Prices, error) {
-	prices := metering.Prices{Apps: map[uint32]metering.Price{}}
+	prices := metering.Prices{Apps: map[uint32]pricing.Price{}}
 	_, err := entries(s, func(_ int, id, value string) error {
 		entry := id + "=" + value
 		app, err := parseApp(id)
@@ -267,7 +267,7 @@ func parsePrices(s string) (metering.Prices, error) {
 		if _, err := pricing.Decimals(words[0]); err != nil {
 			return fmt.Errorf("in %q: %w", entry, err)
 		}
-		price := metering.Price{Currency: words[0], PerMinute: int64(amount)}
+		price := pricing.Price{Currency: words[0], PerMinute: int64(amount)}
 		if id == "*" {
 			prices.Default = price
 		} else {

@@ -7,17 +7,18 @@ import (
 	"time"
 
 	"github.com/closeouthq/closeout/internal/metering"
+	"github.com/closeouthq/closeout/pricing"
 )
 
 func TestPrices(t *testing.T) {
-	euro, yen := metering.Price{Currency: "EUR", PerMinute: 2}, metering.Price{Currency: "JPY", PerMinute: 1}
+	euro, yen := pricing.Price{Currency: "EUR", PerMinute: 2}, pricing.Price{Currency: "JPY", PerMinute: 1}
 	for value, want := range map[string]metering.Prices{
 		"*=EUR 2":                            {Default: euro},
-		"1=EUR 2":                            {Apps: map[uint32]metering.Price{1: euro}},
-		" * = EUR 2 ; 4294967295=JPY 1;":     {Apps: map[uint32]metering.Price{4294967295: yen}, Default: euro},
-		"# what they cost\n1=EUR 2\n2=JPY 1": {Apps: map[uint32]metering.Price{1: euro, 2: yen}},
-		"*=EUR 9223372036854775807":          {Default: metering.Price{Currency: "EUR", PerMinute: 1<<63 - 1}},
-		"1=EUR 0":                            {Apps: map[uint32]metering.Price{1: {Currency: "EUR"}}},
+		"1=EUR 2":                            {Apps: map[uint32]pricing.Price{1: euro}},
+		" * = EUR 2 ; 4294967295=JPY 1;":     {Apps: map[uint32]pricing.Price{4294967295: yen}, Default: euro},
+		"# what they cost\n1=EUR 2\n2=JPY 1": {Apps: map[uint32]pricing.Price{1: euro, 2: yen}},
+		"*=EUR 9223372036854775807":          {Default: pricing.Price{Currency: "EUR", PerMinute: 1<<63 - 1}},
+		"1=EUR 0":                            {Apps: map[uint32]pricing.Price{1: {Currency: "EUR"}}},
 	} {
 		c, err := load(t, map[string]string{"CLOSEOUT_PRICES": value}, nil, false)
 		if err != nil {
@@ -25,7 +26,7 @@ func TestPrices(t *testing.T) {
 			continue
 		}
 		if want.Apps == nil {
-			want.Apps = map[uint32]metering.Price{}
+			want.Apps = map[uint32]pricing.Price{}
 		}
 		if !reflect.DeepEqual(c.Prices, want) {
 			t.Errorf("%q is %+v, want %+v", value, c.Prices, want)

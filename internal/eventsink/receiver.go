@@ -66,7 +66,7 @@ func (r *Receiver) plausible(told ledger.Event) ledger.Event {
 // bill is flagged.
 func (r *Receiver) Contradicted(ctx context.Context, s session.Session) error {
 	_, err := r.Delivery.Deliver(ctx, ledger.Event{
-		AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID,
+		ID: session.ID{AppID: s.AppID, RoomSessionID: s.RoomSessionID}, RoomID: s.RoomID,
 		Event: zego.EventRoomClose, Close: s.RoomCloseTime, SeenAt: time.Now(),
 	})
 	if err != nil {

@@ -8,9 +8,8 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/pricing"
-	"github.com/closeouthq/closeout/zego"
+	"github.com/closeouthq/closeout/session"
 )
 
 // ErrNothingToAdjust means that what arrived after a session's last entry changes nothing.
@@ -19,12 +18,12 @@ var ErrNothingToAdjust = errors.New("nothing to adjust")
 // Adjust makes the session's adjustment of a number and returns it; if it was made
 // before, that one. The error wraps [ErrNothingToAdjust] if none is needed,
 // [sql.ErrNoRows] if there is no bill, and is a [*RestoredError] if the bill was restored.
-func (l *Ledger) Adjust(ctx context.Context, id uuid.UUID, appID uint32, roomSessionID uint64, number int, approve ...Approver) (Adjustment, error) {
+func (l *Ledger) Adjust(ctx context.Context, adjustmentID uuid.UUID, id session.ID, number int, approve ...Approver) (Adjustment, error) {
 	var a Adjustment
 	var nothing bool
-	k := keyOf(appID, roomSessionID)
+	k := keyOf(id)
 	err := l.inComputed(ctx, func(tx transaction, c *computation) (err error) {
-		a, nothing, err = l.adjust(ctx, tx, c, id, k, number, approve)
+		a, nothing, err = l.adjust(ctx, tx, c, adjustmentID, k, number, approve)
 		return err
 	})
 	if err == nil && nothing {
@@ -91,9 +90,9 @@ func (l *Ledger) adjust(ctx context.Context, tx transaction, c *computation, id 
 	entries := locked.entries
 	if !nothing {
 		entries++
-		a.Difference = metering.DifferenceOf(last.Usage, last.Charge, a.Usage, a.Charge)
+		a.Difference = a.Since(last)
 		a.Difference.Lines = int64(len(lines))
-		if _, err := insert(ctx, tx, "adjustments", adjustmentColumns, a.values(), ""); err != nil {
+		if _, err := insert(ctx, tx, "adjustments", adjustmentColumns, valuesOf(a), ""); err != nil {
 			return a, false, fmt.Errorf("insert adjustment: %w", err)
 		}
 		if err := l.insertBilled(ctx, tx, k, result.people); err != nil {
@@ -110,24 +109,16 @@ func (l *Ledger) adjust(ctx context.Context, tx transaction, c *computation, id 
 }
 
 // Adjustments returns those of the session's bill, in the order of their numbers.
-func (l *Ledger) Adjustments(ctx context.Context, appID uint32, roomSessionID uint64) ([]Adjustment, error) {
-	k := keyOf(appID, roomSessionID)
+func (l *Ledger) Adjustments(ctx context.Context, id session.ID) ([]Adjustment, error) {
+	k := keyOf(id)
 	all, err := list(ctx, l, scanAdjustment, selectAdjustments, k.app, k.session)
 	return all, wrap(err, "read the adjustments of session %s", k)
 }
 
 // BilledSession is a session with events after its last entry.
 type BilledSession struct {
-	// AppID is ZEGO's appid.
-	AppID uint32 `json:"appid"`
-	// RoomID is the room's name.
-	RoomID string `json:"room_id"`
-	// RoomSessionID is ZEGO's room_session_id.
-	RoomSessionID uint64 `json:"room_session_id,string"`
-	// CloseReason, RoomCloseTime and Reconciled are the bill's.
-	CloseReason   zego.Code `json:"close_reason"`
-	RoomCloseTime time.Time `json:"room_close_time"`
-	Reconciled    bool      `json:"reconciled,omitempty"`
+	// Session is the session, as its bill has it.
+	session.Session
 	// Number is that of the next adjustment, from 1.
 	Number int `json:"number"`
 	// DirtyAt is when the first of those events was recorded, by our clock.
@@ -138,7 +129,7 @@ type BilledSession struct {
 // started before a time, or not at all: those that have waited longest first, after
 // another session, at most limit.
 func (l *Ledger) Dirty(ctx context.Context, started time.Time, after BilledSession, limit int) ([]BilledSession, error) {
-	k := keyOf(after.AppID, after.RoomSessionID)
+	k := keyOf(after.ID)
 	all, err := list(ctx, l, func(r row) (b BilledSession, err error) {
 		err = r.Scan(&b.AppID, &b.RoomID, (*sessionColumn)(&b.RoomSessionID), &b.CloseReason, (*timeColumn)(&b.RoomCloseTime),
 			&b.Reconciled, &b.Number, (*timeColumn)(&b.DirtyAt))
@@ -153,7 +144,7 @@ func (l *Ledger) Dirty(ctx context.Context, started time.Time, after BilledSessi
 // AdjustmentStarted notes that the run which adjusts the session was started, so that
 // none is started again while that one waits.
 func (l *Ledger) AdjustmentStarted(ctx context.Context, s BilledSession, at time.Time) error {
-	k := keyOf(s.AppID, s.RoomSessionID)
+	k := keyOf(s.ID)
 	// If it is over already, the session isn't dirty, or is again.
 	_, err := l.exec(ctx, "UPDATE sessions SET adjusting_at = $1 WHERE appid = $2 AND room_session_id = $3 AND dirty_at = $4",
 		at.UnixMilli(), k.app, k.session, millis(s.DirtyAt))
@@ -161,15 +152,15 @@ func (l *Ledger) AdjustmentStarted(ctx context.Context, s BilledSession, at time
 }
 
 // Adjusting reports whether events arrived after the session's last entry.
-func (l *Ledger) Adjusting(ctx context.Context, appID uint32, roomSessionID uint64) (bool, error) {
-	k := keyOf(appID, roomSessionID)
+func (l *Ledger) Adjusting(ctx context.Context, id session.ID) (bool, error) {
+	k := keyOf(id)
 	adjusting, err := one(ctx, l, value[bool], "SELECT EXISTS (SELECT 1 FROM sessions WHERE appid = $1 AND room_session_id = $2 AND dirty_at <> 0)", k.app, k.session)
 	return adjusting, wrap(err, "read whether session %s is to be adjusted", k)
 }
 
 // Adjusted reports whether the ledger has a session's adjustment of a number.
-func (l *Ledger) Adjusted(ctx context.Context, appID uint32, roomSessionID uint64, number int) (bool, error) {
-	k := keyOf(appID, roomSessionID)
+func (l *Ledger) Adjusted(ctx context.Context, id session.ID, number int) (bool, error) {
+	k := keyOf(id)
 	there, err := one(ctx, l, value[bool], "SELECT EXISTS (SELECT 1 FROM adjustments WHERE appid = $1 AND room_session_id = $2 AND number = $3)", k.app, k.session, number)
 	return there, wrap(err, "look for adjustment %d of session %s", number, k)
 }

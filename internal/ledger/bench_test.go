@@ -30,20 +30,20 @@ func BenchmarkFinalize(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.Cleanup(func() { _ = l.Close() })
-		session := uint64(1 << 62)
+		number := uint64(1 << 62)
 		measure := func(others int) {
 			for _, users := range []int{10_000, 4} {
 				b.Run(fmt.Sprintf("%s/%d_stays_beside_%d", name, users*4, others), func(b *testing.B) {
 					peak := 0
 					for range b.N {
 						b.StopTimer()
-						session++
-						fillSession(b, l, session, users, 0)
+						number++
+						fillSession(b, l, number, users, 0)
 						debug.FreeOSMemory()
 						before, stop := resident(), make(chan int)
 						go watch(stop)
 						b.StartTimer()
-						bill, _, err := l.Finalize(b.Context(), ledger.Bill{ID: uuid.New(), AppID: app, RoomSessionID: session, RoomID: "r", RoomCloseTime: at(10_000)})
+						bill, _, err := l.Finalize(b.Context(), ledger.Bill{ID: uuid.New(), Session: session.Session{ID: session.ID{AppID: app, RoomSessionID: number}, RoomID: "r", RoomCloseTime: at(10_000)}})
 						b.StopTimer()
 						stop <- 0
 						peak = max(peak, <-stop-before)
@@ -76,7 +76,7 @@ func BenchmarkParticipants(b *testing.B) {
 			}
 			b.Cleanup(func() { _ = l.Close() })
 			fillSession(b, l, life, 10_000, 2)
-			billed := ledger.Bill{ID: uuid.New(), AppID: app, RoomSessionID: life, RoomID: "r", RoomCloseTime: at(10_000)}
+			billed := ledger.Bill{ID: uuid.New(), Session: session.Session{ID: session.ID{AppID: app, RoomSessionID: life}, RoomID: "r", RoomCloseTime: at(10_000)}}
 			bill, _, err := l.Finalize(b.Context(), billed)
 			if err != nil {
 				b.Fatal(err)
@@ -129,12 +129,12 @@ func databases(b *testing.B) map[string]string {
 
 // fillSession records a session in which each user has four stays, two of which
 // overlap, and some streams.
-func fillSession(b *testing.B, l *ledger.Ledger, session uint64, users, streams int) {
+func fillSession(b *testing.B, l *ledger.Ledger, number uint64, users, streams int) {
 	b.Helper()
 	batch := []ledger.Event{created(0)}
-	batch[0].RoomSessionID = session
+	batch[0].RoomSessionID = number
 	add := func(u ledger.Event) {
-		u.RoomSessionID = session
+		u.RoomSessionID = number
 		if batch = append(batch, u); len(batch) == 1000 {
 			if err := l.Record(b.Context(), batch); err != nil {
 				b.Fatal(err)

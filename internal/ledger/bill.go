@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/pricing"
 	"github.com/closeouthq/closeout/session"
@@ -20,34 +18,7 @@ import (
 
 // Bill is the first entry of a session. There is never a second bill, and it never
 // changes: what arrives later makes an [Adjustment].
-type Bill struct {
-	// ID is the idempotency key of the step that made it.
-	ID uuid.UUID `json:"bill_id"`
-	// AppID is ZEGO's appid.
-	AppID uint32 `json:"appid"`
-	// RoomID is the room's name.
-	RoomID string `json:"room_id"`
-	// RoomSessionID is the session that is billed.
-	RoomSessionID uint64 `json:"room_session_id,string"`
-	// CloseReason is ZEGO's close_reason.
-	CloseReason zego.Code `json:"close_reason"`
-	// RoomCloseTime is when the room was destroyed by ZEGO's clock, to the millisecond
-	// and in UTC; for a reconciled session, the best estimate.
-	RoomCloseTime time.Time `json:"room_close_time"`
-	// Reconciled reports that no room_close arrived, and that the room was found gone.
-	Reconciled bool `json:"reconciled,omitempty"`
-	// Usage is the participants' time.
-	Usage metering.Figures `json:"usage"`
-	// Charge is the amount; none if there is no price.
-	Charge metering.Charge `json:"charge,omitzero"`
-}
-
-func (b Bill) session() session.Session {
-	return session.Session{ID: session.ID{AppID: b.AppID, RoomSessionID: b.RoomSessionID}, RoomID: b.RoomID,
-		CloseReason: b.CloseReason, RoomCloseTime: b.RoomCloseTime, Reconciled: b.Reconciled}
-}
-
-func (b Bill) key() key { return keyOf(b.AppID, b.RoomSessionID) }
+type Bill = pricing.Bill
 
 // MadeBill is a bill with the time at which it was made.
 type MadeBill struct {
@@ -58,19 +29,7 @@ type MadeBill struct {
 
 // Adjustment is an entry that corrects those before it by what arrived after them. They
 // stay as they are.
-type Adjustment struct {
-	// ID is the idempotency key of the step that made it.
-	ID uuid.UUID `json:"adjustment_id"`
-	// Number counts the session's adjustments from 1.
-	Number int `json:"number"`
-	// Bill has the ID of the session's bill, and the figures that the bill would have now.
-	Bill
-	// Difference is what this entry adds to those before it. All entries add up to Usage
-	// and Charge.
-	Difference metering.Difference `json:"difference"`
-	// MadeAt is by the clock of the worker that made it, to the millisecond and in UTC.
-	MadeAt time.Time `json:"made_at"`
-}
+type Adjustment = pricing.Adjustment
 
 const (
 	figureColumns = `reconciled, start_time, start_from, end_time, end_from, participants, stays,
@@ -86,16 +45,16 @@ const (
 
 // values returns the billColumns.
 func (b MadeBill) values() []any {
-	u, k := b.Usage, b.key()
+	u, k := b.Usage, keyOf(b.Session.ID)
 	return []any{b.ID.String(), k.app, b.RoomID, k.session, b.CloseReason, b.RoomCloseTime.UnixMilli(), b.MadeAt.UnixMilli(),
-		oneIf(b.Reconciled), millis(u.Start), string(u.StartFrom), millis(u.End), string(u.EndFrom), u.Participants, u.Stays,
+		oneIf(b.Reconciled), millis(u.Start), u.StartFrom, millis(u.End), u.EndFrom, u.Participants, u.Stays,
 		u.Millis, u.Seconds, u.Minutes, u.Estimated.String(),
 		u.Published, u.PublishedSeconds, u.PublishedEstimated.String(), missing(u.Callbacks), missing(u.StreamCallbacks), u.Excluded,
 		b.Charge.Currency, b.Charge.PerMinute, oneIf(b.Charge.Function), b.Charge.Amount, b.Charge.Lines}
 }
 
-// values returns the adjustmentColumns.
-func (a Adjustment) values() []any {
+// valuesOf returns the adjustmentColumns.
+func valuesOf(a Adjustment) []any {
 	d := a.Difference
 	return append(MadeBill{a.Bill, a.MadeAt}.values(), a.ID.String(), int64(a.Number), d.Millis, d.Seconds, d.Minutes, d.Amount, d.Lines)
 }
@@ -113,20 +72,13 @@ func scanBill(r row) (MadeBill, error) { return scanEntry(r) }
 
 // scanEntry scans the billColumns of a row, and others.
 func scanEntry(r row, others ...any) (b MadeBill, err error) {
-	u, estimated, published := &b.Usage, "", ""
-	var reconciled, function int64
+	u := &b.Usage
 	columns := []any{&b.ID, &b.AppID, &b.RoomID, (*sessionColumn)(&b.RoomSessionID), &b.CloseReason, (*timeColumn)(&b.RoomCloseTime), (*timeColumn)(&b.MadeAt),
-		&reconciled, (*timeColumn)(&u.Start), &u.StartFrom, (*timeColumn)(&u.End), &u.EndFrom, &u.Participants, &u.Stays,
-		&u.Millis, &u.Seconds, &u.Minutes, &estimated,
-		&u.Published, &u.PublishedSeconds, &published, (*missingColumn)(&u.Callbacks), (*missingColumn)(&u.StreamCallbacks), &u.Excluded,
-		&b.Charge.Currency, &b.Charge.PerMinute, &function, &b.Charge.Amount, &b.Charge.Lines}
-	if err := r.Scan(append(columns, others...)...); err != nil {
-		return b, err
-	}
-	b.Reconciled, b.Charge.Function = reconciled == 1, function == 1
-	if u.Estimated, err = metering.ParseReasons(estimated); err == nil {
-		u.PublishedEstimated, err = metering.ParseReasons(published)
-	}
+		&b.Reconciled, (*timeColumn)(&u.Start), &u.StartFrom, (*timeColumn)(&u.End), &u.EndFrom, &u.Participants, &u.Stays,
+		&u.Millis, &u.Seconds, &u.Minutes, (*reasonsColumn)(&u.Estimated),
+		&u.Published, &u.PublishedSeconds, (*reasonsColumn)(&u.PublishedEstimated), (*missingColumn)(&u.Callbacks), (*missingColumn)(&u.StreamCallbacks), &u.Excluded,
+		&b.Charge.Currency, &b.Charge.PerMinute, &b.Charge.Function, &b.Charge.Amount, &b.Charge.Lines}
+	err = r.Scan(append(columns, others...)...)
 	return b, err
 }
 
@@ -148,13 +100,13 @@ type Approver func(due Bill, doubt string) error
 // price of a minute, unless the ledger has a price function.
 func (l *Ledger) Finalize(ctx context.Context, b Bill, approve ...Approver) (bill Bill, made bool, err error) {
 	if l.Price != nil {
-		b.Charge = metering.Charge{Function: true}
+		b.Charge = pricing.Charge{Function: true}
 	}
 	err = l.inComputed(ctx, func(tx transaction, c *computation) (err error) {
 		bill, made, err = l.finalize(ctx, tx, c, b, approve...)
 		return err
 	})
-	return bill, made, wrap(err, "finalize session %s", b.key())
+	return bill, made, wrap(err, "finalize session %s", keyOf(b.Session.ID))
 }
 
 const (
@@ -175,7 +127,7 @@ func scanLocked(r row) (s lockedSession, err error) {
 
 func (l *Ledger) finalize(ctx context.Context, tx transaction, c *computation, b Bill, approve ...Approver) (_ Bill, made bool, err error) {
 	due := MadeBill{b, time.Now()}
-	due.RoomCloseTime = fromMillis(b.RoomCloseTime.UnixMilli())
+	due.Session = session.Session{ID: b.Session.ID, RoomID: b.RoomID, CloseReason: b.CloseReason, RoomCloseTime: fromMillis(b.RoomCloseTime.UnixMilli()), Reconciled: b.Reconciled}
 	room, first, err := lockUnbilled(ctx, tx, due)
 	if err != nil || first != nil {
 		return first.bill(), false, err // the step is repeated
@@ -196,7 +148,7 @@ func (l *Ledger) finalize(ctx context.Context, tx transaction, c *computation, b
 // lockUnbilled locks a session until its bill is made: see Record. It returns the first
 // bill if there is one, which is then the session's for good.
 func lockUnbilled(ctx context.Context, tx transaction, b MadeBill) (room metering.Room, first *MadeBill, err error) {
-	k := b.key()
+	k := keyOf(b.Session.ID)
 	locked, err := one(ctx, tx, scanLocked, `
 		INSERT INTO sessions (appid, room_session_id, room_id, room_create_time, contradicted, implausible, seen_at, closed_at, entries, dirty_at)
 		VALUES ($1, $2, $3, 0, 0, 0, $4, $4, 1, 0)
@@ -226,29 +178,29 @@ func (l *Ledger) insertBill(ctx context.Context, tx transaction, b MadeBill, peo
 	if _, err := insert(ctx, tx, "bills", billColumns, b.values(), ""); err != nil {
 		return fmt.Errorf("insert bill: %w", err)
 	}
-	if err := l.insertBilled(ctx, tx, b.key(), people); err != nil {
+	if err := l.insertBilled(ctx, tx, keyOf(b.Session.ID), people); err != nil {
 		return err
 	}
-	return l.insertLines(ctx, tx, b.key(), 0, lines, b.Charge.Amount)
+	return l.insertLines(ctx, tx, keyOf(b.Session.ID), 0, lines, b.Charge.Amount)
 }
 
 // lasting are the reasons of a bill that later callbacks don't change: what wasn't
 // collected is missing for good, and a close time that was impossible still is.
-const lasting = metering.NotCollected | metering.ImplausibleTime
+const lasting = session.NotCollected | session.ImplausibleTime
 
 // compute returns an entry with the figures and the charge of what is recorded now.
 func (l *Ledger) compute(ctx context.Context, from source, b basis) (c computed, err error) {
-	bill, room, k := b.bill, b.room, b.bill.key()
+	bill, room, k := b.bill, b.room, keyOf(b.bill.Session.ID)
 	room.Close, room.Reconciled = bill.RoomCloseTime.UnixMilli(), bill.Reconciled
 	if room, c.doubt, err = roomOf(ctx, from, k, room); err != nil {
 		return c, err
 	}
-	if bill.Usage, c.people, err = l.count(ctx, from, bill.session(), k, room, int64(b.number)); err != nil {
+	if bill.Usage, c.people, err = l.count(ctx, from, bill.Session, k, room, int64(b.number)); err != nil {
 		return c, err
 	}
 	bill.Usage.Estimated |= b.known
 	bill.Charge, c.lines, err = l.price(bill, func(yield func(session.Participant, error) bool) {
-		for p, err := range l.peopleOf(ctx, from, k, metering.NewMeter(room), l.Rules.Of(bill.session(), room), int64(b.number)-1) {
+		for p, err := range l.peopleOf(ctx, from, k, metering.NewMeter(room), l.Rules.Of(bill.Session, room), int64(b.number)-1) {
 			if !yield(p.Participant, err) || err != nil {
 				return
 			}
@@ -261,7 +213,7 @@ func (l *Ledger) compute(ctx context.Context, from source, b basis) (c computed,
 // Lacks reports whether the ledger lacks what a callback reported: the create of a room,
 // or that end of a stay. It reads Event, AppID, RoomSessionID and Stay.
 func (l *Ledger) Lacks(ctx context.Context, u Event) (bool, error) {
-	k := keyOf(u.AppID, u.RoomSessionID)
+	k := keyOf(u.ID)
 	from, args := "FROM sessions WHERE room_create_time <> 0", []any{k.app, k.session}
 	switch u.Event {
 	case zego.EventRoomLogin:
@@ -283,14 +235,14 @@ const (
 )
 
 // Bill finds the session's bill. The error wraps [sql.ErrNoRows] if it has none.
-func (l *Ledger) Bill(ctx context.Context, appID uint32, roomSessionID uint64) (Bill, error) {
-	b, err := l.MadeBill(ctx, appID, roomSessionID)
+func (l *Ledger) Bill(ctx context.Context, id session.ID) (Bill, error) {
+	b, err := l.MadeBill(ctx, id)
 	return b.Bill, err
 }
 
 // MadeBill is [Ledger.Bill], with the time at which the bill was made.
-func (l *Ledger) MadeBill(ctx context.Context, appID uint32, roomSessionID uint64) (MadeBill, error) {
-	k := keyOf(appID, roomSessionID)
+func (l *Ledger) MadeBill(ctx context.Context, id session.ID) (MadeBill, error) {
+	k := keyOf(id)
 	b, err := one(ctx, l, scanBill, selectBill, k.app, k.session)
 	return b, wrap(err, "read the bill of session %s", k)
 }
@@ -303,7 +255,7 @@ func (l *Ledger) Bills(ctx context.Context, since time.Time) iter.Seq2[MadeBill,
 		// the database, and doesn't matter.
 		after := beforeAll
 		if last != nil {
-			after = last.key()
+			after = keyOf(last.Session.ID)
 		}
 		return list(ctx, l, scanBill, "SELECT "+billColumns+` FROM bills
 			WHERE (appid, room_session_id) > ($1, $2) AND made_at >= $3
@@ -343,7 +295,7 @@ func (l *Ledger) Entries(ctx context.Context, f Filter) iter.Seq2[Entry, error] 
 	return pages("list bills", func(last *Entry) ([]Entry, error) {
 		closed, after := int64(-1)<<62, beforeAll
 		if last != nil {
-			closed, after = last.RoomCloseTime.UnixMilli(), last.key()
+			closed, after = last.RoomCloseTime.UnixMilli(), keyOf(last.Session.ID)
 		}
 		page, err := list(ctx, l, func(r row) (Entry, error) { b, err := scanBill(r); return Entry{MadeBill: b}, err }, "SELECT "+billColumns+" FROM bills"+where+`
 			AND (room_close_time, appid, room_session_id) > ($4, $5, $6)
@@ -353,10 +305,10 @@ func (l *Ledger) Entries(ctx context.Context, f Filter) iter.Seq2[Entry, error] 
 		}
 		at := map[key]*Entry{}
 		for i := range page {
-			at[page[i].key()] = &page[i]
+			at[keyOf(page[i].Session.ID)] = &page[i]
 		}
 		return page, each(ctx, l, scanAdjustment, func(a Adjustment) error {
-			if e := at[a.key()]; e != nil {
+			if e := at[keyOf(a.Session.ID)]; e != nil {
 				e.Adjustments = append(e.Adjustments, a)
 			}
 			return nil

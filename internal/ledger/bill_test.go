@@ -13,15 +13,16 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/internal/testenv"
+	"github.com/closeouthq/closeout/pricing"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
 
 // closing is what is known when a session's room_close has come.
-func closing(session uint64, seconds int64) ledger.Bill {
-	return ledger.Bill{ID: uuid.New(), AppID: app, RoomID: "Zimmer 7", RoomSessionID: session, RoomCloseTime: at(seconds),
-		Charge: metering.Charge{Price: metering.Price{Currency: "EUR", PerMinute: 2}}}
+func closing(number uint64, seconds int64) ledger.Bill {
+	return ledger.Bill{ID: uuid.New(), Session: session.Session{ID: session.ID{AppID: app, RoomSessionID: number}, RoomID: "Zimmer 7", RoomCloseTime: at(seconds)},
+		Charge: pricing.Charge{Price: pricing.Price{Currency: "EUR", PerMinute: 2}}}
 }
 
 func record(t *testing.T, l *ledger.Ledger, told ...ledger.Event) {
@@ -52,7 +53,7 @@ func dirty(t *testing.T, l *ledger.Ledger) []ledger.BilledSession {
 // adjust makes the next adjustment of the session.
 func adjust(t *testing.T, l *ledger.Ledger, s ledger.BilledSession) (ledger.Adjustment, error) {
 	t.Helper()
-	return l.Adjust(t.Context(), uuid.New(), s.AppID, s.RoomSessionID, s.Number)
+	return l.Adjust(t.Context(), uuid.New(), s.ID, s.Number)
 }
 
 func TestBillHasTheRecordedUsage(t *testing.T) {
@@ -64,15 +65,15 @@ func TestBillHasTheRecordedUsage(t *testing.T) {
 		record(t, l, other)
 
 		want := closing(life, 100)
-		want.Usage = metering.Figures{Start: at(0), End: at(100), StartFrom: metering.FromRoomCreate, EndFrom: metering.FromRoomClose,
-			Participants: 3, Stays: 3, Millis: 100_000, Seconds: 100, Minutes: 2, Estimated: metering.NoLogout}
+		want.Usage = session.Usage{Start: at(0), End: at(100), StartFrom: "room_create", EndFrom: "room_close",
+			Participants: 3, Stays: 3, Millis: 100_000, Seconds: 100, Minutes: 2, Estimated: session.NoLogout}
 		want.Charge.Amount, want.Charge.Lines = 4, 1
 		input := closing(life, 100)
 		input.ID = want.ID
 		if got := finalize(t, l, input); got != want {
 			t.Errorf("billed %+v, want %+v", got, want)
 		}
-		made, err := l.MadeBill(t.Context(), app, life)
+		made, err := l.MadeBill(t.Context(), session.ID{AppID: app, RoomSessionID: life})
 		if err != nil || made.Bill != want || time.Since(made.MadeAt) > time.Minute {
 			t.Errorf("found %+v, %v, want %+v", made, err, want)
 		}
@@ -80,7 +81,7 @@ func TestBillHasTheRecordedUsage(t *testing.T) {
 			t.Errorf("overdue: %+v, %v, want the other session alone", open, err)
 		}
 		var stays []string
-		for s, err := range l.Stays(t.Context(), app, life) {
+		for s, err := range l.Stays(t.Context(), session.ID{AppID: app, RoomSessionID: life}) {
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -96,8 +97,8 @@ func TestKnownReasonsAreKept(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		b := closing(life, 100)
-		b.Usage.Estimated = metering.NotCollected
-		want := metering.NotCollected | metering.NoUsage | metering.NoRoomCreate
+		b.Usage.Estimated = session.NotCollected
+		want := session.NotCollected | session.NoUsage | session.NoRoomCreate
 		if got := finalize(t, l, b); got.Usage.Estimated != want {
 			t.Errorf("estimated because of %q, want %q", got.Usage.Estimated, want)
 		}
@@ -108,10 +109,10 @@ func TestAdjustmentsLackUncollectedCallbacks(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		b := closing(life, 100)
-		b.Usage.Estimated = metering.NotCollected
+		b.Usage.Estimated = session.NotCollected
 		finalize(t, l, b)
 		record(t, l, created(0), logout("a", "1", 10, 70)) // it is collected by now
-		if got, err := adjust(t, l, dirty(t, l)[0]); err != nil || got.Usage.Estimated != metering.NotCollected || got.Difference.Seconds != 60 {
+		if got, err := adjust(t, l, dirty(t, l)[0]); err != nil || got.Usage.Estimated != session.NotCollected || got.Difference.Seconds != 60 {
 			t.Errorf("adjusted %+v, %v", got, err)
 		}
 	})
@@ -132,7 +133,7 @@ func TestLateLogoutMakesAnAdjustment(t *testing.T) {
 			t.Fatalf("dirty: %+v", d)
 		}
 		got, err := adjust(t, l, d[0])
-		want := metering.Difference{Millis: -80_000, Seconds: -80, Minutes: -1, Amount: -2, Lines: 1}
+		want := pricing.Change{Millis: -80_000, Seconds: -80, Minutes: -1, Amount: -2, Lines: 1}
 		if err != nil || got.Number != 1 || got.Bill.ID != bill.ID || got.Difference != want || got.Usage.Estimated != 0 || got.Usage.Seconds != 100 || got.Charge.Amount != 4 {
 			t.Errorf("adjusted %+v, %v, want a difference of %+v", got, err, want)
 		}
@@ -142,13 +143,13 @@ func TestLateLogoutMakesAnAdjustment(t *testing.T) {
 		if d := dirty(t, l); len(d) != 0 {
 			t.Errorf("still dirty: %+v", d)
 		}
-		if same, err := l.Bill(t.Context(), app, life); err != nil || same != bill {
+		if same, err := l.Bill(t.Context(), session.ID{AppID: app, RoomSessionID: life}); err != nil || same != bill {
 			t.Errorf("the bill is %+v, %v, and was %+v", same, err, bill)
 		}
 		// One that nobody knew of, and what makes no difference.
 		record(t, l, logout("c", "3", 100, 130))
 		got, err = adjust(t, l, dirty(t, l)[0])
-		want = metering.Difference{Millis: 30_000, Seconds: 30, Minutes: 1, Amount: 2, Lines: 1}
+		want = pricing.Change{Millis: 30_000, Seconds: 30, Minutes: 1, Amount: 2, Lines: 1}
 		if err != nil || got.Number != 2 || got.Difference != want {
 			t.Errorf("adjusted %+v, %v, want a difference of %+v", got, err, want)
 		}
@@ -161,13 +162,13 @@ func TestLateLogoutMakesAnAdjustment(t *testing.T) {
 		if d := dirty(t, l); len(d) != 0 {
 			t.Errorf("still dirty: %+v", d)
 		}
-		if all, err := l.Adjustments(t.Context(), app, life); err != nil || len(all) != 2 {
+		if all, err := l.Adjustments(t.Context(), session.ID{AppID: app, RoomSessionID: life}); err != nil || len(all) != 2 {
 			t.Errorf("adjustments: %+v, %v", all, err)
 		}
-		if _, err := l.Adjust(t.Context(), uuid.New(), app, life, 4); err == nil {
+		if _, err := l.Adjust(t.Context(), uuid.New(), session.ID{AppID: app, RoomSessionID: life}, 4); err == nil {
 			t.Error("a number was left out")
 		}
-		if _, err := l.Adjust(t.Context(), uuid.New(), app, 5, 1); !errors.Is(err, sql.ErrNoRows) {
+		if _, err := l.Adjust(t.Context(), uuid.New(), session.ID{AppID: app, RoomSessionID: 5}, 1); !errors.Is(err, sql.ErrNoRows) {
 			t.Errorf("of a session without a bill: %v", err)
 		}
 	})
@@ -178,7 +179,7 @@ func TestLateCreateMakesAnAdjustment(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		record(t, l, logout("a", "1", 10, 70))
-		if b := finalize(t, l, closing(life, 100)); b.Usage.Estimated != metering.NoRoomCreate || b.Usage.Start != at(10) {
+		if b := finalize(t, l, closing(life, 100)); b.Usage.Estimated != session.NoRoomCreate || b.Usage.Start != at(10) {
 			t.Errorf("billed %+v", b)
 		}
 		record(t, l, created(20))
@@ -197,12 +198,12 @@ func TestReconciledSessionEndsAtItsLastKnownTime(t *testing.T) {
 		b := closing(life, 60)
 		b.Reconciled = true
 		b = finalize(t, l, b)
-		if !b.Reconciled || b.Usage.Estimated != metering.NoRoomClose|metering.NoLogout || b.Usage.Seconds != 90 || b.Usage.End != at(60) {
+		if !b.Reconciled || b.Usage.Estimated != session.NoRoomClose|session.NoLogout || b.Usage.Seconds != 90 || b.Usage.End != at(60) {
 			t.Errorf("billed %+v", b)
 		}
 		record(t, l, logout("b", "2", 30, 120))
 		got, err := adjust(t, l, dirty(t, l)[0])
-		if err != nil || got.Difference.Seconds != 60 || got.Usage.End != at(120) || got.Usage.Estimated != metering.NoRoomClose {
+		if err != nil || got.Difference.Seconds != 60 || got.Usage.End != at(120) || got.Usage.Estimated != session.NoRoomClose {
 			t.Errorf("adjusted %+v, %v", got, err)
 		}
 	})
@@ -213,10 +214,10 @@ func TestAdjustmentHasThePriceOfItsBill(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		free := closing(life, 100)
-		free.Charge = metering.Charge{}
+		free.Charge = pricing.Charge{}
 		finalize(t, l, free)
 		record(t, l, logout("a", "1", 10, 70))
-		if got, err := adjust(t, l, dirty(t, l)[0]); err != nil || got.Charge != (metering.Charge{}) || got.Difference.Amount != 0 || got.Difference.Minutes != 1 {
+		if got, err := adjust(t, l, dirty(t, l)[0]); err != nil || got.Charge != (pricing.Charge{}) || got.Difference.Amount != 0 || got.Difference.Minutes != 1 {
 			t.Errorf("adjusted %+v, %v", got, err)
 		}
 	})
@@ -231,7 +232,7 @@ func TestTooLargeAmountMakesNoBill(t *testing.T) {
 		if made, _, err := l.Finalize(t.Context(), b); !errors.As(err, new(*ledger.PriceError)) {
 			t.Errorf("billed %+v, %v", made, err)
 		}
-		if _, err := l.Bill(t.Context(), app, life); !errors.Is(err, sql.ErrNoRows) {
+		if _, err := l.Bill(t.Context(), session.ID{AppID: app, RoomSessionID: life}); !errors.Is(err, sql.ErrNoRows) {
 			t.Errorf("there is a bill: %v", err)
 		}
 	})
@@ -262,7 +263,7 @@ func recordAndBillAtOnce(t *testing.T, databaseURL string) {
 		}
 		all, err := l.Dirty(t.Context(), time.Now(), ledger.BilledSession{}, 10)
 		for _, d := range all {
-			if _, err := l.Adjust(t.Context(), uuid.New(), d.AppID, d.RoomSessionID, d.Number); err != nil && !errors.Is(err, ledger.ErrNothingToAdjust) {
+			if _, err := l.Adjust(t.Context(), uuid.New(), d.ID, d.Number); err != nil && !errors.Is(err, ledger.ErrNothingToAdjust) {
 				return err
 			}
 		}
@@ -301,20 +302,20 @@ func recordAndBillAtOnce(t *testing.T, databaseURL string) {
 }
 
 // billed adds up a session's bill and its adjustments.
-func billed(t *testing.T, l *ledger.Ledger, appID uint32, session uint64) metering.Difference {
+func billed(t *testing.T, l *ledger.Ledger, appID uint32, number uint64) pricing.Change {
 	t.Helper()
-	b, err := l.Bill(t.Context(), appID, session)
+	b, err := l.Bill(t.Context(), session.ID{AppID: appID, RoomSessionID: number})
 	if err != nil {
 		t.Fatal(err)
 	}
-	all, err := l.Adjustments(t.Context(), appID, session)
+	all, err := l.Adjustments(t.Context(), session.ID{AppID: appID, RoomSessionID: number})
 	if err != nil {
 		t.Fatal(err)
 	}
-	sum := metering.Difference{Millis: b.Usage.Millis, Seconds: b.Usage.Seconds, Minutes: b.Usage.Minutes, Amount: b.Charge.Amount, Lines: b.Charge.Lines}
+	sum := pricing.Change{Millis: b.Usage.Millis, Seconds: b.Usage.Seconds, Minutes: b.Usage.Minutes, Amount: b.Charge.Amount, Lines: b.Charge.Lines}
 	for _, a := range all {
 		d := a.Difference
-		sum = metering.Difference{Millis: sum.Millis + d.Millis, Seconds: sum.Seconds + d.Seconds, Minutes: sum.Minutes + d.Minutes, Amount: sum.Amount + d.Amount, Lines: sum.Lines + d.Lines}
+		sum = pricing.Change{Millis: sum.Millis + d.Millis, Seconds: sum.Seconds + d.Seconds, Minutes: sum.Minutes + d.Minutes, Amount: sum.Amount + d.Amount, Lines: sum.Lines + d.Lines}
 	}
 	return sum
 }
@@ -332,7 +333,7 @@ func TestEveryBillIsExactOrAnEstimate(t *testing.T) {
 		}
 		for seed := range uint64(sessions) {
 			r := rand.New(rand.NewPCG(seed, 7))
-			session := seed + 1
+			number := seed + 1
 			begin := r.Int64N(1000)
 			end := begin + r.Int64N(500)
 			reconciled, lossy := r.IntN(10) == 0, r.IntN(3) == 0
@@ -357,7 +358,7 @@ func TestEveryBillIsExactOrAnEstimate(t *testing.T) {
 			}
 			var sent []ledger.Event
 			for _, u := range told {
-				u.RoomSessionID = session
+				u.RoomSessionID = number
 				for range 1 + r.IntN(2) {
 					if !lossy || r.IntN(4) > 0 {
 						sent = append(sent, u)
@@ -382,7 +383,7 @@ func TestEveryBillIsExactOrAnEstimate(t *testing.T) {
 				return part
 			}
 			record(t, l, cut()...)
-			b := closing(session, end)
+			b := closing(number, end)
 			if b.Reconciled = reconciled; reconciled {
 				b.RoomCloseTime = at(max(1, end-r.Int64N(10)))
 			}
@@ -399,7 +400,7 @@ func TestEveryBillIsExactOrAnEstimate(t *testing.T) {
 					}
 				}
 			}
-			sum, now := billed(t, l, app, session), finalFigures(t, l, session)
+			sum, now := billed(t, l, app, number), finalFigures(t, l, number)
 			minutes := (sum.Seconds + 59) / 60
 			if sum.Millis != now.Millis || sum.Seconds != now.Seconds || sum.Minutes != minutes || sum.Amount != 2*minutes {
 				t.Errorf("seed %d: the entries add up to %+v, want %+v", seed, sum, now)
@@ -418,13 +419,13 @@ func TestEveryBillIsExactOrAnEstimate(t *testing.T) {
 }
 
 // finalFigures are those of the last entry.
-func finalFigures(t *testing.T, l *ledger.Ledger, session uint64) metering.Figures {
+func finalFigures(t *testing.T, l *ledger.Ledger, number uint64) session.Usage {
 	t.Helper()
-	b, err := l.Bill(t.Context(), app, session)
+	b, err := l.Bill(t.Context(), session.ID{AppID: app, RoomSessionID: number})
 	if err != nil {
 		t.Fatal(err)
 	}
-	all, err := l.Adjustments(t.Context(), app, session)
+	all, err := l.Adjustments(t.Context(), session.ID{AppID: app, RoomSessionID: number})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -528,9 +529,9 @@ func TestEntriesOfAnAppReadNoOtherApp(t *testing.T) {
 func TestSecondCloseOfASessionIsReported(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
-		second := ledger.Event{AppID: app, RoomID: "Zimmer 7", RoomSessionID: life, Event: zego.EventRoomClose, Close: at(200), SeenAt: at(200)}
+		second := ledger.Event{ID: session.ID{AppID: app, RoomSessionID: life}, RoomID: "Zimmer 7", Event: zego.EventRoomClose, Close: at(200), SeenAt: at(200)}
 		record(t, l, created(0), logout("a", "1", 1, 10), second)
-		if b := finalize(t, l, closing(life, 100)); b.Usage.Estimated != metering.Contradicted || b.Usage.Seconds != 9 {
+		if b := finalize(t, l, closing(life, 100)); b.Usage.Estimated != session.Contradicted || b.Usage.Seconds != 9 {
 			t.Errorf("before the bill: %+v", b.Usage)
 		}
 		after := []ledger.Event{created(0), logout("a", "1", 1, 10)}
@@ -547,7 +548,7 @@ func TestSecondCloseOfASessionIsReported(t *testing.T) {
 		if len(d) != 1 {
 			t.Fatalf("dirty: %+v", d)
 		}
-		if a, err := adjust(t, l, d[0]); err != nil || a.Usage.Estimated != metering.Contradicted || a.Difference != (metering.Difference{}) {
+		if a, err := adjust(t, l, d[0]); err != nil || a.Usage.Estimated != session.Contradicted || a.Difference != (pricing.Change{}) {
 			t.Errorf("after the bill: %+v, %v", a, err)
 		}
 	})

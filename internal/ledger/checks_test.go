@@ -6,6 +6,7 @@ import (
 
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/testenv"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -73,7 +74,7 @@ func TestChecksOfOverdueSessions(t *testing.T) {
 		}
 
 		// The one that was seen last is the one that may be the room's life now.
-		if err := l.Closed(t.Context(), 1, 18446744073709551615); err != nil {
+		if err := l.Closed(t.Context(), session.ID{AppID: 1, RoomSessionID: 18446744073709551615}); err != nil {
 			t.Fatal(err)
 		}
 		checks, err = l.Checks(t.Context(), all)
@@ -120,7 +121,7 @@ func TestAnswersCountUntilASignOfLife(t *testing.T) {
 			t.Errorf("after signs of life: %+v", checks)
 		}
 		note(30, 1, 1)
-		if err := l.Closed(t.Context(), 1, 1); err != nil {
+		if err := l.Closed(t.Context(), session.ID{AppID: 1, RoomSessionID: 1}); err != nil {
 			t.Fatal(err)
 		}
 		if err := l.ForgetChecks(t.Context()); err != nil {

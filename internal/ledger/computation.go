@@ -8,13 +8,14 @@ import (
 
 	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/pricing"
+	"github.com/closeouthq/closeout/session"
 )
 
 // An entry is computed from these, and from the session's stays and streams.
 type basis struct {
 	bill  Bill
 	room  metering.Room
-	known metering.Reasons
+	known session.Reasons
 	// number is that of the entry, 0 for the bill.
 	number int
 }
@@ -52,7 +53,7 @@ func (l *Ledger) inComputed(ctx context.Context, do func(transaction, *computati
 		if err := l.in(ctx, func(tx transaction) error { return do(tx, c) }); !errors.Is(err, errCompute) {
 			return err
 		}
-		if c.state, c.err = l.stateOf(ctx, l, c.bill.key()); c.err == nil {
+		if c.state, c.err = l.stateOf(ctx, l, keyOf(c.bill.Session.ID)); c.err == nil {
 			c.result, c.err = l.compute(ctx, l, c.basis)
 		}
 		c.done = true
@@ -71,7 +72,7 @@ func (l *Ledger) computed(ctx context.Context, tx transaction, c *computation, b
 			return c.result, c.err
 		}
 		// What is stored only ever grows, so that the same state means that nothing came.
-		switch state, err := l.stateOf(ctx, tx, b.bill.key()); {
+		switch state, err := l.stateOf(ctx, tx, keyOf(b.bill.Session.ID)); {
 		case err != nil:
 			return computed{}, err
 		case state == c.state:

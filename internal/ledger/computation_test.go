@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/internal/testenv"
 	"github.com/closeouthq/closeout/pricing"
 	"github.com/closeouthq/closeout/session"
@@ -42,7 +41,7 @@ func TestSlowProgramFunctionsDelayNoCallback(t *testing.T) {
 		}
 		record(t, l, created(0), logout("a", "1", 10, 50), logout("bot", "2", 0, 60))
 		bill := closing(life, 100)
-		bill.Charge = metering.Charge{}
+		bill.Charge = pricing.Charge{}
 		b := finalize(t, l, bill)
 		if b.Usage.Millis != 60_000 || b.Usage.Participants != 3 || b.Charge.Amount != 60_000 || b.Usage.Excluded != "bot (bot)" {
 			t.Errorf("billed %+v", b)
@@ -69,7 +68,7 @@ func TestSlowProgramFunctionsDelayNoCallback(t *testing.T) {
 			t.Errorf("still dirty: %+v", left)
 		}
 
-		l.Lose(t, app, life)
+		l.Lose(t, session.ID{AppID: app, RoomSessionID: life})
 		clear(once)
 		made := ledger.MadeBill{Bill: b, MadeAt: at(200)}
 		if restored, err := l.RestoreBill(t.Context(), made); err != nil || !restored || !once["price"] {
@@ -89,7 +88,7 @@ func TestComputationsAreBounded(t *testing.T) {
 			return perMillisecond(s)
 		}
 		bill := closing(life, 100)
-		bill.Charge = metering.Charge{}
+		bill.Charge = pricing.Charge{}
 		if _, _, err := l.Finalize(t.Context(), bill); err == nil || !strings.Contains(err.Error(), "arrived during each of 5 computations") || calls != 5 {
 			t.Errorf("%v after %d calls", err, calls)
 		}

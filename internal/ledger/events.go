@@ -9,17 +9,16 @@ import (
 	"strings"
 	"time"
 
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
 
 // Event is what one callback reports of a session or a recording.
 type Event struct {
-	// AppID is ZEGO's id of the app.
-	AppID uint32 `json:"appid"`
+	// ID is the session's. A recording callback has only its AppID.
+	session.ID
 	// RoomID is the room's name.
 	RoomID string `json:"room_id"`
-	// RoomSessionID is the life of the room.
-	RoomSessionID uint64 `json:"room_session_id,string"`
 	// Event is [zego.EventRoomCreate], [zego.EventRoomLogin], [zego.EventRoomLogout],
 	// [zego.EventStreamCreate] or [zego.EventStreamClose].
 	Event string `json:"event"`
@@ -61,11 +60,11 @@ type Event struct {
 // its event.
 func EventOf(event zego.Event, seenAt time.Time) (u Event, ok bool) {
 	stay := func(event string, l *zego.RoomLogin) Event {
-		return Event{AppID: l.AppID, RoomID: l.RoomID, RoomSessionID: l.RoomSessionID, Event: event,
+		return Event{ID: session.ID{AppID: l.AppID, RoomSessionID: l.RoomSessionID}, RoomID: l.RoomID, Event: event,
 			Stay: l.SessionID, User: l.UserAccount, Role: l.UserRole, Name: l.Nickname, Number: numberOf(l.UserUpdateSeq), Login: l.LoginTime, SentAt: l.SentAt(), SeenAt: seenAt}
 	}
 	stream := func(event string, s *zego.StreamCreate) Event {
-		return Event{AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID, Event: event, Stay: s.StreamSID,
+		return Event{ID: session.ID{AppID: s.AppID, RoomSessionID: s.RoomSessionID}, RoomID: s.RoomID, Event: event, Stay: s.StreamSID,
 			Name: s.StreamID, Number: numberOf(s.StreamSeq), User: s.UserID, Login: s.CreateTime, SentAt: s.SentAt(), SeenAt: seenAt}
 	}
 	switch e := event.(type) {
@@ -76,13 +75,13 @@ func EventOf(event zego.Event, seenAt time.Time) (u Event, ok bool) {
 		u.Logout, u.LogoutReason = e.CloseTime, e.Type
 		return u, true
 	case *zego.RoomCreate:
-		return Event{AppID: e.AppID, RoomID: e.RoomID, RoomSessionID: e.RoomSessionID, Event: zego.EventRoomCreate, Create: e.RoomCreateTime, SentAt: e.SentAt(), SeenAt: seenAt}, true
+		return Event{ID: session.ID{AppID: e.AppID, RoomSessionID: e.RoomSessionID}, RoomID: e.RoomID, Event: zego.EventRoomCreate, Create: e.RoomCreateTime, SentAt: e.SentAt(), SeenAt: seenAt}, true
 	case *zego.RoomLogin:
 		return stay(zego.EventRoomLogin, e), true
 	case *zego.Recording:
 		return recordingOf(e, seenAt), true
 	case *zego.Unreadable:
-		return Event{AppID: e.AppID, RoomID: e.RoomID, Event: e.Event, SentAt: e.SentAt(), SeenAt: seenAt,
+		return Event{ID: session.ID{AppID: e.AppID}, RoomID: e.RoomID, Event: e.Event, SentAt: e.SentAt(), SeenAt: seenAt,
 			Unreadable: &Unreadable{TaskID: e.TaskID, Field: e.Fault.Field, Problem: e.Fault.Problem}}, true
 	case *zego.RoomLogout:
 		u = stay(zego.EventRoomLogout, &e.RoomLogin)
@@ -213,19 +212,19 @@ func rowsOf(events []Event) (sessions []sessionRow, stays, streams []stayRow) {
 	}
 	stayAt := make(map[stayKey]int)
 	for _, u := range events {
-		k := keyOf(u.AppID, u.RoomSessionID)
-		session := sessionRow{k, u.RoomID, millis(u.Create), 0, 0, millis(u.SeenAt)}
+		k := keyOf(u.ID)
+		life := sessionRow{k, u.RoomID, millis(u.Create), 0, 0, millis(u.SeenAt)}
 		switch u.Event {
 		case zego.EventRoomCreate:
-			session.implausible = oneIf(u.Implausible)
+			life.implausible = oneIf(u.Implausible)
 		case zego.EventRoomClose:
-			session.contradicted = 1
+			life.contradicted = 1
 		}
 		if i, ok := at[k]; ok {
-			sessions[i].merge(session)
+			sessions[i].merge(life)
 		} else {
 			at[k] = len(sessions)
-			sessions = append(sessions, session)
+			sessions = append(sessions, life)
 		}
 		if u.Event == zego.EventRoomCreate || u.Event == zego.EventRoomClose {
 			continue

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/internal/testenv"
 	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
@@ -20,11 +19,11 @@ const app, life = math.MaxUint32, uint64(math.MaxUint64)
 func at(seconds int64) time.Time { return time.UnixMilli(1499676000_000 + seconds*1000).UTC() }
 
 func created(seconds int64) ledger.Event {
-	return ledger.Event{AppID: app, RoomID: "Zimmer 7", RoomSessionID: life, Event: zego.EventRoomCreate, Create: at(seconds), SeenAt: at(seconds)}
+	return ledger.Event{ID: session.ID{AppID: app, RoomSessionID: life}, RoomID: "Zimmer 7", Event: zego.EventRoomCreate, Create: at(seconds), SeenAt: at(seconds)}
 }
 
 func login(user, stay string, from int64) ledger.Event {
-	return ledger.Event{AppID: app, RoomID: "Zimmer 7", RoomSessionID: life, Event: zego.EventRoomLogin,
+	return ledger.Event{ID: session.ID{AppID: app, RoomSessionID: life}, RoomID: "Zimmer 7", Event: zego.EventRoomLogin,
 		Stay: stay, User: user, Role: "1", Login: at(from), SeenAt: at(from)}
 }
 
@@ -42,10 +41,10 @@ func TestEventHasTheCallbacksFields(t *testing.T) {
 		want  ledger.Event
 	}{
 		{&zego.RoomCreate{Common: common, RoomID: "r", RoomSessionID: 5, RoomCreateTime: at(1)},
-			ledger.Event{AppID: 7, RoomID: "r", RoomSessionID: 5, Event: "room_create", Create: at(1), SentAt: at(3), SeenAt: at(9)}},
-		{&in, ledger.Event{AppID: 7, RoomID: "r", RoomSessionID: 5, Event: "room_login", Stay: "s", User: "u", Role: "4", Login: at(1), SentAt: at(3), SeenAt: at(9)}},
+			ledger.Event{ID: session.ID{AppID: 7, RoomSessionID: 5}, RoomID: "r", Event: "room_create", Create: at(1), SentAt: at(3), SeenAt: at(9)}},
+		{&in, ledger.Event{ID: session.ID{AppID: 7, RoomSessionID: 5}, RoomID: "r", Event: "room_login", Stay: "s", User: "u", Role: "4", Login: at(1), SentAt: at(3), SeenAt: at(9)}},
 		{&zego.RoomLogout{RoomLogin: in, LogoutTime: at(2), Reason: "3"},
-			ledger.Event{AppID: 7, RoomID: "r", RoomSessionID: 5, Event: "room_logout", Stay: "s", User: "u", Role: "4", Login: at(1), Logout: at(2), LogoutReason: "3", SentAt: at(3), SeenAt: at(9)}},
+			ledger.Event{ID: session.ID{AppID: 7, RoomSessionID: 5}, RoomID: "r", Event: "room_logout", Stay: "s", User: "u", Role: "4", Login: at(1), Logout: at(2), LogoutReason: "3", SentAt: at(3), SeenAt: at(9)}},
 	} {
 		if got, ok := ledger.EventOf(tt.event, at(9)); !ok || got != tt.want {
 			t.Errorf("EventOf(%T) = %+v, %v, want %+v", tt.event, got, ok, tt.want)
@@ -79,10 +78,10 @@ func TestEventsInAnyOrderAndNumberGiveTheSameRows(t *testing.T) {
 				batch = batch[n:]
 			}
 			want := []ledger.StayRow{{"1", "a", "1", at(1), at(10), "3", false}, {"2", "b", "1", at(2), time.Time{}, "", false}, {"3", "c", "1", at(3), at(7), "3", false}, {"4", "é'\"", "1", at(5), time.Time{}, "", false}}
-			if got := l.StayRows(t, app, round); !equal(got, want) {
+			if got := l.StayRows(t, session.ID{AppID: app, RoomSessionID: round}); !equal(got, want) {
 				t.Errorf("round %d: %+v, want %+v", round, got, want)
 			}
-			if got := l.Created(t, app, round); !got.Equal(at(0)) {
+			if got := l.Created(t, session.ID{AppID: app, RoomSessionID: round}); !got.Equal(at(0)) {
 				t.Errorf("round %d: created at %v, want %v", round, got, at(0))
 			}
 		}
@@ -107,7 +106,7 @@ func TestContradictingRepeatIsRecorded(t *testing.T) {
 	recorder.Role = "4"
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
-		session := uint64(0)
+		number := uint64(0)
 		for _, tt := range []struct {
 			name          string
 			first, second ledger.Event
@@ -121,17 +120,17 @@ func TestContradictingRepeatIsRecorded(t *testing.T) {
 			{"a recorder", logout("a", "1", 1, 10), recorder, true, 10},
 		} {
 			for _, batches := range [][][]ledger.Event{{{tt.first, tt.second}}, {{tt.first}, {tt.second}}, {{tt.first}, {tt.second, tt.second}, {tt.first}}} {
-				session++
+				number++
 				for _, batch := range batches {
 					for i := range batch {
-						batch[i].RoomSessionID = session
+						batch[i].RoomSessionID = number
 					}
 					if err := l.Record(t.Context(), batch); err != nil {
 						t.Fatal(err)
 					}
 				}
 				want := []ledger.StayRow{{"1", "a", "1", at(1), at(tt.until), "3", tt.contradicts}}
-				if got := l.StayRows(t, app, session); !equal(got, want) {
+				if got := l.StayRows(t, session.ID{AppID: app, RoomSessionID: number}); !equal(got, want) {
 					t.Errorf("%s: %+v, want %+v", tt.name, got, want)
 				}
 			}
@@ -144,7 +143,7 @@ func TestContradictingRepeatIsRecorded(t *testing.T) {
 func TestContradictingCallbacksGiveTheSameInEveryOrder(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
-		session := uint64(0)
+		number := uint64(0)
 		for round := range uint64(12) {
 			random := rand.New(rand.NewPCG(round, 7))
 			pick := func(n int64) int64 { return random.Int64N(n) }
@@ -169,20 +168,20 @@ func TestContradictingCallbacksGiveTheSameInEveryOrder(t *testing.T) {
 			}
 			told = append(told, login("c", "2", 0), logout("c", "2", 0, 50)) // which nothing contradicts
 			var rows []ledger.StayRow
-			var figures metering.Figures
+			var figures session.Usage
 			for order := range 10 {
-				session++
+				number++
 				batch := slices.Clone(told)
 				random.Shuffle(len(batch), func(i, j int) { batch[i], batch[j] = batch[j], batch[i] })
 				for i := range batch {
-					batch[i].RoomSessionID = session
+					batch[i].RoomSessionID = number
 				}
 				for rest := batch; len(rest) > 0; {
 					n := 1 + random.IntN(len(rest))
 					record(t, l, rest[:n]...)
 					rest = rest[n:]
 				}
-				gotRows, got := l.StayRows(t, app, session), finalize(t, l, closing(session, 700)).Usage
+				gotRows, got := l.StayRows(t, session.ID{AppID: app, RoomSessionID: number}), finalize(t, l, closing(number, 700)).Usage
 				if order == 0 {
 					rows, figures = gotRows, got
 				}
@@ -202,7 +201,7 @@ func TestWidestStayOfContradictingCallbacksCounts(t *testing.T) {
 		recorder.Role = "4"
 		record(t, l, created(0), logout("a", "1", 10, 310), recorder, logout("a", "1", 10, 610), early)
 		got := finalize(t, l, closing(life, 700)).Usage
-		if got.Seconds != 605 || got.Participants != 1 || got.Estimated != metering.Contradicted {
+		if got.Seconds != 605 || got.Participants != 1 || got.Estimated != session.Contradicted {
 			t.Errorf("%+v, want 605 s of one participant, contradicted", got)
 		}
 	})
@@ -266,7 +265,7 @@ func TestConcurrentBatchesAreRecorded(t *testing.T) {
 		l := open(t, databaseURL)
 		total := 0
 		for s := range uint64(sessions) {
-			total += len(l.StayRows(t, app, s))
+			total += len(l.StayRows(t, session.ID{AppID: app, RoomSessionID: s}))
 		}
 		if want := l.CountStays(t); total != want || total == 0 {
 			t.Errorf("%d stays of the sessions, %d in all", total, want)
@@ -321,10 +320,10 @@ func TestSessionsAreOverdueUntilTheyHaveClosed(t *testing.T) {
 		want(at(121), 0, 1, 2, 3, 4, 5)
 		want(at(1000), 0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
 
-		if err := l.Closed(t.Context(), app, 3); err != nil {
+		if err := l.Closed(t.Context(), session.ID{AppID: app, RoomSessionID: 3}); err != nil {
 			t.Fatal(err)
 		}
-		if err := l.NoteChecks(t.Context(), []ledger.Check{{OpenSession: ledger.OpenSession{AppID: app, RoomSessionID: 0}, AskedAt: at(125)}}); err != nil {
+		if err := l.NoteChecks(t.Context(), []ledger.Check{{OpenSession: ledger.OpenSession{ID: session.ID{AppID: app, RoomSessionID: 0}}, AskedAt: at(125)}}); err != nil {
 			t.Fatal(err)
 		}
 		late := logout("a", "1", 0, 140)
@@ -362,11 +361,11 @@ func TestLastTimeIsTheLatestInCallbacks(t *testing.T) {
 			if err := l.Record(t.Context(), []ledger.Event{tt.told}); err != nil {
 				t.Fatal(err)
 			}
-			if got, err := l.LastTime(t.Context(), app, life); err != nil || !got.Equal(tt.want) {
+			if got, err := l.LastTime(t.Context(), session.ID{AppID: app, RoomSessionID: life}); err != nil || !got.Equal(tt.want) {
 				t.Errorf("after %+v: %v, %v, want %v", tt.told, got, err, tt.want)
 			}
 		}
-		if got, err := l.LastTime(t.Context(), app, 1); err != nil || !got.IsZero() {
+		if got, err := l.LastTime(t.Context(), session.ID{AppID: app, RoomSessionID: 1}); err != nil || !got.IsZero() {
 			t.Errorf("of a session that nothing is known of: %v, %v", got, err)
 		}
 	})

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/closeouthq/closeout/pricing"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -32,9 +33,9 @@ type StayRow struct {
 }
 
 // StayRows are the stays of a session in the order of their IDs.
-func (l *Ledger) StayRows(t *testing.T, appID uint32, session uint64) (all []StayRow) {
+func (l *Ledger) StayRows(t *testing.T, id session.ID) (all []StayRow) {
 	t.Helper()
-	k := keyOf(appID, session)
+	k := keyOf(id)
 	rows, err := l.db.Query("SELECT stay, user_account, user_role, login_time, logout_time, logout_reason, contradicted FROM stays WHERE appid = $1 AND room_session_id = $2 ORDER BY stay", k.app, k.session)
 	if err != nil {
 		t.Fatal(err)
@@ -62,9 +63,9 @@ func (l *Ledger) CountStays(t *testing.T) (n int) {
 }
 
 // Created is when a session's room was created.
-func (l *Ledger) Created(t *testing.T, appID uint32, session uint64) time.Time {
+func (l *Ledger) Created(t *testing.T, id session.ID) time.Time {
 	t.Helper()
-	k := keyOf(appID, session)
+	k := keyOf(id)
 	var ms int64
 	if err := l.db.QueryRow("SELECT room_create_time FROM sessions WHERE appid = $1 AND room_session_id = $2", k.app, k.session).Scan(&ms); err != nil {
 		t.Fatal(err)
@@ -110,9 +111,9 @@ func (l *Ledger) FillStays(t testing.TB, n int) {
 }
 
 // FillSession makes that many stays in a session.
-func (l *Ledger) FillSession(t testing.TB, appID uint32, session uint64, n int) {
+func (l *Ledger) FillSession(t testing.TB, id session.ID, n int) {
 	t.Helper()
-	k := keyOf(appID, session)
+	k := keyOf(id)
 	if _, err := l.db.Exec(`
 		WITH RECURSIVE numbers (n) AS (SELECT CAST(1 AS BIGINT) UNION ALL SELECT n + 1 FROM numbers WHERE n < CAST($1 AS BIGINT))
 		INSERT INTO stays (`+stayColumns+`)
@@ -164,9 +165,9 @@ func (l *Ledger) Isolation(t *testing.T) (isolation string) {
 }
 
 // Lose takes a session out of the database, as if it had been restored from a copy.
-func (l *Ledger) Lose(t *testing.T, appID uint32, session uint64) {
+func (l *Ledger) Lose(t *testing.T, id session.ID) {
 	t.Helper()
-	k := keyOf(appID, session)
+	k := keyOf(id)
 	for _, table := range []string{"bills", "adjustments", "lines", "sessions", "stays"} {
 		if _, err := l.db.Exec("DELETE FROM "+table+" WHERE appid = $1 AND room_session_id = $2", k.app, k.session); err != nil {
 			t.Fatal(err)
@@ -175,9 +176,9 @@ func (l *Ledger) Lose(t *testing.T, appID uint32, session uint64) {
 }
 
 // InsertLines writes lines as those of a bill with an amount.
-func (l *Ledger) InsertLines(t *testing.T, appID uint32, session uint64, lines []pricing.Line, amount int64) error {
+func (l *Ledger) InsertLines(t *testing.T, id session.ID, lines []pricing.Line, amount int64) error {
 	t.Helper()
 	return l.in(t.Context(), func(tx transaction) error {
-		return l.insertLines(t.Context(), tx, keyOf(appID, session), 0, lines, amount)
+		return l.insertLines(t.Context(), tx, keyOf(id), 0, lines, amount)
 	})
 }

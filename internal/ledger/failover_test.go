@@ -19,6 +19,7 @@ import (
 
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/testenv"
+	"github.com/closeouthq/closeout/session"
 )
 
 // cluster is a PostgreSQL server of the test's own, which never runs as root.
@@ -147,15 +148,15 @@ func TestBillsSurviveAFailOver(t *testing.T) {
 	for n := range billed {
 		billed[n] = map[uint64]uuid.UUID{}
 		writers.Go(func() {
-			for session := uint64(n + 1); ctx.Err() == nil; session += uint64(len(billed)) {
+			for number := uint64(n + 1); ctx.Err() == nil; number += uint64(len(billed)) {
 				// A step is repeated until it succeeds, under one key.
 				id := uuid.New()
 				for ctx.Err() == nil {
 					attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
-					bill, _, err := books.Finalize(attempt, ledger.Bill{ID: id, AppID: 1, RoomID: "lobby", RoomSessionID: session, RoomCloseTime: time.Now()})
+					bill, _, err := books.Finalize(attempt, ledger.Bill{ID: id, Session: session.Session{ID: session.ID{AppID: 1, RoomSessionID: number}, RoomID: "lobby", RoomCloseTime: time.Now()}})
 					cancel()
 					if err == nil {
-						billed[n][session] = bill.ID
+						billed[n][number] = bill.ID
 						made.Add(1)
 						break
 					}
@@ -194,9 +195,9 @@ func TestBillsSurviveAFailOver(t *testing.T) {
 		found[b.RoomSessionID] = b.ID
 	}
 	for _, acknowledged := range billed {
-		for session, id := range acknowledged {
-			if found[session] != id {
-				t.Errorf("session %d: bill %v, want %v", session, found[session], id)
+		for number, id := range acknowledged {
+			if found[number] != id {
+				t.Errorf("session %d: bill %v, want %v", number, found[number], id)
 			}
 		}
 	}

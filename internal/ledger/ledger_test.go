@@ -15,8 +15,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/internal/testenv"
+	"github.com/closeouthq/closeout/session"
 )
 
 func open(t *testing.T, databaseURL string) *ledger.Ledger {
@@ -33,9 +33,8 @@ func open(t *testing.T, databaseURL string) *ledger.Ledger {
 func bill() ledger.Bill {
 	closed := time.UnixMilli(1499676989909).UTC()
 	return ledger.Bill{
-		ID: uuid.New(), AppID: math.MaxUint32, RoomID: "Zimmer 7 é'\"", RoomSessionID: math.MaxUint64,
-		CloseReason: "kicked", RoomCloseTime: closed,
-		Usage: metering.Figures{End: closed, EndFrom: metering.FromRoomClose, Estimated: metering.NoUsage | metering.NoRoomCreate},
+		ID: uuid.New(), Session: session.Session{ID: session.ID{AppID: math.MaxUint32, RoomSessionID: math.MaxUint64}, RoomID: "Zimmer 7 é'\"", CloseReason: "kicked", RoomCloseTime: closed},
+		Usage: session.Usage{End: closed, EndFrom: "room_close", Estimated: session.NoUsage | session.NoRoomCreate},
 	}
 }
 
@@ -61,10 +60,10 @@ func TestFinalizeKeepsTheFirst(t *testing.T) {
 		if got, _, err := l.Finalize(t.Context(), next); err != nil || got != next {
 			t.Errorf("Finalize of the next session = %+v, %v, want %+v", got, err, next)
 		}
-		if got, err := open(t, databaseURL).Bill(t.Context(), first.AppID, first.RoomSessionID); err != nil || got != first {
+		if got, err := open(t, databaseURL).Bill(t.Context(), first.Session.ID); err != nil || got != first {
 			t.Errorf("Bill = %+v, %v, want %+v", got, err, first)
 		}
-		if _, err := l.Bill(t.Context(), 1, 1); !errors.Is(err, sql.ErrNoRows) {
+		if _, err := l.Bill(t.Context(), session.ID{AppID: 1, RoomSessionID: 1}); !errors.Is(err, sql.ErrNoRows) {
 			t.Errorf("Bill of no session: %v", err)
 		}
 	})
@@ -132,10 +131,10 @@ func TestBillsAreListedOnce(t *testing.T) {
 		}
 		began := time.Now().Truncate(time.Millisecond)
 		want := map[ledger.Bill]bool{}
-		finalize := func(app uint32, session uint64) {
+		finalize := func(app uint32, number uint64) {
 			t.Helper()
 			b := bill()
-			b.AppID, b.RoomSessionID = app, session
+			b.AppID, b.RoomSessionID = app, number
 			if _, _, err := l.Finalize(t.Context(), b); err != nil {
 				t.Fatal(err)
 			}
@@ -143,9 +142,9 @@ func TestBillsAreListedOnce(t *testing.T) {
 		}
 		// As text, 9 comes after 10; two apps have the same sessions; six fill two
 		// pages to the last.
-		for _, session := range []uint64{0, 9, 10, math.MaxUint64, 858012925204410417, 1 << 63} {
-			finalize(1, session)
-			finalize(math.MaxUint32, session)
+		for _, number := range []uint64{0, 9, 10, math.MaxUint64, 858012925204410417, 1 << 63} {
+			finalize(1, number)
+			finalize(math.MaxUint32, number)
 		}
 		old := len(want)
 		seen := map[ledger.Bill]int{}
@@ -183,7 +182,7 @@ func TestBillsSince(t *testing.T) {
 		if _, _, err := l.Finalize(t.Context(), bill()); err != nil {
 			t.Fatal(err)
 		}
-		made, err := l.MadeBill(t.Context(), math.MaxUint32, math.MaxUint64)
+		made, err := l.MadeBill(t.Context(), session.ID{AppID: math.MaxUint32, RoomSessionID: math.MaxUint64})
 		if err != nil {
 			t.Fatal(err)
 		}

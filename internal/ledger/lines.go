@@ -7,7 +7,6 @@ import (
 	"iter"
 	"slices"
 
-	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/pricing"
 	"github.com/closeouthq/closeout/session"
 )
@@ -23,7 +22,7 @@ func (e *PriceError) Unwrap() error { return e.reason }
 
 // priceOf returns the function that prices entries with this charge; nil if there is no
 // price.
-func (l *Ledger) priceOf(c metering.Charge) (pricing.Func, error) {
+func (l *Ledger) priceOf(c pricing.Charge) (pricing.Func, error) {
 	switch {
 	case c.Function && l.Price == nil:
 		return nil, &PriceError{errors.New("the session was priced by a program's own function, and this program has none: run the program that has it")}
@@ -36,7 +35,7 @@ func (l *Ledger) priceOf(c metering.Charge) (pricing.Func, error) {
 }
 
 // price returns the charge and the lines of a bill with these figures.
-func (l *Ledger) price(b Bill, participants iter.Seq2[session.Participant, error]) (charge metering.Charge, lines []pricing.Line, err error) {
+func (l *Ledger) price(b Bill, participants iter.Seq2[session.Participant, error]) (charge pricing.Charge, lines []pricing.Line, err error) {
 	charge = b.Charge
 	price, err := l.priceOf(charge)
 	if err != nil || price == nil {
@@ -44,8 +43,8 @@ func (l *Ledger) price(b Bill, participants iter.Seq2[session.Participant, error
 	}
 	var unread error
 	lines, err = pricing.Apply(price, pricing.Session{
-		Session: b.session(),
-		Usage:   b.Usage.Usage(),
+		Session: b.Session,
+		Usage:   b.Usage,
 		Participants: func(yield func(session.Participant) bool) {
 			for p, err := range participants {
 				if err != nil {
@@ -125,12 +124,12 @@ func scanLine(r row) (l pricing.Line, err error) {
 
 // Lines lists the lines of a session's bill, which is entry 0, or of the adjustment of that
 // number.
-func (l *Ledger) Lines(ctx context.Context, appID uint32, roomSessionID uint64, entry int) iter.Seq2[pricing.Line, error] {
+func (l *Ledger) Lines(ctx context.Context, id session.ID, entry int) iter.Seq2[pricing.Line, error] {
 	type numbered struct {
 		number int64
 		pricing.Line
 	}
-	k := keyOf(appID, roomSessionID)
+	k := keyOf(id)
 	all := pages("read lines", func(last *numbered) ([]numbered, error) {
 		after := int64(0)
 		if last != nil {
@@ -153,14 +152,14 @@ func (l *Ledger) Lines(ctx context.Context, appID uint32, roomSessionID uint64, 
 
 // Reprice returns the charge and the lines that a session's bill would have now, at prices
 // of today: those of the ledger's function or else price. It writes nothing.
-func (l *Ledger) Reprice(ctx context.Context, b Bill, price metering.Price) (due Bill, lines []pricing.Line, err error) {
-	k := b.key()
+func (l *Ledger) Reprice(ctx context.Context, b Bill, price pricing.Price) (due Bill, lines []pricing.Line, err error) {
+	k := keyOf(b.Session.ID)
 	var result computed
 	known, err := one(ctx, l, scanLocked, "SELECT "+lockedColumns+" FROM sessions WHERE appid = $1 AND room_session_id = $2", k.app, k.session)
 	if err == nil {
-		b.Charge = metering.Charge{Price: price}
+		b.Charge = pricing.Charge{Price: price}
 		if l.Price != nil {
-			b.Charge = metering.Charge{Function: true}
+			b.Charge = pricing.Charge{Function: true}
 		}
 		result, err = l.compute(ctx, l, basis{b, known.room, b.Usage.Estimated & lasting, 0})
 	}

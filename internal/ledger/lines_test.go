@@ -12,9 +12,9 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/internal/testenv"
 	"github.com/closeouthq/closeout/pricing"
+	"github.com/closeouthq/closeout/session"
 )
 
 // shared charges each participant 5 for a minute begun after the first one, and pays 70 %
@@ -39,7 +39,7 @@ func shared(s pricing.Session) (lines []pricing.Line, err error) {
 // linesOf returns the lines of an entry, and fails the test if they don't add up to amount.
 func linesOf(t *testing.T, l *ledger.Ledger, appID uint32, roomSessionID uint64, entry int, amount, count int64) (lines []pricing.Line) {
 	t.Helper()
-	for line, err := range l.Lines(t.Context(), appID, roomSessionID, entry) {
+	for line, err := range l.Lines(t.Context(), session.ID{AppID: appID, RoomSessionID: roomSessionID}, entry) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -82,7 +82,7 @@ func TestLinesOfAllEntriesAddUpToTheCurrentPrice(t *testing.T) {
 			}
 			part()
 			bill := closing(seed+1, 1000)
-			bill.Charge = metering.Charge{}
+			bill.Charge = pricing.Charge{}
 			b := finalize(t, l, bill)
 			all := linesOf(t, l, app, seed+1, 0, b.Charge.Amount, b.Charge.Lines)
 			for round := range 3 {
@@ -106,7 +106,7 @@ func TestLinesOfAllEntriesAddUpToTheCurrentPrice(t *testing.T) {
 					all = append(all, linesOf(t, l, app, seed+1, a.Number, a.Difference.Amount, a.Difference.Lines)...)
 				}
 			}
-			now, due, err := l.Reprice(t.Context(), b, metering.Price{})
+			now, due, err := l.Reprice(t.Context(), b, pricing.Price{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -197,7 +197,7 @@ func TestUnpriceableSessionHasNoBill(t *testing.T) {
 			if !errors.As(err, new(*ledger.PriceError)) || !strings.Contains(err.Error(), want) {
 				t.Errorf("%v, want %q", err, want)
 			}
-			if _, err := l.Bill(t.Context(), app, life); err == nil {
+			if _, err := l.Bill(t.Context(), session.ID{AppID: app, RoomSessionID: life}); err == nil {
 				t.Error("there is a bill")
 			}
 		}
@@ -234,7 +234,7 @@ func TestLargeBillHasLinesOnlyInTheLedger(t *testing.T) {
 			record(t, l, chunk...)
 		}
 		bill := closing(life, 1000)
-		bill.Charge = metering.Charge{}
+		bill.Charge = pricing.Charge{}
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		b := finalize(t, l, bill)
@@ -257,24 +257,24 @@ func TestRestoredEntriesHaveLinesThatAddUp(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		l.Price = shared
-		for session, whole := range map[uint64]bool{1: true, 2: false} {
+		for number, whole := range map[uint64]bool{1: true, 2: false} {
 			told := []ledger.Event{created(0), logout("a", "1", 0, 500), logout("b", "2", 0, 90)}
 			late := logout("c", "3", 0, 700)
 			for i := range told {
-				told[i].RoomSessionID = session
+				told[i].RoomSessionID = number
 			}
-			late.RoomSessionID = session
+			late.RoomSessionID = number
 			record(t, l, told...)
-			bill := closing(session, 1000)
-			bill.Charge = metering.Charge{}
+			bill := closing(number, 1000)
+			bill.Charge = pricing.Charge{}
 			b := finalize(t, l, bill)
-			lines := linesOf(t, l, app, session, 0, b.Charge.Amount, b.Charge.Lines)
+			lines := linesOf(t, l, app, number, 0, b.Charge.Amount, b.Charge.Lines)
 			record(t, l, late)
 			a, err := adjust(t, l, dirty(t, l)[0])
 			if err != nil {
 				t.Fatal(err)
 			}
-			l.Lose(t, app, session)
+			l.Lose(t, session.ID{AppID: app, RoomSessionID: number})
 			if record(t, l, told[:2]...); whole {
 				record(t, l, told[2])
 			}
@@ -286,11 +286,11 @@ func TestRestoredEntriesHaveLinesThatAddUp(t *testing.T) {
 				t.Error("restored twice", err)
 			}
 			if whole {
-				if got := linesOf(t, l, app, session, 0, b.Charge.Amount, b.Charge.Lines); !slices.Equal(got, lines) {
+				if got := linesOf(t, l, app, number, 0, b.Charge.Amount, b.Charge.Lines); !slices.Equal(got, lines) {
 					t.Errorf("restored %+v, want %+v", got, lines)
 				}
 				record(t, l, late)
-			} else if got := linesOf(t, l, app, session, 0, b.Charge.Amount, 1); got[0].Description != "as billed, lines lost" {
+			} else if got := linesOf(t, l, app, number, 0, b.Charge.Amount, 1); got[0].Description != "as billed, lines lost" {
 				t.Errorf("restored %+v", got)
 			}
 			count := a.Difference.Lines
@@ -300,19 +300,19 @@ func TestRestoredEntriesHaveLinesThatAddUp(t *testing.T) {
 			if restored, err := l.RestoreAdjustment(t.Context(), a); err != nil || !restored {
 				t.Fatal(restored, err)
 			}
-			linesOf(t, l, app, session, 1, a.Difference.Amount, count)
-			if sum := billed(t, l, app, session); sum.Amount != a.Charge.Amount {
+			linesOf(t, l, app, number, 1, a.Difference.Amount, count)
+			if sum := billed(t, l, app, number); sum.Amount != a.Charge.Amount {
 				t.Errorf("restored entries add up to %+v, want %+v", sum, a)
 			}
-			record(t, l, func() ledger.Event { u := logout("d", "4", 0, 999); u.RoomSessionID = session; return u }())
-			if err := l.AdjustRestored(t.Context(), app, session); err != nil {
+			record(t, l, func() ledger.Event { u := logout("d", "4", 0, 999); u.RoomSessionID = number; return u }())
+			if err := l.AdjustRestored(t.Context(), session.ID{AppID: app, RoomSessionID: number}); err != nil {
 				t.Fatal(err)
 			}
-			next, err := l.Adjust(t.Context(), uuid.New(), app, session, 2)
+			next, err := l.Adjust(t.Context(), uuid.New(), session.ID{AppID: app, RoomSessionID: number}, 2)
 			if err != nil {
 				t.Fatal(err)
 			}
-			linesOf(t, l, app, session, 2, next.Difference.Amount, next.Difference.Lines)
+			linesOf(t, l, app, number, 2, next.Difference.Amount, next.Difference.Lines)
 		}
 	})
 }
@@ -321,11 +321,11 @@ func TestLinesThatDoNotAddUpAreNotStored(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		lines := []pricing.Line{{Description: "a", Quantity: 1, Unit: "x", Amount: 3, Currency: "EUR"}, {Description: "b", Quantity: 1, Unit: "x", Amount: 4, Currency: "EUR"}}
-		if err := l.InsertLines(t, 1, 1, lines, 8); !errors.As(err, new(*ledger.PriceError)) {
+		if err := l.InsertLines(t, session.ID{AppID: 1, RoomSessionID: 1}, lines, 8); !errors.As(err, new(*ledger.PriceError)) {
 			t.Errorf("lines of 7 for an amount of 8: %v", err)
 		}
 		linesOf(t, l, 1, 1, 0, 0, 0)
-		if err := l.InsertLines(t, 1, 1, lines, 7); err != nil {
+		if err := l.InsertLines(t, session.ID{AppID: 1, RoomSessionID: 1}, lines, 7); err != nil {
 			t.Error(err)
 		}
 		linesOf(t, l, 1, 1, 0, 7, 2)

@@ -156,7 +156,7 @@ func generate(seed uint64) *truth {
 			}
 		}
 	}
-	create := ledger.Event{AppID: app, RoomID: "Zimmer 7", Event: zego.EventRoomCreate, Create: ms(t.create)}
+	create := ledger.Event{ID: session.ID{AppID: app}, RoomID: "Zimmer 7", Event: zego.EventRoomCreate, Create: ms(t.create)}
 	if t.createLost {
 		t.late = append(t.late, create)
 	} else {
@@ -195,7 +195,7 @@ func (t *truth) numbered(stream bool) bool {
 
 // callback returns what ZEGO sends of a happening.
 func (t *truth) callback(h *happening) ledger.Event {
-	u := ledger.Event{AppID: app, RoomID: "Zimmer 7", Stay: h.id, User: h.user, Role: h.role, Number: h.number + 1, Login: ms(h.at)}
+	u := ledger.Event{ID: session.ID{AppID: app}, RoomID: "Zimmer 7", Stay: h.id, User: h.user, Role: h.role, Number: h.number + 1, Login: ms(h.at)}
 	u.Event = map[[2]bool]string{{false, false}: zego.EventRoomLogin, {false, true}: zego.EventRoomLogout,
 		{true, false}: zego.EventStreamCreate, {true, true}: zego.EventStreamClose}[[2]bool{h.stream, h.ends}]
 	if h.ends {
@@ -339,7 +339,7 @@ func TestFiguresAgainstAnOracle(t *testing.T) {
 				}
 				recordShuffled(t, l, rand.New(rand.NewPCG(seed, order)), life, truth.told)
 				bill := closing(life, 0)
-				bill.RoomCloseTime, bill.Charge = ms(truth.close), metering.Charge{}
+				bill.RoomCloseTime, bill.Charge = ms(truth.close), pricing.Charge{}
 				b := finalize(t, l, bill)
 				people, all := participants(t, l, life, ms(truth.close), 0)
 				if b.Charge.Amount != b.Usage.Millis {
@@ -361,7 +361,7 @@ func TestFiguresAgainstAnOracle(t *testing.T) {
 }
 
 // checkAll compares an entry's participants and figures with the truth.
-func (t *truth) checkAll(fail func(string, ...any), people *session.Participants, all []session.Participant, usage metering.Figures) {
+func (t *truth) checkAll(fail func(string, ...any), people *session.Participants, all []session.Participant, usage session.Usage) {
 	for stream, c := range map[bool]session.Completeness{false: people.Callbacks, true: people.StreamCallbacks} {
 		if err := t.checkCompleteness(c, stream); err != nil {
 			fail("streams %v: %v", stream, err)
@@ -447,7 +447,7 @@ func (t *truth) checkLate(test *testing.T, l *ledger.Ledger, life uint64, billed
 			fail("%s is corrected by callbacks of others: %+v, want %+v", p.User, p.Billed(), p.Before)
 		}
 	}
-	for line, err := range l.Lines(test.Context(), app, life, 1) {
+	for line, err := range l.Lines(test.Context(), session.ID{AppID: app, RoomSessionID: life}, 1) {
 		if err != nil || !createLost && !about[line.Payer] && line.Payer != "recorder" {
 			fail("line %+v, %v", line, err)
 		}

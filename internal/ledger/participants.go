@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"iter"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/closeouthq/closeout/internal/metering"
@@ -47,8 +46,8 @@ func (l *Ledger) rowsOfUsers(ctx context.Context, from source, k key, statement 
 }
 
 // Stays lists a session's stays by user and login.
-func (l *Ledger) Stays(ctx context.Context, appID uint32, roomSessionID uint64) iter.Seq2[StayOf, error] {
-	return l.rowsOfUsers(ctx, l, keyOf(appID, roomSessionID), selectStays)
+func (l *Ledger) Stays(ctx context.Context, id session.ID) iter.Seq2[StayOf, error] {
+	return l.rowsOfUsers(ctx, l, keyOf(id), selectStays)
 }
 
 // billed is what entries have of a user.
@@ -68,10 +67,8 @@ type billedRow struct {
 }
 
 func scanBilled(r row) (b billedRow, err error) {
-	var inRoom, published string
-	err = r.Scan(&b.User, &b.number, &b.Excluded, &b.InRoom.Millis, &b.InRoom.Min, &b.InRoom.Max, &inRoom,
-		&b.Published.Millis, &b.Published.Min, &b.Published.Max, &published)
-	b.InRoom.Reasons, b.Published.Reasons = strings.Fields(inRoom), strings.Fields(published)
+	err = r.Scan(&b.User, &b.number, &b.Excluded, &b.InRoom.Millis, &b.InRoom.Min, &b.InRoom.Max, (*reasonsColumn)(&b.InRoom.Reasons),
+		&b.Published.Millis, &b.Published.Min, &b.Published.Max, (*reasonsColumn)(&b.Published.Reasons))
 	return b, err
 }
 
@@ -113,8 +110,8 @@ func (l *Ledger) billedOf(ctx context.Context, from source, k key, number int64)
 
 // Excluded returns why users are no participants, by user_account, as the entry of a number
 // has it.
-func (l *Ledger) Excluded(ctx context.Context, appID uint32, roomSessionID uint64, number int) (map[string]string, error) {
-	all, k := map[string]string{}, keyOf(appID, roomSessionID)
+func (l *Ledger) Excluded(ctx context.Context, id session.ID, number int) (map[string]string, error) {
+	all, k := map[string]string{}, keyOf(id)
 	for b, err := range l.billedOf(ctx, l, k, int64(number)) {
 		if err != nil {
 			return nil, fmt.Errorf("read who is excluded from session %s: %w", k, err)
@@ -282,7 +279,7 @@ func roomOf(ctx context.Context, from source, k key, room metering.Room) (_ mete
 
 // count counts the session's participants for an entry of a number. It returns those of
 // whom the entries before have something else.
-func (l *Ledger) count(ctx context.Context, from source, s session.Session, k key, room metering.Room, number int64) (f metering.Figures, changed []billedRow, err error) {
+func (l *Ledger) count(ctx context.Context, from source, s session.Session, k key, room metering.Room, number int64) (f session.Usage, changed []billedRow, err error) {
 	room.RolesUnclear = l.Rules.Auto(s.AppID)
 	meter := metering.NewMeter(room)
 	for p, err := range l.peopleOf(ctx, from, k, meter, l.Rules.Of(s, room), number-1) {
@@ -291,7 +288,7 @@ func (l *Ledger) count(ctx context.Context, from source, s session.Session, k ke
 		}
 		row := billedRow{p.Participant, number}
 		row.Stays, row.Streams, row.Names = nil, nil, nil
-		if p.now == nil || !same(*p.now, row.Participant) {
+		if p.now == nil || p.now.Excluded != row.Excluded || p.now.InRoom != row.InRoom || p.now.Published != row.Published {
 			changed = append(changed, row)
 		}
 	}
@@ -299,21 +296,13 @@ func (l *Ledger) count(ctx context.Context, from source, s session.Session, k ke
 	return f, changed, err
 }
 
-// same reports whether two entries have the same of a user.
-func same(a, b session.Participant) bool {
-	equal := func(a, b session.Span) bool {
-		return a.Millis == b.Millis && a.Min == b.Min && a.Max == b.Max && slices.Equal(a.Reasons, b.Reasons)
-	}
-	return a.Excluded == b.Excluded && equal(a.InRoom, b.InRoom) && equal(a.Published, b.Published)
-}
-
 // insertBilled writes what an entry has of users. What a restored ledger has of them stays.
 func (l *Ledger) insertBilled(ctx context.Context, tx transaction, k key, rows []billedRow) error {
 	for page := range slices.Chunk(rows, 1000) {
 		from, args := l.table(participantTypes, len(page), func(i int) []any {
 			p := page[i]
-			return []any{k.app, k.session, p.User, p.number, p.Excluded, p.InRoom.Millis, p.InRoom.Min, p.InRoom.Max, strings.Join(p.InRoom.Reasons, " "),
-				p.Published.Millis, p.Published.Min, p.Published.Max, strings.Join(p.Published.Reasons, " ")}
+			return []any{k.app, k.session, p.User, p.number, p.Excluded, p.InRoom.Millis, p.InRoom.Min, p.InRoom.Max, p.InRoom.Reasons.String(),
+				p.Published.Millis, p.Published.Min, p.Published.Max, p.Published.Reasons.String()}
 		})
 		if _, err := tx.exec(ctx, "INSERT INTO participants ("+participantColumns+") SELECT "+participantColumns+" FROM "+from+" WHERE true ON CONFLICT DO NOTHING", args...); err != nil {
 			return fmt.Errorf("insert participants: %w", err)
@@ -324,8 +313,8 @@ func (l *Ledger) insertBilled(ctx context.Context, tx transaction, k key, rows [
 
 // Completeness returns whether callbacks of a session are missing: of logins and logouts,
 // and of streams.
-func (l *Ledger) Completeness(ctx context.Context, appID uint32, roomSessionID uint64) (users, streams session.Completeness, err error) {
-	k := keyOf(appID, roomSessionID)
+func (l *Ledger) Completeness(ctx context.Context, id session.ID) (users, streams session.Completeness, err error) {
+	k := keyOf(id)
 	room, _, err := roomOf(ctx, l, k, metering.Room{})
 	return room.Callbacks, room.StreamCallbacks, wrap(err, "read which callbacks of session %s are missing", k)
 }
@@ -333,7 +322,7 @@ func (l *Ledger) Completeness(ctx context.Context, appID uint32, roomSessionID u
 // Participants returns who was in a session's room: as the session's bill has it, or an
 // adjustment of that number, or if there is none yet, as it is known now.
 func (l *Ledger) Participants(ctx context.Context, s session.Session, adjustment int) (*session.Participants, error) {
-	k := keyOf(s.AppID, s.RoomSessionID)
+	k := keyOf(s.ID)
 	p := &session.Participants{Session: s, Adjustment: adjustment}
 	locked, err := one(ctx, l, scanLocked, "SELECT "+lockedColumns+" FROM sessions WHERE appid = $1 AND room_session_id = $2", k.app, k.session)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {

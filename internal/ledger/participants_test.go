@@ -12,7 +12,7 @@ import (
 )
 
 func published(user, sid string, from, to int64) ledger.Event {
-	u := ledger.Event{AppID: app, RoomID: "Zimmer 7", RoomSessionID: life, Event: zego.EventStreamCreate, Stay: sid, Name: "of " + user, User: user, Login: at(from), SeenAt: at(from)}
+	u := ledger.Event{ID: session.ID{AppID: app, RoomSessionID: life}, RoomID: "Zimmer 7", Event: zego.EventStreamCreate, Stay: sid, Name: "of " + user, User: user, Login: at(from), SeenAt: at(from)}
 	if to != 0 {
 		u.Event, u.Logout = zego.EventStreamClose, at(to)
 	}
@@ -65,10 +65,10 @@ func TestParticipantsHaveTheFiguresOfTheirEntry(t *testing.T) {
 			t.Fatalf("the bill's: settled %v, %+v", p.Settled, all)
 		}
 		a := all[0]
-		if a.InRoom.Millis != 120_000 || a.InRoom.Min != 80_000 || a.InRoom.Max != 120_000 || !slices.Equal(a.InRoom.Reasons, []string{"no_logout"}) {
+		if a.InRoom.Millis != 120_000 || a.InRoom.Min != 80_000 || a.InRoom.Max != 120_000 || a.InRoom.Reasons != session.NoLogout {
 			t.Errorf("in the room: %+v", a.InRoom)
 		}
-		if a.Published.Millis != 70_000 || a.Published.Min != 30_000 || a.Published.Max != 70_000 || !slices.Equal(a.Published.Reasons, []string{"no_stream_close"}) {
+		if a.Published.Millis != 70_000 || a.Published.Min != 30_000 || a.Published.Max != 70_000 || a.Published.Reasons != session.NoStreamClose {
 			t.Errorf("published: %+v", a.Published)
 		}
 		if !all[1].InRoom.Exact() || all[0].InRoom.Millis+all[1].InRoom.Millis != bill.Usage.Millis || bill.Usage.Published != 70_000 {
@@ -106,7 +106,7 @@ func TestClosedStreamBoundsALostLogout(t *testing.T) {
 		if logout.Certainty != session.Bounded || !logout.Earliest.Equal(at(70)) || !logout.Latest.Equal(at(100)) || all[0].InRoom.Min != 60_000 {
 			t.Errorf("a: %+v, %+v", logout, all[0].InRoom)
 		}
-		if b := all[1]; b.InRoom.Millis != 10_000 || b.InRoom.Max != 100_000 || !slices.Equal(b.InRoom.Reasons, []string{"no_stay"}) {
+		if b := all[1]; b.InRoom.Millis != 10_000 || b.InRoom.Max != 100_000 || b.InRoom.Reasons != session.NoStay {
 			t.Errorf("b, who has no stay: %+v", b)
 		}
 	})
@@ -139,14 +139,14 @@ func TestNumbersProveWhichCallbacksAreMissing(t *testing.T) {
 			if err := l.Record(t.Context(), append(tt.told, tt.told...)); err != nil {
 				t.Fatal(err)
 			}
-			users, streams, err := l.Completeness(t.Context(), app, uint64(i+1))
+			users, streams, err := l.Completeness(t.Context(), session.ID{AppID: app, RoomSessionID: uint64(i + 1)})
 			if err != nil || users.String() != tt.want || streams.Known {
 				t.Errorf("%s: %v, %v, %v, want %s", tt.name, users, streams, err, tt.want)
 			}
 		}
 		// The next life of the room numbers anew.
 		record(t, l, numbered(1, published("a", "s", 1, 0)), numbered(4, published("a", "s", 1, 5)), numbered(2, published("b", "u", 1, 0)))
-		if users, streams, err := l.Completeness(t.Context(), app, life); err != nil || users.Known || streams.String() != "missing 1" {
+		if users, streams, err := l.Completeness(t.Context(), session.ID{AppID: app, RoomSessionID: life}); err != nil || users.Known || streams.String() != "missing 1" {
 			t.Errorf("%v, %v, %v", users, streams, err)
 		}
 	})
@@ -184,7 +184,7 @@ func TestTwoNumbersOfOneLoginContradictEachOther(t *testing.T) {
 				record(t, l, told[j])
 			}
 			_, all := participants(t, l, uint64(i+1), at(100), 0)
-			if doubtful := i < 4; len(all) != 1 || slices.Contains(all[0].InRoom.Reasons, "contradicted") != doubtful || all[0].InRoom.Exact() == doubtful || doubtful && all[0].InRoom.Max < 90_000 {
+			if doubtful := i < 4; len(all) != 1 || (all[0].InRoom.Reasons&session.Contradicted != 0) != doubtful || all[0].InRoom.Exact() == doubtful || doubtful && all[0].InRoom.Max < 90_000 {
 				t.Errorf("%d: %+v", i, all)
 			}
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -33,7 +34,7 @@ func (l *Ledger) Probe(ctx context.Context) error {
 		if err := l.recordRecordings(ctx, tx, []Event{recording}); err != nil {
 			return err
 		}
-		if _, _, err := l.finalize(ctx, tx, nil, Bill{ID: uuid.New(), RoomID: name, RoomCloseTime: now}); err != nil {
+		if _, _, err := l.finalize(ctx, tx, nil, Bill{ID: uuid.New(), Session: session.Session{RoomID: name, RoomCloseTime: now}}); err != nil {
 			return err
 		}
 		return errProbed

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -47,7 +48,7 @@ func recordingOf(e *zego.Recording, seenAt time.Time) Event {
 	for _, f := range e.Files {
 		r.Files = append(r.Files, RecordedFile{RecordedFile: f})
 	}
-	return Event{AppID: e.AppID, RoomID: e.RoomID, Event: zego.EventRecording, SentAt: r.Sent, SeenAt: seenAt, Recording: r}
+	return Event{ID: session.ID{AppID: e.AppID}, RoomID: e.RoomID, Event: zego.EventRecording, SentAt: r.Sent, SeenAt: seenAt, Recording: r}
 }
 
 // none is a sequence of no callback.
@@ -200,30 +201,44 @@ type RoomLife struct {
 }
 
 // EndRoom records when a session closed, which bounds the other sessions of its room.
-func (l *Ledger) EndRoom(ctx context.Context, appID uint32, roomID string, roomSessionID uint64, closed time.Time) error {
-	k := keyOf(appID, roomSessionID)
+func (l *Ledger) EndRoom(ctx context.Context, s session.Session) error {
+	k := keyOf(s.ID)
 	_, err := l.exec(ctx, `
 		INSERT INTO room_ends (appid, room_session_id, room_id, room_close_time) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`,
-		k.app, k.session, roomID, closed.UnixMilli())
+		k.app, k.session, s.RoomID, s.RoomCloseTime.UnixMilli())
 	return wrap(err, "record the end of session %s", k.session)
 }
 
 // RecordingsOf returns the recording tasks that may be a session's, with a callback after
 // a time: those of its room, and those assigned to the session; and the sessions of the room
 // with events after that time.
-func (l *Ledger) RecordingsOf(ctx context.Context, appID uint32, roomID string, roomSessionID uint64, since time.Time) (tasks []RecordingTask, lives []RoomLife, err error) {
-	k := keyOf(appID, roomSessionID)
-	if lives, err = l.lives(ctx, k.app, roomID, since.UnixMilli()); err != nil {
-		return nil, nil, fmt.Errorf("ask for the sessions of room %q: %w", roomID, err)
+func (l *Ledger) RecordingsOf(ctx context.Context, s session.Session, since time.Time) (tasks []RecordingTask, lives []RoomLife, err error) {
+	if lives, err = l.Lives(ctx, s.AppID, s.RoomID, since); err != nil {
+		return nil, nil, err
 	}
+	k := keyOf(s.ID)
 	tasks, err = l.recordingTasks(ctx, `appid = $1 AND (room_id = $2 AND last_time >= $3 OR room_session_id = $4)`,
-		k.app, roomID, since.UnixMilli(), k.session)
-	return tasks, lives, wrap(err, "ask for the recordings of room %q", roomID)
+		k.app, s.RoomID, since.UnixMilli(), k.session)
+	return tasks, lives, wrap(err, "ask for the recordings of room %q", s.RoomID)
 }
 
 // Lives returns the lives of a room that were open since a time.
 func (l *Ledger) Lives(ctx context.Context, appID uint32, roomID string, since time.Time) ([]RoomLife, error) {
-	lives, err := l.lives(ctx, int64(appID), roomID, since.UnixMilli())
+	lives, err := list(ctx, l, func(r row) (life RoomLife, err error) {
+		err = r.Scan((*sessionColumn)(&life.RoomSessionID), (*timeColumn)(&life.Created), (*timeColumn)(&life.Login), (*timeColumn)(&life.Closed))
+		return life, err
+	}, `
+		SELECT s.room_session_id, s.room_create_time,
+			coalesce((SELECT min(login_time) FROM stays WHERE stays.appid = s.appid AND stays.room_session_id = s.room_session_id AND login_time <> 0), 0),
+			coalesce((SELECT room_close_time FROM room_ends e WHERE e.appid = s.appid AND e.room_session_id = s.room_session_id), 0)
+		FROM sessions s WHERE s.appid = $1 AND s.room_id = $2 AND s.seen_at >= $3
+		UNION
+		SELECT e.room_session_id, coalesce(s.room_create_time, 0),
+			coalesce((SELECT min(login_time) FROM stays WHERE stays.appid = e.appid AND stays.room_session_id = e.room_session_id AND login_time <> 0), 0),
+			e.room_close_time
+		FROM room_ends e LEFT JOIN sessions s ON s.appid = e.appid AND s.room_session_id = e.room_session_id
+		WHERE e.appid = $1 AND e.room_id = $2 AND e.room_close_time >= $3`, int64(appID), roomID, since.UnixMilli())
+	slices.SortFunc(lives, func(a, b RoomLife) int { return cmp.Compare(a.RoomSessionID, b.RoomSessionID) })
 	return lives, wrap(err, "ask for the sessions of room %q", roomID)
 }
 
@@ -238,25 +253,6 @@ func (l *Ledger) RecordingTask(ctx context.Context, appID uint32, taskID string)
 		return RecordingTask{}, fmt.Errorf("task %s of app %d: %w", taskID, appID, err)
 	}
 	return tasks[0], nil
-}
-
-func (l *Ledger) lives(ctx context.Context, app int64, roomID string, since int64) ([]RoomLife, error) {
-	lives, err := list(ctx, l, func(r row) (life RoomLife, err error) {
-		err = r.Scan((*sessionColumn)(&life.RoomSessionID), (*timeColumn)(&life.Created), (*timeColumn)(&life.Login), (*timeColumn)(&life.Closed))
-		return life, err
-	}, `
-		SELECT s.room_session_id, s.room_create_time,
-			coalesce((SELECT min(login_time) FROM stays WHERE stays.appid = s.appid AND stays.room_session_id = s.room_session_id AND login_time <> 0), 0),
-			coalesce((SELECT room_close_time FROM room_ends e WHERE e.appid = s.appid AND e.room_session_id = s.room_session_id), 0)
-		FROM sessions s WHERE s.appid = $1 AND s.room_id = $2 AND s.seen_at >= $3
-		UNION
-		SELECT e.room_session_id, coalesce(s.room_create_time, 0),
-			coalesce((SELECT min(login_time) FROM stays WHERE stays.appid = e.appid AND stays.room_session_id = e.room_session_id AND login_time <> 0), 0),
-			e.room_close_time
-		FROM room_ends e LEFT JOIN sessions s ON s.appid = e.appid AND s.room_session_id = e.room_session_id
-		WHERE e.appid = $1 AND e.room_id = $2 AND e.room_close_time >= $3`, app, roomID, since)
-	slices.SortFunc(lives, func(a, b RoomLife) int { return cmp.Compare(a.RoomSessionID, b.RoomSessionID) })
-	return lives, err
 }
 
 func scanTask(r row) (t RecordingTask, err error) {
@@ -313,24 +309,10 @@ func (l *Ledger) SaveRecording(ctx context.Context, appID uint32, taskID, fileID
 	return wrap(err, "note that %s was saved", fileID)
 }
 
-// ArchivedSession is a session with an archive of its recordings.
-type ArchivedSession struct {
-	// AppID is ZEGO's id of the app.
-	AppID uint32
-	// RoomID is the room's name.
-	RoomID string
-	// RoomSessionID is the life of the room.
-	RoomSessionID uint64
-	// CloseReason, RoomCloseTime and Reconciled say how it was closed.
-	CloseReason   zego.Code
-	RoomCloseTime time.Time
-	Reconciled    bool
-}
-
 // ArchivedRecordings notes that a session's recordings were archived, and these
 // tasks with it: they are of no other one.
-func (l *Ledger) ArchivedRecordings(ctx context.Context, s ArchivedSession, taskIDs []string) error {
-	k, now := keyOf(s.AppID, s.RoomSessionID), time.Now().UnixMilli()
+func (l *Ledger) ArchivedRecordings(ctx context.Context, s session.Session, taskIDs []string) error {
+	k, now := keyOf(s.ID), time.Now().UnixMilli()
 	return l.in(ctx, func(tx transaction) error {
 		waiting, err := list(ctx, tx, value[string], "SELECT task_id FROM recording_tasks WHERE appid = $1 AND room_id = $2 AND archived_at = 0 AND look_at <> 0 AND look_at <> $3",
 			k.app, s.RoomID, int64(handedOver))
@@ -355,10 +337,10 @@ func (l *Ledger) ArchivedRecordings(ctx context.Context, s ArchivedSession, task
 }
 
 // Archived returns how a session was closed, and whether its recordings were archived.
-func (l *Ledger) Archived(ctx context.Context, appID uint32, roomSessionID uint64) (ArchivedSession, bool, error) {
-	k := keyOf(appID, roomSessionID)
-	s, err := one(ctx, l, func(r row) (ArchivedSession, error) {
-		s := ArchivedSession{AppID: appID, RoomSessionID: roomSessionID}
+func (l *Ledger) Archived(ctx context.Context, id session.ID) (session.Session, bool, error) {
+	k := keyOf(id)
+	s, err := one(ctx, l, func(r row) (session.Session, error) {
+		s := session.Session{ID: id}
 		return s, r.Scan(&s.RoomID, (*timeColumn)(&s.RoomCloseTime), &s.CloseReason, &s.Reconciled)
 	}, "SELECT room_id, room_close_time, close_reason, reconciled = 1 FROM room_ends WHERE appid = $1 AND room_session_id = $2 AND archived_at <> 0", k.app, k.session)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -435,8 +417,8 @@ var (
 
 // AssignRecording assigns a task to a session, where nothing else tells; to none if that
 // is 0. An operator does so, and says that nothing more is to come.
-func (l *Ledger) AssignRecording(ctx context.Context, appID uint32, taskID string, roomSessionID uint64) error {
-	k := keyOf(appID, roomSessionID)
+func (l *Ledger) AssignRecording(ctx context.Context, id session.ID, taskID string) error {
+	k := keyOf(id)
 	done, err := l.exec(ctx, "UPDATE recording_tasks SET room_session_id = $1, announced = 0, look_at = 0 WHERE appid = $2 AND task_id = $3 AND (archived_at = 0 OR room_session_id = $1)",
 		k.session, k.app, taskID)
 	if err != nil {
@@ -445,19 +427,19 @@ func (l *Ledger) AssignRecording(ctx context.Context, appID uint32, taskID strin
 	if done == 1 {
 		return nil
 	}
-	if _, err := l.RecordingTask(ctx, appID, taskID); err != nil {
+	if _, err := l.RecordingTask(ctx, id.AppID, taskID); err != nil {
 		return err
 	}
-	return fmt.Errorf("task %s of app %d: %w", taskID, appID, ErrRecordingArchived)
+	return fmt.Errorf("task %s of app %d: %w", taskID, id.AppID, ErrRecordingArchived)
 }
 
 // AnnounceRecording assigns a task to a session as the app does that has started it, also
 // ahead of all callbacks. The session's run waits for the task's files.
-func (l *Ledger) AnnounceRecording(ctx context.Context, appID uint32, taskID string, roomSessionID uint64) error {
+func (l *Ledger) AnnounceRecording(ctx context.Context, id session.ID, taskID string) error {
 	if !zego.ValidTaskID(taskID) {
 		return fmt.Errorf("%w: found %q, want 16 letters, digits, - or _", ErrTaskID, taskID)
 	}
-	k := keyOf(appID, roomSessionID)
+	k := keyOf(id)
 	done, err := l.exec(ctx, `
 		INSERT INTO recording_tasks (appid, task_id, room_id, first_time, last_time, uploaded, alive, ended, room_session_id, announced, archived_at)
 		VALUES ($2, $3, '', $4, $4, $5, $5, 0, $1, 1, 0)
@@ -467,7 +449,7 @@ func (l *Ledger) AnnounceRecording(ctx context.Context, appID uint32, taskID str
 	if err == nil && done == 0 {
 		err = ErrRecordingArchived
 	}
-	return wrap(err, "assign recording task %s of app %d", taskID, appID)
+	return wrap(err, "assign recording task %s of app %d", taskID, id.AppID)
 }
 
 // LeftRecordings lists tasks that have files and weren't archived, and of which

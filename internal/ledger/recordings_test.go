@@ -12,6 +12,7 @@ import (
 
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/testenv"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -33,10 +34,11 @@ func file(name string, status zego.FileStatus) zego.RecordedFile {
 
 func recordings(t *testing.T, l *ledger.Ledger) ([]ledger.RecordingTask, []ledger.RoomLife) {
 	t.Helper()
-	if err := l.EndRoom(t.Context(), math.MaxUint32, "Zimmer 7 é'\"", math.MaxUint64, noon); err != nil {
+	of := session.Session{ID: session.ID{AppID: math.MaxUint32, RoomSessionID: math.MaxUint64}, RoomID: "Zimmer 7 é'\"", RoomCloseTime: noon}
+	if err := l.EndRoom(t.Context(), of); err != nil {
 		t.Fatal(err)
 	}
-	tasks, lives, err := l.RecordingsOf(t.Context(), math.MaxUint32, "Zimmer 7 é'\"", math.MaxUint64, noon.Add(-time.Hour))
+	tasks, lives, err := l.RecordingsOf(t.Context(), of, noon.Add(-time.Hour))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +102,7 @@ func TestRecordingCallbacksInAnyOrder(t *testing.T) {
 func TestFilesMissingFromAnArchiveAreLateInAnyOrder(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
-		const app, room, session = math.MaxUint32, "Zimmer 7 é'\"", math.MaxUint64
+		const app, room, number = math.MaxUint32, "Zimmer 7 é'\"", math.MaxUint64
 		record := func(u ledger.Event) {
 			if err := l.Record(t.Context(), []ledger.Event{u}); err != nil {
 				t.Fatal(err)
@@ -116,7 +118,7 @@ func TestFilesMissingFromAnArchiveAreLateInAnyOrder(t *testing.T) {
 		}
 		highest := tells(t, "0000000000000001", zego.RecordingUploaded, math.MaxInt64, 5, file("b", zego.FileUploaded))
 		record(highest)
-		if err := l.ArchivedRecordings(t.Context(), ledger.ArchivedSession{AppID: app, RoomID: room, RoomSessionID: session, RoomCloseTime: noon}, []string{"0000000000000001"}); err != nil {
+		if err := l.ArchivedRecordings(t.Context(), session.Session{ID: session.ID{AppID: app, RoomSessionID: number}, RoomID: room, RoomCloseTime: noon}, []string{"0000000000000001"}); err != nil {
 			t.Fatal(err)
 		}
 		record(highest)
@@ -161,16 +163,16 @@ func TestLivesOfARoom(t *testing.T) {
 		const app, room = math.MaxUint32, "Zimmer 7 é'\""
 		at := func(minutes int) time.Time { return noon.Add(time.Duration(minutes) * time.Minute) }
 		if err := l.Record(t.Context(), []ledger.Event{
-			{AppID: app, RoomID: room, RoomSessionID: 1, Event: zego.EventRoomCreate, Create: at(0), SeenAt: at(0)},
-			{AppID: app, RoomID: room, RoomSessionID: 2, Event: zego.EventRoomLogin, Stay: "b", User: "b", Login: at(31), SeenAt: at(31)},
-			{AppID: app, RoomID: room, RoomSessionID: 2, Event: zego.EventRoomLogin, Stay: "a", User: "a", Login: at(30), SeenAt: at(30)},
-			{AppID: app, RoomID: "another", RoomSessionID: 3, Event: zego.EventRoomCreate, Create: at(0), SeenAt: at(0)},
-			{AppID: 1, RoomID: room, RoomSessionID: 4, Event: zego.EventRoomCreate, Create: at(0), SeenAt: at(0)},
-			{AppID: app, RoomID: room, RoomSessionID: 5, Event: zego.EventRoomCreate, Create: at(-120), SeenAt: at(-120)}, // long ago
+			{ID: session.ID{AppID: app, RoomSessionID: 1}, RoomID: room, Event: zego.EventRoomCreate, Create: at(0), SeenAt: at(0)},
+			{ID: session.ID{AppID: app, RoomSessionID: 2}, RoomID: room, Event: zego.EventRoomLogin, Stay: "b", User: "b", Login: at(31), SeenAt: at(31)},
+			{ID: session.ID{AppID: app, RoomSessionID: 2}, RoomID: room, Event: zego.EventRoomLogin, Stay: "a", User: "a", Login: at(30), SeenAt: at(30)},
+			{ID: session.ID{AppID: app, RoomSessionID: 3}, RoomID: "another", Event: zego.EventRoomCreate, Create: at(0), SeenAt: at(0)},
+			{ID: session.ID{AppID: 1, RoomSessionID: 4}, RoomID: room, Event: zego.EventRoomCreate, Create: at(0), SeenAt: at(0)},
+			{ID: session.ID{AppID: app, RoomSessionID: 5}, RoomID: room, Event: zego.EventRoomCreate, Create: at(-120), SeenAt: at(-120)}, // long ago
 		}); err != nil {
 			t.Fatal(err)
 		}
-		if err := l.EndRoom(t.Context(), app, room, 2, at(40)); err != nil {
+		if err := l.EndRoom(t.Context(), session.Session{ID: session.ID{AppID: app, RoomSessionID: 2}, RoomID: room, RoomCloseTime: at(40)}); err != nil {
 			t.Fatal(err)
 		}
 		_, lives := recordings(t, l)
@@ -188,7 +190,7 @@ func TestLivesOfARoom(t *testing.T) {
 func TestRecordingBelongsToOneSession(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
-		if err := l.AssignRecording(t.Context(), math.MaxUint32, "T", 1); !errors.Is(err, ledger.ErrNoRecording) {
+		if err := l.AssignRecording(t.Context(), session.ID{AppID: math.MaxUint32, RoomSessionID: 1}, "T"); !errors.Is(err, ledger.ErrNoRecording) {
 			t.Errorf("assign one that isn't there: %v", err)
 		}
 		if err := l.Record(t.Context(), []ledger.Event{tells(t, "T", zego.RecordingUploaded, 0, 0, file("a", zego.FileUploaded)), tells(t, "U", zego.RecordingUploaded, 0, 0)}); err != nil {
@@ -207,8 +209,8 @@ func TestRecordingBelongsToOneSession(t *testing.T) {
 		if got := left(); !slices.Equal(got, []string{"T"}) {
 			t.Errorf("left: %v, want the one that has a file", got)
 		}
-		for _, session := range []uint64{1, math.MaxUint64} { // a person may be wrong, too
-			if err := l.AssignRecording(t.Context(), math.MaxUint32, "T", session); err != nil {
+		for _, number := range []uint64{1, math.MaxUint64} { // a person may be wrong, too
+			if err := l.AssignRecording(t.Context(), session.ID{AppID: math.MaxUint32, RoomSessionID: number}, "T"); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -216,18 +218,18 @@ func TestRecordingBelongsToOneSession(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 2 {
-			if err := l.ArchivedRecordings(t.Context(), ledger.ArchivedSession{AppID: math.MaxUint32, RoomSessionID: math.MaxUint64}, []string{"T", "gone"}); err != nil {
+			if err := l.ArchivedRecordings(t.Context(), session.Session{ID: session.ID{AppID: math.MaxUint32, RoomSessionID: math.MaxUint64}}, []string{"T", "gone"}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := l.ArchivedRecordings(t.Context(), ledger.ArchivedSession{AppID: math.MaxUint32, RoomSessionID: 1}, []string{"T"}); err != nil {
+		if err := l.ArchivedRecordings(t.Context(), session.Session{ID: session.ID{AppID: math.MaxUint32, RoomSessionID: 1}}, []string{"T"}); err != nil {
 			t.Fatal(err)
 		}
 		tasks, _ := recordings(t, l)
 		if len(tasks) != 2 || !tasks[0].Assigned || tasks[0].RoomSessionID != math.MaxUint64 || tasks[0].ArchivedAt.IsZero() || tasks[0].Files[0].Saved == "" || tasks[1].Assigned {
 			t.Errorf("got %+v", tasks)
 		}
-		if err := l.AssignRecording(t.Context(), math.MaxUint32, "T", 1); !errors.Is(err, ledger.ErrRecordingArchived) {
+		if err := l.AssignRecording(t.Context(), session.ID{AppID: math.MaxUint32, RoomSessionID: 1}, "T"); !errors.Is(err, ledger.ErrRecordingArchived) {
 			t.Errorf("assign one that was archived: %v", err)
 		}
 		if got := left(); len(got) != 0 {
@@ -270,24 +272,24 @@ func TestLateRecordingsAreListedUntilHandedOver(t *testing.T) {
 				t.Errorf("%s: %q are late, want %q", what, got, want)
 			}
 		}
-		session := ledger.ArchivedSession{AppID: app, RoomID: room, RoomSessionID: math.MaxUint64, CloseReason: "2", RoomCloseTime: noon, Reconciled: true}
+		number := session.Session{ID: session.ID{AppID: app, RoomSessionID: math.MaxUint64}, RoomID: room, CloseReason: "2", RoomCloseTime: noon, Reconciled: true}
 		recordings(t, l) // its end is known
-		if got, archived, err := l.Archived(t.Context(), app, math.MaxUint64); err != nil || archived {
+		if got, archived, err := l.Archived(t.Context(), session.ID{AppID: app, RoomSessionID: math.MaxUint64}); err != nil || archived {
 			t.Errorf("archived: %+v %v, %v", got, archived, err)
 		}
 		expect("before the archive is made")
-		if err := l.ArchivedRecordings(t.Context(), session, []string{"C"}); err != nil {
+		if err := l.ArchivedRecordings(t.Context(), number, []string{"C"}); err != nil {
 			t.Fatal(err)
 		}
-		if got, archived, err := l.Archived(t.Context(), app, math.MaxUint64); err != nil || !archived || got != session {
-			t.Errorf("got %+v %v, %v, want %+v", got, archived, err, session)
+		if got, archived, err := l.Archived(t.Context(), session.ID{AppID: app, RoomSessionID: math.MaxUint64}); err != nil || !archived || got != number {
+			t.Errorf("got %+v %v, %v, want %+v", got, archived, err, number)
 		}
 		expect("after", "A", "B")
 		if err := l.HandOver(t.Context(), app, "A"); err != nil {
 			t.Fatal(err)
 		}
 		expect("with A taken on", "B")
-		if err := l.AssignRecording(t.Context(), app, "A", math.MaxUint64); err != nil {
+		if err := l.AssignRecording(t.Context(), session.ID{AppID: app, RoomSessionID: math.MaxUint64}, "A"); err != nil {
 			t.Fatal(err)
 		}
 		expect("with A assigned", "A", "B")
@@ -308,14 +310,14 @@ func TestLateRecordingsAreListedUntilHandedOver(t *testing.T) {
 		}
 
 		// Somebody may say that one is of a session of another room.
-		other := ledger.ArchivedSession{AppID: app, RoomID: "other", RoomSessionID: 7, RoomCloseTime: noon}
+		other := session.Session{ID: session.ID{AppID: app, RoomSessionID: 7}, RoomID: "other", RoomCloseTime: noon}
 		u := tells(t, "elsewhere", zego.RecordingUploaded, 0, 9, a)
 		u.RoomID = "nowhere"
 		if err := errors.Join(l.Record(t.Context(), []ledger.Event{u}), l.ArchivedRecordings(t.Context(), other, nil)); err != nil {
 			t.Fatal(err)
 		}
 		expect("in a room without sessions", "A", "B", "C")
-		if err := l.AssignRecording(t.Context(), app, "elsewhere", 7); err != nil {
+		if err := l.AssignRecording(t.Context(), session.ID{AppID: app, RoomSessionID: 7}, "elsewhere"); err != nil {
 			t.Fatal(err)
 		}
 		expect("with that assigned", "A", "B", "C", "elsewhere")

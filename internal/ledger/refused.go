@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -77,8 +78,7 @@ func (l *Ledger) unreadable(ctx context.Context, where string, args ...any) ([]U
 
 // Contradiction is a room_close that contradicts the first one of its session.
 type Contradiction struct {
-	AppID         uint32
-	RoomSessionID uint64
+	session.ID
 	// RoomID and RoomCloseTime are the callback's.
 	RoomID        string
 	RoomCloseTime time.Time
@@ -94,7 +94,7 @@ func recordContradictions(ctx context.Context, tx transaction, events []Event) e
 		return cmp.Or(cmp.Compare(a.AppID, b.AppID), cmp.Compare(a.RoomSessionID, b.RoomSessionID))
 	})
 	for _, u := range closes {
-		k := keyOf(u.AppID, u.RoomSessionID)
+		k := keyOf(u.ID)
 		if _, err := tx.exec(ctx, `INSERT INTO contradictions (appid, room_session_id, room_id, room_close_time, seen_at)
 			VALUES ($1, $2, $3, $4, $5) ON CONFLICT (appid, room_session_id) DO NOTHING`,
 			k.app, k.session, u.RoomID, millis(u.Close), millis(u.SeenAt)); err != nil {
@@ -109,7 +109,7 @@ func (l *Ledger) Contradictions(ctx context.Context, since time.Time) iter.Seq2[
 	return pages("list contradicting room_close callbacks", func(last *Contradiction) ([]Contradiction, error) {
 		after := beforeAll
 		if last != nil {
-			after = keyOf(last.AppID, last.RoomSessionID)
+			after = keyOf(last.ID)
 		}
 		return list(ctx, l, func(r row) (c Contradiction, err error) {
 			err = r.Scan(&c.AppID, (*sessionColumn)(&c.RoomSessionID), &c.RoomID, (*timeColumn)(&c.RoomCloseTime), (*timeColumn)(&c.SeenAt))

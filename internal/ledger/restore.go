@@ -8,6 +8,7 @@ import (
 
 	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/pricing"
+	"github.com/closeouthq/closeout/session"
 )
 
 const (
@@ -28,8 +29,8 @@ type Past struct {
 }
 
 // Past returns what the ledger has of a session that closed at a time, and may have lost.
-func (l *Ledger) Past(ctx context.Context, appID uint32, roomSessionID uint64, closed time.Time) (p Past, err error) {
-	k := keyOf(appID, roomSessionID)
+func (l *Ledger) Past(ctx context.Context, id session.ID, closed time.Time) (p Past, err error) {
+	k := keyOf(id)
 	var created int64
 	if _, err = one(ctx, l, func(r row) (struct{}, error) { return struct{}{}, r.Scan(&p.Billed, &created) }, `
 		SELECT EXISTS (SELECT 1 FROM bills WHERE appid = $1 AND room_session_id = $2),
@@ -55,7 +56,7 @@ func (l *Ledger) Past(ctx context.Context, appID uint32, roomSessionID uint64, c
 // and changes nothing, if the session has one. Its lines are computed again if what is left
 // of the session still has the bill's figures. Otherwise one line has the amount.
 func (l *Ledger) RestoreBill(ctx context.Context, b MadeBill) (restored bool, err error) {
-	k := b.key()
+	k := keyOf(b.Session.ID)
 	err = l.inComputed(ctx, func(tx transaction, c *computation) error {
 		room, first, err := lockUnbilled(ctx, tx, b)
 		if err != nil || first != nil {
@@ -67,7 +68,7 @@ func (l *Ledger) RestoreBill(ctx context.Context, b MadeBill) (restored bool, er
 		}
 		lines := left.lines
 		if left.bill.Usage != b.Usage || left.bill.Charge != b.Charge {
-			lines = asBilled(b.Charge, metering.DifferenceOf(metering.Figures{}, metering.Charge{}, b.Usage, b.Charge))
+			lines = asBilled(b.Charge, b.Since(Bill{}))
 			b.Charge.Lines = int64(len(lines))
 		}
 		if err := l.insertBill(ctx, tx, b, left.people, lines); err != nil {
@@ -85,7 +86,7 @@ func (l *Ledger) left(ctx context.Context, tx transaction, c *computation, b Bil
 	if _, err := l.priceOf(b.Charge); err != nil {
 		return left, err
 	}
-	left, err = l.computed(ctx, tx, c, basis{b, room, b.Usage.Estimated & (lasting | metering.EventsLost), 0})
+	left, err = l.computed(ctx, tx, c, basis{b, room, b.Usage.Estimated & (lasting | session.EventsLost), 0})
 	if unpriced := new(PriceError); errors.As(err, &unpriced) {
 		return computed{}, nil
 	}
@@ -93,7 +94,7 @@ func (l *Ledger) left(ctx context.Context, tx transaction, c *computation, b Bil
 }
 
 // asBilled returns the lines of an entry with lost lines.
-func asBilled(c metering.Charge, d metering.Difference) []pricing.Line {
+func asBilled(c pricing.Charge, d pricing.Change) []pricing.Line {
 	line := pricing.Line{Description: "as billed, lines lost", Quantity: 1, Unit: "entry", Amount: d.Amount, Currency: c.Currency}
 	switch {
 	case d.Amount == 0:
@@ -108,7 +109,7 @@ func asBilled(c metering.Charge, d metering.Difference) []pricing.Line {
 // as [Ledger.RestoreBill] has them. It reports false, and changes nothing, if it is there.
 // The error wraps [sql.ErrNoRows] if its bill isn't.
 func (l *Ledger) RestoreAdjustment(ctx context.Context, a Adjustment) (restored bool, err error) {
-	k := a.key()
+	k := keyOf(a.Session.ID)
 	err = l.inComputed(ctx, func(tx transaction, c *computation) error {
 		locked, err := one(ctx, tx, scanLocked, "UPDATE sessions SET dirty_at = dirty_at WHERE appid = $1 AND room_session_id = $2"+returningRoom, k.app, k.session)
 		if err != nil {
@@ -130,7 +131,7 @@ func (l *Ledger) RestoreAdjustment(ctx context.Context, a Adjustment) (restored 
 			lines = asBilled(a.Charge, a.Difference)
 		}
 		a.Difference.Lines = int64(len(lines))
-		n, err := insert(ctx, tx, "adjustments", adjustmentColumns, a.values(), "ON CONFLICT DO NOTHING")
+		n, err := insert(ctx, tx, "adjustments", adjustmentColumns, valuesOf(a), "ON CONFLICT DO NOTHING")
 		if restored = n == 1; err != nil || !restored {
 			return err
 		}
@@ -165,8 +166,8 @@ func (e *RestoredError) Error() string {
 
 // AdjustRestored lets a session's restored entries be adjusted by the events that are
 // there, after an operator has decided so.
-func (l *Ledger) AdjustRestored(ctx context.Context, appID uint32, roomSessionID uint64) error {
-	k := keyOf(appID, roomSessionID)
+func (l *Ledger) AdjustRestored(ctx context.Context, id session.ID) error {
+	k := keyOf(id)
 	_, err := l.exec(ctx, "DELETE FROM restored WHERE appid = $1 AND room_session_id = $2", k.app, k.session)
 	return wrap(err, "let session %s be adjusted", k)
 }

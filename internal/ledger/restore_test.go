@@ -9,8 +9,9 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/internal/testenv"
+	"github.com/closeouthq/closeout/pricing"
+	"github.com/closeouthq/closeout/session"
 )
 
 // What was billed is put back as it was, and never adjusted by what is left of its
@@ -23,41 +24,41 @@ func TestLostEntriesAreRestoredUnchanged(t *testing.T) {
 		}
 		defer books.Close()
 		closed := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
-		was := ledger.MadeBill{Bill: ledger.Bill{ID: uuid.New(), AppID: 1, RoomID: "lobby", RoomSessionID: 1<<64 - 1, RoomCloseTime: closed,
-			Usage:  metering.Figures{Start: closed.Add(-time.Hour), StartFrom: "room_create", End: closed, EndFrom: "room_close", Participants: 2, Stays: 2, Millis: 90_000, Seconds: 90, Minutes: 2},
-			Charge: metering.Charge{Price: metering.Price{Currency: "EUR", PerMinute: 2}, Amount: 4, Lines: 1}}, MadeAt: closed.Add(time.Minute)}
+		was := ledger.MadeBill{Bill: ledger.Bill{ID: uuid.New(), Session: session.Session{ID: session.ID{AppID: 1, RoomSessionID: 1<<64 - 1}, RoomID: "lobby", RoomCloseTime: closed},
+			Usage:  session.Usage{Start: closed.Add(-time.Hour), StartFrom: "room_create", End: closed, EndFrom: "room_close", Participants: 2, Stays: 2, Millis: 90_000, Seconds: 90, Minutes: 2},
+			Charge: pricing.Charge{Price: pricing.Price{Currency: "EUR", PerMinute: 2}, Amount: 4, Lines: 1}}, MadeAt: closed.Add(time.Minute)}
 		for _, want := range []bool{true, false} { // once
 			if restored, err := books.RestoreBill(t.Context(), was); err != nil || restored != want {
 				t.Fatalf("restored %v, %v", restored, err)
 			}
-			if b, err := books.MadeBill(t.Context(), 1, 1<<64-1); err != nil || b != was {
+			if b, err := books.MadeBill(t.Context(), session.ID{AppID: 1, RoomSessionID: 1<<64 - 1}); err != nil || b != was {
 				t.Fatalf("found %+v, %v\nwant  %+v", b, err, was)
 			}
 		}
-		adjusted := ledger.Adjustment{ID: uuid.New(), Number: 1, Bill: was.Bill, Difference: metering.Difference{Millis: 1000, Seconds: 1}, MadeAt: closed.Add(time.Hour)}
+		adjusted := ledger.Adjustment{ID: uuid.New(), Number: 1, Bill: was.Bill, Difference: pricing.Change{Millis: 1000, Seconds: 1}, MadeAt: closed.Add(time.Hour)}
 		adjusted.Usage.Millis, adjusted.Usage.Seconds, adjusted.Usage.Stays = 91_000, 91, 3
 		for _, want := range []bool{true, false} {
 			if restored, err := books.RestoreAdjustment(t.Context(), adjusted); err != nil || restored != want {
 				t.Fatalf("restored %v, %v", restored, err)
 			}
 		}
-		if all, err := books.Adjustments(t.Context(), 1, 1<<64-1); err != nil || len(all) != 1 || all[0] != adjusted {
+		if all, err := books.Adjustments(t.Context(), session.ID{AppID: 1, RoomSessionID: 1<<64 - 1}); err != nil || len(all) != 1 || all[0] != adjusted {
 			t.Fatalf("found %+v, %v\nwant  %+v", all, err, adjusted)
 		}
 
 		// One of the three stays is told again.
-		if err := books.Record(t.Context(), []ledger.Event{{AppID: 1, RoomID: "lobby", RoomSessionID: 1<<64 - 1, Event: "room_logout", Stay: "a", User: "a",
+		if err := books.Record(t.Context(), []ledger.Event{{ID: session.ID{AppID: 1, RoomSessionID: 1<<64 - 1}, RoomID: "lobby", Event: "room_logout", Stay: "a", User: "a",
 			Login: closed.Add(-time.Minute), Logout: closed, SeenAt: time.Now()}}); err != nil {
 			t.Fatal(err)
 		}
 		refused := new(ledger.RestoredError)
-		if a, err := books.Adjust(t.Context(), uuid.New(), 1, 1<<64-1, 2); !errors.As(err, &refused) || refused.Last.Usage.Stays != 3 || refused.Due.Usage.Stays != 1 {
+		if a, err := books.Adjust(t.Context(), uuid.New(), session.ID{AppID: 1, RoomSessionID: 1<<64 - 1}, 2); !errors.As(err, &refused) || refused.Last.Usage.Stays != 3 || refused.Due.Usage.Stays != 1 {
 			t.Errorf("adjusted %+v, %v", a, err)
 		}
-		if err := books.AdjustRestored(t.Context(), 1, 1<<64-1); err != nil {
+		if err := books.AdjustRestored(t.Context(), session.ID{AppID: 1, RoomSessionID: 1<<64 - 1}); err != nil {
 			t.Fatal(err)
 		}
-		if a, err := books.Adjust(t.Context(), uuid.New(), 1, 1<<64-1, 2); err != nil || a.Difference.Seconds != 60-91 {
+		if a, err := books.Adjust(t.Context(), uuid.New(), session.ID{AppID: 1, RoomSessionID: 1<<64 - 1}, 2); err != nil || a.Difference.Seconds != 60-91 {
 			t.Errorf("adjusted %+v, %v", a, err)
 		}
 		adjusted.RoomSessionID = 5
@@ -95,7 +96,7 @@ func TestRestoredLedgerKnowsItsLoss(t *testing.T) {
 		if all, err := books.Losses(t.Context()); err != nil || len(all) != 1 {
 			t.Errorf("losses %v, %v", all, err)
 		}
-		if err := books.Record(t.Context(), []ledger.Event{{AppID: 1, RoomID: "lobby", RoomSessionID: 2, Event: "room_create", Create: loss.To.Add(time.Second), SeenAt: loss.To}}); err != nil {
+		if err := books.Record(t.Context(), []ledger.Event{{ID: session.ID{AppID: 1, RoomSessionID: 2}, RoomID: "lobby", Event: "room_create", Create: loss.To.Add(time.Second), SeenAt: loss.To}}); err != nil {
 			t.Fatal(err)
 		}
 		for _, tt := range []struct {
@@ -109,7 +110,7 @@ func TestRestoredLedgerKnowsItsLoss(t *testing.T) {
 			{1, loss.From.Add(-time.Minute), true},  // its last callbacks may have come in it
 			{2, loss.To.Add(time.Hour), false},      // began after it
 		} {
-			if p, err := books.Past(t.Context(), 1, tt.session, tt.closed); err != nil || (p.Loss != nil) != tt.lost || p.Billed {
+			if p, err := books.Past(t.Context(), session.ID{AppID: 1, RoomSessionID: tt.session}, tt.closed); err != nil || (p.Loss != nil) != tt.lost || p.Billed {
 				t.Errorf("session %d that closed at %v: %+v, %v", tt.session, tt.closed, p, err)
 			}
 		}

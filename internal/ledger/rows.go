@@ -224,6 +224,20 @@ func (c *missingColumn) Scan(v any) error {
 	return nil
 }
 
+// A reasonsColumn scans the names of reasons.
+type reasonsColumn session.Reasons
+
+// Scan implements [sql.Scanner].
+func (r *reasonsColumn) Scan(v any) error {
+	text, ok := v.(string)
+	if !ok {
+		return fmt.Errorf("found %T, want the names of reasons", v)
+	}
+	reasons, err := session.ParseReasons(text)
+	*r = reasonsColumn(reasons)
+	return err
+}
+
 func oneIf(b bool) int64 {
 	if b {
 		return 1

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/closeouthq/closeout/session"
 )
 
 // key is a session as the tables have it.
@@ -17,8 +19,8 @@ type key struct {
 	session string
 }
 
-func keyOf(appID uint32, roomSessionID uint64) key {
-	return key{int64(appID), strconv.FormatUint(roomSessionID, 10)}
+func keyOf(id session.ID) key {
+	return key{int64(id.AppID), strconv.FormatUint(id.RoomSessionID, 10)}
 }
 
 // String returns "<appid>-<room_session_id>".
@@ -33,10 +35,8 @@ var beforeAll = key{-1, ""}
 
 // OpenSession is a session with events, and without a room_close so far.
 type OpenSession struct {
-	// AppID is ZEGO's appid.
-	AppID uint32 `json:"appid"`
-	// RoomSessionID is ZEGO's room_session_id.
-	RoomSessionID uint64 `json:"room_session_id,string"`
+	// ID is the session's.
+	session.ID
 	// RoomID is the room's name.
 	RoomID string `json:"room_id"`
 	// CreateTime is when the room was created by ZEGO's clock; zero if no room_create
@@ -47,7 +47,7 @@ type OpenSession struct {
 	SeenAt time.Time `json:"seen_at"`
 }
 
-func (s OpenSession) key() key { return keyOf(s.AppID, s.RoomSessionID) }
+func (s OpenSession) key() key { return keyOf(s.ID) }
 
 const openColumns = "s.appid, s.room_id, s.room_session_id, s.room_create_time, s.seen_at"
 
@@ -75,8 +75,8 @@ func (l *Ledger) Overdue(ctx context.Context, before time.Time, after OpenSessio
 
 // Closed notes that a session's room has closed and that it has its Workflow, so that it
 // isn't overdue any more.
-func (l *Ledger) Closed(ctx context.Context, appID uint32, roomSessionID uint64) error {
-	k := keyOf(appID, roomSessionID)
+func (l *Ledger) Closed(ctx context.Context, id session.ID) error {
+	k := keyOf(id)
 	_, err := l.exec(ctx, "UPDATE sessions SET closed_at = $1 WHERE appid = $2 AND room_session_id = $3 AND closed_at = 0",
 		time.Now().UnixMilli(), k.app, k.session)
 	return wrap(err, "note that session %s has closed", k)
@@ -99,16 +99,16 @@ func (l *Ledger) ClosedUnbilled(ctx context.Context) iter.Seq2[OpenSession, erro
 
 // Session finds a session, open or closed. The error wraps [sql.ErrNoRows] if there was
 // no event.
-func (l *Ledger) Session(ctx context.Context, appID uint32, roomSessionID uint64) (OpenSession, error) {
-	k := keyOf(appID, roomSessionID)
+func (l *Ledger) Session(ctx context.Context, id session.ID) (OpenSession, error) {
+	k := keyOf(id)
 	s, err := one(ctx, l, scanOpen, "SELECT "+openColumns+" FROM sessions s WHERE appid = $1 AND room_session_id = $2", k.app, k.session)
 	return s, wrap(err, "read session %s", k)
 }
 
 // LastTime returns the latest time that callbacks report of a session, by ZEGO's clock:
 // of a logout, a login, a stream, or the room_create. It is zero if there is none.
-func (l *Ledger) LastTime(ctx context.Context, appID uint32, roomSessionID uint64) (t time.Time, err error) {
-	k := keyOf(appID, roomSessionID)
+func (l *Ledger) LastTime(ctx context.Context, id session.ID) (t time.Time, err error) {
+	k := keyOf(id)
 	last, err := one(ctx, l, value[int64], `SELECT coalesce(max(t), 0) FROM (
 		SELECT room_create_time AS t FROM sessions WHERE appid = $1 AND room_session_id = $2 UNION ALL
 		SELECT max(login_time) FROM stays WHERE appid = $1 AND room_session_id = $2 UNION ALL
@@ -121,7 +121,7 @@ func (l *Ledger) LastTime(ctx context.Context, appID uint32, roomSessionID uint6
 // AppsOf returns the apps that have a session of a number. A room_session_id is one
 // app's, but nothing keeps two apps from having the same.
 func (l *Ledger) AppsOf(ctx context.Context, roomSessionID uint64) (apps []uint32, err error) {
-	number := keyOf(0, roomSessionID).session
+	number := keyOf(session.ID{RoomSessionID: roomSessionID}).session
 	// From app to app, as no index begins with the session.
 	for app := int64(-1); ; {
 		next, err := list(ctx, l, value[int64], `SELECT appid FROM (SELECT min(appid) AS appid FROM (
@@ -203,8 +203,8 @@ func (l *Ledger) Checks(ctx context.Context, sessions []OpenSession) ([]Check, e
 
 // OpenSession returns what is known of an open session. The error wraps [sql.ErrNoRows] if
 // it isn't open.
-func (l *Ledger) OpenSession(ctx context.Context, appID uint32, roomSessionID uint64) (Check, error) {
-	k := keyOf(appID, roomSessionID)
+func (l *Ledger) OpenSession(ctx context.Context, id session.ID) (Check, error) {
+	k := keyOf(id)
 	s, err := one(ctx, l, scanOpen, "SELECT "+openColumns+" FROM sessions s WHERE appid = $1 AND room_session_id = $2 AND closed_at = 0", k.app, k.session)
 	if err != nil {
 		return Check{}, fmt.Errorf("read session %s: %w", k, err)

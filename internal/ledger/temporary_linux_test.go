@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/closeouthq/closeout/session"
 )
 
 // No bill needs a folder for temporary files, which a read-only root doesn't have.
@@ -17,9 +19,9 @@ func TestSortingALargeSessionMakesNoFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	const stays = 60_000
-	l.FillSession(t, app, life, stays)
+	l.FillSession(t, session.ID{AppID: app, RoomSessionID: life}, stays)
 	n := 0
-	for _, err := range l.Stays(t.Context(), app, life) {
+	for _, err := range l.Stays(t.Context(), session.ID{AppID: app, RoomSessionID: life}) {
 		if err != nil {
 			t.Fatal(err)
 		}

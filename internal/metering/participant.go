@@ -109,13 +109,13 @@ func (m *Meter) latest() int64 {
 }
 
 // stay returns the bounds of a stay, the time that counts, and why that may be inexact.
-func (m *Meter) stay(s Stay) (e ends, counts interval, why Reasons) {
+func (m *Meter) stay(s Stay) (e ends, counts interval, why session.Reasons) {
 	e = ends{interval{s.Login, s.Login}, interval{s.Logout, s.Logout}}
 	counts = interval{max(s.Login, m.room.Create), min(cmp.Or(s.Logout, m.room.Close), m.room.Close)}
 	room := interval{m.room.Create, m.latest()}
 	switch {
 	case s.Login == 0:
-		why |= NoLogin
+		why |= session.NoLogin
 		e.first = interval{m.room.Create, cmp.Or(s.Logout, room.to)}
 		if s.Logout == 0 {
 			e.last = room
@@ -124,42 +124,42 @@ func (m *Meter) stay(s Stay) (e ends, counts interval, why Reasons) {
 			counts.from = counts.to // unknown
 		}
 	case s.Logout == 0:
-		why |= NoLogout
+		why |= session.NoLogout
 		e.last = interval{s.Login, max(s.Login, room.to)}
 	case s.Logout < s.Login:
-		why |= LogoutBeforeLogin
+		why |= session.LogoutBeforeLogin
 		e = ends{room, room}
 	}
 	if s.Contradicted {
-		why |= Contradicted
+		why |= session.Contradicted
 		// A later login with the same session_id may lack its logout.
 		known := interval{e.first.from, max(e.last.to, room.to)}
 		e = ends{known, known}
 	}
 	if s.Implausible {
-		why |= ImplausibleTime
+		why |= session.ImplausibleTime
 		e = ends{room, room}
 	}
 	if s.Login > m.room.Close || s.Logout != 0 && s.Logout < m.room.Create {
-		why |= OutsideRoom
+		why |= session.OutsideRoom
 	}
 	if s.Logout > m.room.Close+late {
-		why |= ImplausibleTime // one of the two is wrong
+		why |= session.ImplausibleTime // one of the two is wrong
 	}
 	return e, counts, why
 }
 
 // stream returns the bounds of a stream, the time that counts, and why that may be inexact.
 // to is its latest possible end.
-func (m *Meter) stream(s Stream, to int64) (e ends, counts interval, why Reasons) {
+func (m *Meter) stream(s Stream, to int64) (e ends, counts interval, why session.Reasons) {
 	e = ends{interval{s.Create, s.Create}, interval{s.Close, s.Close}}
 	room := interval{m.room.Create, m.latest()}
 	if s.Create == 0 {
-		why |= NoStreamCreate
+		why |= session.NoStreamCreate
 		e.first = interval{m.room.Create, cmp.Or(s.Close, room.to)}
 	}
 	if s.Close == 0 {
-		why |= NoStreamClose
+		why |= session.NoStreamClose
 		e.last = interval{s.Create, max(s.Create, to)}
 	}
 	counts = interval{max(e.first.from, m.room.Create), min(e.last.to, m.room.Close)}
@@ -167,18 +167,18 @@ func (m *Meter) stream(s Stream, to int64) (e ends, counts interval, why Reasons
 		counts.from = counts.to // unknown
 	}
 	if s.Contradicted || s.Close != 0 && s.Close < s.Create {
-		why |= Contradicted
+		why |= session.Contradicted
 		known := interval{e.first.from, max(e.last.to, room.to)}
 		if e = (ends{known, known}); s.Close != 0 && s.Close < s.Create {
 			e = ends{room, room}
 		}
 	}
 	if s.Implausible {
-		why |= ImplausibleTime
+		why |= session.ImplausibleTime
 		e = ends{room, room}
 	}
 	if s.Create > m.room.Close || s.Close != 0 && s.Close < m.room.Create {
-		why |= OutsideRoom
+		why |= session.OutsideRoom
 	}
 	return e, counts, why
 }
@@ -187,17 +187,17 @@ func (m *Meter) stream(s Stream, to int64) (e ends, counts interval, why Reasons
 type lengths struct {
 	counts, certain, possible []interval
 	unbounded                 bool
-	why                       Reasons
+	why                       session.Reasons
 }
 
 func (l *lengths) reset() {
 	*l = lengths{counts: l.counts[:0], certain: l.certain[:0], possible: l.possible[:0]}
 }
 
-func (l *lengths) add(room Room, latest int64, e ends, counts interval, why Reasons) {
+func (l *lengths) add(room Room, latest int64, e ends, counts interval, why session.Reasons) {
 	within := func(i interval) interval { return interval{max(i.from, room.Create), min(i.to, latest)} }
 	certain, possible := within(e.certain()), e.possible()
-	if !room.Contradicted && !room.Implausible && why&OutsideRoom == 0 { // the room's ends are certain
+	if !room.Contradicted && !room.Implausible && why&session.OutsideRoom == 0 { // the room's ends are beyond doubt
 		possible = within(possible)
 	}
 	l.counts, l.certain = append(l.counts, counts, certain), append(l.certain, certain)
@@ -215,14 +215,13 @@ func (l *lengths) span(room Room) session.Span {
 	if s.Min == s.Max {
 		return s // exact despite missing callbacks
 	}
-	why := l.why
+	s.Reasons = l.why
 	if room.Contradicted {
-		why |= Contradicted
+		s.Reasons |= session.Contradicted
 	}
 	if room.Implausible {
-		why |= ImplausibleTime
+		s.Reasons |= session.ImplausibleTime
 	}
-	s.Reasons = why.Names()
 	return s
 }
 
@@ -262,7 +261,7 @@ func (p *presence) narrow(t int64) {
 
 // measure computes a user's figures. The reasons in known apply to the bill even if the user
 // is not a participant.
-func (m *Meter) measure(u User) (p session.Participant, known, inRoom, published Reasons) {
+func (m *Meter) measure(u User) (p session.Participant, known, inRoom, published session.Reasons) {
 	p = m.describe(u)
 	slices.SortFunc(u.Streams, func(a, b Stream) int {
 		return cmp.Or(cmp.Compare(a.Create, b.Create), cmp.Compare(a.Close, b.Close), cmp.Compare(a.SID, b.SID))
@@ -274,9 +273,9 @@ func (m *Meter) measure(u User) (p session.Participant, known, inRoom, published
 		e, counts, why := m.stay(*s)
 		stays[i] = presence{e, s, counts}
 		inRoom |= why
-		known |= why & Contradicted
+		known |= why & session.Contradicted
 		if s.Implausible {
-			known |= ImplausibleTime
+			known |= session.ImplausibleTime
 		}
 	}
 	slices.SortStableFunc(stays, func(a, b presence) int { return cmp.Compare(a.first.from, b.first.from) })
@@ -317,7 +316,7 @@ func (m *Meter) measure(u User) (p session.Participant, known, inRoom, published
 		}
 	}
 	if p.Published, published = l.span(m.room), l.why; !m.room.Streams {
-		p.Published = session.Span{Max: -1, Reasons: NoStreams.Names()} // stream callbacks may be disabled
+		p.Published = session.Span{Max: -1, Reasons: session.NoStreams} // they may not be enabled
 	}
 
 	l.reset()
@@ -325,8 +324,8 @@ func (m *Meter) measure(u User) (p session.Participant, known, inRoom, published
 		l.add(m.room, latest, s.ends, s.counts, inRoom)
 	}
 	for _, s := range without {
-		inRoom |= NoStay
-		l.add(m.room, latest, s.ends, interval{max(s.counts.from, m.room.Create), min(s.counts.to, m.room.Close)}, NoStay)
+		inRoom |= session.NoStay
+		l.add(m.room, latest, s.ends, interval{max(s.counts.from, m.room.Create), min(s.counts.to, m.room.Close)}, session.NoStay)
 	}
 	p.InRoom = l.span(m.room)
 	for _, s := range slices.Concat(stays, without) {

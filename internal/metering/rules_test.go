@@ -57,7 +57,7 @@ func TestCountedUserOfRole4MakesAnEstimate(t *testing.T) {
 	room := metering.Room{Create: 1, Close: 100, RolesUnclear: true}
 	m := metering.NewMeter(room)
 	m.Add(metering.User{Account: "r", Stays: []metering.Stay{{ID: "1", Login: 1, Logout: 50, Role: zego.RoleService}}}, metering.Default.Of(session.Session{}, room))
-	if f, err := m.Figures(); err != nil || f.Participants != 1 || f.Estimated != metering.RolesUnclear {
+	if f, err := m.Figures(); err != nil || f.Participants != 1 || f.Estimated != session.RolesUnclear {
 		t.Errorf("%+v, %v", f, err)
 	}
 }

@@ -3,7 +3,7 @@
 //
 // Time is counted in milliseconds, as ZEGO sends it. A session's milliseconds are
 // rounded down to seconds once, those up to minutes once, and the amount is the
-// minutes times the price: see [Figures].
+// minutes times the price: see [session.Usage].
 package metering
 
 import (
@@ -69,66 +69,6 @@ func (r Room) Plausible(t Times) (_ Room, doubt string) {
 // have different clocks.
 const late = 5 * 60 * 1000
 
-// Source names the source of a room's start or end.
-type Source string
-
-// The sources.
-const (
-	// FromRoomCreate and FromRoomClose are the callbacks.
-	FromRoomCreate Source = "room_create"
-	FromRoomClose  Source = "room_close"
-	// FromLogin is the first login, without a room_create.
-	FromLogin Source = "room_login"
-	// FromReconciliation means that the room was found gone without a room_close.
-	FromReconciliation Source = "reconciliation"
-)
-
-// Figures are the figures that a session is billed by. They are comparable.
-type Figures struct {
-	// Start and End bound the life of the room, in UTC. Start is zero if unknown.
-	Start time.Time `json:"start,omitzero"`
-	End   time.Time `json:"end"`
-	// StartFrom and EndFrom are their sources.
-	StartFrom Source `json:"start_from,omitempty"`
-	EndFrom   Source `json:"end_from"`
-	// Participants is the number of participants, and Stays that of their stays.
-	Participants int64 `json:"participants"`
-	Stays        int64 `json:"stays"`
-	// Millis is the sum of the participants' times in the room, in milliseconds.
-	// Overlapping stays of a participant count once.
-	Millis int64 `json:"participant_milliseconds"`
-	// Seconds is Millis in whole seconds, rounded down.
-	Seconds int64 `json:"participant_seconds"`
-	// Minutes is Seconds in minutes, rounded up.
-	Minutes int64 `json:"participant_minutes"`
-	// Estimated lists why the figures may be inexact. Empty means that they are exact.
-	Estimated Reasons `json:"estimated"`
-	// Published is the sum of the participants' publishing times, in milliseconds.
-	// Overlapping streams of a participant count once. PublishedSeconds is Published in
-	// whole seconds.
-	Published        int64 `json:"published_milliseconds"`
-	PublishedSeconds int64 `json:"published_seconds"`
-	// PublishedEstimated lists why these may be inexact.
-	PublishedEstimated Reasons `json:"published_estimated"`
-	// Callbacks reports whether login and logout callbacks are missing, and StreamCallbacks
-	// whether stream callbacks are.
-	Callbacks       session.Completeness `json:"callbacks"`
-	StreamCallbacks session.Completeness `json:"stream_callbacks"`
-	// Excluded lists the users that are not participants, and why.
-	Excluded string `json:"excluded,omitempty"`
-}
-
-// Usage returns the figures in their public type.
-func (f Figures) Usage() session.Usage {
-	return session.Usage{
-		Start: f.Start, End: f.End, StartFrom: string(f.StartFrom), EndFrom: string(f.EndFrom),
-		Participants: f.Participants, Stays: f.Stays,
-		Millis: f.Millis, Seconds: f.Seconds, Minutes: f.Minutes, Estimated: f.Estimated.Names(),
-		Published: f.Published, PublishedSeconds: f.PublishedSeconds, PublishedEstimated: f.PublishedEstimated.Names(),
-		Callbacks: f.Callbacks, StreamCallbacks: f.StreamCallbacks, Excluded: f.Excluded,
-	}
-}
-
 // ErrTooLarge means that a sum exceeds 63 bits.
 var ErrTooLarge = errors.New("more than 63 bits can hold")
 
@@ -136,7 +76,7 @@ var ErrTooLarge = errors.New("more than 63 bits can hold")
 // not depend on their number.
 type Meter struct {
 	room     Room
-	figures  Figures
+	figures  session.Usage
 	first    int64 // the earliest login
 	given    bool  // whether any user had a stay
 	large    bool
@@ -169,7 +109,7 @@ func (m *Meter) Add(u User, exclude Exclude) session.Participant {
 		return p
 	}
 	if m.room.RolesUnclear && p.Role == zego.RoleService {
-		m.figures.Estimated |= RolesUnclear
+		m.figures.Estimated |= session.RolesUnclear
 	}
 	m.figures.Participants++
 	m.figures.Stays += int64(len(u.Stays))
@@ -198,41 +138,41 @@ func (m *Meter) exclude(p session.Participant) {
 }
 
 // Figures returns the figures of the added users. The error is [ErrTooLarge].
-func (m *Meter) Figures() (Figures, error) {
+func (m *Meter) Figures() (session.Usage, error) {
 	if m.large {
-		return Figures{}, fmt.Errorf("the participants' time: %w", ErrTooLarge)
+		return session.Usage{}, fmt.Errorf("the participants' time: %w", ErrTooLarge)
 	}
 	f := m.figures
-	f.End, f.EndFrom = time.UnixMilli(m.room.Close).UTC(), FromRoomClose
+	f.End, f.EndFrom = time.UnixMilli(m.room.Close).UTC(), "room_close"
 	if m.room.Reconciled {
-		f.EndFrom = FromReconciliation
-		f.Estimated |= NoRoomClose
+		f.EndFrom = "reconciliation"
+		f.Estimated |= session.NoRoomClose
 	}
 	switch {
 	case m.room.Create != 0:
-		f.Start, f.StartFrom = time.UnixMilli(m.room.Create).UTC(), FromRoomCreate
+		f.Start, f.StartFrom = time.UnixMilli(m.room.Create).UTC(), "room_create"
 	case m.first != 0:
-		f.Start, f.StartFrom = time.UnixMilli(m.first).UTC(), FromLogin
+		f.Start, f.StartFrom = time.UnixMilli(m.first).UTC(), "room_login"
 	}
 	if m.room.Create == 0 {
-		f.Estimated |= NoRoomCreate
+		f.Estimated |= session.NoRoomCreate
 	}
 	if !m.given {
 		// The first login creates a room, so it had a user.
-		f.Estimated |= NoUsage
+		f.Estimated |= session.NoUsage
 	}
 	if m.room.Contradicted {
-		f.Estimated |= Contradicted
+		f.Estimated |= session.Contradicted
 	}
 	if m.room.Implausible || f.Start.After(f.End) {
-		f.Estimated |= ImplausibleTime
+		f.Estimated |= session.ImplausibleTime
 	}
 	f.Callbacks, f.StreamCallbacks = m.room.Callbacks, m.room.StreamCallbacks
 	if f.Callbacks.Missing > 0 {
-		f.Estimated |= MissingCallbacks
+		f.Estimated |= session.MissingCallbacks
 	}
 	if f.StreamCallbacks.Missing > 0 {
-		f.PublishedEstimated |= MissingCallbacks
+		f.PublishedEstimated |= session.MissingCallbacks
 	}
 	if m.excluded > maxExcluded {
 		f.Excluded += fmt.Sprintf(", and %d more", m.excluded-maxExcluded)

@@ -2,7 +2,6 @@ package metering_test
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"math"
 	"math/rand/v2"
@@ -20,7 +19,7 @@ import (
 func figures(t interface {
 	Helper()
 	Fatal(...any)
-}, room metering.Room, stays ...userStay) metering.Figures {
+}, room metering.Room, stays ...userStay) session.Usage {
 	t.Helper()
 	users := map[string]metering.User{}
 	for _, s := range stays {
@@ -66,7 +65,7 @@ func TestFigures(t *testing.T) {
 		stays               []userStay
 		participants, count int64
 		millis              int64
-		estimated           metering.Reasons
+		estimated           session.Reasons
 	}{
 		{"one", room, []userStay{stay("a", 2000, 5000)}, 1, 1, 3000, 0},
 		{"two users at the same time", room, []userStay{stay("a", 2000, 5000), stay("b", 2000, 5000)}, 2, 2, 6000, 0},
@@ -78,20 +77,20 @@ func TestFigures(t *testing.T) {
 		{"a recorder alone", room, []userStay{recorder}, 0, 0, 0, 0},
 		{"beyond both ends", room, []userStay{stay("a", 900, 100_100)}, 1, 1, 99_000, 0},
 		{"of no length", room, []userStay{stay("a", 2000, 2000)}, 1, 1, 0, 0},
-		{"no logout", room, []userStay{stay("a", 90_000, 0)}, 1, 1, 10_000, metering.NoLogout},
-		{"no logout, but there again", room, []userStay{stay("a", 90_000, 0), stay("a", 95_000, 96_000)}, 1, 2, 10_000, metering.NoLogout},
-		{"no login", room, []userStay{stay("a", 0, 5000)}, 1, 1, 4000, metering.NoLogin},
-		{"no login and no create", metering.Room{Close: 100_000}, []userStay{stay("a", 0, 5000)}, 1, 1, 0, metering.NoLogin | metering.NoRoomCreate},
-		{"a logout ahead of its login", room, []userStay{stay("a", 5000, 4000)}, 1, 1, 0, metering.LogoutBeforeLogin},
-		{"after the end", room, []userStay{stay("a", 100_001, 100_005)}, 1, 1, 0, metering.OutsideRoom},
-		{"before the begin", room, []userStay{stay("a", 100, 900)}, 1, 1, 0, metering.OutsideRoom},
-		{"no room_create", metering.Room{Close: 100_000}, []userStay{stay("a", 2000, 5000), stay("b", 500, 600)}, 2, 2, 3100, metering.NoRoomCreate},
-		{"no room_close", metering.Room{Create: 1000, Close: 5000, Reconciled: true}, []userStay{stay("a", 2000, 5000)}, 1, 1, 3000, metering.NoRoomClose},
-		{"nothing", room, nil, 0, 0, 0, metering.NoUsage},
-		{"nothing at all", metering.Room{Close: 5}, nil, 0, 0, 0, metering.NoUsage | metering.NoRoomCreate},
-		{"a contradicted stay", room, []userStay{doubtful}, 1, 1, 1000, metering.Contradicted},
-		{"a contradicted room", metering.Room{Create: 1000, Close: 100_000, Contradicted: true}, []userStay{stay("a", 1000, 2000)}, 1, 1, 1000, metering.Contradicted},
-		{"an end ahead of the begin", metering.Room{Create: 5000, Close: 4000}, []userStay{stay("a", 4000, 5000)}, 1, 1, 0, metering.ImplausibleTime},
+		{"no logout", room, []userStay{stay("a", 90_000, 0)}, 1, 1, 10_000, session.NoLogout},
+		{"no logout, but there again", room, []userStay{stay("a", 90_000, 0), stay("a", 95_000, 96_000)}, 1, 2, 10_000, session.NoLogout},
+		{"no login", room, []userStay{stay("a", 0, 5000)}, 1, 1, 4000, session.NoLogin},
+		{"no login and no create", metering.Room{Close: 100_000}, []userStay{stay("a", 0, 5000)}, 1, 1, 0, session.NoLogin | session.NoRoomCreate},
+		{"a logout ahead of its login", room, []userStay{stay("a", 5000, 4000)}, 1, 1, 0, session.LogoutBeforeLogin},
+		{"after the end", room, []userStay{stay("a", 100_001, 100_005)}, 1, 1, 0, session.OutsideRoom},
+		{"before the begin", room, []userStay{stay("a", 100, 900)}, 1, 1, 0, session.OutsideRoom},
+		{"no room_create", metering.Room{Close: 100_000}, []userStay{stay("a", 2000, 5000), stay("b", 500, 600)}, 2, 2, 3100, session.NoRoomCreate},
+		{"no room_close", metering.Room{Create: 1000, Close: 5000, Reconciled: true}, []userStay{stay("a", 2000, 5000)}, 1, 1, 3000, session.NoRoomClose},
+		{"nothing", room, nil, 0, 0, 0, session.NoUsage},
+		{"nothing at all", metering.Room{Close: 5}, nil, 0, 0, 0, session.NoUsage | session.NoRoomCreate},
+		{"a contradicted stay", room, []userStay{doubtful}, 1, 1, 1000, session.Contradicted},
+		{"a contradicted room", metering.Room{Create: 1000, Close: 100_000, Contradicted: true}, []userStay{stay("a", 1000, 2000)}, 1, 1, 1000, session.Contradicted},
+		{"an end ahead of the begin", metering.Room{Create: 5000, Close: 4000}, []userStay{stay("a", 4000, 5000)}, 1, 1, 0, session.ImplausibleTime},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := figures(t, tt.room, tt.stays...)
@@ -108,12 +107,12 @@ func TestSourcesOfTheRoomsEnds(t *testing.T) {
 	for _, tt := range []struct {
 		room      metering.Room
 		start     int64
-		startFrom metering.Source
-		endFrom   metering.Source
+		startFrom string
+		endFrom   string
 	}{
-		{metering.Room{Create: 1000, Close: 9000}, 1000, metering.FromRoomCreate, metering.FromRoomClose},
-		{metering.Room{Close: 9000}, 1500, metering.FromLogin, metering.FromRoomClose},
-		{metering.Room{Close: 9000, Reconciled: true}, 1500, metering.FromLogin, metering.FromReconciliation},
+		{metering.Room{Create: 1000, Close: 9000}, 1000, "room_create", "room_close"},
+		{metering.Room{Close: 9000}, 1500, "room_login", "room_close"},
+		{metering.Room{Close: 9000, Reconciled: true}, 1500, "room_login", "reconciliation"},
 	} {
 		f := figures(t, tt.room, recorder, stay("a", 2000, 3000))
 		if f.Start.UnixMilli() != tt.start || f.StartFrom != tt.startFrom || f.End.UnixMilli() != 9000 || f.EndFrom != tt.endFrom {
@@ -214,28 +213,6 @@ func TestTooLargeSumIsAnError(t *testing.T) {
 	add(stay("c", 1, 10))
 	if _, err := m.Figures(); !errors.Is(err, metering.ErrTooLarge) {
 		t.Errorf("of three: %v", err)
-	}
-}
-
-func TestReasonsRoundTrip(t *testing.T) {
-	for r := range metering.Reasons(1 << 17) {
-		if back, err := metering.ParseReasons(r.String()); err != nil || back != r {
-			t.Fatalf("%q is %q, %v", r, back, err)
-		}
-		b, err := json.Marshal(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var back metering.Reasons
-		if err := json.Unmarshal(b, &back); err != nil || back != r {
-			t.Fatalf("%s is %q, %v", b, back, err)
-		}
-	}
-	if b, _ := json.Marshal(metering.Reasons(0)); string(b) != "[]" {
-		t.Errorf("none: %s", b)
-	}
-	if _, err := metering.ParseReasons("no_idea"); err == nil {
-		t.Error("any word is a reason")
 	}
 }
 

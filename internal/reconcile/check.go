@@ -41,7 +41,7 @@ type Reconciler struct {
 	Adjust func(context.Context, ledger.BilledSession) error
 	// AddLate starts the run that adds late recordings to a session's archive. It returns
 	// false if one is open, because that one may miss the newest recording.
-	AddLate func(context.Context, ledger.ArchivedSession) (bool, error)
+	AddLate func(context.Context, session.Session) (bool, error)
 	// Apps lists the apps whose recording tasks are read from ZEGO every SweepEvery. Found is
 	// called with each task that has files no callback reported.
 	Apps       []uint32
@@ -295,8 +295,8 @@ func (a *appCheck) closeOut(ctx context.Context, c ledger.Check) error {
 	if err := a.Start(ctx, session); err != nil {
 		return fmt.Errorf("start the Workflow of session %d: %w", c.RoomSessionID, err)
 	}
-	if err := a.Ledger.Closed(ctx, c.AppID, c.RoomSessionID); err != nil {
-		return err // the next run finds the started Workflow
+	if err := a.Ledger.Closed(ctx, c.ID); err != nil {
+		return err // the next run finds the Workflow
 	}
 	a.Gone++
 	a.observe("closed_out", 1)

@@ -95,17 +95,17 @@ func (w *world) pass(d time.Duration) {
 
 // told records what callbacks tell now of a session of app 1: its creation unless it
 // is zero, and stays.
-func (w *world) told(app uint32, room string, session uint64, create time.Time, stays ...ledger.Event) {
+func (w *world) told(app uint32, room string, number uint64, create time.Time, stays ...ledger.Event) {
 	w.t.Helper()
 	usage := []ledger.Event{}
 	if !create.IsZero() {
 		usage = append(usage, ledger.Event{Event: zego.EventRoomCreate, Create: create})
 	}
 	for i := range usage {
-		usage[i].AppID, usage[i].RoomID, usage[i].RoomSessionID, usage[i].SeenAt = app, room, session, w.clock()
+		usage[i].AppID, usage[i].RoomID, usage[i].RoomSessionID, usage[i].SeenAt = app, room, number, w.clock()
 	}
 	for _, s := range stays {
-		s.AppID, s.RoomID, s.RoomSessionID, s.SeenAt, s.Event = app, room, session, w.clock(), zego.EventRoomLogin
+		s.AppID, s.RoomID, s.RoomSessionID, s.SeenAt, s.Event = app, room, number, w.clock(), zego.EventRoomLogin
 		if !s.Logout.IsZero() {
 			s.Event = zego.EventRoomLogout
 		}
@@ -357,7 +357,7 @@ func TestFailingAppIsLeftAloneAcrossPages(t *testing.T) {
 		if n%200 == 100 {
 			app = 1
 		}
-		usage = append(usage, ledger.Event{AppID: app, RoomID: fmt.Sprint("room", n), RoomSessionID: n + 1, Event: zego.EventRoomCreate,
+		usage = append(usage, ledger.Event{ID: session.ID{AppID: app, RoomSessionID: n + 1}, RoomID: fmt.Sprint("room", n), Event: zego.EventRoomCreate,
 			Create: w.now, SeenAt: w.now.Add(time.Duration(n) * time.Millisecond)})
 	}
 	if err := w.Ledger.Record(t.Context(), usage); err != nil {
@@ -554,7 +554,7 @@ func TestAllBillsWithLaterEventsAreAdjusted(t *testing.T) {
 		const bills = 450
 		for n := uint64(1); n <= bills; n++ {
 			w.told(1, "lobby", n, w.now)
-			if _, _, err := w.Ledger.Finalize(t.Context(), ledger.Bill{ID: uuid.New(), AppID: 1, RoomID: "lobby", RoomSessionID: n, RoomCloseTime: w.now.Add(time.Hour)}); err != nil {
+			if _, _, err := w.Ledger.Finalize(t.Context(), ledger.Bill{ID: uuid.New(), Session: session.Session{ID: session.ID{AppID: 1, RoomSessionID: n}, RoomID: "lobby", RoomCloseTime: w.now.Add(time.Hour)}}); err != nil {
 				t.Fatal(err)
 			}
 			w.told(1, "lobby", n, time.Time{}, stay("a", w.now, w.now.Add(time.Minute)))
@@ -602,11 +602,11 @@ func TestAllBillsWithLaterEventsAreAdjusted(t *testing.T) {
 }
 
 // archived has a session of app 1 archived that lived for the hour before the clock.
-func (w *world) archived(session uint64) {
+func (w *world) archived(number uint64) {
 	w.t.Helper()
 	now := w.clock()
-	w.told(1, "lobby", session, now.Add(-time.Hour))
-	if err := w.Ledger.ArchivedRecordings(w.t.Context(), ledger.ArchivedSession{AppID: 1, RoomID: "lobby", RoomSessionID: session, CloseReason: "2", RoomCloseTime: now}, nil); err != nil {
+	w.told(1, "lobby", number, now.Add(-time.Hour))
+	if err := w.Ledger.ArchivedRecordings(w.t.Context(), session.Session{ID: session.ID{AppID: 1, RoomSessionID: number}, RoomID: "lobby", CloseReason: "2", RoomCloseTime: now}, nil); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -626,7 +626,7 @@ func TestLateRecordingsAreHandedOver(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		running, refuse := false, error(nil)
 		var started []uint64
-		w.AddLate = func(_ context.Context, s ledger.ArchivedSession) (bool, error) {
+		w.AddLate = func(_ context.Context, s session.Session) (bool, error) {
 			if s.RoomID != "lobby" || s.CloseReason != "2" || s.RoomCloseTime.IsZero() {
 				t.Errorf("session %+v", s)
 			}
@@ -665,13 +665,13 @@ func TestLateRecordingsAreHandedOver(t *testing.T) {
 		w.recorded("E", time.Hour+10*time.Minute)
 		start("one more", 2)
 
-		if err := w.Ledger.AssignRecording(t.Context(), 1, "D", 1); err != nil {
+		if err := w.Ledger.AssignRecording(t.Context(), session.ID{AppID: 1, RoomSessionID: 1}, "D"); err != nil {
 			t.Fatal(err)
 		}
 		start("one that was assigned", 1)
 
 		w.pass(31 * 24 * time.Hour)
-		if err := w.Ledger.AssignRecording(t.Context(), 1, "D", 1); err != nil {
+		if err := w.Ledger.AssignRecording(t.Context(), session.ID{AppID: 1, RoomSessionID: 1}, "D"); err != nil {
 			t.Fatal(err)
 		}
 		start("one that is of long ago")

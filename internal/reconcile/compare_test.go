@@ -14,6 +14,7 @@ import (
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/reconcile"
 	"github.com/closeouthq/closeout/internal/zegofake"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego/serverapi"
 )
 
@@ -163,10 +164,10 @@ func TestOneWorkerCompares(t *testing.T) {
 func (w *world) ago(d time.Duration) time.Time { return w.clock().Add(-d) }
 
 // billed stores a session with one user, and its bill.
-func (w *world) billed(session uint64, from, to time.Time) {
+func (w *world) billed(number uint64, from, to time.Time) {
 	w.t.Helper()
-	w.told(1, "lobby", session, from, stay("u", from, to))
-	if _, _, err := w.Ledger.Finalize(w.t.Context(), ledger.Bill{ID: uuid.New(), AppID: 1, RoomID: "lobby", RoomSessionID: session, RoomCloseTime: to}); err != nil {
+	w.told(1, "lobby", number, from, stay("u", from, to))
+	if _, _, err := w.Ledger.Finalize(w.t.Context(), ledger.Bill{ID: uuid.New(), Session: session.Session{ID: session.ID{AppID: 1, RoomSessionID: number}, RoomID: "lobby", RoomCloseTime: to}}); err != nil {
 		w.t.Fatal(err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/recordings"
+	"github.com/closeouthq/closeout/session"
 )
 
 const (
@@ -70,8 +71,8 @@ func (r *Reconciler) StartLateRecordings(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	var faults []error
-	sessions := map[ledger.ArchivedSession]bool{} // whether a run was started
-	err := r.lateRecordings(ctx, func(task ledger.RecordingTask, session ledger.ArchivedSession) bool {
+	sessions := map[session.Session]bool{} // and whether its run was started
+	err := r.lateRecordings(ctx, func(task ledger.RecordingTask, session session.Session) bool {
 		activity.RecordHeartbeat(ctx)
 		started, asked := sessions[session]
 		var err error
@@ -109,7 +110,7 @@ func (r *Reconciler) StartLateRecordings(ctx context.Context) (int, error) {
 
 // lateRecordings calls do with each task to be added to an archive, until do returns false.
 // It marks the other tasks as checked until their next callback.
-func (r *Reconciler) lateRecordings(ctx context.Context, do func(ledger.RecordingTask, ledger.ArchivedSession) bool) error {
+func (r *Reconciler) lateRecordings(ctx context.Context, do func(ledger.RecordingTask, session.Session) bool) error {
 	for after, last := (ledger.RecordingTask{}), false; !last; {
 		began := r.now()
 		tasks, err := r.Ledger.LateRecordings(ctx, began, began.Add(-lateWithin), after, pageSize)
@@ -138,7 +139,7 @@ func (r *Reconciler) lateRecordings(ctx context.Context, do func(ledger.Recordin
 
 // archivedSession returns the archived session that a task belongs to. If several qualify it
 // returns one, and that session's step asks an operator to decide.
-func (r *Reconciler) archivedSession(ctx context.Context, task ledger.RecordingTask) (s ledger.ArchivedSession, archived bool, err error) {
+func (r *Reconciler) archivedSession(ctx context.Context, task ledger.RecordingTask) (s session.Session, archived bool, err error) {
 	candidates := []uint64{task.RoomSessionID}
 	if !task.Assigned {
 		lives, err := r.Ledger.Lives(ctx, task.AppID, task.RoomID, task.Last.Add(-lateWithin))
@@ -148,7 +149,7 @@ func (r *Reconciler) archivedSession(ctx context.Context, task ledger.RecordingT
 		candidates = recordings.Candidates(task.AppID, lives, task)
 	}
 	for _, candidate := range candidates {
-		if s, archived, err = r.Ledger.Archived(ctx, task.AppID, candidate); archived || err != nil {
+		if s, archived, err = r.Ledger.Archived(ctx, session.ID{AppID: task.AppID, RoomSessionID: candidate}); archived || err != nil {
 			return s, archived, err
 		}
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/reconcile"
+	"github.com/closeouthq/closeout/session"
 )
 
 var do *reconcile.Reconciler
@@ -48,7 +49,7 @@ func TestRunChecksAllPages(t *testing.T) {
 			t.Errorf("page %d after %+v, before %v", n, p.After, p.Before)
 		}
 		n++
-		return reconcile.Page{Before: before, After: ledger.OpenSession{AppID: 1, RoomSessionID: n}, Last: n == 3,
+		return reconcile.Page{Before: before, After: ledger.OpenSession{ID: session.ID{AppID: 1, RoomSessionID: n}}, Last: n == 3,
 			Apps: map[uint32]reconcile.Counts{1: {Overdue: 200, Asked: 200, Alive: 199, Gone: 1}, 2: {Overdue: 5, Reported: 5}}}, nil
 	}, starts(4), starts(2))
 	var r reconcile.Result
@@ -84,7 +85,7 @@ func TestLongRunContinuesAsNew(t *testing.T) {
 	pages := 0
 	env := run(t, reconcile.Progress{}, func(reconcile.Progress) (reconcile.Page, error) {
 		pages++
-		return reconcile.Page{After: ledger.OpenSession{AppID: 1, RoomSessionID: uint64(pages)}, Failing: map[uint32]int{4: 2},
+		return reconcile.Page{After: ledger.OpenSession{ID: session.ID{AppID: 1, RoomSessionID: uint64(pages)}}, Failing: map[uint32]int{4: 2},
 			Apps: map[uint32]reconcile.Counts{1: {Overdue: 200, Asked: 200, Alive: 200}}}, nil
 	}, starts(0), starts(0))
 	var next *workflow.ContinueAsNewError

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/zegofake"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego/serverapi"
 )
 
@@ -29,7 +29,7 @@ func TestSweepStoresFilesWithoutCallbacks(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.now = time.Now()
 		var late []uint64
-		w.AddLate = func(_ context.Context, s ledger.ArchivedSession) (bool, error) {
+		w.AddLate = func(_ context.Context, s session.Session) (bool, error) {
 			late = append(late, s.RoomSessionID)
 			return true, nil
 		}
@@ -45,7 +45,7 @@ func TestSweepStoresFilesWithoutCallbacks(t *testing.T) {
 			w.activity(w.StartLateRecordings)
 		}
 		w.archived(7)
-		if err := w.Ledger.Closed(t.Context(), 1, 7); err != nil {
+		if err := w.Ledger.Closed(t.Context(), session.ID{AppID: 1, RoomSessionID: 7}); err != nil {
 			t.Fatal(err)
 		}
 		tasks := []zegofake.Task{w.ended(1, 3, 5), w.ended(2, 3, 2), w.ended(3)}
@@ -87,7 +87,7 @@ func TestFaultyTaskDelaysNoOtherOfASweep(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.now = time.Now()
 		swept := ""
-		w.AddLate = func(context.Context, ledger.ArchivedSession) (bool, error) { return true, nil }
+		w.AddLate = func(context.Context, session.Session) (bool, error) { return true, nil }
 		w.Swept = func(of string, err error) { swept += fmt.Sprint(of, " ", err != nil, " ") }
 		w.Reconciler.Apps, w.SweepEvery = []uint32{1}, time.Hour
 		var found []string
@@ -110,11 +110,11 @@ func TestFailedSweepLeavesLateRecordingsAlone(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.now = time.Now()
 		late, swept := 0, ""
-		w.AddLate = func(context.Context, ledger.ArchivedSession) (bool, error) { late++; return true, nil }
+		w.AddLate = func(context.Context, session.Session) (bool, error) { late++; return true, nil }
 		w.Swept = func(of string, err error) { swept += fmt.Sprint(of, " ", err != nil, " ") }
 		w.Reconciler.Apps, w.SweepEvery = []uint32{1}, time.Hour
 		w.archived(7)
-		if err := w.Ledger.Closed(t.Context(), 1, 7); err != nil {
+		if err := w.Ledger.Closed(t.Context(), session.ID{AppID: 1, RoomSessionID: 7}); err != nil {
 			t.Fatal(err)
 		}
 		w.recorded("A", 30*time.Minute)

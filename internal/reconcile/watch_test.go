@@ -12,6 +12,7 @@ import (
 
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/reconcile"
+	"github.com/closeouthq/closeout/session"
 )
 
 // watches are some workers' watches on one ledger. runs counts the runs that they start.
@@ -19,7 +20,7 @@ func (w *world) watches(n int) (all []*reconcile.Watch, runs *int) {
 	runs = new(int)
 	w.now = time.Now().Add(time.Hour) // what is archived now was archived before
 	w.Adjust = func(context.Context, ledger.BilledSession) error { return nil }
-	w.AddLate = func(context.Context, ledger.ArchivedSession) (bool, error) { return true, nil }
+	w.AddLate = func(context.Context, session.Session) (bool, error) { return true, nil }
 	for range n {
 		all = append(all, &reconcile.Watch{Reconciler: w.Reconciler, Interval: gap, Apps: []uint32{1}, Run: func(context.Context) error { *runs++; return nil }})
 	}
@@ -48,7 +49,7 @@ func TestIdleDayStartsNoRun(t *testing.T) {
 		w.pass(time.Hour)
 		w.recorded("A", 10*time.Minute) // of a session that is open
 		w.told(2, "lobby", 2, w.now, stay("a", w.now, w.now.Add(time.Minute)))
-		if err := w.Ledger.Closed(t.Context(), 1, 1); err != nil {
+		if err := w.Ledger.Closed(t.Context(), session.ID{AppID: 1, RoomSessionID: 1}); err != nil {
 			t.Fatal(err)
 		}
 		w.looks(watches, 24*time.Hour, 20*time.Second)
@@ -86,7 +87,7 @@ func TestRunStartsWhenSomethingIsDue(t *testing.T) {
 		"an event after the bill": {
 			func(w *world) {
 				w.told(1, "lobby", 7, w.now)
-				if _, _, err := w.Ledger.Finalize(w.t.Context(), ledger.Bill{ID: uuid.New(), AppID: 1, RoomID: "lobby", RoomSessionID: 7, RoomCloseTime: w.now.Add(time.Hour)}); err != nil {
+				if _, _, err := w.Ledger.Finalize(w.t.Context(), ledger.Bill{ID: uuid.New(), Session: session.Session{ID: session.ID{AppID: 1, RoomSessionID: 7}, RoomID: "lobby", RoomCloseTime: w.now.Add(time.Hour)}}); err != nil {
 					w.t.Fatal(err)
 				}
 				w.told(1, "lobby", 7, time.Time{}, stay("a", w.now, w.now.Add(time.Minute)))
@@ -96,7 +97,7 @@ func TestRunStartsWhenSomethingIsDue(t *testing.T) {
 		"a recording after the archive": {
 			func(w *world) {
 				w.archived(7)
-				if err := w.Ledger.Closed(w.t.Context(), 1, 7); err != nil {
+				if err := w.Ledger.Closed(w.t.Context(), session.ID{AppID: 1, RoomSessionID: 7}); err != nil {
 					w.t.Fatal(err)
 				}
 				w.recorded("A", 30*time.Minute)
@@ -132,7 +133,7 @@ func TestRecordingIsCheckedAgainAfterItsRoomIsArchived(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		watches, runs := w.watches(1)
 		w.archived(1)
-		if err := w.Ledger.Closed(t.Context(), 1, 1); err != nil {
+		if err := w.Ledger.Closed(t.Context(), session.ID{AppID: 1, RoomSessionID: 1}); err != nil {
 			t.Fatal(err)
 		}
 		w.pass(2 * time.Hour)

@@ -3,6 +3,8 @@ package recordings
 import (
 	"strings"
 	"testing"
+
+	"github.com/closeouthq/closeout/session"
 )
 
 func prefix(t *testing.T, text string) Prefix {
@@ -14,8 +16,8 @@ func prefix(t *testing.T, text string) Prefix {
 	return p
 }
 
-func TestSessionOwnsOnlyKeysOfItsAppAndPrefix(t *testing.T) {
-	place, err := prefix(t, "zego/{{.room_id}}/").Of(Session{AppID: 7, RoomID: "lobby", RoomSessionID: 1})
+func TestASessionHasKeysOfItsAppAndOfItsPrefixAlone(t *testing.T) {
+	place, err := prefix(t, "zego/{{.room_id}}/").Of(session.Session{ID: session.ID{AppID: 7, RoomSessionID: 1}, RoomID: "lobby"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +47,7 @@ func TestRoomNameLeadsToNoOtherFolder(t *testing.T) {
 		{"{{.room_id}}/", "8/5", false}, {"{{.room_id}}/", "..", false}, {"zego/{{.room_id}}/", "../8/5", false}, {"zego/{{.room_id}}/", "kept", false},
 		{"zego/{{.room_id}}/", "a//b", false}, {"zego/{{.room_id}}/", "a\nb", false},
 	} {
-		place, err := prefix(t, tt.prefix).Of(Session{AppID: 7, RoomID: tt.room, RoomSessionID: 1})
+		place, err := prefix(t, tt.prefix).Of(session.Session{ID: session.ID{AppID: 7, RoomSessionID: 1}, RoomID: tt.room})
 		if err != nil {
 			t.Fatal(err)
 		}

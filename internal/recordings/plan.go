@@ -14,6 +14,7 @@ import (
 
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/printable"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -40,8 +41,8 @@ const MaxDuration = 96 * time.Hour
 // Facts are the input of a [Plan]. The first block comes from the ledger. The second block
 // holds the results of earlier lookups.
 type Facts struct {
-	Session Session
-	Folder  string // the session's folder, "<appid>/<room_session_id>/"
+	Session session.Session
+	Folder  string // the session's own, "<appid>/<room_session_id>/"
 	Place   Place
 	Owned   Owned
 	Lives   []ledger.RoomLife

@@ -9,6 +9,7 @@ import (
 
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/recordings"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -23,7 +24,7 @@ func named(task, room string, begin time.Time) string {
 // does: what the plan needs is taken from the bucket. It returns what it looked up.
 func planned(t *testing.T, f recordings.Facts, bucket map[string]recordings.Object) (p recordings.Plan, needed []string) {
 	t.Helper()
-	f.Session = recordings.Session{AppID: 7, RoomID: "r", RoomSessionID: 2, Closed: at(30)}
+	f.Session = session.Session{ID: session.ID{AppID: 7, RoomSessionID: 2}, RoomID: "r", RoomCloseTime: at(30)}
 	f.Folder, f.Now = "7/2/", at(30).Add(f.Waited.Elapsed)
 	f.Lives = append(f.Lives, ledger.RoomLife{RoomSessionID: 2, Created: at(20), Closed: at(30)})
 	prefix, err := recordings.ParsePrefix("zego/")

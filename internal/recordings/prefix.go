@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"text/template"
+
+	"github.com/closeouthq/closeout/session"
 )
 
 // DefaultPrefix is the session's folder. An app can set it as OutputFolder when it starts a
@@ -38,7 +40,7 @@ type Place struct {
 
 // Of returns the session's place. It returns an error if the template fails for the room's
 // name.
-func (p Prefix) Of(s Session) (Place, error) {
+func (p Prefix) Of(s session.Session) (Place, error) {
 	app, session := strconv.FormatUint(uint64(s.AppID), 10), strconv.FormatUint(s.RoomSessionID, 10)
 	prefix, err := p.of(app, s.RoomID, session)
 	if err != nil {

@@ -11,20 +11,13 @@ import (
 	"time"
 
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
 
 // slack is the maximum difference of the clocks of ZEGO's servers. A recording that starts
 // between two sessions of a room belongs to one that is this near.
 const slack = 10 * time.Second
-
-// Session is a closed session.
-type Session struct {
-	AppID         uint32
-	RoomID        string
-	RoomSessionID uint64
-	Closed        time.Time
-}
 
 // Of is the relation of a recording task to a session.
 type Of int
@@ -39,7 +32,7 @@ const (
 // Match returns the relation of a recording task to the session s. It uses the first signal
 // present: operator assignment, task name or upload folder, start time. lives are the
 // sessions of the room. If the relation is ambiguous, candidates includes s.
-func Match(s Session, lives []ledger.RoomLife, task ledger.RecordingTask) (of Of, candidates []uint64) {
+func Match(s session.Session, lives []ledger.RoomLife, task ledger.RecordingTask) (of Of, candidates []uint64) {
 	if task.Assigned {
 		return mine(task.RoomSessionID == s.RoomSessionID), nil
 	}
@@ -89,7 +82,7 @@ func Match(s Session, lives []ledger.RoomLife, task ledger.RecordingTask) (of Of
 }
 
 // MatchFile is [Match] for a file with only its start and its folder known.
-func MatchFile(s Session, lives []ledger.RoomLife, began time.Time, folder string) (of Of, candidates []uint64) {
+func MatchFile(s session.Session, lives []ledger.RoomLife, began time.Time, folder string) (of Of, candidates []uint64) {
 	u := url.URL{Path: "/" + folder}
 	return Match(s, lives, ledger.RecordingTask{RoomID: s.RoomID, Files: []ledger.RecordedFile{{RecordedFile: zego.RecordedFile{Begin: began, URL: u.String()}}}})
 }
@@ -131,14 +124,14 @@ type span struct {
 }
 
 // with returns the lives, including s.
-func with(s Session, lives []ledger.RoomLife) []ledger.RoomLife {
+func with(s session.Session, lives []ledger.RoomLife) []ledger.RoomLife {
 	lives = slices.Clone(lives)
 	i := slices.IndexFunc(lives, func(l ledger.RoomLife) bool { return l.RoomSessionID == s.RoomSessionID })
 	if i < 0 {
 		i = len(lives)
 		lives = append(lives, ledger.RoomLife{RoomSessionID: s.RoomSessionID})
 	}
-	lives[i].Closed = s.Closed
+	lives[i].Closed = s.RoomCloseTime
 	return lives
 }
 
@@ -185,7 +178,7 @@ func Candidates(appID uint32, lives []ledger.RoomLife, task ledger.RecordingTask
 		if l.Closed.IsZero() {
 			continue
 		}
-		s := Session{appID, task.RoomID, l.RoomSessionID, l.Closed}
+		s := session.Session{ID: session.ID{AppID: appID, RoomSessionID: l.RoomSessionID}, RoomID: task.RoomID, RoomCloseTime: l.Closed}
 		if of, _ := Match(s, lives, task); of != Another {
 			sessions = append(sessions, l.RoomSessionID)
 		}

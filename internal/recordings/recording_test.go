@@ -9,6 +9,7 @@ import (
 
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/recordings"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -101,7 +102,7 @@ func TestMatch(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			s := recordings.Session{AppID: 7, RoomID: "r", RoomSessionID: 2, Closed: at(30)}
+			s := session.Session{ID: session.ID{AppID: 7, RoomSessionID: 2}, RoomID: "r", RoomCloseTime: at(30)}
 			got, candidates := recordings.Match(s, test.lives, test.task)
 			if got != test.want || !slices.Equal(candidates, test.candidates) {
 				t.Errorf("got %v %v, want %v %v", got, candidates, test.want, test.candidates)
@@ -147,7 +148,7 @@ func TestNoRecordingIsGuessed(t *testing.T) {
 		recorded := task(nil, begins...)
 		takers := 0
 		for _, l := range truth {
-			s := recordings.Session{AppID: 7, RoomID: "r", RoomSessionID: l.RoomSessionID, Closed: l.Closed}
+			s := session.Session{ID: session.ID{AppID: 7, RoomSessionID: l.RoomSessionID}, RoomID: "r", RoomCloseTime: l.Closed}
 			got, candidates := recordings.Match(s, known, recorded)
 			if got == recordings.Mine {
 				takers++
@@ -182,7 +183,7 @@ func TestCandidates(t *testing.T) {
 }
 
 func TestPrefix(t *testing.T) {
-	s := recordings.Session{AppID: 7, RoomID: "a/b", RoomSessionID: 18446744073709551615}
+	s := session.Session{ID: session.ID{AppID: 7, RoomSessionID: 18446744073709551615}, RoomID: "a/b"}
 	for _, test := range []struct {
 		text, want        string
 		ofRoom, ofSession bool

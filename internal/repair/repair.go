@@ -94,20 +94,16 @@ func (r *Repairer) Do(ctx context.Context, of Repair) error {
 
 // session returns the session from its bill, or else from its events.
 func (r *Repairer) session(ctx context.Context, of Repair) (s session.Session, err error) {
-	s = session.Session{ID: of.ID}
-	bill, err := r.Ledger.Bill(ctx, of.AppID, of.RoomSessionID)
-	if err == nil {
-		s.RoomID, s.CloseReason, s.RoomCloseTime, s.Reconciled = bill.RoomID, bill.CloseReason, bill.RoomCloseTime, bill.Reconciled
-	}
+	bill, err := r.Ledger.Bill(ctx, of.ID)
 	if !errors.Is(err, sql.ErrNoRows) {
-		return s, err
+		return bill.Session, err
 	}
-	known, err := r.Ledger.Session(ctx, of.AppID, of.RoomSessionID)
+	known, err := r.Ledger.Session(ctx, of.ID)
 	if err != nil {
 		return s, err
 	}
-	s.RoomID, s.Reconciled = known.RoomID, true
-	if s.RoomCloseTime, err = r.Ledger.LastTime(ctx, of.AppID, of.RoomSessionID); err == nil && s.RoomCloseTime.IsZero() {
+	s = session.Session{ID: of.ID, RoomID: known.RoomID, Reconciled: true}
+	if s.RoomCloseTime, err = r.Ledger.LastTime(ctx, of.ID); err == nil && s.RoomCloseTime.IsZero() {
 		err = errors.New("no callback has its time; send it with what is known of it elsewhere, by closeout send --only room_close")
 	}
 	return s, err

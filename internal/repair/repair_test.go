@@ -23,6 +23,7 @@ import (
 
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/repair"
+	"github.com/closeouthq/closeout/session"
 )
 
 // temporalOf is a Temporal with histories, by run ID, and the last completed runs.
@@ -77,8 +78,8 @@ func payloads(t *testing.T, v any) *common.Payloads {
 
 // A bill is in the history of the run that made it, be it an Activity's result or a
 // local Activity's, and of a run that was reset in that of the run before.
-func TestBillReadsTheRunsHistory(t *testing.T) {
-	want := ledger.Bill{ID: uuid.New(), AppID: 1, RoomSessionID: 1<<64 - 1, RoomCloseTime: time.UnixMilli(1e12).UTC()}
+func TestABillIsFoundInTheHistoryOfItsRun(t *testing.T) {
+	want := ledger.Bill{ID: uuid.New(), Session: session.Session{ID: session.ID{AppID: 1, RoomSessionID: 1<<64 - 1}, RoomCloseTime: time.UnixMilli(1e12).UTC()}}
 	at := time.UnixMilli(1e12 + 5)
 	scheduled := func(id int64, name string) *history.HistoryEvent {
 		return &history.HistoryEvent{EventId: id, Attributes: &history.HistoryEvent_ActivityTaskScheduledEventAttributes{
@@ -118,13 +119,13 @@ func TestBillReadsTheRunsHistory(t *testing.T) {
 // the loss is stored in it before a bill is made.
 func TestLossIsStoredBeforeABill(t *testing.T) {
 	made := time.Now().Add(-time.Minute).Truncate(time.Millisecond)
-	of := func(session uint64) ledger.Bill {
-		return ledger.Bill{ID: uuid.New(), AppID: 1, RoomID: "lobby", RoomSessionID: session, RoomCloseTime: made}
+	of := func(number uint64) ledger.Bill {
+		return ledger.Bill{ID: uuid.New(), Session: session.Session{ID: session.ID{AppID: 1, RoomSessionID: number}, RoomID: "lobby", RoomCloseTime: made}}
 	}
-	billed := func(session uint64) []*history.HistoryEvent {
+	billed := func(number uint64) []*history.HistoryEvent {
 		return []*history.HistoryEvent{{EventTime: timestamppb.New(made), Attributes: &history.HistoryEvent_MarkerRecordedEventAttributes{
 			MarkerRecordedEventAttributes: &history.MarkerRecordedEventAttributes{MarkerName: "LocalActivity", Details: map[string]*common.Payloads{
-				"data": payloads(t, map[string]any{"ActivityType": "FinalizeBill"}), "result": payloads(t, of(session))}}}}}
+				"data": payloads(t, map[string]any{"ActivityType": "FinalizeBill"}), "result": payloads(t, of(number))}}}}}
 	}
 	histories := map[string][]*history.HistoryEvent{"one": billed(1), "two": billed(2), "skipped": {}}
 	for name, tt := range map[string]struct {
@@ -144,8 +145,8 @@ func TestLossIsStoredBeforeABill(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			books := open(t)
-			for _, session := range tt.bills {
-				if _, _, err := books.Finalize(t.Context(), of(session)); err != nil {
+			for _, number := range tt.bills {
+				if _, _, err := books.Finalize(t.Context(), of(number)); err != nil {
 					t.Fatal(err)
 				}
 			}

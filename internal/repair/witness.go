@@ -210,7 +210,7 @@ func (w *Witness) missing(ctx context.Context) (first *ledger.MadeBill, err erro
 		if err != nil {
 			continue // of another program
 		}
-		if _, err := w.Ledger.Bill(ctx, parsed.AppID, parsed.RoomSessionID); !errors.Is(err, sql.ErrNoRows) {
+		if _, err := w.Ledger.Bill(ctx, parsed); !errors.Is(err, sql.ErrNoRows) {
 			if err != nil {
 				return nil, err
 			}

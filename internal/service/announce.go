@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/webhook"
 )
 
@@ -35,7 +36,7 @@ func (h *health) announceRecording(w http.ResponseWriter, r *http.Request) {
 	if quoted := ""; json.Unmarshal(body.RoomSessionID, &quoted) == nil {
 		text = quoted
 	}
-	session, numberErr := strconv.ParseUint(text, 10, 64)
+	number, numberErr := strconv.ParseUint(text, 10, 64)
 	if err != nil || numberErr != nil {
 		webhook.Problem(w, http.StatusBadRequest, `room_session_id: want a body as in {"room_session_id": "858012925204410417"}, or "0" for no session.`)
 		return
@@ -48,7 +49,7 @@ func (h *health) announceRecording(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), announceTimeout)
 	defer cancel()
-	switch err := books.AnnounceRecording(ctx, uint32(app), r.PathValue("task"), session); {
+	switch err := books.AnnounceRecording(ctx, session.ID{AppID: uint32(app), RoomSessionID: number}, r.PathValue("task")); {
 	case err == nil:
 		w.WriteHeader(http.StatusNoContent)
 	case errors.Is(err, ledger.ErrTaskID):

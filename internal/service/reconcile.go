@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/reconcile"
@@ -72,12 +73,11 @@ func newReconciler(c *config.Config, books *ledger.Ledger, api *serverapi.Client
 		Gap:   min(time.Minute, c.ReconcileEvery),
 		Start: s.Close,
 		Adjust: func(ctx context.Context, b ledger.BilledSession) error {
-			a := steps.AdjustmentOf(b)
+			a := activities.Adjustment{Session: b.Session, Number: b.Number}
 			_, err := s.Start(ctx, starter.Request{Options: workflows.AdjustOptions(a, c.TaskQueue), Workflow: workflows.AdjustBillName, Input: a, AppID: a.Session.AppID})
 			return err
 		},
-		AddLate: func(ctx context.Context, archived ledger.ArchivedSession) (bool, error) {
-			late := steps.SessionOfArchived(archived)
+		AddLate: func(ctx context.Context, late session.Session) (bool, error) {
 			return s.Start(ctx, starter.Request{Options: workflows.LateRecordingsOptions(late, c.TaskQueue), Workflow: workflows.LateRecordings, Input: late, AppID: late.AppID})
 		},
 	}

@@ -78,10 +78,10 @@ func (k *workerPart) openStandard(ctx context.Context) error {
 	books.Price = k.parts.Extension.Price
 	k.asked.ledger = cmp.Or(k.asked.ledger, askLedger(answerWithin, books))
 	k.lines = func(ctx context.Context, s session.Session, adjustment int) iter.Seq2[pricing.Line, error] {
-		if _, err := books.Bill(ctx, s.AppID, s.RoomSessionID); err != nil {
+		if _, err := books.Bill(ctx, s.ID); err != nil {
 			return func(yield func(pricing.Line, error) bool) { yield(pricing.Line{}, err) }
 		}
-		return books.Lines(ctx, s.AppID, s.RoomSessionID, adjustment)
+		return books.Lines(ctx, s.ID, adjustment)
 	}
 	k.people = books.Participants
 	k.reconciler = newReconciler(k.config, books, api, starter.New(k.starts))

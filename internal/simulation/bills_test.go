@@ -119,7 +119,7 @@ func newWorker(w *world, dir string) *worker {
 	return k
 }
 
-var price = metering.Price{Currency: "EUR", PerMinute: 2}
+var price = pricing.Price{Currency: "EUR", PerMinute: 2}
 
 // Record implements [eventsink.Store].
 func (k *worker) Record(ctx context.Context, events []ledger.Event) error {
@@ -149,7 +149,7 @@ func taskOf(s session.Session) activities.Task {
 
 // startAdjustment starts an adjustment's run, unless one is open.
 func (k *worker) startAdjustment(_ context.Context, s ledger.BilledSession) error {
-	a := steps.AdjustmentOf(s)
+	a := activities.Adjustment{Session: s.Session, Number: s.Number}
 	id := workflows.AdjustmentID(a)
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -268,11 +268,11 @@ func (k *worker) compare(ctx context.Context, dir string, entries map[uint64]led
 		if _, err := billing.FinalizeBill(ctx, taskOf(s)); err != nil {
 			return err
 		}
-		want, err := all.Bill(ctx, s.AppID, s.RoomSessionID)
+		want, err := all.Bill(ctx, s.ID)
 		if err != nil {
 			return err
 		}
-		last, sum := e.Bill, metering.DifferenceOf(metering.Figures{}, metering.Charge{}, e.Usage, e.Charge)
+		last, sum := e.Bill, e.Since(pricing.Bill{})
 		for i, a := range e.Adjustments {
 			if a.Number != i+1 {
 				return fmt.Errorf("session %d has adjustment %d after %d", sessionOf(s.RoomSessionID), a.Number, i)

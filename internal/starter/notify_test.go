@@ -16,6 +16,7 @@ import (
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/starter"
 	"github.com/closeouthq/closeout/internal/testenv"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -28,8 +29,8 @@ func TestRecordingCallbackSignalsTheRun(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer l.Close()
-		for session, closed := range map[uint64]time.Time{1: noon, 2: noon.Add(time.Hour), 3: noon.Add(2 * time.Hour)} {
-			if err := l.EndRoom(t.Context(), 7, "lobby", session, closed); err != nil {
+		for number, closed := range map[uint64]time.Time{1: noon, 2: noon.Add(time.Hour), 3: noon.Add(2 * time.Hour)} {
+			if err := l.EndRoom(t.Context(), session.Session{ID: session.ID{AppID: 7, RoomSessionID: number}, RoomID: "lobby", RoomCloseTime: closed}); err != nil {
 				t.Fatal(err)
 			}
 		}

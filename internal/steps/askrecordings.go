@@ -23,7 +23,7 @@ const (
 // asks reports whether to ask ZEGO: while no recording is known, and after the grace period
 // whenever something is missing.
 func (r *Recordings) asks(f *recordings.Facts, p recordings.Plan) bool {
-	if r.Finding.API == nil || !r.Finding.API.Knows(f.Session.AppID) || f.Now.Sub(f.Session.Closed) > serverapi.TasksKept {
+	if r.Finding.API == nil || !r.Finding.API.Knows(f.Session.AppID) || f.Now.Sub(f.Session.RoomCloseTime) > serverapi.TasksKept {
 		return false
 	}
 	if p.Wait == nil && p.Blocked == "" || p.Wait != nil && p.Wait.Early {
@@ -72,7 +72,7 @@ func (r *Recordings) askAPI(ctx context.Context, f *recordings.Facts) (named boo
 		}
 	}
 	// The API selects tasks by their start, and looks back for a limited time.
-	from, oldest := s.Closed.Add(-maxRecording), now.Add(apiSlack-serverapi.TasksKept)
+	from, oldest := s.RoomCloseTime.Add(-maxRecording), now.Add(apiSlack-serverapi.TasksKept)
 	for _, life := range f.Lives {
 		if life.RoomSessionID == s.RoomSessionID && !life.Created.IsZero() {
 			from = life.Created.Add(-apiSlack)
@@ -82,7 +82,7 @@ func (r *Recordings) askAPI(ctx context.Context, f *recordings.Facts) (named boo
 	if from.Before(oldest) {
 		from = oldest
 	}
-	until := s.Closed.Add(apiSlack)
+	until := s.RoomCloseTime.Add(apiSlack)
 	if until.After(now) {
 		until = now
 	}

@@ -55,21 +55,12 @@ type Billing struct {
 // there is one. A retry finds the bill and posts it with the same Idempotency-Key.
 func (b *Billing) FinalizeBill(ctx context.Context, task activities.Task) (activities.Bill, error) {
 	s := task.Session
-	due := ledger.Bill{
-		ID:            task.IdempotencyKey,
-		AppID:         s.AppID,
-		RoomID:        s.RoomID,
-		RoomSessionID: s.RoomSessionID,
-		CloseReason:   s.CloseReason,
-		RoomCloseTime: s.RoomCloseTime,
-		Reconciled:    s.Reconciled,
-		Charge:        metering.Charge{Price: b.Prices.Of(s.AppID)},
-	}
+	due := pricing.Bill{ID: task.IdempotencyKey, Session: s, Charge: pricing.Charge{Price: b.Prices.Of(s.AppID)}}
 	if b.NotCollected {
-		due.Usage.Estimated = metering.NotCollected
+		due.Usage.Estimated = session.NotCollected
 	}
 	if !s.CloseTimeTold.IsZero() {
-		due.Usage.Estimated |= metering.ImplausibleTime
+		due.Usage.Estimated |= session.ImplausibleTime
 	}
 	if waiting, err := b.missing(ctx, task); waiting != nil || err != nil {
 		return activities.Bill{Waiting: waiting}, err
@@ -80,7 +71,7 @@ func (b *Billing) FinalizeBill(ctx context.Context, task activities.Task) (activ
 	}
 	lost := ""
 	if loss != nil {
-		due.Usage.Estimated |= metering.EventsLost
+		due.Usage.Estimated |= session.EventsLost
 		lost = fmt.Sprintf("the ledger was restored from a copy and has lost what it was told %v, while the room was there", loss)
 	}
 	bill, made, err := b.Ledger.Finalize(ctx, due, b.approve(task, lost))
@@ -105,7 +96,7 @@ func (b *Billing) FinalizeBill(ctx context.Context, task activities.Task) (activ
 				Lines []pricing.Line `json:"lines"`
 			}{bill, lines}
 		})
-	return billOf(bill, posted), err
+	return activities.Bill{Bill: bill, Posted: posted}, err
 }
 
 // missingPause is the pause before the next check for missing callbacks.
@@ -120,12 +111,12 @@ func (b *Billing) missing(ctx context.Context, task activities.Task) (*activitie
 	if left <= 0 || b.NotCollected || task.Retried != nil {
 		return nil, nil
 	}
-	users, streams, err := b.Ledger.Completeness(ctx, task.Session.AppID, task.Session.RoomSessionID)
+	users, streams, err := b.Ledger.Completeness(ctx, task.Session.ID)
 	n := users.Missing + streams.Missing
 	if err != nil || n == 0 {
 		return nil, err
 	}
-	switch _, err := b.Ledger.Bill(ctx, task.Session.AppID, task.Session.RoomSessionID); {
+	switch _, err := b.Ledger.Bill(ctx, task.Session.ID); {
 	case err == nil:
 		return nil, nil // a retry
 	case !errors.Is(err, sql.ErrNoRows):
@@ -152,7 +143,7 @@ func (b *Billing) approve(task activities.Task, lost string) ledger.Approver {
 		if doubt = lost + doubt; doubt == "" {
 			return nil
 		}
-		question := fmt.Sprintf("a person has to approve the bill: %s: %s", doubt, billOf(due, false).Figures())
+		question := fmt.Sprintf("a person has to approve the bill: %s: %s", doubt, due.Figures())
 		if task.Retried != nil && strings.HasPrefix(task.Retried.Failure, question) {
 			return nil
 		}
@@ -169,7 +160,7 @@ func (b *Billing) past(ctx context.Context, task activities.Task) (*ledger.Loss,
 		}
 	}
 	s := task.Session
-	past, err := b.Ledger.Past(ctx, s.AppID, s.RoomSessionID, s.RoomCloseTime)
+	past, err := b.Ledger.Past(ctx, s.ID, s.RoomCloseTime)
 	if err != nil || past.Billed {
 		return nil, err
 	}
@@ -205,11 +196,11 @@ const restoredQuestion = "a person has to decide about a restored bill: "
 func (b *Billing) AdjustBill(ctx context.Context, task activities.Task, number int) (activities.Adjusted, error) {
 	s := task.Session
 	if task.Retried != nil && strings.HasPrefix(task.Retried.Failure, restoredQuestion) {
-		if err := b.Ledger.AdjustRestored(ctx, s.AppID, s.RoomSessionID); err != nil {
+		if err := b.Ledger.AdjustRestored(ctx, s.ID); err != nil {
 			return activities.Adjusted{}, err
 		}
 	}
-	made, err := b.Ledger.Adjust(ctx, task.IdempotencyKey, s.AppID, s.RoomSessionID, number, b.approve(task, ""))
+	made, err := b.Ledger.Adjust(ctx, task.IdempotencyKey, s.ID, number, b.approve(task, ""))
 	restored := new(ledger.RestoredError)
 	if errors.As(err, &restored) {
 		return activities.Adjusted{}, activities.Blockedf("%s%v; have the lost callbacks told again, and retry the step to adjust by what is known then, or skip it", restoredQuestion, restored)
@@ -233,7 +224,7 @@ func (b *Billing) AdjustBill(ctx context.Context, task activities.Task, number i
 				Lines []pricing.Line `json:"lines"`
 			}{made, lines}
 		})
-	return adjustedOf(made, posted), err
+	return activities.Adjusted{Adjustment: made, Posted: posted}, err
 }
 
 // maxPostedLines bounds an event to some 300 kB. With more lines the event has null instead,
@@ -248,7 +239,7 @@ func (b *Billing) post(ctx context.Context, e cloudEvent, bill ledger.Bill, entr
 	var posted []pricing.Line
 	if lines <= maxPostedLines {
 		posted = []pricing.Line{}
-		for line, err := range b.Ledger.Lines(ctx, bill.AppID, bill.RoomSessionID, entry) {
+		for line, err := range b.Ledger.Lines(ctx, bill.Session.ID, entry) {
 			if err != nil {
 				return false, err
 			}

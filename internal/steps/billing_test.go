@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,7 +44,7 @@ func posts(t *testing.T) (activities.Endpoint, map[string]map[string]any) {
 // stay is one of a user in the session of the task, which ends so long before it.
 func stay(user string, long, ahead time.Duration) ledger.Event {
 	end := task.Session.RoomCloseTime.Add(-ahead)
-	return ledger.Event{AppID: 1, RoomID: "lobby", RoomSessionID: task.Session.RoomSessionID, Event: "room_logout", Stay: user, User: user,
+	return ledger.Event{ID: session.ID{AppID: 1, RoomSessionID: task.Session.RoomSessionID}, RoomID: "lobby", Event: "room_logout", Stay: user, User: user,
 		Role: "1", Login: end.Add(-long), Logout: end, SeenAt: time.Now()}
 }
 
@@ -67,9 +66,9 @@ func TestBillHasFiguresAndAmount(t *testing.T) {
 	if err := books.Record(t.Context(), []ledger.Event{stay("a", time.Minute, time.Second), stay("b", time.Second, 0)}); err != nil {
 		t.Fatal(err)
 	}
-	billing := &steps.Billing{Ledger: books, API: api, Prices: metering.Prices{Default: metering.Price{Currency: "EUR", PerMinute: 7}}}
+	billing := &steps.Billing{Ledger: books, API: api, Prices: metering.Prices{Default: pricing.Price{Currency: "EUR", PerMinute: 7}}}
 	bill, err := run[activities.Bill](t, newEnv(), billing.FinalizeBill)
-	if err != nil || bill.Usage.Seconds != 61 || bill.Usage.Minutes != 2 || bill.Charge.Amount != 14 || !slices.Equal(bill.Usage.Estimated, metering.NoRoomCreate.Names()) {
+	if err != nil || bill.Usage.Seconds != 61 || bill.Usage.Minutes != 2 || bill.Charge.Amount != 14 || bill.Usage.Estimated != session.NoRoomCreate {
 		t.Errorf("bill %+v, %v", bill, err)
 	}
 	if want := "bill " + bill.ID.String() + ": 2 participants, 61 s, 2 min, EUR 0.14; estimated, because of no_room_create; also at the billing API"; bill.String() != want {
@@ -87,7 +86,7 @@ func TestBillHasFiguresAndAmount(t *testing.T) {
 func TestBillWithoutCollectedUsageSaysWhy(t *testing.T) {
 	billing := &steps.Billing{Ledger: sqlite(t), NotCollected: true}
 	bill, err := run[activities.Bill](t, newEnv(), billing.FinalizeBill)
-	if want := metering.NotCollected | metering.NoUsage | metering.NoRoomCreate; err != nil || !slices.Equal(bill.Usage.Estimated, want.Names()) || !strings.Contains(bill.String(), "not_collected") {
+	if want := session.NotCollected | session.NoUsage | session.NoRoomCreate; err != nil || bill.Usage.Estimated != want || !strings.Contains(bill.String(), "not_collected") {
 		t.Errorf("bill %v, %v", bill, err)
 	}
 	if b, err := json.Marshal(bill); err != nil || strings.Contains(string(b), `"charge"`) {
@@ -100,7 +99,7 @@ func TestTooLargeAmountBlocks(t *testing.T) {
 	if err := books.Record(t.Context(), []ledger.Event{stay("a", time.Hour, 0)}); err != nil {
 		t.Fatal(err)
 	}
-	billing := &steps.Billing{Ledger: books, Prices: metering.Prices{Default: metering.Price{Currency: "EUR", PerMinute: 1 << 60}}}
+	billing := &steps.Billing{Ledger: books, Prices: metering.Prices{Default: pricing.Price{Currency: "EUR", PerMinute: 1 << 60}}}
 	if bill, err := run[activities.Bill](t, newEnv(), billing.FinalizeBill); !activities.IsBlocked(err) {
 		t.Errorf("bill %+v, %v", bill, err)
 	}
@@ -128,8 +127,8 @@ func TestAdjustmentIsPostedWithItsOwnKey(t *testing.T) {
 	if err != nil || len(dirty) != 1 {
 		t.Fatal(dirty, err)
 	}
-	if next := steps.AdjustmentOf(dirty[0]); next.Session != task.Session || next.Number != 1 {
-		t.Errorf("next is %+v", next)
+	if dirty[0].Session != task.Session || dirty[0].Number != 1 {
+		t.Errorf("next is %+v", dirty[0])
 	}
 	key := uuid.New()
 	for range 2 {
@@ -183,7 +182,7 @@ func TestLargeBillNeedsApproval(t *testing.T) {
 	if !activities.IsBlocked(err) || !strings.HasPrefix(question, "a person has to approve the bill: more than CLOSEOUT_MAX_BILL=2 minutes: 1 participant, 180 s, 3 min") {
 		t.Fatalf("error %v", err)
 	}
-	if _, err := books.Bill(t.Context(), 1, task.Session.RoomSessionID); !errors.Is(err, sql.ErrNoRows) {
+	if _, err := books.Bill(t.Context(), session.ID{AppID: 1, RoomSessionID: task.Session.RoomSessionID}); !errors.Is(err, sql.ErrNoRows) {
 		t.Fatalf("there is a bill: %v", err)
 	}
 	// Who retries another failure hasn't seen this one.
@@ -236,15 +235,15 @@ func TestImpossibleCloseTimeIsNotBilled(t *testing.T) {
 		close   time.Time
 		told    []ledger.Event
 		seconds int64
-		reasons metering.Reasons
+		reasons session.Reasons
 		asks    string
 	}{
-		{"as it should be", closed, []ledger.Event{stay("a", time.Minute, 0)}, 60, metering.NoRoomCreate, ""},
-		{"in ten years, all have left", closed.AddDate(10, 0, 0), []ledger.Event{stay("a", time.Minute, time.Second)}, 60, metering.NoRoomCreate | metering.ImplausibleTime, ""},
-		{"in the year 9999, somebody is inside", time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC), []ledger.Event{noLogout}, 59, metering.NoRoomCreate | metering.NoLogout | metering.ImplausibleTime, ""},
-		{"before it began, all have left", closed.Add(-time.Hour), []ledger.Event{stay("a", time.Minute, 0)}, 60, metering.NoRoomCreate | metering.ImplausibleTime, ""},
-		{"before it began, nobody has left", closed.Add(-time.Hour), []ledger.Event{noLogout}, 0, metering.NoRoomCreate | metering.NoLogout | metering.OutsideRoom | metering.ImplausibleTime, "before it began"},
-		{"longer ago than a room can live", closed.AddDate(0, 0, -8), nil, 0, metering.NoRoomCreate | metering.NoUsage, "CLOSEOUT_MAX_ROOM_LIFE=168h0m0s"},
+		{"as it should be", closed, []ledger.Event{stay("a", time.Minute, 0)}, 60, session.NoRoomCreate, ""},
+		{"in ten years, all have left", closed.AddDate(10, 0, 0), []ledger.Event{stay("a", time.Minute, time.Second)}, 60, session.NoRoomCreate | session.ImplausibleTime, ""},
+		{"in the year 9999, somebody is inside", time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC), []ledger.Event{noLogout}, 59, session.NoRoomCreate | session.NoLogout | session.ImplausibleTime, ""},
+		{"before it began, all have left", closed.Add(-time.Hour), []ledger.Event{stay("a", time.Minute, 0)}, 60, session.NoRoomCreate | session.ImplausibleTime, ""},
+		{"before it began, nobody has left", closed.Add(-time.Hour), []ledger.Event{noLogout}, 0, session.NoRoomCreate | session.NoLogout | session.OutsideRoom | session.ImplausibleTime, "before it began"},
+		{"longer ago than a room can live", closed.AddDate(0, 0, -8), nil, 0, session.NoRoomCreate | session.NoUsage, "CLOSEOUT_MAX_ROOM_LIFE=168h0m0s"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			books := sqlite(t)
@@ -262,7 +261,7 @@ func TestImpossibleCloseTimeIsNotBilled(t *testing.T) {
 				task.Retried = &activities.Retried{Failure: message(err)}
 				bill, err = finalizeBill(t, b, task)
 			}
-			if err != nil || bill.Usage.Seconds != tt.seconds || !slices.Equal(bill.Usage.Estimated, tt.reasons.Names()) {
+			if err != nil || bill.Usage.Seconds != tt.seconds || bill.Usage.Estimated != tt.reasons {
 				t.Errorf("%+v, %v, want %d s, %v", bill.Usage, err, tt.seconds, tt.reasons)
 			}
 		})
@@ -350,7 +349,7 @@ func TestBillWaitsForMissingCallbacks(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, unbilled := books.Bill(t.Context(), 1, due.Session.RoomSessionID)
+			_, unbilled := books.Bill(t.Context(), session.ID{AppID: 1, RoomSessionID: due.Session.RoomSessionID})
 			if waits := bill.Waits(); (waits != nil) != tt.waits || (unbilled != nil) != tt.waits {
 				t.Fatalf("waits %+v, want %v; in the ledger: %v", waits, tt.waits, unbilled)
 			} else if tt.waits {
@@ -359,7 +358,7 @@ func TestBillWaitsForMissingCallbacks(t *testing.T) {
 				}
 				return
 			}
-			if missing := bill.Usage.Callbacks.Missing; missing < 2 || !slices.Contains(bill.Usage.Estimated, metering.MissingCallbacks.Names()[0]) {
+			if missing := bill.Usage.Callbacks.Missing; missing < 2 || bill.Usage.Estimated&session.MissingCallbacks == 0 {
 				t.Errorf("%d callbacks are missing, estimated %v", missing, bill.Usage.Estimated)
 			}
 		})

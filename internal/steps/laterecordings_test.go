@@ -13,6 +13,7 @@ import (
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/steps"
+	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
 )
 
@@ -143,7 +144,7 @@ func TestAmbiguousLateRecordingBlocksTheStep(t *testing.T) {
 		if done, err := w.add(0); !activities.IsBlocked(err) || !strings.Contains(err.Error(), "assign it to one") {
 			t.Fatalf("%+v, %v, want it blocked", done, err)
 		}
-		if err := w.ledger.AssignRecording(t.Context(), 7, taskID, before); err != nil {
+		if err := w.ledger.AssignRecording(t.Context(), session.ID{AppID: 7, RoomSessionID: before}, taskID); err != nil {
 			t.Fatal(err)
 		}
 		w.adds("manifest.json", 0)

@@ -14,7 +14,6 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/archive"
-	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/recordings"
 	"github.com/closeouthq/closeout/session"
 )
@@ -126,8 +125,7 @@ func (r *Recordings) outcome(ctx context.Context, s session.Session, m Manifest,
 				tasks = append(tasks, f.TaskID)
 			}
 		}
-		err = r.Finding.Ledger.ArchivedRecordings(ctx, ledger.ArchivedSession{AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID,
-			CloseReason: s.CloseReason, RoomCloseTime: s.RoomCloseTime, Reconciled: s.Reconciled}, tasks)
+		err = r.Finding.Ledger.ArchivedRecordings(ctx, s, tasks)
 	}
 	if err != nil {
 		return activities.Archived{}, err

@@ -10,25 +10,26 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/internal/metering"
+	"github.com/closeouthq/closeout/pricing"
+	"github.com/closeouthq/closeout/session"
 )
 
 // A ledger is restored from what steps returned.
 func TestResultsHaveAllFieldsOfTheLedger(t *testing.T) {
 	at := time.UnixMilli(1e12).UTC()
 	bill := ledger.Bill{
-		ID: uuid.New(), AppID: 1, RoomID: "lobby", RoomSessionID: 1<<64 - 1, CloseReason: "2", RoomCloseTime: at, Reconciled: true,
-		Usage: metering.Figures{Start: at, End: at, StartFrom: "room_login", EndFrom: "room_close", Participants: 1, Stays: 2, Millis: 3, Seconds: 4, Minutes: 5,
-			Estimated: metering.NoLogin | metering.NoLogout},
-		Charge: metering.Charge{Price: metering.Price{Currency: "EUR", PerMinute: 6}, Function: true, Amount: 7, Lines: 13},
+		ID: uuid.New(), Session: session.Session{ID: session.ID{AppID: 1, RoomSessionID: 1<<64 - 1}, RoomID: "lobby", CloseReason: "2", RoomCloseTime: at, Reconciled: true},
+		Usage: session.Usage{Start: at, End: at, StartFrom: "room_login", EndFrom: "room_close", Participants: 1, Stays: 2, Millis: 3, Seconds: 4, Minutes: 5,
+			Estimated: session.NoLogin | session.NoLogout},
+		Charge: pricing.Charge{Price: pricing.Price{Currency: "EUR", PerMinute: 6}, Function: true, Amount: 7, Lines: 13},
 	}
-	adjustment := ledger.Adjustment{ID: uuid.New(), Number: 8, Bill: bill, Difference: metering.Difference{Millis: 9, Seconds: 10, Minutes: 11, Amount: 12, Lines: 14}, MadeAt: at}
+	adjustment := ledger.Adjustment{ID: uuid.New(), Number: 8, Bill: bill, Difference: pricing.Change{Millis: 9, Seconds: 10, Minutes: 11, Amount: 12, Lines: 14}, MadeAt: at}
 
-	got := decode[ledger.Adjustment](t, adjustedOf(adjustment, true))
+	got := decode[ledger.Adjustment](t, activities.Adjusted{Adjustment: adjustment, Posted: true})
 	if got != adjustment {
 		t.Errorf("ledger has %+v, result %+v", adjustment, got)
 	}
-	if got := decode[ledger.Bill](t, billOf(bill, true)); got != bill {
+	if got := decode[ledger.Bill](t, activities.Bill{Bill: bill, Posted: true}); got != bill {
 		t.Errorf("ledger has %+v, result %+v", bill, got)
 	}
 }

@@ -163,7 +163,7 @@ func TestBillingAPIAway(t *testing.T) {
 	if err != nil && strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("the error shows a secret: %v", err)
 	}
-	if _, err := l.Bill(t.Context(), 1, math.MaxUint64); err != nil {
+	if _, err := l.Bill(t.Context(), session.ID{AppID: 1, RoomSessionID: math.MaxUint64}); err != nil {
 		t.Error(err)
 	}
 }

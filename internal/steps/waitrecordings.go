@@ -72,9 +72,8 @@ func (r *Recordings) plan(ctx context.Context, task activities.Task, before *Man
 // facts returns the ledger's facts about a session's recordings.
 func (r *Recordings) facts(ctx context.Context, task activities.Task, before *Manifest) (*recordings.Facts, error) {
 	s := task.Session
-	f := &recordings.Facts{Folder: s.Folder(), Late: before != nil, Now: time.Now(),
-		Session: recordings.Session{AppID: s.AppID, RoomID: s.RoomID, RoomSessionID: s.RoomSessionID, Closed: s.RoomCloseTime},
-		Faults:  map[*ledger.RecordedFile]recordings.Fault{}, Objects: map[string][]recordings.Object{},
+	f := &recordings.Facts{Folder: s.Folder(), Late: before != nil, Now: time.Now(), Session: s,
+		Faults: map[*ledger.RecordedFile]recordings.Fault{}, Objects: map[string][]recordings.Object{},
 		Keys: map[string]*recordings.Object{}, Rooms: map[recordings.Room][]uint64{}}
 	if w := task.Waited; w != nil {
 		f.Now, f.Waited = w.Now, recordings.Waited{Elapsed: w.Now.Sub(w.Since), Times: w.Times, Note: w.Note}
@@ -93,10 +92,10 @@ func (r *Recordings) facts(ctx context.Context, task activities.Task, before *Ma
 		return nil, activities.Blockedf("CLOSEOUT_RECORDINGS_PREFIX makes %q of the room's name, which leads to another app's folder, to the archive or to no folder; want {{.appid}}/ in front", short(f.Place.Prefix))
 	}
 	since := s.RoomCloseTime.Add(-recordings.MaxDuration)
-	if err := r.Finding.Ledger.EndRoom(ctx, s.AppID, s.RoomID, s.RoomSessionID, s.RoomCloseTime); err != nil {
+	if err := r.Finding.Ledger.EndRoom(ctx, s); err != nil {
 		return nil, err
 	}
-	if f.Tasks, f.Lives, err = r.Finding.Ledger.RecordingsOf(ctx, s.AppID, s.RoomID, s.RoomSessionID, since); err != nil || before != nil {
+	if f.Tasks, f.Lives, err = r.Finding.Ledger.RecordingsOf(ctx, s, since); err != nil || before != nil {
 		return f, err
 	}
 	for _, life := range f.Lives {

@@ -71,9 +71,9 @@ func (w *world) told(task string, event zego.RecordingEvent, sequence uint64, af
 }
 
 // created has a life of the room begin.
-func (w *world) created(session uint64, before time.Duration) {
+func (w *world) created(number uint64, before time.Duration) {
 	w.t.Helper()
-	if err := w.ledger.Record(w.t.Context(), []ledger.Event{{AppID: 7, RoomID: room, RoomSessionID: session, Event: zego.EventRoomCreate, Create: closed.Add(-before), SeenAt: time.Now()}}); err != nil {
+	if err := w.ledger.Record(w.t.Context(), []ledger.Event{{ID: session.ID{AppID: 7, RoomSessionID: number}, RoomID: room, Event: zego.EventRoomCreate, Create: closed.Add(-before), SeenAt: time.Now()}}); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -263,7 +263,7 @@ func TestMissingRecordingsBlockTheStep(t *testing.T) {
 		w.blocks(72*time.Hour, "after 72h0m0s", taskID, fileID(other, 5), fileID(other, 4)+", which has the unknown status 9")
 		// A person may say that a task is of another session, or of none.
 		for _, id := range []string{taskID, other} {
-			if err := w.ledger.AssignRecording(t.Context(), 7, id, 0); err != nil {
+			if err := w.ledger.AssignRecording(t.Context(), session.ID{AppID: 7, RoomSessionID: 0}, id); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -275,7 +275,7 @@ func TestMissingRecordingsBlockTheStep(t *testing.T) {
 // they name.
 func TestAnnouncedRecordingIsWaitedFor(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
-		if err := w.ledger.AnnounceRecording(t.Context(), 7, taskID, w.task.Session.RoomSessionID); err != nil {
+		if err := w.ledger.AnnounceRecording(t.Context(), session.ID{AppID: 7, RoomSessionID: w.task.Session.RoomSessionID}, taskID); err != nil {
 			t.Fatal(err)
 		}
 		w.waits(3*time.Minute, taskID)
@@ -296,7 +296,7 @@ func TestAmbiguousRecordingWaitsForAnOperator(t *testing.T) {
 		w.told(taskID, zego.RecordingUploaded, 0, time.Minute, file(name, zego.FileUploaded, ""))
 		w.waits(time.Minute)
 		w.blocks(2*time.Minute, taskID, "1 or 858012925204410417")
-		if err := w.ledger.AssignRecording(t.Context(), 7, taskID, w.task.Session.RoomSessionID); err != nil {
+		if err := w.ledger.AssignRecording(t.Context(), session.ID{AppID: 7, RoomSessionID: w.task.Session.RoomSessionID}, taskID); err != nil {
 			t.Fatal(err)
 		}
 		w.archives(3*time.Minute, name)
@@ -458,7 +458,7 @@ func TestAssignmentOutranksFolder(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := w.ledger.AssignRecording(t.Context(), 7, "PPPPPPPPPPPPPPPP", other); err != nil {
+		if err := w.ledger.AssignRecording(t.Context(), session.ID{AppID: 7, RoomSessionID: other}, "PPPPPPPPPPPPPPPP"); err != nil {
 			t.Fatal(err)
 		}
 		w.archives(2*time.Minute, names[1])
@@ -475,7 +475,7 @@ func TestTaskAssignedToNoSessionLeavesNoFiles(t *testing.T) {
 		name := fileID(taskID, 10)
 		put(t, w.Source, w.task.Session.Folder()+name, []byte("sound"))
 		w.told(taskID, zego.RecordingUploaded, 0, 0, file(name, zego.FileUploaded, ""))
-		if err := w.ledger.AssignRecording(t.Context(), 7, taskID, 0); err != nil {
+		if err := w.ledger.AssignRecording(t.Context(), session.ID{AppID: 7, RoomSessionID: 0}, taskID); err != nil {
 			t.Fatal(err)
 		}
 		first := w.waits(2*time.Minute, "files in the bucket to stay unchanged: 1")
@@ -489,7 +489,7 @@ func TestTaskAssignedToNoSessionLeavesNoFiles(t *testing.T) {
 func TestFilesAreFoundInFoldersBelowThePrefix(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		w.created(5, 2*time.Hour)
-		if err := w.ledger.Record(t.Context(), []ledger.Event{{AppID: 7, RoomID: room, RoomSessionID: w.task.Session.RoomSessionID, Event: zego.EventRoomCreate, Create: closed.Add(-time.Hour), SeenAt: time.Now()}}); err != nil {
+		if err := w.ledger.Record(t.Context(), []ledger.Event{{ID: session.ID{AppID: 7, RoomSessionID: w.task.Session.RoomSessionID}, RoomID: room, Event: zego.EventRoomCreate, Create: closed.Add(-time.Hour), SeenAt: time.Now()}}); err != nil {
 			t.Fatal(err)
 		}
 		var err error
@@ -544,7 +544,7 @@ func TestNameOfTwoRoomsBlocksTheStep(t *testing.T) {
 		name := fileID(taskID, 10)
 		put(t, w.Source, "zego/"+name, []byte("sound"))
 		other := strings.TrimSuffix(room, "_b é..") // what comes before the "_"
-		if err := w.ledger.Record(t.Context(), []ledger.Event{{AppID: 7, RoomID: other, RoomSessionID: 5, Event: zego.EventRoomCreate, Create: closed.Add(-time.Hour), SeenAt: time.Now()}}); err != nil {
+		if err := w.ledger.Record(t.Context(), []ledger.Event{{ID: session.ID{AppID: 7, RoomSessionID: 5}, RoomID: other, Event: zego.EventRoomCreate, Create: closed.Add(-time.Hour), SeenAt: time.Now()}}); err != nil {
 			t.Fatal(err)
 		}
 		w.blocks(2*time.Minute, "zego/"+name, "5 or 858012925204410417")

@@ -1,4 +1,4 @@
-package metering
+package session
 
 import (
 	"encoding/json"
@@ -49,12 +49,12 @@ const (
 	RolesUnclear
 )
 
-var names = []string{"not_collected", "no_usage", "no_room_create", "no_room_close", "no_login", "no_logout", "logout_before_login", "outside_room", "contradicted", "implausible_time", "events_lost", "no_stay", "no_stream_create", "no_stream_close", "no_streams", "missing_callbacks", "roles_unclear"}
+var reasonNames = []string{"not_collected", "no_usage", "no_room_create", "no_room_close", "no_login", "no_logout", "logout_before_login", "outside_room", "contradicted", "implausible_time", "events_lost", "no_stay", "no_stream_create", "no_stream_close", "no_streams", "missing_callbacks", "roles_unclear"}
 
 // Names returns the names of the reasons in a fixed order.
 func (r Reasons) Names() []string {
 	found := make([]string, 0, bits.OnesCount32(uint32(r)))
-	for i, name := range names {
+	for i, name := range reasonNames {
 		if r&(1<<i) != 0 {
 			found = append(found, name)
 		}
@@ -69,13 +69,13 @@ func (r Reasons) String() string { return strings.Join(r.Names(), " ") }
 func ParseReasons(s string) (r Reasons, err error) {
 	for word := range strings.FieldsSeq(s) {
 		known := false
-		for i, name := range names {
+		for i, name := range reasonNames {
 			if name == word {
 				r, known = r|1<<i, true
 			}
 		}
 		if !known {
-			return 0, fmt.Errorf("reason for an estimate: found %q, want one of %s", word, strings.Join(names, ", "))
+			return 0, fmt.Errorf("reason for an estimate: found %q, want one of %s", word, strings.Join(reasonNames, ", "))
 		}
 	}
 	return r, nil
