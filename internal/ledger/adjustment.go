@@ -15,9 +15,9 @@ import (
 // ErrNothingToAdjust means that what arrived after a session's last entry changes nothing.
 var ErrNothingToAdjust = errors.New("nothing to adjust")
 
-// Adjust makes the session's adjustment of a number and returns it; if it was made
-// before, that one. The error wraps [ErrNothingToAdjust] if none is needed,
-// [sql.ErrNoRows] if there is no bill, and is a [*RestoredError] if the bill was restored.
+// Adjust makes the session's adjustment of the number, unless there is one, and returns it.
+// The error wraps [ErrNothingToAdjust] if none is needed, [sql.ErrNoRows] if there is no
+// bill, and is a [*RestoredError] if the bill was restored.
 func (l *Ledger) Adjust(ctx context.Context, adjustmentID uuid.UUID, id session.ID, number int, approve ...Approver) (Adjustment, error) {
 	var a Adjustment
 	var nothing bool
@@ -74,7 +74,7 @@ func (l *Ledger) adjust(ctx context.Context, tx transaction, c *computation, id 
 		return a, false, &PriceError{err}
 	}
 	same := last
-	same.Usage.Excluded = due.Usage.Excluded // another recorder corrects nothing
+	same.Usage.Excluded = due.Usage.Excluded // a change of the excluded users alone needs no adjustment
 	switch nothing = due == same && len(lines) == 0; {
 	case nothing:
 	case restored:
@@ -108,7 +108,7 @@ func (l *Ledger) adjust(ctx context.Context, tx transaction, c *computation, id 
 	return a, nothing, nil
 }
 
-// Adjustments returns those of the session's bill, in the order of their numbers.
+// Adjustments returns the adjustments of the session's bill in the order of their numbers.
 func (l *Ledger) Adjustments(ctx context.Context, id session.ID) ([]Adjustment, error) {
 	k := keyOf(id)
 	all, err := list(ctx, l, scanAdjustment, selectAdjustments, k.app, k.session)
@@ -119,15 +119,15 @@ func (l *Ledger) Adjustments(ctx context.Context, id session.ID) ([]Adjustment, 
 type BilledSession struct {
 	// Session is the session, as its bill has it.
 	session.Session
-	// Number is that of the next adjustment, from 1.
+	// Number is the number of the next adjustment, from 1.
 	Number int `json:"number"`
 	// DirtyAt is when the first of those events was recorded, by our clock.
 	DirtyAt time.Time `json:"dirty_at"`
 }
 
-// Dirty lists the sessions with events after their last entry whose adjustment was
-// started before a time, or not at all: those that have waited longest first, after
-// another session, at most limit.
+// Dirty lists up to limit sessions with events after their last entry, longest waiting first,
+// starting behind the session after. It leaves out those with an adjustment started at or
+// after the given time.
 func (l *Ledger) Dirty(ctx context.Context, started time.Time, after BilledSession, limit int) ([]BilledSession, error) {
 	k := keyOf(after.ID)
 	all, err := list(ctx, l, func(r row) (b BilledSession, err error) {
@@ -141,11 +141,11 @@ func (l *Ledger) Dirty(ctx context.Context, started time.Time, after BilledSessi
 	return all, wrap(err, "list sessions to adjust")
 }
 
-// AdjustmentStarted notes that the run which adjusts the session was started, so that
-// none is started again while that one waits.
+// AdjustmentStarted records the start of a run that adjusts the session, so that no other is
+// started while it waits.
 func (l *Ledger) AdjustmentStarted(ctx context.Context, s BilledSession, at time.Time) error {
 	k := keyOf(s.ID)
-	// If it is over already, the session isn't dirty, or is again.
+	// If the run has ended meanwhile, the session is not dirty, or dirty again.
 	_, err := l.exec(ctx, "UPDATE sessions SET adjusting_at = $1 WHERE appid = $2 AND room_session_id = $3 AND dirty_at = $4",
 		at.UnixMilli(), k.app, k.session, millis(s.DirtyAt))
 	return wrap(err, "note that session %s is being adjusted", k)

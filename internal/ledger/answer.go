@@ -10,13 +10,13 @@ import (
 	"github.com/closeouthq/closeout/zego/serverapi"
 )
 
-// RecordAnswer stores what ZEGO's API answers about a recording task, and reports whether
-// it has a file that no callback named, or in another place. A callback that arrives later
-// counts more. What is new in an archived task is added to the archive as a late recording.
+// RecordAnswer stores an answer of ZEGO's API about a recording task. It reports whether the
+// answer has a new file, or a file in a new place. A later callback takes precedence. New
+// files of an archived task are added to the archive as late recordings.
 func (l *Ledger) RecordAnswer(ctx context.Context, appID uint32, a serverapi.Task) (found bool, err error) {
 	var files []zego.RecordedFile
 	for _, f := range a.Files {
-		// Others have no place yet.
+		// Other files are not stored anywhere yet.
 		if f.Status == zego.FileUploaded || f.Status == zego.FileInBackup || f.Status == zego.FileFailed {
 			files = append(files, f)
 		}
@@ -39,7 +39,7 @@ func (l *Ledger) RecordAnswer(ctx context.Context, appID uint32, a serverapi.Tas
 		}
 		found = false
 		for _, f := range files {
-			// The backup storage keeps a file from the task's end on at the earliest.
+			// The backup storage keeps a file at least until some days after the task's end.
 			n, err := tx.exec(ctx, `
 				INSERT INTO recording_files (`+fileColumns+`, saved) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, '')
 				ON CONFLICT (appid, task_id, file_id) DO UPDATE SET
@@ -68,7 +68,8 @@ func (l *Ledger) RecordAnswer(ctx context.Context, appID uint32, a serverapi.Tas
 	return found, wrap(err, "store the answer about recording task %s of app %d", a.TaskID, appID)
 }
 
-// AnsweredRecordings returns an app's recording tasks that ZEGO's API has reported complete.
+// AnsweredRecordings returns the recording tasks of an app that ZEGO's API has reported
+// complete.
 func (l *Ledger) AnsweredRecordings(ctx context.Context, appID uint32, taskIDs []string) (map[string]bool, error) {
 	answered := map[string]bool{}
 	for some := range slices.Chunk(taskIDs, maxTasks) {

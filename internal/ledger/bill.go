@@ -16,19 +16,19 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// Bill is the first entry of a session. There is never a second bill, and it never
-// changes: what arrives later makes an [Adjustment].
+// Bill is the first entry of a session. There is never a second bill, and it never changes:
+// later callbacks make an [Adjustment].
 type Bill = pricing.Bill
 
 // MadeBill is a bill with the time at which it was made.
 type MadeBill struct {
 	Bill
-	// MadeAt is by the clock of the worker that made it, to the millisecond and in UTC.
+	// MadeAt is the time of the worker's clock, in milliseconds and UTC.
 	MadeAt time.Time `json:"made_at"`
 }
 
-// Adjustment is an entry that corrects those before it by what arrived after them. They
-// stay as they are.
+// Adjustment is an entry that corrects the earlier ones, which stay unchanged, for later
+// callbacks.
 type Adjustment = pricing.Adjustment
 
 const (
@@ -89,15 +89,15 @@ func scanAdjustment(r row) (a Adjustment, err error) {
 	return a, err
 }
 
-// An Approver refuses an entry that isn't made yet, by an error. doubt is why its figures
-// can't be right; it is empty if they can.
+// An Approver returns an error to prevent an entry. doubt says why its figures must be wrong;
+// it is empty if they are plausible.
 type Approver func(due Bill, doubt string) error
 
-// Finalize makes the session's bill of what is recorded, unless there is one, and returns
-// the one that there is, and whether it made it. It is the first writer's for good.
+// Finalize makes the session's bill from the recorded events, unless there is a bill. It
+// returns the session's bill and reports whether it made it. A bill never changes.
 //
-// In b, Usage has the reasons for an estimate that are known already, and Charge the
-// price of a minute, unless the ledger has a price function.
+// In b, Usage holds known reasons for inexact figures, and Charge the price of a minute,
+// unless the ledger has a price function.
 func (l *Ledger) Finalize(ctx context.Context, b Bill, approve ...Approver) (bill Bill, made bool, err error) {
 	if l.Price != nil {
 		b.Charge = pricing.Charge{Function: true}
@@ -130,7 +130,7 @@ func (l *Ledger) finalize(ctx context.Context, tx transaction, c *computation, b
 	due.Session = session.Session{ID: b.Session.ID, RoomID: b.RoomID, CloseReason: b.CloseReason, RoomCloseTime: fromMillis(b.RoomCloseTime.UnixMilli()), Reconciled: b.Reconciled}
 	room, first, err := lockUnbilled(ctx, tx, due)
 	if err != nil || first != nil {
-		return first.bill(), false, err // the step is repeated
+		return first.bill(), false, err // a retry
 	}
 	result, err := l.computed(ctx, tx, c, basis{due.Bill, room, b.Usage.Estimated, 0})
 	if err != nil {
@@ -145,8 +145,8 @@ func (l *Ledger) finalize(ctx context.Context, tx transaction, c *computation, b
 	return due.Bill, true, l.insertBill(ctx, tx, due, result.people, result.lines)
 }
 
-// lockUnbilled locks a session until its bill is made: see Record. It returns the first
-// bill if there is one, which is then the session's for good.
+// lockUnbilled locks a session until its bill is made: see Record. If the session has a bill,
+// it returns that.
 func lockUnbilled(ctx context.Context, tx transaction, b MadeBill) (room metering.Room, first *MadeBill, err error) {
 	k := keyOf(b.Session.ID)
 	locked, err := one(ctx, tx, scanLocked, `
@@ -184,11 +184,11 @@ func (l *Ledger) insertBill(ctx context.Context, tx transaction, b MadeBill, peo
 	return l.insertLines(ctx, tx, keyOf(b.Session.ID), 0, lines, b.Charge.Amount)
 }
 
-// lasting are the reasons of a bill that later callbacks don't change: what wasn't
-// collected is missing for good, and a close time that was impossible still is.
+// lasting holds the reasons that stay in adjustments: callbacks that were not collected
+// remain missing, and an impossible close time remains impossible.
 const lasting = session.NotCollected | session.ImplausibleTime
 
-// compute returns an entry with the figures and the charge of what is recorded now.
+// compute returns an entry with figures and charge of the events recorded so far.
 func (l *Ledger) compute(ctx context.Context, from source, b basis) (c computed, err error) {
 	bill, room, k := b.bill, b.room, keyOf(b.bill.Session.ID)
 	room.Close, room.Reconciled = bill.RoomCloseTime.UnixMilli(), bill.Reconciled
@@ -210,8 +210,8 @@ func (l *Ledger) compute(ctx context.Context, from source, b basis) (c computed,
 	return c, err
 }
 
-// Lacks reports whether the ledger lacks what a callback reported: the create of a room,
-// or that end of a stay. It reads Event, AppID, RoomSessionID and Stay.
+// Lacks reports whether the ledger lacks the event: the creation of a room, or that end of a
+// stay. It reads the fields Event, AppID, RoomSessionID and Stay.
 func (l *Ledger) Lacks(ctx context.Context, u Event) (bool, error) {
 	k := keyOf(u.ID)
 	from, args := "FROM sessions WHERE room_create_time <> 0", []any{k.app, k.session}
@@ -234,7 +234,7 @@ const (
 	selectAdjustments = "SELECT " + adjustmentColumns + " FROM adjustments WHERE appid = $1 AND room_session_id = $2 ORDER BY number"
 )
 
-// Bill finds the session's bill. The error wraps [sql.ErrNoRows] if it has none.
+// Bill returns the session's bill. The error wraps [sql.ErrNoRows] if there is none.
 func (l *Ledger) Bill(ctx context.Context, id session.ID) (Bill, error) {
 	b, err := l.MadeBill(ctx, id)
 	return b.Bill, err
@@ -247,12 +247,12 @@ func (l *Ledger) MadeBill(ctx context.Context, id session.ID) (MadeBill, error) 
 	return b, wrap(err, "read the bill of session %s", k)
 }
 
-// Bills lists the bills made at a time or later. A bill that is made meanwhile may be
-// listed or not; all others are, once.
+// Bills lists the bills made since a time, each once. A bill made during the call may be
+// missing.
 func (l *Ledger) Bills(ctx context.Context, since time.Time) iter.Seq2[MadeBill, error] {
 	return pages("list bills", func(last *MadeBill) ([]MadeBill, error) {
-		// In the order of the index bills_session. Which order of text that is depends on
-		// the database, and doesn't matter.
+		// The order is that of the index bills_session. It depends on the database's collation,
+		// which does not matter here.
 		after := beforeAll
 		if last != nil {
 			after = keyOf(last.Session.ID)
@@ -263,16 +263,15 @@ func (l *Ledger) Bills(ctx context.Context, since time.Time) iter.Seq2[MadeBill,
 	})
 }
 
-// Filter chooses entries. What is zero chooses all.
+// Filter selects entries. Its zero value selects all.
 type Filter struct {
 	// AppID is the app.
 	AppID uint32
-	// From and To bound when the room closed, by ZEGO's clock: at From or later, and
-	// before To.
+	// From and To bound the room's close time: From <= close time < To.
 	From, To time.Time
 }
 
-// where is the condition, of the arguments $1 to $3.
+// where is the condition of a Filter with the arguments $1 to $3.
 const where = " WHERE (CAST($1 AS BIGINT) = 0 OR appid = $1) AND room_close_time >= $2 AND room_close_time < $3"
 
 func (f Filter) args() []any {

@@ -6,25 +6,25 @@ import (
 	"time"
 )
 
-// A Comparison is how many rooms and users of an app ZEGO counted, and how many of them the
+// A Comparison holds the rooms and users of an app that ZEGO counted, and how many of them the
 // ledger lacks.
 type Comparison struct {
 	// AppID is ZEGO's appid.
 	AppID uint32 `json:"appid"`
-	// At is when ZEGO was asked, and Since when a comparison first found more than the ledger
-	// has; zero if the last one didn't.
+	// At is the time of the comparison. Since is when a comparison first found something
+	// missing; zero if the last one found nothing missing.
 	At    time.Time `json:"at"`
 	Since time.Time `json:"since,omitzero"`
-	// Rooms and Users are what ZEGO counted in the last minute that it knew.
+	// Rooms and Users are ZEGO's counts of the latest minute.
 	Rooms int64 `json:"rooms"`
 	Users int64 `json:"users"`
-	// UnknownRooms and UnknownUsers are how many of them the ledger lacks, in the minute
-	// that it lacks the fewest in.
+	// UnknownRooms and UnknownUsers are how many the ledger lacks, in the minute with the
+	// smallest difference.
 	UnknownRooms int64 `json:"unknown_rooms"`
 	UnknownUsers int64 `json:"unknown_users"`
 }
 
-// Unknown returns what the ledger lacks, in words; empty if nothing.
+// Unknown describes what the ledger lacks, or returns "".
 func (c Comparison) Unknown() string {
 	if c.UnknownRooms == 0 && c.UnknownUsers == 0 {
 		return ""
@@ -32,9 +32,9 @@ func (c Comparison) Unknown() string {
 	return fmt.Sprintf("ZEGO counts %d rooms and %d users of app %d without callbacks, since %s", c.UnknownRooms, c.UnknownUsers, c.AppID, c.Since.Format(time.RFC3339))
 }
 
-// CountOpen returns the numbers of an app's rooms and users that were there at some time
-// between two times, by ZEGO's clock. In doubt it counts them: a session without its begin
-// or end, and a user who came twice.
+// CountOpen counts the rooms and users of an app that were present at any time between from and
+// to, by ZEGO's clock. In doubt it counts too many: sessions without a start or an end count,
+// and a user who returned counts twice.
 func (l *Ledger) CountOpen(ctx context.Context, appID uint32, from, to time.Time) (rooms, users int64, err error) {
 	counts, err := one(ctx, l, func(r row) (n [2]int64, err error) {
 		err = r.Scan(&n[0], &n[1])
@@ -63,8 +63,7 @@ func (l *Ledger) NoteComparison(ctx context.Context, c Comparison) error {
 	return wrap(err, "store the comparison of app %d", c.AppID)
 }
 
-// Comparisons returns the last comparison of each app, by appid, without those before a
-// time.
+// Comparisons returns the last comparison of each app since a time, ordered by appid.
 func (l *Ledger) Comparisons(ctx context.Context, since time.Time) ([]Comparison, error) {
 	all, err := list(ctx, l, func(r row) (c Comparison, err error) {
 		err = r.Scan(&c.AppID, (*timeColumn)(&c.At), (*timeColumn)(&c.Since), &c.Rooms, &c.Users, &c.UnknownRooms, &c.UnknownUsers)

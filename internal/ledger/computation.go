@@ -11,17 +11,17 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// An entry is computed from these, and from the session's stays and streams.
+// basis is the input of an entry besides the session's stays and streams.
 type basis struct {
 	bill  Bill
 	room  metering.Room
 	known session.Reasons
-	// number is that of the entry, 0 for the bill.
+	// number is the entry's number; 0 for the bill.
 	number int
 }
 
-// A computed entry, with the participants that it changes, its lines, and why its figures
-// can't be right; empty if they can.
+// computed is an entry with its lines and the participants that it changes. doubt says why its
+// figures must be wrong; it is empty if they are plausible.
 type computed struct {
 	bill   Bill
 	people []billedRow
@@ -29,8 +29,8 @@ type computed struct {
 	doubt  string
 }
 
-// A computation computes an entry by the program's own functions, for prices or for who
-// counts, while nothing is locked: they may take their time.
+// A computation computes an entry with the program's own Price and Exclude functions, outside
+// of transactions, because they may be slow.
 type computation struct {
 	basis
 	state  [sha256.Size]byte
@@ -42,11 +42,11 @@ type computation struct {
 // errCompute means that the entry has to be computed before the transaction can go on.
 var errCompute = errors.New("compute the entry")
 
-// maxComputations is how often an entry is computed because callbacks arrive meanwhile.
+// maxComputations bounds how often an entry is computed again because callbacks arrived.
 const maxComputations = 5
 
-// inComputed is [Ledger.in] for a do that calls computed. It runs do again after each
-// computation that it needs.
+// inComputed is like [Ledger.in] for a do that calls computed. It runs do again after each
+// computation.
 func (l *Ledger) inComputed(ctx context.Context, do func(transaction, *computation) error) error {
 	c := &computation{}
 	for range maxComputations {
@@ -71,7 +71,7 @@ func (l *Ledger) computed(ctx context.Context, tx transaction, c *computation, b
 		if c.err != nil {
 			return c.result, c.err
 		}
-		// What is stored only ever grows, so that the same state means that nothing came.
+		// Rows are only ever added to, so an equal digest means that nothing arrived.
 		switch state, err := l.stateOf(ctx, tx, keyOf(b.bill.Session.ID)); {
 		case err != nil:
 			return computed{}, err

@@ -13,7 +13,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// Event is what one callback reports of a session or a recording.
+// Event is the content of one callback about a session or a recording.
 type Event struct {
 	// ID is the session's. A recording callback has only its AppID.
 	session.ID
@@ -22,42 +22,40 @@ type Event struct {
 	// Event is [zego.EventRoomCreate], [zego.EventRoomLogin], [zego.EventRoomLogout],
 	// [zego.EventStreamCreate] or [zego.EventStreamClose].
 	Event string `json:"event"`
-	// Stay is ZEGO's session_id of the user's stay, or the stream_sid of the stream; empty
-	// of a room_create.
+	// Stay is the session_id of the user's stay, or the stream_sid of the stream; empty for a
+	// room_create.
 	Stay string `json:"stay,omitempty"`
 	// Name is the user's nickname or the stream's stream_id.
 	Name string `json:"name,omitempty"`
-	// Number is 1 more than the user_update_seq or the stream_seq; 0 if there is none.
+	// Number is the user_update_seq or the stream_seq plus 1; 0 without one.
 	Number int64 `json:"number,omitempty"`
-	// User is the user_account; empty of a room_create.
+	// User is the user_account; empty for a room_create.
 	User string `json:"user,omitempty"`
 	// Role is the user_role.
 	Role zego.Code `json:"role,omitempty"`
 	// Create is the room_create_time of a room_create.
 	Create time.Time `json:"create,omitzero"`
 	// Close is the room_close_time of a room_close that contradicts the first one of its
-	// session. The ledger gets no others.
+	// session. Other room_close callbacks are not stored as events.
 	Close time.Time `json:"close,omitzero"`
-	// Login and Logout are the ends of the stay, or of the stream, that the callback has.
+	// Login and Logout are the ends of the stay or stream that the callback states.
 	Login  time.Time `json:"login,omitzero"`
 	Logout time.Time `json:"logout,omitzero"`
 	// LogoutReason is the reason of a room_logout, or the type of a stream_close.
 	LogoutReason zego.Code `json:"logout_reason,omitempty"`
-	// SentAt is when ZEGO sent the callback, by its clock: the only time that is signed.
+	// SentAt is the callback's timestamp, by ZEGO's clock. It is the only signed time.
 	SentAt time.Time `json:"sent_at,omitzero"`
 	// Implausible reports that the callback has an impossible time: see [Event.Plausible].
 	Implausible bool `json:"implausible,omitempty"`
-	// SeenAt is when the callback was received, by our clock. Nothing is billed by it.
+	// SeenAt is when the callback was received, by our clock. Bills do not depend on it.
 	SeenAt time.Time `json:"seen_at"`
-	// Recording is set for a recording callback, whose session isn't known.
+	// Recording is set for a recording callback. It does not name its session.
 	Recording *Recording `json:"recording,omitempty"`
-	// Unreadable is set for a genuine callback that was refused, whose session isn't
-	// known.
+	// Unreadable is set for a genuine callback that was refused. Its session is unknown.
 	Unreadable *Unreadable `json:"unreadable,omitempty"`
 }
 
-// EventOf returns what a callback reports. ok is false if the ledger stores nothing of
-// its event.
+// EventOf converts a callback. It reports false for an event that the ledger does not store.
 func EventOf(event zego.Event, seenAt time.Time) (u Event, ok bool) {
 	stay := func(event string, l *zego.RoomLogin) Event {
 		return Event{ID: session.ID{AppID: l.AppID, RoomSessionID: l.RoomSessionID}, RoomID: l.RoomID, Event: event,
@@ -103,12 +101,12 @@ func (u Event) stream() bool {
 	return u.Event == zego.EventStreamCreate || u.Event == zego.EventStreamClose
 }
 
-// ClockTolerance is how much later than the signed timestamp a time may be. ZEGO sends
-// a callback after the event, and its servers' clocks differ.
+// ClockTolerance is how much a time may be later than the signed timestamp. ZEGO sends a
+// callback after the event, but its servers' clocks differ.
 const ClockTolerance = 5 * time.Minute
 
-// Plausible returns u without impossible times. A logout later than SentAt becomes SentAt.
-// A beginning is unknown if it is later, or longer ago than maxRoomLife; 0 is no limit.
+// Plausible returns u without impossible times. A logout after SentAt becomes SentAt. A start
+// after SentAt, or more than maxRoomLife before it, becomes unknown; 0 means no limit.
 func (u Event) Plausible(maxRoomLife time.Duration) Event {
 	sent := u.SentAt
 	if sent.IsZero() {
@@ -130,7 +128,7 @@ func (u Event) Plausible(maxRoomLife time.Duration) Event {
 	return u
 }
 
-// A sessionRow and a stayRow are what a batch has for one row of the tables.
+// A sessionRow is a row of the table of sessions, merged from a batch.
 type sessionRow struct {
 	key
 	room                                   string
@@ -148,8 +146,7 @@ type stayRow struct {
 	seeAt                     int64
 }
 
-// differ reports whether two callbacks disagree about a time. One that doesn't know
-// it agrees with any.
+// differ reports whether two callbacks disagree about a time. An unknown time agrees with any.
 func differ(a, b int64) bool { return a != 0 && b != 0 && a != b }
 
 // earliest returns the lesser of two times; 0 is unknown.
@@ -160,8 +157,8 @@ func earliest(a, b int64) int64 {
 	return a
 }
 
-// merge adds what another callback reports of the session, as updateSessions does. The
-// order doesn't matter.
+// merge merges another callback about the session, as updateSessions does. The order does not
+// matter.
 func (r *sessionRow) merge(other sessionRow) {
 	if r.room != other.room || differ(r.create, other.create) {
 		r.contradicted = 1
@@ -170,9 +167,8 @@ func (r *sessionRow) merge(other sessionRow) {
 	r.contradicted, r.implausible, r.see = max(r.contradicted, other.contradicted), max(r.implausible, other.implausible), max(r.see, other.see)
 }
 
-// merge adds what another callback reports of the stay, as updateStays does. The order
-// doesn't matter: the earliest login, the latest logout with its reason, and the role
-// that the latest logout has.
+// merge merges another callback about the stay, as updateStays does. The order does not matter:
+// the earliest login counts, and the latest logout with its reason and role.
 func (r *stayRow) merge(other stayRow) {
 	if r.user != other.user || differ(r.login, other.login) || differ(r.logout, other.logout) ||
 		differ(r.loginNumber, other.loginNumber) || differ(r.logoutNumber, other.logoutNumber) ||
@@ -191,7 +187,7 @@ func (r *stayRow) merge(other stayRow) {
 	r.loginNumber, r.logoutNumber = sameNumber(r.loginNumber, other.loginNumber), sameNumber(r.logoutNumber, other.logoutNumber)
 }
 
-// sameNumber returns the number of two callbacks; -1 if they differ, as when a user logs in
+// sameNumber merges the numbers of two callbacks. Different ones give -1, as when a user logs in
 // again with the same session_id.
 func sameNumber(a, b int64) int64 {
 	if differ(a, b) {
@@ -200,9 +196,9 @@ func sameNumber(a, b int64) int64 {
 	return cmp.Or(a, b)
 }
 
-// rowsOf merges a batch to one row for each session, stay and stream, as a statement can't
-// change a row twice. Rows are in the order of their keys, in which all writers lock
-// them, so that no two wait for each other.
+// rowsOf merges a batch into one row for each session, stay and stream, because a statement
+// cannot change a row twice. It orders rows by key, so that writers lock them in the same
+// order and never deadlock.
 func rowsOf(events []Event) (sessions []sessionRow, stays, streams []stayRow) {
 	at := make(map[key]int)
 	type stayKey struct {
@@ -260,8 +256,8 @@ func rowsOf(events []Event) (sessions []sessionRow, stays, streams []stayRow) {
 	return sessions, stays, streams
 }
 
-// signOfLife is how much newer, in milliseconds, a last sign of life has to be for the
-// session to be written for nothing else.
+// signOfLife is the least growth of a session's last sign of life, in milliseconds, that is
+// worth a write of its own.
 const signOfLife = 15_000
 
 const (
@@ -316,7 +312,7 @@ const (
 			OR stays.user_role <> '' AND excluded.user_role <> '' AND (stays.user_role = '4') <> (excluded.user_role = '4'))`
 )
 
-// bytewise returns a statement that compares texts as Go does. SQLite always does.
+// bytewise makes a statement compare texts bytewise, as SQLite always does.
 func (l *Ledger) bytewise(statement string) string {
 	collation := ` COLLATE "C"`
 	if l.path != "" {
@@ -325,9 +321,9 @@ func (l *Ledger) bytewise(statement string) string {
 	return strings.ReplaceAll(statement, "{C}", collation)
 }
 
-// Record stores what callbacks report, all or nothing. In whatever order they arrive, how
-// often, and in how many batches: the same rows come of it. A contradiction between two
-// is noted, as nobody knows which of them is true.
+// Record stores events, all or nothing. The resulting rows do not depend on the order of the
+// events, on repeats, or on their batches. If two callbacks contradict each other, the row
+// records that.
 func (l *Ledger) Record(ctx context.Context, events []Event) error {
 	if len(events) == 0 {
 		return nil
@@ -365,8 +361,8 @@ func (l *Ledger) record(ctx context.Context, tx transaction, sessions []sessionR
 	if len(sessions) == 0 {
 		return nil
 	}
-	// This locks all the sessions. A bill is then made either before, and its session
-	// becomes dirty, or afterwards, and has what is recorded here.
+	// This locks all the sessions. A bill is made either before, which makes its session
+	// dirty, or afterwards, and then includes these events.
 	now := time.Now().UnixMilli()
 	from, args := l.table(sessionTypes, len(sessions), func(i int) []any {
 		s := sessions[i]
@@ -390,7 +386,7 @@ func (l *Ledger) record(ctx context.Context, tx transaction, sessions []sessionR
 
 // recordRows writes stays or streams, and notes the billed sessions that change.
 func (l *Ledger) recordRows(ctx context.Context, tx transaction, table string, rows []stayRow, billed map[key]bool, now int64) error {
-	// Of billed sessions, which are few, it matters whether there is anything new.
+	// For billed sessions, which are few, find out whether anything is new.
 	var late, others []stayRow
 	for _, s := range rows {
 		if billed[s.key] {
@@ -421,7 +417,7 @@ func (l *Ledger) recordRows(ctx context.Context, tx transaction, table string, r
 	return nil
 }
 
-// streamsOf makes a statement about stays one about streams, which have the same columns.
+// streamsOf turns a statement about stays into one about streams, which have the same columns.
 var streamsOf = strings.NewReplacer("stays", "streams", "stay,", "stream_sid,", "stay{", "stream_sid{", "stay)", "stream_sid)",
 	"login_time", "create_time", "logout_time", "close_time", "logout_reason", "close_type", "login_number", "create_number", "logout_number", "close_number")
 
@@ -441,7 +437,7 @@ func (l *Ledger) recordStays(ctx context.Context, tx transaction, table string, 
 	return tx.exec(ctx, statement, args...)
 }
 
-// A column is one of a table that [Ledger.table] makes.
+// A column is a column of a table for [Ledger.table].
 type column struct {
 	name string
 	text bool
@@ -461,8 +457,8 @@ func columns(names string) (all []column) {
 	return all
 }
 
-// table returns a table of n rows that a statement can select from, and the statement's
-// first arguments. The text is the same for any number of rows, so that it is parsed once.
+// table returns an SQL expression for a table of n rows, and its arguments, which come first.
+// The text does not depend on n, so the statement is prepared once.
 func (l *Ledger) table(columns []column, n int, row func(int) []any) (string, []any) {
 	if l.path != "" {
 		rows := make([][]any, n)

@@ -1,6 +1,5 @@
-// Package ledger stores events, bills and recordings in a SQL database: SQLite or
-// PostgreSQL, with the same queries on both. Its methods make or update the tables
-// first, where nobody has.
+// Package ledger stores events, bills and recordings in SQLite or PostgreSQL, with the same
+// queries on both. Its methods create or update the tables first if necessary.
 package ledger
 
 import (
@@ -20,12 +19,12 @@ import (
 	"github.com/closeouthq/closeout/pricing"
 )
 
-// Ledger is an open database. It is safe for concurrent use, also by several
+// Ledger is an open database. It is safe for concurrent use by several goroutines and
 // processes.
 type Ledger struct {
 	// Price, if set, prices sessions. Set it before use.
 	Price pricing.Func
-	// Rules decide who is no participant. Open sets the default; change it before use.
+	// Rules exclude users. Open sets the default. Change it before use.
 	Rules metering.Rules
 
 	db   *sql.DB
@@ -35,8 +34,8 @@ type Ledger struct {
 	migrated bool
 }
 
-// Open prepares the database at the URL: "sqlite:" and a path, or "postgres://". It
-// doesn't connect yet, so that a database that is away delays only what needs it.
+// Open prepares the database at a URL: "sqlite:" and a path, or "postgres://". It does not
+// connect, so it succeeds while the database is unavailable.
 func Open(databaseURL string) (*Ledger, error) {
 	scheme, rest, _ := strings.Cut(databaseURL, ":")
 	switch scheme {
@@ -49,7 +48,7 @@ func Open(databaseURL string) (*Ledger, error) {
 		if err != nil {
 			return nil, fmt.Errorf("open ledger %s: %w", path, err)
 		}
-		db.SetMaxOpenConns(4) // one writes, the others wait for it
+		db.SetMaxOpenConns(4) // writes wait for each other anyway
 		return &Ledger{Rules: metering.Default, db: db, path: path}, nil
 
 	case "postgres", "postgresql":
@@ -62,10 +61,9 @@ func Open(databaseURL string) (*Ledger, error) {
 	return nil, errors.New("open ledger: the scheme of its URL is neither sqlite nor postgres")
 }
 
-// sqliteURL returns what the driver opens.
-//
-// A writer waits for the other one from its first statement on, instead of failing, and
-// a commit is on the disk. Temporary data is in memory: /tmp may not be writable.
+// sqliteURL returns the driver's URL for a file. Transactions wait for the lock when they
+// begin, instead of failing later, and commits are synced. Temporary data is in memory,
+// because /tmp may be read-only.
 func sqliteURL(path string) string {
 	query := url.Values{
 		"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "temp_store(MEMORY)"},
@@ -74,8 +72,8 @@ func sqliteURL(path string) string {
 	return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: query.Encode()}).String()
 }
 
-// secure makes the SQLite file, and makes it and its folder readable for its owner
-// alone: it holds who was in which room.
+// secure creates the SQLite file with its folder, readable for the owner alone, because it
+// holds personal data.
 func (l *Ledger) secure() error {
 	if err := os.MkdirAll(filepath.Dir(l.path), 0o700); err != nil {
 		return err

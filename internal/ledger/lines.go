@@ -11,7 +11,7 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// PriceError means that a session can't be priced, however often it is tried.
+// PriceError means that a session cannot be priced, and that a retry is useless.
 type PriceError struct{ reason error }
 
 // Error implements error.
@@ -20,8 +20,7 @@ func (e *PriceError) Error() string { return "price the session: " + e.reason.Er
 // Unwrap returns the reason.
 func (e *PriceError) Unwrap() error { return e.reason }
 
-// priceOf returns the function that prices entries with this charge; nil if there is no
-// price.
+// priceOf returns the function that prices entries with this charge, or nil without a price.
 func (l *Ledger) priceOf(c pricing.Charge) (pricing.Func, error) {
 	switch {
 	case c.Function && l.Price == nil:
@@ -81,8 +80,7 @@ const lineColumns = "payer, payee, description, quantity, unit, unit_price, amou
 
 var lineTypes = columns("line, " + lineColumns)
 
-// insertLines writes the lines of an entry, and makes sure that what is stored adds up to
-// its amount.
+// insertLines stores the lines of an entry and checks that they add up to its amount.
 func (l *Ledger) insertLines(ctx context.Context, tx transaction, k key, entry int, lines []pricing.Line, amount int64) error {
 	number := int64(0)
 	for chunk := range slices.Chunk(lines, 1000) {
@@ -122,8 +120,7 @@ func scanLine(r row) (l pricing.Line, err error) {
 	return l, err
 }
 
-// Lines lists the lines of a session's bill, which is entry 0, or of the adjustment of that
-// number.
+// Lines lists the lines of an entry: 0 for the session's bill, or the number of an adjustment.
 func (l *Ledger) Lines(ctx context.Context, id session.ID, entry int) iter.Seq2[pricing.Line, error] {
 	type numbered struct {
 		number int64
@@ -150,8 +147,8 @@ func (l *Ledger) Lines(ctx context.Context, id session.ID, entry int) iter.Seq2[
 	}
 }
 
-// Reprice returns the charge and the lines that a session's bill would have now, at prices
-// of today: those of the ledger's function or else price. It writes nothing.
+// Reprice returns the bill and the lines of a session at today's prices: those of the ledger's
+// function, or else price. It stores nothing.
 func (l *Ledger) Reprice(ctx context.Context, b Bill, price pricing.Price) (due Bill, lines []pricing.Line, err error) {
 	k := keyOf(b.Session.ID)
 	var result computed

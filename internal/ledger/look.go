@@ -10,32 +10,32 @@ import (
 	"time"
 )
 
-// A Look is the last time that a process looked into the ledger: a worker for what is due,
-// or a webhook for whether it was restored.
+// A Look is the last time that a process checked the ledger: a worker for due work, or a
+// webhook for a restore.
 type Look struct {
-	// Number counts looks. It never falls, unless the ledger is restored from a copy.
+	// Number counts looks. It only falls if the ledger is restored from a backup.
 	Number int64 `json:"number"`
-	// At is when it was, by the process's clock.
+	// At is the time of the look, by the process's clock.
 	At time.Time `json:"at"`
 }
 
-// LastLook returns the last look; the zero Look if there was none.
+// LastLook returns the last look, or the zero Look.
 func (l *Ledger) LastLook(ctx context.Context) (Look, error) {
 	look, err := one(ctx, l, scanLook, "SELECT coalesce(max(number), 0), coalesce(max(looked_at), 0) FROM looks")
 	return look, wrap(err, "read the last look")
 }
 
-// TakeLook reports whether the caller is to look for what is due: one of all workers
-// is, once an interval. A lease that ends later than an interval from now was taken by
-// another clock, and doesn't count.
+// TakeLook reports whether the caller should check for due work. Of all workers one should,
+// once per interval. It ignores a lease that ends more than an interval from now, because
+// that comes from a wrong clock.
 func (l *Ledger) TakeLook(ctx context.Context, now time.Time, interval time.Duration) (bool, error) {
 	next := now.Add(interval).UnixMilli()
 	n, err := l.exec(ctx, "UPDATE looks SET number = number + 1, looked_at = $1, next_at = $2 WHERE next_at <= $1 OR next_at > $2", now.UnixMilli(), next)
 	return n == 1, wrap(err, "take the next look")
 }
 
-// CountLook counts and returns a look that doesn't look for what is due. It returns none
-// if the last one is before the one that was seen: then the ledger was restored.
+// CountLook counts and returns a look that does not check for due work. It returns the zero
+// Look if the last look is older than the given number, because then the ledger was restored.
 func (l *Ledger) CountLook(ctx context.Context, now time.Time, seen int64) (Look, error) {
 	look, err := one(ctx, l, scanLook, "UPDATE looks SET number = number + 1, looked_at = $1 WHERE number >= $2 RETURNING number, looked_at", now.UnixMilli(), seen)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
@@ -49,19 +49,19 @@ func scanLook(r row) (look Look, err error) {
 	return look, err
 }
 
-// Due reports which work there is.
+// Due reports which work is due.
 type Due struct {
-	// Overdue reports that open sessions are overdue.
+	// Overdue reports whether open sessions are overdue.
 	Overdue bool
-	// Dirty reports that events came after the last entry of a session.
+	// Dirty reports whether a session has events after its last entry.
 	Dirty bool
-	// Late reports that recordings may have to be added to an archive.
+	// Late reports whether recordings may have to be added to an archive.
 	Late bool
 }
 
-// Due looks for what is due, in one query of indexes: sessions of the apps without a
-// sign of life since overdue, sessions to adjust as [Ledger.Dirty] lists them, and
-// recordings since late as [Ledger.LateRecordings] lists them.
+// Due checks for due work with one query that uses indexes alone: open sessions of the apps
+// without a sign of life since overdue, sessions that [Ledger.Dirty] lists, and recordings
+// that [Ledger.LateRecordings] lists.
 func (l *Ledger) Due(ctx context.Context, now time.Time, apps []uint32, overdue, adjusting, late time.Time) (Due, error) {
 	among := []string{"-1"}
 	for _, app := range apps {
@@ -78,8 +78,7 @@ func (l *Ledger) Due(ctx context.Context, now time.Time, apps []uint32, overdue,
 	return due, wrap(err, "look for what is due")
 }
 
-// A Loss is a time whose callbacks the ledger has lost: between the copy and when it
-// was restored.
+// A Loss is a span of time without callbacks: between a backup and its restore.
 type Loss struct {
 	From time.Time `json:"from"`
 	To   time.Time `json:"to"`
@@ -90,9 +89,8 @@ func (l Loss) String() string {
 	return fmt.Sprintf("between %s and %s", l.From.Format(time.RFC3339), l.To.Format(time.RFC3339))
 }
 
-// NoteLoss stores that the ledger has lost what it was told since from, and counts on
-// from a look that somebody has seen. It returns nil if somebody else has looked, or
-// stored a loss, after the given look.
+// NoteLoss stores a loss that began at from, and continues the count of looks at seen. It
+// returns nil if another process has stored a look or a loss after last.
 func (l *Ledger) NoteLoss(ctx context.Context, last Look, from time.Time, seen int64) (*Loss, error) {
 	loss := &Loss{from, time.Now().Truncate(time.Millisecond).UTC()}
 	err := l.in(ctx, func(tx transaction) error {
@@ -115,7 +113,7 @@ func scanLoss(r row) (loss Loss, err error) {
 	return loss, err
 }
 
-// Losses returns the times whose callbacks the ledger has lost, in their order.
+// Losses returns the losses in their order.
 func (l *Ledger) Losses(ctx context.Context) ([]Loss, error) {
 	all, err := list(ctx, l, scanLoss, "SELECT from_time, to_time FROM losses ORDER BY from_time")
 	return all, wrap(err, "read what was lost")

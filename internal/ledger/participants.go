@@ -14,12 +14,12 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// StayOf is a stay as the ledger has it.
+// StayOf is a stay with its user.
 type StayOf struct {
 	metering.Stay
 	// User is the user_account.
 	User string
-	// SeenAt is when the last callback with something new about it arrived, by our clock.
+	// SeenAt is when the last callback with news about the stay arrived, by our clock.
 	SeenAt time.Time
 }
 
@@ -50,10 +50,10 @@ func (l *Ledger) Stays(ctx context.Context, id session.ID) iter.Seq2[StayOf, err
 	return l.rowsOfUsers(ctx, l, keyOf(id), selectStays)
 }
 
-// billed is what entries have of a user.
+// billed holds a user's figures in entries.
 type billed struct {
 	user string
-	// before is what the entries before one have, and now what that one has as well.
+	// before holds the figures before an entry, and now those including it.
 	before, now *session.Participant
 }
 
@@ -72,7 +72,7 @@ func scanBilled(r row) (b billedRow, err error) {
 	return b, err
 }
 
-// billedOf lists what the entries up to a number have of a session's users, by user.
+// billedOf lists the figures of a session's users in the entries up to number, by user.
 func (l *Ledger) billedOf(ctx context.Context, from source, k key, number int64) iter.Seq2[billed, error] {
 	rows := pages("read billed participants", func(last *billedRow) ([]billedRow, error) {
 		after := billedRow{number: -1}
@@ -108,8 +108,7 @@ func (l *Ledger) billedOf(ctx context.Context, from source, k key, number int64)
 	}
 }
 
-// Excluded returns why users are no participants, by user_account, as the entry of a number
-// has it.
+// Excluded returns why users were excluded in an entry, by user_account.
 func (l *Ledger) Excluded(ctx context.Context, id session.ID, number int) (map[string]string, error) {
 	all, k := map[string]string{}, keyOf(id)
 	for b, err := range l.billedOf(ctx, l, k, int64(number)) {
@@ -140,8 +139,8 @@ func pull[T any](list iter.Seq2[T, error]) (*cursor[T], func()) {
 
 func (c *cursor[T]) advance() { c.value, c.err, c.ok = c.next() }
 
-// peopleOf lists a session's users by name, bytewise, as meter counts them now, with what
-// the entries up to a number have of them.
+// peopleOf lists a session's users in bytewise order, with the figures that meter computes now
+// and those in the entries up to number.
 func (l *Ledger) peopleOf(ctx context.Context, from source, k key, meter *metering.Meter, exclude metering.Exclude, number int64) iter.Seq2[personOf, error] {
 	return func(yield func(personOf, error) bool) {
 		stays, stop := pull(l.rowsOfUsers(ctx, from, k, selectStays))
@@ -198,13 +197,13 @@ func (l *Ledger) peopleOf(ctx context.Context, from source, k key, meter *meteri
 	}
 }
 
-// personOf is a user as it is counted now, with what entries have.
+// personOf is a user with the current figures and those in entries.
 type personOf struct {
 	session.Participant
 	billed
 }
 
-// numbersOf reads the numbers of a session's callbacks of stays, or of streams.
+// numbersOf reads the sequence numbers of a session's stays or streams.
 func numbersOf(ctx context.Context, from source, k key, table string) (n metering.Numbers, last int64, roles bool, err error) {
 	statement := func(s string) string {
 		if table == "streams" {
@@ -239,7 +238,7 @@ func numbersOf(ctx context.Context, from source, k key, table string) (n meterin
 	}
 	n.Repeated = seen != repeated
 	if n.Gaps() > 0 {
-		// One that began before the first callback that has arrived is in no gap.
+		// A stay that began before the first known callback is in no gap.
 		n.Stated, err = one(ctx, from, value[int64], statement(`SELECT count(*) FROM stays
 			WHERE appid = $1 AND room_session_id = $2 AND login_number = 0 AND logout_number > 0 AND login_time <> 0 AND login_time > (
 				SELECT min(CASE WHEN login_number = $3 THEN login_time ELSE logout_time END) FROM stays
@@ -248,8 +247,7 @@ func numbersOf(ctx context.Context, from source, k key, table string) (n meterin
 	return n, last, roles, err
 }
 
-// roomOf returns a session's room as its callbacks make it plausible; see
-// [metering.Room.Plausible].
+// roomOf returns a session's room with a plausible end: see [metering.Room.Plausible].
 func roomOf(ctx context.Context, from source, k key, room metering.Room) (_ metering.Room, doubt string, err error) {
 	times, err := one(ctx, from, func(r row) (t metering.Times, err error) {
 		err = r.Scan(&t.FirstLogin, &t.LastLogout)
@@ -277,8 +275,8 @@ func roomOf(ctx context.Context, from source, k key, room metering.Room) (_ mete
 	return room, doubt, nil
 }
 
-// count counts the session's participants for an entry of a number. It returns those of
-// whom the entries before have something else.
+// count computes the participants for an entry. It returns those with other figures than in
+// the earlier entries.
 func (l *Ledger) count(ctx context.Context, from source, s session.Session, k key, room metering.Room, number int64) (f session.Usage, changed []billedRow, err error) {
 	room.RolesUnclear = l.Rules.Auto(s.AppID)
 	meter := metering.NewMeter(room)
@@ -296,7 +294,8 @@ func (l *Ledger) count(ctx context.Context, from source, s session.Session, k ke
 	return f, changed, err
 }
 
-// insertBilled writes what an entry has of users. What a restored ledger has of them stays.
+// insertBilled stores an entry's figures of users. It keeps existing rows, which a restored
+// ledger may have.
 func (l *Ledger) insertBilled(ctx context.Context, tx transaction, k key, rows []billedRow) error {
 	for page := range slices.Chunk(rows, 1000) {
 		from, args := l.table(participantTypes, len(page), func(i int) []any {
@@ -311,16 +310,15 @@ func (l *Ledger) insertBilled(ctx context.Context, tx transaction, k key, rows [
 	return nil
 }
 
-// Completeness returns whether callbacks of a session are missing: of logins and logouts,
-// and of streams.
+// Completeness reports whether login and logout callbacks, and stream callbacks, are missing.
 func (l *Ledger) Completeness(ctx context.Context, id session.ID) (users, streams session.Completeness, err error) {
 	k := keyOf(id)
 	room, _, err := roomOf(ctx, l, k, metering.Room{})
 	return room.Callbacks, room.StreamCallbacks, wrap(err, "read which callbacks of session %s are missing", k)
 }
 
-// Participants returns who was in a session's room: as the session's bill has it, or an
-// adjustment of that number, or if there is none yet, as it is known now.
+// Participants returns the participants of a session as in its bill or in the adjustment of the
+// number. Without that entry, it returns the current figures.
 func (l *Ledger) Participants(ctx context.Context, s session.Session, adjustment int) (*session.Participants, error) {
 	k := keyOf(s.ID)
 	p := &session.Participants{Session: s, Adjustment: adjustment}
@@ -354,7 +352,7 @@ func (l *Ledger) Participants(ctx context.Context, s session.Session, adjustment
 			}
 			if p.Settled {
 				if q.now == nil {
-					continue // came after the entry
+					continue // not in the entry
 				}
 				q.Excluded, q.InRoom, q.Published = q.now.Excluded, q.now.InRoom, q.now.Published
 			}

@@ -14,8 +14,8 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
-// maxConnLifetime bounds how long a connection is used. After a fail-over, one that
-// only reads could stay on the old primary without any error.
+// maxConnLifetime bounds the use of a connection. After a failover, a connection that only
+// reads could stay on the old primary without an error.
 const maxConnLifetime = time.Minute
 
 func openPostgres(databaseURL string) (*sql.DB, error) {
@@ -27,12 +27,12 @@ func openPostgres(databaseURL string) (*sql.DB, error) {
 	if err != nil {
 		return nil, notPostgres(err)
 	}
-	// A pooler such as PgBouncer gives each transaction another server connection, which
-	// lacks the statements that were prepared on the last one.
+	// A pooler such as PgBouncer may use another server connection for each transaction, which
+	// lacks statements prepared before.
 	if !u.Query().Has("default_query_exec_mode") {
 		config.DefaultQueryExecMode = pgx.QueryExecModeExec
 	}
-	// Of several hosts only one is the primary.
+	// With several hosts, connect to the primary.
 	if severalHosts(config) && !u.Query().Has("target_session_attrs") && os.Getenv("PGTARGETSESSIONATTRS") == "" {
 		config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 	}
@@ -47,8 +47,8 @@ func openPostgres(databaseURL string) (*sql.DB, error) {
 	return db, nil
 }
 
-// wrongServer reports whether an error means that the connection leads to a server that
-// was demoted or is shutting down. The next statement then gets a new connection.
+// wrongServer reports whether an error shows that the server was demoted or is shutting down.
+// The next statement then uses a new connection.
 func wrongServer(code string) bool {
 	switch code {
 	case "25006", // read_only_sql_transaction
@@ -67,8 +67,8 @@ func severalHosts(config *pgx.ConnConfig) bool {
 	return false
 }
 
-// notPostgres returns the error for a URL that can't be used. It repeats nothing that
-// may hold the password: pgx quotes the URL, and redacts only some passwords.
+// notPostgres returns the error for an invalid URL. It quotes nothing that may hold the
+// password: pgx quotes the URL and redacts only some passwords.
 func notPostgres(err error) error {
 	parse := new(pgconn.ParseConfigError)
 	if errors.As(err, &parse) {

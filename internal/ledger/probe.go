@@ -15,8 +15,8 @@ import (
 // errProbed rolls back what [Ledger.Probe] wrote.
 var errProbed = errors.New("probed")
 
-// Probe stores a stay and a recording and makes a bill, in a transaction that it rolls
-// back. The error wraps [ErrNotSetUp] if tables are missing.
+// Probe stores a stay and a recording and makes a bill in a transaction, and rolls it back. The
+// error wraps [ErrNotSetUp] if tables are missing.
 func (l *Ledger) Probe(ctx context.Context) error {
 	if err := l.Check(ctx); err != nil {
 		return err

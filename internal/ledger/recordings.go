@@ -14,31 +14,31 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// Recording is what one callback told of a recording task.
+// Recording is the content of one callback about a recording task.
 type Recording struct {
 	// TaskID names the task.
 	TaskID string `json:"task_id"`
 	// EventType is a [zego.RecordingEvent].
 	EventType zego.RecordingEvent `json:"event_type"`
-	// Sequence counts the task's callbacks.
+	// Sequence is ZEGO's sequence number within the task.
 	Sequence int64 `json:"sequence"`
-	// Sent is when it was sent, by ZEGO's clock.
+	// Sent is when the callback was sent, by ZEGO's clock.
 	Sent time.Time `json:"sent"`
-	// Files are those in it.
+	// Files lists the files in the callback.
 	Files []RecordedFile `json:"files,omitempty"`
 }
 
 // RecordedFile is one file of a recording task.
 type RecordedFile struct {
 	zego.RecordedFile
-	// Sequence is that of the callback that told of it last.
+	// Sequence is the sequence number of the last callback about the file.
 	Sequence int64 `json:"-"`
-	// Told is when its status was told first, by ZEGO's clock.
+	// Told is when a callback first reported the current status, by ZEGO's clock.
 	Told time.Time `json:"-"`
-	// Contradicted is what a later callback than the one that said where it is said
-	// became of it; 0 if none did. A file that is somewhere isn't lost by a number.
+	// Contradicted is the status in a callback with a higher sequence number than the one that
+	// located the file; 0 without one. The file still counts as located.
 	Contradicted zego.FileStatus `json:"contradicted,omitempty"`
-	// Saved is what [Ledger.SaveRecording] was told.
+	// Saved is the value stored by [Ledger.SaveRecording].
 	Saved string `json:"-"`
 }
 
@@ -51,15 +51,13 @@ func recordingOf(e *zego.Recording, seenAt time.Time) Event {
 	return Event{ID: session.ID{AppID: e.AppID}, RoomID: e.RoomID, Event: zego.EventRecording, SentAt: r.Sent, SeenAt: seenAt, Recording: r}
 }
 
-// none is a sequence of no callback.
+// none is no callback's sequence number.
 const none = -1
 
-// recordRecordings writes what callbacks told of recordings. Whatever their order,
-// the same comes of it: of two that tell of one file, the one that says where it is
-// counts, and of two of those the later.
+// recordRecordings stores recording callbacks. The result does not depend on their order: of
+// two callbacks about a file, the one that locates it counts, or the later one if both do.
 func (l *Ledger) recordRecordings(ctx context.Context, tx transaction, events []Event) error {
-	// In an order that all writers have, so that none waits for another that waits
-	// for it.
+	// All writers use the same order, so that they never deadlock.
 	slices.SortStableFunc(events, func(a, b Event) int {
 		return cmp.Or(cmp.Compare(a.AppID, b.AppID), strings.Compare(a.Recording.TaskID, b.Recording.TaskID))
 	})
@@ -105,18 +103,18 @@ var (
 	fileColumns = "appid, task_id, file_id, sequence, status, url, format, size, duration, user_id, stream_id, track, begin_time, told_time"
 )
 
-// lookAgain notes that a task has other files than its archive, if it has one. Callbacks
-// come in any order, so it may be an early one that comes late.
+// lookAgain marks a task whose files may differ from its archive. Callbacks arrive in any
+// order, so even an early one may arrive after the archive.
 func lookAgain(ctx context.Context, tx transaction, appID uint32, taskID string) error {
 	_, err := tx.exec(ctx, "UPDATE recording_tasks SET archived_at = 0, look_at = 0 WHERE appid = $1 AND task_id = $2 AND (archived_at <> 0 OR look_at <> 0)", int64(appID), taskID)
 	return wrap(err, "note that recording task %s has other files", taskID)
 }
 
-// recordFiles writes the files of one callback, in three statements however many there
-// are, and reports whether there are others now.
+// recordFiles stores the files of one callback in three statements, and reports whether files
+// changed.
 func (l *Ledger) recordFiles(ctx context.Context, tx transaction, u Event) (changed bool, err error) {
 	r := u.Recording
-	// A statement can't change a row twice: of files with one name, the first counts.
+	// A statement cannot change a row twice. Of files with the same name, the first counts.
 	var files []RecordedFile
 	named := make(map[string]bool, len(r.Files))
 	for _, f := range r.Files {
@@ -128,7 +126,7 @@ func (l *Ledger) recordFiles(ctx context.Context, tx transaction, u Event) (chan
 	if len(files) == 0 {
 		return false, nil
 	}
-	// In an order that all writers have, as the tasks are.
+	// All writers use the same order, as for the tasks.
 	slices.SortFunc(files, func(a, b RecordedFile) int { return strings.Compare(a.FileID, b.FileID) })
 	from, args := l.table(fileTypes, len(files), func(i int) []any {
 		f := files[i]
@@ -161,42 +159,42 @@ func (l *Ledger) recordFiles(ctx context.Context, tx transaction, u Event) (chan
 	return rows > 0, err
 }
 
-// RecordingTask is what is known of a recording task.
+// RecordingTask is a recording task with its files.
 type RecordingTask struct {
 	AppID uint32 `json:"appid"`
 	// TaskID names the task.
 	TaskID string `json:"task_id"`
 	// RoomID is the recorded room's name.
 	RoomID string `json:"room_id"`
-	// First and Last are when its first and its last callback were sent, by ZEGO's
-	// clock. It began before the first.
+	// First and Last are when the first and the last callback were sent, by ZEGO's clock. The
+	// task began before First.
 	First time.Time `json:"first"`
 	Last  time.Time `json:"last"`
-	// Uploaded says that a callback told of its files, and none later that it goes on.
+	// Uploaded reports whether a callback listed the files and no later one shows that the task
+	// continues.
 	Uploaded bool `json:"uploaded"`
-	// Ended says that a callback told that it ended.
+	// Ended reports whether a callback announced the end.
 	Ended bool `json:"ended"`
-	// Answered reports that ZEGO's API answered that it has ended and where all its files
-	// are.
+	// Answered reports whether ZEGO's API has confirmed the end and located all files.
 	Answered bool `json:"answered,omitempty"`
-	// RoomSessionID is the session that an operator or the app assigned it to, or with
-	// which it was archived, if Assigned. Announced reports that the app did, which may
-	// know of it ahead of all callbacks.
+	// RoomSessionID is set if Assigned: the session that an operator or the app assigned the
+	// task to, or that it was archived with. Announced reports that the app did so, possibly
+	// before any callback.
 	RoomSessionID uint64 `json:"room_session_id,string,omitempty"`
 	Assigned      bool   `json:"assigned"`
 	Announced     bool   `json:"announced,omitempty"`
-	// ArchivedAt is when it was archived, by our clock; zero if it wasn't, or if it
-	// may have other files since.
+	// ArchivedAt is when the task was archived, by our clock. It is zero before that, and
+	// again if files may have changed since.
 	ArchivedAt time.Time `json:"archived_at,omitzero"`
-	// Files are its files, by name.
+	// Files lists the files by name.
 	Files []RecordedFile `json:"files,omitempty"`
 }
 
-// RoomLife is one life of a room, as far as it is known.
+// RoomLife is one session of a room.
 type RoomLife struct {
 	RoomSessionID uint64
-	// Created is when the room was created, and Login the earliest login of a user;
-	// Closed is when it was destroyed; all by ZEGO's clock, and zero if not known.
+	// Created is when the room was created, Login is the earliest login, and Closed is when
+	// the room was destroyed. Times are of ZEGO's clock, and zero if unknown.
 	Created, Login, Closed time.Time
 }
 
@@ -209,9 +207,9 @@ func (l *Ledger) EndRoom(ctx context.Context, s session.Session) error {
 	return wrap(err, "record the end of session %s", k.session)
 }
 
-// RecordingsOf returns the recording tasks that may be a session's, with a callback after
-// a time: those of its room, and those assigned to the session; and the sessions of the room
-// with events after that time.
+// RecordingsOf returns the recording tasks that may belong to a session: those of its room with
+// a callback after since, and those assigned to the session. It also returns the sessions of
+// the room with events after since.
 func (l *Ledger) RecordingsOf(ctx context.Context, s session.Session, since time.Time) (tasks []RecordingTask, lives []RoomLife, err error) {
 	if lives, err = l.Lives(ctx, s.AppID, s.RoomID, since); err != nil {
 		return nil, nil, err
@@ -222,7 +220,7 @@ func (l *Ledger) RecordingsOf(ctx context.Context, s session.Session, since time
 	return tasks, lives, wrap(err, "ask for the recordings of room %q", s.RoomID)
 }
 
-// Lives returns the lives of a room that were open since a time.
+// Lives returns the sessions of a room that were open since a time.
 func (l *Ledger) Lives(ctx context.Context, appID uint32, roomID string, since time.Time) ([]RoomLife, error) {
 	lives, err := list(ctx, l, func(r row) (life RoomLife, err error) {
 		err = r.Scan((*sessionColumn)(&life.RoomSessionID), (*timeColumn)(&life.Created), (*timeColumn)(&life.Login), (*timeColumn)(&life.Closed))
@@ -242,8 +240,7 @@ func (l *Ledger) Lives(ctx context.Context, appID uint32, roomID string, since t
 	return lives, wrap(err, "ask for the sessions of room %q", roomID)
 }
 
-// RecordingTask finds a task. The error wraps [ErrNoRecording] if no callback told
-// of it.
+// RecordingTask returns a task. The error wraps [ErrNoRecording] if no callback named it.
 func (l *Ledger) RecordingTask(ctx context.Context, appID uint32, taskID string) (RecordingTask, error) {
 	tasks, err := l.recordingTasks(ctx, "appid = $1 AND task_id = $2", int64(appID), taskID)
 	if err == nil && len(tasks) == 0 {
@@ -265,13 +262,13 @@ func scanTask(r row) (t RecordingTask, err error) {
 	return t, err
 }
 
-// taskKey names a recording task.
+// taskKey identifies a recording task.
 type taskKey struct {
 	app  uint32
 	task string
 }
 
-// recordingTasks reads tasks with their files, in the order of their IDs.
+// recordingTasks reads tasks with their files, ordered by ID.
 func (l *Ledger) recordingTasks(ctx context.Context, where string, args ...any) ([]RecordingTask, error) {
 	tasks, err := list(ctx, l, scanTask, `
 		SELECT appid, task_id, room_id, first_time, last_time, uploaded, alive, ended, room_session_id, room_session_id, announced, answered, archived_at
@@ -291,7 +288,7 @@ func (l *Ledger) recordingTasks(ctx context.Context, where string, args ...any) 
 		f.Duration = time.Duration(duration) * time.Millisecond
 		return f, err
 	}, func(f RecordedFile) error {
-		if t := at[of]; t != nil { // else it arrived meanwhile
+		if t := at[of]; t != nil { // otherwise the task is new
 			t.Files = append(t.Files, f)
 		}
 		return nil
@@ -301,16 +298,16 @@ func (l *Ledger) recordingTasks(ctx context.Context, where string, args ...any) 
 		FROM recording_files WHERE (appid, task_id) IN (SELECT appid, task_id FROM recording_tasks WHERE `+where+`) ORDER BY appid, task_id, file_id`, args...)
 }
 
-// SaveRecording notes what became of a file that was saved out of ZEGO's backup
-// storage, so that nobody asks there for it again.
+// SaveRecording stores where a file from ZEGO's backup storage was saved, so that it is not
+// downloaded again.
 func (l *Ledger) SaveRecording(ctx context.Context, appID uint32, taskID, fileID, saved string) error {
 	_, err := l.exec(ctx, "UPDATE recording_files SET saved = $1 WHERE appid = $2 AND task_id = $3 AND file_id = $4",
 		saved, int64(appID), taskID, fileID)
 	return wrap(err, "note that %s was saved", fileID)
 }
 
-// ArchivedRecordings notes that a session's recordings were archived, and these
-// tasks with it: they are of no other one.
+// ArchivedRecordings records that a session was archived with these tasks, which then belong to
+// no other session.
 func (l *Ledger) ArchivedRecordings(ctx context.Context, s session.Session, taskIDs []string) error {
 	k, now := keyOf(s.ID), time.Now().UnixMilli()
 	return l.in(ctx, func(tx transaction) error {
@@ -349,17 +346,17 @@ func (l *Ledger) Archived(ctx context.Context, id session.ID) (session.Session, 
 	return s, err == nil, wrap(err, "read whether the recordings of session %s were archived", k)
 }
 
-// mayBeLate is the condition of the tasks t that have files and may be of a session
-// whose recordings were archived. $1 is the time.
+// mayBeLate is the condition for tasks t with files that may belong to an archived session. $1
+// is the current time.
 const mayBeLate = `t.archived_at = 0 AND t.look_at < 576460752303423488 AND t.look_at <= $1
 	AND EXISTS (SELECT 1 FROM recording_files f WHERE f.appid = t.appid AND f.task_id = t.task_id)
 	AND (EXISTS (SELECT 1 FROM room_ends e WHERE e.appid = t.appid AND e.room_id = t.room_id AND e.archived_at <> 0)
 		OR EXISTS (SELECT 1 FROM room_ends e WHERE e.appid = t.appid AND e.room_session_id = t.room_session_id AND e.archived_at <> 0))`
 
-// LateRecordings lists tasks that have files, were not archived, and may be of a
-// session whose recordings were: those with a callback since a time, in the order of
-// their last one, after another task, at most limit. [Ledger.HandOver],
-// [Ledger.NotLate] and [Ledger.LateAt] take a task from the list.
+// LateRecordings lists up to limit tasks with files that are not archived and may belong to an
+// archived session. They have a callback since the given time, are ordered by their last
+// one, and come behind the task after. [Ledger.HandOver], [Ledger.NotLate] and
+// [Ledger.LateAt] take a task off the list.
 func (l *Ledger) LateRecordings(ctx context.Context, now, since time.Time, after RecordingTask, limit int) ([]RecordingTask, error) {
 	tasks, err := l.recordingTasks(ctx, `(appid, task_id) IN (
 		SELECT t.appid, t.task_id FROM recording_tasks t
@@ -372,33 +369,31 @@ func (l *Ledger) LateRecordings(ctx context.Context, now, since time.Time, after
 	return tasks, nil
 }
 
-// The values of look_at that are no time. The index recording_tasks_late has those
-// below notLate.
+// Values of look_at that are not times. The index recording_tasks_late covers values below
+// notLate.
 const (
 	notLate    = 1 << 59 // there is no archive to add the task to
 	handedOver = 1 << 60 // a run adds it
 )
 
-// clockSkew bounds how far the clocks of workers differ.
+// clockSkew bounds the difference of the workers' clocks.
 const clockSkew = time.Minute
 
-// HandOver notes that a run adds the task to its session's archive. The task isn't
-// listed as late again, unless somebody assigns it or it gets other files.
+// HandOver records that a run adds the task to its session's archive. The task is late again
+// only after it is assigned or its files change.
 func (l *Ledger) HandOver(ctx context.Context, appID uint32, taskID string) error {
 	return l.lookAt(ctx, taskID, "UPDATE recording_tasks SET look_at = $1 WHERE appid = $2 AND task_id = $3", int64(handedOver), int64(appID), taskID)
 }
 
-// NotLate notes that at a time there was no archive to add the task to. The task isn't
-// listed as late again before recordings of its room are archived, somebody assigns
-// it, or it gets other files.
+// NotLate records that there was no archive to add the task to. The task is late again only
+// after its room gets an archive, it is assigned, or its files change.
 func (l *Ledger) NotLate(ctx context.Context, appID uint32, taskID string, at time.Time) error {
 	return l.lookAt(ctx, taskID, `UPDATE recording_tasks SET look_at = $4 WHERE appid = $1 AND task_id = $2 AND look_at < $4
 		AND NOT EXISTS (SELECT 1 FROM room_ends e WHERE e.appid = $1 AND e.room_id = recording_tasks.room_id AND e.archived_at > $3)`,
 		int64(appID), taskID, at.Add(-clockSkew).UnixMilli(), int64(notLate))
 }
 
-// LateAt notes that the task is to be listed as late from a time on, or when recordings
-// of its room are archived before.
+// LateAt makes the task late again at the given time, or earlier when its room gets an archive.
 func (l *Ledger) LateAt(ctx context.Context, appID uint32, taskID string, at time.Time) error {
 	return l.lookAt(ctx, taskID, "UPDATE recording_tasks SET look_at = $1 WHERE appid = $2 AND task_id = $3", at.UnixMilli(), int64(appID), taskID)
 }
@@ -415,8 +410,8 @@ var (
 	ErrTaskID            = errors.New("not the ID of a recording task")
 )
 
-// AssignRecording assigns a task to a session, where nothing else tells; to none if that
-// is 0. An operator does so, and says that nothing more is to come.
+// AssignRecording assigns a task to a session on behalf of an operator, or to no session if
+// roomSessionID is 0. It also states that no more callbacks follow.
 func (l *Ledger) AssignRecording(ctx context.Context, id session.ID, taskID string) error {
 	k := keyOf(id)
 	done, err := l.exec(ctx, "UPDATE recording_tasks SET room_session_id = $1, announced = 0, look_at = 0 WHERE appid = $2 AND task_id = $3 AND (archived_at = 0 OR room_session_id = $1)",
@@ -433,8 +428,8 @@ func (l *Ledger) AssignRecording(ctx context.Context, id session.ID, taskID stri
 	return fmt.Errorf("task %s of app %d: %w", taskID, id.AppID, ErrRecordingArchived)
 }
 
-// AnnounceRecording assigns a task to a session as the app does that has started it, also
-// ahead of all callbacks. The session's run waits for the task's files.
+// AnnounceRecording assigns a task to a session on behalf of the app that started it, possibly
+// before any callback. The session's run waits for the task's files.
 func (l *Ledger) AnnounceRecording(ctx context.Context, id session.ID, taskID string) error {
 	if !zego.ValidTaskID(taskID) {
 		return fmt.Errorf("%w: found %q, want 16 letters, digits, - or _", ErrTaskID, taskID)
@@ -452,8 +447,8 @@ func (l *Ledger) AnnounceRecording(ctx context.Context, id session.ID, taskID st
 	return wrap(err, "assign recording task %s of app %d", taskID, id.AppID)
 }
 
-// LeftRecordings lists tasks that have files and weren't archived, and of which
-// nothing was heard since before: the oldest first, at most so many.
+// LeftRecordings lists up to limit tasks with files that are not archived and have had no
+// callback since before, oldest first.
 func (l *Ledger) LeftRecordings(ctx context.Context, before time.Time, limit int) ([]RecordingTask, error) {
 	tasks, err := l.recordingTasks(ctx, `(appid, task_id) IN (
 		SELECT t.appid, t.task_id FROM recording_tasks t WHERE archived_at = 0 AND last_time < $1

@@ -10,12 +10,12 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// Refusal reports whether the database refused data for its content, and would again.
-// Other errors may pass: a database that is away, full, locked or not set up.
+// Refusal reports whether the database rejected data for its content, so that a retry is
+// useless. Other errors may pass: of a database that is unavailable, full, locked or not set
+// up.
 func Refusal(err error) bool {
 	if pg := new(pgconn.PgError); errors.As(err, &pg) {
-		// Data exceptions, constraints that are violated, and too many columns or
-		// arguments.
+		// Data exceptions, constraint violations, and too many columns or arguments.
 		return len(pg.Code) == 5 && (pg.Code[:2] == "22" || pg.Code[:2] == "23" || pg.Code == "54000")
 	}
 	if code, ok := sqliteCode(err); ok {
@@ -24,8 +24,8 @@ func Refusal(err error) bool {
 	return false
 }
 
-// Advice returns what to do about an error of the database, if that is known. final
-// reports that no retry helps before.
+// Advice returns what to do about an error of the database, or "". final reports that a retry
+// is useless before.
 func Advice(err error) (advice string, final bool) {
 	if pg := new(pgconn.PgError); errors.As(err, &pg) {
 		switch pg.Code {
@@ -61,7 +61,7 @@ func Advice(err error) (advice string, final bool) {
 	return "", false
 }
 
-// sqliteCode returns the primary code of an error of SQLite.
+// sqliteCode returns the primary result code of an error of SQLite.
 func sqliteCode(err error) (int, bool) {
 	lite := new(sqlite.Error)
 	if !errors.As(err, &lite) {

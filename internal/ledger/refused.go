@@ -14,29 +14,29 @@ import (
 
 // Unreadable is why a genuine callback was refused.
 type Unreadable struct {
-	// TaskID is that of a recording callback, if it can be read.
+	// TaskID is the task of a recording callback, if readable.
 	TaskID string `json:"task_id,omitempty"`
-	// Field can't be read, for the reason in Problem.
+	// Field is the unreadable field, and Problem the reason.
 	Field   string `json:"field"`
 	Problem string `json:"problem"`
 }
 
-// UnreadableCallback is one kind of refused genuine callback.
+// UnreadableCallback describes refused genuine callbacks of one kind.
 type UnreadableCallback struct {
 	Unreadable
 	// AppID is ZEGO's appid, and Event the event.
 	AppID uint32 `json:"appid"`
 	Event string `json:"event"`
-	// RoomID is the room's name; empty if it can't be read.
+	// RoomID is the room's name; empty if unreadable.
 	RoomID string `json:"room_id"`
 	// Last is when the last one was sent, by ZEGO's clock.
 	Last time.Time `json:"last"`
 }
 
-// recordUnreadable writes one row for each app, event, room, task and field, so that
-// ZEGO's retries are one.
+// recordUnreadable stores one row for each app, event, room, task and field, so that ZEGO's
+// retries share a row.
 func recordUnreadable(ctx context.Context, tx transaction, all []Event) error {
-	// In an order that all writers have, so that no two wait for each other.
+	// All writers use the same order, so that they never deadlock.
 	slices.SortFunc(all, func(a, b Event) int {
 		return cmp.Or(cmp.Compare(a.AppID, b.AppID), cmp.Compare(a.Event, b.Event), cmp.Compare(a.RoomID, b.RoomID),
 			cmp.Compare(a.Unreadable.TaskID, b.Unreadable.TaskID), cmp.Compare(a.Unreadable.Field, b.Unreadable.Field))
@@ -53,15 +53,14 @@ func recordUnreadable(ctx context.Context, tx transaction, all []Event) error {
 	return nil
 }
 
-// UnreadableSince lists the genuine callbacks refused since a time, the latest first, at
-// most limit.
+// UnreadableSince lists up to limit genuine callbacks refused since a time, latest first.
 func (l *Ledger) UnreadableSince(ctx context.Context, since time.Time, limit int) ([]UnreadableCallback, error) {
 	return l.unreadable(ctx, "last_time >= $1 ORDER BY last_time DESC LIMIT $2", since.UnixMilli(), limit)
 }
 
-// UnreadableRecordings lists the recording callbacks refused since a time that may be of
-// the room, which includes those without a readable room. It leaves out tasks with files
-// from another callback.
+// UnreadableRecordings lists the refused recording callbacks since a time that may belong to the
+// room, including those without a readable room. It leaves out tasks with files from another
+// callback.
 func (l *Ledger) UnreadableRecordings(ctx context.Context, appID uint32, roomID string, since time.Time) ([]UnreadableCallback, error) {
 	return l.unreadable(ctx, `appid = $1 AND event = $2 AND (room_id = $3 OR room_id = '') AND last_time >= $4
 		AND NOT EXISTS (SELECT 1 FROM recording_files f WHERE f.appid = unreadable.appid AND f.task_id = unreadable.task_id)
@@ -86,10 +85,10 @@ type Contradiction struct {
 	SeenAt time.Time
 }
 
-// recordContradictions writes the first contradicting room_close of each session.
+// recordContradictions stores the first contradicting room_close of each session.
 func recordContradictions(ctx context.Context, tx transaction, events []Event) error {
 	closes := slices.DeleteFunc(slices.Clone(events), func(u Event) bool { return u.Event != zego.EventRoomClose })
-	// In an order that all writers have, so that no two wait for each other.
+	// All writers use the same order, so that they never deadlock.
 	slices.SortStableFunc(closes, func(a, b Event) int {
 		return cmp.Or(cmp.Compare(a.AppID, b.AppID), cmp.Compare(a.RoomSessionID, b.RoomSessionID))
 	})

@@ -12,23 +12,23 @@ import (
 )
 
 const (
-	// maxUnknownLife is how long a room may have lived if no callback reports when it was
-	// created: longer than nearly all do.
+	// maxUnknownLife is the assumed life of a room with unknown creation. Nearly all rooms live
+	// shorter.
 	maxUnknownLife = 24 * time.Hour
-	// lateEvents is how long after a room has closed its callbacks may arrive: ZEGO retries
-	// for 62 seconds, and clocks differ.
+	// lateEvents is how long after a room closed its callbacks may arrive. ZEGO retries for 62
+	// seconds, and clocks differ.
 	lateEvents = 2 * time.Minute
 )
 
-// Past is what the ledger has of a session, and may have lost.
+// Past describes a session's state in a ledger that may have been restored.
 type Past struct {
-	// Billed reports that it has a bill.
+	// Billed reports whether the session has a bill.
 	Billed bool
-	// Loss is one that the session's life touches; or nil.
+	// Loss is a loss during the session's life, or nil.
 	Loss *Loss
 }
 
-// Past returns what the ledger has of a session that closed at a time, and may have lost.
+// Past returns the state of a session that closed at the given time.
 func (l *Ledger) Past(ctx context.Context, id session.ID, closed time.Time) (p Past, err error) {
 	k := keyOf(id)
 	var created int64
@@ -52,9 +52,9 @@ func (l *Ledger) Past(ctx context.Context, id session.ID, closed time.Time) (p P
 	return p, nil
 }
 
-// RestoreBill puts back a bill that the ledger has lost, as it was. It reports false,
-// and changes nothing, if the session has one. Its lines are computed again if what is left
-// of the session still has the bill's figures. Otherwise one line has the amount.
+// RestoreBill puts back a lost bill unchanged. It reports false and changes nothing if the
+// session has a bill. If the session's remaining events still give the bill's figures, its
+// lines are computed again; otherwise a single line has the amount.
 func (l *Ledger) RestoreBill(ctx context.Context, b MadeBill) (restored bool, err error) {
 	k := keyOf(b.Session.ID)
 	err = l.inComputed(ctx, func(tx transaction, c *computation) error {
@@ -80,8 +80,8 @@ func (l *Ledger) RestoreBill(ctx context.Context, b MadeBill) (restored bool, er
 	return restored, wrap(err, "restore the bill of session %s", k)
 }
 
-// left returns the bill and the lines of what is left of a session. A session that can't
-// be priced has none.
+// left computes the bill and the lines of a session's remaining events. There are none if the
+// session cannot be priced.
 func (l *Ledger) left(ctx context.Context, tx transaction, c *computation, b Bill, room metering.Room) (left computed, err error) {
 	if _, err := l.priceOf(b.Charge); err != nil {
 		return left, err
@@ -93,7 +93,7 @@ func (l *Ledger) left(ctx context.Context, tx transaction, c *computation, b Bil
 	return left, err
 }
 
-// asBilled returns the lines of an entry with lost lines.
+// asBilled returns a line that stands for the lost lines of an entry.
 func asBilled(c pricing.Charge, d pricing.Change) []pricing.Line {
 	line := pricing.Line{Description: "as billed, lines lost", Quantity: 1, Unit: "entry", Amount: d.Amount, Currency: c.Currency}
 	switch {
@@ -105,9 +105,9 @@ func asBilled(c pricing.Charge, d pricing.Change) []pricing.Line {
 	return []pricing.Line{line}
 }
 
-// RestoreAdjustment puts back an adjustment that the ledger has lost, as it was, with lines
-// as [Ledger.RestoreBill] has them. It reports false, and changes nothing, if it is there.
-// The error wraps [sql.ErrNoRows] if its bill isn't.
+// RestoreAdjustment puts back a lost adjustment unchanged, with lines as in
+// [Ledger.RestoreBill]. It reports false and changes nothing if the adjustment exists. The
+// error wraps [sql.ErrNoRows] if its bill does not.
 func (l *Ledger) RestoreAdjustment(ctx context.Context, a Adjustment) (restored bool, err error) {
 	k := keyOf(a.Session.ID)
 	err = l.inComputed(ctx, func(tx transaction, c *computation) error {
@@ -151,10 +151,10 @@ func noteRestored(ctx context.Context, tx transaction, k key) error {
 	return err
 }
 
-// RestoredError means that an adjustment would be made of what is left: the session's
-// entries were restored, and their events are not all there.
+// RestoredError means that the session's entries were restored but not all of their events, so
+// that an adjustment would be wrong.
 type RestoredError struct {
-	// Last is what the entries add up to, and Due what they would by what is left.
+	// Last is the sum of the entries, and Due the figures of the remaining events.
 	Last, Due Bill
 }
 
@@ -164,8 +164,8 @@ func (e *RestoredError) Error() string {
 		e.Last.Usage.Stays, e.Last.Usage.Millis, e.Due.Usage.Stays, e.Due.Usage.Millis)
 }
 
-// AdjustRestored lets a session's restored entries be adjusted by the events that are
-// there, after an operator has decided so.
+// AdjustRestored allows adjustments of a session's restored entries from the remaining events.
+// An operator decides that.
 func (l *Ledger) AdjustRestored(ctx context.Context, id session.ID) error {
 	k := keyOf(id)
 	_, err := l.exec(ctx, "DELETE FROM restored WHERE appid = $1 AND room_session_id = $2", k.app, k.session)

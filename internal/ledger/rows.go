@@ -29,7 +29,7 @@ func (t transaction) query(ctx context.Context, query string, args ...any) (*sql
 	return t.QueryContext(ctx, query, args...)
 }
 
-// exec runs a statement and returns how many rows it changed.
+// exec runs a statement and returns the number of changed rows.
 func (t transaction) exec(ctx context.Context, query string, args ...any) (int64, error) {
 	done, err := t.ExecContext(ctx, query, args...)
 	if err != nil {
@@ -48,8 +48,8 @@ func wrap(err error, format string, args ...any) error {
 
 // in runs do in a transaction.
 //
-// It is read committed: what waited for a session's lock has to see what was written
-// before. A server may have another default.
+// The isolation level is read committed, whatever the server's default: after waiting for a
+// session's lock, do must see what the other transaction wrote.
 func (l *Ledger) in(ctx context.Context, do func(transaction) error) error {
 	if err := l.Migrate(ctx); err != nil {
 		return err
@@ -70,8 +70,7 @@ func (l *Ledger) begin(ctx context.Context, do func(transaction) error) error {
 	return wrap(tx.Commit(), "commit")
 }
 
-// exec runs one statement in a transaction of its own, and returns how many rows it
-// changed.
+// exec runs one statement in its own transaction and returns the number of changed rows.
 func (l *Ledger) exec(ctx context.Context, query string, args ...any) (n int64, err error) {
 	err = l.in(ctx, func(tx transaction) error {
 		n, err = tx.exec(ctx, query, args...)
@@ -108,7 +107,7 @@ func list[T any](ctx context.Context, from source, scan func(row) (T, error), qu
 	return all, err
 }
 
-// one returns the first row of a query. The error is [sql.ErrNoRows] without any.
+// one returns the first row of a query. The error is [sql.ErrNoRows] without rows.
 func one[T any](ctx context.Context, from source, scan func(row) (T, error), query string, args ...any) (v T, err error) {
 	all, err := list(ctx, from, scan, query, args...)
 	if err == nil && len(all) == 0 {
@@ -129,9 +128,8 @@ func value[T any](r row) (v T, err error) {
 // pageSize is how many rows [pages] reads at once.
 var pageSize = 5000
 
-// pages lists rows in pages, the next of which begins after the last row of the one
-// before, so that neither memory nor the writers' time is held for long. An error ends
-// the list.
+// pages lists rows page by page, each starting behind the last row of the one before, so that
+// memory is bounded and writers do not wait long. An error ends the list.
 func pages[T any](what string, next func(last *T) ([]T, error)) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		for last := (*T)(nil); ; {
@@ -154,7 +152,7 @@ func pages[T any](what string, next func(last *T) ([]T, error)) iter.Seq2[T, err
 	}
 }
 
-// millis is a time as the tables have it.
+// millis returns a time as the tables store it.
 func millis(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
@@ -201,7 +199,7 @@ func (s *sessionColumn) Scan(v any) error {
 	return err
 }
 
-// missing is a completeness as the tables have it.
+// missing returns a completeness as the tables store it.
 func missing(c session.Completeness) int64 {
 	if !c.Known {
 		return -1

@@ -20,17 +20,16 @@ import (
 var migrations embed.FS
 
 const (
-	// versions is the table that names the migrations that were applied.
+	// versions is the table of applied migrations.
 	versions = "ledger_migrations"
-	// migrationLock is the key of PostgreSQL's advisory lock: any number that is
-	// unlikely to be somebody else's.
+	// migrationLock is the key of PostgreSQL's advisory lock, a random number.
 	migrationLock = 7_161_824_093
 )
 
-// ErrNotSetUp means that a database lacks tables that this version needs.
+// ErrNotSetUp means that the database lacks tables of this version.
 var ErrNotSetUp = errors.New("not set up, or by an older version")
 
-// Migrate brings the schema up to date. Any number of processes may do it at once.
+// Migrate updates the schema. Several processes may call it concurrently.
 func (l *Ledger) Migrate(ctx context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -44,11 +43,11 @@ func (l *Ledger) Migrate(ctx context.Context) error {
 	return nil
 }
 
-// lockFile waits until no other process, and nothing else in this one, has the lock.
+// lockFile waits for a lock among all processes and goroutines.
 func lockFile(ctx context.Context, name string) (io.Closer, error) {
 	for {
 		lock, err := vfs.Default.Lock(name)
-		if err == nil || errors.As(err, new(*fs.PathError)) { // it can't be created
+		if err == nil || errors.As(err, new(*fs.PathError)) { // the file cannot be created
 			return lock, err
 		}
 		select {
@@ -64,14 +63,14 @@ func (l *Ledger) migrate(ctx context.Context) error {
 		if err := l.secure(); err != nil {
 			return err
 		}
-		// SQLite doesn't wait where two processes switch a new file to WAL at once.
+		// SQLite fails instead of waiting if two processes switch a new file to WAL.
 		lock, err := lockFile(ctx, l.path+".lock")
 		if err != nil {
 			return fmt.Errorf("lock %s: %w", l.path+".lock", err)
 		}
 		defer lock.Close()
 	}
-	// A role that only reads may not be allowed to write.
+	// A read-only role cannot migrate.
 	if err := l.current(ctx); !errors.Is(err, ErrNotSetUp) {
 		return err
 	}
@@ -79,7 +78,7 @@ func (l *Ledger) migrate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// A lock of a session would stay behind on a connection of a pooler.
+	// A session-level lock would outlive its use on a pooler's connection.
 	return l.begin(ctx, func(tx transaction) error {
 		if l.path == "" {
 			if _, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1)", int64(migrationLock)); err != nil {
@@ -93,7 +92,7 @@ func (l *Ledger) migrate(ctx context.Context) error {
 		if err := tx.QueryRowContext(ctx, "SELECT coalesce(max(version), 0) FROM "+versions).Scan(&applied); err != nil {
 			return err
 		}
-		for _, file := range files { // in the order of their names
+		for _, file := range files { // in the order of their versions
 			version, err := versionOf(file)
 			if err != nil || version <= applied {
 				return err
@@ -113,17 +112,17 @@ func (l *Ledger) migrate(ctx context.Context) error {
 	})
 }
 
-// versionOf returns the number that a migration's name begins with.
+// versionOf returns the number at the start of a migration's name.
 func versionOf(file string) (int64, error) {
 	number, _, _ := strings.Cut(path.Base(file), "_")
 	return strconv.ParseInt(number, 10, 64)
 }
 
-// Check returns an error if the database doesn't answer or lacks tables, and makes
-// none. The error wraps [ErrNotSetUp] if tables are missing.
+// Check returns an error if the database does not answer or lacks tables. It creates none. The
+// error wraps [ErrNotSetUp] if tables are missing.
 func (l *Ledger) Check(ctx context.Context) error {
 	if l.path != "" {
-		// SQLite would make the file.
+		// SQLite would create the file.
 		if _, err := os.Stat(l.path); errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("%s isn't there: %w", l.path, ErrNotSetUp)
 		}
@@ -131,7 +130,7 @@ func (l *Ledger) Check(ctx context.Context) error {
 	return l.current(ctx)
 }
 
-// current returns an error unless all migrations were applied.
+// current returns an error unless all migrations are applied.
 func (l *Ledger) current(ctx context.Context) error {
 	there := "SELECT to_regclass('" + versions + "') IS NOT NULL"
 	if l.path != "" {

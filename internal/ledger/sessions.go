@@ -13,7 +13,7 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// key is a session as the tables have it.
+// key is a session as the tables store it.
 type key struct {
 	app     int64
 	session string
@@ -30,20 +30,19 @@ func (k key) compare(other key) int {
 	return cmp.Or(cmp.Compare(k.app, other.app), strings.Compare(k.session, other.session))
 }
 
-// beforeAll is ahead of the keys of all sessions.
+// beforeAll sorts before all keys.
 var beforeAll = key{-1, ""}
 
-// OpenSession is a session with events, and without a room_close so far.
+// OpenSession is a session with events and without a room_close.
 type OpenSession struct {
 	// ID is the session's.
 	session.ID
 	// RoomID is the room's name.
 	RoomID string `json:"room_id"`
-	// CreateTime is when the room was created by ZEGO's clock; zero if no room_create
-	// arrived.
+	// CreateTime is when the room was created, by ZEGO's clock; zero without a room_create.
 	CreateTime time.Time `json:"room_create_time,omitzero"`
-	// SeenAt is the last sign of life, by our clock: when the last callback arrived, or
-	// when ZEGO said that users are there. It may be too early by 15 s.
+	// SeenAt is the last sign of life, by our clock: the arrival of a callback, or an answer
+	// of ZEGO's API with users. It may be up to 15 s too early.
 	SeenAt time.Time `json:"seen_at"`
 }
 
@@ -56,11 +55,11 @@ func scanOpen(r row) (s OpenSession, err error) {
 	return s, err
 }
 
-// Overdue lists open sessions without a sign of life since before, the longest silent
-// first: those after a session, at most limit. The zero Open is before all.
+// Overdue lists up to limit open sessions without a sign of life since before, longest silent
+// first, starting behind the session after. The zero OpenSession is before all.
 //
-// A room_close is known when its session is billed, or by [Ledger.Closed]. One that
-// waits in an inbox isn't.
+// The ledger learns of a room_close when the session is billed, or by [Ledger.Closed]. It does
+// not know of one in an inbox.
 func (l *Ledger) Overdue(ctx context.Context, before time.Time, after OpenSession, limit int) ([]OpenSession, error) {
 	last := beforeAll
 	if after != (OpenSession{}) {
@@ -73,8 +72,7 @@ func (l *Ledger) Overdue(ctx context.Context, before time.Time, after OpenSessio
 	return open, wrap(err, "list overdue sessions")
 }
 
-// Closed notes that a session's room has closed and that it has its Workflow, so that it
-// isn't overdue any more.
+// Closed records that a session's Workflow was started, so that the session is not overdue.
 func (l *Ledger) Closed(ctx context.Context, id session.ID) error {
 	k := keyOf(id)
 	_, err := l.exec(ctx, "UPDATE sessions SET closed_at = $1 WHERE appid = $2 AND room_session_id = $3 AND closed_at = 0",
@@ -82,7 +80,7 @@ func (l *Ledger) Closed(ctx context.Context, id session.ID) error {
 	return wrap(err, "note that session %s has closed", k)
 }
 
-// ClosedUnbilled lists the sessions whose room has closed and that have no bill.
+// ClosedUnbilled lists the closed sessions without a bill.
 func (l *Ledger) ClosedUnbilled(ctx context.Context) iter.Seq2[OpenSession, error] {
 	return pages("list closed sessions without a bill", func(last *OpenSession) ([]OpenSession, error) {
 		after := beforeAll
@@ -97,16 +95,16 @@ func (l *Ledger) ClosedUnbilled(ctx context.Context) iter.Seq2[OpenSession, erro
 	})
 }
 
-// Session finds a session, open or closed. The error wraps [sql.ErrNoRows] if there was
-// no event.
+// Session returns a session, open or closed. The error wraps [sql.ErrNoRows] if it has no
+// event.
 func (l *Ledger) Session(ctx context.Context, id session.ID) (OpenSession, error) {
 	k := keyOf(id)
 	s, err := one(ctx, l, scanOpen, "SELECT "+openColumns+" FROM sessions s WHERE appid = $1 AND room_session_id = $2", k.app, k.session)
 	return s, wrap(err, "read session %s", k)
 }
 
-// LastTime returns the latest time that callbacks report of a session, by ZEGO's clock:
-// of a logout, a login, a stream, or the room_create. It is zero if there is none.
+// LastTime returns the latest time in a session's callbacks, by ZEGO's clock: of a logout, a
+// login, a stream or the room_create. It is zero without any.
 func (l *Ledger) LastTime(ctx context.Context, id session.ID) (t time.Time, err error) {
 	k := keyOf(id)
 	last, err := one(ctx, l, value[int64], `SELECT coalesce(max(t), 0) FROM (
@@ -118,11 +116,11 @@ func (l *Ledger) LastTime(ctx context.Context, id session.ID) (t time.Time, err 
 	return fromMillis(last), wrap(err, "read the last time of session %s", k)
 }
 
-// AppsOf returns the apps that have a session of a number. A room_session_id is one
-// app's, but nothing keeps two apps from having the same.
+// AppsOf returns the apps with a session of this ID. ZEGO does not document that IDs are
+// unique across apps.
 func (l *Ledger) AppsOf(ctx context.Context, roomSessionID uint64) (apps []uint32, err error) {
 	number := keyOf(session.ID{RoomSessionID: roomSessionID}).session
-	// From app to app, as no index begins with the session.
+	// Step from app to app, because no index begins with the session.
 	for app := int64(-1); ; {
 		next, err := list(ctx, l, value[int64], `SELECT appid FROM (SELECT min(appid) AS appid FROM (
 			SELECT min(appid) AS appid FROM sessions WHERE appid > $1 UNION ALL SELECT min(appid) FROM bills WHERE appid > $1) AS apps) AS app
@@ -145,26 +143,26 @@ func (l *Ledger) AppsOf(ctx context.Context, roomSessionID uint64) (apps []uint3
 	}
 }
 
-// Check is what is known of an open session that may be gone.
+// Check holds the facts about an open session that may be gone.
 type Check struct {
 	OpenSession
-	// FirstTime and LastTime are the earliest and the latest time that callbacks report,
-	// by ZEGO's clock; zero if they report none.
+	// FirstTime and LastTime are the earliest and the latest time in its callbacks, by ZEGO's
+	// clock; zero without any.
 	FirstTime, LastTime time.Time
-	// Left reports that participants were there, and that all of them have left.
+	// Left reports whether there were participants and all have left.
 	Left bool
-	// Later is another session of the same room that began after all that is known of
-	// this one; 0 if none is known. A room has one life at a time, so this one has ended.
+	// Later is a session of the same room that began after LastTime, or 0. A room has one
+	// session at a time, so this one has ended.
 	Later uint64
-	// Gone is how many answers in a row said that the room is gone, since the last sign
-	// of life, and AskedAt is when the last of them arrived, by our clock.
+	// Gone counts the consecutive answers since the last sign of life that show that the room
+	// is gone. AskedAt is when the last one arrived, by our clock.
 	Gone    int
 	AskedAt time.Time
 
-	other key // another open session of the room, the one that was seen last
+	other key // the last seen other open session of the room
 }
 
-// Checks returns what is known of open sessions. It leaves out those that have closed.
+// Checks returns the facts about open sessions. It leaves out closed ones.
 func (l *Ledger) Checks(ctx context.Context, sessions []OpenSession) ([]Check, error) {
 	var keys, others []key
 	for _, s := range sessions {
@@ -190,7 +188,7 @@ func (l *Ledger) Checks(ctx context.Context, sessions []OpenSession) ([]Check, e
 			continue
 		}
 		c.OpenSession = s
-		if c.AskedAt.Before(c.SeenAt) { // there was a sign of life since
+		if c.AskedAt.Before(c.SeenAt) { // a sign of life came later
 			c.Gone, c.AskedAt = 0, time.Time{}
 		}
 		if other, ok := theirs[c.other]; ok && !c.LastTime.IsZero() && other.FirstTime.After(c.LastTime) {
@@ -201,8 +199,8 @@ func (l *Ledger) Checks(ctx context.Context, sessions []OpenSession) ([]Check, e
 	return checks, nil
 }
 
-// OpenSession returns what is known of an open session. The error wraps [sql.ErrNoRows] if
-// it isn't open.
+// OpenSession returns the facts about an open session. The error wraps [sql.ErrNoRows] if it is
+// not open.
 func (l *Ledger) OpenSession(ctx context.Context, id session.ID) (Check, error) {
 	k := keyOf(id)
 	s, err := one(ctx, l, scanOpen, "SELECT "+openColumns+" FROM sessions s WHERE appid = $1 AND room_session_id = $2 AND closed_at = 0", k.app, k.session)
@@ -216,7 +214,7 @@ func (l *Ledger) OpenSession(ctx context.Context, id session.ID) (Check, error) 
 	return checks[0], nil
 }
 
-// signs reads what callbacks report of open sessions, and what ZEGO answered.
+// signs reads the facts about open sessions from callbacks and ZEGO's answers.
 func (l *Ledger) signs(ctx context.Context, keys []key) (map[key]Check, error) {
 	signs := map[key]Check{}
 	if len(keys) == 0 {
@@ -254,10 +252,9 @@ var (
 	checkTypes = columns("appid, room_session_id, gone, asked_at")
 )
 
-// NoteChecks stores what ZEGO answered: how many answers in a row said that a session is
-// gone, or with 0 a sign of life at AskedAt, so that it isn't overdue for a while.
+// NoteChecks stores ZEGO's answers. With Gone 0 an answer is a sign of life at AskedAt.
 func (l *Ledger) NoteChecks(ctx context.Context, checks []Check) error {
-	// In the order in which Record locks sessions, so that none waits for the other.
+	// Lock sessions in the same order as Record, to avoid deadlocks.
 	checks = slices.SortedFunc(slices.Values(checks), func(a, b Check) int { return a.key().compare(b.key()) })
 	rows := func(of []Check) (string, []any) {
 		return l.table(checkTypes, len(of), func(i int) []any {
@@ -295,7 +292,7 @@ func (l *Ledger) NoteChecks(ctx context.Context, checks []Check) error {
 	})
 }
 
-// ForgetChecks removes what ZEGO answered about sessions that have closed since.
+// ForgetChecks removes ZEGO's answers about closed sessions.
 func (l *Ledger) ForgetChecks(ctx context.Context) error {
 	_, err := l.exec(ctx, `
 		DELETE FROM checks WHERE NOT EXISTS (
@@ -303,21 +300,21 @@ func (l *Ledger) ForgetChecks(ctx context.Context) error {
 	return wrap(err, "forget what ZEGO answered about closed sessions")
 }
 
-// maxCounted bounds what [Ledger.CountOverdue] looks at.
+// maxCounted bounds the sessions that [Ledger.CountOverdue] counts.
 const maxCounted = 10_000
 
 // Overdues counts overdue sessions.
 type Overdues struct {
-	// Left have a room_close missing: all their participants have left.
+	// Left counts sessions that all participants have left, so that a room_close is missing.
 	Left int64 `json:"left"`
-	// Silent are the others. Somebody may be in the room still.
+	// Silent counts the others, which may still have users.
 	Silent int64 `json:"silent"`
-	// Oldest is the last sign of life of the longest silent, by our clock; zero without
-	// any.
+	// Oldest is the last sign of life of the longest silent session, by our clock; zero without
+	// one.
 	Oldest time.Time `json:"oldest,omitzero"`
 }
 
-// CountOverdue counts the sessions that [Ledger.Overdue] lists: the first 10,000.
+// CountOverdue counts the sessions that [Ledger.Overdue] lists, up to 10,000.
 func (l *Ledger) CountOverdue(ctx context.Context, before time.Time) (Overdues, error) {
 	o, err := one(ctx, l, func(r row) (o Overdues, err error) {
 		err = r.Scan(&o.Left, &o.Silent, (*timeColumn)(&o.Oldest))

@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// A budget counted longer ahead was moved by a clock that has been set back since.
+// maxAhead bounds how far a budget may be ahead. More comes from a clock that was set back.
 const maxAhead = time.Hour
 
-// Turn takes the next turn of a budget that all processes share, in which turns are at
-// least pause apart, and returns how long to wait for it. It takes none, and reports false,
-// if that is longer than maxWait.
+// Turn takes the next turn of a budget shared by all processes, and returns how long to wait
+// for it. Turns are at least pause apart. If the wait would exceed maxWait, Turn takes none
+// and reports false.
 func (l *Ledger) Turn(ctx context.Context, budget string, pause, maxWait time.Duration) (wait time.Duration, ok bool, err error) {
 	now := "$5"
 	if l.path == "" {
-		// One clock for all processes.
+		// Use the database's clock for all processes.
 		now = "(CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT) + 0 * CAST($5 AS BIGINT))"
 	}
 	waits := []int64(nil)
