@@ -5,12 +5,12 @@ WORKDIR /src
 # Use go.mod's toolchain if the image's Go is older.
 ENV GOTOOLCHAIN=auto
 
-# Of closeout-clouds, the tag drops gRPC in Google's storage client: 13 MB that gs:// does not use. With these flags the build is
+# The tag removes gRPC from Google's storage client in closeout-clouds: 13 MB that gs:// does not use. With these flags, the build is
 # reproducible; see `make verify`.
 ENV CGO_ENABLED=0 GOFLAGS="-trimpath -tags=disable_grpc_modules"
 
 COPY . .
-# clouds/cmd/closeout-clouds has gs:// and azblob:// buckets, too.
+# clouds/cmd/closeout-clouds also has gs:// and azblob:// buckets.
 ARG PROGRAM=cmd/closeout
 # Set by `make up` and `make image`; without them the version is "(devel)". CI and `make verify` run this same command.
 ARG VERSION="" COMMIT="" DATE=""
@@ -21,7 +21,7 @@ ENV GOOS=$TARGETOS GOARCH=$TARGETARCH
 RUN --mount=type=cache,target=/root/.cache/go-build --mount=type=cache,target=/go/pkg/mod \
     go build -C $PROGRAM -buildvcs=false -ldflags="-s -w -X github.com/closeouthq/closeout/internal/buildinfo.version=$VERSION -X github.com/closeouthq/closeout/internal/buildinfo.commit=$COMMIT -X github.com/closeouthq/closeout/internal/buildinfo.date=$DATE" -o /out/closeout .
 
-# The final image has no shell to create a folder with. A volume mounted on /data gets this folder's owner.
+# The final image has no shell to create a folder. A volume mounted on /data gets this folder's owner.
 RUN mkdir /out/data
 
 FROM gcr.io/distroless/static-debian13:nonroot

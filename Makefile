@@ -1,4 +1,4 @@
-# Shortcuts. Nothing needs make: you can type each command.
+# Shortcuts for commands that you can also type.
 
 COMPOSE = docker compose
 # As in the Dockerfile.
@@ -37,11 +37,11 @@ test: ## run the tests; dev and examples on a real Temporal
 check: ## find nondeterministic code in Workflows
 	go run go.temporal.io/sdk/contrib/tools/workflowcheck@v0.6.0 ./workflows/...
 
-simulate: ## run a million seeds of the simulation; asks SEEDS, or SEED to print what happens in one
+simulate: ## run a million seeds of the simulation, or SEEDS; with SEED, print the history of one
 	go test ./internal/simulation -timeout 0 -v $(if $(SEED),-run '^TestReplay$$' -replay=$(SEED) -exact,-run '^TestSimulation$$' -simulate=$(SEEDS))
 SEEDS = 1000000
 
-chaos: ## break everything while callbacks come in, then audit; needs root, takes long
+chaos: ## kill every service while callbacks arrive, then audit; needs root, takes long
 	go run -C dev ./chaos
 
 bench: ## compare with the bare SDK, a naive handler and bare stores; needs a quiet machine, takes long
@@ -63,7 +63,7 @@ release: ## publish the current tag: binaries, checksums, bills of materials, im
 	$(call push,cmd/closeout)
 	$(call push,clouds/cmd/closeout-clouds)
 
-snapshot: ## make what a release has besides images, in dist, without publishing it
+snapshot: ## make a release without images, in dist, without publishing it
 	$(GORELEASER) release --clean --snapshot $(if $(GPG_FINGERPRINT),,--skip=sign)
 
 # zstd makes a pull a fifth smaller than gzip.
@@ -76,7 +76,7 @@ sbom: ## write closeout.cdx.json: the program's modules and licenses (CycloneDX)
 	$(IMAGE) go run github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0 app \
 	  -json -licenses -main $(PROGRAM:clouds/%=%) -output closeout.cdx.json $(if $(filter clouds/%,$(PROGRAM)),clouds,.)
 
-vuln: ## look for known vulnerabilities, with the image's Go; asks VULNDB
+vuln: ## look for known vulnerabilities with the image's Go, in the database VULNDB
 	@(for module in . clouds; do GOTOOLCHAIN=$(GO) go run golang.org/x/vuln/cmd/govulncheck@v1.9.0 -C $$module -db $(VULNDB) ./... || exit 1; done) || \
 	{ echo "Not passed: either it lists vulnerabilities above, or it could not ask $(VULNDB) and has checked nothing."; exit 1; }
 VULNDB = https://vuln.go.dev

@@ -10,14 +10,14 @@ import (
 )
 
 var (
-	// file matches a block of code that is a whole file: it begins with the file's name.
+	// file matches a block of code that is a whole file. Its first line is the file's name.
 	file = regexp.MustCompile("(?s)```go\n// ([a-z_]+\\.go)\n(.*?)```")
 	// shell matches a block of commands.
 	shell = regexp.MustCompile("(?s)```sh\n(.*?)```")
 )
 
-// The commands in the documentation run as printed, and make modules whose tests
-// pass, with no more around them than the checkout that they name.
+// The commands in the documentation run as printed, and make modules with passing tests.
+// They need only the checkout beside them.
 func TestTheCommandsInTheDocumentationRunAsPrinted(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds programs")
@@ -51,7 +51,7 @@ func TestTheCommandsInTheDocumentationRunAsPrinted(t *testing.T) {
 			ran := 0
 			for _, block := range shell.FindAllStringSubmatch(string(page), -1) {
 				if !strings.Contains(block[1], "go mod ") {
-					continue // about a service that runs
+					continue // runs a service
 				}
 				runIn(t, from, "bash", "-ec", block[1])
 				if ran++; ran > 1 {
@@ -70,7 +70,7 @@ func TestTheCommandsInTheDocumentationRunAsPrinted(t *testing.T) {
 	}
 }
 
-// checkout copies the files that git knows, as a clone would have them.
+// checkout copies the files that git tracks, like a clone.
 func checkout(t *testing.T, to string) {
 	t.Helper()
 	if err := os.Mkdir(to, 0o700); err != nil {

@@ -1,4 +1,4 @@
-// Package examples tests that the programs in its folders do on a real Temporal
+// Package examples tests on a real Temporal server that the programs in its folders do
 // what their READMEs say.
 package examples
 
@@ -29,9 +29,9 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// patience is how long the test waits for what should take seconds. Builds, which
-// may have to download, are waited for as long as they take.
-const patience = time.Minute
+// maxWait is how long the test waits for something that should take seconds. Builds, which
+// may download, have no limit.
+const maxWait = time.Minute
 
 var update = flag.Bool("update", false, "record the histories in the examples' testdata anew")
 
@@ -44,13 +44,13 @@ func TestExamplesDoWhatTheySay(t *testing.T) {
 	build(t, "../dev", programs, ".")
 	temporal := startTemporal(t, filepath.Join(programs, "dev"))
 
-	// What is sent, in this order, and what comes of it.
+	// The callbacks, in the order in which they are sent, and their results.
 	type step struct {
 		send     string // further flags of the command
 		post     string // or the fields of another callback, in JSON
 		workflow string
 		decide   string // when the run is blocked: the command of "blocked", with flags
-		reset    bool   // whether a person has the run done again, from its beginning
+		reset    bool   // reset the run to its beginning
 		bill     string // what the session's bill shows
 		want     string // the state, and that of each step
 	}
@@ -74,8 +74,8 @@ func TestExamplesDoWhatTheySay(t *testing.T) {
 			{send: "--room launch/main --session 21", workflow: "room-close-1-21", want: "done billing:done recordings:done digest:done"},
 			{send: "--room launch/backstage --session 22", workflow: "room-close-1-22", want: "done billing:done recordings:done digest:done"},
 			{workflow: "digest-1-launch", want: "done mail:done"},
-			// It asks the digest again and gets the same answer; a session that is new to
-			// the digest comes too late.
+			// The reset run reports to the digest again and gets the same answer. A session
+			// that is new to the digest is too late.
 			{reset: true, workflow: "room-close-1-21", want: "done billing:done recordings:done digest:done"},
 			{send: "--room launch/main --session 23", workflow: "room-close-1-23", want: "given_up billing:done recordings:done digest:given_up"},
 		}},
@@ -128,7 +128,7 @@ func TestExamplesDoWhatTheySay(t *testing.T) {
 						t.Errorf("the bill of %s has no %q:\n%s", s.workflow, s.bill, said)
 					}
 				}
-				if *update && !s.reset { // a run that was reset has the first one's ID
+				if *update && !s.reset { // a reset run has the ID of the first
 					run(t, env, program, "history save --output "+recorded+" "+s.workflow)
 				}
 			}
@@ -139,8 +139,7 @@ func TestExamplesDoWhatTheySay(t *testing.T) {
 	}
 }
 
-// replaceHistories replaces an example's recorded histories, but for those of
-// Workflows that are not its own.
+// replaceHistories replaces the recorded histories of an example's own Workflows.
 func replaceHistories(t *testing.T, from, to string) {
 	t.Helper()
 	old, err := filepath.Glob(filepath.Join(to, "*.json"))
@@ -166,7 +165,7 @@ func replaceHistories(t *testing.T, from, to string) {
 	}
 }
 
-// build builds programs into a folder, each named as the folder that it is in.
+// build builds programs into a folder, each with the name of its own folder.
 func build(t *testing.T, module, folder string, packages ...string) {
 	t.Helper()
 	cmd := exec.Command("go", append([]string{"build", "-C", module, "-o", folder + string(filepath.Separator)}, packages...)...)
@@ -175,7 +174,7 @@ func build(t *testing.T, module, folder string, packages ...string) {
 	}
 }
 
-// list names what is in a folder.
+// list returns the names in a folder.
 func list(t *testing.T, folder string) (names []string) {
 	t.Helper()
 	entries, err := os.ReadDir(folder)
@@ -188,7 +187,7 @@ func list(t *testing.T, folder string) (names []string) {
 	return names
 }
 
-// startTemporal runs a Temporal until the test ends, and gives its address.
+// startTemporal runs a Temporal server until the test ends, and returns its address.
 func startTemporal(t *testing.T, dev string) (address string) {
 	t.Helper()
 	p := start(t, []string{"CLOSEOUT_DATA=" + t.TempDir()}, dev, "temporal", "--temporal-port", "0", "--ui-port", "0")
@@ -205,7 +204,7 @@ func dial(t *testing.T, address string) client.Client {
 	return c
 }
 
-// freeAddress gives an address that was free a moment ago.
+// freeAddress returns an address that was free a moment ago.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -231,7 +230,7 @@ func post(t *testing.T, address, fields string) {
 	}
 }
 
-// reset has a run done again, as the Web UI's More Actions → Reset does.
+// reset resets a run, as More Actions → Reset in the Web UI does.
 func reset(t *testing.T, runs client.Client, workflow string) {
 	t.Helper()
 	_, err := runs.ResetWorkflowExecution(t.Context(), &workflowservice.ResetWorkflowExecutionRequest{
@@ -246,10 +245,11 @@ func reset(t *testing.T, runs client.Client, workflow string) {
 	}
 }
 
-// outcome waits for the run to end and says in a line what came of it.
+// outcome waits for the run to end, and returns the states of the run and its steps in a
+// line.
 func outcome(t *testing.T, runs client.Client, workflow string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), maxWait)
 	defer cancel()
 	var result workflows.Result
 	if err := runs.GetWorkflow(ctx, workflow, "").Get(ctx, &result); err != nil {
@@ -262,7 +262,7 @@ func outcome(t *testing.T, runs client.Client, workflow string) string {
 	return strings.Join(words, " ")
 }
 
-// command is a command that knows no settings but these.
+// command returns a command with only these settings.
 func command(settings []string, program string, args ...string) *exec.Cmd {
 	cmd := exec.Command(program, args...)
 	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool {
@@ -271,7 +271,7 @@ func command(settings []string, program string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// run runs a command and gives what it says.
+// run runs a command and returns its output.
 func run(t *testing.T, settings []string, program, args string) string {
 	t.Helper()
 	said, err := command(settings, program, strings.Fields(args)...).CombinedOutput()
@@ -284,7 +284,7 @@ func run(t *testing.T, settings []string, program, args string) string {
 // awaitBlocked waits until a run is listed as blocked, and returns the list.
 func awaitBlocked(t *testing.T, settings []string, program, workflow string) (list string) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !strings.Contains(list, workflow+" "); {
+	for deadline := time.Now().Add(maxWait); !strings.Contains(list, workflow+" "); {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s is not blocked", workflow)
 		}
@@ -328,7 +328,7 @@ type process struct {
 	said bytes.Buffer
 }
 
-// Write keeps what the program says.
+// Write keeps the program's output.
 func (p *process) Write(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -350,14 +350,14 @@ func start(t *testing.T, settings []string, program string, args ...string) *pro
 		t.Fatal(err)
 	}
 	go func() {
-		_ = cmd.Wait() // what it said says more
+		_ = cmd.Wait() // the output says more
 		close(p.ended)
 	}()
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-p.ended:
-		case <-time.After(patience):
+		case <-time.After(maxWait):
 			t.Errorf("%s doesn't stop", p.name)
 			_ = cmd.Process.Kill()
 			<-p.ended
@@ -369,12 +369,12 @@ func start(t *testing.T, settings []string, program string, args ...string) *pro
 	return p
 }
 
-// await waits until the program says something, and gives the submatches.
+// await waits until the output matches, and returns the submatches.
 func (p *process) await(t *testing.T, pattern string) []string {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.After(patience); ; {
+	for deadline := time.After(maxWait); ; {
 		if found := regexp.MustCompile(pattern).FindStringSubmatch(p.String()); found != nil {
 			return found
 		}

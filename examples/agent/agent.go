@@ -20,7 +20,7 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// Agent is an AI agent that has left its room.
+// Agent is an AI agent that left its room.
 type Agent struct {
 	AppID      uint32    `json:"appid"`
 	InstanceID string    `json:"instance_id"`
@@ -31,7 +31,7 @@ type Agent struct {
 	Code int `json:"code"`
 }
 
-// agentDeleted decides what an AgentInstanceDeleted leads to: one run for each agent.
+// agentDeleted starts one run for each agent that an AgentInstanceDeleted callback names.
 func agentDeleted(_ context.Context, c workflows.Callback) (workflows.Action, error) {
 	var body struct {
 		AgentInstanceID string `json:"AgentInstanceId"`
@@ -60,7 +60,7 @@ func agentDeleted(_ context.Context, c workflows.Callback) (workflows.Action, er
 	}, nil
 }
 
-// ReportAgent is the Workflow. It reports the agent until the API takes it.
+// ReportAgent is a Workflow that reports the agent, and retries until the API accepts it.
 func ReportAgent(ctx workflow.Context, a Agent) (Report, error) {
 	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{StartToCloseTimeout: time.Minute, Summary: "Report the agent"})
 	var agents *Agents
@@ -84,7 +84,7 @@ func (s *Agents) PostAgent(ctx context.Context, a Agent) (r Report, err error) {
 	return r, err
 }
 
-// load reads the settings. Without any, the API is a fake in this process.
+// load reads the settings. Without AGENTS_URL, the API is a fake in this process.
 func (s *Agents) load() error {
 	s.API = activities.Endpoint{Name: "the agents' API", URL: os.Getenv("AGENTS_URL"), Token: os.Getenv("AGENTS_TOKEN")}
 	if s.API.URL == "" {
@@ -97,7 +97,7 @@ func (s *Agents) load() error {
 	return nil
 }
 
-// fakeAPI takes every report.
+// fakeAPI accepts every report.
 type fakeAPI struct{}
 
 // RoundTrip implements [http.RoundTripper].

@@ -21,7 +21,7 @@ func TestServiceIsComplete(t *testing.T) {
 	}
 }
 
-// deletedBody is the example of ZEGO's documentation.
+// deletedBody is the example in ZEGO's documentation.
 const deletedBody = `{"AppId":1234567,"AgentInstanceId":"1912124734317838336","AgentUserId":"agent_user_1","RoomId":"room_1","Sequence":1234567890,` +
 	`"Data":{"Code":0,"DeletedTimestamp":1745502345138,"LatencyData":{"LLMTTFT":613,"LLMTPS":11.493}},` +
 	`"Event":"AgentInstanceDeleted","Nonce":"7450395512627324902","Signature":"s","Timestamp":1745502313000}`

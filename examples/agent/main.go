@@ -1,4 +1,4 @@
-// Command agent reports each AI agent that has left a voice room to an API of your own.
+// Command agent reports each AI agent that left a voice room to an API of your own.
 package main
 
 import (
@@ -13,7 +13,7 @@ import (
 
 func main() { closeout.Main(service()) }
 
-// service is all that this program adds to Closeout.
+// service returns what this program adds to Closeout.
 func service() closeout.Service {
 	agents := new(Agents)
 	return closeout.Service{

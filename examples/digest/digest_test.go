@@ -16,14 +16,14 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// room makes a session of a room as its run tells the digest of it.
+// room returns the report of a session of a room.
 func room(name string) Closed {
 	session := closeouttest.Session(func(c *zego.RoomClose) { c.RoomID = name })
 	return Closed{session, []string{"bill 1"}, []string{"launch/main", "launch/backstage"}}
 }
 
-// tell tells the digest of a room when it is that old, and gives what it says.
-func tell(env *closeouttest.Env, at time.Duration, c Closed) *string {
+// report reports a room to the digest at that age of the digest, and returns the answer.
+func report(env *closeouttest.Env, at time.Duration, c Closed) *string {
 	answer := new(string)
 	env.After(at, func() {
 		env.UpdateWorkflow(updateRoom, "", &testsuite.TestUpdateCallback{
@@ -35,10 +35,10 @@ func tell(env *closeouttest.Env, at time.Duration, c Closed) *string {
 	return answer
 }
 
-// mails are the digests that a run sends, as the rooms in them.
+// mails returns the rooms in each digest that a run sends.
 func mails(env *closeouttest.Env) *[]string {
 	sent := &[]string{}
-	env.OnActivity(do.MailDigest, mock.Anything, mock.Anything, mock.Anything).Run(func(args mock.Arguments) {
+	env.OnActivity(steps.MailDigest, mock.Anything, mock.Anything, mock.Anything).Run(func(args mock.Arguments) {
 		var rooms []string
 		for _, c := range args.Get(2).([]Closed) {
 			rooms = append(rooms, c.Session.RoomID)
@@ -52,7 +52,7 @@ func TestDigestIsMailedOnce(t *testing.T) {
 	main, backstage := room("launch/main"), room("launch/backstage")
 	tests := []struct {
 		name  string
-		rooms []Closed // told an hour after each other
+		rooms []Closed // reported an hour after each other
 		want  string
 		after time.Duration
 	}{
@@ -60,14 +60,14 @@ func TestDigestIsMailedOnce(t *testing.T) {
 		{"the main room last", []Closed{backstage, main}, "launch/backstage launch/main", time.Hour},
 		{"a room told twice", []Closed{main, main, backstage}, "launch/main launch/backstage", 2 * time.Hour},
 		{"a room with two sessions", []Closed{main, room("launch/main"), backstage}, "launch/main launch/main launch/backstage", 2 * time.Hour},
-		{"a room that never closes", []Closed{main}, "launch/main", patience},
+		{"a room that never closes", []Closed{main}, "launch/main", maxWait},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			env := closeouttest.NewEnv(t, &Steps{})
 			sent := mails(env)
 			for i, room := range tt.rooms {
-				tell(env, time.Duration(i)*time.Hour, room)
+				report(env, time.Duration(i)*time.Hour, room)
 			}
 			first := tt.rooms[0].Session
 			result := env.Run(Digest, first)
@@ -85,8 +85,8 @@ func TestDigestSaysWhatItWaitsFor(t *testing.T) {
 	env := closeouttest.NewEnv(t, &Steps{})
 	mails(env)
 	first := room("launch/main")
-	answer := tell(env, 0, first)
-	want := "waiting for launch/backstage until " + first.Session.RoomCloseTime.Add(patience).Format(time.RFC3339)
+	answer := report(env, 0, first)
+	want := "waiting for launch/backstage until " + first.Session.RoomCloseTime.Add(maxWait).Format(time.RFC3339)
 	env.After(time.Hour, func() {
 		if *answer != want || env.Details() != want {
 			t.Errorf("the room was told %q, people %q; want %q", *answer, env.Details(), want)
@@ -95,16 +95,15 @@ func TestDigestSaysWhatItWaitsFor(t *testing.T) {
 	env.Run(Digest, first.Session)
 }
 
-// While the e-mail is on its way, here to a server that is away, its rooms are
-// settled.
+// While the e-mail is being sent, here to a server that is down, no room is added.
 func TestRoomThatClosesTooLateIsTold(t *testing.T) {
 	env := closeouttest.NewEnv(t, &Steps{})
-	env.OnActivity(do.MailDigest, mock.Anything, mock.Anything, mock.Anything).Return("", activities.Blockedf("550 no such user")).Once()
-	env.OnActivity(do.MailDigest, mock.Anything, mock.Anything, mock.Anything).Return("sent", nil)
+	env.OnActivity(steps.MailDigest, mock.Anything, mock.Anything, mock.Anything).Return("", activities.Blockedf("550 no such user")).Once()
+	env.OnActivity(steps.MailDigest, mock.Anything, mock.Anything, mock.Anything).Return("sent", nil)
 	first := room("launch/main")
-	tell(env, 0, first)
-	answer := tell(env, patience+time.Hour, room("launch/backstage"))
-	env.After(patience+2*time.Hour, func() { env.Retry("mail", "the address is there now") })
+	report(env, 0, first)
+	answer := report(env, maxWait+time.Hour, room("launch/backstage"))
+	env.After(maxWait+2*time.Hour, func() { env.Retry("mail", "the address is there now") })
 	if env.Run(Digest, first.Session); *answer != errTooLate.Error() {
 		t.Errorf("the room was told %q", *answer)
 	}
@@ -113,7 +112,7 @@ func TestRoomThatClosesTooLateIsTold(t *testing.T) {
 func TestDigestCanBeCancelled(t *testing.T) {
 	env := closeouttest.NewEnv(t, &Steps{})
 	first := room("launch/main")
-	tell(env, 0, first)
+	report(env, 0, first)
 	env.After(time.Hour, env.CancelWorkflow)
 	env.Start(Digest, first.Session)
 	if err := env.GetWorkflowError(); !temporal.IsCanceledError(err) {
@@ -133,7 +132,7 @@ func TestRoomTellsTheDigestWhatHappened(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			env := closeouttest.NewEnv(t, &Steps{})
 			env.OnActivity(activities.Standard.FinalizeBill, mock.Anything, mock.Anything).Return(activities.Bill{}, tt.billing)
-			env.OnActivity(do.TellDigest, mock.Anything, mock.Anything, mock.MatchedBy(func(happened []string) bool {
+			env.OnActivity(steps.TellDigest, mock.Anything, mock.Anything, mock.MatchedBy(func(happened []string) bool {
 				return len(happened) == 2 && strings.HasPrefix(happened[0], tt.want) && strings.HasPrefix(happened[1], "no recordings, see ")
 			})).Return("told", nil).Once()
 			if tt.billing != nil {
@@ -147,18 +146,18 @@ func TestRoomTellsTheDigestWhatHappened(t *testing.T) {
 	}
 }
 
-// A room that the digest is without is closed out all the same.
+// A room that is too late for the digest is closed out too.
 func TestRoomGivesTheDigestUp(t *testing.T) {
 	env := closeouttest.NewEnv(t, &Steps{})
-	env.OnActivity(do.TellDigest, mock.Anything, mock.Anything, mock.Anything).Return("", errTooLate)
+	env.OnActivity(steps.TellDigest, mock.Anything, mock.Anything, mock.Anything).Return("", errTooLate)
 	result := env.Run(CloseShowRoom, room("launch/main").Session)
 	if result.State != workflows.StateGivenUp || !strings.HasPrefix(result.Steps[2].Summary, "given up: the digest was written") {
 		t.Errorf("result %+v", result)
 	}
 }
 
-// The recorded runs: one of a room in the digest and of one that came too late, a
-// digest sent at once and one that a mail server refused at first.
+// The recorded runs are those of a room in the digest and of one that came too late, a
+// digest that was sent at once, and one that a mail server refused at first.
 func TestRunsUnderWayGoOn(t *testing.T) {
 	closeouttest.Replay(t, "testdata", CloseShowRoom, Digest)
 }

@@ -20,7 +20,8 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// inWords describes what happened in the rooms, in the order in which they closed.
+// inWords returns the subject and body of a digest, with the rooms in the order in which
+// they closed.
 func inWords(closed []Closed) (subject, body string) {
 	slices.SortStableFunc(closed, func(a, b Closed) int { return a.Session.RoomCloseTime.Compare(b.Session.RoomCloseTime) })
 	rooms, open := closed[0].Rooms, missing(closed)
@@ -33,7 +34,7 @@ func inWords(closed []Closed) (subject, body string) {
 		}
 	}
 	for _, room := range open {
-		fmt.Fprintf(&b, "%s: not closed out within %v of the first room\n", room, patience)
+		fmt.Fprintf(&b, "%s: not closed out within %v of the first room\n", room, maxWait)
 	}
 	return fmt.Sprintf("%s: %d of %d rooms closed out", show, len(rooms)-len(open), len(rooms)), b.String()
 }
@@ -46,7 +47,7 @@ type message struct {
 	subject, body string
 }
 
-// bytes is the message as it is sent.
+// bytes returns the message as it is sent.
 func (m message) bytes() []byte {
 	header := fmt.Sprintf("From: %s\nTo: %s\nDate: %s\nMessage-ID: <%s>\nSubject: %s\nMIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\n\n",
 		m.from, m.to, m.date.Format(time.RFC1123Z), m.id, mime.QEncoding.Encode("utf-8", m.subject))
@@ -56,20 +57,20 @@ func (m message) bytes() []byte {
 // server is the host:port of a mail server.
 type server string
 
-// deliver hands a message over by SMTP, encrypted if the server can.
+// deliver sends a message by SMTP, encrypted if the server supports STARTTLS.
 func (s server) deliver(ctx context.Context, m message) error {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", string(s))
 	if err != nil {
 		return fmt.Errorf("SMTP_ADDRESS: connect to the mail server: %w", err)
 	}
 	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { _ = conn.Close() })() // net/smtp knows no context
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })() // net/smtp takes no context
 	err = s.talk(conn, m)
 	if refusal := new(textproto.Error); errors.As(err, &refusal) && refusal.Code/100 == 5 {
 		return activities.Blockedf("the mail server refused the digest: %w", refusal)
 	}
 	if err != nil {
-		return fmt.Errorf("hand the digest to the mail server: %w", err)
+		return fmt.Errorf("send the digest to the mail server: %w", err)
 	}
 	return nil
 }
@@ -101,11 +102,11 @@ func (s server) talk(conn net.Conn, m message) error {
 	if err := w.Close(); err != nil {
 		return err
 	}
-	_ = c.Quit() // whatever the answer, the server has the message
+	_ = c.Quit() // the server has the message, whatever it answers
 	return nil
 }
 
-// printer stands in for a mail server. It prints each message once.
+// printer takes the place of a mail server. It prints each message once.
 type printer struct {
 	out  io.Writer
 	seen sync.Map

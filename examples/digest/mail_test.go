@@ -14,7 +14,7 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// listen gives a free address.
+// listen returns a listener on a free address.
 func listen(t *testing.T, address string) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", address)
@@ -25,7 +25,8 @@ func listen(t *testing.T, address string) net.Listener {
 	return l
 }
 
-// receive is a mail server that answers each message so, and keeps those it took.
+// receive runs a mail server that gives this answer to each message, and keeps the
+// messages it accepts.
 func receive(l net.Listener, answer string) <-chan string {
 	messages := make(chan string, 10)
 	go func() {
@@ -52,8 +53,8 @@ func receive(l net.Listener, answer string) <-chan string {
 	return messages
 }
 
-// steps are those of settings.
-func steps(t *testing.T, settings map[string]string) *Steps {
+// stepsOf returns the steps with these settings.
+func stepsOf(t *testing.T, settings map[string]string) *Steps {
 	t.Helper()
 	s := &Steps{}
 	if err := s.load(func(name string) string { return settings[name] }); err != nil {
@@ -62,13 +63,13 @@ func steps(t *testing.T, settings map[string]string) *Steps {
 	return s
 }
 
-// runDigest runs one that a single room has told. Then comes when its e-mail has
-// been tried for long.
+// runDigest runs a digest with a single room, and calls then after the e-mail has been
+// tried for long.
 func runDigest(t *testing.T, address string, first Closed, then func(*closeouttest.Env)) workflows.Result {
 	t.Helper()
-	env := closeouttest.NewEnv(t, steps(t, map[string]string{"SMTP_ADDRESS": address, "MAIL_FROM": "closeout@test", "MAIL_TO": "team@test"}))
-	tell(env, 0, first)
-	env.After(patience+2*time.Hour, func() { then(env) })
+	env := closeouttest.NewEnv(t, stepsOf(t, map[string]string{"SMTP_ADDRESS": address, "MAIL_FROM": "closeout@test", "MAIL_TO": "team@test"}))
+	report(env, 0, first)
+	env.After(maxWait+2*time.Hour, func() { then(env) })
 	return env.Run(Digest, first.Session)
 }
 
@@ -112,8 +113,8 @@ func TestMailServerThatRefusesBlocks(t *testing.T) {
 	}
 }
 
-// A mail server that takes a message and whose answer is lost gets it again, under
-// the Message-ID that it knows.
+// If the answer of a mail server is lost, the server gets the message again with the same
+// Message-ID.
 func TestMessageIsTheSameWhenRepeated(t *testing.T) {
 	l := listen(t, "127.0.0.1:0")
 	received := receive(l, "451 try again")
@@ -131,7 +132,7 @@ func TestMessageIsTheSameWhenRepeated(t *testing.T) {
 }
 
 func TestMailServerThatIsSilentIsLeftInTime(t *testing.T) {
-	l := listen(t, "127.0.0.1:0") // takes connections and says nothing
+	l := listen(t, "127.0.0.1:0") // accepts connections and sends nothing
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	m := message{from: &mail.Address{}, to: &mail.Address{}}

@@ -1,5 +1,5 @@
-// Command digest is a Closeout that sends one e-mail about an event of several
-// rooms when the last of them has closed.
+// Command digest is a Closeout that sends one e-mail about all rooms of a show after the
+// last one has closed.
 package main
 
 import (

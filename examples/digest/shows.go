@@ -10,7 +10,7 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// Shows are the rooms of each show, without the show's name in front.
+// Shows has the rooms of each show, without the show's name in front.
 type Shows map[string][]string
 
 // parseShows parses show=room,room, several separated by semicolons.
@@ -29,7 +29,7 @@ func parseShows(s string) (Shows, error) {
 	return shows, errors.Join(faults...)
 }
 
-// of returns the show that a room belongs to, and all of its rooms; or neither.
+// of returns the show of a room and all rooms of that show, or neither.
 func (s Shows) of(roomID string) (show string, rooms []string) {
 	show, room, _ := strings.Cut(roomID, "/")
 	if !slices.Contains(s[show], room) {
@@ -41,10 +41,10 @@ func (s Shows) of(roomID string) (show string, rooms []string) {
 	return show, rooms
 }
 
-// route returns a Workflow of their own for the rooms of a show.
+// route returns CloseShowRoom for the rooms of a show.
 func (s *Steps) route(session session.Session) workflows.Workflow {
 	if show, _ := s.Shows.of(session.RoomID); show != "" {
 		return CloseShowRoom
 	}
-	return nil // the default
+	return nil // RoomClose
 }

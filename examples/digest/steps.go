@@ -26,11 +26,11 @@ type Steps struct {
 	Shows Shows
 	// From and To are the digest's addresses.
 	From, To *mail.Address
-	// Deliver hands a message over to a mail server. It may get the same one again.
+	// Deliver sends a message to a mail server. It may be called again with a message.
 	Deliver func(context.Context, message) error
 }
 
-// load reads the settings. The error names each that is at fault.
+// load reads the settings. The error names each wrong one.
 func (s *Steps) load(getenv func(string) string) (err error) {
 	s.Deliver = (&printer{out: os.Stdout}).deliver
 	from, to := "closeout@example.com", "team@example.com"
@@ -53,13 +53,13 @@ func (s *Steps) load(getenv func(string) string) (err error) {
 	return errors.Join(append(faults, err)...)
 }
 
-// TellDigest tells the show's digest that a session is closed out, and starts the
-// digest if it is the first. It says for which rooms the digest still waits.
+// TellDigest reports a closed-out session to the show's digest, and starts the digest if
+// the session is the first. It returns which rooms the digest still waits for.
 func (s *Steps) TellDigest(ctx context.Context, task activities.Task, happened []string) (string, error) {
-	return s.tell(ctx, activity.GetClient(ctx), activity.GetInfo(ctx).TaskQueue, task, happened)
+	return s.report(ctx, activity.GetClient(ctx), activity.GetInfo(ctx).TaskQueue, task, happened)
 }
 
-func (s *Steps) tell(ctx context.Context, c client.Client, taskQueue string, task activities.Task, happened []string) (state string, err error) {
+func (s *Steps) report(ctx context.Context, c client.Client, taskQueue string, task activities.Task, happened []string) (state string, err error) {
 	show, rooms := s.Shows.of(task.Session.RoomID)
 	if show == "" {
 		return "", activities.Blockedf("SHOWS: room %q is in no show there; add it, restart the worker and retry", task.Session.RoomID)
@@ -68,10 +68,10 @@ func (s *Steps) tell(ctx context.Context, c client.Client, taskQueue string, tas
 	start := c.NewWithStartWorkflowOperation(client.StartWorkflowOptions{
 		ID:        id,
 		TaskQueue: taskQueue,
-		// One digest for a show, for ever; and one that is there is what we want.
+		// A show has one digest, whether that is open or closed. Use an open one.
 		WorkflowIDReusePolicy:    enums.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE,
 		WorkflowIDConflictPolicy: enums.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
-		// It isn't the session's own run, so it doesn't have its RoomSessionId.
+		// No RoomSessionId, because this is not the session's own run.
 		TypedSearchAttributes: temporal.NewSearchAttributes(
 			workflows.RoomID.ValueSet(show)),
 		Memo:          map[string]any{"show": show, "rooms": rooms},
@@ -82,7 +82,7 @@ func (s *Steps) tell(ctx context.Context, c client.Client, taskQueue string, tas
 		UpdateOptions: client.UpdateWorkflowOptions{
 			WorkflowID: id,
 			UpdateName: updateRoom,
-			// An attempt that is repeated gets the answer of the first.
+			// A repeated attempt gets the answer of the first.
 			UpdateID:     task.IdempotencyKey.String(),
 			Args:         []any{Closed{task.Session, happened, rooms}},
 			WaitForStage: client.WorkflowUpdateStageCompleted,
@@ -95,13 +95,13 @@ func (s *Steps) tell(ctx context.Context, c client.Client, taskQueue string, tas
 		return "", errTooLate
 	}
 	if err != nil {
-		return "", fmt.Errorf("tell %s: %w", id, err)
+		return "", fmt.Errorf("report to %s: %w", id, err)
 	}
 	return id + ": " + state, nil
 }
 
-// MailDigest sends the e-mail. Its Message-ID is made of the idempotency key, by
-// which mail servers and readers tell a repeat.
+// MailDigest sends the e-mail. Its Message-ID is derived from the idempotency key, so that
+// mail servers and readers recognize a repeat.
 func (s *Steps) MailDigest(ctx context.Context, task activities.Task, closed []Closed) (string, error) {
 	m := message{id: task.IdempotencyKey.String() + "@closeout", from: s.From, to: s.To, date: time.Now()}
 	m.subject, m.body = inWords(closed)

@@ -30,7 +30,7 @@ func TestSettingsAtFaultAreAllNamed(t *testing.T) {
 }
 
 func TestRoomsOfAShowHaveAWorkflowOfTheirOwn(t *testing.T) {
-	s := steps(t, map[string]string{"SHOWS": "launch=main,backstage; gala=hall"})
+	s := stepsOf(t, map[string]string{"SHOWS": "launch=main,backstage; gala=hall"})
 	for room, want := range map[string]string{
 		"launch/main": "launch/main launch/backstage", "launch/backstage": "launch/main launch/backstage", "gala/hall": "gala/hall",
 		"gala/main": "", "gala/": "", "gala": "", "lobby": "", "": "", "launch/main/2": "",
@@ -59,8 +59,7 @@ func TestServiceIsComplete(t *testing.T) {
 	}
 }
 
-// fake is a Temporal that gives one answer; what it does is for the test on a
-// real one.
+// fake is a Temporal client with one answer. Another test uses a real server.
 type fake struct {
 	client.Client
 	client.WorkflowUpdateHandle
@@ -89,15 +88,15 @@ func TestWhatBecomesOfARoomThatTellsTheDigest(t *testing.T) {
 		"taken":            {nil, false, ""},
 		"already written":  {errTooLate, true, "the digest was written"},
 		"already sent":     {serviceerror.NewWorkflowExecutionAlreadyStarted("", "", ""), true, "the digest was written"},
-		"Temporal is away": {errors.New("no connection"), false, "tell digest-1-launch: no connection"},
+		"Temporal is away": {errors.New("no connection"), false, "report to digest-1-launch: no connection"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			temporal := &fake{err: tt.err}
-			_, err := steps(t, nil).tell(t.Context(), temporal, "closeout", task, nil)
+			_, err := stepsOf(t, nil).report(t.Context(), temporal, "closeout", task, nil)
 			if activities.IsGivenUp(err) != tt.givenUp || (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %v", err)
 			}
-			// The audit would take it for a second run of the session.
+			// The audit would count it as a second run of the session.
 			if attributes := temporal.start.TypedSearchAttributes; attributes.ContainsKey(workflows.RoomSessionID) || !attributes.ContainsKey(workflows.RoomID) {
 				t.Errorf("search attributes %v", attributes.GetUntypedValues())
 			}
@@ -106,7 +105,7 @@ func TestWhatBecomesOfARoomThatTellsTheDigest(t *testing.T) {
 }
 
 func TestRoomOfNoShowBlocks(t *testing.T) {
-	_, err := steps(t, nil).tell(t.Context(), &fake{}, "closeout", activities.Task{Session: closeouttest.Session()}, nil)
+	_, err := stepsOf(t, nil).report(t.Context(), &fake{}, "closeout", activities.Task{Session: closeouttest.Session()}, nil)
 	if err == nil || !strings.Contains(err.Error(), `SHOWS: room "lobby"`) {
 		t.Errorf("error %v", err)
 	}

@@ -1,4 +1,4 @@
-// Command pricing is a Closeout that prices sessions by functions of its own.
+// Command pricing is a Closeout that prices sessions with its own functions.
 package main
 
 import (
@@ -10,7 +10,7 @@ import (
 
 func main() { closeout.Main(closeout.Service{Name: "pricing", Price: Tariff}) }
 
-// Tariff chooses the price function of a session.
+// Tariff prices a session with the function for its room.
 func Tariff(s pricing.Session) ([]pricing.Line, error) {
 	switch {
 	case strings.HasPrefix(s.RoomID, "lesson-"):

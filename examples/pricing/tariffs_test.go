@@ -49,7 +49,7 @@ func TestTheTariffIsChosenByTheRoom(t *testing.T) {
 	}
 }
 
-// What the documentation prints is what is tested here.
+// The documentation shows the files that are tested here.
 func TestTheDocumentationShowsTheseFunctions(t *testing.T) {
 	page, err := os.ReadFile("../../docs/pricing.md")
 	if err != nil {
@@ -66,8 +66,8 @@ func TestTheDocumentationShowsTheseFunctions(t *testing.T) {
 	}
 }
 
-// A late logout that shortens one stay changes the lines of that listener, and what the
-// hosts share.
+// A late logout that shortens one stay changes the lines of that listener and the shares
+// of the hosts.
 func TestALateLogoutChangesOneListenersLine(t *testing.T) {
 	price := func(bob time.Duration) []pricing.Line {
 		lines, _ := closeouttest.Price(t, Price, closeouttest.PricedSession(closeouttest.Participant("alice", 15*time.Minute, 0), closeouttest.Participant("bob", bob, 0)))

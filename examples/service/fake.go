@@ -9,9 +9,8 @@ import (
 	"sync"
 )
 
-// fake stands in for the services that have no URL, within this process. It does
-// the same thing once, as they should: what it is asked again under one
-// Idempotency-Key gets the first answer.
+// fake takes the place of services without a URL, in this process. As a service should,
+// it acts once for each Idempotency-Key and repeats its first answer.
 type fake struct {
 	mu      sync.Mutex
 	answers map[string]string
@@ -32,7 +31,7 @@ func (f *fake) RoundTrip(r *http.Request) (*http.Response, error) {
 			f.answers = map[string]string{}
 		}
 		f.answers[key] = fmt.Sprintf(`{"url": "https://fake.example.com%s/%d"}`, r.URL.Path, len(f.answers)+1)
-		slog.Info("fake service", "path", r.URL.Path, "body", strings.ReplaceAll(string(body), `"`, "")) // which a log would escape
+		slog.Info("fake service", "path", r.URL.Path, "body", strings.ReplaceAll(string(body), `"`, "")) // the log would escape quotes
 	}
 	return &http.Response{StatusCode: http.StatusOK, Status: "200 OK", Body: io.NopCloser(strings.NewReader(f.answers[key])), Request: r}, nil
 }

@@ -1,5 +1,5 @@
-// Command service is a Closeout of your own: copy the folder and begin. It has
-// workflows for two kinds of rooms, steps that call two services, and settings.
+// Command service is a program to start from: copy the folder. It has Workflows for two
+// kinds of rooms, steps that call two services, and settings.
 package main
 
 import (
@@ -13,7 +13,7 @@ import (
 
 func main() { closeout.Main(service(os.Getenv)) }
 
-// service is all that this program adds to Closeout.
+// service returns what this program adds to Closeout.
 func service(getenv func(string) string) closeout.Service {
 	c := &settings{}
 	return closeout.Service{

@@ -7,8 +7,7 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// route chooses the workflow of a session. What it doesn't know is closed out as
-// Closeout does by itself, by workflows.RoomClose.
+// route returns the Workflow of a session. All other sessions get workflows.RoomClose.
 func (c *settings) route(s session.Session) workflows.Workflow {
 	switch {
 	case c.supportApp != 0 && s.AppID == c.supportApp:

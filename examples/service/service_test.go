@@ -9,7 +9,7 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// from reads settings from a map.
+// from returns a function that reads settings from a map.
 func from(settings map[string]string) func(string) string {
 	return func(name string) string { return settings[name] }
 }

@@ -10,15 +10,15 @@ import (
 	"github.com/closeouthq/closeout/activities"
 )
 
-// settings are those of this program; Closeout reads its own.
+// settings are the settings of this program. Closeout reads its own.
 type settings struct {
 	supportApp uint32 // 0: none
 	studio     Studio
 	helpDesk   HelpDesk
 }
 
-// load reads and checks the settings. The error names every one that is at fault,
-// and shows none that may be a secret.
+// load reads and checks the settings. The error names each wrong one, and shows no value
+// that may be a secret.
 func (c *settings) load(getenv func(string) string) error {
 	var faults []error
 	if v := getenv("SUPPORT_APP"); v != "" {

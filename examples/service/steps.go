@@ -10,16 +10,16 @@ import (
 // Studio publishes replays.
 type Studio struct{ api activities.Endpoint }
 
-// Replay is a published one.
+// Replay is a published replay.
 type Replay struct {
-	// URL is where it can be heard.
+	// URL is its address.
 	URL string `json:"url"`
 }
 
-// String is what people see of it.
+// String describes the replay in the Web UI.
 func (r Replay) String() string { return "replay at " + r.URL }
 
-// PublishReplay makes a replay of what was archived.
+// PublishReplay publishes the archived recordings as a replay.
 func (s *Studio) PublishReplay(ctx context.Context, task activities.Task, archived activities.Archived) (Replay, error) {
 	if archived.Files == 0 {
 		return Replay{}, activities.GiveUpf("nothing was recorded")

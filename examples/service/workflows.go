@@ -10,7 +10,8 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// These name the steps. It is the worker that runs them, with their settings.
+// studio and helpDesk name the steps in Workflows. The worker runs them on the structs
+// with the settings.
 var (
 	studio   *Studio
 	helpDesk *HelpDesk
@@ -23,18 +24,19 @@ func CloseLiveShow(ctx workflow.Context, closed session.Session) (workflows.Resu
 	workflows.Start(run, workflows.Billing, activities.Standard.FinalizeBill)
 	recordings := workflows.Start(run, workflows.Recordings, activities.Standard.ArchiveRecordings)
 	replay := workflows.Then(recordings, workflows.Step{Name: "replay", Summary: "Publish the replay"}, studio.PublishReplay)
-	// Nobody wants to hear of it on the next day, and no person should have to decide.
-	workflows.Then(replay, workflows.Step{Name: "announcement", Summary: "Tell the followers of the replay",
+	// An announcement is useless on the next day, so the step ends after an hour without
+	// asking an operator.
+	workflows.Then(replay, workflows.Step{Name: "announcement", Summary: "Announce the replay",
 		Timeout: time.Hour, Optional: true}, studio.AnnounceReplay)
 
 	return run.Finish()
 }
 
-// surveyAfter is how long after a support call the customer is asked about it.
+// surveyAfter is the time from the end of a support call to the survey.
 const surveyAfter = time.Hour
 
-// CloseSupportCall closes the call's ticket, as soon as all that is to be found
-// there exists, and asks the customer.
+// CloseSupportCall closes the call's ticket once there are a bill and an archive, and asks
+// the customer an hour after the call.
 func CloseSupportCall(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, closed)
 

@@ -15,7 +15,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// newEnv is an environment in which the fakes do what steps aren't mocked.
+// newEnv returns an environment in which steps without a mock call the fakes.
 func newEnv(t *testing.T) *closeouttest.Env {
 	t.Helper()
 	s := service(from(nil))
@@ -29,7 +29,7 @@ func closedRoom(room string) session.Session {
 	return closeouttest.Session(func(c *zego.RoomClose) { c.RoomID = room })
 }
 
-// outcome is what came of a run, in a line.
+// outcome returns the states of a run and its steps in a line.
 func outcome(result workflows.Result) string {
 	words := []string{string(result.State)}
 	for _, s := range result.Steps {
@@ -81,8 +81,8 @@ func TestSupportCall(t *testing.T) {
 	}
 }
 
-// A ticket is not closed before the bill is in it, and a person who does without
-// the bill does without closing it.
+// A ticket is closed only after the bill. If an operator skips the bill, the ticket is
+// skipped too.
 func TestTicketWaitsForTheBill(t *testing.T) {
 	for name, tt := range map[string]struct {
 		decide func(*closeouttest.Env)
@@ -107,7 +107,7 @@ func TestTicketWaitsForTheBill(t *testing.T) {
 	}
 }
 
-// The help desk is away, and back before the ticket is blocked.
+// The help desk is down, and works again before the step is blocked.
 func TestTicketIsTriedAgainAndTheSurveyIsGivenUp(t *testing.T) {
 	away := errors.New("no connection")
 	env := newEnv(t)

@@ -10,16 +10,16 @@ import (
 	"time"
 )
 
-// fakeAPI is a transcription API in this process, which forgets everything when
-// that ends. It doesn't listen to the recordings.
+// fakeAPI is a transcription API in this process. It keeps its jobs in memory, and does
+// not read the recordings.
 type fakeAPI struct {
-	later func(func()) // when it calls back, and calls again
+	later func(func()) // schedules a call back, and each retry
 
 	mu   sync.Mutex
 	jobs map[string]bool // by Idempotency-Key
 }
 
-// RoundTrip implements [http.RoundTripper]: orders don't leave the process.
+// RoundTrip implements [http.RoundTripper] without a network.
 func (f *fakeAPI) RoundTrip(r *http.Request) (*http.Response, error) {
 	w := httptest.NewRecorder()
 	f.ServeHTTP(w, r)
@@ -50,9 +50,9 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(map[string]string{"id": id})
 }
 
-// callBack posts the report until it gets an answer that is final.
+// callBack posts the report, and again until the answer is final.
 func (f *fakeAPI) callBack(address, id string, report []byte) {
-	answer := "none" // the error isn't shown, as it holds the token
+	answer := "none" // not the error, which contains the token
 	resp, err := (&http.Client{Timeout: 10 * time.Second}).Post(address, "application/json", bytes.NewReader(report))
 	if err == nil {
 		_ = resp.Body.Close()

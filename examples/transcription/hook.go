@@ -17,22 +17,21 @@ import (
 )
 
 const (
-	// maxBody is the most bytes that a transcript's report may have: it goes into a
-	// history.
+	// maxBody limits the bytes of a report, because a history stores it.
 	maxBody = 16 << 10
-	// answerWithin is how long Temporal may take before the API is sent away.
+	// answerWithin limits the wait for Temporal. After that, the API must try again.
 	answerWithin = 5 * time.Second
 )
 
-// hooks returns what takes the API's reports and signals the session's run.
+// hooks returns the handler for the API's reports. It signals the session's run.
 func (t *Transcription) hooks(temporal client.Client) http.Handler {
 	const path = webhook.HooksPath + "/transcripts/{workflow}"
 	hooks := http.NewServeMux()
 	hooks.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
-		// Whoever lacks the token doesn't learn which runs there are.
+		// Without the token, a client must not learn which runs exist.
 		workflowID := r.PathValue("workflow")
 		if !hmac.Equal([]byte(r.URL.Query().Get("token")), []byte(t.token(workflowID))) {
-			webhook.Problem(w, http.StatusUnauthorized, "The token is not of this address.")
+			webhook.Problem(w, http.StatusUnauthorized, "The token is not valid for this address.")
 			return
 		}
 		var transcript Transcript
@@ -49,14 +48,14 @@ func (t *Transcription) hooks(temporal client.Client) http.Handler {
 		defer cancel()
 		switch err := workflows.Signal(ctx, temporal, workflowID, awaited, transcript); {
 		case err == nil:
-			// So is a second one, which the run ignores.
+			// A second report gets the same answer, and the run ignores it.
 			w.WriteHeader(http.StatusNoContent)
 		case errors.As(err, new(*serviceerror.NotFound)):
-			webhook.Problem(w, http.StatusNotFound, "No such run is under way: it has ended, or never was. Don't try again.")
+			webhook.Problem(w, http.StatusNotFound, "No such run is open: it has ended, or never existed. Do not try again.")
 		default:
-			slog.Error("transcript not taken, the API has to try again", "workflow", workflowID, "error", err)
+			slog.Error("transcript not accepted, API must retry", "workflow", workflowID, "error", err)
 			w.Header().Set("Retry-After", "10")
-			webhook.Problem(w, http.StatusServiceUnavailable, "The transcript can't be accepted now. Try again.")
+			webhook.Problem(w, http.StatusServiceUnavailable, "The transcript cannot be accepted now. Try again.")
 		}
 	})
 	hooks.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {

@@ -32,7 +32,7 @@ func TestHookAnswers(t *testing.T) {
 	away := serviceerror.NewUnavailable("connection refused")
 	for name, test := range map[string]struct {
 		method, address, body string
-		signal                error // what Temporal says, if it is asked
+		signal                error // Temporal's answer
 		want                  int
 		asked                 bool
 	}{
@@ -83,8 +83,8 @@ func TestTokenDependsOnSecretAndRun(t *testing.T) {
 	}
 }
 
-// An order that is repeated, as its answer was lost, is one job; and the report of
-// it is sent until Temporal takes it.
+// An order that is repeated after its answer was lost makes one job. The API posts the
+// report until Temporal accepts it.
 func TestFakeCallsBackOncePerKeyUntilItIsHeard(t *testing.T) {
 	session := closeouttest.Session()
 	task := activities.Task{Session: session, IdempotencyKey: session.IdempotencyKey("order")}

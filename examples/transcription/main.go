@@ -1,5 +1,5 @@
-// Command transcription has the recordings of a voice room transcribed by an API
-// that takes its time, and reports back when it is done.
+// Command transcription orders a transcript of the recordings of a voice room from an API
+// that takes hours, and waits for its report.
 package main
 
 import (
@@ -13,7 +13,7 @@ import (
 
 func main() { closeout.Main(service()) }
 
-// service is all that this program adds to Closeout.
+// service returns what this program adds to Closeout.
 func service() closeout.Service {
 	steps := new(Transcription)
 	return closeout.Service{

@@ -11,33 +11,31 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// transcription names the steps, for Workflows. The worker has the one that runs them.
+// transcription names the steps in Workflows. The worker runs them on the Transcription in
+// main.go.
 var transcription *Transcription
 
-// awaited is the step that is done when the hook hears of the transcript, and the
-// signal by which it is told.
+// awaited is the step that waits for the transcript, and the name of its Signal.
 const awaited = "transcript"
 
-// Transcript is what the API says of a recorded session when it is done with it.
-// It is kept in the run's history, where the text itself would be too large and
-// too private.
+// Transcript is the API's report about a session. The run's history stores it, so it does
+// not contain the text, which would be too large and too private.
 type Transcript struct {
-	// ID is the API's name for it.
+	// ID is the API's ID of the transcript.
 	ID string `json:"id"`
-	// Words is how many there are.
+	// Words is the number of words.
 	Words int `json:"words"`
-	// Failed is why there is none; else empty.
+	// Failed is why there is no transcript; otherwise empty.
 	Failed string `json:"failed,omitempty"`
 }
 
-// String says it in a few words, for people.
+// String describes the transcript in the Web UI.
 func (t Transcript) String() string {
 	return fmt.Sprintf("%d words, see %s", t.Words, t.ID)
 }
 
-// Err says that there is none, by which [workflows.Await] knows that the step isn't
-// done. It is given up and not blocked: the API has listened and heard no speech,
-// and would hear none if a person asked it again.
+// Err makes [workflows.Await] give the step up if there is no transcript. It does not
+// block the step, because another attempt would find no speech either.
 func (t Transcript) Err() error {
 	if t.Failed == "" {
 		return nil
@@ -45,9 +43,8 @@ func (t Transcript) Err() error {
 	return activities.GiveUpf("no transcript: %s", t.Failed)
 }
 
-// CloseTranscribedRoom makes the bill and archives the recordings as ever. If there
-// are any, it orders their transcript and waits for it: that costs nothing, as no
-// process has to live for so long.
+// CloseTranscribedRoom makes the bill and archives the recordings. If there are
+// recordings, it orders a transcript and waits for it. No process has to run meanwhile.
 func CloseTranscribedRoom(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, closed)
 

@@ -14,8 +14,8 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// newEnv is a run whose session has so many recordings, with an API that answers
-// as it is told.
+// newEnv returns an environment for a session with that many recordings, and an API with
+// that answer.
 func newEnv(t *testing.T, files int, api http.HandlerFunc) *closeouttest.Env {
 	server := httptest.NewServer(api)
 	t.Cleanup(server.Close)
@@ -30,7 +30,7 @@ func accept(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write([]byte(`{"id":"job"}`))
 }
 
-// outcomes is what came of the steps.
+// outcomes returns the states of the steps.
 func outcomes(r workflows.Result) string {
 	var all []string
 	for _, s := range r.Steps {
@@ -89,7 +89,7 @@ func TestTranscriptThatNeverComesIsBlockedAndSkipped(t *testing.T) {
 	}
 }
 
-// The API has answered, and no retry would change what.
+// The API has answered, and a retry would not change the answer.
 func TestTranscriptThatCannotBeIsGivenUp(t *testing.T) {
 	for name, age := range map[string]time.Duration{"in time": time.Hour, "while it is blocked": 7 * time.Hour} {
 		t.Run(name, func(t *testing.T) {

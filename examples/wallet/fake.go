@@ -9,17 +9,16 @@ import (
 	"sync"
 )
 
-// fakeWallet is a wallet in this process, which forgets everything when that ends. The room
-// decides which accounts are in trouble: in "paid-broke" callers have no money, in
-// "paid-left" hosts have closed the account, and in "paid-frozen" an operator has to look
-// into theirs.
+// fakeWallet is a wallet in this process, which keeps its bookings in memory. The room
+// decides what is wrong: in "paid-broke" callers have no money, in "paid-left" hosts have
+// closed the account, and in "paid-frozen" the hosts' accounts are frozen.
 type fakeWallet struct {
 	mu     sync.Mutex
 	booked map[string]Booking // by Idempotency-Key
 	spent  map[uint64]string  // payouts or refunds, by session
 }
 
-// RoundTrip implements [http.RoundTripper]: nothing leaves the process.
+// RoundTrip implements [http.RoundTripper] without a network.
 func (f *fakeWallet) RoundTrip(r *http.Request) (*http.Response, error) {
 	w := httptest.NewRecorder()
 	f.ServeHTTP(w, r)
@@ -42,7 +41,7 @@ func (f *fakeWallet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	booking, refused, why := f.book(what, key, o)
-	if refused != 0 { // and forgotten: what is refused today may be booked tomorrow
+	if refused != 0 { // not remembered, because a later attempt may succeed
 		http.Error(w, why, refused)
 		return
 	}
@@ -56,7 +55,7 @@ func (f *fakeWallet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(booking)
 }
 
-// book returns the booking of an order, or the status with which it is refused, and why.
+// book returns the booking of an order, or the status and the reason of a refusal.
 func (f *fakeWallet) book(what, key string, o order) (b Booking, refused int, why string) {
 	room, spent := o.Session.RoomID, f.spent[o.Session.RoomSessionID]
 	b = Booking{ID: what[:len(what)-1] + "-" + key[:8], Account: o.User, Cents: o.Cents}
@@ -65,7 +64,7 @@ func (f *fakeWallet) book(what, key string, o order) (b Booking, refused int, wh
 		return b, http.StatusUnprocessableEntity, "a host of the session was paid"
 	case what == "refunds":
 		b.Cents = -f.booked[o.Charge.String()].Cents
-	case spent == "refunds": // a late callback changes nothing of what was refunded
+	case spent == "refunds": // a late callback does not change a refund
 		b.Cents = 0
 	case what == "charges" && room == "paid-broke":
 		return b, http.StatusPaymentRequired, "insufficient funds"

@@ -1,5 +1,6 @@
-// Command wallet closes out paid voice rooms: callers pay for their time in the room, hosts
-// are paid for theirs at the microphone, and if they can't be, callers get their money back.
+// Command wallet closes out paid voice rooms. Callers pay for their time in the room, and
+// hosts are paid for their time at the microphone. If a host cannot be paid, callers are
+// refunded.
 package main
 
 import (
@@ -14,7 +15,7 @@ import (
 
 func main() { closeout.Main(service()) }
 
-// service is all that this program adds to Closeout.
+// service returns what this program adds to Closeout.
 func service() closeout.Service {
 	steps := new(Wallet)
 	return closeout.Service{

@@ -23,11 +23,11 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// world is a run with a wallet that is reached by HTTP.
+// world is a run with a wallet behind HTTP.
 type world struct {
 	*closeouttest.Env
 	fake *fakeWallet
-	// trouble, if set, is what lies between the run and the wallet.
+	// trouble, if set, disturbs the connection between the run and the wallet.
 	trouble func(w http.ResponseWriter, r *http.Request, wallet http.Handler)
 }
 
@@ -49,7 +49,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// people were in the room: caller and guest listened, and host published.
+// people returns the users of the room: caller and guest listened, and host published.
 func people() []session.Participant {
 	return []session.Participant{
 		closeouttest.Participant("caller", 14*time.Minute+time.Second, 0), // 15 minutes begun
@@ -68,7 +68,7 @@ func (w *world) close(room string) workflows.Result {
 	return w.Run(ClosePaidRoom, paid(room))
 }
 
-// booked lists what the wallet has booked.
+// booked lists the wallet's bookings.
 func (w *world) booked() string {
 	var all []string
 	for _, b := range w.fake.booked {
@@ -79,14 +79,14 @@ func (w *world) booked() string {
 	return strings.Join(all, ", ")
 }
 
-// What the wallet has booked in the end.
+// The wallet's bookings at the end.
 const (
 	charged  = "charge caller 300, charge guest 40"
 	paidOut  = charged + ", payout host 150"
 	refunded = charged + ", refund caller -300, refund guest -40"
 )
 
-// outcomes is what came of the steps.
+// outcomes returns the states of the steps.
 func outcomes(r workflows.Result) string {
 	var all []string
 	for _, s := range r.Steps {
@@ -161,7 +161,7 @@ func TestRetriedPayoutIsNotRefunded(t *testing.T) {
 	}
 }
 
-// The wallet books, and its answer doesn't arrive.
+// The wallet books, but its answer does not arrive.
 func TestLostAnswersAreBookedOnce(t *testing.T) {
 	w := newWorld(t)
 	lost := map[string]int{}
@@ -178,8 +178,8 @@ func TestLostAnswersAreBookedOnce(t *testing.T) {
 	}
 }
 
-// A payout that went through without our hearing of it must not be refunded, even
-// if somebody skips it.
+// If a payout was booked and its answer was lost, there must be no refund, even if an
+// operator skips the payout.
 func TestNobodyIsPaidTwice(t *testing.T) {
 	w := newWorld(t)
 	w.trouble = func(rw http.ResponseWriter, r *http.Request, wallet http.Handler) {
@@ -201,7 +201,7 @@ func TestNobodyIsPaidTwice(t *testing.T) {
 	}
 }
 
-// What a cancelled payout came to is unknown, so nothing is made up for it.
+// A canceled payout may have been booked, so nothing is refunded.
 func TestCancelledRunIsNotRefunded(t *testing.T) {
 	w := newWorld(t)
 	w.After(time.Hour, w.CancelWorkflow)
@@ -212,7 +212,7 @@ func TestCancelledRunIsNotRefunded(t *testing.T) {
 	}
 }
 
-// Whether a person is asked depends on what was refused and on how.
+// Which refusals wait for an operator depends on the step and the status.
 func TestOnlyWhatNobodyCouldMendIsGivenUp(t *testing.T) {
 	for name, tt := range map[string]struct {
 		step    string
@@ -253,8 +253,8 @@ func TestOnlyWhatNobodyCouldMendIsGivenUp(t *testing.T) {
 	}
 }
 
-// The logout of the caller arrives an hour after the bill, which had the caller in the room
-// to its end.
+// The logout of the caller arrives an hour after the bill, which counted the caller to the
+// end of the room.
 func TestALateLogoutCorrectsOneCaller(t *testing.T) {
 	for room, want := range map[string]string{
 		"paid-talk": paidOut + ", charge caller -200",
@@ -285,7 +285,7 @@ func sorted(list string) string {
 	return strings.Join(all, ", ")
 }
 
-// One caller has no money: the others pay, and the host is paid.
+// One caller has no money. The others pay, and the host is paid.
 func TestADebtHoldsUpNobody(t *testing.T) {
 	w := newWorld(t)
 	w.trouble = func(rw http.ResponseWriter, r *http.Request, wallet http.Handler) {
@@ -339,7 +339,7 @@ func TestWhatIsPosted(t *testing.T) {
 func TestSettingsAreRead(t *testing.T) {
 	for name, tt := range map[string]struct {
 		url, token string
-		want       string // where the wallet is; empty if the URL is at fault
+		want       string // the wallet's address; empty if the URL is wrong
 	}{
 		"none, and a fake wallet": {want: "http://fake"},
 		"a wallet":                {url: "https://wallet.example.com/v1/", token: "hunter2", want: "https://wallet.example.com/v1"},

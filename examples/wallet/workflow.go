@@ -8,12 +8,12 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// wallet names the steps, for Workflows. The worker has the one that runs them.
+// wallet names the steps in Workflows. The worker runs them on the Wallet in main.go.
 var wallet *Wallet
 
 // ClosePaidRoom charges the callers and pays the hosts, by the figures of the bill. If the
-// hosts aren't paid, even because an operator skips it, the callers get their money back.
-// The recordings are archived whatever happens to the money.
+// hosts are not paid, even because an operator skips the payout, the callers are refunded.
+// The recordings are archived in any case.
 func ClosePaidRoom(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, closed)
 

@@ -1,4 +1,5 @@
-// Package scaffold writes a program of one's own: the one in the folder program, under another name.
+// Package scaffold copies the program in the folder program under another name, for
+// closeout init.
 package scaffold
 
 import (
@@ -16,13 +17,13 @@ import (
 //go:embed program
 var program embed.FS
 
-// templateName is what the program in the folder is called.
+// templateName is the name of the program in the folder.
 const templateName = "my-rooms"
 
 var validName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,62}$`)
 
-// Write writes a module to a new or empty folder, and names it after that. A checkout, if not empty, is a folder with the
-// Closeout that the module uses instead of a release.
+// Write writes a module to a new or empty folder, and names it after the folder. If checkout
+// is not empty, the module uses Closeout from that folder instead of a release.
 func Write(dir, checkout string) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -71,7 +72,7 @@ func Write(dir, checkout string) error {
 
 const module = "github.com/closeouthq/closeout"
 
-// goVersion returns that of the toolchain, as in 1.26.
+// goVersion returns the version of the toolchain, such as 1.26.
 func goVersion() string {
 	return strings.Join(strings.SplitN(strings.TrimPrefix(runtime.Version(), "go"), ".", 3)[:2], ".")
 }

@@ -12,7 +12,7 @@ import (
 
 func main() { closeout.Main(service()) }
 
-// service is what this program adds to Closeout.
+// service returns what this program adds to Closeout.
 func service() closeout.Service {
 	return closeout.Service{
 		Name:       "my-rooms",

@@ -9,7 +9,8 @@ import (
 // Notifier has the steps that notify other systems.
 type Notifier struct{ API activities.Endpoint }
 
-// Notify posts the session to NOTIFY_URL. Temporal may call it any number of times: the API must act once for each key.
+// Notify posts the session to NOTIFY_URL. Temporal may call it any number of times, so the
+// API must act once for each key.
 func (n *Notifier) Notify(ctx context.Context, task activities.Task) (string, error) {
 	if n.API.URL == "" {
 		return "nobody to notify: NOTIFY_URL is not set", nil

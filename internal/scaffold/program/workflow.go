@@ -8,7 +8,7 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// notifier names the step, for Workflows. The worker has the one that runs it.
+// notifier names the step in Workflows. The worker runs it on the Notifier in main.go.
 var notifier *Notifier
 
 // CloseRoom closes out one room session. Its steps run concurrently.
