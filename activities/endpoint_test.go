@@ -15,7 +15,7 @@ import (
 	"github.com/closeouthq/closeout/activities"
 )
 
-// What the billing step doesn't ask of an API: an answer.
+// The step billing doesn't read the API's answer. These tests do.
 func TestEndpointAnswers(t *testing.T) {
 	tests := []struct {
 		name, answer string
@@ -26,7 +26,7 @@ func TestEndpointAnswers(t *testing.T) {
 		{"decoded", `{"id": "c-1"}`, 201, "", false},
 		{"not JSON", `<html>`, 200, `read the answer of the wallet: 200 OK: <html>`, false},
 		{"nothing", ``, 204, "read the answer of the wallet: 204 No Content", false},
-		// The answer to the first post may be on its way.
+		// The API may still be working on the first request.
 		{"conflict", `{"id": "c-1"}`, 409, "the wallet failed: 409 Conflict", false},
 		{"refused", "no\n money \n", 402, `the wallet refused it: 402 Payment Required: no money`, true},
 		{"redirect", ``, 307, "the wallet failed: 307", false},

@@ -14,17 +14,17 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// CRM has a step of one's own. A worker knows it by the method's name.
+// CRM has a step of your own. Its Activity type is the name of the method.
 type CRM struct {
-	// API is the CRM's.
+	// API is the API of the CRM.
 	API activities.Endpoint
-	// Muted rooms are of no interest to it.
+	// Muted lists the rooms that the CRM ignores.
 	Muted map[string]bool
 }
 
-// Tell tells the CRM that a room has closed. What the API answers decides whether
-// it is tried again, or a person is asked.
-func (c *CRM) Tell(ctx context.Context, task activities.Task) (string, error) {
+// Notify reports a closed room to the CRM. The API's answer decides whether the step is
+// retried or blocked.
+func (c *CRM) Notify(ctx context.Context, task activities.Task) (string, error) {
 	if c.Muted[task.Session.RoomID] {
 		return "", activities.GiveUpf("room %s is muted", task.Session.RoomID)
 	}
@@ -50,15 +50,15 @@ func Example() {
 
 	crm := &CRM{API: activities.Endpoint{Name: "the CRM", URL: api.URL}, Muted: map[string]bool{"test": true}}
 	task := activities.Task{Session: session.Session{RoomID: "lobby"}, IdempotencyKey: uuid.New()}
-	fmt.Println(crm.Tell(context.Background(), task))
-	tell := func(_ string, err error) {
+	fmt.Println(crm.Notify(context.Background(), task))
+	show := func(_ string, err error) {
 		if failure := new(temporal.ApplicationError); errors.As(err, &failure) {
 			fmt.Println(failure.Type()+":", failure.Message())
 		}
 	}
-	tell(crm.Tell(context.Background(), task))
-	tell(crm.Tell(context.Background(), task))
-	tell(crm.Tell(context.Background(), activities.Task{Session: session.Session{RoomID: "test"}}))
+	show(crm.Notify(context.Background(), task))
+	show(crm.Notify(context.Background(), task))
+	show(crm.Notify(context.Background(), activities.Task{Session: session.Session{RoomID: "test"}}))
 	// Output:
 	// ticket 7 <nil>
 	// RetryAfter: the CRM failed: 503 Service Unavailable: busy

@@ -42,7 +42,7 @@ func TestRoomCloseVerifiesAndParses(t *testing.T) {
 	}
 }
 
-// What the test mocks itself comes before the standard step that succeeds.
+// The test's own mocks take precedence over MockStandard.
 func TestStandardStepsCanBeMocked(t *testing.T) {
 	env := NewEnv(t)
 	env.OnActivity(activities.Standard.FinalizeBill, mock.Anything, mock.Anything).Return(activities.Bill{}, activities.GiveUpf("free of charge"))
@@ -51,7 +51,7 @@ func TestStandardStepsCanBeMocked(t *testing.T) {
 	}
 }
 
-// recorder is a test that is expected to fail.
+// recorder is a testing.TB for a test that is expected to fail.
 type recorder struct {
 	testing.TB
 	failure string
@@ -63,7 +63,7 @@ func (r *recorder) Fatalf(format string, args ...any) {
 	panic(r)
 }
 
-// ended runs f, which may end by a Fatalf.
+// ended runs f, which may call Fatalf.
 func (r *recorder) ended(f func()) {
 	defer func() {
 		if fault := recover(); fault != nil && fault != any(r) {
@@ -85,7 +85,7 @@ func TestFailedRunFailsTheTest(t *testing.T) {
 	}
 }
 
-// changed has RoomClose with its steps the other way round, under the same name.
+// changed has a RoomClose with its steps in the other order.
 type changed struct{}
 
 func (changed) RoomClose(ctx workflow.Context, s session.Session) (workflows.Result, error) {
@@ -95,7 +95,7 @@ func (changed) RoomClose(ctx workflow.Context, s session.Session) (workflows.Res
 	return run.Finish()
 }
 
-// renamed is RoomClose with another name for a step.
+// renamed has a RoomClose with another name for a step.
 type renamed struct{}
 
 func (renamed) RoomClose(ctx workflow.Context, s session.Session) (workflows.Result, error) {

@@ -19,7 +19,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// Wallet and CloseShow stand for steps and a workflow of your own.
+// Wallet and CloseShow stand for your own steps and Workflow.
 type Wallet struct{}
 
 func (*Wallet) Charge(context.Context, activities.Task) (string, error) { return "charged", nil }
@@ -33,7 +33,7 @@ func CloseShow(ctx workflow.Context, session session.Session) (workflows.Result,
 	return run.Finish()
 }
 
-// A test of a workflow: the wallet refuses, and a person has it tried again.
+// A test of a Workflow: the wallet refuses, and an operator retries the step.
 func ExampleEnv() {
 	var t testing.TB = &testing.T{} // the test's own
 	env := closeouttest.NewEnv(t, &Wallet{})
@@ -52,7 +52,7 @@ func ExampleEnv() {
 	// [blocked ]
 }
 
-// PayPerformers is a Workflow with an input of its own. A program registers it in
+// PayPerformers is a Workflow with its own input type. A program registers it in
 // closeout.Service.Register.
 func PayPerformers(_ workflow.Context, roomID string) (int, error) { return len(roomID), nil }
 
@@ -87,7 +87,7 @@ func ExampleEnv_childWorkflow() {
 	// report done 7 pa
 }
 
-// A handler that takes ZEGO's callbacks is given a genuine one.
+// A test of a handler of ZEGO's callbacks.
 func ExampleRequest() {
 	router := webhook.Router(webhook.Options{Keyring: closeouttest.Keyring(), Receiver: printer{}, Log: slog.New(slog.DiscardHandler)})
 	callback := closeouttest.RoomClose(func(c *zego.RoomClose) { c.RoomID = "live-1" })
@@ -108,7 +108,7 @@ func (printer) Receive(_ context.Context, event zego.Event) (webhook.Receipt, er
 	return webhook.Receipt{Status: webhook.Started}, nil
 }
 
-// In a test function: runs of RoomClose that are under way can go on.
+// In a test function: open runs of RoomClose can continue.
 func ExampleReplay() {
 	_ = func(t *testing.T) {
 		closeouttest.Replay(t, "../workflows/testdata", workflows.RoomClose)

@@ -12,7 +12,7 @@ import (
 )
 
 func TestBucketSchemes(t *testing.T) {
-	for _, scheme := range []string{"s3", "gs", "azblob"} { // file is ours
+	for _, scheme := range []string{"s3", "gs", "azblob"} { // package archive opens file:// itself
 		if !blob.DefaultURLMux().ValidBucketScheme(scheme) {
 			t.Errorf("%s:// is not compiled in", scheme)
 		}
@@ -44,7 +44,7 @@ func TestURLsWithUnknownPartsAreRefused(t *testing.T) {
 	}
 }
 
-// Archive and recordings are compared by where they are, not by how that is written.
+// Archive and recordings are compared by location, not by spelling.
 func TestArchiveAndRecordingsMustBeApart(t *testing.T) {
 	t.Setenv("AZURE_STORAGE_ACCOUNT", "ours")
 	for _, tt := range []struct{ recordings, archive, want string }{

@@ -69,7 +69,7 @@ func TestPerMinute(t *testing.T) {
 		t.Errorf("%+v, %v", lines, err)
 	}
 	r := rand.New(rand.NewPCG(1, 0))
-	any63 := func() int64 { return r.Int64() >> r.IntN(63) } // of all magnitudes
+	any63 := func() int64 { return r.Int64() >> r.IntN(63) } // any magnitude
 	for range 2000 {
 		minutes, price := any63(), any63()
 		want := new(big.Int).Mul(big.NewInt(minutes), big.NewInt(price))

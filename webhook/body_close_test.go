@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// A body that is closed twice gives its memory back once: else two requests would
-// read into the same.
+// A body that is closed twice releases its memory once. Otherwise two requests would read
+// into the same memory.
 func TestBodyClosedTwiceReleasesItsMemoryOnce(t *testing.T) {
 	o := newBodies(bodyMemory)
 	read := func(text string) *body {
@@ -17,7 +17,7 @@ func TestBodyClosedTwiceReleasesItsMemoryOnce(t *testing.T) {
 		}
 		return b
 	}
-	for range 100 { // as a pool may forget
+	for range 100 { // because a pool may drop what it holds
 		first := read("first")
 		first.close()
 		second := read("second")

@@ -20,7 +20,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// pipes is a listener whose connections are in memory, so that time passes at once.
+// pipes is a listener of in-memory connections, so that synctest can skip time.
 type pipes chan net.Conn
 
 func (p pipes) Accept() (net.Conn, error) {
@@ -33,15 +33,15 @@ func (p pipes) Accept() (net.Conn, error) {
 func (p pipes) Close() error   { return nil }
 func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
-// sender is a client's connection. What it writes it writes in the background, as
-// nobody may read it.
+// sender is a client's connection. It writes in the background, because the server may not
+// read.
 type sender struct {
 	net.Conn
 	answer chan *http.Response // closed without one if the connection ends
 }
 
-// inMemory serves the handler and calls do with a way to connect. It has to be
-// called in a synctest bubble.
+// inMemory serves the handler and calls do with a function that connects. Call it in a
+// synctest bubble.
 func inMemory(t *testing.T, h http.Handler, do func(connect func(begin string) *sender)) {
 	t.Helper()
 	listener := make(pipes)
@@ -85,12 +85,12 @@ func (s *sender) is(t *testing.T, what string, status int) {
 	}
 }
 
-// quiet is a router without what tests of one request at a time look at.
+// quiet returns a router that neither logs nor observes.
 func quiet(t *testing.T) *bundle {
 	return newBundle(t, started, func(o *webhook.Options) { o.Observe, o.Log = nil, slog.New(slog.DiscardHandler) })
 }
 
-// padded is a genuine callback of so many bytes.
+// padded returns a genuine callback of size bytes.
 func padded(size int, nonce string) string {
 	body := signed("secret", func(c *zego.RoomClose) {
 		c.Nonce = nonce
@@ -99,14 +99,13 @@ func padded(size int, nonce string) string {
 	return body + strings.Repeat(" ", size-len(body))
 }
 
-// held is the begin of a request with a body of MaxBody bytes, most of which are there.
+// held returns a request with three quarters of a body of MaxBody bytes.
 func held(nonce string) string {
 	const there = webhook.MaxBody * 3 / 4
 	return request(padded(webhook.MaxBody, nonce))[:there]
 }
 
-// Large bodies share their memory, and the one that has been read for longest gives
-// way to the newcomer.
+// Large bodies share memory. A new body evicts the body that has been read for longest.
 func TestOldestReadingBodyIsEvicted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inMemory(t, quiet(t), func(connect func(string) *sender) {
@@ -132,7 +131,7 @@ func TestOldestReadingBodyIsEvicted(t *testing.T) {
 	})
 }
 
-// What is made of a large body takes memory as well, for as long as the receiver is slow.
+// The event parsed from a large body takes memory too, while a slow receiver has it.
 func TestLargeBodiesReserveMemoryUntilAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
@@ -162,8 +161,7 @@ func TestLargeBodiesReserveMemoryUntilAnswered(t *testing.T) {
 	})
 }
 
-// Stalled strangers who hold little each can't keep large callbacks out, however
-// many they are.
+// Any number of stalled clients with little memory each can't block large callbacks.
 func TestStalledBodiesBlockNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inMemory(t, quiet(t), func(connect func(string) *sender) {
@@ -217,11 +215,11 @@ func TestTooSlowLargeBodyIsRefused(t *testing.T) {
 	}
 }
 
-// A guess that waits for its answer holds no memory of large bodies.
+// A forged callback with a delayed answer reserves no memory for large bodies.
 func TestDelayedGuessesReserveNoMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inMemory(t, quiet(t), func(connect func(string) *sender) {
-			for range 100 { // so many are answered at once
+			for range 100 { // the first 100 are answered at once
 				connect(request(signed("guess"))).is(t, "a guess", 401)
 			}
 			slow := connect(held("slow"))

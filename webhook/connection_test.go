@@ -18,7 +18,7 @@ import (
 	"github.com/closeouthq/closeout/webhook"
 )
 
-// synced is a log that may be written by several goroutines.
+// synced is a log that is safe for concurrent use.
 type synced struct {
 	mu sync.Mutex
 	bytes.Buffer
@@ -36,7 +36,7 @@ func (b *synced) text() string {
 	return b.String()
 }
 
-// What never reaches the handler is counted and logged all the same.
+// Connections that never reach the handler are counted and logged too.
 func TestConnectionFaultsAreObserved(t *testing.T) {
 	made := httptest.NewTLSServer(nil)
 	defer made.Close()
@@ -159,7 +159,7 @@ func TestConnectionFaultsAreObserved(t *testing.T) {
 	}
 }
 
-// A connection stays open for longer than a load balancer keeps its own.
+// An idle connection stays open for longer than load balancers keep theirs.
 func TestIdleTimeoutExceedsLoadBalancers(t *testing.T) {
 	if s := webhook.NewServer(nil, webhook.ServerOptions{Log: slog.New(slog.DiscardHandler)}); s.IdleTimeout <= 10*time.Minute {
 		t.Errorf("%v unless set", s.IdleTimeout)

@@ -14,7 +14,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// printer is a receiver that keeps callbacks by printing them.
+// printer is a receiver that prints callbacks.
 type printer struct{}
 
 func (printer) Receive(_ context.Context, event zego.Event) (webhook.Receipt, error) {
@@ -35,7 +35,7 @@ func ExampleRouter() {
 	}
 	router := webhook.Router(webhook.Options{Keyring: keyring, Receiver: printer{}, Log: slog.New(slog.DiscardHandler)})
 
-	// As ZEGO would post it.
+	// Post a callback as ZEGO does.
 	closed := zego.RoomClose{
 		Common: zego.Common{AppID: 1, Timestamp: time.Now().Unix(), Nonce: "350176"},
 		RoomID: "lobby", RoomSessionID: 858012925204410417, CloseReason: zego.CloseNormal, RoomCloseTime: time.Now(),

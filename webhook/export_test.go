@@ -1,6 +1,6 @@
 package webhook
 
-// What tests know of the limits.
+// The limits that tests use.
 const (
 	SmallBody  = smallBody
 	BodyMemory = bodyMemory

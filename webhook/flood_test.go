@@ -24,11 +24,11 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// patience is how long a test waits for what should take moments.
+// patience bounds each wait of a test.
 const patience = time.Minute
 
-// A flood of forged callbacks gets its answers and few lines in the log, and
-// takes nothing from good callbacks of the same address.
+// A flood of forged callbacks is answered with few log lines, and doesn't affect genuine
+// callbacks from the same address.
 func TestForgedCallbacksDoNotFloodTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBundle(t, started)
@@ -90,8 +90,8 @@ func TestForgedCallbacksDoNotFloodTheLog(t *testing.T) {
 	})
 }
 
-// Whoever waits for the answers to his guesses gets one a second, and nobody else
-// has to wait: not even a good callback of the same address.
+// A client that waits for the answers to its guesses gets one a second. Nobody else waits,
+// not even a genuine callback from the same address.
 func TestExcessGuessesAreDelayed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBundle(t, started)
@@ -136,7 +136,7 @@ func TestExcessGuessesAreDelayed(t *testing.T) {
 		if len(took) < 3 { // none, and two that differ
 			t.Errorf("late answers took %v, want each another time", took)
 		}
-		// Who doesn't wait doesn't keep us busy either.
+		// A client that hangs up early ends the delay.
 		ctx, leave := context.WithTimeout(t.Context(), 10*time.Millisecond)
 		defer leave()
 		for range 20 {
@@ -150,8 +150,7 @@ func TestExcessGuessesAreDelayed(t *testing.T) {
 	})
 }
 
-// What a stranger writes into a callback makes neither a second line in the log
-// nor another field of the first.
+// Text from a callback makes neither a second log line nor another field in the first.
 func TestForeignTextForgesNoLogLine(t *testing.T) {
 	for name, body := range map[string]string{
 		"a room's name":       signed("secret", func(c *zego.RoomClose) { c.RoomID = "a\" outcome=duplicate\u2028level=ERROR msg=\"b" }),
@@ -170,7 +169,7 @@ func TestForeignTextForgesNoLogLine(t *testing.T) {
 	}
 }
 
-// serve serves on a port of its own until the test ends.
+// serve serves on a free port until the test ends.
 func serve(t *testing.T, server *http.Server) (address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -220,8 +219,8 @@ func ended(t *testing.T, what string, c net.Conn) {
 	}
 }
 
-// Where there are too many connections, the one that has been no use for longest
-// gives way, and none whose callback is being taken.
+// If there are too many connections, the one that has been idle or unverified for longest
+// is closed, and never one with a genuine callback in progress.
 func TestOldestUnverifiedConnectionIsClosed(t *testing.T) {
 	const most = 3
 	taking, take := make(chan struct{}), make(chan struct{})
@@ -273,8 +272,8 @@ func TestOldestUnverifiedConnectionIsClosed(t *testing.T) {
 	ended(t, "the forger", forger)
 }
 
-// Thousands of slow clients and a flood of forged callbacks keep no good one out,
-// and the slow ones are cut off.
+// Thousands of slow clients and a flood of forged callbacks block no genuine callback, and
+// the slow clients are disconnected.
 func TestSlowClientsBlockNoOther(t *testing.T) {
 	const good, each = 8, 50
 	slow := min(2000, webhook.OpenFiles()/4) // of the files, a half is for both ends of these
@@ -324,8 +323,8 @@ func TestSlowClientsBlockNoOther(t *testing.T) {
 	}
 	post := func(client *http.Client, body string) int {
 		resp, err := client.Post("http://"+address+webhook.Path, "application/json", strings.NewReader(body))
-		// On a busy machine a connection can give way before its request was read. ZEGO
-		// sends again after that, and so does this sender.
+		// On a busy machine a connection can be closed before its request was read. ZEGO
+		// retries then, and so does this sender.
 		for n := 0; err != nil && n < 5; n++ {
 			resp, err = client.Post("http://"+address+webhook.Path, "application/json", strings.NewReader(body))
 		}
@@ -337,7 +336,7 @@ func TestSlowClientsBlockNoOther(t *testing.T) {
 		_, _ = io.Copy(io.Discard, resp.Body)
 		return resp.StatusCode
 	}
-	for range 50 { // who wait for their answers
+	for range 50 { // forgers that wait for their answers
 		others.Go(func() {
 			for client := new(http.Client); ; {
 				select {
@@ -380,8 +379,8 @@ func TestSlowClientsBlockNoOther(t *testing.T) {
 	}
 }
 
-// dribble sends a request, after a quick beginning a byte at a time, until the
-// server has had enough of it.
+// dribble sends the first quick bytes of a request at once, and then a byte at a time,
+// until the server closes the connection.
 func dribble(address, request string, quick int, begun func()) (cut bool) {
 	c, err := net.Dial("tcp", address)
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"github.com/closeouthq/closeout/webhook"
 )
 
-// Endpoints of one's own lie below HooksPath, have the listener's limit for
-// bodies, and change nothing for callbacks.
+// A program's own endpoints are below HooksPath, have the listener's limit for bodies, and
+// change nothing for callbacks.
 func TestHooks(t *testing.T) {
 	b := newBundle(t, started, func(o *webhook.Options) {
 		hooks := http.NewServeMux()
@@ -47,7 +47,7 @@ func TestHooks(t *testing.T) {
 	}
 }
 
-// A test of hooks needs no other option.
+// A test of hooks needs no other options.
 func TestRouterNeedsNoOptions(t *testing.T) {
 	router := webhook.Router(webhook.Options{Hooks: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})})
 	for path, want := range map[string]int{webhook.HooksPath + "/done": http.StatusOK, "/nowhere": http.StatusNotFound, webhook.Path: http.StatusUnauthorized} {

@@ -88,8 +88,8 @@ func TestRecordingCallbackIsReceived(t *testing.T) {
 	}
 }
 
-// A genuine callback that is refused is handed to the receiver, which stores that it
-// came; a forged one isn't.
+// A genuine callback that can't be read is passed to the receiver, which records it. A
+// forged one isn't.
 func TestUnreadableGenuineCallbackIsReceived(t *testing.T) {
 	var got []zego.Event
 	b := newBundle(t, started, func(o *webhook.Options) {

@@ -25,14 +25,15 @@ import (
 
 var now = time.Unix(1499676989, 0)
 
-// receiver is a webhook.Receiver made of a function.
+// receiver is a function as a webhook.Receiver.
 type receiver func(context.Context, zego.Event) (webhook.Receipt, error)
 
 func (f receiver) Receive(ctx context.Context, event zego.Event) (webhook.Receipt, error) {
 	return f(ctx, event)
 }
 
-// intake is a webhook.Receiver that takes each room_close by a function, and ignores all others.
+// intake is a webhook.Receiver that calls a function for each room_close and ignores all
+// other events.
 type intake func(context.Context, *zego.RoomClose) (webhook.Receipt, error)
 
 func (f intake) Receive(ctx context.Context, event zego.Event) (webhook.Receipt, error) {
@@ -42,7 +43,7 @@ func (f intake) Receive(ctx context.Context, event zego.Event) (webhook.Receipt,
 	return webhook.Receipt{Status: webhook.Ignored}, nil
 }
 
-// bundle is a router with what it was told and what it told.
+// bundle is a router with its outcomes and its log.
 type bundle struct {
 	http.Handler
 	taken    atomic.Int64
@@ -314,7 +315,7 @@ func TestEveryDocumentedEncodingIsAccepted(t *testing.T) {
 	}
 }
 
-// Nobody learns from an answer why a callback wasn't believed.
+// The answer doesn't show why a callback could not be verified.
 func TestRefusalsLookAlike(t *testing.T) {
 	b := newBundle(t, started)
 	var answers []string
@@ -358,7 +359,7 @@ func TestSignatureIsGoodForOneBody(t *testing.T) {
 	}
 }
 
-// A forged callback must not use a signature up.
+// A forged callback must not use up a signature.
 func TestForgeryDoesNotPoisonSignature(t *testing.T) {
 	b := newBundle(t, started)
 	genuine := signed("secret")
@@ -418,7 +419,7 @@ func TestUnavailable(t *testing.T) {
 	}
 }
 
-// The intake is told how long it may take.
+// The receiver's context has a deadline.
 func TestAnswersInTime(t *testing.T) {
 	b := newBundle(t, func(ctx context.Context, _ *zego.RoomClose) (webhook.Receipt, error) {
 		<-ctx.Done()
@@ -429,7 +430,7 @@ func TestAnswersInTime(t *testing.T) {
 	}
 }
 
-// A sender that hangs up doesn't stop what its callback began.
+// A callback is accepted even if its sender hangs up.
 func TestIntakeOutlivesClient(t *testing.T) {
 	entered, gone, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	b := newBundle(t, func(ctx context.Context, _ *zego.RoomClose) (webhook.Receipt, error) {
@@ -466,7 +467,7 @@ func TestLogSaysWhoAndWhyAndNoSecret(t *testing.T) {
 	}
 }
 
-// A sender of far too much gets to read that it is.
+// A sender of a much too large body can read the answer.
 func TestHugeBodyIsAnswered(t *testing.T) {
 	server := httptest.NewServer(newBundle(t, started))
 	defer server.Close()
@@ -512,7 +513,7 @@ func TestServerRefusesLargeHeader(t *testing.T) {
 	}
 }
 
-// A body that ends early is no callback.
+// A truncated body is refused.
 func TestBodyCutOff(t *testing.T) {
 	b := newBundle(t, started)
 	r := httptest.NewRequest("POST", webhook.Path, io.MultiReader(strings.NewReader(signed("secret")), brokenReader{}))
@@ -527,7 +528,7 @@ type brokenReader struct{}
 
 func (brokenReader) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
-// A field that can't be read is seen, whether the callback is refused for it or not.
+// An unreadable field is counted, whether or not the callback is refused for it.
 func TestUnreadableFieldsAreCounted(t *testing.T) {
 	recording := func(file string) string {
 		return `{"app_id":1,"task_id":"YZ4joOE4IwmFAAAT","room_id":"r","event_type":1,"timestamp":"1499676989","nonce":"1","signature":"` + zego.Sign("secret", now.Unix(), "1") +
@@ -554,7 +555,7 @@ func TestUnreadableFieldsAreCounted(t *testing.T) {
 	}
 }
 
-// A signature is bound by the callback that was taken with it.
+// A signature is bound only by an accepted callback.
 func TestUnacceptedCallbackLeavesItsSignatureFree(t *testing.T) {
 	var fault error
 	b := newBundle(t, func(context.Context, *zego.RoomClose) (webhook.Receipt, error) {
@@ -583,8 +584,7 @@ func TestUnacceptedCallbackLeavesItsSignatureFree(t *testing.T) {
 	}
 }
 
-// Whoever has seen one signature can't have any number of callbacks kept that are genuine
-// and can't be read.
+// Anybody who has seen one signature can store at most one unreadable callback with it.
 func TestSignatureIsGoodForOneUnreadableBody(t *testing.T) {
 	var kept []string
 	b := newBundle(t, started, func(o *webhook.Options) {
@@ -621,7 +621,7 @@ func TestSignatureIsGoodForOneUnreadableBody(t *testing.T) {
 	}
 }
 
-// What a stranger sends doesn't fill the log, however long it is.
+// Long foreign text doesn't fill the log.
 func TestForeignTextIsShortInTheLog(t *testing.T) {
 	long := strings.Repeat("\"A", 7000)
 	tests := map[string]func(*http.Request){
@@ -654,7 +654,7 @@ func TestForeignTextIsShortInTheLog(t *testing.T) {
 	}
 }
 
-// Two bodies under one signature are not both taken, even at once.
+// Two bodies with the same signature are not both accepted, even at the same time.
 func TestSignatureIsGoodForOneBodyAtATime(t *testing.T) {
 	entered, leave := make(chan struct{}), make(chan struct{})
 	b := newBundle(t, func(context.Context, *zego.RoomClose) (webhook.Receipt, error) {
@@ -681,8 +681,8 @@ func TestSignatureIsGoodForOneBodyAtATime(t *testing.T) {
 	}
 }
 
-// No app's callbacks have another's signatures forgotten, and time does only when
-// a signature isn't fresh any more.
+// The callbacks of one app don't displace the signatures of another, and a signature is
+// forgotten only after its timestamp has left the window.
 func TestSignaturesAreRememberedByAppAndTime(t *testing.T) {
 	const window = 10 * time.Minute
 	synctest.Test(t, func(t *testing.T) {

@@ -17,10 +17,10 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// Wages pays people for the time that they published.
+// Wages pays people for their published time.
 type Wages struct{ paid []string }
 
-// Pay pays what is due and wasn't paid before.
+// Pay pays the time that wasn't paid before.
 func (w *Wages) Pay(ctx context.Context, task activities.Task, bill activities.Bill) (string, error) {
 	people, err := activities.Participants(ctx, task)
 	if err != nil {

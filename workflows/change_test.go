@@ -20,17 +20,16 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// CRM has a step that RoomClose may be given.
+// CRM has a step to add to RoomClose.
 type CRM struct{}
 
-// Notify tells the CRM that the room has closed.
+// Notify reports the closed room to the CRM.
 func (*CRM) Notify(context.Context, activities.Task) (string, error) { return "told", nil }
 
 var crm *CRM
 
-// The changes of RoomClose that docs/changing-workflows.md shows. Each is made
-// twice: as one would who forgets that there are runs under way, and so that those
-// go on as they began.
+// The changes of RoomClose in docs/changing-workflows.md. Each is made twice: naively, as
+// if there were no open runs, and so that open runs continue as they began.
 
 func withCRMNaively(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, closed)
@@ -94,8 +93,8 @@ func recordingsFirst(ctx workflow.Context, closed session.Session) (workflows.Re
 	return run.Finish()
 }
 
-// A change takes every run of RoomClose that was recorded before it, the one that
-// is blocked among them, and new runs have it. Made naively, it takes none.
+// All recorded runs of RoomClose, including a blocked one, can continue after a change, and
+// new runs have the change. After a naive change, no recorded run can.
 func TestChangeWhileRunsAreUnderWay(t *testing.T) {
 	if !strings.Contains(strings.Join(histories(t), " "), "roomclose_blocked.json") {
 		t.Fatal("there is no history of a run that is blocked")
@@ -119,7 +118,7 @@ func TestChangeWhileRunsAreUnderWay(t *testing.T) {
 				}
 			}
 			env := closeouttest.NewEnv(t, &CRM{})
-			// Whatever comes after this step is not begun.
+			// Steps after this one don't start.
 			env.OnActivity(activities.Standard.ArchiveRecordings, mock.Anything, mock.Anything).Return(activities.Archived{}, activities.GiveUpf("nothing was recorded")).Maybe()
 			if got := ends(env.Run(tt.changed, closed)); got != tt.newRuns {
 				t.Errorf("a new run ended as %s, want %s", got, tt.newRuns)
@@ -128,7 +127,7 @@ func TestChangeWhileRunsAreUnderWay(t *testing.T) {
 	}
 }
 
-// A replay doesn't look at how a step is described, and how long it may take.
+// A replay ignores summaries and timeouts of steps.
 func TestChangesThatReplayIgnores(t *testing.T) {
 	otherLimits := func(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
 		run := workflows.Begin(ctx, closed)
@@ -143,8 +142,8 @@ func TestChangesThatReplayIgnores(t *testing.T) {
 	}
 }
 
-// A replay doesn't look at a step's name either. But with another name the step
-// has another idempotency key, and would have its effect twice.
+// A replay ignores names of steps too. But with another name a step has another idempotency
+// key, and would repeat its effect.
 func TestReplayIgnoresANewName(t *testing.T) {
 	renamed := func(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
 		run := workflows.Begin(ctx, closed)
@@ -160,7 +159,7 @@ func TestReplayIgnoresANewName(t *testing.T) {
 	}
 }
 
-// The Go code in the documentation is that of these tests.
+// The Go code in the documentation is copied from these tests.
 func TestDocumentedChangesAreTested(t *testing.T) {
 	lines := func(file string) string {
 		b, err := os.ReadFile(file)
@@ -185,10 +184,10 @@ func TestDocumentedChangesAreTested(t *testing.T) {
 	}
 }
 
-// nondeterminism is Temporal's name for what keeps a run from being replayed.
+// nondeterminism is Temporal's code for the error of a replay that differs.
 const nondeterminism = "[TMPRL1100]"
 
-// histories are the recorded ones.
+// histories returns the files of the recorded histories.
 func histories(t *testing.T) []string {
 	t.Helper()
 	files, err := filepath.Glob("testdata/*.json")
@@ -198,8 +197,8 @@ func histories(t *testing.T) []string {
 	return files
 }
 
-// replay replays a history of RoomClose on what that became. It is
-// [closeouttest.Replay] for a test in which it may fail.
+// replay replays a history of RoomClose on a changed Workflow. Unlike [closeouttest.Replay]
+// it returns the error.
 func replay(file string, changed workflows.Workflow) error {
 	replayer := worker.NewWorkflowReplayer()
 	replayer.RegisterWorkflowWithOptions(changed, workflow.RegisterOptions{Name: "RoomClose"})

@@ -14,20 +14,20 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// Support has the steps that follow a support call.
+// Support has the steps after a support call.
 type Support struct{}
 
-// Transcribe has the call transcribed.
+// Transcribe returns a transcript of the call.
 func (*Support) Transcribe(_ context.Context, task activities.Task) (string, error) {
 	return "transcript of " + task.Session.RoomID, nil
 }
 
-// Summarize puts a transcript in a sentence.
+// Summarize summarizes a transcript.
 func (*Support) Summarize(_ context.Context, _ activities.Task, transcript string) (string, error) {
 	return "summary of the " + transcript, nil
 }
 
-// Ask asks the caller how it was.
+// Ask sends a survey to the caller.
 func (*Support) Ask(context.Context, activities.Task) (string, error) {
 	return "", activities.GiveUpf("the caller has left no address")
 }
@@ -36,9 +36,9 @@ var (
 	support *Support
 )
 
-// CloseSupportCall closes a support call out. The recordings are archived beside
-// the rest; the summary is made when there is a transcript, and an hour later the
-// caller is asked how it was.
+// CloseSupportCall closes out a support call. Archiving the recordings runs concurrently
+// with the other steps. The summary follows the transcript. The survey is sent an hour
+// after the call.
 func CloseSupportCall(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, closed)
 
@@ -50,9 +50,9 @@ func CloseSupportCall(ctx workflow.Context, closed session.Session) (workflows.R
 	return run.Finish()
 }
 
-// A workflow of one's own, run as in a test.
+// A Workflow of your own, run as in a test.
 func Example() {
-	env := closeouttest.NewEnv(&testing.T{}, &Support{}) // the t of the test
+	env := closeouttest.NewEnv(&testing.T{}, &Support{}) // in a test, pass its t
 	closed := closeouttest.Session()
 	for _, step := range env.Run(CloseSupportCall, closed).Steps[1:] {
 		fmt.Printf("%s is %s: %s\n", step.Step, step.State, step.Summary)

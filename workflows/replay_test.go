@@ -11,8 +11,8 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// Runs that are under way when a new version is deployed are replayed by it, so
-// the workflows have to take every history that they ever made.
+// A new version replays the runs that are open when it is deployed, so every recorded
+// history must still replay.
 func TestReplayRecordedHistories(t *testing.T) {
 	closeouttest.Replay(t, "testdata", workflows.All()...)
 }

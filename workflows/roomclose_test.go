@@ -25,7 +25,7 @@ import (
 
 var closed = session.Session{ID: session.ID{AppID: 1, RoomSessionID: math.MaxUint64}, RoomID: "lobby", CloseReason: zego.CloseOffline, RoomCloseTime: time.UnixMilli(1499676989909).UTC()}
 
-// env is the environment of a run that closes out the session of these tests.
+// env is the environment of a run that closes out the session closed.
 type env struct{ *closeouttest.Env }
 
 func newEnv(t *testing.T, steps ...any) env {
@@ -33,7 +33,7 @@ func newEnv(t *testing.T, steps ...any) env {
 	return env{closeouttest.NewEnv(t, steps...)}
 }
 
-// states returns the values that CloseoutState has had, in words.
+// states returns the values of CloseoutState so far, separated by spaces.
 func (e env) states() string {
 	var words []string
 	for _, state := range e.States() {
@@ -42,7 +42,7 @@ func (e env) states() string {
 	return strings.Join(words, " ")
 }
 
-// update sends an update to the run and gives back what came of it.
+// update sends an Update to the run and returns its outcome.
 func update(env env, name string, d workflows.Decision) *outcome {
 	o := &outcome{}
 	env.UpdateWorkflow(name, "", o, d)
@@ -88,12 +88,12 @@ var (
 	billed   = activities.Bill{}
 )
 
-// mockArchive lets the recordings succeed, in tests about billing.
+// mockArchive makes the step recordings succeed.
 func (e env) mockArchive() {
 	e.OnActivity(activities.Standard.ArchiveRecordings, mock.Anything, mock.Anything).Return(archived, nil).Once()
 }
 
-// billingFails is a billing step that fails so many times before it succeeds.
+// billingFails makes the step billing fail a number of times before it succeeds.
 func (e env) billingFails(times int, err error) *int {
 	attempts := 0
 	e.OnActivity(activities.Standard.FinalizeBill, mock.Anything, mock.Anything).Return(func(context.Context, activities.Task) (activities.Bill, error) {
@@ -108,16 +108,14 @@ func (e env) billingFails(times int, err error) *int {
 func TestStepRetries(t *testing.T) {
 	env := newEnv(t)
 	env.mockArchive()
-	attempts := env.billingFails(10, errors.New("ledger is away")) // a quick one, and of the others the environment allows ten
+	attempts := env.billingFails(10, errors.New("ledger is down")) // a quick attempt, and the environment's limit of ten others
 	result := env.Run(workflows.RoomClose, closed)
 	if result.State != workflows.StateDone || *attempts != 11 || env.states() != "" {
 		t.Errorf("result %+v after %d attempts, states %v", result, *attempts, env.states())
 	}
 }
 
-// A step that can't succeed blocks, shows it, and is retried by a person, while
-// the other step is done long ago.
-// The attempt after a person's decision is told what the person saw.
+// The attempt after an operator's retry gets the failure and the operator's reason.
 func TestRetryReceivesFailureAndReason(t *testing.T) {
 	env := newEnv(t)
 	env.mockArchive()
@@ -132,10 +130,12 @@ func TestRetryReceivesFailureAndReason(t *testing.T) {
 	}
 }
 
+// A step that can't succeed blocks visibly, and an operator retries it. The other step is
+// done in the meantime.
 func TestBlockedThenRetried(t *testing.T) {
 	for name, err := range map[string]error{
 		"non-retryable": activities.Blockedf("the billing API refused the bill: 422"),
-		// It would be tried again only after its deadline.
+		// The retry would come after the step's Timeout.
 		"deadline": temporal.NewApplicationErrorWithOptions("ledger is away", "", temporal.ApplicationErrorOptions{NextRetryDelay: 25 * time.Hour}),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -220,8 +220,8 @@ func TestDecisionsRefused(t *testing.T) {
 	}
 }
 
-// A run that was started without search attributes, as the namespace lacked
-// them, doesn't set any.
+// A run that was started without search attributes, because the Namespace lacks them,
+// doesn't set any.
 func TestWithoutSearchAttributes(t *testing.T) {
 	env := newEnv(t)
 	env.mockArchive()
@@ -237,8 +237,7 @@ func TestWithoutSearchAttributes(t *testing.T) {
 	}
 }
 
-// Setup, which makes the search attributes later, has a run set them that was
-// blocked before that.
+// A run that was blocked before setup created the search attributes sets them after it.
 func TestSetupMakesRunsSetSearchAttributes(t *testing.T) {
 	env := newEnv(t)
 	env.mockArchive()
@@ -278,7 +277,7 @@ func TestCancelled(t *testing.T) {
 	}
 }
 
-// What a stranger named his room is shown as it is, and is no Markdown.
+// Foreign text, such as a room's name, is shown literally and not as Markdown.
 func TestDetailsEscape(t *testing.T) {
 	options := workflows.StartOptions(session.Session{RoomID: "a`[b](http://c)\n# d", CloseReason: "kicked by `[b](http://c)`"}, "q")
 	if want := "Room `a'[b](http://c) # d` closed: `kicked by '[b](http://c)'`"; options.StaticSummary != want {

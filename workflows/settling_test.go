@@ -17,7 +17,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// settling returns the session of these tests as a webhook hands it over.
+// settling returns the session closed as the webhook passes it to a run.
 func settling(after time.Duration) session.Session {
 	s := closed
 	s.Settling = session.Duration(after)
@@ -36,7 +36,7 @@ func TestARunStartsAfterSettling(t *testing.T) {
 	}
 }
 
-// In a Workflow that starts at once, the bill waits and nothing else does.
+// In a Workflow that starts at once, only the bill waits.
 func TestTheBillWaitsForLateCallbacks(t *testing.T) {
 	env := newEnv(t)
 	archivedAt, billedAt := time.Time{}, time.Time{}
@@ -65,7 +65,7 @@ func TestTheBillWaitsForLateCallbacks(t *testing.T) {
 	env.AssertExpectations(t)
 }
 
-// Settling counts from the start of the run, also for a step after others.
+// Settling counts from the start of the run, even for a step after other steps.
 func TestSettlingIncludesEarlierSteps(t *testing.T) {
 	env := newEnv(t, &CRM{})
 	env.OnActivity(crm.Notify, mock.Anything, mock.Anything).After(time.Hour).Return("told", nil)

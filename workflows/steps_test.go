@@ -20,7 +20,7 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// shop holds the steps of these tests. Each has what happened written down.
+// shop has the steps of these tests. They record what happened.
 type shop struct {
 	failure map[string]error // by step
 	mu      sync.Mutex
@@ -55,14 +55,14 @@ func (s *shop) Survey(context.Context, activities.Task) (string, error) { return
 
 func (s *shop) Archive(context.Context, activities.Task) (string, error) { return s.did("archive") }
 
-// Charge is what a step returns and others are given.
+// Charge is the result of a step and the input of others.
 type Charge struct {
 	Amount int `json:"amount"`
 }
 
 func (c Charge) String() string { return fmt.Sprintf("charged %d", c.Amount) }
 
-// run runs the workflow in an environment in which the steps are those of the shop.
+// run runs the Workflow in an environment with the steps of the shop.
 func (s *shop) run(t *testing.T, w workflows.Workflow, prepare func(env)) workflows.Result {
 	t.Helper()
 	e := newEnv(t, s)
@@ -72,7 +72,7 @@ func (s *shop) run(t *testing.T, w workflows.Workflow, prepare func(env)) workfl
 	return e.Run(w, closed)
 }
 
-// ends gives the steps and how they ended.
+// ends returns the steps and their final states.
 func ends(r workflows.Result) string {
 	var all []string
 	for _, s := range r.Steps {
@@ -106,8 +106,7 @@ func TestThenPassesTheResultOn(t *testing.T) {
 	}
 }
 
-// A step that can't begin, as another wasn't done, is skipped, and so are those
-// that come after it; what doesn't depend on it goes on.
+// If a step isn't done, the steps that depend on it are skipped, and others continue.
 func TestDependentsOfASkippedStepAreSkipped(t *testing.T) {
 	s := &shop{failure: map[string]error{"charge": refused}}
 	var details string
@@ -166,7 +165,7 @@ func TestAfterSeveralSteps(t *testing.T) {
 	}
 }
 
-// compensated charges, pays out, and gives the money back if that wasn't done.
+// compensated charges, pays out, and refunds if the payout wasn't done.
 func (s *shop) compensated(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, closed)
 	charge := workflows.Start(run, workflows.Step{Name: "charge"}, s.Charge)
@@ -213,12 +212,12 @@ func TestCompensation(t *testing.T) {
 	}
 }
 
-// An optional step is given up where another one would be blocked.
+// An optional step is given up in place of blocked.
 func TestAnOptionalStepIsGivenUp(t *testing.T) {
 	for name, failure := range map[string]error{
 		"blocked":  activities.Blockedf("no address"),
 		"given up": activities.GiveUpf("no address"),
-		// It would be tried again only after its deadline.
+		// The retry would come after the step's Timeout.
 		"deadline": activities.RetryAfterf(25*time.Hour, "no address"),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -243,7 +242,7 @@ func TestAnOptionalStepIsGivenUp(t *testing.T) {
 	}
 }
 
-// A step's time may come later; in the past it is now.
+// A NotBefore in the past doesn't delay a step.
 func TestNotBefore(t *testing.T) {
 	for name, tt := range map[string]struct{ notBefore, want time.Duration }{
 		"later": {3 * time.Hour, 3 * time.Hour}, "now": {0, 0}, "past": {-time.Hour, 0},
@@ -268,7 +267,7 @@ func TestNotBefore(t *testing.T) {
 	}
 }
 
-// transcribed awaits a transcript, and archives what it says.
+// transcribed awaits a transcript and pays out its result.
 func (s *shop) transcribed(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, closed)
 	job := workflows.Start(run, workflows.Step{Name: "charge", NotBefore: closed.RoomCloseTime.Add(time.Minute)}, s.Charge)
@@ -317,7 +316,7 @@ func TestAwait(t *testing.T) {
 	}
 }
 
-// Verdict is a result by which somebody else can say that it wasn't done.
+// Verdict is a result with which another system can report a failure.
 type Verdict struct {
 	Text    string
 	Refused string
@@ -367,7 +366,7 @@ func TestAwaitedResultWithAnError(t *testing.T) {
 	}
 }
 
-// A run that is cancelled ends, whatever its steps wait for.
+// A cancelled run ends, whatever its steps wait for.
 func TestCancelledWhileStepsWait(t *testing.T) {
 	s := &shop{}
 	e := newEnv(t, s)
@@ -388,8 +387,8 @@ func TestCancelledWhileStepsWait(t *testing.T) {
 	s.happened(t)
 }
 
-// An older run goes on without a step that was added, and without what depends
-// on it.
+// An older run continues without a step that was added later, and without the steps that
+// depend on it.
 func TestAddedSteps(t *testing.T) {
 	for name, version := range map[string]workflow.Version{"an older run": workflow.DefaultVersion, "a new run": 1} {
 		t.Run(name, func(t *testing.T) {
@@ -442,7 +441,7 @@ func TestNameOfAWorkflow(t *testing.T) {
 	}
 }
 
-// signaller is a Temporal that has one run.
+// signaller is a fake Temporal with one run.
 type signaller struct {
 	client.Client
 	id, name string

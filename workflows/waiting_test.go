@@ -12,7 +12,7 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// recordings mocks the step: what it returns each time it is run.
+// recordings mocks the step recordings with look, and counts its runs.
 func (e env) recordings(look func(n int, w *activities.Waited) (activities.Archived, error)) *int {
 	n := new(int)
 	e.OnActivity(activities.Standard.ArchiveRecordings, mock.Anything, mock.Anything).Return(func(_ context.Context, task activities.Task) (activities.Archived, error) {
@@ -75,7 +75,7 @@ func TestSignalWakesAWaitingStep(t *testing.T) {
 	})
 	env.After(time.Hour, func() {
 		there = true
-		for range 3 { // several at once are one reason to look
+		for range 3 { // several Signals at once cause one run of the step
 			env.SignalWorkflow("recordings", nil)
 		}
 	})
@@ -84,8 +84,7 @@ func TestSignalWakesAWaitingStep(t *testing.T) {
 	}
 }
 
-// What comes after the step was blocked lets it go on by itself, and it doesn't wait
-// for all of its time again.
+// A Signal resumes a blocked step. The step keeps the time that it has waited.
 func TestSignalWakesABlockedStep(t *testing.T) {
 	env := newEnv(t)
 	env.billingFails(0, nil)
@@ -95,7 +94,7 @@ func TestSignalWakesABlockedStep(t *testing.T) {
 			return waiting(time.Hour, "kept"), nil
 		case n < 4 && (w == nil || w.Now.Sub(w.Since) < time.Hour || w.Note != "kept"):
 			t.Errorf("run %d was told %+v", n, w)
-		case n == 4: // a person had it retried
+		case n == 4: // an operator retried it
 			if w != nil {
 				t.Errorf("after a retry it was told %+v", w)
 			}

@@ -17,7 +17,7 @@ import (
 
 const form = "application/x-www-form-urlencoded"
 
-// documented is the body on ZEGO's page of the callback, with a room_session_id
+// documented is the body in ZEGO's documentation of the callback, with a room_session_id
 // that a float would round.
 const documented = `{"event":"room_close","appid":1,"timestamp":1499676989,"nonce":"350176","signature":"signature",` +
 	`"room_id":"rid_1242649","room_session_id":858012925204410417,"close_reason":1,"room_close_time":"1499676989909"}`
@@ -146,8 +146,8 @@ func TestParseOther(t *testing.T) {
 	}
 }
 
-// A repeat has the digest of the first, whatever ZEGO signs anew and however it is written.
-// The fingerprint, which a signature is good for, covers the whole body.
+// A repeated callback has the same digest, even with another signature and another order of
+// fields. The fingerprint covers the whole body.
 func TestDigestIdentifiesTheContent(t *testing.T) {
 	parse := func(contentType, body string) *zego.Other {
 		t.Helper()
@@ -189,7 +189,7 @@ func TestDigestIdentifiesTheContent(t *testing.T) {
 	}
 }
 
-// What can't be read and can be done without is named.
+// Optional fields that can't be read are listed.
 func TestUnknownFieldsAreNamed(t *testing.T) {
 	tests := []struct {
 		name, body string
@@ -219,7 +219,7 @@ func TestUnknownFieldsAreNamed(t *testing.T) {
 	}
 }
 
-// In each case the error has to name the field, or to be ErrMalformed.
+// Each error names the field or is ErrMalformed.
 func TestParseRefuses(t *testing.T) {
 	const malformed = ""
 	tests := []struct{ name, contentType, body, field string }{
@@ -385,7 +385,7 @@ func FuzzParse(f *testing.F) {
 		if !ok {
 			return
 		}
-		// What was understood has to survive being sent again.
+		// A parsed event must survive encoding and parsing.
 		b, err := json.Marshal(closed)
 		if err != nil {
 			t.Fatal(err)
@@ -402,7 +402,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// hostile are bodies of some size that would be dear to read carelessly.
+// hostile returns bodies of a given size that would be expensive for a careless parser.
 func hostile(size int) map[string]string {
 	fill := func(s string) string { return strings.Repeat(s, size/len(s)) }
 	recording := func(detail string) string { return recordingBody("1", detail) }
@@ -449,8 +449,8 @@ func hostile(size int) map[string]string {
 	}
 }
 
-// boundedAllocation checks that neither scanning nor parsing a body allocates more
-// than a small multiple of it, and a fixed amount.
+// boundedAllocation checks that scanning and parsing a body allocate at most a small
+// multiple of its length plus a fixed amount.
 func boundedAllocation(t *testing.T, contentType string, body []byte) {
 	t.Helper()
 	if got, most := allocated(func() { _, _ = zego.Scan(contentType, body) }), 4*len(body)+8<<10; got > most {
@@ -461,8 +461,8 @@ func boundedAllocation(t *testing.T, contentType string, body []byte) {
 	}
 }
 
-// allocated returns how many bytes f allocates: the least of a few rounds, as others
-// allocate beside it.
+// allocated returns how many bytes f allocates. It takes the minimum of a few rounds,
+// because other goroutines allocate too.
 func allocated(f func()) int {
 	least := math.MaxInt
 	var before, after runtime.MemStats
@@ -509,8 +509,7 @@ func BenchmarkParseAndVerify(b *testing.B) {
 }
 
 func Example() {
-	// What a handler gets. Here it is made and signed, as a test of one's own
-	// handler would do it.
+	// Make and sign a callback, as in a test of your own handler.
 	sent := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 	received, _ := json.Marshal(zego.RoomClose{
 		Common: zego.Common{

@@ -11,7 +11,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// uploaded is the body on ZEGO's page of the callback.
+// uploaded is the body in ZEGO's documentation of the callback.
 const uploaded = `{"app_id":1234567890,"detail":{"file_info":[{"begin_timestamp":1637753762084,"duration":170039,` +
 	`"file_id":"YZ4joOE4IwmFAAAT_6677_800221_800221_VA_20211124113602084.mp4","file_size":25349026,"file_url":"file_url",` +
 	`"media_track_type":3,"output_file_format":"mp4","resolution_height":720,"resolution_width":1280,"status":3,` +
@@ -19,7 +19,7 @@ const uploaded = `{"app_id":1234567890,"detail":{"file_info":[{"begin_timestamp"
 	`"event_type":1,"message":"","nonce":"100480","room_id":"6677","sequence":1,"signature":"12345678987654321",` +
 	`"task_id":"YZ4joOE4IwmFAAAT","timestamp":"1637753949"}`
 
-// recordingBody is a callback with this event_type and detail.
+// recordingBody returns a callback with an event_type and detail.
 func recordingBody(eventType, detail string) string {
 	return `{"app_id":1,"task_id":"YZ4joOE4IwmFAAAT","room_id":"r","event_type":` + eventType + `,"message":"","nonce":"n","timestamp":"1","signature":"s","sequence":4,"detail":` + detail + `}`
 }
@@ -76,7 +76,7 @@ func TestParseRecording(t *testing.T) {
 	}
 }
 
-// survives sends again what was understood.
+// survives checks that a parsed event survives encoding and parsing.
 func survives(t *testing.T, r *zego.Recording) {
 	t.Helper()
 	b, err := json.Marshal(r)
@@ -135,7 +135,7 @@ func TestParseFileName(t *testing.T) {
 		ok         bool
 		middle     string
 		track      string
-		room, none string // one that it may be of, and one that it can't be of
+		room, none string // a room that may own the file, and a room that can't
 	}{
 		{"YZ4joOE4IwmFAAAT_6677_800221_800221_VA_20211124113602084.mp4", true, "6677_800221_800221", "VA", "6677", "667"},
 		{"YZ4joOE4IwmFAAAT_a_b_mix_A_20211124113602084.aac", true, "a_b_mix", "A", "a_b", "a_b_mix"},
@@ -195,8 +195,8 @@ func FuzzParseFileName(f *testing.F) {
 	})
 }
 
-// The room's ID is a part of a file's name, and may have slashes. Nothing else leads into
-// another folder.
+// A file's name may have slashes, because the room's ID in it may, but no part that leads
+// into another folder.
 func TestValidFileID(t *testing.T) {
 	for name, want := range map[string]bool{
 		"YZ4joOE4IwmFAAAT_r_u_s_A_20211124113602084.aac": true, "YZ4joOE4IwmFAAAT_a/b_u_s_A_20211124113602084.aac": true, `YZ4joOE4IwmFAAAT_a\b_u_s.aac`: true,

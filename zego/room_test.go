@@ -131,7 +131,7 @@ func TestRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", body, err)
 		}
-		got.Head().Fingerprint = [32]byte{} // is never sent
+		got.Head().Fingerprint = [32]byte{} // never sent
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("%s was read as %+v, want %+v", body, got, want)
 		}

@@ -10,8 +10,8 @@ import (
 	"unicode/utf8"
 )
 
-// scanned returns the members of an object as scanner sees them: names and values
-// in turn.
+// scanned returns the members of an object that scanner finds, as alternating names and
+// values.
 func scanned(body []byte) ([]string, error) {
 	var members []string
 	s := scanner{b: body}
@@ -28,7 +28,7 @@ func scanned(body []byte) ([]string, error) {
 	return members, err
 }
 
-// reference is scanned by encoding/json's idea of where a member begins and ends.
+// reference is scanned with encoding/json.
 func reference(body []byte) []string {
 	dec := json.NewDecoder(bytes.NewReader(body))
 	_, _ = dec.Token()
@@ -44,7 +44,7 @@ func reference(body []byte) []string {
 	return members
 }
 
-// depthOf returns how deep valid JSON is nested.
+// depthOf returns the nesting depth of valid JSON.
 func depthOf(body []byte) (most int) {
 	depth, quoted := 0, false
 	for i := 0; i < len(body); i++ {
@@ -63,8 +63,8 @@ func depthOf(body []byte) (most int) {
 	return most
 }
 
-// FuzzScanner checks that scanner takes what encoding/json takes for an object, and
-// no more, and finds the same members in it.
+// FuzzScanner checks that scanner accepts exactly the objects that encoding/json accepts,
+// and finds the same members.
 func FuzzScanner(f *testing.F) {
 	for _, body := range []string{
 		`{"a":1,"b":2}`, ` { "b" : 2 , "a" : 1 } `, `{"\u0061":"\u0041\n\/\\\""}`, `{"a":"\\","b\"}":"\\\"","\\":[]}`,
@@ -92,8 +92,8 @@ func FuzzScanner(f *testing.F) {
 	})
 }
 
-// FuzzUnquote checks that unquote reads what encoding/json does, but where that
-// replaces what is no text.
+// FuzzUnquote checks that unquote returns the same text as encoding/json, and refuses a
+// string in which encoding/json replaces invalid parts.
 func FuzzUnquote(f *testing.F) {
 	for _, s := range []string{"", "a", `\"\\\/\b\f\n\r\t`, `\u0041\u00e9\u20ac`, `\ud83d\ude00`, `\uD83D\uDE00x`, `\ud800`, `\udc00`, `\ud800\ud800`, `\ud800\u0041`, `\ud800a`,
 		`\udc00\ud800`, `\ufffd`, "\xff", "\ufffd", "é€😀", `\ud800\`, `\ud83d\n`} {
@@ -105,7 +105,7 @@ func FuzzUnquote(f *testing.F) {
 		if json.Unmarshal(quoted, &want) != nil {
 			t.Skip()
 		}
-		// One that encoding/json didn't write itself is what it puts in place of others.
+		// The number of invalid parts that encoding/json has replaced with U+FFFD.
 		replaced := strings.Count(want, "\ufffd") - bytes.Count(inner, []byte("\ufffd")) - bytes.Count(bytes.ToLower(bytes.ReplaceAll(inner, []byte(`\\`), nil)), []byte(`\ufffd`))
 		got, problem := unquote(quoted)
 		if broken := replaced > 0; broken != (problem != "") || !broken && got != want {
@@ -117,7 +117,7 @@ func FuzzUnquote(f *testing.F) {
 	})
 }
 
-// A callback of usual size is read in little memory, whoever sent it.
+// Scanning a callback of usual size takes little memory.
 func TestScanAllocatesLittle(t *testing.T) {
 	body := []byte(`{"event":"room_close","appid":1,"timestamp":1499676989,"nonce":"350176","signature":"signature","room_id":"rid_1242649","room_session_id":858012925204410417,"close_reason":1,"room_close_time":"1499676989909"}`)
 	if n := testing.AllocsPerRun(100, func() { _, _ = Scan("", body) }); n > 5 {

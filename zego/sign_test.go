@@ -16,8 +16,8 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// The first is ZEGO's own vector; the others, computed from its description,
-// have secrets that sort before and after the other two strings.
+// The first vector is ZEGO's. The others are computed, with secrets that sort before and
+// after the other two strings.
 var vectors = []struct {
 	secret    string
 	timestamp int64
@@ -39,7 +39,7 @@ func TestSignVectors(t *testing.T) {
 	}
 }
 
-// Strings of every length, across those for which a buffer has room.
+// Strings of every length, below and above the size of the buffer.
 func TestSignLengths(t *testing.T) {
 	for n := range 300 {
 		for _, timestamp := range []int64{math.MinInt64, -1, 0, math.MaxInt64} {
@@ -128,7 +128,7 @@ func TestNewKeyringRefuses(t *testing.T) {
 	}
 }
 
-// A nonce is believed only if it has nothing in it that a continued hash would need.
+// Verify refuses a nonce with characters that a length extension needs.
 func TestVerifyRefusesNonces(t *testing.T) {
 	const sent = 1499676989
 	ring, err := zego.NewKeyring(map[uint32][]string{1: {"secret"}}, 0, time.Now)
@@ -156,8 +156,8 @@ func TestVerifyRefusesNonces(t *testing.T) {
 	}
 }
 
-// Where the secret sorts first, SHA-1 lets anybody continue a signature that was
-// seen, without the secret: with its padding and bytes of their own in the nonce.
+// If the secret sorts first, anybody who has seen a signature can extend it without the
+// secret, with SHA-1's padding and further bytes in the nonce.
 func TestVerifyRefusesLengthExtensions(t *testing.T) {
 	const secret, sent, nonce = "0123456789abcdef", 1499676989, "350176"
 	ring, err := zego.NewKeyring(map[uint32][]string{1: {secret}}, 0, time.Now)
@@ -168,7 +168,7 @@ func TestVerifyRefusesLengthExtensions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What the attacker knows: the hash, and how long the message was.
+	// The attacker knows the hash and the length of the message.
 	length := len(secret) + len("1499676989") + len(nonce)
 	padding := append([]byte{0x80}, make([]byte, 64-length-1-8)...)
 	padding = binary.BigEndian.AppendUint64(padding, uint64(length)*8)

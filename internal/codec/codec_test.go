@@ -102,7 +102,7 @@ func TestDecryptionErrorNamesTheKey(t *testing.T) {
 			if err := data.FromPayload(tt.p, &s); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("a client gets %v", err)
 			}
-			// A workflow that got an error would end by it.
+			// An error would end the Workflow.
 			data, _ = tt.ours.ForWorker()
 			func() {
 				defer func() {
@@ -112,7 +112,7 @@ func TestDecryptionErrorNamesTheKey(t *testing.T) {
 				}()
 				_ = data.FromPayload(tt.p, &s)
 			}()
-			// A step that panicked would only hide what its error says.
+			// A panic of a step would hide the text of the error.
 			step := data.(converter.ContextAware).WithContext(t.Context())
 			if err := step.FromPayload(tt.p, &s); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("a step gets %v", err)
@@ -143,7 +143,7 @@ func TestFailuresOfStepsAreEncrypted(t *testing.T) {
 	}
 }
 
-// Who can't read a run because of a key has to read which one.
+// A reader without the key must be able to read which key is missing.
 func TestMissingKeyErrorIsNotEncrypted(t *testing.T) {
 	encrypted := encode(t, keys(t, "old="+secret(1)), payload(t, "x"))
 	_, missing := keys(t, "new="+secret(2)).Codec().Decode([]*common.Payload{encrypted})

@@ -11,7 +11,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// big is a recording callback of a megabyte.
+// big returns a recording callback of a megabyte.
 func big(n int) *zego.Recording {
 	r := &zego.Recording{Common: zego.Common{AppID: 1}, RoomID: "r", TaskID: fmt.Sprintf("%016d", n), EventType: zego.RecordingUploaded}
 	for i := range 1000 {
@@ -20,8 +20,8 @@ func big(n int) *zego.Recording {
 	return r
 }
 
-// However many large callbacks wait, and whatever the ledger does, a part of them is in
-// memory.
+// However many large callbacks wait, only a part of them is in memory, even if the ledger
+// hangs.
 func TestMemoryOfLargeCallbacksIsBounded(t *testing.T) {
 	const callbacks, most = 150, 128 << 20
 	heap := func() uint64 {
@@ -30,7 +30,7 @@ func TestMemoryOfLargeCallbacksIsBounded(t *testing.T) {
 		runtime.ReadMemStats(&m)
 		return m.HeapAlloc
 	}
-	b, box := &books{answer: always(errGone)}, newInbox(t)
+	b, box := &fakeLedger{answer: always(errGone)}, newInbox(t)
 	c := newDelivery(t, b, box)
 	for n := range callbacks {
 		collected(t, c, big(n))
@@ -38,8 +38,8 @@ func TestMemoryOfLargeCallbacksIsBounded(t *testing.T) {
 	before := heap()
 	release := make(chan struct{})
 	var taken atomic.Int64
-	b.will(func([]ledger.Event) error {
-		if taken.Add(1) > 3 { // the ledger hangs once all may be delivered
+	b.set(func([]ledger.Event) error {
+		if taken.Add(1) > 3 { // hang after the breaker has closed
 			<-release
 		}
 		return nil
@@ -57,6 +57,6 @@ func TestMemoryOfLargeCallbacksIsBounded(t *testing.T) {
 		t.Errorf("while the ledger hangs %d deliveries have %d MB", last, (now-before)>>20)
 	}
 	close(release)
-	b.will(func([]ledger.Event) error { return nil })
+	b.set(func([]ledger.Event) error { return nil })
 	wait(t, "all are stored", func() bool { waiting, _ := stats(t, box); return waiting == 0 })
 }

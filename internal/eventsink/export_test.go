@@ -8,8 +8,8 @@ import (
 	"github.com/closeouthq/closeout/internal/ledger"
 )
 
-// NewForTest returns a Delivery whose ledger refuses by that function, and whose
-// transactions have that long.
+// NewForTest returns a Delivery to a ledger that refuses events by a function, with a
+// timeout for transactions.
 func NewForTest(store Store, box delivery.Inbox, refused func(error) bool, timeout time.Duration) *delivery.Delivery[ledger.Event] {
 	s := newSink(store)
 	s.refused, s.timeout = refused, timeout

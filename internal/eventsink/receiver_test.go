@@ -22,7 +22,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// stored is a ledger that remembers what it took.
+// stored is a ledger that keeps its events.
 type stored struct {
 	mu     sync.Mutex
 	events []ledger.Event
@@ -49,7 +49,7 @@ func newReceiver(t *testing.T, s *stored, log *bytes.Buffer) *eventsink.Receiver
 	return e
 }
 
-// Nothing but the time at which it was sent is signed, so the others have to fit it.
+// Only the sending time is signed, so the other times must be consistent with it.
 func TestImpossibleTimesAreReplaced(t *testing.T) {
 	var s stored
 	var log bytes.Buffer
@@ -78,13 +78,13 @@ func TestLedgerStoresContradictingCloses(t *testing.T) {
 	}
 }
 
-// broken is a ledger that doesn't take events.
+// broken is a ledger that stores nothing.
 type broken struct{ record func(context.Context) error }
 
 func (b broken) Record(ctx context.Context, _ []ledger.Event) error { return b.record(ctx) }
 func (b broken) Probe(ctx context.Context) error                    { return b.record(ctx) }
 
-// ZEGO sends a recording callback again only if there is no response: a 5XX would lose it.
+// ZEGO repeats a recording callback only if there is no response, so a 5xx would lose it.
 func TestRecordingCallbackIsAcceptedWithoutLedger(t *testing.T) {
 	for name, record := range map[string]func(context.Context) error{
 		"refuses connections": func(context.Context) error { return errors.New("connection refused") },

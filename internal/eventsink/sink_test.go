@@ -30,15 +30,15 @@ var (
 	errContent = errors.New("value too long")
 )
 
-// books is a ledger that answers by a function, and remembers what it took.
-type books struct {
+// fakeLedger is a ledger that answers with a function and keeps the stored events.
+type fakeLedger struct {
 	mu     sync.Mutex
 	taken  []ledger.Event
 	sizes  []int // of all transactions, in order
 	answer func(usage []ledger.Event) error
 }
 
-func (b *books) Record(ctx context.Context, usage []ledger.Event) error {
+func (b *fakeLedger) Record(ctx context.Context, usage []ledger.Event) error {
 	b.mu.Lock()
 	answer := b.answer
 	b.sizes = append(b.sizes, len(usage))
@@ -58,8 +58,8 @@ func (b *books) Record(ctx context.Context, usage []ledger.Event) error {
 	}
 }
 
-// Probe is answered as a callback of stay "probe" would be.
-func (b *books) Probe(ctx context.Context) error {
+// Probe returns the answer to an event of stay "probe".
+func (b *fakeLedger) Probe(ctx context.Context) error {
 	b.mu.Lock()
 	answer := b.answer
 	b.mu.Unlock()
@@ -73,15 +73,15 @@ func (b *books) Probe(ctx context.Context) error {
 	}
 }
 
-// will changes the answer.
-func (b *books) will(answer func([]ledger.Event) error) {
+// set changes the answer.
+func (b *fakeLedger) set(answer func([]ledger.Event) error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.answer = answer
 }
 
-// stays are those that were taken, in order.
-func (b *books) stays() (stays []string) {
+// stays returns the stays of the stored events, in order.
+func (b *fakeLedger) stays() (stays []string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, u := range b.taken {
@@ -90,7 +90,7 @@ func (b *books) stays() (stays []string) {
 	return stays
 }
 
-func (b *books) transactions() []int {
+func (b *fakeLedger) transactions() []int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return slices.Clone(b.sizes)
@@ -98,8 +98,8 @@ func (b *books) transactions() []int {
 
 func always(err error) func([]ledger.Event) error { return func([]ledger.Event) error { return err } }
 
-// until hangs until released.
-func until(release <-chan struct{}) func([]ledger.Event) error {
+// hangUntil returns an answer that hangs until release is closed.
+func hangUntil(release <-chan struct{}) func([]ledger.Event) error {
 	return func([]ledger.Event) error { <-release; return nil }
 }
 
@@ -120,7 +120,8 @@ func newDelivery(t *testing.T, l eventsink.Store, b delivery.Inbox) *events {
 	return c
 }
 
-// unwaited is newDelivery for a ledger that hangs until the test ends.
+// unwaited is newDelivery without a wait at the end of the test, for a ledger that hangs
+// until then.
 func unwaited(l eventsink.Store, b delivery.Inbox, timeout time.Duration) *events {
 	return &events{eventsink.NewForTest(l, b, func(err error) bool { return errors.Is(err, errContent) }, timeout)}
 }
@@ -172,7 +173,7 @@ func wait(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain until %s", what)
+			t.Fatalf("timed out waiting until %s", what)
 		}
 	}
 }
@@ -212,7 +213,7 @@ func TestEventIsStoredOrQueuedOrNotAcknowledged(t *testing.T) {
 	}{
 		{"the ledger takes it", always(nil), false, webhook.Stored, 0, ""},
 		{"the ledger is away", always(errGone), false, webhook.Queued, 1, ""},
-		{"the ledger hangs", until(never), false, webhook.Queued, 1, ""},
+		{"the ledger hangs", hangUntil(never), false, webhook.Queued, 1, ""},
 		{"the ledger refuses it", always(errContent), false, webhook.Queued, 1, ""},
 		{"the disk is full", always(nil), true, webhook.Stored, 0, ""},
 		{"the ledger is away and the disk is full", always(errGone), true, "", 0, "no space left on device"},
@@ -224,8 +225,8 @@ func TestEventIsStoredOrQueuedOrNotAcknowledged(t *testing.T) {
 			if test.full {
 				box = full{b}
 			}
-			// For the ledger that hangs there is no waiting in the end of the test.
-			c := unwaited(&books{answer: test.ledger}, box, 10*time.Second)
+			// Don't wait for the hanging ledger at the end of the test.
+			c := unwaited(&fakeLedger{answer: test.ledger}, box, 10*time.Second)
 			receipt, err := c.Collect(t.Context(), logout(1))
 			if receipt.Status != test.want || (err != nil) != (test.want == "") {
 				t.Errorf("got %+v, error %v, want %q", receipt, err, test.want)
@@ -233,16 +234,14 @@ func TestEventIsStoredOrQueuedOrNotAcknowledged(t *testing.T) {
 			if err != nil && (!strings.Contains(err.Error(), test.contains) || !errors.Is(err, errGone)) {
 				t.Errorf("the error %q tells not both of what is wrong", err)
 			}
-			if waiting, aside := stats(t, b); waiting != test.waiting || aside != 0 {
-				t.Errorf("%d wait in the inbox, %d are dead letters, want %d and none", waiting, aside, test.waiting)
+			if waiting, dead := stats(t, b); waiting != test.waiting || dead != 0 {
+				t.Errorf("%d wait in the inbox, %d are dead letters, want %d and none", waiting, dead, test.waiting)
 			}
 		})
 	}
 }
 
-// A disk that is full is no reason to refuse what a ledger takes that was away a
-// moment ago.
-// hanging is an inbox whose disk never answers.
+// hanging is an inbox on a disk that never answers.
 type hanging struct{ *inbox.Inbox }
 
 func (hanging) Put(ctx context.Context, _ inbox.Entry) ([]byte, error) {
@@ -250,23 +249,23 @@ func (hanging) Put(ctx context.Context, _ inbox.Entry) ([]byte, error) {
 	return nil, context.Cause(ctx)
 }
 
-// A disk that hangs keeps nothing from a ledger that has recovered, and nobody waits
-// longer than they can where both hang.
+// A hanging disk keeps no event from a ledger that has recovered. If both hang, callers
+// return when their contexts end.
 func TestHangingDiskLeavesTheLedger(t *testing.T) {
 	never := make(chan struct{})
 	t.Cleanup(func() { close(never) })
-	l := &books{answer: always(errGone)}
+	l := &fakeLedger{answer: always(errGone)}
 	c := newDelivery(t, l, hanging{newInbox(t)})
 	ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
 	defer cancel()
 	if got, err := c.Collect(ctx, logout(1)); err == nil || c.Takes() {
 		t.Errorf("with both away: %+v, %v", got, err)
 	}
-	l.will(always(nil))
+	l.set(always(nil))
 	if got := collected(t, c, logout(2)); got != webhook.Stored {
 		t.Errorf("with the ledger back: %q", got)
 	}
-	l.will(until(never))
+	l.set(hangUntil(never))
 	ctx, cancel = context.WithTimeout(t.Context(), 700*time.Millisecond)
 	defer cancel()
 	if got, err := c.Collect(ctx, logout(3)); !errors.Is(err, context.DeadlineExceeded) {
@@ -275,12 +274,12 @@ func TestHangingDiskLeavesTheLedger(t *testing.T) {
 }
 
 func TestLedgerIsRetriedWithoutADisk(t *testing.T) {
-	l := &books{answer: always(errGone)}
+	l := &fakeLedger{answer: always(errGone)}
 	c := newDelivery(t, l, full{newInbox(t)})
 	if _, err := c.Collect(t.Context(), logout(1)); err == nil {
 		t.Fatal("acknowledged by nobody")
 	}
-	l.will(always(nil))
+	l.set(always(nil))
 	for n := range 3 {
 		if got := collected(t, c, logout(n)); got != webhook.Stored {
 			t.Errorf("callback %d is %q", n, got)
@@ -290,7 +289,7 @@ func TestLedgerIsRetriedWithoutADisk(t *testing.T) {
 
 func TestCallersShareATransaction(t *testing.T) {
 	release := make(chan struct{})
-	l := &books{answer: until(release)}
+	l := &fakeLedger{answer: hangUntil(release)}
 	c := newDelivery(t, l, newInbox(t))
 	const callers = 200
 	var group sync.WaitGroup
@@ -303,7 +302,7 @@ func TestCallersShareATransaction(t *testing.T) {
 	time.AfterFunc(50*time.Millisecond, func() { close(release) })
 	group.Wait()
 	for n, s := range statuses {
-		if s != webhook.Stored && s != webhook.Queued { // queued on a machine that is too slow for all to come in time
+		if s != webhook.Stored && s != webhook.Queued { // queued if the machine is too slow
 			t.Errorf("callback %d is %q", n, s)
 		}
 	}
@@ -315,9 +314,9 @@ func TestCallersShareATransaction(t *testing.T) {
 func TestNoCallerWaitsWhileTheLedgerIsDown(t *testing.T) {
 	never := make(chan struct{})
 	t.Cleanup(func() { close(never) })
-	for name, answer := range map[string]func([]ledger.Event) error{"it fails": always(errGone), "it hangs": until(never)} {
+	for name, answer := range map[string]func([]ledger.Event) error{"it fails": always(errGone), "it hangs": hangUntil(never)} {
 		t.Run(name, func(t *testing.T) {
-			l := &books{answer: answer}
+			l := &fakeLedger{answer: answer}
 			b := newInbox(t)
 			c := unwaited(l, b, 10*time.Second)
 			for n := range 20 {
@@ -337,7 +336,7 @@ func TestNoCallerWaitsWhileTheLedgerIsDown(t *testing.T) {
 }
 
 func TestQueuedEventsAreStoredInOrder(t *testing.T) {
-	l, b := &books{answer: always(errGone)}, newInbox(t)
+	l, b := &fakeLedger{answer: always(errGone)}, newInbox(t)
 	c := newDelivery(t, l, b)
 	relay(t, c)
 	var want []string
@@ -347,14 +346,14 @@ func TestQueuedEventsAreStoredInOrder(t *testing.T) {
 		}
 		want = append(want, fmt.Sprint(n))
 	}
-	l.will(always(nil))
-	wait(t, "the inbox is empty", func() bool { waiting, aside := stats(t, b); return waiting+aside == 0 })
+	l.set(always(nil))
+	wait(t, "the inbox is empty", func() bool { waiting, dead := stats(t, b); return waiting+dead == 0 })
 	got := l.stays()
 	if len(got) != len(want) {
 		t.Errorf("stored %d callbacks, want %d", len(got), len(want))
 	}
 	for place, stay := range got {
-		// What finds out that the ledger is back overtakes a few.
+		// The attempt that finds the ledger back may overtake a few others.
 		if n, err := strconv.Atoi(stay); err != nil || n < place-20 || n > place+20 {
 			t.Errorf("%s is stored as number %d", stay, place)
 		}
@@ -364,8 +363,8 @@ func TestQueuedEventsAreStoredInOrder(t *testing.T) {
 	}
 }
 
-// forgetful is an inbox that fails to remove: the process could as well have been
-// killed after the commit.
+// forgetful is an inbox that fails to remove entries, as if the process had been killed
+// after the commit.
 type forgetful struct {
 	*inbox.Inbox
 	broken atomic.Bool
@@ -379,14 +378,14 @@ func (f *forgetful) Remove(ctx context.Context, keys ...string) error {
 }
 
 func TestEventLeftInTheInboxIsStoredAgain(t *testing.T) {
-	l := &books{answer: always(errGone)}
+	l := &fakeLedger{answer: always(errGone)}
 	b := &forgetful{Inbox: newInbox(t)}
 	b.broken.Store(true)
 	c := newDelivery(t, l, b)
 	for n := range 3 {
 		collected(t, c, logout(n))
 	}
-	l.will(always(nil))
+	l.set(always(nil))
 	relay(t, c)
 	wait(t, "it is stored, and stored again", func() bool { return len(l.stays()) >= 6 })
 	if waiting, _ := stats(t, b.Inbox); waiting != 3 {
@@ -398,7 +397,7 @@ func TestEventLeftInTheInboxIsStoredAgain(t *testing.T) {
 
 func TestEventRefusedByTheLedgerIsADeadLetter(t *testing.T) {
 	var mended atomic.Bool
-	l, b := &books{answer: always(errGone)}, newInbox(t)
+	l, b := &fakeLedger{answer: always(errGone)}, newInbox(t)
 	bad := map[string]bool{"0": true, "77": true, "78": true, "999": true}
 	c := newDelivery(t, l, b)
 	var group sync.WaitGroup
@@ -406,11 +405,11 @@ func TestEventRefusedByTheLedgerIsADeadLetter(t *testing.T) {
 		group.Go(func() { collected(t, c, logout(n)) })
 	}
 	group.Wait()
-	// What can't even be decoded is no reason to hold up the others.
+	// An entry that can't be decoded doesn't delay the others.
 	if err := put(t, b, "room_login-1-2-zz", "{"); err != nil {
 		t.Fatal(err)
 	}
-	l.will(func(usage []ledger.Event) error {
+	l.set(func(usage []ledger.Event) error {
 		for _, u := range usage {
 			if bad[u.Stay] && !mended.Load() {
 				return fmt.Errorf("stay %s: %w", u.Stay, errContent)
@@ -419,7 +418,7 @@ func TestEventRefusedByTheLedgerIsADeadLetter(t *testing.T) {
 		return nil
 	})
 	relay(t, c)
-	wait(t, "five are dead letters and nothing waits", func() bool { waiting, aside := stats(t, b); return waiting == 0 && aside == 5 })
+	wait(t, "five are dead letters and nothing waits", func() bool { waiting, dead := stats(t, b); return waiting == 0 && dead == 5 })
 	if got := len(l.stays()); got != 996 {
 		t.Errorf("%d are stored, want all others", got)
 	}
@@ -466,18 +465,17 @@ func TestRepeatIsStoredOnceAndContradictionIsKept(t *testing.T) {
 	}
 }
 
-// A burst comes while the ledger is slow, fails, hangs and comes back: whatever
-// was acknowledged is in the ledger in the end, and no transaction is without
-// bound.
+// During a burst the ledger is slow, fails, hangs and recovers. In the end it has all
+// acknowledged events, and every transaction was bounded.
 func TestNothingAcknowledgedIsLostInABurst(t *testing.T) {
 	const callbacks, senders = 10_000, 3000
 	var calls atomic.Int64
-	l, b := &books{answer: func([]ledger.Event) error {
+	l, b := &fakeLedger{answer: func([]ledger.Event) error {
 		switch n := calls.Add(1); {
 		case n%7 == 0:
 			return errGone
 		case n%11 == 0:
-			time.Sleep(400 * time.Millisecond) // longer than anybody waits
+			time.Sleep(400 * time.Millisecond) // longer than any sender waits
 		}
 		return nil
 	}}, newInbox(t)
@@ -511,16 +509,16 @@ func TestNothingAcknowledgedIsLostInABurst(t *testing.T) {
 	t.Logf("%d were queued, %d transactions", queued.Load(), len(l.transactions()))
 }
 
-// The relay ends with its context, though the ledger is away for good.
+// The relay ends with its context, even if the ledger never recovers.
 func TestRelayStops(t *testing.T) {
-	c := newDelivery(t, &books{answer: always(errGone)}, newInbox(t))
+	c := newDelivery(t, &fakeLedger{answer: always(errGone)}, newInbox(t))
 	stop := relay(t, c)
 	collected(t, c, logout(1))
 	stop()
 }
 
-// A callback that takes too long is found among the others and becomes a dead letter; where
-// the ledger is slow for all of them, nothing is.
+// An event that takes too long is separated from the others and becomes a dead letter. If
+// the ledger is slow for all events, none becomes one.
 func TestEventThatTimesOutAloneIsADeadLetter(t *testing.T) {
 	release := make(chan struct{})
 	defer close(release)
@@ -532,24 +530,24 @@ func TestEventThatTimesOutAloneIsADeadLetter(t *testing.T) {
 		}
 		return nil
 	}
-	b, box := &books{answer: always(errGone)}, newInbox(t)
+	b, box := &fakeLedger{answer: always(errGone)}, newInbox(t)
 	c := unwaited(b, box, 50*time.Millisecond)
 	for n := range 8 {
 		collected(t, c, logout(n))
 	}
-	b.will(until(release)) // slow for all
+	b.set(hangUntil(release)) // slow for all
 	stop := relay(t, c)
 	transactions := len(b.transactions())
 	wait(t, "it tried for a while", func() bool { return len(b.transactions()) > transactions+8 })
 	stop()
-	if waiting, aside := stats(t, box); waiting != 8 || aside != 0 {
-		t.Fatalf("while the ledger is slow %d wait and %d are dead letters, want 8 and 0", waiting, aside)
+	if waiting, dead := stats(t, box); waiting != 8 || dead != 0 {
+		t.Fatalf("while the ledger is slow %d wait and %d are dead letters, want 8 and 0", waiting, dead)
 	}
-	b.will(poison)
+	b.set(poison)
 	relay(t, c)
 	wait(t, "the others are stored, and the two are dead letters", func() bool {
-		waiting, aside := stats(t, box)
-		return waiting == 0 && aside == 2
+		waiting, dead := stats(t, box)
+		return waiting == 0 && dead == 2
 	})
 	stays := b.stays()
 	slices.Sort(stays)
@@ -566,16 +564,16 @@ func TestEventThatTimesOutAloneIsADeadLetter(t *testing.T) {
 	}
 }
 
-// Callbacks share a transaction by the rows that they write.
+// The rows that events write bound their number in a transaction.
 func TestRowsBoundATransaction(t *testing.T) {
-	b, box := &books{answer: always(errGone)}, newInbox(t)
+	b, box := &fakeLedger{answer: always(errGone)}, newInbox(t)
 	c := newDelivery(t, b, box)
 	const files, callbacks = 4000, 7
 	for n := range callbacks {
 		r := &zego.Recording{Common: zego.Common{AppID: 1}, RoomID: "r", TaskID: strconv.Itoa(n), EventType: zego.RecordingUploaded, Files: make([]zego.RecordedFile, files)}
 		collected(t, c, r)
 	}
-	b.will(always(nil))
+	b.set(always(nil))
 	before := len(b.transactions())
 	relay(t, c)
 	wait(t, "all are stored", func() bool { waiting, _ := stats(t, box); return waiting == 0 })

@@ -24,7 +24,8 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// agents is a Temporal that starts and signals runs, each Workflow ID and request once.
+// agents is a fake Temporal that starts each Workflow ID once and counts each Signal request
+// once.
 type agents struct {
 	mu      sync.Mutex
 	fault   error
@@ -82,7 +83,7 @@ func (a *agents) count() (starts, signals int) {
 	return len(a.starts), len(a.sent)
 }
 
-// other is a callback of an AI agent.
+// other returns a callback of an AI agent.
 func other(t *testing.T, event, agent, nonce string) *zego.Other {
 	t.Helper()
 	parsed, err := zego.Parse("", []byte(`{"Event":"`+event+`","AppId":7,"Timestamp":1745502313000,"Nonce":"`+nonce+`","Signature":"s","AgentInstanceId":"`+agent+`"}`))
@@ -92,7 +93,7 @@ func other(t *testing.T, event, agent, nonce string) *zego.Other {
 	return parsed.(*zego.Other)
 }
 
-// starts starts a Workflow with the ID agent-<agent>, of what is in the body.
+// startAgent starts a Workflow with the ID agent-<AgentInstanceId of the body>.
 func startAgent(_ context.Context, c workflows.Callback) (workflows.Action, error) {
 	_, agent, _ := strings.Cut(string(c.JSON), `"AgentInstanceId":"`)
 	return workflows.Action{WorkflowID: "agent-" + strings.TrimRight(agent, `"}`), Workflow: "BillAgent", Input: c.AppID}, nil
@@ -135,12 +136,12 @@ func TestCallbackFuncStartsOrSignals(t *testing.T) {
 		starts, signals     int
 	}{
 		{"AgentInstanceDeleted", "1", "a", webhook.Started, 1, 0},
-		{"AgentInstanceDeleted", "1", "b", webhook.Duplicate, 1, 0}, // sent again, and signed anew
+		{"AgentInstanceDeleted", "1", "b", webhook.Duplicate, 1, 0}, // repeated with a new signature
 		{"AgentInstanceDeleted", "2", "c", webhook.Started, 2, 0},
 		{"Interrupted", "1", "d", webhook.Signaled, 2, 1},
-		{"Interrupted", "2", "e", webhook.Duplicate, 2, 1}, // another digest, and the same key
+		{"Interrupted", "2", "e", webhook.Duplicate, 2, 1}, // another digest with the same key
 		{"ASRResult", "1", "f", webhook.Ignored, 2, 1},
-		{"LLMResult", "1", "g", webhook.Ignored, 2, 1}, // without a function
+		{"LLMResult", "1", "g", webhook.Ignored, 2, 1}, // has no function
 	} {
 		got := receive(t, r, other(t, step.event, step.agent, step.nonce))
 		if starts, signals := a.count(); got != step.want || starts != step.starts || signals != step.signals {
@@ -157,7 +158,7 @@ func TestCallbackFuncStartsOrSignals(t *testing.T) {
 	}
 }
 
-// Another process, or this one after a restart, remembers nothing: Temporal does.
+// Another process, or this one after a restart, relies on Temporal to find duplicates.
 func TestCallbackCountsOnceAcrossProcesses(t *testing.T) {
 	a := &agents{}
 	events := map[string]workflows.CallbackFunc{"AgentInstanceDeleted": startAgent, workflows.OtherEvents: signalAgent}
@@ -172,7 +173,7 @@ func TestCallbackCountsOnceAcrossProcesses(t *testing.T) {
 }
 
 func TestCallbackIsQueuedWhileTemporalIsDown(t *testing.T) {
-	a, b := &agents{fault: away}, newInbox(t)
+	a, b := &agents{fault: unavailable}, newInbox(t)
 	events := map[string]workflows.CallbackFunc{"AgentInstanceDeleted": startAgent, "LLMResult": ignore, workflows.OtherEvents: signalAgent}
 	r := newAgents(t, a, b, nil, events)
 	for range 2 {
@@ -193,7 +194,8 @@ func TestCallbackIsQueuedWhileTemporalIsDown(t *testing.T) {
 	}
 }
 
-// A session's room_close goes its way beside a function that fails.
+// A callback whose function fails is queued and acted on later. Temporal isn't considered
+// down for it.
 func TestFailingCallbackFuncLosesNoCallback(t *testing.T) {
 	for name, fail := range map[string]workflows.CallbackFunc{
 		"panics": func(context.Context, workflows.Callback) (workflows.Action, error) { panic("out of order") },
@@ -239,7 +241,7 @@ func TestFailingCallbackFuncLosesNoCallback(t *testing.T) {
 	}
 }
 
-// What fails for longer is a dead letter, which an operator retries.
+// A callback that keeps failing becomes a dead letter, which an operator can retry.
 func TestCallbackThatKeepsFailingIsADeadLetter(t *testing.T) {
 	s := starter.New(starter.Options{Temporal: &agents{}, Signaler: &agents{missing: true}, TaskQueue: "q", Log: quiet, Events: map[string]workflows.CallbackFunc{
 		"panics": func(context.Context, workflows.Callback) (workflows.Action, error) { panic("no") }, "signals": signalAgent}})
@@ -259,7 +261,7 @@ func TestCallbackThatKeepsFailingIsADeadLetter(t *testing.T) {
 	}
 }
 
-// Another process knows nothing of the first: the request ID has a run take a Signal once.
+// Processes don't share memory. The request ID makes a repeated Signal count once.
 func TestKeyIsSignaledOnceByAllProcesses(t *testing.T) {
 	a := &agents{}
 	for _, nonce := range []string{"a", "b"} { // two digests

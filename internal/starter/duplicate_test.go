@@ -27,8 +27,7 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// A second room_close that tells another room or time is answered as a duplicate, and
-// not in silence.
+// A second room_close with another room or time is answered as a duplicate and reported.
 func TestContradictingCloseIsReported(t *testing.T) {
 	for _, first := range []error{nil, errFull} { // started, or queued
 		var lines bytes.Buffer
@@ -70,7 +69,7 @@ func TestContradictingCloseIsReported(t *testing.T) {
 	}
 }
 
-// A contradiction that can't be stored is answered in time, and sent again by ZEGO.
+// A contradiction that can't be stored is an error in time, so that ZEGO retries it.
 func TestUnstoredContradictionIsNotAcknowledged(t *testing.T) {
 	for name, first := range map[string]error{"started": nil, "queued": errFull} {
 		i := receiver(t, starter.Options{
@@ -90,7 +89,7 @@ func TestUnstoredContradictionIsNotAcknowledged(t *testing.T) {
 	}
 }
 
-// told describes a run with the memo that it was started with.
+// told describes a run with the memo of its start options.
 type told struct {
 	client.StartWorkflowOptions
 	data converter.DataConverter
@@ -108,8 +107,8 @@ func (r told) DescribeWorkflowExecution(context.Context, string, string) (*workf
 	return &workflowservice.DescribeWorkflowExecutionResponse{WorkflowExecutionInfo: &workflow.WorkflowExecutionInfo{Status: enums.WORKFLOW_EXECUTION_STATUS_RUNNING, Memo: memo}}, nil
 }
 
-// After a restart, or in another process, what the first room_close told is in the
-// run's memo.
+// After a restart, or in another process, the run's memo has the content of the first
+// room_close.
 func TestCloseThatContradictsAnotherProcessIsReported(t *testing.T) {
 	plain := converter.GetDefaultDataConverter()
 	zipped := converter.NewCodecDataConverter(plain, converter.NewZlibCodec(converter.ZlibCodecOptions{AlwaysEncode: true}))
@@ -152,8 +151,7 @@ func TestCloseThatContradictsAnotherProcessIsReported(t *testing.T) {
 	}
 }
 
-// slowly answers nothing about a run before more starts were made than are looked at
-// together.
+// slowly answers questions about runs only after more starts than are looked at together.
 type slowly struct {
 	told
 	started chan struct{}
@@ -168,7 +166,7 @@ func (s slowly) DescribeWorkflowExecution(ctx context.Context, id, run string) (
 	}
 }
 
-// An outage leaves many duplicates, and each is compared.
+// After an outage there are many duplicates, and each is compared.
 func TestEveryDuplicateIsComparedWithItsRun(t *testing.T) {
 	const n = 50
 	s := session.Of(callback(7))

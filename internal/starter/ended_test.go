@@ -17,7 +17,7 @@ import (
 	"github.com/closeouthq/closeout/webhook"
 )
 
-// describer tells the same of every run.
+// describer reports the same status for every run.
 type describer enums.WorkflowExecutionStatus
 
 func (d describer) DescribeWorkflowExecution(context.Context, string, string) (*workflowservice.DescribeWorkflowExecutionResponse, error) {
@@ -27,8 +27,8 @@ func (d describer) DescribeWorkflowExecution(context.Context, string, string) (*
 	return &workflowservice.DescribeWorkflowExecutionResponse{WorkflowExecutionInfo: &workflow.WorkflowExecutionInfo{Status: enums.WorkflowExecutionStatus(d)}}, nil
 }
 
-// Only a run that is under way or completed looks after its session. By any other,
-// nothing would ever be done about it, and Temporal refuses a second.
+// Only a running or completed run closes out its session. After any other end nobody would,
+// because Temporal refuses a second run.
 func TestFailedRunIsNoDuplicate(t *testing.T) {
 	for status, want := range map[enums.WorkflowExecutionStatus]string{
 		enums.WORKFLOW_EXECUTION_STATUS_RUNNING: "", enums.WORKFLOW_EXECUTION_STATUS_COMPLETED: "", enums.WORKFLOW_EXECUTION_STATUS_PAUSED: "",
@@ -48,7 +48,7 @@ func TestFailedRunIsNoDuplicate(t *testing.T) {
 			t.Errorf("%v: found %v, want %q", status, err, want)
 		}
 
-		// A callback is answered as ever, as ZEGO can do nothing about it.
+		// A callback is answered as usual, because ZEGO can't help.
 		i := receiver(t, o, newInbox(t))
 		if r, err := i.Receive(t.Context(), callback(7)); err != nil || r.Status != webhook.Duplicate {
 			t.Errorf("%v: answered %+v, %v", status, r, err)
@@ -60,6 +60,6 @@ func TestFailedRunIsNoDuplicate(t *testing.T) {
 	}
 	s := &fake{describer: describer(0), answer: always(exists)}
 	if err := starter.New(starter.Options{Temporal: s, Log: quiet}).Close(t.Context(), session.Of(callback(7))); err == nil {
-		t.Error("nobody knows what became of the run, and it is a success")
+		t.Error("a run that can't be described counts as a success")
 	}
 }

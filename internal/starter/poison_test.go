@@ -16,11 +16,11 @@ import (
 	"github.com/closeouthq/closeout/webhook"
 )
 
-// One callback whose start always times out, and one that is refused, hold up no others,
-// however often they are tried and whatever the circuit breaker says of it.
+// A callback with a start that always times out, and a callback that is refused, delay no
+// others, in any state of the circuit breaker.
 func TestPoisonedCallbackDelaysNoOther(t *testing.T) {
 	s, b := &fake{}, newInbox(t)
-	s.will(func(_ context.Context, _ int, o client.StartWorkflowOptions) error {
+	s.set(func(_ context.Context, _ int, o client.StartWorkflowOptions) error {
 		switch o.ID {
 		case id(0):
 			return context.DeadlineExceeded
@@ -38,7 +38,7 @@ func TestPoisonedCallbackDelaysNoOther(t *testing.T) {
 	}
 	r := newReceiver(t, s, b)
 	relay(t, r)
-	// Alone in the inbox, it fails so often in a row that the breaker opens.
+	// Alone in the inbox, it fails often enough to open the breaker.
 	wait(t, "the sink is taken for away", func() bool { return r.Delivery.Fault() != nil })
 	for n := range uint64(50) {
 		if got, err := r.Receive(t.Context(), callback(n+2)); err != nil || got.Status != webhook.Started && got.Status != webhook.Queued {
@@ -64,13 +64,13 @@ func TestPoisonedCallbackDelaysNoOther(t *testing.T) {
 // another room_close of the session contradicts it.
 func TestCloseThatContradictsTheInboxIsReported(t *testing.T) {
 	b := newInbox(t)
-	if got, err := newReceiver(t, &fake{answer: always(away)}, b).Receive(t.Context(), callback(7)); err != nil || got.Status != webhook.Queued {
+	if got, err := newReceiver(t, &fake{answer: always(unavailable)}, b).Receive(t.Context(), callback(7)); err != nil || got.Status != webhook.Queued {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	var contradicted []session.Session
 	var observed []string
 	r := receiver(t, starter.Options{
-		Temporal: &fake{answer: always(away)}, Observe: func(outcome string) { observed = append(observed, outcome) },
+		Temporal: &fake{answer: always(unavailable)}, Observe: func(outcome string) { observed = append(observed, outcome) },
 		Contradicted: func(_ context.Context, s session.Session) error { contradicted = append(contradicted, s); return nil },
 	}, b)
 	other := callback(7)
@@ -82,7 +82,7 @@ func TestCloseThatContradictsTheInboxIsReported(t *testing.T) {
 		t.Errorf("contradicted %+v, observed %q", contradicted, observed)
 	}
 	r = receiver(t, starter.Options{
-		Temporal: &fake{answer: always(away)}, Contradicted: func(_ context.Context, s session.Session) error {
+		Temporal: &fake{answer: always(unavailable)}, Contradicted: func(_ context.Context, s session.Session) error {
 			t.Errorf("the same is a contradiction: %+v", s)
 			return nil
 		},
@@ -92,7 +92,7 @@ func TestCloseThatContradictsTheInboxIsReported(t *testing.T) {
 	}
 }
 
-// traced is a Temporal that remembers the trace of each start.
+// traced is a fake Temporal that records the trace of each start.
 type traced struct {
 	fake
 	mu     sync.Mutex
@@ -106,17 +106,17 @@ func (s *traced) ExecuteWorkflow(ctx context.Context, o client.StartWorkflowOpti
 	return s.fake.ExecuteWorkflow(ctx, o, w, args...)
 }
 
-// A run continues the trace of its callback, also where the callback was queued, and the
-// process restarted.
+// A run continues the trace of its callback, even if the callback was queued and the process
+// restarted.
 func TestRunOfAQueuedCallbackContinuesItsTrace(t *testing.T) {
 	span := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}, TraceFlags: trace.FlagsSampled})
 	ctx := trace.ContextWithSpanContext(t.Context(), span)
 	b := newInbox(t)
-	s := &traced{fake: fake{answer: always(away)}}
+	s := &traced{fake: fake{answer: always(unavailable)}}
 	if got, err := receiver(t, starter.Options{Temporal: s}, b).Receive(ctx, callback(1)); err != nil || got.Status != webhook.Queued {
 		t.Fatalf("%+v, %v", got, err)
 	}
-	s.will(always(nil))
+	s.set(always(nil))
 	r := receiver(t, starter.Options{Temporal: s}, b)
 	relay(t, r)
 	wait(t, "it is started", func() bool { return stats(t, b).Waiting == 0 })

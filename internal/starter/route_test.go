@@ -20,7 +20,7 @@ func CloseShow(workflow.Context, session.Session) (workflows.Result, error) {
 	return workflows.Result{}, nil
 }
 
-// routed is a Temporal that remembers which workflow a session was started with.
+// routed is a fake Temporal that records the Workflow of each session.
 type routed struct {
 	fake
 	mu    sync.Mutex
@@ -58,8 +58,8 @@ func TestRouteChoosesTheWorkflow(t *testing.T) {
 	}
 }
 
-// A route that panics loses no callback, and holds up no other: it is a dead letter,
-// and can be retried when the route is mended.
+// A callback at which Route panics becomes a dead letter, and can be retried when Route is
+// fixed. It delays no other.
 func TestRoutePanicMakesADeadLetter(t *testing.T) {
 	temporal, b := &routed{names: map[string]string{}}, newInbox(t)
 	var mended sync.Map

@@ -28,7 +28,7 @@ import (
 
 var quiet = slog.New(slog.DiscardHandler)
 
-// fake is a Temporal that answers by a function.
+// fake is a fake Temporal that answers with a function.
 type fake struct {
 	describer interface {
 		DescribeWorkflowExecution(ctx context.Context, id, run string) (*workflowservice.DescribeWorkflowExecutionResponse, error)
@@ -55,14 +55,14 @@ func (s *fake) DescribeWorkflowExecution(ctx context.Context, id, run string) (*
 	return s.describer.DescribeWorkflowExecution(ctx, id, run)
 }
 
-// will changes the answer.
-func (s *fake) will(answer func(ctx context.Context, n int, o client.StartWorkflowOptions) error) {
+// set changes the answer.
+func (s *fake) set(answer func(ctx context.Context, n int, o client.StartWorkflowOptions) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answer = answer
 }
 
-// ids lists the workflows that were asked for.
+// ids returns the Workflow IDs of all start requests.
 func (s *fake) ids() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -81,7 +81,7 @@ func sequence(errs ...error) func(context.Context, int, client.StartWorkflowOpti
 	return func(_ context.Context, n int, _ client.StartWorkflowOptions) error { return errs[n-1] }
 }
 
-// hang answers nothing in time.
+// hang never answers.
 func hang(ctx context.Context, _ int, _ client.StartWorkflowOptions) error {
 	<-ctx.Done()
 	return ctx.Err()
@@ -131,7 +131,7 @@ func wait(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain until %s", what)
+			t.Fatalf("timed out waiting until %s", what)
 		}
 	}
 }
@@ -153,10 +153,10 @@ func stats(t *testing.T, b *inbox.Inbox) inbox.Stats {
 }
 
 var (
-	away    = serviceerror.NewUnavailable("away")
-	exists  = serviceerror.NewWorkflowExecutionAlreadyStarted("exists", "", "run")
-	missing = serviceerror.NewInvalidArgument("Namespace default has no mapping defined for search attribute RoomId")
-	invalid = serviceerror.NewInvalidArgument("blob size exceeds limit")
+	unavailable = serviceerror.NewUnavailable("away")
+	exists      = serviceerror.NewWorkflowExecutionAlreadyStarted("exists", "", "run")
+	missing     = serviceerror.NewInvalidArgument("Namespace default has no mapping defined for search attribute RoomId")
+	invalid     = serviceerror.NewInvalidArgument("blob size exceeds limit")
 )
 
 func TestRoomClose(t *testing.T) {
@@ -169,7 +169,7 @@ func TestRoomClose(t *testing.T) {
 	}{
 		{"started", []error{nil}, webhook.Started, 0},
 		{"duplicate", []error{exists}, webhook.Duplicate, 0},
-		{"away", []error{away}, webhook.Queued, 1},
+		{"away", []error{unavailable}, webhook.Queued, 1},
 		{"deadline", []error{context.DeadlineExceeded}, webhook.Queued, 1},
 		{"no namespace yet", []error{serviceerror.NewNamespaceNotFound("default")}, webhook.Queued, 1},
 		{"over the limit", []error{serviceerror.NewResourceExhausted(enums.RESOURCE_EXHAUSTED_CAUSE_RPS_LIMIT, "slow down")}, webhook.Queued, 1},
@@ -203,7 +203,7 @@ func TestRoomClose(t *testing.T) {
 			if n := stats(t, b).Waiting; n != tt.waiting {
 				t.Errorf("%d wait, want %d", n, tt.waiting)
 			}
-			// A repetition costs Temporal and the disk nothing.
+			// A repetition reaches neither Temporal nor the disk.
 			again, err := in.Receive(t.Context(), callback(session))
 			if again.Status != webhook.Duplicate || err != nil || len(s.asked) != len(tt.answers) {
 				t.Errorf("the second time got %+v, %v, and Temporal was asked %d times", again, err, len(s.asked))
@@ -214,7 +214,7 @@ func TestRoomClose(t *testing.T) {
 
 func TestNoSecretIsQueued(t *testing.T) {
 	b := newInbox(t)
-	in := newReceiver(t, &fake{answer: always(away)}, b)
+	in := newReceiver(t, &fake{answer: always(unavailable)}, b)
 	if _, err := in.Receive(t.Context(), callback(1)); err != nil {
 		t.Fatal(err)
 	}
@@ -231,8 +231,8 @@ func TestNoSecretIsQueued(t *testing.T) {
 	}
 }
 
-// As long as Temporal keeps up, a few more than may be in flight wait for their
-// turn, and don't go by way of the inbox.
+// While Temporal is fast enough, callers above the limit of starts in flight wait for a
+// slot, and their callbacks aren't queued.
 func TestCallersWaitForAFreeSlot(t *testing.T) {
 	const inFlight, waiting = 8, 16
 	release := make(chan struct{})
@@ -251,7 +251,7 @@ func TestCallersWaitForAFreeSlot(t *testing.T) {
 	all.Wait()
 }
 
-// However much is in the inbox, the relay leaves a place for who comes.
+// The relay leaves one slot for new callbacks, however full the inbox is.
 func TestRelayLeavesASlotFree(t *testing.T) {
 	release := make(chan struct{})
 	s, b := &fake{answer: func(context.Context, int, client.StartWorkflowOptions) error { <-release; return nil }}, newInbox(t)
@@ -279,7 +279,7 @@ func TestSlowTemporalDelaysNoAnswer(t *testing.T) {
 	release := make(chan struct{})
 	s, b := &fake{answer: func(context.Context, int, client.StartWorkflowOptions) error { <-release; return nil }}, newInbox(t)
 	in := newReceiver(t, s, b)
-	// More at once than may be in flight: all are answered though not one start is.
+	// Send more callbacks than may be in flight. All are answered, although no start is.
 	for n := range uint64(41) {
 		if got, err := in.Receive(t.Context(), callback(n)); got.Status != webhook.Queued || err != nil {
 			t.Fatalf("got %+v, %v", got, err)
@@ -304,7 +304,7 @@ func TestSlowTemporalDelaysNoAnswer(t *testing.T) {
 }
 
 func TestTemporalOutageLosesNothing(t *testing.T) {
-	s, b := &fake{answer: always(away)}, newInbox(t)
+	s, b := &fake{answer: always(unavailable)}, newInbox(t)
 	in := newReceiver(t, s, b)
 	relay(t, in)
 	const sessions = 500
@@ -320,7 +320,7 @@ func TestTemporalOutageLosesNothing(t *testing.T) {
 		t.Error("Temporal is said to take callbacks")
 	}
 
-	s.will(always(nil))
+	s.set(always(nil))
 	wait(t, "the inbox is empty", func() bool { return stats(t, b).Waiting == 0 })
 	if takes := in.Delivery.Fault() == nil; !takes {
 		t.Error("Temporal is said to take none")
@@ -335,26 +335,25 @@ func TestTemporalOutageLosesNothing(t *testing.T) {
 }
 
 func TestOldestCallbackStartsFirst(t *testing.T) {
-	s, b := &fake{answer: always(away)}, newInbox(t)
+	s, b := &fake{answer: always(unavailable)}, newInbox(t)
 	in := newReceiver(t, s, b)
-	const sessions = 450 // more than are read at once
+	const sessions = 450 // more than the relay reads at once
 	for n := range uint64(sessions) {
 		if _, err := in.Receive(t.Context(), callback(n)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	asked := len(s.ids())
-	s.will(func(context.Context, int, client.StartWorkflowOptions) error {
+	s.set(func(context.Context, int, client.StartWorkflowOptions) error {
 		time.Sleep(time.Millisecond)
 		return nil
-	}) // as it takes some time
+	}) // each start takes some time
 	relay(t, in)
 	wait(t, "the inbox is empty", func() bool { return stats(t, b).Waiting == 0 })
 	for place, got := range s.ids()[asked:] {
 		id, err := session.ParseWorkflowID(got)
 		n := id.RoomSessionID
-		// Those that found Temporal away look again a little later, and a few
-		// overtake them.
+		// Starts that failed are retried a little later, and a few others overtake them.
 		if err != nil || int(n) < place-100 || int(n) > place+100 {
 			t.Errorf("%s is the %d. start", got, place)
 		}
@@ -373,7 +372,7 @@ func TestCallbackRefusedByTemporalIsADeadLetter(t *testing.T) {
 		}
 		return nil
 	}
-	s, b := &fake{answer: always(away)}, newInbox(t)
+	s, b := &fake{answer: always(unavailable)}, newInbox(t)
 	in := newReceiver(t, s, b)
 	for n := range uint64(50) {
 		if _, err := in.Receive(t.Context(), callback(n)); err != nil {
@@ -381,22 +380,22 @@ func TestCallbackRefusedByTemporalIsADeadLetter(t *testing.T) {
 		}
 	}
 	put(t, b, "room-close-1-x", []byte("no session"))
-	s.will(poison)
+	s.set(poison)
 	relay(t, in)
 	wait(t, "the others are started", func() bool { return stats(t, b).Waiting == 0 })
-	var aside []string
+	var dead []string
 	for e, err := range b.DeadLetters(t.Context()) {
 		if err != nil || e.Reason == "" {
 			t.Fatalf("%+v, %v", e, err)
 		}
-		aside = append(aside, e.Key)
+		dead = append(dead, e.Key)
 	}
-	slices.Sort(aside)
-	if want := []string{id(3), id(4), id(5), "room-close-1-x"}; !slices.Equal(aside, want) {
-		t.Errorf("%v are dead letters, want %v", aside, want)
+	slices.Sort(dead)
+	if want := []string{id(3), id(4), id(5), "room-close-1-x"}; !slices.Equal(dead, want) {
+		t.Errorf("%v are dead letters, want %v", dead, want)
 	}
 
-	s.will(always(nil))
+	s.set(always(nil))
 	if err := b.Retry(t.Context(), id(3)); err != nil {
 		t.Fatal(err)
 	}
@@ -404,14 +403,14 @@ func TestCallbackRefusedByTemporalIsADeadLetter(t *testing.T) {
 }
 
 func TestCallbackThatFailsAloneDelaysNoOther(t *testing.T) {
-	s, b := &fake{answer: always(away)}, newInbox(t)
+	s, b := &fake{answer: always(unavailable)}, newInbox(t)
 	in := newReceiver(t, s, b)
 	for n := range uint64(100) {
 		if _, err := in.Receive(t.Context(), callback(n)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	s.will(func(_ context.Context, _ int, o client.StartWorkflowOptions) error {
+	s.set(func(_ context.Context, _ int, o client.StartWorkflowOptions) error {
 		if o.ID == id(0) {
 			return serviceerror.NewInternal("always")
 		}
@@ -422,22 +421,22 @@ func TestCallbackThatFailsAloneDelaysNoOther(t *testing.T) {
 	if e, err := b.Get(t.Context(), id(0)); err != nil || !e.DeadAt.IsZero() {
 		t.Errorf("%+v, %v, want it to wait", e, err)
 	}
-	s.will(always(nil))
+	s.set(always(nil))
 	wait(t, "it is started too", func() bool { return stats(t, b).Waiting == 0 })
 }
 
 func TestDuplicateInTheInboxIsRemoved(t *testing.T) {
-	s, b := &fake{answer: always(away)}, newInbox(t)
+	s, b := &fake{answer: always(unavailable)}, newInbox(t)
 	in := newReceiver(t, s, b)
 	if _, err := in.Receive(t.Context(), callback(1)); err != nil {
 		t.Fatal(err)
 	}
-	s.will(always(exists))
+	s.set(always(exists))
 	relay(t, in)
 	wait(t, "the inbox is empty", func() bool { return stats(t, b).Waiting == 0 })
 }
 
-// aged is an inbox whose entries have been there for long.
+// aged is an inbox of entries that are an hour older.
 type aged struct{ *inbox.Inbox }
 
 func (a aged) Next(ctx context.Context, after int64, n int) ([]inbox.Entry, error) {
@@ -463,7 +462,7 @@ func TestOldCallbackStartsWithoutSearchAttributes(t *testing.T) {
 	wait(t, "it is started without", func() bool { return stats(t, b.Inbox).Waiting == 0 })
 }
 
-// fullDisk is an inbox that takes nothing.
+// fullDisk is an inbox that stores nothing.
 type fullDisk struct{ *inbox.Inbox }
 
 var errFull = errors.New("disk is full")
@@ -472,8 +471,8 @@ func (fullDisk) Put(context.Context, inbox.Entry) ([]byte, error) { return nil, 
 
 func TestFullDisk(t *testing.T) {
 	t.Run("with Temporal away", func(t *testing.T) {
-		in := newReceiver(t, &fake{answer: always(away)}, fullDisk{newInbox(t)})
-		for n := range uint64(20) { // past the point where Temporal isn't asked any more
+		in := newReceiver(t, &fake{answer: always(unavailable)}, fullDisk{newInbox(t)})
+		for n := range uint64(20) { // until the breaker is open
 			if got, err := in.Receive(t.Context(), callback(n)); !errors.Is(err, errFull) {
 				t.Fatalf("got %+v, %v", got, err)
 			}
@@ -512,8 +511,8 @@ func TestFullDisk(t *testing.T) {
 	})
 }
 
-// hangingDisk is an inbox that is crowded, so that no start is tried before it, and
-// whose disk answers when it is up.
+// hangingDisk is an inbox on a disk that hangs until up is closed. It is crowded, so that
+// callbacks go to it before a start is tried.
 type hangingDisk struct {
 	*inbox.Inbox
 	up <-chan struct{}
@@ -530,8 +529,8 @@ func (d hangingDisk) Put(ctx context.Context, e inbox.Entry) ([]byte, error) {
 	}
 }
 
-// A disk that hangs keeps no callback from Temporal, and one that is only slow takes
-// what Temporal doesn't.
+// A hanging disk keeps no callback from Temporal. A slow disk stores the callbacks that
+// Temporal doesn't accept.
 func TestHangingDisk(t *testing.T) {
 	never := make(chan struct{})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -542,11 +541,11 @@ func TestHangingDisk(t *testing.T) {
 			t.Errorf("got %+v, %v", got, err)
 		}
 	})
-	for name, answer := range map[string]func(context.Context, int, client.StartWorkflowOptions) error{"away": always(away), "hanging": hang} {
+	for name, answer := range map[string]func(context.Context, int, client.StartWorkflowOptions) error{"away": always(unavailable), "hanging": hang} {
 		t.Run("slow, with Temporal "+name, func(t *testing.T) {
 			up := make(chan struct{})
 			in := newReceiver(t, &fake{answer: func(ctx context.Context, n int, o client.StartWorkflowOptions) error {
-				close(up) // so the disk was asked in vain before
+				close(up) // the disk was tried before, without success
 				return answer(ctx, n, o)
 			}}, hangingDisk{newInbox(t), up})
 			if got, err := in.Receive(ctx, callback(1)); err != nil || got.Status != webhook.Queued {
@@ -564,22 +563,22 @@ func TestHangingDisk(t *testing.T) {
 	}
 }
 
-// The metric and the log say one thing from the beginning of an outage to its end,
-// however often a start finds out that Temporal is still away.
+// The metric and the log report one outage from its beginning to its end, however many
+// starts fail in between.
 func TestOutageIsLoggedOnce(t *testing.T) {
 	var lines lockedBuffer
 	b := newInbox(t)
 	s := &fake{}
 	probing := make(chan bool, 1) // a start is under way while the breaker is half-open
 	var in *starter.Receiver
-	s.will(func(context.Context, int, client.StartWorkflowOptions) error {
+	s.set(func(context.Context, int, client.StartWorkflowOptions) error {
 		if takes := in.Delivery.Fault() == nil; len(s.ids()) > 6 {
 			select {
 			case probing <- takes:
 			default:
 			}
 		}
-		return away
+		return unavailable
 	})
 	in = receiver(t, starter.Options{Temporal: s, Log: slog.New(slog.NewTextHandler(&lines, nil))}, b)
 	for n := range uint64(10) {
@@ -594,7 +593,7 @@ func TestOutageIsLoggedOnce(t *testing.T) {
 	if <-probing {
 		t.Error("takes, while a start finds out whether it does")
 	}
-	s.will(always(nil))
+	s.set(always(nil))
 	wait(t, "all are started", func() bool { return stats(t, b).Waiting == 0 })
 	if takes := in.Delivery.Fault() == nil; !takes || in.Delivery.Fault() != nil {
 		t.Errorf("takes %v, fault %v after the outage", takes, in.Delivery.Fault())

@@ -17,7 +17,7 @@ import (
 
 func taskID(n int) string { return fmt.Sprintf("%016d", n) }
 
-// All pages are read, within ten calls a second.
+// All pages are read, with at most ten calls a second.
 func TestDescribeTasksReadsAllPages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := zegofake.New(apiApp, serverSecret)
@@ -62,7 +62,7 @@ func TestDescribeTasksReadsAllPages(t *testing.T) {
 	})
 }
 
-// A list that ends too early is no list: what it lacks would count as not there.
+// A truncated list is an error. Otherwise the tasks that it lacks would seem not to exist.
 func TestTruncatedListIsAnError(t *testing.T) {
 	for _, body := range []string{
 		`{"Code":0,"Data":{"TaskidList":[]}}`,
@@ -109,7 +109,7 @@ func TestDescribeRecordStatusReturnsFilesInEveryState(t *testing.T) {
 	}
 }
 
-// A file's name becomes a part of keys in the bucket.
+// A file's name becomes a part of keys in the bucket, so it must be valid.
 func TestInvalidFileIDIsAnError(t *testing.T) {
 	for _, id := range []string{"", "../x.aac", "8/../../x.aac", "a\nb.aac"} {
 		api := zegofake.New(apiApp, serverSecret)
@@ -131,7 +131,7 @@ func TestRateLimited(t *testing.T) {
 	}
 }
 
-// Clients that share turns keep ten calls a second together.
+// Clients with a shared Turn make at most ten calls a second together.
 func TestTurnPrecedesEachCall(t *testing.T) {
 	api := zegofake.New(apiApp, serverSecret)
 	api.Tasks(apiApp, zegofake.Task{TaskID: taskID(1), RoomID: "room", Status: 2, Begin: time.Now().Add(-time.Hour)})

@@ -23,14 +23,14 @@ const (
 	apiApp       = 12345
 )
 
-// The vector is that of ZEGO's documentation.
+// The test vector is from ZEGO's documentation.
 func TestRequestsAreSignedAsDocumented(t *testing.T) {
 	if got := serverapi.Sign(apiApp, "4fd24687296dd9f3", serverSecret, 1615186943); got != "43e5cfcca828314675f91b001390566a" {
 		t.Errorf("signature %s", got)
 	}
 }
 
-// inProcess lets a client talk to a server without a network.
+// inProcess connects a client to a server without a network.
 type inProcess struct{ http.Handler }
 
 func (p inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -100,7 +100,7 @@ func TestServerAPI(t *testing.T) {
 	}
 }
 
-// What isn't an answer is an error, so that no room is taken for empty.
+// An invalid answer is an error, so that no room is considered empty.
 func TestInvalidAnswersAreErrors(t *testing.T) {
 	for name, tt := range map[string]struct {
 		zegofake.Failure
@@ -131,7 +131,7 @@ func TestInvalidAnswersAreErrors(t *testing.T) {
 	}
 }
 
-// The other rooms' users are known all the same.
+// If an answer lacks a room, the other rooms are still returned.
 func TestAnswerWithoutARoomReturnsTheOthers(t *testing.T) {
 	for name, list := range map[string]string{
 		"it isn't there": `{"RoomId":"lobby","UserCount":2}`,
@@ -151,7 +151,7 @@ func TestAnswerWithoutARoomReturnsTheOthers(t *testing.T) {
 	}
 }
 
-// RequestId comes as a string or as a number that a float would round.
+// RequestId is a string, or a number that a float would round.
 func TestErrorsHaveTheRequestID(t *testing.T) {
 	for _, id := range []string{`"7840039829955402143"`, `7840039829955402143`} {
 		api := zegofake.New(apiApp, serverSecret)
@@ -167,7 +167,7 @@ func TestErrorsHaveTheRequestID(t *testing.T) {
 
 func TestErrorsHaveNoSecretAndNoSignature(t *testing.T) {
 	api := zegofake.New(apiApp, "another")
-	c := apiClient(t, api, serverSecret) // the fake has its own in its message
+	c := apiClient(t, api, serverSecret) // the fake's message contains the secret
 	_, refused := c.DescribeUserNum(t.Context(), apiApp, []string{"lobby"})
 	if e := new(serverapi.Error); !errors.As(refused, &e) || !e.Unauthorized() || !strings.Contains(e.Message, "invalid signature …") {
 		t.Errorf("refused: %v", refused)
@@ -191,7 +191,7 @@ func TestErrorsHaveNoSecretAndNoSignature(t *testing.T) {
 	}
 }
 
-// While a secret is replaced, one of the two is right.
+// While a secret is being replaced, one of the two is valid.
 func TestSecretsAreTriedInTurn(t *testing.T) {
 	api := zegofake.New(apiApp, serverSecret)
 	if _, err := apiClient(t, api, "new", serverSecret).DescribeUserNum(t.Context(), apiApp, []string{"lobby"}); err != nil {
@@ -202,7 +202,7 @@ func TestSecretsAreTriedInTurn(t *testing.T) {
 	}
 }
 
-// The fake refuses what is more than documented, so nothing is refused.
+// The fake refuses calls above the documented limits. No call is refused.
 func TestCallsKeepToTheLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := zegofake.New(apiApp, serverSecret)
@@ -256,7 +256,7 @@ func TestContextEndsAWait(t *testing.T) {
 	})
 }
 
-// An answer that anybody on the way could forge would close rooms out.
+// Without TLS, a forged answer could close out rooms.
 func TestHTTPIsForLocalhostOnly(t *testing.T) {
 	for address, ok := range map[string]bool{
 		"https://rtc-api.zego.im":     true,
