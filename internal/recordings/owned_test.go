@@ -16,7 +16,7 @@ func prefix(t *testing.T, text string) Prefix {
 	return p
 }
 
-func TestASessionHasKeysOfItsAppAndOfItsPrefixAlone(t *testing.T) {
+func TestSessionOwnsOnlyKeysOfItsAppAndPrefix(t *testing.T) {
 	place, err := prefix(t, "zego/{{.room_id}}/").Of(session.Session{ID: session.ID{AppID: 7, RoomSessionID: 1}, RoomID: "lobby"})
 	if err != nil {
 		t.Fatal(err)
