@@ -1,9 +1,8 @@
 // Package archive moves a session's recordings to the archive, and verifies them there.
 //
-// A [Mover] copies several objects at once with bounded memory, verifies each, and
-// writes the [Manifest] last. It may be killed at any moment and started again: an
-// object that is in the archive, whole and from the same state of its source, isn't
-// copied again.
+// A [Mover] copies several objects concurrently with bounded memory, verifies each, and
+// writes the [Manifest] last. It may be killed at any time and started again. It does not
+// copy an object again that is complete in the archive and unchanged at its source.
 package archive
 
 import (
@@ -25,19 +24,19 @@ import (
 
 // Options are the options of a [Mover]. The zero value is usable.
 type Options struct {
-	// SourceURL and ArchiveURL are the URLs of the buckets. Without them, only what all
-	// stores have in common is used.
+	// SourceURL and ArchiveURL are the URLs of the buckets. Without them, only the features
+	// common to all stores are used.
 	SourceURL, ArchiveURL string
-	// Transfers is the number of objects copied at once, for all users of a Mover. The
-	// default is [DefaultTransfers]. Each takes about 11 MiB.
+	// Transfers bounds the concurrent copies of a Mover. Each takes about 11 MiB. Default:
+	// [DefaultTransfers].
 	Transfers int
 	// Class, Tags and Encryption are the storage class, tags and encryption of the
 	// recordings, in the store's own words: see [Options.Check].
 	Class      string
 	Tags       map[string]string
 	Encryption string
-	// AppFolder, if set, returns an app's own folder in the bucket of the recordings
-	// besides "<appid>/", or nothing.
+	// AppFolder, if set, returns another folder of an app in the recordings bucket besides
+	// "<appid>/", or "".
 	AppFolder func(appID uint32) string
 	// DeleteSources deletes sources in the bucket once the manifest is written.
 	DeleteSources bool
@@ -47,7 +46,7 @@ type Options struct {
 	Client *http.Client
 }
 
-// DefaultTransfers is the default number of objects copied at once.
+// DefaultTransfers is the default of [Options.Transfers].
 const DefaultTransfers = 4
 
 // Item is a recording to move. It has a Key or a URL, or is Kept or Lost.
@@ -61,27 +60,27 @@ type Item struct {
 	Name string
 	// Size is the expected size in bytes; 0 if unknown.
 	Size int64
-	// Kept is the file that [Mover.Save] returned for the item, whose source may be gone.
+	// Kept is the file that [Mover.Save] returned for the item. Its source may be deleted.
 	Kept *File
-	// Lost is set for a recording that is nowhere. The manifest names it.
+	// Lost marks a recording that was never uploaded. The manifest names it.
 	Lost bool
 	About
 }
 
 // Progress is the progress of moving a session's recordings.
 type Progress struct {
-	// Files of Of files and Bytes of OfBytes bytes have been moved. Bytes that have to be
-	// moved again count until that begins.
+	// Files of Of files and Bytes of OfBytes bytes have been copied. Bytes to be copied again
+	// count until their copy starts.
 	Files   int   `json:"files"`
 	Of      int   `json:"of"`
 	Bytes   int64 `json:"bytes"`
 	OfBytes int64 `json:"of_bytes"`
-	// Finished are files that were moved, for the next attempt. It is bounded; files
-	// that it lacks are found in the archive.
+	// Finished lists copied files for the next attempt. It is bounded; the next attempt finds
+	// the others in the archive.
 	Finished []Finished `json:"finished,omitempty"`
 }
 
-// Finished is a file that was moved.
+// Finished is a copied file.
 type Finished struct {
 	Name   string `json:"name"`
 	Mark   string `json:"mark"`
@@ -107,8 +106,8 @@ type Mover struct {
 	buffers sync.Pool // of *[]byte, readSize large
 }
 
-// NewMover returns a Mover between two buckets. It returns an error for options that
-// the archive's store doesn't have.
+// NewMover returns a Mover between two buckets. It returns an error for options that the
+// archive's store does not support.
 func NewMover(source, archive *blob.Bucket, options Options) (*Mover, error) {
 	if err := options.Check(); err != nil {
 		return nil, err
@@ -125,13 +124,12 @@ func NewMover(source, archive *blob.Bucket, options Options) (*Mover, error) {
 }
 
 // Move moves the items to the folder of a session, "<appid>/<room_session_id>/", and
-// returns its manifest. Head is the manifest without its files. If there is a manifest
-// already, Move doesn't call items and only deletes sources.
-// Earlier is the progress of an earlier attempt. Report is called with this one's from
-// time to time, and not concurrently.
+// returns its manifest. head is the manifest without files. If there is a manifest already,
+// Move does not call items and only deletes sources. earlier is the progress of an earlier
+// attempt. Move calls report with its own progress from time to time, not concurrently.
 //
-// The error joins those of the items that failed. The others have been moved, and
-// another call goes on from there. It wraps the cause of ctx's end.
+// The error joins the errors of all failed items. The others are copied, and another call
+// continues from there. If ctx ends, the error wraps its cause.
 func (m *Mover) Move(ctx context.Context, folder string, head Manifest, items func(context.Context) ([]Item, error), earlier Progress, report func(Progress)) (_ Manifest, err error) {
 	defer func() { err = foreign(err) }()
 	switch there, err := Latest(ctx, m.Archive, folder); {
@@ -149,10 +147,9 @@ func (m *Mover) Move(ctx context.Context, folder string, head Manifest, items fu
 	return m.move(ctx, folder, head, all, earlier, report)
 }
 
-// Add moves items that came after the session's manifest was written, and writes the
-// next manifest, which lists the files of the one before as well. Before is the result
-// of [Latest]. Without a new item, Add only deletes sources. Otherwise it does what
-// [Mover.Move] does.
+// Add is like [Mover.Move] for items that arrived after the session's manifest was written. It
+// writes the next manifest, which also lists the files of the one before. before is the
+// result of [Latest]. Without a new item, Add only deletes sources.
 func (m *Mover) Add(ctx context.Context, folder string, before Manifest, items []Item, earlier Progress, report func(Progress)) (after Manifest, err error) {
 	defer func() { err = foreign(err) }()
 	items = slices.DeleteFunc(slices.Clone(items), before.has)
@@ -164,7 +161,7 @@ func (m *Mover) Add(ctx context.Context, folder string, before Manifest, items [
 	}
 	head := before
 	head.Number, head.Files = before.next(), nil
-	head.Lost = slices.DeleteFunc(slices.Clone(before.Lost), func(lost string) bool { // what was found after all
+	head.Lost = slices.DeleteFunc(slices.Clone(before.Lost), func(lost string) bool { // no longer lost
 		return slices.ContainsFunc(items, func(item Item) bool {
 			return !item.Lost && (item.Name == lost || strings.HasSuffix(item.Name, "/"+lost))
 		})
@@ -207,7 +204,7 @@ func (m *Mover) move(ctx context.Context, folder string, head Manifest, all []It
 		err = errors.Join(faults...)
 	}
 	if err != nil {
-		// Another worker that was faster has removed unfinished files, too.
+		// A faster worker has removed unfinished files, too.
 		if faster, none := Read(ctx, m.Archive, key); none == nil {
 			return faster, nil
 		}
@@ -224,7 +221,7 @@ func (m *Mover) move(ctx context.Context, folder string, head Manifest, all []It
 	if err != nil && !others {
 		return Manifest{}, fmt.Errorf("write the manifest %s: %w", key, err)
 	}
-	// A store may keep something else than it accepted.
+	// Read it back, because a store may corrupt it.
 	there, err := Read(ctx, m.Archive, key)
 	switch {
 	case errors.Is(err, ErrNone):
@@ -242,11 +239,11 @@ func (m *Mover) move(ctx context.Context, folder string, head Manifest, all []It
 	return there, nil
 }
 
-// Save moves items ahead of the others of their session, because their sources expire.
-// It returns a file for each, which is its item's Kept from then on, or an error. Items
-// that were saved before must be among the items, so that none takes their names.
-// Before is the session's manifest, if there is one. All items are tried, however many
-// fail: it may be the last chance.
+// Save copies items before the others of their session, because their sources expire. It
+// returns a file for each item, to be set as its Kept from then on, or an error. The items
+// must include those saved before, so that no other takes their names. before is the
+// session's manifest or nil. Save tries all items even if many fail, because this may be the
+// last chance.
 func (m *Mover) Save(ctx context.Context, folder string, before *Manifest, items []Item) ([]File, []error) {
 	r := &run{Mover: m, folder: folder, manifest: manifestKey(folder, 1), earlier: map[string]Finished{}}
 	n := len(items)
@@ -264,36 +261,36 @@ func (m *Mover) Save(ctx context.Context, folder string, before *Manifest, items
 	return files[:n], faults[:n]
 }
 
-// errComplete reports that another worker wrote the manifest.
+// errComplete means that another worker has written the manifest.
 var errComplete = errors.New("there is a manifest by now")
 
 // run is one call of Move, Add or Save.
 type run struct {
 	*Mover
 	folder   string
-	manifest string // its key. Once it is there, nothing that it lists may change.
+	manifest string // key of the manifest; once it exists, its files must not change
 	earlier  map[string]Finished
 	report   func(Progress)
 
 	bytes    atomic.Int64
-	fromURLs atomic.Int64 // bytes of files that are read from URLs
+	fromURLs atomic.Int64 // bytes read from URLs
 	mu       sync.Mutex
 	progress Progress
 	reported time.Time
 }
 
-// moved is a source with the state that it was moved in.
+// moved is a source with its state at the time of the copy.
 type moved struct {
 	source
 	state state
 }
 
-// maxFailures is how many items may fail before no other is begun: with a store that
-// is away, each would only take its time to fail.
+// maxFailures is the number of failed items after which no other is started. If the store is
+// unavailable, each would only fail slowly.
 const maxFailures = 5
 
-// all moves the items, several at once, until so many have failed. It returns an error
-// for each item, and one for all.
+// all copies the items concurrently until too many have failed. It returns an error for each
+// item, and one for all.
 func (r *run) all(ctx context.Context, items []Item, failures int) ([]File, []moved, []error, error) {
 	files, sources, faults := make([]File, len(items)), make([]moved, len(items)), make([]error, len(items))
 	for i := range items {
@@ -370,7 +367,7 @@ func (r *run) slot(ctx context.Context, item Item) (release func(), err error) {
 	return func() { r.turn.Release(1) }, r.turn.Acquire(ctx, 1)
 }
 
-// kept returns a file that was saved before, if the archive still has it.
+// kept returns a saved file if it is still in the archive.
 func (r *run) kept(ctx context.Context, file File) (File, error) {
 	there, err := r.store.look(ctx, file.Name)
 	if err != nil {
@@ -386,7 +383,7 @@ func (r *run) kept(ctx context.Context, file File) (File, error) {
 	return file, nil
 }
 
-// finish records a file that was moved.
+// finish records a copied file.
 func (r *run) finish(f Finished) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -404,7 +401,7 @@ func (r *run) finish(f Finished) {
 	r.reportNow(true)
 }
 
-// wrote records that n bytes were moved.
+// wrote records n copied bytes.
 func (r *run) wrote(n int64) {
 	r.bytes.Add(n)
 	if r.mu.TryLock() {

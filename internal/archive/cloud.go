@@ -7,18 +7,18 @@ import (
 	"strings"
 )
 
-// Cloud is what is particular about the buckets of a scheme that gocloud opens. Packages below
-// clouds register theirs.
+// Cloud describes the buckets of a scheme that gocloud opens. Packages below clouds register
+// theirs.
 type Cloud struct {
 	// Options are the options of a bucket's URL besides prefix. None holds credentials.
 	Options []string
-	// Store returns the store of a bucket whose URL has these options. A bucket's name is
-	// unique in it.
+	// Store returns the store of a bucket from the options in its URL. Bucket names are unique
+	// within a store.
 	Store func(options url.Values) string
-	// NoTags is the reason why objects can't have tags, if they can't.
+	// NoTags, if set, says why objects cannot have tags.
 	NoTags string
-	// BeforeWrite sets the class, encryption and tags of an object, with what gocloud's writer
-	// is As.
+	// BeforeWrite sets the class, encryption and tags of an object through the As function of
+	// gocloud's writer.
 	BeforeWrite func(as func(any) bool, o Options) error
 }
 

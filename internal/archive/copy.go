@@ -22,10 +22,10 @@ const (
 
 const (
 	readSize = 1 << 20
-	maxTries = 3 // copies of an object in an attempt
+	maxTries = 3 // copies of an object per attempt
 )
 
-// stallTimeout is how long a copy may make no progress.
+// stallTimeout bounds the time without progress of a copy.
 var stallTimeout = 5 * time.Minute
 
 var (
@@ -53,7 +53,7 @@ func (t *transfer) count(n int64) {
 	t.wrote(n)
 }
 
-// move copies the item to the wanted name, unless it is there already.
+// move copies the item to the wanted name, unless the archive has it.
 func (r *run) move(ctx context.Context, src source, item Item, want File) (File, state, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -129,12 +129,11 @@ func (t *transfer) try(ctx context.Context, try int, want File) (File, state, er
 	return want, st, nil
 }
 
-// discard removes an object that isn't what it should be. If that fails, the next
-// attempt replaces it.
+// discard removes a wrong object. If that fails, the next attempt replaces it.
 func (r *run) discard(ctx context.Context, name string) { _ = r.Archive.Delete(ctx, name) }
 
-// found reports whether the archive has the source already, in this state and whole.
-// It sets the file's checksum.
+// found reports whether the archive has a complete copy of the source in this state. It sets the
+// file's checksum.
 func (t *transfer) found(ctx context.Context, st state, want *File) (bool, error) {
 	mark := st.mark(t.source)
 	kept, err := t.store.look(ctx, want.Name)
@@ -157,8 +156,8 @@ func (t *transfer) found(ctx context.Context, st state, want *File) (bool, error
 		}
 		t.again()
 	}
-	// It has another source, or isn't whole. If there is a manifest by now, that may list
-	// it.
+	// The object has another source or is incomplete. If there is a manifest by now, it may
+	// list the object.
 	if _, err := Read(ctx, t.Archive, t.manifest); !errors.Is(err, ErrNone) {
 		if err == nil {
 			err = errComplete
@@ -168,7 +167,7 @@ func (t *transfer) found(ctx context.Context, st state, want *File) (bool, error
 	return false, nil
 }
 
-// verify compares what the archive has with what was read.
+// verify compares the object in the archive with the content read.
 func (t *transfer) verify(ctx context.Context, want File, sums *sums) error {
 	kept, err := t.store.look(ctx, want.Name)
 	if err != nil {
@@ -180,8 +179,8 @@ func (t *transfer) verify(ctx context.Context, want File, sums *sums) error {
 	if kept.own && kept.agrees(sums) {
 		return nil
 	}
-	// The store has no checksum of its own, or one that isn't of the content, as S3 has
-	// for what it encrypts with a customer's key.
+	// The store has no checksum of the content. S3 has none for objects encrypted with a
+	// customer's key.
 	read := t.store.sums()
 	if err := t.readBack(ctx, want.Name, read, t.alive); err != nil {
 		return err
@@ -225,17 +224,16 @@ type content struct {
 	sums   *sums
 	meta   map[string]string
 	reader *steady
-	alive  func(int64) // called by what takes long
+	alive  func(int64) // called by long operations
 }
 
-// sums are checksums of content that is read: SHA-256, and those that the archive's
-// store knows.
+// sums computes checksums of content: SHA-256 and those that the archive's store supports.
 type sums struct {
 	sha256, md5 hash.Hash
 	crc64       hash.Hash64
 }
 
-// nvme is the table of CRC-64/NVME, the checksum that S3 keeps of uploads in parts.
+// nvme is the table of CRC-64/NVME, S3's checksum of multipart uploads.
 var nvme = crc64.MakeTable(0x9a6c9329ac4bc9b5)
 
 // Write implements [io.Writer].
@@ -258,15 +256,15 @@ func (s *sums) reset() {
 	}
 }
 
-// kept is what the store knows about an object.
+// kept describes an object in the archive.
 type kept struct {
 	size               int64
 	mark               string // of the source
-	sha256, md5, crc64 []byte // checksums of the content; nil: unknown
-	own                bool   // the store computed them itself
+	sha256, md5, crc64 []byte // checksums of the content; nil if unknown
+	own                bool   // whether the store computed them
 }
 
-// agrees compares the best checksum that both have.
+// agrees compares the strongest checksum that both have.
 func (k kept) agrees(s *sums) bool {
 	switch {
 	case k.sha256 != nil:
@@ -279,12 +277,12 @@ func (k kept) agrees(s *sums) bool {
 	return false
 }
 
-// steady reads a source to its end, and resumes where a connection was cut. It computes
+// steady reads a source to its end and resumes after interrupted connections. It computes
 // checksums and counts bytes.
 type steady struct {
 	ctx    context.Context
 	source source
-	size   int64 // -1: not known
+	size   int64 // -1 if unknown
 	to     *sums
 	count  func(int64)
 
@@ -294,7 +292,7 @@ type steady struct {
 	pace *paced
 }
 
-// sourceError is an error of the source, which may be in the archive's own store.
+// sourceError is an error of the source, which may be in the same store as the archive.
 type sourceError struct{ error }
 
 func (e sourceError) Unwrap() error { return e.error }
@@ -348,7 +346,7 @@ func (s *steady) rewind() {
 	s.to.reset()
 }
 
-// once opens the source if necessary, and reads.
+// once opens the source if necessary and reads.
 func (s *steady) once(p []byte) (int, error) {
 	if s.body == nil {
 		if _, ok := s.source.(*remote); ok && s.pace == nil {
@@ -357,7 +355,7 @@ func (s *steady) once(p []byte) (int, error) {
 		begun := time.Now()
 		body, err := s.source.open(s.ctx, s.read)
 		if s.pace != nil {
-			// A server that cuts the connection, or doesn't answer, gains no time by that.
+			// The new connection inherits the time waited, so that a server gains nothing by interrupting.
 			s.pace = &paced{ReadCloser: body, waited: s.pace.waited + time.Since(begun), bytes: s.pace.bytes}
 			if err != nil {
 				return 0, cmp.Or(s.pace.tooSlow(), err)
@@ -371,7 +369,7 @@ func (s *steady) once(p []byte) (int, error) {
 	}
 	n, err := s.body.Read(p)
 	if n > 0 {
-		return n, nil // an error comes again
+		return n, nil // the next call returns the error
 	}
 	return 0, err
 }

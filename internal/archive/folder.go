@@ -21,18 +21,18 @@ import (
 	"gocloud.dev/gcerrors"
 )
 
-// folderBucket is a bucket in a folder. Unlike gocloud's it follows no link out of the
-// folder, and returns an error for what it can't read.
+// folderBucket is a bucket in a folder. Unlike gocloud's, it follows no link out of the folder,
+// and reports unreadable files as errors.
 type folderBucket struct {
 	dir    string
-	opened os.FileInfo // the folder when it was opened
+	opened os.FileInfo // the folder at the time of opening
 }
 
 const (
 	parts         = ".closeout-parts" // the folder of unfinished files, in a session's folder or the bucket's
-	sidecarSuffix = ".attrs"          // of the file with a file's metadata
+	sidecarSuffix = ".attrs"          // suffix of the file with a file's metadata
 
-	// Only the user of the process reads what Closeout wrote.
+	// Files are private to the user of the process.
 	fileMode   = 0o600
 	folderMode = 0o700
 )
@@ -59,11 +59,12 @@ func openFolder(l location) (*folderBucket, error) {
 	return &folderBucket{dir, info}, nil
 }
 
-// root opens the folder. That the folder is gone doesn't mean that an object is.
+// root opens the folder. Its errors do not match fs.ErrNotExist, because a missing folder says
+// nothing about an object.
 func (b *folderBucket) root() (*os.Root, error) {
 	root, err := os.OpenRoot(b.dir)
 	if err != nil {
-		return nil, fmt.Errorf("open the bucket's folder: %s", err.Error()) //nolint:errorlint // it isn't an object that is missing
+		return nil, fmt.Errorf("open the bucket's folder: %s", err.Error()) //nolint:errorlint // no object is missing
 	}
 	info, err := root.Stat(".")
 	switch {
@@ -100,7 +101,7 @@ func local(key string) (string, error) {
 	return filepath.FromSlash(key), nil
 }
 
-// absent reports whether err says that there is no such file.
+// absent reports whether err means that there is no such file.
 func absent(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }
@@ -139,7 +140,7 @@ func (b *folderBucket) SignedURL(context.Context, string, *driver.SignedURLOptio
 	return "", errUnsupported
 }
 
-// attributes are the content of a sidecar.
+// attributes is the content of a sidecar.
 type attributes struct {
 	ContentType string            `json:"content_type"`
 	Metadata    map[string]string `json:"metadata,omitempty"`
@@ -180,8 +181,8 @@ func (b *folderBucket) Attributes(_ context.Context, key string) (found *driver.
 	})
 }
 
-// ListPaged implements [driver.Bucket]. A folder that can't be read is an error, and so
-// is a link to a folder or out of the bucket. With a delimiter it doesn't open folders.
+// ListPaged implements [driver.Bucket]. An unreadable folder is an error, and so is a link to a
+// folder or out of the bucket. With a delimiter it does not open folders.
 func (b *folderBucket) ListPaged(ctx context.Context, o *driver.ListOptions) (*driver.ListPage, error) {
 	if o.Delimiter != "" && o.Delimiter != "/" {
 		return nil, errUnsupported
@@ -206,7 +207,7 @@ type listing struct {
 	page  *driver.ListPage
 }
 
-// walk lists a folder in the order of its keys.
+// walk lists a folder in key order.
 func (l *listing) walk(ctx context.Context, root *os.Root, dir string) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
@@ -350,8 +351,7 @@ func (b *folderBucket) Delete(_ context.Context, key string, _ *driver.DeleteOpt
 	})
 }
 
-// fileWriter collects a small file, and writes it on Close. What is archived goes another way: see
-// [folderStore].
+// fileWriter buffers a small file and writes it on Close. [folderStore] writes recordings.
 type fileWriter struct {
 	bytes.Buffer
 	close func(content io.Reader) error
@@ -370,8 +370,8 @@ func (b *folderBucket) NewTypedWriter(ctx context.Context, key, contentType stri
 // Close implements [io.Closer].
 func (w *fileWriter) Close() error { return w.close(&w.Buffer) }
 
-// write writes a file in the folder of unfinished files below a folder, syncs it and
-// names it. An exclusive file replaces no other: the error is then [fs.ErrExist].
+// write writes a file in the folder of unfinished files, syncs it and renames it to key. If
+// exclusive is set and the file exists, it returns [fs.ErrExist].
 func (b *folderBucket) write(below, key string, exclusive bool, fill func(io.Writer) (attributes, error)) error {
 	return b.in(func(root *os.Root) error {
 		name, err := local(key)
@@ -387,7 +387,7 @@ func (b *folderBucket) write(below, key string, exclusive bool, fill func(io.Wri
 				}
 			}
 			f, err = root.OpenFile(filepath.Join(making, uuid.NewString()), os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
-			// Another worker that is done with the session may have removed the folder.
+			// Another worker may have removed the folder after finishing the session.
 			if !errors.Is(err, fs.ErrNotExist) || again == 9 {
 				break
 			}
@@ -402,7 +402,7 @@ func (b *folderBucket) write(below, key string, exclusive bool, fill func(io.Wri
 		if err != nil {
 			return err
 		}
-		// What a manifest lists must survive a power failure if the manifest does.
+		// The files must survive a power failure if their manifest does.
 		if err := f.Sync(); err != nil {
 			return err
 		}
@@ -423,20 +423,20 @@ func (b *folderBucket) write(below, key string, exclusive bool, fill func(io.Wri
 	})
 }
 
-// link names a file unless the name is taken: unlike a rename, a link replaces no file.
+// link renames a file unless the name is taken. Unlike a rename, a link replaces no file.
 func link(root *os.Root, from, to string) error {
 	err := root.Link(from, to)
 	if err == nil || errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	// The file system has no links.
+	// The file system does not support links.
 	if _, err := root.Lstat(to); !errors.Is(err, fs.ErrNotExist) {
 		return cmp.Or(err, fs.ErrExist)
 	}
 	return root.Rename(from, to)
 }
 
-// sync syncs the names in folders, and in the folders above them.
+// sync syncs folders and their parents, which makes the names in them durable.
 func (b *folderBucket) sync(folders []string) error {
 	return b.in(func(root *os.Root) error {
 		synced := map[string]bool{}
@@ -460,7 +460,7 @@ func (b *folderBucket) sync(folders []string) error {
 
 var syncFolder = (*os.File).Sync
 
-// unsynced reports whether the file system can't sync folders, like SMB and FUSE.
+// unsynced reports whether the file system cannot sync folders, like SMB and FUSE.
 func unsynced(err error) bool {
 	return errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported)
 }

@@ -13,8 +13,7 @@ import (
 	"path/filepath"
 )
 
-// folderStore is an archive in a folder. It syncs what it writes, and keeps unfinished
-// files apart.
+// folderStore is an archive in a folder. It syncs its files, and keeps unfinished ones apart.
 type folderStore struct {
 	*anyStore
 	folder *folderBucket
@@ -25,7 +24,7 @@ func (s *folderStore) sums() *sums { return &sums{sha256: sha256.New()} }
 
 func (s *folderStore) put(_ context.Context, key string, c *content) error {
 	return s.folder.write(s.prefix+sessionOf(key), s.prefix+key, false, func(f io.Writer) (attributes, error) {
-		// Without WriterTo and ReaderFrom there is a buffer of ours, and no other.
+		// Hide WriterTo and ReaderFrom, so that only this buffer is used.
 		_, err := io.CopyBuffer(struct{ io.Writer }{f}, struct{ io.Reader }{c.reader}, make([]byte, 256<<10))
 		c.meta[metaSHA256] = hex.EncodeToString(c.sums.sha256.Sum(nil))
 		return attributes{c.state.kind, c.meta}, err
@@ -44,8 +43,8 @@ func sessionOf(key string) string {
 	return ""
 }
 
-// settle syncs the names of files. To do it for each file would take the disk as long as
-// their content. A file that loses its name is copied again.
+// settle syncs the names of files together, because syncing each would take as long as writing
+// them. A file that loses its name is copied again.
 func (s *folderStore) settle(keys []string) error {
 	var folders []string
 	for _, key := range keys {

@@ -12,13 +12,13 @@ import (
 
 const (
 	listPage      = 1000 // S3's maximum
-	maxEmptyPages = 100  // in a row, of a store that still searches
+	maxEmptyPages = 100  // in a row; a store may send some while it searches
 )
 
-// errListing reports a listing without an end: what it lacks would be taken for missing.
+// errListing means that a listing is incomplete. Its missing objects must not count as absent.
 var errListing = errors.New("the store broke its listing off")
 
-// pages are the pages of a listing that a store sent.
+// pages tracks the pages of a listing.
 type pages struct {
 	seen  map[string]bool // their first keys
 	empty int             // in a row
@@ -26,14 +26,14 @@ type pages struct {
 
 type pagesKey struct{}
 
-// pagesOf returns the pages of the context's listing.
+// pagesOf returns the pages of the listing in ctx.
 func pagesOf(ctx context.Context) *pages {
 	p, _ := ctx.Value(pagesKey{}).(*pages)
 	return p
 }
 
-// add returns an error if the listing doesn't make progress with a page that begins with
-// the key first.
+// add adds a page that starts with the key first. It returns an error if the listing makes no
+// progress.
 func (p *pages) add(first string) error {
 	switch {
 	case p == nil:
@@ -50,8 +50,8 @@ func (p *pages) add(first string) error {
 	return nil
 }
 
-// List lists the objects below a prefix. With folders, it lists folders in place of their
-// content. A listing that breaks off or never ends is an error.
+// List lists the objects below a prefix. With folders, it lists folders instead of their content.
+// An incomplete or endless listing is an error.
 func List(ctx context.Context, bucket *blob.Bucket, prefix string, folders bool) iter.Seq2[*blob.ListObject, error] {
 	return func(yield func(*blob.ListObject, error) bool) {
 		ctx := context.WithValue(ctx, pagesKey{}, &pages{seen: map[string]bool{}})

@@ -23,8 +23,8 @@ const Version = 1
 // files, so that all workers write the same.
 type Manifest struct {
 	Version int `json:"version"` // of this format, 1
-	// Number is 2 for the manifest that a late recording made, and so on; the first one
-	// has none. The manifest with the highest number is complete.
+	// Number is absent in the first manifest, and 2 and so on in those for late recordings. The
+	// manifest with the highest number is complete.
 	Number int `json:"number,omitempty"`
 
 	AppID         uint32    `json:"appid"`
@@ -34,7 +34,7 @@ type Manifest struct {
 	RoomCloseTime time.Time `json:"room_close_time"`
 
 	Files []File `json:"files"` // by name
-	// Lost are ZEGO's names of the recordings that are nowhere.
+	// Lost lists ZEGO's names of recordings that were never uploaded.
 	Lost []string `json:"lost,omitempty"`
 }
 
@@ -48,8 +48,7 @@ type File struct {
 	About
 }
 
-// About is what is known about a recording besides its content. The manifest leaves out
-// what isn't known.
+// About holds metadata of a recording. Unknown fields are omitted.
 type About struct {
 	DurationMS int64     `json:"duration_ms,omitempty"`
 	TaskID     string    `json:"task_id,omitempty"`
@@ -67,7 +66,7 @@ func (m Manifest) Bytes() (n int64) {
 	return n
 }
 
-// encode returns the manifest as it is written.
+// encode returns the content of the manifest's object.
 func (m Manifest) encode() ([]byte, error) {
 	slices.SortFunc(m.Files, func(a, b File) int { return cmp.Compare(a.Name, b.Name) })
 	b, err := json.MarshalIndent(m, "", "  ")
@@ -87,7 +86,7 @@ func manifestKey(folder string, number int) string {
 	return fmt.Sprintf("%smanifest-%d.json", folder, number)
 }
 
-// next returns the number of the manifest after this one.
+// next returns the number of the next manifest.
 func (m Manifest) next() int { return max(m.Number, 1) + 1 }
 
 // has reports whether the manifest lists the item.
@@ -101,8 +100,7 @@ func (m Manifest) has(item Item) bool {
 	return slices.ContainsFunc(m.Files, func(f File) bool { return f.Source == item.id() })
 }
 
-// Latest reads the manifest of a session with the highest number. Errors are those of
-// [Read].
+// Latest reads the manifest of a session with the highest number. Errors are as in [Read].
 func Latest(ctx context.Context, bucket *blob.Bucket, folder string) (Manifest, error) {
 	latest, err := Read(ctx, bucket, manifestKey(folder, 1))
 	for n := 2; err == nil; n++ {
@@ -119,14 +117,14 @@ func Latest(ctx context.Context, bucket *blob.Bucket, folder string) (Manifest, 
 	return Manifest{}, err
 }
 
-// ErrUnreadable reports something else where a manifest should be. No retry helps.
+// ErrUnreadable means that the object is not a manifest. A retry is useless.
 var ErrUnreadable = errors.New("this version of Closeout can't read it as a manifest; see what it is, then repair it, or move it away to have it written anew")
 
-// ErrNone reports that there is no manifest.
+// ErrNone means that there is no manifest.
 var ErrNone = errors.New("there is no manifest")
 
-// Read reads a manifest. The error wraps [ErrNone] if there is none, and
-// [ErrUnreadable] if it is something else.
+// Read reads a manifest. The error wraps [ErrNone] if there is none, and [ErrUnreadable] if the
+// object is not a manifest.
 func Read(ctx context.Context, bucket *blob.Bucket, key string) (m Manifest, err error) {
 	defer func() { err = foreign(err) }()
 	b, err := bucket.ReadAll(ctx, key)

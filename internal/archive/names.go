@@ -12,15 +12,15 @@ import (
 	"unicode/utf8"
 )
 
-// A file system takes 255 bytes between two slashes, with the suffix of a sidecar, and
-// S3 takes 1024 in all.
+// File systems limit a name to 255 bytes, including a sidecar's suffix, and S3 limits a key to
+// 1024.
 const (
 	maxSegment = 200
 	maxNameLen = 700
 )
 
-// clean returns a name that is safe in every store. It writes as %XX what would lead
-// out of the folder, can't be in a file's name, or is an escape of gocloud's.
+// clean returns a name that is safe in every store. It escapes as %XX what would lead out of the
+// folder, is invalid in file names, or is an escape of gocloud.
 func clean(wanted string) string {
 	var segments []string
 	for segment := range strings.SplitSeq(wanted, "/") {
@@ -45,9 +45,9 @@ func cleanSegment(s string) string {
 				fmt.Fprintf(&b, "%%%02X", c)
 			}
 		case r == utf8.RuneError && n == 1, r < ' ', r == 0x7f, r == '\\',
-			r == '.' && i == len(s)-1,        // "." and "..", and what ends in it
-			strings.HasPrefix(s[i:], "__0x"), // an escape of the library's
-			s[i:] == ".attrs":                // what the library has beside a file
+			r == '.' && i == len(s)-1,        // ".", ".." and names that end in a dot
+			strings.HasPrefix(s[i:], "__0x"), // an escape of gocloud
+			s[i:] == ".attrs":                // a sidecar of gocloud
 			fmt.Fprintf(&b, "%%%02X", s[i])
 			n = 1
 		default:
@@ -112,8 +112,8 @@ func fold(name string) string {
 // inASCII has the letters whose case folds to others that begin with one of ASCII.
 var inASCII = strings.NewReplacer("İ", "i\u0307", "ß", "ss", "ẞ", "ss", "ſ", "s", "ﬀ", "ff", "ﬁ", "fi", "ﬂ", "fl", "ﬃ", "ffi", "ﬄ", "ffl", "ﬅ", "st", "ﬆ", "st")
 
-// assign returns a unique name for each item, which depends on the items but not on
-// their order. Of several that want a name, the first by its source gets it.
+// assign returns a unique name for each item. It depends on the items but not on their order. Of
+// several items with the same name, the first by source gets it unchanged.
 func assign(items []Item) []string {
 	order := make([]int, len(items))
 	names := make([]string, len(items))
@@ -126,7 +126,7 @@ func assign(items []Item) []string {
 		}
 	}
 	slices.SortFunc(order, func(a, b int) int {
-		if kept := items[a].Kept != nil; kept != (items[b].Kept != nil) { // it is there, and keeps its name
+		if kept := items[a].Kept != nil; kept != (items[b].Kept != nil) { // a saved file keeps its name
 			return map[bool]int{true: -1, false: 1}[kept]
 		}
 		return cmp.Or(cmp.Compare(names[a], names[b]), cmp.Compare(items[a].id(), items[b].id()))

@@ -26,11 +26,11 @@ var (
 	errMore = errors.New("the server sends more than it said")
 )
 
-// paced is the body of a URL, with a minimum rate. Only time spent in Read counts.
+// paced enforces a minimum rate on the body of a URL. Only time spent in Read counts.
 type paced struct {
 	io.ReadCloser
 	waited time.Duration
-	bytes  int64 // in the time waited
+	bytes  int64 // read during waited
 	slow   bool
 }
 
@@ -39,7 +39,7 @@ func (p *paced) Read(b []byte) (int, error) {
 	if p.slow {
 		return 0, errSlow
 	}
-	// Closing the body ends a read that hangs.
+	// Closing the body ends a hanging read.
 	timer := time.AfterFunc(rateWindow-p.waited, func() { _ = p.ReadCloser.Close() })
 	begun := time.Now()
 	n, err := p.ReadCloser.Read(b)
@@ -58,13 +58,13 @@ func (p *paced) Read(b []byte) (int, error) {
 		}
 		p.waited, p.bytes = 0, 0
 		if hung {
-			return n, errors.Join(err, io.ErrUnexpectedEOF) // opened anew
+			return n, errors.Join(err, io.ErrUnexpectedEOF) // reopens the body
 		}
 	}
 	return n, err
 }
 
-// tooSlow returns an error if too few bytes came in a window of waiting.
+// tooSlow returns an error if too few bytes arrived in a window of waiting.
 func (p *paced) tooSlow() error {
 	if p.waited < rateWindow || p.bytes >= minURLRate {
 		return nil
@@ -72,8 +72,8 @@ func (p *paced) tooSlow() error {
 	return fmt.Errorf("%w: %d bytes came in %v, want %d", errSlow, p.bytes, p.waited.Round(time.Second), minURLRate)
 }
 
-// slots limits the transfers from URLs, apart from those of objects: slow servers hold up
-// neither objects nor other apps.
+// slots limits transfers from URLs separately, so that slow servers delay neither transfers of
+// objects nor other apps.
 type slots struct {
 	all *semaphore.Weighted
 	app int64

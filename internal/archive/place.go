@@ -37,8 +37,8 @@ type location struct {
 	query  url.Values // all options, the prefix among them
 }
 
-// CheckURL reports what is wrong with a bucket's URL. Its errors don't show the URL,
-// which may hold credentials in the wrong place.
+// CheckURL returns an error for an invalid bucket URL. The error does not show the URL, which may
+// contain credentials.
 func CheckURL(bucketURL string) error {
 	_, err := parseLocation(bucketURL)
 	return err
@@ -118,8 +118,8 @@ func (l *location) folder(u *url.URL) error {
 	return nil
 }
 
-// OpenBucket opens the bucket of a URL that passes [CheckURL]. Listings that break off
-// and folders that can't be read are errors there.
+// OpenBucket opens the bucket of a URL that passes [CheckURL]. In this bucket, incomplete listings
+// and unreadable folders are errors.
 func OpenBucket(ctx context.Context, bucketURL string) (*blob.Bucket, error) {
 	l, err := parseLocation(bucketURL)
 	if err != nil {
@@ -139,8 +139,8 @@ func OpenExisting(ctx context.Context, bucketURL string) (*blob.Bucket, error) {
 	return l.openPrefix(ctx)
 }
 
-// OpenS3 returns the client of a bucket in a store that speaks S3's protocol, and the
-// bucket's name; a nil client for any other bucket.
+// OpenS3 returns the client and the name of an S3-compatible bucket, and a nil client for any other
+// bucket.
 func OpenS3(ctx context.Context, bucketURL string) (*s3.Client, string, error) {
 	l, err := parseLocation(bucketURL)
 	if err != nil || l.scheme != "s3" {
@@ -189,7 +189,7 @@ func (l location) open(ctx context.Context) (*blob.Bucket, error) {
 	return openS3(ctx, bucket, l)
 }
 
-// store returns the store of the bucket: two buckets of one name in one store are one.
+// store returns the store of the bucket. Buckets with the same store and name are the same.
 func (l location) store() string {
 	if c, ok := clouds[l.scheme]; ok {
 		return c.Store(l.query)
@@ -200,7 +200,7 @@ func (l location) store() string {
 		return endpoint
 	}
 	host := strings.ToLower(u.Hostname())
-	// A bucket's name is unique in these, whatever the region and the endpoint.
+	// Bucket names are unique within these providers, across regions and endpoints.
 	for _, provider := range []string{"amazonaws.com", "aliyuncs.com", "myqcloud.com", "myhuaweicloud.com", "googleapis.com"} {
 		if host == provider || strings.HasSuffix(host, "."+provider) {
 			return provider
@@ -210,7 +210,7 @@ func (l location) store() string {
 	return host + ":" + port + strings.TrimSuffix(u.Path, "/")
 }
 
-// root is the path of a folder, without symbolic links as far as it is there.
+// root returns the path of a folder with the symbolic links of its existing part resolved.
 func (l location) root() string {
 	dir, err := filepath.Abs(l.bucket)
 	if err != nil {
@@ -226,7 +226,7 @@ func (l location) root() string {
 	}
 }
 
-// within reports how the other place is below this one: by which further prefix.
+// within reports whether other is below l, and by which further prefix.
 func (l location) within(other location) (below string, ok bool) {
 	mine, its := l.prefix, other.prefix
 	switch {
@@ -241,8 +241,8 @@ func (l location) within(other location) (below string, ok bool) {
 	return strings.CutPrefix(its, mine)
 }
 
-// Apart returns an error if the archive and the recordings are in the same place. One may
-// be in a folder of the other that can't be an app's.
+// Apart returns an error if the archive and the recordings are in the same place. One may be in a
+// folder of the other that cannot be an app's.
 func Apart(recordingsURL, archiveURL string) error {
 	recordings, err := parseLocation(recordingsURL)
 	if err != nil {
@@ -277,7 +277,7 @@ func number(name string) bool {
 	return name != "" && strings.Trim(name, "0123456789") == ""
 }
 
-// Below returns the folder of the recordings' bucket that holds the archive, or nothing.
+// Below returns the folder of the recordings bucket that holds the archive, or "".
 func Below(recordingsURL, archiveURL string) string {
 	recordings, err := parseLocation(recordingsURL)
 	if err != nil {
@@ -291,8 +291,8 @@ func Below(recordingsURL, archiveURL string) string {
 	return below
 }
 
-// Link returns where an object is: s3://bucket/key, or a file's path. It is empty for a
-// URL that is none.
+// Link returns the address of an object: s3://bucket/key, or a file's path. It returns "" for an
+// invalid URL.
 func Link(bucketURL, key string) string {
 	l, err := parseLocation(bucketURL)
 	if err != nil {

@@ -15,12 +15,12 @@ import (
 	"gocloud.dev/blob/memblob"
 )
 
-// ErrLeft is that a probe could not be removed.
+// ErrLeft means that a probe could not be removed.
 var ErrLeft = errors.New("can't be deleted")
 
-// Probe archives a small recording with its manifest in a folder of its own, in the
-// way of a step, reads both back and removes them. Recordings, if not nil, must not
-// show them. The error wraps [ErrLeft] if all but the removal worked.
+// Probe archives a small recording with its manifest in its own folder, as the step does, reads
+// both back and removes them. recordings, if not nil, must not contain them. The error wraps
+// [ErrLeft] if only the removal failed.
 func Probe(ctx context.Context, recordings, bucket *blob.Bucket, options Options) error {
 	source := memblob.OpenBucket(nil)
 	defer source.Close()
@@ -29,7 +29,7 @@ func Probe(ctx context.Context, recordings, bucket *blob.Bucket, options Options
 	if err != nil {
 		return err
 	}
-	top := "closeout-doctor-" + uuid.NewString() // no app's folder
+	top := "closeout-doctor-" + uuid.NewString() // not an app's folder
 	folder, item := top+"/probe/", Item{Key: "probe.txt"}
 	if err := source.WriteAll(ctx, item.Key, []byte("may be deleted\n"), nil); err != nil {
 		return err
@@ -52,7 +52,7 @@ func Probe(ctx context.Context, recordings, bucket *blob.Bucket, options Options
 	return err
 }
 
-// remove removes what a probe wrote.
+// remove removes the objects of a probe.
 func (m *Mover) remove(ctx context.Context, top string, keys ...string) error {
 	for _, key := range keys {
 		if err := missing(m.Archive.Delete(ctx, key)); err != nil {
@@ -65,7 +65,7 @@ func (m *Mover) remove(ctx context.Context, top string, keys ...string) error {
 	return nil
 }
 
-// Advice returns what would do about the error of a bucket whose URL setting has.
+// Advice returns what to do about an error of the bucket in the given setting.
 func Advice(setting string, err error) string {
 	var api smithy.APIError
 	code := ""

@@ -16,11 +16,10 @@ import (
 	"unicode"
 )
 
-// publicOnly reads URLs that callbacks name. It connects only to public addresses, to the
-// proxy of a URL, and to loopback addresses that are listed, and only for listed hosts, if
-// any are.
+// publicOnly reads URLs from callbacks. It connects only to public addresses, to the configured
+// proxy, and to listed loopback addresses. If hosts are listed, it connects to no others.
 type publicOnly struct {
-	hosts  []string // such as storage.example.com and *.example.com; none: all
+	hosts  []string // such as storage.example.com and *.example.com; all if empty
 	proxy  func(*http.Request) (*url.URL, error)
 	direct *http.Transport
 	local  *http.Transport
@@ -45,7 +44,7 @@ func plainTransport() *http.Transport {
 	return t
 }
 
-// transportTo returns a transport that dials public addresses and its proxy.
+// transportTo returns a transport that dials only public addresses and the proxy.
 func transportTo(proxy string) *http.Transport {
 	t := plainTransport()
 	free := &net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}
@@ -68,7 +67,7 @@ func (p *publicOnly) RoundTrip(req *http.Request) (*http.Response, error) {
 	if ownMachine(p.hosts, host) {
 		return p.local.RoundTrip(req)
 	}
-	// A proxy resolves names itself, but takes addresses as they are.
+	// A proxy resolves names itself, but connects to any address.
 	if a, err := netip.ParseAddr(host); err == nil && !public(a) {
 		return nil, fmt.Errorf("%s is no public address", a)
 	} else if err != nil && !name(host) {
@@ -92,8 +91,8 @@ func (p *publicOnly) RoundTrip(req *http.Request) (*http.Response, error) {
 	return t.RoundTrip(req)
 }
 
-// name reports whether a host is a name that can't stand for an address: resolvers also
-// take 2130706433, 0x7f.1 and full-width digits for one.
+// name reports whether a host is a name and not an address in disguise. Resolvers also accept
+// 2130706433, 0x7f.1 and full-width digits as addresses.
 func name(host string) bool {
 	if strings.ContainsFunc(host, func(r rune) bool { return r > unicode.MaxASCII }) {
 		return false
@@ -121,8 +120,7 @@ func listed(hosts []string, host string) bool {
 	})
 }
 
-// ownMachine reports whether a host is a loopback address that is listed as such: an operator
-// has named this machine, a callback can't.
+// ownMachine reports whether a host is a listed loopback address. Only an operator can list it.
 func ownMachine(hosts []string, host string) bool {
 	a, err := netip.ParseAddr(host)
 	return err == nil && a.IsLoopback() && slices.Contains(hosts, host)
@@ -149,9 +147,9 @@ func refusePrivate(_, address string, _ syscall.RawConn) error {
 	return nil
 }
 
-// inside are addresses that aren't public, besides the private ones: those that IANA's
-// registries of special-purpose addresses list as not globally reachable, and those that
-// lead through a tunnel or a translator to any IPv4 address.
+// inside lists addresses that are not public, besides private ones: those that IANA's registries
+// of special-purpose addresses list as not globally reachable, and those that a tunnel or a
+// translator maps to IPv4 addresses.
 var inside = func() (prefixes []netip.Prefix) {
 	for _, p := range []string{
 		"0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4",
@@ -166,9 +164,9 @@ var inside = func() (prefixes []netip.Prefix) {
 }()
 
 var (
-	// translated are the addresses of IPv4 in a network without IPv4.
+	// translated holds IPv4 addresses in a network without IPv4.
 	translated = netip.MustParsePrefix("64:ff9b::/96")
-	// global6 are all other addresses of IPv6 that may be reachable from anywhere.
+	// global6 holds all other IPv6 addresses that may be globally reachable.
 	global6 = netip.MustParsePrefix("2000::/3")
 )
 

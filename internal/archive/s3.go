@@ -27,23 +27,23 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// maxParts is S3's maximum of parts in an upload.
+// maxParts is S3's maximum number of parts.
 const maxParts = 10_000
 
 var (
-	// partSize is S3's minimum: each transfer holds two parts in memory. Parts grow
-	// where maxParts of this size are too few.
+	// partSize is S3's minimum, because each transfer holds two parts in memory. Parts are larger
+	// if maxParts of this size do not suffice.
 	partSize = 5 << 20
-	// copyPart is the size of the parts that the store copies itself.
+	// copyPart is the size of the parts of a server-side copy.
 	copyPart int64 = 512 << 20
 )
 
-// s3Store is an archive in a store that speaks S3's protocol. It uploads with its own
-// code: the SDK's transfermanager sends checksums as trailers of aws-chunked bodies,
-// which Alibaba and Huawei refuse, and no checksums otherwise.
+// s3Store is an archive in an S3-compatible store. It has its own upload code, because the SDK's
+// transfermanager sends checksums only as trailers of aws-chunked bodies, which Alibaba and
+// Huawei refuse.
 //
-// Stores differ in what they know beyond the basic requests. The store is sent all of
-// it until it refuses some, and succeeds without: that is remembered for the bucket.
+// Stores differ in their support of optional features. s3Store uses a feature until the store
+// refuses it and succeeds without it, and remembers that for the bucket.
 type s3Store struct {
 	*anyStore
 	client         *s3.Client
@@ -55,12 +55,12 @@ type s3Store struct {
 	noChecksums, noCopies, noConditions atomic.Bool
 }
 
-// s3Source is the bucket of the recordings, if the archive's store can read it.
+// s3Source is the recordings bucket if the archive's store can read it.
 type s3Source struct{ bucket, prefix string }
 
 func newS3Store(common *anyStore, client *s3.Client, l location, sourceURL string) *s3Store {
 	s := &s3Store{anyStore: common, bucket: l.bucket, prefix: l.prefix, query: l.query}
-	// Only what is asked for here: the SDK's own checksums are trailers.
+	// Switch the SDK's own checksums off, because they are trailers.
 	s.client = s3.New(client.Options(), func(o *s3.Options) { o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired })
 	s.source = s.sameStore(sourceURL)
 	s.buffers.New = func() any { b := make([]byte, partSize); return &b }
@@ -69,8 +69,8 @@ func newS3Store(common *anyStore, client *s3.Client, l location, sourceURL strin
 	return s
 }
 
-// sameStore returns the bucket of a URL if it is in the same store, for the same user:
-// with the same options except those of a bucket.
+// sameStore returns the bucket of a URL if it is in the same store with the same credentials, that
+// is, with the same options except those of a bucket.
 func (s *s3Store) sameStore(sourceURL string) *s3Source {
 	l, err := parseLocation(sourceURL)
 	if err != nil || l.scheme != "s3" {
@@ -87,8 +87,8 @@ func (s *s3Store) sameStore(sourceURL string) *s3Source {
 	return &s3Source{l.bucket, l.prefix}
 }
 
-// refused reports whether err is a store's answer that it doesn't know or allow a
-// request, as opposed to a fault of the store or a statement about an object.
+// refused reports whether the store rejected a request as unsupported or forbidden. Failures of
+// the store and errors about an object do not count.
 func refused(err error) bool {
 	if errors.As(err, new(sourceError)) {
 		return false
@@ -104,7 +104,7 @@ func refused(err error) bool {
 	}
 }
 
-// status returns the HTTP status of an answer that is an error, or 0.
+// status returns the HTTP status of an error response, or 0.
 func status(err error) int {
 	var answer *awshttp.ResponseError
 	if errors.As(err, &answer) {
@@ -113,8 +113,8 @@ func status(err error) int {
 	return 0
 }
 
-// optional sends a request with a feature that not every store has, and again without
-// it if the store refuses that. It remembers a store that only takes the latter.
+// optional sends a request with an optional feature, and again without it if the store refuses. It
+// sets lacking if only the second succeeds.
 func optional(lacking *atomic.Bool, send func(with bool) error) error {
 	if lacking.Load() {
 		return send(false)
@@ -187,7 +187,7 @@ func (s *s3Store) put(ctx context.Context, key string, c *content) error {
 		c.reader.rewind()
 		return s.upload(ctx, key, c, sums)
 	})
-	if err == nil && refusal != nil && status(refusal) != http.StatusForbidden { // which may be about this object
+	if err == nil && refusal != nil && status(refusal) != http.StatusForbidden { // which may concern this object
 		s.noCopies.Store(true)
 	}
 	return err
@@ -223,7 +223,7 @@ func (s *s3Store) upload(ctx context.Context, key string, c *content, sums bool)
 	}
 	var done []types.CompletedPart
 	group, sending := errgroup.WithContext(ctx)
-	group.SetLimit(1) // one part is sent while the next is read
+	group.SetLimit(1) // send one part while reading the next
 	send := func(number int32, buffer *[]byte, n int) {
 		group.Go(func() error {
 			defer release(buffer)
@@ -300,7 +300,7 @@ func (s *s3Store) begin(ctx context.Context, key string, c *content, sums bool) 
 	return out.UploadId, nil
 }
 
-// complete makes an object of parts. Whole is the checksum of all of them, if known.
+// complete completes a multipart upload. whole is the checksum of the object, if known.
 func (s *s3Store) complete(ctx context.Context, key string, id *string, done []types.CompletedPart, whole *string) error {
 	in := &s3.CompleteMultipartUploadInput{Bucket: &s.bucket, Key: s.key(key), UploadId: id, MultipartUpload: &types.CompletedMultipartUpload{Parts: done}}
 	if whole != nil {
@@ -313,25 +313,25 @@ func (s *s3Store) complete(ctx context.Context, key string, id *string, done []t
 	return nil
 }
 
-// abort makes the store forget the parts, even of a copy that was cancelled.
+// abort deletes the parts, even after a cancelled copy.
 func (s *s3Store) abort(ctx context.Context, key string, id *string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	_, _ = s.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &s.bucket, Key: s.key(key), UploadId: id})
 }
 
-// inside returns the store's own name of the source, if the store can copy it.
+// inside returns the source's name within the store, or "" if the store cannot copy it.
 func (s *s3Store) inside(c *content) string {
 	o, ok := c.source.(*object)
 	if !ok || s.source == nil || c.state.etag == "" || strings.Contains(o.key, "../") || strings.Contains(o.key, "__0x") ||
-		strings.ContainsFunc(o.key, func(r rune) bool { return r < ' ' }) { // which gocloud escapes
+		strings.ContainsFunc(o.key, func(r rune) bool { return r < ' ' }) { // gocloud escapes these
 		return ""
 	}
 	u := url.URL{Path: s.source.bucket + "/" + s.source.prefix + o.key}
 	return strings.ReplaceAll(u.EscapedPath(), "+", "%2B")
 }
 
-// copyInside makes the store copy the source, in the state that it was seen in.
+// copyInside makes the store copy the source, if it is still in the same state.
 func (s *s3Store) copyInside(ctx context.Context, key string, c *content, from string, sums bool) error {
 	kind, kms := s.encryption()
 	if c.state.size <= copyPart {

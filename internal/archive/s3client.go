@@ -16,11 +16,10 @@ import (
 	"gocloud.dev/blob/s3blob"
 )
 
-// s3Options are more options of all clients. Tests set them.
+// s3Options are additional options of all clients, for tests.
 var s3Options []func(*s3.Options)
 
-// openS3 reopens a bucket in a store that speaks S3's protocol, with a client for all
-// such stores.
+// openS3 reopens an S3-compatible bucket with a client that works for all such stores.
 func openS3(ctx context.Context, bucket *blob.Bucket, l location) (*blob.Bucket, error) {
 	var client *s3.Client
 	if !bucket.As(&client) {
@@ -38,11 +37,11 @@ func openS3(ctx context.Context, bucket *blob.Bucket, l location) (*blob.Bucket,
 	})
 }
 
-// maxAttempts is the number of attempts of a request, with pauses of up to 20 s between.
+// maxAttempts bounds the attempts of a request. Pauses between them grow to 20 s.
 const maxAttempts = 6
 
-// logPlainly writes the SDK's warnings as lines of our log. By itself the SDK writes
-// lines of its own format to stderr.
+// logPlainly redirects the SDK's warnings to our log. By default the SDK writes them to stderr in
+// its own format.
 func logPlainly(o *s3.Options) {
 	o.Logger = logging.LoggerFunc(func(class logging.Classification, format string, args ...any) {
 		if class == logging.Warn {
@@ -51,9 +50,8 @@ func logPlainly(o *s3.Options) {
 	})
 }
 
-// watchListings returns an error for a page that announces another without saying
-// where, which gocloud takes for the last one, and for a page that was there before,
-// which gocloud asks for again and again.
+// watchListings returns an error for a truncated page without a token, which gocloud treats as the
+// last one, and for a repeated page, which gocloud requests in an endless loop.
 func watchListings(o *s3.Options) {
 	o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
 		return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("WatchListings",
@@ -78,8 +76,8 @@ func watchListings(o *s3.Options) {
 	})
 }
 
-// signPortably leaves Accept-Encoding out of the signature. Google's front end rewrites
-// it before the signature is checked; no store wants it signed.
+// signPortably leaves Accept-Encoding out of the signature, because Google's front end rewrites
+// the header before it checks the signature. No store requires it.
 func signPortably(o *s3.Options) {
 	o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
 		type key struct{}
@@ -99,7 +97,7 @@ func signPortably(o *s3.Options) {
 			}
 			return next.HandleFinalize(ctx, in)
 		})
-		if _, ok := stack.Finalize.Get("Signing"); !ok { // what isn't signed
+		if _, ok := stack.Finalize.Get("Signing"); !ok { // unsigned requests
 			return nil
 		}
 		if err := stack.Finalize.Insert(hide, "Signing", middleware.Before); err != nil {

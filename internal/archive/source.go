@@ -21,30 +21,29 @@ import (
 
 // source is a recording to copy.
 type source interface {
-	String() string // its name in the manifest, without secrets
+	String() string // name in the manifest, without secrets
 	stat(ctx context.Context) (state, error)
 	open(ctx context.Context, offset int64) (io.ReadCloser, error)
 }
 
-// state distinguishes one content of a source from another.
+// state identifies a version of a source's content.
 type state struct {
 	size int64
 	etag string
 	time time.Time
-	kind string // its content type
+	kind string // content type
 }
 
-// mark returns the state of the source in one word. An object in the archive carries
-// the mark of its source.
+// mark returns a digest of the source and its state. It is stored with the object in the archive.
 func (s state) mark(src source) string {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%d\n%s\n%d", src, s.size, s.etag, s.time.UnixNano()))
 	return hex.EncodeToString(sum[:16])
 }
 
-// id returns the item's source as the manifest names it.
+// id returns the item's source as in the manifest.
 func (i Item) id() string { return cmp.Or(i.Key, bare(i.URL)) }
 
-// check reports why an item can't be moved, and sets its name.
+// check sets the item's name, or returns why it cannot be copied.
 func (m *Mover) check(item *Item) error {
 	if (item.Key == "") == (item.URL == "") {
 		return fmt.Errorf("%w: an item has the key %q and the URL %q, want one of the two", ErrImpossible, item.Key, bare(item.URL))
@@ -63,7 +62,7 @@ func (m *Mover) check(item *Item) error {
 	return nil
 }
 
-// ErrImpossible reports that something can't be moved, however often it is tried.
+// ErrImpossible means that an item cannot be copied and a retry is useless.
 var ErrImpossible = errors.New("can't be archived")
 
 func (m *Mover) source(item Item) source {
@@ -96,8 +95,8 @@ func (o *object) open(ctx context.Context, offset int64) (io.ReadCloser, error) 
 	return o.bucket.NewRangeReader(ctx, o.key, offset, -1, nil)
 }
 
-// deletable reports whether a source is in a folder of the app's own. Several apps may
-// have recordings in others.
+// deletable reports whether a source is in the app's own folder. Other folders may be shared by
+// apps.
 func (m *Mover) deletable(manifest Manifest, key string) bool {
 	own := strconv.FormatUint(uint64(manifest.AppID), 10) + "/"
 	if strings.HasPrefix(key, own) {
@@ -110,8 +109,8 @@ func (m *Mover) deletable(manifest Manifest, key string) bool {
 	return own != "" && strings.HasPrefix(key, own) && (below == "" || !strings.HasPrefix(key, below))
 }
 
-// deleteSources deletes the sources of a manifest's files that are still what was
-// archived: in the state in which they were moved or, after a crash, of the same content.
+// deleteSources deletes the sources of a manifest's files if they are unchanged: in the same state
+// as at the copy or, after a crash, with the same content.
 func (m *Mover) deleteSources(ctx context.Context, manifest Manifest, sources []moved) error {
 	marks := map[string]string{}
 	for _, s := range sources {
@@ -149,7 +148,7 @@ func (m *Mover) deleteSources(ctx context.Context, manifest Manifest, sources []
 	return errors.Join(faults...)
 }
 
-// missing returns nil for the error that an object isn't there.
+// missing returns nil for the error of a missing object.
 func missing(err error) error {
 	if gcerrors.Code(err) == gcerrors.NotFound {
 		return nil
@@ -157,8 +156,8 @@ func missing(err error) error {
 	return err
 }
 
-// remote is a source that is read by https: ZEGO's backup storage keeps what it
-// couldn't upload for some days.
+// remote is a source read over HTTPS, from ZEGO's backup storage, which keeps files that ZEGO
+// could not upload for some days.
 type remote struct {
 	client *http.Client
 	url    string
@@ -176,8 +175,7 @@ func bare(rawURL string) string {
 	return u.String()
 }
 
-// get requests the content from an offset to an end, or to the content's end if that is
-// smaller.
+// get requests the content between two offsets.
 func (r *remote) get(ctx context.Context, from, to int64) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url, nil)
 	if err != nil {
@@ -200,7 +198,7 @@ func (r *remote) get(ctx context.Context, from, to int64) (*http.Response, error
 }
 
 func (r *remote) stat(ctx context.Context) (state, error) {
-	resp, err := r.get(ctx, 0, 0) // a signed URL may be for GET alone
+	resp, err := r.get(ctx, 0, 0) // a signed URL may allow only GET
 	if err != nil {
 		return state{}, err
 	}
@@ -239,7 +237,7 @@ func (r *remote) open(ctx context.Context, offset int64) (io.ReadCloser, error) 
 	return nil, fmt.Errorf("get it from byte %d on: %s", offset, answered(resp))
 }
 
-// answered returns an answer's status, without the server's own words.
+// answered returns an error with the status alone, without the server's text.
 func answered(resp *http.Response) string {
 	return fmt.Sprintf("%d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
 }

@@ -16,19 +16,19 @@ import (
 	"gocloud.dev/gcerrors"
 )
 
-// store is the archive's bucket, as far as stores differ.
+// store holds the operations that differ among stores.
 type store interface {
-	// sums returns the checksums that the store knows.
+	// sums returns the checksums that the store supports.
 	sums() *sums
-	// put writes an object, whole or not at all. It is durable after settle.
+	// put writes a complete object or none. It is durable after settle.
 	put(ctx context.Context, key string, c *content) error
-	// look returns what the store knows about an object, or errNone.
+	// look describes an object, or returns errNone.
 	look(ctx context.Context, key string) (kept, error)
-	// settle makes the objects that were put durable.
+	// settle makes objects written by put durable.
 	settle(keys []string) error
-	// create writes a small durable object, or returns errExists if there is one.
+	// create writes a small durable object, or returns errExists.
 	create(ctx context.Context, key string, content []byte) error
-	// tidy removes what killed attempts left in the folder of a session with a manifest.
+	// tidy removes unfinished files of killed attempts from the folder of a session with a manifest.
 	tidy(ctx context.Context, folder string)
 }
 
@@ -54,7 +54,7 @@ func (m *Mover) openStore() (store, error) {
 		}
 		return &folderStore{common, folder, l.prefix}, nil
 	case "s3":
-		// A bucket with a prefix hides its client.
+		// A prefixed bucket hides its client.
 		bucket, err := l.open(context.Background())
 		if err != nil {
 			return nil, fmt.Errorf("open the archive's bucket: %w", err)
@@ -67,7 +67,7 @@ func (m *Mover) openStore() (store, error) {
 	return common, nil
 }
 
-// anyStore is a store of gocloud's.
+// anyStore is a store accessed through gocloud alone.
 type anyStore struct {
 	bucket  *blob.Bucket
 	options Options
@@ -77,7 +77,7 @@ type anyStore struct {
 func (s *anyStore) sums() *sums { return &sums{sha256: sha256.New(), md5: newMD5()} }
 
 func (s *anyStore) put(ctx context.Context, key string, c *content) error {
-	// Cancelled before Close, a writer leaves nothing behind.
+	// A writer that is cancelled before Close writes nothing.
 	writing, cancel := context.WithCancel(ctx)
 	defer cancel()
 	o := &blob.WriterOptions{
@@ -122,7 +122,7 @@ func (s *anyStore) settle([]string) error { return nil }
 
 func (s *anyStore) tidy(context.Context, string) {}
 
-// Check reports options that the archive's store doesn't have.
+// Check returns an error for options that the archive's store does not support.
 func (o Options) Check() error {
 	u, err := url.Parse(o.ArchiveURL)
 	if err != nil {

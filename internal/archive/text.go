@@ -7,20 +7,19 @@ import (
 	"github.com/closeouthq/closeout/internal/printable"
 )
 
-// maxError bounds an error, which a run keeps several times, as its causes.
+// maxError bounds an error's text. A run stores it several times, once for each cause.
 const maxError = 4 << 10
 
-// signature finds what proves in a URL that its bearer may read or write there.
+// signature matches the parameters of a URL that grant access.
 var signature = regexp.MustCompile(`(?i)([?&](?:sig|sigv4|signature|x-amz-signature|x-goog-signature|x-amz-security-token|ossaccesskeyid)=)[^&\s"]+`)
 
-// text returns foreign text for an error: see [printable.Foreign]. It has no signatures of
-// URLs.
+// text returns foreign text for an error without signatures of URLs: see [printable.Foreign].
 func text(s string) string {
 	return printable.Foreign(signature.ReplaceAllString(s, "${1}..."), maxError)
 }
 
-// foreignError is an error with text of a store's or a server's own. It doesn't unwrap:
-// Temporal keeps the texts of an error's causes, too.
+// foreignError replaces an error with text from a store or server. It does not unwrap, because
+// Temporal stores the texts of causes, too.
 type foreignError struct {
 	err  error
 	text string
@@ -30,8 +29,8 @@ func (e *foreignError) Error() string        { return e.text }
 func (e *foreignError) Is(target error) bool { return errors.Is(e.err, target) }
 func (e *foreignError) As(target any) bool   { return errors.As(e.err, target) }
 
-// foreign returns err with a text that anybody may read. Everything that comes out of
-// this package passes it.
+// foreign returns err with a text that is safe to show. All errors of this package pass through
+// it.
 func foreign(err error) error {
 	if err == nil {
 		return nil

@@ -14,13 +14,12 @@ import (
 
 // Fault is an object that differs from its manifest.
 type Fault struct {
-	Name string `json:"name"` // the object's key, or the manifest's
-	What string `json:"what"` // what is wrong
+	Name string `json:"name"` // key of the object or the manifest
+	What string `json:"what"` // the problem
 }
 
-// Verify reads every object that a manifest lists, several at once, and compares size
-// and SHA-256. Moved, if set, is called concurrently with the number of bytes read.
-// The error is ctx's.
+// Verify reads all objects in a manifest concurrently and compares size and SHA-256. moved, if not
+// nil, is called concurrently with the number of bytes read. The error is that of ctx.
 func (m *Mover) Verify(ctx context.Context, manifest Manifest, moved func(int64)) ([]Fault, error) {
 	whats := make([]string, len(manifest.Files))
 	var done sync.WaitGroup
@@ -85,7 +84,7 @@ func Sessions(ctx context.Context, bucket *blob.Bucket) iter.Seq2[string, error]
 	}
 }
 
-// folders lists the folders in a folder whose names are numbers.
+// folders lists the subfolders of a prefix with numeric names.
 func folders(ctx context.Context, bucket *blob.Bucket, prefix string) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		for o, err := range List(ctx, bucket, prefix, true) {
