@@ -26,7 +26,7 @@ func Archive() *cli.Command {
 	}
 	return &cli.Command{
 		Name:  "archive",
-		Usage: "show what is archived of a session, and verify it",
+		Usage: "show and verify archived recordings",
 		Description: "Reads the bucket only.\n\n" +
 			"    closeout archive show 858012925204410417\n" +
 			"    closeout archive verify 858012925204410417\n" +

@@ -19,12 +19,12 @@ func Audit() *cli.Command {
 		Name:  "audit",
 		Usage: "compare acknowledged callbacks with runs, ledger, archive and inbox",
 		Description: "Finds sessions that were lost, started twice, billed without a run, or closed out without a bill or a\n" +
-			"manifest, and fails if there are any. Changes nothing, and can run while callbacks come in. A journal lists\n" +
-			"what was acknowledged; without one the audit cannot miss what left no trace.\n\n" +
+			"manifest, and fails if there are any. Changes nothing, and can run while callbacks arrive. A journal lists the\n" +
+			"acknowledged callbacks. Without one, the audit cannot find a session that no store knows.\n\n" +
 			"    closeout audit --since 24h\n" +
 			"    closeout audit --journal sent.jsonl --complete --wait 5m",
 		Flags: append(auditFlags(),
-			&cli.DurationFlag{Name: "wait", Usage: "repeat for this long until nothing is pending: the inbox is empty, and open runs are blocked"}, jsonFlag()),
+			&cli.DurationFlag{Name: "wait", Usage: "repeat for this long until the inbox is empty and all open runs are blocked"}, jsonFlag()),
 		Action: operate(runAudit),
 	}
 }
@@ -32,10 +32,10 @@ func Audit() *cli.Command {
 // auditFlags returns the flags that say what to compare.
 func auditFlags(more ...string) []cli.Flag {
 	return append(Flags(append([]string{"DATA", "DATABASE_URL", "ARCHIVE_URL", "PAYLOAD_KEYS", "LOG_LEVEL", "LOG_FORMAT"}, more...)...),
-		&cli.StringFlag{Name: "journal", Usage: "file of JSON Lines with the callbacks offered to the webhook"},
+		&cli.StringFlag{Name: "journal", Usage: "file of JSON Lines with the callbacks that were sent to the webhook"},
 		&cli.StringSliceFlag{Name: "inbox", Usage: "folder of an inbox, once for each webhook (default: the one in the data folder)"},
-		&cli.StringSliceFlag{Name: "event-inbox", Usage: "folder of an inbox events, once for each webhook"},
-		&cli.BoolFlag{Name: "complete", Usage: "the journal lists everything that was offered"},
+		&cli.StringSliceFlag{Name: "event-inbox", Usage: "folder of an event inbox, once for each webhook"},
+		&cli.BoolFlag{Name: "complete", Usage: "the journal lists all callbacks that were sent"},
 		&cli.StringFlag{Name: "since", Usage: "skip runs started before: an RFC 3339 time, or a duration ago such as 24h"},
 		&cli.StringFlag{Name: "until", Usage: "skip runs started then or later, likewise"},
 		&cli.DurationFlag{Name: "grace", Value: 2 * time.Minute, Usage: "with --complete, the minimum age of a bill that is missing in the journal"},

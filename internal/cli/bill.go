@@ -44,22 +44,23 @@ func Bill(extension service.Extension) *cli.Command {
 		Commands: []*cli.Command{
 			{Name: "show", Usage: "show a session's bill, its adjustments, lines and stays", ArgsUsage: sessionArgs, Action: operate(needLedger, showBills),
 				Flags: stores(&cli.Uint32Flag{Name: "app", Usage: "the app, if several have a session with that number"}, jsonFlag())},
-			{Name: "explain", Usage: "show who was in a session's room, when, how certain that is, and what each line is for", ArgsUsage: sessionArgs,
+			{Name: "explain", Usage: "show when each user was in a session's room, how certain that is, and each line", ArgsUsage: sessionArgs,
 				Action: operate(needLedger, needRules(extension), explainBills),
 				Flags:  append(stores(&cli.Uint32Flag{Name: "app", Usage: "the app, if several have a session with that number"}, jsonFlag()), Flags("EXCLUDE")...)},
 			{Name: "list", Usage: "list bills and adjustments in the order in which the rooms closed", Action: operate(readFilter, needLedger, listBills),
 				Flags: append(stores(filter...), &cli.IntFlag{Name: "limit", Value: 100, Usage: "maximum number of bills; 0 for all"}, jsonFlag())},
 			{Name: "export", Usage: "write bills and adjustments for another program", Action: operate(readFilter, needLedger, exportBills),
 				Description: "Writes a record for each bill and each adjustment, or with --lines one for each of their lines. The columns\n" +
-					"billed_... hold what the record adds, so that they can be summed. The other columns describe the session as it was known at that time. In CSV, a text\n" +
-					"that a spreadsheet would run as a formula starts with an apostrophe. In JSON Lines every text is exact.",
+					"billed_... have what the record adds, so that you can sum them. The other columns have the figures of the\n" +
+					"session at that time. In CSV, an apostrophe precedes text that a spreadsheet would run as a formula. In JSON\n" +
+					"Lines, every text is exact.",
 				Flags: append(stores(filter...),
 					&cli.BoolFlag{Name: "lines", Usage: "write the lines of bills and adjustments"},
 					&cli.StringFlag{Name: "format", Usage: "csv or jsonl (default: the extension of --output, else csv)"},
 					&cli.StringFlag{Name: "output", Usage: "file to write, in place once it is complete (default: standard output)"})},
 			{Name: "preview", Usage: "price past sessions again, without writing anything", Action: operate(checkPrices(extension), readFilter, needLedger, needRules(extension), previewBills),
-				Description: "Prices the billed sessions with this program's price function or CLOSEOUT_PRICES, by what the ledger knows of\n" +
-					"them now, and adds up the difference to what was billed.",
+				Description: "Prices the billed sessions with this program's price function or CLOSEOUT_PRICES, by the events now in the\n" +
+					"ledger, and adds up the differences to the billed amounts.",
 				Flags: append(append(stores(filter...), Flags("PRICES", "EXCLUDE")...), jsonFlag())},
 		},
 	}

@@ -48,14 +48,14 @@ func Blocked() *cli.Command {
 func decision(update, usage string, flags func(...cli.Flag) []cli.Flag) *cli.Command {
 	return &cli.Command{
 		Name: update, Usage: usage, ArgsUsage: sessionArgs,
-		Description: "With --all it is for all blocked runs, or those that --where matches; without --yes it only counts them. A run\n" +
-			"that somebody else has decided about meanwhile does not change, and is reported as an error.",
+		Description: "With --all, decides about all blocked runs, or about those that --where matches. Without --yes, it only counts\n" +
+			"them. If another operator has decided about a run meanwhile, the run does not change, and that is an error.",
 		Flags: flags(
 			&cli.StringFlag{Name: "step", Usage: "the step (default: the only blocked one)"},
 			&cli.StringFlag{Name: "reason", Usage: "why; the run records it", Required: true},
 			&cli.BoolFlag{Name: "all", Usage: "all blocked runs"},
 			&cli.StringFlag{Name: "where", Usage: "with --all, restrict to runs matching this Temporal List Filter, such as \"AppId = 1 AND StartTime > '2026-11-01T00:00:00Z'\""},
-			&cli.BoolFlag{Name: "yes", Usage: "with --all, do it"}),
+			&cli.BoolFlag{Name: "yes", Usage: "with --all, retry or skip them, not only count them"}),
 		Action: operate(checkDecision, needTemporal, func(ctx context.Context, op *operation) error { return decideBlocked(ctx, op, update) }),
 	}
 }

@@ -34,10 +34,10 @@ func Main(ctx context.Context, extension service.Extension, args []string, stdou
 func Root(extension service.Extension, name string) *cli.Command {
 	return &cli.Command{
 		Name:    name,
-		Usage:   "close out the voice rooms that ZEGO has destroyed",
+		Usage:   "close out voice rooms that ZEGO has destroyed",
 		Version: buildinfo.Read().String(),
 		Description: "Receives ZEGO's room_close callbacks and runs one Temporal Workflow for each room session.\n\n" +
-			"Every setting is an environment variable and a flag. Temporal's own are those of its SDKs:\n" +
+			"Every setting is an environment variable and a flag. Temporal's settings are those of its SDKs:\n" +
 			"TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_TLS_*, TEMPORAL_API_KEY, TEMPORAL_PROFILE.\n\n" +
 			"To start, with Temporal on localhost:7233:\n\n" +
 			"    export CLOSEOUT_APPS='1=secret'\n    " + name + " setup\n    " + name + " serve",

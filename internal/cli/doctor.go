@@ -24,9 +24,9 @@ import (
 func Doctor() *cli.Command {
 	return &cli.Command{
 		Name:  "doctor",
-		Usage: "check the settings and what they name, and say how to fix what is wrong",
-		Description: "Run it with the settings, and as the user, of the process to check. It creates nothing, and removes what it\n" +
-			"writes to the data folder and the archive as a test. Fails if a check fails; judge a warning yourself.\n\n" +
+		Usage: "check settings and connections, and say how to fix them",
+		Description: "Run it with the settings of the process to check, and as its user. It writes and removes probes in the data\n" +
+			"folder, the inbox, the ledger and the archive. Fails if a check fails; decide about a warning yourself.\n\n" +
 			"    closeout doctor\n" +
 			"    closeout doctor --for worker",
 		Flags:  append(Flags(), &cli.StringFlag{Name: "for", Value: "serve", Usage: "the process to check: serve, webhook or worker"}, jsonFlag()),

@@ -27,14 +27,14 @@ func History() *cli.Command {
 	return &cli.Command{
 		Name:  "history",
 		Usage: "record Workflow histories for replay tests",
-		Description: "A test that replays a recorded history fails if a changed workflow would leave open runs stuck: see\n" +
+		Description: "A test that replays a recorded history fails if a changed Workflow would leave open runs stuck: see\n" +
 			"closeouttest.Replay.\n\n" +
 			"    closeout history save --output workflows/testdata 858012925204410417",
 		Commands: []*cli.Command{{
 			Name: "save", Usage: "save the history of a run", ArgsUsage: sessionArgs, Action: operate(needTemporal, saveHistories),
-			Description: "The file is <workflow>_<workflow ID>_<number of events>.json. It holds everything in the history, including\n" +
-				"the room's name and the results of steps, decrypted, but no host names and no identities. An open run is\n" +
-				"saved up to its last event.",
+			Description: "The file is <workflow>_<workflow ID>_<number of events>.json. It has the whole history, including the\n" +
+				"room's name and the results of steps, decrypted, but without host names and identities. An open run is saved\n" +
+				"up to its last event.",
 			Flags: append(Flags("PAYLOAD_KEYS", "LOG_LEVEL", "LOG_FORMAT"),
 				&cli.StringFlag{Name: "output", Value: "testdata", Usage: "folder for the files"}),
 		}},

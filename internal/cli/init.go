@@ -14,10 +14,10 @@ func initialize() *cli.Command {
 	return &cli.Command{
 		Name:  "init",
 		Usage: "write a program of your own: a Workflow, a step, tests, a Dockerfile, a compose file",
-		Description: "Writes a Go module to a new or empty folder, and names it after that. See docs/workflows.md.\n\n" +
+		Description: "Writes a Go module to a new or empty folder, and names it after the folder. See docs/workflows.md.\n\n" +
 			"    closeout init my-rooms && cd my-rooms && go mod tidy && go test ./...",
 		ArgsUsage: "DIR",
-		Flags:     []cli.Flag{&cli.StringFlag{Name: "checkout", Usage: "folder with the Closeout to use, by a replace in go.mod (default: the latest release)"}},
+		Flags:     []cli.Flag{&cli.StringFlag{Name: "checkout", Usage: "folder of a Closeout checkout, which go.mod then replaces Closeout with (default: the latest release)"}},
 		Action: func(_ context.Context, cmd *cli.Command) error {
 			if cmd.NArg() != 1 {
 				return withHint(usagef("want one folder"), "for example: %s my-rooms", cmd.FullName())

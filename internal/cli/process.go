@@ -65,9 +65,10 @@ func setup() *cli.Command {
 func codecServer() *cli.Command {
 	return &cli.Command{
 		Name:  "codec",
-		Usage: "decrypt for Temporal's Web UI and command line what CLOSEOUT_PAYLOAD_KEYS encrypts",
-		Description: "Runs a codec server: set its address in the Web UI, or as --codec-endpoint of `temporal`. Only pages of\n" +
-			"CLOSEOUT_UI_URL may call it. On another address than the loopback it requires CLOSEOUT_CODEC_TOKEN.",
+		Usage: "decrypt payloads for Temporal's Web UI and command line",
+		Description: "Runs a codec server for payloads that CLOSEOUT_PAYLOAD_KEYS encrypts. Set its address in the Web UI, or as\n" +
+			"--codec-endpoint of `temporal`. Only pages of CLOSEOUT_UI_URL may call it. On any address other than the\n" +
+			"loopback address, it requires CLOSEOUT_CODEC_TOKEN.",
 		Flags:  flagsFor("codec"),
 		Action: operate(func(ctx context.Context, op *operation) error { return service.RunCodec(ctx, op.config, op.log) }),
 	}
@@ -75,10 +76,11 @@ func codecServer() *cli.Command {
 
 func health() *cli.Command {
 	return &cli.Command{
-		Name:        "health",
-		Usage:       "ask a running process whether it is ready",
-		Description: "Asks /readyz at CLOSEOUT_ADMIN_LISTEN, and fails with what is wrong. For health checks in containers.",
-		Flags:       Flags("ADMIN_LISTEN"),
+		Name:  "health",
+		Usage: "ask a running process whether it is ready",
+		Description: "Requests /readyz at CLOSEOUT_ADMIN_LISTEN. If the process is not ready, fails and says why. For health checks\n" +
+			"in containers.",
+		Flags: Flags("ADMIN_LISTEN"),
 		Action: operate(func(ctx context.Context, op *operation) error {
 			ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
 			defer cancel()

@@ -23,17 +23,17 @@ import (
 func Reconcile() *cli.Command {
 	return &cli.Command{
 		Name:  "reconcile",
-		Usage: "compare the ledger with what ZEGO counts",
+		Usage: "compare the ledger with ZEGO's counts",
 		Commands: []*cli.Command{{
 			Name: "usage", Usage: "compare each day of an exported CSV file with the ledger", ArgsUsage: "FILE", Action: operate(reconcileUsage),
-			Description: "ZEGO does not document the columns of what its console exports: name those with the day and the time. Rows of one\n" +
-				"day are added; other columns are ignored. A session counts on the day on which its room closed.\n\n" +
+			Description: "ZEGO does not document the columns of its console's exports, so name those with the day and the time. Rows of one\n" +
+				"day are added up, and other columns are ignored. A session counts on the day on which its room closed.\n\n" +
 				"    closeout reconcile usage --app 1234567890 --day-column Date --minutes-column 'Voice minutes' usage.csv",
 			Flags: append(Flags("DATA", "DATABASE_URL", "LOG_LEVEL", "LOG_FORMAT"),
 				&cli.Uint32Flag{Name: "app", Usage: "ZEGO's appid", Required: true},
-				&cli.StringFlag{Name: "day-column", Usage: "column with the day, as in 2026-11-01, 2026/11/01 or 20261101; what follows it is ignored", Required: true},
-				&cli.StringFlag{Name: "minutes-column", Usage: "column with minutes of participants"},
-				&cli.StringFlag{Name: "seconds-column", Usage: "or with seconds"},
+				&cli.StringFlag{Name: "day-column", Usage: "column with the day, as in 2026-11-01, 2026/11/01 or 20261101; text after it is ignored", Required: true},
+				&cli.StringFlag{Name: "minutes-column", Usage: "column with participant minutes"},
+				&cli.StringFlag{Name: "seconds-column", Usage: "column with participant seconds, instead of minutes"},
 				&cli.StringFlag{Name: "where", Usage: "only rows with that value, as in 'AppID=1234567890'"},
 				&cli.StringFlag{Name: "utc-offset", Usage: "offset of the file's days", Value: "+00:00"}, jsonFlag())}},
 	}

@@ -19,7 +19,7 @@ func Recording() *cli.Command {
 	return &cli.Command{
 		Name:  "recording",
 		Usage: "list recordings without a session, and assign them",
-		Description: "ZEGO's recording callbacks do not name the session. Where several match, choose one and retry the step:\n\n" +
+		Description: "ZEGO's recording callbacks do not name the session. If several match, choose one and retry the step:\n\n" +
 			"    closeout recording list\n" +
 			"    closeout recording assign --app 1234567890 --session 858012925204410417 YZ4joOE4IwmFAAAT\n" +
 			"    closeout blocked retry --step recordings --reason 'assigned' room-close-1234567890-858012925204410417\n\n" +
@@ -33,7 +33,7 @@ func Recording() *cli.Command {
 				Flags: append(Flags("DATA", "DATABASE_URL", "LOG_LEVEL", "LOG_FORMAT"),
 					&cli.Uint32Flag{Name: "app", Usage: "ZEGO's appid", Required: true},
 					&cli.StringFlag{Name: "session", Usage: "room_session_id; 0 for none", Required: true},
-					&cli.BoolFlag{Name: "announced", Usage: "as the app that started the tasks, also ahead of all callbacks: the run waits for their files"})},
+					&cli.BoolFlag{Name: "announced", Usage: "as the app that started the tasks, even before any callback: the run waits for their files"})},
 		},
 	}
 }

@@ -30,15 +30,15 @@ func Repair(extension service.Extension) *cli.Command {
 	return &cli.Command{
 		Name:  "repair",
 		Usage: "fix what the audit finds: restore lost bills, start or reset runs",
-		Description: "Runs an audit. Without --yes it only counts the repairs. A bill is restored from its run, as Temporal still has\n" +
-			"it. A run that is reset does not repeat what was done. The command can be stopped, and run again. The audit\n" +
-			"lists what needs an operator.\n\n" +
+		Description: "Runs an audit. Without --yes, it only counts the repairs. A bill is restored from its run, if Temporal still has\n" +
+			"the run. A reset run finds the bill and the archive of the first. You can stop the command and run it again.\n" +
+			"The audit lists the faults that need an operator.\n\n" +
 			"    closeout repair --since 24h\n" +
 			"    closeout repair --since 24h --yes\n" +
 			"    closeout repair --since 24h --only 'restore the bill' --yes",
 		Flags: append(auditFlags("TASK_QUEUE", "APP_WEIGHTS", "SETTLING"),
-			&cli.StringSliceFlag{Name: "only", Usage: "make only these repairs: " + strings.Join(names, ", ")},
-			&cli.BoolFlag{Name: "yes", Usage: "do it"}),
+			&cli.StringSliceFlag{Name: "only", Usage: "make only these kinds of repairs: " + strings.Join(names, ", ")},
+			&cli.BoolFlag{Name: "yes", Usage: "make the repairs, not only count them"}),
 		Action: operate(func(ctx context.Context, op *operation) error {
 			for _, name := range op.StringSlice("only") {
 				if !slices.Contains(names, name) {

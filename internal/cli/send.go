@@ -33,12 +33,12 @@ func Send() *cli.Command {
 	return &cli.Command{
 		Name:  "send",
 		Usage: "play ZEGO: sign a room's callbacks and post them",
-		Description: "Posts what ZEGO sends of one room: its creation, users and a stream that come and go, a recording,\n" +
-			"and its end. Signs with the first secret of the app in CLOSEOUT_APPS, and retries after 2, 4, 8, 16 and\n" +
-			"32 s without a 2XX, as ZEGO does. Fails if a callback is not acknowledged.\n\n" +
-			"The recording is a file of a second. It is written into CLOSEOUT_RECORDINGS_URL first, if the webhook is\n" +
-			"on this machine and that is a folder that exists.\n\n" +
-			"With --replay, sends saved bodies of callbacks again instead, with another timestamp, nonce and signature.\n\n" +
+		Description: "Posts the callbacks of one room as ZEGO does: its creation, users and a stream that come and go, a recording,\n" +
+			"and its end. Signs with the first secret of the app in CLOSEOUT_APPS. Without a 2xx, retries after 2, 4, 8, 16\n" +
+			"and 32 s. Fails if a callback is not acknowledged.\n\n" +
+			"The recording is a file of one second. It is first written to CLOSEOUT_RECORDINGS_URL if that is an existing\n" +
+			"folder and the webhook is on this machine.\n\n" +
+			"With --replay, sends saved bodies of callbacks instead, with a new timestamp, nonce and signature.\n\n" +
 			"    CLOSEOUT_APPS='1=secret' closeout send --room lobby\n" +
 			"    CLOSEOUT_APPS='1=secret' closeout send --room lobby --session 858012925204410417 --only room_close\n" +
 			"    CLOSEOUT_APPS='1234567890=secret' closeout send --replay callback.json",
@@ -50,12 +50,12 @@ func Send() *cli.Command {
 			&cli.StringFlag{Name: "reason", Value: string(zego.CloseNormal), Usage: "close_reason: 0 normal, 1 heartbeat timed out, 2 offline, 3 kicked out"},
 			&cli.TimestampFlag{Name: "closed-at", Usage: "room_close_time (default: now)", Config: cli.TimestampConfig{Layouts: []string{time.RFC3339Nano}}},
 			&cli.IntFlag{Name: "participants", Value: 2, Usage: "number of users in the room"},
-			&cli.BoolFlag{Name: "recording", Usage: "write a recording into any CLOSEOUT_RECORDINGS_URL; --recording=false: into none"},
-			&cli.StringFlag{Name: "only", Usage: "send the callbacks of this event alone, as in room_close"},
-			&cli.StringFlag{Name: "replay", Usage: "send the callbacks in this file, JSON objects, instead; signed anew", TakesFile: true},
+			&cli.BoolFlag{Name: "recording", Usage: "write a recording to CLOSEOUT_RECORDINGS_URL, wherever that is; --recording=false: send none"},
+			&cli.StringFlag{Name: "only", Usage: "send only the callbacks of this event, such as room_close"},
+			&cli.StringFlag{Name: "replay", Usage: "send the callbacks in this file, JSON objects, with new signatures", TakesFile: true},
 			&cli.IntFlag{Name: "count", Value: 1, Usage: "number of sessions, one after the other, with consecutive IDs"},
 			&cli.DurationFlag{Name: "timeout", Value: 5 * time.Second, Usage: "how long to wait for an answer"},
-			&cli.BoolFlag{Name: "once", Usage: "don't retry"},
+			&cli.BoolFlag{Name: "once", Usage: "do not retry"},
 		),
 		Action: sendCallbacks,
 	}

@@ -29,11 +29,11 @@ func Status() *cli.Command {
 	return &cli.Command{
 		Name:  "status",
 		Usage: "show where a session is: inbox, run, bill, manifest",
-		Description: "Shows all sessions of a room, newest first. Reports what cannot be read, and shows the rest. Fails if it finds\n" +
-			"nothing. A session whose run Temporal does not list is found by its Workflow ID, or by its number if\n" +
-			"CLOSEOUT_APPS has its app.\n\n" +
-			"With --wait it asks again until each session is closed out: the run is done, and the bill and the manifest\n" +
-			"that its steps make exist. Fails if that takes longer.\n\n" +
+		Description: "Shows the sessions of a room, newest first. Reports stores that do not answer, and shows the rest. Fails if it\n" +
+			"finds nothing. If Temporal does not list the run of a session, name the session by its Workflow ID, or by its\n" +
+			"number if CLOSEOUT_APPS has its app.\n\n" +
+			"With --wait, repeats until each session is closed out: the run is done, and the bill and the manifest of its\n" +
+			"steps exist. Fails if that takes longer.\n\n" +
 			"    closeout status 858012925204410417\n" +
 			"    closeout status --wait 1m 858012925204410417\n" +
 			"    closeout status lobby",

@@ -38,17 +38,17 @@ func reference() string {
 <!-- Made by: go test ./internal/config -run Reference -update -->
 
 Every setting is an environment variable and a flag: ` + "`CLOSEOUT_ADMIN_LISTEN` is `--admin-listen`" + `. A flag wins. All settings are checked at the start,
-and all that are wrong are named at once. Booleans are ` + "`on` or `off`; `true` and `false`" + ` are the same. ` + "`closeout <command> --help`" + ` lists those that a command uses.
+and the error names all wrong ones. Booleans are ` + "`on` or `off`, or `true` or `false`" + `. ` + "`closeout <command> --help`" + ` lists the settings of a command.
 
-A secret can be in a file instead: the variable with the suffix ` + "`_FILE`" + `, or the flag with the suffix ` + "`-file`" + `, names the file. Logs show no secret,
-and of a URL only the scheme and the host.
+A secret can be in a file instead. Name the file in the variable with the suffix ` + "`_FILE`" + `, or in the flag with the suffix ` + "`-file`" + `. Logs never show
+a secret, and show only the scheme and the host of a URL.
 
 `)
 	for _, s := range Settings() {
 		b.WriteString("## `" + s.Env + "`\n\n")
 		b.WriteString(strings.ToUpper(s.Usage[:1]) + strings.ReplaceAll(s.Usage[1:], "/zego/callbacks/<token>", "`/zego/callbacks/<token>`") + ".")
 		if s.More != "" {
-			b.WriteString(" " + s.More)
+			b.WriteString("\n" + strings.ReplaceAll(s.More, ". ", ".\n")) // a sentence a line
 		}
 		b.WriteString("\n\nFlag `--" + s.Flag() + "`")
 		if s.Secret {
@@ -61,10 +61,9 @@ and of a URL only the scheme and the host.
 	}
 	b.WriteString(`## Temporal
 
-How to reach Temporal is set as for all of Temporal's programs, by its
-[environment configuration](https://docs.temporal.io/develop/environment-configuration): ` + "`TEMPORAL_ADDRESS`" + ` (default ` + "`localhost:7233`" + `),
-` + "`TEMPORAL_NAMESPACE`" + ` (` + "`default`" + `), ` + "`TEMPORAL_API_KEY`, `TEMPORAL_TLS_CLIENT_CERT_PATH`, `TEMPORAL_TLS_CLIENT_KEY_PATH`" + ` and the like, or a profile of
-` + "`temporal.toml`" + ` that ` + "`TEMPORAL_PROFILE`" + ` names. Examples for each kind of Temporal are in [Temporal](temporal.md#connect).
+Closeout reads Temporal's [environment configuration](https://docs.temporal.io/develop/environment-configuration), as Temporal's programs do:
+` + "`TEMPORAL_ADDRESS`" + ` (default ` + "`localhost:7233`" + `), ` + "`TEMPORAL_NAMESPACE`" + ` (default ` + "`default`" + `), ` + "`TEMPORAL_API_KEY`, `TEMPORAL_TLS_CLIENT_CERT_PATH`" + `,
+` + "`TEMPORAL_TLS_CLIENT_KEY_PATH`" + ` and others, or the profile ` + "`TEMPORAL_PROFILE`" + ` in ` + "`temporal.toml`" + `. [Connect to Temporal](temporal.md#connect) has examples.
 
 ## The command in ` + "`dev/`" + `
 
@@ -73,10 +72,9 @@ How to reach Temporal is set as for all of Temporal's programs, by its
 
 ## Others
 
-` + "`GOGC`, `GOMEMLIMIT` and `GOMAXPROCS`" + ` are Go's. Unless ` + "`GOGC`" + ` is set, it is 50, as what a burst makes of garbage is memory that a container would
-have to be made for.
+` + "`GOGC`, `GOMEMLIMIT` and `GOMAXPROCS`" + ` are Go's. The default of ` + "`GOGC`" + ` is 50, so that the garbage of a burst needs less memory.
 
-` + "`OTEL_EXPORTER_OTLP_ENDPOINT`" + ` and OpenTelemetry's other variables switch on traces: see [telemetry](telemetry.md#traces).
+` + "`OTEL_EXPORTER_OTLP_ENDPOINT`" + ` and OpenTelemetry's other variables turn on traces: see [telemetry](telemetry.md#traces).
 `)
 	return b.String()
 }
