@@ -14,7 +14,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// proxy forwards connections. While it is deaf, requests arrive and answers don't.
+// proxy forwards connections. While it is deaf, requests pass and answers don't.
 type proxy struct {
 	net.Listener
 	deaf atomic.Bool
@@ -57,7 +57,7 @@ func newProxy(t *testing.T, to string) *proxy {
 	return p
 }
 
-// answers are those that a client gets unless the proxy is deaf.
+// answers copies answers to the client unless the proxy is deaf.
 type answers struct {
 	*proxy
 	to net.Conn
@@ -80,7 +80,8 @@ func (p *proxy) cut() {
 	p.conns = nil
 }
 
-// What was started without an answer is queued, and found to be started: once.
+// A callback whose start is not answered is queued. The relay finds the run, so it is
+// started once.
 func TestUnansweredStartMakesOneRun(t *testing.T) {
 	t.Parallel()
 	c := settings(t, nil)
@@ -92,7 +93,7 @@ func TestUnansweredStartMakesOneRun(t *testing.T) {
 	c.Temporal.HostPort = p.Addr().String()
 	address := start(t, c, service.Parts{Webhook: true})
 
-	first := newClose() // over a connection that works
+	first := newClose() // over a working connection
 	if a := post(t, address, first); a.code != 200 || a.Status != webhook.Started {
 		t.Fatalf("answer %+v", a)
 	}

@@ -13,11 +13,11 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// The audit finds nothing in sessions that were closed out, one of them anew by a
-// reset, and what is then taken away or broken off.
+// The audit finds no fault in sessions that were closed out, one of them again after a
+// reset. Then it finds what is removed or damaged.
 func TestAuditOnARealTemporal(t *testing.T) {
 	c := settings(t, nil)
-	// Other tests' runs are in the default namespace.
+	// The default Namespace has the runs of other tests.
 	c.Temporal.Namespace = "audited"
 	setUp(t, c)
 	address := start(t, c, both)

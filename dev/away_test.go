@@ -26,8 +26,8 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// The webhook starts, and takes callbacks, without Temporal; when Temporal comes,
-// they are closed out, with nothing restarted. Then it goes and comes once more.
+// The webhook starts and accepts callbacks without Temporal. When Temporal starts, they
+// are closed out without a restart. Then Temporal stops and starts once more.
 func TestTemporalStartsLater(t *testing.T) {
 	t.Parallel()
 	c := settings(t, nil)
@@ -112,7 +112,7 @@ func TestTemporalStartsLater(t *testing.T) {
 	})
 }
 
-// get asks the listener for operators.
+// get sends a request to the listener for operators.
 func get(t *testing.T, c *config.Config, path string) (int, string) {
 	t.Helper()
 	resp, err := http.Get("http://" + c.AdminListen + path)
@@ -127,7 +127,7 @@ func get(t *testing.T, c *config.Config, path string) (int, string) {
 	return resp.StatusCode, strings.TrimSpace(string(text))
 }
 
-// In a namespace that isn't set up, callbacks wait for it to be.
+// In a Namespace that isn't set up, callbacks wait for the setup.
 func TestMissingSearchAttributesLoseNoCallback(t *testing.T) {
 	t.Parallel()
 	c := settings(t, nil)
@@ -170,8 +170,8 @@ func withoutAttributes(t *testing.T, c *config.Config) (client.Client, session.S
 	return temporalClient, s
 }
 
-// A run that was started before setup, without search attributes, is found by them
-// after it, and so is that it is blocked.
+// A run that was started without search attributes can be found by them after setup,
+// including its blocked state.
 func TestSetupMakesOlderRunsSearchable(t *testing.T) {
 	t.Parallel()
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnprocessableEntity) }))
@@ -189,7 +189,7 @@ func TestSetupMakesOlderRunsSearchable(t *testing.T) {
 	}
 }
 
-// While the namespace lacks the search attributes, a blocked run is found by its details,
+// While the Namespace lacks the search attributes, a blocked run is found by its details,
 // and the audit names each open run.
 func TestABlockedRunIsFoundWithoutSearchAttributes(t *testing.T) {
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnprocessableEntity) }))
@@ -212,7 +212,7 @@ func TestABlockedRunIsFoundWithoutSearchAttributes(t *testing.T) {
 	}
 }
 
-// Setup may be run again and again, and by several at once.
+// Setup may run repeatedly and concurrently.
 func TestSetupIsIdempotent(t *testing.T) {
 	t.Parallel()
 	c := settings(t, nil)
@@ -236,7 +236,7 @@ func TestSetupIsIdempotent(t *testing.T) {
 	}
 }
 
-// An address that is in use is an error that names the setting.
+// The error about an address in use names the setting.
 func TestAddressInUse(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -253,7 +253,7 @@ func TestAddressInUse(t *testing.T) {
 	}
 }
 
-// Two webhooks on one data folder would be two writers of one inbox.
+// Two webhooks can't share a data folder, because an inbox has one writer.
 func TestDataFolderInUse(t *testing.T) {
 	t.Parallel()
 	c := settings(t, nil)
@@ -264,7 +264,7 @@ func TestDataFolderInUse(t *testing.T) {
 	}
 }
 
-// Health is on a listener of its own.
+// Health is served on another listener.
 func TestHealthIsNotPublic(t *testing.T) {
 	t.Parallel()
 	c := settings(t, nil)

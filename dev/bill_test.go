@@ -12,8 +12,8 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// A logout that comes while the run waits is in the bill; one that comes after it
-// is in an adjustment, which a workflow of its own makes.
+// A logout that arrives while the run waits is in the bill. A logout that arrives after
+// the bill is in an adjustment, which another Workflow makes.
 func TestLateLogoutsAreBilledOnARealTemporal(t *testing.T) {
 	c := settings(t, map[string]string{"settling": "3s", "prices": "*=EUR 2"})
 	setUp(t, c)

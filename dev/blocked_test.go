@@ -23,8 +23,8 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// A bill that the API refuses blocks the run, and nothing else; an operator finds
-// it and has it tried again from the command line.
+// A bill that the API refuses blocks only its run. An operator finds the run and retries
+// the step from the command line.
 func TestBlockedStepIsFoundAndRetried(t *testing.T) {
 	var mu sync.Mutex
 	status, keys := 422, map[string]int{}
@@ -91,7 +91,7 @@ func TestBlockedStepIsFoundAndRetried(t *testing.T) {
 	}
 }
 
-// After an outage of what a step needs, a person decides about all runs at once.
+// After an outage, an operator decides about all blocked runs at once.
 func TestManyBlockedRunsAreRetriedAtOnce(t *testing.T) {
 	var status atomic.Int64
 	status.Store(422)
@@ -146,7 +146,7 @@ func TestManyBlockedRunsAreRetriedAtOnce(t *testing.T) {
 	}
 }
 
-// A step that keeps failing is blocked at its deadline, which says so.
+// A step that keeps failing is blocked after its Timeout, and its failure says so.
 func TestStepBlocksAtItsDeadline(t *testing.T) {
 	t.Parallel()
 	c := settings(t, nil)

@@ -13,8 +13,8 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// What the compose file promises: nothing is open to other machines, images are
-// pinned, secrets are files, and no container of ours can do more than it needs.
+// The guarantees of the compose file: no port is open to other machines, images are
+// pinned, secrets are files, and our containers have minimal privileges.
 func TestComposeFile(t *testing.T) {
 	b, err := os.ReadFile(filepath.Join("..", "docker-compose.yml"))
 	if err != nil {
@@ -84,7 +84,7 @@ func TestComposeFile(t *testing.T) {
 			}
 		}
 	}
-	// What is tested is what is pinned.
+	// The tested images are the pinned ones.
 	mod := read(t, "go.mod")
 	for service, module := range map[string]string{"temporal": "go.temporal.io/server v", "temporal-schema": "go.temporal.io/server v", "temporal-ui": "github.com/temporalio/ui-server/v2 v"} {
 		_, tag, _ := strings.Cut(file.Services[service].Image, ":")
@@ -102,7 +102,8 @@ func TestComposeFile(t *testing.T) {
 	}
 }
 
-// nineTenths reports whether a GOMEMLIMIT is that of a limit of Compose's, give or take one in a hundred.
+// nineTenths reports whether a GOMEMLIMIT is nine tenths of a memory limit in Compose,
+// within one percent.
 func nineTenths(t *testing.T, soft, limit string) bool {
 	t.Helper()
 	mebibytes := func(text string, units map[string]float64) float64 {
@@ -117,7 +118,7 @@ func nineTenths(t *testing.T, soft, limit string) bool {
 	return share > .89 && share < .91
 }
 
-// Whoever copies .env.example has every variable of the stack, and changes nothing by that.
+// .env.example has every variable of the stack, with its default.
 func TestEnvExampleHasEveryVariable(t *testing.T) {
 	want := map[string]string{}
 	for _, m := range regexp.MustCompile(`\$\{(\w+):-([^}]+)\}`).FindAllStringSubmatch(read(t, "../docker-compose.yml"), -1) {
@@ -134,7 +135,7 @@ func TestEnvExampleHasEveryVariable(t *testing.T) {
 	}
 }
 
-// A smoke test that doesn't wait for as long as a run does fails where nothing is wrong.
+// The smoke test waits at least as long as a run takes.
 func TestTheSmokeTestWaitsForTheBill(t *testing.T) {
 	duration := func(file, pattern string) time.Duration {
 		t.Helper()
@@ -153,14 +154,14 @@ func TestTheSmokeTestWaitsForTheBill(t *testing.T) {
 		return d
 	}
 	settling := duration("docker-compose.yml", `CLOSEOUT_SETTLING: "\$\{CLOSEOUT_SETTLING:-(\w+)\}"`)
-	// Nor does it fail where the stack settles for as long as a service does.
+	// It also waits for the settling time of the stack.
 	usual := duration(filepath.Join("docs", "configuration.md"), `(?s)## .CLOSEOUT_SETTLING.\n.*?Default: .(\w+).`)
 	if wait := duration("Makefile", `status --wait (\w+) `); wait < max(settling, usual)+time.Minute {
 		t.Errorf("it waits for %v, and a bill is made after %v, or %v", wait, settling, usual)
 	}
 }
 
-// inAClone says whether the file is there in a clone of the repository.
+// inAClone reports whether a clone of the repository has the file.
 func inAClone(t *testing.T, path string) bool {
 	t.Helper()
 	if !strings.HasPrefix(path, "./") {

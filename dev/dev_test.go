@@ -16,8 +16,8 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// The one command, as a newcomer meets it: it says how to send a callback, what
-// it says works, its state survives a restart, and Ctrl-C ends it.
+// The command dev, as a new user runs it: its instructions for sending a callback work,
+// its state survives a restart, and Ctrl-C ends it.
 func TestOneCommand(t *testing.T) {
 	data := t.TempDir()
 	temporalPort, uiPort := freePort(t), freePort(t)
@@ -77,8 +77,9 @@ func TestOneCommand(t *testing.T) {
 	stop()
 }
 
-// asPrinted compares the block in a page that begins with that line with the output about a session, but for what differs
-// each time. A block that ends in "..." is the beginning of the output.
+// asPrinted compares the block in a page that begins with a given line with the output
+// about a session, except parts that differ each time. A block that ends in "..." is the
+// beginning of the output.
 func asPrinted(t *testing.T, page, begin, session, output string) {
 	t.Helper()
 	_, block, found := strings.Cut("\n"+read(t, page), "\n    "+begin+"\n")
@@ -104,10 +105,10 @@ func asPrinted(t *testing.T, page, begin, session, output string) {
 	}
 }
 
-// launch runs the one command until stop, which is its Ctrl-C.
+// launch runs the command dev until stop is called, which acts as Ctrl-C.
 func launch(t *testing.T, arguments ...string) (out *lines, stop func()) {
 	t.Helper()
-	t.Setenv("CLOSEOUT_APPS", "") // run sets them
+	t.Setenv("CLOSEOUT_APPS", "") // run sets it
 	t.Setenv("CLOSEOUT_PRICES", "")
 	out = &lines{}
 	log := &lines{}
@@ -137,12 +138,12 @@ func launch(t *testing.T, arguments ...string) (out *lines, stop func()) {
 	return out, stop
 }
 
-// Temporal alone has all that a program of one's own needs, with the settings that
-// it says: nothing else is set up.
+// `dev temporal` provides everything for a program of your own, with the settings that it
+// prints. No other setup is necessary.
 func TestTemporalAlone(t *testing.T) {
 	data, temporalPort, uiPort := t.TempDir(), freePort(t), freePort(t)
 	out, stop := launch(t, "temporal", "--data", data, "--temporal-port", temporalPort, "--ui-port", uiPort)
-	t.Cleanup(stop) // after those of the program, which the next lines start
+	t.Cleanup(stop) // after the cleanups of the program, which is started next
 	for _, want := range []string{"http://127.0.0.1:" + uiPort, "TEMPORAL_ADDRESS='127.0.0.1:" + temporalPort + "'"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("without %s it says:\n%s", want, out)
@@ -178,7 +179,7 @@ func sendAsTold(t *testing.T, said string, more ...string) (int, string) {
 	return code, out.String()
 }
 
-// curl runs the lines that it gives for a shell.
+// curl runs the printed shell lines.
 func curl(t *testing.T, said string) {
 	t.Helper()
 	for _, program := range []string{"sh", "curl", "sha1sum"} {

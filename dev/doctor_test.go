@@ -13,8 +13,8 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// `doctor` names what is missing before setup, a run that no worker takes after
-// it, and nothing once all runs.
+// `doctor` reports what is missing before setup, then a run without a worker, and nothing
+// after the worker has started.
 func TestDoctorOnARealTemporal(t *testing.T) {
 	c := settings(t, map[string]string{"admin-listen": "127.0.0.1:" + freePort(t), "reconcile-interval": "24h"})
 	c.Temporal.Namespace = "doctor"
@@ -75,7 +75,7 @@ func TestDoctorOnARealTemporal(t *testing.T) {
 	}
 }
 
-// A Namespace that Temporal does not know yet, as it is new, is no outage.
+// A Namespace that is too new for Temporal to know is not an outage.
 func TestSetupOfANewNamespaceLogsNoError(t *testing.T) {
 	t.Parallel()
 	c := settings(t, nil)

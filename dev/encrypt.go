@@ -30,8 +30,7 @@ type decryption struct {
 	done     chan error
 }
 
-// encrypt does what --encrypt asks for. It returns the endpoint at which the Web UI
-// will have payloads decrypted.
+// encrypt does the work of --encrypt. It returns the codec endpoint for the Web UI.
 func encrypt(ctx context.Context, cmd *cli.Command, c *config.Config, log *slog.Logger) (endpoint string, d *decryption, err error) {
 	d = &decryption{config: c, log: log}
 	if !cmd.Bool("encrypt") {
@@ -53,7 +52,7 @@ func encrypt(ctx context.Context, cmd *cli.Command, c *config.Config, log *slog.
 	return scheme + "://" + c.CodecListen, d, nil
 }
 
-// serve decrypts for the Web UI, by whichever name it is opened.
+// serve serves the codec under all names at which the Web UI can be opened.
 func (d *decryption) serve(uiURL string) {
 	if d.listener == nil {
 		return
@@ -77,12 +76,12 @@ func (d *decryption) Close() error {
 	return err
 }
 
-// ownName is the name of a key that is made here.
+// ownName is the name of a key that dev makes.
 const ownName = "dev"
 
 func keyFile(c *config.Config) string { return filepath.Join(c.Data, "payload-keys") }
 
-// ownKey returns the key in the file, and makes one if there is none.
+// ownKey returns the key in the file. If there is no file, it makes a key.
 func ownKey(file string) (codec.Keys, error) {
 	b, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -97,8 +96,7 @@ func ownKey(file string) (codec.Keys, error) {
 	return codec.ParseKeys(string(b))
 }
 
-// aboutKeys says that it is encrypted, and what else has to know a key that was
-// made here.
+// aboutKeys describes the encryption, and where else a new key must be set.
 func aboutKeys(cmd *cli.Command, c *config.Config) string {
 	if !cmd.Bool("encrypt") {
 		return ""

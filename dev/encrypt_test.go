@@ -30,7 +30,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// keyText is CLOSEOUT_PAYLOAD_KEYS with keys of these names.
+// keyText returns a value of CLOSEOUT_PAYLOAD_KEYS with keys of these names.
 func keyText(names ...string) string {
 	var all []string
 	for _, name := range names {
@@ -48,7 +48,8 @@ func payloadKeys(t *testing.T, names ...string) codec.Keys {
 	return k
 }
 
-// kept is all that Temporal keeps of a run, as text, with what is binary decoded.
+// kept returns everything that Temporal stores about a run, as text with decoded binary
+// data.
 func kept(t *testing.T, c *config.Config, id string) string {
 	t.Helper()
 	temporalClient := dial(t, c)
@@ -86,7 +87,7 @@ func kept(t *testing.T, c *config.Config, id string) string {
 	return all.String()
 }
 
-// stuckBy waits until a run's workflow task fails, and says why it does.
+// stuckBy waits until a run's Workflow Task fails, and returns the reason.
 func stuckBy(t *testing.T, temporalClient client.Client, id string) (why string) {
 	t.Helper()
 	wait(t, id+" is stuck", func() bool {
@@ -105,8 +106,8 @@ func stuckBy(t *testing.T, temporalClient client.Client, id string) (why string)
 	return why
 }
 
-// What Temporal keeps of a run tells nothing but what the documentation lists, and
-// everything works as it does without encryption.
+// Temporal's data about an encrypted run shows only what the documentation lists, and
+// everything else works as without encryption.
 func TestHistoriesAreEncrypted(t *testing.T) {
 	var status atomic.Int64
 	status.Store(http.StatusUnprocessableEntity)
@@ -131,13 +132,13 @@ func TestHistoriesAreEncrypted(t *testing.T) {
 			t.Errorf("Temporal keeps %q", secret)
 		}
 	}
-	for _, told := range []string{"new", "rid_1242649", "RoomClose"} { // the key's name, a search attribute, the Workflow's type
+	for _, told := range []string{"new", "rid_1242649", "RoomClose"} { // the key's name, a Search Attribute, the Workflow type
 		if !strings.Contains(text, told) {
 			t.Errorf("Temporal doesn't keep %q, and the documentation says it does", told)
 		}
 	}
 
-	// The commands read and decide.
+	// Commands can read the run and decide about it.
 	t.Setenv("TEMPORAL_ADDRESS", temporal.Address())
 	t.Setenv("CLOSEOUT_PAYLOAD_KEYS", keyText("new"))
 	command := func(arguments ...string) (int, string) {
@@ -180,7 +181,7 @@ func TestHistoriesAreEncrypted(t *testing.T) {
 		}
 	}
 
-	// Without the key they say which one is missing.
+	// Without the key, their errors name the missing key.
 	t.Setenv("CLOSEOUT_PAYLOAD_KEYS", keyText("other"))
 	for _, arguments := range [][]string{{"status", "--data", c.Data, id}, {"history", "save", "--output", t.TempDir(), id}} {
 		if _, text := command(arguments...); !strings.Contains(text, `encrypted with key "new", and CLOSEOUT_PAYLOAD_KEYS has only other`) {
@@ -189,8 +190,8 @@ func TestHistoriesAreEncrypted(t *testing.T) {
 	}
 }
 
-// Keys come and go while runs are under way: what was plain is still read, and a run
-// whose key is missing waits for it.
+// Keys change while runs are open. Plain data stays readable, and a run with a missing
+// key waits for it.
 func TestARunGoesOnWhenItsKeyIsBack(t *testing.T) {
 	closeShow := careful{}.CloseShow
 	var empty atomic.Bool
@@ -227,8 +228,8 @@ func TestARunGoesOnWhenItsKeyIsBack(t *testing.T) {
 	blocked(workflowID(plain))
 	stop()
 
-	// Encryption is switched on. The change of a version marker is one of the things
-	// that would be passed over if it couldn't be decrypted.
+	// Switch encryption on. The change of a version marker would be skipped if it
+	// couldn't be decrypted.
 	stop = worker(payloadKeys(t, "old"))
 	post(t, webhook("old"), old)
 	blocked(workflowID(old))
@@ -249,7 +250,7 @@ func TestARunGoesOnWhenItsKeyIsBack(t *testing.T) {
 			t.Fatalf("%v, %v", described.GetWorkflowExecutionInfo().GetStatus(), err)
 		}
 		stop()
-		// It is back, as one of two.
+		// The key is back, as one of two.
 		stop = worker(payloadKeys(t, "new", "old"))
 		if r := result(t, dial(t, withKeys(c, payloadKeys(t, "new", "old"))), lost); r.State != workflows.StateDone {
 			t.Errorf("result %+v", r)
@@ -257,7 +258,7 @@ func TestARunGoesOnWhenItsKeyIsBack(t *testing.T) {
 		stop()
 	}
 
-	// So are those that were blocked when it was lost.
+	// Runs that were blocked when the key was lost continue too.
 	stop = worker(payloadKeys(t, "new", "old"))
 	defer stop()
 	operator := dial(t, withKeys(c, payloadKeys(t, "new", "old")))
@@ -281,8 +282,8 @@ func TestARunGoesOnWhenItsKeyIsBack(t *testing.T) {
 	}
 }
 
-// What decides where a run goes, such as its version markers, isn't passed over
-// where it can't be decrypted.
+// Data that determines a run's path, such as version markers, isn't skipped if it can't
+// be decrypted.
 func TestReplayWithoutTheKeyTakesNoOtherPath(t *testing.T) {
 	c := settings(t, map[string]string{"payload-keys": keyText("old")})
 	setUp(t, c)
@@ -301,7 +302,7 @@ func TestReplayWithoutTheKeyTakesNoOtherPath(t *testing.T) {
 		}
 		h.Events = append(h.Events, event)
 	}
-	// Of the rest, the worker has the key.
+	// The worker has the key of everything else.
 	if err := payloadKeys(t, "old").DecryptHistory(t.Context(), &history.History{Events: h.Events[:1]}); err != nil {
 		t.Fatal(err)
 	}
@@ -319,7 +320,7 @@ func TestReplayWithoutTheKeyTakesNoOtherPath(t *testing.T) {
 	}
 }
 
-// withKeys are settings with other keys.
+// withKeys returns settings with other keys.
 func withKeys(c *config.Config, keys codec.Keys) *config.Config {
 	own := *c
 	own.PayloadKeys = keys

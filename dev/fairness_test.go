@@ -23,8 +23,8 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// A run carries its app, and the app's weight, so that a fair task queue can hand out
-// the apps' tasks in turn.
+// A run has its app as fairness key, and the app's weight, so that a fair Task Queue can
+// dispatch the tasks of all apps in turn.
 func TestARunCarriesItsAppAsFairnessKey(t *testing.T) {
 	c := settings(t, map[string]string{"app-weights": "1=5;2=0.5"})
 	setUp(t, c)
@@ -41,9 +41,9 @@ func TestARunCarriesItsAppAsFairnessKey(t *testing.T) {
 	}
 }
 
-// fairly runs a test on a server whose task queues are fair, where an app shouldn't
-// be held up, and on one whose task queues aren't, where it has to be: or the test
-// would prove nothing.
+// fairly runs a test on a server with fair Task Queues, where no app may be delayed, and
+// on a server without, where an app must be delayed. Otherwise the test would prove
+// nothing.
 func fairly(t *testing.T, test func(t *testing.T, temporal *server.Server, fair bool)) {
 	t.Helper()
 	t.Run("fair", func(t *testing.T) {
@@ -61,7 +61,7 @@ func fairly(t *testing.T, test func(t *testing.T, temporal *server.Server, fair 
 	})
 }
 
-// The sessions that one app left while no worker ran don't hold up those of another.
+// Sessions that one app left while no worker ran don't delay the sessions of another app.
 func TestBacklogOfOneAppDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	const many, few = 40, 5
@@ -79,7 +79,7 @@ func TestBacklogOfOneAppDelaysNoOther(t *testing.T) {
 			if i >= many {
 				closed.AppID = 2
 			}
-			// One that the inbox had would come later than it should.
+			// A callback that went to the inbox would start too late.
 			if a := post(t, address, closed); a.Status != webhook.Started {
 				t.Fatalf("answer %+v", a)
 			}
@@ -89,7 +89,7 @@ func TestBacklogOfOneAppDelaysNoOther(t *testing.T) {
 		})
 
 		var s turns
-		// A worker that can't take the whole backlog at once.
+		// A worker that can't process the whole backlog at once.
 		work(t, temporalClient, c, worker.Options{
 			MaxConcurrentWorkflowTaskExecutionSize: 2, MaxConcurrentWorkflowTaskPollers: 2,
 			MaxConcurrentActivityExecutionSize: 1, MaxConcurrentActivityTaskPollers: 1,
@@ -106,8 +106,8 @@ func TestBacklogOfOneAppDelaysNoOther(t *testing.T) {
 	})
 }
 
-// The steps of runs that have begun wait in a task queue of their own. They inherit
-// what their run carries, and an app of weight 5 gets five of them for each of another.
+// The steps of started runs wait in a Task Queue of their own. They inherit the priority
+// of their run, and an app of weight 5 gets five tasks for each task of another app.
 func TestStepsAreDispatchedByWeight(t *testing.T) {
 	t.Parallel()
 	const many, few = 20, 10
@@ -116,7 +116,7 @@ func TestStepsAreDispatchedByWeight(t *testing.T) {
 		c.Temporal.HostPort = temporal.Address()
 		setUp(t, c)
 		temporalClient := dial(t, c)
-		// One that begins the runs, and leaves their steps to another.
+		// A worker that starts the runs and leaves their steps to another.
 		work(t, temporalClient, c, worker.Options{LocalActivityWorkerOnly: true}, func(w worker.Worker) { w.RegisterWorkflow(TakeTurn) })
 		starts := starter.New(starter.Options{Temporal: temporalClient, TaskQueue: c.TaskQueue, Weights: c.AppWeights, Log: quiet,
 			Route: func(session.Session) workflows.Workflow { return TakeTurn }})
@@ -142,7 +142,7 @@ func TestStepsAreDispatchedByWeight(t *testing.T) {
 		wait(t, "all had their turn", func() bool { return len(s.taken()) >= many+few })
 		before := ahead(s.taken())
 		t.Logf("%d of app 1 came before the last of the %d of app 2", before, few)
-		// By turns without a weight it were as many as of app 2.
+		// Without weights, app 1 would have as many as app 2.
 		if fair && before > few/2 || !fair && before < many {
 			t.Errorf("%d of %d of app 1 came before the last of app 2: %v", before, many, s.taken())
 		}
@@ -160,14 +160,14 @@ func work(t *testing.T, temporalClient client.Client, c *config.Config, options 
 	t.Cleanup(w.Stop)
 }
 
-// TakeTurn is a workflow of one step.
+// TakeTurn is a Workflow of one step.
 func TakeTurn(ctx workflow.Context, s session.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, s)
 	workflows.Start(run, workflows.Step{Name: "turn"}, (&turns{}).Turn)
 	return run.Finish()
 }
 
-// turns knows whose turn it was, in order.
+// turns records the order of the apps' steps.
 type turns struct {
 	mu   sync.Mutex
 	apps []uint32
@@ -186,7 +186,7 @@ func (s *turns) taken() []uint32 {
 	return slices.Clone(s.apps)
 }
 
-// ahead counts app 1 before the last of app 2.
+// ahead counts the steps of app 1 before the last step of app 2.
 func ahead(apps []uint32) (n int) {
 	for i, app := range apps {
 		if app == 1 && slices.Contains(apps[i:], 2) {
@@ -196,7 +196,7 @@ func ahead(apps []uint32) (n int) {
 	return n
 }
 
-// waiting is how many tasks wait for a worker.
+// waiting returns the number of tasks that wait for a worker.
 func waiting(t *testing.T, temporalClient client.Client, c *config.Config, kind enums.TaskQueueType) int64 {
 	t.Helper()
 	described, err := temporalClient.WorkflowService().DescribeTaskQueue(t.Context(), &workflowservice.DescribeTaskQueueRequest{

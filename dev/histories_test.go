@@ -27,8 +27,9 @@ import (
 
 var update = flag.Bool("update", false, "record the histories in workflows/testdata anew")
 
-// One run of each kind is played on a real Temporal and replayed. With -update the
-// histories replace those in workflows/testdata, which the workflows' own tests replay.
+// One run of each kind is made on a real Temporal and replayed. With -update the
+// histories replace the files in workflows/testdata, which the tests of package workflows
+// replay.
 func TestEveryKindOfRunIsRecorded(t *testing.T) {
 	var status atomic.Int64
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(int(status.Load())) }))
@@ -39,7 +40,7 @@ func TestEveryKindOfRunIsRecorded(t *testing.T) {
 	for _, tt := range []struct {
 		file  string
 		flags map[string]string
-		// play takes the session to where it is recorded, and returns the Workflow's ID.
+		// play brings the session to the state to record, and returns the Workflow ID.
 		play func(t *testing.T, p *played) string
 	}{
 		{"roomclose_completed.json", nil, func(t *testing.T, p *played) string {
@@ -127,7 +128,7 @@ func TestEveryKindOfRunIsRecorded(t *testing.T) {
 	}
 }
 
-// played is a session that a test plays.
+// played is a session of this test.
 type played struct {
 	settings *config.Config
 	closed   zego.RoomClose
@@ -186,7 +187,7 @@ func (p *played) record(t *testing.T, event zego.RecordingEvent, sequence uint64
 	tell(t, p.address, r)
 }
 
-// adjust adjusts the bill by a late logout.
+// adjust adjusts the bill with a late logout.
 func (p *played) adjust(t *testing.T) string {
 	t.Helper()
 	books, err := ledger.Open(p.settings.DatabaseURL)
@@ -209,7 +210,7 @@ func (p *played) adjust(t *testing.T) string {
 	return run.GetID()
 }
 
-// command runs a command of the dev program.
+// command runs a command of the program dev.
 func (p *played) command(t *testing.T, arguments ...string) {
 	t.Helper()
 	var out lines
@@ -218,7 +219,7 @@ func (p *played) command(t *testing.T, arguments ...string) {
 	}
 }
 
-// A session whose steps have little to do costs Temporal one Workflow Task.
+// A session whose steps have little to do needs one Workflow Task.
 func TestSizeOfASessionsHistory(t *testing.T) {
 	t.Parallel()
 	c := settings(t, map[string]string{"settling": "1s", "prices": "*=EUR 2"})

@@ -15,8 +15,8 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// What `history save` records of a run, completed or under way, can be replayed,
-// and tells no machine's name.
+// A history that `history save` records of a completed or open run can be replayed, and
+// contains no host name.
 func TestSavedHistoriesAreReplayed(t *testing.T) {
 	var status atomic.Int64
 	status.Store(http.StatusOK)

@@ -25,7 +25,7 @@ var build = sync.OnceValues(func() (string, error) {
 	return binary.Build(context.Background(), testDir, flags...)
 })
 
-// process starts a closeout process with the settings, and others in the
+// process starts a closeout process with the settings, and further settings in the
 // environment.
 func process(t *testing.T, c *config.Config, command string, env ...string) (*exec.Cmd, *lines) {
 	t.Helper()
@@ -52,8 +52,8 @@ func process(t *testing.T, c *config.Config, command string, env ...string) (*ex
 	return cmd, log
 }
 
-// A worker is killed with one file of three archived and another under way. The
-// next worker completes the archive and leaves alone what is there.
+// A worker is killed when one of three files is archived and another is being copied. The
+// next worker completes the archive, and doesn't copy the first file again.
 func TestWorkerKilledInMidArchiveIsResumed(t *testing.T) {
 	t.Parallel()
 	c := settings(t, nil)
@@ -63,7 +63,7 @@ func TestWorkerKilledInMidArchiveIsResumed(t *testing.T) {
 	record(t, c, closed, "1.mp4", []byte("first"))
 	second := record(t, c, closed, "2.mp4", nil)
 	record(t, c, closed, "3.mp4", []byte("third"))
-	// A sparse file takes no space, but longer to copy than the test needs.
+	// A sparse file takes no space, but longer to copy than the test lasts.
 	if err := os.Truncate(second, 64<<30); err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +106,7 @@ func TestWorkerKilledInMidArchiveIsResumed(t *testing.T) {
 	bill(t, c, closed)
 }
 
-// SIGTERM stops a process in order, and it says so with its exit code.
+// SIGTERM stops a process in order, with exit code 0.
 func TestSIGTERMStopsInOrder(t *testing.T) {
 	t.Parallel()
 	c := settings(t, nil)

@@ -1,5 +1,5 @@
-// Command dev runs all of Closeout in one process, with nothing to install: a
-// real Temporal server on a SQLite file, its Web UI, the webhook and a worker.
+// Command dev runs all of Closeout in one process, without an installation: a real
+// Temporal server on a SQLite file, its Web UI, the webhook and a worker.
 package main
 
 import (
@@ -25,7 +25,7 @@ import (
 )
 
 func main() {
-	// Before the server starts, so that nothing in it is interrupted unasked.
+	// Catch signals before the server starts, so that no part of it is interrupted.
 	ctx, stop := command.Interruptible()
 	code := run(ctx, os.Args, os.Stdout, os.Stderr)
 	stop()
@@ -34,15 +34,15 @@ func main() {
 
 // run runs the command line and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	// All commands agree on the app, so that the first callback is a plain one.
+	// All commands use the same app, so that the first callback needs no flags.
 	if os.Getenv("CLOSEOUT_APPS") == "" && os.Getenv("CLOSEOUT_APPS_FILE") == "" {
 		_ = os.Setenv("CLOSEOUT_APPS", "1=secret")
 	}
-	// Nor does who looks at a first run want to wait.
+	// Nobody wants to wait in a first run.
 	if os.Getenv("CLOSEOUT_SETTLING") == "" {
 		_ = os.Setenv("CLOSEOUT_SETTLING", "3s")
 	}
-	// And pays something.
+	// Set a price, so that a bill has an amount.
 	if os.Getenv("CLOSEOUT_PRICES") == "" {
 		_ = os.Setenv("CLOSEOUT_PRICES", "*=EUR 2")
 	}
@@ -81,7 +81,8 @@ func dev(ctx context.Context, cmd *cli.Command) error {
 	})
 }
 
-// alone is the command that leaves webhook and worker to another program.
+// alone is the command that runs Temporal without webhook and worker, for your own
+// program.
 func alone() *cli.Command {
 	return &cli.Command{
 		Name:  "temporal",
@@ -113,8 +114,7 @@ Ctrl-C stops Temporal.
 	}
 }
 
-// withTemporal runs Temporal, with all in it that Closeout needs, for as long as
-// then does.
+// withTemporal runs Temporal with everything that Closeout needs, until then returns.
 func withTemporal(ctx context.Context, cmd *cli.Command, then func(*config.Config, *server.Server, *slog.Logger) error) (err error) {
 	c, log, err := command.Load(cmd, true)
 	if err != nil {
@@ -142,7 +142,7 @@ func withTemporal(ctx context.Context, cmd *cli.Command, then func(*config.Confi
 
 	decrypt.serve(temporal.UIURL())
 
-	// Whatever other Temporal the environment knows, with its TLS and keys: not that.
+	// Ignore the settings of any other Temporal in the environment.
 	c.Temporal = client.Options{HostPort: temporal.Address(), Namespace: c.Temporal.Namespace}
 	if err := service.Setup(ctx, c, log); err != nil {
 		return err
@@ -150,7 +150,7 @@ func withTemporal(ctx context.Context, cmd *cli.Command, then func(*config.Confi
 	return then(c, temporal, log)
 }
 
-// welcome says where everything is, and how to send a callback.
+// welcome prints all addresses, and how to send a callback.
 func welcome(cmd *cli.Command, c *config.Config, temporal *server.Server, port int) string {
 	scheme := "http"
 	if c.TLSCert != "" {
@@ -158,7 +158,7 @@ func welcome(cmd *cli.Command, c *config.Config, temporal *server.Server, port i
 	}
 	url := fmt.Sprintf("%s://localhost:%d%s", scheme, port, callbackPath(c))
 	appID := slices.Min(slices.Collect(maps.Keys(c.Apps)))
-	secret := "$SECRET" // one that isn't ours is not printed
+	secret := "$SECRET" // don't print a secret of the user
 	if secrets := c.Apps[appID]; len(secrets) == 1 && secrets[0] == "secret" {
 		secret = "secret"
 	}
@@ -196,7 +196,7 @@ Ctrl-C stops everything.
 		elsewhere, c.Settling, secret, url, appID)
 }
 
-// callbackPath is where callbacks are taken, with the token left to the shell.
+// callbackPath returns the path of callbacks, with the token as a shell variable.
 func callbackPath(c *config.Config) string {
 	if c.CallbackToken == "" {
 		return webhook.Path

@@ -12,8 +12,8 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// One callback becomes one completed run, one bill and one archive; the same
-// callback again changes nothing.
+// One callback becomes one completed run, one bill and one archive. The same callback
+// again changes nothing.
 func TestCallbackBecomesOneRunBillAndArchive(t *testing.T) {
 	t.Parallel()
 	c := settings(t, nil)
@@ -54,7 +54,7 @@ func TestCallbackBecomesOneRunBillAndArchive(t *testing.T) {
 	}
 }
 
-// Without a worker, so that the run is open when its duplicates come.
+// No worker runs, so that the run is open when its duplicates arrive.
 func TestConcurrentDuplicatesStartOneRun(t *testing.T) {
 	t.Parallel()
 	c := settings(t, nil)
@@ -70,7 +70,7 @@ func TestConcurrentDuplicatesStartOneRun(t *testing.T) {
 	all.Wait()
 	got := map[webhook.Status]int{}
 	for _, a := range answers {
-		// ZEGO would repeat what an overloaded machine didn't answer in time.
+		// ZEGO retries if an overloaded machine doesn't answer in time.
 		for a.code == 503 {
 			a = post(t, address, closed)
 		}

@@ -19,8 +19,8 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// byMicrophone charges listeners for each minute begun, and pays hosts for each second that
-// they published.
+// byMicrophone charges listeners for each minute begun, and pays hosts for each published
+// second.
 func byMicrophone(s pricing.Session) (lines []pricing.Line, err error) {
 	for p := range s.Participants {
 		if n := p.Published.Seconds(); n > 0 {
@@ -33,10 +33,11 @@ func byMicrophone(s pricing.Session) (lines []pricing.Line, err error) {
 	return lines, nil
 }
 
-// Stage notes what its step has read of participants.
+// Stage records the participants that its step has read.
 type Stage struct{ settled sync.Map }
 
-// Settle notes, under its key, the difference of each user to what was billed before.
+// Settle records, by idempotency key, the difference of each user to the time billed
+// before.
 func (s *Stage) Settle(ctx context.Context, task activities.Task, bill activities.Bill) (string, error) {
 	people, err := activities.Participants(ctx, task)
 	if err != nil {
@@ -63,9 +64,10 @@ func CloseStage(ctx workflow.Context, closed session.Session) (workflows.Result,
 	return run.Finish()
 }
 
-// A room's callbacks are posted, all but one logout. The bill has it to the end of the room,
-// and the published time of each host by its streams. The logout arrives after the bill: an
-// adjustment corrects the lines of that listener alone, and the step that adjusts runs again.
+// All callbacks of a room but one logout are posted. The bill counts that user's time to
+// the end of the room, and each host's published time from the streams. The logout
+// arrives after the bill. An adjustment then corrects only that listener's lines, and the
+// adjusting step runs again.
 func TestPublishedTimeIsBilledAndALateLogoutCorrectsOnePerson(t *testing.T) {
 	t.Parallel()
 	c := settings(t, map[string]string{"reconcile-interval": "1s", "missing-wait": "0s"})

@@ -28,8 +28,8 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// overdueSoon are settings with which a session is overdue at once and a run is made
-// every second, against a ZEGO that the test has.
+// overdueSoon returns settings that make a session overdue at once, and start a run every
+// second, against the test's fake of ZEGO.
 func overdueSoon(t *testing.T, api *zegofake.API) *config.Config {
 	c := settings(t, map[string]string{
 		"apps": "1=secret;2=secret", "server-secrets": "1=server secret", "server-api-url": api.Serve(t),
@@ -38,7 +38,7 @@ func overdueSoon(t *testing.T, api *zegofake.API) *config.Config {
 	return c
 }
 
-// told has callbacks tell the ledger of a user's stay; a logout that is zero is lost.
+// told stores a user's stay in the ledger by callbacks. A zero logout is lost.
 func told(t *testing.T, c *config.Config, s zego.RoomClose, user string, login, logout time.Time) {
 	t.Helper()
 	books, err := ledger.Open(c.DatabaseURL)
@@ -58,7 +58,7 @@ func told(t *testing.T, c *config.Config, s zego.RoomClose, user string, login, 
 	}
 }
 
-// started says whether a session has a workflow.
+// started reports whether a session has a run.
 func started(t *testing.T, temporal client.Client, s zego.RoomClose) bool {
 	t.Helper()
 	_, err := temporal.DescribeWorkflowExecution(t.Context(), session.Of(&s).WorkflowID(), "")
@@ -68,8 +68,8 @@ func started(t *testing.T, temporal client.Client, s zego.RoomClose) bool {
 	return err == nil
 }
 
-// reconciled returns what the last run that has ended came to, also if it failed, and
-// how many runs have ended.
+// reconciled returns the result of the last closed run, even if it failed, and the number
+// of closed runs.
 func reconciled(t *testing.T, temporal client.Client, c *config.Config) (result reconcile.Result, ended int, failure error) {
 	t.Helper()
 	list, err := temporal.ListWorkflow(t.Context(), &workflowservice.ListWorkflowExecutionsRequest{
@@ -93,14 +93,14 @@ func reconciled(t *testing.T, temporal client.Client, c *config.Config) (result 
 	return result, len(all), failure
 }
 
-// Somebody terminated the run of a session: Temporal refuses another, and no bill is
-// ever made. It stays overdue, and the reconciliation fails and names the run, until
-// it is reset.
+// An operator terminated the run of a session. Temporal refuses another run, so no bill
+// would ever be made. The session stays overdue, and reconciliation fails and names the
+// run, until the run is reset.
 func TestASessionWhoseRunWasTerminatedStaysOverdue(t *testing.T) {
 	t.Parallel()
 	api := zegofake.New(1, "server secret")
 	c := overdueSoon(t, api)
-	// It starts at once and bills later, so that it can be terminated in between.
+	// The run starts at once and bills later, so that it can be terminated in between.
 	c.Settling = time.Hour
 	parts := both
 	parts.Extension.Immediate = workflows.All()
@@ -144,9 +144,9 @@ func TestASessionWhoseRunWasTerminatedStaysOverdue(t *testing.T) {
 	})
 }
 
-// A room was created, users came and went, and no room_close came, ever. The
-// schedule has the session closed out, once, with a bill that is an estimate. When
-// the room_close comes after all, it is a duplicate.
+// A room was created, users came and went, and no room_close ever arrived. The schedule
+// closes out the session once, with a bill that is an estimate. A room_close that arrives
+// later is a duplicate.
 func TestLostRoomCloseIsReconciled(t *testing.T) {
 	t.Parallel()
 	api := zegofake.New(1, "server secret")
@@ -161,11 +161,11 @@ func TestLostRoomCloseIsReconciled(t *testing.T) {
 	unasked.AppID = 2
 	told(t, c, gone, "a", noon, noon.Add(time.Minute))
 	told(t, c, gone, "b", noon, noon.Add(2*time.Minute))
-	// The room's name lives on as another session, in which the same user is.
+	// The room's name lives on as another session, with the same user.
 	told(t, c, first, "a", noon, time.Time{})
 	told(t, c, second, "a", noon.Add(5*time.Minute), time.Time{})
 	api.Room(1, "lobby", zegofake.User{ID: "a", Login: noon.Add(5 * time.Minute)})
-	// Of this app there is no server secret.
+	// This app has no server secret.
 	told(t, c, unasked, "a", noon, noon.Add(time.Minute))
 
 	r := result(t, temporal, gone)
@@ -195,7 +195,7 @@ func TestLostRoomCloseIsReconciled(t *testing.T) {
 	}
 	wait(t, "the run is listed", func() bool { return runs(t, temporal, query) == 1 })
 
-	// What comes after the bill is in an adjustment, which the same schedule starts.
+	// Callbacks after the bill lead to an adjustment, which the same schedule starts.
 	told(t, c, gone, "c", noon, noon.Add(90*time.Second))
 	adjustment := workflows.AdjustmentID(activities.Adjustment{Session: want, Number: 1})
 	wait(t, "the bill is adjusted", func() bool {
@@ -216,8 +216,8 @@ func TestLostRoomCloseIsReconciled(t *testing.T) {
 	})
 }
 
-// While ZEGO can't be asked, nothing is closed out, and the runs fail, for all to
-// see. When it can be asked, they succeed.
+// While ZEGO can't be asked, nothing is closed out, and the runs fail visibly. When it
+// can be asked again, they succeed.
 func TestNothingIsClosedOutWithoutZEGOsAnswer(t *testing.T) {
 	t.Parallel()
 	api := zegofake.New(1, "server secret")
@@ -248,8 +248,8 @@ func TestNothingIsClosedOutWithoutZEGOsAnswer(t *testing.T) {
 	})
 }
 
-// However many workers there are, one run is open at a time, and none is started when
-// nothing is due.
+// With any number of workers, one run is open at a time, and none starts when nothing is
+// due.
 func TestAnIdleCloseoutStartsNoRun(t *testing.T) {
 	t.Parallel()
 	c := overdueSoon(t, zegofake.New(1, "server secret"))

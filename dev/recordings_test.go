@@ -19,14 +19,14 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// Recordings of which callbacks come before, after, twice and out of order, while
-// the worker is killed: each session gets its own, once.
+// Recording callbacks arrive before and after the room_close, twice and out of order,
+// while the worker is killed. Each session gets its own recordings once.
 func TestRecordingsAreWaitedFor(t *testing.T) {
 	t.Parallel()
 	c := settings(t, map[string]string{"recordings": "callback", "recordings-prefix": "zego/"})
 	setUp(t, c)
 	address := start(t, c, service.Parts{Webhook: true})
-	// Only a signal has it look again before the test's patience is over.
+	// Without a Signal, the step would run again only after the test's timeout.
 	env := []string{"CLOSEOUT_RECORDINGS=callback", "CLOSEOUT_RECORDINGS_PREFIX=zego/", "CLOSEOUT_RECORDINGS_GRACE=3s", "CLOSEOUT_RECORDINGS_POLL=15m"}
 	worker, log := process(t, c, "worker", env...)
 	temporal := dial(t, c)
@@ -83,7 +83,7 @@ func TestRecordingsAreWaitedFor(t *testing.T) {
 	}
 	done(first, "AAAAAAAAAAAAAAAA", begin)
 
-	// After the room_close of the room's next life.
+	// After the room_close of the room's next session.
 	begin = time.Now()
 	tells("BBBBBBBBBBBBBBBB", zego.RecordingNoStream, 0)
 	second := closes()
@@ -101,7 +101,8 @@ func TestRecordingsAreWaitedFor(t *testing.T) {
 	}
 	_ = worker.Wait()
 	uploads("BBBBBBBBBBBBBBBB", begin)
-	// Out of order: that the files are there comes before that they are uploaded.
+	// Out of order: the callback about the uploaded files comes before the one about the
+	// upload.
 	tells("BBBBBBBBBBBBBBBB", zego.RecordingUploaded, 2, begin)
 	tells("BBBBBBBBBBBBBBBB", zego.RecordingUploading, 1)
 	tells("BBBBBBBBBBBBBBBB", zego.RecordingUploaded, 2, begin)
@@ -109,8 +110,8 @@ func TestRecordingsAreWaitedFor(t *testing.T) {
 	done(second, "BBBBBBBBBBBBBBBB", begin)
 }
 
-// A recording of which is heard only after its session was closed out is added to
-// the archive, by a run of its own.
+// A recording that is reported after its session was closed out is added to the archive
+// by its own run.
 func TestLateRecordingsAreAdded(t *testing.T) {
 	t.Parallel()
 	c := settings(t, map[string]string{"recordings": "callback", "recordings-grace": "1s", "reconcile-interval": "1s"})

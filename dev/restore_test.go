@@ -26,8 +26,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// dump makes a copy of a ledger, which restore puts in its place, under a worker that
-// goes on.
+// dump makes a copy of a ledger. restore puts the copy back while a worker runs.
 func dump(t *testing.T, databaseURL string) (restore func()) {
 	t.Helper()
 	list := "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
@@ -113,14 +112,14 @@ func dump(t *testing.T, databaseURL string) (restore func()) {
 	}
 }
 
-// A ledger is restored from a copy that is older than bills, an adjustment and a run
-// under way. Nothing is billed of what is left: what was billed is put back as it was,
-// and a person is asked about the session whose callbacks are lost.
+// A ledger is restored from a copy that is older than bills, an adjustment and an open
+// run. Nothing is billed from incomplete events. The lost bills are put back as they
+// were, and an operator decides about the session whose callbacks are lost.
 func TestALedgerIsRestoredFromAnOlderCopy(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		c := settings(t, map[string]string{"database-url": databaseURL, "reconcile-interval": "1s", "server-secrets": "1=server secret",
 			"server-api-url": zegofake.New(1, "server secret").Serve(t), "overdue-after": "1h", "settling": "0s", "prices": "*=EUR 2"})
-		c.Temporal.Namespace = strings.ToLower(strings.ReplaceAll(t.Name(), "/", "-")) // the audit is of all runs in it
+		c.Temporal.Namespace = strings.ToLower(strings.ReplaceAll(t.Name(), "/", "-")) // the audit covers all runs in it
 		setUp(t, c)
 		address := start(t, c, both)
 		temporalClient := dial(t, c)
@@ -194,7 +193,7 @@ func TestALedgerIsRestoredFromAnOlderCopy(t *testing.T) {
 			t.Fatal("the copy has the bill")
 		}
 
-		// Somebody resets a run at once, as the documentation once said.
+		// An operator resets a run at once.
 		id := session.Of(&second).WorkflowID()
 		if _, err := temporalClient.WorkflowService().ResetWorkflowExecution(t.Context(), &workflowservice.ResetWorkflowExecutionRequest{
 			Namespace: c.Temporal.Namespace, WorkflowExecution: &common.WorkflowExecution{WorkflowId: id}, Reason: "test", RequestId: "1", WorkflowTaskFinishEventId: 4,
@@ -206,7 +205,7 @@ func TestALedgerIsRestoredFromAnOlderCopy(t *testing.T) {
 			t.Errorf("after a reset\nfound %s\nwant  %s", got, want["second"])
 		}
 
-		// The session that was open is closed now. Its callbacks are gone.
+		// The open session is closed now. Its callbacks are lost.
 		if a := post(t, address, open); a.code != 200 {
 			t.Fatalf("answer %+v", a)
 		}
@@ -226,7 +225,7 @@ func TestALedgerIsRestoredFromAnOlderCopy(t *testing.T) {
 		}
 		stores := []string{"--data", c.Data, "--database-url", c.DatabaseURL, "--inbox", c.Inbox()}
 		repair := append([]string{"repair", "--task-queue", c.TaskQueue}, stores...)
-		// What Temporal lists lags behind.
+		// Temporal's list of runs lags behind.
 		wait(t, "the repair finds what there is", func() bool {
 			_, text := dev(repair...)
 			return strings.Contains(text, "restore the bill: 1") && strings.Contains(text, "restore the adjustment: 1") && strings.Contains(text, "nothing was changed")
@@ -246,7 +245,7 @@ func TestALedgerIsRestoredFromAnOlderCopy(t *testing.T) {
 			t.Errorf("audit: %d\n%s", code, text)
 		}
 
-		// One of the lost callbacks is told again, not all: no adjustment is made of that.
+		// One of the lost callbacks is sent again. No adjustment is made from it alone.
 		told(t, c, second, "b", noon, noon.Add(10*time.Minute))
 		adjustment := workflows.AdjustmentID(activities.Adjustment{Session: session.Of(&second), Number: 1})
 		wait(t, "its adjustment is blocked", func() bool {
@@ -256,7 +255,7 @@ func TestALedgerIsRestoredFromAnOlderCopy(t *testing.T) {
 			t.Errorf("after a part was told again\nfound %s\nwant  %s", got, want["second"])
 		}
 
-		// They are told again, and the person has it billed.
+		// All are sent again, and the operator approves the bill.
 		told(t, c, open, "a", noon, noon.Add(time.Minute))
 		if code, text := dev("blocked", "retry", "--step", "billing", "--reason", "told again", openID); code != 0 {
 			t.Fatalf("retry: %s", text)
@@ -272,13 +271,13 @@ func TestALedgerIsRestoredFromAnOlderCopy(t *testing.T) {
 	})
 }
 
-// adjustmentClosed reports whether the run of a session's first adjustment has ended.
+// adjustmentClosed reports whether the run of a session's first adjustment has closed.
 func adjustmentClosed(t *testing.T, c *config.Config, s zego.RoomClose) bool {
 	run, err := dial(t, c).DescribeWorkflowExecution(t.Context(), workflows.AdjustmentID(activities.Adjustment{Session: session.Of(&s), Number: 1}), "")
 	return err == nil && run.GetWorkflowExecutionInfo().GetStatus() == enums.WORKFLOW_EXECUTION_STATUS_COMPLETED
 }
 
-// detailsOf is what the Web UI shows of a run; empty while a worker doesn't answer.
+// detailsOf returns the current details of a run, or "" while no worker answers.
 func detailsOf(client client.Client, id string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

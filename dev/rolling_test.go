@@ -27,13 +27,13 @@ import (
 	"github.com/closeouthq/closeout/webhook"
 )
 
-// balancer stands where a load balancer does, in front of those webhooks that are
-// up. As a load balancer, it doesn't send a POST again that went wrong.
+// balancer is a load balancer in front of the running webhooks. It doesn't retry a failed
+// POST, as load balancers don't.
 type balancer struct {
 	mu       sync.Mutex
 	backends []*url.URL
 	next     int
-	none     int // requests for which there was no webhook
+	none     int // requests without a running webhook
 }
 
 func (b *balancer) pick() *url.URL {
@@ -65,10 +65,10 @@ func (b *balancer) remove(address string) {
 	b.backends = left
 }
 
-// replica is a process of which there are several.
+// replica is one of several processes.
 type replica struct {
 	config  *config.Config
-	address string // of a webhook
+	address string // of the webhook
 	*exec.Cmd
 	log *lines
 }
@@ -86,16 +86,15 @@ func (r *replica) stop(t *testing.T) {
 
 var takenAt = regexp.MustCompile(`callback listener ready" address=(\S+)`)
 
-// Three webhooks and three workers are replaced one after the other, again and
-// again, while callbacks come in, some of them several times and at once at
-// several webhooks.
+// Three webhooks and three workers are replaced one after the other, repeatedly, while
+// callbacks arrive, some of them several times and at several webhooks at once.
 func TestARollingRestartLosesAndRepeatsNothing(t *testing.T) {
 	t.Parallel()
-	// Callbacks are sent until all of the rounds are over.
+	// Send callbacks until all rounds are over.
 	const atOnce, rate, rounds = 20, 5, 2
 
 	shared := settings(t, nil)
-	shared.Temporal.Namespace = "rolling" // the audit is about all runs in it
+	shared.Temporal.Namespace = "rolling" // the audit covers all runs in it
 	setUp(t, shared)
 	webhookStarts := func(n int, c *config.Config) *replica {
 		r := &replica{config: c}
@@ -174,7 +173,7 @@ func TestARollingRestartLosesAndRepeatsNothing(t *testing.T) {
 			old := webhooks[n]
 			front.remove(old.address)
 			old.stop(t)
-			webhooks[n] = webhookStarts(n, old.config) // with the inbox that the old one left
+			webhooks[n] = webhookStarts(n, old.config) // with the inbox of the old one
 			front.add(webhooks[n].address)
 
 			oldWorker := workers[n]

@@ -34,7 +34,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// patience is how long a test waits for what should take seconds.
+// patience bounds each wait of a test.
 const patience = 2 * time.Minute
 
 // temporal is a real Temporal server for all tests, and testDir a folder.
@@ -64,15 +64,15 @@ func TestMain(m *testing.M) {
 
 var quiet = slog.New(slog.DiscardHandler)
 
-// settings are those of a Closeout with a data folder and a task queue of its
-// own, on free ports.
+// settings returns the settings of a Closeout with its own data folder and Task Queue, on
+// free ports.
 func settings(t *testing.T, flags map[string]string) *config.Config {
 	t.Helper()
 	all := map[string]string{
-		// Few tests are about what is overdue.
+		// Few tests are about overdue sessions.
 		"reconcile-interval": "0",
 		"apps":               "1=secret", "listen": "127.0.0.1:0", "admin-listen": "127.0.0.1:0", "data": t.TempDir(), "task-queue": t.Name(), "stop-timeout": "2s", "settling": "0s",
-		// Not those that the command dev sets in this process.
+		// Ignore the settings that the command dev sets in this process.
 		"prices": "",
 	}
 	for name, value := range flags {
@@ -86,7 +86,7 @@ func settings(t *testing.T, flags map[string]string) *config.Config {
 	return c
 }
 
-// setUp makes what the settings need in Temporal.
+// setUp runs setup with the settings.
 func setUp(t *testing.T, c *config.Config) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -96,15 +96,14 @@ func setUp(t *testing.T, c *config.Config) {
 	}
 }
 
-// start runs parts of Closeout until the test ends, and gives the address for
-// callbacks.
+// start runs parts of Closeout until the test ends, and returns the address of callbacks.
 func start(t *testing.T, c *config.Config, parts service.Parts) (address string) {
 	t.Helper()
 	address, _ = startUntil(t, c, parts)
 	return address
 }
 
-// startUntil is start of what can be stopped before.
+// startUntil is start with a function that stops the parts earlier.
 func startUntil(t *testing.T, c *config.Config, parts service.Parts) (address string, stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -135,7 +134,7 @@ func startUntil(t *testing.T, c *config.Config, parts service.Parts) (address st
 
 var both = service.Parts{Webhook: true, Worker: true}
 
-// newClose is a genuine room_close of a session that no other test has.
+// newClose returns a genuine room_close of a new session.
 func newClose() zego.RoomClose {
 	c := zego.RoomClose{
 		Common: zego.Common{AppID: 1, Timestamp: time.Now().Unix(), Nonce: fmt.Sprint(rand.Uint64())},
@@ -145,14 +144,14 @@ func newClose() zego.RoomClose {
 	return c
 }
 
-// answer is what the webhook says.
+// answer is the webhook's answer.
 type answer struct {
 	code   int
 	header http.Header
 	webhook.Receipt
 }
 
-// post posts a callback that is signed.
+// post posts a signed callback.
 func post(t *testing.T, address string, event any) answer {
 	t.Helper()
 	body, err := json.Marshal(event)
@@ -185,7 +184,7 @@ func dial(t *testing.T, c *config.Config) client.Client {
 	return temporal
 }
 
-// result waits for the session's run to begin and to complete.
+// result waits until the session's run has started and completed.
 func result(t *testing.T, temporal client.Client, c zego.RoomClose) workflows.Result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -198,7 +197,7 @@ func result(t *testing.T, temporal client.Client, c zego.RoomClose) workflows.Re
 	return r
 }
 
-// isThere waits until a room's run has been started, and returns its Workflow ID.
+// isThere waits until a room's run has started, and returns its Workflow ID.
 func isThere(t *testing.T, temporal client.Client, c zego.RoomClose) string {
 	t.Helper()
 	id := session.Of(&c).WorkflowID()
@@ -212,7 +211,7 @@ func isThere(t *testing.T, temporal client.Client, c zego.RoomClose) string {
 	return id
 }
 
-// input returns the session that a room's run was started with.
+// input returns the input of a room's run.
 func input(t *testing.T, temporal client.Client, c zego.RoomClose) (s session.Session) {
 	t.Helper()
 	events := temporal.GetWorkflowHistory(t.Context(), isThere(t, temporal, c), "", false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
@@ -226,7 +225,7 @@ func input(t *testing.T, temporal client.Client, c zego.RoomClose) (s session.Se
 	return s
 }
 
-// runs counts the runs that a query finds.
+// runs counts the runs that match a query.
 func runs(t *testing.T, temporal client.Client, query string) int64 {
 	t.Helper()
 	count, err := temporal.CountWorkflow(t.Context(), &workflowservice.CountWorkflowExecutionsRequest{Query: query})
@@ -260,7 +259,7 @@ func bill(t *testing.T, c *config.Config, closed zego.RoomClose) ledger.Bill {
 	return b
 }
 
-// record puts a recording of the session where ZEGO would, and gives its path.
+// record stores a recording of the session, as ZEGO does, and returns its path.
 func record(t *testing.T, c *config.Config, closed zego.RoomClose, name string, content []byte) string {
 	t.Helper()
 	path := filepath.Join(c.Data, "recordings", filepath.FromSlash(session.Of(&closed).Folder()), name)
@@ -273,7 +272,7 @@ func record(t *testing.T, c *config.Config, closed zego.RoomClose, name string, 
 	return path
 }
 
-// archived is where an object of the session's archive lies.
+// archived returns the path of an object in the session's archive.
 func archived(c *config.Config, closed zego.RoomClose, name string) string {
 	return filepath.Join(c.Data, "archive", filepath.FromSlash(session.Of(&closed).Folder()), filepath.FromSlash(name))
 }
@@ -292,7 +291,7 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// lines is a writer whose text can be waited for.
+// lines is a writer that can be waited on for a text.
 type lines struct {
 	mu   sync.Mutex
 	text strings.Builder

@@ -14,16 +14,16 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// `status` tells of a session that was closed out and of one that waits for a
-// person, by number, by workflow ID and by the name of their room, whatever that
-// holds, and says so if no worker is there to ask.
+// `status` describes a session that was closed out and a session that waits for an
+// operator, by number, by Workflow ID and by any room name. Without a worker it says that
+// nobody can answer.
 func TestStatusShowsWhereASessionIs(t *testing.T) {
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "no such customer", http.StatusUnprocessableEntity)
 	}))
 	defer api.Close()
 	good := settings(t, nil)
-	good.Temporal.Namespace = "status" // with no other test's rooms
+	good.Temporal.Namespace = "status" // without rooms of other tests
 	bad := settings(t, map[string]string{"billing-url": api.URL, "data": good.Data, "task-queue": t.Name() + "-blocked"})
 	bad.Temporal.Namespace = "status"
 	setUp(t, good)
@@ -74,7 +74,7 @@ func TestStatusShowsWhereASessionIs(t *testing.T) {
 	tells(code, text, "run       Running, running; RoomClose, started at 20", "ask for its details", "bill      none", "manifest  none",
 		"/workflows/"+blockedID+"/"+started.GetRunID()+"/history")
 
-	bad.Listen = "" // a worker alone listens for no callbacks
+	bad.Listen = "" // a worker alone has no listener for callbacks
 	start(t, bad, service.Parts{Worker: true})
 	for _, id := range []string{closedID, blockedID} {
 		wait(t, id+" can be found, and waits for nothing but a person", func() bool {

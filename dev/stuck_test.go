@@ -13,8 +13,8 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// Of a run that the deployed code can't take Temporal says so, where `blocked
-// list` and the audit look for it.
+// If the deployed code can't replay a run, `blocked list` and the audit report the run,
+// as Temporal does.
 func TestAStuckRunIsReported(t *testing.T) {
 	t.Parallel()
 	d := newDeployment(t)
@@ -25,12 +25,13 @@ func TestAStuckRunIsReported(t *testing.T) {
 	})
 	d.t = t
 	d.start(service.Parts{Worker: true}, "", after{}.CloseShow)
-	go func() { _ = d.decide(closed) }() // which gets no answer
+	go func() { _ = d.decide(closed) }() // never answered
 	query := "TemporalReportedProblems IS NOT NULL AND ExecutionStatus = 'Running' AND WorkflowId = '" + workflowID(closed) + "'"
 	wait(t, "it is reported", func() bool { return runs(t, d.temporal, query) == 1 })
 }
 
-// A worker of another program on the same Task Queue fails at the run, and the doctor says why.
+// A worker of another program on the same Task Queue can't run the Workflow, and the
+// doctor says why.
 func TestMissingWorkflowTypeIsReported(t *testing.T) {
 	t.Setenv("TEMPORAL_ADDRESS", temporal.Address())
 	c := settings(t, map[string]string{"task-queue": fmt.Sprintf("%s-%d", t.Name(), rand.Uint64())})

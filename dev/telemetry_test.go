@@ -72,11 +72,11 @@ func collect(t *testing.T) *spans {
 	return s
 }
 
-// ours says whether a request is a step's. In another test, meanwhile, somebody may
-// believe a webhook at this port, which was killed.
+// ours reports whether a request comes from a step. In other tests, clients may still
+// send to this port, which a killed webhook had.
 func ours(r *http.Request) bool { return r.Header.Get("Idempotency-Key") != "" }
 
-// named finds spans by their name and one of their attributes.
+// named returns the spans with a name and an attribute.
 func (s *spans) named(name, key, value string) (found []*tracepb.Span) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -88,7 +88,7 @@ func (s *spans) named(name, key, value string) (found []*tracepb.Span) {
 	return found
 }
 
-// attributes are those of a span that are strings.
+// attributes returns the string attributes of a span.
 func attributes(span *tracepb.Span) map[string]string {
 	all := map[string]string{}
 	for _, a := range span.Attributes {
@@ -97,7 +97,7 @@ func attributes(span *tracepb.Span) map[string]string {
 	return all
 }
 
-// One callback is one trace, from the webhook to what the steps post to.
+// One callback is one trace, from the webhook to the requests of the steps.
 func TestOneCallbackIsOneTrace(t *testing.T) {
 	traces := collect(t)
 	var mu sync.Mutex
@@ -125,7 +125,7 @@ func TestOneCallbackIsOneTrace(t *testing.T) {
 	forged.Signature = strings.Repeat("0", 40)
 	post(t, address, forged)
 
-	// Each span with its parent. Those of the other callbacks have no child.
+	// The spans with their parents. Spans of other callbacks have no child.
 	for _, outcome := range []string{"started", "duplicate", "refused"} {
 		wait(t, "there is a callback "+outcome, func() bool { return len(traces.named("callback", "outcome", outcome)) == 1 })
 	}
@@ -198,7 +198,7 @@ func TestTracesAreOffByDefault(t *testing.T) {
 	}
 }
 
-// exported has a process do all that it has metrics for, and gives them.
+// exported makes a process produce all its metrics, and returns them.
 func exported(t *testing.T) map[string]*dto.MetricFamily {
 	t.Helper()
 	var mu sync.Mutex
@@ -207,7 +207,7 @@ func exported(t *testing.T) map[string]*dto.MetricFamily {
 		mu.Lock()
 		defer mu.Unlock()
 		switch bills++; bills {
-		case 1, 2: // the quick attempt and the first of an Activity, whose next one the server hands out
+		case 1, 2: // the quick attempt and the first attempt of the Activity; the server dispatches the next
 			w.WriteHeader(http.StatusServiceUnavailable)
 		case 4:
 			w.WriteHeader(http.StatusUnprocessableEntity)
@@ -238,12 +238,12 @@ func exported(t *testing.T) map[string]*dto.MetricFamily {
 	if _, _, err := books.Finalize(t.Context(), ledger.Bill{ID: key, Session: session.Session{ID: session.ID{AppID: again.AppID, RoomSessionID: again.RoomSessionID}, RoomID: again.RoomID, RoomCloseTime: again.RoomCloseTime}}); err != nil {
 		t.Fatal(err)
 	}
-	post(t, address, map[string]any{ // with a field that can't be read
+	post(t, address, map[string]any{ // with an unreadable field
 		"event": zego.EventRoomClose, "appid": again.AppID, "timestamp": again.Timestamp, "nonce": again.Nonce, "signature": again.Signature,
 		"room_id": again.RoomID, "room_session_id": again.RoomSessionID, "close_reason": "kicked", "room_close_time": strconv.FormatInt(again.RoomCloseTime.UnixMilli(), 10),
 	})
 	result(t, temporalClient, again)
-	// What ZEGO's counts are compared with; without its server secret, no app is asked about.
+	// Usage to compare with ZEGO's counts. Without a server secret no app is asked about.
 	if err := books.NoteComparison(t.Context(), ledger.Comparison{AppID: again.AppID, At: time.Now(), Rooms: 2, Users: 2, UnknownRooms: 1, UnknownUsers: 1}); err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +259,7 @@ func exported(t *testing.T) map[string]*dto.MetricFamily {
 	return families
 }
 
-// labels are those that any series of a metric has.
+// labels returns the labels of all series of a metric.
 func labels(family *dto.MetricFamily) []string {
 	all := map[string]bool{}
 	for _, series := range family.Metric {
@@ -276,11 +276,11 @@ var (
 	labelUsed  = regexp.MustCompile(`(\w+)\s*(?:=~|!~|!=|=)`)
 )
 
-// What the documentation, the alerts and the dashboard say of metrics is what a
+// The documentation, the alerts and the dashboard use only metrics and labels that a
 // running process has.
 func TestMetricsMatchTheDocumentation(t *testing.T) {
 	families := exported(t)
-	// What the process did is what they count.
+	// The metrics count what the process did.
 	for name, want := range map[string]float64{`closeout_bills_total{outcome="made"}`: 2, `closeout_bills_total{outcome="found"}`: 3, `closeout_bills_total{outcome="posted"}`: 2, "closeout_archived_files_total": 1, "closeout_archived_bytes_total": 4} {
 		name, label, _ := strings.Cut(name, "{")
 		for _, series := range families[name].GetMetric() {
@@ -319,7 +319,7 @@ func TestMetricsMatchTheDocumentation(t *testing.T) {
 		}
 	}
 
-	used := map[string]string{} // expressions, and where they are from
+	used := map[string]string{} // expressions, by origin
 	for _, r := range rules(t) {
 		used[r.Expr] = "alert " + r.Alert
 	}
@@ -334,7 +334,7 @@ func TestMetricsMatchTheDocumentation(t *testing.T) {
 	for expr, where := range used {
 		for _, m := range metricUsed.FindAllStringSubmatch(expr, -1) {
 			family := families[m[1]]
-			if family == nil { // a histogram's parts
+			if family == nil { // parts of a histogram
 				name, _, _ := cutLast(m[1], "_")
 				family = families[name]
 			}
@@ -392,7 +392,7 @@ func dashboard(t *testing.T) (b board) {
 	return b
 }
 
-// Whoever is woken by an alert learns what to do.
+// Each alert links to instructions.
 func TestAlertsLinkToInstructions(t *testing.T) {
 	documentation := read(t, "../docs/telemetry.md")
 	tests := read(t, "../deploy/prometheus/alerts_test.yml")
@@ -414,7 +414,7 @@ func TestAlertsLinkToInstructions(t *testing.T) {
 	}
 }
 
-// anchorOf is what Markdown's viewers make of a heading.
+// anchorOf returns the anchor that Markdown viewers make of a heading.
 func anchorOf(line string) string {
 	if !strings.HasPrefix(line, "#") {
 		return ""
@@ -436,13 +436,13 @@ func TestAlertsFireWhenTheyShould(t *testing.T) {
 	}
 }
 
-// Grafana passes over an option that it doesn't know, and the panel is another one.
+// Grafana ignores unknown options, which would change a panel silently.
 func TestDashboardKeepsToGrafanasSchema(t *testing.T) {
 	plugins.RegisterDefaultPlugins() // the schemas of the kinds of panels
 	//lint:ignore SA1019 the schema of what every Grafana imports; v2 is for what new ones make
 	var schema foundation.Dashboard
 	err := schema.UnmarshalJSONStrict([]byte(read(t, "../deploy/grafana/closeout.json")))
-	if err != nil && err.Error() != "" { // no errors are a list that isn't nil
+	if err != nil && err.Error() != "" { // an empty list of errors isn't nil
 		t.Error(err)
 	}
 	if err := schema.Validate(); err != nil {
@@ -450,7 +450,7 @@ func TestDashboardKeepsToGrafanasSchema(t *testing.T) {
 	}
 }
 
-// Grafana moves panels that lie on each other; what comes of it is its own idea.
+// Grafana moves overlapping panels to other places.
 func TestPanelsDoNotOverlap(t *testing.T) {
 	taken := map[string]string{}
 	for _, p := range dashboard(t).Panels {

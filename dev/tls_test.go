@@ -16,9 +16,9 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// Against a Temporal that wants a client certificate, a session is closed out by the
-// settings of the environment as by a profile, and what is wrong with them is said,
-// and what would do.
+// Against a Temporal that requires a client certificate, a session is closed out with
+// settings from the environment and from a profile. Errors in the settings name what was
+// found and what would do.
 func TestMutualTLS(t *testing.T) {
 	authority, other := testenv.NewAuthority(t), testenv.NewAuthority(t)
 	serverCert, serverKey := authority.Issue(t, testenv.For("temporal.example.com", time.Hour))

@@ -16,8 +16,8 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// life is what ZEGO sends of a session but its room_close: a room_create, and of
-// each stay of 1, 2 ... seconds a room_login and a room_logout.
+// life returns ZEGO's callbacks about a session except its room_close: a room_create, and
+// a room_login and a room_logout for each stay of 1, 2 ... seconds.
 func life(closed zego.RoomClose, stays int) (events []zego.Event) {
 	end := closed.RoomCloseTime
 	begin := end.Add(-time.Duration(stays+1) * time.Second)
@@ -30,7 +30,7 @@ func life(closed zego.RoomClose, stays int) (events []zego.Event) {
 	return events
 }
 
-// tell posts a callback about a session's life, signed anew, and gives the status.
+// tell posts a callback about a session's life, signed again, and returns the status.
 func tell(t *testing.T, address string, event zego.Event) webhook.Status {
 	t.Helper()
 	head := event.Head()
@@ -54,7 +54,7 @@ func ledgerOf(t *testing.T, c *config.Config) *sql.DB {
 	return db
 }
 
-// stays counts those of a session that have both ends, and their seconds.
+// stays returns the number of a session's stays with both ends, and their seconds.
 func stays(t *testing.T, db *sql.DB, closed zego.RoomClose) (n, seconds int64) {
 	t.Helper()
 	err := db.QueryRowContext(t.Context(), `SELECT count(*), coalesce(sum(logout_time - login_time), 0) / 1000
@@ -73,7 +73,7 @@ func TestEventsAreStoredOnceInAnyOrder(t *testing.T) {
 	address := start(t, c, service.Parts{Webhook: true})
 	closed := newClose()
 	events := life(closed, 10)
-	events = append(events, events...) // all of it twice
+	events = append(events, events...) // everything twice
 	rand.Shuffle(len(events), func(i, j int) { events[i], events[j] = events[j], events[i] })
 	for n, e := range events {
 		if n == len(events)/2 {
@@ -103,8 +103,8 @@ func TestEventsAreIgnoredIfOff(t *testing.T) {
 	}
 }
 
-// The ledger is locked while callbacks come in, and the webhook is killed twice:
-// they are queued, sessions close as ever, and the ledger has all of it later.
+// The ledger is locked while callbacks arrive, and the webhook is killed twice. Callbacks
+// are queued, sessions close as usual, and the ledger has everything later.
 func TestEventsSurviveALedgerOutageAndAKill(t *testing.T) {
 	t.Parallel()
 	c := settings(t, nil)

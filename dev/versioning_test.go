@@ -24,7 +24,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// Three builds of a workflow, under one name.
+// Three builds of a Workflow with the same name.
 type before struct{}
 
 func (before) CloseShow(ctx workflow.Context, s session.Session) (workflows.Result, error) {
@@ -33,8 +33,8 @@ func (before) CloseShow(ctx workflow.Context, s session.Session) (workflows.Resu
 	return run.Finish()
 }
 
-// after changes the order and the number of steps, without GetVersion: it can't
-// replay a run of before.
+// after changes the order and the number of steps without GetVersion, so it can't replay
+// an older run.
 type after struct{}
 
 func (after) CloseShow(ctx workflow.Context, s session.Session) (workflows.Result, error) {
@@ -44,7 +44,7 @@ func (after) CloseShow(ctx workflow.Context, s session.Session) (workflows.Resul
 	return run.Finish()
 }
 
-// careful makes the same change so that it can.
+// careful makes the same change with GetVersion, so it can.
 type careful struct{}
 
 func (careful) CloseShow(ctx workflow.Context, s session.Session) (workflows.Result, error) {
@@ -59,7 +59,7 @@ var show *showSteps // only names the steps
 // showSteps are the steps of a build.
 type showSteps struct {
 	build string
-	empty *atomic.Bool // the wallet, until a person has filled it
+	empty *atomic.Bool // the wallet is empty until an operator fills it
 }
 
 func (s *showSteps) Settle(context.Context, activities.Task) (string, error) {
@@ -73,7 +73,7 @@ func (s *showSteps) Thank(context.Context, activities.Task) (string, error) {
 	return "thanked by build " + s.build, nil
 }
 
-// deployment is a program of which several builds run at once.
+// deployment is a Worker Deployment of which several builds run at once.
 type deployment struct {
 	t        *testing.T
 	settings *config.Config
@@ -82,19 +82,19 @@ type deployment struct {
 }
 
 func newDeployment(t *testing.T) *deployment {
-	// One that no build has ever been current of, however often the test is run.
+	// A name that has never had a current build, however often the test runs.
 	name := fmt.Sprintf("%s-%d", t.Name(), rand.Uint64())
 	c := settings(t, map[string]string{"temporal-deployment-name": name, "temporal-worker-build-id": "1", "task-queue": name})
 	setUp(t, c)
 	return &deployment{t: t, settings: c, temporal: dial(t, c)}
 }
 
-// start starts parts of a build until the test ends. One without a number is no
-// version of the deployment.
+// start starts parts of a build until the test ends. Without a number it is not a version
+// of the deployment.
 func (d *deployment) start(parts service.Parts, build string, closeShow workflows.Workflow) (address string) {
 	d.t.Helper()
 	c := *d.settings
-	c.Data = d.t.TempDir() // for an inbox of its own
+	c.Data = d.t.TempDir() // for its own inbox
 	if c.BuildID = build; build == "" {
 		c.DeploymentName = ""
 	}
@@ -106,7 +106,7 @@ func (d *deployment) start(parts service.Parts, build string, closeShow workflow
 	return start(d.t, &c, parts)
 }
 
-// makeCurrent has new runs go to a build, as soon as a worker of it polls.
+// makeCurrent makes new runs go to a build, as soon as a worker of the build polls.
 func (d *deployment) makeCurrent(build string) {
 	d.t.Helper()
 	name := d.settings.DeploymentName
@@ -115,7 +115,7 @@ func (d *deployment) makeCurrent(build string) {
 			SetCurrentVersion(d.t.Context(), client.WorkerDeploymentSetCurrentVersionOptions{BuildID: build})
 		return err == nil
 	})
-	// Task queues learn of it a little later.
+	// Task Queues apply it a little later.
 	wait(d.t, "build "+build+" is current everywhere", func() bool {
 		answer, err := d.temporal.WorkflowService().DescribeWorkerDeployment(d.t.Context(),
 			&workflowservice.DescribeWorkerDeploymentRequest{Namespace: d.settings.Temporal.Namespace, DeploymentName: name})
@@ -136,7 +136,7 @@ func (d *deployment) close(address string) zego.RoomClose {
 	return closed
 }
 
-// closeBlocked is close of a session whose wallet is empty.
+// closeBlocked is close for a session with an empty wallet.
 func (d *deployment) closeBlocked(address string) zego.RoomClose {
 	d.t.Helper()
 	d.empty.Store(true)
@@ -147,7 +147,7 @@ func (d *deployment) closeBlocked(address string) zego.RoomClose {
 	return closed
 }
 
-// retry has a blocked session's step tried again.
+// retry retries a blocked session's step.
 func (d *deployment) retry(closed zego.RoomClose) {
 	d.t.Helper()
 	if err := d.decide(closed); err != nil {
@@ -166,8 +166,7 @@ func (d *deployment) decide(closed zego.RoomClose) error {
 	return handle.Get(d.t.Context(), nil)
 }
 
-// move has a session's run go on with a build, or without a number with the one
-// that it would have without a move.
+// move moves a session's run to a build. Without a number it removes the override.
 func (d *deployment) move(closed zego.RoomClose, build string) {
 	d.t.Helper()
 	change := client.VersioningOverrideChange{}
@@ -181,7 +180,7 @@ func (d *deployment) move(closed zego.RoomClose, build string) {
 	}
 }
 
-// expect waits for a session's run to be done, and compares what its steps say.
+// expect waits until a session's run is done, and compares the results of its steps.
 func (d *deployment) expect(closed zego.RoomClose, want ...string) {
 	d.t.Helper()
 	r := result(d.t, d.temporal, closed)
@@ -194,7 +193,7 @@ func (d *deployment) expect(closed zego.RoomClose, want ...string) {
 	}
 }
 
-// replays says whether a build could go on with a session's run.
+// replays reports whether a build can replay a session's run.
 func (d *deployment) replays(closed zego.RoomClose, closeShow workflows.Workflow) error {
 	d.t.Helper()
 	events := d.temporal.GetWorkflowHistory(d.t.Context(), workflowID(closed), "", false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
@@ -215,14 +214,14 @@ func workflowID(closed zego.RoomClose) string {
 	return session.Of(&closed).WorkflowID()
 }
 
-// A run stays with the build that it began with, however long it is blocked, and
-// whatever the builds after it do. New runs go to the build that is current.
+// A run stays with the build that started it, however long it is blocked and whatever
+// later builds do. New runs go to the current build.
 func TestRunIsFinishedByItsBuild(t *testing.T) {
 	t.Parallel()
 	d := newDeployment(t)
 	address := d.start(service.Parts{Webhook: true}, "1", before{}.CloseShow)
 	d.start(service.Parts{Worker: true}, "1", before{}.CloseShow)
-	waits := d.close(address) // for a build to be current
+	waits := d.close(address) // waits for a current build
 	d.makeCurrent("1")
 	d.expect(waits, "settled by build 1")
 	blocked := d.closeBlocked(address)
@@ -255,11 +254,11 @@ func TestBlockedRunIsMoved(t *testing.T) {
 
 	d.move(blocked, "2")
 	d.retry(blocked)
-	d.expect(blocked, "settled by build 2") // and not thanked: it is older than that step
+	d.expect(blocked, "settled by build 2") // not thanked, because the run is older than that step
 }
 
-// A build that can't replay a run leaves it stuck, until it is moved back. Then the
-// decision that waited is carried out.
+// A build that can't replay a run leaves it stuck until it is moved back. Then the
+// waiting decision is carried out.
 func TestBlockedRunIsMovedBack(t *testing.T) {
 	t.Parallel()
 	d := newDeployment(t)
@@ -284,8 +283,8 @@ func TestBlockedRunIsMovedBack(t *testing.T) {
 	d.expect(blocked, "settled by build 1")
 }
 
-// Runs from before there were builds go on with the one that is made current, and
-// have to be replayed by it.
+// Runs that started without a build continue on the first current build, which must be
+// able to replay them.
 func TestRunWithoutABuildContinuesOnTheFirst(t *testing.T) {
 	t.Parallel()
 	d := newDeployment(t)
@@ -293,14 +292,14 @@ func TestRunWithoutABuildContinuesOnTheFirst(t *testing.T) {
 	d.start(service.Parts{Worker: true}, "", before{}.CloseShow)
 	blocked := d.closeBlocked(address)
 	d.start(service.Parts{Worker: true}, "1", before{}.CloseShow)
-	d.expect(d.close(address), "settled by build ") // the one without a number, as none is current
+	d.expect(d.close(address), "settled by build ") // the build without a number, because none is current
 	d.makeCurrent("1")
 	d.retry(blocked)
 	d.expect(blocked, "settled by build 1")
 }
 
-// With webhook and worker in one process, too, it is the current build that closes
-// a session out, whichever has taken its callback.
+// Even with webhook and worker in one process, the current build closes out a session,
+// whichever build received its callback.
 func TestServeLeavesRunsToTheCurrentBuild(t *testing.T) {
 	t.Parallel()
 	d := newDeployment(t)
@@ -313,8 +312,8 @@ func TestServeLeavesRunsToTheCurrentBuild(t *testing.T) {
 	d.expect(d.close(first), "thanked by build 2", "settled by build 2")
 }
 
-// Runs that began before a change are found, and when there are none any more, the
-// care that was taken for them can go.
+// Runs that began before a change are found. When there are none left, the code for them
+// can be removed.
 func TestRunsOlderThanAChangeAreFound(t *testing.T) {
 	t.Parallel()
 	old, changed := newDeployment(t), newDeployment(t)

@@ -24,18 +24,17 @@ import (
 	"github.com/closeouthq/closeout/internal/archive"
 )
 
-// What recordings are moved by, for comparison, and the store that they go to. Both
-// are built where the measure is taken.
+// The tools and the store to compare with. Both are built where the benchmark runs.
 const (
 	rclone    = "github.com/rclone/rclone@v1.76.0"
 	versitygw = "github.com/versity/versitygw/cmd/versitygw@v1.8.0"
 )
 
-// transfers is how many objects both copy at once.
+// transfers is the number of objects that both copy at once.
 const transfers = archive.DefaultTransfers
 
-// measureArchive moves files from a folder to a folder and to S3, side by side with
-// `rclone copy --checksum`. Both are over when what they wrote is on the disk.
+// measureArchive copies files from a folder to a folder and to S3, side by side with
+// `rclone copy --checksum`. Both times end when the data is on disk.
 func measureArchive(ctx context.Context, b *bench) error {
 	b.table("archive, MB/s\tcloseout\trclone\tratio")
 	if err := compareArchives(ctx, b.row, b.dir); err != nil {
@@ -105,7 +104,7 @@ func compareArchives(ctx context.Context, row func(format string, args ...any), 
 	return nil
 }
 
-// installTools builds what isn't in the folder that CLOSEOUT_BENCH_TOOLS names.
+// installTools builds the tools that the folder CLOSEOUT_BENCH_TOOLS lacks.
 func installTools(ctx context.Context, dir string) (string, error) {
 	tools := cmp.Or(os.Getenv("CLOSEOUT_BENCH_TOOLS"), filepath.Join(dir, "tools"))
 	for name, module := range map[string]string{"rclone": rclone, "versitygw": versitygw} {
@@ -121,7 +120,7 @@ func installTools(ctx context.Context, dir string) (string, error) {
 	return tools, nil
 }
 
-// generate writes files that can't be compressed.
+// generate writes incompressible files.
 func generate(dir string, files int, size int64) error {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return err
@@ -141,7 +140,7 @@ func generate(dir string, files int, size int64) error {
 
 func fileURL(dir string) string { return "file://" + dir + "?create_dir=true" }
 
-// moveByCloseout moves as a worker does.
+// moveByCloseout copies as a worker does.
 func moveByCloseout(ctx context.Context, from, to string) error {
 	source, err := archive.OpenBucket(ctx, fileURL(from))
 	if err != nil {
@@ -172,7 +171,7 @@ func moveByCloseout(ctx context.Context, from, to string) error {
 	return err
 }
 
-// store is a versitygw.
+// store is a running versitygw.
 type store struct {
 	address string
 	process *exec.Cmd
@@ -215,7 +214,7 @@ func (s *store) stop() {
 	_ = s.process.Wait()
 }
 
-// target is the URL of the bucket to move to.
+// target returns the URL of the destination bucket.
 func (s *store) target(to, dir string) string {
 	if to == "folder" {
 		return fileURL(filepath.Join(dir, "target"))
@@ -223,7 +222,7 @@ func (s *store) target(to, dir string) string {
 	return "s3://target?region=us-east-1&use_path_style=true&endpoint=" + url.QueryEscape("http://"+s.address)
 }
 
-// empty empties both targets.
+// empty removes the files from both destinations.
 func (s *store) empty(ctx context.Context, dir string) error {
 	if err := errors.Join(os.RemoveAll(filepath.Join(dir, "target")), os.RemoveAll(filepath.Join(dir, "store", "target"))); err != nil {
 		return err

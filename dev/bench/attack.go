@@ -20,9 +20,8 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// measureAttack compares how long good callbacks take beside attacks, for a minute each,
-// with how long they take without. What the webhook's memory has peaked at by then
-// includes the program's file.
+// measureAttack compares the latency of genuine callbacks without an attack and during
+// attacks, for a minute each. The webhook's peak memory includes the program's file.
 func measureAttack(ctx context.Context, b *bench) error {
 	const rate, minute = 30, 60
 	w, err := b.newWorld(ctx)
@@ -70,15 +69,15 @@ func measureAttack(ctx context.Context, b *bench) error {
 	return b.flush()
 }
 
-// attackCommand attacks an address until it is told to stop: slow clients dribble,
-// and forgers send as fast as they are answered, small bodies or the largest.
+// attackCommand attacks an address until it is interrupted: slow clients send a byte a
+// second, and forgers send small or maximum-size bodies as fast as they are answered.
 func attackCommand() *cli.Command {
 	return &cli.Command{
 		Name: "attackers", Hidden: true,
 		Flags: []cli.Flag{&cli.StringFlag{Name: "address"}, &cli.IntFlag{Name: "slow"}, &cli.IntFlag{Name: "forgers"}, &cli.IntFlag{Name: "large"}},
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			address := cmd.String("address")
-			var there, all sync.WaitGroup // the connections, when they first are there and while they are
+			var there, all sync.WaitGroup // there: all are connected; all: all have ended
 			again := func(attack func(net.Conn)) {
 				there.Add(1)
 				all.Go(func() {
@@ -87,7 +86,7 @@ func attackCommand() *cli.Command {
 					for ctx.Err() == nil {
 						conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 						if err != nil {
-							time.Sleep(100 * time.Millisecond) // it is what is attacked that refuses
+							time.Sleep(100 * time.Millisecond) // the attacked webhook refuses
 							continue
 						}
 						first()
@@ -115,18 +114,18 @@ func attackCommand() *cli.Command {
 	}
 }
 
-// dribble sends a callback, a byte a second, until the connection is closed.
+// dribble sends a callback at a byte a second until the connection is closed.
 func dribble(conn net.Conn) {
 	go func() { _, _ = io.Copy(io.Discard, conn) }()
 	for _, c := range appendRequest(nil, bytes.Repeat([]byte(" "), 300)) {
 		if _, err := conn.Write([]byte{c}); err != nil {
 			return
 		}
-		time.Sleep(time.Second) // slow clients are slow
+		time.Sleep(time.Second) // the client is slow
 	}
 }
 
-// forge sends badly signed callbacks, each when the last is answered.
+// forge sends badly signed callbacks, one after the other.
 func forge(conn net.Conn, callback func() ([]byte, error)) {
 	in := bufio.NewReader(conn)
 	var out []byte
@@ -149,8 +148,8 @@ func forge(conn net.Conn, callback func() ([]byte, error)) {
 	}
 }
 
-// largeCallback returns the body that costs a reader most: as many files as fit, in a
-// recording callback that is badly signed.
+// largeCallback returns the most expensive body to read: a badly signed recording
+// callback with as many files as fit.
 func largeCallback() ([]byte, error) {
 	head := fmt.Sprintf(`{"app_id":1,"task_id":"YZ4joOE4IwmFAAAT","room_id":"r","event_type":1,"nonce":"1","timestamp":"%d","signature":"%s","detail":{"file_info":[`,
 		time.Now().Unix(), zego.Sign("a guess", time.Now().Unix(), "1"))

@@ -24,10 +24,10 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// The bare handlers verify a callback and store it, and do nothing else: no
-// limits, no logs, no metrics, no Temporal. Callers share a commit.
+// The bare handlers only verify a callback and store it: no limits, no logs, no metrics,
+// no Temporal. Callers share a commit.
 
-// stores are what the bare handlers store in, by name. "none" stores nothing.
+// stores are the stores of the bare handlers, by name. "none" stores nothing.
 var stores = map[string]func(dir string) (put func(key, value []byte) error, err error){
 	"none": func(string) (func(key, value []byte) error, error) {
 		return func(_, _ []byte) error { return nil }, nil
@@ -42,7 +42,7 @@ func openPebble(dir string) (func(key, value []byte) error, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Pebble groups the commits of its callers by itself.
+	// Pebble groups the commits of its callers itself.
 	return func(key, value []byte) error { return db.Set(key, value, pebble.Sync) }, nil
 }
 
@@ -107,7 +107,7 @@ type item struct {
 	done       chan error
 }
 
-// grouped has whatever came while the last commit was under way share the next.
+// grouped makes all writes that arrive during a commit share the next commit.
 func grouped(commit func([]item) error) func(key, value []byte) error {
 	items := make(chan item, 1024)
 	go func() {
@@ -135,7 +135,7 @@ func grouped(commit func([]item) error) func(key, value []byte) error {
 	}
 }
 
-// bareHandler verifies and stores.
+// bareHandler verifies and stores callbacks.
 func bareHandler(keyring *zego.Keyring, put func(key, value []byte) error) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+webhook.Path, func(w http.ResponseWriter, r *http.Request) {
@@ -196,7 +196,7 @@ func newKeyring() (*zego.Keyring, error) {
 	return zego.NewKeyring(map[uint32][]string{1: {secret}}, 10*time.Minute, time.Now)
 }
 
-// serve serves on a free port, and says on which, until ctx ends.
+// serve serves on a free port until ctx ends, and prints the address.
 func serve(ctx context.Context, cmd *cli.Command, h http.Handler) error {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -17,14 +17,14 @@ import (
 	"github.com/closeouthq/closeout/dev/internal/actions"
 )
 
-// cost is what sessions cost Temporal, in all.
+// cost is the total cost of sessions for Temporal.
 type cost struct {
 	events, bytes, transitions, actions int64
 	rows, stored                        int64 // in the persistence store
 }
 
-// measureCost compares what a closed session and a minute without sessions cost Temporal:
-// Closeout and the naive handler with the same two steps, each on its own server.
+// measureCost compares the cost of a closed session and of an idle minute for Temporal:
+// Closeout against the naive handler with the same two steps, each on its own server.
 func measureCost(ctx context.Context, b *bench) error {
 	const sessions, idle = 200, time.Minute
 	names := []string{"naive", "Closeout"}
@@ -60,7 +60,7 @@ func measureCost(ctx context.Context, b *bench) error {
 				return err
 			}
 			select {
-			case <-time.After(idle): // what is measured
+			case <-time.After(idle): // the measured time
 			case <-ctx.Done():
 				return ctx.Err()
 			}
@@ -90,7 +90,7 @@ func (c cost) minus(d cost) cost {
 	return cost{c.events - d.events, c.bytes - d.bytes, c.transitions - d.transitions, c.actions - d.actions, 0, 0}
 }
 
-// close has so many sessions closed, eight at a time, and waits until their runs are complete.
+// close closes n sessions, eight at a time, and waits until their runs are complete.
 func (w *world) close(ctx context.Context, address string, sessions int) error {
 	senders, sending := errgroup.WithContext(ctx)
 	for range 8 {
@@ -115,7 +115,7 @@ func (w *world) close(ctx context.Context, address string, sessions int) error {
 	}
 }
 
-// cost adds up all runs, and what the store has more than before.
+// cost returns the total of all runs, and the growth of the store.
 func (w *world) cost(ctx context.Context, before cost) (c cost, err error) {
 	if c, err = w.stored(ctx); err != nil {
 		return c, err
@@ -149,7 +149,7 @@ func (w *world) cost(ctx context.Context, before cost) (c cost, err error) {
 	}
 }
 
-// stored returns how many rows the server's database has, and how many bytes of them.
+// stored returns the number of rows in the server's database, and their bytes.
 func (w *world) stored(ctx context.Context) (c cost, err error) {
 	path := filepath.Join(w.dir, "temporal.db")
 	db, err := sql.Open("sqlite", "file:"+path+"?mode=ro&_pragma=busy_timeout(5000)")
@@ -180,8 +180,8 @@ func (w *world) stored(ctx context.Context) (c cost, err error) {
 	return c, nil
 }
 
-// measureClosing compares how many sessions a second `serve` closes out, all steps
-// included, with the closeout binary that CLOSEOUT_BENCH_BEFORE names.
+// measureClosing compares how many sessions a second `serve` closes out, including all
+// steps, with the closeout binary named by CLOSEOUT_BENCH_BEFORE.
 func measureClosing(ctx context.Context, b *bench) error {
 	const sessions = 3000
 	binaries := map[string]string{"this": b.binary}
@@ -212,8 +212,8 @@ func measureClosing(ctx context.Context, b *bench) error {
 	return b.flush()
 }
 
-// closing returns how many sessions a second a closeout binary closes out on a server of
-// its own.
+// closing returns how many sessions a second a closeout binary closes out, on its own
+// server.
 func (b *bench) closing(ctx context.Context, binary string, sessions int) (float64, error) {
 	ours := b.binary
 	b.binary = binary

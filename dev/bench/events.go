@@ -25,9 +25,9 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// measureEvents compares how many callbacks of participants are acknowledged
-// through the webhook with how many of the same rows one program inserts into the
-// same tables, many at a time, and nothing else.
+// measureEvents compares how many callbacks of participants are acknowledged through the
+// webhook with how many of the same rows a bare program inserts into the same tables in
+// large transactions.
 func measureEvents(ctx context.Context, b *bench) error {
 	const d = 5 * time.Second
 	nowhere, err := freeAddress()
@@ -89,14 +89,14 @@ func measureEvents(ctx context.Context, b *bench) error {
 	return b.flush()
 }
 
-// eventConnections are over how many callbacks come; the other two are what it is
-// compared with.
+// eventConnections lists the numbers of connections that send callbacks. In results,
+// bareInsert and nothingStored stand for the comparisons instead.
 var eventConnections = []int{64, 1024}
 
 const bareInsert, nothingStored = 0, -1
 
-// webhookAlone is what HTTP and the verifying of callbacks cost, and so the most that
-// could be stored on this machine.
+// webhookAlone measures HTTP and verification without a store, which bounds what this
+// machine can store.
 func webhookAlone(ctx context.Context, b *bench, s series, temporal string, d time.Duration) error {
 	p, _, err := b.closeout(temporal, b.folder(), webhooks, "CLOSEOUT_PARTICIPANTS=off")
 	if err != nil {
@@ -111,8 +111,8 @@ func webhookAlone(ctx context.Context, b *bench, s series, temporal string, d ti
 	return nil
 }
 
-// eventRound is one of Closeout. All that was acknowledged has to be in the ledger
-// in the end.
+// eventRound measures one round of Closeout. In the end the ledger must have all
+// acknowledged events.
 func eventRound(ctx context.Context, b *bench, s series, temporal, ledgerURL string, connections int, d time.Duration) error {
 	books, err := ledger.Open(ledgerURL)
 	if err != nil {
@@ -148,13 +148,13 @@ func eventRound(ctx context.Context, b *bench, s series, temporal, ledgerURL str
 	if err := db.QueryRowContext(ctx, "SELECT count(*) FROM stays").Scan(&rows); err != nil {
 		return err
 	}
-	if rows < l.n() { // what was under way when the time was over may be there, too
+	if rows < l.n() { // callbacks in flight at the end may be stored too
 		return fmt.Errorf("%d callbacks were acknowledged, and the ledger has %d", l.n(), rows)
 	}
 	return nil
 }
 
-// newLogout makes a genuine room_logout of a session that no other has.
+// newLogout returns a genuine room_logout of a new session.
 func newLogout() ([]byte, error) {
 	now := time.Now()
 	c := zego.RoomLogout{RoomLogin: zego.RoomLogin{
@@ -165,12 +165,12 @@ func newLogout() ([]byte, error) {
 	return c.MarshalJSON()
 }
 
-// rowsTogether is how many rows the bare program inserts in a transaction: as many
-// as Closeout does at most.
+// rowsTogether is the number of rows that the bare program inserts in a transaction:
+// Closeout's maximum.
 const rowsTogether = 1000
 
-// insertRows inserts what is stored of ever new callbacks, for so long: a row of
-// the session and one of the stay.
+// insertRows inserts the rows of new callbacks for a given time: a row for the session
+// and one for the stay.
 func insertRows(ctx context.Context, ledgerURL string, d time.Duration) (rate float64, err error) {
 	books, err := ledger.Open(ledgerURL)
 	if err != nil {
@@ -241,7 +241,7 @@ func insertPostgres(ctx context.Context, tx *sql.Tx, sessions, stays []string, n
 	return err
 }
 
-// openRaw opens a ledger's database, with the same durability.
+// openRaw opens a ledger's database with the same durability.
 func openRaw(ledgerURL string) (*sql.DB, error) {
 	if path, ok := strings.CutPrefix(ledgerURL, "sqlite:"); ok {
 		return sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)")
@@ -253,7 +253,7 @@ func openRaw(ledgerURL string) (*sql.DB, error) {
 	return stdlib.OpenDB(*config), nil
 }
 
-// newSchema makes a schema of its own in the database.
+// newSchema creates a new schema in the database.
 func newSchema(ctx context.Context, at string) (_ string, drop func(), err error) {
 	db, err := openRaw(at)
 	if err != nil {
@@ -276,8 +276,8 @@ func newSchema(ctx context.Context, at string) (_ string, drop func(), err error
 	}, nil
 }
 
-// postgres is the PostgreSQL that CLOSEOUT_TEST_POSTGRES_URL names, or one that is
-// started for as long as it is needed.
+// postgres returns the PostgreSQL named by CLOSEOUT_TEST_POSTGRES_URL, or starts one
+// until ctx ends.
 func (b *bench) postgres(ctx context.Context) (at string, stop func(), err error) {
 	if at := os.Getenv("CLOSEOUT_TEST_POSTGRES_URL"); at != "" {
 		return at, func() {}, nil

@@ -20,18 +20,18 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// load is what a closed loop brought: each connection sends its next callback
-// when the last is answered.
+// load is the result of a closed loop: each connection sends its next callback when the
+// last one is answered.
 type load struct {
 	took      time.Duration
-	latencies []time.Duration // in order of length
-	statuses  map[string]int  // what the answers say
+	latencies []time.Duration // sorted
+	statuses  map[string]int  // count of answers by status
 }
 
 func (l *load) n() int        { return len(l.latencies) }
 func (l *load) rate() float64 { return float64(l.n()) / l.took.Seconds() }
 
-// quantile returns the latency that so much of the answers didn't exceed.
+// quantile returns the latency that the given share of answers didn't exceed.
 func (l *load) quantile(q float64) time.Duration {
 	if l.n() == 0 {
 		return 0
@@ -39,14 +39,14 @@ func (l *load) quantile(q float64) time.Duration {
 	return l.latencies[int(float64(l.n()-1)*q)]
 }
 
-// closedLoop sends callbacks of ever new sessions over so many connections, for
-// so long. It speaks HTTP by itself: an http.Client takes as much of the machine
-// as the handlers that are measured.
+// closedLoop sends callbacks of new sessions over a number of connections, for a given
+// time. It implements HTTP itself, because an http.Client takes as much CPU as the
+// handlers that are measured.
 func closedLoop(ctx context.Context, address string, connections int, d time.Duration) (*load, error) {
 	return closedLoopOf(ctx, address, connections, d, newCallback)
 }
 
-// closedLoopOf is closedLoop for callbacks of another kind.
+// closedLoopOf is closedLoop for other kinds of callbacks.
 func closedLoopOf(ctx context.Context, address string, connections int, d time.Duration, next func() ([]byte, error)) (*load, error) {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
@@ -77,7 +77,7 @@ func closedLoopOf(ctx context.Context, address string, connections int, d time.D
 	return &all, fault
 }
 
-// oneConnection sends so many callbacks, one after another; 0: until the context ends.
+// oneConnection sends count callbacks one after another, or until ctx ends if count is 0.
 func oneConnection(ctx context.Context, address string, callbacks int, next func() ([]byte, error)) (*load, error) {
 	l := &load{statuses: map[string]int{}}
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
@@ -113,7 +113,7 @@ func appendRequest(out, body []byte) []byte {
 	return append(out, body...)
 }
 
-// newCallback makes a genuine callback of a session that no other has.
+// newCallback returns a genuine callback of a new session.
 func newCallback() ([]byte, error) { return callbackSignedWith(secret) }
 
 func callbackSignedWith(secret string) ([]byte, error) {
@@ -126,8 +126,8 @@ func callbackSignedWith(secret string) ([]byte, error) {
 	return c.MarshalJSON()
 }
 
-// answer reads an answer, and returns the status in its body. Any but 200 is an
-// error.
+// answer reads an answer and returns the status in its body. A status code other than 200
+// is an error.
 func answer(in *bufio.Reader) (string, error) {
 	line, err := in.ReadString('\n')
 	if err != nil {

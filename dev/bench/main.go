@@ -1,8 +1,8 @@
 //go:build linux
 
-// Command bench measures Closeout against the bare SDK, against the handler that
-// everybody writes, and against bare handlers that only verify and store, side by
-// side on the same real Temporal server. `make bench` runs all of it.
+// Command bench compares Closeout with the bare SDK, with a naive handler, and with bare
+// handlers that only verify and store, side by side on the same real Temporal server.
+// `make bench` runs all of it.
 package main
 
 import (
@@ -39,7 +39,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		{"attack", "how long good callbacks take beside slow clients, forgers and large bodies", measureAttack},
 		{"archive", "recordings moved to a folder and to S3, against rclone", measureArchive},
 	}
-	// What the measures run as processes of their own is hidden.
+	// Hide the commands that the benchmarks run as processes.
 	commands := []*cli.Command{temporalCommand(), bareCommand(), closeoutCommand(), naiveCommand(), loadCommand(), attackCommand()}
 	for _, m := range measures {
 		commands = append(commands, &cli.Command{Name: m.name, Usage: m.usage, Action: func(ctx context.Context, cmd *cli.Command) error {
@@ -54,7 +54,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}, args, stdout, stderr)
 }
 
-// measure is one of the things that are measured.
+// measure is one benchmark.
 type measure struct {
 	name, usage string
 	take        func(context.Context, *bench) error

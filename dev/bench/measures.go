@@ -33,8 +33,8 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// rounds is how often each measure is taken. Of each figure, and of each ratio
-// within a round, the median counts.
+// rounds is the number of rounds of each benchmark. Results are medians over the rounds,
+// of figures and of ratios within a round.
 const rounds = 3
 
 func median(figures []float64) float64 {
@@ -50,7 +50,7 @@ type series map[string][]float64
 
 func (s series) add(name string, figure float64) { s[name] = append(s[name], figure) }
 
-// ratio is the median of the ratios of two figures in each round.
+// ratio returns the median of the per-round ratios of two figures.
 func (s series) ratio(over, under string) float64 {
 	var ratios []float64
 	for i := range min(len(s[over]), len(s[under])) {
@@ -59,7 +59,7 @@ func (s series) ratio(over, under string) float64 {
 	return median(ratios)
 }
 
-// world is a Temporal server of its own, with a client.
+// world is a Temporal server with a client.
 type world struct {
 	*process
 	dir    string
@@ -89,7 +89,7 @@ func (w *world) stop() {
 	w.process.stop()
 }
 
-// count counts the runs that a query finds.
+// count counts the runs that match a query.
 func (w *world) count(ctx context.Context, query string) (int64, error) {
 	answer, err := w.client.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{Query: query})
 	if err != nil {
@@ -98,7 +98,7 @@ func (w *world) count(ctx context.Context, query string) (int64, error) {
 	return answer.GetCount(), nil
 }
 
-// bare starts workflows by the SDK alone, so many at a time.
+// bare starts workflows with the SDK alone, with a number of starts in flight.
 func (w *world) bare(ctx context.Context, inFlight int, d time.Duration) (*load, error) {
 	var (
 		mu    sync.Mutex
@@ -129,8 +129,7 @@ func (w *world) bare(ctx context.Context, inFlight int, d time.Duration) (*load,
 	return &all, fault
 }
 
-// alone is how many starts a second the SDK alone brings, by how many are in
-// flight.
+// alone measures how many starts a second the SDK alone makes, by the number in flight.
 func (w *world) alone(ctx context.Context) (map[int]float64, error) {
 	rates := map[int]float64{}
 	for _, n := range bestInFlight {
@@ -143,8 +142,7 @@ func (w *world) alone(ctx context.Context) (map[int]float64, error) {
 	return rates, nil
 }
 
-// best returns which of the figures of a name, with so many in flight each, are the
-// highest in the median.
+// best returns the figures of the number in flight with the highest median.
 func (s series) best(name string) string {
 	return inFlight(name, slices.MaxFunc(bestInFlight, func(a, b int) int {
 		return cmp.Compare(median(s[inFlight(name, a)]), median(s[inFlight(name, b)]))
@@ -153,10 +151,10 @@ func (s series) best(name string) string {
 
 func inFlight(name string, n int) string { return fmt.Sprintf("%s, %d in flight", name, n) }
 
-// waiting asks a Closeout how many callbacks are in its inbox.
+// waiting returns the number of callbacks in a Closeout's inbox.
 func waiting(admin string) (int, error) { return depth(admin, "closeout_inbox_depth") }
 
-// depth is the one of an inbox of that metric.
+// depth returns the value of an inbox metric.
 func depth(admin, metric string) (int, error) {
 	resp, err := http.Get("http://" + admin + "/metrics")
 	if err != nil {
@@ -184,7 +182,7 @@ func emptied(ctx context.Context, admin, metric string) error {
 		if err != nil || n == 0 {
 			return err
 		}
-		time.Sleep(200 * time.Millisecond) // to ask is work as well
+		time.Sleep(200 * time.Millisecond) // polling costs CPU too
 	}
 	return ctx.Err()
 }
@@ -198,16 +196,16 @@ func freeAddress() (string, error) {
 	return l.Addr().String(), nil
 }
 
-// role is what a Closeout does.
+// role is the command that a Closeout runs.
 type role string
 
 const (
-	webhooks role = "webhook" // the binary that is deployed
-	serves   role = "serve"   // likewise
-	noops    role = "noops"   // serve in the benchmark's program, with steps that do nothing
+	webhooks role = "webhook" // the deployed binary
+	serves   role = "serve"   // the deployed binary
+	noops    role = "noops"   // serve inside the benchmark's program, with steps that do nothing
 )
 
-// closeout starts one, and returns its address for operators too.
+// closeout starts a Closeout and returns its addresses for callbacks and operators.
 func (b *bench) closeout(temporal, dir string, what role, environment ...string) (*process, string, error) {
 	admin, err := freeAddress()
 	if err != nil {
@@ -221,7 +219,7 @@ func (b *bench) closeout(temporal, dir string, what role, environment ...string)
 	if err != nil {
 		return nil, "", err
 	}
-	// Of two values of one name, the later counts.
+	// If a name has two values, the later one counts.
 	p, err := b.startCloseout(what, append([]string{
 		"CLOSEOUT_APPS=1=" + secret, "CLOSEOUT_LISTEN=" + listen, "CLOSEOUT_ADMIN_LISTEN=" + admin, "CLOSEOUT_DATA=" + dir, "CLOSEOUT_SETTLING=0s", "CLOSEOUT_TASK_QUEUE=" + taskQueue,
 		"TEMPORAL_ADDRESS=" + temporal, "TEMPORAL_NAMESPACE=" + client.DefaultNamespace,
@@ -242,7 +240,7 @@ func (b *bench) closeout(temporal, dir string, what role, environment ...string)
 	}
 }
 
-// measureKnee measures how many starts a second the server takes, by how many are in
+// measureKnee measures how many starts a second the server makes, by the number in
 // flight.
 func measureKnee(ctx context.Context, b *bench) error {
 	w, err := b.newWorld(ctx)
@@ -263,14 +261,12 @@ func measureKnee(ctx context.Context, b *bench) error {
 
 func ms(d time.Duration) time.Duration { return d.Round(100 * time.Microsecond) }
 
-// bestInFlight are the numbers of callers among which each has its best, in the
-// median.
+// bestInFlight are the numbers of callers in flight to choose the best median from.
 var bestInFlight = []int{4, 8, 16}
 
-// measureHealthy compares what is acknowledged through to Temporal with what the
-// SDK alone starts, and with the naive handler: as it is, and with the start
-// options that the SDK alone has here, which are Closeout's. Nobody runs the
-// workflows.
+// measureHealthy compares the callbacks acknowledged through to Temporal with the starts
+// of the SDK alone, and with the naive handler, with its own and with Closeout's start
+// options, which the SDK alone has here too. No worker runs the workflows.
 func measureHealthy(ctx context.Context, b *bench) error {
 	w, err := b.newWorld(ctx)
 	if err != nil {
@@ -318,7 +314,7 @@ func measureHealthy(ctx context.Context, b *bench) error {
 			if err != nil {
 				return 0, err
 			}
-			// Only what Temporal has by now counts.
+			// Count only runs that Temporal has now.
 			left, err := waiting(admin)
 			if err != nil {
 				return 0, err
@@ -330,8 +326,8 @@ func measureHealthy(ctx context.Context, b *bench) error {
 	for round := range 2 * len(contenders) {
 		for _, n := range bestInFlight {
 			for k := range contenders {
-				// Each is the first as often as the others: the server gets slower as it
-				// fills, and pauses now and then.
+				// Rotate the order, because the server gets slower as it fills, and
+				// pauses at times.
 				c := contenders[(k+round)%len(contenders)]
 				rate, err := c.rate(n)
 				if err != nil {
@@ -351,10 +347,10 @@ func measureHealthy(ctx context.Context, b *bench) error {
 	return b.flush()
 }
 
-// measureBurst compares how much is acknowledged durably while Temporal is away
-// with handlers that only verify and store.
+// measureBurst compares how many callbacks are durably acknowledged while Temporal is
+// down with handlers that only verify and store.
 func measureBurst(ctx context.Context, b *bench) error {
-	// What a process does once, as it starts, isn't what a burst costs.
+	// A burst doesn't include the work of a process at its start.
 	const warm, d = time.Second, 4 * time.Second
 	nowhere, err := freeAddress()
 	if err != nil {
@@ -365,7 +361,7 @@ func measureBurst(ctx context.Context, b *bench) error {
 		rates, tails := series{}, series{}
 		for round := range 2*rounds - 1 {
 			for k := range names {
-				// The machine changes its mind meanwhile: each is the first as often as the others.
+				// Rotate the order, because the machine's speed varies.
 				name := names[(k+round)%len(names)]
 				var p *process
 				if name == "Closeout" {
@@ -388,7 +384,7 @@ func measureBurst(ctx context.Context, b *bench) error {
 				tails.add(name, l.quantile(.99).Seconds()*1000)
 			}
 		}
-		// Not each round's fastest: of figures that scatter the highest says little.
+		// Don't take each round's fastest: the highest of scattered figures means little.
 		fastest := slices.MaxFunc([]string{"pebble", "sqlite", "bbolt"}, func(a, b string) int { return cmp.Compare(median(rates[a]), median(rates[b])) })
 		b.table(fmt.Sprintf("burst, %d connections\tacknowledged/s\tp99 ms", connections))
 		for _, name := range names {
@@ -402,18 +398,18 @@ func measureBurst(ctx context.Context, b *bench) error {
 	return measureOpenBurst(ctx, b)
 }
 
-// measureOpenBurst sends 20,000 callbacks at 5,000 a second, with Temporal away
-// and with Temporal there, and measures how much memory that takes.
+// measureOpenBurst sends 20,000 callbacks at 5,000 a second, with Temporal down and with
+// Temporal up, and measures the memory.
 func measureOpenBurst(ctx context.Context, b *bench) error {
-	// The bare handler is in the benchmark's program, of which much is mapped: what is
-	// its own is what isn't of a file.
+	// The bare handler runs in the benchmark's program, which maps many files. Count only
+	// its anonymous memory.
 	b.table("20,000 callbacks at 5,000/s\tlost\tp50 ms\tp99 ms\tresident MB, at most\tof no file, in the end")
 	for _, c := range []struct {
 		name string
 		what role
 		away bool
 	}{{"Closeout webhook, Temporal there", webhooks, false}, {"Closeout serve, Temporal there", serves, false}, {"Closeout webhook, Temporal away", webhooks, true}, {"pebble", "", true}} {
-		// Each has a Temporal of its own: what one leaves behind, the next would run.
+		// Each has its own Temporal, because it would run the leftovers of another.
 		report, most, own, err := func() (*storm.Report, int64, int64, error) {
 			address, err := freeAddress()
 			if err == nil && !c.away {
@@ -450,8 +446,8 @@ func measureOpenBurst(ctx context.Context, b *bench) error {
 	return b.flush()
 }
 
-// measureFinishing compares how many runs complete while callbacks keep coming,
-// with two steps that do nothing.
+// measureFinishing compares how many runs complete while callbacks keep coming, with two
+// steps that do nothing.
 func measureFinishing(ctx context.Context, b *bench) error {
 	const d, connections = 10 * time.Second, 8
 	s := series{}
@@ -500,8 +496,8 @@ func measureFinishing(ctx context.Context, b *bench) error {
 	return measureStarving(ctx, b)
 }
 
-// measureStarving measures whether what is started in the minute of a burst is
-// finished in it.
+// measureStarving measures whether the runs started in the minute of a burst complete in
+// that minute.
 func measureStarving(ctx context.Context, b *bench) error {
 	w, err := b.newWorld(ctx)
 	if err != nil {
@@ -517,7 +513,7 @@ func measureStarving(ctx context.Context, b *bench) error {
 	if _, err := closedLoop(ctx, p.address, 64, 10*time.Second); err != nil {
 		return err
 	}
-	time.Sleep(time.Minute - time.Since(began)) // the minute that is looked at
+	time.Sleep(time.Minute - time.Since(began)) // the measured minute
 	done, err := w.count(ctx, "ExecutionStatus = 'Completed'")
 	if err != nil {
 		return err
@@ -531,9 +527,8 @@ func measureStarving(ctx context.Context, b *bench) error {
 	return b.flush()
 }
 
-// measureDrain compares how fast a backlog is started with what the SDK alone
-// starts, and how long new callbacks take meanwhile with how long they take
-// without a backlog.
+// measureDrain compares how fast a backlog is started with the starts of the SDK alone,
+// and the latency of new callbacks during that with their latency without a backlog.
 func measureDrain(ctx context.Context, b *bench) error {
 	const backlog = 4000
 	s := series{}
@@ -544,7 +539,7 @@ func measureDrain(ctx context.Context, b *bench) error {
 		}
 		err = func() error {
 			defer w.stop()
-			// Ahead of it and afterwards: a server gets slower as it fills.
+			// Measure before and after, because a server gets slower as it fills.
 			before, err := w.alone(ctx)
 			if err != nil {
 				return err
@@ -577,7 +572,7 @@ func measureDrain(ctx context.Context, b *bench) error {
 			}
 
 			dir = b.folder()
-			if err := fill(ctx, b, dir, 5*backlog); err != nil { // for longer than the trickle lasts
+			if err := fill(ctx, b, dir, 5*backlog); err != nil { // more than the trickle lasts
 				return err
 			}
 			if p, _, err = b.closeout(w.address, dir, webhooks); err != nil {
@@ -607,19 +602,19 @@ func measureDrain(ctx context.Context, b *bench) error {
 	return b.flush()
 }
 
-// send sends callbacks of new sessions as ZEGO would.
+// send sends callbacks of new sessions as ZEGO does.
 func (b *bench) send(ctx context.Context, address string, o storm.Options) (*storm.Report, error) {
 	o.URL, o.Timeout = "http://"+address+webhook.Path, 5*time.Second
 	o.AppID, o.Secret, o.RoomID, o.RoomSessionID, o.Seed = 1, secret, "lobby", rand.Uint64(), rand.Uint64()
 	return storm.Run(ctx, o, b.log)
 }
 
-// trickle sends what a quiet day brings.
+// trickle sends the callbacks of a quiet day.
 func trickle(ctx context.Context, b *bench, address string) (*storm.Report, error) {
 	return b.send(ctx, address, storm.Options{Count: 300, Rate: 20})
 }
 
-// fill puts callbacks into an inbox, by a Closeout that has no Temporal.
+// fill puts callbacks into an inbox, with a Closeout without Temporal.
 func fill(ctx context.Context, b *bench, dir string, n int) error {
 	nowhere, err := freeAddress()
 	if err != nil {
@@ -637,8 +632,8 @@ func fill(ctx context.Context, b *bench, dir string, n int) error {
 	return err
 }
 
-// measureOutage stops Temporal for 90 s while 20 callbacks a second come in, with
-// ZEGO's own attempts, and counts what is lost.
+// measureOutage stops Temporal for 90 s while 20 callbacks a second arrive, with ZEGO's
+// retries, and counts lost callbacks.
 func measureOutage(ctx context.Context, b *bench) error {
 	const sessions, rate, before, outage = 2600, 20, 10 * time.Second, 90 * time.Second
 	free, err := freeAddress()
@@ -730,8 +725,8 @@ func measureOutage(ctx context.Context, b *bench) error {
 	return b.flush()
 }
 
-// measureBacklog measures what a million callbacks in the inbox cost: on the disk, at
-// the start, and in memory.
+// measureBacklog measures the cost of a million callbacks in the inbox: disk space, start
+// time and memory.
 func measureBacklog(ctx context.Context, b *bench) error {
 	const entries = 1_000_000
 	dir := b.folder()
@@ -768,7 +763,7 @@ func measureBacklog(ctx context.Context, b *bench) error {
 		return err
 	}
 	began := time.Now()
-	p, admin, err := b.closeout(nowhere, dir, webhooks) // returns when it takes callbacks
+	p, admin, err := b.closeout(nowhere, dir, webhooks) // returns when it accepts callbacks
 	if err != nil {
 		return err
 	}
@@ -788,7 +783,7 @@ func measureBacklog(ctx context.Context, b *bench) error {
 	return b.flush()
 }
 
-// sizeOf returns how many bytes the files in a folder have on the disk.
+// sizeOf returns the disk space of the files in a folder, in bytes.
 func sizeOf(dir string) (n int64, err error) {
 	return n, filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
@@ -802,7 +797,7 @@ func sizeOf(dir string) (n int64, err error) {
 	})
 }
 
-// measureParse measures what it costs to parse and verify one callback.
+// measureParse measures the cost of parsing and verifying one callback.
 func measureParse(_ context.Context, b *bench) error {
 	body, err := newCallback()
 	if err != nil {

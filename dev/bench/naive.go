@@ -21,8 +21,8 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// naiveClose and what follows is the handler that everybody writes: start the
-// workflow, then say 200. It is here to be measured against.
+// naiveClose and the rest of this file are the naive handler to compare with: it starts
+// the Workflow and then answers 200.
 type naiveClose struct {
 	Event         string `json:"event"`
 	AppID         uint32 `json:"appid"`
@@ -35,8 +35,8 @@ type naiveClose struct {
 	RoomCloseTime string `json:"room_close_time"`
 }
 
-// findable has it start them as Closeout does, with all that makes a run easy to
-// find and to read: the rest of the handler stays as it is.
+// findable makes it start Workflows with Closeout's start options, so that runs are as
+// easy to find and read. The rest of the handler stays the same.
 func naiveHandler(temporal client.Client, findable bool) http.Handler {
 	r := mux.NewRouter()
 	r.HandleFunc("/zego/callbacks", func(w http.ResponseWriter, r *http.Request) {
@@ -54,7 +54,7 @@ func naiveHandler(temporal client.Client, findable bool) http.Handler {
 		}
 		options := client.StartWorkflowOptions{ID: fmt.Sprintf("room-close-%d", c.RoomSessionID), TaskQueue: taskQueue}
 		if findable {
-			closed, _ := time.Parse(time.RFC3339, c.RoomCloseTime) // it isn't checked here
+			closed, _ := time.Parse(time.RFC3339, c.RoomCloseTime) // the naive handler doesn't check it
 			options = workflows.StartOptions(session.Session{ID: session.ID{AppID: c.AppID, RoomSessionID: c.RoomSessionID}, RoomID: c.RoomID, RoomCloseTime: closed}, taskQueue)
 		}
 		if _, err := temporal.ExecuteWorkflow(r.Context(), options, naiveWorkflow, c); err != nil {

@@ -23,11 +23,11 @@ import (
 	"github.com/closeouthq/closeout/dev/server"
 )
 
-// bench is one run: a folder, and the processes in it.
+// bench is one run of the benchmarks: a folder, and the processes in it.
 type bench struct {
 	dir    string
-	binary string    // closeout
-	log    io.Writer // for what isn't a result
+	binary string    // path of closeout
+	log    io.Writer // for everything but results
 	result *tabwriter.Writer
 	n      int
 }
@@ -37,7 +37,7 @@ func newBench(ctx context.Context, out, log io.Writer) (*bench, error) {
 	if err != nil {
 		return nil, err
 	}
-	// As in the image: of an executable's pages each that was ever near one in use counts.
+	// As in the image: pages of an executable count as used if they are near a used one.
 	closeout, err := binary.Build(ctx, dir, "-tags=disable_grpc_modules", "-ldflags=-s -w")
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
@@ -45,7 +45,7 @@ func newBench(ctx context.Context, out, log io.Writer) (*bench, error) {
 	return &bench{dir: dir, binary: closeout, log: log, result: tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)}, nil
 }
 
-// table begins a table of results, row adds to it and flush shows it.
+// table begins a table of results, row adds to it, and flush prints it.
 func (b *bench) table(header string)            { fmt.Fprintln(b.result, "\n"+header) }
 func (b *bench) row(format string, args ...any) { fmt.Fprintf(b.result, format+"\n", args...) }
 func (b *bench) flush() error                   { return b.result.Flush() }
@@ -58,15 +58,15 @@ func (b *bench) folder() string {
 	return filepath.Join(b.dir, strconv.Itoa(b.n))
 }
 
-// process is this program, running one of its commands.
+// process is this program running one of its commands.
 type process struct {
 	cmd *exec.Cmd
-	// address is what it listens on.
+	// address is the address that it listens on.
 	address string
 }
 
-// start runs a command of this program and waits until it says, in a line on its
-// stdout, where it listens.
+// start runs a command of this program and waits until it prints the address that it
+// listens on.
 func (b *bench) start(command string, args ...string) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -93,7 +93,7 @@ func (b *bench) start(command string, args ...string) (*process, error) {
 	return &process{cmd: cmd, address: strings.TrimSpace(line)}, nil
 }
 
-// startCloseout starts the binary that is deployed.
+// startCloseout starts the deployed binary.
 func (b *bench) startCloseout(what role, environment ...string) (*process, error) {
 	cmd := exec.Command(b.binary, string(what))
 	cmd.Env = append(os.Environ(), environment...)
@@ -106,14 +106,14 @@ func (b *bench) startCloseout(what role, environment ...string) (*process, error
 	return &process{cmd: cmd}, nil
 }
 
-// prepare has a command log to a file, and end with this process.
+// prepare makes a command log to a file, and end with this process.
 func (b *bench) prepare(cmd *exec.Cmd) error {
 	b.n++
 	log, err := os.Create(b.logOf(cmd))
 	if err != nil {
 		return err
 	}
-	cmd.Stderr = log // which is open as long as this process
+	cmd.Stderr = log // open until this process ends
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return nil
 }
@@ -122,14 +122,14 @@ func (b *bench) logOf(cmd *exec.Cmd) string {
 	return filepath.Join(b.dir, fmt.Sprintf("%s-%d.log", cmd.Args[1], b.n))
 }
 
-// stop ends it in order.
+// stop ends the process in order.
 func (p *process) stop() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	_ = p.cmd.Wait()
 }
 
-// memory is how much of that kind it has, in bytes: one of those in Linux's
-// /proc/<pid>/status, as VmRSS.
+// memory returns a memory figure of the process in bytes, by its name in Linux's
+// /proc/<pid>/status, such as VmRSS.
 func (p *process) memory(kind string) int64 {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {
@@ -144,7 +144,7 @@ func (p *process) memory(kind string) int64 {
 	return 0
 }
 
-// temporalCommand runs a Temporal server until it is told to stop.
+// temporalCommand runs a Temporal server until it is interrupted.
 func temporalCommand() *cli.Command {
 	return &cli.Command{
 		Name: "temporal", Hidden: true,

@@ -23,10 +23,10 @@ import (
 	"github.com/closeouthq/closeout/internal/telemetry"
 )
 
-// taskQueue is where the workers of all handlers look.
+// taskQueue is the Task Queue of the workers of all handlers.
 const taskQueue = "bench"
 
-// noSteps are steps that do nothing, so that what is measured is all but them.
+// noSteps are steps that do nothing, so that only the rest is measured.
 type noSteps struct{}
 
 // FinalizeBill does nothing.
@@ -40,7 +40,7 @@ func (*noSteps) ArchiveRecordings(_ context.Context, t activities.Task) (activit
 	return activities.Archived{}, nil
 }
 
-// handlerFlags are those of the handlers that know Temporal.
+// handlerFlags are the flags of the handlers that use Temporal.
 func handlerFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "temporal"}, &cli.StringFlag{Name: "dir"}, &cli.StringFlag{Name: "admin", Value: "127.0.0.1:0"},
@@ -48,14 +48,14 @@ func handlerFlags() []cli.Flag {
 	}
 }
 
-// closeoutCommand runs `closeout serve`, but for the steps, which do nothing.
+// closeoutCommand runs `closeout serve` with steps that do nothing.
 func closeoutCommand() *cli.Command {
 	return &cli.Command{Name: "closeout", Hidden: true, Flags: handlerFlags(), Action: func(ctx context.Context, cmd *cli.Command) error {
 		c, err := settings(cmd)
 		if err != nil {
 			return err
 		}
-		// As in production, each callback is logged.
+		// Log each callback, as in production.
 		log := telemetry.NewLogger(os.Stderr, slog.LevelInfo, false)
 		debug.SetGCPercent(command.GCPercent)
 		return service.Run(ctx, c, service.Parts{
@@ -77,7 +77,7 @@ func settings(cmd *cli.Command) (*config.Config, error) {
 	return c, nil
 }
 
-// naiveCommand runs the handler that everybody writes.
+// naiveCommand runs the naive handler.
 func naiveCommand() *cli.Command {
 	return &cli.Command{Name: "naive", Hidden: true, Flags: handlerFlags(), Action: func(ctx context.Context, cmd *cli.Command) error {
 		temporal, err := client.Dial(client.Options{HostPort: cmd.String("temporal"), Logger: silent})
@@ -101,7 +101,7 @@ func naiveCommand() *cli.Command {
 
 var silent = tlog.NewStructuredLogger(slog.New(slog.DiscardHandler))
 
-// setUp makes the search attributes on a new server.
+// setUp creates the search attributes on a new server.
 func setUp(ctx context.Context, address, dir string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -114,7 +114,7 @@ func setUp(ctx context.Context, address, dir string) error {
 	return service.Setup(ctx, c, slog.New(slog.DiscardHandler))
 }
 
-// loadCommand is the closed loop alone, for a look at a handler with a profiler.
+// loadCommand runs the closed loop alone, to profile a handler.
 func loadCommand() *cli.Command {
 	return &cli.Command{
 		Name: "load", Hidden: true,

@@ -36,35 +36,35 @@ import (
 	"github.com/closeouthq/closeout/webhook"
 )
 
-// Options say how much is broken.
+// Options configure a run.
 type Options struct {
-	// Sessions is how many are offered, and Rate how many a second.
+	// Sessions is the number of sessions, and Rate how many are offered a second.
 	Sessions int
 	Rate     float64
-	// Outage is how long Temporal is away each time, up to half as much again.
+	// Outage is the duration of an outage of Temporal. Each is up to half as long again.
 	Outage time.Duration
-	// Pause is how long nothing new is broken, up to twice as much.
+	// Pause is the pause between two faults. Each is up to twice as long.
 	Pause time.Duration
-	// Seed decides what is broken when, and what is sent when. What comes of it
-	// depends on the machine too.
+	// Seed decides the faults and the callbacks, and their times. The outcome also
+	// depends on the machine.
 	Seed uint64
-	// Dir is where everything is kept; empty stands for a folder that is removed
-	// if all went well.
+	// Dir is the folder of all files. If it is empty, Run makes a folder, and removes it
+	// after success.
 	Dir string
 }
 
-// restart bounds how long a process that was killed stays away.
+// restart bounds the time between the kill of a process and its restart.
 const restart = 2 * time.Second
 
-// diskFull bounds how long the disk is full: with Temporal away at the same time
-// nothing can be taken, and ZEGO tries for 62 s only.
+// diskFull bounds the time for which the disk is full. If Temporal is down at the same
+// time, no callback can be accepted, and ZEGO retries for only 62 s.
 const diskFull = 5 * time.Second
 
-// patience is for how long no session at all may be closed out in the end. How long
-// all of them take is the machine's affair.
+// patience is the time after which the audit gives up if no further session was closed
+// out. The time for all sessions depends on the machine.
 const patience = 5 * time.Minute
 
-// Run does it, and returns an error if any promise was broken.
+// Run runs the test, and returns an error if any guarantee was broken.
 func Run(ctx context.Context, o Options, out io.Writer) (err error) {
 	fmt.Fprintf(out, "seed %d\n", o.Seed)
 	dir := o.Dir
@@ -88,7 +88,7 @@ func Run(ctx context.Context, o Options, out io.Writer) (err error) {
 	return s.play(ctx)
 }
 
-// stage has everything that is broken.
+// stage holds everything that the test breaks.
 type stage struct {
 	Options
 	out                       io.Writer
@@ -123,7 +123,7 @@ func newStage(ctx context.Context, o Options, dir string, out io.Writer) (_ *sta
 		return nil, err
 	}
 
-	// The webhook's disk is another one than the worker's.
+	// The webhook and the worker have different disks.
 	box := filepath.Join(dir, "webhook")
 	if s.disk, err = mountDisk(box); errors.Is(err, errNoDisk) {
 		fmt.Fprintf(out, "%v, so the disk is never full\n", err)
@@ -139,7 +139,7 @@ func newStage(ctx context.Context, o Options, dir string, out io.Writer) (_ *sta
 	}
 	s.config.Temporal = client.Options{HostPort: local(0), Namespace: client.DefaultNamespace}
 	for _, folder := range []string{s.config.RecordingsURL, s.config.ArchiveURL} {
-		b, err := archive.OpenBucket(ctx, folder) // which makes it
+		b, err := archive.OpenBucket(ctx, folder) // creates the folder
 		if err != nil {
 			return nil, err
 		}
@@ -185,7 +185,7 @@ func newStage(ctx context.Context, o Options, dir string, out io.Writer) (_ *sta
 	return s, s.worker.wait(ctx)
 }
 
-// namespaceAnswers says whether Temporal is there.
+// namespaceAnswers reports whether Temporal answers.
 func (s *stage) namespaceAnswers(ctx context.Context) bool {
 	c, err := client.DialContext(ctx, s.config.Temporal)
 	if err != nil {
@@ -209,7 +209,7 @@ func (s *stage) close() {
 	}
 }
 
-// play sends and breaks, mends everything, and audits.
+// play sends callbacks and breaks things, then repairs everything and audits.
 func (s *stage) play(ctx context.Context) error {
 	breaking, enough := context.WithCancel(ctx)
 	group, groupCtx := errgroup.WithContext(ctx)
@@ -257,16 +257,16 @@ func (s *stage) send(ctx context.Context) (*load.Report, error) {
 		Participants: 2, Missing: .02,
 		Timeout: 5 * time.Second, Seed: s.Seed, Progress: s.out,
 		Journal: func(e audit.Entry) { fault = errors.Join(fault, lines.Encode(e)) },
-		// Recordings are there before the room is closed.
+		// Each recording exists before its room is closed.
 		Transport: &recorder{folder: recordings, next: &http.Transport{MaxIdleConnsPerHost: 512}},
 	}, s.out)
 	return report, errors.Join(err, fault)
 }
 
-// breakThings breaks one thing after another, and sometimes two at once, until
-// ctx ends. Then all is mended.
+// breakThings breaks one thing after another, and sometimes two at once, until ctx ends.
+// Then it repairs everything.
 func (s *stage) breakThings(ctx context.Context) error {
-	// The context of what mends.
+	// Repairs go on after ctx has ended.
 	mend := context.WithoutCancel(ctx)
 	r := rand.New(rand.NewPCG(s.Seed, 1))
 	up := func(most time.Duration) time.Duration { return time.Duration(r.Int64N(int64(most) + 1)) }
@@ -311,8 +311,8 @@ func (s *stage) breakThings(ctx context.Context) error {
 		}
 		return errors.Join(meanwhile(), s.disk.free())
 	}
-	// closed does what lets no callback in for some time, unless ZEGO would give some
-	// callback up for that alone: then the worker is killed instead.
+	// closed calls do, during which no callback can be accepted. If ZEGO could then drop
+	// a callback without a fault of Closeout, it kills the worker instead.
 	var spared ladder
 	closed := func(atMost, away time.Duration, do func() error) error {
 		began := time.Now()
@@ -332,7 +332,8 @@ func (s *stage) breakThings(ctx context.Context) error {
 		if ctx.Err() != nil {
 			break
 		}
-		// Drawn in any case, so that the seed's further choices don't depend on it.
+		// Draw all numbers in every round, so that further choices of the seed don't
+		// depend on this one.
 		what, long, away, filled := r.IntN(10), s.Outage+up(s.Outage/2), up(restart), up(diskFull)
 		var err error
 		switch what {
@@ -351,7 +352,7 @@ func (s *stage) breakThings(ctx context.Context) error {
 		case 8:
 			err = closed(filled, away, func() error { return full(still(filled)) })
 		case 9:
-			// Killed with the disk full, it comes back to a full disk.
+			// The webhook is killed and restarted while the disk is full.
 			err = closed(away+starting+filled/3, away, func() error {
 				return full(func() error {
 					err := kill(s.webhook, away)
@@ -407,7 +408,7 @@ func (s *stage) audit(ctx context.Context) (audit.Report, error) {
 	}
 }
 
-// judge says which promises were broken.
+// judge returns an error for each broken guarantee.
 func (s *stage) judge(sent *load.Report, found audit.Report) error {
 	var faults []error
 	check := func(ok bool, format string, args ...any) {
@@ -432,8 +433,8 @@ func (s *stage) judge(sent *load.Report, found audit.Report) error {
 	return nil
 }
 
-// recorder puts a recording where ZEGO would have, for some of the sessions,
-// before their callback is sent.
+// recorder stores recordings for some sessions, as ZEGO does, before the session's
+// callback is sent.
 type recorder struct {
 	folder string
 	next   http.RoundTripper
@@ -465,13 +466,13 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 	return r.next.RoundTrip(req)
 }
 
-// billing is the API that bills are posted to. It fails now and then, before and
-// after it took a bill, as such APIs do.
+// billing is the API to which bills are posted. Like real APIs it sometimes fails, before
+// or after it has stored a bill.
 type billing struct {
 	server *http.Server
 	mu     sync.Mutex
 	random *rand.Rand
-	// Each has the key and body of an entry, by its session.
+	// The values have the key and body of an entry, by session.
 	bills, adjustments map[string]string
 	faults             []error
 }
@@ -529,7 +530,7 @@ func (b *billing) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// check says whether each session has exactly one bill.
+// check returns an error unless each session has exactly one bill.
 func (b *billing) check(sessions int) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

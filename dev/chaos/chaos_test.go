@@ -21,8 +21,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// Whatever is broken, every acknowledged session is closed out once. The long
-// variant is `make chaos`.
+// Whatever is broken, every acknowledged session is closed out once. The long variant is
+// `make chaos`.
 func TestNothingIsLostAndNothingHappensTwice(t *testing.T) {
 	o := short
 	o.Dir = t.TempDir()

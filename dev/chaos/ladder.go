@@ -9,17 +9,17 @@ import (
 )
 
 const (
-	// starting is how long a webhook may take until it answers.
+	// starting bounds the time until a started webhook answers.
 	starting = 3 * time.Second
-	// answering is how long an attempt may take that is refused in the end. The next
-	// one is counted from then.
+	// answering bounds the duration of a refused attempt. ZEGO counts the next pause from
+	// its end.
 	answering = 2 * time.Second
-	// spare is how many of a callback's attempts nothing that is broken on purpose
-	// stands against.
+	// spare is the number of attempts of each callback that no fault of this test may
+	// block.
 	spare = 2
 )
 
-// attempts are when ZEGO tries a callback, from the first time on.
+// attempts are the times of ZEGO's attempts, since the first.
 var attempts = func() []time.Duration {
 	all := []time.Duration{0}
 	for _, pause := range send.Ladder {
@@ -28,14 +28,14 @@ var attempts = func() []time.Duration {
 	return all
 }()
 
-// ladder sees to it that of each callback's attempts some find a webhook that can
-// take them. Without it, bad luck alone could lose one.
+// ladder makes sure that some attempts of each callback find a webhook that can accept
+// it. Otherwise bad luck alone could lose a callback.
 type ladder struct{ times []span }
 
-// span is a time in which no callback could be taken.
+// span is a time in which no callback could be accepted.
 type span struct{ from, to time.Time }
 
-// bears reports whether there may be another such time.
+// bears reports whether there may be another such time span.
 func (l *ladder) bears(from, to time.Time) bool {
 	all := append([]span{{from, to}}, l.times...)
 	last := attempts[len(attempts)-1] + time.Duration(len(attempts))*answering
@@ -58,5 +58,5 @@ func (l *ladder) bears(from, to time.Time) bool {
 	return true
 }
 
-// closed notes such a time.
+// closed records a span.
 func (l *ladder) closed(from, to time.Time) { l.times = append(l.times, span{from, to}) }

@@ -1,11 +1,10 @@
 //go:build linux
 
-// Command chaos proves Closeout's promises by breaking everything. Callbacks
-// come in, many of them twice, while at random moments the webhook and the
-// worker are killed, Temporal is stopped, and the webhook's disk is full. All of
-// it is real: the binary, Temporal, the ledger, the archive. In the end an audit
-// has to find one run, one bill and one manifest for every session that was
-// acknowledged, and nothing else.
+// Command chaos tests Closeout's guarantees by breaking everything. It sends callbacks,
+// many of them twice. At random moments it kills the webhook and the worker, stops
+// Temporal, and fills the webhook's disk. All parts are real: the binary, Temporal, the
+// ledger, the archive. In the end an audit must find exactly one run, one bill and one
+// manifest for each acknowledged session.
 package main
 
 import (
@@ -34,15 +33,15 @@ func main() {
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return command.Run(ctx, &cli.Command{
 		Name:  "chaos",
-		Usage: "kill, stop and fill up everything while callbacks come in, and audit what became of them",
-		Description: "The long variant has outages of Temporal that are longer than ZEGO tries. The webhook's disk is made\n" +
-			"full on a small file system, which has to be mounted and so needs root on Linux.",
+		Usage: "kill processes, stop Temporal and fill the disk while callbacks arrive, then audit",
+		Description: "In the long variant, outages of Temporal last longer than ZEGO retries. To fill the webhook's disk, the\n" +
+			"test mounts a small file system, which needs root on Linux.",
 		Flags: []cli.Flag{
-			&cli.IntFlag{Name: "sessions", Value: long.Sessions, Usage: "how many sessions are offered"},
-			&cli.FloatFlag{Name: "rate", Value: long.Rate, Usage: "how many a second"},
-			&cli.DurationFlag{Name: "outage", Value: long.Outage, Usage: "how long the outages of Temporal are, up to half as much again"},
-			&cli.Uint64Flag{Name: "seed", Usage: "of all that is random (default: a random one)"},
-			&cli.StringFlag{Name: "dir", Usage: "a new folder for everything, which is kept (default: one that is removed if all went well)"},
+			&cli.IntFlag{Name: "sessions", Value: long.Sessions, Usage: "number of sessions"},
+			&cli.FloatFlag{Name: "rate", Value: long.Rate, Usage: "sessions a second"},
+			&cli.DurationFlag{Name: "outage", Value: long.Outage, Usage: "duration of an outage of Temporal; each is up to half as long again"},
+			&cli.Uint64Flag{Name: "seed", Usage: "seed of all random choices (default: a random seed)"},
+			&cli.StringFlag{Name: "dir", Usage: "new folder for all files, which is kept (default: a folder that is removed after success)"},
 			&cli.BoolFlag{Name: "short", Usage: "the variant that CI runs"},
 		},
 		Action: func(ctx context.Context, cmd *cli.Command) error {
@@ -71,7 +70,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}, args, stdout, stderr)
 }
 
-// The variants.
+// The variants of the test.
 var (
 	long  = Options{Sessions: 20_000, Rate: 60, Outage: 70 * time.Second, Pause: 20 * time.Second}
 	short = Options{Sessions: 2000, Rate: 60, Outage: 4 * time.Second, Pause: 3 * time.Second}

@@ -20,12 +20,12 @@ import (
 	"github.com/closeouthq/closeout/dev/server"
 )
 
-// process is one that can be killed and started again.
+// process is a process that can be killed and started again.
 type process struct {
 	name string
 	argv []string
 	env  []string
-	// ready says whether it does its work.
+	// ready reports whether the process does its work.
 	ready func(context.Context) bool
 	log   string
 
@@ -33,7 +33,7 @@ type process struct {
 	cmd *exec.Cmd
 }
 
-// start starts it.
+// start starts the process.
 func (p *process) start() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -45,7 +45,7 @@ func (p *process) start() error {
 	p.cmd = exec.Command(p.argv[0], p.argv[1:]...)
 	p.cmd.Env = append(os.Environ(), p.env...)
 	p.cmd.Stderr = log
-	// Nothing is left behind if this process dies.
+	// Kill the process if this one dies.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", p.name, err)
@@ -53,7 +53,7 @@ func (p *process) start() error {
 	return nil
 }
 
-// end ends it by a signal and waits until it is gone.
+// end sends a signal and waits until the process has ended.
 func (p *process) end(signal os.Signal) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -65,7 +65,7 @@ func (p *process) end(signal os.Signal) {
 	p.cmd = nil
 }
 
-// wait waits until it is ready.
+// wait waits until the process is ready.
 func (p *process) wait(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
@@ -79,7 +79,7 @@ func (p *process) wait(ctx context.Context) error {
 	return nil
 }
 
-// answers says whether an address answers 200.
+// answers returns a function that reports whether url answers 200.
 func answers(url string) func(context.Context) bool {
 	return func(ctx context.Context) bool {
 		ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
@@ -97,11 +97,11 @@ func answers(url string) func(context.Context) bool {
 	}
 }
 
-// temporalVariable makes a process of this program a Temporal server: its value
-// is the port and the folder.
+// temporalVariable makes a process of this program a Temporal server. Its value is the
+// port and the folder.
 const temporalVariable = "CLOSEOUT_CHAOS_TEMPORAL"
 
-// playTemporal runs a Temporal server if this process was started for that.
+// playTemporal runs a Temporal server if temporalVariable is set.
 func playTemporal(ctx context.Context) (played bool, code int) {
 	port, dir, ok := strings.Cut(os.Getenv(temporalVariable), ":")
 	if !ok {
@@ -119,7 +119,7 @@ func playTemporal(ctx context.Context) (played bool, code int) {
 	return true, 0
 }
 
-// freePorts are ports that are free at the moment, each another one.
+// freePorts returns n different free ports.
 func freePorts(n int) ([]int, error) {
 	var ports []int
 	for range n {
@@ -127,16 +127,16 @@ func freePorts(n int) ([]int, error) {
 		if err != nil {
 			return nil, err
 		}
-		defer l.Close() // all are held until the last is found
+		defer l.Close() // hold all until the last is found
 		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
 	}
 	return ports, nil
 }
 
-// disk is a small file system that can be made full.
+// disk is a small file system that can be filled.
 type disk struct{ dir string }
 
-// errNoDisk means that there are no privileges to mount one.
+// errNoDisk means that the test lacks the privileges to mount a file system.
 var errNoDisk = errors.New("can't mount a small file system here")
 
 func mountDisk(dir string) (*disk, error) {
@@ -149,7 +149,7 @@ func mountDisk(dir string) (*disk, error) {
 	return &disk{dir}, nil
 }
 
-// fill leaves no room for another byte.
+// fill fills the disk to the last byte.
 func (d *disk) fill() error {
 	f, err := os.Create(filepath.Join(d.dir, "balloon"))
 	if err != nil {
@@ -167,7 +167,7 @@ func (d *disk) fill() error {
 	return nil
 }
 
-// free makes room again.
+// free frees the disk's space.
 func (d *disk) free() error { return os.Remove(filepath.Join(d.dir, "balloon")) }
 
 func (d *disk) unmount() { _ = syscall.Unmount(d.dir, syscall.MNT_DETACH) }

@@ -85,7 +85,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}, args, stdout, stderr)
 }
 
-// sendAll sends, and writes the report and the journal where they are wanted.
+// sendAll sends the callbacks, and writes the report and the journal.
 func sendAll(ctx context.Context, cmd *cli.Command, o load.Options) (err error) {
 	out, reportTo := cmd.Root().Writer, io.Writer(nil)
 	switch path := cmd.String("json"); path {
@@ -93,7 +93,7 @@ func sendAll(ctx context.Context, cmd *cli.Command, o load.Options) (err error) 
 	case "-":
 		out, reportTo = cmd.Root().ErrWriter, out
 	default:
-		// Before anything is sent, so that a run isn't for nothing.
+		// Open the file first, so that a mistake is found before the run.
 		f, createErr := os.Create(path)
 		if createErr != nil {
 			return fmt.Errorf("--json: %w", createErr)
@@ -111,7 +111,7 @@ func sendAll(ctx context.Context, cmd *cli.Command, o load.Options) (err error) 
 		stoppable, stop := context.WithCancelCause(ctx)
 		defer stop(nil)
 		ctx = stoppable
-		// Each line is written at once, so that it is there whatever happens next.
+		// Write each line at once, so that it isn't lost if the program is killed.
 		journal := json.NewEncoder(f)
 		o.Journal = func(e audit.Entry) {
 			if err := journal.Encode(e); err != nil {
@@ -127,7 +127,7 @@ func sendAll(ctx context.Context, cmd *cli.Command, o load.Options) (err error) 
 	if err != nil {
 		err = fmt.Errorf("stopped before all was sent: %w", err)
 	}
-	// A single callback's line says it all.
+	// A single callback's line says everything.
 	if o.Count > 1 || o.Duplicates > 0 || o.BadSignatures > 0 || o.Participants > 0 || reportTo != nil {
 		err = errors.Join(err, report.WriteText(out))
 	}
@@ -202,10 +202,10 @@ func sendOptions(cmd *cli.Command, c *config.Config) (load.Options, error) {
 		}
 		o.RoomSessionID = n
 	} else {
-		// Apart from what the seed decides of the run.
+		// Draw it from another stream than the run, which the same seed determines.
 		o.RoomSessionID = rand.New(rand.NewPCG(o.Seed, 1)).Uint64()
 	}
-	// What 0 stands for in the options would surprise someone who asks for it.
+	// In the options, 0 means the default. Refuse an explicit 0.
 	for _, name := range []string{"rooms", "parallel"} {
 		if cmd.IsSet(name) && cmd.Int(name) < 1 {
 			return o, fmt.Errorf("--%s: found %d, want at least 1", name, cmd.Int(name))

@@ -33,8 +33,7 @@ func send(args string) (code int, stdout, stderr string) {
 	return code, out.String(), err.String()
 }
 
-// receiver is a webhook that verifies, answers what is genuine with code, and
-// what isn't with forged.
+// receiver is a webhook that answers genuine callbacks with code, and others with forged.
 func receiver(t *testing.T, code, forged int) string {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -58,7 +57,7 @@ func receiver(t *testing.T, code, forged int) string {
 	return "--apps 1=s --url " + server.URL + webhook.Path + " "
 }
 
-// A single callback's line says it all.
+// The line of a single callback is the only output.
 func TestSendOne(t *testing.T) {
 	const line = "room_session_id 858012925204410417, attempt 1: 200 OK {\"status\":\"started\"}\n"
 	if code, stdout, stderr := send(receiver(t, 200, 401) + "--session 858012925204410417"); code != 0 || stdout != line || stderr != "" {
@@ -72,7 +71,7 @@ func TestSendMany(t *testing.T) {
 		code, forged   int
 		args           string
 		exit           int
-		stdout, stderr string // what is among it
+		stdout, stderr string // expected to be contained
 	}{
 		{"a few", 200, 401, "--count 3 --session 7", 0, "room_session_id 9, attempt 1: 200 OK", ""},
 		{"a few, reported", 200, 401, "--count 3 --seed 5", 0, "\nseed              5\nsessions          3 in ", ""},
@@ -93,7 +92,7 @@ func TestSendMany(t *testing.T) {
 	}
 }
 
-// Without --session, the seed makes the sessions.
+// Without --session, the seed determines the sessions.
 func TestSendRepeatsSessions(t *testing.T) {
 	sessions := func(seed string) string {
 		_, stdout, _ := send(receiver(t, 200, 401) + "--parallel 1 --count 2 --seed " + seed)
@@ -105,7 +104,7 @@ func TestSendRepeatsSessions(t *testing.T) {
 	}
 }
 
-// With --json - there is nothing but JSON on stdout.
+// With --json -, stdout has only JSON.
 func TestSendJSON(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "report.json")
 	for _, to := range []string{"-", file} {

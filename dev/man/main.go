@@ -34,7 +34,7 @@ func write(w io.Writer) error {
 	return err
 }
 
-// escape keeps texts from being read as Markdown.
+// escape escapes text for Markdown.
 func escape(c *urfave.Command) {
 	c.Description = strings.ReplaceAll(c.Description, "_*", `\_\*`)
 	for _, f := range c.Flags {

@@ -1,5 +1,6 @@
-// Command pictures makes the pictures in docs/images: it plays the rooms of docs/start.md and photographs Temporal's Web
-// UI. It needs chromium and pngquant. Look at each picture before you commit it:
+// Command pictures makes the pictures in docs/images. It runs the rooms of docs/start.md
+// and takes screenshots of Temporal's Web UI. It needs chromium and pngquant. Look at
+// each picture before you commit it:
 //
 //	go run -C dev ./pictures
 package main
@@ -69,7 +70,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 
-	// A billing API that refuses everything.
+	// A billing API that refuses every bill.
 	s.stop()
 	if err := s.start(ctx, "CLOSEOUT_BILLING_URL="+ui+"/bills"); err != nil {
 		return err
@@ -85,7 +86,8 @@ func run(ctx context.Context) error {
 		b.picture(ctx, "list", 480, ui+"/namespaces/default/workflows", "room-close-1-"+paid))
 }
 
-// output runs a command, and returns what it prints, or an error with that.
+// output runs a command and returns its output. On failure, the error contains the
+// output.
 func output(cmd *exec.Cmd) (string, error) {
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -94,7 +96,7 @@ func output(cmd *exec.Cmd) (string, error) {
 	return string(out), err
 }
 
-// await calls done until it returns true, or nothing changes any more.
+// await calls done until it returns true, or until nothing changes any more.
 func await(ctx context.Context, what string, done func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -108,7 +110,7 @@ func await(ctx context.Context, what string, done func() bool) error {
 	return nil
 }
 
-// stack is the dev stack on ports and in a folder of its own.
+// stack is a dev stack on its own ports, in its own folder.
 type stack struct {
 	work string
 	cmd  *exec.Cmd
@@ -148,7 +150,7 @@ func (s *stack) stop() {
 	s.cmd = nil
 }
 
-// play sends a room, and waits until its run is in that state.
+// play sends a room, and waits until its run has the given state.
 func (s *stack) play(ctx context.Context, room, session, state string) error {
 	if _, err := output(s.command(ctx, "send", "--room", room, "--session", session)); err != nil {
 		return err
@@ -169,7 +171,7 @@ func (s *stack) page(ctx context.Context, session string) (string, error) {
 	return ui + found[1], nil
 }
 
-// browser is a page of Chromium, by its DevTools protocol.
+// browser is a page of Chromium, controlled by the DevTools protocol.
 type browser struct {
 	cmd  *exec.Cmd
 	conn *websocket.Conn
@@ -194,7 +196,7 @@ func startBrowser(ctx context.Context, work string) (*browser, error) {
 			if b.conn, err = websocket.Dial(address, "", "http://localhost"); err != nil {
 				return nil, err
 			}
-			go func() { // or it blocks
+			go func() { // otherwise it would block
 				for lines.Scan() {
 				}
 			}()
@@ -209,7 +211,7 @@ func (b *browser) stop() {
 	_ = b.cmd.Wait()
 }
 
-// call calls a method of the protocol, in a page if it is not empty.
+// call calls a method of the protocol, on a page if it is not empty.
 func (b *browser) call(page, method string, params, result any) error {
 	b.id++
 	request := map[string]any{"id": b.id, "method": method, "params": params}
@@ -237,11 +239,11 @@ func (b *browser) call(page, method string, params, result any) error {
 	}
 }
 
-// calm is how long a page looks the same when its frames and animations are done. Those of a
-// running Workflow never are: maxCalm is how long they are waited for.
+// calm is how long a page must stay unchanged before a screenshot. The animations of a
+// running Workflow never end, so maxCalm bounds the wait.
 const calm, maxCalm = 2 * time.Second, 8 * time.Second
 
-// still photographs a page once it has looked the same for some time.
+// still takes a screenshot of a page after it has stayed unchanged.
 func (b *browser) still(ctx context.Context, page string) (shot []byte, err error) {
 	began := time.Now()
 	since := began
@@ -258,7 +260,7 @@ func (b *browser) still(ctx context.Context, page string) (shot []byte, err erro
 	return shot, errors.Join(err, waitErr)
 }
 
-// picture photographs a page that shows a text, as docs/images/NAME.png.
+// picture takes a screenshot of a page that shows a text, as docs/images/NAME.png.
 func (b *browser) picture(ctx context.Context, name string, height int, address, text string) error {
 	var target struct{ TargetID string }
 	var page struct{ SessionID string }

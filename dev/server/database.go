@@ -25,23 +25,23 @@ import (
 	"go.temporal.io/server/common/resolver"
 	schema "go.temporal.io/server/schema/sqlite"
 	"google.golang.org/protobuf/types/known/durationpb"
-	_ "modernc.org/sqlite" // the driver, which Temporal's plugin uses too
+	_ "modernc.org/sqlite" // the driver that Temporal's plugin uses
 )
 
 const driver = "sqlite"
 
 var starts atomic.Int64
 
-// database is the SQLite file as Temporal is to open it.
+// database is Temporal's SQLite file.
 type database struct {
 	config *config.SQL
 	db     *sqlx.DB
 }
 
-// openDatabase makes the file if there is none, and makes sure that the server
-// can work with it and knows the namespace.
+// openDatabase opens the file, creates it if necessary, and makes sure that it fits the
+// server and has the Namespace.
 func openDatabase(path, namespace string, retention time.Duration) (*database, error) {
-	// A URI, in which a folder's name may hold anything.
+	// Use a URI, because a folder's name may have any characters.
 	uri := (&url.URL{Path: filepath.ToSlash(path)}).EscapedPath()
 	if err := prepareSchema("file:" + uri); err != nil {
 		return nil, fmt.Errorf("preparing the database %s: %w", path, err)
@@ -52,9 +52,9 @@ func openDatabase(path, namespace string, retention time.Duration) (*database, e
 		ConnectAttributes: map[string]string{
 			"mode":         "rwc",
 			"journal_mode": "wal",
-			"synchronous":  "normal", // with wal, survives the death of the process
-			// Temporal keeps a pool by connection string for the life of the process. A string
-			// that hasn't been used before gets a fresh pool, on the file that is there now.
+			"synchronous":  "normal", // with WAL this survives a kill of the process
+			// Temporal keeps a pool for each connection string until the process ends. A
+			// new string gets a new pool on the current file.
 			"busy_timeout": strconv.FormatInt(5000+starts.Add(1), 10),
 		},
 	}
@@ -75,8 +75,9 @@ func openDatabase(path, namespace string, retention time.Duration) (*database, e
 	return d, nil
 }
 
-// poolOf digs out the connection pool, which Temporal never closes. Left open, it would
-// keep the file in use after Stop, and let goroutines that outlive the server write to it.
+// poolOf returns the connection pool, which Temporal never closes. Left open, it would
+// keep the file in use after Stop, and goroutines that outlive the server could write to
+// it.
 func poolOf(db sqlplugin.DB) *sqlx.DB {
 	v := reflect.Indirect(reflect.ValueOf(db))
 	if f := v.FieldByName("db"); f.IsValid() && f.Type() == reflect.TypeFor[*sqlx.DB]() {
@@ -95,9 +96,10 @@ func (d *database) close() error {
 	return nil
 }
 
-// prepareSchema creates the tables in an empty database. In another it compares
-// them with what this server would create: Temporal has no migrations for SQLite
-// and doesn't check, so a mismatch would only show as an obscure SQL error later.
+// prepareSchema creates the tables in an empty database. In an existing database it
+// compares them with the tables that this server would create. Temporal has no migrations
+// for SQLite and doesn't check the version, so a mismatch would only show as an obscure
+// SQL error later.
 func prepareSchema(dsn string) error {
 	have, err := columns(dsn, false)
 	if err != nil {
@@ -129,14 +131,15 @@ func mismatch(difference string) error {
 		" use the version that made it, or move the file away to begin with an empty one", headers.ServerVersion, difference)
 }
 
-// columns lists what a database consists of, after making the tables if create is set.
+// columns returns the columns of a database. If create is set, it creates the tables
+// first.
 func columns(dsn string, create bool) (_ map[string]bool, err error) {
 	db, err := sql.Open(driver, dsn)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	// In one transaction, so that a file is never left with half of the tables.
+	// Use one transaction, so that a file never has half of the tables.
 	tx, err := db.BeginTx(context.Background(), nil)
 	if err != nil {
 		return nil, err
@@ -167,7 +170,7 @@ func columns(dsn string, create bool) (_ map[string]bool, err error) {
 	return found, tx.Commit()
 }
 
-// execer is the little that setting up the schema needs of a database.
+// execer has the method of a database that the schema setup needs.
 type execer struct {
 	sqlplugin.AdminDB
 	tx *sql.Tx

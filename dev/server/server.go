@@ -1,7 +1,6 @@
-// Package server runs a real Temporal server, on a SQLite file, and its Web UI
-// inside the calling process: one program to develop and test against, nothing
-// to install. It has one node and no authentication, and TLS only for tests of
-// clients. It isn't meant for production.
+// Package server runs a real Temporal server on a SQLite file, and its Web UI, inside the
+// calling process, for development and tests without an installation. It has one node and
+// no authentication, and TLS only for tests of clients. It isn't meant for production.
 package server
 
 import (
@@ -37,46 +36,45 @@ import (
 
 const (
 	startTimeout = time.Minute
-	// Temporal stops its four services one after the other; each gives calls that
-	// are under way, long polls of workers above all, one or two seconds.
+	// Temporal stops its four services one after the other. Each waits one or two seconds
+	// for open calls, mostly long polls of workers.
 	stopTimeout = 15 * time.Second
 
 	loopback = "127.0.0.1"
 )
 
-// Options say where a [Server] keeps its state and where it listens.
-// Only Dir is required.
+// Options configure a [Server]. Only Dir is required.
 type Options struct {
 	// Dir is the folder for the database, temporal.db. It is created if absent
 	// and belongs to one server at a time.
 	Dir string
-	// IP is the address that the frontend and the Web UI listen on, 127.0.0.1
-	// by default. Whoever reaches it has full control: nothing asks for a password.
+	// IP is the address that the frontend and the Web UI listen on. Default: 127.0.0.1.
+	// There is no password: anybody who can connect has full control.
 	IP string
-	// Port of the gRPC frontend, for clients and workers; 0 takes a free one.
+	// Port is the port of the gRPC frontend. 0 means a free port.
 	Port int
-	// UIPort is the port of the Web UI; 0 takes a free one, -1 leaves the UI out.
+	// UIPort is the port of the Web UI. 0 means a free port, -1 no Web UI.
 	UIPort int
-	// Namespace is registered if the database doesn't have it; "default" by default.
+	// Namespace is registered if the database doesn't have it. Default: "default".
 	Namespace string
-	// Retention is how long Namespace keeps closed workflows, 7 days by default.
-	// It counts when the namespace is registered; an existing one keeps its own.
+	// Retention is how long Namespace keeps closed runs. Default: 7 days. An existing
+	// Namespace keeps its own retention.
 	Retention time.Duration
-	// CodecEndpoint is where the Web UI has payloads decrypted; empty: nowhere.
+	// CodecEndpoint is the codec server of the Web UI. Default: none.
 	CodecEndpoint string
-	// Fair has task queues hand out the tasks of each fairness key in turn, as
-	// Temporal does where it is told to. By default they go in order of arrival.
+	// Fair makes Task Queues dispatch the tasks of each fairness key in turn. By default
+	// tasks are dispatched in order of arrival.
 	Fair bool
-	// TLS, if set, is what the frontend speaks. The Web UI has to be left out.
+	// TLS, if set, makes the frontend use TLS. UIPort must be -1.
 	TLS *TLS
-	// Logger gets the server's warnings and errors as they are, the rest at
-	// [slog.LevelDebug] and below; [slog.Default] by default.
+	// Logger gets the server's warnings and errors unchanged, and all other lines at
+	// [slog.LevelDebug] and below. Default: [slog.Default].
 	Logger *slog.Logger
 }
 
-// TLS names PEM files: a certificate for a server and a client, its key, and the
-// certificate of the authority that has signed it and those of clients. A client
-// without one is refused.
+// TLS names PEM files: a certificate for server and client, its key, and the certificate of
+// the authority that signed it and the clients' certificates. Clients without a certificate
+// are refused.
 type TLS struct{ Cert, Key, CA string }
 
 func (t *TLS) credentials() (credentials.TransportCredentials, error) {
@@ -84,13 +82,13 @@ func (t *TLS) credentials() (credentials.TransportCredentials, error) {
 		return insecure.NewCredentials(), nil
 	}
 	pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
-	// #nosec G402 -- it is this process that it talks to
+	// #nosec G402 -- the server is in this process
 	return credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{pair}, InsecureSkipVerify: true}), err
 }
 
 func (o *Options) setDefaults() error {
 	if o.TLS != nil && o.UIPort != -1 {
-		return errors.New("the Web UI can't be had with TLS")
+		return errors.New("the Web UI doesn't support TLS: set UIPort to -1")
 	}
 	if o.Dir == "" {
 		return errors.New("no folder given for the database")
@@ -110,7 +108,7 @@ func (o *Options) setDefaults() error {
 	return nil
 }
 
-// Server is a running Temporal server. Make one with [Start].
+// Server is a running Temporal server. See [Start].
 type Server struct {
 	address, uiAddress string
 
@@ -125,9 +123,9 @@ type Server struct {
 	stopErr  error
 }
 
-// Start returns when the frontend answers, workflows can be started in the
-// namespace and the Web UI shows its page. If it returns an error, nothing is
-// left running. Cancelling ctx ends the start, not the server that came of it.
+// Start starts a server. It returns when the frontend answers, Workflows can be started in
+// the Namespace, and the Web UI shows its page. After an error nothing is left running. ctx
+// bounds only the start.
 func Start(ctx context.Context, o Options) (_ *Server, err error) {
 	if err := o.setDefaults(); err != nil {
 		return nil, fmt.Errorf("starting Temporal: %w", err)
@@ -142,7 +140,7 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 		}
 	}()
 
-	// Everything that a user can get wrong is found before anything runs.
+	// Find all mistakes of the user before anything runs.
 	if err := s.lockDir(o.Dir); err != nil {
 		return nil, err
 	}
@@ -168,10 +166,10 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 	return s, nil
 }
 
-// Address is the frontend's host:port, fit for a client on this machine.
+// Address returns the frontend's host:port for a client on this machine.
 func (s *Server) Address() string { return s.address }
 
-// UIURL is where the Web UI is; empty if it was left out.
+// UIURL returns the address of the Web UI, or "" without one.
 func (s *Server) UIURL() string {
 	if s.uiAddress == "" {
 		return ""
@@ -179,9 +177,8 @@ func (s *Server) UIURL() string {
 	return "http://" + s.uiAddress
 }
 
-// Stop stops the Web UI, then Temporal, and releases the folder and the ports.
-// Workers that are still polling hold it up for a second. Calling it again
-// returns what the first call did.
+// Stop stops the Web UI, then Temporal, and releases the folder and the ports. Polling
+// workers delay it by a second. Further calls return the result of the first.
 func (s *Server) Stop() error {
 	s.stopOnce.Do(func() { s.stopErr = s.stop() })
 	return s.stopErr
@@ -204,8 +201,8 @@ func (s *Server) stop() error {
 			errs = append(errs, fmt.Errorf("temporal hasn't stopped after %s", stopTimeout))
 		}
 	}
-	// The database goes after the server, the lock after the database: nobody
-	// else may write to the file before this process has let go of it.
+	// Close the database after the server, and the lock after the database, so that no other
+	// process writes to the file before this one has closed it.
 	if s.db != nil {
 		errs = append(errs, s.db.close())
 	}
@@ -233,7 +230,7 @@ func (s *Server) lockDir(dir string) error {
 func (s *Server) startTemporal(ctx context.Context, o Options, ports *ports) error {
 	options := temporalOptions(o, s.address, ports, s.db.config, s.log)
 	if err := ctx.Err(); err != nil {
-		return err // a server that is built but not started can't be stopped
+		return err // a server that was built but not started can't be stopped
 	}
 	ports.releaseTemporal() // as late as possible
 	server, err := s.build(options)
@@ -244,15 +241,15 @@ func (s *Server) startTemporal(ctx context.Context, o Options, ports *ports) err
 		err = s.awaitTemporal(ctx, o)
 	}
 	select {
-	case fatal := <-s.log.fatal: // says more than err
+	case fatal := <-s.log.fatal: // more specific than err
 		return fatal
 	default:
 		return err
 	}
 }
 
-// build makes the server, which takes its ports. It turns a fatal error on the way
-// into an ordinary one.
+// build makes the server, which opens its ports. It returns a fatal error of the server as
+// an ordinary error.
 func (s *Server) build(options []temporal.ServerOption) (_ *temporal.ServerFx, err error) {
 	s.log.building.Store(true)
 	defer s.log.building.Store(false)
@@ -268,8 +265,8 @@ func (s *Server) build(options []temporal.ServerOption) (_ *temporal.ServerFx, e
 	return temporal.NewServerFx(temporalModule(&s.temporal), options...)
 }
 
-// awaitTemporal waits for the frontend to be healthy and for the history service
-// to know about workflows in the namespace, if only that it doesn't have this one.
+// awaitTemporal waits until the frontend is healthy, and until the history service answers
+// that a Workflow of the Namespace doesn't exist.
 func (s *Server) awaitTemporal(ctx context.Context, o Options) error {
 	namespace := o.Namespace
 	creds, err := o.TLS.credentials()
@@ -316,9 +313,9 @@ func (s *Server) startUI(ctx context.Context, o Options, ports *ports) error {
 		EnableUI:            true,
 		DefaultNamespace:    o.Namespace,
 		Codec:               uiconfig.Codec{Endpoint: o.CodecEndpoint},
-		// Plain HTTP: the browser wouldn't send a secure cookie back.
+		// With plain HTTP the browser doesn't send secure cookies.
 		CORS:             uiconfig.CORS{CookieInsecure: true},
-		DisableNewsFetch: true, // the page would fetch it from the internet
+		DisableNewsFetch: true, // don't fetch news from the internet
 		HideLogs:         true,
 	}))
 	s.uiDone = make(chan struct{})
@@ -347,7 +344,7 @@ func (s *Server) startUI(ctx context.Context, o Options, ports *ports) error {
 	})
 }
 
-// await calls check until it succeeds or the start is over.
+// await calls check until it succeeds, ctx ends, or the server fails.
 func (s *Server) await(ctx context.Context, what string, check func(context.Context) error) error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -366,8 +363,8 @@ func (s *Server) await(ctx context.Context, what string, check func(context.Cont
 	}
 }
 
-// ports holds the ports open until the servers take them, so that a port in use
-// is found before anything starts and free ones can't be the same.
+// ports holds ports open until the servers open them, so that a port in use is found before
+// anything starts, and free ports differ.
 type ports struct {
 	frontend, history, matching, worker, ui net.Listener
 }
@@ -387,7 +384,7 @@ func reservePorts(o Options) (_ *ports, err error) {
 			return nil, err
 		}
 	}
-	// The services talk to each other over these; nobody else should.
+	// The services use these only among themselves.
 	for _, l := range []*net.Listener{&p.history, &p.matching, &p.worker} {
 		if *l, err = listen(loopback, 0, "Temporal's services"); err != nil {
 			return nil, err
@@ -399,7 +396,7 @@ func reservePorts(o Options) (_ *ports, err error) {
 func listen(ip string, port int, what string) (net.Listener, error) {
 	l, err := net.Listen("tcp", net.JoinHostPort(ip, strconv.Itoa(port)))
 	if err != nil {
-		return nil, fmt.Errorf("port %d of %s can't be had for %s: %w; stop what is using it, or choose another port", port, ip, what, err)
+		return nil, fmt.Errorf("port %d of %s isn't free for %s: %w; stop the program that uses it, or choose another port", port, ip, what, err)
 	}
 	return l, nil
 }
@@ -410,14 +407,14 @@ func (p *ports) release()         { closeAll(p.frontend, p.history, p.matching, 
 func closeAll(listeners ...net.Listener) {
 	for _, l := range listeners {
 		if l != nil {
-			l.Close() // a second time is harmless
+			l.Close() // closing twice is harmless
 		}
 	}
 }
 
 func port(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }
 
-// dialable turns the address of a listener on all interfaces into one to dial.
+// dialable returns the address to dial for a listener, which may listen on all interfaces.
 func dialable(a net.Addr) string {
 	tcp := *a.(*net.TCPAddr)
 	if tcp.IP.IsUnspecified() {

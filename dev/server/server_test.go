@@ -62,7 +62,7 @@ func TestWorkflowsAndSearchAttributesSurviveARestart(t *testing.T) {
 	}
 	w.Stop()
 	awaitListed(t, c, `RoomId = "r-1" AND RoomCount = 3 AND ExecutionStatus = "Completed"`, run.GetRunID())
-	// Another waits for a worker over the restart.
+	// Another run waits for a worker over the restart.
 	open := startGreet(t, c, "greet-2")
 	c.Close()
 	stop(t, s)
@@ -80,7 +80,7 @@ func TestWorkflowsAndSearchAttributesSurviveARestart(t *testing.T) {
 	if err := c.GetWorkflow(t.Context(), "greet-2", open.GetRunID()).Get(t.Context(), &got); err != nil {
 		t.Fatal(err)
 	}
-	startGreet(t, c, "greet-3") // the search attributes are still known
+	startGreet(t, c, "greet-3") // the search attributes still exist
 }
 
 func TestNamespaceIsRegisteredWithItsRetention(t *testing.T) {
@@ -139,12 +139,12 @@ func TestStartRefusesAPortInUse(t *testing.T) {
 				t.Errorf("a database was made: %v", err)
 			}
 			o.Port, o.UIPort = 0, -1
-			start(t, o) // nothing is left that would hold the folder
+			start(t, o) // nothing holds the folder any more
 		})
 	}
 }
 
-// The server would end the process for it.
+// Without a check, the server would end the process.
 func TestAPortLostDuringTheStartIsAnError(t *testing.T) {
 	o := Options{Dir: t.TempDir(), UIPort: -1, Logger: slog.New(slog.DiscardHandler)}
 	if err := o.setDefaults(); err != nil {
@@ -176,7 +176,7 @@ func TestStartRefusesAFolderInUse(t *testing.T) {
 	if _, err := Start(t.Context(), o); err == nil || !strings.Contains(err.Error(), o.Dir) {
 		t.Fatalf("got %v", err)
 	}
-	start(t, Options{Dir: t.TempDir(), UIPort: -1}) // a neighbour is fine
+	start(t, Options{Dir: t.TempDir(), UIPort: -1}) // another folder works
 	if _, err := dial(t, s).CheckHealth(t.Context(), nil); err != nil {
 		t.Errorf("the first server suffered: %v", err)
 	}
@@ -244,7 +244,7 @@ func TestAKilledProcessLosesNothing(t *testing.T) {
 	}
 }
 
-// childDir names the folder for the server that a test wants in a process apart.
+// childDir is the variable with the folder of a server in a process of its own.
 const childDir = "CLOSEOUT_TEST_CHILD_DIR"
 
 func TestMain(m *testing.M) {
@@ -278,11 +278,11 @@ func TestOtherAddresses(t *testing.T) {
 }
 
 func TestStopLeavesOneCompleteFile(t *testing.T) {
-	// A name that means something in a URI.
+	// The name has characters with a meaning in URIs.
 	o := Options{Dir: filepath.Join(t.TempDir(), "a b?c#d%20e"), UIPort: -1}
 	s := start(t, o)
 	stop(t, s)
-	stop(t, s) // twice is fine
+	stop(t, s) // a second call is allowed
 	files, err := filepath.Glob(filepath.Join(filepath.Dir(o.Dir), "*", "*"))
 	if err != nil {
 		t.Fatal(err)
@@ -329,7 +329,7 @@ func TestStartObeysItsContext(t *testing.T) {
 	start(t, o)
 }
 
-// start keeps the server's log for a test that fails.
+// start starts a server. It logs to the test's output if the test fails.
 func start(t *testing.T, o Options) *Server {
 	t.Helper()
 	o.Logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
@@ -379,7 +379,7 @@ func addSearchAttributes(t *testing.T, c client.Client) {
 	}
 }
 
-// startGreet tries until the server knows the search attributes.
+// startGreet retries until the server knows the search attributes.
 func startGreet(t *testing.T, c client.Client, id string) (run client.WorkflowRun) {
 	t.Helper()
 	await(t, func() (err error) {

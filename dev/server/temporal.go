@@ -26,30 +26,30 @@ import (
 
 const clusterName = "active"
 
-// dynamicConfig departs from the server's defaults where those are made for a
-// shared production cluster. Workflow updates, eager start, worker heartbeats
-// and versioning are on by default.
+// dynamicConfig changes defaults of the server that are made for a shared production
+// cluster. Workflow Updates, eager start, worker heartbeats and versioning are on by
+// default.
 var dynamicConfig = dynamicconfig.StaticClient{
-	// Timers are due within a second of their time by default: long for a test.
+	// By default a timer may be a second late, which is long for a test.
 	dynamicconfig.TimerProcessorMaxTimeShift.Key(): time.Millisecond,
 	// New search attributes are usable after one refresh.
 	dynamicconfig.NamespaceCacheRefreshInterval.Key(): 200 * time.Millisecond,
-	// A page of the Web UI, or a test that polls a list query, is past the
-	// default of 10 a second.
+	// A page of the Web UI, or a test that polls a list, exceeds the default of 10 a
+	// second.
 	dynamicconfig.FrontendMaxNamespaceVisibilityRPSPerInstance.Key(): 1000,
-	// Registering search attributes again and again is what tests do.
+	// Tests register search attributes repeatedly.
 	dynamicconfig.FrontendMaxNamespaceNamespaceReplicationInducingAPIsRPSPerInstance.Key(): 100,
 	dynamicconfig.FrontendGlobalNamespaceNamespaceReplicationInducingAPIsRPS.Key():         100,
-	// One process gains nothing from spreading a task queue.
+	// One process gains nothing from a partitioned Task Queue.
 	dynamicconfig.MatchingNumTaskqueueReadPartitions.Key():  1,
 	dynamicconfig.MatchingNumTaskqueueWritePartitions.Key(): 1,
-	// Housekeeping for big databases, whose workers the server doesn't stop.
+	// Housekeeping of large databases, with workers that the server doesn't stop.
 	dynamicconfig.TaskQueueScannerEnabled.Key():       false,
 	dynamicconfig.HistoryScannerEnabled.Key():         false,
-	dynamicconfig.EnableParentClosePolicyWorker.Key(): false, // the history service does its work
-	// The default, 128000 workflows, may hold gigabytes.
+	dynamicconfig.EnableParentClosePolicyWorker.Key(): false, // the history service does that work
+	// The default of 128000 workflows may take gigabytes.
 	dynamicconfig.HistoryCacheHostLevelMaxSize.Key(): 8192,
-	// No calls home.
+	// Send no telemetry.
 	dynamicconfig.EnableServerVersionCheck.Key(): false,
 }
 
@@ -59,9 +59,9 @@ func dynamicConfigFor(o Options) dynamicconfig.StaticClient {
 	return c
 }
 
-// temporalModule is Temporal's own, with a handle on the server, which can stop
-// services that a failed start has left, and without tracing, which would take
-// the OpenTelemetry settings and error handler meant for the rest of the process.
+// temporalModule is Temporal's module with a handle of the server, which can stop
+// services that a failed start has left. It leaves out tracing, which would take over the
+// process's OpenTelemetry settings and error handler.
 func temporalModule(server **temporal.ServerImpl) fx.Option {
 	return fx.Options(
 		temporal.TopLevelModule,
@@ -122,7 +122,8 @@ func temporalOptions(o Options, frontend string, ports *ports, db *config.SQL, l
 				Visibility: config.VisibilityArchivalNamespaceDefaults{State: config.ArchivalDisabled},
 			}},
 		}),
-		// Known hosts spare the gossip between services, its ports and its start-up time.
+		// With known hosts the services need no gossip, no ports for it, and start
+		// faster.
 		temporal.WithStaticHosts(map[primitives.ServiceName]static.Hosts{
 			primitives.FrontendService: static.SingleLocalHost(frontend),
 			primitives.HistoryService:  local(history),
@@ -137,12 +138,12 @@ func temporalOptions(o Options, frontend string, ports *ports, db *config.SQL, l
 	}
 }
 
-// logger is Temporal's logger on top of slog.
+// logger is Temporal's logger on slog.
 type logger struct {
 	to       *slog.Logger
-	building atomic.Bool // the server is being made, in one goroutine
-	stopping atomic.Bool // its parts now complain of each other's absence
-	fatal    chan error  // the first fatal error after building
+	building atomic.Bool // build is running, in one goroutine
+	stopping atomic.Bool // services now report each other as missing
+	fatal    chan error  // the first fatal error after build
 }
 
 func newLogger(to *slog.Logger) *logger {
@@ -152,8 +153,8 @@ func newLogger(to *slog.Logger) *logger {
 func (l *logger) log(level slog.Level, msg string, tags []tag.Tag) {
 	ctx := context.Background()
 	if l.stopping.Load() ||
-		strings.HasPrefix(msg, "HTTP API port has not been set") || // on purpose
-		strings.HasPrefix(msg, "GetHistory page size is larger") { // whenever the Web UI shows a run
+		strings.HasPrefix(msg, "HTTP API port has not been set") || // intended
+		strings.HasPrefix(msg, "GetHistory page size is larger") { // logged whenever the Web UI shows a run
 		level = min(level, slog.LevelDebug)
 	}
 	if !l.to.Enabled(ctx, level) {
@@ -166,7 +167,7 @@ func (l *logger) log(level slog.Level, msg string, tags []tag.Tag) {
 	l.to.LogAttrs(ctx, level, msg, attrs...)
 }
 
-// The server's chatter of every start is one level below what it calls itself.
+// Log routine messages of the start one level lower than the server does.
 func (l *logger) Debug(msg string, tags ...tag.Tag)  { l.log(slog.LevelDebug-4, msg, tags) }
 func (l *logger) Info(msg string, tags ...tag.Tag)   { l.log(slog.LevelDebug, msg, tags) }
 func (l *logger) Warn(msg string, tags ...tag.Tag)   { l.log(slog.LevelWarn, msg, tags) }
@@ -178,10 +179,10 @@ func (l *logger) Panic(msg string, tags ...tag.Tag) {
 	panic(msg)
 }
 
-// Fatal is for the errors that the server ends its process for; here the process
-// isn't the server's. While the server is being made, [Server.build] catches the
-// panic. After that, this ends the goroutine that can't go on, which the start
-// and stop of a service survive, and the error becomes Start's if that still waits.
+// Fatal is called for errors at which the server would end its process. Here it must not.
+// During [Server.build] it panics, and build recovers. Later it ends the calling
+// goroutine. The start and stop of a service survive that, and the error becomes Start's
+// if Start is still waiting.
 func (l *logger) Fatal(msg string, tags ...tag.Tag) {
 	l.log(slog.LevelError, msg, tags)
 	err := errors.New(msg)

@@ -1,4 +1,4 @@
-// Package actions counts what Temporal Cloud bills.
+// Package actions counts the actions that Temporal Cloud bills.
 package actions
 
 import (
@@ -9,12 +9,13 @@ import (
 	"go.temporal.io/sdk/client"
 )
 
-// Of counts a run's actions as Temporal Cloud does, as far as its history shows them
-// (https://docs.temporal.io/cloud/actions): the start, each timer, Activity, Signal, Update,
-// child Workflow and upsert, and once for each Workflow Task the local Activities in it. A
-// retry of an Activity is in the history only as the number of its last attempt.
+// Of returns a run's actions as Temporal Cloud counts them
+// (https://docs.temporal.io/cloud/actions), as far as the history shows them: the start,
+// each timer, Activity, Signal, Update, child Workflow and upsert, and one for the local
+// Activities of each Workflow Task. Of an Activity's retries the history has only the
+// number of the last attempt.
 func Of(ctx context.Context, temporal client.Client, id, run string) (n int64, err error) {
-	marked := int64(0) // the Workflow Task whose local Activities are counted
+	marked := int64(0) // the Workflow Task whose local Activities are counted already
 	for events := temporal.GetWorkflowHistory(ctx, id, run, false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT); events.HasNext(); {
 		event, err := events.Next()
 		if err != nil {

@@ -1,4 +1,4 @@
-// Package binary builds the product as it is deployed, from its own module.
+// Package binary builds the deployed binary from the product's module.
 package binary
 
 import (
@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// Build builds closeout into the folder, with further flags for `go build`, and
-// returns its path.
+// Build builds closeout into the folder and returns its path. It passes further flags to
+// `go build`.
 func Build(ctx context.Context, dir string, flags ...string) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/closeouthq/closeout").Output()
 	if err != nil {

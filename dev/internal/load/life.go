@@ -10,25 +10,25 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// longestLife is how long a room may last, in its callbacks' own time.
+// longestLife bounds the life of a room, in the time of its callbacks.
 const longestLife = 2 * time.Hour
 
-// callback is one of those that tell of a session's life: a room_create, a
-// room_login or a room_logout.
+// callback is a callback about a session's life: a room_create, a room_login or a
+// room_logout.
 type callback struct {
 	event        zego.Event
-	withheld     bool // it is never sent
+	withheld     bool // never sent
 	due          time.Duration
 	body         []byte
 	acknowledged bool
-	cut          bool // the run was stopped before all was tried
+	cut          bool // the run was stopped before all attempts
 	attempts     int
 	copies       int
 }
 
-// life makes up what happened in a session before its room_close, and so what has
-// to be on its bill. It is the seed's and the session's alone: it is the same
-// whatever else is sent.
+// life makes up the events of a session before its room_close, and so the content of its
+// bill. They depend only on the seed and the session, and not on anything else that is
+// sent.
 func (r *runner) life(s *session) []*callback {
 	if r.Participants == 0 {
 		return nil
@@ -58,13 +58,13 @@ func (r *runner) life(s *session) []*callback {
 	}
 	for n := range r.Participants {
 		user := fmt.Sprint("user-", n+1)
-		from := begin // the first one creates the room
+		from := begin // the first user creates the room
 		if n > 0 {
 			from = moment(begin, end)
 		}
 		to := moment(from, end)
 		stay(user, "1", from, to)
-		if random.IntN(3) == 0 { // comes back, or is there twice
+		if random.IntN(3) == 0 { // comes back, or is in the room twice
 			from = moment(from, end)
 			stay(user, "1", from, moment(from, end))
 		}
@@ -78,13 +78,12 @@ func (r *runner) life(s *session) []*callback {
 	return all
 }
 
-// rand64 is a random duration below most, in whole milliseconds as ZEGO's times
-// are.
+// rand64 returns a random duration below most, in whole milliseconds like ZEGO's times.
 func rand64(random *rand.Rand, most time.Duration) time.Duration {
 	return time.Duration(random.Int64N(max(most.Milliseconds(), 1))) * time.Millisecond
 }
 
-// offerLife queues the deliveries of what happened in a session.
+// offerLife queues the deliveries of a session's life.
 func (r *runner) offerLife(s *session) {
 	random := rand.New(rand.NewPCG(r.Seed^1, s.RoomSessionID))
 	s.life = r.life(s)
@@ -109,11 +108,11 @@ func (c *callback) sign(secret string) {
 	head := c.event.Head()
 	head.Timestamp, head.Nonce = time.Now().Unix(), strconv.FormatUint(rand.Uint64()>>1, 10)
 	head.Signature = zego.Sign(secret, head.Timestamp, head.Nonce)
-	// It has nothing in it that can't be encoded.
+	// Every callback can be encoded.
 	c.body, _ = c.event.(interface{ MarshalJSON() ([]byte, error) }).MarshalJSON()
 }
 
-// settleTold takes in what came of an attempt to tell of a session's life.
+// settleTold processes the result of an attempt about a session's life.
 func (r *runner) settleTold(a result) (note string) {
 	d, c, u := a.delivery, a.delivery.callback, r.report.Events
 	u.Attempts++
@@ -134,8 +133,8 @@ func (r *runner) settleTold(a result) (note string) {
 	return ""
 }
 
-// decideLife counts what became of a session's life when all is over, for the
-// journal too.
+// decideLife counts the outcomes of a session's life at the end, and adds them to the
+// journal.
 func (r *runner) decideLife(s *session) (entries []audit.Told) {
 	u := r.report.Events
 	for _, c := range s.life {
@@ -162,29 +161,27 @@ func (r *runner) decideLife(s *session) (entries []audit.Told) {
 	return entries
 }
 
-// Events is what became of the callbacks about sessions' lives. At the end of
-// a run,
+// Events holds the outcomes of the callbacks about sessions' lives. At the end of a run,
 //
 //	Callbacks = Acknowledged + Lost + Undecided
 type Events struct {
-	// Callbacks is how many there were to be sent, and Withheld how many more that
-	// never were.
+	// Callbacks counts the callbacks to send, and Withheld those that are never sent.
 	Callbacks int64 `json:"callbacks"`
 	Withheld  int64 `json:"withheld"`
-	// Acknowledged of them got a 2XX. Lost are those that ZEGO would have forgotten,
-	// and Undecided those that the run was stopped too early for.
+	// Acknowledged counts the callbacks that got a 2xx, Lost those that ZEGO would drop,
+	// and Undecided those that were open when the run was stopped.
 	Acknowledged int64 `json:"acknowledged"`
 	Lost         int64 `json:"lost"`
 	Undecided    int64 `json:"undecided"`
-	// Attempts, Answers and Failures are as those of a [Report], copies included.
+	// Attempts, Answers and Failures are as in [Report], including copies.
 	Attempts int64            `json:"attempts"`
 	Answers  map[string]int64 `json:"answers"`
 	Failures map[string]int64 `json:"failures"`
-	// Latency is of the attempts that got a 2XX.
+	// Latency covers the attempts that got a 2xx.
 	Latency Percentiles `json:"latency"`
 }
 
-// describe says which callback it is, for people.
+// describe identifies the callback in a line.
 func (c *callback) describe() string {
 	switch e := c.event.(type) {
 	case *zego.RoomLogin:

@@ -1,10 +1,10 @@
-// Package load plays ZEGO under load: it signs room_close callbacks and delivers them at a
-// rate of its own, tries again as ZEGO does, and counts what came of it.
+// Package load plays ZEGO under load. It signs room_close callbacks, delivers them at a
+// given rate, retries as ZEGO does, and counts the outcomes.
 //
-// Two things make it hard on a webhook. Deliveries come when they are due and
-// not when the webhook is ready for them, so that one which stalls is measured
-// by all that it kept waiting. And it does what ZEGO doesn't rule out: callbacks
-// come twice, out of order, in bursts, and with a signature that is wrong.
+// Two things stress a webhook. Deliveries come when they are due and not when the webhook
+// is ready, so that a stall shows in the latency of all callbacks that waited. And
+// callbacks come twice, out of order, in bursts, and with wrong signatures, because ZEGO
+// doesn't exclude that.
 package load
 
 import (
@@ -25,113 +25,111 @@ import (
 )
 
 const (
-	// parallelClosed is how many attempts are under way at once where nothing else
-	// sets the pace, and parallelOpen where the rate does: as many as are open when
-	// a webhook hangs for a tenth of a second at 5,000 callbacks a second.
+	// parallelClosed is the default number of parallel attempts in a closed loop, and
+	// parallelOpen in an open loop: enough for a webhook that hangs for a tenth of a
+	// second at 5,000 callbacks a second.
 	parallelClosed = 16
 	parallelOpen   = 512
-	// maxParallel is how many ports a machine has for one address.
+	// maxParallel is the number of ports that a machine has for one address.
 	maxParallel = 65535
-	// maxRate is the most callbacks per second that the clock can tell apart.
+	// maxRate is the highest rate that the clock can resolve, in callbacks a second.
 	maxRate = 1e6
-	// maxParticipants bounds what is made up for one session.
+	// maxParticipants bounds the participants of one session.
 	maxParticipants = 100_000
-	// lineCount is for how many sessions each attempt gets a line.
+	// lineCount is the number of sessions up to which each attempt gets a line.
 	lineCount = 20
 )
 
-// Options say what is sent, where, and how hard. Only URL, RoomID, Count and
-// Timeout can't be left out.
+// Options configure a run. Only URL, RoomID, Count and Timeout are required.
 type Options struct {
-	// URL is where the callbacks are posted to. Its path may hold a secret, and is
-	// never shown whole.
+	// URL is the address to post to. Its path may hold a secret, and is never shown
+	// completely.
 	URL string
-	// AppID and Secret are the app's.
+	// AppID and Secret identify the app.
 	AppID  uint32
 	Secret string
-	// RoomID is the rooms' name, with "-1", "-2" and so on behind it where there are
-	// several.
+	// RoomID is the room's name. If there are several rooms, "-1", "-2" and so on are
+	// appended.
 	RoomID string
-	// Rooms is over how many rooms the sessions are spread, in turn; 0 is 1.
+	// Rooms is the number of rooms, which the sessions use in turn. Default: 1.
 	Rooms int
-	// RoomSessionID is that of the first session. Each further one has the next; 1
-	// follows the largest.
+	// RoomSessionID is the number of the first session. The next sessions count up from
+	// it, and 1 follows the largest number.
 	RoomSessionID uint64
-	// CloseReason is that of all sessions.
+	// CloseReason is the close_reason of all sessions.
 	CloseReason zego.Code
-	// RoomCloseTime is that of all sessions; if it is zero, each was closed when
-	// its first callback is sent.
+	// RoomCloseTime is the close time of all sessions. Default: when the session's first
+	// callback is sent.
 	RoomCloseTime time.Time
 
-	// Count is how many sessions there are.
+	// Count is the number of sessions.
 	Count int
-	// Rate is how many sessions per second are offered. The i-th is due i/Rate after
-	// the start, whatever became of those before it: an open loop. Where neither Rate
-	// nor Burst is set, the next one is due when a connection is free: a closed loop,
-	// as fast as Parallel allows.
+	// Rate is the number of sessions offered a second. The i-th session is due i/Rate
+	// after the start, whatever happened to the earlier ones: an open loop. If neither
+	// Rate nor Burst is set, a session is due whenever a connection is free: a closed
+	// loop, as fast as Parallel allows.
 	Rate float64
-	// Burst, of the Count sessions, are offered at one instant, at the start and then
-	// every BurstEvery, on top of Rate.
+	// Burst is the number of sessions, out of Count, offered at one instant, at the start
+	// and then every BurstEvery, in addition to Rate.
 	Burst      int
 	BurstEvery time.Duration
-	// Spread delays each delivery by a random time up to it, so that they arrive in
-	// another order. In a closed loop all sessions are then offered at once.
+	// Spread bounds the random delay of each delivery, which changes their order. In a
+	// closed loop all sessions are then offered at once.
 	Spread time.Duration
-	// Duplicates is the share of sessions, from 0 to 1, that are also delivered as a copy:
-	// once, up to Spread after the original is due, and whatever the answer. It has
-	// no further attempts, as those are ZEGO's for the callback and not for its copy.
+	// Duplicates is the share of sessions, from 0 to 1, of which a copy is delivered too:
+	// once, up to Spread after the original is due, whatever the answer. A copy has no
+	// retries, because ZEGO retries a callback and not its copy.
 	Duplicates float64
-	// BadSignatures is for what share of sessions, from 0 to 1, another callback with
-	// a wrong signature is delivered, once. Its room_session_id is that of the
-	// session with the highest bit flipped, so it is no session's.
+	// BadSignatures is the share of sessions, from 0 to 1, for which one more callback
+	// with a wrong signature is delivered, once. Its room_session_id is the session's
+	// with the highest bit flipped, so it belongs to no session.
 	BadSignatures float64
-	// Resign is for what share of sessions, from 0 to 1, each further delivery has a
-	// timestamp, nonce and signature of its own. The others repeat the first one's.
-	// Nobody knows which of the two ZEGO does.
+	// Resign is the share of sessions, from 0 to 1, for which each further delivery has a
+	// new timestamp, nonce and signature. In the others it repeats those of the first
+	// delivery. It isn't known which of the two ZEGO does.
 	Resign float64
-	// Participants is how many users each session has; 0 leaves out all but its
-	// room_close. What they did is made up, and told by room_create, room_login and
-	// room_logout, each at a random time up to Spread after the session is offered:
-	// so it comes in any order, and before or after the room_close. Duplicates is
-	// their share, too. In order of time they come where there is no Spread.
+	// Participants is the number of users in each session. With 0 only room_close
+	// callbacks are sent. The users' stays are made up, and reported by room_create,
+	// room_login and room_logout, each at a random time up to Spread after the session is
+	// offered, so in any order, and before or after the room_close. Without Spread they
+	// come in order of time. Duplicates applies to them too.
 	Participants int
 	// Missing is the share of those callbacks, from 0 to 1, that are never sent.
 	Missing float64
-	// Seed decides all that is random but the nonces: the same options with the same
-	// seed give the same sessions, copies, delays and choices. Nonces are new each
-	// time, because a signature that comes back with another body is refused.
+	// Seed determines all random choices except nonces: the same options with the same
+	// seed produce the same sessions, copies, delays and choices. Nonces are new each
+	// time, because a signature is refused with another body.
 	Seed uint64
 
-	// Parallel is how many attempts are under way at once, and so how many connections
-	// there are. What is due beyond that waits, and its latency counts. 0 is 512 in an
-	// open loop and 16 in a closed one.
+	// Parallel is the number of parallel attempts, and so of connections. Deliveries
+	// beyond it wait, and their latency includes that. Default: 512 in an open loop and
+	// 16 in a closed one.
 	Parallel int
-	// Timeout is how long an answer is waited for, from when an attempt begins.
+	// Timeout bounds an attempt.
 	Timeout time.Duration
-	// Ladder is after how long each further attempt comes; [send.Ladder] if it is nil.
+	// Ladder holds the pauses before retries. Default: [send.Ladder].
 	Ladder []time.Duration
-	// Once leaves out the further attempts.
+	// Once leaves out retries.
 	Once bool
-	// Transport carries the requests; one with enough connections if it is nil.
+	// Transport sends the requests. Default: a transport with enough connections.
 	Transport http.RoundTripper
 
-	// Verbose writes a line about each attempt even where there are more than 20
-	// sessions.
+	// Verbose writes a line about each attempt even for more than 20 sessions.
 	Verbose bool
-	// Progress, if set, reports how far a run is that logs no line for each attempt:
-	// by a bar if it is a terminal, and otherwise by a line every 10 seconds.
+	// Progress, if set, gets the progress of a run without a line for each attempt: as a
+	// bar on a terminal, else as a line every 10 seconds.
 	Progress io.Writer
-	// Journal, if set, is called with each session once it is decided, by
-	// one goroutine, one entry after another, and all calls are over when Run returns.
+	// Journal, if set, is called with each session when its outcome is known. The calls
+	// come one after the other from one goroutine, and all before Run returns.
 	Journal func(audit.Entry)
 }
 
-// Validate says what is wrong with the options, naming the flags of load that set them.
+// Validate returns an error about invalid options, with the names of the command's flags.
 func (o *Options) Validate() error {
 	u, err := url.Parse(o.URL)
 	switch {
 	case err != nil:
-		// Without the address, which may hold a secret.
+		// Don't show the address, which may hold a secret.
 		if bad := new(url.Error); errors.As(err, &bad) {
 			err = bad.Err
 		}
@@ -150,7 +148,7 @@ func (o *Options) Validate() error {
 		return fmt.Errorf("--rooms: found %d, want at least 1", o.Rooms)
 	case o.Parallel < 0 || o.Parallel > maxParallel:
 		return fmt.Errorf("--parallel: found %d, want 1 to %d", o.Parallel, maxParallel)
-	case !(o.Rate >= 0 && o.Rate <= maxRate): // so that NaN is none either
+	case !(o.Rate >= 0 && o.Rate <= maxRate): // refuses NaN too
 		return fmt.Errorf("--rate: found %v, want 0 (no rate) to %d per second", o.Rate, int(maxRate))
 	case o.Burst < 0:
 		return fmt.Errorf("--burst: found %d, want 0 (none) or more", o.Burst)
@@ -176,13 +174,13 @@ func (o *Options) Validate() error {
 	return nil
 }
 
-// open reports whether sessions come by the clock, and not when there is room.
+// open reports whether the run is an open loop.
 func (o *Options) open() bool { return o.Rate > 0 || o.Burst > 0 }
 
 // eachAttempt reports whether each attempt gets a line.
 func (o *Options) eachAttempt() bool { return o.Verbose || o.Count <= lineCount }
 
-// defaults fills in what was left out.
+// defaults sets the defaults of unset options.
 func (o *Options) defaults() {
 	o.Rooms = cmp.Or(o.Rooms, 1)
 	if o.Parallel == 0 {
@@ -199,10 +197,9 @@ func (o *Options) defaults() {
 	}
 }
 
-// Run sends the callbacks, writes a line about each attempt to out if there are
-// few, and ends when each session is decided: acknowledged, or lost. When ctx
-// ends it stops at once and returns ctx's cause, with a report on what was done
-// by then.
+// Run sends the callbacks. It writes a line about each attempt to out if there are few,
+// and returns when each session is acknowledged or lost. When ctx ends it stops at once,
+// and returns ctx's cause with a report of the results so far.
 func Run(ctx context.Context, o Options, out io.Writer) (*Report, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
@@ -219,9 +216,8 @@ func Run(ctx context.Context, o Options, out io.Writer) (*Report, error) {
 	return report, err
 }
 
-// shownURL is the address without what may be secret in it: user, query, and
-// what follows the webhook's path. Of another path nothing is known, so none of
-// it is shown.
+// shownURL returns the address without its possibly secret parts: user, query, and the
+// path after the webhook's. It hides any other path completely.
 func shownURL(u *url.URL) string {
 	shown := url.URL{Scheme: u.Scheme, Host: u.Host}
 	before, after, found := strings.Cut(u.Path, webhook.Path)

@@ -27,7 +27,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// options are the least that is needed.
+// options returns the required options.
 func options(change func(*load.Options)) load.Options {
 	o := load.Options{URL: "http://closeout.test/zego/callbacks", AppID: 7, Secret: "secret", RoomID: "lobby", RoomSessionID: 100, Count: 1, Timeout: 5 * time.Second}
 	if change != nil {
@@ -36,7 +36,7 @@ func options(change func(*load.Options)) load.Options {
 	return o
 }
 
-// The callbacks that are sent are those that the webhook takes.
+// The webhook accepts the callbacks that are sent.
 func TestWebhookAcceptsCallbacks(t *testing.T) {
 	ring, err := zego.NewKeyring(map[uint32][]string{7: {"secret"}}, time.Minute, time.Now)
 	if err != nil {
@@ -74,15 +74,15 @@ func (i *intake) Receive(_ context.Context, event zego.Event) (webhook.Receipt, 
 	return webhook.Receipt{Status: webhook.Started}, nil
 }
 
-// arrival is a callback that reached the other end.
+// arrival is a callback that arrived.
 type arrival struct {
 	at   time.Duration
 	body string
 	zego.RoomClose
 }
 
-// far is the other end of a run in a bubble, where time costs nothing: it notes
-// what arrives and answers as configured.
+// far is the receiver of a run in a bubble with skipped time. It records arrivals and
+// answers as configured.
 type far struct {
 	began    time.Time
 	answer   func(a arrival, nth int) (int, string) // nth of the session, from 1
@@ -131,8 +131,7 @@ func (f *far) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: code, Status: fmt.Sprint(code, " ", http.StatusText(code)), Body: io.NopCloser(strings.NewReader(text))}, nil
 }
 
-// inBubble runs with time that costs nothing, and returns what arrived, by the
-// session and then by the time.
+// inBubble runs with skipped time, and returns the arrivals, sorted by session and time.
 func inBubble(t *testing.T, o load.Options, f *far, check func(report *load.Report, err error, out string)) []arrival {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -152,8 +151,8 @@ func inBubble(t *testing.T, o load.Options, f *far, check func(report *load.Repo
 	return f.arrivals
 }
 
-// ZEGO's attempts fall at 0, 2, 6, 14, 30 and 62 s, plus what each waits for its
-// answer, and then it forgets.
+// ZEGO's attempts come at 0, 2, 6, 14, 30 and 62 s, plus the time of each answer. Then
+// ZEGO drops the callback.
 func TestLadder(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -192,7 +191,7 @@ func TestLadder(t *testing.T) {
 	}
 }
 
-// Every number of the report, from a far end that does a bit of everything.
+// Every number of the report, against a receiver that answers in all ways.
 func TestReportCounts(t *testing.T) {
 	f := &far{answer: func(a arrival, nth int) (int, string) {
 		switch a.RoomSessionID {
@@ -210,7 +209,7 @@ func TestReportCounts(t *testing.T) {
 				return hang, ""
 			}
 			return 200, `{"status":"` + "\x1b" + `[31m"}`
-		case 104: // lost, each time in another way
+		case 104: // lost, each time for another reason
 			return []int{hang, refuse, 404, 503}[nth-1], ""
 		default:
 			return 200, ""
@@ -253,7 +252,7 @@ func TestReportCounts(t *testing.T) {
 	}
 }
 
-// What goes wrong on the wire is told apart.
+// Kinds of network errors are distinguished.
 func TestFailuresAreNamed(t *testing.T) {
 	server := func(serve http.HandlerFunc) func(*testing.T) string {
 		return func(t *testing.T) string {
@@ -315,7 +314,7 @@ func TestFailuresAreNamed(t *testing.T) {
 	}
 }
 
-// However many names come from outside, the report stays small.
+// The report stays small, however many names the receiver sends.
 func TestKindsAreBounded(t *testing.T) {
 	code := 299
 	inBubble(t, options(func(o *load.Options) { o.Count, o.Parallel, o.Once = 50, 1, true }),
@@ -327,7 +326,7 @@ func TestKindsAreBounded(t *testing.T) {
 		})
 }
 
-// The same seed makes the same run, at any speed of the other end.
+// The same seed makes the same run, at any speed of the receiver.
 func TestSeedRepeatsARun(t *testing.T) {
 	type seen struct {
 		session uint64
@@ -364,21 +363,21 @@ func TestSeedRepeatsARun(t *testing.T) {
 	if other := play(2, nil); slices.Equal(first, other) {
 		t.Error("another seed made the same run")
 	}
-	// One option more doesn't change what the others do.
+	// An additional option doesn't change the effect of the others.
 	genuine := slices.DeleteFunc(slices.Clone(first), func(s seen) bool { return !s.genuine })
 	if without := play(1, func(o *load.Options) { o.BadSignatures = 0 }); !slices.Equal(genuine, without) || len(genuine) == len(first) {
 		t.Error("without bad signatures the rest is another")
 	}
 }
 
-// Deliveries come when they are due, whatever became of those before.
+// Deliveries come when they are due, whatever happened to earlier ones.
 func TestOpenLoopDoesNotWait(t *testing.T) {
-	const together = 100 // far more than a closed loop has under way
+	const together = 100 // far more than parallel attempts in a closed loop
 	var arrived sync.WaitGroup
 	arrived.Add(together)
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 		arrived.Done()
-		arrived.Wait() // no answer for anyone before all have come
+		arrived.Wait() // answer nobody before all have arrived
 	}))
 	defer server.Close()
 	report, err := load.Run(t.Context(), options(func(o *load.Options) {
@@ -389,7 +388,7 @@ func TestOpenLoopDoesNotWait(t *testing.T) {
 	}
 }
 
-// A callback that waits for a connection is late, and that counts.
+// A callback that waits for a connection is late, and its latency shows that.
 func TestLatencyCountsFromTheDueTime(t *testing.T) {
 	arrivals := inBubble(t, options(func(o *load.Options) { o.Count, o.Rate, o.Parallel = 3, 10, 1 }), &far{takes: time.Second},
 		func(r *load.Report, err error, _ string) {
@@ -412,8 +411,8 @@ func TestLatencyCountsFromTheDueTime(t *testing.T) {
 	}
 }
 
-// A closed loop has as many under way as there may be, and a callback that waits
-// for its next attempt holds up nobody.
+// A closed loop has exactly Parallel attempts in flight, and a callback that waits for
+// its retry blocks no other.
 func TestClosedLoop(t *testing.T) {
 	var mu sync.Mutex
 	underWay, most := 0, 0
@@ -480,7 +479,7 @@ func TestSpreadReorders(t *testing.T) {
 	}
 }
 
-// A session is closed when its callback is first sent, whenever it is sent again.
+// A session is closed when its callback is first sent, however often it is repeated.
 func TestRoomCloseTime(t *testing.T) {
 	fails := func(_ arrival, nth int) (int, string) { return []int{0, 503, 200}[nth], "" }
 	for _, a := range inBubble(t, options(func(o *load.Options) { o.Count, o.Rate, o.Resign = 2, 1, 1 }), &far{answer: fails}, nil) {
@@ -491,7 +490,7 @@ func TestRoomCloseTime(t *testing.T) {
 	}
 }
 
-// A further delivery says the same with the same signature, or with its own.
+// A further delivery has the same content, with the same signature or a new one.
 func TestResign(t *testing.T) {
 	for resign, signatures := range map[float64]int{0: 1, 1: 3} {
 		f := &far{answer: func(_ arrival, nth int) (int, string) { return []int{0, 503, 503, 200}[nth], "" }}
@@ -499,7 +498,7 @@ func TestResign(t *testing.T) {
 		bodies := map[string]bool{}
 		for _, a := range arrivals {
 			bodies[a.body] = true
-			// One that is signed anew has the time at which it was.
+			// A new signature has a new timestamp.
 			if age := a.at - time.Duration(a.Timestamp-arrivals[0].Timestamp)*time.Second; resign == 1 && age != 0 {
 				t.Errorf("signed %v before it was sent", age)
 			}
@@ -513,8 +512,8 @@ func TestResign(t *testing.T) {
 	}
 }
 
-// Copies are as genuine as the originals, and badly signed callbacks are refused,
-// by the package that verifies real ones.
+// Copies are genuine, and badly signed callbacks are refused, by the package that
+// verifies real ones.
 func TestDuplicatesAndBadSignatures(t *testing.T) {
 	ring, err := zego.NewKeyring(map[uint32][]string{7: {"secret"}}, time.Minute, time.Now)
 	if err != nil {
@@ -542,7 +541,7 @@ func TestDuplicatesAndBadSignatures(t *testing.T) {
 			t.Errorf("answers %v, failures %v", r.Answers, r.Failures)
 		}
 	})
-	// Each in its own way, and all of them like a signature.
+	// They are wrong in different ways, and all look like signatures.
 	kinds := map[bool]int{}
 	for _, a := range arrivals {
 		if a.RoomSessionID >= 1100 {
@@ -557,7 +556,7 @@ func TestDuplicatesAndBadSignatures(t *testing.T) {
 	}
 }
 
-// One that takes everything is found out, and isn't tried again.
+// A receiver that accepts everything is found out, and a forgery isn't retried.
 func TestBadSignatureAccepted(t *testing.T) {
 	inBubble(t, options(func(o *load.Options) { o.Count, o.BadSignatures = 4, 1 }), &far{answer: func(a arrival, _ int) (int, string) {
 		return []int{200, 200, 401, 503}[a.RoomSessionID%4], ""
@@ -571,8 +570,7 @@ func TestBadSignatureAccepted(t *testing.T) {
 	})
 }
 
-// Whoever acknowledges the copy has acknowledged the session, but ZEGO goes on
-// with the original.
+// An acknowledged copy acknowledges the session, but ZEGO still retries the original.
 func TestDuplicateAlone(t *testing.T) {
 	var entries []audit.Entry
 	arrivals := inBubble(t, options(func(o *load.Options) {
@@ -596,7 +594,7 @@ func TestDuplicateAlone(t *testing.T) {
 	}
 }
 
-// A copy that isn't acknowledged is lost, and its session isn't.
+// A copy that isn't acknowledged is lost, but its session isn't.
 func TestDuplicateLost(t *testing.T) {
 	inBubble(t, options(func(o *load.Options) { o.Duplicates, o.Spread = 1, time.Minute }),
 		&far{answer: func(_ arrival, nth int) (int, string) { return []int{0, 200, 503}[nth], "" }},
@@ -607,7 +605,7 @@ func TestDuplicateLost(t *testing.T) {
 		})
 }
 
-// A run that is stopped reports what it did until then.
+// A run that is stopped reports its results so far.
 func TestStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
@@ -635,7 +633,7 @@ func TestStop(t *testing.T) {
 	})
 }
 
-// What a file of a journal says is what was said to it.
+// A journal that is written and read again is the same.
 func TestJournalRoundTrip(t *testing.T) {
 	var file strings.Builder
 	enc := json.NewEncoder(&file)
@@ -668,7 +666,7 @@ func TestJournalRoundTrip(t *testing.T) {
 	}
 }
 
-// The secret in the address is nowhere: not in lines, errors, reports or answers.
+// The secret in the address appears nowhere: not in lines, errors, reports or answers.
 func TestAddressIsNotShown(t *testing.T) {
 	echo := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "Cannot POST "+r.URL.EscapedPath(), 404)
@@ -746,7 +744,7 @@ func TestBadOptions(t *testing.T) {
 	}
 }
 
-// A long run says now and then how far it is.
+// A long run reports its progress from time to time.
 func TestProgress(t *testing.T) {
 	var progress strings.Builder
 	inBubble(t, options(func(o *load.Options) {
@@ -771,7 +769,7 @@ func TestProgress(t *testing.T) {
 	}
 }
 
-// The report reads well, and its numbers are where they belong.
+// The text of the report is readable, with the right numbers in the right places.
 func TestReportText(t *testing.T) {
 	p := load.Percentiles{Count: 4, P50: 0.123, P90: 9.994, P95: 10.4, P99: 101, P999: 1234, Max: 98765}
 	tests := []struct {
@@ -833,7 +831,7 @@ sessions until acknowledged             0      0.00      0.00      0.00      0.0
 	}
 }
 
-// The report's JSON has no number that is rounded by whoever reads it as a float.
+// The report's JSON has no number that a float would round.
 func TestReportJSON(t *testing.T) {
 	inBubble(t, options(func(o *load.Options) { o.Seed = math.MaxUint64 }), &far{}, func(r *load.Report, err error, _ string) {
 		if err != nil {

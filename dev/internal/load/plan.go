@@ -6,19 +6,18 @@ import (
 	"time"
 )
 
-// never is later than any run lasts.
+// never is later than the end of any run.
 const never = time.Duration(math.MaxInt64)
 
-// plan makes the sessions up, one after another and each when it is asked for,
-// so that a long run needs no more memory than a short one. All times are since
-// the start.
+// plan makes up the sessions one by one, so that a long run needs no more memory than a
+// short one. All times count from the start.
 type plan struct {
 	options *Options
 	random  *rand.Rand
 	made    int // sessions so far
-	steady  int // of them, those that came by the rate
-	bursts  int // bursts that are over
-	inBurst int // sessions so far of the burst that isn't
+	steady  int // those offered by Rate
+	bursts  int // completed bursts
+	inBurst int // sessions so far in the current burst
 	latest  time.Duration
 }
 
@@ -29,7 +28,7 @@ func newPlan(o *Options) *plan {
 // done reports whether there are no more sessions.
 func (p *plan) done() bool { return p.made == p.options.Count }
 
-// due is when the next session is to be offered, in an open loop.
+// due returns when to offer the next session in an open loop.
 func (p *plan) due() time.Duration {
 	return min(p.dueSteady(), p.dueBurst())
 }
@@ -48,7 +47,7 @@ func (p *plan) dueBurst() time.Duration {
 	return duration(float64(p.bursts) * float64(p.options.BurstEvery))
 }
 
-// duration keeps what a Duration can't hold from wrapping around.
+// duration converts nanoseconds, and returns never if they are too large.
 func duration(nanoseconds float64) time.Duration {
 	if nanoseconds >= float64(never) {
 		return never
@@ -56,10 +55,10 @@ func duration(nanoseconds float64) time.Duration {
 	return time.Duration(nanoseconds)
 }
 
-// choice is what was decided about a session.
+// choice holds the random choices about a session.
 type choice struct {
 	index  int
-	due    time.Duration // of the original
+	due    time.Duration // when the original is due
 	copied bool
 	copy   time.Duration // when the copy is due
 	forged bool
@@ -68,17 +67,17 @@ type choice struct {
 	resign bool
 }
 
-// forgery is a way in which a signature is wrong.
+// forgery is a kind of wrong signature.
 type forgery int
 
 const (
 	otherSecret forgery = iota
 	otherTimestamp
 	otherDigit
-	forgeries // how many there are
+	forgeries // the number of kinds
 )
 
-// next makes up the next session, which is offered at that time.
+// next makes up the next session, which is offered at the given time.
 func (p *plan) next(at time.Duration) choice {
 	if p.options.open() {
 		if p.dueBurst() <= p.dueSteady() {
@@ -89,8 +88,8 @@ func (p *plan) next(at time.Duration) choice {
 			p.steady++
 		}
 	}
-	// Each session takes the same random numbers in the same order, whatever the
-	// options, so that one option more doesn't change what the others do.
+	// Each session draws the same random numbers in the same order for all options, so
+	// that an additional option doesn't change the effect of the others.
 	var random [7]float64
 	for i := range random {
 		random[i] = p.random.Float64()

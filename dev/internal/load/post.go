@@ -21,30 +21,29 @@ import (
 	"github.com/closeouthq/closeout/webhook"
 )
 
-// poster makes attempts, many at once.
+// poster makes attempts in parallel.
 type poster struct {
 	client  *http.Client
-	request *http.Request // what all have in common
-	words   bool          // whether the results' text is wanted
+	request *http.Request // the common parts of all requests
+	words   bool          // whether the text of results is needed
 	hidden  *strings.Replacer
 	close   func()
 }
 
-// result is what came of an attempt.
+// result is the result of an attempt.
 type result struct {
 	delivery     *delivery
 	began, ended time.Duration
-	// code is the HTTP status of the answer, 0 if there was none.
+	// code is the HTTP status code, or 0 without an answer.
 	code int
-	// kind names what happened, for counting: a 2XX's status in its body, the code
-	// of another answer, or what went wrong.
+	// kind names the result for counting: the status in the body of a 2xx, another status
+	// code, or the kind of error.
 	kind string
-	// text is the answer, or what went wrong, in a line.
+	// text is the answer or the error in one line.
 	text string
 }
 
-// ok reports whether ZEGO would take the callback for delivered. It doesn't look at
-// the body.
+// ok reports whether ZEGO would consider the callback delivered. The body doesn't matter.
 func (a *result) ok() bool { return a.code/100 == 2 }
 
 func newPoster(o *Options) (*poster, error) {
@@ -57,14 +56,14 @@ func newPoster(o *Options) (*poster, error) {
 	transport := o.Transport
 	if transport == nil {
 		own := &http.Transport{
-			// A connection that is never made would otherwise keep its place for long
-			// after its attempt was given up.
+			// Otherwise a connection that is never made would keep its slot long after
+			// its attempt has timed out.
 			DialContext:         (&net.Dialer{Timeout: o.Timeout}).DialContext,
 			TLSHandshakeTimeout: o.Timeout,
 			MaxConnsPerHost:     o.Parallel,
 			MaxIdleConnsPerHost: o.Parallel,
-			// Before the webhook would: a connection that it closes just as it is used
-			// again looks like a callback that it didn't answer.
+			// Close idle connections before the webhook does. A connection that the
+			// webhook closes while it is reused looks like a callback without an answer.
 			IdleConnTimeout:    30 * time.Second,
 			DisableCompression: true,
 		}
@@ -72,14 +71,14 @@ func newPoster(o *Options) (*poster, error) {
 	}
 	p.client = &http.Client{
 		Timeout: o.Timeout, Transport: transport,
-		// A redirect is no 2XX, and nothing says that ZEGO would follow it.
+		// A redirect isn't a 2xx, and ZEGO isn't documented to follow one.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return p, nil
 }
 
-// hide takes out of a text what is secret in the address, as an answer may
-// quote the path that was asked for.
+// hide removes the secret parts of the address from a text, because an answer may quote
+// the requested path.
 func hide(u *url.URL) *strings.Replacer {
 	var pairs []string
 	for _, path := range []string{u.Path, u.EscapedPath()} {
@@ -101,8 +100,8 @@ func (p *poster) attempt(ctx context.Context, body []byte) result {
 		return p.failed(err)
 	}
 	defer response.Body.Close()
-	// To the end, so that the connection can be used again. What ZEGO goes by has
-	// arrived, so an error doesn't matter.
+	// Read the body to its end, so that the connection can be reused. Ignore errors,
+	// because ZEGO only looks at the status code.
 	text, _ := io.ReadAll(io.LimitReader(response.Body, 4096))
 	result := result{code: response.StatusCode, kind: strconv.Itoa(response.StatusCode)}
 	if result.ok() {
@@ -114,11 +113,11 @@ func (p *poster) attempt(ctx context.Context, body []byte) result {
 	return result
 }
 
-// statusForm is what a status may look like: the body comes from outside, and is
+// statusForm is the form of a status. The body is foreign text, and its status is
 // printed.
 var statusForm = regexp.MustCompile(`^[a-z_]{1,40}$`)
 
-// status is that in the body of an answer.
+// status returns the status in the body of an answer.
 func status(body []byte) string {
 	var answer struct{ Status string }
 	if err := json.Unmarshal(body, &answer); err != nil || !statusForm.MatchString(answer.Status) {
@@ -128,7 +127,7 @@ func status(body []byte) string {
 }
 
 func (p *poster) failed(err error) result {
-	// It would quote the address.
+	// The error would quote the address.
 	if quoting := new(url.Error); errors.As(err, &quoting) {
 		err = quoting.Err
 	}
@@ -143,7 +142,7 @@ func (p *poster) failed(err error) result {
 	return r
 }
 
-// line makes a line of what came from outside.
+// line converts foreign text to one line.
 func (p *poster) line(text string) string {
 	text = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
@@ -156,7 +155,7 @@ func (p *poster) line(text string) string {
 
 const timedOut = "timeout"
 
-// failure names what went wrong.
+// failure names the kind of an error.
 func failure(err error) string {
 	var (
 		timeout interface{ Timeout() bool }

@@ -14,105 +14,105 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// Report is what came of a run. At its end,
+// Report is the result of a run. At its end,
 //
 //	Sessions = Acknowledged + Lost + Undecided
 //	Acknowledged = FirstAttempt + LaterAttempt + ByDuplicate
 type Report struct {
-	// Seed repeats the run, with the same options. It is a string in JSON, as it may
-	// be beyond 2^53.
+	// Seed repeats the run with the same options. It is a string in JSON, because it may
+	// be larger than 2^53.
 	Seed uint64 `json:"seed,string"`
-	// URL is where the callbacks went, without what may be secret in it.
+	// URL is the address of the callbacks, without its secret parts.
 	URL string `json:"url"`
 	// StartedAt is when the first session was offered, by this machine's clock.
 	StartedAt time.Time `json:"started_at"`
-	// Duration is how long the run took, in seconds.
+	// Duration is the duration of the run in seconds.
 	Duration float64 `json:"duration_s"`
 
-	// Count is how many sessions there were to be, and Sessions of how many at least
-	// one callback was sent: fewer only if the run was stopped.
+	// Count is the planned number of sessions. Sessions counts those with at least one
+	// callback sent. It is smaller only if the run was stopped.
 	Count    int   `json:"count"`
 	Sessions int64 `json:"sessions"`
-	// Acknowledged is of how many sessions a delivery got a 2XX.
+	// Acknowledged counts the sessions of which a delivery got a 2xx.
 	Acknowledged int64 `json:"acknowledged"`
-	// FirstAttempt and LaterAttempt are sessions whose original got it, at its
-	// first attempt or after a retry.
+	// FirstAttempt and LaterAttempt count the sessions with an acknowledged original, at
+	// the first attempt or after a retry.
 	FirstAttempt int64 `json:"acknowledged_first_attempt"`
 	LaterAttempt int64 `json:"acknowledged_later_attempt"`
-	// ByDuplicate are sessions whose copy got it and whose original never did.
+	// ByDuplicate counts the sessions with an acknowledged copy and no acknowledged
+	// original.
 	ByDuplicate int64 `json:"acknowledged_by_duplicate"`
-	// Lost are those that ZEGO would have forgotten, unacknowledged.
+	// Lost counts the sessions that ZEGO would drop without an acknowledgement.
 	Lost int64 `json:"lost"`
-	// Undecided are those for which it was too early to say when the run was stopped.
+	// Undecided counts the sessions that were still open when the run was stopped.
 	Undecided int64 `json:"undecided"`
 
-	// Attempts is how many attempts had an end, copies included and badly signed ones
-	// not.
+	// Attempts counts completed attempts, including copies and without badly signed
+	// callbacks.
 	Attempts int64 `json:"attempts"`
-	// Answers counts the attempts that got a 2XX by the status in the answer's body:
-	// "started", "duplicate" and so on, or "unknown".
+	// Answers counts attempts that got a 2xx, by the status in the body, such as
+	// "started" or "duplicate", or "unknown".
 	Answers map[string]int64 `json:"answers"`
-	// Failures counts the others by what happened: "503", "timeout", "connection
-	// refused" and so on.
+	// Failures counts the other attempts by kind, such as "503", "timeout" or "connection
+	// refused".
 	Failures map[string]int64 `json:"failures"`
 
 	// Duplicates counts the copies.
 	Duplicates Duplicates `json:"duplicates"`
-	// Events is what became of the callbacks about the sessions' lives; nil if there
-	// were none. All else is of room_close alone.
+	// Events has the outcomes of the callbacks about sessions' lives, or nil without such
+	// callbacks. All other fields cover room_close only.
 	Events *Events `json:"events,omitempty"`
-	// BadlySigned counts what should have been refused.
+	// BadlySigned counts the callbacks that must be refused.
 	BadlySigned BadlySigned `json:"badly_signed"`
 
-	// OfferedRate is how many sessions per second were offered, until the last of
-	// them was; 0 if they all were at one instant.
+	// OfferedRate is the number of sessions offered a second, until the last one was
+	// offered. It is 0 if all were offered at one instant.
 	OfferedRate float64 `json:"offered_per_s"`
-	// AcknowledgedRate is how many sessions per second were acknowledged, until the
-	// last of them was.
+	// AcknowledgedRate is the number of sessions acknowledged a second, until the last
+	// one was acknowledged.
 	AcknowledgedRate float64 `json:"acknowledged_per_s"`
-	// Latency is how long it took.
+	// Latency has the latencies.
 	Latency Latency `json:"latency"`
 }
 
-// Duplicates counts copies. Those that are neither acknowledged nor lost were
-// under way when the run was stopped.
+// Duplicates counts copies. Copies that are neither acknowledged nor lost were open when
+// the run was stopped.
 type Duplicates struct {
-	// Sent is how many were sent, Acknowledged how many got a 2XX, Lost how many
-	// something else, or nothing.
+	// Sent counts the copies sent, Acknowledged those that got a 2xx, and Lost those that
+	// got another answer or none.
 	Sent         int64 `json:"sent"`
 	Acknowledged int64 `json:"acknowledged"`
 	Lost         int64 `json:"lost"`
 }
 
-// BadlySigned counts callbacks whose signature was wrong. Those that are neither
-// refused nor accepted got another answer, or none.
+// BadlySigned counts callbacks with a wrong signature. Those that are neither refused nor
+// accepted got another answer or none.
 type BadlySigned struct {
-	// Sent is how many were sent, Refused how many got a 401. Accepted, a 2XX, is a
-	// fault of the webhook.
+	// Sent counts the callbacks sent, Refused those that got a 401. Accepted counts those
+	// that got a 2xx, which is a fault of the webhook.
 	Sent     int64 `json:"sent"`
 	Refused  int64 `json:"refused"`
 	Accepted int64 `json:"accepted"`
 }
 
-// Latency is how long it took, each counted from when an attempt was due and not
-// from when there was a connection for it. Badly signed ones are left out.
+// Latency has latencies, each counted from when an attempt was due, and not from when it
+// got a connection. Badly signed callbacks are left out.
 type Latency struct {
-	// Acknowledged is of the attempts that got a 2XX, All of all attempts.
+	// Acknowledged covers the attempts that got a 2xx, and All all attempts.
 	Acknowledged Percentiles `json:"acknowledged_attempts"`
 	All          Percentiles `json:"all_attempts"`
-	// Session is from when a session's first delivery was due to its first 2XX.
+	// Session is the time from when a session's first delivery was due to its first 2xx.
 	Session Percentiles `json:"sessions"`
-	// Waited is the part of All that an attempt waited to be sent. Where it is much,
-	// it was Parallel or this machine that was too small, or the webhook that kept
-	// the connections.
+	// Waited is the part of All before an attempt was sent. If it is large, Parallel or
+	// this machine is too small, or the webhook kept the connections busy.
 	Waited Percentiles `json:"waited"`
 }
 
-// Percentiles are of durations, in milliseconds and to three digits.
+// Percentiles are percentiles of durations, in milliseconds with three digits.
 type Percentiles struct {
-	// Count is how many durations there were.
+	// Count is the number of durations.
 	Count int64 `json:"count"`
-	// P50 is what half of them didn't exceed, and so on.
+	// P50 is the duration that half of them didn't exceed, and so on.
 	P50  float64 `json:"p50_ms"`
 	P90  float64 `json:"p90_ms"`
 	P95  float64 `json:"p95_ms"`
@@ -121,7 +121,7 @@ type Percentiles struct {
 	Max  float64 `json:"max_ms"`
 }
 
-// WriteText writes the report for people.
+// WriteText writes the report as text.
 func (r *Report) WriteText(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(name, format string, args ...any) { fmt.Fprintf(t, name+"\t"+format+"\n", args...) }
@@ -197,7 +197,7 @@ func (r *Report) WriteText(w io.Writer) error {
 	return nil
 }
 
-// number writes x with as many decimals as mean something.
+// number formats x with up to two decimals: three significant digits.
 func number(x float64) string {
 	switch {
 	case x < 10:
@@ -208,7 +208,7 @@ func number(x float64) string {
 	return strconv.FormatFloat(x, 'f', 0, 64)
 }
 
-// counts lists what was counted, the most frequent first.
+// counts lists the counts, the largest first.
 func counts(m map[string]int64) string {
 	names := slices.SortedFunc(maps.Keys(m), func(a, b string) int {
 		return cmp.Or(cmp.Compare(m[b], m[a]), cmp.Compare(a, b))
@@ -219,10 +219,10 @@ func counts(m map[string]int64) string {
 	return cmp.Or(strings.Join(names, ", "), "none")
 }
 
-// maxKinds bounds what is counted by name, as the names come from outside.
+// maxKinds bounds the number of names that are counted, because names are foreign.
 const maxKinds = 20
 
-// count adds one to a name, or to "other" where there are too many names.
+// count adds one to the count of a name, or of "other" if there are too many names.
 func count(m map[string]int64, name string) {
 	if _, known := m[name]; !known && len(m) >= maxKinds {
 		name = "other"
@@ -230,8 +230,8 @@ func count(m map[string]int64, name string) {
 	m[name]++
 }
 
-// durations collects durations at three digits, from a microsecond to a day,
-// in a quarter of a megabyte however many they are.
+// durations collects any number of durations with three digits, from a microsecond to a
+// day, in a quarter of a megabyte.
 type durations struct{ histogram *hdrhistogram.Histogram }
 
 const maxDuration = 24 * time.Hour
@@ -240,7 +240,7 @@ func newDurations() durations {
 	return durations{hdrhistogram.New(1, maxDuration.Microseconds(), 3)}
 }
 
-// add records a duration; one that is out of range, as the range's end.
+// add records a duration. A duration out of range counts as the end of the range.
 func (d durations) add(took time.Duration) {
 	took = min(max(took, 0), maxDuration)
 	_ = d.histogram.RecordValue(took.Microseconds()) // it is in range

@@ -18,35 +18,35 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// session is one that is under way.
+// session is a session that is not decided yet.
 type session struct {
 	choice
 	zego.RoomClose // as it was last signed
 	life           []*callback
-	begun          bool // an attempt of any delivery
+	begun          bool // an attempt of any delivery has begun
 	body           []byte
 	offered        time.Duration
 
-	attempts int // of the original, begun
-	copies   int // begun
+	attempts int // begun attempts of the original
+	copies   int // begun copies
 	open     int // deliveries that aren't over
-	// by is which attempt of the original was acknowledged, if any.
+	// by is the acknowledged attempt of the original, if any.
 	by           int
 	acknowledged bool
-	status       string        // of the first acknowledgement
-	after        time.Duration // when it came, since the session was offered
-	cut          bool          // the run was stopped before all was tried
+	status       string        // in the first acknowledgement
+	after        time.Duration // when that came, since the session was offered
+	cut          bool          // the run was stopped before all attempts
 }
 
-// delivery is an original, a copy or a badly signed callback that is waiting for
-// its next attempt, or has it.
+// delivery is an original, a copy or a badly signed callback whose next attempt is due
+// later or in flight.
 type delivery struct {
 	session  *session
 	kind     kind
-	callback *callback // a participant's
+	callback *callback // set in a participant's delivery
 	due      time.Duration
-	order    uint64 // among those that are due together
-	attempt  int    // begun so far
+	order    uint64 // orders deliveries that are due at the same time
+	attempt  int    // attempts begun so far
 }
 
 type kind int
@@ -59,7 +59,7 @@ const (
 	toldAgain
 )
 
-// String says which delivery it is, for people.
+// String identifies the delivery in a line.
 func (d *delivery) String() string {
 	switch d.kind {
 	case duplicate:
@@ -74,9 +74,9 @@ func (d *delivery) String() string {
 	return fmt.Sprintf("room_session_id %d, attempt %d", d.session.RoomSessionID, d.attempt)
 }
 
-// runner makes a run. One goroutine owns all of it but the attempts under way,
-// so that it needs no locks and its choices come in one order. All times are
-// since the start.
+// runner makes a run. One goroutine owns all of it except the attempts in flight, so that
+// it needs no locks and draws random numbers in a fixed order. All times count from the
+// start.
 type runner struct {
 	Options
 	plan     *plan
@@ -87,22 +87,22 @@ type runner struct {
 	underWay int
 	results  chan result
 	report   Report
-	// lastAcknowledged is when the last session was.
+	// lastAcknowledged is when the last session was acknowledged.
 	lastAcknowledged time.Duration
 	acknowledged     durations
 	all              durations
 	sessions         durations
 	waited           durations
-	told             durations // participants' callbacks
+	told             durations // latencies of participants' callbacks
 	state            state
-	lines            chan string      // nil if nobody wants them
-	entries          chan audit.Entry // nil if nobody wants them
+	lines            chan string      // nil if not needed
+	entries          chan audit.Entry // nil if not needed
 }
 
-// state is how far the run is, for the one who shows it.
+// state is the progress of the run.
 type state struct{ acknowledged, lost, retrying, decided atomic.Int64 }
 
-// String says what became of the sessions so far.
+// String describes the outcomes of the sessions so far.
 func (s *state) String() string {
 	return fmt.Sprintf("%d acknowledged, %d retrying, %d lost", s.acknowledged.Load(), s.retrying.Load(), s.lost.Load())
 }
@@ -114,7 +114,7 @@ func newRunner(o Options) (*runner, error) {
 	}
 	r := &runner{
 		Options: o, post: post,
-		results:      make(chan result, o.Parallel), // no attempt ever waits to tell its result
+		results:      make(chan result, o.Parallel), // so that no attempt waits to send its result
 		acknowledged: newDurations(), all: newDurations(), sessions: newDurations(), waited: newDurations(),
 		report: Report{Seed: o.Seed, URL: shownURL(post.request.URL), Count: o.Count, Answers: map[string]int64{}, Failures: map[string]int64{}},
 	}
@@ -126,8 +126,9 @@ func newRunner(o Options) (*runner, error) {
 	return r, nil
 }
 
-// background starts what must not hold up the run when a disk or a terminal is
-// slow. What it returns waits until all is written.
+// background starts the writers of lines, journal and progress, so that a slow disk or
+// terminal doesn't delay the run. The function that it returns waits until all is
+// written.
 func (r *runner) background(out io.Writer) (stop func()) {
 	var writers sync.WaitGroup
 	hide := func() {}
@@ -165,7 +166,7 @@ func (r *runner) background(out io.Writer) (stop func()) {
 
 func (r *runner) now() time.Duration { return time.Since(r.began) }
 
-// run offers the sessions when they are due, and ends when all are decided.
+// run offers the sessions when they are due, and returns when all are decided.
 func (r *runner) run(ctx context.Context) error {
 	defer r.post.close()
 	r.began = time.Now()
@@ -206,7 +207,7 @@ func (r *runner) run(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// next is when there is something to do for which no answer is needed.
+// next returns when the next action that needs no answer is due.
 func (r *runner) next() time.Duration {
 	next := never
 	if len(r.queue) > 0 {
@@ -229,7 +230,7 @@ func (r *runner) offer(at time.Duration) {
 		RoomCloseTime: r.RoomCloseTime,
 	}}
 	if s.RoomSessionID < r.RoomSessionID {
-		s.RoomSessionID++ // past 0, which is no session
+		s.RoomSessionID++ // skip 0, which is not a session
 	}
 	if r.Rooms > 1 {
 		s.RoomID += "-" + strconv.Itoa(choice.index%r.Rooms+1)
@@ -300,8 +301,8 @@ func (r *runner) start(ctx context.Context, d *delivery) {
 	}(*body)
 }
 
-// sign makes the body. The nonce is never the seed's: a run that is repeated
-// within a second would have the signatures of the first on other bodies.
+// sign makes the body. The nonce doesn't depend on the seed. Otherwise a run that is
+// repeated within a second would have the same signatures on other bodies.
 func (s *session) sign(secret string, wrongly bool) {
 	now := time.Now()
 	if s.RoomCloseTime.IsZero() {
@@ -324,11 +325,11 @@ func (s *session) sign(secret string, wrongly bool) {
 			s.Signature = string(digit) + s.Signature[1:]
 		}
 	}
-	// It has nothing in it that can't be encoded.
+	// Every callback can be encoded.
 	s.body, _ = s.RoomClose.MarshalJSON()
 }
 
-// settle takes in what came of an attempt.
+// settle processes the result of an attempt.
 func (r *runner) settle(ctx context.Context, a result) {
 	r.underWay--
 	d := a.delivery
@@ -358,7 +359,8 @@ func (r *runner) settleForged(a result) {
 	}
 }
 
-// settleGenuine returns what is to be said of how it goes on.
+// settleGenuine processes the result of a genuine callback, and returns the rest of its
+// line.
 func (r *runner) settleGenuine(a result) (note string) {
 	d, s := a.delivery, a.delivery.session
 	r.report.Attempts++
@@ -406,7 +408,7 @@ func (r *runner) settleGenuine(a result) (note string) {
 	return note
 }
 
-// over ends a delivery, and decides its session when it was the last.
+// over ends a delivery. If it was the session's last, it decides the session.
 func (r *runner) over(d *delivery, cut bool) {
 	s := d.session
 	if d.kind == forged {
@@ -450,7 +452,7 @@ func (r *runner) over(d *delivery, cut bool) {
 	}
 }
 
-// abandon ends all that is under way or was still to come.
+// abandon ends all deliveries in flight or still to come.
 func (r *runner) abandon(ctx context.Context) {
 	for r.underWay > 0 {
 		r.settle(ctx, <-r.results)
@@ -461,7 +463,7 @@ func (r *runner) abandon(ctx context.Context) {
 	r.queue = nil
 }
 
-// finalReport completes the report when the run is over.
+// finalReport completes the report at the end of the run.
 func (r *runner) finalReport() *Report {
 	report := &r.report
 	report.Duration = r.now().Seconds()
@@ -481,7 +483,7 @@ func (r *runner) finalReport() *Report {
 	return report
 }
 
-// queue is a heap of what is waiting for its time, or for a connection.
+// queue is a heap of deliveries that wait for their time or for a connection.
 type queue []*delivery
 
 // Len implements [heap.Interface].
@@ -502,7 +504,7 @@ func (q *queue) Push(d any) { *q = append(*q, d.(*delivery)) }
 func (q *queue) Pop() any {
 	last := len(*q) - 1
 	d := (*q)[last]
-	(*q)[last] = nil // let go of its session
+	(*q)[last] = nil // release the session
 	*q = (*q)[:last]
 	return d
 }
