@@ -27,14 +27,7 @@ func (l *Ledger) RecordAnswer(ctx context.Context, appID uint32, a serverapi.Tas
 		last = a.Begin
 	}
 	err = l.in(ctx, func(tx transaction) error {
-		if _, err := tx.exec(ctx, `
-			INSERT INTO recording_tasks (appid, task_id, room_id, first_time, last_time, uploaded, alive, ended, room_session_id, archived_at)
-			VALUES ($1, $2, $3, $4, $5, $6, $6, 0, '', 0)
-			ON CONFLICT (appid, task_id) DO UPDATE SET
-				room_id = CASE WHEN recording_tasks.room_id = '' THEN excluded.room_id ELSE recording_tasks.room_id END,
-				first_time = CASE WHEN excluded.first_time < recording_tasks.first_time THEN excluded.first_time ELSE recording_tasks.first_time END,
-				last_time = CASE WHEN excluded.last_time > recording_tasks.last_time THEN excluded.last_time ELSE recording_tasks.last_time END`,
-			int64(appID), a.TaskID, a.RoomID, a.Begin.UnixMilli(), last.UnixMilli(), int64(none)); err != nil {
+		if _, err := tx.exec(ctx, writeTask, int64(appID), a.TaskID, a.RoomID, a.Begin.UnixMilli(), last.UnixMilli(), int64(none), int64(none), 0); err != nil {
 			return err
 		}
 		found = false

@@ -250,13 +250,10 @@ func (l *Ledger) MadeBill(ctx context.Context, id session.ID) (MadeBill, error) 
 // Bills lists the bills made since a time, each once. A bill made during the call may be
 // missing.
 func (l *Ledger) Bills(ctx context.Context, since time.Time) iter.Seq2[MadeBill, error] {
-	return pages("list bills", func(last *MadeBill) ([]MadeBill, error) {
+	return pages("list bills", MadeBill{}, func(last MadeBill) ([]MadeBill, error) {
 		// The order is that of the index bills_session. It depends on the database's collation,
 		// which does not matter here.
-		after := beforeAll
-		if last != nil {
-			after = keyOf(last.Session.ID)
-		}
+		after := keyOf(last.Session.ID)
 		return list(ctx, l, scanBill, "SELECT "+billColumns+` FROM bills
 			WHERE (appid, room_session_id) > ($1, $2) AND made_at >= $3
 			ORDER BY appid, room_session_id LIMIT $4`, after.app, after.session, since.UnixMilli(), pageSize)
@@ -291,14 +288,11 @@ type Entry struct {
 
 // Entries lists bills with their adjustments, in the order in which the rooms closed.
 func (l *Ledger) Entries(ctx context.Context, f Filter) iter.Seq2[Entry, error] {
-	return pages("list bills", func(last *Entry) ([]Entry, error) {
-		closed, after := int64(-1)<<62, beforeAll
-		if last != nil {
-			closed, after = last.RoomCloseTime.UnixMilli(), keyOf(last.Session.ID)
-		}
+	return pages("list bills", Entry{}, func(last Entry) ([]Entry, error) {
+		after := keyOf(last.Session.ID)
 		page, err := list(ctx, l, func(r row) (Entry, error) { b, err := scanBill(r); return Entry{MadeBill: b}, err }, "SELECT "+billColumns+" FROM bills"+where+`
 			AND (room_close_time, appid, room_session_id) > ($4, $5, $6)
-			ORDER BY room_close_time, appid, room_session_id LIMIT $7`, append(f.args(), closed, after.app, after.session, pageSize)...)
+			ORDER BY room_close_time, appid, room_session_id LIMIT $7`, append(f.args(), last.RoomCloseTime.UnixMilli(), after.app, after.session, pageSize)...)
 		if err != nil || len(page) == 0 {
 			return nil, err
 		}

@@ -127,16 +127,12 @@ func (l *Ledger) Lines(ctx context.Context, id session.ID, entry int) iter.Seq2[
 		pricing.Line
 	}
 	k := keyOf(id)
-	all := pages("read lines", func(last *numbered) ([]numbered, error) {
-		after := int64(0)
-		if last != nil {
-			after = last.number
-		}
+	all := pages("read lines", numbered{}, func(last numbered) ([]numbered, error) {
 		return list(ctx, l, func(r row) (n numbered, err error) {
 			err = r.Scan(&n.number, &n.Payer, &n.Payee, &n.Description, &n.Quantity, &n.Unit, &n.UnitPrice, &n.Amount, &n.Currency)
 			return n, err
 		}, "SELECT line, "+lineColumns+` FROM lines WHERE appid = $1 AND room_session_id = $2 AND entry = $3 AND line > $4
-			ORDER BY line LIMIT $5`, k.app, k.session, entry, after, pageSize)
+			ORDER BY line LIMIT $5`, k.app, k.session, entry, last.number, pageSize)
 	})
 	return func(yield func(pricing.Line, error) bool) {
 		for n, err := range all {

@@ -35,13 +35,8 @@ const selectStays = `
 
 // rowsOfUsers lists a session's stays or streams, by user, beginning and ID.
 func (l *Ledger) rowsOfUsers(ctx context.Context, from source, k key, statement string) iter.Seq2[StayOf, error] {
-	return pages("read stays and streams", func(last *StayOf) ([]StayOf, error) {
-		after := StayOf{}
-		after.Login = -1
-		if last != nil {
-			after = *last
-		}
-		return list(ctx, from, scanStay, l.bytewise(statement), k.app, k.session, after.User, after.Login, after.ID, pageSize)
+	return pages("read stays and streams", StayOf{Stay: metering.Stay{Login: -1}}, func(last StayOf) ([]StayOf, error) {
+		return list(ctx, from, scanStay, l.bytewise(statement), k.app, k.session, last.User, last.Login, last.ID, pageSize)
 	})
 }
 
@@ -74,15 +69,11 @@ func scanBilled(r row) (b billedRow, err error) {
 
 // billedOf lists the figures of a session's users in the entries up to number, by user.
 func (l *Ledger) billedOf(ctx context.Context, from source, k key, number int64) iter.Seq2[billed, error] {
-	rows := pages("read billed participants", func(last *billedRow) ([]billedRow, error) {
-		after := billedRow{number: -1}
-		if last != nil {
-			after = *last
-		}
+	rows := pages("read billed participants", billedRow{number: -1}, func(last billedRow) ([]billedRow, error) {
 		return list(ctx, from, scanBilled, l.bytewise(`
 			SELECT user_account, number, excluded, in_room, in_room_min, in_room_max, in_room_reasons, published, published_min, published_max, published_reasons
 			FROM participants WHERE appid = $1 AND room_session_id = $2 AND number <= $3 AND (user_account{C}, number) > ($4, $5)
-			ORDER BY user_account{C}, number LIMIT $6`), k.app, k.session, number, after.User, after.number, pageSize)
+			ORDER BY user_account{C}, number LIMIT $6`), k.app, k.session, number, last.User, last.number, pageSize)
 	})
 	return func(yield func(billed, error) bool) {
 		var b billed

@@ -72,17 +72,7 @@ func (l *Ledger) recordRecordings(ctx context.Context, tx transaction, events []
 		case zego.RecordingNoStream, zego.RecordingStreamMissing, zego.RecordingPlaylist, zego.RecordingPaused, zego.RecordingResumed:
 			alive = r.Sequence
 		}
-		if _, err := tx.exec(ctx, `
-			INSERT INTO recording_tasks (appid, task_id, room_id, first_time, last_time, uploaded, alive, ended, room_session_id, archived_at)
-			VALUES ($1, $2, $3, $4, $4, $5, $6, $7, '', 0)
-			ON CONFLICT (appid, task_id) DO UPDATE SET
-				room_id = CASE WHEN recording_tasks.room_id = '' THEN excluded.room_id ELSE recording_tasks.room_id END,
-				first_time = CASE WHEN excluded.first_time < recording_tasks.first_time THEN excluded.first_time ELSE recording_tasks.first_time END,
-				last_time = CASE WHEN excluded.last_time > recording_tasks.last_time THEN excluded.last_time ELSE recording_tasks.last_time END,
-				uploaded = CASE WHEN excluded.uploaded > recording_tasks.uploaded THEN excluded.uploaded ELSE recording_tasks.uploaded END,
-				alive = CASE WHEN excluded.alive > recording_tasks.alive THEN excluded.alive ELSE recording_tasks.alive END,
-				ended = CASE WHEN excluded.ended > recording_tasks.ended THEN excluded.ended ELSE recording_tasks.ended END`,
-			int64(u.AppID), r.TaskID, u.RoomID, r.Sent.UnixMilli(), uploaded, alive, ended); err != nil {
+		if _, err := tx.exec(ctx, writeTask, int64(u.AppID), r.TaskID, u.RoomID, r.Sent.UnixMilli(), r.Sent.UnixMilli(), uploaded, alive, ended); err != nil {
 			return fmt.Errorf("write recording task %s: %w", r.TaskID, err)
 		}
 		changed, err := l.recordFiles(ctx, tx, u)
@@ -97,6 +87,18 @@ func (l *Ledger) recordRecordings(ctx context.Context, tx transaction, events []
 	}
 	return nil
 }
+
+// writeTask adds what is told of a task, in any order. Sequences are none if it isn't told.
+const writeTask = `
+	INSERT INTO recording_tasks (appid, task_id, room_id, first_time, last_time, uploaded, alive, ended, room_session_id, archived_at)
+	VALUES ($1, $2, $3, $4, $5, $6, $7, $8, '', 0)
+	ON CONFLICT (appid, task_id) DO UPDATE SET
+		room_id = CASE WHEN recording_tasks.room_id = '' THEN excluded.room_id ELSE recording_tasks.room_id END,
+		first_time = CASE WHEN excluded.first_time < recording_tasks.first_time THEN excluded.first_time ELSE recording_tasks.first_time END,
+		last_time = CASE WHEN excluded.last_time > recording_tasks.last_time THEN excluded.last_time ELSE recording_tasks.last_time END,
+		uploaded = CASE WHEN excluded.uploaded > recording_tasks.uploaded THEN excluded.uploaded ELSE recording_tasks.uploaded END,
+		alive = CASE WHEN excluded.alive > recording_tasks.alive THEN excluded.alive ELSE recording_tasks.alive END,
+		ended = CASE WHEN excluded.ended > recording_tasks.ended THEN excluded.ended ELSE recording_tasks.ended END`
 
 var (
 	fileTypes   = columns(fileColumns)

@@ -105,11 +105,8 @@ func recordContradictions(ctx context.Context, tx transaction, events []Event) e
 
 // Contradictions lists the sessions with a contradicting room_close since a time.
 func (l *Ledger) Contradictions(ctx context.Context, since time.Time) iter.Seq2[Contradiction, error] {
-	return pages("list contradicting room_close callbacks", func(last *Contradiction) ([]Contradiction, error) {
-		after := beforeAll
-		if last != nil {
-			after = keyOf(last.ID)
-		}
+	return pages("list contradicting room_close callbacks", Contradiction{}, func(last Contradiction) ([]Contradiction, error) {
+		after := keyOf(last.ID)
 		return list(ctx, l, func(r row) (c Contradiction, err error) {
 			err = r.Scan(&c.AppID, (*sessionColumn)(&c.RoomSessionID), &c.RoomID, (*timeColumn)(&c.RoomCloseTime), (*timeColumn)(&c.SeenAt))
 			return c, err

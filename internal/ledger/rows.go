@@ -128,26 +128,25 @@ func value[T any](r row) (v T, err error) {
 // pageSize is how many rows [pages] reads at once.
 var pageSize = 5000
 
-// pages lists rows page by page, each starting behind the last row of the one before, so that
-// memory is bounded and writers do not wait long. An error ends the list.
-func pages[T any](what string, next func(last *T) ([]T, error)) iter.Seq2[T, error] {
+// pages lists rows page by page, each starting behind the last row of the one before, the
+// first one behind last, so that memory is bounded and writers do not wait long. An error
+// ends the list.
+func pages[T any](what string, last T, next func(last T) ([]T, error)) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
-		for last := (*T)(nil); ; {
+		for last := last; ; {
 			page, err := next(last)
 			if err != nil {
-				var none T
-				yield(none, fmt.Errorf("%s: %w", what, err))
+				yield(last, fmt.Errorf("%s: %w", what, err))
 				return
 			}
-			for _, v := range page {
-				if !yield(v, nil) {
+			for _, last = range page {
+				if !yield(last, nil) {
 					return
 				}
 			}
 			if len(page) < pageSize {
 				return
 			}
-			last = &page[len(page)-1]
 		}
 	}
 }

@@ -30,9 +30,6 @@ func (k key) compare(other key) int {
 	return cmp.Or(cmp.Compare(k.app, other.app), strings.Compare(k.session, other.session))
 }
 
-// beforeAll sorts before all keys.
-var beforeAll = key{-1, ""}
-
 // OpenSession is a session with events and without a room_close.
 type OpenSession struct {
 	// ID is the session's.
@@ -61,10 +58,7 @@ func scanOpen(r row) (s OpenSession, err error) {
 // The ledger learns of a room_close when the session is billed, or by [Ledger.Closed]. It does
 // not know of one in an inbox.
 func (l *Ledger) Overdue(ctx context.Context, before time.Time, after OpenSession, limit int) ([]OpenSession, error) {
-	last := beforeAll
-	if after != (OpenSession{}) {
-		last = after.key()
-	}
+	last := after.key()
 	open, err := list(ctx, l, scanOpen, `
 		SELECT `+openColumns+` FROM sessions s
 		WHERE closed_at = 0 AND seen_at < $1 AND (seen_at, appid, room_session_id) > ($2, $3, $4)
@@ -82,11 +76,8 @@ func (l *Ledger) Closed(ctx context.Context, id session.ID) error {
 
 // ClosedUnbilled lists the closed sessions without a bill.
 func (l *Ledger) ClosedUnbilled(ctx context.Context) iter.Seq2[OpenSession, error] {
-	return pages("list closed sessions without a bill", func(last *OpenSession) ([]OpenSession, error) {
-		after := beforeAll
-		if last != nil {
-			after = last.key()
-		}
+	return pages("list closed sessions without a bill", OpenSession{}, func(last OpenSession) ([]OpenSession, error) {
+		after := last.key()
 		return list(ctx, l, scanOpen, `
 			SELECT `+openColumns+` FROM sessions s
 			WHERE s.closed_at <> 0 AND (s.appid, s.room_session_id) > ($1, $2)

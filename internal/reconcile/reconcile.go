@@ -117,20 +117,21 @@ func Reconcile(ctx workflow.Context, progress Progress) (Result, error) {
 		}
 	}
 
-	workflow.SetCurrentDetails(ctx, details(progress, "Starts adjustments of bills."))
-	if err := workflow.ExecuteActivity(withSummary(ctx, "Bills to adjust"), do.StartAdjustments).Get(ctx, &result.Adjustments); err != nil {
-		if ctx.Err() != nil {
-			return Result{}, ctx.Err()
+	for _, start := range []struct {
+		details, summary, failed string
+		activity                 any
+		started                  *int
+	}{
+		{"Starts adjustments of bills.", "Bills to adjust", "adjust bills: ", do.StartAdjustments, &result.Adjustments},
+		{"Looks for recordings that came late.", "Late recordings", "add late recordings: ", do.StartLateRecordings, &result.Late},
+	} {
+		workflow.SetCurrentDetails(ctx, details(progress, start.details))
+		if err := workflow.ExecuteActivity(withSummary(ctx, start.summary), start.activity).Get(ctx, start.started); err != nil {
+			if ctx.Err() != nil {
+				return Result{}, ctx.Err()
+			}
+			result.Failed = append(result.Failed, start.failed+reason(err))
 		}
-		result.Failed = append(result.Failed, "adjust bills: "+reason(err))
-	}
-
-	workflow.SetCurrentDetails(ctx, details(progress, "Looks for recordings that came late."))
-	if err := workflow.ExecuteActivity(withSummary(ctx, "Late recordings"), do.StartLateRecordings).Get(ctx, &result.Late); err != nil {
-		if ctx.Err() != nil {
-			return Result{}, ctx.Err()
-		}
-		result.Failed = append(result.Failed, "add late recordings: "+reason(err))
 	}
 
 	workflow.SetCurrentDetails(ctx, details(progress, ""))
