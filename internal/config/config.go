@@ -86,9 +86,9 @@ type Config struct {
 // Recordings says how to know that a session's recordings are complete.
 type Recordings struct {
 	// Expected is "none", "callback" or "bucket".
-	Expected                      string
-	Prefix                        recordings.Prefix
-	Grace, Stable, Deadline, Poll time.Duration
+	Expected string
+	Prefix   recordings.Prefix
+	recordings.Rules
 }
 
 // SecretFile is a file that holds a secret, and the setting that names it.

@@ -3,9 +3,12 @@ package ledger
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"fmt"
 	"iter"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/closeouthq/closeout/session"
@@ -240,4 +243,72 @@ func oneIf(b bool) int64 {
 		return 1
 	}
 	return 0
+}
+
+// bytewise makes a statement compare texts bytewise, as SQLite always does.
+func (l *Ledger) bytewise(statement string) string {
+	collation := ` COLLATE "C"`
+	if l.path != "" {
+		collation = ""
+	}
+	return strings.ReplaceAll(statement, "{C}", collation)
+}
+
+// A column is a column of a table for [Ledger.table].
+type column struct {
+	name string
+	text bool
+}
+
+func columns(names string) (all []column) {
+	for name := range strings.SplitSeq(names, ", ") {
+		text := slices.Contains([]string{"room_session_id", "room_id", "stay", "user_account", "user_role", "logout_reason", "task_id", "file_id", "url", "format", "user_id", "stream_id",
+			"payer", "payee", "description", "unit", "currency", "name", "excluded", "in_room_reasons", "published_reasons"}, name)
+		all = append(all, column{name, text})
+	}
+	return all
+}
+
+// table returns an SQL expression for a table of n rows, and its arguments, which come first.
+// The text does not depend on n, so the statement is prepared once.
+func (l *Ledger) table(columns []column, n int, row func(int) []any) (string, []any) {
+	if l.path != "" {
+		rows := make([][]any, n)
+		for i := range rows {
+			rows[i] = row(i)
+		}
+		encoded, _ := json.Marshal(rows) // of text and integers
+		var b strings.Builder
+		for i, c := range columns {
+			fmt.Fprintf(&b, ", value ->> %d AS %s", i, c.name)
+		}
+		return fmt.Sprintf("(SELECT %s FROM json_each($1)) AS given", b.String()[2:]), []any{string(encoded)}
+	}
+	args := make([]any, len(columns))
+	for i, c := range columns {
+		if c.text {
+			args[i] = make([]string, n)
+		} else {
+			args[i] = make([]int64, n)
+		}
+	}
+	for at := range n {
+		for i, v := range row(at) {
+			switch values := args[i].(type) {
+			case []string:
+				values[at] = v.(string)
+			case []int64:
+				values[at] = v.(int64)
+			}
+		}
+	}
+	var types, names []string
+	for i, c := range columns {
+		kind := "bigint"
+		if c.text {
+			kind = "text"
+		}
+		types, names = append(types, fmt.Sprintf("$%d::%s[]", i+1, kind)), append(names, c.name)
+	}
+	return fmt.Sprintf("unnest(%s) AS given (%s)", strings.Join(types, ", "), strings.Join(names, ", ")), args
 }

@@ -169,7 +169,7 @@ func openSteps(ctx context.Context, c *config.Config, opened *closers) (*steps.S
 	opened.add("the archive's bucket", func() { _ = target.Close() })
 	finding := steps.Finding{}
 	if r := c.Recordings; r.Expected != "none" {
-		finding = steps.Finding{Ledger: books, Prefix: r.Prefix, Grace: r.Grace, Stable: r.Stable, Poll: r.Poll, Deadline: r.Deadline}
+		finding = steps.Finding{Ledger: books, Prefix: r.Prefix, Rules: r.Rules}
 	}
 	return &steps.Standard{
 		Billing: &steps.Billing{

@@ -28,8 +28,8 @@ type Finding struct {
 	// API asks ZEGO about recordings without a callback. If it is nil or lacks a secret of
 	// the app, the step relies on callbacks.
 	API *serverapi.Client
-	// Grace, Stable, Poll and Deadline: see [recordings.Rules].
-	Grace, Stable, Poll, Deadline time.Duration
+	// Rules are how long the step waits.
+	recordings.Rules
 }
 
 // plan looks up the session's recordings, saves those that ZEGO deletes after some days, and
@@ -43,9 +43,8 @@ func (r *Recordings) plan(ctx context.Context, task activities.Task, before *Man
 	if len(facts.Tasks) > 0 && activity.GetInfo(ctx).IsLocalActivity {
 		return nil, activities.ErrNotQuick
 	}
-	rules := recordings.Rules{Grace: r.Finding.Grace, Stable: r.Finding.Stable, Poll: r.Finding.Poll, Deadline: r.Finding.Deadline}
 	for asked := false; ; {
-		p := rules.Plan(*facts)
+		p := r.Finding.Plan(*facts)
 		switch {
 		case len(p.Save)+len(p.List)+len(p.Look)+len(p.Rooms) > 0:
 			if err := r.lookUp(ctx, facts, p, before); err != nil {

@@ -56,7 +56,7 @@ func newWorld(t *testing.T, databaseURL string) *world {
 		t.Fatal(err)
 	}
 	return &world{t, &steps.Recordings{Source: memblob.OpenBucket(nil), Archive: memblob.OpenBucket(nil),
-		Finding: steps.Finding{Ledger: l, Prefix: prefix, Grace: 2 * time.Minute, Stable: 10 * time.Minute, Poll: 10 * time.Second, Deadline: 72 * time.Hour}},
+		Finding: steps.Finding{Ledger: l, Prefix: prefix, Rules: recordings.Rules{Grace: 2 * time.Minute, Stable: 10 * time.Minute, Poll: 10 * time.Second, Deadline: 72 * time.Hour}}},
 		l, activities.Task{Session: session.Session{ID: session.ID{AppID: 7, RoomSessionID: 858012925204410417}, RoomID: room, RoomCloseTime: closed}, IdempotencyKey: uuid.New()},
 		"none"}
 }
