@@ -38,18 +38,18 @@ func newMetrics() *metrics {
 		callbacks: counter("closeout_callbacks_total", "Callbacks by event and outcome.", "event", "outcome"),
 		fields: counter("closeout_callback_fields_total", "Fields of callbacks that could not be read, and whether the callback was refused for it.",
 			"event", "field", "refused"),
-		implausible: counter("closeout_callbacks_implausible_total", "Callbacks with a time that can't be: later than they were sent, or too long ago.", "event"),
-		faults:      counter("closeout_connections_refused_total", "Connections to the listener for callbacks that brought no request, by what was wrong.", "fault"),
-		starts:      counter("closeout_starts_total", "Starts of workflows by outcome, and whether the callback came from the inbox.", "outcome", "relayed"),
-		writes:      counter("closeout_event_writes_total", "Callbacks of participants written to the ledger, by outcome, and whether they came from the inbox.", "outcome", "relayed"),
-		bills:       counter("closeout_bills_total", "Bills that were made, that a repeat found made, and that the billing API has taken.", "outcome"),
-		files:       t.NewCounter(prometheus.CounterOpts{Name: "closeout_archived_files_total", Help: "Recordings that were copied to the archive and checked."}),
-		bytes:       t.NewCounter(prometheus.CounterOpts{Name: "closeout_archived_bytes_total", Help: "How large those recordings are together."}),
-		reconciled:  counter("closeout_sessions_reconciled_total", "Sessions found gone without a room_close and closed out, and those with which something failed, once in each run.", "outcome"),
-		sweeps:      counter("closeout_sweeps_total", "Readings of ZEGO's APIs, one per app: of its recording tasks, and of its usage; ok or failed.", "of", "outcome"),
+		implausible: counter("closeout_callbacks_implausible_total", "Callbacks with an implausible time: after they were sent, or too long before.", "event"),
+		faults:      counter("closeout_connections_refused_total", "Connections to the listener for callbacks without a request, by fault.", "fault"),
+		starts:      counter("closeout_starts_total", "Starts of Workflows, by outcome and whether the callback came from the inbox.", "outcome", "relayed"),
+		writes:      counter("closeout_event_writes_total", "Callbacks of participants written to the ledger, by outcome and whether they came from the inbox.", "outcome", "relayed"),
+		bills:       counter("closeout_bills_total", "Bills, by outcome: made, found by a repeat, restored, adjusted, posted to the billing API.", "outcome"),
+		files:       t.NewCounter(prometheus.CounterOpts{Name: "closeout_archived_files_total", Help: "Recordings copied to the archive and verified."}),
+		bytes:       t.NewCounter(prometheus.CounterOpts{Name: "closeout_archived_bytes_total", Help: "Size of those recordings."}),
+		reconciled:  counter("closeout_sessions_reconciled_total", "Sessions closed out without a room_close, or failed, once per run.", "outcome"),
+		sweeps:      counter("closeout_sweeps_total", "Queries of ZEGO's APIs, one per app: of recordings or usage, ok or failed.", "of", "outcome"),
 		durations: t.NewHistogramVec(prometheus.HistogramOpts{Name: "closeout_callback_duration_seconds", Help: "Time to answer a callback, by outcome.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 1.5, 2.5, 5, 10}}, []string{"outcome"}),
-		skew: t.NewHistogram(prometheus.HistogramOpts{Name: "closeout_callback_skew_seconds", Help: "Our clock less ZEGO's timestamp, of room_close callbacks that were taken. ZEGO's clock has whole seconds.",
+		skew: t.NewHistogram(prometheus.HistogramOpts{Name: "closeout_callback_skew_seconds", Help: "Our clock less ZEGO's timestamp, of accepted room_close callbacks. ZEGO sends whole seconds.",
 			Buckets: []float64{-300, -60, -30, -10, -5, -2, -1, 0, 1, 2, 5, 10, 30, 60, 120, 300, 600}}),
 	}
 }
@@ -123,7 +123,7 @@ func (m *metrics) overdue(count func(context.Context) (ledger.Overdues, error)) 
 			set(name, float64(n.Silent), "silent")
 		}
 	}, telemetry.Metric{Name: name, Labels: []string{"state"},
-		Help: "Open sessions without a sign of life for too long, by whether all participants have left or some may be silent; at most 10,000, in the whole ledger."})
+		Help: "Overdue sessions in the ledger: left if all participants have left, silent if some may be in the room; at most 10,000."})
 }
 
 // sweep counts a read of ZEGO's APIs.
@@ -145,8 +145,8 @@ func (m *metrics) unknown(read func(context.Context) ([]ledger.Comparison, error
 			set(rooms, float64(c.UnknownRooms), app)
 			set(users, float64(c.UnknownUsers), app)
 		}
-	}, telemetry.Metric{Name: rooms, Labels: []string{"appid"}, Help: "Rooms that ZEGO counts for minutes and that the ledger lacks, by app."},
-		telemetry.Metric{Name: users, Labels: []string{"appid"}, Help: "Users that ZEGO counts for minutes and that the ledger lacks, by app."})
+	}, telemetry.Metric{Name: rooms, Labels: []string{"appid"}, Help: "Rooms that ZEGO counts and the ledger lacks, by app."},
+		telemetry.Metric{Name: users, Labels: []string{"appid"}, Help: "Users that ZEGO counts and the ledger lacks, by app."})
 }
 
 // disk declares the gauges of the inbox's disk.
@@ -156,8 +156,8 @@ func (m *metrics) disk(usage func(context.Context) ([2]uint64, error)) {
 			set("closeout_data_free_bytes", float64(min(s[0], math.MaxInt64)))
 			set("closeout_data_size_bytes", float64(min(s[1], math.MaxInt64)))
 		}
-	}, telemetry.Metric{Name: "closeout_data_free_bytes", Help: "Bytes that CLOSEOUT_DATA's disk has left."},
-		telemetry.Metric{Name: "closeout_data_size_bytes", Help: "Bytes that CLOSEOUT_DATA's disk has in all."})
+	}, telemetry.Metric{Name: "closeout_data_free_bytes", Help: "Free space of the disk with CLOSEOUT_DATA."},
+		telemetry.Metric{Name: "closeout_data_size_bytes", Help: "Size of the disk with CLOSEOUT_DATA."})
 }
 
 // inboxMetrics names the gauges of an inbox and its sink.
@@ -167,14 +167,14 @@ type inboxMetrics struct {
 
 var (
 	startMetrics = inboxMetrics{
-		telemetry.Metric{Name: "closeout_inbox_depth", Labels: []string{"state"}, Help: "Callbacks in the inbox, by whether they wait for Temporal or are dead letters."},
-		telemetry.Metric{Name: "closeout_inbox_oldest_age_seconds", Help: "How long the oldest callback that waits for Temporal has been in the inbox; 0 without any."},
-		telemetry.Metric{Name: "closeout_temporal_takes", Help: "1 while Temporal takes callbacks, 0 while it is left alone after failures."},
+		telemetry.Metric{Name: "closeout_inbox_depth", Labels: []string{"state"}, Help: "Callbacks on disk: waiting for Temporal, or dead letters."},
+		telemetry.Metric{Name: "closeout_inbox_oldest_age_seconds", Help: "Age of the oldest callback that waits for Temporal; 0 without any."},
+		telemetry.Metric{Name: "closeout_temporal_takes", Help: "1 while Temporal takes callbacks, 0 while the circuit breaker is open."},
 	}
 	eventMetrics = inboxMetrics{
-		telemetry.Metric{Name: "closeout_event_inbox_depth", Labels: []string{"state"}, Help: "Callbacks of participants on the disk, by whether they wait for the ledger or are dead letters."},
-		telemetry.Metric{Name: "closeout_event_inbox_oldest_age_seconds", Help: "How long the oldest callback of participants that waits for the ledger has been on the disk; 0 without any."},
-		telemetry.Metric{Name: "closeout_ledger_takes", Help: "1 while the ledger takes events, 0 while it didn't take the last of it."},
+		telemetry.Metric{Name: "closeout_event_inbox_depth", Labels: []string{"state"}, Help: "Callbacks of participants on disk: waiting for the ledger, or dead letters."},
+		telemetry.Metric{Name: "closeout_event_inbox_oldest_age_seconds", Help: "Age of the oldest callback of participants that waits for the ledger; 0 without any."},
+		telemetry.Metric{Name: "closeout_ledger_takes", Help: "1 while the ledger takes events, 0 after it did not take the last one."},
 	}
 )
 
@@ -202,8 +202,8 @@ func (m *metrics) load(read func() (limit, inFlight int)) {
 		limit, inFlight := read()
 		set("closeout_starts_limit", float64(limit))
 		set("closeout_starts_in_flight", float64(inFlight))
-	}, telemetry.Metric{Name: "closeout_starts_limit", Help: "How many starts may be in flight, as found out from how long they take."},
-		telemetry.Metric{Name: "closeout_starts_in_flight", Help: "How many starts are in flight."})
+	}, telemetry.Metric{Name: "closeout_starts_limit", Help: "Limit of concurrent starts, adapted to how long they take."},
+		telemetry.Metric{Name: "closeout_starts_in_flight", Help: "Starts in progress."})
 }
 
 // one returns 1 if holds, else 0.

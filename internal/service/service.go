@@ -95,7 +95,7 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 	}
 	metrics := newMetrics()
 	if parts.LogDropped != nil {
-		metrics.NewCounterFunc(prometheus.CounterOpts{Name: "closeout_log_dropped_total", Help: "Lines of the log that were dropped, as nobody read them or writing them failed."},
+		metrics.NewCounterFunc(prometheus.CounterOpts{Name: "closeout_log_dropped_total", Help: "Log lines that were dropped, because nobody read them or writing failed."},
 			func() float64 { return float64(parts.LogDropped()) })
 	}
 	p := &process{config: c, parts: parts, log: log, metrics: metrics, health: &health{worker: parts.Worker}}

@@ -127,11 +127,11 @@ func StuckQuery(c *config.Config) string {
 
 // runGauges are the gauges of all runs. Every process reports the same values.
 var runGauges = []telemetry.Metric{
-	{Name: "closeout_runs_blocked", Help: "Runs that wait for a person, in the whole namespace: the same from each process."},
-	{Name: "closeout_runs_stuck", Help: "Runs in the task queue that workers fail at again and again: their code lacks the Workflow, or cannot replay it."},
-	{Name: "closeout_search_attributes_missing", Help: "1 while the namespace lacks Closeout's search attributes, so that blocked runs can't be counted."},
-	{Name: "closeout_tasks_stranded", Help: "Tasks in the task queue that no worker may take: none polls it, or none has the version that is current."},
-	{Name: "closeout_runs_oldest_open_age_seconds", Help: "Age that the oldest open run has reached: 0, 1 or 10 minutes, 1 or 6 hours, or 1, 2, 3, 7 or 30 days."},
+	{Name: "closeout_runs_blocked", Help: "Runs that wait for an operator, in the whole Namespace. Each process reports the same."},
+	{Name: "closeout_runs_stuck", Help: "Runs in the Task Queue that workers fail at repeatedly: their code lacks the Workflow, or cannot replay it."},
+	{Name: "closeout_search_attributes_missing", Help: "1 while the Namespace lacks Closeout's Search Attributes, so that blocked runs cannot be counted."},
+	{Name: "closeout_tasks_stranded", Help: "Tasks in the Task Queue that no worker may take: none polls it, or none has the current version."},
+	{Name: "closeout_runs_oldest_open_age_seconds", Help: "Age of the oldest open run, rounded down to 0, 1 or 10 minutes, 1 or 6 hours, or 1, 2, 3, 7 or 30 days."},
 }
 
 // readRuns reads runGauges. It leaves out a gauge while Temporal does not answer.
