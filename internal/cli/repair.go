@@ -7,12 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/uuid"
 	"github.com/urfave/cli/v3"
-	"go.temporal.io/api/common/v1"
-	"go.temporal.io/api/enums/v1"
-	"go.temporal.io/api/workflowservice/v1"
-	"go.temporal.io/sdk/client"
 
 	"github.com/closeouthq/closeout/internal/audit"
 	"github.com/closeouthq/closeout/internal/printable"
@@ -87,7 +82,7 @@ func runRepair(ctx context.Context, op *operation, extension service.Extension) 
 	repairer := &repair.Repairer{Temporal: c, Data: o.Data, Ledger: o.Ledger,
 		Start: starter.New(starter.Options{Temporal: c, TaskQueue: op.config.TaskQueue, Route: extension.WorkflowOf,
 			Immediate: extension.StartsAtOnce, Weights: op.config.AppWeights, Settling: op.config.Settling, Log: op.log}).Close,
-		Reset: func(ctx context.Context, id string) error { return reset(ctx, c, op.config.Temporal.Namespace, id) },
+		Namespace: op.config.Temporal.Namespace,
 	}
 	made, errs := int64(0), []error(nil)
 	for _, kind := range repair.Kinds() { // a run that is reset finds the bill that was restored
@@ -131,28 +126,4 @@ func findRepairs(ctx context.Context, op *operation, o audit.Options) (repairs m
 		}
 	}
 	return repairs, count, nil
-}
-
-// reset resets a run to its first Workflow Task.
-func reset(ctx context.Context, c client.Client, namespace, id string) error {
-	run, err := c.DescribeWorkflowExecution(ctx, id, "")
-	if err != nil {
-		return err
-	}
-	runID := run.GetWorkflowExecutionInfo().GetExecution().GetRunId()
-	for events := c.GetWorkflowHistory(ctx, id, runID, false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT); events.HasNext(); {
-		e, err := events.Next()
-		if err != nil {
-			return fmt.Errorf("read its history: %w", err)
-		}
-		if e.GetEventType() != enums.EVENT_TYPE_WORKFLOW_TASK_COMPLETED {
-			continue
-		}
-		_, err = c.WorkflowService().ResetWorkflowExecution(ctx, &workflowservice.ResetWorkflowExecutionRequest{
-			Namespace: namespace, WorkflowExecution: &common.WorkflowExecution{WorkflowId: id, RunId: runID},
-			Reason: "closeout repair", RequestId: uuid.NewString(), WorkflowTaskFinishEventId: e.GetEventId(),
-		})
-		return err
-	}
-	return errors.New("no worker has started it, so it cannot be reset; delete it, and send the session again")
 }

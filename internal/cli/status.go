@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/urfave/cli/v3"
@@ -172,30 +171,22 @@ func (op *operation) find(ctx context.Context, arg string, limit int) (found []*
 	return nil, false, withHint(errors.New("found nothing"), "name a session that just came, or is older than Temporal's retention, by its Workflow ID, as in room-close-1-%s", exampleSession)
 }
 
+// listed are Workflow IDs with the time since when each is there, and whether there are more.
+type listed struct {
+	since map[string]time.Time
+	more  bool
+}
+
 // search returns the Workflow IDs of the sessions with that number or of that room, newest first. Those it can only
 // guess come last, and may not exist.
 func (op *operation) search(ctx context.Context, arg string, limit int) (ids []string, more bool, failed []string) {
-	type result struct {
-		since map[string]time.Time
-		more  bool
-	}
-	results, errs := [2]result{}, [2]error{}
-	var group sync.WaitGroup
-	for n, list := range []func(context.Context, string) (map[string]time.Time, bool, error){op.searchInbox, op.searchRuns} {
-		group.Go(func() {
-			results[n], errs[n] = probe.Do(ctx, storeTimeout, func(ctx context.Context) (r result, err error) {
-				r.since, r.more, err = list(ctx, arg)
-				return r, err
-			})
-		})
-	}
-	group.Wait()
 	since := map[string]time.Time{}
-	for n, r := range results {
-		maps.Copy(since, r.since)
-		more = more || r.more
-		if errs[n] != nil {
-			failed = append(failed, oneLine(errs[n].Error()))
+	for _, list := range []func(context.Context, string) (listed, error){op.searchInbox, op.searchRuns} {
+		found, err := probe.Do(ctx, storeTimeout, func(ctx context.Context) (listed, error) { return list(ctx, arg) })
+		maps.Copy(since, found.since)
+		more = more || found.more
+		if err != nil {
+			failed = append(failed, oneLine(err.Error()))
 		}
 	}
 	ids = slices.SortedFunc(maps.Keys(since), func(a, b string) int {
@@ -215,7 +206,7 @@ func (op *operation) search(ctx context.Context, arg string, limit int) (ids []s
 }
 
 // searchRuns returns when the sessions with that number or of that room were started.
-func (op *operation) searchRuns(ctx context.Context, arg string) (since map[string]time.Time, more bool, err error) {
+func (op *operation) searchRuns(ctx context.Context, arg string) (listed, error) {
 	query := fmt.Sprintf("%s OR %s = '%s'", ofSession(arg), workflows.RoomID.GetName(), arg)
 	// A List Filter cannot hold quotes and backslashes, only what is before.
 	if clean := strings.IndexAny(arg, "'\"\\"); clean >= 0 {
@@ -223,9 +214,9 @@ func (op *operation) searchRuns(ctx context.Context, arg string) (since map[stri
 	}
 	answer, err := op.temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: query, PageSize: maxListed})
 	if err != nil {
-		return nil, false, fmt.Errorf("look for the session: %w", err)
+		return listed{}, fmt.Errorf("look for the session: %w", err)
 	}
-	since = map[string]time.Time{}
+	since := map[string]time.Time{}
 	for _, run := range answer.GetExecutions() {
 		id, start := run.GetExecution().GetWorkflowId(), run.GetStartTime().AsTime()
 		matches := attribute(run, workflows.RoomID) == arg || attribute(run, workflows.RoomSessionID) == arg
@@ -233,25 +224,25 @@ func (op *operation) searchRuns(ctx context.Context, arg string) (since map[stri
 			since[id] = start
 		}
 	}
-	return since, len(answer.GetNextPageToken()) > 0, nil
+	return listed{since, len(answer.GetNextPageToken()) > 0}, nil
 }
 
 // searchInbox returns since when the sessions with that number or of that room wait in the inbox.
-func (op *operation) searchInbox(ctx context.Context, arg string) (since map[string]time.Time, more bool, err error) {
+func (op *operation) searchInbox(ctx context.Context, arg string) (listed, error) {
 	store, err := op.openInbox()
 	if err != nil {
-		return nil, false, nil // the status of a session reports it
+		return listed{}, nil // the status of a session reports it
 	}
-	since = map[string]time.Time{}
+	since := map[string]time.Time{}
 	for e, err := range store.All(ctx) {
 		if err != nil {
-			return since, false, err
+			return listed{since: since}, err
 		}
 		if inboxEntryOf(e).RoomID == arg || strings.HasSuffix(e.Key, "-"+arg) {
 			since[e.Key] = e.QueuedAt
 		}
 	}
-	return since, false, nil
+	return listed{since: since}, nil
 }
 
 func (r statusReport) print(out io.Writer) error {

@@ -109,25 +109,21 @@ func number[T int | int64](to *T, minimum, maximum int64) func(string) error {
 	}
 }
 
-// bounds are those of a duration. 0 is allowed beside them if zero is set.
+// bounds are those of a duration. There is no upper one if max is 0, and 0 is allowed beside them if zero is set.
 type bounds struct {
 	min, max time.Duration
 	zero     bool
-	want     string
 }
 
-var anyDuration = bounds{max: math.MaxInt64}
-
-func atLeast(least time.Duration) bounds {
-	return bounds{min: least, max: math.MaxInt64, want: "at least " + short(least)}
-}
-
-func orZero(least time.Duration) bounds {
-	return bounds{min: least, max: math.MaxInt64, zero: true, want: "0 or at least " + short(least)}
-}
-
-func between(least, most time.Duration) bounds {
-	return bounds{min: least, max: most, want: short(least) + " to " + short(most)}
+// want describes the bounds.
+func (b bounds) want() string {
+	switch {
+	case b.max > 0:
+		return short(b.min) + " to " + short(b.max)
+	case b.zero:
+		return "0 or at least " + short(b.min)
+	}
+	return "at least " + short(b.min)
 }
 
 // short returns a duration without trailing zero units: 24h, not 24h0m0s.
@@ -148,8 +144,8 @@ func duration(to *time.Duration, b bounds) func(string) error {
 		if err != nil || d < 0 {
 			return found(v, "a duration such as 10m or 1h30m")
 		}
-		if *to = d; !(b.zero && d == 0) && (d < b.min || d > b.max) {
-			return found(v, b.want)
+		if *to = d; !(b.zero && d == 0) && (d < b.min || b.max > 0 && d > b.max) {
+			return found(v, b.want())
 		}
 		return nil
 	}

@@ -8,6 +8,10 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/google/uuid"
+	"go.temporal.io/api/common/v1"
+	"go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
 
@@ -44,12 +48,12 @@ type Repair struct {
 // Repairer makes repairs.
 type Repairer struct {
 	// Temporal, Data and Ledger: see audit.Options.
-	Temporal client.Client
-	Data     converter.DataConverter
-	Ledger   *ledger.Ledger
-	// Start starts a session's run, and Reset resets a run to its first Workflow Task.
+	Temporal  client.Client
+	Data      converter.DataConverter
+	Ledger    *ledger.Ledger
+	Namespace string
+	// Start starts the run of a session.
 	Start func(context.Context, session.Session) error
-	Reset func(ctx context.Context, workflowID string) error
 }
 
 // errNotKept means that the run's history was deleted.
@@ -87,7 +91,7 @@ func (r *Repairer) Do(ctx context.Context, of Repair) error {
 		}
 		return r.Start(ctx, session)
 	case ResetRun:
-		return r.Reset(ctx, of.WorkflowID)
+		return r.reset(ctx, of.WorkflowID)
 	}
 	return fmt.Errorf("%s: an operator has to decide", of.WorkflowID)
 }
@@ -107,4 +111,28 @@ func (r *Repairer) session(ctx context.Context, of Repair) (s session.Session, e
 		err = errors.New("no callback has its time; send it with what is known of it elsewhere, by closeout send --only room_close")
 	}
 	return s, err
+}
+
+// reset resets a run to its first Workflow Task.
+func (r *Repairer) reset(ctx context.Context, id string) error {
+	run, err := r.Temporal.DescribeWorkflowExecution(ctx, id, "")
+	if err != nil {
+		return err
+	}
+	runID := run.GetWorkflowExecutionInfo().GetExecution().GetRunId()
+	for events := r.Temporal.GetWorkflowHistory(ctx, id, runID, false, enums.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT); events.HasNext(); {
+		e, err := events.Next()
+		if err != nil {
+			return fmt.Errorf("read its history: %w", err)
+		}
+		if e.GetEventType() != enums.EVENT_TYPE_WORKFLOW_TASK_COMPLETED {
+			continue
+		}
+		_, err = r.Temporal.WorkflowService().ResetWorkflowExecution(ctx, &workflowservice.ResetWorkflowExecutionRequest{
+			Namespace: r.Namespace, WorkflowExecution: &common.WorkflowExecution{WorkflowId: id, RunId: runID},
+			Reason: "closeout repair", RequestId: uuid.NewString(), WorkflowTaskFinishEventId: e.GetEventId(),
+		})
+		return err
+	}
+	return errors.New("no worker has started it, so it cannot be reset; delete it, and send the session again")
 }
