@@ -7,8 +7,6 @@ import (
 	"regexp"
 	"strconv"
 
-	"go.temporal.io/api/enums/v1"
-
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/repair"
 	"github.com/closeouthq/closeout/session"
@@ -27,7 +25,7 @@ func (a *audit) readAdjustments(ctx context.Context) error {
 			return fmt.Errorf("list adjustments: %w", err)
 		}
 		parts := adjustmentID.FindStringSubmatch(run.id)
-		if parts == nil || run.status != enums.WORKFLOW_EXECUTION_STATUS_COMPLETED || a.late(run.start) {
+		if parts == nil || !run.has(completed) || a.late(run.start) {
 			continue
 		}
 		id, idErr := session.ParseID(parts[1] + "-" + parts[2])

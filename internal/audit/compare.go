@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"go.temporal.io/api/enums/v1"
 	"gocloud.dev/gcerrors"
 	"golang.org/x/sync/errgroup"
 
@@ -24,26 +23,24 @@ func (a *audit) compare(ctx context.Context) error {
 		}
 		switch {
 		case r.has(outside):
-			a.count(k, r, finding{outside: true})
+			a.count(k, r, finding{flags: outside})
 		case a.suspicious(r):
 			group.Go(func() error { return a.examine(look, k, r) })
 		case r.has(completed):
 			group.Go(func() error {
-				archived, err := a.archived(look, k)
+				written, err := a.archived(look, k)
 				switch {
 				case err != nil:
 					return err
-				case archived.IsZero():
+				case written.IsZero():
 					return a.examine(look, k, r)
 				}
-				a.count(k, r, finding{status: enums.WORKFLOW_EXECUTION_STATUS_COMPLETED, billed: true, archived: true})
+				a.count(k, r, finding{flags: completed | billed | archived})
 				return nil
 			})
 		default:
-			f := finding{billed: r.has(billed), blocked: r.has(blocked), expired: r.has(billed) && !r.has(listed) && !r.has(waiting)}
-			if r.has(running) {
-				f.status = enums.WORKFLOW_EXECUTION_STATUS_RUNNING
-			}
+			f := finding{flags: r.flags}
+			f.set(expired, r.has(billed) && !r.has(listed|waiting))
 			a.count(k, r, f)
 		}
 	}
@@ -57,7 +54,7 @@ func (a *audit) suspicious(r record) bool {
 			return true
 		}
 	}
-	return r.has(severally|ended|differs|stuck|unindexed) ||
+	return r.has(severally|failed|terminated|timedOut|canceled|differs|stuck|unindexed) ||
 		r.has(completed) && !r.has(billed) ||
 		r.has(running) && !r.has(billed) && (a.lossy || r.has(blocked)) || // the ledger may have lost its bill
 		a.unaccountedFor(r) && !a.unsettled(r)
@@ -78,13 +75,8 @@ func (a *audit) archived(ctx context.Context, k session.ID) (time.Time, error) {
 
 // finding is the result for one session.
 type finding struct {
-	status           enums.WorkflowExecutionStatus // of its run; 0 without one
-	blocked          bool
-	billed, archived bool
-	skipped          bool // the step of the bill or the manifest was skipped or given up
-	expired          bool // closed out, and its run is deleted
-	outside          bool
-	faults           []Fault
+	flags
+	faults []Fault
 }
 
 // count adds a session to the report.
@@ -101,26 +93,22 @@ func (a *audit) count(k session.ID, r record, f finding) {
 	add(&n.Acknowledged, r.has(acknowledged))
 	add(&n.Waiting, r.has(waiting))
 	add(&n.DeadLetters, r.has(stillDead))
-	add(&n.Outside, f.outside)
-	if f.outside {
+	add(&n.Outside, f.has(outside))
+	if f.has(outside) {
 		return
 	}
-	add(&n.Bills, f.billed)
-	add(&n.Manifests, f.archived)
-	add(&n.Skipped, f.skipped)
-	add(&n.Expired, f.expired)
+	add(&n.Bills, f.has(billed))
+	add(&n.Manifests, f.has(archived))
+	add(&n.Skipped, f.has(skipped))
+	add(&n.Expired, f.has(expired))
 	add(&n.Unsettled, a.unsettled(r))
-	end, bad := badEnds[f.status]
-	switch {
-	case f.status == enums.WORKFLOW_EXECUTION_STATUS_UNSPECIFIED:
-	case f.status == enums.WORKFLOW_EXECUTION_STATUS_COMPLETED:
-		n.Runs.Completed++
-	case bad:
-		*end.count(&n.Runs)++
-	default:
-		add(&n.Runs.Blocked, f.blocked)
-		add(&n.Runs.Running, !f.blocked)
-	}
+	add(&n.Runs.Running, f.has(running) && !f.has(blocked))
+	add(&n.Runs.Blocked, f.has(blocked))
+	add(&n.Runs.Completed, f.has(completed))
+	add(&n.Runs.Failed, f.has(failed))
+	add(&n.Runs.Terminated, f.has(terminated))
+	add(&n.Runs.TimedOut, f.has(timedOut))
+	add(&n.Runs.Canceled, f.has(canceled))
 	for _, fault := range f.faults {
 		n.add(k, fault)
 	}

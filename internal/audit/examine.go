@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"go.temporal.io/api/enums/v1"
-
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/repair"
 	"github.com/closeouthq/closeout/session"
@@ -22,7 +20,7 @@ func (a *audit) examine(ctx context.Context, k session.ID, r record) error {
 	f, err := a.look(ctx, k, r)
 	if errors.Is(err, errNoRun) {
 		// Temporal has just deleted the closed run.
-		f, err = finding{expired: true}, nil
+		f, err = finding{flags: expired}, nil
 	}
 	if err == nil {
 		a.count(k, r, f)
@@ -44,22 +42,22 @@ func (a *audit) look(ctx context.Context, k session.ID, r record) (f finding, er
 	case err != nil:
 		return f, err
 	case a.late(run.start), run.start.Before(a.Since):
-		return finding{outside: true}, nil
+		return finding{flags: outside}, nil
 	}
-	f.status, f.blocked = run.status, run.blocked
-	if !run.open() {
+	f.flags = run.flags
+	if !run.has(running) {
 		if bill == nil { // the bill may have been made between the two reads
 			if bill, err = a.bill(ctx, k); err != nil {
 				return f, err
 			}
 		}
-		archived, err := a.archived(ctx, k)
+		written, err := a.archived(ctx, k)
 		if err != nil {
 			return f, err
 		}
-		f.archived = !archived.IsZero()
+		f.set(archived, !written.IsZero())
 	}
-	f.billed = bill != nil
+	f.set(billed, bill != nil)
 
 	if r.has(severally) {
 		starts, err := a.starts(ctx, run.id)
@@ -72,25 +70,27 @@ func (a *audit) look(ctx context.Context, k session.ID, r record) (f finding, er
 				"Find out who started it besides the webhook, and compare what the runs did outside of Closeout. The ledger has one bill all the same.")
 		}
 	}
-	if end, bad := badEnds[run.status]; bad {
-		f.fault(end.kind, fmt.Sprintf("Its run %s. It has %s and %s.", end.how, either(f.billed, "a bill", "no bill"), either(f.archived, "a manifest", "no manifest")),
-			"To go on, "+resetRun+" What was done is not done again.")
+	for _, end := range badEnds {
+		if run.has(end.flags) {
+			f.fault(end.kind, fmt.Sprintf("Its run %s. It has %s and %s.", end.how, either(f.has(billed), "a bill", "no bill"), either(f.has(archived), "a manifest", "no manifest")),
+				"To go on, "+resetRun+" What was done is not done again.")
+		}
 	}
-	if run.open() && len(run.problems) > 0 {
+	if run.has(stuck) {
 		f.fault(Stuck, fmt.Sprintf("Its run is stuck, as the workers fail at it again and again: %s.", strings.Join(run.problems, ", ")),
 			"See why in the run's history. If its code has changed in a way that the run can't take, deploy code that it can, "+
 				"as in docs/changing-workflows.md: it then goes on where it was.")
 	}
-	if run.open() && run.unindexed {
+	if run.has(unindexed) {
 		f.fault(Unindexed, "Its run is open and lacks Closeout's Search Attributes, so it is unknown whether it waits for a person.",
 			"Run `closeout setup`, which creates them and has open runs set them. Until then, `closeout blocked list` asks each open run.")
 	}
-	if run.status == enums.WORKFLOW_EXECUTION_STATUS_COMPLETED && !(f.billed && f.archived) {
+	if run.has(completed) && !(f.has(billed) && f.has(archived)) {
 		if err := a.incomplete(ctx, run, &f); err != nil {
 			return f, err
 		}
 	}
-	if run.open() && !f.billed {
+	if run.has(running) && !f.has(billed) {
 		if err := a.unbilled(ctx, k, run, &f); err != nil {
 			return f, err
 		}
@@ -112,7 +112,7 @@ func (a *audit) bill(ctx context.Context, k session.ID) (*ledger.MadeBill, error
 
 // withoutRun checks a session without a run.
 func (a *audit) withoutRun(ctx context.Context, k session.ID, r record, bill *ledger.MadeBill) (f finding, err error) {
-	f.billed = bill != nil
+	f.set(billed, bill != nil)
 	taken := r.has(acknowledged | deadLetter | closed)
 	var done time.Time // when a step of a run made something
 	switch {
@@ -130,7 +130,7 @@ func (a *audit) withoutRun(ctx context.Context, k session.ID, r record, bill *le
 		if done, err = a.archived(ctx, k); err != nil {
 			return f, err
 		}
-		f.archived = !done.IsZero()
+		f.set(archived, !done.IsZero())
 	}
 	if bill != nil {
 		a.phantom(r, "no run", &f)
@@ -138,16 +138,16 @@ func (a *audit) withoutRun(ctx context.Context, k session.ID, r record, bill *le
 	switch {
 	case len(f.faults) > 0:
 	case bill == nil && r.has(closed):
-		f.fault(NotClosedOut, fmt.Sprintf("The ledger knows that it has closed, but has no bill of it, and Temporal has no run%s.", either(f.archived, ", though there is a manifest", "")),
+		f.fault(NotClosedOut, fmt.Sprintf("The ledger knows that it has closed, but has no bill of it, and Temporal has no run%s.", either(f.has(archived), ", though there is a manifest", "")),
 			"Find out what became of its run: it was deleted, or kept for less long than this. Unless it was closed out without a bill on purpose, send it again: "+
 				sendCommand(k.AppID, k.RoomSessionID))
 	case done.IsZero():
 		f.fault(Lost, "It was acknowledged, but Temporal has no run of it, and it isn't in the inbox.",
 			"Send it again, with what is known of it elsewhere: "+sendCommand(k.AppID, k.RoomSessionID))
 	case a.gone(done):
-		f.expired = true
+		f.set(expired, true)
 	default:
-		f.fault(NoRun, fmt.Sprintf("It has %s of %s, but Temporal has no run of it, and it isn't in the inbox.", either(f.billed, "a bill", "a manifest"), done.UTC().Format(time.RFC3339)),
+		f.fault(NoRun, fmt.Sprintf("It has %s of %s, but Temporal has no run of it, and it isn't in the inbox.", either(f.has(billed), "a bill", "a manifest"), done.UTC().Format(time.RFC3339)),
 			"Find out who made that, or deleted the run. If Temporal has lost it, send the session again: what was done is not done again.")
 	}
 	return f, nil
@@ -169,8 +169,8 @@ func (a *audit) incomplete(ctx context.Context, run run, f *finding) error {
 		kind              Kind
 		step, what, store string
 	}{
-		{f.billed, NoBill, workflows.Billing.Name, "bill", "ledger"},
-		{f.archived, NoManifest, workflows.Recordings.Name, "manifest", "archive"},
+		{f.has(billed), NoBill, workflows.Billing.Name, "bill", "ledger"},
+		{f.has(archived), NoManifest, workflows.Recordings.Name, "manifest", "archive"},
 	} {
 		if lacks.there {
 			continue
@@ -195,7 +195,7 @@ func (a *audit) incomplete(ctx context.Context, run run, f *finding) error {
 			f.fault(lacks.kind, fmt.Sprintf("Its run completed, but %s: the run had no step %q.", lacking, lacks.step),
 				"Give the workflow that step, if it is to have it, and "+resetRun)
 		case result.Steps[at].State == workflows.StateSkipped, result.Steps[at].State == workflows.StateGivenUp:
-			f.skipped = true
+			f.set(skipped, true)
 		default:
 			f.fault(lacks.kind, fmt.Sprintf("Its run completed and says that the step %q is %s, but %s.", lacks.step, result.Steps[at].State, lacking), remedy)
 		}
@@ -248,16 +248,11 @@ func (a *audit) phantom(r record, run string, f *finding) {
 }
 
 // badEnds holds the final statuses of a run that are faults.
-var badEnds = map[enums.WorkflowExecutionStatus]struct {
-	kind  Kind
-	how   string
-	count func(*Runs) *int64
-}{
-	enums.WORKFLOW_EXECUTION_STATUS_FAILED:     {RunFailed, "failed", func(r *Runs) *int64 { return &r.Failed }},
-	enums.WORKFLOW_EXECUTION_STATUS_TERMINATED: {RunTerminated, "was terminated", func(r *Runs) *int64 { return &r.Terminated }},
-	enums.WORKFLOW_EXECUTION_STATUS_TIMED_OUT:  {RunTimedOut, "timed out", func(r *Runs) *int64 { return &r.TimedOut }},
-	enums.WORKFLOW_EXECUTION_STATUS_CANCELED:   {RunCanceled, "was canceled", func(r *Runs) *int64 { return &r.Canceled }},
-}
+var badEnds = []struct {
+	flags
+	kind Kind
+	how  string
+}{{failed, RunFailed, "failed"}, {terminated, RunTerminated, "was terminated"}, {timedOut, RunTimedOut, "timed out"}, {canceled, RunCanceled, "was canceled"}}
 
 // sendCommand returns the command that closes out a session without a run.
 func sendCommand(app uint32, number any) string {

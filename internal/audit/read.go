@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"go.temporal.io/api/enums/v1"
-
 	"github.com/closeouthq/closeout/session"
 )
 
@@ -67,29 +65,10 @@ func (a *audit) readRuns(ctx context.Context) error {
 			continue
 		}
 		r := a.sessions[k]
-		if r.has(listed) || run.status == enums.WORKFLOW_EXECUTION_STATUS_CONTINUED_AS_NEW {
-			r.flags |= severally
-		}
-		r.flags |= listed
-		switch {
-		case a.late(run.start):
-			r.flags |= outside
-		case run.status == enums.WORKFLOW_EXECUTION_STATUS_COMPLETED:
-			r.flags |= completed
-		case run.open():
-			r.flags |= running
-			if run.blocked {
-				r.flags |= blocked
-			}
-			if len(run.problems) > 0 {
-				r.flags |= stuck
-			}
-			if run.unindexed {
-				r.flags |= unindexed
-			}
-		default:
-			r.flags |= ended
-		}
+		r.set(severally, r.has(listed))
+		r.set(listed, true)
+		r.set(outside, a.late(run.start))
+		r.set(run.flags, !a.late(run.start))
 		r.told = run.told.sum()
 		a.sessions[k] = r
 	}
@@ -112,16 +91,10 @@ func (a *audit) readBills(ctx context.Context) error {
 		}
 		k := session.ID{AppID: b.AppID, RoomSessionID: b.RoomSessionID}
 		r := a.sessions[k]
-		r.flags |= billed
-		if a.gone(b.MadeAt) {
-			r.flags |= old
-		}
-		if b.MadeAt.After(a.began.Add(-a.Grace)) {
-			r.flags |= young
-		}
-		if r.told != 0 && r.told != billDetails(b.Bill).sum() {
-			r.flags |= differs
-		}
+		r.set(billed, true)
+		r.set(old, a.gone(b.MadeAt))
+		r.set(young, b.MadeAt.After(a.began.Add(-a.Grace)))
+		r.set(differs, r.told != 0 && r.told != billDetails(b.Bill).sum())
 		a.sessions[k] = r
 		if a.unaccountedFor(r) {
 			a.unaccounted = true

@@ -5,6 +5,8 @@ import (
 	"io"
 	"time"
 
+	"go.temporal.io/api/enums/v1"
+
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/zego"
@@ -23,14 +25,22 @@ func (s sessions) mark(k session.ID, f flags) {
 
 // record is the state of a session.
 type record struct {
-	flags flags
-	told  uint32 // details.sum of its run
+	flags
+	told uint32 // details.sum of its run
 }
 
-// has reports whether r has any of the flags.
-func (r record) has(f flags) bool { return r.flags&f != 0 }
-
+// flags are facts about a session, in a [record] as the places list them, and in a [finding] as
+// they are.
 type flags uint32
+
+// has reports whether f has any of the others.
+func (f flags) has(others flags) bool { return f&others != 0 }
+
+func (f *flags) set(others flags, holds bool) {
+	if holds {
+		*f |= others
+	}
+}
 
 const (
 	offered      flags = 1 << iota // in the journal
@@ -46,14 +56,32 @@ const (
 	stuck                          // its Workflow Task fails
 	unindexed                      // the open run lacks Search Attributes
 	completed                      // the run completed
-	ended                          // the run closed in another way
+	failed                         // the run failed
+	terminated                     // the run was terminated
+	timedOut                       // the run timed out
+	canceled                       // the run was canceled
 	outside                        // the run started at Until or later
 	billed                         // in the ledger
 	old                            // billed so long ago that the run may be deleted
 	young                          // billed too recently to be in the journal
 	differs                        // the bill differs from the run's input
 	closed                         // closed in the ledger, and not billed
+	archived                       // in the archive
+	skipped                        // the step of the bill or the manifest was skipped or given up
+	expired                        // closed out, and its run is deleted
 )
+
+// ofStatus are the flags of a run, by its status.
+var ofStatus = map[enums.WorkflowExecutionStatus]flags{
+	enums.WORKFLOW_EXECUTION_STATUS_RUNNING:          running,
+	enums.WORKFLOW_EXECUTION_STATUS_PAUSED:           running,
+	enums.WORKFLOW_EXECUTION_STATUS_COMPLETED:        completed,
+	enums.WORKFLOW_EXECUTION_STATUS_FAILED:           failed,
+	enums.WORKFLOW_EXECUTION_STATUS_TERMINATED:       terminated,
+	enums.WORKFLOW_EXECUTION_STATUS_TIMED_OUT:        timedOut,
+	enums.WORKFLOW_EXECUTION_STATUS_CANCELED:         canceled,
+	enums.WORKFLOW_EXECUTION_STATUS_CONTINUED_AS_NEW: severally,
+}
 
 // details holds the facts that both a run's input and a bill state.
 type details struct {

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"go.temporal.io/api/common/v1"
-	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
@@ -23,17 +22,10 @@ type run struct {
 	id, runID string
 	first     string // the run ID of the first of its chain
 	workflow  string // its name
-	status    enums.WorkflowExecutionStatus
 	start     time.Time
-	blocked   bool
-	unindexed bool     // without Search Attributes, so that blocked is unknown
+	flags              // running, with blocked, stuck and unindexed, or how it closed
 	problems  []string // why its Workflow Task fails, as Temporal reports it
 	told      details  // zero if unreadable
-}
-
-// open reports whether the run is open.
-func (r run) open() bool {
-	return r.status == enums.WORKFLOW_EXECUTION_STATUS_RUNNING || r.status == enums.WORKFLOW_EXECUTION_STATUS_PAUSED
 }
 
 func (a *audit) runOf(info *workflow.WorkflowExecutionInfo) run {
@@ -42,25 +34,28 @@ func (a *audit) runOf(info *workflow.WorkflowExecutionInfo) run {
 		runID:    info.GetExecution().GetRunId(),
 		first:    info.GetFirstRunId(),
 		workflow: info.GetType().GetName(),
-		status:   info.GetStatus(),
 		start:    info.GetStartTime().AsTime(),
+		flags:    ofStatus[info.GetStatus()],
 	}
 	text := func(payload *common.Payload, s *string) bool {
 		return payload != nil && a.Data.FromPayload(payload, s) == nil
 	}
-	var state, closed string
+	var state, closedAt string
 	_ = text(info.GetSearchAttributes().GetIndexedFields()[workflows.CloseoutState.GetName()], &state) // may be missing
-	r.blocked = workflows.State(state) == workflows.StateBlocked
-	r.unindexed = info.GetSearchAttributes().GetIndexedFields()[workflows.RoomID.GetName()] == nil
 	if problems := info.GetSearchAttributes().GetIndexedFields()[workflows.ReportedProblems]; problems != nil {
 		_ = converter.GetDefaultDataConverter().FromPayload(problems, &r.problems) // ignore other types
+	}
+	if r.has(running) {
+		r.set(blocked, workflows.State(state) == workflows.StateBlocked)
+		r.set(stuck, len(r.problems) > 0)
+		r.set(unindexed, info.GetSearchAttributes().GetIndexedFields()[workflows.RoomID.GetName()] == nil)
 	}
 
 	// The memo is unreadable for a run started by hand, or encrypted with an unknown key.
 	memo := info.GetMemo().GetFields()
 	told := details{}
-	if text(memo["room_id"], &told.room) && text(memo["close_reason"], &told.reason) && text(memo["room_close_time"], &closed) {
-		if t, err := time.Parse(time.RFC3339Nano, closed); err == nil {
+	if text(memo["room_id"], &told.room) && text(memo["close_reason"], &told.reason) && text(memo["room_close_time"], &closedAt) {
+		if t, err := time.Parse(time.RFC3339Nano, closedAt); err == nil {
 			told.closed = t.UnixMilli()
 			r.told = told
 		}
