@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"math/rand/v2"
@@ -61,25 +60,6 @@ func Send() *cli.Command {
 	}
 }
 
-// postman posts callbacks and counts them.
-type postman struct {
-	sender     send.Sender
-	out        io.Writer
-	sent, lost int
-}
-
-// post calls send, and prints what it reports about an event.
-func (p *postman) post(event string, send func(report func(string)) (acknowledged bool, err error)) error {
-	ok, err := send(func(line string) { fmt.Fprintf(p.out, "  %-13s  %s\n", event, line) })
-	if err != nil {
-		return fmt.Errorf("stopped before all was sent: %w", err)
-	}
-	if p.sent++; !ok {
-		p.lost++
-	}
-	return nil
-}
-
 func sendCallbacks(ctx context.Context, cmd *cli.Command) error {
 	c, _, err := Load(cmd, true)
 	if err != nil {
@@ -89,32 +69,34 @@ func sendCallbacks(ctx context.Context, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	p := &postman{send.Sender{URL: cmd.String("url"), Secret: c.Apps[closed.AppID][0], Timeout: cmd.Duration("timeout"), Once: cmd.Bool("once")}, cmd.Root().Writer, 0, 0}
-	if p.sender.URL == "" {
-		if p.sender.URL, err = ownURL(c); err != nil {
+	out := cmd.Root().Writer
+	p := &send.Sender{URL: cmd.String("url"), Secret: c.Apps[closed.AppID][0], Timeout: cmd.Duration("timeout"), Once: cmd.Bool("once"),
+		Report: func(name, line string) { fmt.Fprintf(out, "  %-13s  %s\n", name, line) }}
+	if p.URL == "" {
+		if p.URL, err = ownURL(c); err != nil {
 			return err
 		}
 	}
-	if err := send.CheckURL(p.sender.URL); err != nil {
+	if err := send.CheckURL(p.URL); err != nil {
 		return usagef("--url: %w", err)
 	}
 	if file := cmd.String("replay"); file != "" {
-		err = p.replay(ctx, file, c)
+		err = replay(ctx, p, file, c)
 	} else {
-		err = p.rooms(ctx, cmd, c, closed)
+		err = sendRooms(ctx, p, cmd, c, closed)
 	}
-	if err == nil && p.lost > 0 {
-		err = fmt.Errorf("%d of %d callbacks were not acknowledged", p.lost, p.sent)
-		if p.sender.NoAnswer {
+	if err == nil && p.Lost > 0 {
+		err = fmt.Errorf("%d of %d callbacks were not acknowledged", p.Lost, p.Sent)
+		if p.NoAnswer {
 			err = unreachableError{err}
 		}
 	}
 	return err
 }
 
-// rooms sends as many rooms as the flags say.
-func (p *postman) rooms(ctx context.Context, cmd *cli.Command, c *config.Config, closed zego.RoomClose) error {
-	bucket, err := recordingsBucket(ctx, cmd, c, p.sender.URL)
+// sendRooms sends as many rooms as the flags say.
+func sendRooms(ctx context.Context, p *send.Sender, cmd *cli.Command, c *config.Config, closed zego.RoomClose) error {
+	bucket, err := recordingsBucket(ctx, cmd, c, p.URL)
 	if err != nil {
 		return fmt.Errorf("CLOSEOUT_RECORDINGS_URL: %w", err)
 	}
@@ -143,23 +125,23 @@ func (p *postman) rooms(ctx context.Context, cmd *cli.Command, c *config.Config,
 				return usagef("--only: found %q, want one of %s", only, strings.Join(names, ", "))
 			}
 		}
-		fmt.Fprintf(p.out, "room_session_id %d\n", closed.RoomSessionID)
+		fmt.Fprintf(cmd.Root().Writer, "room_session_id %d\n", closed.RoomSessionID)
 		for _, event := range events {
-			if err := p.post(event.Head().Event, func(report func(string)) (bool, error) { return p.sender.Send(ctx, event, report) }); err != nil {
+			if err := p.Send(ctx, event); err != nil {
 				return err
 			}
 		}
 	}
-	if only == "" && cmd.Int("count") == 1 && p.lost == 0 {
-		p.next(cmd, c, closed)
+	if only == "" && cmd.Int("count") == 1 && p.Lost == 0 {
+		printNext(cmd, c, closed)
 	}
 	return nil
 }
 
-// next prints what to look at after a room was sent.
-func (p *postman) next(cmd *cli.Command, c *config.Config, closed zego.RoomClose) {
+// printNext prints what to look at after a room was sent.
+func printNext(cmd *cli.Command, c *config.Config, closed zego.RoomClose) {
 	program := cmd.Root().Name
-	fmt.Fprintf(p.out, `
+	fmt.Fprintf(cmd.Root().Writer, `
 Look at its run and its bill:
   %s
   %s status --wait 5m %d
@@ -190,7 +172,7 @@ func recordingsBucket(ctx context.Context, cmd *cli.Command, c *config.Config, w
 }
 
 // replay sends the bodies in a file again, all of them or none.
-func (p *postman) replay(ctx context.Context, name string, c *config.Config) error {
+func replay(ctx context.Context, p *send.Sender, name string, c *config.Config) error {
 	text, err := os.ReadFile(name)
 	if err != nil {
 		return usagef("--replay: %w", err)
@@ -213,7 +195,7 @@ func (p *postman) replay(ctx context.Context, name string, c *config.Config) err
 		return usagef("--replay: %s: %w", name, err)
 	}
 	for n, body := range bodies {
-		if err := p.post(fmt.Sprint("callback ", n+1), func(report func(string)) (bool, error) { return p.sender.Post(ctx, body, report) }); err != nil {
+		if err := p.Post(ctx, fmt.Sprint("callback ", n+1), body); err != nil {
 			return err
 		}
 	}

@@ -31,7 +31,7 @@ const roomLife = 10 * time.Minute
 // maxAnswer bounds how much of an answer is read and shown.
 const maxAnswer = 4096
 
-// Sender posts callbacks of one app.
+// Sender posts callbacks of one app, and counts them.
 type Sender struct {
 	// URL is the webhook's address. Its path may end in a secret, which is never shown.
 	URL string
@@ -43,6 +43,11 @@ type Sender struct {
 	Once bool
 	// Transport carries the requests; [http.DefaultTransport] if nil.
 	Transport http.RoundTripper
+	// Report is called with a line about each attempt, and the name of its callback.
+	Report func(name, line string)
+
+	// Sent and Lost count callbacks, acknowledged or not, and those that were not.
+	Sent, Lost int
 	// NoAnswer reports that the last attempt got no answer.
 	NoAnswer bool
 }
@@ -98,25 +103,24 @@ func Events(closed zego.RoomClose, participants int, recording *zego.Recording) 
 	return append(events, &closed)
 }
 
-// Send posts a callback until it is acknowledged, ZEGO would drop it, or ctx ends. It calls report with a line
-// about each attempt.
-func (s *Sender) Send(ctx context.Context, event zego.Event, report func(line string)) (acknowledged bool, err error) {
+// Send posts a callback until it is acknowledged, ZEGO would drop it, or ctx ends.
+func (s *Sender) Send(ctx context.Context, event zego.Event) error {
 	head := event.Head()
 	head.Timestamp, head.Nonce = time.Now().Unix(), nonce()
 	head.Signature = zego.Sign(s.Secret, head.Timestamp, head.Nonce)
 	body, err := json.Marshal(event)
 	if err != nil {
-		return false, fmt.Errorf("encode %s: %w", head.Event, err)
+		return fmt.Errorf("encode %s: %w", head.Event, err)
 	}
-	return s.Post(ctx, body, report)
+	return s.Post(ctx, head.Event, body)
 }
 
 // Post posts a signed body, such as [Resign] returns, as [Sender.Send] does.
-func (s *Sender) Post(ctx context.Context, body []byte, report func(line string)) (acknowledged bool, err error) {
+func (s *Sender) Post(ctx context.Context, name string, body []byte) error {
 	for n := 0; ; n++ {
 		acknowledged, text := s.attempt(ctx, body)
 		if err := context.Cause(ctx); err != nil {
-			return acknowledged, err
+			return fmt.Errorf("stopped before all was sent: %w", err)
 		}
 		last := s.Once || n == len(Ladder)
 		switch {
@@ -126,14 +130,17 @@ func (s *Sender) Post(ctx context.Context, body []byte, report func(line string)
 		case !s.Once:
 			text += "; ZEGO would now drop it"
 		}
-		report(fmt.Sprintf("attempt %d: %s", n+1, text))
+		s.Report(name, fmt.Sprintf("attempt %d: %s", n+1, text))
 		if acknowledged || last {
-			return acknowledged, nil
+			if s.Sent++; !acknowledged {
+				s.Lost++
+			}
+			return nil
 		}
 		select {
 		case <-time.After(Ladder[n]):
 		case <-ctx.Done():
-			return false, context.Cause(ctx)
+			return fmt.Errorf("stopped before all was sent: %w", context.Cause(ctx))
 		}
 	}
 }

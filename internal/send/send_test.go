@@ -54,7 +54,8 @@ func TestWebhookAcceptsARoom(t *testing.T) {
 	got := &sink{}
 	server := httptest.NewServer(webhook.Router(webhook.Options{Keyring: ring, Receiver: got, Log: slog.New(slog.DiscardHandler)}))
 	defer server.Close()
-	sender := &send.Sender{URL: server.URL + webhook.Path, Secret: "secret", Timeout: 5 * time.Second}
+	line := ""
+	sender := &send.Sender{URL: server.URL + webhook.Path, Secret: "secret", Timeout: 5 * time.Second, Report: func(_, text string) { line = text }}
 	bucket := memblob.OpenBucket(nil)
 	defer bucket.Close()
 	recording, err := send.Record(t.Context(), bucket, closed)
@@ -62,9 +63,8 @@ func TestWebhookAcceptsARoom(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, event := range send.Events(closed, 2, recording) {
-		var line string
-		if ok, err := sender.Send(t.Context(), event, func(text string) { line = text }); !ok || err != nil || !strings.HasPrefix(line, "attempt 1: 200 OK") {
-			t.Errorf("%s: %t, %v: %s", event.Head().Event, ok, err, line)
+		if err := sender.Send(t.Context(), event); sender.Lost > 0 || err != nil || !strings.HasPrefix(line, "attempt 1: 200 OK") {
+			t.Errorf("%s: %d lost, %v: %s", event.Head().Event, sender.Lost, err, line)
 		}
 	}
 	want := []string{"room_create", "room_login", "room_login", "stream_create", "stream_close", "room_logout", "room_logout", "recording",
@@ -228,11 +228,13 @@ func TestRetries(t *testing.T) {
 					}
 					return &http.Response{StatusCode: code, Status: fmt.Sprint(code, " ", http.StatusText(code)), Body: io.NopCloser(strings.NewReader("ok"))}, nil
 				})
-				ok, err := sender.Send(ctx, send.Events(closed, 0, nil)[0], func(line string) {
+				sender.Report = func(_, line string) {
 					if last = line; tt.cut && len(at) == 2 {
 						cancel(stopped)
 					}
-				})
+				}
+				err := sender.Send(ctx, send.Events(closed, 0, nil)[0])
+				ok := sender.Sent-sender.Lost == 1
 				if ok != (tt.then > 0) || !slices.Equal(at, tt.want) || last != tt.last || tt.cut != errors.Is(err, stopped) {
 					t.Errorf("%t, %v, attempts at %v, last %q", ok, err, at, last)
 				}
@@ -254,10 +256,10 @@ func TestSecretInAnAddressIsNotShown(t *testing.T) {
 		if err := send.CheckURL(address); err != nil {
 			shown = err.Error()
 		} else {
-			sender := &send.Sender{URL: address, Timeout: 5 * time.Second, Once: true}
-			ok, err := sender.Send(t.Context(), send.Events(closed, 0, nil)[0], func(line string) { shown += line })
-			if ok || err != nil || shown == "" {
-				t.Errorf("%s: %t, %v", address, ok, err)
+			sender := &send.Sender{URL: address, Timeout: 5 * time.Second, Once: true, Report: func(_, line string) { shown += line }}
+			err := sender.Send(t.Context(), send.Events(closed, 0, nil)[0])
+			if sender.Lost != 1 || err != nil || shown == "" {
+				t.Errorf("%s: %d, %v", address, sender.Lost, err)
 			}
 		}
 		if strings.Contains(shown, "hunter2") || strings.Contains(shown, "%68") {
