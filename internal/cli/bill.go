@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"math/big"
 	"slices"
 	"strings"
 	"time"
@@ -358,8 +357,7 @@ func listBills(ctx context.Context, op *operation) error {
 
 func (l billList) print(out io.Writer) error {
 	t := newTable(out, "CLOSED", "SESSION", "ENTRY", "MINUTES", "AMOUNT", "ROOM", "APP", "SECONDS", "ESTIMATED")
-	seconds, minutes, amounts := new(big.Int), new(big.Int), amounts{}
-	add := func(sum *big.Int, n int64) { sum.Add(sum, big.NewInt(n)) }
+	seconds, minutes, amounts := int64(0), int64(0), amounts{}
 	for _, e := range l.Entries {
 		name, amount := e.Entry, "-"
 		if e.Number > 0 {
@@ -367,17 +365,16 @@ func (l billList) print(out io.Writer) error {
 		}
 		if c := e.Charge.Currency; c != "" {
 			amount = e.BilledText
-			amounts.add(c, e.Billed.Amount)
+			amounts[c] += e.Billed.Amount
 		}
-		add(seconds, e.Billed.Seconds)
-		add(minutes, e.Billed.Minutes)
+		seconds, minutes = seconds+e.Billed.Seconds, minutes+e.Billed.Minutes
 		t.row(moment(e.RoomCloseTime), e.RoomSessionID, name, e.Billed.Minutes, amount, e.RoomID, e.AppID, e.Billed.Seconds,
 			strings.Join(e.Usage.Estimated.Names(), ","))
 	}
 	if err := t.print(); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "in all %s participant-seconds, %s minutes", seconds, minutes)
+	fmt.Fprintf(out, "in all %d participant-seconds, %d minutes", seconds, minutes)
 	for _, sum := range amounts.texts() {
 		fmt.Fprintf(out, ", %s", sum)
 	}
@@ -389,23 +386,12 @@ func (l billList) print(out io.Writer) error {
 }
 
 // amounts are sums in minor units by currency.
-type amounts map[string]*big.Int
-
-func (a amounts) add(currency string, amount int64) {
-	if a[currency] == nil {
-		a[currency] = new(big.Int)
-	}
-	a[currency].Add(a[currency], big.NewInt(amount))
-}
+type amounts map[string]int64
 
 // texts returns the sums for people.
 func (a amounts) texts() (all []string) {
 	for _, c := range slices.Sorted(maps.Keys(a)) {
-		text := fmt.Sprintf("%s %s (minor units)", c, a[c])
-		if a[c].IsInt64() {
-			text = pricing.Format(c, a[c].Int64())
-		}
-		all = append(all, text)
+		all = append(all, pricing.Format(c, a[c]))
 	}
 	return all
 }

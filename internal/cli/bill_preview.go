@@ -72,14 +72,13 @@ func previewBills(ctx context.Context, op *operation) error {
 			return err
 		default:
 			p.Due, p.Lines = amountOf(now.Charge.Currency, now.Charge.Amount), now.Charge.Lines
-			for _, sum := range []struct {
-				to   amounts
-				of   amount
-				sign int64
-			}{{billed, p.Billed, 1}, {due, p.Due, 1}, {difference, p.Due, 1}, {difference, p.Billed, -1}} {
-				if sum.of.Currency != "" {
-					sum.to.add(sum.of.Currency, sum.sign*sum.of.Amount)
-				}
+			if c := p.Billed.Currency; c != "" {
+				billed[c] += p.Billed.Amount
+				difference[c] -= p.Billed.Amount
+			}
+			if c := p.Due.Currency; c != "" {
+				due[c] += p.Due.Amount
+				difference[c] += p.Due.Amount
 			}
 		}
 		all.Sessions = append(all.Sessions, p)
