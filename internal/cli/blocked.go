@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/closeouthq/closeout/internal/printable"
+	"github.com/closeouthq/closeout/internal/service"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -112,7 +113,7 @@ func eachRun(ctx context.Context, op *operation, f func(id string) error) error 
 		}
 		var faults []error
 		n := 0
-		for run, err := range runs(ctx, op.temporal, ofSession(arg)+" AND ExecutionStatus = 'Running'") {
+		for run, err := range service.Runs(ctx, op.temporal, ofSession(arg)+" AND ExecutionStatus = 'Running'") {
 			if err != nil {
 				return err
 			}
@@ -207,7 +208,7 @@ func blockedRuns(ctx context.Context, c client.Client, where string, stuck bool)
 	for _, query := range queries {
 		found = nil
 		var run *workflow.WorkflowExecutionInfo
-		for run, err = range runs(ctx, c, query) {
+		for run, err = range service.Runs(ctx, c, query) {
 			if err != nil {
 				break
 			}
@@ -234,7 +235,7 @@ func askOpenRuns(ctx context.Context, c client.Client, stuck bool) (found []bloc
 	group, asking := errgroup.WithContext(ctx)
 	group.SetLimit(parallelRuns)
 	var listed error
-	for run, err := range runs(asking, c, workflows.OpenQuery()) {
+	for run, err := range service.Runs(asking, c, workflows.OpenQuery()) {
 		if listed = err; err != nil || asking.Err() != nil {
 			break
 		}

@@ -201,7 +201,7 @@ func (d doctor) checkStuckRuns(ctx context.Context) checkResult {
 		return skip("needs the namespace")
 	}
 	count, first := 0, ""
-	for run, err := range runs(ctx, d.temporal, service.StuckQuery(d.Config)) {
+	for run, err := range service.Runs(ctx, d.temporal, service.StuckQuery(d.Config)) {
 		switch {
 		case isInvalid(err):
 			return skip("this server does not report them")

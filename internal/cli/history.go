@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/closeouthq/closeout/internal/printable"
+	"github.com/closeouthq/closeout/internal/service"
 )
 
 // History returns the command that records histories for replay tests.
@@ -85,7 +86,7 @@ func readHistory(ctx context.Context, op *operation, arg string) (h *history.His
 // roomCloseID returns the Workflow ID of a session. Several apps may have a session with that number.
 func roomCloseID(ctx context.Context, c client.Client, roomSessionID string) (string, error) {
 	var ids []string
-	for run, err := range runs(ctx, c, ofSession(roomSessionID)) {
+	for run, err := range service.Runs(ctx, c, ofSession(roomSessionID)) {
 		if err != nil {
 			return "", err
 		}

@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"strings"
 	"time"
 
 	"go.temporal.io/api/sdk/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflow/v1"
-	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
@@ -25,27 +23,6 @@ const workerTimeout = 30 * time.Second
 
 // parallelRuns bounds how many runs are asked or changed at a time: each may wait for a worker to replay it.
 const parallelRuns = 16
-
-// runs lists the runs that a List Filter matches.
-func runs(ctx context.Context, c client.Client, query string) iter.Seq2[*workflow.WorkflowExecutionInfo, error] {
-	return func(yield func(*workflow.WorkflowExecutionInfo, error) bool) {
-		for page := []byte(nil); ; {
-			answer, err := c.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: query, NextPageToken: page})
-			if err != nil {
-				yield(nil, fmt.Errorf("list runs: %w", err))
-				return
-			}
-			for _, run := range answer.GetExecutions() {
-				if !yield(run, nil) {
-					return
-				}
-			}
-			if page = answer.GetNextPageToken(); len(page) == 0 {
-				return
-			}
-		}
-	}
-}
 
 // ofSession is the List Filter for the runs of a session.
 func ofSession(roomSessionID string) string {

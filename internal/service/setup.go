@@ -187,23 +187,18 @@ func addSearchAttributes(ctx context.Context, namespace string, temporal client.
 // indexRuns sends open runs without Search Attributes an Update to set them, and returns their
 // number. Repeats have no effect.
 func indexRuns(ctx context.Context, temporal client.Client) (n int, err error) {
-	for page := []byte(nil); ; {
-		list, err := temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: workflows.UnindexedQuery(), NextPageToken: page})
+	for run, err := range Runs(ctx, temporal, workflows.UnindexedQuery()) {
 		if err != nil {
-			return n, fmt.Errorf("list runs: %w", err)
+			return n, err
 		}
-		for _, run := range list.GetExecutions() {
-			id := run.GetExecution()
-			err := temporal.SignalWorkflow(ctx, id.GetWorkflowId(), id.GetRunId(), workflows.SignalIndex, nil)
-			if ended := new(serviceerror.NotFound); err != nil && !errors.As(err, &ended) {
-				return n, fmt.Errorf("signal %s: %w", id.GetWorkflowId(), err)
-			}
-			n++
+		id := run.GetExecution()
+		err := temporal.SignalWorkflow(ctx, id.GetWorkflowId(), id.GetRunId(), workflows.SignalIndex, nil)
+		if ended := new(serviceerror.NotFound); err != nil && !errors.As(err, &ended) {
+			return n, fmt.Errorf("signal %s: %w", id.GetWorkflowId(), err)
 		}
-		if page = list.GetNextPageToken(); len(page) == 0 {
-			return n, nil
-		}
+		n++
 	}
+	return n, nil
 }
 
 // MissingSearchAttributes returns the Search Attributes that the Namespace lacks, by name. One of

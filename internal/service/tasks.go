@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"time"
 
 	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/taskqueue/v1"
+	"go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 
@@ -117,6 +119,27 @@ func oldestOpen(ctx context.Context, c *config.Config, t client.Client) (time.Du
 		}
 	}
 	return openAges[lowest], nil
+}
+
+// Runs lists the runs that a List Filter matches.
+func Runs(ctx context.Context, t client.Client, query string) iter.Seq2[*workflow.WorkflowExecutionInfo, error] {
+	return func(yield func(*workflow.WorkflowExecutionInfo, error) bool) {
+		for page := []byte(nil); ; {
+			answer, err := t.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: query, NextPageToken: page})
+			if err != nil {
+				yield(nil, fmt.Errorf("list runs: %w", err))
+				return
+			}
+			for _, run := range answer.GetExecutions() {
+				if !yield(run, nil) {
+					return
+				}
+			}
+			if page = answer.GetNextPageToken(); len(page) == 0 {
+				return
+			}
+		}
+	}
 }
 
 // StuckQuery returns the List Filter for runs with a Workflow Task that keeps failing. Older servers
