@@ -23,6 +23,6 @@ func Lines(ctx context.Context, task Task) iter.Seq2[pricing.Line, error] {
 		return read(ctx, task.Session, task.Adjustment)
 	}
 	return func(yield func(pricing.Line, error) bool) {
-		yield(pricing.Line{}, Blockedf("read the lines of session %s: found a context without a ledger, want that of a step, which a worker of package closeout runs", task.Session))
+		yield(pricing.Line{}, Blockedf("read the lines of session %s: found a context without a ledger, want the context of a step that a worker of package closeout runs", task.Session))
 	}
 }

@@ -37,7 +37,7 @@ import (
 func Participants(ctx context.Context, task Task) (*session.Participants, error) {
 	read := attendance.From(ctx)
 	if read == nil {
-		return nil, Blockedf("read the participants of session %s: found a context without a ledger, want that of a step, which a worker of package closeout runs", task.Session)
+		return nil, Blockedf("read the participants of session %s: found a context without a ledger, want the context of a step that a worker of package closeout runs", task.Session)
 	}
 	return read(ctx, task.Session, task.Adjustment)
 }

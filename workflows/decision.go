@@ -65,7 +65,7 @@ const maxReason = 2000
 // blocked returns the blocked step to which d applies.
 func (r *Run) blocked(d Decision) (*step, error) {
 	if strings.TrimSpace(d.Reason) == "" {
-		return nil, errors.New("reason: missing; say why, it is kept with the run")
+		return nil, errors.New("reason: missing, want why you decide so; the run's result keeps it")
 	}
 	if len(d.Reason) > maxReason {
 		return nil, fmt.Errorf("reason: found %d bytes, want at most %d", len(d.Reason), maxReason)

@@ -215,7 +215,7 @@ func (s *sink) finish(b *batch, err error, timedOut bool) {
 			s.queue = append(s.queue, b)
 			return
 		}
-		err = refusedError{fmt.Errorf("timed out alone %d times while the ledger took others: %w", maxTimeouts, err)}
+		err = refusedError{fmt.Errorf("timed out alone %d times while the ledger stored others: %w", maxTimeouts, err)}
 	case refused:
 		err = refusedError{err}
 	}

@@ -555,7 +555,7 @@ func TestEventThatTimesOutAloneIsADeadLetter(t *testing.T) {
 		t.Errorf("stored %v", stays)
 	}
 	for e, err := range box.DeadLetters(t.Context()) {
-		if err != nil || !strings.Contains(e.Reason, "timed out alone 2 times while the ledger took others") {
+		if err != nil || !strings.Contains(e.Reason, "timed out alone 2 times while the ledger stored others") {
 			t.Errorf("%s: %s, %v", e.Key, e.Reason, err)
 		}
 	}

@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// bugSeeds is how many seeds may run until a bug is found.
+// bugSeeds bounds the seeds that run until a bug is found.
 const bugSeeds = 2000
 
-// The simulation finds bugs: each of testdata/bugs is in one program, which has the bug that
-// its environment names.
+// The simulation finds known bugs. One program has all the bugs of testdata/bugs, and its
+// environment turns one of them on.
 func TestKnownBugsAreFound(t *testing.T) {
 	if *simulate == 0 {
 		t.Skip("builds the program with bugs; runs with -simulate=20000, as in CI")
@@ -62,7 +62,8 @@ func bugs(t *testing.T) (names []string) {
 	return names
 }
 
-// buildBugs builds this package's tests with all bugs. The function bug turns each on.
+// buildBugs builds this package's tests with all bugs. The function bug turns each of
+// them on.
 func buildBugs(t *testing.T) (program string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -102,7 +103,8 @@ func buildBugs(t *testing.T) (program string) {
 	return build(t, replace, false)
 }
 
-// Each patch fits the code and asks for its own name, so that CI isn't the first to notice.
+// Each patch applies to the code and calls bug with its own name. Otherwise only CI would
+// notice a mistake.
 func TestBugsFitTheCode(t *testing.T) {
 	for _, name := range bugs(t) {
 		patch := filepath.Join("internal/simulation/testdata/bugs", name+".patch")

@@ -14,9 +14,9 @@ import (
 	"time"
 )
 
-// changes make the runtime's choices within a synctest bubble follow from a seed: which
-// goroutine runs next, which case of a select is taken, which of two timers fires first,
-// in which order a map is read, and what math/rand returns. What runs isn't interrupted.
+// changes make the choices of the runtime within a synctest bubble depend on a seed:
+// which goroutine runs next, which case of a select is taken, which of two timers fires
+// first, the order of a map, and the numbers of math/rand. Goroutines are not preempted.
 var changes = map[string][][2]string{
 	"rand.go": {{"	mp := getg().m\n	c := &mp.chacha8\n", `	mp := getg().m
 	if gp := mp.curg; gp != nil && gp.bubble != nil {
@@ -35,8 +35,8 @@ var changes = map[string][][2]string{
 		{"cheaprandn(i + 1)", "randn(i + 1)"}},
 }
 
-// build builds this package's tests with the files that take the place of others of the
-// module, and if seeded, with a runtime that follows a seed. Like the product, it has no C.
+// build builds this package's tests with replaced files of the module, and if seeded,
+// with a runtime that follows a seed. It uses no C, like the product.
 func build(t *testing.T, replace map[string]string, seeded bool) (program string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -94,12 +94,12 @@ func output(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-// silence is how long a seed takes at most, in real time.
+// silence bounds the real time of a seed.
 const silence = 5 * time.Minute
 
-// spread runs a test of a program in as many processes as there are processors, each with a
-// part of the numbers, and calls report with the lines that have results. It returns all
-// that they print beside those.
+// spread runs a test of a program in one process per processor, each with a part of the
+// numbers, and calls report with the lines that have results. It returns all other
+// output.
 func spread(t *testing.T, program, test string, report func(line string), args ...string) (printed string, err error) {
 	t.Helper()
 	var all sync.WaitGroup
@@ -120,7 +120,7 @@ func spread(t *testing.T, program, test string, report func(line string), args .
 				mu.Unlock()
 				return
 			}
-			// What crashes or hangs is what was begun last.
+			// The last line that begins a number names a crash or a hang.
 			last, silent := "", time.AfterFunc(silence, func() { _ = cmd.Process.Kill() })
 			lines := bufio.NewScanner(out)
 			lines.Buffer(nil, 1<<24)

@@ -11,7 +11,8 @@ import (
 
 var twice = flag.Bool("twice", false, "TestEveryCrashPoint crashes the next process, too, after each operation")
 
-// short are histories of one callback or two, in which an inbox does each thing that it can.
+// short lists histories of one or two callbacks in which an inbox does everything it can
+// do.
 var short = []struct {
 	name    string
 	actions []action
@@ -47,7 +48,8 @@ func logoutOf(session int, at time.Duration) action {
 	return action{kind: callback, event: zego.EventRoomLogout, session: session, user: 1, copies: 1, at: at}
 }
 
-// Wherever a process crashes, and whatever of its unsynced data is left, the next one goes on.
+// After a crash at any point, with any part of the unsynced data lost, the next process
+// continues correctly.
 func TestEveryCrashPoint(t *testing.T) {
 	points := 0
 	for _, s := range short {
@@ -60,13 +62,13 @@ func TestEveryCrashPoint(t *testing.T) {
 	}
 }
 
-// crashEverywhere crashes a process of a history after each of its operations, and returns
-// how many crashes there were.
+// crashEverywhere crashes a process of a history after each of its operations, and
+// returns the number of crashes.
 func crashEverywhere(t *testing.T, name string, h history, process int) (crashes int) {
 	t.Helper()
 	ops := mustHold(t, name, h).ops
 	if len(ops) <= process {
-		return 0 // the crash before came too late for another process
+		return 0 // the previous crash came too late for another process
 	}
 	for op := 1; op <= ops[process]; op++ {
 		if process == 0 && uint64(op)%*parts != *part {
@@ -86,7 +88,7 @@ func crashEverywhere(t *testing.T, name string, h history, process int) (crashes
 	return crashes
 }
 
-// mustHold runs a history in which every promise has to hold.
+// mustHold runs a history in which every guarantee must hold.
 func mustHold(t *testing.T, name string, h history) outcome {
 	t.Helper()
 	o := run(t, h)

@@ -10,26 +10,26 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// disk is the file system of one process. It counts what changes it.
+// disk is the file system of one process. It counts the operations that change it.
 type disk struct {
 	vfs.FS
 	mem *vfs.MemFS
 	// changed is called after each operation that changes the disk.
 	changed func(op int)
-	// full and slow report whether the disk is. Only syncs of logs are slow: Pebble
-	// waits for them without a lock.
+	// full and slow report the state of the disk. Only syncs of logs are slow, because
+	// Pebble waits for them without a lock.
 	full func() bool
 	slow func(op int) time.Duration
 
 	mu     sync.Mutex
 	ops    int
-	synced map[string]int64 // how much of each file
+	synced map[string]int64 // synced bytes, by file
 }
 
 func newDisk(mem *vfs.MemFS) *disk {
 	d := &disk{FS: mem, mem: mem, synced: map[string]int64{}}
 	var add func(dir string)
-	add = func(dir string) { // all that is there when a process begins is on the disk
+	add = func(dir string) { // all files that exist when a process begins are synced
 		names, _ := mem.List(dir)
 		for _, name := range names {
 			path := mem.PathJoin(dir, name)
@@ -113,7 +113,7 @@ func (d *disk) GetDiskUsage(string) (vfs.DiskUsage, error) {
 	return vfs.DiskUsage{AvailBytes: 1 << 29, TotalBytes: 1 << 30}, nil
 }
 
-// after returns what a crash leaves.
+// after returns the disk after a crash.
 func (d *disk) after(s survival, chance int, h history) *vfs.MemFS {
 	r := h.chance("survives", chance)
 	switch s {
@@ -126,7 +126,7 @@ func (d *disk) after(s survival, chance int, h history) *vfs.MemFS {
 	if s == everything {
 		return all
 	}
-	// The last block of each log is torn: it ends anywhere, and its last part is noise.
+	// The last block of each log is torn: it ends anywhere, and its last part is random.
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, dir := range boxes {

@@ -13,44 +13,44 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// A history is all that happens to Closeout in a run. What it leaves open, such as how
-// long each answer takes, follows from the seed, and not from other actions: so an action
-// can be dropped without a change to the others.
+// A history is everything that happens to Closeout in a run. Its remaining random
+// choices, such as the duration of each answer, depend on the seed and not on other
+// actions, so that an action can be dropped without changing the others.
 type history struct {
 	seed    uint64
 	actions []action
 }
 
-// An action is one thing that happens.
+// An action is one event of a history.
 type action struct {
 	kind kind
-	// at is when, from the beginning of the run.
+	// at is when it happens, from the beginning of the run.
 	at time.Duration
-	// lasts is how long a fault or the time between two processes lasts.
+	// lasts is the duration of a fault, or of the time between two processes.
 	lasts time.Duration
 
-	// Of a callback: the session, its event, and its user where it has one.
+	// The session, event and user of a callback. Not every event has a user.
 	session, user int
 	event         string
-	// copies is how many times at once it is sent, fresh reports that retries are
-	// signed anew, and hangUps are the attempts that ZEGO gives up before the answer.
+	// copies is how many times the callback is sent at once. fresh means that retries are
+	// signed again. hangUps are the attempts that ZEGO ends before the answer.
 	copies  int
 	fresh   bool
 	hangUps uint8
-	// refused reports that the sink refuses the callback for good.
+	// refused means that the sink refuses the callback for good.
 	refused bool
 
-	// signedAt is when the callback whose signature a forgery has was signed: the
-	// room_close of session nth.
+	// signedAt is when the callback that a forgery copies its signature from was signed:
+	// the room_close of session nth.
 	signedAt time.Duration
 
-	// answer is what a peer does: see the answers of temporal and books. nth is the call
-	// of that session, or of the ledger, that gets it.
+	// answer is the answer of a peer: see the answers of temporal and books. nth is the
+	// number of the call of that session, or of the ledger, that gets it.
 	answer string
 	nth    int
 
-	// process and op are the file-system operation after which a crash comes; op 0
-	// stands for the time. survives is what is left of unsynced data.
+	// process and op identify the file-system operation after which a crash happens. With
+	// op 0 it happens at a time. survives is the part of unsynced data that survives.
 	process, op int
 	survives    survival
 }
@@ -70,7 +70,7 @@ const (
 	restart      kind = "restart"
 )
 
-// survival is what a crash leaves of data that was not synced.
+// survival is the part of unsynced data that survives a crash.
 type survival string
 
 const (
@@ -126,7 +126,7 @@ func (a action) String() string {
 	return s
 }
 
-// String lists the actions, one a line.
+// String returns the actions, one a line.
 func (h history) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "seed %d\n", h.seed)
@@ -136,7 +136,7 @@ func (h history) String() string {
 	return b.String()
 }
 
-// chance returns a number that follows from the seed and what it is for.
+// chance returns a random number that depends on the seed and its purpose.
 func (h history) chance(what string, n ...int) *rand.Rand {
 	sum := fnv.New64a()
 	_ = binary.Write(sum, binary.LittleEndian, h.seed)
@@ -147,7 +147,7 @@ func (h history) chance(what string, n ...int) *rand.Rand {
 	return rand.New(rand.NewPCG(sum.Sum64(), h.seed))
 }
 
-// between returns a time from a to b, in nanoseconds, so that hardly two are equal.
+// between returns a time from a to b in nanoseconds, so that equal times are rare.
 func between(r *rand.Rand, a, b time.Duration) time.Duration {
 	return a + time.Duration(r.Int64N(int64(b-a)))
 }
@@ -159,7 +159,7 @@ func newHistory(seed uint64) history {
 	one := func(in int) bool { return r.IntN(in) == 0 }
 	add := func(a action) { h.actions = append(h.actions, a) }
 
-	// Most histories are of a few seconds. Faults and callbacks meet there.
+	// Most histories last a few seconds, so that faults and callbacks coincide.
 	span := between(r, 2*time.Second, 15*time.Second)
 	at := func() time.Duration { return between(r, 0, span) }
 	sessions := 1 + r.IntN(4)
@@ -178,15 +178,15 @@ func newHistory(seed uint64) history {
 			}
 			a.refused = one(25)
 			add(a)
-			if one(8) { // and once more, at any time
+			if one(8) { // once more, at any time
 				a.at, a.hangUps, a.copies = a.at+between(r, 0, 20*time.Second), 0, 1
 				add(a)
 			}
 		}
 		send(action{event: zego.EventRoomClose, at: closed})
-		if one(8) { // somebody has seen the callback, or its retry
+		if one(8) { // an attacker has seen the callback, or its retry
 			f := action{kind: forgery, event: zego.EventRoomClose, session: 1000 + s, nth: s, signedAt: closed, at: max(0, closed+between(r, -time.Second, 5*time.Second))}
-			if one(2) { // and comes first, while nothing can be taken
+			if one(2) { // the forgery comes first, while nothing can be accepted
 				f.at = max(0, closed-time.Second)
 				add(action{kind: diskFull, at: f.at, lasts: 2 * time.Second})
 				add(action{kind: temporalAway, at: f.at, lasts: 2 * time.Second, answer: away})
@@ -203,7 +203,7 @@ func newHistory(seed uint64) history {
 			if one(2) {
 				send(action{event: zego.EventRoomLogin, user: u + 1, at: at()})
 			}
-			send(action{event: zego.EventRoomLogout, user: u + 1, at: at()}) // also after the close
+			send(action{event: zego.EventRoomLogout, user: u + 1, at: at()}) // perhaps after the close
 		}
 		for n := 1; n <= 3; n++ {
 			if one(5) {
@@ -250,8 +250,8 @@ func newHistory(seed uint64) history {
 	return h
 }
 
-// addLate adds callbacks that come about when the bill is made, or after it, and faults of
-// the ledger at that time.
+// addLate adds callbacks that arrive during or after billing, and faults of the ledger at
+// that time.
 func (h *history) addLate(sessions int) {
 	r := h.chance("late")
 	at := func() time.Duration { return between(r, settling-10*time.Second, settling+4*time.Minute) }

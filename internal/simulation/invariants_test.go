@@ -11,8 +11,8 @@ import (
 	"github.com/closeouthq/closeout/internal/inbox"
 )
 
-// entries returns what the inboxes of a process have, by key; an error while the disk is
-// full, and one isn't open yet.
+// entries returns the entries of a process's inboxes, by key. It returns an error while
+// the disk is full and an inbox isn't open yet.
 func (w *world) entries(p *process) (map[string]inbox.Entry, error) {
 	all := map[string]inbox.Entry{}
 	for _, box := range p.boxes {
@@ -37,7 +37,7 @@ func (w *world) delivered(key string) bool {
 	return len(w.temporal.runs[key]) > 0 || w.books.stored[key] > 0
 }
 
-// checkSafe checks that whatever was acknowledged is in its sink or on the disk.
+// checkSafe checks that all acknowledged callbacks are in their sink or on the disk.
 func (w *world) checkSafe(p *process) {
 	entries, err := w.entries(p)
 	if err != nil {
@@ -60,8 +60,8 @@ func (w *world) checkSafe(p *process) {
 	}
 }
 
-// settle waits until nothing waits, and checks what is left. It returns false if the
-// process dies meanwhile.
+// settle waits until the inboxes are empty, and checks the result. It returns false if
+// the process dies before that.
 func (w *world) settle(p *process) bool {
 	waiting := func() (keys []string) {
 		entries, err := w.entries(p)
@@ -87,7 +87,7 @@ func (w *world) settle(p *process) bool {
 		w.failf("%s waits, although its sink accepts since %v", keys[0], idle)
 	}
 	w.checkSafe(p)
-	entries, _ := w.entries(p) // as checkSafe has shown
+	entries, _ := w.entries(p) // checkSafe has checked the error
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for id, runs := range w.temporal.runs {

@@ -20,8 +20,8 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// The answers of peers. Each but slow is a failure for the one who asked; in lost and late,
-// what was asked for took effect.
+// The answers of peers. All but slow are failures for the caller. With lost and late, the
+// request took effect.
 const (
 	away          = "away"
 	lost          = "took effect, answer lost"
@@ -47,10 +47,11 @@ type execution struct {
 	began   time.Time
 }
 
-// temporal is the server: it keeps its promises about Workflow IDs, and has faults.
+// temporal is the Temporal server. It keeps its guarantees about Workflow IDs, and has
+// faults.
 type temporal struct {
 	w     *world
-	runs  map[string][]*execution // by Workflow ID, all that were ever started
+	runs  map[string][]*execution // by Workflow ID: all runs ever started
 	calls map[string]int
 	now   int // calls in flight
 }
@@ -80,7 +81,7 @@ func (t temporalOf) ExecuteWorkflow(ctx context.Context, o client.StartWorkflowO
 	if answer == slow {
 		took = between(chance, 100*time.Millisecond, 4*time.Second)
 	}
-	if !t.wait(ctx, took, chance.IntN(2) == 0) { // the request may be on its way when its sender dies
+	if !t.wait(ctx, took, chance.IntN(2) == 0) { // the request may arrive although its sender died
 		return nil, t.gone(ctx)
 	}
 	if w.refused[o.ID] {
@@ -128,7 +129,7 @@ func (t temporalOf) ExecuteWorkflow(ctx context.Context, o client.StartWorkflowO
 	return nil, err
 }
 
-// start starts a run, as far as the options' policies let it.
+// start starts a run, if the policies of the options allow it.
 func (s *temporal) start(o client.StartWorkflowOptions, input session.Session) error {
 	w := s.w
 	w.mu.Lock()
@@ -143,7 +144,7 @@ func (s *temporal) start(o client.StartWorkflowOptions, input session.Session) e
 		case o.WorkflowExecutionErrorWhenAlreadyStarted:
 			return serviceerror.NewWorkflowExecutionAlreadyStarted("simulated", "", "")
 		default:
-			return nil // the SDK returns the run that there is
+			return nil // the SDK returns the existing run
 		}
 	}
 	e := &execution{o, input, time.Now()}
@@ -177,10 +178,10 @@ func (t temporalOf) DescribeWorkflowExecution(ctx context.Context, id, _ string)
 	}}, nil
 }
 
-// books is the ledger's server. It stores an event or not, whatever its client hears.
+// books is the ledger's server. It stores an event or not, independent of the answer.
 type books struct {
 	w      *world
-	store  eventsink.Store // behind it
+	store  eventsink.Store // the real ledger behind it
 	stored map[string]int  // by key
 	calls  int
 }

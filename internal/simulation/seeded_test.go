@@ -7,11 +7,11 @@ import _ "unsafe" // for go:linkname
 // seeded reports whether the runtime follows a seed.
 const seeded = true
 
-// simulationState belongs to the runtime as build changes it.
+// simulationState is a variable that build adds to the runtime.
 //
 //go:linkname simulationState runtime.simulationState
 var simulationState uint64
 
-// seedRuntime has the runtime's choices follow from the seed: which goroutine runs next,
-// which case of a select, in which order a map is read.
+// seedRuntime makes the choices of the runtime depend on the seed: which goroutine runs
+// next, which case of a select is taken, the order of a map.
 func seedRuntime(seed uint64) { simulationState = seed }

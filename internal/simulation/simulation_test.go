@@ -1,6 +1,6 @@
-// Package simulation runs the way of a callback through Closeout, as it is, on virtual time,
-// on a disk that can crash after any operation, and with peers that fail in all the ways
-// known of them. A seed determines a run.
+// Package simulation runs Closeout's code for callbacks unchanged, on virtual time, on a
+// disk that can crash after any operation, and with peers that fail in all known ways. A
+// seed determines a run.
 package simulation
 
 import (
@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// Whatever fails and crashes, the promises hold.
+// The guarantees hold, whatever fails and crashes.
 func TestSeeds(t *testing.T) {
 	began, paths := time.Now(), map[uint64]bool{}
 	var virtual time.Duration
@@ -58,8 +58,8 @@ func TestSeeds(t *testing.T) {
 	}
 }
 
-// run runs a history in a process that runs many: without garbage collection while it runs,
-// as that takes part in choosing which goroutine runs next.
+// run runs a history in a process that runs many. It stops garbage collection during the
+// run, because that influences which goroutine runs next.
 func run(t *testing.T, h history) outcome {
 	if *lines {
 		fmt.Printf("begin %s\n", strings.ReplaceAll(h.String(), "\n", "; "))
@@ -73,7 +73,8 @@ func run(t *testing.T, h history) outcome {
 
 var ran int
 
-// explain returns the shortest history found that breaks a promise, and what happens in it.
+// explain returns the shortest history found that breaks a guarantee, and what happens in
+// it.
 func explain(t *testing.T, h history, failure string) string {
 	seed, all := h.seed, len(h.actions)
 	h = shrink(t, h)
@@ -81,7 +82,7 @@ func explain(t *testing.T, h history, failure string) string {
 	return fmt.Sprintf("seed %d: %s\n\n%d of %d actions are enough for: %s\n%s\nWhat happens:\n%s", seed, failure, len(h.actions), all, o.failure, h, strings.Join(o.lines, "\n"))
 }
 
-// shrink drops actions as long as the history fails.
+// shrink drops actions while the history still fails.
 func shrink(t *testing.T, h history) history {
 	for again := true; again; {
 		again = false
@@ -98,7 +99,7 @@ func shrink(t *testing.T, h history) history {
 	return h
 }
 
-// As TestSeeds, on all processors, with progress.
+// TestSimulation is TestSeeds on all processors, with progress.
 func TestSimulation(t *testing.T) {
 	if *simulate == 0 {
 		t.Skip("runs with -simulate=20000, as in CI")
@@ -129,7 +130,7 @@ func TestSimulation(t *testing.T) {
 	t.Logf("%d seeds in %v, %.0f a second, %v of virtual time, %d interleavings", done, took.Round(time.Second), float64(done)/took.Seconds(), virtual.Round(time.Second), len(paths))
 }
 
-// TestReplay prints what happens in a seed.
+// TestReplay prints what happens with a seed.
 func TestReplay(t *testing.T) {
 	if *replay == 0 {
 		t.Skip("runs with -replay=SEED")

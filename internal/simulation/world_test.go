@@ -34,36 +34,37 @@ const (
 	secret = "secret"
 	// settling is CLOSEOUT_SETTLING.
 	settling = 90 * time.Second
-	// patience is how long ZEGO waits for an answer. Nobody knows; it is long.
+	// patience is how long ZEGO waits for an answer. The real value isn't known; this one
+	// is long.
 	patience = 5 * time.Second
-	// maxAnswer is how long an answer takes at most, whatever hangs.
+	// maxAnswer is the longest time until an answer, even if everything hangs.
 	maxAnswer = webhook.AnswerWithin + 50*time.Millisecond
 	// maxStarts and maxBatch bound what a process has in flight.
 	maxStarts, maxBatch = 200, 1000
-	// idle is how long anything may wait while its sink accepts.
+	// idle is the longest time that an entry may wait while its sink accepts.
 	idle = time.Minute
 )
 
-// ladder is when ZEGO sends a callback, from the end of the attempt before.
+// ladder holds ZEGO's pauses before each attempt, from the end of the previous one.
 var ladder = append([]time.Duration{0}, send.Ladder[:]...)
 
-// boxes are the stores of the inboxes.
+// boxes are the folders of the inboxes.
 var boxes = []string{"data/inbox/" + inbox.Folder, "data/events/" + inbox.Folder}
 
-// outcome is what came of a history.
+// outcome is the result of a history.
 type outcome struct {
-	failure string // the first promise that was broken; empty if none was
+	failure string // the first broken guarantee, or empty
 	lines   []string
-	hash    uint64 // of all that happened, and when
-	path    uint64 // of what happened, in which order
+	hash    uint64 // of all events and their times
+	path    uint64 // of all events and their order
 	ops     []int  // file operations of each process
 	took    time.Duration
-	// bills and adjustments are how many the ledger has in the end.
+	// bills and adjustments are their numbers in the ledger at the end.
 	bills, adjustments int
-	answers            map[string]int // and how often each was given
+	answers            map[string]int // answers and how often each was given
 }
 
-// play lets a history happen.
+// play plays a history.
 func play(t *testing.T, h history, verbose bool) (o outcome) {
 	dir := ""
 	if h.toTheBill() {
@@ -101,18 +102,18 @@ type world struct {
 
 	mu        sync.Mutex
 	mem       *vfs.MemFS
-	process   *process // nil while none is there
+	process   *process // nil between two processes
 	acked     map[string]bool
 	forged    map[string][]taken // by signature
 	callbacks sync.WaitGroup
 	shutdowns sync.WaitGroup
 }
 
-// taken is a body that a signature came with.
+// taken is a body that came with a signature.
 type taken struct {
 	genuine     bool
 	process     int
-	began, over time.Duration // over is 0 while it is under way
+	began, over time.Duration // over is 0 while the request is in flight
 	accepted    bool
 }
 
@@ -136,7 +137,7 @@ func newWorld(h history, verbose bool) *world {
 	return w
 }
 
-// play performs the actions, restarts what crashes, and checks what is left.
+// play performs the actions, restarts crashed processes, and checks the result.
 func (w *world) play() {
 	p := w.start(0)
 	for _, a := range w.actions {
@@ -170,7 +171,7 @@ func (w *world) play() {
 			}
 			p.stop()
 			if p.dead.Load() {
-				continue // it crashed on the way
+				continue // it crashed before it was ready
 			}
 			w.note(p, "restart", "", "", "")
 			w.away(a.lasts)
@@ -186,7 +187,7 @@ func (w *world) play() {
 		}
 		running = done != nil || end != nil || len(actions) > 0 || p.dead.Load()
 	}
-	for !w.settle(p) { // it crashed after an operation of these last seconds
+	for !w.settle(p) { // it crashed after an operation of the last seconds
 		a := <-p.crashed
 		w.shutdowns.Go(p.stop)
 		w.away(a.lasts)
@@ -212,7 +213,7 @@ func (w *world) healed() (last time.Duration) {
 	return last
 }
 
-// fault returns what a peer does about a call now; empty if it works.
+// fault returns a peer's answer to a call now, or "" if the peer works.
 func (w *world) fault(call, window kind, is func(action) bool) string {
 	now := time.Since(w.began)
 	for _, a := range w.actions {
@@ -223,7 +224,7 @@ func (w *world) fault(call, window kind, is func(action) bool) string {
 	return ""
 }
 
-// failf notes that a promise was broken.
+// failf records a broken guarantee.
 func (w *world) failf(format string, args ...any) {
 	if w.failure == "" {
 		w.failure = fmt.Sprintf("after %v: ", time.Since(w.began)) + fmt.Sprintf(format, args...)
@@ -231,13 +232,13 @@ func (w *world) failf(format string, args ...any) {
 	}
 }
 
-// note notes what happened.
+// note records an event.
 func (w *world) note(p *process, who, did, what, answer string) {
 	number := -1
 	if p != nil {
 		number = p.number
 		if p.dead.Load() && who != "crash" {
-			return // nobody hears of it
+			return // nobody receives the answer
 		}
 	}
 	w.mu.Lock()
@@ -266,7 +267,7 @@ type process struct {
 	handler http.Handler
 
 	dead    atomic.Bool
-	ended   chan struct{} // closed when it is
+	ended   chan struct{} // closed when it has ended
 	crashed chan action   // receives the crash
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -275,7 +276,7 @@ type process struct {
 	once    sync.Once
 }
 
-// start starts a process on what is on the disk. It may be dead when start returns.
+// start starts a process on the current disk. The process may be dead when start returns.
 func (w *world) start(number int) *process {
 	p := &process{w: w, number: number, ended: make(chan struct{}), crashed: make(chan action, 1)}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
@@ -321,7 +322,7 @@ func (w *world) start(number int) *process {
 	return p
 }
 
-// Receive hands a callback to its receiver, as package service does.
+// Receive passes a callback to its receiver, as package service does.
 func (p *process) Receive(ctx context.Context, event zego.Event) (webhook.Receipt, error) {
 	if e, ok := event.(*zego.RoomClose); ok {
 		return p.closes.Receive(ctx, e)
@@ -329,7 +330,7 @@ func (p *process) Receive(ctx context.Context, event zego.Event) (webhook.Receip
 	return p.events.Receive(ctx, event)
 }
 
-// kill ends the process at this moment, in whatever goroutine.
+// kill ends the process at this moment, from any goroutine.
 func (p *process) kill(a action) {
 	if !p.dead.CompareAndSwap(false, true) {
 		return
@@ -350,7 +351,8 @@ func (p *process) kill(a action) {
 	p.crashed <- a
 }
 
-// stop stops the process, as a signal does. What is left of one that crashed ends, too.
+// stop stops the process, as a signal does. It also ends the remains of a crashed
+// process.
 func (p *process) stop() {
 	p.once.Do(func() {
 		p.w.mu.Lock()
@@ -379,7 +381,7 @@ func (p *process) stop() {
 	})
 }
 
-// countOps notes how many operations a process made in its life.
+// countOps records how many operations a process has made.
 func (w *world) countOps(p *process, ops int) {
 	for len(w.ops) <= p.number {
 		w.ops = append(w.ops, 0)
@@ -389,8 +391,8 @@ func (w *world) countOps(p *process, ops int) {
 	}
 }
 
-// wait waits for a time, and returns false if the caller doesn't wait for so long. One that
-// dies may have sent its request.
+// wait waits for a time, and returns false if the caller doesn't wait that long. A dying
+// caller may have sent its request.
 func (p *process) wait(ctx context.Context, d time.Duration, sent bool) bool {
 	if p.dead.Load() {
 		return false
@@ -432,7 +434,7 @@ func (w *world) within(k kind) bool {
 	return false
 }
 
-// log returns what a process logs to: the lines of the outcome.
+// log returns the writer of a process's log: the lines of the outcome.
 func (w *world) log(p *process) *slog.Logger {
 	if !w.verbose {
 		return slog.New(slog.DiscardHandler)
@@ -461,7 +463,7 @@ const firstSession = 858012925204410417
 
 func sessionOf(roomSessionID uint64) int { return int(roomSessionID - firstSession) }
 
-// event returns what an action reports, without its signature. Sessions share rooms.
+// event returns the event of an action, without a signature. Sessions share rooms.
 func (w *world) event(a action) zego.Event {
 	room, number := fmt.Sprint("room-", a.session%2), uint64(firstSession+a.session)
 	begin := w.began.Add(-time.Hour).Add(time.Duration(a.session) * time.Minute).UTC()
@@ -479,7 +481,7 @@ func (w *world) event(a action) zego.Event {
 	return &zego.RoomClose{Common: c, RoomID: room, RoomSessionID: number, CloseReason: "1", RoomCloseTime: begin.Add(30 * time.Minute)}
 }
 
-// keyOf returns what names an action's callback in its sink and its inbox.
+// keyOf returns the key of an action's callback in its sink and its inbox.
 func (w *world) keyOf(a action) string {
 	e := w.event(a)
 	if c, ok := e.(*zego.RoomClose); ok {
@@ -491,7 +493,7 @@ func (w *world) keyOf(a action) string {
 
 // deliver sends a callback as ZEGO does, until it is acknowledged.
 func (w *world) deliver(a action, copy int) {
-	time.Sleep(a.at + time.Duration(copy)) // in one order
+	time.Sleep(a.at + time.Duration(copy)) // in a fixed order
 	for n, pause := range ladder {
 		if n > 0 {
 			pause += between(w.chance("retry", a.session, a.user, len(a.event), copy, n), 0, 50*time.Millisecond)
@@ -504,7 +506,7 @@ func (w *world) deliver(a action, copy int) {
 	w.note(nil, "zego", "drops", w.keyOf(a), "")
 }
 
-// attempt sends a callback once, and reports whether ZEGO takes it for acknowledged.
+// attempt sends a callback once, and reports whether ZEGO considers it acknowledged.
 func (w *world) attempt(a action, copy, n int) bool {
 	key := w.keyOf(a)
 	w.mu.Lock()
@@ -523,10 +525,10 @@ func (w *world) attempt(a action, copy, n int) bool {
 	nonce := fmt.Sprint(a.event, a.session, a.user)
 	head.Timestamp = w.began.Add(a.at).Unix()
 	switch {
-	case a.kind == forgery: // with the signature of a room_close
+	case a.kind == forgery: // uses the signature of a room_close
 		head.Timestamp, nonce = w.began.Add(a.signedAt).Unix(), fmt.Sprint(a.event, a.nth, a.user)
 		w.mu.Lock()
-		w.offered[key] = true // it may be taken without an answer
+		w.offered[key] = true // it may be accepted without an answer
 		w.mu.Unlock()
 	case a.fresh:
 		head.Timestamp, nonce = time.Now().Unix(), fmt.Sprint(nonce, ".", copy, ".", n)
@@ -584,7 +586,7 @@ func statusOf(answer *httptest.ResponseRecorder) string {
 	return string(receipt.Status)
 }
 
-// signed notes that a signature is used.
+// signed records that a signature is used.
 func (w *world) signed(signature string, t taken) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -593,14 +595,15 @@ func (w *world) signed(signature string, t taken) int {
 	return len(w.forged[signature]) - 1
 }
 
-// answered checks and notes an answer that arrived.
+// answered checks and records an answer that arrived.
 func (w *world) answered(a action, key, signature string, mine int, answer *httptest.ResponseRecorder, acknowledged bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	all := w.forged[signature]
 	t := &all[mine]
 	t.over, t.accepted = time.Since(w.began), answer.Code/100 == 2
-	// Another body of the signature explains a refusal: one that was taken, or was under way.
+	// A refusal is correct if another body with the signature was accepted or is in
+	// flight.
 	other := false
 	for _, o := range all {
 		if o.genuine == t.genuine || o.process != t.process {

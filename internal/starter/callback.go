@@ -85,7 +85,7 @@ func (r *Receiver) ReceiveOther(ctx context.Context, o *zego.Other) (webhook.Rec
 	var acted [32]byte
 	switch {
 	case err != nil: // the delivery calls the function again
-		r.starter.Log.Error("function for callback failed, tried again from the inbox", "event", c.Event, "appid", c.AppID, "digest", c.Digest, "error", err)
+		r.starter.Log.Error("function for callback failed, callback is queued and the function called again", "event", c.Event, "appid", c.AppID, "digest", c.Digest, "error", err)
 	case action == (workflows.Action{}):
 		return webhook.Receipt{Status: webhook.Ignored}, nil
 	default:
