@@ -74,7 +74,7 @@ func TestEndpointBlocksInvalidRequests(t *testing.T) {
 		url  string
 		body any
 	}{
-		"an URL that is none":       {"://hunter2", nil},
+		"an invalid URL":            {"://hunter2", nil},
 		"no URL":                    {"", nil},
 		"a body that can't be JSON": {"http://localhost", func() {}},
 	} {

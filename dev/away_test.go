@@ -93,7 +93,7 @@ func TestTemporalStartsLater(t *testing.T) {
 	for range 20 {
 		closed := newClose()
 		if a := post(t, address, closed); a.code != 200 || a.Status != webhook.Queued {
-			t.Errorf("answer while Temporal was away %+v", a)
+			t.Errorf("answer while Temporal was down: %+v", a)
 		}
 		during = append(during, closed)
 	}

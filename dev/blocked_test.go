@@ -48,7 +48,7 @@ func TestBlockedStepIsFoundAndRetried(t *testing.T) {
 	wait(t, "the run is blocked", func() bool {
 		return runs(t, temporalClient, "CloseoutState = 'blocked' AND WorkflowId = '"+id+"'") == 1
 	})
-	wait(t, "the recordings are archived all the same", func() bool { return exists(archived(c, closed, "manifest.json")) })
+	wait(t, "the recordings are archived", func() bool { return exists(archived(c, closed, "manifest.json")) })
 
 	blocked := func(arguments ...string) (code int, stdout, stderr string) {
 		t.Helper()
@@ -127,7 +127,7 @@ func TestManyBlockedRunsAreRetriedAtOnce(t *testing.T) {
 		{"neither a session nor all", nil, 2, "no session"},
 		{"a session and all", []string{"--all", "1"}, 2, "together with --all"},
 		{"a filter without all", []string{"--where", ofRoom, "1"}, 2, "--where without --all"},
-		{"a filter that is none", []string{"--all", "--where", "Room is a"}, 2, "--where: "},
+		{"an invalid filter", []string{"--all", "--where", "Room is a"}, 2, "--where: "},
 		{"a filter that finds nothing", []string{"--all", "--where", "RoomId = 'nowhere'"}, 0, "no such run is blocked"},
 		{"to see how many", []string{"--all", "--where", ofRoom}, 1, "5 blocked runs, the first is room-close-1-"},
 		{"the wrong step", []string{"--all", "--where", ofRoom, "--step", "recordings", "--yes"}, 1, "want one that is blocked: billing"},

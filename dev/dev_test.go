@@ -32,7 +32,7 @@ func TestOneCommand(t *testing.T) {
 	}
 	code, said := sendAsTold(t, out.String())
 	if code != 0 || !strings.Contains(said, `"status":"started"`) {
-		t.Errorf("the command it gives: %d\n%s", code, said)
+		t.Errorf("the printed command: %d\n%s", code, said)
 	}
 	again := regexp.MustCompile(`--session (\d+) --closed-at \S+`).FindStringSubmatch(said)
 	if again == nil {

@@ -46,7 +46,7 @@ func TestDoctorOnARealTemporal(t *testing.T) {
 	if _, err := dial(t, c).ExecuteWorkflow(t.Context(), workflows.StartOptions(session, c.TaskQueue), workflows.RoomClose, session); err != nil {
 		t.Fatal(err)
 	}
-	wait(t, "it is told that a task waits", func() bool {
+	wait(t, "the server reports a waiting task", func() bool {
 		code, text := doctor()
 		return code == 1 && strings.Contains(text, "FAIL  workflow pollers   task queue "+c.TaskQueue+": 0 workers, 1 waiting tasks: no worker polls it")
 	})

@@ -69,7 +69,7 @@ func TestSavedHistoriesAreReplayed(t *testing.T) {
 		}
 		for _, secret := range []string{"@" + host, host + ":", `"identity"`} {
 			if strings.Contains(string(b), secret) {
-				t.Errorf("%s tells %q", file, secret)
+				t.Errorf("%s contains %q", file, secret)
 			}
 		}
 	}

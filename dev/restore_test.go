@@ -212,7 +212,7 @@ func TestALedgerIsRestoredFromAnOlderCopy(t *testing.T) {
 		openID := session.Of(&open).WorkflowID()
 		wait(t, "its bill is blocked", func() bool { return strings.Contains(detailsOf(temporalClient, openID), "was restored from a copy") })
 		if b, err := books.Bill(t.Context(), session.ID{AppID: 1, RoomSessionID: open.RoomSessionID}); err == nil {
-			t.Errorf("billed of what is left: %+v", b)
+			t.Errorf("billed from incomplete events: %+v", b)
 		}
 
 		t.Setenv("TEMPORAL_ADDRESS", temporal.Address())
@@ -252,7 +252,7 @@ func TestALedgerIsRestoredFromAnOlderCopy(t *testing.T) {
 			return strings.Contains(detailsOf(temporalClient, adjustment), "a person has to decide about a restored bill")
 		})
 		if got := figures(second); got != want["second"] {
-			t.Errorf("after a part was told again\nfound %s\nwant  %s", got, want["second"])
+			t.Errorf("after a part was sent again\nfound %s\nwant  %s", got, want["second"])
 		}
 
 		// All are sent again, and the operator approves the bill.

@@ -161,7 +161,7 @@ func TestOneCallbackIsOneTrace(t *testing.T) {
 	mu.Lock()
 	defer mu.Unlock()
 	if want := fmt.Sprintf("00-%x-%x-01", last.TraceId, last.SpanId); !slices.Equal(parents, []string{want}) {
-		t.Errorf("the billing API was told of %q, want %q", parents, want)
+		t.Errorf("the billing API received %q, want %q", parents, want)
 	}
 
 	traces.mu.Lock()
@@ -169,7 +169,7 @@ func TestOneCallbackIsOneTrace(t *testing.T) {
 	for _, span := range traces.all {
 		for _, private := range []string{closed.RoomID, closed.Signature, closed.Nonce, api.URL} {
 			if strings.Contains(span.String(), private) {
-				t.Errorf("%s tells %s: %v", span.Name, private, span)
+				t.Errorf("%s contains %s: %v", span.Name, private, span)
 			}
 		}
 	}
@@ -194,7 +194,7 @@ func TestTracesAreOffByDefault(t *testing.T) {
 	result(t, dial(t, c), closed)
 	api.Close()
 	if !slices.Equal(told, []string{""}) || len(traces.all) != 0 {
-		t.Errorf("the billing API was told of %q, the collector of %v", told, traces.all)
+		t.Errorf("the billing API received %q, the collector of %v", told, traces.all)
 	}
 }
 

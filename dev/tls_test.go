@@ -86,7 +86,7 @@ func TestMutualTLS(t *testing.T) {
 			[]string{"can't be reached, without TLS", "TEMPORAL_TLS=true"}},
 		{"no client certificate", map[string]string{"TEMPORAL_TLS_CLIENT_CERT_PATH": "", "TEMPORAL_TLS_CLIENT_KEY_PATH": ""},
 			[]string{"certificate required", "Temporal wants a client certificate: TEMPORAL_TLS_CLIENT_CERT_PATH"}},
-		{"somebody else's client certificate", map[string]string{"TEMPORAL_TLS_CLIENT_CERT_PATH": othersCert, "TEMPORAL_TLS_CLIENT_KEY_PATH": othersKey},
+		{"a client certificate of another authority", map[string]string{"TEMPORAL_TLS_CLIENT_CERT_PATH": othersCert, "TEMPORAL_TLS_CLIENT_KEY_PATH": othersKey},
 			[]string{"Temporal refuses our client certificate"}},
 		{"another authority", map[string]string{"TEMPORAL_TLS_SERVER_CA_CERT_PATH": other.Cert}, []string{"x509: ", "→ TEMPORAL_TLS_SERVER_CA_CERT_PATH must name"}},
 		{"the machine's authorities", map[string]string{"TEMPORAL_TLS_SERVER_CA_CERT_PATH": ""}, []string{"signed by unknown authority", "→ TEMPORAL_TLS_SERVER_CA_CERT_PATH must name"}},

@@ -99,7 +99,7 @@ func TestEventsAreIgnoredIfOff(t *testing.T) {
 		}
 	}
 	if exists(c.EventInbox()) {
-		t.Error("there is an inbox all the same")
+		t.Error("there is an inbox")
 	}
 }
 

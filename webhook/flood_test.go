@@ -118,7 +118,7 @@ func TestExcessGuessesAreDelayed(t *testing.T) {
 		}
 		is("one guess more", "192.0.2.1:2", signed("guess"), 429, true)
 		is("a good callback", "192.0.2.1:3", signed("secret"), 200, false)
-		is("what is malformed", "192.0.2.1:3", "{}", 400, false)
+		is("a malformed body", "192.0.2.1:3", "{}", 400, false)
 		is("another address", "192.0.2.2:1", signed("guess"), 401, false)
 		time.Sleep(10 * time.Second)
 		for range 10 {

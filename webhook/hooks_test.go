@@ -43,7 +43,7 @@ func TestHooks(t *testing.T) {
 		}
 	}
 	if b.taken.Load() != 0 {
-		t.Error("one was taken for a callback")
+		t.Error("one was received as a callback")
 	}
 }
 

@@ -344,7 +344,7 @@ func TestSignatureIsGoodForOneBody(t *testing.T) {
 		{"retry", first, 200},
 		{"retry, encoded another way", url.PathEscape(first), 200},
 		{"another session under the same signature", strings.Replace(first, "858012925204410417", "858012925204410418", 1), 401},
-		{"retry, with a field that nobody reads", strings.Replace(first, "{", `{"new":1,`, 1), 200},
+		{"retry, with an unknown field", strings.Replace(first, "{", `{"new":1,`, 1), 200},
 		{"retry, with another reason", strings.Replace(first, `"close_reason":1`, `"close_reason":2`, 1), 401},
 		{"another event", strings.Replace(first, "room_close", "room_kill", 1), 401},
 		{"still good for the first", first, 200},
@@ -396,7 +396,7 @@ func TestToken(t *testing.T) {
 		t.Errorf("GET with the token: %d, want 405", w.Code)
 	}
 	if log := b.log.String(); !strings.Contains(log, `"path":"/*/zego/callbacks/*"`) {
-		t.Errorf("the log doesn't say what was asked for: %s", log)
+		t.Errorf("the log doesn't have the path: %s", log)
 	}
 	if strings.Contains(b.log.String(), "s3cret") {
 		t.Error("the token is in the log")

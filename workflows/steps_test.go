@@ -132,7 +132,7 @@ func TestDependentsOfASkippedStepAreSkipped(t *testing.T) {
 		t.Errorf("summary %q", got)
 	}
 	if !workflows.IsBlocked(details) {
-		t.Errorf("not taken for blocked:\n%s", details)
+		t.Errorf("not reported as blocked:\n%s", details)
 	}
 	for _, want := range []string{"**charge** is **blocked**", "**payout** is waiting for **charge**", "**survey** is waiting for **payout**", "**archive** is done"} {
 		if !strings.Contains(details, want) {
@@ -261,7 +261,7 @@ func TestNotBefore(t *testing.T) {
 				return run.Finish()
 			}, closed)
 			if got := at.Sub(closed.RoomCloseTime).Round(time.Minute); got != tt.want {
-				t.Errorf("it began after %v, want %v", got, tt.want)
+				t.Errorf("it started after %v, want %v", got, tt.want)
 			}
 		})
 	}
@@ -284,19 +284,19 @@ func TestAwait(t *testing.T) {
 		result  workflows.State
 		events  []string
 	}{
-		"it comes":                      {func(e env) { signal(e, time.Hour, Charge{5}) }, "", workflows.StateDone, []string{"charge", "pay out 5"}},
-		"it comes before anybody waits": {func(e env) { signal(e, time.Second, Charge{5}) }, "", workflows.StateDone, []string{"charge", "pay out 5"}},
-		"it comes twice": {func(e env) { signal(e, time.Second, Charge{5}); signal(e, 2*time.Second, Charge{6}) },
+		"it arrives":                       {func(e env) { signal(e, time.Hour, Charge{5}) }, "", workflows.StateDone, []string{"charge", "pay out 5"}},
+		"it arrives before the step waits": {func(e env) { signal(e, time.Second, Charge{5}) }, "", workflows.StateDone, []string{"charge", "pay out 5"}},
+		"it arrives twice": {func(e env) { signal(e, time.Second, Charge{5}); signal(e, 2*time.Second, Charge{6}) },
 			"", workflows.StateDone, []string{"charge", "pay out 5"}},
-		"it is something else at first": {func(e env) { signal(e, time.Hour, "no charge"); signal(e, 2*time.Hour, Charge{5}) },
+		"it can't be decoded at first": {func(e env) { signal(e, time.Hour, "no charge"); signal(e, 2*time.Hour, Charge{5}) },
 			"", workflows.StateDone, []string{"charge", "pay out 5"}},
-		"it never comes": {func(e env) { e.After(7*time.Hour, func() { e.Skip("transcript", "too late") }) },
+		"it never arrives": {func(e env) { e.After(7*time.Hour, func() { e.Skip("transcript", "too late") }) },
 			"blocked unset skipped", workflows.StateSkipped, []string{"charge"}},
-		"it comes when it is retried": {func(e env) {
+		"it arrives after a retry": {func(e env) {
 			e.After(7*time.Hour, func() { e.Retry("transcript", "they were asked") })
 			signal(e, 8*time.Hour, Charge{5})
 		}, "blocked unset", workflows.StateDone, []string{"charge", "pay out 5"}},
-		"it comes too late, and nobody has decided": {func(e env) { signal(e, 7*time.Hour, Charge{5}) },
+		"it comes too late, before a decision": {func(e env) { signal(e, 7*time.Hour, Charge{5}) },
 			"blocked unset", workflows.StateDone, []string{"charge", "pay out 5"}},
 	}
 	for name, tt := range tests {
@@ -339,10 +339,10 @@ func TestAwaitedResultWithAnError(t *testing.T) {
 		states   string
 		want     string // the failure, or the output's text
 	}{
-		"not at all":        {[]Verdict{{Text: "yes"}}, "", "yes"},
-		"and be done later": {[]Verdict{{Refused: "busy"}, {Text: "yes"}}, "blocked unset", "yes"},
-		"and fail again":    {[]Verdict{{Refused: "busy"}, {Refused: "ill", Never: true}}, "blocked unset given_up", "never: ill"},
-		"and never be done": {[]Verdict{{Refused: "ill", Never: true}}, "given_up", "never: ill"},
+		"succeeds":             {[]Verdict{{Text: "yes"}}, "", "yes"},
+		"fails, then succeeds": {[]Verdict{{Refused: "busy"}, {Text: "yes"}}, "blocked unset", "yes"},
+		"fails twice":          {[]Verdict{{Refused: "busy"}, {Refused: "ill", Never: true}}, "blocked unset given_up", "never: ill"},
+		"fails for good":       {[]Verdict{{Refused: "ill", Never: true}}, "given_up", "never: ill"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -51,11 +51,11 @@ func TestStepWaitsForItsPause(t *testing.T) {
 		t.Errorf("result %+v", r)
 	}
 	if *n != 4 || len(got) != 3 {
-		t.Fatalf("it was run %d times, and told %+v", *n, got)
+		t.Fatalf("it ran %d times, and got %+v", *n, got)
 	}
 	for i, w := range got {
 		if after := []time.Duration{1, 3, 6}[i] * time.Hour; w.Times != i+1 || w.Note != strings.Repeat("n", i+1) || w.Now.Sub(w.Since) != after {
-			t.Errorf("run %d was told %+v, want one after %v", i+2, w, after)
+			t.Errorf("run %d got %+v, want one after %v", i+2, w, after)
 		}
 	}
 }
@@ -93,10 +93,10 @@ func TestSignalWakesABlockedStep(t *testing.T) {
 		case n == 1:
 			return waiting(time.Hour, "kept"), nil
 		case n < 4 && (w == nil || w.Now.Sub(w.Since) < time.Hour || w.Note != "kept"):
-			t.Errorf("run %d was told %+v", n, w)
+			t.Errorf("run %d got %+v", n, w)
 		case n == 4: // an operator retried it
 			if w != nil {
-				t.Errorf("after a retry it was told %+v", w)
+				t.Errorf("after a retry it got %+v", w)
 			}
 			return archived, nil
 		}

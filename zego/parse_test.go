@@ -70,7 +70,7 @@ func TestParseRoomClose(t *testing.T) {
 		{"unknown reason", "", body("close_reason", `4294967295`), want{std.id, std.session, "4294967295", std.millis}},
 		{"unknown fields", "", body("new", `{"a":[1,null]}`, "Room", `7`), std},
 		{"an unknown field given twice", "", strings.Replace(documented, "{", `{"new":1,"new":2,`, 1), std},
-		{"an unknown field that is no text", "", strings.Replace(documented, "{", "{\"new\":\"\xff\\ud800\",", 1), std},
+		{"an unknown field that is not text", "", strings.Replace(documented, "{", "{\"new\":\"\xff\\ud800\",", 1), std},
 		{"byte order mark", "", "\ufeff" + documented, std},
 		{"percent-encoded byte order mark", "", url.PathEscape("\ufeff" + documented), std},
 		{"spaces around percent-encoding", "", " \n" + url.PathEscape(documented) + "\n", std},
@@ -141,7 +141,7 @@ func TestParseOther(t *testing.T) {
 	for _, name := range []string{"EVENT", "eventType", "Appid ", "APPID", "appId", "TIMESTAMP", "NONCE", "signatureX"} {
 		small := strings.ToLower(strings.TrimRight(name, " X"))
 		if _, err := zego.Parse("", []byte(strings.Replace(tests[0].body, `"`+strings.TrimSuffix(small, "type")+`"`, `"`+name+`"`, 1))); err == nil {
-			t.Errorf("%q was taken for a field", name)
+			t.Errorf("%q was read as a field", name)
 		}
 	}
 }
@@ -328,7 +328,7 @@ func TestFingerprint(t *testing.T) {
 		t.Error("spaces between fields change the fingerprint")
 	}
 	if print(body("unknown", "1", "room_session_id", `"858012925204410417"`)) != print(documented) {
-		t.Error("what nobody reads changes the fingerprint")
+		t.Error("a field that isn't read changes the fingerprint")
 	}
 	for _, change := range [][]any{{"room_session_id", "858012925204410418"}, {"room_id", `"r"`}, {"close_reason", "2"}, {"room_close_time", `"1499676989910"`},
 		{"event", `"room_destroy"`}, {"appid", "2"}, {"timestamp", "1499676990"}, {"nonce", `"350177"`}} {

@@ -52,7 +52,7 @@ func TestParseRoomEvents(t *testing.T) {
 			strings.NewReplacer(`"user_role":"4"`, `"user_role":"host"`, `"reason":"2"`, `"reason":"kicked"`).Replace(roomLogout),
 			&zego.RoomLogout{RoomLogin: func() zego.RoomLogin { l := service; l.UserRole = "host"; return l }(),
 				LogoutTime: time.UnixMilli(1499676999909).UTC(), Reason: "kicked"}},
-		{"a logout whose login nobody knows", strings.Replace(roomLogout, `"login_time":"1499676989909"`, `"login_time":"0"`, 1), withoutLogin},
+		{"a logout without its login time", strings.Replace(roomLogout, `"login_time":"1499676989909"`, `"login_time":"0"`, 1), withoutLogin},
 		{"a logout with an empty login", strings.Replace(roomLogout, `"login_time":"1499676989909"`, `"login_time":""`, 1), withoutLogin},
 		{"a logout whose login is null", strings.Replace(roomLogout, `"login_time":"1499676989909"`, `"login_time":null`, 1), withoutLogin},
 		{"a logout without a login", strings.Replace(roomLogout, `"login_time":"1499676989909",`, ``, 1), withoutLogin},
@@ -98,8 +98,8 @@ func TestParseRoomEventsNamesTheFaultyField(t *testing.T) {
 		{"the user", `{"event":"room_login","appid":1,"timestamp":1,"nonce":"n","signature":"s","room_id":"r","room_seq":"1","session_id":"1","login_time":"1"}`, "user_account"},
 		{"the end", `{"event":"room_logout","appid":1,"timestamp":1,"nonce":"n","signature":"s","room_id":"r","room_seq":"1","user_account":"u","session_id":"1","login_time":"1"}`, "logout_time"},
 		{"session 0", `{"event":"room_login","appid":1,"timestamp":1,"nonce":"n","signature":"s","room_id":"r","room_seq":"0","user_account":"u","session_id":"1","login_time":"1"}`, "room_seq"},
-		{"a user that is no text", `{"event":"room_login","appid":1,"timestamp":1,"nonce":"n","signature":"s","room_id":"r","room_seq":"1","user_account":"u\ud800","session_id":"1","login_time":"1"}`, "user_account"},
-		{"a stay that is no text", "{\"event\":\"room_login\",\"appid\":1,\"timestamp\":1,\"nonce\":\"n\",\"signature\":\"s\",\"room_id\":\"r\",\"room_seq\":\"1\",\"user_account\":\"u\",\"session_id\":\"\xff\",\"login_time\":\"1\"}", "session_id"},
+		{"a user that is not text", `{"event":"room_login","appid":1,"timestamp":1,"nonce":"n","signature":"s","room_id":"r","room_seq":"1","user_account":"u\ud800","session_id":"1","login_time":"1"}`, "user_account"},
+		{"a stay that is not text", "{\"event\":\"room_login\",\"appid\":1,\"timestamp\":1,\"nonce\":\"n\",\"signature\":\"s\",\"room_id\":\"r\",\"room_seq\":\"1\",\"user_account\":\"u\",\"session_id\":\"\xff\",\"login_time\":\"1\"}", "session_id"},
 		{"the begin", `{"event":"room_login","appid":1,"timestamp":1,"nonce":"n","signature":"s","room_id":"r","room_seq":"1","user_account":"u","session_id":"1","login_time":"0"}`, "login_time"},
 	}
 	for _, test := range tests {

@@ -223,7 +223,7 @@ func unhex(c byte) rune {
 func unquote(quoted []byte) (s, problem string) {
 	rest := quoted[1 : len(quoted)-1]
 	if !utf8.Valid(rest) {
-		return "", "found bytes that are no UTF-8"
+		return "", "found invalid UTF-8"
 	}
 	if bytes.IndexByte(rest, '\\') < 0 {
 		return string(rest), ""

@@ -112,7 +112,7 @@ func FuzzUnquote(f *testing.F) {
 			t.Fatalf("%q: got %q, %q; want %q", inner, got, problem, want)
 		}
 		if !utf8.ValidString(got) {
-			t.Fatalf("%q: %q is no UTF-8", inner, got)
+			t.Fatalf("%q: %q is not valid UTF-8", inner, got)
 		}
 	})
 }

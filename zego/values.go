@@ -155,7 +155,7 @@ func (r *reader) words(name string) Code {
 func (r *reader) session(name string) uint64 {
 	n := r.unsigned(name, math.MaxUint64)
 	if n == 0 {
-		r.fail(name, "found 0, which is no session")
+		r.fail(name, "found 0, want the number of a session")
 	}
 	return n
 }

@@ -22,6 +22,6 @@ func TestUploadOptions(t *testing.T) {
 		t.Errorf("%+v, error %v", upload, err)
 	}
 	if err := beforeWrite(func(any) bool { return false }, o); err == nil {
-		t.Error("a store that has none of it takes it")
+		t.Error("a store without these options accepts them")
 	}
 }

@@ -127,7 +127,7 @@ func TestFailuresOfStepsAreEncrypted(t *testing.T) {
 	cause := temporal.NewApplicationError("Anna has no wallet", "Blocked", "and her number is 5")
 	f := failures.ErrorToFailure(temporal.NewApplicationErrorWithCause("charge Anna", "", cause))
 	if text := f.String(); strings.Contains(text, "Anna") || strings.Contains(text, "number") {
-		t.Errorf("it is told: %s", text)
+		t.Errorf("it reports: %s", text)
 	}
 	var application *temporal.ApplicationError
 	if err := failures.FailureToError(f); !errors.As(err, &application) || !strings.Contains(err.Error(), "Anna has no wallet") {

@@ -46,7 +46,7 @@ func TestMemoryOfLargeCallbacksIsBounded(t *testing.T) {
 	})
 	relay(t, c)
 	last, same := 0, 0
-	wait(t, "the relay has begun what it may", func() bool {
+	wait(t, "the relay has as many deliveries in flight as it may", func() bool {
 		_, now := c.Load()
 		if same++; now != last || now == 0 {
 			last, same = now, 0

@@ -212,11 +212,11 @@ func TestEventIsStoredOrQueuedOrNotAcknowledged(t *testing.T) {
 		contains string
 	}{
 		{"the ledger takes it", always(nil), false, webhook.Stored, 0, ""},
-		{"the ledger is away", always(errGone), false, webhook.Queued, 1, ""},
+		{"the ledger is down", always(errGone), false, webhook.Queued, 1, ""},
 		{"the ledger hangs", hangUntil(never), false, webhook.Queued, 1, ""},
 		{"the ledger refuses it", always(errContent), false, webhook.Queued, 1, ""},
 		{"the disk is full", always(nil), true, webhook.Stored, 0, ""},
-		{"the ledger is away and the disk is full", always(errGone), true, "", 0, "no space left on device"},
+		{"the ledger is down and the disk is full", always(errGone), true, "", 0, "no space left on device"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -232,7 +232,7 @@ func TestEventIsStoredOrQueuedOrNotAcknowledged(t *testing.T) {
 				t.Errorf("got %+v, error %v, want %q", receipt, err, test.want)
 			}
 			if err != nil && (!strings.Contains(err.Error(), test.contains) || !errors.Is(err, errGone)) {
-				t.Errorf("the error %q tells not both of what is wrong", err)
+				t.Errorf("the error %q doesn't name both faults", err)
 			}
 			if waiting, dead := stats(t, b); waiting != test.waiting || dead != 0 {
 				t.Errorf("%d wait in the inbox, %d are dead letters, want %d and none", waiting, dead, test.waiting)
@@ -259,7 +259,7 @@ func TestHangingDiskLeavesTheLedger(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
 	defer cancel()
 	if got, err := c.Collect(ctx, logout(1)); err == nil || c.Takes() {
-		t.Errorf("with both away: %+v, %v", got, err)
+		t.Errorf("with both down: %+v, %v", got, err)
 	}
 	l.set(always(nil))
 	if got := collected(t, c, logout(2)); got != webhook.Stored {
@@ -277,7 +277,7 @@ func TestLedgerIsRetriedWithoutADisk(t *testing.T) {
 	l := &fakeLedger{answer: always(errGone)}
 	c := newDelivery(t, l, full{newInbox(t)})
 	if _, err := c.Collect(t.Context(), logout(1)); err == nil {
-		t.Fatal("acknowledged by nobody")
+		t.Fatal("acknowledged, but not stored")
 	}
 	l.set(always(nil))
 	for n := range 3 {
@@ -327,7 +327,7 @@ func TestNoCallerWaitsWhileTheLedgerIsDown(t *testing.T) {
 			if asked := l.transactions(); len(asked) != 1 {
 				t.Errorf("the ledger was asked %d times", len(asked))
 			}
-			wait(t, "it is said to take nothing", func() bool { return !c.Takes() })
+			wait(t, "it reports that it accepts nothing", func() bool { return !c.Takes() })
 			if waiting, _ := stats(t, b); waiting != 20 {
 				t.Errorf("%d wait in the inbox", waiting)
 			}
@@ -560,7 +560,7 @@ func TestEventThatTimesOutAloneIsADeadLetter(t *testing.T) {
 		}
 	}
 	if !c.Takes() {
-		t.Error("nobody is told that the ledger takes usage")
+		t.Error("the ledger accepts events, but Takes is false")
 	}
 }
 

@@ -86,7 +86,7 @@ func TestRepeatedLinesOfALibraryAreLimited(t *testing.T) {
 			log.Info("Started Worker")
 		}
 		if n := strings.Count(out.String(), "\n"); n != 9 {
-			t.Errorf("of a run, and of what is no fault, %d lines of 9:\n%s", n, &out)
+			t.Errorf("of a run and below a warning, %d lines of 9:\n%s", n, &out)
 		}
 		out.Reset()
 		log.Warn("another")

@@ -232,7 +232,7 @@ func TestFailingCallbackFuncLosesNoCallback(t *testing.T) {
 				t.Errorf("log: %s", logged)
 			}
 			if err := r.Delivery.Fault(); err != nil || stats(t, b).Waiting != 1 {
-				t.Errorf("Temporal is taken for away: %v; %d wait", err, stats(t, b).Waiting)
+				t.Errorf("Temporal is considered down: %v; %d wait", err, stats(t, b).Waiting)
 			}
 			broken.Store(false)
 			relay(t, r)

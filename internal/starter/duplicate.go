@@ -19,12 +19,12 @@ const (
 	// duplicates without a call to Temporal, where a repeated start costs a third of a
 	// start. They take 5 MB.
 	remembered = 100_000
-	// maxLooks bounds how many runs are described at once. After an outage there are many
+	// maxChecks bounds how many runs are described at once. After an outage there are many
 	// duplicates, and starts have priority.
-	maxLooks = 8
-	// lookTimeout bounds a look including its wait for other looks, and so the wait of a
+	maxChecks = 8
+	// checkTimeout bounds a check including its wait for other checks, and so the wait of a
 	// stop.
-	lookTimeout = 10 * time.Second
+	checkTimeout = 10 * time.Second
 )
 
 // Receiver receives each room_close and each callback of [Options].Events, and delivers it
@@ -72,7 +72,7 @@ func NewReceiver(s *Starter, box delivery.Inbox, observe func(outcome string, re
 // after it.
 func (r *Receiver) Wait() {
 	r.Delivery.Wait()
-	r.starter.looking.Wait()
+	r.starter.checking.Wait()
 }
 
 // Receive returns after Temporal has a Workflow for the session, or the inbox has the
@@ -139,19 +139,19 @@ func (s *Starter) compare(ctx context.Context, first closing, second session.Ses
 	return s.Contradicted(ctx, second)
 }
 
-// look compares a duplicate with the run of its session, which another process may have
+// checkRun compares a duplicate with the run of its session, which another process may have
 // started. It also reports a run that has ended without closing out its session, because
 // Temporal refuses to start another.
-func (s *Starter) look(id string, session session.Session) {
-	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
+func (s *Starter) checkRun(id string, session session.Session) {
+	ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
 	defer cancel()
 	skipped := func(err error) {
 		s.Log.Warn("duplicate not compared with its run", "workflow_id", id, "room_id", session.RoomID,
 			"room_close_time", session.RoomCloseTime, "error", err)
 	}
 	select {
-	case s.looks <- struct{}{}:
-		defer func() { <-s.looks }()
+	case s.checks <- struct{}{}:
+		defer func() { <-s.checks }()
 	case <-ctx.Done():
 		skipped(ctx.Err())
 		return

@@ -151,7 +151,7 @@ func TestCloseThatContradictsAnotherProcessIsReported(t *testing.T) {
 	}
 }
 
-// slowly answers questions about runs only after more starts than are looked at together.
+// slowly answers questions about runs only after more starts than are checked at once.
 type slowly struct {
 	told
 	started chan struct{}

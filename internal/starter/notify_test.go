@@ -57,7 +57,7 @@ func TestRecordingCallbackSignalsTheRun(t *testing.T) {
 			}
 			c.Stored(r)
 		}
-		collect("T", zego.RecordingNoStream, noon.Add(30*time.Minute)) // nothing to look at
+		collect("T", zego.RecordingNoStream, noon.Add(30*time.Minute)) // signals no run
 		collect("U", zego.RecordingUploaded, noon.Add(30*time.Minute))
 		collect("V", zego.RecordingUploaded, noon.Add(90*time.Minute))
 		for _, want := range []string{"room-close-7-2", "room-close-7-3"} {

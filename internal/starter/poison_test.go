@@ -39,7 +39,7 @@ func TestPoisonedCallbackDelaysNoOther(t *testing.T) {
 	r := newReceiver(t, s, b)
 	relay(t, r)
 	// Alone in the inbox, it fails often enough to open the breaker.
-	wait(t, "the sink is taken for away", func() bool { return r.Delivery.Fault() != nil })
+	wait(t, "the sink is considered down", func() bool { return r.Delivery.Fault() != nil })
 	for n := range uint64(50) {
 		if got, err := r.Receive(t.Context(), callback(n+2)); err != nil || got.Status != webhook.Started && got.Status != webhook.Queued {
 			t.Fatalf("%+v, %v", got, err)

@@ -79,9 +79,9 @@ type Item struct {
 // Starter starts Workflows. It is a [delivery.Sink] of items.
 type Starter struct {
 	Options
-	unset   *outage.Outage // missing search attributes
-	looks   chan struct{}  // limits the looks at runs of duplicates
-	looking sync.WaitGroup
+	unset    *outage.Outage // missing search attributes
+	checks   chan struct{}  // limits concurrent checks of runs
+	checking sync.WaitGroup
 }
 
 var _ delivery.Sink[Item] = (*Starter)(nil)
@@ -98,7 +98,7 @@ func New(o Options) *Starter {
 		o.Data = converter.GetDefaultDataConverter()
 	}
 	return &Starter{
-		Options: o, looks: make(chan struct{}, maxLooks),
+		Options: o, checks: make(chan struct{}, maxChecks),
 		unset: outage.New(o.Log, "search attributes", "callbacks wait in the inbox for a minute, then runs start without them"),
 	}
 }
@@ -265,7 +265,7 @@ func (s *Starter) Deliver(ctx context.Context, item Item, overdue bool, done fun
 			}
 			done(Started, nil)
 		default:
-			s.looking.Go(func() { s.look(r.Options.ID, closed) })
+			s.checking.Go(func() { s.checkRun(r.Options.ID, closed) })
 			done(Duplicate, nil)
 		}
 	}()

@@ -317,13 +317,13 @@ func TestTemporalOutageLosesNothing(t *testing.T) {
 		t.Errorf("Temporal was asked %d times", n)
 	}
 	if takes := in.Delivery.Fault() == nil; takes {
-		t.Error("Temporal is said to take callbacks")
+		t.Error("Fault reports that Temporal accepts callbacks")
 	}
 
 	s.set(always(nil))
 	wait(t, "the inbox is empty", func() bool { return stats(t, b).Waiting == 0 })
 	if takes := in.Delivery.Fault() == nil; !takes {
-		t.Error("Temporal is said to take none")
+		t.Error("Fault reports that Temporal accepts none")
 	}
 	started := map[string]bool{}
 	for _, id := range s.ids() {
@@ -470,7 +470,7 @@ var errFull = errors.New("disk is full")
 func (fullDisk) Put(context.Context, inbox.Entry) ([]byte, error) { return nil, errFull }
 
 func TestFullDisk(t *testing.T) {
-	t.Run("with Temporal away", func(t *testing.T) {
+	t.Run("with Temporal down", func(t *testing.T) {
 		in := newReceiver(t, &fake{answer: always(unavailable)}, fullDisk{newInbox(t)})
 		for n := range uint64(20) { // until the breaker is open
 			if got, err := in.Receive(t.Context(), callback(n)); !errors.Is(err, errFull) {
