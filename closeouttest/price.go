@@ -26,7 +26,7 @@ func PricedSession(participants ...session.Participant) pricing.Session {
 		s.Usage.PublishedEstimated |= p.Published.Reasons
 	}
 	s.Usage.Seconds, s.Usage.PublishedSeconds = s.Usage.Millis/1000, s.Usage.Published/1000
-	s.Usage.Minutes = (s.Usage.Seconds + 59) / 60
+	s.Usage.Minutes = session.Minutes(s.Usage.Millis)
 	s.Participants = slices.Values(count)
 	return s
 }

@@ -33,13 +33,9 @@ func (l *Ledger) Adjust(ctx context.Context, adjustmentID uuid.UUID, id session.
 }
 
 func (l *Ledger) adjust(ctx context.Context, tx transaction, c *computation, id uuid.UUID, k key, number int, approve []Approver) (a Adjustment, nothing bool, err error) {
-	locked, err := one(ctx, tx, scanLocked, "UPDATE sessions SET dirty_at = dirty_at WHERE appid = $1 AND room_session_id = $2"+returningRoom, k.app, k.session)
+	locked, bill, err := lockBilled(ctx, tx, k)
 	if err != nil {
-		return a, false, fmt.Errorf("lock the session: %w", err)
-	}
-	bill, err := one(ctx, tx, scanBill, selectBill, k.app, k.session)
-	if err != nil {
-		return a, false, fmt.Errorf("read the bill: %w", err)
+		return a, false, err
 	}
 	made, err := list(ctx, tx, scanAdjustment, selectAdjustments, k.app, k.session)
 	if err != nil {

@@ -129,8 +129,11 @@ func (l *Ledger) finalize(ctx context.Context, tx transaction, c *computation, b
 	due := MadeBill{b, time.Now()}
 	due.Session = session.Session{ID: b.Session.ID, RoomID: b.RoomID, CloseReason: b.CloseReason, RoomCloseTime: fromMillis(b.RoomCloseTime.UnixMilli()), Reconciled: b.Reconciled}
 	room, first, err := lockUnbilled(ctx, tx, due)
-	if err != nil || first != nil {
-		return first.bill(), false, err // a retry
+	if err != nil {
+		return b, false, err
+	}
+	if first != nil {
+		return first.Bill, false, nil // a retry
 	}
 	result, err := l.computed(ctx, tx, c, basis{due.Bill, room, b.Usage.Estimated, 0})
 	if err != nil {
@@ -143,6 +146,16 @@ func (l *Ledger) finalize(ctx context.Context, tx transaction, c *computation, b
 	}
 	due.Bill = result.bill
 	return due.Bill, true, l.insertBill(ctx, tx, due, result.people, result.lines)
+}
+
+// lockBilled locks a session with a bill. The error wraps [sql.ErrNoRows] if there is none.
+func lockBilled(ctx context.Context, tx transaction, k key) (locked lockedSession, bill MadeBill, err error) {
+	locked, err = one(ctx, tx, scanLocked, "UPDATE sessions SET dirty_at = dirty_at WHERE appid = $1 AND room_session_id = $2"+returningRoom, k.app, k.session)
+	if err != nil {
+		return locked, bill, fmt.Errorf("lock the session: %w", err)
+	}
+	bill, err = one(ctx, tx, scanBill, selectBill, k.app, k.session)
+	return locked, bill, wrap(err, "read the bill")
 }
 
 // lockUnbilled locks a session until its bill is made: see Record. If the session has a bill,
@@ -165,13 +178,6 @@ func lockUnbilled(ctx context.Context, tx transaction, b MadeBill) (room meterin
 		return room, nil, fmt.Errorf("read the bill: %w", err)
 	}
 	return locked.room, nil, nil
-}
-
-func (b *MadeBill) bill() Bill {
-	if b == nil {
-		return Bill{}
-	}
-	return b.Bill
 }
 
 func (l *Ledger) insertBill(ctx context.Context, tx transaction, b MadeBill, people []billedRow, lines []pricing.Line) error {

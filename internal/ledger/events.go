@@ -246,7 +246,9 @@ func (l *Ledger) record(ctx context.Context, tx transaction, sessions []sessionR
 	if err := each(ctx, tx, func(r row) (k key, err error) {
 		var entries int64
 		err = r.Scan(&k.app, &k.session, &entries)
-		billed[k] = entries > 0
+		if entries > 0 {
+			billed[k] = true
+		}
 		return k, err
 	}, func(key) error { return nil }, insertSessions+"SELECT "+sessionColumns+", 0, 0, 0 FROM "+from+" WHERE true"+
 		fmt.Sprintf(l.bytewise(updateSessions), len(args)+1, len(args)+2), append(args, now, signOfLife)...); err != nil {
@@ -260,33 +262,36 @@ func (l *Ledger) record(ctx context.Context, tx transaction, sessions []sessionR
 
 // recordRows writes stays or streams, and notes the billed sessions that change.
 func (l *Ledger) recordRows(ctx context.Context, tx transaction, table string, rows []stayRow, billed map[key]bool, now int64) error {
-	// For billed sessions, which are few, find out whether anything is new.
-	var late, others []stayRow
-	for _, s := range rows {
-		if billed[s.key] {
-			late = append(late, s)
-		} else {
-			others = append(others, s)
-		}
+	if len(rows) == 0 {
+		return nil
 	}
-	if _, err := l.recordStays(ctx, tx, table, others); err != nil {
+	from, args := l.table(stayTypes, len(rows), func(i int) []any {
+		s := rows[i]
+		return []any{s.app, s.session, s.stay, s.user, string(s.role), s.roleAt, s.login, s.logout, string(s.reason), s.contradicted, s.implausible, s.seeAt, s.name, s.loginNumber, s.logoutNumber}
+	})
+	statement := insertStays + "SELECT " + stayColumns + " FROM " + from + " WHERE true" + l.bytewise(updateStays)
+	if table == "streams" {
+		statement = streamsOf.Replace(statement)
+	}
+	if len(billed) == 0 { // few sessions are
+		_, err := tx.exec(ctx, statement, args...)
 		return err
 	}
-	for len(late) > 0 {
-		k, n := late[0].key, 0
-		for n < len(late) && late[n].key == k {
-			n++
+	changed, err := list(ctx, tx, func(r row) (k key, err error) {
+		err = r.Scan(&k.app, &k.session)
+		return k, err
+	}, statement+" RETURNING appid, room_session_id", args...)
+	if err != nil {
+		return err
+	}
+	for _, k := range changed {
+		if !billed[k] {
+			continue
 		}
-		changed, err := l.recordStays(ctx, tx, table, late[:n])
-		if err != nil {
-			return err
+		if _, err := tx.exec(ctx, "UPDATE sessions SET dirty_at = $1 WHERE appid = $2 AND room_session_id = $3 AND dirty_at = 0", now, k.app, k.session); err != nil {
+			return fmt.Errorf("note late ones: %w", err)
 		}
-		if changed > 0 {
-			if _, err := tx.exec(ctx, "UPDATE sessions SET dirty_at = $1 WHERE appid = $2 AND room_session_id = $3 AND dirty_at = 0", now, k.app, k.session); err != nil {
-				return fmt.Errorf("note late ones: %w", err)
-			}
-		}
-		late = late[n:]
+		delete(billed, k) // once is enough
 	}
 	return nil
 }
@@ -294,22 +299,6 @@ func (l *Ledger) recordRows(ctx context.Context, tx transaction, table string, r
 // streamsOf turns a statement about stays into one about streams, which have the same columns.
 var streamsOf = strings.NewReplacer("stays", "streams", "stay,", "stream_sid,", "stay{", "stream_sid{", "stay)", "stream_sid)",
 	"login_time", "create_time", "logout_time", "close_time", "logout_reason", "close_type", "login_number", "create_number", "logout_number", "close_number")
-
-// recordStays writes stays or streams and counts those that are new or changed.
-func (l *Ledger) recordStays(ctx context.Context, tx transaction, table string, stays []stayRow) (int64, error) {
-	if len(stays) == 0 {
-		return 0, nil
-	}
-	from, args := l.table(stayTypes, len(stays), func(i int) []any {
-		s := stays[i]
-		return []any{s.app, s.session, s.stay, s.user, string(s.role), s.roleAt, s.login, s.logout, string(s.reason), s.contradicted, s.implausible, s.seeAt, s.name, s.loginNumber, s.logoutNumber}
-	})
-	statement := insertStays + "SELECT " + stayColumns + " FROM " + from + " WHERE true" + l.bytewise(updateStays)
-	if table == "streams" {
-		statement = streamsOf.Replace(statement)
-	}
-	return tx.exec(ctx, statement, args...)
-}
 
 var (
 	sessionTypes = columns(sessionColumns)

@@ -111,12 +111,9 @@ func asBilled(c pricing.Charge, d pricing.Change) []pricing.Line {
 func (l *Ledger) RestoreAdjustment(ctx context.Context, a Adjustment) (restored bool, err error) {
 	k := keyOf(a.Session.ID)
 	err = l.inComputed(ctx, func(tx transaction, c *computation) error {
-		locked, err := one(ctx, tx, scanLocked, "UPDATE sessions SET dirty_at = dirty_at WHERE appid = $1 AND room_session_id = $2"+returningRoom, k.app, k.session)
+		locked, _, err := lockBilled(ctx, tx, k)
 		if err != nil {
-			return fmt.Errorf("lock the session: %w", err)
-		}
-		if _, err := one(ctx, tx, scanBill, selectBill, k.app, k.session); err != nil {
-			return fmt.Errorf("read the bill: %w", err)
+			return err
 		}
 		left, err := l.left(ctx, tx, c, a.Bill, locked.room)
 		if err != nil {

@@ -179,9 +179,6 @@ func (m *Meter) Figures() (session.Usage, error) {
 	}
 	f.PublishedSeconds = f.Published / 1000
 	f.Seconds = f.Millis / 1000
-	f.Minutes = f.Seconds / 60
-	if f.Seconds%60 != 0 {
-		f.Minutes++
-	}
+	f.Minutes = session.Minutes(f.Millis)
 	return f, nil
 }

@@ -75,14 +75,8 @@ func (b *Billing) FinalizeBill(ctx context.Context, task activities.Task) (activ
 		lost = fmt.Sprintf("the ledger was restored from a copy and has lost what it was told %v, while the room was there", loss)
 	}
 	bill, made, err := b.Ledger.Finalize(ctx, due, b.approve(task, lost))
-	asked := new(temporal.ApplicationError)
-	switch {
-	case errors.As(err, &asked):
-		return activities.Bill{}, asked
-	case errors.Is(err, metering.ErrTooLarge), errors.As(err, new(*ledger.PriceError)):
-		return activities.Bill{}, activities.Blockedf("make the bill: %w", err)
-	case err != nil:
-		return activities.Bill{}, fmt.Errorf("write the bill to the ledger: %w", err)
+	if err != nil {
+		return activities.Bill{}, failed("bill", err)
 	}
 	if made {
 		b.observe("made")
@@ -97,6 +91,18 @@ func (b *Billing) FinalizeBill(ctx context.Context, task activities.Task) (activ
 			}{bill, lines}
 		})
 	return activities.Bill{Bill: bill, Posted: posted}, err
+}
+
+// failed returns a step's error for an entry that wasn't made.
+func failed(entry string, err error) error {
+	asked := new(temporal.ApplicationError)
+	switch {
+	case errors.As(err, &asked):
+		return asked
+	case errors.Is(err, metering.ErrTooLarge), errors.As(err, new(*ledger.PriceError)), errors.Is(err, sql.ErrNoRows):
+		return activities.Blockedf("make the %s: %w", entry, err)
+	}
+	return fmt.Errorf("write the %s to the ledger: %w", entry, err)
 }
 
 // missingPause is the pause before the next check for missing callbacks.
@@ -205,16 +211,11 @@ func (b *Billing) AdjustBill(ctx context.Context, task activities.Task, number i
 	if errors.As(err, &restored) {
 		return activities.Adjusted{}, activities.Blockedf("%s%v; have the lost callbacks told again, and retry the step to adjust by what is known then, or skip it", restoredQuestion, restored)
 	}
-	asked := new(temporal.ApplicationError)
-	switch {
-	case errors.As(err, &asked):
-		return activities.Adjusted{}, asked
-	case errors.Is(err, ledger.ErrNothingToAdjust):
+	if errors.Is(err, ledger.ErrNothingToAdjust) {
 		return activities.Adjusted{Nothing: true}, nil
-	case errors.Is(err, metering.ErrTooLarge), errors.As(err, new(*ledger.PriceError)), errors.Is(err, sql.ErrNoRows):
-		return activities.Adjusted{}, activities.Blockedf("make the adjustment: %w", err)
-	case err != nil:
-		return activities.Adjusted{}, fmt.Errorf("write the adjustment to the ledger: %w", err)
+	}
+	if err != nil {
+		return activities.Adjusted{}, failed("adjustment", err)
 	}
 	b.observe("adjusted")
 	posted, err := b.post(ctx, cloudEvent{ID: made.ID, Type: "io.closeout.bill.adjusted.v1", Time: made.MadeAt}, made.Bill, number, made.Difference.Lines,
