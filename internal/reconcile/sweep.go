@@ -3,7 +3,6 @@ package reconcile
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -15,9 +14,6 @@ import (
 const (
 	// maxSweep bounds a sweep. The next one continues.
 	maxSweep = 8 * time.Minute
-	// maxFailed is the number of failures in a row that ends a sweep. A single failure may
-	// have its cause in the task.
-	maxFailed = 3
 	// sweepSlack keeps the oldest requested task away from the API's limit.
 	sweepSlack = time.Minute
 )
@@ -87,35 +83,18 @@ func (r *Reconciler) sweepApp(ctx context.Context, app uint32) (asked, found int
 		return 0, 0, err
 	}
 	var faults []error
-	failed := 0 // in a row
-	for _, id := range ids {
+	err = r.API.DescribeRecordStatuses(ctx, app, ids, func(task serverapi.Task) error {
 		activity.RecordHeartbeat(ctx)
-		task, err := r.API.DescribeRecordStatus(ctx, app, id)
-		if refused := new(serverapi.Error); errors.As(err, &refused) && refused.NoTask() {
-			continue
-		}
-		news := false
-		if err == nil {
-			asked++
-			news, err = r.Ledger.RecordAnswer(ctx, app, task)
-		}
-		if err != nil {
-			faults = append(faults, fmt.Errorf("task %s: %w", id, err))
-			if failed++; failed == maxFailed || ctx.Err() != nil {
-				break
-			}
-			continue
-		}
-		failed = 0
-		if !news || len(task.Files) == 0 {
-			continue
+		asked++
+		news, err := r.Ledger.RecordAnswer(ctx, app, task)
+		if err != nil || !news || len(task.Files) == 0 {
+			return err
 		}
 		found++
 		if r.Found != nil {
-			if err := r.Found(ctx, app, task); err != nil {
-				faults = append(faults, err) // the session's own run asks, too
-			}
+			faults = append(faults, r.Found(ctx, app, task)) // if it fails, the session's own run asks, too
 		}
-	}
-	return asked, found, errors.Join(faults...)
+		return nil
+	})
+	return asked, found, errors.Join(append(faults, err)...)
 }

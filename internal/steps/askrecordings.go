@@ -1,6 +1,7 @@
 package steps
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -98,34 +99,15 @@ func (r *Recordings) askAPI(ctx context.Context, f *recordings.Facts) (named boo
 			return false, err
 		}
 	}
-	var faults []error
-	failed := 0 // in a row
-	for _, id := range ids {
-		activity.RecordHeartbeat(ctx)
-		t, err := r.Finding.API.DescribeRecordStatus(ctx, s.AppID, id)
-		if refused := new(serverapi.Error); errors.As(err, &refused) && refused.NoTask() {
-			continue // too old for the API
-		}
-		if err != nil { // the task may be at fault itself
-			faults, failed = append(faults, err), failed+1
-			if failed == maxFailed || ctx.Err() != nil {
-				break
-			}
-			continue
-		}
-		failed = 0
-		if t.RoomID == "" {
-			t.RoomID = s.RoomID
-		}
+	err = r.Finding.API.DescribeRecordStatuses(ctx, s.AppID, ids, func(t serverapi.Task) error {
+		t.RoomID = cmp.Or(t.RoomID, s.RoomID)
 		if _, err := r.Finding.Ledger.RecordAnswer(ctx, s.AppID, t); err != nil {
-			return false, &ledgerError{fmt.Errorf("recording found at ZEGO: %w", err)}
+			return &ledgerError{fmt.Errorf("recording found at ZEGO: %w", err)}
 		}
-	}
-	return named && len(faults) == 0, errors.Join(faults...)
+		return nil
+	})
+	return named && err == nil, err
 }
-
-// maxFailed is the number of failed calls in a row after which no more tasks are requested.
-const maxFailed = 3
 
 // maxRecording is the maximum length of a recording.
 const maxRecording = 48 * time.Hour

@@ -2,6 +2,7 @@ package serverapi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"net/url"
@@ -153,6 +154,35 @@ const (
 	maxDuration = 1e12
 	maxTime     = 253402300799999
 )
+
+// maxFailed is the number of failures in a row after which [Client.DescribeRecordStatuses]
+// asks about no other task. A single failure may be due to its task.
+const maxFailed = 3
+
+// DescribeRecordStatuses calls do with each of the tasks, except those that don't exist or
+// began more than [TasksKept] ago. The error joins the errors of all tasks.
+func (c *Client) DescribeRecordStatuses(ctx context.Context, appID uint32, taskIDs []string, do func(Task) error) error {
+	var faults []error
+	failed := 0 // in a row
+	for _, id := range taskIDs {
+		task, err := c.DescribeRecordStatus(ctx, appID, id)
+		if refused := new(Error); errors.As(err, &refused) && refused.NoTask() {
+			continue
+		}
+		if err == nil {
+			err = do(task)
+		}
+		if err == nil {
+			failed = 0
+			continue
+		}
+		faults = append(faults, fmt.Errorf("task %s: %w", id, err))
+		if failed++; failed == maxFailed || ctx.Err() != nil {
+			break
+		}
+	}
+	return errors.Join(faults...)
+}
 
 // fromMillis converts Unix milliseconds, or returns the zero time if they are out of range.
 func fromMillis(ms int64) time.Time {
