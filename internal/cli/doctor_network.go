@@ -26,7 +26,7 @@ func (d doctor) checkCertificate(context.Context) checkResult {
 	if d.TLSCert == "" {
 		return pass("none, callbacks come without TLS; terminate it in front")
 	}
-	r, pair := checkPair(service.Certificates(d.Config)[0], "ZEGO may refuse to connect")
+	r, pair := checkPair(service.CallbackCertificate(d.Config), "ZEGO may refuse to connect")
 	if r.Status == statusFail {
 		return r
 	}
@@ -57,13 +57,11 @@ func verifyChain(pair *tls.Certificate, roots *x509.CertPool) error {
 
 // checkClientCertificate checks the certificate for Temporal.
 func (d doctor) checkClientCertificate(context.Context) checkResult {
-	for _, files := range service.Certificates(d.Config) {
-		if files.Cert == d.TemporalCert {
-			r, _ := checkPair(files, "Temporal refuses it then")
-			return r
-		}
+	if d.TemporalCert == "" {
+		return pass("none from a file")
 	}
-	return pass("none from a file")
+	r, _ := checkPair(service.TemporalCertificate(d.Config), "Temporal refuses it then")
+	return r
 }
 
 // checkPair checks that a certificate can be used, and for how long.

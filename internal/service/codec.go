@@ -53,10 +53,7 @@ func ListenCodec(ctx context.Context, c *config.Config, log *slog.Logger) (net.L
 		listener.Close()
 		return nil, fmt.Errorf("CLOSEOUT_CODEC_LISTEN: whoever reaches %s could read everything, want CLOSEOUT_CODEC_TOKEN set, or an address of the loopback such as 127.0.0.1:8081", c.CodecListen)
 	}
-	if c.TLSCert == "" {
-		return listener, nil
-	}
-	secured, err := secure(listener, c.TLSCert, c.TLSKey, log)
+	secured, err := secure(listener, c, log)
 	if err != nil {
 		listener.Close()
 	}

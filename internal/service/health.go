@@ -14,6 +14,7 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 
+	"github.com/closeouthq/closeout/internal/config"
 	"github.com/closeouthq/closeout/internal/inbox"
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/probe"
@@ -73,11 +74,13 @@ func askNamespace(within time.Duration, t client.Client, namespace string) *prob
 
 // askCertificates checks whether certificates expire soon. It reads the files each time, which is
 // cheaper than a handshake.
-func askCertificates(within time.Duration, all []CertificateFiles) *probe.Probe[struct{}] {
+func askCertificates(within time.Duration, c *config.Config) *probe.Probe[struct{}] {
 	return probe.New(within, probe.Err(func(context.Context) error {
 		var faults []error
-		for _, files := range all {
-			faults = append(faults, files.Expiry(time.Now()))
+		for _, files := range []CertificateFiles{CallbackCertificate(c), TemporalCertificate(c)} {
+			if files.Cert != "" {
+				faults = append(faults, files.Expiry(time.Now()))
+			}
 		}
 		return errors.Join(faults...)
 	}))

@@ -23,13 +23,16 @@ const (
 	reloadTimeout = time.Second
 )
 
-// secure returns a TLS listener with a pair of PEM files.
-func secure(l net.Listener, certFile, keyFile string, log *slog.Logger) (net.Listener, error) {
-	c, err := newCertificate(callbackCertificate(certFile, keyFile), log, time.Now)
+// secure returns a TLS listener with the certificate for callbacks, or l itself without one.
+func secure(l net.Listener, c *config.Config, log *slog.Logger) (net.Listener, error) {
+	if c.TLSCert == "" {
+		return l, nil
+	}
+	cert, err := newCertificate(CallbackCertificate(c), log, time.Now)
 	if err != nil {
 		return nil, err
 	}
-	return tls.NewListener(l, c.config()), nil
+	return tls.NewListener(l, cert.config()), nil
 }
 
 // CertificateFiles is a pair of PEM files, and the settings that name them.
@@ -40,23 +43,14 @@ type CertificateFiles struct {
 	For string
 }
 
-func callbackCertificate(cert, key string) CertificateFiles {
-	return CertificateFiles{cert, key, "CLOSEOUT_TLS_CERT", "CLOSEOUT_TLS_KEY", "callbacks"}
+// CallbackCertificate returns the files of the certificate for callbacks.
+func CallbackCertificate(c *config.Config) CertificateFiles {
+	return CertificateFiles{c.TLSCert, c.TLSKey, "CLOSEOUT_TLS_CERT", "CLOSEOUT_TLS_KEY", "callbacks"}
 }
 
-func temporalCertificate(c *config.Config) CertificateFiles {
+// TemporalCertificate returns the files of the client certificate for Temporal.
+func TemporalCertificate(c *config.Config) CertificateFiles {
 	return CertificateFiles{c.TemporalCert, c.TemporalKey, "TEMPORAL_TLS_CLIENT_CERT_PATH", "TEMPORAL_TLS_CLIENT_KEY_PATH", "Temporal"}
-}
-
-// Certificates returns the certificate files in the settings.
-func Certificates(c *config.Config) (files []CertificateFiles) {
-	if c.TLSCert != "" {
-		files = append(files, callbackCertificate(c.TLSCert, c.TLSKey))
-	}
-	if c.TemporalCert != "" {
-		files = append(files, temporalCertificate(c))
-	}
-	return files
 }
 
 // RenewWithin is the remaining lifetime below which a certificate is reported. Automatic renewal is

@@ -109,7 +109,7 @@ func TestRenewedCertificateIsUsedWithoutARestart(t *testing.T) {
 	var mu sync.Mutex
 	now := time.Now()
 	var log strings.Builder
-	c, err := newCertificate(callbackCertificate(dir.cert(), dir.key()), slog.New(slog.NewTextHandler(&log, nil)), func() time.Time {
+	c, err := newCertificate(CallbackCertificate(&config.Config{TLSCert: dir.cert(), TLSKey: dir.key()}), slog.New(slog.NewTextHandler(&log, nil)), func() time.Time {
 		mu.Lock()
 		defer mu.Unlock()
 		return now

@@ -86,11 +86,8 @@ func Run(ctx context.Context, c *config.Config, parts Parts, log *slog.Logger) e
 			return err
 		}
 		defer public.Close()
-		public = webhook.Watch(public, c.TLSCert != "")
-		if c.TLSCert != "" {
-			if public, err = secure(public, c.TLSCert, c.TLSKey, log); err != nil {
-				return err
-			}
+		if public, err = secure(webhook.Watch(public, c.TLSCert != ""), c, log); err != nil {
+			return err
 		}
 	}
 	metrics := newMetrics()
@@ -201,7 +198,7 @@ func (p *process) dial(ctx context.Context) error {
 	p.dialed, p.temporal = &c, temporal
 	p.asked = &questions{
 		temporal:     askNamespace(answerWithin, temporal, c.Temporal.Namespace),
-		certificates: askCertificates(answerWithin, Certificates(&c)),
+		certificates: askCertificates(answerWithin, &c),
 		tasks:        askStranded(answerWithin, &c, temporal),
 	}
 	p.metrics.Gauges(readEvery, readRuns(&c, temporal), runGauges...)
@@ -230,7 +227,7 @@ func Dial(c *config.Config, log *slog.Logger, metrics client.MetricsHandler) (cl
 	options.MetricsHandler = metrics
 	if c.TemporalCert != "" && options.ConnectionOptions.TLS != nil {
 		// New connections use a renewed certificate.
-		shown, err := newCertificate(temporalCertificate(c), log, time.Now)
+		shown, err := newCertificate(TemporalCertificate(c), log, time.Now)
 		if err != nil {
 			return nil, err
 		}

@@ -250,7 +250,7 @@ func TestRenewedClientCertificateIsUsed(t *testing.T) {
 		}
 	}
 	expiry := func() error {
-		_, err := askCertificates(within, Certificates(c)).Get(t.Context())
+		_, err := askCertificates(within, c).Get(t.Context())
 		return err
 	}
 	ask()
