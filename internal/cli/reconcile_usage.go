@@ -1,7 +1,7 @@
 package cli
 
 import (
-	"bufio"
+	"bytes"
 	"context"
 	"encoding/csv"
 	"errors"
@@ -62,11 +62,10 @@ func reconcileUsage(ctx context.Context, op *operation) error {
 		return usagef("--utc-offset: found %q, want one such as +08:00", op.String("utc-offset"))
 	}
 	zone := offset.Location()
-	file, err := os.Open(op.Args().First())
+	file, err := os.ReadFile(op.Args().First())
 	if err != nil {
 		return err
 	}
-	defer file.Close()
 	days, err := readUsage(file, op, zone)
 	if err != nil {
 		return fmt.Errorf("%s: %w", op.Args().First(), err)
@@ -105,7 +104,7 @@ func reconcileUsage(ctx context.Context, op *operation) error {
 }
 
 // readUsage returns what ZEGO counted, by day.
-func readUsage(file io.Reader, op *operation, zone *time.Location) (map[string]*usageDay, error) {
+func readUsage(file []byte, op *operation, zone *time.Location) (map[string]*usageDay, error) {
 	amount, perUnit := op.String("minutes-column"), int64(60_000)
 	if seconds := op.String("seconds-column"); seconds != "" {
 		if amount != "" {
@@ -117,31 +116,26 @@ func readUsage(file io.Reader, op *operation, zone *time.Location) (map[string]*
 		return nil, usagef("--minutes-column, --seconds-column: found none, want one: the column with the time")
 	}
 	whereColumn, whereValue, filtered := strings.Cut(op.String("where"), "=")
-	text := bufio.NewReader(file)
-	if mark, _ := text.Peek(3); string(mark) == "\ufeff" { // as spreadsheets write it
-		_, _ = text.Discard(3)
-	}
-	rows := csv.NewReader(text)
+	rows := csv.NewReader(bytes.NewReader(bytes.TrimPrefix(file, []byte("\ufeff")))) // a mark that spreadsheets write
 	rows.FieldsPerRecord, rows.TrimLeadingSpace = -1, true
 	header, err := rows.Read()
 	if err != nil {
 		return nil, fmt.Errorf("read the header: %w", err)
 	}
-	column := func(name string) (int, error) {
+	var faults []error
+	column := func(name string) int {
 		i := slices.IndexFunc(header, func(h string) bool { return strings.TrimSpace(h) == name })
 		if i < 0 {
-			return 0, fmt.Errorf("found no column %q, want one of %q", name, header)
+			faults = append(faults, fmt.Errorf("found no column %q, want one of %q", name, header))
 		}
-		return i, nil
+		return i
 	}
-	dayAt, dayErr := column(op.String("day-column"))
-	amountAt, amountErr := column(amount)
-	whereAt, whereErr := 0, error(nil)
+	dayAt, amountAt, whereAt := column(op.String("day-column")), column(amount), 0
 	if filtered {
-		whereAt, whereErr = column(whereColumn)
+		whereAt = column(whereColumn)
 	}
-	if err := errors.Join(dayErr, amountErr, whereErr); err != nil {
-		return nil, err
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
 	}
 	days := map[string]*usageDay{}
 	for {
