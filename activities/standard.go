@@ -42,7 +42,7 @@ var errOnlyNamed = Blockedf("activities.Standard only names the standard steps; 
 
 // Bill is the result of [Steps.FinalizeBill].
 type Bill struct {
-	// Bill is what the billing API gets, too.
+	// Bill is the bill as it is posted to the billing API.
 	pricing.Bill
 	// Posted reports whether the billing API has the bill.
 	Posted bool `json:"posted"`
@@ -65,7 +65,7 @@ func atAPI(posted bool) string {
 
 // Adjusted is the result of [Steps.AdjustBill].
 type Adjusted struct {
-	// Adjustment is what the billing API gets, too.
+	// Adjustment is the adjustment as it is posted to the billing API.
 	pricing.Adjustment
 	// Posted reports whether the billing API has the adjustment.
 	Posted bool `json:"posted"`

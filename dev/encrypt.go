@@ -101,9 +101,9 @@ func aboutKeys(cmd *cli.Command, c *config.Config) string {
 	if !cmd.Bool("encrypt") {
 		return ""
 	}
-	text := fmt.Sprintf("What Temporal keeps is encrypted. %s decrypts it for the Web UI.\n\n", c.CodecListen)
+	text := fmt.Sprintf("Temporal's payloads are encrypted. %s decrypts them for the Web UI.\n\n", c.CodecListen)
 	if c.PayloadKeys[0].Name == ownName {
-		text += fmt.Sprintf("Other commands and programs want the key:\n\n  export CLOSEOUT_PAYLOAD_KEYS_FILE='%s'\n\n", keyFile(c))
+		text += fmt.Sprintf("Other commands and programs need the key:\n\n  export CLOSEOUT_PAYLOAD_KEYS_FILE='%s'\n\n", keyFile(c))
 	}
 	return text
 }

@@ -55,9 +55,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return command.Run(ctx, &cli.Command{
 		Name:  "go run -C dev .",
 		Usage: "run Temporal, its Web UI, the webhook and a worker in one process",
-		Description: "State is kept in CLOSEOUT_DATA and survives a restart. Ctrl-C stops everything. There is one app,\n" +
-			"1 with the secret `secret`, a run starts 3 s after its callback, and a minute costs 2 cents, unless\n" +
-			"CLOSEOUT_APPS, CLOSEOUT_SETTLING and CLOSEOUT_PRICES say otherwise.",
+		Description: "CLOSEOUT_DATA keeps all state, which survives a restart. Ctrl-C stops everything. Unless you set\n" +
+			"CLOSEOUT_APPS, CLOSEOUT_SETTLING and CLOSEOUT_PRICES, there is one app, 1 with the secret `secret`,\n" +
+			"a run starts 3 s after its callback, and a minute costs 2 cents.",
 		Flags:    append(command.Flags(), devFlags()...),
 		Commands: []*cli.Command{alone(), command.Send(), command.Blocked(), command.Inbox(), command.Status(), command.Bill(service.Extension{}), command.Audit(), command.Repair(service.Extension{}), command.Archive(), command.Recording(), command.Doctor(), command.History()},
 		Action:   dev,
@@ -68,7 +68,7 @@ func devFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.IntFlag{Name: "temporal-port", Value: 7233, Usage: "port of Temporal", Sources: cli.EnvVars("CLOSEOUT_DEV_TEMPORAL_PORT")},
 		&cli.IntFlag{Name: "ui-port", Value: 8233, Usage: "port of Temporal's Web UI", Sources: cli.EnvVars("CLOSEOUT_DEV_UI_PORT")},
-		&cli.BoolFlag{Name: "encrypt", Usage: "encrypt what Temporal keeps, and decrypt it for the Web UI; without CLOSEOUT_PAYLOAD_KEYS by a key that is made in the data folder"},
+		&cli.BoolFlag{Name: "encrypt", Usage: "encrypt Temporal's payloads, and decrypt them for the Web UI; without CLOSEOUT_PAYLOAD_KEYS with a new key in the data folder"},
 	}
 }
 
@@ -86,9 +86,9 @@ func dev(ctx context.Context, cmd *cli.Command) error {
 func alone() *cli.Command {
 	return &cli.Command{
 		Name:  "temporal",
-		Usage: "run Temporal and its Web UI alone, for a program of your own",
-		Description: "Makes the namespace, its search attributes and the ledger's tables, as setup does. State is kept\n" +
-			"in CLOSEOUT_DATA and survives a restart. Ctrl-C stops Temporal.",
+		Usage: "run only Temporal and its Web UI, for your own program",
+		Description: "Creates the Namespace, its Search Attributes and the ledger's tables, as setup does. CLOSEOUT_DATA\n" +
+			"keeps all state, which survives a restart. Ctrl-C stops Temporal.",
 		Flags: append(command.Flags("DATA", "DATABASE_URL", "PAYLOAD_KEYS", "CODEC_LISTEN", "LOG_LEVEL", "LOG_FORMAT"), devFlags()...),
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			return withTemporal(ctx, cmd, func(c *config.Config, temporal *server.Server, _ *slog.Logger) error {

@@ -34,7 +34,7 @@ const (
 	// ImplausibleTime means that a callback states an impossible time.
 	ImplausibleTime
 	// EventsLost means that a restored ledger lost callbacks of the session, and that an
-	// operator had it billed all the same.
+	// operator approved a bill without them.
 	EventsLost
 	// NoStay means that a user published without a login or logout.
 	NoStay

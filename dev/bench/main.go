@@ -26,17 +26,17 @@ func main() {
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	measures := []measure{
 		{"parse", "the cost of one callback", measureParse},
-		{"knee", "how many starts a second the server takes, by how many are in flight", measureKnee},
+		{"knee", "starts a second, by the number in flight", measureKnee},
 		{"healthy", "starts through to Temporal, against the SDK alone and the naive handler", measureHealthy},
-		{"burst", "callbacks acknowledged with Temporal away, against handlers that only verify and store", measureBurst},
+		{"burst", "callbacks acknowledged with Temporal down, against handlers that only verify and store", measureBurst},
 		{"events", "callbacks of participants acknowledged, against a bare batched INSERT", measureEvents},
-		{"outage", "what is lost while Temporal is away for 90 s, against the naive handler", measureOutage},
-		{"backlog", "what a million callbacks in the inbox cost", measureBacklog},
+		{"outage", "callbacks lost while Temporal is down for 90 s, against the naive handler", measureOutage},
+		{"backlog", "the cost of a million callbacks in the inbox", measureBacklog},
 		{"finishing", "runs completed, against the naive handler", measureFinishing},
-		{"cost", "what a closed session and an idle day cost Temporal, against the naive handler", measureCost},
-		{"closing", "sessions that serve closes out, against another binary", measureClosing},
-		{"drain", "how fast a backlog is started, and what new callbacks see of it", measureDrain},
-		{"attack", "how long good callbacks take beside slow clients, forgers and large bodies", measureAttack},
+		{"cost", "the cost of a closed session and of an idle day for Temporal, against the naive handler", measureCost},
+		{"closing", "sessions closed out by serve, against another binary", measureClosing},
+		{"drain", "the rate at which a backlog is started, and its effect on new callbacks", measureDrain},
+		{"attack", "the latency of genuine callbacks beside slow clients, forgers and large bodies", measureAttack},
 		{"archive", "recordings moved to a folder and to S3, against rclone", measureArchive},
 	}
 	// Hide the commands that the benchmarks run as processes.

@@ -37,39 +37,39 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return command.Run(ctx, &cli.Command{
 		Name:  "load",
 		Usage: "play ZEGO under load: sign callbacks of many rooms and post them",
-		Description: "Retries after 2, 4, 8, 16 and 32 s without a 2XX, as ZEGO does. With --rate, callbacks come when they\n" +
-			"are due, however slow the answers are, and latency counts from then. For example, 20,000 sessions, 500 per\n" +
-			"second and 1,000 at once every 10 s, some twice, out of order and with forgeries among them:\n\n" +
+		Description: "Retries after 2, 4, 8, 16 and 32 s without a 2xx, as ZEGO does. With --rate, callbacks are sent when they\n" +
+			"are due, however slow the answers are, and latency counts from then. For example, send 20,000 sessions, 500\n" +
+			"a second and 1,000 at once every 10 s, some twice, out of order, and with forgeries:\n\n" +
 			"    go run -C dev ./load --count 20000 --rate 500 --burst 1000 --burst-every 10s \\\n" +
 			"      --duplicates 0.3 --spread 5s --bad-signatures 0.01 --journal sent.jsonl\n\n" +
-			"With --participants each session has users who come, go and come back. The journal says what they did, so\n" +
-			"that `closeout audit` can compare bills with it.\n\n" +
-			"Fails if a callback is not acknowledged, or a badly signed one is.",
+			"With --participants, users come, go and come back in each session. The journal has their stays, so that\n" +
+			"`closeout audit` can compare the bills.\n\n" +
+			"Fails if a genuine callback is not acknowledged, or if a badly signed one is.",
 		Flags: append(command.Flags("APPS", "LISTEN", "CALLBACK_TOKEN"),
-			&cli.StringFlag{Name: "url", Usage: "where to post (default: " + webhook.Path + " at CLOSEOUT_LISTEN on this machine)"},
+			&cli.StringFlag{Name: "url", Usage: "address to post to (default: " + webhook.Path + " at CLOSEOUT_LISTEN on this machine)"},
 			&cli.Uint32Flag{Name: "app", Usage: "appid (default: the lowest in CLOSEOUT_APPS)"},
 			&cli.StringFlag{Name: "room", Value: "lobby", Usage: "room_id"},
-			&cli.IntFlag{Name: "rooms", Value: 1, Usage: "over how many rooms to spread the sessions; more than one are called as --room says, with -1, -2 ... behind it"},
-			&cli.StringFlag{Name: "session", Usage: "room_session_id of the first callback, each further one has the next (default: one made of the seed)"},
+			&cli.IntFlag{Name: "rooms", Value: 1, Usage: "number of rooms, which the sessions use in turn; with several, -1, -2 ... is appended to --room"},
+			&cli.StringFlag{Name: "session", Usage: "room_session_id of the first session, the next ones count up (default: drawn from the seed)"},
 			&cli.StringFlag{Name: "reason", Value: string(zego.CloseNormal), Usage: "close_reason: 0 normal, 1 heartbeat timed out, 2 offline, 3 kicked out"},
 			&cli.TimestampFlag{Name: "closed-at", Usage: "room_close_time (default: when a session's callback is first sent)", Config: cli.TimestampConfig{Layouts: []string{time.RFC3339Nano}}},
-			&cli.IntFlag{Name: "count", Value: 1, Usage: "how many sessions to send a callback for"},
-			&cli.FloatFlag{Name: "rate", Usage: "how many sessions to offer per second, whatever the answers; 0: the next when a connection is free"},
-			&cli.IntFlag{Name: "burst", Usage: "how many of the sessions to offer at one instant, at the start and then every --burst-every"},
+			&cli.IntFlag{Name: "count", Value: 1, Usage: "number of sessions"},
+			&cli.FloatFlag{Name: "rate", Usage: "sessions to offer a second, whatever the answers; 0 offers the next when a connection is free"},
+			&cli.IntFlag{Name: "burst", Usage: "sessions to offer at one instant, at the start and then every --burst-every"},
 			&cli.DurationFlag{Name: "burst-every", Usage: "time from one burst to the next"},
-			&cli.DurationFlag{Name: "spread", Usage: "delay each delivery by a random time up to this, so that they come in another order"},
-			&cli.FloatFlag{Name: "duplicates", Usage: "share of sessions whose callback to deliver twice, 0 to 1"},
-			&cli.IntFlag{Name: "participants", Usage: "play each session's whole life with so many users: room_create, room_login and room_logout beside its room_close"},
+			&cli.DurationFlag{Name: "spread", Usage: "maximum random delay of each delivery, which changes their order"},
+			&cli.FloatFlag{Name: "duplicates", Usage: "share of sessions with a callback delivered twice, 0 to 1"},
+			&cli.IntFlag{Name: "participants", Usage: "users of each session; adds room_create, room_login and room_logout to room_close"},
 			&cli.FloatFlag{Name: "missing", Usage: "with --participants, share of those callbacks that are never sent, 0 to 1"},
-			&cli.FloatFlag{Name: "bad-signatures", Usage: "for what share of sessions to deliver another, badly signed callback, 0 to 1"},
-			&cli.FloatFlag{Name: "resign", Value: 0.5, Usage: "share of sessions whose further deliveries have a timestamp, nonce and signature of their own, 0 to 1"},
-			&cli.Uint64Flag{Name: "seed", DefaultText: "a random one", Usage: "repeats what was random in a run"},
-			&cli.IntFlag{Name: "parallel", DefaultText: "16, and 512 with --rate or --burst", Usage: "how many attempts to have under way at once"},
+			&cli.FloatFlag{Name: "bad-signatures", Usage: "share of sessions with an additional, badly signed callback, 0 to 1"},
+			&cli.FloatFlag{Name: "resign", Value: 0.5, Usage: "share of sessions with a new timestamp, nonce and signature in each further delivery, 0 to 1"},
+			&cli.Uint64Flag{Name: "seed", DefaultText: "a random one", Usage: "seed of all random choices, which repeats a run"},
+			&cli.IntFlag{Name: "parallel", DefaultText: "16, and 512 with --rate or --burst", Usage: "maximum number of parallel attempts"},
 			&cli.DurationFlag{Name: "timeout", Value: 5 * time.Second, Usage: "how long to wait for an answer"},
-			&cli.BoolFlag{Name: "once", Usage: "don't try again"},
+			&cli.BoolFlag{Name: "once", Usage: "don't retry"},
 			&cli.BoolFlag{Name: "verbose", Usage: "print a line about each attempt, even for more than 20 sessions"},
 			&cli.StringFlag{Name: "json", Usage: "write the report as JSON to this file, or to stdout if it is -"},
-			&cli.StringFlag{Name: "journal", Usage: "write what became of each session to this file, as JSON Lines"},
+			&cli.StringFlag{Name: "journal", Usage: "write the outcome of each session to this file, as JSON Lines"},
 		),
 		Action: func(ctx context.Context, cmd *cli.Command) error {
 			c, _, err := command.Load(cmd, true)
