@@ -78,12 +78,12 @@ func TestLibrariesUseOurLog(t *testing.T) {
 	defer slog.SetDefault(before)
 	log := NewLogger(&out, slog.LevelInfo, true)
 	AdoptLibraries(log)
-	grpclog.Error("grpc ", "says")
+	grpclog.Error("grpc: it ", "says")
 	grpclog.Info("grpc chats")
 	otel.Handle(errors.New("otel says"))
 	slog.NewLogLogger(slog.Default().Handler(), slog.LevelWarn).Print("net/http says")
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-	want := []string{"grpc says", "otel says", "net/http says"}
+	want := []string{`"message":"grpc: it says"`, "otel says", "net/http says"}
 	if len(lines) != len(want) {
 		t.Fatalf("%d lines, want %d:\n%s", len(lines), len(want), &out)
 	}

@@ -24,7 +24,10 @@ var adoptGRPC = sync.OnceFunc(func() { grpclog.SetLoggerV2(grpclog.NewLoggerV2(i
 type grpcErrors struct{}
 
 func (grpcErrors) Write(line []byte) (int, error) {
-	_, text, _ := strings.Cut(string(line), ": ")
+	text := string(line)
+	if _, message, prefixed := strings.Cut(text, " ERROR: "); prefixed {
+		text = message
+	}
 	slog.Error("connection failed", "library", "grpc", "message", strings.TrimSpace(text))
 	return len(line), nil
 }
