@@ -113,6 +113,8 @@ func (d *diskFull) wait() {
 type files struct {
 	vfs.FS
 	real bool // not in memory
+	// compactionFailed delays the next table. Pebble retries without a pause.
+	compactionFailed *atomic.Bool
 }
 
 func (f files) made(file vfs.File, err error, name string) (vfs.File, error) {
@@ -124,6 +126,9 @@ func (f files) made(file vfs.File, err error, name string) (vfs.File, error) {
 
 // Create implements [vfs.FS].
 func (f files) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	if strings.HasSuffix(name, ".sst") && f.compactionFailed.Swap(false) {
+		time.Sleep(openEvery) // Pebble holds no lock here
+	}
 	if strings.HasPrefix(f.PathBase(name), "marker.") {
 		if err := syncDir(f, f.PathDir(name)); err != nil {
 			return nil, err

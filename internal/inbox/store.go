@@ -9,7 +9,9 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -45,6 +47,8 @@ type store struct {
 	readOnly bool
 	log      *slog.Logger
 	disk     *diskFull
+	// compactionFailed reports that the next attempt has to wait.
+	compactionFailed atomic.Bool
 
 	mu    sync.RWMutex // held by readers of db
 	db    *pebble.DB   // nil while closed
@@ -61,7 +65,7 @@ type store struct {
 
 func newStore(fs vfs.FS, dir string, readOnly bool, log *slog.Logger) *store {
 	s := &store{dir: dir, readOnly: readOnly, log: log, disk: newDiskFull(fs, dir), fault: errors.New("not open yet")}
-	s.fs = vfs.OnDiskFull(files{fs, fs == vfs.Default}, s.disk.wait)
+	s.fs = vfs.OnDiskFull(files{fs, fs == vfs.Default, &s.compactionFailed}, s.disk.wait)
 	return s
 }
 
@@ -127,8 +131,9 @@ func (s *store) openPebble() (db *pebble.DB, err error) {
 	defer func() {
 		switch fault := recover().(type) {
 		case nil:
-			log.opened.Store(true)
-		case fatal:
+		case runtime.Error:
+			panic(fault)
+		case error:
 			db, err = nil, fault
 		default:
 			panic(fault)
@@ -142,8 +147,11 @@ func (s *store) openPebble() (db *pebble.DB, err error) {
 		CacheSize: cache, MaxOpenFiles: 100, MaxManifestFileSize: 1 << 20,
 		EventListener: &pebble.EventListener{BackgroundError: func(err error) {
 			s.log.Warn("inbox compaction failed, trying again", "error", err)
+			s.compactionFailed.Store(true)
 		}},
 	}
+	// The default leaks a goroutine each time Open fails: five a second on a broken disk.
+	o.Experimental.CompactionScheduler = pebble.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest()
 	for level := range o.Levels { // most lookups are of new keys
 		o.Levels[level].FilterPolicy = bloom.FilterPolicy(10)
 	}
@@ -232,13 +240,13 @@ func (s *store) secure() error {
 func (s *store) shut(why error) error {
 	s.disk.patient.Store(false)
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.db == nil {
+	db := s.db
+	s.db, s.fault = nil, why
+	s.mu.Unlock()
+	if db == nil {
 		return nil
 	}
-	err := s.db.Close()
-	s.db, s.fault = nil, why
-	return err
+	return db.Close() // readers don't wait for the disk
 }
 
 // close closes the store and unlocks the folder.
@@ -399,13 +407,7 @@ func (s *store) stats(context.Context) (Stats, error) {
 }
 
 // logger logs Pebble's errors.
-type logger struct {
-	log    *slog.Logger
-	opened atomic.Bool
-}
-
-// fatal is an error after which Pebble cannot continue.
-type fatal struct{ error }
+type logger struct{ log *slog.Logger }
 
 // Infof implements [pebble.Logger].
 func (l *logger) Infof(string, ...any) {}
@@ -419,9 +421,19 @@ func (l *logger) Errorf(format string, args ...any) {
 // was acknowledged is on disk for the next process.
 func (l *logger) Fatalf(format string, args ...any) {
 	err := fmt.Errorf(format, args...)
-	if !l.opened.Load() {
-		panic(fatal{err})
+	stack := make([]uintptr, 100)
+	for frames := runtime.CallersFrames(stack[:runtime.Callers(0, stack)]); ; {
+		frame, more := frames.Next()
+		if strings.HasSuffix(frame.Function, ".openPebble") {
+			panic(err) // openPebble recovers; a goroutine of Pebble's can't
+		}
+		if !more {
+			break
+		}
 	}
 	l.log.Error("inbox disk failed, process ends, nothing acknowledged is lost", "error", err)
-	os.Exit(1)
+	exit(1)
 }
+
+// exit is [os.Exit]. The simulation replaces it.
+var exit = os.Exit
