@@ -3,6 +3,8 @@ package simulation
 import (
 	"io"
 	"os"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -20,14 +22,20 @@ type disk struct {
 	// Pebble waits for them without a lock.
 	full func() bool
 	slow func(op int) time.Duration
+	// fails returns the error of the next operation, a write or a sync.
+	fails func(op int, what string) error
+	ends  func() // ends the process
 
 	mu     sync.Mutex
 	ops    int
 	synced map[string]int64 // synced bytes, by file
+	// forgot holds the files with a failed sync. A kernel may treat their data as written,
+	// so later syncs succeed and store nothing. Syncs of folders can be repeated.
+	forgot map[string]bool
 }
 
 func newDisk(mem *vfs.MemFS) *disk {
-	d := &disk{FS: mem, mem: mem, synced: map[string]int64{}}
+	d := &disk{FS: mem, mem: mem, synced: map[string]int64{}, forgot: map[string]bool{}}
 	var add func(dir string)
 	add = func(dir string) { // all files that exist when a process begins are synced
 		names, _ := mem.List(dir)
@@ -60,6 +68,7 @@ func (d *disk) file(f vfs.File, err error, name string, fresh bool) (vfs.File, e
 	d.mu.Lock()
 	if fresh {
 		d.synced[name] = 0
+		delete(d.forgot, name)
 	}
 	d.mu.Unlock()
 	return &diskFile{f, d, name}, nil
@@ -96,7 +105,7 @@ func (d *disk) RemoveAll(name string) error { defer d.op(); return d.FS.RemoveAl
 func (d *disk) Rename(from, to string) error {
 	defer d.op()
 	d.mu.Lock()
-	d.synced[to] = d.synced[from]
+	d.synced[to], d.forgot[to] = d.synced[from], d.forgot[from]
 	d.mu.Unlock()
 	return d.FS.Rename(from, to)
 }
@@ -177,25 +186,43 @@ type diskFile struct {
 	name string
 }
 
-func (f *diskFile) Write(p []byte) (int, error) { defer f.disk.op(); return f.File.Write(p) }
+func (f *diskFile) Write(p []byte) (int, error) {
+	defer f.disk.op()
+	if err := f.fault("write"); err != nil {
+		n, _ := f.File.Write(p[:len(p)/2])
+		return n, err
+	}
+	return f.File.Write(p)
+}
 
 func (f *diskFile) WriteAt(p []byte, at int64) (int, error) {
 	defer f.disk.op()
+	if err := f.fault("write"); err != nil {
+		return 0, err
+	}
 	return f.File.WriteAt(p, at)
 }
 
 func (f *diskFile) Sync() error {
-	if strings.HasSuffix(f.name, ".log") {
-		if d := f.disk.slow(f.disk.count()); d > 0 {
-			time.Sleep(d)
-		}
+	d := f.disk
+	if slow := d.slow(d.count()); slow > 0 && strings.HasSuffix(f.name, ".log") && !calledBy(".openPebble") {
+		time.Sleep(slow)
 	}
-	defer f.disk.op()
-	err := f.File.Sync()
-	if info, statErr := f.Stat(); err == nil && statErr == nil && !info.IsDir() {
-		f.disk.mu.Lock()
-		f.disk.synced[f.name] = info.Size()
-		f.disk.mu.Unlock()
+	defer d.op()
+	err := f.fault("sync")
+	info, statErr := f.Stat()
+	d.mu.Lock()
+	d.forgot[f.name] = d.forgot[f.name] || err != nil && statErr == nil && !info.IsDir()
+	forgot := d.forgot[f.name]
+	d.mu.Unlock()
+	if err != nil || forgot {
+		return err
+	}
+	err = f.File.Sync()
+	if err == nil && statErr == nil && !info.IsDir() {
+		d.mu.Lock()
+		d.synced[f.name] = info.Size()
+		d.mu.Unlock()
 	}
 	return err
 }
@@ -204,8 +231,45 @@ func (f *diskFile) SyncData() error { return f.Sync() }
 
 func (f *diskFile) SyncTo(int64) (bool, error) { return true, f.Sync() }
 
+// fault returns the error of the next operation. It ends the process where Pebble panics.
+func (f *diskFile) fault(what string) error {
+	d := f.disk
+	fault := d.fails(d.count()+1, what)
+	switch {
+	case fault == nil:
+	case calledBy(".openPebble"):
+		// If tables exist, goroutines of Pebble may panic after Open has failed.
+		names, err := d.mem.List(f.name) // the folder itself
+		if err != nil {
+			names, _ = d.mem.List(d.mem.PathDir(f.name))
+		}
+		if slices.ContainsFunc(names, func(name string) bool { return strings.HasSuffix(name, ".sst") }) {
+			d.ends()
+			return nil
+		}
+	case calledBy("atomicfs.(*Marker).Move"):
+		d.ends()
+		runtime.Goexit()
+	}
+	return fault
+}
+
 func (d *disk) count() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.ops
+}
+
+// calledBy reports whether a function is on the stack, by the end of its name.
+func calledBy(name string) bool {
+	stack := make([]uintptr, 100)
+	for frames := runtime.CallersFrames(stack[:runtime.Callers(0, stack)]); ; {
+		frame, more := frames.Next()
+		if strings.HasSuffix(frame.Function, name) {
+			return true
+		}
+		if !more {
+			return false
+		}
+	}
 }

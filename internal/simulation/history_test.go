@@ -66,6 +66,7 @@ const (
 	ledgerAway   kind = "ledger away"
 	diskFull     kind = "disk full"
 	diskSlow     kind = "disk slow"
+	diskFails    kind = "disk fails"
 	crash        kind = "crash"
 	restart      kind = "restart"
 )
@@ -113,6 +114,11 @@ func (a action) String() string {
 		s += fmt.Sprintf(" %d: %s", a.nth, a.answer)
 	case temporalAway, ledgerAway:
 		s += fmt.Sprintf(" for %v: %s", a.lasts, a.answer)
+	case diskFails:
+		s += fmt.Sprintf(" for %v: each %s", a.lasts, a.answer)
+		if a.op > 0 {
+			s = fmt.Sprintf("%10s  %s fails at file operation %d of process %d or the first one after it", "", a.answer, a.op, a.process)
+		}
 	case diskFull, diskSlow:
 		s += fmt.Sprintf(" for %v", a.lasts)
 	case crash:
@@ -243,11 +249,29 @@ func newHistory(seed uint64) history {
 		}
 		add(down)
 	}
+	h.addDiskFaults(span)
 	if h.toTheBill() {
 		h.addLate(sessions)
 	}
 	h.sort()
 	return h
+}
+
+// addDiskFaults adds failures of one write or sync, or of all for a time.
+func (h *history) addDiskFaults(span time.Duration) {
+	r := h.chance("disk fails")
+	for process := range 2 {
+		a := action{kind: diskFails, answer: pick(r, []string{"write", "sync", "write or sync"})}
+		switch r.IntN(10) {
+		case 0:
+			a.process, a.op = process, 1+r.IntN(300)
+		case 1:
+			a.at, a.lasts = between(r, 0, span), between(r, time.Millisecond, 5*time.Second)
+		default:
+			continue
+		}
+		h.actions = append(h.actions, a)
+	}
 }
 
 // addLate adds callbacks that arrive during or after billing, and faults of the ledger at

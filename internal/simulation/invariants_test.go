@@ -41,7 +41,7 @@ func (w *world) delivered(key string) bool {
 func (w *world) checkSafe(p *process) {
 	entries, err := w.entries(p)
 	if err != nil {
-		if !p.dead.Load() && !w.within(diskFull) {
+		if !p.dead.Load() && !w.within(diskFull) && !p.failed.Load() {
 			w.failf("read the inbox of process %d: %v", p.number, err)
 		}
 		return

@@ -9,7 +9,6 @@ import (
 	"maps"
 	"os"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -49,29 +48,19 @@ func TestSeeds(t *testing.T) {
 		if o.failure != "" {
 			t.Fatal(explain(t, newHistory(seed), o.failure))
 		}
-		if seeded && seed%50 == 0 && play(t, newHistory(seed), false).hash != o.hash {
-			fmt.Printf("seed %d took another course when it was run again\n", seed)
-		}
 	}
 	if !*lines {
 		t.Logf("%d seeds, %d interleavings, %v of virtual time in %v", *seeds, len(paths), virtual.Round(time.Second), time.Since(began).Round(time.Second))
 	}
 }
 
-// run runs a history in a process that runs many. It stops garbage collection during the
-// run, because that influences which goroutine runs next.
+// run runs a history in a process that runs many.
 func run(t *testing.T, h history) outcome {
 	if *lines {
 		fmt.Printf("begin %s\n", strings.ReplaceAll(h.String(), "\n", "; "))
 	}
-	debug.SetGCPercent(-1)
-	if ran++; ran%20 == 0 {
-		runtime.GC()
-	}
 	return play(t, h, false)
 }
-
-var ran int
 
 // explain returns the shortest history found that breaks a guarantee, and what happens in
 // it.

@@ -10,12 +10,16 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
+	_ "unsafe" // for go:linkname
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -55,7 +59,7 @@ var boxes = []string{"data/inbox/" + inbox.Folder, "data/events/" + inbox.Folder
 type outcome struct {
 	failure string // the first broken guarantee, or empty
 	lines   []string
-	hash    uint64 // of all events and their times
+	hash    uint64 // of all events and their times, and of the runtime's choices with a seed
 	path    uint64 // of all events and their order
 	ops     []int  // file operations of each process
 	took    time.Duration
@@ -66,12 +70,25 @@ type outcome struct {
 
 // play plays a history.
 func play(t *testing.T, h history, verbose bool) (o outcome) {
+	debug.SetGCPercent(-1) // it influences which goroutine runs next
+	if played++; played%20 == 0 {
+		runtime.GC()
+	}
 	dir := ""
 	if h.toTheBill() {
 		dir = tempDir(t)
+		if _, err := emptyLedger(); err != nil { // once, outside of a history
+			t.Fatal(err)
+		}
 	}
+	ends := false // a process ended itself
+	defer func() {
+		if fault := recover(); fault != nil && !(ends && strings.Contains(fmt.Sprint(fault), "main bubble goroutine has exited")) {
+			panic(fault)
+		}
+	}()
 	synctest.Test(t, func(*testing.T) {
-		seedRuntime(h.seed)
+		end := seedRuntime(t, h.seed)
 		w := newWorld(h, verbose)
 		if h.toTheBill() {
 			w.worker = newWorker(w, dir)
@@ -81,11 +98,14 @@ func play(t *testing.T, h history, verbose bool) (o outcome) {
 		if w.worker != nil {
 			w.worker.finish(dir)
 		}
-		o = w.outcome
+		o, ends = w.outcome, w.ends
 		o.took = time.Since(w.began)
+		o.hash ^= end()
 	})
 	return o
 }
+
+var played int
 
 // world is Closeout and its peers.
 type world struct {
@@ -105,6 +125,7 @@ type world struct {
 	process   *process // nil between two processes
 	acked     map[string]bool
 	forged    map[string][]taken // by signature
+	ends      bool               // a process ended itself
 	callbacks sync.WaitGroup
 	shutdowns sync.WaitGroup
 }
@@ -267,6 +288,7 @@ type process struct {
 	handler http.Handler
 
 	dead    atomic.Bool
+	failed  atomic.Bool   // a write or a sync has failed
 	ended   chan struct{} // closed when it has ended
 	crashed chan action   // receives the crash
 	ctx     context.Context
@@ -288,6 +310,27 @@ func (w *world) start(number int) *process {
 		}
 		return between(w.chance("sync", number, op), time.Millisecond, time.Second)
 	}
+	var mu sync.Mutex
+	failed := map[int]bool{} // by the action's place
+	p.disk.fails = func(op int, what string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		now := time.Since(w.began)
+		for i, a := range w.actions {
+			switch {
+			case a.kind != diskFails || p.dead.Load() || !strings.Contains(a.answer, what):
+			case a.op == 0 && a.at <= now && now < a.at+a.lasts:
+				p.failed.Store(true)
+				return syscall.EIO
+			case a.op > 0 && a.process == number && op >= a.op && !failed[i]:
+				failed[i] = true
+				p.failed.Store(true)
+				return syscall.EIO
+			}
+		}
+		return nil
+	}
+	p.disk.ends = p.end
 	p.disk.changed = func(op int) {
 		for _, a := range w.actions {
 			if a.kind == crash && a.op > 0 && a.process == number && a.op == op {
@@ -351,6 +394,15 @@ func (p *process) kill(a action) {
 	p.crashed <- a
 }
 
+// end ends the process as its own exit does.
+func (p *process) end() {
+	p.w.mu.Lock()
+	p.w.ends = true
+	p.w.mu.Unlock()
+	chance := p.w.chance("ends", p.number)
+	p.kill(action{kind: crash, survives: pick(chance, survivals), lasts: between(chance, 0, 4*time.Second)})
+}
+
 // stop stops the process, as a signal does. It also ends the remains of a crashed
 // process.
 func (p *process) stop() {
@@ -371,7 +423,7 @@ func (p *process) stop() {
 			if box == nil {
 				continue
 			}
-			if err := box.Close(); err != nil && !p.dead.Load() {
+			if err := box.Close(); err != nil && !p.dead.Load() && !p.failed.Load() {
 				p.w.failf("close the inbox: %v", err)
 			}
 		}
@@ -437,14 +489,45 @@ func (w *world) within(k kind) bool {
 // log returns the writer of a process's log: the lines of the outcome.
 func (w *world) log(p *process) *slog.Logger {
 	if !w.verbose {
-		return slog.New(slog.DiscardHandler)
+		return slog.New(dies{slog.DiscardHandler, p})
 	}
-	return slog.New(slog.NewTextHandler(logWriter{p}, &slog.HandlerOptions{Level: slog.LevelWarn, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+	return slog.New(dies{slog.NewTextHandler(logWriter{p}, &slog.HandlerOptions{Level: slog.LevelWarn, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey {
 			return slog.Attr{}
 		}
 		return a
-	}}))
+	}}), p})
+}
+
+// dies kills a process that logs its own end.
+type dies struct {
+	slog.Handler
+	p *process
+}
+
+// exit is a variable of package inbox.
+//
+//go:linkname exit github.com/closeouthq/closeout/internal/inbox.exit
+var exit func(int)
+
+// The process is dead already. Goroutines of its store wait forever.
+func init() { exit = func(int) { runtime.Goexit() } }
+
+// Enabled implements [slog.Handler].
+func (d dies) Enabled(ctx context.Context, l slog.Level) bool {
+	return l == slog.LevelError || d.Handler.Enabled(ctx, l)
+}
+
+// Handle implements [slog.Handler].
+func (d dies) Handle(ctx context.Context, r slog.Record) error {
+	var err error
+	if d.Handler.Enabled(ctx, r.Level) {
+		err = d.Handler.Handle(ctx, r)
+	}
+	if strings.HasPrefix(r.Message, "inbox disk failed, process ends") {
+		d.p.end()
+	}
+	return err
 }
 
 type logWriter struct{ p *process }
