@@ -124,7 +124,7 @@ func TestExcessGuessesAreDelayed(t *testing.T) {
 		for range 10 {
 			is("a guess later", "192.0.2.1:1", signed("guess"), 401, false)
 		}
-		for range 90 { // until nothing is left
+		for range 90 { // use up the limit
 			from("192.0.2.1:1", signed("guess"))
 		}
 		// A large body costs more than a guess, whatever is wrong with it.
@@ -133,7 +133,7 @@ func TestExcessGuessesAreDelayed(t *testing.T) {
 			is("a large body", "192.0.2.3:1", long+"{", 400, false)
 		}
 		is("one that is too large", "192.0.2.3:1", strings.Repeat(long, 200), 413, true)
-		if len(took) < 3 { // none, and two that differ
+		if len(took) < 3 { // no delay, and two different ones
 			t.Errorf("late answers took %v, want each another time", took)
 		}
 		// A client that hangs up early ends the delay.
@@ -276,7 +276,7 @@ func TestOldestUnverifiedConnectionIsClosed(t *testing.T) {
 // the slow clients are disconnected.
 func TestSlowClientsBlockNoOther(t *testing.T) {
 	const good, each = 8, 50
-	slow := min(2000, webhook.OpenFiles()/4) // of the files, a half is for both ends of these
+	slow := min(2000, webhook.OpenFiles()/4) // half of the open files are for both ends of these connections
 	var taken atomic.Int64
 	ring, err := zego.NewKeyring(map[uint32][]string{1: {"secret"}}, 0, time.Now)
 	if err != nil {
@@ -287,7 +287,7 @@ func TestSlowClientsBlockNoOther(t *testing.T) {
 		return webhook.Receipt{Status: webhook.Started}, nil
 	})})
 	server := webhook.NewServer(router, webhook.ServerOptions{Log: slog.New(slog.DiscardHandler)})
-	server.ReadTimeout = server.ReadHeaderTimeout // to have done sooner
+	server.ReadTimeout = server.ReadHeaderTimeout // to end sooner
 	address := serve(t, server)
 
 	over := make(chan struct{})
@@ -296,7 +296,7 @@ func TestSlowClientsBlockNoOther(t *testing.T) {
 	for n := range slow {
 		others.Go(func() {
 			genuine := request(signed("secret"))
-			quick := 20 // bytes that it begins with: a part of the header
+			quick := 20 // first bytes to send: a part of the header
 			if n%2 == 0 {
 				quick = len(genuine) - 100 // a part of the body
 			}
@@ -370,7 +370,7 @@ func TestSlowClientsBlockNoOther(t *testing.T) {
 	}
 	all.Wait()
 	close(over)
-	others.Wait() // so all slow ones were cut off
+	others.Wait() // all slow clients are disconnected then
 	if taken.Load() != good*each {
 		t.Errorf("taken %d, want %d", taken.Load(), good*each)
 	}

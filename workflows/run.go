@@ -50,7 +50,7 @@ func (r *Run) Adjustment() int {
 	return r.adjusted.Number
 }
 
-// awaitIndex sets the Search Attributes once the Namespace has them.
+// awaitIndex sets the Search Attributes when [SignalIndex] arrives.
 func (r *Run) awaitIndex(ctx workflow.Context) {
 	workflow.GetSignalChannel(ctx, SignalIndex).Receive(ctx, nil)
 	if err := workflow.UpsertTypedSearchAttributes(ctx, searchAttributes(r.session)...); err != nil {

@@ -19,7 +19,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// Workflow closes out a session. Temporal knows it by the name of the function.
+// Workflow closes out a session. Its Workflow type is the name of the function.
 type Workflow func(workflow.Context, session.Session) (Result, error)
 
 // Name returns the Workflow's name.
@@ -107,7 +107,7 @@ func StartOptions(s session.Session, taskQueue string) client.StartWorkflowOptio
 		"room_close_time": s.RoomCloseTime.UTC().Format(time.RFC3339Nano),
 	}
 	if s.Reconciled {
-		memo["reconciled"] = true // nobody knows the close time
+		memo["reconciled"] = true // the close time is an estimate
 	}
 	return client.StartWorkflowOptions{
 		ID:        s.WorkflowID(),

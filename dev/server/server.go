@@ -423,9 +423,8 @@ func dialable(a net.Addr) string {
 	return tcp.String()
 }
 
-// Serve runs a server until ctx ends. When it is there, it writes the frontend's
-// address to out, in a line. It is for processes that do nothing else, so that
-// they can be stopped and killed.
+// Serve runs a server until ctx ends. After the start it writes a line with the frontend's
+// address to out. Use it in a process that does nothing else and may be killed.
 func Serve(ctx context.Context, o Options, out io.Writer) error {
 	s, err := Start(ctx, o)
 	if err != nil {

@@ -21,7 +21,7 @@ type Receiver struct {
 	Stored func(zego.Event)
 	// MaxRoomLife is the maximum life of a room. 0 means no limit.
 	MaxRoomLife time.Duration
-	// Log gets what operators need to know.
+	// Log gets log lines for operators.
 	Log *slog.Logger
 	// Observe, if set, is called with the name of each event with an impossible time.
 	Observe func(event string)

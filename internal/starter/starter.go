@@ -57,7 +57,7 @@ type Options struct {
 	Events    map[string]workflows.CallbackFunc
 	Signaler  Signaler
 	Namespace string
-	// Log gets what operators need to know.
+	// Log gets log lines for operators.
 	Log *slog.Logger
 	// Observe, if set, is called with "contradicted" for a duplicate that contradicts the
 	// first room_close of its session, and with "ended" if the run of a duplicate has ended
