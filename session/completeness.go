@@ -9,7 +9,7 @@ import "fmt"
 type Completeness struct {
 	// Known reports whether all callbacks have numbers. The zero Completeness is unknown.
 	Known bool
-	// Missing is the least number of missing callbacks.
+	// Missing is the minimum number of missing callbacks.
 	Missing int64
 }
 

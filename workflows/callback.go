@@ -20,8 +20,8 @@ type Callback struct {
 	JSON json.RawMessage `json:"body"`
 }
 
-// OtherEvents, in place of an event's name, stands for every event that neither Closeout
-// nor a [CallbackFunc] of its own handles.
+// OtherEvents is a name for all events that Closeout doesn't handle itself and that have
+// no [CallbackFunc] under their own name.
 const OtherEvents = "*"
 
 // CallbackFunc decides which Workflow a callback starts or signals. It runs in the webhook

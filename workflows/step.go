@@ -47,7 +47,7 @@ type Step struct {
 	// so that callbacks ZEGO is still retrying are included. A run that itself starts
 	// with that delay doesn't wait again.
 	AfterSettling bool
-	// Optional makes a failed step given up in place of blocked.
+	// Optional means that the step is given up, and not blocked, when it fails for good.
 	Optional bool
 	// Adjusts makes the step run in adjustment runs too, each time with a new idempotency
 	// key: see [activities.Task.Adjustment]. Adjustment runs skip all other steps, except

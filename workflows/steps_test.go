@@ -212,7 +212,7 @@ func TestCompensation(t *testing.T) {
 	}
 }
 
-// An optional step is given up in place of blocked.
+// An optional step is given up, and not blocked.
 func TestAnOptionalStepIsGivenUp(t *testing.T) {
 	for name, failure := range map[string]error{
 		"blocked":  activities.Blockedf("no address"),
