@@ -48,9 +48,15 @@ func AdjustmentID(a activities.Adjustment) string {
 // one open run. If that run found nothing to adjust, another run may follow. The ledger
 // keeps one adjustment of each number.
 func AdjustOptions(a activities.Adjustment, taskQueue string) client.StartWorkflowOptions {
-	options := StartOptions(a.Session, taskQueue)
-	options.ID, options.StartDelay = AdjustmentID(a), 0
+	return againOptions(a.Session, taskQueue, AdjustmentID(a), fmt.Sprintf("Adjustment %d of the bill", a.Number))
+}
+
+// againOptions returns the options that start a run for a session after its own run. At most
+// one with the ID is open, and another may follow.
+func againOptions(s session.Session, taskQueue, id, what string) client.StartWorkflowOptions {
+	options := StartOptions(s, taskQueue)
+	options.ID, options.StartDelay = id, 0
 	options.WorkflowIDReusePolicy = enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE
-	options.StaticSummary = summary("Adjustment %d of the bill of room %s", a.Number, code(clip(a.Session.RoomID, 80)))
+	options.StaticSummary = summary("%s of room %s", what, code(clip(s.RoomID, 80)))
 	return options
 }

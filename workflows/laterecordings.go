@@ -1,7 +1,6 @@
 package workflows
 
 import (
-	"go.temporal.io/api/enums/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/workflow"
 
@@ -27,9 +26,5 @@ func LateRecordingsID(s session.Session) string { return "late-recordings-" + s.
 // LateRecordingsOptions returns the options that start [LateRecordings]. A session has
 // at most one open run of it. After that run closes, another may follow.
 func LateRecordingsOptions(s session.Session, taskQueue string) client.StartWorkflowOptions {
-	options := StartOptions(s, taskQueue)
-	options.ID, options.StartDelay = LateRecordingsID(s), 0
-	options.WorkflowIDReusePolicy = enums.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE
-	options.StaticSummary = summary("Late recordings of room %s", code(clip(s.RoomID, 80)))
-	return options
+	return againOptions(s, taskQueue, LateRecordingsID(s), "Late recordings")
 }

@@ -245,28 +245,19 @@ func (l location) within(other location) (below string, ok bool) {
 // folder of the other that cannot be an app's.
 func Apart(recordingsURL, archiveURL string) error {
 	recordings, err := parseLocation(recordingsURL)
-	if err != nil {
+	archive, archiveErr := parseLocation(archiveURL)
+	if err != nil || archiveErr != nil {
 		return nil //nolint:nilerr // CheckURL reports it
 	}
-	archive, err := parseLocation(archiveURL)
-	if err != nil {
-		return nil //nolint:nilerr // as above
+	below, ok := recordings.within(archive)
+	if !ok {
+		below, ok = archive.within(recordings)
 	}
-	if below, ok := recordings.within(archive); ok {
-		return apart(below)
-	}
-	if below, ok := archive.within(recordings); ok {
-		return apart(below)
-	}
-	return nil
-}
-
-func apart(below string) error {
 	first, _, _ := strings.Cut(below, "/")
 	switch {
-	case below == "":
+	case ok && below == "":
 		return errors.New("the same as CLOSEOUT_RECORDINGS_URL, want another bucket or prefix")
-	case number(first):
+	case ok && number(first):
 		return fmt.Errorf("one of the two is in the folder %s of the other, want a name that can't be an app's", below)
 	}
 	return nil
@@ -280,11 +271,8 @@ func number(name string) bool {
 // Below returns the folder of the recordings bucket that holds the archive, or "".
 func Below(recordingsURL, archiveURL string) string {
 	recordings, err := parseLocation(recordingsURL)
-	if err != nil {
-		return ""
-	}
-	archive, err := parseLocation(archiveURL)
-	if err != nil {
+	archive, archiveErr := parseLocation(archiveURL)
+	if err != nil || archiveErr != nil {
 		return ""
 	}
 	below, _ := recordings.within(archive)

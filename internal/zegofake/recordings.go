@@ -41,9 +41,6 @@ type Usage struct {
 func (a *API) Tasks(appID uint32, tasks ...Task) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.tasks == nil {
-		a.tasks = map[uint32][]Task{}
-	}
 	a.tasks[appID] = tasks
 }
 
@@ -51,9 +48,6 @@ func (a *API) Tasks(appID uint32, tasks ...Task) {
 func (a *API) Realtime(appID uint32, usage ...Usage) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.usage == nil {
-		a.usage = map[uint32][]Usage{}
-	}
 	a.usage[appID] = usage
 }
 

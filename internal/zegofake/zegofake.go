@@ -61,7 +61,7 @@ type Failure struct {
 
 // New returns an API with one app. App adds others.
 func New(appID uint32, secret string) *API {
-	a := &API{Now: time.Now, secrets: map[uint32]string{}, rooms: map[room][]User{}, lately: map[string][]time.Time{}}
+	a := &API{Now: time.Now, secrets: map[uint32]string{}, rooms: map[room][]User{}, tasks: map[uint32][]Task{}, usage: map[uint32][]Usage{}, lately: map[string][]time.Time{}}
 	a.App(appID, secret)
 	return a
 }
