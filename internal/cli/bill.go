@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math/big"
 	"slices"
 	"strings"
 	"time"
@@ -357,7 +358,7 @@ func listBills(ctx context.Context, op *operation) error {
 
 func (l billList) print(out io.Writer) error {
 	t := newTable(out, "CLOSED", "SESSION", "ENTRY", "MINUTES", "AMOUNT", "ROOM", "APP", "SECONDS", "ESTIMATED")
-	seconds, minutes, amounts := int64(0), int64(0), amounts{}
+	seconds, minutes, amounts := new(big.Int), new(big.Int), amounts{}
 	for _, e := range l.Entries {
 		name, amount := e.Entry, "-"
 		if e.Number > 0 {
@@ -365,16 +366,17 @@ func (l billList) print(out io.Writer) error {
 		}
 		if c := e.Charge.Currency; c != "" {
 			amount = e.BilledText
-			amounts[c] += e.Billed.Amount
+			amounts.add(c, e.Billed.Amount)
 		}
-		seconds, minutes = seconds+e.Billed.Seconds, minutes+e.Billed.Minutes
+		seconds.Add(seconds, big.NewInt(e.Billed.Seconds))
+		minutes.Add(minutes, big.NewInt(e.Billed.Minutes))
 		t.row(moment(e.RoomCloseTime), e.RoomSessionID, name, e.Billed.Minutes, amount, e.RoomID, e.AppID, e.Billed.Seconds,
 			strings.Join(e.Usage.Estimated.Names(), ","))
 	}
 	if err := t.print(); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "in all %d participant-seconds, %d minutes", seconds, minutes)
+	fmt.Fprintf(out, "in all %s participant-seconds, %s minutes", seconds, minutes)
 	for _, sum := range amounts.texts() {
 		fmt.Fprintf(out, ", %s", sum)
 	}
@@ -385,13 +387,34 @@ func (l billList) print(out io.Writer) error {
 	return nil
 }
 
-// amounts are sums in minor units by currency.
-type amounts map[string]int64
+// amounts holds sums in minor units by currency. A sum may be too large for an int64.
+type amounts map[string]*big.Int
+
+func (a amounts) add(currency string, amount int64) {
+	sum := a.of(currency)
+	sum.Add(sum, big.NewInt(amount))
+}
+
+func (a amounts) subtract(currency string, amount int64) {
+	sum := a.of(currency)
+	sum.Sub(sum, big.NewInt(amount))
+}
+
+func (a amounts) of(currency string) *big.Int {
+	if a[currency] == nil {
+		a[currency] = new(big.Int)
+	}
+	return a[currency]
+}
 
 // texts returns the sums for people.
 func (a amounts) texts() (all []string) {
 	for _, c := range slices.Sorted(maps.Keys(a)) {
-		all = append(all, pricing.Format(c, a[c]))
+		text := fmt.Sprintf("%s %s (minor units)", c, a[c])
+		if a[c].IsInt64() {
+			text = pricing.Format(c, a[c].Int64())
+		}
+		all = append(all, text)
 	}
 	return all
 }

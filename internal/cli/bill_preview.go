@@ -73,12 +73,12 @@ func previewBills(ctx context.Context, op *operation) error {
 		default:
 			p.Due, p.Lines = amountOf(now.Charge.Currency, now.Charge.Amount), now.Charge.Lines
 			if c := p.Billed.Currency; c != "" {
-				billed[c] += p.Billed.Amount
-				difference[c] -= p.Billed.Amount
+				billed.add(c, p.Billed.Amount)
+				difference.subtract(c, p.Billed.Amount)
 			}
 			if c := p.Due.Currency; c != "" {
-				due[c] += p.Due.Amount
-				difference[c] += p.Due.Amount
+				due.add(c, p.Due.Amount)
+				difference.add(c, p.Due.Amount)
 			}
 		}
 		all.Sessions = append(all.Sessions, p)
