@@ -280,6 +280,12 @@ func (h *history) addLate(sessions int) {
 	r := h.chance("late")
 	at := func() time.Duration { return between(r, settling-10*time.Second, settling+4*time.Minute) }
 	for s := range min(sessions, 10) {
+		if r.IntN(4) == 0 { // its room_close is lost
+			h.actions = slices.DeleteFunc(h.actions, func(a action) bool {
+				return a.event == zego.EventRoomClose && (a.session == s || a.kind == forgery && a.nth == s)
+			})
+			h.actions = append(h.actions, action{kind: callback, event: zego.EventRoomLogout, session: s, user: 1, copies: 1, at: at()})
+		}
 		for u := range r.IntN(4) {
 			event := pick(r, []string{zego.EventRoomLogin, zego.EventRoomLogout, zego.EventRoomLogout, zego.EventRoomCreate})
 			if event == zego.EventRoomCreate {

@@ -63,8 +63,9 @@ type outcome struct {
 	path    uint64 // of all events and their order
 	ops     []int  // file operations of each process
 	took    time.Duration
-	// bills and adjustments are their numbers in the ledger at the end.
-	bills, adjustments int
+	// bills and adjustments are their numbers in the ledger at the end. overdue is the number
+	// of sessions that were closed out without a room_close.
+	bills, adjustments, overdue int
 	answers            map[string]int // answers and how often each was given
 }
 
