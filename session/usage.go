@@ -24,13 +24,13 @@ type Usage struct {
 	// Published is the time that participants published, in milliseconds. Overlapping
 	// streams of one user count once. PublishedSeconds is Published rounded down, and
 	// PublishedEstimated lists why Published may be inexact.
-	Published          int64   `json:"published_milliseconds"`
-	PublishedSeconds   int64   `json:"published_seconds"`
-	PublishedEstimated Reasons `json:"published_estimated"`
+	Published          int64   `json:"published_milliseconds,omitempty"`
+	PublishedSeconds   int64   `json:"published_seconds,omitempty"`
+	PublishedEstimated Reasons `json:"published_estimated,omitempty"`
 	// Callbacks reports whether callbacks of logins and logouts are missing, and
 	// StreamCallbacks whether callbacks of streams are.
-	Callbacks       Completeness `json:"callbacks"`
-	StreamCallbacks Completeness `json:"stream_callbacks"`
+	Callbacks       Completeness `json:"callbacks,omitzero"`
+	StreamCallbacks Completeness `json:"stream_callbacks,omitzero"`
 	// Excluded names up to 20 of the users who are not participants, with reasons.
 	Excluded string `json:"excluded,omitempty"`
 }
