@@ -217,7 +217,7 @@ func (b *sessionBills) print(out io.Writer) error {
 		line("excluded", "%s", printable.Line(last.Usage.Excluded))
 	}
 	if u := last.Usage; u.EndFrom != "" {
-		line("room life", "%s (%s) to %s (%s)", millis(u.Start), cmp.Or(string(u.StartFrom), "unknown"), millis(u.End), u.EndFrom)
+		line("room life", "%s (%s) to %s (%s)", millis(u.Start), cmp.Or(u.StartFrom, "unknown"), millis(u.End), u.EndFrom)
 	}
 	if len(b.Stays) == 0 {
 		return nil
