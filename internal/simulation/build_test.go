@@ -90,9 +90,14 @@ func simulationGet() (gp *g) {
 }
 
 // randinit initializes`}},
-	"runtime/alg.go":    {{"bootstrapRand()", "0x9e3779b97f4a7c15 * uint64(i+1)"}},
-	"runtime/select.go": {{"cheaprandn(uint32(norder + 1))", "uint32(simulationRand() % uint64(norder+1))"}},
-	"runtime/time.go":   {{"t.rand = cheaprand()", "t.rand = uint32(simulationNext())"}},
+	"runtime/alg.go": {{"bootstrapRand()", "0x9e3779b97f4a7c15 * uint64(i+1)"}},
+	"runtime/select.go": {{"cheaprandn(uint32(norder + 1))", "uint32(simulationRand() % uint64(norder+1))"},
+		{"return uintptr(unsafe.Pointer(c))", "return c.born"}},
+	"runtime/chan.go": {{"	c.elemtype = elem\n", "	c.elemtype, c.born = elem, simulationChans.Add(1)\n"},
+		{"type hchan struct {\n", "// simulationChans numbers channels, whose addresses depend on the garbage collector.\nvar simulationChans atomic.Uintptr\n\ntype hchan struct {\n"},
+		{"	elemtype *_type // element type\n", "	elemtype *_type // element type\n	born     uintptr\n"}},
+	"runtime/preempt.go": {{"	return mp.locks == 0 && mp.mallocing", "	return !(simulationSeed != 0 && mp.curg != nil && mp.curg.bubble != nil) && mp.locks == 0 && mp.mallocing"}},
+	"runtime/time.go":    {{"t.rand = cheaprand()", "t.rand = uint32(simulationNext())"}},
 	"runtime/sema.go": {{"func internal_sync_nanotime() int64 {\n", `func internal_sync_nanotime() int64 {
 	if gp := getg(); simulationSeed != 0 && gp.bubble != nil {
 		return gp.bubble.now

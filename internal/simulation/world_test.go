@@ -217,6 +217,14 @@ func (w *world) play() {
 	}
 	p.stop()
 	w.shutdowns.Wait()
+	if p.dead.Load() {
+		return
+	}
+	for _, load := range []func() (int, int){p.closes.Delivery.Load, p.events.Delivery.Load} {
+		if _, held := load(); held > 0 {
+			w.failf("%d permits are held although nothing is in flight", held)
+		}
+	}
 }
 
 // away lets time pass without a process.
@@ -694,7 +702,7 @@ func (w *world) answered(a action, key, signature string, mine int, answer *http
 			continue
 		}
 		other = other || o.accepted || o.over == 0 || o.over > t.began
-		if t.accepted && o.accepted && o.over < t.began {
+		if t.accepted && o.accepted {
 			w.failf("%s has a signature that was taken with another body, and was answered %d", key, answer.Code)
 		}
 	}
