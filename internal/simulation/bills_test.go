@@ -283,6 +283,15 @@ func (k *worker) compare(ctx context.Context, dir string, entries map[uint64]led
 			last = a.Bill
 			sum.Millis, sum.Seconds, sum.Minutes, sum.Amount = sum.Millis+a.Difference.Millis, sum.Seconds+a.Difference.Seconds, sum.Minutes+a.Difference.Minutes, sum.Amount+a.Difference.Amount
 		}
+		users := map[string]bool{}
+		for _, event := range k.events {
+			if event.ID == s.ID && event.User != "" {
+				users[event.User] = true
+			}
+		}
+		if last.Usage.Participants != int64(len(users)) {
+			return fmt.Errorf("session %d: found %d participants, want %d", sessionOf(s.RoomSessionID), last.Usage.Participants, len(users))
+		}
 		if last.Usage != want.Usage || sum.Millis != want.Usage.Millis || sum.Seconds != want.Usage.Seconds || sum.Minutes != want.Usage.Minutes || sum.Amount != want.Charge.Amount {
 			return fmt.Errorf("session %d: a bill and %d adjustments add up to %+v and say %+v, want %+v", sessionOf(s.RoomSessionID), len(e.Adjustments), sum, last.Usage, want.Usage)
 		}
