@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/bits"
+	"slices"
 	"strings"
 )
 
@@ -47,9 +48,11 @@ const (
 	MissingCallbacks
 	// RolesUnclear means that a user with role 4 counts, but may not be a participant.
 	RolesUnclear
+	// OtherReason stands for the reasons of a newer version.
+	OtherReason
 )
 
-var reasonNames = []string{"not_collected", "no_usage", "no_room_create", "no_room_close", "no_login", "no_logout", "logout_before_login", "outside_room", "contradicted", "implausible_time", "events_lost", "no_stay", "no_stream_create", "no_stream_close", "no_streams", "missing_callbacks", "roles_unclear"}
+var reasonNames = []string{"not_collected", "no_usage", "no_room_create", "no_room_close", "no_login", "no_logout", "logout_before_login", "outside_room", "contradicted", "implausible_time", "events_lost", "no_stay", "no_stream_create", "no_stream_close", "no_streams", "missing_callbacks", "roles_unclear", "other"}
 
 // Names returns the names of the reasons in a fixed order.
 func (r Reasons) Names() []string {
@@ -65,31 +68,27 @@ func (r Reasons) Names() []string {
 // String returns the names, separated by spaces.
 func (r Reasons) String() string { return strings.Join(r.Names(), " ") }
 
-// ParseReasons is the inverse of [Reasons.String].
-func ParseReasons(s string) (r Reasons, err error) {
-	for word := range strings.FieldsSeq(s) {
-		known := false
-		for i, name := range reasonNames {
-			if name == word {
-				r, known = r|1<<i, true
-			}
-		}
-		if !known {
-			return 0, fmt.Errorf("reason for an estimate: found %q, want one of %s", word, strings.Join(reasonNames, ", "))
+// ParseReasons is the inverse of [Reasons.String]. An unknown name is [OtherReason].
+func ParseReasons(s string) (r Reasons) {
+	for name := range strings.FieldsSeq(s) {
+		if i := slices.Index(reasonNames, name); i >= 0 {
+			r |= 1 << i
+		} else {
+			r |= OtherReason
 		}
 	}
-	return r, nil
+	return r
 }
 
 // MarshalJSON encodes the names as a list.
 func (r Reasons) MarshalJSON() ([]byte, error) { return json.Marshal(r.Names()) }
 
-// UnmarshalJSON is the inverse of MarshalJSON.
-func (r *Reasons) UnmarshalJSON(b []byte) (err error) {
-	var found []string
-	if err := json.Unmarshal(b, &found); err != nil {
-		return err
+// UnmarshalJSON is the inverse of MarshalJSON. An unknown name is [OtherReason].
+func (r *Reasons) UnmarshalJSON(b []byte) error {
+	var names []string
+	if err := json.Unmarshal(b, &names); err != nil {
+		return fmt.Errorf("reasons for an estimate: want a list of names: %w", err)
 	}
-	*r, err = ParseReasons(strings.Join(found, " "))
-	return err
+	*r = ParseReasons(strings.Join(names, " "))
+	return nil
 }

@@ -233,9 +233,8 @@ func (r *reasonsColumn) Scan(v any) error {
 	if !ok {
 		return fmt.Errorf("found %T, want the names of reasons", v)
 	}
-	reasons, err := session.ParseReasons(text)
-	*r = reasonsColumn(reasons)
-	return err
+	*r = reasonsColumn(session.ParseReasons(text))
+	return nil
 }
 
 func oneIf(b bool) int64 {
