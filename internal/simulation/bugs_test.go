@@ -11,7 +11,7 @@ import (
 )
 
 // bugSeeds bounds the seeds that run until a bug is found.
-const bugSeeds = 2000
+const bugSeeds = 7000
 
 // The simulation finds known bugs. One program has all the bugs of testdata/bugs, and its
 // environment turns one of them on.
