@@ -165,7 +165,7 @@ func (e billEntry) csv() []string {
 	}
 	return []string{e.Entry, e.ID.String(), e.Bill.ID.String(), strconv.Itoa(e.Number), number(int64(e.AppID)), csvText(e.RoomID),
 		strconv.FormatUint(e.RoomSessionID, 10), csvCode(e.CloseReason), when(e.RoomCloseTime), strconv.FormatBool(e.Reconciled),
-		when(u.Start), u.StartFrom, when(u.End), string(u.EndFrom), number(u.Participants), number(u.Stays),
+		when(u.Start), u.StartFrom, when(u.End), u.EndFrom, number(u.Participants), number(u.Stays),
 		number(u.Millis), number(u.Seconds), number(u.Minutes), u.Estimated.String(),
 		number(u.Published), number(u.PublishedSeconds), u.PublishedEstimated.String(), u.Callbacks.String(), u.StreamCallbacks.String(), csvText(u.Excluded), e.Charge.Currency, price, amount,
 		pricing.Format(e.Charge.Currency, e.Charge.Amount), number(e.Charge.Lines),
