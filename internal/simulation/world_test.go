@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -174,19 +175,20 @@ func (w *world) play() {
 	}
 	done := make(chan struct{})
 	go func() { w.callbacks.Wait(); close(done) }()
-	actions, end := w.actions, time.After(w.healed())
+	// The crashes and restarts at a time. Other crashes come from the disk.
+	ends := slices.DeleteFunc(slices.Clone(w.actions), func(a action) bool {
+		return a.kind != restart && (a.kind != crash || a.op > 0)
+	})
+	end := time.After(w.healed())
 	for running := true; running; {
 		var next <-chan time.Time
-		for len(actions) > 0 && (actions[0].kind != crash || actions[0].op > 0) && actions[0].kind != restart {
-			actions = actions[1:]
-		}
-		if len(actions) > 0 {
-			next = time.After(time.Until(w.began.Add(actions[0].at)))
+		if len(ends) > 0 {
+			next = time.After(time.Until(w.began.Add(ends[0].at)))
 		}
 		select {
 		case <-next:
-			a := actions[0]
-			actions = actions[1:]
+			a := ends[0]
+			ends = ends[1:]
 			if a.kind == crash {
 				p.kill(a)
 				continue
@@ -207,7 +209,7 @@ func (w *world) play() {
 		case <-end:
 			end = nil
 		}
-		running = done != nil || end != nil || len(actions) > 0 || p.dead.Load()
+		running = done != nil || end != nil || len(ends) > 0 || p.dead.Load()
 	}
 	for !w.settle(p) { // it crashed after an operation of the last seconds
 		a := <-p.crashed
