@@ -32,6 +32,8 @@ type action struct {
 	// The session, event and user of a callback. Not every event has a user.
 	session, user int
 	event         string
+	// contradicts means that it states other times than the callback of the same event.
+	contradicts bool
 	// copies is how many times the callback is sent at once. fresh means that retries are
 	// signed again. hangUps are the attempts that ZEGO ends before the answer.
 	copies  int
@@ -90,6 +92,9 @@ func (a action) String() string {
 		s += fmt.Sprintf(" %s of session %d", a.event, a.session)
 		if a.user > 0 {
 			s += fmt.Sprintf(" user %d", a.user)
+		}
+		if a.contradicts {
+			s += ", with other times"
 		}
 		if a.copies > 1 {
 			s += fmt.Sprintf(", %d at once", a.copies)
@@ -253,8 +258,20 @@ func newHistory(seed uint64) history {
 	if h.toTheBill() {
 		h.addLate(sessions)
 	}
+	h.addContradictions()
 	h.sort()
 	return h
+}
+
+// addContradictions adds callbacks that contradict others, before or after them.
+func (h *history) addContradictions() {
+	r := h.chance("contradictions")
+	for _, a := range slices.Clone(h.actions) {
+		if a.kind == callback && a.user > 0 && r.IntN(8) == 0 {
+			a.at, a.contradicts, a.refused = max(0, a.at+between(r, -10*time.Second, 10*time.Second)), true, false
+			h.actions = append(h.actions, a)
+		}
+	}
 }
 
 // addDiskFaults adds failures of one write or sync, or of all for a time.

@@ -2,26 +2,34 @@ package simulation
 
 import (
 	"context"
+	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
-	"maps"
-
 	"github.com/closeouthq/closeout/internal/inbox"
+	"github.com/closeouthq/closeout/internal/ledger"
 )
 
-// entries returns the entries of a process's inboxes, by key. It returns an error while
-// the disk is full and an inbox isn't open yet.
+// entries returns the entries of a process's inboxes, by the key of keyOf. It returns an
+// error while the disk is full and an inbox isn't open yet.
 func (w *world) entries(p *process) (map[string]inbox.Entry, error) {
 	all := map[string]inbox.Entry{}
-	for _, box := range p.boxes {
+	for n, box := range p.boxes {
 		if box == nil {
 			return nil, errDead // before it was open
 		}
 		for e, err := range box.All(context.Background()) {
 			if err != nil {
 				return nil, err
+			}
+			if n == 1 { // of events
+				var event ledger.Event
+				if err := json.Unmarshal(e.Body, &event); err != nil {
+					return nil, err
+				}
+				e.Key = factsOf(event)
 			}
 			if _, twice := all[e.Key]; twice {
 				w.failf("the inbox has %s twice", e.Key)

@@ -224,7 +224,7 @@ func (b booksOf) Record(ctx context.Context, events []ledger.Event) error {
 		return b.gone(ctx)
 	}
 	for _, e := range events {
-		if w.refused[eventsink.Key(e)] {
+		if w.refused[factsOf(e)] {
 			note("refused")
 			return &pgconn.PgError{Code: "22001"}
 		}
@@ -254,7 +254,7 @@ func (s *books) record(events []ledger.Event) error {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
 	for _, e := range events {
-		s.stored[eventsink.Key(e)]++
+		s.stored[factsOf(e)]++
 	}
 	return nil
 }

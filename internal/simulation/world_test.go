@@ -564,6 +564,9 @@ func (w *world) event(a action) zego.Event {
 	c := zego.Common{Event: a.event, AppID: app}
 	stay := zego.RoomLogin{Common: c, RoomID: room, RoomSessionID: number, UserAccount: fmt.Sprint("user-", a.user), SessionID: fmt.Sprint(a.session, 100+a.user),
 		LoginTime: begin.Add(time.Duration(a.user) * time.Minute), UserRole: "1"}
+	if a.contradicts {
+		stay.LoginTime, begin = stay.LoginTime.Add(20*time.Second), begin.Add(40*time.Second)
+	}
 	switch a.event {
 	case zego.EventRoomCreate:
 		return &zego.RoomCreate{Common: c, RoomID: room, RoomSessionID: number, RoomCreateTime: begin}
@@ -575,14 +578,19 @@ func (w *world) event(a action) zego.Event {
 	return &zego.RoomClose{Common: c, RoomID: room, RoomSessionID: number, CloseReason: "1", RoomCloseTime: begin.Add(30 * time.Minute)}
 }
 
-// keyOf returns the key of an action's callback in its sink and its inbox.
+// keyOf returns the key of an action's callback: the Workflow ID, or the content of the
+// event. It does not use the product's own keys of events.
 func (w *world) keyOf(a action) string {
 	e := w.event(a)
 	if c, ok := e.(*zego.RoomClose); ok {
 		return session.Of(c).WorkflowID()
 	}
 	u, _ := ledger.EventOf(e, time.Time{})
-	return eventsink.Key(u)
+	return factsOf(u)
+}
+
+func factsOf(e ledger.Event) string {
+	return fmt.Sprint(e.Event, " of session ", sessionOf(e.RoomSessionID), " ", e.Stay, " ", []int64{e.Create.UnixMilli(), e.Login.UnixMilli(), e.Logout.UnixMilli()})
 }
 
 // deliver sends a callback as ZEGO does, until it is acknowledged.
@@ -616,11 +624,11 @@ func (w *world) attempt(a action, copy, n int) bool {
 	}
 	event := w.event(a)
 	head := event.Head()
-	nonce := fmt.Sprint(a.event, a.session, a.user)
+	nonce := fmt.Sprint(a.event, a.session, a.user, a.contradicts)
 	head.Timestamp = w.began.Add(a.at).Unix()
 	switch {
 	case a.kind == forgery: // uses the signature of a room_close
-		head.Timestamp, nonce = w.began.Add(a.signedAt).Unix(), fmt.Sprint(a.event, a.nth, a.user)
+		head.Timestamp, nonce = w.began.Add(a.signedAt).Unix(), fmt.Sprint(a.event, a.nth, a.user, false)
 		w.mu.Lock()
 		w.offered[key] = true // it may be accepted without an answer
 		w.mu.Unlock()
