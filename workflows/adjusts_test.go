@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,7 +19,16 @@ import (
 )
 
 // Wages pays people for their published time.
-type Wages struct{ paid []string }
+type Wages struct {
+	mu   sync.Mutex // steps run concurrently
+	paid []string
+}
+
+func (w *Wages) add(paid string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.paid = append(w.paid, paid)
+}
 
 // Pay pays the time that wasn't paid before.
 func (w *Wages) Pay(ctx context.Context, task activities.Task, bill activities.Bill) (string, error) {
@@ -30,14 +40,14 @@ func (w *Wages) Pay(ctx context.Context, task activities.Task, bill activities.B
 		if err != nil {
 			return "", err
 		}
-		w.paid = append(w.paid, fmt.Sprintf("%s %d ms, bill of %d s, %v", p.User, p.Billed().Published-p.Before.Published, bill.Usage.Seconds, task.IdempotencyKey))
+		w.add(fmt.Sprintf("%s %d ms, bill of %d s, %v", p.User, p.Billed().Published-p.Before.Published, bill.Usage.Seconds, task.IdempotencyKey))
 	}
 	return "paid", nil
 }
 
 // Mail must not be sent twice.
 func (w *Wages) Mail(context.Context, activities.Task) (string, error) {
-	w.paid = append(w.paid, "mailed")
+	w.add("mailed")
 	return "sent", nil
 }
 
