@@ -2,10 +2,9 @@ package webhook
 
 import (
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/failsafe-go/failsafe-go/ratelimiter"
 
 	"github.com/closeouthq/closeout/internal/recent"
 )
@@ -14,12 +13,38 @@ import (
 // a request because of its source: behind a proxy all callbacks have the same address, and
 // a forwarding header can be forged.
 type limiter struct {
-	lines  limit
+	lines  *bucket
 	tally  *recent.Map[source, *tally]
-	failed *recent.Map[netip.Prefix, limit]
+	failed *recent.Map[netip.Prefix, *bucket]
 }
 
-type limit = ratelimiter.RateLimiter[any]
+// bucket is a token bucket. A limit per window would let forgers come all at once when a
+// window begins.
+type bucket struct {
+	perSecond, size float64
+
+	mu     sync.Mutex
+	tokens float64
+	filled time.Time
+}
+
+func newBucket(perSecond float64, size int) *bucket {
+	return &bucket{perSecond: perSecond, size: float64(size), tokens: float64(size), filled: time.Now()}
+}
+
+// take takes a token, and reports whether there was one.
+func (b *bucket) take() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	b.tokens = min(b.size, b.tokens+now.Sub(b.filled).Seconds()*b.perSecond)
+	b.filled = now
+	if b.tokens < 1 {
+		return false
+	}
+	b.tokens--
+	return true
+}
 
 // source identifies refusals that share a limit of log lines. It includes the outcome, so
 // that forged callbacks behind a proxy don't hide another problem, such as a wrong clock.
@@ -30,30 +55,30 @@ type source struct {
 
 // tally counts the lines of one source.
 type tally struct {
-	lines    limit
+	lines    *bucket
 	unlogged atomic.Int64
 }
 
 func newLimiter() *limiter {
 	return &limiter{
-		lines:  ratelimiter.NewBursty[any](maxLines, linesPeriod),
+		lines:  newBucket(linesPerSecond, linesAtOnce),
 		tally:  recent.New[source, *tally](rememberSources),
-		failed: recent.New[netip.Prefix, limit](rememberSources),
+		failed: recent.New[netip.Prefix, *bucket](rememberSources),
 	}
 }
 
 // tooMany counts a request that could not be verified. It reports whether its network has
 // sent too many of them.
 func (l *limiter) tooMany(remote string) bool {
-	failed, _ := l.failed.Add(network(remote), ratelimiter.NewBursty[any](maxFailures, failuresPeriod))
-	return !failed.TryAcquirePermit()
+	failed, _ := l.failed.Add(network(remote), newBucket(failuresPerSecond, failuresAtOnce))
+	return !failed.take()
 }
 
 // line reports whether to log a refusal. unlogged is the number of refusals of the same
 // source that were not logged since the last one that was.
 func (l *limiter) line(remote string, outcome Outcome) (unlogged int64, ok bool) {
-	t, _ := l.tally.Add(source{network(remote), outcome}, &tally{lines: ratelimiter.NewBursty[any](maxSourceLines, time.Minute)})
-	if !t.lines.TryAcquirePermit() || !l.lines.TryAcquirePermit() {
+	t, _ := l.tally.Add(source{network(remote), outcome}, &tally{lines: newBucket(sourceLines/60., sourceLines)})
+	if !t.lines.take() || !l.lines.take() {
 		t.unlogged.Add(1)
 		return 0, false
 	}

@@ -53,21 +53,21 @@ const (
 	rememberSignatures = 100_000
 	// rememberAlways is how long signatures are remembered if they never expire.
 	rememberAlways = time.Hour
-	// maxSourceLines bounds the log lines a minute about refusals of one source. At least
-	// rememberSources sources are remembered. maxLines bounds the lines about all sources
-	// in a linesPeriod, because a flood may come from many sources.
-	maxSourceLines  = 30
+	// sourceLines bounds the log lines about refusals of one source: at once, and then per
+	// minute. At least rememberSources sources are remembered. linesAtOnce and linesPerSecond
+	// bound the lines about all sources, because a flood may come from many sources.
+	sourceLines     = 30
 	rememberSources = 1000
-	maxLines        = 300
-	linesPeriod     = 30 * time.Second
-	// maxFailures is the number of callbacks from one source in a failuresPeriod that may
-	// fail verification, or be refused with a large body. Further ones are answered after
-	// one to two times holdFailures, which differs so that forgers don't come back all at
-	// once. A forger that waits for answers gets less than one a second on each connection,
-	// and connections are limited. ZEGO with a wrong secret still gets its 429 in time.
-	maxFailures    = 100
-	failuresPeriod = 10 * time.Second
-	holdFailures   = time.Second
+	linesAtOnce     = 300
+	linesPerSecond  = 10
+	// failuresAtOnce and then failuresPerSecond callbacks from one source may fail
+	// verification, or be refused with a large body. Further ones are answered after one to
+	// two times holdFailures, which differs so that forgers don't come back all at once. A
+	// forger that waits for answers gets less than one a second on each connection, and
+	// connections are limited. ZEGO with a wrong secret still gets its 429 in time.
+	failuresAtOnce    = 100
+	failuresPerSecond = 10
+	holdFailures      = time.Second
 	// firstBytes is the number of a connection's first bytes that identify its protocol.
 	firstBytes = 12
 	// minAnswer, in bytes, is less than any answer, and more than TLS sends to close.
