@@ -291,8 +291,17 @@ func (b *Inbox) close() error {
 		return fmt.Errorf("close inbox: %w", why)
 	}
 	b.server.Swap(nil).close() // opened late
-	b.shrinks.Wait()
-	return b.store.close()
+	closed := make(chan error, 1)
+	go func() {
+		b.shrinks.Wait()
+		closed <- b.store.close() // Pebble may wait forever after a disk has failed
+	}()
+	select {
+	case err := <-closed:
+		return err
+	case <-timer.C:
+		return fmt.Errorf("close inbox: %w", why)
+	}
 }
 
 // shrinkAbove is the number of bytes that an empty inbox may keep for the next burst.

@@ -434,8 +434,14 @@ func (p *process) stop() {
 			if box == nil {
 				continue
 			}
-			if err := box.Close(); err != nil && !p.dead.Load() && !p.failed.Load() {
+			err := box.Close()
+			if err != nil && !p.dead.Load() && !p.failed.Load() {
 				p.w.failf("close the inbox: %v", err)
+			}
+			if err != nil && p.failed.Load() { // its store may never close
+				p.w.mu.Lock()
+				p.w.ends = true
+				p.w.mu.Unlock()
 			}
 		}
 		p.w.mu.Lock()
