@@ -78,13 +78,13 @@ func (r *Reconciler) unasked(ctx context.Context, app uint32, progress func()) (
 }
 
 func (r *Reconciler) sweepApp(ctx context.Context, app uint32) (asked, found int, err error) {
-	ids, err := r.unasked(ctx, app, func() { activity.RecordHeartbeat(ctx) })
+	alive := func() { activity.RecordHeartbeat(ctx) }
+	ids, err := r.unasked(ctx, app, alive)
 	if err != nil {
 		return 0, 0, err
 	}
 	var faults []error
-	err = r.API.DescribeRecordStatuses(ctx, app, ids, func(task serverapi.Task) error {
-		activity.RecordHeartbeat(ctx)
+	err = r.API.DescribeRecordStatuses(ctx, app, ids, alive, func(task serverapi.Task) error {
 		asked++
 		news, err := r.Ledger.RecordAnswer(ctx, app, task)
 		if err != nil || !news || len(task.Files) == 0 {

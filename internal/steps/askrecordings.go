@@ -99,7 +99,7 @@ func (r *Recordings) askAPI(ctx context.Context, f *recordings.Facts) (named boo
 			return false, err
 		}
 	}
-	err = r.Finding.API.DescribeRecordStatuses(ctx, s.AppID, ids, func(t serverapi.Task) error {
+	err = r.Finding.API.DescribeRecordStatuses(ctx, s.AppID, ids, func() { activity.RecordHeartbeat(ctx) }, func(t serverapi.Task) error {
 		t.RoomID = cmp.Or(t.RoomID, s.RoomID)
 		if _, err := r.Finding.Ledger.RecordAnswer(ctx, s.AppID, t); err != nil {
 			return &ledgerError{fmt.Errorf("recording found at ZEGO: %w", err)}

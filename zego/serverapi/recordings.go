@@ -160,11 +160,13 @@ const (
 const maxFailed = 3
 
 // DescribeRecordStatuses calls do with each of the tasks, except those that don't exist or
-// began more than [TasksKept] ago. The error joins the errors of all tasks.
-func (c *Client) DescribeRecordStatuses(ctx context.Context, appID uint32, taskIDs []string, do func(Task) error) error {
+// began more than [TasksKept] ago. It calls progress before it asks about a task. The error
+// joins the errors of all tasks.
+func (c *Client) DescribeRecordStatuses(ctx context.Context, appID uint32, taskIDs []string, progress func(), do func(Task) error) error {
 	var faults []error
 	failed := 0 // in a row
 	for _, id := range taskIDs {
+		progress()
 		task, err := c.DescribeRecordStatus(ctx, appID, id)
 		if refused := new(Error); errors.As(err, &refused) && refused.NoTask() {
 			continue

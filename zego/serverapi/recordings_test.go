@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/url"
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -107,6 +109,42 @@ func TestDescribeRecordStatusReturnsFilesInEveryState(t *testing.T) {
 	if _, err := c.DescribeRecordStatus(t.Context(), apiApp, taskID(3)); !errors.As(err, &refused) || !refused.NoTask() {
 		t.Errorf("of a task that isn't there: %v", err)
 	}
+}
+
+// A task that fails or doesn't exist delays no other. Three failures in a row end the calls.
+// Progress is reported for every task, so that an Activity heartbeats during failures.
+func TestDescribeRecordStatusesSkipsFailedTasks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := zegofake.New(apiApp, serverSecret)
+		begin := time.Now().UTC().Truncate(time.Millisecond).Add(-time.Hour)
+		var tasks []zegofake.Task
+		for n := range 6 {
+			tasks = append(tasks, zegofake.Task{TaskID: taskID(n), RoomID: "lobby", Status: 3, Begin: begin})
+		}
+		api.Tasks(apiApp, tasks...)
+		c := apiClient(t, api, serverSecret)
+		failing, progress, done := errors.New("disk full"), 0, []string{}
+		err := c.DescribeRecordStatuses(t.Context(), apiApp,
+			[]string{taskID(9), taskID(1), taskID(3), taskID(0), taskID(2), taskID(3), taskID(8), taskID(1), taskID(0)}, func() { progress++ },
+			func(task serverapi.Task) error {
+				if task.TaskID == taskID(0) || task.TaskID == taskID(2) {
+					done = append(done, task.TaskID)
+					return nil
+				}
+				return failing
+			})
+		if !errors.Is(err, failing) || strings.Count(err.Error(), "task "+taskID(3)+": disk full") != 2 || strings.Contains(err.Error(), taskID(8)) {
+			t.Errorf("error %v", err)
+		}
+		if !slices.Equal(done, []string{taskID(0), taskID(2), taskID(0)}) || progress != 9 {
+			t.Errorf("done %q with %d reports of progress, want %q and 9", done, progress, []string{taskID(0), taskID(2), taskID(0)})
+		}
+		progress = 0
+		ids := []string{taskID(9), taskID(1), taskID(8), taskID(3), taskID(4), taskID(0)}
+		if err := c.DescribeRecordStatuses(t.Context(), apiApp, ids, func() { progress++ }, func(serverapi.Task) error { return failing }); err == nil || progress != 5 {
+			t.Errorf("%d tasks were asked about, want 5: %v", progress, err)
+		}
+	})
 }
 
 // A file's name becomes a part of keys in the bucket, so it must be valid.
