@@ -99,7 +99,7 @@ func failed(entry string, err error) error {
 	switch {
 	case errors.As(err, &asked):
 		return asked
-	case errors.Is(err, metering.ErrTooLarge), errors.As(err, new(*ledger.PriceError)), errors.Is(err, sql.ErrNoRows):
+	case errors.Is(err, metering.ErrTooLarge), errors.As(err, new(*ledger.PriceError)):
 		return activities.Blockedf("make the %s: %w", entry, err)
 	}
 	return fmt.Errorf("write the %s to the ledger: %w", entry, err)
@@ -213,6 +213,9 @@ func (b *Billing) AdjustBill(ctx context.Context, task activities.Task, number i
 	}
 	if errors.Is(err, ledger.ErrNothingToAdjust) {
 		return activities.Adjusted{Nothing: true}, nil
+	}
+	if errors.Is(err, sql.ErrNoRows) {
+		return activities.Adjusted{}, activities.Blockedf("make the adjustment: %w", err)
 	}
 	if err != nil {
 		return activities.Adjusted{}, failed("adjustment", err)

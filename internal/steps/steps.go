@@ -1,8 +1,6 @@
 // Package steps runs the standard steps, which package activities names.
 package steps
 
-import ()
-
 // Standard has an Activity for each method of [activities.Steps].
 type Standard struct {
 	*Billing
