@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/urfave/cli/v3"
@@ -181,12 +182,19 @@ type listed struct {
 // guess come last, and may not exist.
 func (op *operation) search(ctx context.Context, arg string, limit int) (ids []string, more bool, failed []string) {
 	since := map[string]time.Time{}
-	for _, list := range []func(context.Context, string) (listed, error){op.searchInbox, op.searchRuns} {
-		found, err := probe.Do(ctx, storeTimeout, func(ctx context.Context) (listed, error) { return list(ctx, arg) })
-		maps.Copy(since, found.since)
-		more = more || found.more
-		if err != nil {
-			failed = append(failed, oneLine(err.Error()))
+	found, errs := [2]listed{}, [2]error{}
+	var group sync.WaitGroup
+	for n, list := range []func(context.Context, string) (listed, error){op.searchInbox, op.searchRuns} {
+		group.Go(func() {
+			found[n], errs[n] = probe.Do(ctx, storeTimeout, func(ctx context.Context) (listed, error) { return list(ctx, arg) })
+		})
+	}
+	group.Wait()
+	for n, f := range found {
+		maps.Copy(since, f.since)
+		more = more || f.more
+		if errs[n] != nil {
+			failed = append(failed, oneLine(errs[n].Error()))
 		}
 	}
 	ids = slices.SortedFunc(maps.Keys(since), func(a, b string) int {

@@ -118,7 +118,8 @@ func (s *sessionStatus) missing(place string) string {
 	return "no " + place
 }
 
-// part sets what a place has of a session. A read returns it, as one that hangs may end when nobody waits for it any more.
+// part sets the fields that one place has. A read returns it, because a read that hangs may
+// end after the status was shown.
 type part func(*sessionStatus)
 
 // status reads all places, beside each other.
