@@ -46,7 +46,7 @@ func told(t *testing.T, c *config.Config, s zego.RoomClose, user string, login, 
 		t.Fatal(err)
 	}
 	defer books.Close()
-	common := ledger.Event{ID: session.ID{AppID: s.AppID, RoomSessionID: s.RoomSessionID}, RoomID: s.RoomID, SeenAt: time.Now()}
+	common := ledger.Event{ID: session.Of(&s).ID, RoomID: s.RoomID, SeenAt: time.Now()}
 	create, stay := common, common
 	create.Event, create.Create = zego.EventRoomCreate, login
 	stay.Event, stay.Stay, stay.User, stay.Login, stay.Logout = zego.EventRoomLogin, user, user, login, logout

@@ -235,7 +235,7 @@ func exported(t *testing.T) map[string]*dto.MetricFamily {
 	}
 	defer books.Close()
 	key := session.Of(&again).IdempotencyKey(workflows.Billing.Name)
-	if _, _, err := books.Finalize(t.Context(), ledger.Bill{ID: key, Session: session.Session{ID: session.ID{AppID: again.AppID, RoomSessionID: again.RoomSessionID}, RoomID: again.RoomID, RoomCloseTime: again.RoomCloseTime}}); err != nil {
+	if _, _, err := books.Finalize(t.Context(), ledger.Bill{ID: key, Session: session.Of(&again)}); err != nil {
 		t.Fatal(err)
 	}
 	post(t, address, map[string]any{ // with an unreadable field

@@ -30,7 +30,7 @@ func (a *audit) readEvents(ctx context.Context) error {
 				if !t.Acknowledged {
 					continue
 				}
-				u := ledger.Event{ID: session.ID{AppID: l.AppID, RoomSessionID: l.RoomSessionID}, Event: t.Event, Stay: t.Stay, User: t.User}
+				u := ledger.Event{ID: l.ID, Event: t.Event, Stay: t.Stay, User: t.User}
 				lacks, err := a.Ledger.Lacks(ctx, u)
 				if err != nil {
 					return fmt.Errorf("read the ledger: %w", err)
@@ -113,7 +113,7 @@ func (a *audit) compareLives(ctx context.Context, queued map[session.ID]bool) er
 		if !ok || queued[l.ID] {
 			continue
 		}
-		adjusting, err := a.Ledger.Adjusting(ctx, session.ID{AppID: l.AppID, RoomSessionID: l.RoomSessionID})
+		adjusting, err := a.Ledger.Adjusting(ctx, l.ID)
 		if err != nil {
 			return fmt.Errorf("read the ledger: %w", err)
 		}
@@ -128,7 +128,7 @@ func (a *audit) compareLives(ctx context.Context, queued map[session.ID]bool) er
 		if bill == nil {
 			continue // other checks decide whether it should have one
 		}
-		adjustments, err := a.Ledger.Adjustments(ctx, session.ID{AppID: l.AppID, RoomSessionID: l.RoomSessionID})
+		adjustments, err := a.Ledger.Adjustments(ctx, l.ID)
 		if err != nil {
 			return fmt.Errorf("read the ledger: %w", err)
 		}

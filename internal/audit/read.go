@@ -89,7 +89,7 @@ func (a *audit) readBills(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read the ledger: %w", err)
 		}
-		k := session.ID{AppID: b.AppID, RoomSessionID: b.RoomSessionID}
+		k := b.Session.ID
 		r := a.sessions[k]
 		r.set(billed, true)
 		r.set(old, a.gone(b.MadeAt))
@@ -113,7 +113,7 @@ func (a *audit) readBills(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read the ledger: %w", err)
 		}
-		a.sessions.mark(session.ID{AppID: s.AppID, RoomSessionID: s.RoomSessionID}, closed)
+		a.sessions.mark(s.ID, closed)
 	}
 	return nil
 }
@@ -128,7 +128,7 @@ func (a *audit) readContradictions(ctx context.Context) error {
 		if a.late(c.SeenAt) {
 			continue
 		}
-		a.report.add(session.ID{AppID: c.AppID, RoomSessionID: c.RoomSessionID}, Fault{Kind: Contradicted,
+		a.report.add(c.ID, Fault{Kind: Contradicted,
 			Problem: fmt.Sprintf("It was closed twice: another room_close says that room %q closed at %s. That one has no run.", c.RoomID, c.RoomCloseTime.Format(time.RFC3339Nano)),
 			Remedy: "See that nothing between ZEGO and the webhook rounds room_session_id, and find out whose the other room_close is. If it is another session's, close that out by its own number: " +
 				sendCommand(c.AppID, "SESSION")})

@@ -272,17 +272,17 @@ func TestLateRecordingsAreListedUntilHandedOver(t *testing.T) {
 				t.Errorf("%s: %q are late, want %q", what, got, want)
 			}
 		}
-		number := session.Session{ID: session.ID{AppID: app, RoomSessionID: math.MaxUint64}, RoomID: room, CloseReason: "2", RoomCloseTime: noon, Reconciled: true}
+		of := session.Session{ID: session.ID{AppID: app, RoomSessionID: math.MaxUint64}, RoomID: room, CloseReason: "2", RoomCloseTime: noon, Reconciled: true}
 		recordings(t, l) // its end is known
 		if got, archived, err := l.Archived(t.Context(), session.ID{AppID: app, RoomSessionID: math.MaxUint64}); err != nil || archived {
 			t.Errorf("archived: %+v %v, %v", got, archived, err)
 		}
 		expect("before the archive is made")
-		if err := l.ArchivedRecordings(t.Context(), number, []string{"C"}); err != nil {
+		if err := l.ArchivedRecordings(t.Context(), of, []string{"C"}); err != nil {
 			t.Fatal(err)
 		}
-		if got, archived, err := l.Archived(t.Context(), session.ID{AppID: app, RoomSessionID: math.MaxUint64}); err != nil || !archived || got != number {
-			t.Errorf("got %+v %v, %v, want %+v", got, archived, err, number)
+		if got, archived, err := l.Archived(t.Context(), session.ID{AppID: app, RoomSessionID: math.MaxUint64}); err != nil || !archived || got != of {
+			t.Errorf("got %+v %v, %v, want %+v", got, archived, err, of)
 		}
 		expect("after", "A", "B")
 		if err := l.HandOver(t.Context(), app, "A"); err != nil {

@@ -290,7 +290,7 @@ func (a *appCheck) closeOut(ctx context.Context, c ledger.Check) error {
 	if c.LastTime.IsZero() {
 		return fmt.Errorf("session %d: no callback has a time", c.RoomSessionID)
 	}
-	session := session.Session{ID: session.ID{AppID: c.AppID, RoomSessionID: c.RoomSessionID}, RoomID: c.RoomID, RoomCloseTime: c.LastTime, Reconciled: true}
+	session := session.Session{ID: c.ID, RoomID: c.RoomID, RoomCloseTime: c.LastTime, Reconciled: true}
 	activity.RecordHeartbeat(ctx)
 	if err := a.Start(ctx, session); err != nil {
 		return fmt.Errorf("start the Workflow of session %d: %w", c.RoomSessionID, err)

@@ -27,7 +27,7 @@ func Record(ctx context.Context, bucket *blob.Bucket, closed zego.RoomClose) (*z
 	}, closed.RoomID)
 	name := task + "_" + room[:min(len(room), 128)] + "_mix_A_" + strings.ReplaceAll(begin.Format("20060102150405.000"), ".", "") + ".wav"
 	sound := tone()
-	if err := bucket.WriteAll(ctx, session.ID{AppID: closed.AppID, RoomSessionID: closed.RoomSessionID}.Folder()+name, sound,
+	if err := bucket.WriteAll(ctx, session.Of(&closed).Folder()+name, sound,
 		&blob.WriterOptions{ContentType: "audio/wav"}); err != nil {
 		return nil, err
 	}

@@ -12,7 +12,6 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/closeouttest"
-	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
 
@@ -46,7 +45,7 @@ func TestNotifyPostsTheSession(t *testing.T) {
 	task := activities.Task{Session: closed, IdempotencyKey: closed.IdempotencyKey("notify")}
 
 	said, err := (&Notifier{API: activities.Endpoint{Name: "the notified API", URL: api.URL}}).Notify(t.Context(), task)
-	if err != nil || said != "notified" || key != task.IdempotencyKey.String() || !strings.Contains(body, session.ID{AppID: closed.AppID, RoomSessionID: closed.RoomSessionID}.String()[2:]) {
+	if err != nil || said != "notified" || key != task.IdempotencyKey.String() || !strings.Contains(body, closed.ID.String()[2:]) {
 		t.Errorf("%q, %v: posted %s with key %s", said, err, body, key)
 	}
 }
