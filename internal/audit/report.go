@@ -116,7 +116,7 @@ type Fault struct {
 
 // Target returns the repair of the fault.
 func (f Fault) Target() repair.Repair {
-	return repair.Repair{Kind: f.Repair, ID: session.ID{AppID: f.AppID, RoomSessionID: f.RoomSessionID}, WorkflowID: f.WorkflowID, RunID: f.runID}
+	return repair.Repair{Kind: f.Repair, ID: f.ID, WorkflowID: f.WorkflowID, RunID: f.runID}
 }
 
 // repair returns the repair for the kind of the fault.
