@@ -1,9 +1,9 @@
 -- The ledger, for SQLite and PostgreSQL alike.
 --
--- Sessions use all 64 bits of an unsigned integer, for which neither database has a
--- type: they are decimal text. Times are Unix milliseconds, those of users, rooms and
--- recordings by ZEGO's clock, others by ours; 0 means unknown.
--- There are few indexes, as each slows down every callback.
+-- room_session_id uses all 64 bits of an unsigned integer. Neither database has such a type, so it
+-- is decimal text. Times are Unix milliseconds, and 0 means unknown. Those of users, rooms and
+-- recordings are by ZEGO's clock, others by ours. There are few indexes, because each slows down
+-- every callback.
 CREATE TABLE bills (
     id                  TEXT   NOT NULL PRIMARY KEY,
     appid               BIGINT NOT NULL,
@@ -26,12 +26,12 @@ CREATE TABLE bills (
     published_ms        BIGINT NOT NULL,
     published_seconds   BIGINT NOT NULL,
     published_estimated TEXT   NOT NULL,
-    callbacks           BIGINT NOT NULL, -- how many of users are missing; -1: unknown
-    stream_callbacks    BIGINT NOT NULL, -- and of streams
-    excluded            TEXT   NOT NULL, -- who is no participant, and why
+    callbacks           BIGINT NOT NULL, -- number of missing callbacks about users; -1: unknown
+    stream_callbacks    BIGINT NOT NULL, -- number of missing callbacks about streams; -1: unknown
+    excluded            TEXT   NOT NULL, -- users who are not participants, with reasons
     currency            TEXT   NOT NULL,
     price_per_minute    BIGINT NOT NULL,
-    by_function         BIGINT NOT NULL, -- 1: the program's own function has priced it
+    by_function         BIGINT NOT NULL, -- 1: a price function priced it
     amount              BIGINT NOT NULL,
     lines               BIGINT NOT NULL
 );
@@ -39,12 +39,12 @@ CREATE TABLE bills (
 CREATE UNIQUE INDEX bills_session ON bills (appid, room_session_id);
 CREATE INDEX bills_closed ON bills (room_close_time);
 
--- What came after the bill. The figures are those of the session as it is known by
--- then; billed_... is what the entry adds to those before it, and may be negative.
+-- Adjustments of bills. The figures are those of the session at that time. billed_... has the
+-- differences to the entry before, which may be negative.
 CREATE TABLE adjustments (
     id                  TEXT   NOT NULL PRIMARY KEY,
     bill_id             TEXT   NOT NULL,
-    number              BIGINT NOT NULL, -- of the session's adjustments, from 1
+    number              BIGINT NOT NULL, -- counts the session's adjustments from 1
     appid               BIGINT NOT NULL,
     room_id             TEXT   NOT NULL,
     room_session_id     TEXT   NOT NULL,
@@ -65,9 +65,9 @@ CREATE TABLE adjustments (
     published_ms        BIGINT NOT NULL,
     published_seconds   BIGINT NOT NULL,
     published_estimated TEXT   NOT NULL,
-    callbacks           BIGINT NOT NULL, -- how many of users are missing; -1: unknown
-    stream_callbacks    BIGINT NOT NULL, -- and of streams
-    excluded            TEXT   NOT NULL, -- who is no participant, and why
+    callbacks           BIGINT NOT NULL, -- number of missing callbacks about users; -1: unknown
+    stream_callbacks    BIGINT NOT NULL, -- number of missing callbacks about streams; -1: unknown
+    excluded            TEXT   NOT NULL, -- users who are not participants, with reasons
     currency            TEXT   NOT NULL,
     price_per_minute    BIGINT NOT NULL,
     by_function         BIGINT NOT NULL,
@@ -83,7 +83,7 @@ CREATE TABLE adjustments (
 CREATE UNIQUE INDEX adjustments_number ON adjustments (appid, room_session_id, number);
 CREATE INDEX adjustments_closed ON adjustments (room_close_time);
 
--- The lines of bills and adjustments. Those of an entry add up to its amount.
+-- Lines of bills and adjustments. The lines of an entry add up to its amount.
 CREATE TABLE lines (
     appid           BIGINT NOT NULL,
     room_session_id TEXT   NOT NULL,
@@ -100,19 +100,19 @@ CREATE TABLE lines (
     PRIMARY KEY (appid, room_session_id, entry, line)
 );
 
--- What callbacks told of sessions.
+-- Sessions, from callbacks.
 CREATE TABLE sessions (
     appid            BIGINT NOT NULL,
     room_session_id  TEXT   NOT NULL,
     room_id          TEXT   NOT NULL,
     room_create_time BIGINT NOT NULL,
-    contradicted     BIGINT NOT NULL, -- 1: two callbacks disagree about it
-    implausible      BIGINT NOT NULL, -- 1: a callback told a time that can't be
-    seen_at          BIGINT NOT NULL, -- the last sign of life
-    closed_at        BIGINT NOT NULL, -- when it was noted that the room has closed
-    entries          BIGINT NOT NULL, -- how many were made: the bill is one, then adjustments
-    dirty_at         BIGINT NOT NULL, -- when an event came that the last entry doesn't have
-    adjusting_at     BIGINT NOT NULL DEFAULT 0, -- when the run that adjusts it was started
+    contradicted     BIGINT NOT NULL, -- 1: callbacks contradict each other
+    implausible      BIGINT NOT NULL, -- 1: a callback has an impossible time
+    seen_at          BIGINT NOT NULL, -- when the last callback arrived, or the last answer that a user is in the room
+    closed_at        BIGINT NOT NULL, -- when the end of the session was recorded; 0: it is open
+    entries          BIGINT NOT NULL, -- number of entries: the bill and its adjustments
+    dirty_at         BIGINT NOT NULL, -- when an event arrived that the last entry lacks; 0: none
+    adjusting_at     BIGINT NOT NULL DEFAULT 0, -- when the run of the next adjustment was started
     PRIMARY KEY (appid, room_session_id)
 );
 
@@ -125,20 +125,20 @@ CREATE TABLE stays (
     stay            TEXT   NOT NULL, -- ZEGO's session_id
     user_account    TEXT   NOT NULL,
     user_role       TEXT   NOT NULL,
-    role_at         BIGINT NOT NULL, -- the logout that knew the role; 0: a login did
+    role_at         BIGINT NOT NULL, -- time of the logout with the role; 0: the role is from a login
     login_time      BIGINT NOT NULL,
     logout_time     BIGINT NOT NULL,
     logout_reason   TEXT   NOT NULL,
-    contradicted    BIGINT NOT NULL, -- 1: two callbacks disagree about it
-    implausible     BIGINT NOT NULL, -- 1: a callback told a time that can't be
-    seen_at         BIGINT NOT NULL, -- when the last callback came that told something new
+    contradicted    BIGINT NOT NULL, -- 1: callbacks contradict each other
+    implausible     BIGINT NOT NULL, -- 1: a callback has an impossible time
+    seen_at         BIGINT NOT NULL, -- when the last callback with news arrived
     name            TEXT   NOT NULL, -- the user's nickname
-    login_number    BIGINT NOT NULL, -- 1 more than the user_update_seq; 0: no callback; -1: one without, or several
+    login_number    BIGINT NOT NULL, -- user_update_seq plus 1; 0: no callback; -1: a callback without the number, or several numbers
     logout_number   BIGINT NOT NULL,
     PRIMARY KEY (appid, room_session_id, stay)
 );
 
--- What users published. The columns are those of stays.
+-- Published streams. The columns are those of stays.
 CREATE TABLE streams (
     appid           BIGINT NOT NULL,
     room_session_id TEXT   NOT NULL,
@@ -153,19 +153,19 @@ CREATE TABLE streams (
     implausible     BIGINT NOT NULL,
     seen_at         BIGINT NOT NULL,
     name            TEXT   NOT NULL, -- the stream_id
-    create_number   BIGINT NOT NULL, -- 1 more than the stream_seq; as above
+    create_number   BIGINT NOT NULL, -- stream_seq plus 1; otherwise as login_number
     close_number    BIGINT NOT NULL,
     PRIMARY KEY (appid, room_session_id, stream_sid)
 );
 
--- What is billed of each user: by the bill, which is number 0, and by each adjustment that
--- changes it. Milliseconds; a maximum of -1 is unknown.
+-- Participants of each entry: of the bill, which has number 0, and those that an adjustment
+-- changes. Times are in milliseconds; a maximum of -1 is unknown.
 CREATE TABLE participants (
     appid             BIGINT NOT NULL,
     room_session_id   TEXT   NOT NULL,
     user_account      TEXT   NOT NULL,
     number            BIGINT NOT NULL,
-    excluded          TEXT   NOT NULL, -- why the user is no participant; or empty
+    excluded          TEXT   NOT NULL, -- why the user is not a participant, or empty
     in_room           BIGINT NOT NULL,
     in_room_min       BIGINT NOT NULL,
     in_room_max       BIGINT NOT NULL,
@@ -177,34 +177,33 @@ CREATE TABLE participants (
     PRIMARY KEY (appid, room_session_id, user_account, number)
 );
 
--- What was asked about sessions of which no room_close is known.
+-- ZEGO's answers about sessions without a room_close.
 CREATE TABLE checks (
     appid           BIGINT NOT NULL,
     room_session_id TEXT   NOT NULL,
-    gone            BIGINT NOT NULL, -- how many answers in a row told that the room is gone
-    asked_at        BIGINT NOT NULL, -- when the last of them came
+    gone            BIGINT NOT NULL, -- number of consecutive answers without a user in the room
+    asked_at        BIGINT NOT NULL, -- when the last answer arrived
     PRIMARY KEY (appid, room_session_id)
 );
 
--- Finds the other sessions of a room that are open.
+-- Finds a room's other open sessions.
 CREATE INDEX sessions_rooms ON sessions (appid, room_id, seen_at) WHERE closed_at = 0;
 
--- What callbacks told of recording tasks. Nothing of it tells the session: see
--- Ledger.RecordingsOf.
+-- Recording tasks, from callbacks, which don't name the session: see Ledger.RecordingsOf.
 CREATE TABLE recording_tasks (
     appid           BIGINT NOT NULL,
     task_id         TEXT   NOT NULL,
     room_id         TEXT   NOT NULL,
-    first_time      BIGINT NOT NULL, -- the first and the last callback, by ZEGO's clock
+    first_time      BIGINT NOT NULL, -- first and last callback, by ZEGO's clock
     last_time       BIGINT NOT NULL,
-    uploaded        BIGINT NOT NULL, -- the highest sequence of those that tell of files; -1: none came
-    alive           BIGINT NOT NULL, -- and of those of a task that goes on; -1: none came
-    ended           BIGINT NOT NULL, -- 1: one came that says that it ended
-    room_session_id TEXT   NOT NULL, -- the session that a person, the app, or its archive says it is of; or empty
-    announced       BIGINT NOT NULL DEFAULT 0, -- 1: by the app, so that its files are still to come
-    answered        BIGINT NOT NULL DEFAULT 0, -- 1: ZEGO's API answered that it has ended, and where all its files are
-    archived_at     BIGINT NOT NULL, -- when it was archived with that session
-    look_at         BIGINT NOT NULL DEFAULT 0, -- when to look whether an archive lacks it; see notLate
+    uploaded        BIGINT NOT NULL, -- highest sequence of a callback with files; -1: none arrived
+    alive           BIGINT NOT NULL, -- highest sequence of a callback about a task that continues; -1: none arrived
+    ended           BIGINT NOT NULL, -- 1: a callback has reported the end
+    room_session_id TEXT   NOT NULL, -- the session that an operator, the app or the archive assigned, or empty
+    announced       BIGINT NOT NULL DEFAULT 0, -- 1: assigned by the app, so its files are expected
+    answered        BIGINT NOT NULL DEFAULT 0, -- 1: ZEGO's API has reported its end and all its files
+    archived_at     BIGINT NOT NULL, -- when it was archived with that session; 0: it wasn't
+    look_at         BIGINT NOT NULL DEFAULT 0, -- when to check whether an archive lacks it; see notLate
     PRIMARY KEY (appid, task_id)
 );
 
@@ -217,7 +216,7 @@ CREATE TABLE recording_files (
     appid        BIGINT NOT NULL,
     task_id      TEXT   NOT NULL,
     file_id      TEXT   NOT NULL,
-    sequence     BIGINT NOT NULL, -- of the callback that told it; a later one counts
+    sequence     BIGINT NOT NULL, -- of the latest callback about it
     status       BIGINT NOT NULL,
     url          TEXT   NOT NULL,
     format       TEXT   NOT NULL,
@@ -227,15 +226,15 @@ CREATE TABLE recording_files (
     stream_id    TEXT   NOT NULL,
     track        BIGINT NOT NULL,
     begin_time   BIGINT NOT NULL,
-    told_time    BIGINT NOT NULL, -- when its status was told first, by ZEGO's clock
-    other_sequence BIGINT NOT NULL DEFAULT -1, -- of the last callback that said it was nowhere,
-    other_status   BIGINT NOT NULL DEFAULT 0,  -- and what that said
-    saved        TEXT   NOT NULL, -- what was saved out of the backup storage, as the manifest has it; or empty
+    told_time    BIGINT NOT NULL, -- time of the first callback with this status, by ZEGO's clock
+    other_sequence BIGINT NOT NULL DEFAULT -1, -- of the last callback with a status that is not final
+    other_status   BIGINT NOT NULL DEFAULT 0,  -- the status in that callback
+    saved        TEXT   NOT NULL, -- the manifest's entry of a file saved from the backup storage, or empty
     PRIMARY KEY (appid, task_id, file_id)
 );
 
--- When rooms closed of which somebody asked for the recordings: one session ends
--- before the next of its room begins.
+-- Ends of sessions whose runs archive recordings. A session ends before the next of its room
+-- begins.
 CREATE TABLE room_ends (
     appid           BIGINT NOT NULL,
     room_session_id TEXT   NOT NULL,
@@ -243,15 +242,15 @@ CREATE TABLE room_ends (
     room_close_time BIGINT NOT NULL,
     close_reason    TEXT   NOT NULL DEFAULT '',
     reconciled      BIGINT NOT NULL DEFAULT 0,
-    archived_at     BIGINT NOT NULL DEFAULT 0, -- when its recordings were; what comes later can be added
+    archived_at     BIGINT NOT NULL DEFAULT 0, -- when the recordings were archived; later ones can be added
     PRIMARY KEY (appid, room_session_id)
 );
 
 CREATE INDEX room_ends_room ON room_ends (appid, room_id, room_close_time);
 CREATE INDEX sessions_room ON sessions (appid, room_id);
 
--- Sessions whose entries were put back after the ledger had lost them. The events that
--- they are of may be lost for good.
+-- Sessions whose entries were restored after the ledger had lost them. The events behind these
+-- entries may be lost.
 CREATE TABLE restored (
     appid           BIGINT NOT NULL,
     room_session_id TEXT   NOT NULL,
@@ -259,9 +258,8 @@ CREATE TABLE restored (
     PRIMARY KEY (appid, room_session_id)
 );
 
--- One row: the last time that a worker looked for what is due, and the earliest time of
--- the next look. A number smaller than a worker has seen means that the ledger was
--- restored from a copy.
+-- One row, with the time of the workers' last check for due work and the earliest time of the
+-- next. If the number is smaller than a worker has seen, the ledger was restored from a copy.
 CREATE TABLE looks (
     number    BIGINT NOT NULL,
     looked_at BIGINT NOT NULL,
@@ -270,32 +268,32 @@ CREATE TABLE looks (
 
 INSERT INTO looks VALUES (0, 0, 0);
 
--- When the next call of a budget of ZEGO's APIs may be made: all processes share it.
+-- Earliest time of the next call in each budget of ZEGO's APIs. All processes share it.
 CREATE TABLE turns (
     budget  TEXT   NOT NULL PRIMARY KEY,
     next_at BIGINT NOT NULL
 );
 
--- The last comparison of each app: what ZEGO counted, and what the ledger lacks of it.
+-- The last comparison of each app: ZEGO's counts, and how many of them the ledger lacks.
 CREATE TABLE comparisons (
     appid         BIGINT NOT NULL PRIMARY KEY,
     compared_at   BIGINT NOT NULL,
-    since         BIGINT NOT NULL, -- the first of those in a row that found unknown ones; 0: the last found none
+    since         BIGINT NOT NULL, -- first of the consecutive comparisons that found unknown rooms or users; 0: the last found none
     rooms         BIGINT NOT NULL,
     users         BIGINT NOT NULL,
     unknown_rooms BIGINT NOT NULL,
     unknown_users BIGINT NOT NULL
 );
 
--- Times of which the ledger has lost what it was told, as it was restored from a copy.
+-- Periods whose events the ledger has lost, because it was restored from a copy.
 CREATE TABLE losses (
     from_time BIGINT NOT NULL,
     to_time   BIGINT NOT NULL,
     PRIMARY KEY (from_time, to_time)
 );
 
--- Sessions of which a second room_close contradicts the first: of each, what the first
--- such one told.
+-- Sessions with a room_close that contradicts the first. The values are those of the first
+-- contradicting room_close.
 CREATE TABLE contradictions (
     appid           BIGINT NOT NULL,
     room_session_id TEXT   NOT NULL,
@@ -305,11 +303,11 @@ CREATE TABLE contradictions (
     PRIMARY KEY (appid, room_session_id)
 );
 
--- Genuine callbacks that were refused, as a field that they need can't be read.
+-- Genuine callbacks that were refused because a required field is unreadable.
 CREATE TABLE unreadable (
     appid     BIGINT NOT NULL,
     event     TEXT   NOT NULL,
-    room_id   TEXT   NOT NULL, -- empty if it can't be read
+    room_id   TEXT   NOT NULL, -- empty if unreadable
     task_id   TEXT   NOT NULL,
     field     TEXT   NOT NULL,
     problem   TEXT   NOT NULL,
