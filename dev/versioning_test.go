@@ -73,7 +73,7 @@ func (s *showSteps) Thank(context.Context, activities.Task) (string, error) {
 	return "thanked by build " + s.build, nil
 }
 
-// deployment is a Worker Deployment of which several builds run at once.
+// deployment is a Worker Deployment with several builds that run at once.
 type deployment struct {
 	t        *testing.T
 	settings *config.Config

@@ -623,7 +623,7 @@ type failing struct{ store }
 
 func (failing) create(context.Context, string, []byte) error { return errors.New("no manifest") }
 
-// One that fails doesn't keep the others from being moved, and its failure is told.
+// If one item fails, the others are moved, and the failure is reported.
 func TestFailedItemDelaysNoOther(t *testing.T) {
 	everyStore(t, func(w *world) {
 		items := []Item{w.put("a", []byte("a")), {Key: folder + "none", Name: "none"}, w.put("b", []byte("b")), {Key: folder + "a", Name: "size", Size: 7}}

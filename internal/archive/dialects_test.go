@@ -271,7 +271,7 @@ func TestFileThatTheStoreCannotCopyIsUploaded(t *testing.T) {
 	}
 }
 
-// A store that is told not to be sent checksums is sent none.
+// If the environment switches checksums off, the store receives none.
 func TestEnvironmentSwitchesChecksumsOff(t *testing.T) {
 	s := newFakeS3(t)
 	t.Setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")

@@ -108,7 +108,7 @@ func TestThrottlingStoreIsRetried(t *testing.T) {
 		t.Errorf("%d uploads were left", left)
 	}
 
-	// One that never relents is told of.
+	// An error that persists is returned.
 	p.do(func(w http.ResponseWriter, r *http.Request) bool { return r.Method != http.MethodHead && slowDown(w) })
 	w.removeManifest(t, s)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
@@ -294,7 +294,7 @@ func TestRecordingsHaveClassTagsAndEncryption(t *testing.T) {
 	}
 }
 
-// zeros is a file of which there is nothing in memory.
+// zeros is a large file that needs no memory.
 type zeros struct{ size, at int64 }
 
 func (z *zeros) Read(p []byte) (int, error) {

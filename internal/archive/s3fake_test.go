@@ -22,7 +22,7 @@ import (
 	"time"
 )
 
-// fakeS3 is a store that speaks S3's protocol as far as it is told to.
+// fakeS3 is a store with a part of S3's protocol, which each test can change.
 type fakeS3 struct {
 	address string
 	// before may answer a request, or change it.

@@ -45,7 +45,7 @@ func peopled(w *world) {
 	w.offered(true) // refused at first: there are two lines of it
 	w.journal.lines[len(w.journal.lines)-1].Acknowledged = false
 	again := w.journal.lines[len(w.journal.lines)-1]
-	s := session.Session{ID: session.ID{AppID: again.AppID, RoomSessionID: again.RoomSessionID}, RoomID: "é'\"\n", RoomCloseTime: time.UnixMilli(1)}
+	s := session.Session{ID: again.ID, RoomID: "é'\"\n", RoomCloseTime: time.UnixMilli(1)}
 	w.journal.add(s, true)
 	w.bill(s)
 	w.manifest(s)
@@ -156,7 +156,7 @@ func TestEachFaultIsFound(t *testing.T) {
 		{"terminated", ends(terminated), []audit.Kind{audit.RunTerminated}, "was terminated"},
 		{"timed out", ends(enums.WORKFLOW_EXECUTION_STATUS_TIMED_OUT), []audit.Kind{audit.RunTimedOut}, "timed out"},
 		{"canceled", ends(enums.WORKFLOW_EXECUTION_STATUS_CANCELED), []audit.Kind{audit.RunCanceled}, "was canceled"},
-		{"terminated, of which visibility knows nothing", func(w *world) session.Session {
+		{"terminated, not in visibility yet", func(w *world) session.Session {
 			s := w.offered(true)
 			w.run(s, terminated).listed = false
 			return s
@@ -179,13 +179,13 @@ func TestEachFaultIsFound(t *testing.T) {
 		{"a bill that the ledger has lost", func(w *world) session.Session {
 			s := w.offered(true)
 			w.manifest(s)
-			w.run(s, completed).returned = map[string]any{"FinalizeBill": activities.Bill{Bill: pricing.Bill{Session: session.Session{ID: session.ID{AppID: s.AppID, RoomSessionID: s.RoomSessionID}}}}}
+			w.run(s, completed).returned = map[string]any{"FinalizeBill": activities.Bill{Bill: pricing.Bill{Session: session.Session{ID: s.ID}}}}
 			return s
 		}, []audit.Kind{audit.NoBill}, "has made a bill, which Temporal still knows"},
 		{"a bill that the ledger has lost, of a blocked run", func(w *world) session.Session {
 			s := w.offered(true)
 			e := w.run(s, running)
-			e.state, e.returned = workflows.StateBlocked, map[string]any{"FinalizeBill": activities.Bill{Bill: pricing.Bill{Session: session.Session{ID: session.ID{AppID: s.AppID, RoomSessionID: s.RoomSessionID}}}}}
+			e.state, e.returned = workflows.StateBlocked, map[string]any{"FinalizeBill": activities.Bill{Bill: pricing.Bill{Session: session.Session{ID: s.ID}}}}
 			return s
 		}, []audit.Kind{audit.NoBill}, "has made a bill, which Temporal still knows"},
 		{"closed by the ledger's word, and nowhere", func(w *world) session.Session {
@@ -240,7 +240,7 @@ func TestEachFaultIsFound(t *testing.T) {
 			w.run(s, running).session.CloseReason = "9"
 			return s
 		}, []audit.Kind{audit.BillDiffers}, "unknown reason 9"},
-		{"billed of another room, of which visibility knows nothing", func(w *world) session.Session {
+		{"billed of another room, not in visibility yet", func(w *world) session.Session {
 			s, e := w.closedOut()
 			e.session.RoomID, e.listed = "lobby2", false
 			return s
@@ -439,7 +439,7 @@ func TestMovingSessionIsNoFault(t *testing.T) {
 			first := w.run(s, terminated)
 			w.run(s, completed).first = first.runID
 		}},
-		{"a terminated run was reset, of which visibility knows nothing yet", func(w *world) {
+		{"a terminated run was reset, not in visibility yet", func(w *world) {
 			s := w.offered(true)
 			first := w.run(s, terminated)
 			again := w.run(s, running)
@@ -681,8 +681,8 @@ func TestForeignWorkflows(t *testing.T) {
 	})
 }
 
-// All faults are counted, and so many of each kind are told in detail that one
-// kind can't hide another.
+// The report counts all faults. It details a limited number of each kind, so that no kind
+// hides another.
 func TestManyFaults(t *testing.T) {
 	w := newWorld(t, "sqlite:"+t.TempDir()+"/l.db")
 	for range audit.MaxFaults + 5 {

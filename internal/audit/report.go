@@ -236,7 +236,7 @@ func (r Report) WriteText(w io.Writer) error {
 		}
 	}
 	if r.repairable > 0 {
-		fmt.Fprintf(&b, "closeout repair mends %d of them.\n", r.repairable)
+		fmt.Fprintf(&b, "closeout repair fixes %d of them.\n", r.repairable)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

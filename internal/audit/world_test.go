@@ -56,7 +56,7 @@ type execution struct {
 	visible enums.WorkflowExecutionStatus // there
 }
 
-// fakeTemporal has runs. What it lists is what visibility was told, two to a page.
+// fakeTemporal has runs. It lists those in its visibility store, two to a page.
 type fakeTemporal struct {
 	client.Client
 	mu   sync.Mutex
@@ -295,7 +295,7 @@ func (f *fakeJournal) all(yield func(audit.Entry, error) bool) {
 	}
 }
 
-// world is a Closeout of which everything can be made as one likes.
+// world is a Closeout with fake stores.
 type world struct {
 	t        testing.TB
 	temporal *fakeTemporal
@@ -365,7 +365,7 @@ func result(billing, recordings workflows.State) workflows.Result {
 func (w *world) bill(s session.Session) {
 	w.t.Helper()
 	if _, _, err := w.ledger.Finalize(context.Background(), ledger.Bill{
-		ID: s.IdempotencyKey("billing"), Session: session.Session{ID: session.ID{AppID: s.AppID, RoomSessionID: s.RoomSessionID}, RoomID: s.RoomID, CloseReason: s.CloseReason, RoomCloseTime: s.RoomCloseTime},
+		ID: s.IdempotencyKey("billing"), Session: session.Session{ID: s.ID, RoomID: s.RoomID, CloseReason: s.CloseReason, RoomCloseTime: s.RoomCloseTime},
 	}); err != nil {
 		w.t.Error(err)
 	}
@@ -374,7 +374,7 @@ func (w *world) bill(s session.Session) {
 // closed notes in the ledger that the session has closed.
 func (w *world) closed(s session.Session) {
 	w.t.Helper()
-	if err := w.ledger.Record(context.Background(), []ledger.Event{{ID: session.ID{AppID: s.AppID, RoomSessionID: s.RoomSessionID}, RoomID: s.RoomID,
+	if err := w.ledger.Record(context.Background(), []ledger.Event{{ID: s.ID, RoomID: s.RoomID,
 		Event: zego.EventRoomCreate, Create: s.RoomCloseTime, SeenAt: time.Now()}}); err != nil {
 		w.t.Error(err)
 	}
@@ -416,7 +416,7 @@ func (w *world) expect(want ...string) audit.Report {
 	var got []string
 	for _, f := range r.Faults {
 		got = append(got, fmt.Sprintf("%s %s", f.Kind, f.WorkflowID))
-		if (session.ID{AppID: f.AppID, RoomSessionID: f.RoomSessionID}).WorkflowID() != f.WorkflowID || strings.ContainsAny(f.Problem+f.Remedy, "\n") {
+		if f.ID.WorkflowID() != f.WorkflowID || strings.ContainsAny(f.Problem+f.Remedy, "\n") {
 			w.t.Errorf("fault %+v", f)
 		}
 		for _, sentence := range []string{f.Problem, f.Remedy} {

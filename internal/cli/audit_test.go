@@ -106,7 +106,7 @@ func TestAudit(t *testing.T) {
 		t.Errorf("without the journal: %d\n%s%s", code, stdout, stderr)
 	}
 
-	// Who looks into no inbox is told so: what waits there isn't lost.
+	// Without an inbox the report says so, because callbacks may wait there.
 	worker := t.TempDir()
 	makeStores(t, worker)
 	if err := os.RemoveAll(filepath.Join(worker, "inbox")); err != nil {
@@ -150,7 +150,7 @@ func TestAudit(t *testing.T) {
 		t.Errorf("closed out: %d\n%s%s", code, stdout, stderr)
 	}
 
-	// A journal that can't be read is told with its line.
+	// The error about an unreadable journal names the line.
 	if err := os.WriteFile(journal, []byte(line+"?\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}

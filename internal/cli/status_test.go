@@ -113,7 +113,7 @@ func queue(t *testing.T, data string, keys ...string) {
 	}
 }
 
-// What can be asked is told, whatever else can't be.
+// Stores that don't answer hide nothing that the others have.
 func TestStatusReportsWhatItCanReach(t *testing.T) {
 	t.Setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
 	data := t.TempDir()
@@ -213,7 +213,7 @@ func TestStatusOfARoomIsTheNewestFirst(t *testing.T) {
 		t.Errorf("query %s, want %s", temporal.query, want)
 	}
 
-	// Who waits is told what there is, and what it lacks.
+	// After --wait, the command shows the sessions and what each lacks.
 	code, stdout, stderr := closeout("status --wait 1ms --data " + data + " lobby")
 	if code != 1 || !strings.Contains(stdout, "room-close-1-3\n") || !strings.Contains(stderr, "lobby: not closed out after 0s: room-close-1-9: no run; room-close-1-3: its run is Failed, running; ") {
 		t.Errorf("waited: %d\n%s%s", code, stdout, stderr)

@@ -37,8 +37,7 @@ func all(t *testing.T, s *inbox.Store) (keys []string) {
 	return keys
 }
 
-// Where no process has the inbox, it can be looked into all the same, and the
-// process can begin at any moment.
+// An inbox without its process can be read, and the process can start at any moment.
 func TestInboxCanBeReadWithoutItsProcess(t *testing.T) {
 	dir := t.TempDir()
 	b := open(t, dir)

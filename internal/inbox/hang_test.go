@@ -15,7 +15,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// hanging is a file system that hangs in some calls while it is told to.
+// hanging is a file system that hangs in some calls while that is switched on.
 type hanging struct {
 	vfs.FS
 	mu     sync.Mutex

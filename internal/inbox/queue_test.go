@@ -17,8 +17,7 @@ import (
 
 var quiet = slog.New(slog.DiscardHandler)
 
-// A caller whose context ends may still be told that all went well, and then it
-// has to be true.
+// Put may return nil although the context has ended. Then the entry is on disk.
 func TestReportedWriteIsOnDisk(t *testing.T) {
 	b, err := Open(t.Context(), t.TempDir(), quiet)
 	if err != nil {

@@ -127,8 +127,8 @@ func databases(b *testing.B) map[string]string {
 	return all
 }
 
-// fillSession records a session in which each user has four stays, two of which
-// overlap, and some streams.
+// fillSession records a session. Each user has some streams and four stays, and two of the
+// stays overlap.
 func fillSession(b *testing.B, l *ledger.Ledger, number uint64, users, streams int) {
 	b.Helper()
 	batch := []ledger.Event{created(0)}
@@ -161,7 +161,7 @@ func fillSession(b *testing.B, l *ledger.Ledger, number uint64, users, streams i
 	}
 }
 
-// watch gives the most resident memory there was until it is told to stop, in KB.
+// watch returns the highest resident memory until stop, in KB.
 func watch(stop chan int) {
 	peak := 0
 	for tick := time.NewTicker(5 * time.Millisecond); ; {
@@ -175,7 +175,7 @@ func watch(stop chan int) {
 	}
 }
 
-// resident is how much memory this process has, in KB; 0 where that can't be told.
+// resident returns this process's resident memory in KB, or 0 if it is unknown.
 func resident() int {
 	f, err := os.Open("/proc/self/status")
 	if err != nil {

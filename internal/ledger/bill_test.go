@@ -320,10 +320,10 @@ func billed(t *testing.T, l *ledger.Ledger, appID uint32, number uint64) pricing
 	return sum
 }
 
-// Sessions are generated of which the truth is known: users who come and go,
-// twice at once, before and after the ends of the room, in two lives of one room.
-// Their callbacks are lost, repeated, shuffled, and come before and after the
-// bill. What is billed in all is the truth, or is said to be an estimate.
+// The test generates sessions with known times: users come and go, some twice at once, before
+// and after the ends of the room, in two lives of one room. Their callbacks are lost,
+// repeated and shuffled, and arrive before and after the bill. The sum of the entries is
+// exact, or an estimate that says so.
 func TestEveryBillIsExactOrAnEstimate(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
@@ -365,7 +365,7 @@ func TestEveryBillIsExactOrAnEstimate(t *testing.T) {
 					}
 				}
 			}
-			// Nobody can know of a stay of which nothing came.
+			// A stay without any callback is unknown.
 			there := map[string]bool{}
 			for _, u := range sent {
 				s, ok := stays[u.Stay]
@@ -524,8 +524,8 @@ func TestEntriesOfAnAppReadNoOtherApp(t *testing.T) {
 	})
 }
 
-// A second room_close that contradicts the first marks the bill, or is told by an
-// adjustment of zero.
+// A second room_close that contradicts the first marks the bill, or makes an adjustment of
+// zero.
 func TestSecondCloseOfASessionIsReported(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)

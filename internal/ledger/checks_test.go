@@ -10,7 +10,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// told records what callbacks told of a session of one room, received at seenAt.
+// told records events of a session, received at seenAt. All sessions are of one room.
 func told(t *testing.T, l *ledger.Ledger, session uint64, seenAt time.Time, usage ...ledger.Event) {
 	t.Helper()
 	for i := range usage {

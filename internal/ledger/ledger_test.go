@@ -29,7 +29,7 @@ func open(t *testing.T, databaseURL string) *ledger.Ledger {
 	return l
 }
 
-// bill is one of a session of which nothing else is known.
+// bill returns the bill of a session without events.
 func bill() ledger.Bill {
 	closed := time.UnixMilli(1499676989909).UTC()
 	return ledger.Bill{

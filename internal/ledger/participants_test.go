@@ -29,7 +29,7 @@ func service(u ledger.Event) ledger.Event {
 	return u
 }
 
-// participants reads who was in the room, as the entry of a number has it.
+// participants reads the session's participants, as the entry with this number has them.
 func participants(t *testing.T, l *ledger.Ledger, life uint64, closed time.Time, adjustment int) (*session.Participants, []session.Participant) {
 	t.Helper()
 	s := session.Session{ID: session.ID{AppID: app, RoomSessionID: life}, RoomID: "Zimmer 7", RoomCloseTime: closed}

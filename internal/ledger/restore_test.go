@@ -46,7 +46,7 @@ func TestLostEntriesAreRestoredUnchanged(t *testing.T) {
 			t.Fatalf("found %+v, %v\nwant  %+v", all, err, adjusted)
 		}
 
-		// One of the three stays is told again.
+		// One of the three stays is sent again.
 		if err := books.Record(t.Context(), []ledger.Event{{ID: session.ID{AppID: 1, RoomSessionID: 1<<64 - 1}, RoomID: "lobby", Event: "room_logout", Stay: "a", User: "a",
 			Login: closed.Add(-time.Minute), Logout: closed, SeenAt: time.Now()}}); err != nil {
 			t.Fatal(err)

@@ -93,8 +93,8 @@ func (w *world) pass(d time.Duration) {
 	w.now = w.now.Add(d)
 }
 
-// told records what callbacks tell now of a session of app 1: its creation unless it
-// is zero, and stays.
+// told records events of a session, received now: its creation, unless that is zero, and its
+// stays.
 func (w *world) told(app uint32, room string, number uint64, create time.Time, stays ...ledger.Event) {
 	w.t.Helper()
 	usage := []ledger.Event{}
@@ -248,8 +248,8 @@ func TestRoomWithOnlyRecordersIsEmpty(t *testing.T) {
 	})
 }
 
-// A room_id lives on as another session: callbacks have told of it, or ZEGO does by
-// when its users entered. Only the first is gone.
+// A room_id has a second session, known from callbacks or from the times at which ZEGO's users
+// logged in. Only the first session is gone.
 func TestRoomWithANewSession(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
@@ -353,7 +353,7 @@ func TestFailingAppIsLeftAloneAcrossPages(t *testing.T) {
 	const pages = 6
 	var usage []ledger.Event
 	for n := range uint64(pages * 200) {
-		app := uint32(2) // of which there is no secret
+		app := uint32(2) // an app without a secret
 		if n%200 == 100 {
 			app = 1
 		}
@@ -462,8 +462,8 @@ func TestRefusedRoomDelaysNoOther(t *testing.T) {
 	})
 }
 
-// Nor does one of which an answer says nothing: it would be in the same call, the
-// oldest first, in each run.
+// Nor does a room that ZEGO's answer lacks. It would fail the same call in each run, because
+// each asks about the oldest sessions first.
 func TestRoomMissingFromAnAnswerDelaysNoOther(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		for n := range 12 {

@@ -27,7 +27,7 @@ func (w *world) watches(n int) (all []*reconcile.Watch, runs *int) {
 	return all, runs
 }
 
-// looks lets time go by in small steps, at each of which one of the workers may look.
+// looks advances the time in small steps. At each step, one of the workers may look.
 func (w *world) looks(watches []*reconcile.Watch, during, step time.Duration) {
 	w.t.Helper()
 	for passed := time.Duration(0); passed < during; passed += step {

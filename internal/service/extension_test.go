@@ -106,7 +106,7 @@ func TestRouteFallsBackToTheDefault(t *testing.T) {
 	}
 }
 
-// What is wrong with a program is told before anything is begun.
+// Errors of the program are reported before anything starts.
 func TestInitRunsBeforeTheStart(t *testing.T) {
 	missing := errors.New("WALLET_URL: missing")
 	// An address that can't be had would be the next error.

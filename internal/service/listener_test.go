@@ -97,8 +97,7 @@ func handshake(t *testing.T, address string) string {
 	return c.ConnectionState().PeerCertificates[0].Subject.CommonName
 }
 
-// A new certificate is in use without a restart, and a broken one is told once
-// and never used.
+// A new certificate is used without a restart. A broken one is logged once, and never used.
 func TestRenewedCertificateIsUsedWithoutARestart(t *testing.T) {
 	dir := mount(t.TempDir())
 	cert1, key1 := newPair(t, "first")

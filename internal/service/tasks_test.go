@@ -104,8 +104,8 @@ func TestTasksWithoutAWorkerAreReported(t *testing.T) {
 	}
 }
 
-// What can't be counted for want of search attributes is told, and the age of the
-// oldest open run is told without them.
+// Without Search Attributes, gauges that need them are left out with an error. The age of the
+// oldest open run needs none.
 func TestUnknownRunGaugesAreLeftOut(t *testing.T) {
 	for name, tt := range map[string]struct {
 		temporal *watched

@@ -170,8 +170,8 @@ func (k *worker) startAdjustment(_ context.Context, s ledger.BilledSession) erro
 	return nil
 }
 
-// step attempts a step until Temporal hears that it succeeded: sometimes not, although it
-// did; and sometimes an attempt that has timed out is at work beside the next one.
+// step attempts a step until Temporal receives its success. Sometimes that answer is lost, and
+// sometimes an attempt that has timed out runs beside the next.
 func (k *worker) step(what string, session int, do func() error) {
 	for n := 1; ; n++ {
 		chance := k.w.chance(what, session, n)

@@ -89,7 +89,7 @@ func TestUnstoredContradictionIsNotAcknowledged(t *testing.T) {
 	}
 }
 
-// told describes a run with the memo of its start options.
+// told answers DescribeWorkflowExecution with the memo of start options.
 type told struct {
 	client.StartWorkflowOptions
 	data converter.DataConverter

@@ -65,7 +65,7 @@ func TestRecordingAfterTheManifestIsAdded(t *testing.T) {
 		w.archives(time.Hour)
 		w.told(taskID, zego.RecordingUploaded, 1, 2*time.Hour, file(fileID(taskID, 30), zego.FileUploaded, ""))
 
-		// It may be told before it is there, and past the time after which a first look
+		// The callback may arrive before the file, and after the time at which a first attempt
 		// would have been the last.
 		if done, err := w.add(0); err != nil || done.Waiting == nil || !strings.Contains(done.Waiting.For, "isn't in the bucket") {
 			t.Errorf("%+v, %v, want it to wait", done, err)
@@ -80,7 +80,7 @@ func TestRecordingAfterTheManifestIsAdded(t *testing.T) {
 		}
 		w.adds("manifest-2.json", 1)
 
-		// The task told too early that it was uploaded, and the first file is gone.
+		// The callback reported the upload too early, and the first file is gone.
 		if err := w.Source.Delete(t.Context(), "zego/"+fileID(taskID, 30)); err != nil {
 			t.Fatal(err)
 		}

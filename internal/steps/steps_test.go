@@ -309,7 +309,7 @@ func TestArchivedHasLinks(t *testing.T) {
 	}
 }
 
-// What no retry mends waits for a person.
+// A fault that no retry fixes waits for an operator.
 func TestUnreadableManifestBlocksTheStep(t *testing.T) {
 	r := &steps.Recordings{Source: memblob.OpenBucket(nil), Archive: memblob.OpenBucket(nil)}
 	put(t, r.Archive, folder+"manifest.json", []byte("{"))

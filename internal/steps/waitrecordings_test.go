@@ -61,7 +61,7 @@ func newWorld(t *testing.T, databaseURL string) *world {
 		"none"}
 }
 
-// told has ZEGO tell of a task.
+// told records a recording callback about a task.
 func (w *world) told(task string, event zego.RecordingEvent, sequence uint64, after time.Duration, files ...zego.RecordedFile) {
 	w.t.Helper()
 	u, _ := ledger.EventOf(&zego.Recording{Common: zego.Common{AppID: 7, Timestamp: closed.Add(after).Unix()}, TaskID: task, RoomID: room, EventType: event, Sequence: sequence, Files: files}, time.Now())

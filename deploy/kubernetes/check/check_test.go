@@ -431,7 +431,7 @@ func TestTheSettingsAreCloseouts(t *testing.T) {
 					}
 					t.Setenv(env, value)
 				}
-				// A Secret of its own, with what the part is told to read and no more, and a name that changes with it.
+				// A Secret of its own, with only the files that the settings name, and a name that changes with them.
 				name := pod.Spec.Volumes[slices.IndexFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Secret != nil })].Secret.SecretName
 				if len(secrets) > 0 {
 					if given := slices.Sorted(maps.Keys(secrets[name])); !slices.Equal(given, slices.Sorted(slices.Values(files))) {

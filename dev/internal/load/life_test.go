@@ -111,7 +111,7 @@ func TestJournalHasEventsAndAnswers(t *testing.T) {
 	}
 	for key := range got {
 		if !want[key] {
-			t.Errorf("the webhook got %s, of which the journal knows nothing", key)
+			t.Errorf("the webhook got %s, which the journal lacks", key)
 		}
 	}
 	u := report.Events

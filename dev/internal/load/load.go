@@ -76,7 +76,7 @@ type Options struct {
 	// Spread bounds the random delay of each delivery, which changes their order. In a
 	// closed loop all sessions are then offered at once.
 	Spread time.Duration
-	// Duplicates is the share of sessions, from 0 to 1, of which a copy is delivered too:
+	// Duplicates is the share of sessions, from 0 to 1, with a second delivery: a copy, sent
 	// once, up to Spread after the original is due, whatever the answer. A copy has no
 	// retries, because ZEGO retries a callback and not its copy.
 	Duplicates float64

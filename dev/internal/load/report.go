@@ -33,7 +33,7 @@ type Report struct {
 	// callback sent. It is smaller only if the run was stopped.
 	Count    int   `json:"count"`
 	Sessions int64 `json:"sessions"`
-	// Acknowledged counts the sessions of which a delivery got a 2xx.
+	// Acknowledged counts the sessions with a delivery that got a 2xx.
 	Acknowledged int64 `json:"acknowledged"`
 	// FirstAttempt and LaterAttempt count the sessions with an acknowledged original, at
 	// the first attempt or after a retry.
