@@ -22,7 +22,7 @@ func attach(t *testing.T, dir string) *inbox.Store {
 	return s
 }
 
-// all lists the keys, with a star where an entry is a dead letter.
+// all returns the keys of all entries, with a star after the key of a dead letter.
 func all(t *testing.T, s *inbox.Store) (keys []string) {
 	t.Helper()
 	for e, err := range s.All(t.Context()) {
@@ -37,7 +37,7 @@ func all(t *testing.T, s *inbox.Store) (keys []string) {
 	return keys
 }
 
-// An inbox without its process can be read, and the process can start at any moment.
+// An inbox without a process can be read and changed, and the process can start at any time.
 func TestInboxCanBeReadWithoutItsProcess(t *testing.T) {
 	dir := t.TempDir()
 	b := open(t, dir)
@@ -46,7 +46,7 @@ func TestInboxCanBeReadWithoutItsProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := attach(t, dir)
-	other := attach(t, dir) // waits until the first one has seen enough
+	other := attach(t, dir) // neither locks the folder between requests
 	if got := all(t, s); !slices.Equal(got, []string{"a", "b*", "c"}) {
 		t.Errorf("%v", got)
 	}
@@ -79,7 +79,7 @@ func TestInboxCanBeReadWithoutItsProcess(t *testing.T) {
 	}
 }
 
-// A path that is too long for a socket is none of the user's business.
+// The inbox finds another path for its socket if the folder's path is too long for one.
 func TestSocketWorksForLongPaths(t *testing.T) {
 	for _, n := range []int{1, 150} {
 		dir := filepath.Join(t.TempDir(), strings.Repeat("x", n))

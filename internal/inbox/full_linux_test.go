@@ -9,8 +9,7 @@ import (
 	"github.com/closeouthq/closeout/internal/testenv"
 )
 
-// A disk that is full is made with a small file system of its own, which takes
-// privileges.
+// The test fills a small file system of its own. To mount it takes privileges.
 func TestFullDiskRefusesAndLosesNothing(t *testing.T) {
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=24m"); err != nil {
@@ -21,7 +20,8 @@ func TestFullDiskRefusesAndLosesNothing(t *testing.T) {
 	var out acknowledged
 	cmd := player(t, folder, &out)
 	wait(t, "the disk is full", func() bool { _, refused := out.counts(); return refused > 100 })
-	// What is on it can be read nevertheless, and space makes it work again.
+	// Entries on the full disk can be read, and the inbox takes entries again once there is
+	// space.
 	s, err := inbox.Attach(t.Context(), folder)
 	if err != nil {
 		t.Fatal(err)

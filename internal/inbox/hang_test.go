@@ -15,13 +15,14 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// hanging is a file system that hangs in some calls while that is switched on.
+// hanging is a file system on which MkdirAll and GetDiskUsage wait until their channel is
+// closed. They don't wait if it is nil.
 type hanging struct {
 	vfs.FS
 	mu     sync.Mutex
 	mkdir  chan struct{}
 	usage  chan struct{}
-	dirErr error // of the sync of a folder
+	dirErr error // returned by the sync of a folder
 }
 
 func (h *hanging) wait(c *chan struct{}) {
@@ -55,14 +56,15 @@ type dir struct {
 
 func (d dir) Sync() error { return errors.Join(d.of.dirErr, d.File.Sync()) }
 
-// soon is a context for what has to be answered.
+// soon returns a context for calls that must return within 20 seconds.
 func soon(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	t.Cleanup(cancel)
 	return ctx
 }
 
-// A disk that hangs at the start holds up no process, and is used once it answers.
+// A disk that hangs at the start doesn't block OpenFS. The inbox uses the disk once it
+// answers.
 func TestHangingDiskAtTheStartDelaysNobody(t *testing.T) {
 	fs := &hanging{FS: vfs.Default, mkdir: make(chan struct{})}
 	b, err := OpenFS(soon(t), fs, filepath.Join(t.TempDir(), "inbox"), quiet)
@@ -87,7 +89,7 @@ func TestHangingDiskAtTheStartDelaysNobody(t *testing.T) {
 	}
 }
 
-// A disk that doesn't say how much space it has holds up what is written, and nothing else.
+// If the disk hangs when it is asked for its free space, writes wait, and reads don't.
 func TestHangingDiskDelaysOnlyWrites(t *testing.T) {
 	fs := &hanging{FS: vfs.Default}
 	b, err := OpenFS(t.Context(), fs, t.TempDir(), quiet)
@@ -102,7 +104,7 @@ func TestHangingDiskDelaysOnlyWrites(t *testing.T) {
 	fs.usage = make(chan struct{})
 	fs.mu.Unlock()
 	defer close(fs.usage)
-	time.Sleep(2 * checkEvery) // what the disk said is believed for that long
+	time.Sleep(2 * checkEvery) // until the cached free space expires
 	for range 3 {
 		short, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
@@ -119,8 +121,7 @@ func TestHangingDiskDelaysOnlyWrites(t *testing.T) {
 	}
 }
 
-// Some file systems know no sync of folders.
-// Of large bodies that nobody waits for any more, as the disk hangs, a part is in memory.
+// While the disk hangs, bodies whose callers have given up take a bounded part of the memory.
 func TestUnwrittenBodiesAreBounded(t *testing.T) {
 	fs := &hanging{FS: vfs.Default, mkdir: make(chan struct{})}
 	b, err := OpenFS(soon(t), fs, filepath.Join(t.TempDir(), "inbox"), quiet)
@@ -144,6 +145,7 @@ func TestUnwrittenBodiesAreBounded(t *testing.T) {
 	}
 }
 
+// Some file systems don't support the sync of folders.
 func TestUnsyncableFolderIsNoError(t *testing.T) {
 	for err, ok := range map[error]bool{syscall.EINVAL: true, syscall.ENOTSUP: true, syscall.EIO: false} {
 		b, openErr := OpenFS(t.Context(), &hanging{FS: vfs.Default, dirErr: err}, t.TempDir(), quiet)
@@ -157,8 +159,8 @@ func TestUnsyncableFolderIsNoError(t *testing.T) {
 	}
 }
 
-// Whatever part of what wasn't synced survives a crash, each entry that was acknowledged is
-// there.
+// Every acknowledged entry survives a crash, no matter which part of the unsynced data
+// does.
 func TestCrashLosesNothingAcknowledged(t *testing.T) {
 	fs := vfs.NewCrashableMem()
 	if err := fs.MkdirAll("/data", 0o700); err != nil {
@@ -196,7 +198,7 @@ func TestCrashLosesNothingAcknowledged(t *testing.T) {
 				t.Fatal(err)
 			}
 			want[key] = true
-			if n%3 == 0 { // some leave it again, which a crash may take back
+			if n%3 == 0 { // remove some; a crash may undo that
 				if err := b.Remove(t.Context(), key); err != nil {
 					t.Fatal(err)
 				}
@@ -211,7 +213,7 @@ func TestCrashLosesNothingAcknowledged(t *testing.T) {
 	}
 }
 
-// A list has the beginning of a large body, in which the room is.
+// Lists have only the beginning of a large body, which contains the room.
 func TestListsTruncateBodies(t *testing.T) {
 	b, err := Open(t.Context(), t.TempDir(), quiet)
 	if err != nil {

@@ -42,7 +42,7 @@ func put(t *testing.T, b *inbox.Inbox, keys ...string) {
 	}
 }
 
-// keys lists what waits.
+// keys returns the keys of the waiting entries.
 func keys(t *testing.T, b *inbox.Inbox) []string {
 	t.Helper()
 	entries, err := b.Next(t.Context(), 0, 1<<30)
@@ -104,7 +104,7 @@ func TestDeadLetterWaitsForAnOperator(t *testing.T) {
 		t.Errorf("%v wait", got)
 	}
 
-	// From another process.
+	// Use the socket, as another process does.
 	s, err := inbox.Attach(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
@@ -189,7 +189,7 @@ func TestManyWritersShareCommits(t *testing.T) {
 	for w := range 200 {
 		all.Go(func() {
 			for n := range 20 {
-				key := fmt.Sprintf("%d-%d", w, n%15) // five of them are there already
+				key := fmt.Sprintf("%d-%d", w, n%15) // five of the 20 repeat a key
 				if _, err := b.Put(t.Context(), inbox.Entry{Key: key, Body: []byte(key)}); err != nil {
 					t.Error(err)
 				}
@@ -200,7 +200,7 @@ func TestManyWritersShareCommits(t *testing.T) {
 	if s, err := b.Stats(t.Context()); err != nil || s.Waiting != 200*15 {
 		t.Errorf("%+v, %v", s, err)
 	}
-	// Pages end neither too early nor too late.
+	// All lists every entry.
 	n := 0
 	for e, err := range b.All(t.Context()) {
 		if err != nil || string(e.Body) != e.Key {
@@ -213,7 +213,7 @@ func TestManyWritersShareCommits(t *testing.T) {
 	}
 }
 
-// A crowd is of callers with something new, and not of what is cleared away.
+// New entries make the inbox crowded, and removals don't.
 func TestOnlyNewEntriesMakeACrowd(t *testing.T) {
 	b := open(t, t.TempDir())
 	var all []string
@@ -317,8 +317,8 @@ func TestEmptyInboxFreesItsSpace(t *testing.T) {
 	}
 }
 
-// The following run this test binary again, as a process that can be killed or
-// whose disk can be full.
+// roleVariable is the environment variable with the folder of an inbox. If it is set, the test
+// binary calls play, as a process that can be killed or whose disk can be full.
 const roleVariable = "CLOSEOUT_TEST_INBOX"
 
 func TestMain(m *testing.M) {
@@ -328,8 +328,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// play puts entries without end, by 16 writers, and writes the key of each that
-// was acknowledged to stdout.
+// play puts entries from 16 goroutines until the process is killed. It prints the key of each
+// acknowledged entry, and "refused" for each other one.
 func play(dir string) {
 	b, err := inbox.Open(context.Background(), dir, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if err != nil {
@@ -351,7 +351,8 @@ func play(dir string) {
 	select {}
 }
 
-// player starts such a process. Its lines are in out once it has ended.
+// player starts a process that calls play for dir and writes to out. out is complete after
+// the process has ended.
 func player(t *testing.T, dir string, out *acknowledged) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
@@ -370,7 +371,7 @@ func player(t *testing.T, dir string, out *acknowledged) *exec.Cmd {
 	return cmd
 }
 
-// acknowledged collects what a player wrote, and counts it.
+// acknowledged stores the output of players and counts its lines.
 type acknowledged struct {
 	mu      sync.Mutex
 	text    bytes.Buffer
@@ -392,7 +393,7 @@ func (a *acknowledged) counts() (acknowledged, refused int) {
 	return a.lines - a.refused, a.refused
 }
 
-// check says that all that was acknowledged is in the inbox.
+// check fails the test unless the inbox has all acknowledged entries.
 func (a *acknowledged) check(t *testing.T, b *inbox.Inbox) {
 	t.Helper()
 	there := map[string]bool{}
@@ -470,7 +471,8 @@ func wait(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// What was acknowledged by the process before must not wait for another callback.
+// An inbox that can't be opened at the start is opened once possible. The entries of the
+// previous process must not wait for another callback.
 func TestUnopenableInboxIsReadOncePossible(t *testing.T) {
 	dir := t.TempDir()
 	before := open(t, dir)

@@ -12,10 +12,11 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// lateFault is a file system that can't sync what is made last while a store opens.
+// lateFault is a file system on which the sync of Pebble's options file fails. Pebble creates
+// that file last when it opens a store.
 type lateFault struct {
 	vfs.FS
-	fails atomic.Int64 // how many times it has
+	fails atomic.Int64 // number of failed syncs
 	on    atomic.Bool
 }
 
@@ -40,7 +41,8 @@ func (f lateFile) Sync() error {
 	return f.File.Sync()
 }
 
-// An inbox that can't be opened is tried again all day.
+// The inbox tries to open its store again and again, so a failed attempt must leave nothing
+// behind.
 func TestAnInboxThatCannotBeOpenedLeavesNoGoroutines(t *testing.T) {
 	disk := &lateFault{FS: vfs.Default}
 	disk.on.Store(true)

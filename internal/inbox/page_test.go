@@ -12,8 +12,8 @@ import (
 	"github.com/closeouthq/closeout/internal/inbox"
 )
 
-// A page is bounded by bytes as well, and a list for people has no large bodies: by
-// the process that has the inbox, and by one beside it.
+// A page is also bounded in bytes. All cuts large bodies, in the process that owns the inbox
+// and in another one.
 func TestPageIsBoundedByBytes(t *testing.T) {
 	dir := t.TempDir()
 	b := open(t, dir)
@@ -27,13 +27,13 @@ func TestPageIsBoundedByBytes(t *testing.T) {
 		}
 		want = append(want, key)
 	}
-	for _, n := range []int{1, 3, 4, 8} { // some are dead letters, so that lists have two parts
+	for _, n := range []int{1, 3, 4, 8} { // make some dead letters, so that All merges two scans
 		if err := b.DeadLetter(t.Context(), want[n], "a reason"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	// What waits has all of its body, and no page has more than a megabyte, unless it
-	// is of one entry.
+	// Next returns whole bodies, and no page has more than a megabyte, unless it has a
+	// single entry.
 	var got []string
 	for after := int64(0); ; {
 		page, err := b.Next(t.Context(), after, 500)
@@ -79,14 +79,15 @@ func TestPageIsBoundedByBytes(t *testing.T) {
 	}
 }
 
-// What the inbox keeps is nobody else's, also in folders that were there.
+// Only the owner can read the files of an inbox, even if the store's folder existed and others
+// could read it.
 func TestFilesAreReadableByTheirOwnerOnly(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "inbox")
 	store := filepath.Join(dir, inbox.Folder)
 	if err := os.MkdirAll(store, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // the second finds files, and makes others
+	for range 2 { // the second round finds files and creates others
 		b := open(t, dir)
 		put(t, b, "a")
 		files := 0

@@ -26,10 +26,10 @@ func TestReportedWriteIsOnDisk(t *testing.T) {
 	defer b.Close()
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	// Whether it is taken on and what is heard of it are a matter of chance then.
+	// With a canceled context, enqueue may fail if the queue is full.
 	for b.enqueue(gone, nil, newOp(doPut, Entry{Key: "a", Body: []byte("body")})) != nil {
 	}
-	if err := b.Probe(t.Context()); err != nil { // is behind it
+	if err := b.Probe(t.Context()); err != nil { // is queued after the put
 		t.Fatal(err)
 	}
 	if _, err := b.Get(t.Context(), "a"); err != nil {
@@ -37,7 +37,7 @@ func TestReportedWriteIsOnDisk(t *testing.T) {
 	}
 }
 
-// faulty is a file system whose logs can't be synced while it fails.
+// faulty is a file system on which the sync of a log returns the error that fail has set.
 type faulty struct {
 	vfs.FS
 	err atomic.Pointer[error]
@@ -65,9 +65,9 @@ func (f faultyFile) SyncData() error {
 	return f.File.SyncData()
 }
 
-// A disk that fails once may have forgotten what was written, whatever the next
-// sync says. So nothing that waited for it is acknowledged, and it goes on with
-// what the disk has.
+// After a failed sync, the disk may have dropped written data even if the next sync succeeds.
+// So the inbox acknowledges no write that waited for the sync, and continues with the entries
+// that are on disk.
 func TestFailedSyncAcknowledgesNothing(t *testing.T) {
 	disk := &faulty{FS: vfs.Default}
 	b, err := OpenFS(t.Context(), disk, t.TempDir(), quiet)
@@ -111,7 +111,7 @@ func TestFailedSyncAcknowledgesNothing(t *testing.T) {
 	}
 }
 
-// Whoever reads the queue while it is written to and cleared sees all of it.
+// A reader that removes and retries entries while others are written sees every entry.
 func TestReadersSeeEveryWaitingEntry(t *testing.T) {
 	b, err := Open(t.Context(), t.TempDir(), quiet)
 	if err != nil {
@@ -137,7 +137,7 @@ func TestReadersSeeEveryWaitingEntry(t *testing.T) {
 		}
 		var done []string
 		for n, e := range entries {
-			if n%17 == 0 && !shelved[e.Key] { // it comes back, before all others
+			if n%17 == 0 && !shelved[e.Key] { // the retry puts it back in its old place
 				shelved[e.Key] = true
 				if err := errors.Join(b.DeadLetter(t.Context(), e.Key, "x"), b.Retry(t.Context(), e.Key)); err != nil {
 					t.Fatal(err)

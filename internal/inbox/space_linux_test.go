@@ -14,8 +14,8 @@ import (
 	"github.com/closeouthq/closeout/internal/testenv"
 )
 
-// Where others fill the disk, there is no warning: entries are refused, none is
-// forgotten, the process lives and goes on where it was.
+// Other programs can fill the disk before the inbox notices that space is short. Then it
+// refuses entries, loses none, keeps its process alive, and continues once there is space.
 func TestDiskFilledByOthersIsWaitedFor(t *testing.T) {
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64m"); err != nil {
@@ -42,7 +42,7 @@ func TestDiskFilledByOthersIsWaitedFor(t *testing.T) {
 		return err
 	}
 	for round := range 3 {
-		for range 100 { // a table that met the full disk may wait once more
+		for range 100 { // a table whose write met the full disk may wait once more
 			deadline := time.Now().Add(time.Minute)
 			for err := putMore(); err != nil; err = putMore() {
 				if !errors.Is(err, errFull) || time.Now().After(deadline) {
@@ -72,7 +72,7 @@ func TestDiskFilledByOthersIsWaitedFor(t *testing.T) {
 			}
 		}
 	}
-	// A stop with the disk full, and a start.
+	// Stop and start with a full disk.
 	if err := os.WriteFile(balloon, make([]byte, 64<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
 		t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func TestDiskFilledByOthersIsWaitedFor(t *testing.T) {
 		t.Errorf("closed: %v", closed)
 	}
 	again, err := Open(t.Context(), folder, quiet)
-	if closed != nil { // what waits for the disk may still write
+	if closed != nil { // blocked writes may still happen, so the folder stays locked
 		if !errors.Is(err, ErrLocked) {
 			t.Errorf("opened twice: %v", err)
 		}

@@ -24,11 +24,11 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// toTheBill reports whether the history goes on to the end: with a real ledger, in which a
-// worker bills and adjusts.
+// toTheBill reports whether the history has a real ledger, in which a worker bills the
+// sessions and adjusts the bills.
 func (h history) toTheBill() bool { return h.seed%20 == 0 }
 
-// worker has the real ledger, makes a bill for each run, and adjusts the bills.
+// worker owns the real ledger, makes a bill for each run, and adjusts the bills.
 type worker struct {
 	w          *world
 	ledger     *ledger.Ledger
@@ -39,11 +39,11 @@ type worker struct {
 	runs       sync.WaitGroup
 
 	mu        sync.Mutex
-	events    []ledger.Event  // all that was stored, repeats included
+	events    []ledger.Event  // all arguments of Record, with repetitions
 	adjusting map[string]bool // open runs, by Workflow ID
 }
 
-// emptyLedger returns the database of a ledger that was set up.
+// emptyLedger returns the database file of a migrated ledger without events.
 var emptyLedger = sync.OnceValues(func() ([]byte, error) {
 	dir, err := os.MkdirTemp("", "ledger")
 	if err != nil {
@@ -58,13 +58,13 @@ var emptyLedger = sync.OnceValues(func() ([]byte, error) {
 	if err := l.Migrate(context.Background()); err != nil {
 		return nil, err
 	}
-	if err := l.Close(); err != nil { // and with it the log is written back
+	if err := l.Close(); err != nil { // also writes SQLite's log back into the file
 		return nil, err
 	}
 	return os.ReadFile(path)
 })
 
-// tempDir returns a folder for a ledger, in memory where there is one.
+// tempDir returns a folder for a ledger, in memory if /dev/shm exists.
 func tempDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "ledger")
@@ -204,8 +204,8 @@ func (k *worker) adjust() {
 	}
 }
 
-// finish waits until all is billed, and checks that entries add up to what a ledger bills
-// that knew everything from the beginning.
+// finish waits until all sessions are billed. It checks that each bill and its adjustments
+// add up to the bill of a ledger that has all events from the beginning.
 func (k *worker) finish(dir string) {
 	ctx := context.Background()
 	k.stop()
@@ -228,7 +228,7 @@ func (k *worker) finish(dir string) {
 		if len(dirty) == 0 {
 			break
 		}
-		time.Sleep(25 * time.Hour) // until one that was started and has done nothing is started again
+		time.Sleep(25 * time.Hour) // after 24 hours, an adjustment that was lost is started again
 		k.adjust()
 		k.runs.Wait()
 	}
@@ -299,15 +299,15 @@ func (k *worker) compare(ctx context.Context, dir string, entries map[uint64]led
 	return nil
 }
 
-// broken is failf for goroutines that share the world.
+// broken calls failf with w.mu locked.
 func (w *world) broken(format string, args ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.failf(format, args...)
 }
 
-// Of the seeds that bill, some must adjust and some must lack a room_close, or the
-// comparison shows little.
+// The seeds that bill include adjustments and sessions without a room_close. Otherwise the
+// comparison of bills would prove little.
 func TestSeedsThatBillAdjust(t *testing.T) {
 	bills, adjustments, overdue := 0, 0, 0
 	for seed := uint64(20); seed <= 400; seed += 20 {

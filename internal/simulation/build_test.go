@@ -229,7 +229,7 @@ func spread(t *testing.T, program, test string, report func(line string), args .
 				mu.Unlock()
 				return
 			}
-			// The last line that begins a number names a crash or a hang.
+			// If the process crashes or hangs, the last "begin" line has its history.
 			last, silent := "", time.AfterFunc(silence, func() { _ = cmd.Process.Kill() })
 			lines := bufio.NewScanner(out)
 			lines.Buffer(nil, 1<<24)

@@ -11,8 +11,8 @@ import (
 
 var twice = flag.Bool("twice", false, "TestEveryCrashPoint crashes the next process, too, after each operation")
 
-// short lists histories of one or two callbacks in which an inbox does everything it can
-// do.
+// short lists histories of one to four callbacks. Together they make an inbox do everything
+// it can.
 var short = []struct {
 	name    string
 	actions []action
@@ -88,7 +88,7 @@ func crashEverywhere(t *testing.T, name string, h history, process int) (crashes
 	return crashes
 }
 
-// mustHold runs a history in which every guarantee must hold.
+// mustHold runs a history and fails the test if a guarantee is broken.
 func mustHold(t *testing.T, name string, h history) outcome {
 	t.Helper()
 	o := run(t, h)

@@ -24,7 +24,7 @@ type history struct {
 // An action is one event of a history.
 type action struct {
 	kind kind
-	// at is when it happens, from the beginning of the run.
+	// at is the time of the action since the beginning of the run.
 	at time.Duration
 	// lasts is the duration of a fault, or of the time between two processes.
 	lasts time.Duration
@@ -42,17 +42,19 @@ type action struct {
 	// refused means that the sink refuses the callback for good.
 	refused bool
 
-	// signedAt is when the callback that a forgery copies its signature from was signed:
-	// the room_close of session nth.
+	// signedAt is the time at which the room_close of session nth was signed. A forgery
+	// copies its signature.
 	signedAt time.Duration
 
-	// answer is the answer of a peer: see the answers of temporal and books. nth is the
-	// number of the call of that session, or of the ledger, that gets it.
+	// answer is the answer of a peer: one of temporalAnswers or ledgerAnswers. For diskFails,
+	// it names the operations that fail. nth is the number of the call that gets the answer,
+	// counted for the session or for the ledger.
 	answer string
 	nth    int
 
-	// process and op identify the file-system operation after which a crash happens. With
-	// op 0 it happens at a time. survives is the part of unsynced data that survives.
+	// process and op identify the file-system operation after which a crash happens, or at
+	// which the disk fails. If op is 0, that happens at the time at. survives is the part of
+	// unsynced data that survives.
 	process, op int
 	survives    survival
 }
@@ -189,7 +191,7 @@ func newHistory(seed uint64) history {
 			}
 			a.refused = one(25)
 			add(a)
-			if one(8) { // once more, at any time
+			if one(8) { // again, up to 20 seconds later
 				a.at, a.hangUps, a.copies = a.at+between(r, 0, 20*time.Second), 0, 1
 				add(a)
 			}
@@ -322,7 +324,7 @@ func (h history) sort() {
 
 func pick[T any](r *rand.Rand, all []T) T { return all[r.IntN(len(all))] }
 
-// without returns the history without some of its actions.
+// without returns the history without actions[from:to].
 func (h history) without(from, to int) history {
 	return history{h.seed, slices.Delete(slices.Clone(h.actions), from, to)}
 }

@@ -12,19 +12,19 @@ import (
 	"github.com/closeouthq/closeout/internal/ledger"
 )
 
-// entries returns the entries of a process's inboxes, by the key of keyOf. It returns an
-// error while the disk is full and an inbox isn't open yet.
+// entries returns the entries of a process's inboxes by the keys of keyOf. It returns an
+// error while an inbox isn't open, for example because the disk was full.
 func (w *world) entries(p *process) (map[string]inbox.Entry, error) {
 	all := map[string]inbox.Entry{}
 	for n, box := range p.boxes {
 		if box == nil {
-			return nil, errDead // before it was open
+			return nil, errDead // the process died before it opened the inbox
 		}
 		for e, err := range box.All(context.Background()) {
 			if err != nil {
 				return nil, err
 			}
-			if n == 1 { // of events
+			if n == 1 { // the inbox of events
 				var event ledger.Event
 				if err := json.Unmarshal(e.Body, &event); err != nil {
 					return nil, err
@@ -68,8 +68,8 @@ func (w *world) checkSafe(p *process) {
 	}
 }
 
-// settle waits until the inboxes are empty, and checks the result. It returns false if
-// the process dies before that.
+// settle waits until no entry of the inboxes waits, and checks the result. It returns false
+// if the process dies before that.
 func (w *world) settle(p *process) bool {
 	waiting := func() (keys []string) {
 		entries, err := w.entries(p)

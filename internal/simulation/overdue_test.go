@@ -27,7 +27,7 @@ const (
 	// overdueAfter is CLOSEOUT_OVERDUE_AFTER.
 	overdueAfter = time.Hour
 	// maxRounds is the number of reconciliations after which all sessions are closed out,
-	// with rooms that have users for some of them and answers that fail.
+	// although rooms have users for a while and requests fail.
 	maxRounds = 40
 )
 
@@ -43,8 +43,8 @@ func (p inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
 	return w.Result(), nil
 }
 
-// closeOut reconciles until each session without a room_close has its run, and checks
-// that none has it while its room has users. ZEGO's API and Temporal fail now and then.
+// closeOut reconciles until each session without a room_close has its run. It checks that no
+// session gets a run while its room has users. ZEGO's API and Temporal fail now and then.
 func (k *worker) closeOut() error {
 	w, ctx := k.w, context.Background()
 	api := zegofake.New(app, "server secret")
@@ -69,9 +69,9 @@ func (k *worker) closeOut() error {
 	}
 
 	overdue := map[string]bool{} // sessions without a run, by Workflow ID
-	last := map[string]uint64{}  // by room
-	occupied := map[string]int{} // for how many rounds a room has users
-	missed := map[string]int{}   // for how many rounds in a row ZEGO has not known them
+	last := map[string]uint64{}  // newest session, by room
+	occupied := map[string]int{} // number of rounds in which a room has users
+	missed := map[string]int{}   // consecutive rounds in which ZEGO reports no users, by room
 	rooms := []string{"room-0", "room-1"}
 	for _, e := range k.events {
 		last[e.RoomID] = max(last[e.RoomID], e.RoomSessionID)
@@ -140,8 +140,8 @@ func (k *worker) reconcile(ctx context.Context) error {
 	return nil
 }
 
-// startOverdue starts a run as Temporal does: one for each Workflow ID. Its answer is lost
-// now and then, with or without effect.
+// startOverdue starts a run as Temporal does: one for each Workflow ID. Sometimes it returns
+// an error, with or without having started the run.
 func (k *worker) startOverdue(s session.Session, n int) error {
 	w, id, chance := k.w, s.WorkflowID(), k.w.chance("start overdue", n)
 	w.mu.Lock()
@@ -163,8 +163,8 @@ func (k *worker) startOverdue(s session.Session, n int) error {
 	return nil
 }
 
-// recordLate records logouts that show that a session lasted longer than it was closed out
-// and billed for.
+// recordLate records logouts that are later than the end of their session in its bill, so
+// that the bill must be adjusted.
 func (k *worker) recordLate(ctx context.Context, overdue map[string]bool) error {
 	for id := range overdue {
 		runs := k.w.temporal.runs[id]

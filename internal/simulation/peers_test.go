@@ -47,8 +47,8 @@ type execution struct {
 	began   time.Time
 }
 
-// temporal is the Temporal server. It keeps its guarantees about Workflow IDs, and has
-// faults.
+// temporal is a fake Temporal server with faults. It keeps Temporal's guarantees about
+// Workflow IDs.
 type temporal struct {
 	w     *world
 	runs  map[string][]*execution // by Workflow ID: all runs ever started
@@ -56,7 +56,7 @@ type temporal struct {
 	now   int // calls in flight
 }
 
-// temporalOf is the client of a process.
+// temporalOf is a process's client of temporal.
 type temporalOf struct{ *process }
 
 func (t temporalOf) ExecuteWorkflow(ctx context.Context, o client.StartWorkflowOptions, _ any, args ...any) (client.WorkflowRun, error) {
@@ -178,15 +178,15 @@ func (t temporalOf) DescribeWorkflowExecution(ctx context.Context, id, _ string)
 	}}, nil
 }
 
-// books is the ledger's server. It stores an event or not, independent of the answer.
+// books is a fake ledger with faults. It may store an event although its answer is an error.
 type books struct {
 	w      *world
-	store  eventsink.Store // the real ledger behind it
+	store  eventsink.Store // the real ledger, or nil
 	stored map[string]int  // by key
 	calls  int
 }
 
-// booksOf is the client of a process.
+// booksOf is a process's client of books.
 type booksOf struct{ *process }
 
 func (b booksOf) Record(ctx context.Context, events []ledger.Event) error {

@@ -54,7 +54,8 @@ func TestSeeds(t *testing.T) {
 	}
 }
 
-// run runs a history in a process that runs many.
+// run plays a history. With -lines, it prints the history first, so that spread can name a
+// history that crashes or hangs.
 func run(t *testing.T, h history) outcome {
 	if *lines {
 		fmt.Printf("begin %s\n", strings.ReplaceAll(h.String(), "\n", "; "))

@@ -175,7 +175,7 @@ func (w *world) play() {
 	}
 	done := make(chan struct{})
 	go func() { w.callbacks.Wait(); close(done) }()
-	// The crashes and restarts at a time. Other crashes come from the disk.
+	// These crashes and restarts happen at a given time. The disk starts the other crashes.
 	ends := slices.DeleteFunc(slices.Clone(w.actions), func(a action) bool {
 		return a.kind != restart && (a.kind != crash || a.op > 0)
 	})
@@ -322,7 +322,7 @@ func (w *world) start(number int) *process {
 		return between(w.chance("sync", number, op), time.Millisecond, time.Second)
 	}
 	var mu sync.Mutex
-	failed := map[int]bool{} // by the action's place
+	failed := map[int]bool{} // by index of the action
 	p.disk.fails = func(op int, what string) error {
 		mu.Lock()
 		defer mu.Unlock()
@@ -405,7 +405,7 @@ func (p *process) kill(a action) {
 	p.crashed <- a
 }
 
-// end ends the process as its own exit does.
+// end ends the process as if it called exit.
 func (p *process) end() {
 	p.w.mu.Lock()
 	p.w.ends = true
@@ -460,8 +460,9 @@ func (w *world) countOps(p *process, ops int) {
 	}
 }
 
-// wait waits for a time, and returns false if the caller doesn't wait that long. A dying
-// caller may have sent its request.
+// wait waits for d and returns true. It returns false if ctx ends first or the process is dead
+// already. If the process dies meanwhile, it returns sent, because a dying process may have
+// sent its request.
 func (p *process) wait(ctx context.Context, d time.Duration, sent bool) bool {
 	if p.dead.Load() {
 		return false
@@ -503,7 +504,8 @@ func (w *world) within(k kind) bool {
 	return false
 }
 
-// log returns the writer of a process's log: the lines of the outcome.
+// log returns the logger of a process. If w is verbose, warnings and errors are among the
+// lines of the outcome.
 func (w *world) log(p *process) *slog.Logger {
 	if !w.verbose {
 		return slog.New(dies{slog.DiscardHandler, p})
@@ -516,7 +518,7 @@ func (w *world) log(p *process) *slog.Logger {
 	}}), p})
 }
 
-// dies kills a process that logs its own end.
+// dies is a [slog.Handler] that kills a process when it logs its own end.
 type dies struct {
 	slog.Handler
 	p *process
@@ -527,7 +529,8 @@ type dies struct {
 //go:linkname exit github.com/closeouthq/closeout/internal/inbox.exit
 var exit func(int)
 
-// The process is dead already. Goroutines of its store wait forever.
+// When the inbox calls exit, its process is dead already. The goroutines of its store wait
+// forever.
 func init() { exit = func(int) { runtime.Goexit() } }
 
 // Enabled implements [slog.Handler].
@@ -558,7 +561,7 @@ func (l logWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// firstSession is the room_session_id of the first session, beyond what a float64 holds.
+// firstSession is the room_session_id of the first session. A float64 can't hold it exactly.
 const firstSession = 858012925204410417
 
 func sessionOf(roomSessionID uint64) int { return int(roomSessionID - firstSession) }
@@ -694,7 +697,7 @@ func statusOf(answer *httptest.ResponseRecorder) string {
 	return string(receipt.Status)
 }
 
-// signed records that a signature is used.
+// signed records a use of a signature and returns its index in w.forged[signature].
 func (w *world) signed(signature string, t taken) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -724,7 +727,7 @@ func (w *world) answered(a action, key, signature string, mine int, answer *http
 	}
 	status := webhook.Status(statusOf(answer))
 	switch {
-	case a.kind == forgery: // it looks like ZEGO's unless it comes later
+	case a.kind == forgery: // it may be accepted if it comes before ZEGO's callback
 		w.offered[key] = answer.Code/100 != 4
 	case answer.Code/100 == 4 && !(answer.Code == http.StatusUnauthorized && other):
 		w.failf("%s is genuine, and was answered %d: %s", key, answer.Code, answer.Body)

@@ -69,7 +69,8 @@ func TestContradictingCloseIsReported(t *testing.T) {
 	}
 }
 
-// A contradiction that can't be stored is an error in time, so that ZEGO retries it.
+// If a contradiction can't be stored before ctx ends, Receive returns an error, so that ZEGO
+// retries the callback.
 func TestUnstoredContradictionIsNotAcknowledged(t *testing.T) {
 	for name, first := range map[string]error{"started": nil, "queued": errFull} {
 		i := receiver(t, starter.Options{
@@ -151,7 +152,8 @@ func TestCloseThatContradictsAnotherProcessIsReported(t *testing.T) {
 	}
 }
 
-// slowly answers questions about runs only after more starts than are checked at once.
+// slowly answers DescribeWorkflowExecution only after more starts than there are concurrent
+// checks.
 type slowly struct {
 	told
 	started chan struct{}

@@ -27,8 +27,8 @@ func (d describer) DescribeWorkflowExecution(context.Context, string, string) (*
 	return &workflowservice.DescribeWorkflowExecutionResponse{WorkflowExecutionInfo: &workflow.WorkflowExecutionInfo{Status: enums.WorkflowExecutionStatus(d)}}, nil
 }
 
-// Only a running or completed run closes out its session. After any other end nobody would,
-// because Temporal refuses a second run.
+// Only a running or completed run closes out its session. After any other end, the session
+// would stay open, because Temporal refuses a second run.
 func TestFailedRunIsNoDuplicate(t *testing.T) {
 	for status, want := range map[enums.WorkflowExecutionStatus]string{
 		enums.WORKFLOW_EXECUTION_STATUS_RUNNING: "", enums.WORKFLOW_EXECUTION_STATUS_COMPLETED: "", enums.WORKFLOW_EXECUTION_STATUS_PAUSED: "",

@@ -24,7 +24,7 @@ func CloseShow(workflow.Context, session.Session) (workflows.Result, error) {
 type routed struct {
 	fake
 	mu    sync.Mutex
-	names map[string]string // by workflow ID
+	names map[string]string // by Workflow ID
 }
 
 func (r *routed) ExecuteWorkflow(_ context.Context, o client.StartWorkflowOptions, w any, _ ...any) (client.WorkflowRun, error) {

@@ -81,7 +81,7 @@ func sequence(errs ...error) func(context.Context, int, client.StartWorkflowOpti
 	return func(_ context.Context, n int, _ client.StartWorkflowOptions) error { return errs[n-1] }
 }
 
-// hang never answers.
+// hang doesn't answer before ctx ends.
 func hang(ctx context.Context, _ int, _ client.StartWorkflowOptions) error {
 	<-ctx.Done()
 	return ctx.Err()
@@ -494,7 +494,7 @@ func TestFullDisk(t *testing.T) {
 		select {
 		case err := <-answers:
 			t.Errorf("answered %v before Temporal had it", err)
-		case <-time.After(500 * time.Millisecond): // longer than it waits with a disk
+		case <-time.After(500 * time.Millisecond): // longer than Receive waits if the disk works
 		}
 		close(release)
 		if err := <-answers; err != nil {
@@ -563,13 +563,13 @@ func TestHangingDisk(t *testing.T) {
 	}
 }
 
-// The metric and the log report one outage from its beginning to its end, however many
-// starts fail in between.
+// Fault and the log report one outage from its beginning to its end, however many starts
+// fail in between.
 func TestOutageIsLoggedOnce(t *testing.T) {
 	var lines lockedBuffer
 	b := newInbox(t)
 	s := &fake{}
-	probing := make(chan bool, 1) // a start is under way while the breaker is half-open
+	probing := make(chan bool, 1) // whether Fault is nil while the breaker is half-open
 	var in *starter.Receiver
 	s.set(func(context.Context, int, client.StartWorkflowOptions) error {
 		if takes := in.Delivery.Fault() == nil; len(s.ids()) > 6 {
