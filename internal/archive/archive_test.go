@@ -31,11 +31,11 @@ import (
 
 const folder = "1/18446744073709551615/"
 
-// world is two buckets and who moves recordings between them.
+// world has two buckets and a Mover that archives recordings from one in the other.
 type world struct {
 	*testing.T
 	*Mover
-	copied atomic.Int64 // objects
+	copied atomic.Int64 // number of objects
 }
 
 func newWorld(t *testing.T, options Options) *world {
@@ -60,7 +60,7 @@ func newWorld(t *testing.T, options Options) *world {
 	return w
 }
 
-// again is another worker on the same buckets.
+// again returns a world with the same buckets and another Mover, as a second worker has.
 func (w *world) again() *world {
 	w.Helper()
 	m, err := NewMover(w.Source, w.Archive, w.options)
@@ -93,7 +93,7 @@ func everyStore(t *testing.T, test func(w *world)) {
 	}
 }
 
-// put puts a recording where ZEGO would, and gives the item to move.
+// put writes a recording to the source bucket, as ZEGO does, and returns its item.
 func (w *world) put(name string, content []byte) Item {
 	w.Helper()
 	key := folder + name
@@ -109,7 +109,7 @@ func (w *world) move(earlier Progress, items ...Item) (Manifest, error) {
 	return w.Move(w.Context(), folder, head, func(context.Context) ([]Item, error) { return items, nil }, earlier, nil)
 }
 
-// moved moves the items, and fails the test if that fails.
+// moved moves the items and returns the manifest. An error ends the test.
 func (w *world) moved(items ...Item) Manifest {
 	w.Helper()
 	m, err := w.move(Progress{}, items...)
@@ -135,7 +135,7 @@ func (w *world) remove(key string) {
 	}
 }
 
-// keys are all that the archive has.
+// keys returns all keys of the archive.
 func (w *world) keys() (keys []string) {
 	w.Helper()
 	for list := w.Archive.List(nil); ; {
@@ -155,7 +155,7 @@ func sumOf(b []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// random is content that no other seed has.
+// random returns content that depends on seed.
 func random(seed uint64, size int) []byte {
 	b := make([]byte, size)
 	_, _ = rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)}).Read(b)
@@ -199,14 +199,13 @@ func TestMovedFilesAreInManifestAndArchive(t *testing.T) {
 			w.Errorf("the archive has %q", keys)
 		}
 
-		// Where there is a manifest there is nothing left to do, not even with what
-		// came late.
+		// Move returns an existing manifest without asking for items, even if some came late.
 		again, err := w.Move(w.Context(), folder, head, func(context.Context) ([]Item, error) { return nil, errors.New("asked") }, Progress{}, nil)
 		if err != nil || len(again.Files) != len(contents) || !bytes.Equal(w.get(folder+"manifest.json"), first) {
 			w.Errorf("again: %+v, %v", again, err)
 		}
 
-		// It is the same, whoever writes it, and in whatever order.
+		// The manifest's bytes depend neither on the worker nor on the order of the items.
 		w.remove(folder + "manifest.json")
 		slices.Reverse(items)
 		w.again().moved(items...)
@@ -216,7 +215,7 @@ func TestMovedFilesAreInManifestAndArchive(t *testing.T) {
 	})
 }
 
-// What an attempt has left that died at some moment is used if it is whole.
+// A file that a killed attempt left is used if it is complete.
 func TestCompleteFileIsNotCopiedAgain(t *testing.T) {
 	content := random(1, partSize+100)
 	flipped := bytes.Clone(content)
@@ -266,8 +265,7 @@ func TestCompleteFileIsNotCopiedAgain(t *testing.T) {
 	})
 }
 
-// overwrite changes the content of an object in the archive behind everybody's back,
-// with the metadata that it had.
+// overwrite changes the content of an object in the archive without the store.
 func overwrite(w *world, key string, content []byte) {
 	w.Helper()
 	if s, ok := w.store.(*folderStore); ok {
@@ -280,7 +278,8 @@ func overwrite(w *world, key string, content []byte) {
 	if err != nil {
 		w.Fatal(err)
 	}
-	// The store sums up what it is given. What it is compared with says something else.
+	// The store computes the checksum of what it receives, so that checksum matches. The changed
+	// metadata shows that the object is another one.
 	if err := w.Archive.WriteAll(context.Background(), key, content, &blob.WriterOptions{Metadata: map[string]string{metaSource: a.Metadata[metaSource] + "x"}}); err != nil {
 		w.Fatal(err)
 	}
@@ -343,7 +342,7 @@ func TestNamesStayInTheSessionAndAreNeverShared(t *testing.T) {
 				w.Errorf("%q became %q, want %q", names[i], got, want)
 			}
 		}
-		// Nothing was written beside the session's folder.
+		// Nothing was written outside the session's folder.
 		for _, key := range w.keys() {
 			if !strings.HasPrefix(key, folder) {
 				w.Errorf("%q is in the archive", key)
@@ -394,7 +393,7 @@ func FuzzNames(f *testing.F) {
 	})
 }
 
-// corrupting is a store that writes something else than it was given, so many times.
+// corrupting is a store that calls flip after each of the first writes, as many as times says.
 type corrupting struct {
 	store
 	times atomic.Int64
@@ -439,7 +438,7 @@ func TestFlippedBitInTheArchiveIsDetectedAndCopiedAgain(t *testing.T) {
 	}
 }
 
-// changing is a store during whose writing the source changes, so many times.
+// A source that changes while it is copied is copied again. One that always changes is an error.
 func TestSourceChangedDuringItsCopyIsNoticed(t *testing.T) {
 	everyStore(t, func(w *world) {
 		item := w.put("a.mp4", random(1, 1000))
@@ -468,7 +467,7 @@ func TestTwoWorkersMakeOneManifest(t *testing.T) {
 		for i := range 8 {
 			items = append(items, w.put(fmt.Sprintf("%d.mp4", i), random(uint64(i), 10_000)))
 		}
-		// The second one would archive another state of the session.
+		// The heads differ, so that the test sees a replaced manifest.
 		heads := [2]Manifest{head, head}
 		heads[1].RoomID = "other"
 		var manifests [2]Manifest
@@ -495,13 +494,13 @@ func TestTwoWorkersMakeOneManifest(t *testing.T) {
 	})
 }
 
-// A worker that is done removes what others of the session have in the making.
+// A worker that has finished removes the session's unfinished files, also those of other workers.
 func TestSlowerWorkerUsesTheOthersManifest(t *testing.T) {
 	everyStore(t, func(w *world) {
 		item := w.put("a.mp4", random(1, 10_000))
 		var want Manifest
 		m, err := w.Move(w.Context(), folder, head, func(context.Context) ([]Item, error) { return []Item{item}, nil }, Progress{}, func(Progress) {
-			if want.Version == 0 { // some of it is read
+			if want.Version == 0 { // the first worker is in the middle of its copy
 				want = w.again().moved(item)
 			}
 		})
@@ -511,7 +510,7 @@ func TestSlowerWorkerUsesTheOthersManifest(t *testing.T) {
 	})
 }
 
-// A store that takes a long time to write the manifest doesn't take two.
+// Of concurrent writers of a manifest, exactly one succeeds.
 func TestManifestReplacesNoOther(t *testing.T) {
 	everyStore(t, func(w *world) {
 		var created atomic.Int64
@@ -574,8 +573,8 @@ func TestVerifyReportsFaults(t *testing.T) {
 	})
 }
 
-// Sources are deleted when it was asked for, when there is a manifest, and if they
-// still are what was archived.
+// Sources are deleted only if that is configured, if there is a manifest, and if they still have
+// the archived content.
 func TestSourcesAreDeletedOnlyWhenTheyAreSafe(t *testing.T) {
 	everyStore(t, func(w *world) {
 		left := func() (names []string) {
@@ -593,8 +592,8 @@ func TestSourcesAreDeletedOnlyWhenTheyAreSafe(t *testing.T) {
 			w.Fatalf("without being asked to, all but %q was deleted", got)
 		}
 
-		// An earlier run was killed before it could: one is what was archived, the
-		// other was uploaded anew, and a third is new.
+		// As if an earlier run had been killed before it deleted sources: "a" has its archived
+		// content, "b" was uploaded anew, and "c" is new.
 		w.options.DeleteSources = true
 		w.put("b", []byte("B"))
 		w.put("c", []byte("c"))
@@ -618,7 +617,7 @@ func TestSourcesAreDeletedOnlyWhenTheyAreSafe(t *testing.T) {
 	})
 }
 
-// failing is a store that takes no manifest.
+// failing is a store that can't write a manifest.
 type failing struct{ store }
 
 func (failing) create(context.Context, string, []byte) error { return errors.New("no manifest") }
@@ -637,7 +636,7 @@ func TestFailedItemDelaysNoOther(t *testing.T) {
 	})
 }
 
-// What ZEGO couldn't upload is read by https, over connections that are cut.
+// Files in ZEGO's backup storage are read over HTTPS, even if connections are cut.
 func TestBackupStorageIsReadOverHTTPS(t *testing.T) {
 	content := random(1, 3<<20)
 	var cuts atomic.Int64
@@ -678,7 +677,7 @@ func TestBackupStorageIsReadOverHTTPS(t *testing.T) {
 			t.Errorf("%s: %v", url, err)
 		}
 	}
-	// No address of our own is asked.
+	// Addresses that aren't public are refused.
 	for _, host := range []string{
 		server.URL, "https://169.254.169.254", "https://[::1]", "https://10.0.0.1", "https://0.0.0.0", "https://0.1.2.3",
 		"https://100.100.100.200", "https://192.0.0.192", "https://[::ffff:169.254.169.254]", "https://[64:ff9b::a9fe:a9fe]", "https://[fd00:ec2::254]",
@@ -691,7 +690,7 @@ func TestBackupStorageIsReadOverHTTPS(t *testing.T) {
 	}
 }
 
-// cutShort is an answer that ends too early.
+// cutShort is a response that is cut off once it exceeds left bytes.
 type cutShort struct {
 	http.ResponseWriter
 	left int
@@ -758,8 +757,8 @@ func TestNoStepNeedsATemporaryFolder(t *testing.T) {
 	}
 }
 
-// What others wrote reaches errors, results and names bounded, in one line and without
-// what moves a terminal's cursor or turns its direction.
+// Text from others is bounded and on one line when it reaches errors, results and names. It has no
+// characters that move a terminal's cursor or change the text's direction.
 func TestForeignTextIsCleanedAtTheBorder(t *testing.T) {
 	const evil = "\x1b]0;owned\a\u202egpj.\u2028x\r\n"
 	plain := func(what, text string) {

@@ -15,13 +15,13 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
-// dialect is what a store documents to refuse, or is known to refuse.
+// dialect is the set of requests that a store refuses, as documented or observed.
 type dialect struct {
-	bare   bool // keeps no checksums of S3's
+	bare   bool // stores no checksums of S3's protocol
 	refuse func(r request) (status int, code string)
 }
 
-// request is what a store sees.
+// request is a request as the store receives it.
 type request struct {
 	*http.Request
 	pathStyle bool
@@ -120,7 +120,7 @@ func documented(t *testing.T) map[string]string {
 	return urls
 }
 
-// roundTripper is a function that answers requests.
+// roundTripper is an http.RoundTripper made of a function.
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
@@ -171,7 +171,8 @@ func smallParts(t *testing.T) {
 	partSize, copyPart = 64<<10, 65<<10
 }
 
-// What a store documents to refuse is found out, once, with the URL of the docs.
+// Each store is archived to with its URL in docs/buckets.md. A feature that a store refuses is
+// tried once, and not again for the next session.
 func TestEveryDocumentedStoreTakesAnArchive(t *testing.T) {
 	smallParts(t)
 	urls := documented(t)
@@ -182,7 +183,7 @@ func TestEveryDocumentedStoreTakesAnArchive(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s, refusals := answering(t, d)
 			w := newWorld(t, Options{SourceURL: urls[name] + "&prefix=zego/", ArchiveURL: urls[name] + "&prefix=kept/"})
-			outside := newWorld(t, Options{ArchiveURL: urls[name] + "&prefix=other/"}) // not copied by the store
+			outside := newWorld(t, Options{ArchiveURL: urls[name] + "&prefix=other/"}) // the store can't copy this one
 			contents := [][]byte{random(1, 1000), random(2, partSize+500), random(3, 2*partSize+partSize/2)}
 			for n, before := 0, 0; n < 2; n++ {
 				for _, w := range []*world{w, outside} {
@@ -216,8 +217,8 @@ func TestEveryDocumentedStoreTakesAnArchive(t *testing.T) {
 	}
 }
 
-// A store that won't copy isn't a fault, whatever its words for that; a source that
-// can't be read, and a store in trouble, are.
+// If the store refuses to copy, with whatever error, the file is uploaded instead. A source that
+// can't be read and a failing store are errors.
 func TestFileThatTheStoreCannotCopyIsUploaded(t *testing.T) {
 	smallParts(t)
 	for _, part := range []int64{1 << 30, int64(partSize)} {
@@ -225,7 +226,7 @@ func TestFileThatTheStoreCannotCopyIsUploaded(t *testing.T) {
 		for _, tt := range []struct {
 			status int
 			code   string
-			reads  int // the status with which the source is read
+			reads  int // status of a read of the source
 			want   bool
 		}{
 			{http.StatusNotImplemented, "NotImplemented", 0, true},
@@ -287,7 +288,7 @@ func TestEnvironmentSwitchesChecksumsOff(t *testing.T) {
 	w.moved(w.put("small.mp4", random(1, 1000)), w.put("large.mp4", random(2, partSize+1)))
 }
 
-// Advice about permissions is for refused permissions only.
+// Advice about permissions is given only if a permission was refused.
 func TestAdviceFitsTheRefusal(t *testing.T) {
 	for name, tt := range map[string]struct {
 		url, want string

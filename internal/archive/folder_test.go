@@ -48,8 +48,7 @@ func list(ctx context.Context, b *blob.Bucket, prefix string, folders bool) (key
 	return keys, nil
 }
 
-// A listing of pages that are as small as can be is that of all at once, in the
-// order of the keys.
+// Pages of every size add up to the whole list, in the order of the keys.
 func TestFolderIsListedInKeyOrder(t *testing.T) {
 	dir := t.TempDir()
 	all := []string{"1/2/a.mp4", "1/2/b/c.mp4", "1/2/b.mp4", "1/20/a.mp4", "a-b", "a/b", "a.mp4", "ab/c", "b"}
@@ -85,7 +84,7 @@ func TestFolderIsListedInKeyOrder(t *testing.T) {
 	}
 }
 
-// What can't be looked at isn't taken for nothing.
+// A folder that can't be read is an error, and doesn't count as empty.
 func TestUnreadableFolderIsAnError(t *testing.T) {
 	for name, tt := range map[string]struct {
 		spoil func(dir string) error
@@ -134,7 +133,7 @@ func TestUnreadableFolderIsAnError(t *testing.T) {
 	}
 }
 
-// The root may be a link: it is the operator who says where it is.
+// The bucket's folder may itself be a link, as the operator configured it.
 func TestLinkedFolderIsListed(t *testing.T) {
 	dir := t.TempDir()
 	makeFiles(t, filepath.Join(dir, "real"), "1/2/manifest.json")
@@ -151,7 +150,7 @@ func TestLinkedFolderIsListed(t *testing.T) {
 	if !slices.Equal(found, []string{"1/2/"}) {
 		t.Errorf("sessions %q", found)
 	}
-	// One in it that leads out is named, not passed over.
+	// A link in the folder that leads out of it is an error.
 	if err := os.Symlink(t.TempDir(), filepath.Join(dir, "real", "3")); err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +163,7 @@ func TestLinkedFolderIsListed(t *testing.T) {
 	}
 }
 
-// No key and no link leads out of the folder, to be read, written or deleted.
+// No key and no link can be used to read, write or delete outside the folder.
 func TestNoKeyLeadsOutOfAFolder(t *testing.T) {
 	dir := t.TempDir()
 	makeFiles(t, dir, "secret", "rec/1/2/a.mp4")
@@ -182,7 +181,7 @@ func TestNoKeyLeadsOutOfAFolder(t *testing.T) {
 		if _, err := b.Attributes(t.Context(), key); err == nil {
 			t.Errorf("%q was found", key)
 		}
-		if err := b.WriteAll(t.Context(), key, []byte("x"), nil); err == nil && key != "1/2/link" { // which is replaced
+		if err := b.WriteAll(t.Context(), key, []byte("x"), nil); err == nil && key != "1/2/link" { // the write replaces the link
 			t.Errorf("%q was written", key)
 		}
 	}
@@ -191,8 +190,8 @@ func TestNoKeyLeadsOutOfAFolder(t *testing.T) {
 	}
 }
 
-// Nothing is at a key that no file can have, so that one file's name holds up no others.
-// A backslash is a character like others, as in object stores.
+// A key that no file can have is not found, so that it delays no other file. A backslash is an
+// ordinary character, as in object stores.
 func TestImpossibleFileNameIsAbsent(t *testing.T) {
 	dir := t.TempDir()
 	makeFiles(t, dir, `1/a\b.mp4`)
@@ -232,12 +231,13 @@ func TestArchivedFilesArePrivate(t *testing.T) {
 		}
 		return nil
 	})
-	if files != 3 { // the recording, what is known of it, the manifest
+	if files != 3 { // the recording, its attributes and the manifest
 		t.Errorf("%d files", files)
 	}
 }
 
-// SMB and FUSE know no sync of a folder. A disk that fails is another thing.
+// SMB and FUSE can't sync a folder, so that error is ignored. Others, such as a failing disk,
+// aren't.
 func TestUnsyncableFolderIsNoError(t *testing.T) {
 	defer func(f func(*os.File) error) { syncFolder = f }(syncFolder)
 	for fault, fine := range map[error]bool{syscall.EINVAL: true, syscall.ENOTSUP: true, syscall.ENOSYS: true, syscall.EIO: false, syscall.ENOSPC: false} {

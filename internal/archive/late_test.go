@@ -13,7 +13,8 @@ import (
 	"testing"
 )
 
-// lasting is a store that wants all that a manifest lists to last before it is there.
+// lasting is a store that checks that a manifest's files were settled, and so are durable, before
+// the manifest is written.
 type lasting struct {
 	store
 	*testing.T
@@ -66,7 +67,7 @@ func TestNextManifestListsLateAndEarlierFiles(t *testing.T) {
 		first := w.get(folder + "manifest.json")
 
 		late := w.put("late/a.mp4", []byte("late"))
-		late.Name = "a.mp4" // is taken
+		late.Name = "a.mp4" // taken by the first recording
 		lost := Item{Name: "lost too.mp4", Lost: true}
 		m, err := w.added(late, lost)
 		if err != nil {
@@ -88,7 +89,8 @@ func TestNextManifestListsLateAndEarlierFiles(t *testing.T) {
 			w.Error("the first manifest has changed")
 		}
 
-		// Once more, and from an attempt that was killed before it could say so.
+		// Repeat it, as an attempt does whose predecessor was killed before it reported its
+		// success.
 		second := w.get(folder + "manifest-2.json")
 		if again, err := w.added(late, lost); err != nil || again.Number != 2 {
 			w.Errorf("again: %+v, %v", again, err)
@@ -106,7 +108,8 @@ func TestNextManifestListsLateAndEarlierFiles(t *testing.T) {
 	})
 }
 
-// Of two that add different recordings at once, no one's is forgotten.
+// If two workers add different recordings at the same time, one fails, and its recording is added
+// by its next attempt.
 func TestConcurrentAddIsAnError(t *testing.T) {
 	everyStore(t, func(w *world) {
 		before := w.moved()
@@ -139,7 +142,7 @@ func TestLateSavedFileReplacesNoOther(t *testing.T) {
 		if faults[0] != nil || len(files) != 1 || files[0].Name == before.Files[0].Name {
 			w.Fatalf("%+v, %v", files, faults)
 		}
-		// An attempt that was killed has left something else there.
+		// Damage the file, as a killed attempt may have left it.
 		overwrite(w, files[0].Name, []byte("damage"))
 		if again, faults := w.Save(w.Context(), folder, &before, []Item{late}); faults[0] != nil || !reflect.DeepEqual(again, files) {
 			w.Fatalf("again: %+v, %v", again, faults)
@@ -166,7 +169,7 @@ func TestLateSourcesAreDeletedOnceListed(t *testing.T) {
 	if there, err := w.Source.Exists(t.Context(), late.Key); err != nil || there {
 		t.Errorf("the source is there %v, %v", there, err)
 	}
-	w.put("late.mp4", []byte("late")) // as if it had been killed before
+	w.put("late.mp4", []byte("late")) // as if the attempt had been killed before it deleted the source
 	if _, err := w.added(late); err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/aws/smithy-go/logging"
 )
 
-// What the store's client warns of is a line of our log.
+// Warnings of the S3 client are written to the program's log.
 func TestStoreClientUsesOurLog(t *testing.T) {
 	var out bytes.Buffer
 	before := slog.Default()

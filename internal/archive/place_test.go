@@ -61,7 +61,7 @@ func TestURLsWithUnknownPartsAreRefused(t *testing.T) {
 	}
 }
 
-// Archive and recordings are compared by where they are, not by how that is written.
+// Archive and recordings are compared by place, whatever the spelling of their URLs.
 func TestArchiveAndRecordingsMustBeApart(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(dir, "real", "in"), 0o700); err != nil {

@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// serving is a world that reads from a server whose files have so many bytes, by its
-// word; serve sends them.
+// serving returns a world with a client for a new server, and the server's URL. The server says
+// that each file has says bytes, and serve sends them.
 func serving(t *testing.T, says int64, serve func(w http.ResponseWriter, r *http.Request)) (*world, string) {
 	t.Helper()
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -66,7 +66,7 @@ func TestTooLargeFileIsNotStarted(t *testing.T) {
 	if _, err := w.move(Progress{}, Item{URL: server + "/a.mp4"}); !errors.Is(err, ErrImpossible) {
 		t.Errorf("error %v", err)
 	}
-	// A server that lies about one costs the others nothing.
+	// Files whose size a server overstates don't count against the session's other files.
 	_, lies := serving(t, maxURLSession, nil)
 	w, server = serving(t, 1, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("x")) })
 	files, faults := w.Save(t.Context(), folder, nil, []Item{{URL: lies + "/a.mp4"}, {URL: lies + "/b.mp4"}, {URL: server + "/c.mp4"}})
@@ -83,8 +83,7 @@ func TestTooLargeFileIsNotStarted(t *testing.T) {
 	}
 }
 
-// A server that sends a byte now and then is given up, whether it keeps the connection
-// or cuts it.
+// A transfer that is too slow is given up, whether the server keeps the connection or cuts it.
 func TestTooSlowServerIsGivenUp(t *testing.T) {
 	defer func(d time.Duration) { rateWindow = d }(rateWindow)
 	rateWindow = 200 * time.Millisecond
@@ -107,7 +106,7 @@ func TestTooSlowServerIsGivenUp(t *testing.T) {
 	var asked atomic.Int64
 	failing := func(w http.ResponseWriter, _ *http.Request) {
 		if asked.Add(1)%4 != 0 {
-			time.Sleep(50 * time.Millisecond) // as a server does that doesn't answer
+			time.Sleep(50 * time.Millisecond) // as a server that doesn't answer
 			panic(http.ErrAbortHandler)
 		}
 		_, _ = w.Write([]byte("x"))
@@ -128,7 +127,7 @@ func TestTooSlowServerIsGivenUp(t *testing.T) {
 	}
 }
 
-// Servers that hold their slots hold up neither objects nor other apps.
+// A server that blocks transfers delays neither objects from buckets nor files of other apps.
 func TestURLsHaveTheirOwnSlots(t *testing.T) {
 	release := make(chan struct{})
 	var begun sync.WaitGroup
@@ -161,7 +160,7 @@ func TestURLsHaveTheirOwnSlots(t *testing.T) {
 	held.Wait()
 }
 
-// Nothing but the proxy of a request is dialed unchecked, for that request alone.
+// Every dialed address is checked, except that of a request's own proxy.
 func TestEveryDialExceptToTheProxyIsChecked(t *testing.T) {
 	var asked []string
 	var mu sync.Mutex
@@ -196,7 +195,7 @@ func TestEveryDialExceptToTheProxyIsChecked(t *testing.T) {
 		t.Errorf("through the proxy: %v, it was asked for %q", err, asked)
 	}
 	localhost := strings.Replace(target.URL, "127.0.0.1", "localhost", 1)
-	for _, address := range []string{target.URL, localhost, "https://" + through.Host, "https://10.0.0.1"} { // past the proxy
+	for _, address := range []string{target.URL, localhost, "https://" + through.Host, "https://10.0.0.1"} { // not through the proxy
 		if err := get(address); err == nil || !strings.Contains(err.Error(), "no public address") {
 			t.Errorf("%s: %v", address, err)
 		}
@@ -211,7 +210,7 @@ func TestEveryDialExceptToTheProxyIsChecked(t *testing.T) {
 	if len(asked) > 0 {
 		t.Errorf("the proxy was asked for %q", asked)
 	}
-	for _, address := range []string{"https://169.254.169.254/a", "https://[::1]/a"} { // a proxy may be inside
+	for _, address := range []string{"https://169.254.169.254/a", "https://[::1]/a"} { // the proxy may be in the private network
 		if err := get(address); err == nil || !strings.Contains(err.Error(), "no public address") {
 			t.Errorf("%s by the proxy: %v", address, err)
 		}
@@ -253,7 +252,7 @@ func TestListedLoopbackAddressIsRead(t *testing.T) {
 			t.Errorf("%q lists: %v", list, err)
 		}
 	}
-	w := newWorld(t, Options{Hosts: []string{"10.0.0.1", "localhost"}}) // private, and a name
+	w := newWorld(t, Options{Hosts: []string{"10.0.0.1", "localhost"}}) // listing a private address or a name doesn't allow it
 	for _, address := range []string{"http://10.0.0.1/a.mp4", "http://localhost/a.mp4", "https://10.0.0.1/a.mp4"} {
 		if _, err := w.move(Progress{}, Item{URL: address, Size: 11}); err == nil {
 			t.Errorf("%s was read", address)

@@ -23,14 +23,14 @@ import (
 	"github.com/closeouthq/closeout/internal/testenv"
 )
 
-// proxy stands before a store. What a test makes of a request is up to before,
-// which says whether it has answered it.
+// proxy is a reverse proxy for a store. before sees each request first, and reports whether it has
+// answered it.
 type proxy struct {
 	address string
 	before  atomic.Pointer[func(w http.ResponseWriter, r *http.Request) bool]
 	seen    atomic.Int64
-	copies  atomic.Int64 // by the store itself
-	bare    atomic.Bool  // it shows no checksums
+	copies  atomic.Int64 // number of copies by the store itself
+	bare    atomic.Bool  // removes checksums from responses
 }
 
 func newProxy(t *testing.T, s *testenv.S3) *proxy {
@@ -38,7 +38,7 @@ func newProxy(t *testing.T, s *testenv.S3) *proxy {
 	p := &proxy{}
 	to := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
 		r.SetURL(&url.URL{Scheme: "http", Host: s.Address})
-		r.Out.Host = r.In.Host // it is part of the signature
+		r.Out.Host = r.In.Host // part of the signature
 	}}
 	to.ModifyResponse = func(r *http.Response) error {
 		if p.bare.Load() {
@@ -68,8 +68,8 @@ func slowDown(w http.ResponseWriter) bool {
 	return true
 }
 
-// A store that throttles, and connections that are cut, hold nothing up for good:
-// in the end there is one manifest, and it is right.
+// If the store throttles and connections are cut, Move succeeds after some attempts, with one
+// correct manifest.
 func TestThrottlingStoreIsRetried(t *testing.T) {
 	s := testenv.StartS3(t)
 	p := newProxy(t, s)
@@ -91,7 +91,7 @@ func TestThrottlingStoreIsRetried(t *testing.T) {
 	})
 	var m Manifest
 	var err error
-	for range 5 { // as Temporal would
+	for range 5 { // as Temporal retries
 		if m, err = w.move(Progress{}, items...); err == nil {
 			break
 		}
@@ -118,7 +118,7 @@ func TestThrottlingStoreIsRetried(t *testing.T) {
 	}
 }
 
-// removeManifest removes the manifest, past the proxy.
+// removeManifest removes the manifest without the proxy.
 func (w *world) removeManifest(t *testing.T, s *testenv.S3) {
 	t.Helper()
 	direct, err := blob.OpenBucket(t.Context(), s.URL("archive"))
@@ -131,7 +131,7 @@ func (w *world) removeManifest(t *testing.T, s *testenv.S3) {
 	}
 }
 
-// uploads counts those that were begun and neither completed nor aborted.
+// uploads returns the number of multipart uploads that are neither completed nor aborted.
 func uploads(w *world) int {
 	w.Helper()
 	store := w.store.(*s3Store)
@@ -142,8 +142,8 @@ func uploads(w *world) int {
 	return len(out.Uploads)
 }
 
-// The store is killed in the middle of an upload, and started again. What is whole
-// is used, what isn't is copied again, and nothing is left of what was begun.
+// The store is killed during an upload and started again. Complete files are used, incomplete ones
+// are copied again, and no unfinished upload is left.
 func TestStoreKilledDuringAnUploadDoesNoHarm(t *testing.T) {
 	s := testenv.StartS3(t)
 	p := newProxy(t, s)
@@ -156,7 +156,7 @@ func TestStoreKilledDuringAnUploadDoesNoHarm(t *testing.T) {
 		}
 		return false
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second) // and so is the worker
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second) // the worker dies, too
 	defer cancel()
 	if m, err := w.Move(ctx, folder, head, func(context.Context) ([]Item, error) { return items, nil }, Progress{}, nil); err == nil {
 		t.Fatalf("manifest %+v", m)
@@ -179,7 +179,7 @@ func TestStoreKilledDuringAnUploadDoesNoHarm(t *testing.T) {
 	}
 }
 
-// Within a store, what is large is copied by the store itself.
+// Large files within one store are copied by the store itself.
 func TestStoreCopiesServerSide(t *testing.T) {
 	defer func(n int64) { copyPart = n }(copyPart)
 	for part, copies := range map[int64]int64{1 << 30: 1, int64(partSize): 3} {
@@ -216,8 +216,8 @@ func TestStoreCopiesServerSide(t *testing.T) {
 	}
 }
 
-// A bit that flips on its way into the store is found out by the store, one that
-// flips in it by its checksum.
+// The store verifies uploads with the checksum it is sent, and Move verifies objects with the
+// checksum the store keeps, without reading them back.
 func TestS3SendsAndReadsChecksums(t *testing.T) {
 	s := testenv.StartS3(t)
 	p := newProxy(t, s)
@@ -243,7 +243,7 @@ func TestS3SendsAndReadsChecksums(t *testing.T) {
 	}
 }
 
-// A store that keeps no checksums is read back.
+// Objects in a store that keeps no checksums are read back to verify them.
 func TestStoreWithoutChecksumsIsReadBack(t *testing.T) {
 	s := testenv.StartS3(t)
 	p := newProxy(t, s)
@@ -265,7 +265,7 @@ func TestStoreWithoutChecksumsIsReadBack(t *testing.T) {
 	}
 }
 
-// Class, encryption and tags reach the store, and the manifest keeps the bucket's
+// Storage class, encryption and tags are sent for recordings. The manifest has the bucket's default
 // class.
 func TestRecordingsHaveClassTagsAndEncryption(t *testing.T) {
 	s := testenv.StartS3(t)
@@ -294,7 +294,7 @@ func TestRecordingsHaveClassTagsAndEncryption(t *testing.T) {
 	}
 }
 
-// zeros is a large file that needs no memory.
+// zeros is a large file of zeros that takes no memory.
 type zeros struct{ size, at int64 }
 
 func (z *zeros) Read(p []byte) (int, error) {
@@ -325,13 +325,13 @@ func newServer(t *testing.T, handle http.HandlerFunc) string {
 	return strings.TrimPrefix(server.URL, "http://")
 }
 
-// Memory stays within transfers times buffers, however large the files are.
+// Memory is bounded by transfers and buffer size, whatever the size of the files.
 func TestMemoryIsBounded(t *testing.T) {
 	size, count := int64(32<<20), 8
 	if testing.Short() {
 		size = 16 << 20
 	}
-	// What is in use counts, and not how much garbage there may be beside it.
+	// Collect garbage often, so that the heap's size is the memory in use.
 	defer debug.SetGCPercent(debug.SetGCPercent(10))
 	s := testenv.StartS3(t)
 	for name, archiveURL := range map[string]string{"folder": folderURL(t), "S3": s.URL("archive")} {

@@ -22,21 +22,21 @@ import (
 	"time"
 )
 
-// fakeS3 is a store with a part of S3's protocol, which each test can change.
+// fakeS3 is a server for a part of S3's protocol. Tests can change its behavior.
 type fakeS3 struct {
 	address string
-	// before may answer a request, or change it.
+	// before may change a request or answer it. It reports whether it has answered it.
 	before func(w http.ResponseWriter, r *http.Request) bool
 	// list may change a page before it is sent.
 	list func(r *http.Request, page *fakePage)
-	// bare says that it keeps and shows no checksums.
+	// bare means that the store keeps and returns no checksums.
 	bare bool
 
 	mu       sync.Mutex
 	objects  map[string]*fakeObject // by bucket/key
 	uploads  map[string]*fakeUpload
 	requests []string
-	signed   []string // headers that were signed
+	signed   []string // names of signed headers
 }
 
 type fakeObject struct {
@@ -78,7 +78,7 @@ func newFakeS3(t *testing.T) *fakeS3 {
 	return s
 }
 
-// url is a bucket's.
+// url returns the URL of a bucket.
 func (s *fakeS3) url(bucket, options string) string {
 	return "s3://" + bucket + "?region=us-east-1&use_path_style=true&endpoint=" + url.QueryEscape("http://"+s.address) + options
 }
@@ -90,7 +90,7 @@ func refuse(w http.ResponseWriter, status int, code string) bool {
 	return true
 }
 
-// kept are the headers that come back with an object.
+// kept returns the headers that the store keeps with an object.
 func (s *fakeS3) kept(h http.Header) http.Header {
 	out := http.Header{}
 	for name, values := range h {

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// A page that says that there is more and not where, and one that comes again and
-// again, would make an archive of half the files, or none ever.
+// A list that is truncated without a token, and one whose pages repeat, are errors. Otherwise half
+// the files would be archived, or the list would never end.
 func TestIncompleteListingIsAnError(t *testing.T) {
 	for name, lie := range map[string]func(r *http.Request, page *fakePage){
 		"truncated without a token": func(_ *http.Request, page *fakePage) { page.IsTruncated, page.NextContinuationToken = true, "" },
@@ -49,7 +49,7 @@ func TestIncompleteListingIsAnError(t *testing.T) {
 	}
 }
 
-// What a store took may not be what it keeps.
+// A store may keep other content than it acknowledged, so the manifest is read back.
 func TestManifestIsReadBackBeforeSourcesAreDeleted(t *testing.T) {
 	for name, keep := range map[string]func(b []byte) []byte{
 		"framed": func(b []byte) []byte {
