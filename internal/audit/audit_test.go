@@ -31,18 +31,18 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// peopled puts in sessions of every sort with which nothing is wrong.
+// peopled adds sessions of every kind without a fault.
 func peopled(w *world) {
 	w.closedOut()
 	w.closedOut()
 	w.run(w.offered(true), running)
 	w.run(w.offered(true), running).state = workflows.StateBlocked
 	w.inbox.add(w.offered(true), false)
-	w.offered(false) // refused, and nothing came of it
+	w.offered(false) // refused, and without a trace
 	skipped := w.offered(true)
 	w.manifest(skipped)
 	w.run(skipped, completed).result = result(workflows.StateSkipped, workflows.StateDone)
-	w.offered(true) // refused at first: there are two lines of it
+	w.offered(true) // refused at first, so that the journal has two lines of it
 	w.journal.lines[len(w.journal.lines)-1].Acknowledged = false
 	again := w.journal.lines[len(w.journal.lines)-1]
 	s := session.Session{ID: again.ID, RoomID: "é'\"\n", RoomCloseTime: time.UnixMilli(1)}
@@ -70,8 +70,8 @@ func TestNothingWrong(t *testing.T) {
 	})
 }
 
-// Each fault is planted by itself, among sessions with which nothing is wrong. It
-// is found, it alone, and with a sentence that says what it is.
+// Each fault is planted alone, among sessions without a fault. The audit finds it and no other, and
+// its problem says what it is.
 func TestEachFaultIsFound(t *testing.T) {
 	ends := func(status enums.WorkflowExecutionStatus) func(w *world) session.Session {
 		return func(w *world) session.Session {
@@ -81,7 +81,7 @@ func TestEachFaultIsFound(t *testing.T) {
 			return s
 		}
 	}
-	// without is a completed run that lacks something.
+	// without returns a completed run that lacks a bill or a manifest.
 	without := func(bill, manifest bool, result any) func(w *world) session.Session {
 		return func(w *world) session.Session {
 			s := w.offered(true)
@@ -266,8 +266,8 @@ func TestEachFaultIsFound(t *testing.T) {
 	}
 }
 
-// Bills and manifests are owed by the steps that make them: those that RoomClose
-// has to have, and another workflow may have.
+// A step that is skipped or given up needs no bill or manifest. RoomClose always has both steps,
+// and another Workflow may lack them.
 func TestSkippedStepsNeedNoBillOrManifest(t *testing.T) {
 	tests := []struct {
 		name           string
@@ -315,12 +315,13 @@ func TestSkippedStepsNeedNoBillOrManifest(t *testing.T) {
 	}
 }
 
-// only is the result of a run with a single step.
+// only returns the result of a run with a single step.
 func only(step string, state workflows.State) workflows.Result {
 	return workflows.Result{Steps: []workflows.StepResult{{Step: step, State: state}}}
 }
 
-// What looks like a fault, as not everything is read at one time, is none.
+// The audit reads its stores one after another. What looks like a fault only because a session
+// moves meanwhile isn't one.
 func TestMovingSessionIsNoFault(t *testing.T) {
 	tests := []struct {
 		name string
@@ -377,8 +378,8 @@ func TestMovingSessionIsNoFault(t *testing.T) {
 			}
 		}},
 		{"it is started and billed after the runs were listed", func(w *world) {
-			// The inbox still had it when that was read, but the journal got its line
-			// only after the journal was.
+			// The run started after the runs were listed, so only the bill shows the session. The
+			// journal gets its line after the audit's first read.
 			s := w.session()
 			w.journal.reading = func(before int) {
 				if before == 1 {
@@ -522,8 +523,7 @@ func TestMovingSessionIsNoFault(t *testing.T) {
 	}
 }
 
-// Without a journal nobody is missed that left no trace, and no bill is held
-// against anybody. The rest is found as well.
+// Without a journal, the audit finds neither lost sessions nor phantoms, but all other faults.
 func TestWithoutJournal(t *testing.T) {
 	worlds(t, func(t *testing.T, w *world) {
 		w.options.Journal, w.options.Complete = nil, false
@@ -542,7 +542,7 @@ func TestWithoutJournal(t *testing.T) {
 	})
 }
 
-// A journal that isn't complete says nothing of what it hasn't got.
+// If the journal is incomplete, a session it lacks isn't a fault.
 func TestIncompleteJournal(t *testing.T) {
 	worlds(t, func(t *testing.T, w *world) {
 		w.options.Complete = false
@@ -569,7 +569,7 @@ func TestWithoutInbox(t *testing.T) {
 	})
 }
 
-// A run vanishes after the namespace's retention, and its bill stays.
+// A run is deleted after the Namespace's retention, and its bill remains.
 func TestDeletedRuns(t *testing.T) {
 	worlds(t, func(t *testing.T, w *world) {
 		var kept []session.Session
@@ -578,13 +578,13 @@ func TestDeletedRuns(t *testing.T) {
 		}
 		w.bill(kept[0])
 		w.manifest(kept[0])
-		w.manifest(kept[1]) // a person decided to do without a bill
+		w.manifest(kept[1]) // an operator skipped the bill
 		w.bill(kept[2])
-		w.journal.lines = w.journal.lines[:2] // the journal is younger than this one
+		w.journal.lines = w.journal.lines[:2] // the journal starts after this session
 		w.options.Complete = false
 
 		later := func(d time.Duration) { w.options.Now = func() time.Time { return time.Now().Add(d) } }
-		later(719*time.Hour + 30*time.Minute) // clocks differ
+		later(719*time.Hour + 30*time.Minute) // within the tolerance for clocks that differ
 		w.expect()
 		later(721 * time.Hour)
 		if r := w.expect(); r.Expired != 3 || r.Bills != 2 {
@@ -597,30 +597,30 @@ func TestDeletedRuns(t *testing.T) {
 		}
 		w.expect(all...)
 		later(10000 * time.Hour)
-		w.options.Retention = 0 // for ever
+		w.options.Retention = 0 // forever
 		w.expect(all...)
 		w.options.Since = time.Now().Add(time.Hour)
 		if r := w.expect(); r.Expired != 2 {
 			t.Errorf("report %+v", r)
 		}
-		// Nobody asks Temporal for all the old ones.
+		// Without a journal, the audit doesn't ask Temporal about each old bill.
 		w.options.Retention, w.options.Since, w.options.Journal, w.temporal.described = 720*time.Hour, time.Time{}, nil, 0
 		if r := w.expect(); r.Expired != 2 || w.temporal.described != 0 {
 			t.Errorf("asked for %d runs, report %+v", w.temporal.described, r)
 		}
-		// One that was never offered is still a phantom.
+		// A session that was never offered is still a phantom.
 		w.options.Journal = w.journal.all
 		w.options.Complete = true
 		w.expect("phantom " + kept[2].WorkflowID())
 	})
 }
 
-// Runs that aren't looked at are no faults, and neither are their bills.
+// Runs outside the window are no faults, and neither are their bills.
 func TestWindow(t *testing.T) {
 	worlds(t, func(t *testing.T, w *world) {
 		now := time.Now()
 		w.options.Since, w.options.Until = now.Add(-time.Hour), now.Add(time.Hour)
-		// Each run would be a fault.
+		// Each run has a fault.
 		at := func(start time.Time) string {
 			s := w.offered(true)
 			w.bill(s)
@@ -649,14 +649,14 @@ func TestWindow(t *testing.T) {
 	})
 }
 
-// The journal is given time to get a session that is billed already.
+// Within the grace period, a bill without a line in the journal is unsettled, and no phantom.
 func TestGrace(t *testing.T) {
 	worlds(t, func(t *testing.T, w *world) {
 		s := w.session()
 		w.bill(s)
 		w.manifest(s)
 		w.run(s, completed)
-		refused := w.offered(false) // has its line, and gets no time
+		refused := w.offered(false) // has a line, so the grace period doesn't apply
 		w.bill(refused)
 		w.run(refused, running)
 		w.options.Grace = time.Minute
@@ -668,7 +668,7 @@ func TestGrace(t *testing.T) {
 	})
 }
 
-// Workflows that others started under an ID like a session's are left out.
+// Workflows of other programs, with IDs that resemble a session's, are left out.
 func TestForeignWorkflows(t *testing.T) {
 	worlds(t, func(t *testing.T, w *world) {
 		s, _ := w.closedOut()
@@ -705,7 +705,7 @@ func TestManyFaults(t *testing.T) {
 	}
 }
 
-// What can't be read is an error, and never looks like what isn't there.
+// A store that can't be read is an error, and is never taken for an empty one.
 func TestErrors(t *testing.T) {
 	away := errors.New("away")
 	closed := memblob.OpenBucket(nil)
@@ -770,7 +770,7 @@ func TestErrors(t *testing.T) {
 	})
 }
 
-// Wait repeats the audit until nothing moves any more.
+// Wait repeats the audit until no session is pending.
 func TestWait(t *testing.T) {
 	w := newWorld(t, "sqlite:"+t.TempDir()+"/l.db")
 	s := w.offered(true)
@@ -785,7 +785,7 @@ func TestWait(t *testing.T) {
 			w.bill(s)
 			w.manifest(s)
 			e.status, e.visible = completed, completed
-			w.run(w.offered(true), running).state = workflows.StateBlocked // nobody waits for it
+			w.run(w.offered(true), running).state = workflows.StateBlocked // not pending
 		}
 	}
 	r, err := audit.Wait(t.Context(), w.options, time.Minute)
@@ -794,7 +794,7 @@ func TestWait(t *testing.T) {
 	}
 
 	w.inbox.add(w.offered(true), false)
-	// One audit at its beginning, and one at its end if the first left time.
+	// Wait audits once at the beginning, and once at the end if there is time.
 	before := w.inbox.reads
 	r, err = audit.Wait(t.Context(), w.options, 10*time.Millisecond)
 	if err != nil || r.Pending() != 1 || w.inbox.reads == before || w.inbox.reads > before+2 {
@@ -808,7 +808,7 @@ func TestWait(t *testing.T) {
 	}
 }
 
-// awayTemporal lists runs and tells nothing of a single one.
+// awayTemporal lists runs, but fails to describe one.
 type awayTemporal struct {
 	client.Client
 	err error
@@ -818,8 +818,8 @@ func (a awayTemporal) DescribeWorkflowExecution(context.Context, string, string)
 	return nil, a.err
 }
 
-// The workflow and its activities leave what the audit looks for, and name the
-// steps as it does.
+// The Workflow and its Activities leave the bills and manifests that the audit expects, and their
+// steps have the names that the audit knows.
 func TestRunsLeaveBillsAndManifests(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		w := newWorld(t, databaseURL)

@@ -26,9 +26,8 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// BenchmarkAudit audits many sessions that are all closed out, and reports the
-// most memory that it held beyond what was there before. The archive is in that
-// memory, so that it doesn't count.
+// BenchmarkAudit audits many sessions, all closed out, and reports how much the heap grows at most.
+// The archive is in memory before the audit starts, so it doesn't count.
 func BenchmarkAudit(b *testing.B) {
 	for _, n := range []int{100_000, 1_000_000} {
 		b.Run(strconv.Itoa(n), func(b *testing.B) {
@@ -50,7 +49,7 @@ func BenchmarkAudit(b *testing.B) {
 					}
 				}
 			}()
-			defer debug.SetGCPercent(debug.SetGCPercent(10)) // what is alive is seen when garbage is collected
+			defer debug.SetGCPercent(debug.SetGCPercent(10)) // the live heap is measured at each collection
 			b.ReportAllocs()
 			most := uint64(0)
 			for b.Loop() {
@@ -70,8 +69,7 @@ func BenchmarkAudit(b *testing.B) {
 	}
 }
 
-// watchHeap tells by how much what is alive of the heap has grown at most until it
-// is stopped.
+// watchHeap measures by how much the live heap grows at most, until it is stopped.
 func watchHeap(stop chan chan uint64) {
 	heap := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	debug.FreeOSMemory()
@@ -93,7 +91,7 @@ func benchSession(i int) session.Session {
 	return session.Session{ID: session.ID{AppID: 1234567890, RoomSessionID: 858012925204410417 + uint64(i)*7919}, RoomID: "lobby-" + strconv.Itoa(i), RoomCloseTime: time.UnixMilli(1499676989909)}
 }
 
-// fillLedger writes bills in one go.
+// fillLedger writes all bills in one transaction.
 func fillLedger(b *testing.B, w *world, path string, n int) {
 	b.Helper()
 	if err := w.ledger.Migrate(b.Context()); err != nil {
@@ -123,7 +121,7 @@ func fillLedger(b *testing.B, w *world, path string, n int) {
 	}
 }
 
-// manyRuns lists completed runs, without holding them.
+// manyRuns lists n completed runs without storing them.
 type manyRuns struct {
 	client.Client
 	n int

@@ -11,8 +11,8 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// A session that was closed twice is a fault with its bill and run in order, and one
-// fault however many contradicting callbacks came.
+// A session with contradicting room_close callbacks is a fault, even if its bill and run are in
+// order. It is one fault, however many such callbacks came.
 func TestContradictingCloseIsAFault(t *testing.T) {
 	worlds(t, func(t *testing.T, w *world) {
 		seen := time.Now()

@@ -47,8 +47,8 @@ func TestAcknowledgedEventsAreInTheLedgerOrTheInbox(t *testing.T) {
 		}
 		return u
 	}
-	// Session 1 is in the ledger, 2 waits, 3 is a dead letter, and of 4 a logout is lost:
-	// the ledger has the login of the same stay, and that is not enough.
+	// The ledger has all events of session 1. Session 2 waits in the inbox, and 3 is a dead letter.
+	// The logout of 4 is lost, and the login of the same stay doesn't replace it.
 	if err := books.Record(t.Context(), []ledger.Event{usage(1, "room_create"), usage(1, "room_login"), usage(1, "room_logout"), usage(4, "room_login")}); err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func TestAcknowledgedEventsAreInTheLedgerOrTheInbox(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// Of an unreadable callback no session is known.
+	// An unreadable callback has no session.
 	unknown := eventsink.Key(ledger.Event{ID: session.ID{AppID: 1}, Event: "room_close", Unreadable: &ledger.Unreadable{Field: "room_session_id"}})
 	if _, err := box.Put(t.Context(), inbox.Entry{Key: unknown, Body: []byte("{}")}); err != nil {
 		t.Fatal(err)
@@ -102,7 +102,8 @@ func TestAcknowledgedEventsAreInTheLedgerOrTheInbox(t *testing.T) {
 	}
 }
 
-// A session of two users, of whom one was there twice at once: 100 s and 50 s.
+// The session has two users. User a has two overlapping stays, 100 s together, and b has one of 50
+// s.
 func TestBillsAreExactOrMarkedAsEstimates(t *testing.T) {
 	begin := time.UnixMilli(1499676989909).UTC()
 	at := func(seconds int) time.Time { return begin.Add(time.Duration(seconds) * time.Second) }
@@ -116,14 +117,14 @@ func TestBillsAreExactOrMarkedAsEstimates(t *testing.T) {
 	all := append([]ledger.Event{create}, slices.Concat(stay("1", "a", 0, 60), stay("2", "a", 30, 100), stay("3", "b", 10, 60))...)
 	for _, tt := range []struct {
 		name string
-		// Of all that happened, what the journal says of it: an x is acknowledged, a
-		// - withheld, a ? neither.
+		// told has one character for each event in the journal: x if it was acknowledged, - if it
+		// was withheld, ? if neither is known.
 		told     string
-		early    int // how many of those acknowledged are recorded before the bill
-		late     int // how many more after it
+		early    int // number of acknowledged events recorded before the bill
+		late     int // number of further ones recorded after it
 		adjust   bool
-		lost     bool   // no room_close was acknowledged: it was reconciled
-		want     string // in the only fault
+		lost     bool   // the room_close was never acknowledged, and the session was reconciled
+		want     string // part of the only fault's problem
 		pending  bool
 		compared int64
 	}{
@@ -200,7 +201,7 @@ func TestBillsAreExactOrMarkedAsEstimates(t *testing.T) {
 	}
 }
 
-// A ledger can't be brought to hold such entries; who changes it by hand can.
+// The ledger never holds entries that don't add up. Only a change by hand produces them.
 func TestEntriesHaveToAddUp(t *testing.T) {
 	figures := session.Usage{Millis: 90_000, Seconds: 90, Minutes: 2}
 	bill := ledger.MadeBill{Bill: ledger.Bill{Usage: session.Usage{Millis: 60_000, Seconds: 60, Minutes: 1}}}

@@ -1,4 +1,4 @@
 package audit
 
-// Untrue compares a session's entries with the truth.
+// Untrue exports untrue for tests.
 var Untrue = untrue

@@ -15,13 +15,13 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// entry is what is compared of an entry.
+// entry has the fields of an audit.Entry that the tests compare.
 type entry struct {
 	session.ID
 	acknowledged, undecided bool
 }
 
-// readJournal gives what a journal lists before its error.
+// readJournal returns the journal's entries and its error.
 func readJournal(path string) (lines []entry, failed error) {
 	for o, err := range audit.Journal(path) {
 		if err != nil {
@@ -77,7 +77,7 @@ func TestJournal(t *testing.T) {
 	}
 }
 
-// What is written is what is read.
+// Journal reads the entries as the sender writes them.
 func TestJournalOfASender(t *testing.T) {
 	var text []byte
 	for _, e := range []audit.Entry{

@@ -12,12 +12,12 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// While sessions are on their way, no audit takes one for a fault, whatever the
-// order in which they move; and at the end each is where it should be.
+// Audits find no fault while sessions move, whatever the order of their changes. At the end, every
+// session is closed out.
 func TestAuditsOfALiveSystem(t *testing.T) {
 	const movers, each = 4, 40
 	worlds(t, func(t *testing.T, w *world) {
-		w.options.Grace = time.Hour // the journal may get its line at any time
+		w.options.Grace = time.Hour // the journal's lines may be late
 		var sessions [movers][]session.Session
 		for i := range sessions {
 			for range each {
@@ -38,7 +38,7 @@ func TestAuditsOfALiveSystem(t *testing.T) {
 					ways = append(ways, w.way(r, s))
 				}
 				for len(ways) > 0 {
-					n := r.IntN(min(len(ways), 10)) // so many are under way at once
+					n := r.IntN(min(len(ways), 10)) // at most ten sessions move at the same time
 					ways[n][0]()
 					if ways[n] = ways[n][1:]; len(ways[n]) == 0 {
 						ways = append(ways[:n], ways[n+1:]...)
@@ -64,8 +64,8 @@ func TestAuditsOfALiveSystem(t *testing.T) {
 	})
 }
 
-// way is what happens to a session, one step after another: with the inbox or
-// without, and with a journal and a visibility store that lag behind.
+// way returns the changes of a session, in order. It is random whether the session passes through
+// the inbox, and how late its journal line and its visibility record are.
 func (w *world) way(r *rand.Rand, s session.Session) []func() {
 	var e *execution
 	change := func(f func()) func() {
@@ -81,7 +81,7 @@ func (w *world) way(r *rand.Rand, s session.Session) []func() {
 		steps, started = []func(){func() { w.inbox.add(s, false) }, start, func() { w.inbox.remove(s) }}, 1
 	}
 	steps = append(steps, func() { w.bill(s) }, func() { w.manifest(s) }, change(func() { e.status = completed }))
-	// after puts a step anywhere behind another.
+	// after inserts a change at a random place after another.
 	after := func(other int, step func()) {
 		steps = slices.Insert(steps, other+1+r.IntN(len(steps)-other), step)
 	}

@@ -39,7 +39,7 @@ const (
 	terminated = enums.WORKFLOW_EXECUTION_STATUS_TERMINATED
 )
 
-// execution is a run in a fakeTemporal.
+// execution is a run in fakeTemporal.
 type execution struct {
 	id, runID, first string
 	workflow         string
@@ -49,20 +49,20 @@ type execution struct {
 	problems         []string
 	start            time.Time
 	result           any
-	returned         map[string]any // what activities have returned, by name
-	bare             bool           // without memo and search attributes
+	returned         map[string]any // results of Activities, by name
+	bare             bool           // has no memo and no Search Attributes
 
-	listed  bool                          // in visibility, which may lag behind
-	visible enums.WorkflowExecutionStatus // there
+	listed  bool                          // is in visibility, which may lag behind
+	visible enums.WorkflowExecutionStatus // status in visibility
 }
 
-// fakeTemporal has runs. It lists those in its visibility store, two to a page.
+// fakeTemporal stores runs. It lists those in its visibility store, two to a page.
 type fakeTemporal struct {
 	client.Client
 	mu   sync.Mutex
 	runs []*execution
 	page int
-	// describing, if set, happens before a run is described.
+	// describing, if set, is called before a run is described.
 	describing func(id string)
 	fail       error
 	described  int
@@ -113,11 +113,11 @@ func (f *fakeTemporal) DescribeWorkflowExecution(_ context.Context, id, runID st
 		return nil, serviceerror.NewNotFound("workflow execution not found")
 	}
 	info := e.info(e.status)
-	info.FirstRunId = e.first // which visibility hasn't got
+	info.FirstRunId = e.first // visibility lacks it
 	return &workflowservice.DescribeWorkflowExecutionResponse{WorkflowExecutionInfo: info}, nil
 }
 
-// find finds a run, or without a run ID the newest.
+// find returns the run with the ID and run ID, or the latest one if runID is empty.
 func (f *fakeTemporal) find(id, runID string) *execution {
 	for _, e := range slices.Backward(f.runs) {
 		if e.id == id && (runID == "" || e.runID == runID) {
@@ -133,7 +133,7 @@ func (f *fakeTemporal) GetWorkflow(_ context.Context, id, runID string) client.W
 	return outcome{f.find(id, runID)}
 }
 
-// GetWorkflowHistory has what the run's activities have returned.
+// GetWorkflowHistory returns a history with the results of the run's Activities.
 func (f *fakeTemporal) GetWorkflowHistory(_ context.Context, id, runID string, _ bool, _ enums.HistoryEventFilterType) client.HistoryEventIterator {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -151,7 +151,7 @@ func (f *fakeTemporal) GetWorkflowHistory(_ context.Context, id, runID string, _
 	return events
 }
 
-// events are those of a history.
+// events iterates over the events of a history.
 type events struct{ left []*history.HistoryEvent }
 
 func (e *events) HasNext() bool { return len(e.left) > 0 }
@@ -161,10 +161,10 @@ func (e *events) Next() (next *history.HistoryEvent, _ error) {
 	return next, nil
 }
 
-// deleted is the result of a run that Temporal deletes before it is asked for it.
+// deleted is the result of a run that Temporal deletes before its result is read.
 const deleted = "deleted"
 
-// outcome is a closed run's.
+// outcome is the client's handle of a run.
 type outcome struct{ *execution }
 
 func (o outcome) GetID() string { return o.id }
@@ -195,7 +195,7 @@ func payload(v any) *common.Payload {
 	return p
 }
 
-// info is what Temporal tells of a run that was started as Closeout starts it.
+// info returns Temporal's description of a run that Closeout started.
 func (e *execution) info(status enums.WorkflowExecutionStatus) *workflow.WorkflowExecutionInfo {
 	info := &workflow.WorkflowExecutionInfo{
 		Execution: &common.WorkflowExecution{WorkflowId: e.id, RunId: e.runID},
@@ -215,11 +215,11 @@ func (e *execution) info(status enums.WorkflowExecutionStatus) *workflow.Workflo
 	return info
 }
 
-// fakeInbox is a queue.
+// fakeInbox is an inbox in memory.
 type fakeInbox struct {
 	mu      sync.Mutex
 	entries []inbox.Entry
-	// reading, if set, happens before it is read, with how often it was before.
+	// reading, if set, is called before each read, with the number of earlier reads.
 	reading func(before int)
 	reads   int
 	fail    error
@@ -261,11 +261,11 @@ func (f *fakeInbox) remove(s session.Session) {
 	f.entries = slices.DeleteFunc(f.entries, func(e inbox.Entry) bool { return e.Key == s.WorkflowID() })
 }
 
-// fakeJournal is a journal that is written to while it is read.
+// fakeJournal is a journal that can change while it is read.
 type fakeJournal struct {
 	mu    sync.Mutex
 	lines []audit.Entry
-	// reading, if set, happens before it is read, with how often it was before.
+	// reading, if set, is called before each read, with the number of earlier reads.
 	reading func(before int)
 	reads   int
 	fail    error
@@ -295,7 +295,7 @@ func (f *fakeJournal) all(yield func(audit.Entry, error) bool) {
 	}
 }
 
-// world is a Closeout with fake stores.
+// world has the stores that an audit reads. All but the ledger and the archive are fakes.
 type world struct {
 	t        testing.TB
 	temporal *fakeTemporal
@@ -322,25 +322,25 @@ func newWorld(t testing.TB, databaseURL string) *world {
 	return w
 }
 
-// worlds runs a test on both databases.
+// worlds runs a test with both databases.
 func worlds(t *testing.T, test func(t *testing.T, w *world)) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) { test(t, newWorld(t, databaseURL)) })
 }
 
-// session is one that no other is, though its id shares either half with others.
+// session returns a new session, whose ID has one half in common with other sessions.
 func (w *world) session() session.Session {
 	w.next++
 	return session.Session{ID: session.ID{AppID: 1 + uint32(w.next%2), RoomSessionID: w.next%3<<63 | w.next}, RoomID: "lobby", CloseReason: []zego.Code{"kicked", "", "2"}[w.next%3], RoomCloseTime: time.UnixMilli(1499676989909).UTC()}
 }
 
-// offered is a session that the journal has.
+// offered returns a new session with a line in the journal.
 func (w *world) offered(acknowledged bool) session.Session {
 	s := w.session()
 	w.journal.add(s, acknowledged)
 	return s
 }
 
-// run starts a run of the session, which visibility knows of.
+// run starts a run of the session that visibility has.
 func (w *world) run(s session.Session, status enums.WorkflowExecutionStatus) *execution {
 	return w.start(s, status, true)
 }
@@ -357,7 +357,7 @@ func (w *world) start(s session.Session, status enums.WorkflowExecutionStatus, l
 	return e
 }
 
-// result is that of a run, with the states of its steps.
+// result returns the result of a run with these states of its steps.
 func result(billing, recordings workflows.State) workflows.Result {
 	return workflows.Result{Steps: []workflows.StepResult{{Step: "billing", State: billing}, {Step: "recordings", State: recordings}}}
 }
@@ -371,7 +371,7 @@ func (w *world) bill(s session.Session) {
 	}
 }
 
-// closed notes in the ledger that the session has closed.
+// closed records in the ledger that the session has closed.
 func (w *world) closed(s session.Session) {
 	w.t.Helper()
 	if err := w.ledger.Record(context.Background(), []ledger.Event{{ID: s.ID, RoomID: s.RoomID,
@@ -390,7 +390,7 @@ func (w *world) manifest(s session.Session) {
 	}
 }
 
-// closedOut is a session with which all is well.
+// closedOut returns a new session without a fault, and its run.
 func (w *world) closedOut() (session.Session, *execution) {
 	w.t.Helper()
 	s := w.offered(true)
@@ -399,7 +399,7 @@ func (w *world) closedOut() (session.Session, *execution) {
 	return s, w.run(s, completed)
 }
 
-// audit audits, without an error.
+// audit runs an audit. An error fails the test.
 func (w *world) audit() audit.Report {
 	w.t.Helper()
 	r, err := audit.Run(context.Background(), w.options)
@@ -409,7 +409,8 @@ func (w *world) audit() audit.Report {
 	return r
 }
 
-// expect is an audit that finds these faults and no other: "kind workflow-ID".
+// expect runs an audit and checks that it finds exactly these faults, each given as "kind
+// workflow-ID".
 func (w *world) expect(want ...string) audit.Report {
 	w.t.Helper()
 	r := w.audit()
