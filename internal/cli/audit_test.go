@@ -30,7 +30,7 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// oneRun is a Temporal that has a single run, or none.
+// oneRun is a Temporal with one run, or with none if info is nil.
 type oneRun struct {
 	workflowservice.UnimplementedWorkflowServiceServer
 	info *workflow.WorkflowExecutionInfo
@@ -82,7 +82,7 @@ func TestAudit(t *testing.T) {
 	all := []string{"--data", data, "--journal", journal, "--complete", "--since", "1h"}
 	makeStores(t, data)
 
-	// Nothing has come of the session.
+	// No store has the session.
 	code, stdout, stderr := auditCommand(all...)
 	if code != 1 || stderr != "error: 1 fault\n" || !strings.Contains(stdout, "room-close-1-18446744073709551615: lost\n") {
 		t.Errorf("lost: %d\n%s%s", code, stdout, stderr)
@@ -101,7 +101,7 @@ func TestAudit(t *testing.T) {
 	if report.Acknowledged != 1 || len(report.Faults) != 1 || report.Faults[0].Kind != "lost" || report.Faults[0].RoomSessionID != "18446744073709551615" {
 		t.Errorf("report %+v", report)
 	}
-	// Without the journal nobody knows of it.
+	// Without the journal, the audit doesn't know the session.
 	if code, stdout, stderr := auditCommand("--data", data); code != 0 || !strings.Contains(stdout, "No faults.\n") || strings.Contains(stdout, "offered") {
 		t.Errorf("without the journal: %d\n%s%s", code, stdout, stderr)
 	}
@@ -116,7 +116,7 @@ func TestAudit(t *testing.T) {
 		t.Errorf("without an inbox: %d\n%s%s", code, stdout, stderr)
 	}
 
-	// It is under way.
+	// The session has a running run.
 	temporal.info = &workflow.WorkflowExecutionInfo{
 		Execution: &common.WorkflowExecution{WorkflowId: "room-close-1-18446744073709551615", RunId: "r"},
 		Status:    enums.WORKFLOW_EXECUTION_STATUS_RUNNING, StartTime: timestamppb.Now(),
@@ -129,7 +129,7 @@ func TestAudit(t *testing.T) {
 		t.Errorf("under way, waited for: %d\n%s%s", code, stdout, stderr)
 	}
 
-	// It is closed out.
+	// The session is closed out.
 	temporal.info.Status = enums.WORKFLOW_EXECUTION_STATUS_COMPLETED
 	books, err := ledger.Open("sqlite:" + filepath.Join(data, "ledger.db"))
 	if err != nil {

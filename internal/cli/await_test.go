@@ -9,7 +9,7 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// A session is closed out when its run is done, and what its steps made is there.
+// A session is closed out if its run is done and the results of its steps are stored.
 func TestSessionStatusSaysWhatIsMissing(t *testing.T) {
 	done := func(state workflows.State, steps ...string) *runStatus {
 		result := &workflows.Result{State: state}

@@ -25,8 +25,8 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// bills makes a ledger: a session with an adjustment, one of another app with the
-// same number and another price, and one without usage. It gives the data folder.
+// bills creates a ledger in a data folder, and returns the folder. It has a session with an
+// adjustment, one of another app with the same number and another price, and one without usage.
 func bills(t *testing.T) string {
 	t.Helper()
 	data := t.TempDir()
@@ -222,8 +222,8 @@ func TestBillListAddsUp(t *testing.T) {
 	}
 }
 
-// A room's name is the app's users' to choose, and a spreadsheet runs what looks like
-// a formula. Whoever removes one apostrophe from the front has the name.
+// The app's users choose a room's name, and a spreadsheet runs text that looks like a formula. The
+// export prefixes it with one apostrophe, and is otherwise exact.
 func TestBillExportRunsNoFormulas(t *testing.T) {
 	data := t.TempDir()
 	books, err := ledger.Open("sqlite:" + filepath.Join(data, "ledger.db"))
@@ -251,7 +251,7 @@ func TestBillExportRunsNoFormulas(t *testing.T) {
 			}
 			continue
 		}
-		// A carriage return before a line feed is the one thing that CSV readers change.
+		// CSV readers replace a carriage return and line feed by a line feed, so no text has both.
 		if want := "'" + formulas[i]; cell != want {
 			t.Errorf("%q became %q, want %q", formulas[i], cell, want)
 		}
@@ -274,7 +274,7 @@ func TestBillExportRunsNoFormulas(t *testing.T) {
 func TestBillExportIsReadableByItsOwnerOnly(t *testing.T) {
 	data := bills(t)
 	file := filepath.Join(data, "out.csv")
-	if err := os.WriteFile(file, nil, 0o644); err != nil { // of an earlier export
+	if err := os.WriteFile(file, nil, 0o644); err != nil { // as of an earlier export
 		t.Fatal(err)
 	}
 	if code, _, stderr := closeout("bill export --data " + data + " --output " + file); code != 0 {
@@ -389,7 +389,7 @@ func TestBillExportHasLinesThatAddUpToTheBills(t *testing.T) {
 	}
 }
 
-// preview runs bill preview in a program with that price function.
+// previewWith runs bill preview in a program with the price function.
 func previewWith(data string, price pricing.Func, args ...string) (code int, out, stderr string) {
 	var o, e strings.Builder
 	code = cli.Main(context.Background(), service.Extension{Price: price}, append([]string{"closeout", "bill", "preview", "--data", data}, args...), &o, &e)

@@ -17,12 +17,12 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// unindexed is a Temporal whose Namespace lacks Closeout's Search Attributes. Its open
-// runs have these current details; "" for a run that can't answer.
+// unindexed is a Temporal whose Namespace lacks Closeout's Search Attributes. runs has the current
+// details of its open runs, or "" for a run that answers a query with silent.
 type unindexed struct {
 	workflowservice.UnimplementedWorkflowServiceServer
 	runs   []string
-	silent error // what a run without details answers
+	silent error // error of a query to a run without details
 }
 
 func (u *unindexed) GetSystemInfo(context.Context, *workflowservice.GetSystemInfoRequest) (*workflowservice.GetSystemInfoResponse, error) {
@@ -36,7 +36,7 @@ func (u *unindexed) ListWorkflowExecutions(_ context.Context, r *workflowservice
 	if !strings.Contains(r.GetQuery(), "STARTS_WITH 'room-close-'") || !strings.Contains(r.GetQuery(), "STARTS_WITH 'bill-adjustment-'") {
 		return nil, fmt.Errorf("asked for %s", r.GetQuery())
 	}
-	answer := &workflowservice.ListWorkflowExecutionsResponse{} // one to a page
+	answer := &workflowservice.ListWorkflowExecutionsResponse{} // one run to a page
 	at := len(r.GetNextPageToken())
 	if at < len(u.runs) {
 		answer.Executions = []*workflow.WorkflowExecutionInfo{{Execution: &common.WorkflowExecution{WorkflowId: fmt.Sprintf("room-close-1-%d", at+1)}, StartTime: timestamppb.Now()}}
@@ -59,8 +59,8 @@ func (u *unindexed) QueryWorkflow(_ context.Context, r *workflowservice.QueryWor
 	return &workflowservice.QueryWorkflowResponse{QueryResult: result}, err
 }
 
-// In a Namespace without Closeout's Search Attributes each open run is asked, and where
-// one can't be, the command says so and fails.
+// In a Namespace without Closeout's Search Attributes, the command queries each open run. If a
+// query fails, the command reports the run and fails.
 func TestBlockedRunsAreFoundWithoutSearchAttributes(t *testing.T) {
 	const (
 		blocked = "Room `a`, session 1 of app 1, closed.\n\n- **billing** is **blocked**: `no price`\n  Fix the cause.\n- **recordings** is running: Archive"

@@ -13,8 +13,8 @@ import (
 	"github.com/closeouthq/closeout/internal/testenv"
 )
 
-// A chain without its intermediate is one that a sender refuses, whatever else is in
-// the file and in which order.
+// A chain without its intermediate certificate is refused, as senders refuse it. Other certificates
+// in the file and another order don't change that.
 func TestCertificateChainIsVerified(t *testing.T) {
 	root := testenv.NewAuthority(t)
 	intermediate, leaf, leafKey := root.Intermediate(t, &x509.Certificate{Subject: pkix.Name{CommonName: "intermediate"}}, testenv.For("closeout.example.com", time.Hour))

@@ -75,7 +75,7 @@ func TestHelpAndFaults(t *testing.T) {
 	}
 }
 
-// What is shown to be typed has to work in a program of another name.
+// Commands in help texts use the program's own name, so that they can be copied.
 func TestHelpCallsTheProgramByItsName(t *testing.T) {
 	for _, args := range []string{"send --help", "blocked retry --help", "archive --help", "bill --help", "audit --help"} {
 		var out, err strings.Builder
@@ -85,7 +85,7 @@ func TestHelpCallsTheProgramByItsName(t *testing.T) {
 	}
 }
 
-// So are the defaults that differ with the name.
+// Help shows the defaults that depend on the program's name.
 func TestHelpShowsTheDefaultsOfAProgram(t *testing.T) {
 	for program, want := range map[string][]string{"": {"(default: closeout)", "(default: ./data)"}, "wallet": {"(default: wallet)", "(default: ./data/wallet)"}} {
 		var out, err strings.Builder
@@ -118,7 +118,7 @@ func TestHealth(t *testing.T) {
 	}
 }
 
-// What is in the environment is not shown as a default.
+// Help doesn't show values from the environment as defaults.
 func TestHelpShowsNoSecret(t *testing.T) {
 	for _, name := range []string{"CLOSEOUT_APPS", "CLOSEOUT_DATABASE_URL", "CLOSEOUT_BILLING_TOKEN", "CLOSEOUT_CALLBACK_TOKEN"} {
 		t.Setenv(name, "hunter2")
@@ -130,7 +130,8 @@ func TestHelpShowsNoSecret(t *testing.T) {
 	}
 }
 
-// Programs with names of their own share neither a Task Queue nor a folder, unless somebody says so.
+// Programs with different names share neither a Task Queue nor a data folder, unless they are
+// configured to.
 func TestNamedProgramHasItsOwnDefaults(t *testing.T) {
 	for _, tt := range []struct {
 		program, queue, data, args, wantQueue, wantData string
@@ -172,7 +173,7 @@ func TestInit(t *testing.T) {
 	}
 }
 
-// What a database driver indents by tabs is read as lines.
+// Database drivers indent the lines of their errors by tabs.
 func TestErrorsOfSeveralLinesAreIndented(t *testing.T) {
 	var stderr strings.Builder
 	root := &urfave.Command{Name: "closeout", Action: func(context.Context, *urfave.Command) error {

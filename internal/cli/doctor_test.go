@@ -47,7 +47,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// patient is a Temporal that something may be wrong with.
+// patient is a Temporal whose faults are configurable.
 type patient struct {
 	workflowservice.UnimplementedWorkflowServiceServer
 	operatorservice.UnimplementedOperatorServiceServer
@@ -56,7 +56,7 @@ type patient struct {
 	attributes map[string]enums.IndexedValueType
 	listing    error
 	runs       []*workflow.WorkflowExecutionInfo
-	polled     time.Time // by its worker; zero without one
+	polled     time.Time // last poll of its worker; zero without a worker
 	backlog    int64
 	failure    string // of a Workflow Task
 }
@@ -69,7 +69,7 @@ func (p *patient) GetWorkflowExecutionHistoryReverse(context.Context, *workflows
 	}}}, nil
 }
 
-// healthy is one that nothing is wrong with.
+// healthy returns a patient without faults.
 func healthy() *patient {
 	p := &patient{retention: 24 * time.Hour, attributes: map[string]enums.IndexedValueType{}, polled: time.Now()}
 	for _, key := range workflows.SearchAttributes() {
@@ -94,7 +94,7 @@ func (p *patient) DescribeTaskQueue(_ context.Context, r *workflowservice.Descri
 	answer := &workflowservice.DescribeTaskQueueResponse{}
 	if !p.polled.IsZero() {
 		poller := &taskqueue.PollerInfo{Identity: "1@worker", LastAccessTime: timestamppb.New(p.polled)}
-		answer.Pollers = []*taskqueue.PollerInfo{poller, poller} // as many as it has goroutines
+		answer.Pollers = []*taskqueue.PollerInfo{poller, poller} // the worker polls with several goroutines
 	}
 	if r.GetReportStats() && r.GetTaskQueueType() == enums.TASK_QUEUE_TYPE_WORKFLOW {
 		answer.Stats = &taskqueue.TaskQueueStats{ApproximateBacklogCount: p.backlog}
@@ -102,7 +102,7 @@ func (p *patient) DescribeTaskQueue(_ context.Context, r *workflowservice.Descri
 	return answer, nil
 }
 
-// serve has TEMPORAL_ADDRESS name it.
+// serve starts a server for p and sets TEMPORAL_ADDRESS to it.
 func (p *patient) serve(t *testing.T, options ...grpc.ServerOption) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -117,8 +117,8 @@ func (p *patient) serve(t *testing.T, options ...grpc.ServerOption) {
 	t.Setenv("TEMPORAL_ADDRESS", listener.Addr().String())
 }
 
-// doctor sets up a data folder, and gives the arguments that name it and a process
-// that says that state.
+// doctor creates a data folder, and a process whose health endpoint returns state. It returns the
+// folder and the doctor command with both.
 func doctor(t *testing.T, state string) (data, args string) {
 	t.Helper()
 	data = t.TempDir()
@@ -148,7 +148,7 @@ func doctor(t *testing.T, state string) (data, args string) {
 	return data, "doctor --apps 1=s --data " + data + " --admin-listen " + process.Listener.Addr().String()
 }
 
-// Runs that workers fail at are counted, with the reason of the first. The reason decides what helps.
+// Runs with failing Workflow Tasks are counted. The first failure is shown, and selects the hint.
 func TestDoctorReportsStuckRuns(t *testing.T) {
 	for failure, hint := range map[string]string{
 		"unable to find workflow type: CloseShow. Supported types: [RoomClose]": "give each program a CLOSEOUT_TASK_QUEUE of its own",
@@ -311,7 +311,7 @@ func TestDoctorReportsFaultsBesidesTemporal(t *testing.T) {
 			queue(t, data, "room-close-1-1")
 		}, 0, []string{"ok    inbox ", " can be written, no process uses it", "warn  dead letters       1 dead letters", "closeout inbox list --dead-letters"}},
 		{"waits for too long", "ok", "", func(data string) {
-			// Nothing but the store itself can say that an entry is old.
+			// Write the entry without the inbox, because the inbox dates new entries itself.
 			folder := filepath.Join(data, "inbox", inbox.Folder)
 			if err := os.MkdirAll(folder, 0o700); err != nil {
 				t.Fatal(err)
@@ -437,7 +437,7 @@ func TestDoctorNamesTheKeysThatRunsNeed(t *testing.T) {
 	}
 }
 
-// Files that hold secrets, and that others can read, are named.
+// Secret files that other users can read are reported.
 func TestDoctorNamesSecretsThatOthersCanRead(t *testing.T) {
 	healthy().serve(t)
 	file := filepath.Join(t.TempDir(), "apps")
@@ -481,7 +481,7 @@ func TestDoctorChecksTheCertificateForCallbacks(t *testing.T) {
 	}
 }
 
-// An API key goes to Temporal, and nowhere else.
+// An API key is sent to Temporal and never shown.
 func TestAPIKeyIsSentAndNeverShown(t *testing.T) {
 	const key = "eyJ-hunter2"
 	var sent atomic.Value
@@ -496,7 +496,7 @@ func TestAPIKeyIsSentAndNeverShown(t *testing.T) {
 			sent.Store("")
 			if by == "environment" {
 				t.Setenv("TEMPORAL_API_KEY", key)
-				t.Setenv("TEMPORAL_TLS", "false") // a key alone means TLS
+				t.Setenv("TEMPORAL_TLS", "false") // an API key alone implies TLS
 			} else {
 				file := filepath.Join(t.TempDir(), "temporal.toml")
 				if err := os.WriteFile(file, []byte("[profile.prod]\napi_key = '"+key+"'\ntls = { disabled = true }\n"), 0o600); err != nil {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// swallow accepts connections, reads them and never answers.
+// swallow starts a server that accepts connections, reads from them and never answers.
 func swallow(t *testing.T) (address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -29,7 +29,7 @@ func swallow(t *testing.T) (address string) {
 	return l.Addr().String()
 }
 
-// A peer that hangs fails its own check of the doctor's, and no other.
+// A peer that hangs fails its own check and no other.
 func TestDoctorWhileSomethingHangs(t *testing.T) {
 	healthy().serve(t)
 	_, args := doctor(t, "ok")
@@ -55,8 +55,7 @@ func TestDoctorWhileSomethingHangs(t *testing.T) {
 	}
 }
 
-// A session that waits in the inbox is found by its room while Temporal and the
-// ledger hang.
+// While Temporal and the ledger hang, status finds a session in the inbox.
 func TestStatusWhileTemporalAndTheLedgerHang(t *testing.T) {
 	t.Setenv("TEMPORAL_ADDRESS", swallow(t))
 	data := t.TempDir()

@@ -10,7 +10,7 @@ import (
 	"github.com/closeouthq/closeout/internal/inbox"
 )
 
-// The commands work beside the process whose inbox it is.
+// The commands work while a process owns the inbox.
 func TestInboxCommands(t *testing.T) {
 	data := t.TempDir()
 	box, err := inbox.Open(t.Context(), filepath.Join(data, "inbox"), slog.New(slog.DiscardHandler))
@@ -40,7 +40,7 @@ func TestInboxCommands(t *testing.T) {
 
 	tests := []struct {
 		args   string
-		want   []string // in stdout, or in stderr after a fault
+		want   []string // in stdout, or in stderr if the command fails
 		absent string
 		code   int
 	}{

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// In the ledger of bills, app 1 has a session of 540 s and 90 s on 2026-11-03, and app 2 one
-// of a minute.
+// The ledger of bills has a session with 540 s and 90 s for app 1 on 2026-11-03, and one with a
+// minute for app 2.
 func TestReconcileUsageComparesEachDay(t *testing.T) {
 	data := bills(t)
 	file := func(text string) string {

@@ -37,7 +37,7 @@ func receiver(t *testing.T, code int) string {
 	return "send --apps 1=s --url " + server.URL + webhook.Path + " "
 }
 
-// sentLine returns what send prints of an event that is acknowledged.
+// sentLine returns the line that send prints for an acknowledged event.
 func sentLine(event string) string {
 	return fmt.Sprintf("  %-13s  attempt 1: 200 OK {\"status\":\"started\"}\n", event)
 }
@@ -71,8 +71,8 @@ func TestSend(t *testing.T) {
 	}
 }
 
-// A recording goes where a worker of this machine looks for it, and nowhere else unless it is asked for: a run would
-// wait for a file that isn't in its bucket.
+// Send writes a recording into the bucket that a worker on this machine reads. Elsewhere it sends
+// none unless told to, because a run would wait for a file that isn't in its bucket.
 func TestSendWritesARecordingIntoTheBucket(t *testing.T) {
 	for _, tt := range []struct {
 		name, folder, args string
@@ -103,7 +103,7 @@ func TestSendWritesARecordingIntoTheBucket(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(data, "recordings"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	// Nobody is at this address, and it is another machine's.
+	// This address belongs to another machine, and doesn't answer.
 	if _, stdout, _ := closeout("send --apps 1=s --once --timeout 1ms --url http://192.0.2.1:1/zego/callbacks --data " + data); !strings.Contains(stdout, "  room_close ") || strings.Contains(stdout, "  recording ") {
 		t.Errorf("to another machine it sends\n%s", stdout)
 	}
@@ -129,7 +129,7 @@ func TestSendRefuses(t *testing.T) {
 	}
 }
 
-// A script can tell a webhook that refuses from one that is away.
+// The exit code distinguishes a webhook that refuses from one that can't be reached.
 func TestSendExitCodeSaysWhyNothingWasAcknowledged(t *testing.T) {
 	refusing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }))
 	defer refusing.Close()

@@ -31,7 +31,7 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// failedRuns is a Temporal all of whose runs failed.
+// failedRuns is a Temporal whose runs have all failed.
 type failedRuns struct {
 	workflowservice.UnimplementedWorkflowServiceServer
 	runs  []*workflow.WorkflowExecutionInfo
@@ -39,7 +39,7 @@ type failedRuns struct {
 	query string // the last one
 }
 
-// add adds a run of a session of the room.
+// add adds a run of a session in the room.
 func (f *failedRuns) add(t *testing.T, session int, room string, started time.Time) {
 	t.Helper()
 	attributes := map[string]*common.Payload{}
@@ -81,7 +81,7 @@ func (f *failedRuns) GetWorkflowExecutionHistory(context.Context, *workflowservi
 	}}}}, nil
 }
 
-// serve has TEMPORAL_ADDRESS name it.
+// serve starts a server for f and sets TEMPORAL_ADDRESS to it.
 func (f *failedRuns) serve(t *testing.T) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -95,7 +95,7 @@ func (f *failedRuns) serve(t *testing.T) {
 	t.Setenv("TEMPORAL_ADDRESS", listener.Addr().String())
 }
 
-// queue puts sessions into an inbox, and makes the last one a dead letter.
+// queue puts sessions into an inbox and makes the last one a dead letter.
 func queue(t *testing.T, data string, keys ...string) {
 	t.Helper()
 	box, err := inbox.Open(t.Context(), filepath.Join(data, "inbox"), slog.New(slog.DiscardHandler))
@@ -113,7 +113,7 @@ func queue(t *testing.T, data string, keys ...string) {
 	}
 }
 
-// Stores that don't answer hide nothing that the others have.
+// Status shows what some stores have, even if others don't answer.
 func TestStatusReportsWhatItCanReach(t *testing.T) {
 	t.Setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
 	data := t.TempDir()
@@ -137,7 +137,7 @@ func TestStatusReportsWhatItCanReach(t *testing.T) {
 		}
 	}
 
-	// The ledger answers: a session of an app that we have is found by its number.
+	// If the ledger answers, a session of a configured app is found by its number.
 	books, err := ledger.Open("sqlite:" + filepath.Join(data, "ledger.db"))
 	if err != nil {
 		t.Fatal(err)
@@ -153,7 +153,7 @@ func TestStatusReportsWhatItCanReach(t *testing.T) {
 	}
 }
 
-// A session without a callback is nowhere, but it is known that there are some.
+// A session without a callback is in no store, but ZEGO's counts show that there are such sessions.
 func TestStatusReportsRoomsWithoutCallbacks(t *testing.T) {
 	(&failedRuns{}).serve(t)
 	data := t.TempDir()

@@ -40,7 +40,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// leaves returns the commands that do something, by their words: "bill show".
+// leaves returns the commands without subcommands, by their words, such as "bill show".
 func leaves() map[string]*urfave.Command {
 	found := map[string]*urfave.Command{}
 	var walk func(cmd *urfave.Command, words string)
@@ -60,24 +60,24 @@ func hasFlag(cmd *urfave.Command, name string) bool {
 	return slices.ContainsFunc(cmd.Flags, func(f urfave.Flag) bool { return slices.Contains(f.Names(), name) })
 }
 
-// closeoutWith runs a command with arguments that may have spaces in them.
+// closeoutWith runs a command whose arguments may contain spaces.
 func closeoutWith(words string, args ...string) (code int, stdout, stderr string) {
 	var out, err strings.Builder
 	code = cli.Main(context.Background(), service.Extension{}, append(append([]string{"closeout"}, strings.Fields(words)...), args...), &out, &err)
 	return code, out.String(), err.String()
 }
 
-// hostileName sets a terminal's title, clears its screen, turns letters round and
-// begins lines of its own in every way there is.
+// hostileName sets a terminal's title, clears its screen, reverses text, and begins new lines in
+// every possible way.
 const hostileName = "a\x1b]0;title\x07\x1b[2J\u009b1m\u202egpj\u2028FORGED\u2029FORGED\u0085FORGED\x0bFORGED\x0cFORGED\rFORGED\nFORGED\tb\u200b\U000e0041"
 
-// hostile is a Temporal with one run, all of whose text is hostile.
+// hostile is a Temporal with one run, whose texts are all hostile.
 type hostile struct {
 	oneRun
 }
 
 func (h *hostile) QueryWorkflow(context.Context, *workflowservice.QueryWorkflowRequest) (*workflowservice.QueryWorkflowResponse, error) {
-	// Package workflows keeps line ends of others out of the details.
+	// Package workflows removes line ends from texts of others in the details.
 	result, err := converter.GetDefaultDataConverter().ToPayloads(&sdk.WorkflowMetadata{CurrentDetails: strings.ReplaceAll(hostileName, "\n", "")})
 	return &workflowservice.QueryWorkflowResponse{QueryResult: result}, err
 }
@@ -116,7 +116,7 @@ func serveTemporal(t *testing.T, temporal workflowservice.WorkflowServiceServer)
 	return listener.Addr().String()
 }
 
-// hostileStores makes a data folder with a session whose texts are all hostile.
+// hostileStores creates a data folder with a session whose texts are all hostile.
 func hostileStores(t *testing.T) (data string, s session.Session) {
 	t.Helper()
 	data = t.TempDir()
@@ -149,7 +149,7 @@ func hostileStores(t *testing.T) (data string, s session.Session) {
 		t.Fatal(err)
 	}
 	archived(t, data, 2, "name\u202egpj.mp4")
-	// What the manifest lists is missing, so that a verification names it.
+	// Remove the files in the manifest, so that a verification names them.
 	folder := filepath.Join(data, "archive", "1", "2")
 	objects, err := os.ReadDir(folder)
 	if err != nil {
@@ -165,8 +165,8 @@ func hostileStores(t *testing.T) (data string, s session.Session) {
 	return data, s
 }
 
-// Names are chosen by an app's users, by servers and by whoever writes to a bucket. Whatever a command shows people of
-// them, on stdout or stderr, only stands there. A new command needs a row.
+// Names are chosen by an app's users, by servers, and by writers of a bucket. No command lets their
+// control characters reach stdout or stderr. A new command needs a row.
 func TestNoCommandLetsForeignTextReachTheTerminal(t *testing.T) {
 	data, hostileSession := hostileStores(t)
 	id := hostileSession.WorkflowID()
@@ -216,7 +216,7 @@ func TestNoCommandLetsForeignTextReachTheTerminal(t *testing.T) {
 		"bill explain":     {{"2"}, {hostileName}},
 		"bill preview":     {nil, {"--from", hostileName}},
 		"bill list":        {nil, {"--from", hostileName}},
-		"bill export":      {{"--format", hostileName}}, // what it exports is exact
+		"bill export":      {{"--format", hostileName}}, // the export itself is exact
 		"audit":            {nil, {"--since", hostileName}, {"--journal", hostileName}},
 		"repair":           {{"--only", hostileName}},
 		"reconcile usage": {{"--app", "1", "--day-column", "d", "--minutes-column", "m", hostileName}, {"--app", "1", "--day-column", hostileName, "--minutes-column", "m", usage},
@@ -227,7 +227,7 @@ func TestNoCommandLetsForeignTextReachTheTerminal(t *testing.T) {
 		"history save":   {{"--output", t.TempDir(), id}},
 		"codec":          {{"--codec-listen", hostileName}},
 		"health":         {{"--admin-listen", server.Listener.Addr().String()}},
-		"version":        nil, // shows nothing foreign
+		"version":        nil, // shows no text of others
 		"init":           {{hostileName}},
 	}
 	for words, cmd := range leaves() {
@@ -257,13 +257,13 @@ func TestNoCommandLetsForeignTextReachTheTerminal(t *testing.T) {
 				if strings.Contains(shown, "\nFORGED") {
 					t.Errorf("has a line of somebody else's:\n%s", shown)
 				}
-				// Archived objects have names of their own.
+				// Names of archived objects are percent-encoded.
 				if !strings.Contains(shown, `\u202egpj`) && !strings.Contains(shown, "%E2%80%AEgpj") {
 					t.Errorf("doesn't show the text:\n%s", shown)
 				}
 			})
 		}
-		// What programs read is exact. The days and numbers of reconcile usage have no text.
+		// JSON has the exact text. That of reconcile usage has only days and numbers.
 		if hasFlag(cmd, "json") && len(all) > 0 && words != "reconcile usage" {
 			t.Run(words+" --json", func(t *testing.T) {
 				t.Setenv("TEMPORAL_ADDRESS", accepting)
@@ -296,8 +296,8 @@ func unquoted(t *testing.T, value string) string {
 	}
 }
 
-// A command that finds nothing because it looks in the wrong place says so, and creates nothing there. A new command
-// that reads a store needs a row.
+// A command that looks for a store in the wrong place says so, and creates nothing there. A new
+// command that reads a store needs a row.
 func TestEveryCommandReportsAMissingStore(t *testing.T) {
 	withLedger, whole := t.TempDir(), t.TempDir()
 	makeStores(t, withLedger)
@@ -330,9 +330,9 @@ func TestEveryCommandReportsAMissingStore(t *testing.T) {
 		"inbox retry":      {{"", "--all", noInbox}},
 		"inbox drop":       {{"", "room-close-1-2", noInbox}},
 		"status":           {{"", "room-close-1-2", noLedger}, {"", "room-close-1-2", noArchive[12:]}, {"", "room-close-1-2", noInbox}},
-		// These create what is missing, or report it.
+		// These create a missing store, or report it.
 		"serve": nil, "webhook": nil, "worker": nil, "setup": nil, "doctor": nil,
-		"send": nil, // writes no recording then
+		"send": nil, // sends no recording without the bucket
 	}
 	for words, cmd := range leaves() {
 		tests, there := rows[words]

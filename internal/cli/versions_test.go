@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// From the limit on, Temporal refuses the workers of a new build. Blocked runs hold
-// versions, so there has to be time to decide about them.
+// At the limit, Temporal refuses the workers of a new build. Blocked runs keep versions in use, so
+// the warning must leave time to decide about them.
 func TestDoctorWarnsFromHalfOfADeploymentsVersionsOn(t *testing.T) {
 	for versions, want := range map[int]string{0: statusOK, maxVersions/2 - 1: statusOK, maxVersions / 2: statusWarn, maxVersions: statusWarn} {
 		r := versionsResult("rooms", versions, 7)
