@@ -11,10 +11,10 @@ import (
 	"github.com/closeouthq/closeout/internal/archive"
 )
 
-// store answers HEAD and PUT of a bucket as an S3 store does.
+// store is an S3 store that answers HEAD and PUT of a bucket.
 type store struct {
 	head, put int    // HTTP statuses
-	code      string // of S3's error, for PUT
+	code      string // error code in the answer to PUT
 	asked     []string
 	body      string
 }
@@ -43,7 +43,7 @@ func TestBucketIsCreatedOnce(t *testing.T) {
 		region string
 		asked  []string
 		made   bool
-		body   string // what is in it
+		body   string // part of PUT's body
 		fault  string
 	}{
 		{name: "it is there", store: store{head: 200}, asked: []string{"HEAD /archive"}},

@@ -41,7 +41,8 @@ func codecServer(t *testing.T, token string) (url string, encrypted []byte) {
 	return s.URL, encrypted
 }
 
-// call gives an answer and whether a browser would let the page see it.
+// call sends a request and returns the response. seen reports whether a browser would let a page of
+// the request's origin read it.
 func call(t *testing.T, method, url string, body []byte, header ...string) (code int, text string, seen bool) {
 	t.Helper()
 	r, err := http.NewRequest(method, url, bytes.NewReader(body))
@@ -116,7 +117,8 @@ func TestCodecServerRequiresItsToken(t *testing.T) {
 			t.Error("it tells the token")
 		}
 	}
-	// A browser asks before it sends the header.
+	// A browser sends a preflight request before one with the Authorization header, so the
+	// preflight needs no token.
 	for asked, want := range map[string]string{"": "", "true": "true"} {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodOptions, url+"/decode", nil)
 		if err != nil {

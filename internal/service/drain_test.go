@@ -16,7 +16,7 @@ func TestStopDrainsTheInbox(t *testing.T) {
 	tests := []struct {
 		name    string
 		waiting int64
-		moves   bool // the relay gets on
+		moves   bool // the relay delivers callbacks
 		takes   bool
 		fault   error
 		within  time.Duration
@@ -42,7 +42,7 @@ func TestStopDrainsTheInbox(t *testing.T) {
 			b := backlog{
 				relay: func(ctx context.Context) {
 					close(relaying)
-					<-looked // before, the test wants to see it wait
+					<-looked // deliver nothing until the drain has read the count
 					for test.moves && waiting.Load() > 0 && ctx.Err() == nil {
 						waiting.Add(-1)
 					}
@@ -69,7 +69,7 @@ func TestStopDrainsTheInbox(t *testing.T) {
 			select {
 			case <-emptied:
 				t.Fatal("stopped while callbacks were still being answered")
-			case <-time.After(10 * time.Millisecond): // it has had the chance
+			case <-time.After(10 * time.Millisecond): // time to stop too early
 			}
 			close(closed)
 			<-emptied

@@ -55,7 +55,7 @@ func TestCheckExtension(t *testing.T) {
 	tests := []struct {
 		name      string
 		extension Extension
-		want      []string // in the error; none means that it is well
+		want      []string // parts of the error; nil without one
 	}{
 		{"nothing", Extension{}, nil},
 		{"all is well", Extension{Workflows: []workflows.Workflow{CloseShow}, Activities: []any{&wallet{}}}, nil},
@@ -109,7 +109,7 @@ func TestRouteFallsBackToTheDefault(t *testing.T) {
 // Errors of the program are reported before anything starts.
 func TestInitRunsBeforeTheStart(t *testing.T) {
 	missing := errors.New("WALLET_URL: missing")
-	// An address that can't be had would be the next error.
+	// Without an error of the program, listening on this address would fail next.
 	c := &config.Config{AdminListen: "256.0.0.0:1"}
 	for _, parts := range []Parts{{Webhook: true}, {Worker: true}} {
 		parts.Extension = Extension{Workflows: []workflows.Workflow{nil}}
@@ -123,7 +123,7 @@ func TestInitRunsBeforeTheStart(t *testing.T) {
 	}
 }
 
-// What is forgotten in openSteps is found at the start, and not by a step.
+// A step that openSteps forgets is reported at the start, and not when it runs.
 func TestNilStepsAreNamed(t *testing.T) {
 	if got := unmade(&steps.Standard{Billing: &steps.Billing{}}); !slices.Equal(got, []string{"Recordings"}) {
 		t.Errorf("%v", got)

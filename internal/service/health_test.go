@@ -23,8 +23,8 @@ import (
 	"github.com/closeouthq/closeout/internal/probe"
 )
 
-// swallow accepts connections, reads them and never answers, as a process that is
-// paused does.
+// swallow starts a server that accepts connections, reads from them and never answers, like a
+// paused process. It returns the address.
 func swallow(t *testing.T) (address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -45,7 +45,7 @@ func swallow(t *testing.T) (address string) {
 	return l.Addr().String()
 }
 
-// nobody is an address that refuses connections.
+// nobody returns an address that refuses connections.
 func nobody(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -89,8 +89,7 @@ func clientOf(t *testing.T, address string) client.Client {
 	return temporal
 }
 
-// disk is an inbox on a disk whose system calls fail, or never return until the
-// test ends.
+// disk is an inbox whose disk fails, or hangs until the test ends.
 type disk struct {
 	hangs <-chan struct{}
 	fault error
@@ -110,12 +109,12 @@ func (d disk) Stats(context.Context) (inbox.Stats, error) {
 	return inbox.Stats{Waiting: 3, Oldest: time.Now()}, nil
 }
 
-// within is how long the tests wait for what hangs, and what answers has to answer.
+// within bounds the wait for peers that hang. Peers that answer must do so in that time.
 const within = 5 * time.Second
 
-// Whatever answers, refuses or hangs, in every combination: a webhook is unready if
-// neither Temporal nor the disk takes callbacks, and by nothing else. It says what is
-// wrong, and /livez and /metrics answer.
+// Temporal, the disk and the ledger answer, refuse or hang in every combination. A webhook is
+// unready only if neither Temporal nor the disk takes callbacks. It reports what is wrong, and
+// /livez and /metrics answer.
 func TestReadinessWhateverHangs(t *testing.T) {
 	up, full := make(chan struct{}), errors.New("the disk is full")
 	t.Cleanup(func() { close(up) })
@@ -197,8 +196,8 @@ func TestReadinessWhateverHangs(t *testing.T) {
 	}
 }
 
-// A worker without a webhook is ready while Temporal has tasks for it. Its ledger
-// only degrades it: a worker that is taken away bills nothing sooner.
+// A worker without a webhook is ready while Temporal answers and the worker polls. A ledger that
+// can't be reached only degrades it, because without the worker no bill would be made sooner.
 func TestReadinessOfAWorker(t *testing.T) {
 	for temporal, ask := range map[string]*probe.Probe[struct{}]{
 		"answers": askNamespace(within, clientOf(t, answering(t)), "default"),

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// The admin listener answers for names that mean this machine, and not for one that a
-// stranger's DNS has bound to its address.
+// The admin listener answers requests for names of its own machine, and refuses a foreign name that
+// resolves to its address.
 func TestAdminListenerAnswersExpectedHosts(t *testing.T) {
 	handler := expectedHosts("admin.example.com:9090", slog.New(slog.DiscardHandler), http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	for host, want := range map[string]int{

@@ -13,8 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// A stop in mid-start doesn't wait for a disk that hangs, and the log says what the
-// start waits for.
+// A start that waits for a hanging disk can be stopped, and logs what it waits for.
 func TestHangingStartIsLoggedAndCanBeStopped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		up := make(chan struct{})
@@ -29,8 +28,8 @@ func TestHangingStartIsLoggedAndCanBeStopped(t *testing.T) {
 	})
 }
 
-// A stop ends when all is closed, the last opened first; where something hangs it
-// ends in time, and says what hangs.
+// A stop closes everything, the last opened first. If something hangs, the stop ends in time and
+// logs what hangs.
 func TestStopEndsInTime(t *testing.T) {
 	for _, hangs := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {

@@ -30,8 +30,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// newPair makes a certificate of that name for the loopback address, and its key,
-// in PEM.
+// newPair returns a certificate with the name for the loopback address, and its key, both in PEM.
 func newPair(t *testing.T, name string) (cert, key []byte) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -53,8 +52,8 @@ func newPair(t *testing.T, name string) (cert, key []byte) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: privateDER})
 }
 
-// mount is a folder as Kubernetes mounts a secret: its files lead through a link
-// that is replaced at once.
+// mount is a folder laid out like a Kubernetes secret. Its files are links through a link that is
+// replaced atomically.
 type mount string
 
 func (m mount) cert() string { return filepath.Join(string(m), "tls.crt") }
@@ -83,7 +82,7 @@ func (m mount) put(t *testing.T, version string, cert, key []byte) {
 	}
 }
 
-// handshake connects, and gives the name of the certificate that it is shown.
+// handshake connects and returns the common name of the server's certificate.
 func handshake(t *testing.T, address string) string {
 	t.Helper()
 	c, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2", "http/1.1"}})
@@ -131,7 +130,7 @@ func TestRenewedCertificateIsUsedWithoutARestart(t *testing.T) {
 		passes time.Duration
 		want   string
 		errors int
-		last   string // in the last error
+		last   string // part of the last error
 	}{
 		{"at the start", func() {}, 0, "first", 0, ""},
 		{"replaced, but looked at a moment ago", func() { dir.put(t, "..2", cert2, key2) }, reloadEvery - 1, "first", 0, ""},
@@ -203,8 +202,8 @@ func TestInvalidCertificateFailsTheStart(t *testing.T) {
 	}
 }
 
-// settings are those of a webhook with a certificate, and with a Temporal that is
-// away.
+// settings returns the configuration of a webhook with a certificate, whose Temporal can't be
+// reached.
 func settings(t *testing.T, dir mount) *config.Config {
 	t.Helper()
 	all := map[string]string{
@@ -219,7 +218,7 @@ func settings(t *testing.T, dir mount) *config.Config {
 	return c
 }
 
-// Callbacks are taken by TLS, and by nothing else.
+// Callbacks are accepted over TLS only.
 func TestCallbacksOverTLS(t *testing.T) {
 	dir := mount(t.TempDir())
 	cert, key := newPair(t, "a")

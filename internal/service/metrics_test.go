@@ -15,7 +15,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// received is a receiver.
+// received is a function as a webhook.Receiver.
 type received func() (webhook.Receipt, error)
 
 func (r received) Receive(context.Context, zego.Event) (webhook.Receipt, error) { return r() }
@@ -52,7 +52,8 @@ func TestClockSkewIsMeasuredOnAcceptedCallbacks(t *testing.T) {
 	})
 }
 
-// The first of a kind would not be seen as growth if its count began with it.
+// Counters exist from the start with the value 0. Otherwise the first event would not be seen as an
+// increase.
 func TestCountsBeginAtZero(t *testing.T) {
 	m, read := measure(t)
 	m.webhookStarts()

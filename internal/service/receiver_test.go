@@ -7,8 +7,8 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// Where no ledger has them, refused genuine callbacks are seen in readiness, and so by
-// doctor. Others leave no trace.
+// Without a ledger, readiness reports refused genuine callbacks, and so does doctor. It doesn't
+// report other callbacks.
 func TestRefusedCallbackIsReportedWithoutALedger(t *testing.T) {
 	r := &receiver{}
 	h := &health{}

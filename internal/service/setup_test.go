@@ -32,7 +32,7 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// crowded is a Temporal whose namespace has room for some search attributes.
+// crowded is a Temporal whose Namespace has room for a limited number of Search Attributes.
 type crowded struct {
 	workflowservice.UnimplementedWorkflowServiceServer
 	operatorservice.UnimplementedOperatorServiceServer
@@ -73,7 +73,7 @@ func (c *crowded) AddSearchAttributes(_ context.Context, r *operatorservice.AddS
 	return &operatorservice.AddSearchAttributesResponse{}, nil
 }
 
-// TLS that can't be ends setup, too.
+// A TLS connection that no retry can establish ends setup.
 func TestSetupEndsIfTLSIsImpossible(t *testing.T) {
 	certificate, key := testenv.NewAuthority(t).Issue(t, testenv.For("127.0.0.1", time.Hour))
 	pair, err := tls.LoadX509KeyPair(certificate, key)
@@ -86,7 +86,7 @@ func TestSetupEndsIfTLSIsImpossible(t *testing.T) {
 	} {
 		c := &config.Config{DatabaseURL: "sqlite:" + filepath.Join(t.TempDir(), "ledger.db"), TaskQueue: "closeout"}
 		c.Temporal.HostPort, c.Temporal.Namespace, c.Temporal.ConnectionOptions.TLS = address, "default", &tls.Config{}
-		if err := Setup(t.Context(), c, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), name) { // which would never end
+		if err := Setup(t.Context(), c, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), name) { // retries would never end
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -109,8 +109,8 @@ func serveTemporal(t *testing.T, s interface {
 	return l.Addr().String()
 }
 
-// What can't be made ends setup with what would help, at once, and keeps nothing else
-// from being made.
+// A failure that no retry can change ends setup at once, with a hint. Everything else is set up
+// nevertheless.
 func TestSetupContinuesAfterAFailure(t *testing.T) {
 	total := len(workflows.SearchAttributes())
 	tests := []struct {
@@ -128,7 +128,7 @@ func TestSetupContinuesAfterAFailure(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			c := &config.Config{DatabaseURL: "sqlite:" + filepath.Join(t.TempDir(), "ledger.db"), TaskQueue: "closeout", ReconcileEvery: time.Minute}
 			c.Temporal.HostPort, c.Temporal.Namespace = serveTemporal(t, tt.temporal), "default"
-			err := Setup(t.Context(), c, slog.New(slog.DiscardHandler)) // which would never end if it tried again
+			err := Setup(t.Context(), c, slog.New(slog.DiscardHandler)) // retries would never end
 			if err == nil {
 				t.Fatal("no error")
 			}
@@ -154,7 +154,7 @@ func TestSetupContinuesAfterAFailure(t *testing.T) {
 	}
 }
 
-// An answer of a store's that no retry can change ends setup with what would help.
+// A store's answer that no retry can change ends setup with a hint.
 func TestRefusedFeatureIsNotTriedAgain(t *testing.T) {
 	t.Setenv("AWS_ACCESS_KEY_ID", "a")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "b")
@@ -183,7 +183,7 @@ func TestRefusedFeatureIsNotTriedAgain(t *testing.T) {
 	}
 }
 
-// peers remembers whose certificates were shown.
+// peers records the names in client certificates.
 type peers struct {
 	crowded
 	seen []string
@@ -197,8 +197,8 @@ func (p *peers) DescribeNamespace(ctx context.Context, _ *workflowservice.Descri
 	return &workflowservice.DescribeNamespaceResponse{}, nil
 }
 
-// A client certificate that is replaced on the disk is shown from the next connection
-// on, and readiness names one that ends soon.
+// After a client certificate is replaced on disk, the next connection uses it. Readiness reports a
+// certificate that expires soon.
 func TestRenewedClientCertificateIsUsed(t *testing.T) {
 	authority := testenv.NewAuthority(t)
 	serverCert, serverKey := authority.Issue(t, testenv.For("temporal.example.com", time.Hour))
@@ -259,7 +259,7 @@ func TestRenewedClientCertificateIsUsed(t *testing.T) {
 	}
 	copyTo(secondCert, cert)
 	copyTo(secondKey, key)
-	ask() // by settings that were read before
+	ask() // with the settings read before
 	if err := expiry(); err != nil {
 		t.Error(err)
 	}

@@ -21,16 +21,16 @@ import (
 	"github.com/closeouthq/closeout/internal/config"
 )
 
-// watched is a Temporal whose task queue and runs are looked at.
+// watched is a Temporal with a Task Queue and runs.
 type watched struct {
 	workflowservice.UnimplementedWorkflowServiceServer
 	operatorservice.UnimplementedOperatorServiceServer
 	backlog int64
-	polled  time.Time // zero: by nobody
+	polled  time.Time // last poll; zero without a poller
 	mode    enums.WorkerVersioningMode
 	build   string
 	current string
-	oldest  time.Duration // of the open runs; negative without any
+	oldest  time.Duration // age of the oldest open run; negative without one
 	unset   bool
 }
 

@@ -15,7 +15,8 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// What a callback's span says of it.
+// A callback's span has the event, the outcome and the HTTP status. It doesn't continue the
+// sender's trace.
 func TestCallbacksAreTraced(t *testing.T) {
 	exporter := tracetest.NewInMemoryExporter()
 	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(exporter))
@@ -68,7 +69,7 @@ func TestCallbacksAreTraced(t *testing.T) {
 	}
 }
 
-// A body that is too large ends its connection, with traces as without.
+// A body that is too large ends its connection, even if callbacks are traced.
 func TestTooLargeBodyEndsItsConnection(t *testing.T) {
 	provider := sdktrace.NewTracerProvider()
 	w := httptest.NewRecorder()
