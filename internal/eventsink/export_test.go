@@ -8,8 +8,8 @@ import (
 	"github.com/closeouthq/closeout/internal/ledger"
 )
 
-// NewForTest returns a Delivery to a ledger that refuses events by a function, with a
-// timeout for transactions.
+// NewForTest returns a Delivery to the ledger store. refused reports whether an error is the
+// ledger's refusal of an event, and timeout bounds a transaction.
 func NewForTest(store Store, box delivery.Inbox, refused func(error) bool, timeout time.Duration) *delivery.Delivery[ledger.Event] {
 	s := newSink(store)
 	s.refused, s.timeout = refused, timeout

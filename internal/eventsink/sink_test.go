@@ -207,7 +207,7 @@ func TestEventIsStoredOrQueuedOrNotAcknowledged(t *testing.T) {
 		name     string
 		ledger   func([]ledger.Event) error
 		full     bool
-		want     webhook.Status // none: an error
+		want     webhook.Status // empty with an error
 		waiting  int64
 		contains string
 	}{
