@@ -29,7 +29,7 @@ var (
 	errWait  = errors.New("not yet")
 )
 
-// sink delivers as a test says: by default after a millisecond.
+// sink is a sink whose time and error a test sets. By default it delivers after a millisecond.
 type sink struct {
 	mu        sync.Mutex
 	takes     time.Duration
@@ -76,7 +76,7 @@ func (s *sink) Judge(err error) delivery.Verdict {
 
 func (s *sink) Key(i item) string { return i.Key }
 
-// set changes how the sink delivers from now on.
+// set changes how long a delivery takes, and its error.
 func (s *sink) set(takes time.Duration, err func(item) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -107,7 +107,7 @@ func (d *disk) Put(ctx context.Context, e inbox.Entry) ([]byte, error) {
 	return d.Inbox.Put(ctx, e)
 }
 
-// in runs a test on virtual time.
+// in runs a test in a synctest bubble.
 func in(t *testing.T, options func(*delivery.Options[item]), test func(*world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -130,7 +130,7 @@ func in(t *testing.T, options func(*delivery.Options[item]), test func(*world)) 
 	})
 }
 
-// deliver delivers an item that must be safe afterwards.
+// deliver delivers an item. An error ends the test.
 func (w *world) deliver(key string) delivery.Result {
 	w.t.Helper()
 	result, err := w.Deliver(w.t.Context(), item{Key: key})
@@ -140,7 +140,7 @@ func (w *world) deliver(key string) delivery.Result {
 	return result
 }
 
-// relay runs the relay for a time.
+// relay runs the relay for d.
 func (w *world) relay(d time.Duration) {
 	ctx, cancel := context.WithTimeout(w.t.Context(), d)
 	defer cancel()
@@ -172,7 +172,7 @@ func (w *world) expect(delivered, queued []string) {
 	}
 }
 
-// rested checks that the sink was not asked all the time.
+// rested checks that the sink saw a limited number of attempts.
 func (w *world) rested(most int) {
 	w.t.Helper()
 	if w.sink.attempts > most {
@@ -287,7 +287,7 @@ func TestWaitingItemStaysAndOthersPass(t *testing.T) {
 	})
 }
 
-// One whose deliveries fail while others succeed makes room for them.
+// If an item's deliveries fail while others succeed, it doesn't keep the only place in flight.
 func TestItemFailingAloneDelaysNoOther(t *testing.T) {
 	in(t, func(o *delivery.Options[item]) { o.MinInFlight, o.MaxInFlight, o.MaxFailures = 1, 1, 1000 }, func(w *world) {
 		w.sink.set(0, always(errAway))
