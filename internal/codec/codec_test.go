@@ -16,7 +16,7 @@ import (
 	"github.com/closeouthq/closeout/internal/codec"
 )
 
-// secret is a key in base64.
+// secret returns a key in base64.
 func secret(b byte) string { return base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{b}, 32)) }
 
 func keys(t *testing.T, text string) codec.Keys {
@@ -102,7 +102,7 @@ func TestDecryptionErrorNamesTheKey(t *testing.T) {
 			if err := data.FromPayload(tt.p, &s); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("a client gets %v", err)
 			}
-			// An error would end the Workflow.
+			// A Workflow needs a panic, because an error would end it.
 			data, _ = tt.ours.ForWorker()
 			func() {
 				defer func() {
@@ -112,7 +112,7 @@ func TestDecryptionErrorNamesTheKey(t *testing.T) {
 				}()
 				_ = data.FromPayload(tt.p, &s)
 			}()
-			// A panic of a step would hide the text of the error.
+			// A step needs an error, because a panic would hide the text.
 			step := data.(converter.ContextAware).WithContext(t.Context())
 			if err := step.FromPayload(tt.p, &s); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("a step gets %v", err)
