@@ -13,7 +13,7 @@ import (
 	"github.com/closeouthq/closeout/internal/config"
 )
 
-// load loads with only these settings in the environment.
+// load loads a configuration with only these settings in the environment.
 func load(t *testing.T, env, flags map[string]string, apps bool) (*config.Config, error) {
 	t.Helper()
 	for _, variable := range os.Environ() {
@@ -80,8 +80,8 @@ func TestApps(t *testing.T) {
 	}
 }
 
-// Every fault is named at once, by the name it was set under, with what would do
-// and without a secret.
+// The error has every fault, with the setting's name as the user set it, a valid value and no
+// secret.
 func TestFaults(t *testing.T) {
 	empty := filepath.Join(t.TempDir(), "empty")
 	if err := os.WriteFile(empty, []byte("\n"), 0o600); err != nil {
@@ -173,7 +173,7 @@ func TestArchiveOptions(t *testing.T) {
 	}
 }
 
-// A build's ID is free: it is often a version such as v1.4.2, or a commit.
+// A build ID may be any text. Often it is a version such as v1.4.2 or a commit.
 func TestDeployment(t *testing.T) {
 	c, err := load(t, map[string]string{"TEMPORAL_DEPLOYMENT_NAME": "close-out", "TEMPORAL_WORKER_BUILD_ID": "v1.4.2"}, nil, false)
 	if err != nil || c.DeploymentName != "close-out" || c.BuildID != "v1.4.2" {

@@ -11,7 +11,7 @@ var update = flag.Bool("update", false, "write docs/configuration.md anew")
 
 const referenceFile = "../../docs/configuration.md"
 
-// The reference of the settings is made of the settings themselves:
+// docs/configuration.md is generated from the settings:
 //
 //	go test ./internal/config -run Reference -update
 func TestReferenceIsUpToDate(t *testing.T) {
@@ -30,7 +30,7 @@ func TestReferenceIsUpToDate(t *testing.T) {
 	}
 }
 
-// reference is docs/configuration.md.
+// reference returns the content of docs/configuration.md.
 func reference() string {
 	var b strings.Builder
 	b.WriteString(`# Configuration
@@ -48,7 +48,7 @@ a secret, and show only the scheme and the host of a URL.
 		b.WriteString("## `" + s.Env + "`\n\n")
 		b.WriteString(strings.ToUpper(s.Usage[:1]) + strings.ReplaceAll(s.Usage[1:], "/zego/callbacks/<token>", "`/zego/callbacks/<token>`") + ".")
 		if s.More != "" {
-			b.WriteString("\n" + strings.ReplaceAll(s.More, ". ", ".\n")) // a sentence a line
+			b.WriteString("\n" + strings.ReplaceAll(s.More, ". ", ".\n")) // one sentence a line
 		}
 		b.WriteString("\n\nFlag `--" + s.Flag() + "`")
 		if s.Secret {
