@@ -24,7 +24,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// sink keeps what the webhook hands it.
+// sink is a webhook.Receiver that stores what it receives.
 type sink struct {
 	mu     sync.Mutex
 	events []string
@@ -74,7 +74,7 @@ func TestWebhookAcceptsARoom(t *testing.T) {
 	}
 }
 
-// A repeat must not correct a bill.
+// Sending a room again repeats it exactly, because a difference would correct the bill.
 func TestResentRoomIsUnchanged(t *testing.T) {
 	say := func() string {
 		bucket := memblob.OpenBucket(nil)
@@ -103,7 +103,7 @@ func fileIn(t *testing.T, bucket *blob.Bucket, key string, size int64) bool {
 	return err == nil && a.Size == size
 }
 
-// Callbacks come in the order of time, and their numbers count up without a gap.
+// Callbacks are in order of time, and their numbers increase without a gap.
 func TestCallbacksCountUp(t *testing.T) {
 	for _, participants := range []int{0, 1, 2, 5} {
 		users, streams, in := uint64(0), uint64(0), map[string]time.Time{}
@@ -138,7 +138,8 @@ func TestCallbacksCountUp(t *testing.T) {
 	}
 }
 
-// Bodies as ZEGO's products send them: nothing but the three is changed.
+// Resign changes the timestamp, the nonce and the signature, and nothing else in the bodies of
+// ZEGO's products.
 func TestResign(t *testing.T) {
 	secret := func(appID uint32) (string, error) {
 		if appID != 7 {
@@ -193,11 +194,12 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// ZEGO's attempts come at 0, 2, 6, 14, 30 and 62 s, plus what each waits for its answer.
+// ZEGO's attempts start at 0, 2, 6, 14, 30 and 62 s, plus the time for which earlier ones waited
+// for an answer.
 func TestRetries(t *testing.T) {
 	for name, tt := range map[string]struct {
-		code      int // of the first answers; 0 is no answer
-		then      int // the attempt that is acknowledged; 0 is none
+		code      int // status of failed attempts; 0 for no answer
+		then      int // number of the attempt that is acknowledged; 0 for none
 		once, cut bool
 		want      []time.Duration
 		last      string
