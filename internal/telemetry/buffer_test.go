@@ -15,7 +15,7 @@ import (
 	"google.golang.org/grpc/grpclog"
 )
 
-// reader is who reads a log: it may stop, go on, and go away.
+// reader is the reader of a log. It can stop, continue and go away.
 type reader struct {
 	mu    sync.Mutex
 	reads chan struct{} // closed while it reads
@@ -33,8 +33,7 @@ func (r *reader) Write(p []byte) (int, error) {
 	return r.read.Write(p)
 }
 
-// Whatever becomes of a log's reader, whoever logs doesn't wait, and what is lost is
-// counted.
+// Logging never waits for the log's reader. Lines that are lost are counted.
 func TestBlockedLogDelaysNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &reader{reads: make(chan struct{})}
@@ -44,7 +43,7 @@ func TestBlockedLogDelaysNobody(t *testing.T) {
 		const lines = 10_000
 		text := strings.Repeat("x", 1000)
 		for range lines {
-			log.Info("m", "text", text) // would hang if it waited: nothing reads
+			log.Info("m", "text", text) // nothing reads, so this hangs if it waits
 		}
 		began := time.Now()
 		b.Flush()
@@ -55,7 +54,7 @@ func TestBlockedLogDelaysNobody(t *testing.T) {
 		if kept := lines - dropped; kept < bufferedLines || kept > bufferedLines+1 {
 			t.Errorf("%d of %d dropped", dropped, lines)
 		}
-		close(r.reads) // it goes on
+		close(r.reads) // the reader continues
 		b.Flush()
 		if n := int64(strings.Count(r.read.String(), "\n")); n != lines-dropped {
 			t.Errorf("%d lines read, %d dropped, of %d", n, dropped, lines)
@@ -71,7 +70,7 @@ func TestBlockedLogDelaysNobody(t *testing.T) {
 	})
 }
 
-// Lines of the libraries that have logs of their own are lines of ours.
+// Lines from libraries are written to the program's log.
 func TestLibrariesUseOurLog(t *testing.T) {
 	var out bytes.Buffer
 	before := slog.Default()

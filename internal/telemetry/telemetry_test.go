@@ -16,8 +16,7 @@ import (
 	tlog "go.temporal.io/sdk/log"
 )
 
-// Whoever writes a line about a run, it names the workflow and the session, once
-// each.
+// A log line about a run has the Workflow ID and the session once each, whatever code writes it.
 func TestLogLinesOfARunNameItsSession(t *testing.T) {
 	for name, write := range map[string]func(*slog.Logger){
 		"the SDK's": func(l *slog.Logger) {
@@ -54,8 +53,8 @@ func scrape(t *testing.T, m *Metrics) string {
 	return w.Body.String()
 }
 
-// Gauges of something remote are read when the metrics are, and not more often than
-// they have to be. A value that is unknown is missing.
+// Remote gauges are read when the metrics are read, but not more often than their interval. An
+// unknown value is left out.
 func TestRemoteGaugesAreReadSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := NewMetrics()
@@ -103,7 +102,7 @@ func TestInvalidMetricFailsTheStart(t *testing.T) {
 	NewMetrics().NewCounter(prometheus.CounterOpts{})
 }
 
-// A line that is about what is traced names the trace.
+// A log line with a traced context has the trace's ID.
 func TestLogLinesNameTheirTrace(t *testing.T) {
 	provider := sdktrace.NewTracerProvider()
 	var out strings.Builder
@@ -116,7 +115,7 @@ func TestLogLinesNameTheirTrace(t *testing.T) {
 	}
 }
 
-// A metric may have other tags in each place, and faults of one don't keep the others away.
+// A metric's tags may differ between uses, and an invalid metric doesn't affect the others.
 func TestTemporalsMetricsAreExported(t *testing.T) {
 	m := NewMetrics()
 	m.Temporal().Timer("temporal_workflow_task_schedule_to_start_latency").Record(0)
