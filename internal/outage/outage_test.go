@@ -18,8 +18,8 @@ func logTo(out *strings.Builder) *slog.Logger {
 	}}))
 }
 
-// Three hours with an attempt a second, and two callbacks with each attempt, are one line at
-// the beginning, one a minute and one at the end.
+// An outage of three hours, with one attempt and two callbacks a second, logs one line at the
+// beginning, one a minute and one at the end.
 func TestOutageLogsFewLines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out strings.Builder

@@ -14,7 +14,7 @@ var hostile = map[string]string{
 	"plain é 会议室 \U0001f600":   "plain é 会议室 \U0001f600",
 	"\x1b]0;title\x07":         `\u001b]0;title\u0007`,
 	"\x1b[2J":                  `\u001b[2J`,
-	"\u009b31m":                `\u009b31m`, // the same in one character
+	"\u009b31m":                `\u009b31m`, // the same in a single character
 	"a\u202egpj":               `a\u202egpj`,
 	"a\u2028b\u2029c\u0085d":   `a\u2028b\u2029c\u0085d`,
 	"a\ufeffb\u200bc\u00add":   `a\ufeffb\u200bc\u00add`,
@@ -34,7 +34,7 @@ func TestLineEscapesInvisibleCharacters(t *testing.T) {
 	}
 }
 
-// However the text is cut into pieces.
+// A Writer escapes text the same way, however it is cut into writes.
 func TestWriterEscapesInvisibleCharacters(t *testing.T) {
 	for text, want := range hostile {
 		for size := 1; size <= len(text); size++ {
@@ -49,7 +49,7 @@ func TestWriterEscapesInvisibleCharacters(t *testing.T) {
 			}
 			w.Flush()
 			got := out.String()
-			if strings.HasPrefix(text, "half") { // an unfinished character is one or two
+			if strings.HasPrefix(text, "half") { // an incomplete character is escaped once or twice
 				got = strings.TrimSuffix(got, `\ufffd`) + `\ufffd`
 				want = strings.ReplaceAll(want, `\ufffd\ufffd`, `\ufffd`)
 				got = strings.ReplaceAll(got, `\ufffd\ufffd`, `\ufffd`)
@@ -68,7 +68,7 @@ func TestWriterEscapesInvisibleCharacters(t *testing.T) {
 
 func TestWriterLeavesJSONExact(t *testing.T) {
 	for text := range hostile {
-		text = strings.ToValidUTF8(text, "") + `\` + "\u202e" // behind a backslash, too
+		text = strings.ToValidUTF8(text, "") + `\` + "\u202e" // also after a backslash
 		encoded, err := json.Marshal(text)
 		if err != nil {
 			t.Fatal(err)

@@ -17,7 +17,7 @@ func TestAnswersAreReturnedAsTheyAre(t *testing.T) {
 	}
 }
 
-// Whether the asked heeds its context or not, the caller has an answer in time.
+// A caller gets an answer in time, whether or not the call heeds its context.
 func TestHangingCallTimesOut(t *testing.T) {
 	for name, heeds := range map[string]bool{"heeds its context": true, "a system call": false} {
 		t.Run(name, func(t *testing.T) {
@@ -54,7 +54,7 @@ func TestHangingCallTimesOut(t *testing.T) {
 	}
 }
 
-// Who leaves takes the answer from nobody else.
+// A caller that leaves doesn't end the call for others.
 func TestCallOutlivesItsFirstCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := New(time.Hour, func(ctx context.Context) (int, error) {

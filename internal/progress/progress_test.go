@@ -9,7 +9,7 @@ import (
 
 var quarter = Bar{Total: Of(1000), What: "sessions", Done: func() int64 { return 250 }, State: func() string { return "240 acknowledged, 10 lost" }}
 
-// On a terminal there is one line, and in the end none.
+// On a terminal, progress is a single line, which is erased at the end.
 func TestProgressOnATerminalIsOneLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var screen strings.Builder
@@ -18,7 +18,7 @@ func TestProgressOnATerminalIsOneLine(t *testing.T) {
 			defer close(gone)
 			quarter.show(&screen, true, done)
 		}()
-		time.Sleep(redrawEvery + 1) // costs no time in a bubble
+		time.Sleep(redrawEvery + 1) // takes no time in a synctest bubble
 		synctest.Wait()
 		if drawn := screen.String(); drawn != "\r\x1b[K250 of 1000 sessions: 240 acknowledged, 10 lost" {
 			t.Errorf("drawn: %q", drawn)

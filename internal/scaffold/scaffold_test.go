@@ -10,7 +10,7 @@ import (
 	"github.com/closeouthq/closeout/internal/scaffold"
 )
 
-// The module passes its own tests, with nothing around it but the checkout that it names.
+// The generated module passes its own tests, with no module proxy and only the checkout it names.
 func TestModuleBuildsAndPassesItsTests(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "late-rooms")
 	if err := scaffold.Write(dir, filepath.Join("..", "..")); err != nil {
