@@ -35,7 +35,7 @@ func TestForgedCallbacksDoNotFloodTheLog(t *testing.T) {
 		from := func(remote, body string) int {
 			r := httptest.NewRequest("POST", webhook.Path, strings.NewReader(body))
 			r.RemoteAddr = remote
-			r.Header.Set("X-Forwarded-For", fmt.Sprintf("198.51.100.%d", len(b.outcomes)%256)) // anybody can say so
+			r.Header.Set("X-Forwarded-For", fmt.Sprintf("198.51.100.%d", len(b.outcomes)%256)) // anybody can set this header
 			w := httptest.NewRecorder()
 			b.ServeHTTP(w, r)
 			return w.Code
@@ -245,7 +245,8 @@ func TestOldestUnverifiedConnectionIsClosed(t *testing.T) {
 	if code := answer(t, genuine); code != 200 {
 		t.Errorf("with strangers around: %d", code)
 	}
-	// Now it is idle, the last in the row and one too many.
+	// The genuine connection now counts as idle and exceeds the limit, so the oldest stranger is
+	// closed.
 	ended(t, "the next stranger", strangers[most])
 	stranger()
 	ended(t, "the one after", strangers[most+1])

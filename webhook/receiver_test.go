@@ -10,7 +10,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// signedLogout is a genuine room_logout.
+// signedLogout returns a genuine room_logout.
 func signedLogout() string {
 	return strings.TrimSuffix(signedOther(zego.EventRoomLogout), "}") +
 		`,"room_id":"r","room_seq":"858012925204410417","user_account":"u","session_id":"1","login_time":"1499676989909","logout_time":"1499676999909","reason":"0"}`

@@ -92,7 +92,7 @@ func (b *bundle) post(body string) *httptest.ResponseRecorder {
 	return b.do(http.MethodPost, webhook.Path, "application/json", body)
 }
 
-// signed is a genuine room_close, changed by f before it is encoded.
+// signed returns a room_close signed with the secret, changed by f before it is encoded.
 func signed(secret string, f ...func(*zego.RoomClose)) string {
 	c := zego.RoomClose{
 		Common: zego.Common{AppID: 1, Timestamp: now.Unix(), Nonce: "350176"},
@@ -109,12 +109,13 @@ func signed(secret string, f ...func(*zego.RoomClose)) string {
 	return string(b)
 }
 
-// signedOther is a genuine callback of another event.
+// signedOther returns a genuine callback of another event.
 func signedOther(event string) string {
 	return `{"event":"` + event + `","appid":"1","timestamp":"1499676989","nonce":"1","signature":"` + zego.Sign("secret", now.Unix(), "1") + `"}`
 }
 
-// signedCapitalized is a callback of one of ZEGO's newer products.
+// signedCapitalized returns a callback of one of ZEGO's newer products, whose fields are
+// capitalized.
 func signedCapitalized(event, app string, timestamp int64, secret string) string {
 	return fmt.Sprintf(`{%q:"AgentInstanceDeleted",%q:1,"Timestamp":%d,"Nonce":"7266888922840654370","Signature":%q,"RoomId":"r","Data":{"AgentUserId":"a"}}`,
 		event, app, timestamp, zego.Sign(secret, timestamp, "7266888922840654370"))
@@ -666,7 +667,7 @@ func TestSignatureIsGoodForOneBodyAtATime(t *testing.T) {
 	})
 	first := signed("secret")
 	codes := make(chan int, 2)
-	for range 2 { // the same twice, as ZEGO may
+	for range 2 { // twice, as ZEGO may send it
 		go func() { codes <- b.post(first).Code }()
 		<-entered
 	}

@@ -45,7 +45,7 @@ func (w *Wages) Pay(ctx context.Context, task activities.Task, bill activities.B
 	return "paid", nil
 }
 
-// Mail must not be sent twice.
+// Mail sends an email, which must not be sent twice.
 func (w *Wages) Mail(context.Context, activities.Task) (string, error) {
 	w.add("mailed")
 	return "sent", nil

@@ -20,7 +20,7 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// shop has the steps of these tests. They record what happened.
+// shop has the steps of these tests, and records their calls.
 type shop struct {
 	failure map[string]error // by step
 	mu      sync.Mutex
