@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// A program can name all it is given, and pkg.go.dev documents it.
+// The public API has no types of internal packages. A program couldn't name them, and pkg.go.dev
+// doesn't show them.
 func TestThePublicAPIHasNoInternalTypes(t *testing.T) {
 	for _, dir := range []string{".", "activities", "closeouttest", "pricing", "session", "webhook", "workflows", "zego", "zego/serverapi"} {
 		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
@@ -62,8 +63,7 @@ func TestInternalTypesAreFound(t *testing.T) {
 	}
 }
 
-// internalTypes returns where the exported declarations of a file name something of
-// an internal package.
+// internalTypes returns the uses of internal packages in a file's exported declarations.
 func internalTypes(file *ast.File) (found []*ast.SelectorExpr) {
 	internal := map[string]bool{}
 	for _, spec := range file.Imports {
@@ -82,7 +82,7 @@ func internalTypes(file *ast.File) (found []*ast.SelectorExpr) {
 		ast.Inspect(n, func(n ast.Node) bool {
 			switch n := n.(type) {
 			case *ast.BlockStmt:
-				return false // what a function does
+				return false // skip function bodies
 			case *ast.StructType:
 				for _, f := range n.Fields.List {
 					if len(f.Names) == 0 || f.Names[0].IsExported() {

@@ -98,7 +98,7 @@ func hasAnchor(text, anchor string) bool {
 	return false
 }
 
-// Tests that the documentation names exist.
+// Every test that the documentation names exists.
 func TestTestsNamedInTheDocumentationExist(t *testing.T) {
 	defined := map[string]bool{}
 	walk(t, ".go", func(_, text string) {
@@ -181,12 +181,12 @@ func commandLine(line string) (args []string, ok bool) {
 	return strings.Fields(rest), true
 }
 
-// wrongArgs returns what is wrong with the arguments; empty if nothing is.
+// wrongArgs returns a description of what is wrong with the arguments, or "".
 func wrongArgs(args []string) string {
 	cmd := cli.Root(service.Extension{}, "closeout")
-	cmd.Commands = append(cmd.Commands, &urfave.Command{Name: "completion", ArgsUsage: "SHELL"}) // the library adds it
+	cmd.Commands = append(cmd.Commands, &urfave.Command{Name: "completion", ArgsUsage: "SHELL"}) // added by the library
 	for len(args) > 0 && len(cmd.Commands) > 0 {
-		names := strings.Split(args[0], "/") // any of them exists
+		names := strings.Split(args[0], "/") // alternatives, which must all exist
 		for _, name := range names {
 			if cmd.Command(name) == nil {
 				return "no command " + name

@@ -14,7 +14,7 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// Wallet has steps of our own. Its fields are what they need.
+// Wallet has the program's own steps. Its fields are their dependencies.
 type Wallet struct{ API activities.Endpoint }
 
 // Charge charges the caller.
@@ -23,10 +23,10 @@ func (w *Wallet) Charge(ctx context.Context, task activities.Task) (string, erro
 	return "charged", err
 }
 
-// wallet names the steps, for Workflows. The worker has the one that runs them.
+// wallet names the steps in Workflows. The steps run on the value in Service.Activities.
 var wallet *Wallet
 
-// CloseShow closes a paid room out.
+// CloseShow closes out a paid room.
 func CloseShow(ctx workflow.Context, closed session.Session) (workflows.Result, error) {
 	run := workflows.Begin(ctx, closed)
 
@@ -36,7 +36,7 @@ func CloseShow(ctx workflow.Context, closed session.Session) (workflows.Result, 
 	return run.Finish()
 }
 
-// route gives paid rooms their workflow, and all others the default one.
+// route returns the Workflow of a paid room, or nil for the default one.
 func route(s session.Session) workflows.Workflow {
 	if strings.HasPrefix(s.RoomID, "paid-") {
 		return CloseShow
@@ -44,7 +44,7 @@ func route(s session.Session) workflows.Workflow {
 	return nil
 }
 
-// A program of one's own. In its main stands: closeout.Main(service).
+// A program with a Workflow of its own. Its main function calls closeout.Main(service).
 func Example() {
 	service := closeout.Service{
 		Workflows:  []workflows.Workflow{CloseShow},
