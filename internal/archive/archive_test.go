@@ -265,7 +265,7 @@ func TestCompleteFileIsNotCopiedAgain(t *testing.T) {
 	})
 }
 
-// overwrite changes the content of an object in the archive without the store.
+// overwrite changes the content of an object in the archive, as damage or another program does.
 func overwrite(w *world, key string, content []byte) {
 	w.Helper()
 	if s, ok := w.store.(*folderStore); ok {
@@ -393,7 +393,7 @@ func FuzzNames(f *testing.F) {
 	})
 }
 
-// corrupting is a store that calls flip after each of the first writes, as many as times says.
+// corrupting is a store that calls flip after each write, until it has done so times times.
 type corrupting struct {
 	store
 	times atomic.Int64

@@ -89,8 +89,7 @@ func TestNextManifestListsLateAndEarlierFiles(t *testing.T) {
 			w.Error("the first manifest has changed")
 		}
 
-		// Repeat it, as an attempt does whose predecessor was killed before it reported its
-		// success.
+		// Repeat the call, as the retry of an attempt that was killed after its success.
 		second := w.get(folder + "manifest-2.json")
 		if again, err := w.added(late, lost); err != nil || again.Number != 2 {
 			w.Errorf("again: %+v, %v", again, err)

@@ -102,8 +102,7 @@ func TestAcknowledgedEventsAreInTheLedgerOrTheInbox(t *testing.T) {
 	}
 }
 
-// The session has two users. User a has two overlapping stays, 100 s together, and b has one of 50
-// s.
+// The session has two users. The stays of a overlap and have 100 s together, the stay of b has 50 s.
 func TestBillsAreExactOrMarkedAsEstimates(t *testing.T) {
 	begin := time.UnixMilli(1499676989909).UTC()
 	at := func(seconds int) time.Time { return begin.Add(time.Duration(seconds) * time.Second) }

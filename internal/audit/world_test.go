@@ -327,7 +327,7 @@ func worlds(t *testing.T, test func(t *testing.T, w *world)) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) { test(t, newWorld(t, databaseURL)) })
 }
 
-// session returns a new session, whose ID has one half in common with other sessions.
+// session returns a new session of one of two apps. Some of their numbers exceed an int64.
 func (w *world) session() session.Session {
 	w.next++
 	return session.Session{ID: session.ID{AppID: 1 + uint32(w.next%2), RoomSessionID: w.next%3<<63 | w.next}, RoomID: "lobby", CloseReason: []zego.Code{"kicked", "", "2"}[w.next%3], RoomCloseTime: time.UnixMilli(1499676989909).UTC()}

@@ -59,8 +59,8 @@ func (u *unindexed) QueryWorkflow(_ context.Context, r *workflowservice.QueryWor
 	return &workflowservice.QueryWorkflowResponse{QueryResult: result}, err
 }
 
-// In a Namespace without Closeout's Search Attributes, the command queries each open run. If a
-// query fails, the command reports the run and fails.
+// In a Namespace without Closeout's Search Attributes, the command queries each open run. If no
+// worker answers, it reports the run as unknown and fails.
 func TestBlockedRunsAreFoundWithoutSearchAttributes(t *testing.T) {
 	const (
 		blocked = "Room `a`, session 1 of app 1, closed.\n\n- **billing** is **blocked**: `no price`\n  Fix the cause.\n- **recordings** is running: Archive"

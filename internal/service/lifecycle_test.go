@@ -28,8 +28,8 @@ func TestHangingStartIsLoggedAndCanBeStopped(t *testing.T) {
 	})
 }
 
-// A stop closes everything, the last opened first. If something hangs, the stop ends in time and
-// logs what hangs.
+// A stop closes everything, the last opened first. If something hangs, the stop ends in time with an
+// error that names it.
 func TestStopEndsInTime(t *testing.T) {
 	for _, hangs := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
