@@ -18,10 +18,9 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// BenchmarkFinalize bills a session of 10,000 users with 40,000 stays, and one of
-// 4 users, in a ledger that is empty otherwise and then in one that has
-// CLOSEOUT_BENCH_STAYS more stays, if it is set. It says how much resident memory
-// a bill takes at most.
+// BenchmarkFinalize bills a session of 10,000 users with 40,000 stays, and one of 4 users. If
+// CLOSEOUT_BENCH_STAYS is set, it repeats both in a ledger with that many more stays. It reports
+// the peak of resident memory during a bill.
 func BenchmarkFinalize(b *testing.B) {
 	more, _ := strconv.Atoi(os.Getenv("CLOSEOUT_BENCH_STAYS"))
 	for name, databaseURL := range databases(b) {
@@ -64,9 +63,9 @@ func BenchmarkFinalize(b *testing.B) {
 	}
 }
 
-// BenchmarkParticipants reads the participants of a billed session as a step does: 10,000
-// users with 40,000 stays and 20,000 streams. It fails if that takes more than 2 s, or
-// more than 32 MB of resident memory.
+// BenchmarkParticipants reads the participants of a billed session as a step does: 10,000 users
+// with 40,000 stays and 20,000 streams. It fails if that takes more than 2 s or more than 32 MB of
+// resident memory.
 func BenchmarkParticipants(b *testing.B) {
 	for name, databaseURL := range databases(b) {
 		b.Run(name, func(b *testing.B) {
@@ -127,8 +126,8 @@ func databases(b *testing.B) map[string]string {
 	return all
 }
 
-// fillSession records a session. Each user has some streams and four stays, and two of the
-// stays overlap.
+// fillSession records a session. Each user has the given number of streams and four stays, two of
+// which overlap.
 func fillSession(b *testing.B, l *ledger.Ledger, number uint64, users, streams int) {
 	b.Helper()
 	batch := []ledger.Event{created(0)}
@@ -161,7 +160,7 @@ func fillSession(b *testing.B, l *ledger.Ledger, number uint64, users, streams i
 	}
 }
 
-// watch returns the highest resident memory until stop, in KB.
+// watch sends the peak of resident memory, in KB, once it receives from stop.
 func watch(stop chan int) {
 	peak := 0
 	for tick := time.NewTicker(5 * time.Millisecond); ; {

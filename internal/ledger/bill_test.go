@@ -19,7 +19,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// closing is what is known when a session's room_close has come.
+// closing returns the bill to finalize after the session's room_close.
 func closing(number uint64, seconds int64) ledger.Bill {
 	return ledger.Bill{ID: uuid.New(), Session: session.Session{ID: session.ID{AppID: app, RoomSessionID: number}, RoomID: "Zimmer 7", RoomCloseTime: at(seconds)},
 		Charge: pricing.Charge{Price: pricing.Price{Currency: "EUR", PerMinute: 2}}}
@@ -60,7 +60,7 @@ func TestBillHasTheRecordedUsage(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		record(t, l, created(0), logout("a", "1", 1, 61), logout("b", "2", 0, 30), login("c", "3", 90))
-		other := logout("a", "1", 1, 500) // of another session
+		other := logout("a", "1", 1, 500) // in another session
 		other.RoomSessionID--
 		record(t, l, other)
 
@@ -111,7 +111,7 @@ func TestAdjustmentsLackUncollectedCallbacks(t *testing.T) {
 		b := closing(life, 100)
 		b.Usage.Estimated = session.NotCollected
 		finalize(t, l, b)
-		record(t, l, created(0), logout("a", "1", 10, 70)) // it is collected by now
+		record(t, l, created(0), logout("a", "1", 10, 70)) // callbacks are collected by now
 		if got, err := adjust(t, l, dirty(t, l)[0]); err != nil || got.Usage.Estimated != session.NotCollected || got.Difference.Seconds != 60 {
 			t.Errorf("adjusted %+v, %v", got, err)
 		}
@@ -146,7 +146,7 @@ func TestLateLogoutMakesAnAdjustment(t *testing.T) {
 		if same, err := l.Bill(t.Context(), session.ID{AppID: app, RoomSessionID: life}); err != nil || same != bill {
 			t.Errorf("the bill is %+v, %v, and was %+v", same, err, bill)
 		}
-		// One that nobody knew of, and what makes no difference.
+		// The first stay is new to the ledger. The second, a recorder's, makes no difference.
 		record(t, l, logout("c", "3", 100, 130))
 		got, err = adjust(t, l, dirty(t, l)[0])
 		want = pricing.Change{Millis: 30_000, Seconds: 30, Minutes: 1, Amount: 2, Lines: 1}
@@ -174,7 +174,7 @@ func TestLateLogoutMakesAnAdjustment(t *testing.T) {
 	})
 }
 
-// A room_create that comes late tells where the room's life began.
+// A late room_create states when the session began.
 func TestLateCreateMakesAnAdjustment(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
@@ -190,7 +190,7 @@ func TestLateCreateMakesAnAdjustment(t *testing.T) {
 	})
 }
 
-// The end of a session whose room_close never came is the last that was seen.
+// A session without a room_close ends at its last known time.
 func TestReconciledSessionEndsAtItsLastKnownTime(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
@@ -209,7 +209,7 @@ func TestReconciledSessionEndsAtItsLastKnownTime(t *testing.T) {
 	})
 }
 
-// A price that is changed is that of new bills.
+// A changed price applies to new bills only.
 func TestAdjustmentHasThePriceOfItsBill(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
@@ -238,8 +238,8 @@ func TestTooLargeAmountMakesNoBill(t *testing.T) {
 	})
 }
 
-// While callbacks are recorded, several workers finalize and adjust the session.
-// In the end the entries have all of it.
+// Several workers finalize and adjust a session while its callbacks are recorded. In the end, the
+// entries add up to all of them.
 func TestNothingIsLostBetweenRecordingAndBilling(t *testing.T) {
 	testenv.Databases(t, recordAndBillAtOnce)
 }
@@ -301,7 +301,7 @@ func recordAndBillAtOnce(t *testing.T, databaseURL string) {
 	}
 }
 
-// billed adds up a session's bill and its adjustments.
+// billed returns the sum of a session's bill and its adjustments.
 func billed(t *testing.T, l *ledger.Ledger, appID uint32, number uint64) pricing.Change {
 	t.Helper()
 	b, err := l.Bill(t.Context(), session.ID{AppID: appID, RoomSessionID: number})
@@ -320,10 +320,9 @@ func billed(t *testing.T, l *ledger.Ledger, appID uint32, number uint64) pricing
 	return sum
 }
 
-// The test generates sessions with known times: users come and go, some twice at once, before
-// and after the ends of the room, in two lives of one room. Their callbacks are lost,
-// repeated and shuffled, and arrive before and after the bill. The sum of the entries is
-// exact, or an estimate that says so.
+// The test generates sessions with known times. Users come and go, some twice at once, some before
+// or after the room's life. Callbacks are lost, repeated and shuffled, and arrive before and after
+// the bill. The sum of the entries is exact, or an estimate that is marked as one.
 func TestEveryBillIsExactOrAnEstimate(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
@@ -351,7 +350,7 @@ func TestEveryBillIsExactOrAnEstimate(t *testing.T) {
 					told = append(told, login(s.user, id, s.from), logout(s.user, id, s.from, s.to))
 				}
 			}
-			if r.IntN(3) == 0 { // the recorder
+			if r.IntN(3) == 0 { // a recorder
 				in, out := login("recorder", "r", begin), logout("recorder", "r", begin, end)
 				in.Role, out.Role = "4", "4"
 				told = append(told, in, out)
@@ -365,7 +364,7 @@ func TestEveryBillIsExactOrAnEstimate(t *testing.T) {
 					}
 				}
 			}
-			// A stay without any callback is unknown.
+			// Nobody can know of a stay without any callback.
 			there := map[string]bool{}
 			for _, u := range sent {
 				s, ok := stays[u.Stay]
@@ -418,7 +417,7 @@ func TestEveryBillIsExactOrAnEstimate(t *testing.T) {
 	})
 }
 
-// finalFigures are those of the last entry.
+// finalFigures returns the figures of the session's last entry.
 func finalFigures(t *testing.T, l *ledger.Ledger, number uint64) session.Usage {
 	t.Helper()
 	b, err := l.Bill(t.Context(), session.ID{AppID: app, RoomSessionID: number})
@@ -439,7 +438,7 @@ func TestEntriesAreListedByTheTimeOfTheirRooms(t *testing.T) {
 	ledger.SmallPages(t, 3)
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
-		for s := range uint64(10) { // two of each time
+		for s := range uint64(10) { // two with the same time
 			u := login("a", "1", 0)
 			u.RoomSessionID = s
 			record(t, l, u)
@@ -490,8 +489,8 @@ func TestEntriesAreListedByTheTimeOfTheirRooms(t *testing.T) {
 	})
 }
 
-// An app with few bills in a long time has them in one page. There may be any number
-// of others' adjustments in that time, which don't belong into memory.
+// An app has few bills in a long time. Reading them must not load the other apps' adjustments of
+// that time into memory.
 func TestEntriesOfAnAppReadNoOtherApp(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
@@ -524,8 +523,8 @@ func TestEntriesOfAnAppReadNoOtherApp(t *testing.T) {
 	})
 }
 
-// A second room_close that contradicts the first marks the bill, or makes an adjustment of
-// zero.
+// A second room_close that contradicts the first marks the bill as an estimate. After the bill, it
+// makes an adjustment of zero.
 func TestSecondCloseOfASessionIsReported(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)

@@ -18,7 +18,7 @@ func TestCheckReportsMissingTablesAndCreatesNone(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer l.Close()
-		for range 2 { // the first made nothing for the second
+		for range 2 { // the first call creates nothing for the second
 			if err := l.Check(t.Context()); !errors.Is(err, ledger.ErrNotSetUp) {
 				t.Errorf("before it is set up: %v", err)
 			}

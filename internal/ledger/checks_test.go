@@ -47,10 +47,10 @@ func TestChecksOfOverdueSessions(t *testing.T) {
 		}
 		recorder := stay("recorder", 1, 0)
 		recorder.Role = zego.RoleService
-		told(t, l, 1, minute(20), ledger.Event{Create: minute(0)}, stay("a", 0, 0), stay("b", 3, 7)) // a is in it still
-		told(t, l, 2, minute(21), ledger.Event{Create: minute(8)}, stay("c", 8, 9), recorder)        // all have left it
-		told(t, l, 3, minute(22), ledger.Event{Create: minute(30)})                                  // the room's next life
-		told(t, l, 18446744073709551615, minute(23), stay("a", 5, 6), stay("b", 1, 0))               // no later than the others
+		told(t, l, 1, minute(20), ledger.Event{Create: minute(0)}, stay("a", 0, 0), stay("b", 3, 7)) // a is still in the room
+		told(t, l, 2, minute(21), ledger.Event{Create: minute(8)}, stay("c", 8, 9), recorder)        // everyone but the recorder has left
+		told(t, l, 3, minute(22), ledger.Event{Create: minute(30)})                                  // the room's next session
+		told(t, l, 18446744073709551615, minute(23), stay("a", 5, 6), stay("b", 1, 0))               // seen last, but its times are before session 3
 		all, err := l.Overdue(t.Context(), minute(60), ledger.OpenSession{}, 10)
 		if err != nil || len(all) != 4 {
 			t.Fatalf("overdue %v, %v", all, err)
@@ -73,7 +73,7 @@ func TestChecksOfOverdueSessions(t *testing.T) {
 			t.Errorf("counted %+v, %v", o, err)
 		}
 
-		// The one that was seen last is the one that may be the room's life now.
+		// Each session is compared with the other one that was seen last, which is 3 from now on.
 		if err := l.Closed(t.Context(), session.ID{AppID: 1, RoomSessionID: 18446744073709551615}); err != nil {
 			t.Fatal(err)
 		}
@@ -112,7 +112,7 @@ func TestAnswersCountUntilASignOfLife(t *testing.T) {
 			}
 		}
 		note(10, 1, 1)
-		note(11, 2, 0) // there is somebody in the second
+		note(11, 2, 0) // someone is in the second room
 		if checks := overdue(11); len(checks) != 1 || checks[0].Gone != 2 || !checks[0].AskedAt.Equal(minute(11)) {
 			t.Errorf("checks %+v", checks)
 		}

@@ -11,8 +11,8 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// A program's functions may take their time: callbacks of this and other sessions are recorded
-// meanwhile, and what arrives is in the bill.
+// The program's functions may be slow. Callbacks of this session and of others are recorded
+// meanwhile, and the bill has those that arrive.
 func TestSlowProgramFunctionsDelayNoCallback(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l, webhook := open(t, databaseURL), open(t, databaseURL)
@@ -77,7 +77,7 @@ func TestSlowProgramFunctionsDelayNoCallback(t *testing.T) {
 	})
 }
 
-// A session with callbacks that never end isn't computed for ever.
+// Finalize gives up on a session whose callbacks arrive during every computation.
 func TestComputationsAreBounded(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l, webhook := open(t, databaseURL), open(t, databaseURL)

@@ -55,13 +55,12 @@ func TestEventHasTheCallbacksFields(t *testing.T) {
 	}
 }
 
-// The order of callbacks, how they are batched and how often they come make no
-// difference.
+// The order, the batches and the repeats of callbacks make no difference.
 func TestEventsInAnyOrderAndNumberGiveTheSameRows(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		told := []ledger.Event{created(0), login("a", "1", 1), logout("a", "1", 1, 10), login("b", "2", 2), logout("c", "3", 3, 7), login("é'\"", "4", 5)}
-		told[1].Role = "" // the logout knows it
+		told[1].Role = "" // only the logout has the role
 		for round := range uint64(20) {
 			random := rand.New(rand.NewPCG(round, 1))
 			var batch []ledger.Event
@@ -100,7 +99,7 @@ func equal(a, b []ledger.StayRow) bool {
 	return true
 }
 
-// Whether they come in one batch or in two.
+// A contradiction is recorded whether the callbacks come in one batch or in several.
 func TestContradictingRepeatIsRecorded(t *testing.T) {
 	recorder := login("a", "1", 1)
 	recorder.Role = "4"
@@ -138,8 +137,8 @@ func TestContradictingRepeatIsRecorded(t *testing.T) {
 	})
 }
 
-// Whatever callbacks tell of one stay and in whatever order, in however many batches,
-// the same rows and the same figures come of it.
+// Callbacks that contradict each other about a stay give the same rows and figures in every order
+// and with any batches.
 func TestContradictingCallbacksGiveTheSameInEveryOrder(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
@@ -166,7 +165,7 @@ func TestContradictingCallbacksGiveTheSameInEveryOrder(t *testing.T) {
 				u.Implausible = pick(4) == 0
 				told = append(told, u)
 			}
-			told = append(told, login("c", "2", 0), logout("c", "2", 0, 50)) // which nothing contradicts
+			told = append(told, login("c", "2", 0), logout("c", "2", 0, 50)) // without contradictions
 			var rows []ledger.StayRow
 			var figures session.Usage
 			for order := range 10 {
@@ -193,7 +192,7 @@ func TestContradictingCallbacksGiveTheSameInEveryOrder(t *testing.T) {
 	})
 }
 
-// What the latest logout says of a stay counts, and the earliest login.
+// The earliest login and the latest logout of a stay count, with what the latest logout says.
 func TestWidestStayOfContradictingCallbacksCounts(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
@@ -241,8 +240,8 @@ func TestImpossibleTimeIsIgnored(t *testing.T) {
 	}
 }
 
-// Batches that have the same sessions and stays in other orders are written at
-// once by several processes. None fails, and nothing of them is missing.
+// Several writers record batches at once, with the same sessions and stays in different orders.
+// None of them fails, and no stay is missing.
 func TestConcurrentBatchesAreRecorded(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		const workers, sessions, stays = 4, 5, 20
@@ -277,7 +276,7 @@ func TestSessionsAreOverdueUntilTheyHaveClosed(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		var usage []ledger.Event
-		for s := range uint64(10) { // two of each time
+		for s := range uint64(10) { // two with the same time
 			u := created(int64(s) / 2 * 60)
 			u.RoomSessionID = s
 			usage = append(usage, u)
@@ -329,14 +328,14 @@ func TestSessionsAreOverdueUntilTheyHaveClosed(t *testing.T) {
 		late := logout("a", "1", 0, 140)
 		late.RoomSessionID = 4 // a callback is a sign of life
 		late3 := late
-		late3.RoomSessionID = 3 // but what has closed stays closed
+		late3.RoomSessionID = 3 // a closed session stays closed
 		if err := l.Record(t.Context(), []ledger.Event{late, late3}); err != nil {
 			t.Fatal(err)
 		}
 		want(at(121), 1, 2, 5)
 		want(at(1000), 1, 2, 5, 0, 4, 6, 7, 8, 9)
 
-		// One that was relayed late is no newer sign of life.
+		// A callback that is relayed late is no newer sign of life.
 		old := login("b", "2", 1)
 		old.RoomSessionID = 9
 		if err := l.Record(t.Context(), []ledger.Event{old}); err != nil {

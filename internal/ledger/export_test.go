@@ -9,14 +9,14 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// SmallPages has bills listed in pages of a few, until the test ends.
+// SmallPages sets the size of pages until the test ends.
 func SmallPages(t *testing.T, size int) {
 	before := pageSize
 	pageSize = size
 	t.Cleanup(func() { pageSize = before })
 }
 
-// Forget takes out of the database what says that it was migrated.
+// Forget deletes the schema version, as if the database hadn't been migrated.
 func (l *Ledger) Forget(t *testing.T) {
 	if _, err := l.db.Exec("DELETE FROM " + versions); err != nil {
 		t.Fatal(err)
@@ -32,7 +32,7 @@ type StayRow struct {
 	Contradicted  bool
 }
 
-// StayRows are the stays of a session in the order of their IDs.
+// StayRows returns a session's stays in the order of their IDs.
 func (l *Ledger) StayRows(t *testing.T, id session.ID) (all []StayRow) {
 	t.Helper()
 	k := keyOf(id)
@@ -62,7 +62,7 @@ func (l *Ledger) CountStays(t *testing.T) (n int) {
 	return n
 }
 
-// Created is when a session's room was created.
+// Created returns the time at which a session's room was created.
 func (l *Ledger) Created(t *testing.T, id session.ID) time.Time {
 	t.Helper()
 	k := keyOf(id)
@@ -73,7 +73,7 @@ func (l *Ledger) Created(t *testing.T, id session.ID) time.Time {
 	return fromMillis(ms)
 }
 
-// SpoilAdjustments makes an app's adjustments such that nobody can read them.
+// SpoilAdjustments makes an app's adjustments unreadable.
 func (l *Ledger) SpoilAdjustments(t *testing.T, appID uint32) {
 	t.Helper()
 	if _, err := l.db.Exec("UPDATE adjustments SET estimated = 'spoiled' WHERE appid = $1", int64(appID)); err != nil {
@@ -90,7 +90,7 @@ func (l *Ledger) CountChecks(t *testing.T) (n int) {
 	return n
 }
 
-// FillStays makes that many stays, 40 in each session.
+// FillStays inserts n stays, 40 in each session.
 func (l *Ledger) FillStays(t testing.TB, n int) {
 	t.Helper()
 	const page = 100_000
@@ -104,13 +104,13 @@ func (l *Ledger) FillStays(t testing.TB, n int) {
 		}
 	}
 	if l.path == "" {
-		if _, err := l.db.Exec("ANALYZE stays"); err != nil { // as autovacuum does, sooner or later
+		if _, err := l.db.Exec("ANALYZE stays"); err != nil { // as autovacuum does eventually
 			t.Fatal(err)
 		}
 	}
 }
 
-// FillSession makes that many stays in a session.
+// FillSession inserts n stays in one session.
 func (l *Ledger) FillSession(t testing.TB, id session.ID, n int) {
 	t.Helper()
 	k := keyOf(id)
@@ -123,7 +123,7 @@ func (l *Ledger) FillSession(t testing.TB, id session.ID, n int) {
 	}
 }
 
-// OnEach executes a statement on so many of the pool's connections, which it makes.
+// OnEach opens n connections of the pool and executes a statement on each of them.
 func (l *Ledger) OnEach(t *testing.T, n int, statement string) {
 	t.Helper()
 	for range n {
@@ -131,7 +131,7 @@ func (l *Ledger) OnEach(t *testing.T, n int, statement string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer c.Close() // all at once, so that each is another
+		defer c.Close() // not before the loop ends, so that each connection is another one
 		_, _ = c.ExecContext(t.Context(), statement)
 	}
 }
@@ -153,7 +153,7 @@ func (l *Ledger) CountRows(t *testing.T, table string) (n int) {
 	return n
 }
 
-// Isolation is that of the ledger's transactions.
+// Isolation returns the isolation level of the ledger's transactions.
 func (l *Ledger) Isolation(t *testing.T) (isolation string) {
 	t.Helper()
 	if err := l.in(t.Context(), func(tx transaction) error {
@@ -164,7 +164,7 @@ func (l *Ledger) Isolation(t *testing.T) (isolation string) {
 	return isolation
 }
 
-// Lose takes a session out of the database, as if it had been restored from a copy.
+// Lose deletes a session from the database, as if an older backup had been restored.
 func (l *Ledger) Lose(t *testing.T, id session.ID) {
 	t.Helper()
 	k := keyOf(id)
@@ -175,7 +175,7 @@ func (l *Ledger) Lose(t *testing.T, id session.ID) {
 	}
 }
 
-// InsertLines writes lines as those of a bill with an amount.
+// InsertLines inserts lines as those of a bill with the given amount.
 func (l *Ledger) InsertLines(t *testing.T, id session.ID, lines []pricing.Line, amount int64) error {
 	t.Helper()
 	return l.in(t.Context(), func(tx transaction) error {

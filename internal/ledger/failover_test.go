@@ -22,7 +22,7 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// cluster is a PostgreSQL server of the test's own, which never runs as root.
+// cluster is a PostgreSQL server that the test starts and stops. It never runs as root.
 type cluster struct {
 	t    *testing.T
 	bin  string
@@ -33,7 +33,8 @@ type cluster struct {
 	process *exec.Cmd
 }
 
-// newCluster finds PostgreSQL's programs, or skips the test.
+// newCluster looks for PostgreSQL's programs, and skips the test if there are none. It starts no
+// server.
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	c := &cluster{t: t}
@@ -47,7 +48,7 @@ func newCluster(t *testing.T) *cluster {
 		testenv.Skip(t, "there are no PostgreSQL server programs")
 	}
 	if real, err := filepath.EvalSymlinks(initdb); err == nil {
-		initdb = real // the other programs may not be linked
+		initdb = real // initdb may be a link, and the other programs may have none
 	}
 	c.bin = filepath.Dir(initdb)
 	if c.data, err = os.MkdirTemp("", "closeout-postgres-"); err != nil {
@@ -88,7 +89,7 @@ func (c *cluster) run(program string, args ...string) {
 	}
 }
 
-// start starts the server and waits until it answers.
+// start starts the server and waits until it accepts statements.
 func (c *cluster) start() {
 	c.t.Helper()
 	c.process = c.command("postgres", "-D", c.data, "-p", c.port, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off")
@@ -100,7 +101,7 @@ func (c *cluster) start() {
 	c.query("SELECT 1")
 }
 
-// query runs a statement as soon as the server answers.
+// query runs a statement, and retries it for a minute until the server accepts it.
 func (c *cluster) query(statement string) {
 	c.t.Helper()
 	db, err := sql.Open("pgx", "postgres://postgres@127.0.0.1:"+c.port+"/postgres?sslmode=disable")
@@ -118,9 +119,9 @@ func (c *cluster) query(statement string) {
 	}
 }
 
-// A primary is shut down under writers, its standby is promoted, and it returns as a
-// standby, which only reads. Every bill that was acknowledged is there, once, and all
-// work goes on.
+// The primary is shut down while bills are written, its standby is promoted, and the old primary
+// returns as a read-only standby. Every acknowledged bill is there once, and new bills are made
+// throughout.
 func TestBillsSurviveAFailOver(t *testing.T) {
 	t.Parallel()
 	primary, standby := newCluster(t), newCluster(t)
@@ -128,7 +129,7 @@ func TestBillsSurviveAFailOver(t *testing.T) {
 	primary.start()
 	standby.run("pg_basebackup", "-h", "127.0.0.1", "-p", primary.port, "-U", "postgres", "-D", standby.data, "-R", "-X", "stream", "-c", "fast", "--no-sync")
 	standby.start()
-	// What is acknowledged is on both.
+	// A commit is acknowledged once both servers have it.
 	primary.query("ALTER SYSTEM SET synchronous_standby_names = '*'")
 	primary.query("SELECT pg_reload_conf()")
 
@@ -149,7 +150,7 @@ func TestBillsSurviveAFailOver(t *testing.T) {
 		billed[n] = map[uint64]uuid.UUID{}
 		writers.Go(func() {
 			for number := uint64(n + 1); ctx.Err() == nil; number += uint64(len(billed)) {
-				// A step is repeated until it succeeds, under one key.
+				// A step retries with the same key until it succeeds.
 				id := uuid.New()
 				for ctx.Err() == nil {
 					attempt, cancel := context.WithTimeout(ctx, 5*time.Second)

@@ -50,7 +50,7 @@ func TestFinalizeKeepsTheFirst(t *testing.T) {
 		if got, _, err := l.Finalize(t.Context(), again); err != nil || got != first {
 			t.Errorf("Finalize again = %+v, %v, want %+v", got, err, first)
 		}
-		// Not even under another key is there a second bill.
+		// A session has one bill, even under another key.
 		again.ID = uuid.New()
 		if got, _, err := l.Finalize(t.Context(), again); err != nil || got != first {
 			t.Errorf("Finalize under another key = %+v, %v, want %+v", got, err, first)
@@ -69,8 +69,7 @@ func TestFinalizeKeepsTheFirst(t *testing.T) {
 	})
 }
 
-// Several workers come up at once on an empty database, and finalize the same
-// session at once.
+// Several workers start at once on an empty database, and finalize the same session at once.
 func TestFinalizeAtOnce(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		const workers = 8
@@ -94,7 +93,7 @@ func TestFinalizeAtOnce(t *testing.T) {
 	})
 }
 
-// The same with processes, which share no memory: this test runs itself.
+// Separate processes, which share no memory, migrate at once. The test runs itself as each of them.
 func TestMigrateByProcesses(t *testing.T) {
 	if databaseURL := os.Getenv("LEDGER_TEST_MIGRATE"); databaseURL != "" {
 		if err := open(t, databaseURL).Migrate(t.Context()); err != nil {
@@ -121,7 +120,7 @@ func TestMigrateByProcesses(t *testing.T) {
 	})
 }
 
-// Every bill is listed once, whatever the page, and whatever is written meanwhile.
+// Every bill is listed once, whatever the page size, even if bills are made meanwhile.
 func TestBillsAreListedOnce(t *testing.T) {
 	ledger.SmallPages(t, 3)
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
@@ -140,8 +139,8 @@ func TestBillsAreListedOnce(t *testing.T) {
 			}
 			want[b] = true
 		}
-		// As text, 9 comes after 10; two apps have the same sessions; six fill two
-		// pages to the last.
+		// As text, 9 sorts after 10. Both apps have the same session IDs. The 12 bills fill whole
+		// pages.
 		for _, number := range []uint64{0, 9, 10, math.MaxUint64, 858012925204410417, 1 << 63} {
 			finalize(1, number)
 			finalize(math.MaxUint32, number)
@@ -152,7 +151,7 @@ func TestBillsAreListedOnce(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(seen) == 0 { // before the first and after the last of what there is
+			if len(seen) == 0 { // one sorts before all bills, one after
 				finalize(0, 5)
 				finalize(math.MaxUint32, math.MaxUint64-1)
 			}
@@ -169,7 +168,7 @@ func TestBillsAreListedOnce(t *testing.T) {
 		if len(seen) < old {
 			t.Errorf("%d bills were listed of %d", len(seen), old)
 		}
-		// A list may be left early.
+		// The caller may stop early.
 		for range l.Bills(t.Context(), time.Time{}) {
 			break
 		}
@@ -200,7 +199,7 @@ func TestBillsSince(t *testing.T) {
 	})
 }
 
-// A list that breaks off says so, and doesn't look like one that has ended.
+// A list that breaks off ends with an error.
 func TestInterruptedListOfBillsIsAnError(t *testing.T) {
 	ledger.SmallPages(t, 1)
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {

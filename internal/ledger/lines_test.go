@@ -17,8 +17,8 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// shared charges each participant 5 for a minute begun after the first one, and pays 70 %
-// of it to all of them, by their time in the room.
+// shared charges each participant 5 for every minute after the first, and pays 70 % of the total to
+// all participants, split by their time in the room.
 func shared(s pricing.Session) (lines []pricing.Line, err error) {
 	var users []string
 	var times []int64
@@ -51,8 +51,8 @@ func linesOf(t *testing.T, l *ledger.Ledger, appID uint32, roomSessionID uint64,
 	return lines
 }
 
-// Sessions are generated, and their callbacks lost, repeated, shuffled, and cut into parts
-// before and after the bill.
+// The test generates sessions. Their callbacks are lost and shuffled, and arrive before and after
+// the bill.
 func TestLinesOfAllEntriesAddUpToTheCurrentPrice(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
@@ -120,7 +120,7 @@ func TestLinesOfAllEntriesAddUpToTheCurrentPrice(t *testing.T) {
 	})
 }
 
-// A host's microphone is paid, and a logout of a listener arrives an hour late.
+// A host is paid for publishing. A listener's logout arrives an hour late.
 func TestLateLogoutCorrectsLinesOfOneUser(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
@@ -160,12 +160,12 @@ func TestLateLogoutCorrectsLinesOfOneUser(t *testing.T) {
 	})
 }
 
-// A sum that stays the same may have other parts.
+// Lines can change although their sum stays the same.
 func TestLinesThatChangeWithoutTheSumMakeAnAdjustment(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		l.Price = func(s pricing.Session) (lines []pricing.Line, err error) {
-			for p := range s.Participants { // one of them pays, whoever is the first
+			for p := range s.Participants { // the first participant pays
 				return []pricing.Line{{Payer: p.User, Description: "entry", Quantity: 1, Unit: "session", UnitPrice: 9, Amount: 9, Currency: "EUR"}}, nil
 			}
 			return nil, nil
@@ -217,7 +217,7 @@ func TestUnpriceableSessionHasNoBill(t *testing.T) {
 	})
 }
 
-// The bill of a large room: 10,000 participants, each with a line to pay and one to be paid.
+// A large room has 10,000 participants. Each pays for one line and is paid for another.
 func TestLargeBillHasLinesOnlyInTheLedger(t *testing.T) {
 	if testing.Short() {
 		t.Skip("large, for the race detector too, and nothing in it is concurrent")
@@ -252,7 +252,7 @@ func TestLargeBillHasLinesOnlyInTheLedger(t *testing.T) {
 	})
 }
 
-// Lines aren't in Temporal's history, from which entries are restored.
+// Restored entries have new lines, because Temporal's history, the source of the restore, has none.
 func TestRestoredEntriesHaveLinesThatAddUp(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)

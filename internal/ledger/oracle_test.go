@@ -25,13 +25,15 @@ var (
 	rooms     = flag.Uint64("rooms", 120, "how many rooms to generate")
 )
 
-// A happening is what happened in a generated room, and the callback that reports it.
+// A happening is a login, a logout, or the start or end of a stream in a generated room, with the
+// callback that reports it.
 type happening struct {
 	at   int64
 	user string
-	// nth is what it is an end of.
+	// nth identifies the stay or stream. Its start and its end have the same nth.
 	nth int
-	// ends reports that it is a logout or a close; begin is that of what it ends.
+	// ends reports whether it is a logout or a stream's close. begin is the time of the matching
+	// start.
 	ends   bool
 	begin  int64
 	id     string
@@ -41,13 +43,14 @@ type happening struct {
 	lost   bool  // until after the bill
 }
 
-// A truth is a generated room: what happened there, which nobody but the test knows.
+// A truth is a generated room: what really happened in it, which the ledger can't see, and the
+// callbacks that report it.
 type truth struct {
 	create, close    int64
 	createLost       bool
 	all              []*happening
 	inRoom, streamed map[string][][2]int64
-	// doubtful are users with callbacks that contradict each other.
+	// doubtful has the users with contradicting callbacks.
 	doubtful map[string]bool
 	told     []ledger.Event
 	late     []ledger.Event
@@ -55,11 +58,11 @@ type truth struct {
 
 const begin = 1_499_676_000_000
 
-// generate makes the room of a seed.
+// generate returns the room generated from a seed.
 func generate(seed uint64) *truth {
 	r := rand.New(rand.NewPCG(seed, 23))
 	chance := func(percent int) bool { return r.IntN(100) < percent }
-	unit := []int64{1, 1000, 20_000}[r.IntN(3)] // coarse times coincide
+	unit := []int64{1, 1000, 20_000}[r.IntN(3)] // coarse units make times coincide
 	within := func(from, to int64) int64 { return from + r.Int64N((to-from)/unit+1)*unit }
 	t := &truth{create: begin, inRoom: map[string][][2]int64{}, streamed: map[string][][2]int64{}, doubtful: map[string]bool{}}
 	t.close = within(begin+120_000, begin+3_600_000)
@@ -76,7 +79,7 @@ func generate(seed uint64) *truth {
 			t.inRoom[user] = append(t.inRoom[user], [2]int64{from, to})
 		}
 	}
-	again := chance(20) // whether IDs are used again
+	again := chance(20) // whether IDs are reused
 	users := []string{"ada", "Bo", "çelik", "日", "z"}[:1+r.IntN(5)]
 	for _, user := range users {
 		from, name := int64(begin), ""
@@ -114,7 +117,7 @@ func generate(seed uint64) *truth {
 	}
 	slices.SortStableFunc(t.all, func(a, b *happening) int { return cmp.Compare(a.at, b.at) })
 
-	counted := chance(50) // whether recorders take part in the numbers
+	counted := chance(50) // whether recorders' callbacks are numbered with the others
 	number := [2]int64{r.Int64N(3), r.Int64N(3)}
 	for _, h := range t.all {
 		n := &number[b2i(h.stream)]
@@ -125,7 +128,7 @@ func generate(seed uint64) *truth {
 		h.number = *n
 		*n++
 	}
-	if without := r.IntN(10); without < 3 { // no callback of one kind, or some of both
+	if without := r.IntN(10); without < 3 { // one kind of callback, or some of both, without numbers
 		for _, h := range t.all {
 			if without < 2 && h.stream == (without == 1) || without == 2 && chance(20) {
 				h.number = -1
@@ -144,7 +147,7 @@ func generate(seed uint64) *truth {
 		for range 1 + r.IntN(2) {
 			t.told = append(t.told, u)
 		}
-		if again && chance(10) { // another callback has another time
+		if again && chance(10) { // a repeated callback states another time
 			lie := u
 			if h.ends {
 				lie.Logout = ms(within(h.begin, t.close))
@@ -172,8 +175,8 @@ func b2i(b bool) int {
 	return 0
 }
 
-// numbered reports whether all callbacks of people have a number, and each end of a stay or a
-// stream has one.
+// numbered reports whether each callback that has arrived has a number, and repeated callbacks
+// about one end have the same number. It ignores recorders.
 func (t *truth) numbered(stream bool) bool {
 	type end struct {
 		id   string
@@ -193,7 +196,7 @@ func (t *truth) numbered(stream bool) bool {
 	return true
 }
 
-// callback returns what ZEGO sends of a happening.
+// callback returns the callback that ZEGO sends for h.
 func (t *truth) callback(h *happening) ledger.Event {
 	u := ledger.Event{ID: session.ID{AppID: app}, RoomID: "Zimmer 7", Stay: h.id, User: h.user, Role: h.role, Number: h.number + 1, Login: ms(h.at)}
 	u.Event = map[[2]bool]string{{false, false}: zego.EventRoomLogin, {false, true}: zego.EventRoomLogout,
@@ -204,7 +207,7 @@ func (t *truth) callback(h *happening) ledger.Event {
 	return u
 }
 
-// union counts the milliseconds that are in any of the intervals.
+// union returns how many milliseconds lie in at least one of the intervals.
 func union(intervals [][2]int64) (sum int64) {
 	edges := map[int64]bool{}
 	for _, i := range intervals {
@@ -219,8 +222,9 @@ func union(intervals [][2]int64) (sum int64) {
 	return sum
 }
 
-// lacks counts the callbacks that haven't arrived, and reports whether what has arrived
-// proves that: one is missing between two numbers and no other states its time, or a stay has no end.
+// lacks counts the callbacks that haven't arrived, and reports whether the others prove that some
+// are missing: a number is missing between two others and no other callback states its time, or a
+// stay has no end.
 func (t *truth) lacks(stream bool) (lost int64, proven bool) {
 	first, last := int64(1<<62), int64(-1)
 	ended := map[string]bool{}
@@ -250,8 +254,8 @@ func (t *truth) lacks(stream bool) (lost int64, proven bool) {
 	return lost, proven
 }
 
-// vanished reports whether the user has been in the room, or published, without a callback that
-// has arrived: nothing but a number can prove it.
+// vanished reports whether none of the callbacks about one of the user's stays or streams has
+// arrived. Only a gap in the numbers can prove that.
 func (t *truth) vanished(user string, stream bool) bool {
 	left := map[int]bool{}
 	for _, h := range t.all {
@@ -262,7 +266,7 @@ func (t *truth) vanished(user string, stream bool) bool {
 	return slices.Contains(slices.Collect(maps.Values(left)), false)
 }
 
-// check compares a user's figure with the truth.
+// check compares a user's figure with what really happened.
 func (t *truth) check(user string, s session.Span, stream bool, callbacks session.Completeness) error {
 	want := union(t.inRoom[user])
 	if stream {
@@ -276,7 +280,7 @@ func (t *truth) check(user string, s session.Span, stream bool, callbacks sessio
 	case right || callbacks.Missing > 0:
 		return nil
 	case (t.vanished(user, stream) || t.vanished(user, false)) && (!callbacks.Complete() || !proven):
-		return nil // no number proves it; and what is known of stays bounds streams
+		return nil // no number proves it, and the known stays bound streams
 	}
 	return fmt.Errorf("found %+v of %d ms, callbacks %v", s, want, callbacks)
 }
@@ -293,7 +297,7 @@ func (t *truth) checkCompleteness(c session.Completeness, stream bool) error {
 
 func ms(t int64) time.Time { return time.UnixMilli(t).UTC() }
 
-// recordShuffled records callbacks of a session in any order and in a few batches.
+// recordShuffled records a session's callbacks in random order and in a few batches.
 func recordShuffled(t *testing.T, l *ledger.Ledger, r *rand.Rand, life uint64, told []ledger.Event) {
 	t.Helper()
 	told = slices.Clone(told)
@@ -308,7 +312,7 @@ func recordShuffled(t *testing.T, l *ledger.Ledger, r *rand.Rand, life uint64, t
 	}
 }
 
-// perMillisecond is a price function with a line for each participant.
+// perMillisecond is a price function that returns one line for each participant.
 func perMillisecond(s pricing.Session) (lines []pricing.Line, err error) {
 	for p := range s.Participants {
 		lines = append(lines, pricing.Line{Payer: p.User, Description: "time", Quantity: p.InRoom.Millis, Unit: "ms", UnitPrice: 1, Amount: p.InRoom.Millis, Currency: "EUR"})
@@ -316,16 +320,16 @@ func perMillisecond(s pricing.Session) (lines []pricing.Line, err error) {
 	return lines, nil
 }
 
-// A generated room's figures are exact, or have bounds that contain the truth, or lack callbacks
-// and say so. They add up to the bill, in whatever order callbacks arrive. What arrives after the
-// bill corrects the users that it is about. For other rooms add -args -room 1000 -rooms 5000.
+// Each figure of a generated room is exact, or has bounds that contain the true value, or is marked
+// as lacking callbacks. The figures add up to the bill in any order of arrival. Callbacks after the
+// bill correct only the users they are about. To try other rooms, add -args -room 1000 -rooms 5000.
 func TestFiguresAgainstAnOracle(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		l.Price, l.Rules = perMillisecond, metering.Default
 
 		n := *rooms
-		if testing.Short() { // with the race detector, each takes ten times as long
+		if testing.Short() { // a room takes ten times as long with the race detector
 			n = min(n, 10)
 		}
 		for seed := *firstRoom; seed < *firstRoom+n; seed++ {
@@ -360,7 +364,7 @@ func TestFiguresAgainstAnOracle(t *testing.T) {
 	})
 }
 
-// checkAll compares an entry's participants and figures with the truth.
+// checkAll compares an entry's participants and figures with what really happened.
 func (t *truth) checkAll(fail func(string, ...any), people *session.Participants, all []session.Participant, usage session.Usage) {
 	for stream, c := range map[bool]session.Completeness{false: people.Callbacks, true: people.StreamCallbacks} {
 		if err := t.checkCompleteness(c, stream); err != nil {
@@ -407,7 +411,7 @@ func (t *truth) checkAll(fail func(string, ...any), people *session.Participants
 	}
 }
 
-// checkLate lets the callbacks arrive that were lost, and checks what the adjustment has.
+// checkLate records the late callbacks and checks the adjustment.
 func (t *truth) checkLate(test *testing.T, l *ledger.Ledger, life uint64, billed []session.Participant, fail func(string, ...any)) {
 	if len(t.late) == 0 {
 		return
@@ -423,7 +427,7 @@ func (t *truth) checkLate(test *testing.T, l *ledger.Ledger, life uint64, billed
 	createLost := t.createLost
 	t.createLost = false
 	waiting := dirty(test, l)
-	if len(waiting) == 0 { // a logout has said it all
+	if len(waiting) == 0 { // the late callbacks change no figure
 		return
 	}
 	due, err := adjust(test, l, waiting[0])

@@ -29,7 +29,7 @@ func service(u ledger.Event) ledger.Event {
 	return u
 }
 
-// participants reads the session's participants, as the entry with this number has them.
+// participants returns the session's participants as of the bill (0) or an adjustment.
 func participants(t *testing.T, l *ledger.Ledger, life uint64, closed time.Time, adjustment int) (*session.Participants, []session.Participant) {
 	t.Helper()
 	s := session.Session{ID: session.ID{AppID: app, RoomSessionID: life}, RoomID: "Zimmer 7", RoomCloseTime: closed}
@@ -144,7 +144,7 @@ func TestNumbersProveWhichCallbacksAreMissing(t *testing.T) {
 				t.Errorf("%s: %v, %v, %v, want %s", tt.name, users, streams, err, tt.want)
 			}
 		}
-		// The next life of the room numbers anew.
+		// A later session of the room numbers its callbacks from the start again.
 		record(t, l, numbered(1, published("a", "s", 1, 0)), numbered(4, published("a", "s", 1, 5)), numbered(2, published("b", "u", 1, 0)))
 		if users, streams, err := l.Completeness(t.Context(), session.ID{AppID: app, RoomSessionID: life}); err != nil || users.Known || streams.String() != "missing 1" {
 			t.Errorf("%v, %v, %v", users, streams, err)
@@ -152,7 +152,7 @@ func TestNumbersProveWhichCallbacksAreMissing(t *testing.T) {
 	})
 }
 
-// A step that reads the bill's figures reads what was missing then.
+// A step that reads the bill's participants sees the callbacks that were missing then.
 func TestParticipantsHaveTheCompletenessOfTheirEntry(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
@@ -191,7 +191,7 @@ func TestTwoNumbersOfOneLoginContradictEachOther(t *testing.T) {
 	})
 }
 
-// A step may take its time with each participant: nothing is locked meanwhile.
+// A step may spend any time on a participant. Reading locks nothing.
 func TestReadingParticipantsDelaysNoCallback(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		ledger.SmallPages(t, 2)

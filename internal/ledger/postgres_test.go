@@ -25,12 +25,12 @@ func with(t *testing.T, databaseURL, name, value string) string {
 	}
 	q := u.Query()
 	q.Set(name, value)
-	u.RawQuery = strings.ReplaceAll(q.Encode(), "+", "%20") // as pgx reads it
+	u.RawQuery = strings.ReplaceAll(q.Encode(), "+", "%20") // pgx doesn't decode "+" as a space
 	return u.String()
 }
 
-// A connection that was left on a server which was demoted isn't used again, nor is
-// one that was cut: each costs one failure at most.
+// A connection to a demoted server, and one that the server terminated, fails at most once before
+// it is replaced.
 func TestConnectionToDemotedPrimaryIsDropped(t *testing.T) {
 	for name, demote := range map[string]string{
 		"read only":  "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
@@ -58,8 +58,8 @@ func TestConnectionToDemotedPrimaryIsDropped(t *testing.T) {
 	}
 }
 
-// Whatever the server's default, a bill sees what was recorded before it got the
-// session's lock.
+// Whatever the server's default isolation, a bill contains all events recorded before it locks the
+// session.
 func TestTransactionsAreReadCommittedWhateverTheDefault(t *testing.T) {
 	for _, isolation := range []string{"repeatable read", "serializable"} {
 		t.Run(isolation, func(t *testing.T) {
@@ -72,7 +72,7 @@ func TestTransactionsAreReadCommittedWhateverTheDefault(t *testing.T) {
 	}
 }
 
-// Doctor's probe does what runs do, and leaves nothing.
+// Doctor's probe writes to the tables that runs write to, and leaves no rows.
 func TestProbeWritesAndLeavesNothing(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
@@ -141,7 +141,7 @@ func mustParse(t *testing.T, s string) *url.URL {
 	return u
 }
 
-// Who may only read can list bills: the tables are there, and nothing is to be made.
+// A read-only role can list bills, because the schema is up to date and nothing has to be created.
 func TestReadOnlyDatabaseCanBeRead(t *testing.T) {
 	server := testenv.Postgres(t)
 	if err := open(t, server).Migrate(t.Context()); err != nil {
@@ -171,7 +171,7 @@ func TestUnusableURLSaysWhy(t *testing.T) {
 	}
 }
 
-// What the ledger keeps is nobody else's, also in a folder that was there.
+// Only the owner can read the ledger's files, even if the folder or the file existed before.
 func TestDatabaseFileIsReadableByItsOwnerOnly(t *testing.T) {
 	for name, prepare := range map[string]func(path string) error{
 		"new folder":      func(string) error { return nil },
@@ -191,7 +191,7 @@ func TestDatabaseFileIsReadableByItsOwnerOnly(t *testing.T) {
 			l := open(t, "sqlite:"+path)
 			record(t, l, login("u", "1", 1))
 			files, err := os.ReadDir(filepath.Dir(path))
-			if err != nil || len(files) < 3 { // the file, its WAL and its lock, at least
+			if err != nil || len(files) < 3 { // at least the database, its WAL and its lock
 				t.Fatalf("%v, %v", files, err)
 			}
 			for _, f := range files {
@@ -203,7 +203,8 @@ func TestDatabaseFileIsReadableByItsOwnerOnly(t *testing.T) {
 	}
 }
 
-// TLS that the server lacks, or a certificate that isn't believed, is no outage.
+// If the server lacks TLS, or its certificate isn't trusted, the error is permanent, as no retry
+// helps.
 func TestImpossibleTLSIsPermanent(t *testing.T) {
 	certificate, key := testenv.NewAuthority(t).Issue(t, testenv.For("localhost", time.Hour))
 	pair, err := tls.LoadX509KeyPair(certificate, key)

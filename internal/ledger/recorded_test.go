@@ -12,8 +12,7 @@ import (
 	"github.com/closeouthq/closeout/zego/serverapi"
 )
 
-// What ZEGO's API answers makes up for callbacks that were lost, and counts less than one
-// that comes after all.
+// An answer of ZEGO's API replaces lost callbacks. A callback that arrives later overrides it.
 func TestAnswerReplacesLostCallbacks(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
@@ -57,13 +56,13 @@ func TestAnswerReplacesLostCallbacks(t *testing.T) {
 		if task().ArchivedAt.IsZero() {
 			t.Error("a repeated answer makes it late")
 		}
-		// The recorder crashed, and its second file came to light late.
+		// The recorder crashed, and ZEGO reports its second file late.
 		answer(serverapi.TaskEnded, true, append(all, file("c", zego.FileUploaded))...)
 		late, err := l.LateRecordings(t.Context(), noon, noon.Add(-24*time.Hour), ledger.RecordingTask{}, 10)
 		if err != nil || len(late) != 1 || len(late[0].Files) != 3 {
 			t.Errorf("late %+v, %v", late, err)
 		}
-		// A file that is somewhere isn't lost by an answer; a callback counts more.
+		// An answer doesn't mark an uploaded file as lost. A callback overrides it.
 		answer(serverapi.TaskEnded, false, file("b", zego.FileFailed))
 		changed := file("b", zego.FileUploaded)
 		changed.Size = 77
@@ -105,7 +104,7 @@ func TestTurnsAreApartForAllProcesses(t *testing.T) {
 		if _, ok, err := other.Turn(t.Context(), "another", pause, 0); ok || err != nil {
 			t.Errorf("a turn that was taken: %v, %v", ok, err)
 		}
-		// A clock was ahead by a day, and was set back.
+		// A clock that was a day ahead has been set back.
 		one.Exec(t, "UPDATE turns SET next_at = next_at + 86400000")
 		if wait, ok, err := one.Turn(t.Context(), "another", pause, 0); !ok || wait != 0 || err != nil {
 			t.Errorf("after a wrong clock: %v, %v, %v", wait, ok, err)

@@ -16,7 +16,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// tells is what a recording callback tells, sent so many seconds after noon.
+// tells returns the event of a recording callback that ZEGO sends the given seconds after noon.
 func tells(t *testing.T, task string, event zego.RecordingEvent, sequence uint64, sent int64, files ...zego.RecordedFile) ledger.Event {
 	t.Helper()
 	u, ok := ledger.EventOf(&zego.Recording{Common: zego.Common{Event: zego.EventRecording, AppID: math.MaxUint32, Timestamp: noon.Unix() + sent},
@@ -45,9 +45,8 @@ func recordings(t *testing.T, l *ledger.Ledger) ([]ledger.RecordingTask, []ledge
 	return tasks, lives
 }
 
-// However the callbacks of a task come, once or several times, in one batch or
-// several, the same is known of it in the end. A file that was uploaded isn't lost by
-// a higher number.
+// A task ends up the same however often its callbacks come, in any order and in any batches. A
+// higher number doesn't turn an uploaded file into a lost one.
 func TestRecordingCallbacksInAnyOrder(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
@@ -97,8 +96,8 @@ func TestRecordingCallbacksInAnyOrder(t *testing.T) {
 	})
 }
 
-// A callback after the archive adds files that it lacks, whatever its number, and however
-// high the number of another was.
+// A callback after the archive makes the task late if it reports a file that the archive lacks,
+// whatever the sequence numbers are.
 func TestFilesMissingFromAnArchiveAreLateInAnyOrder(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
@@ -142,7 +141,7 @@ func TestContinuingTaskIsNotUploaded(t *testing.T) {
 		}{
 			{tells(t, "T", zego.RecordingNoStream, 0, 0), false},
 			{tells(t, "T", zego.RecordingUploaded, 3, 1), true},
-			{tells(t, "T", zego.RecordingNoStream, 2, 0), true}, // it was late
+			{tells(t, "T", zego.RecordingNoStream, 2, 0), true}, // arrives late
 			{tells(t, "T", zego.RecordingResumed, 4, 2), false},
 			{tells(t, "T", zego.RecordingEnded, 6, 3), false},
 			{tells(t, "T", zego.RecordingUploaded, 5, 3), true},
@@ -168,7 +167,7 @@ func TestLivesOfARoom(t *testing.T) {
 			{ID: session.ID{AppID: app, RoomSessionID: 2}, RoomID: room, Event: zego.EventRoomLogin, Stay: "a", User: "a", Login: at(30), SeenAt: at(30)},
 			{ID: session.ID{AppID: app, RoomSessionID: 3}, RoomID: "another", Event: zego.EventRoomCreate, Create: at(0), SeenAt: at(0)},
 			{ID: session.ID{AppID: 1, RoomSessionID: 4}, RoomID: room, Event: zego.EventRoomCreate, Create: at(0), SeenAt: at(0)},
-			{ID: session.ID{AppID: app, RoomSessionID: 5}, RoomID: room, Event: zego.EventRoomCreate, Create: at(-120), SeenAt: at(-120)}, // long ago
+			{ID: session.ID{AppID: app, RoomSessionID: 5}, RoomID: room, Event: zego.EventRoomCreate, Create: at(-120), SeenAt: at(-120)}, // too long ago
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -209,7 +208,7 @@ func TestRecordingBelongsToOneSession(t *testing.T) {
 		if got := left(); !slices.Equal(got, []string{"T"}) {
 			t.Errorf("left: %v, want the one that has a file", got)
 		}
-		for _, number := range []uint64{1, math.MaxUint64} { // a person may be wrong, too
+		for _, number := range []uint64{1, math.MaxUint64} { // an operator may correct a mistake
 			if err := l.AssignRecording(t.Context(), session.ID{AppID: math.MaxUint32, RoomSessionID: number}, "T"); err != nil {
 				t.Fatal(err)
 			}
@@ -238,7 +237,7 @@ func TestRecordingBelongsToOneSession(t *testing.T) {
 	})
 }
 
-// A task is listed as late once: until it is archived, or somebody has taken it on.
+// A task is listed as late until it is archived or handed over.
 func TestLateRecordingsAreListedUntilHandedOver(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
@@ -273,7 +272,7 @@ func TestLateRecordingsAreListedUntilHandedOver(t *testing.T) {
 			}
 		}
 		of := session.Session{ID: session.ID{AppID: app, RoomSessionID: math.MaxUint64}, RoomID: room, CloseReason: "2", RoomCloseTime: noon, Reconciled: true}
-		recordings(t, l) // its end is known
+		recordings(t, l) // records the room's end
 		if got, archived, err := l.Archived(t.Context(), session.ID{AppID: app, RoomSessionID: math.MaxUint64}); err != nil || archived {
 			t.Errorf("archived: %+v %v, %v", got, archived, err)
 		}
@@ -294,8 +293,7 @@ func TestLateRecordingsAreListedUntilHandedOver(t *testing.T) {
 		}
 		expect("with A assigned", "A", "B")
 
-		// One that is archived, or was taken on, is late once more if it tells of files
-		// again.
+		// An archived or handed-over task is late again if a new callback reports files.
 		for _, sequence := range []uint64{0, 1, 2} {
 			if sequence == 2 {
 				if err := l.HandOver(t.Context(), app, "C"); err != nil {
@@ -309,7 +307,7 @@ func TestLateRecordingsAreListedUntilHandedOver(t *testing.T) {
 			expect(fmt.Sprintf("with C told again, as number %d", sequence), [][]string{{"A", "B"}, {"A", "B", "C"}, {"A", "B", "C"}}[sequence]...)
 		}
 
-		// Somebody may say that one is of a session of another room.
+		// An operator may assign a task to a session of another room.
 		other := session.Session{ID: session.ID{AppID: app, RoomSessionID: 7}, RoomID: "other", RoomCloseTime: noon}
 		u := tells(t, "elsewhere", zego.RecordingUploaded, 0, 9, a)
 		u.RoomID = "nowhere"

@@ -10,8 +10,8 @@ import (
 	"github.com/closeouthq/closeout/internal/testenv"
 )
 
-// What PostgreSQL can't store it never will. That it didn't come to it says
-// nothing about what was to be stored.
+// Refusal reports content that PostgreSQL can never store. An error on the way to the database says
+// nothing about the content.
 func TestRefusalIsAboutContent(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
@@ -50,7 +50,7 @@ func TestLacksReportsUnrecordedEvents(t *testing.T) {
 		lacks(login("u", "1", 1), false)
 		lacks(login("u", "2", 1), true)
 		lacks(logout("u", "1", 1, 2), true)
-		lacks(created(0), true) // the session is known, its create isn't
+		lacks(created(0), true) // the session is known, but its room_create isn't
 		if err := l.Record(t.Context(), []ledger.Event{logout("u", "1", 1, 2), created(0)}); err != nil {
 			t.Fatal(err)
 		}

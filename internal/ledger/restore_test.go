@@ -14,8 +14,8 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// What was billed is put back as it was, and never adjusted by what is left of its
-// events, unless a person says so.
+// Lost entries are restored unchanged. They aren't adjusted from the events that are left unless an
+// operator allows it.
 func TestLostEntriesAreRestoredUnchanged(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		books, err := ledger.Open(databaseURL)
@@ -46,7 +46,7 @@ func TestLostEntriesAreRestoredUnchanged(t *testing.T) {
 			t.Fatalf("found %+v, %v\nwant  %+v", all, err, adjusted)
 		}
 
-		// One of the three stays is sent again.
+		// ZEGO sends one of the three stays again.
 		if err := books.Record(t.Context(), []ledger.Event{{ID: session.ID{AppID: 1, RoomSessionID: 1<<64 - 1}, RoomID: "lobby", Event: "room_logout", Stay: "a", User: "a",
 			Login: closed.Add(-time.Minute), Logout: closed, SeenAt: time.Now()}}); err != nil {
 			t.Fatal(err)
@@ -68,7 +68,7 @@ func TestLostEntriesAreRestoredUnchanged(t *testing.T) {
 	})
 }
 
-// A loss is stored once, and the ledger reports it of the sessions that were there.
+// NoteLoss stores a loss once. Past reports it for the sessions that may have lost events in it.
 func TestRestoredLedgerKnowsItsLoss(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		books, err := ledger.Open(databaseURL)
@@ -104,11 +104,11 @@ func TestRestoredLedgerKnowsItsLoss(t *testing.T) {
 			closed  time.Time
 			lost    bool
 		}{
-			{1, loss.To.Add(time.Hour), true},       // nobody knows when it began
-			{1, loss.To.Add(48 * time.Hour), false}, // not that long ago
-			{1, loss.From.Add(-time.Hour), false},   // closed ahead of it
-			{1, loss.From.Add(-time.Minute), true},  // its last callbacks may have come in it
-			{2, loss.To.Add(time.Hour), false},      // began after it
+			{1, loss.To.Add(time.Hour), true},       // its start is unknown
+			{1, loss.To.Add(48 * time.Hour), false}, // too long after the loss
+			{1, loss.From.Add(-time.Hour), false},   // closed before the loss
+			{1, loss.From.Add(-time.Minute), true},  // its last callbacks may have come during the loss
+			{2, loss.To.Add(time.Hour), false},      // began after the loss
 		} {
 			if p, err := books.Past(t.Context(), session.ID{AppID: 1, RoomSessionID: tt.session}, tt.closed); err != nil || (p.Loss != nil) != tt.lost || p.Billed {
 				t.Errorf("session %d that closed at %v: %+v, %v", tt.session, tt.closed, p, err)

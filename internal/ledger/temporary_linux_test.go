@@ -9,7 +9,7 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// No bill needs a folder for temporary files, which a read-only root doesn't have.
+// SQLite sorts a large session without temporary files. A read-only root has no folder for them.
 func TestSortingALargeSessionMakesNoFiles(t *testing.T) {
 	if testing.Short() {
 		t.Skip("large, for the race detector too, and nothing in it is concurrent")
@@ -28,7 +28,8 @@ func TestSortingALargeSessionMakesNoFiles(t *testing.T) {
 		if n++; n > 1 {
 			continue
 		}
-		// Sorted by now, and not yet read. SQLite opens such a file without a name.
+		// The rows are sorted by now, and only one is read. SQLite deletes its temporary files as
+		// soon as it has opened them.
 		open, err := os.ReadDir("/proc/self/fd")
 		if err != nil {
 			t.Fatal(err)

@@ -33,7 +33,7 @@ func TestRefusedCallbackIsStoredOnce(t *testing.T) {
 		if all, err := l.UnreadableSince(t.Context(), sent.Add(6*time.Second), 10); err != nil || len(all) != 0 {
 			t.Errorf("of later: %+v, %v", all, err)
 		}
-		// Another callback tells what became of the task.
+		// A readable callback of the same task replaces the refused one.
 		u, _ := ledger.EventOf(&zego.Recording{Common: zego.Common{Event: zego.EventRecording, AppID: 7, Timestamp: sent.Unix()}, TaskID: "T", RoomID: "r",
 			EventType: zego.RecordingUploaded, Files: []zego.RecordedFile{{FileID: "f", Status: zego.FileUploaded}}}, time.Now())
 		if all, err := l.UnreadableRecordings(t.Context(), 7, "r", sent); err != nil || len(all) != 1 {
