@@ -18,7 +18,7 @@ import (
 	"github.com/closeouthq/closeout/zego/serverapi"
 )
 
-// apiTransport lets a client talk to the fake without a network.
+// apiTransport calls a handler without a network.
 type apiTransport struct{ http.Handler }
 
 func (p apiTransport) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -27,7 +27,7 @@ func (p apiTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return w.Result(), nil
 }
 
-// asking is a world in which ZEGO is asked, and the room closed five minutes ago.
+// asking is a world whose steps ask ZEGO's API. The room closed five minutes ago.
 type asking struct {
 	*world
 	api    *zegofake.API
@@ -46,7 +46,7 @@ func newAsking(t *testing.T, w *world) *asking {
 	return a
 }
 
-// name is that of a file which began so many minutes before the room closed.
+// name returns the name of a file whose recording begins the given minutes before the room closes.
 func (a *asking) name(task string, minutes int) string {
 	return fmt.Sprintf("%s_%s_u_1_s_A_%s000.aac", task, room, a.closed.Add(-time.Duration(minutes)*time.Minute).Format("20060102150405"))
 }
@@ -64,7 +64,7 @@ func (a *asking) file(name string, status int) zegofake.File {
 	return zegofake.File{ID: name, Format: "aac", UserID: "u_1", StreamID: "s", Size: 5, Duration: time.Second, Begin: parts.Begin, Status: status}
 }
 
-// look runs the step at the present, when it has waited for so long.
+// look runs the step at the current time, as if it had waited for the given time.
 func (a *asking) look(waited time.Duration) (activities.Archived, error) {
 	a.t.Helper()
 	task := a.world.task
@@ -106,7 +106,8 @@ func TestSessionWithoutRecordingDoesNotWaitIfZEGOIsAsked(t *testing.T) {
 	})
 }
 
-// As long as ZEGO doesn't answer, or the app has no server secret, all is as without an API.
+// While ZEGO returns errors, or the app has no server secret, the step behaves as if there were no
+// API.
 func TestCallbacksCountWithoutAnAnswer(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		a := newAsking(t, w)
@@ -118,7 +119,7 @@ func TestCallbacksCountWithoutAnAnswer(t *testing.T) {
 			}
 		}
 		calls := len(a.api.Calls(""))
-		w.task.Session.AppID = 8 // which has no server secret
+		w.task.Session.AppID = 8 // this app has no server secret
 		a.waits(0, "begin to show")
 		a.archives(3*time.Minute, 0)
 		if len(a.api.Calls("")) != calls {
@@ -134,7 +135,7 @@ func TestRecordingsAreFoundWhenAllCallbacksAreLost(t *testing.T) {
 		a.api.Tasks(7, a.task(taskID, 2, a.file(first, 1)))
 		a.waits(0, taskID)
 		calls := len(a.api.Calls(""))
-		a.waits(time.Minute, taskID) // within the grace period callbacks may come
+		a.waits(time.Minute, taskID) // callbacks may still come within the grace period
 		if len(a.api.Calls("")) != calls {
 			t.Error("ZEGO was asked within the grace period")
 		}
@@ -151,7 +152,7 @@ func TestRecordingsAreFoundWhenAllCallbacksAreLost(t *testing.T) {
 func TestFileLostByZEGOIsNamed(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		a := newAsking(t, w)
-		a.api.Tasks(7, a.task(taskID, 4, a.file(a.name(taskID, 10), 5)), a.task("NNNNNNNNNNNNNNNN", 3)) // in the second nobody published
+		a.api.Tasks(7, a.task(taskID, 4, a.file(a.name(taskID, 10), 5)), a.task("NNNNNNNNNNNNNNNN", 3)) // nobody published in the second
 		done, err := a.look(3 * time.Minute)
 		if err != nil || done.LostFiles != 1 || done.Files != 0 {
 			t.Errorf("%+v, %v", done, err)
@@ -159,7 +160,7 @@ func TestFileLostByZEGOIsNamed(t *testing.T) {
 	})
 }
 
-// What ZEGO keeps for three days is fetched ahead of all that is missing.
+// A file that ZEGO keeps for three days is saved before the step waits for missing files.
 func TestFileInBackupStorageIsSavedFirst(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		a := newAsking(t, w)

@@ -25,7 +25,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// posts is a billing API that keeps what it gets, by its Idempotency-Key.
+// posts starts a billing API and returns its endpoint and the events it gets, by Idempotency-Key.
 func posts(t *testing.T) (activities.Endpoint, map[string]map[string]any) {
 	t.Helper()
 	got := map[string]map[string]any{}
@@ -41,7 +41,8 @@ func posts(t *testing.T) (activities.Endpoint, map[string]map[string]any) {
 	return activities.Endpoint{Name: "the billing API", URL: s.URL}, got
 }
 
-// stay is one of a user in the session of the task, which ends so long before it.
+// stay returns a stay of a user that lasts for long, and ends the given time before the task's room
+// closes.
 func stay(user string, long, ahead time.Duration) ledger.Event {
 	end := task.Session.RoomCloseTime.Add(-ahead)
 	return ledger.Event{ID: session.ID{AppID: 1, RoomSessionID: task.Session.RoomSessionID}, RoomID: "lobby", Event: "room_logout", Stay: user, User: user,
@@ -149,7 +150,7 @@ func TestAdjustmentIsPostedWithItsOwnKey(t *testing.T) {
 	}
 }
 
-// finalizeBill runs the step as a worker would.
+// finalizeBill runs the step as a worker does.
 func finalizeBill(t *testing.T, b *steps.Billing, task activities.Task) (bill activities.Bill, err error) {
 	t.Helper()
 	env := newEnv()
@@ -161,7 +162,7 @@ func finalizeBill(t *testing.T, b *steps.Billing, task activities.Task) (bill ac
 	return bill, err
 }
 
-// message is what a person sees of a failure.
+// message returns the failure message that an operator sees.
 func message(err error) string {
 	app := new(temporal.ApplicationError)
 	if errors.As(err, &app) {
@@ -170,7 +171,7 @@ func message(err error) string {
 	return ""
 }
 
-// Nothing is billed that a person should see before, until one approves exactly that.
+// A large bill is made once an operator has approved exactly that bill.
 func TestLargeBillNeedsApproval(t *testing.T) {
 	books := sqlite(t)
 	if err := books.Record(t.Context(), []ledger.Event{stay("a", 3*time.Minute, 0)}); err != nil {
@@ -185,13 +186,13 @@ func TestLargeBillNeedsApproval(t *testing.T) {
 	if _, err := books.Bill(t.Context(), session.ID{AppID: 1, RoomSessionID: task.Session.RoomSessionID}); !errors.Is(err, sql.ErrNoRows) {
 		t.Fatalf("there is a bill: %v", err)
 	}
-	// Who retries another failure hasn't seen this one.
+	// An operator who retries after another failure hasn't approved the bill.
 	retried := task
 	retried.Retried = &activities.Retried{Failure: "not done within 24h0m0s: connection refused", Reason: "it is back"}
 	if _, err := finalizeBill(t, b, retried); !activities.IsBlocked(err) {
 		t.Errorf("made without approval: %v", err)
 	}
-	// Nor has who saw less of it.
+	// Nor has an operator who saw a smaller bill.
 	if err := books.Record(t.Context(), []ledger.Event{stay("b", time.Minute, 0)}); err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +205,7 @@ func TestLargeBillNeedsApproval(t *testing.T) {
 	if bill, err := finalizeBill(t, b, retried); err != nil || bill.Usage.Minutes != 4 {
 		t.Errorf("approved: %+v, %v", bill, err)
 	}
-	// Once made it is made, and an adjustment is asked about anew.
+	// A bill that was made needs no approval again, but an adjustment does.
 	if bill, err := finalizeBill(t, b, task); err != nil || bill.Usage.Minutes != 4 {
 		t.Errorf("repeated: %+v, %v", bill, err)
 	}
@@ -220,7 +221,7 @@ func TestLargeBillNeedsApproval(t *testing.T) {
 	}
 }
 
-// A close that can't be right is corrected where that is safe; else a person is asked.
+// An impossible close time is corrected if that is safe. Otherwise the step asks an operator.
 func TestImpossibleCloseTimeIsNotBilled(t *testing.T) {
 	closed := task.Session.RoomCloseTime
 	sent := closed.Truncate(time.Second)
@@ -268,7 +269,7 @@ func TestImpossibleCloseTimeIsNotBilled(t *testing.T) {
 	}
 }
 
-// perHead is a price function with a line for each participant.
+// perHead is a price function that returns one line for each participant.
 func perHead(s pricing.Session) (lines []pricing.Line, err error) {
 	for p := range s.Participants {
 		lines = append(lines, pricing.Line{Payer: p.User, Description: "entry", Quantity: 1, Unit: "person", UnitPrice: 50, Amount: 50, Currency: "EUR"})
@@ -322,7 +323,7 @@ func TestFailingPriceFunctionBlocksUntilFixed(t *testing.T) {
 	}
 }
 
-// Numbers prove that callbacks are missing: the bill waits for them, and not for ever.
+// If numbers prove that callbacks are missing, the bill waits for them for a limited time.
 func TestBillWaitsForMissingCallbacks(t *testing.T) {
 	for name, tt := range map[string]struct {
 		change func(*steps.Billing, *activities.Task)
@@ -365,7 +366,7 @@ func TestBillWaitsForMissingCallbacks(t *testing.T) {
 	}
 }
 
-// waited is what a step is handed that was run first so long ago.
+// waited returns the Waited of a step that first ran d ago.
 func waited(d time.Duration) *activities.Waited {
 	return &activities.Waited{Since: time.Unix(0, 0), Now: time.Unix(0, 0).Add(d)}
 }

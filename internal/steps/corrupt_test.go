@@ -17,8 +17,8 @@ import (
 	"github.com/closeouthq/closeout/internal/steps"
 )
 
-// A store that speaks S3's protocol, says that all is well and keeps something
-// else, of the same size or of another, is found out before there is a manifest.
+// An S3 store reports success but keeps other content of the same size or of another size. The step
+// detects that before it writes the manifest.
 func TestArchiveDetectsCorruption(t *testing.T) {
 	content := []byte("a recording")
 	for kept, want := range map[string]string{

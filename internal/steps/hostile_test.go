@@ -24,7 +24,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// everything is a bucket that has whatever it is asked for, and notes what that was.
+// everything is a bucket that has every key, and records which keys are requested.
 type everything struct {
 	driver.Bucket
 	mu                    sync.Mutex
@@ -81,7 +81,7 @@ func (s *sound) Attributes() *driver.ReaderAttributes {
 	return &driver.ReaderAttributes{Size: 5, ModTime: closed, ContentType: "x"}
 }
 
-// shared is a world in which the bucket has everything, and holds the archive, too.
+// shared returns a world whose bucket has every key and also holds the archive.
 func shared(t *testing.T, prefix string) (*world, *everything) {
 	t.Helper()
 	w := newWorld(t, "sqlite:"+filepath.Join(t.TempDir(), "l.db"))
@@ -99,7 +99,8 @@ func shared(t *testing.T, prefix string) (*world, *everything) {
 	return w, all
 }
 
-// outside returns the keys that the app hasn't.
+// outside returns the requested keys outside the app's folder and the prefix, and the deleted keys
+// outside the app's folder.
 func (b *everything) outside() (keys []string) {
 	for _, key := range b.asked {
 		if own := strings.HasPrefix(key, "7/") || strings.HasPrefix(key, "zego/") && !strings.HasPrefix(key, "zego/kept/"); !own || strings.Contains("/"+key+"/", "/../") {
@@ -114,8 +115,8 @@ func (b *everything) outside() (keys []string) {
 	return keys
 }
 
-// Whatever a callback says, no key outside of the app's folder and the prefix is asked
-// for, and none outside of the app's folder is deleted.
+// No callback makes the step request a key outside the app's folder and the prefix, or delete one
+// outside the app's folder.
 func FuzzNoCallbackReachesAnothersKeys(f *testing.F) {
 	for _, url := range []string{"", "https://b.example/8/858012925204410417/x.mp4", "https://s.example/b/8/1/x.mp4", "https://b.example/zego/kept/7/1/manifest.json", "https://b.example/../8/1/x.mp4",
 		"https://b.example/7/858012925204410417/x.mp4", "https://b.example/7/%2e%2e/8/1/x.mp4", "https://b.example//x.mp4", "/8/1/x.mp4", "8/1/x.mp4", "https://b.example/7/../8/x.mp4"} {
@@ -141,7 +142,7 @@ func FuzzNoCallbackReachesAnothersKeys(f *testing.F) {
 	})
 }
 
-// A room's name can't make the prefix lead elsewhere.
+// A room's name can't move the prefix into another app's folder.
 func TestRoomNamedLikeAnotherAppBlocksTheStep(t *testing.T) {
 	w, all := shared(t, "{{.room_id}}/")
 	w.task.Session.RoomID = "8/1"
@@ -151,7 +152,7 @@ func TestRoomNamedLikeAnotherAppBlocksTheStep(t *testing.T) {
 	}
 }
 
-// Requests grow with the files, not with their square.
+// The number of requests grows linearly with the number of files.
 func TestRequestsAreAsManyAsFiles(t *testing.T) {
 	w, all := shared(t, "zego/")
 	const n = 200
@@ -170,8 +171,8 @@ func TestRequestsAreAsManyAsFiles(t *testing.T) {
 	}
 }
 
-// The manifest has it all; a result, and what a run waits for or is blocked by, has a
-// part of a size that Temporal takes.
+// The manifest lists all lost files. A result, a wait and a blocked step name only as many as fit
+// into Temporal's limits.
 func TestResultIsBoundedHoweverMuchIsLost(t *testing.T) {
 	const most = 256 << 10
 	w := newWorld(t, "sqlite:"+filepath.Join(t.TempDir(), "l.db"))

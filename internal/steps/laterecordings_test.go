@@ -34,7 +34,7 @@ func (w *world) add(waited time.Duration) (activities.Archived, error) {
 	return done, err
 }
 
-// adds wants it to be done, with so many files in that manifest.
+// adds fails the test unless the step is done and the manifest of that name has that many files.
 func (w *world) adds(manifest string, files int) activities.Archived {
 	w.t.Helper()
 	done, err := w.add(0)
@@ -44,7 +44,7 @@ func (w *world) adds(manifest string, files int) activities.Archived {
 	return done
 }
 
-// left are the tasks that no session has.
+// left returns the number of tasks without a session.
 func (w *world) left() int {
 	w.t.Helper()
 	tasks, err := w.ledger.LeftRecordings(w.t.Context(), closed.Add(90*day), 9)
@@ -65,8 +65,8 @@ func TestRecordingAfterTheManifestIsAdded(t *testing.T) {
 		w.archives(time.Hour)
 		w.told(taskID, zego.RecordingUploaded, 1, 2*time.Hour, file(fileID(taskID, 30), zego.FileUploaded, ""))
 
-		// The callback may arrive before the file, and after the time at which a first attempt
-		// would have been the last.
+		// The callback may arrive before the file, and after the time limit of a step's first
+		// attempt.
 		if done, err := w.add(0); err != nil || done.Waiting == nil || !strings.Contains(done.Waiting.For, "isn't in the bucket") {
 			t.Errorf("%+v, %v, want it to wait", done, err)
 		}
@@ -91,11 +91,11 @@ func TestRecordingAfterTheManifestIsAdded(t *testing.T) {
 		}
 		w.adds("manifest-3.json", 2)
 
-		// What goes on, and may have more files one day, isn't waited for.
+		// The step doesn't wait for a resumed recording, which may report more files later.
 		w.told(taskID, zego.RecordingResumed, 3, 4*time.Hour)
 		w.adds("manifest-3.json", 2)
 
-		// The run of the session may be retried, and finds what there is.
+		// The session's run may be retried, and finds the archived files.
 		if done, err := w.look(0); err != nil || done.Files != 2 {
 			t.Errorf("%+v, %v", done, err)
 		}
@@ -117,7 +117,7 @@ func TestLostRecordingThatArrivesIsNoLongerLost(t *testing.T) {
 	})
 }
 
-// "xa.mp4" is there, which says nothing of "a.mp4".
+// The archived "xa.mp4" ends in "a.mp4", but is another file.
 func TestLateFileDiffersFromOneWithItsNameAsSuffix(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		named := func(name string) zego.RecordedFile {
@@ -136,7 +136,7 @@ func TestLateFileDiffersFromOneWithItsNameAsSuffix(t *testing.T) {
 
 func TestAmbiguousLateRecordingBlocksTheStep(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
-		const before = 1 // has lost its room_close
+		const before = 1 // without a room_close
 		w.created(before, time.Hour)
 		w.archives(time.Hour)
 		w.told(taskID, zego.RecordingUploaded, 1, 2*time.Hour, file(fileID(taskID, 30), zego.FileUploaded, ""))

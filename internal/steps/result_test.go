@@ -14,7 +14,7 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// A ledger is restored from what steps returned.
+// A lost ledger is restored from the results of steps.
 func TestResultsHaveAllFieldsOfTheLedger(t *testing.T) {
 	at := time.UnixMilli(1e12).UTC()
 	bill := ledger.Bill{

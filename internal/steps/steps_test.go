@@ -39,7 +39,7 @@ var task = activities.Task{
 	IdempotencyKey: uuid.MustParse("018f6f3e-0000-7000-8000-000000000001"),
 }
 
-// run runs an activity as a worker would.
+// run runs an Activity as a worker does.
 func run[R any](t *testing.T, env *testsuite.TestActivityEnvironment, activity any) (R, error) {
 	t.Helper()
 	var result R
@@ -149,7 +149,7 @@ func TestBillingAPI(t *testing.T) {
 	}
 }
 
-// A billing API that is away is tried again, and the bill is in the ledger.
+// If the billing API is unavailable, the step is retried. The ledger has the bill already.
 func TestBillingAPIAway(t *testing.T) {
 	api := httptest.NewServer(http.NotFoundHandler())
 	api.Close()
@@ -170,7 +170,7 @@ func TestBillingAPIAway(t *testing.T) {
 
 const folder = "1/18446744073709551615/"
 
-// buckets runs a test on two buckets in memory, and on two folders.
+// buckets runs a test with buckets in memory, and with folders.
 func buckets(t *testing.T, test func(t *testing.T, r *steps.Recordings)) {
 	t.Run("memory", func(t *testing.T) {
 		test(t, &steps.Recordings{Source: memblob.OpenBucket(nil), Archive: memblob.OpenBucket(nil)})
@@ -184,7 +184,7 @@ func buckets(t *testing.T, test func(t *testing.T, r *steps.Recordings)) {
 			t.Cleanup(func() { _ = b.Close() })
 			return b
 		}
-		// The archive keeps no checksums of its own.
+		// The archive stores no checksums.
 		test(t, &steps.Recordings{Source: open(""), Archive: open("")})
 	})
 }
@@ -239,8 +239,7 @@ func TestArchiveRecordings(t *testing.T) {
 			t.Errorf("room_session_id isn't a string in %s", first)
 		}
 
-		// Where there is a manifest there is nothing left to do, not even with what
-		// came late.
+		// If there is a manifest, the step is done. It doesn't archive late files.
 		put(t, r.Source, folder+"late.mp4", []byte("late"))
 		again, err := run[activities.Archived](t, newEnv(), r.ArchiveRecordings)
 		if err != nil || !reflect.DeepEqual(again, done) || !bytes.Equal(get(t, r.Archive, done.Manifest), first) {
@@ -261,7 +260,7 @@ func TestArchiveNoRecordings(t *testing.T) {
 	})
 }
 
-// An attempt goes on where the heartbeat of an earlier one says that it was.
+// An attempt continues where the last heartbeat of an earlier attempt was.
 func TestArchiveResumes(t *testing.T) {
 	buckets(t, func(t *testing.T, r *steps.Recordings) {
 		put(t, r.Source, folder+"a.mp4", []byte("a recording"))
@@ -290,7 +289,7 @@ func TestArchiveResumes(t *testing.T) {
 	})
 }
 
-// The result links to what was archived.
+// The result has links to the archived files.
 func TestArchivedHasLinks(t *testing.T) {
 	dir := t.TempDir()
 	kept, err := archive.OpenBucket(t.Context(), "file://"+filepath.ToSlash(dir))
@@ -309,7 +308,7 @@ func TestArchivedHasLinks(t *testing.T) {
 	}
 }
 
-// A fault that no retry fixes waits for an operator.
+// A fault that no retry can fix blocks the step.
 func TestUnreadableManifestBlocksTheStep(t *testing.T) {
 	r := &steps.Recordings{Source: memblob.OpenBucket(nil), Archive: memblob.OpenBucket(nil)}
 	put(t, r.Archive, folder+"manifest.json", []byte("{"))
@@ -332,7 +331,7 @@ func modified(t *testing.T, b *blob.Bucket, key string) time.Time {
 	return a.ModTime
 }
 
-// A worker that stops gives way in the middle of a file, and leaves no part of it.
+// If the worker stops, the step ends in the middle of a file and leaves no part of it.
 func TestArchiveStopsWithWorker(t *testing.T) {
 	buckets(t, func(t *testing.T, r *steps.Recordings) {
 		put(t, r.Source, folder+"a.mp4", []byte("a recording"))

@@ -24,7 +24,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// closed is when the rooms of these tests were destroyed.
+// closed is the time at which the rooms of these tests are destroyed.
 var closed = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
 const (
@@ -33,13 +33,12 @@ const (
 	room   = "Zimmer/7 a_b é.."
 )
 
-// fileID is the name of a recording that begins so many minutes before the room
-// closes.
+// fileID returns the name of a recording that begins the given minutes before the room closes.
 func fileID(task string, minutes int) string {
 	return fmt.Sprintf("%s_%s_u_1_s_A_%s000.aac", task, room, closed.Add(-time.Duration(minutes)*time.Minute).Format("20060102150405"))
 }
 
-// world is a session with what belongs to it.
+// world is a session with its ledger, buckets and task.
 type world struct {
 	t *testing.T
 	*steps.Recordings
@@ -70,7 +69,7 @@ func (w *world) told(task string, event zego.RecordingEvent, sequence uint64, af
 	}
 }
 
-// created has a life of the room begin.
+// created records the room_create of a session that begins the given time before closed.
 func (w *world) created(number uint64, before time.Duration) {
 	w.t.Helper()
 	if err := w.ledger.Record(w.t.Context(), []ledger.Event{{ID: session.ID{AppID: 7, RoomSessionID: number}, RoomID: room, Event: zego.EventRoomCreate, Create: closed.Add(-before), SeenAt: time.Now()}}); err != nil {
@@ -86,7 +85,7 @@ func file(name string, status zego.FileStatus, url string) zego.RecordedFile {
 	return f
 }
 
-// look runs the step when it has waited for so long.
+// look runs the step as if it had waited for the given time.
 func (w *world) look(waited time.Duration, note ...string) (activities.Archived, error) {
 	w.t.Helper()
 	task := w.task
@@ -104,7 +103,7 @@ func (w *world) look(waited time.Duration, note ...string) (activities.Archived,
 	return done, err
 }
 
-// waits wants the step to wait for what is named.
+// waits fails the test unless the step waits for something that contains the words.
 func (w *world) waits(waited time.Duration, words ...string) *activities.Waiting {
 	w.t.Helper()
 	done, err := w.look(waited)
@@ -119,7 +118,7 @@ func (w *world) waits(waited time.Duration, words ...string) *activities.Waiting
 	return done.Waiting
 }
 
-// blocks wants the step to be blocked.
+// blocks fails the test unless the step is blocked by something that contains the words.
 func (w *world) blocks(waited time.Duration, words ...string) {
 	w.t.Helper()
 	done, err := w.look(waited)
@@ -133,7 +132,7 @@ func (w *world) blocks(waited time.Duration, words ...string) {
 	}
 }
 
-// archives wants the step to be done, with these names, and nothing outside the
+// archives fails the test unless the step archives exactly the named files, and nothing outside the
 // session's folder.
 func (w *world) archives(waited time.Duration, names ...string) activities.Archived {
 	w.t.Helper()
@@ -183,7 +182,7 @@ func TestSessionWithoutRecordingsIsDoneAfterTheGrace(t *testing.T) {
 	})
 }
 
-// A recording callback that was refused is not as if nothing had been recorded.
+// A refused recording callback differs from no recording.
 func TestRefusedRecordingCallbackBlocksTheStep(t *testing.T) {
 	refused := func(w *world, room, task string, after time.Duration) {
 		u, ok := ledger.EventOf(&zego.Unreadable{Common: zego.Common{Event: zego.EventRecording, AppID: 7, Timestamp: closed.Add(after).Unix()},
@@ -197,7 +196,7 @@ func TestRefusedRecordingCallbackBlocksTheStep(t *testing.T) {
 		w.blocks(3*time.Minute, taskID, "detail.file_info[0].file_id: found a number")
 	})
 	each(t, func(_ *testing.T, w *world) {
-		refused(w, "", "", time.Minute) // of whatever room
+		refused(w, "", "", time.Minute) // in an unknown room
 		w.blocks(3*time.Minute, "was refused")
 	})
 	each(t, func(_ *testing.T, w *world) {
@@ -261,7 +260,7 @@ func TestMissingRecordingsBlockTheStep(t *testing.T) {
 		w.told(other, zego.RecordingUploaded, 0, time.Minute, file(fileID(other, 5), zego.FileUploaded, ""), file(fileID(other, 4), 9, ""))
 		w.waits(71 * time.Hour)
 		w.blocks(72*time.Hour, "after 72h0m0s", taskID, fileID(other, 5), fileID(other, 4)+", which has the unknown status 9")
-		// A person may say that a task is of another session, or of none.
+		// An operator may assign a task to another session, or to none.
 		for _, id := range []string{taskID, other} {
 			if err := w.ledger.AssignRecording(t.Context(), session.ID{AppID: 7, RoomSessionID: 0}, id); err != nil {
 				t.Fatal(err)
@@ -271,8 +270,8 @@ func TestMissingRecordingsBlockTheStep(t *testing.T) {
 	})
 }
 
-// The app that started a task knows its session ahead of all callbacks, and whatever room
-// they name.
+// The app that started a task announces its session before any callback. The announcement counts,
+// whatever room the callbacks name.
 func TestAnnouncedRecordingIsWaitedFor(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		if err := w.ledger.AnnounceRecording(t.Context(), session.ID{AppID: 7, RoomSessionID: w.task.Session.RoomSessionID}, taskID); err != nil {
@@ -290,7 +289,7 @@ func TestAnnouncedRecordingIsWaitedFor(t *testing.T) {
 
 func TestAmbiguousRecordingWaitsForAnOperator(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
-		w.created(1, 2*time.Hour) // and nobody knows when it ended
+		w.created(1, 2*time.Hour) // its end is unknown
 		name := fileID(taskID, 10)
 		put(t, w.Source, "zego/"+name, []byte("sound"))
 		w.told(taskID, zego.RecordingUploaded, 0, time.Minute, file(name, zego.FileUploaded, ""))
@@ -313,7 +312,7 @@ func TestEachSessionOfARoomGetsItsOwnRecordings(t *testing.T) {
 			w.told(id, zego.RecordingUploaded, 0, time.Minute, file(fileID(id, minutes), zego.FileUploaded, ""))
 		}
 		earlier.other = w.task.Session.Folder()
-		earlier.waits(0) // so that its end is known
+		earlier.waits(0) // records the end of the earlier session
 		w.archives(2*time.Minute, fileID("BBBBBBBBBBBBBBBB", 10))
 		earlier.archives(2*time.Minute, fileID("AAAAAAAAAAAAAAAA", 90))
 	})
@@ -363,8 +362,8 @@ func TestExpiredFilesBlockTheStep(t *testing.T) {
 	})
 }
 
-// keeping is ZEGO's backup storage. It keeps what is at /x, and no more what is at
-// /gone.
+// keeping starts a fake of ZEGO's backup storage. It has a file at /x, and not found at all other
+// paths.
 func (w *world) keeping() *httptest.Server {
 	backup := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/x" {
@@ -378,7 +377,7 @@ func (w *world) keeping() *httptest.Server {
 	return backup
 }
 
-// saved wants so many files of a task to be saved.
+// saved fails the test unless that many files of a task are saved.
 func (w *world) saved(task string, want int) {
 	w.t.Helper()
 	t, err := w.ledger.RecordingTask(w.t.Context(), 7, task)
@@ -396,8 +395,8 @@ func (w *world) saved(task string, want int) {
 	}
 }
 
-// What keeps ZEGO from uploading may well keep the step from looking into the
-// bucket, for longer than ZEGO keeps the files.
+// The fault that keeps ZEGO from uploading may also keep the step from reading the bucket, for
+// longer than ZEGO keeps the files.
 func TestExpiringFilesAreSavedWhileTheBucketIsUnavailable(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		backup := w.keeping()
@@ -412,7 +411,7 @@ func TestExpiringFilesAreSavedWhileTheBucketIsUnavailable(t *testing.T) {
 	})
 }
 
-// However many can't be saved, and for whatever reason.
+// Any number of files may fail to be saved, for any reason.
 func TestFailedSaveDelaysNoOther(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		backup := w.keeping()
@@ -424,7 +423,8 @@ func TestFailedSaveDelaysNoOther(t *testing.T) {
 		files = append(files, file(bad, zego.FileInBackup, "http://example.com/x"), file(good, zego.FileInBackup, backup.URL+"/x"))
 		w.told(taskID, zego.RecordingUploaded, 0, 0, files...)
 
-		// Who is blocked doesn't try again. Each says what is wrong with itself alone.
+		// A blocked step doesn't try again, so this one waits. Each file reports only its own
+		// fault.
 		what := w.waits(time.Hour, bad, "not a URL with the scheme https", "404", "9 in ZEGO's backup storage, for 71 h more").For
 		if strings.Count(what, "example.com") != 1 {
 			t.Errorf("it waits for %s", what)
@@ -436,7 +436,7 @@ func TestFailedSaveDelaysNoOther(t *testing.T) {
 
 func TestBlockedStepSaysHowLongZEGOKeepsFiles(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
-		w.created(1, 2*time.Hour) // and nobody knows when it ended
+		w.created(1, 2*time.Hour) // its end is unknown
 		w.told(taskID, zego.RecordingUploaded, 0, 0, file(fileID(taskID, 10), zego.FileInBackup, w.keeping().URL+"/x"))
 		w.blocks(2*time.Minute, "1 or 858012925204410417", "1 in ZEGO's backup storage, for 71 h more")
 	})
@@ -468,8 +468,8 @@ func TestAssignmentOutranksFolder(t *testing.T) {
 	})
 }
 
-// Nobody waits for what is of no session. What there is of it in a session's folder
-// isn't left behind for that.
+// The step doesn't wait for a task that is assigned to no session, but it still archives the task's
+// files in the session's folder.
 func TestTaskAssignedToNoSessionLeavesNoFiles(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		name := fileID(taskID, 10)
@@ -538,12 +538,12 @@ func TestBucketIsWatchedWithoutCallbacks(t *testing.T) {
 	})
 }
 
-// "a_b" is a room, and "a" with a user "b" is one.
+// The name fits the room "a_b", and the room "a" with the user "b".
 func TestNameOfTwoRoomsBlocksTheStep(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		name := fileID(taskID, 10)
 		put(t, w.Source, "zego/"+name, []byte("sound"))
-		other := strings.TrimSuffix(room, "_b é..") // what comes before the "_"
+		other := strings.TrimSuffix(room, "_b é..") // the part before "_b"
 		if err := w.ledger.Record(t.Context(), []ledger.Event{{ID: session.ID{AppID: 7, RoomSessionID: 5}, RoomID: other, Event: zego.EventRoomCreate, Create: closed.Add(-time.Hour), SeenAt: time.Now()}}); err != nil {
 			t.Fatal(err)
 		}
