@@ -21,7 +21,7 @@ func TestRulesExcludeUsers(t *testing.T) {
 	}{
 		{"role=auto", 1, "r", "4", true, nil, "role 4"},
 		{"role=auto", 1, "r", "4", true, streams, ""},
-		{"role=auto", 1, "r", "4", false, nil, ""}, // an Express app, or a recorder alone
+		{"role=auto", 1, "r", "4", false, nil, ""}, // an Express app, or only a recorder
 		{"role=auto", 1, "r", "2", true, nil, ""},
 		{"role=4", 1, "r", "4", false, streams, "role 4"},
 		{"2:role=4", 1, "r", "4", true, nil, ""},

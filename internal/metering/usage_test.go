@@ -15,7 +15,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// figures meters stays that are in any order.
+// figures returns the figures of the stays, which may be in any order.
 func figures(t interface {
 	Helper()
 	Fatal(...any)
@@ -124,7 +124,7 @@ func TestSourcesOfTheRoomsEnds(t *testing.T) {
 	}
 }
 
-// The milliseconds of all participants are rounded together, not of each.
+// The total of all participants is rounded, not each participant's time.
 func TestSecondsAndMinutesAreRoundedOnce(t *testing.T) {
 	for _, tt := range []struct{ millis, seconds, minutes int64 }{
 		{0, 0, 0}, {1, 0, 0}, {999, 0, 0}, {1000, 1, 1}, {59_999, 59, 1}, {60_000, 60, 1}, {60_999, 60, 1}, {61_000, 61, 2}, {119_999, 119, 2}, {120_000, 120, 2},
@@ -141,12 +141,12 @@ func TestSecondsAndMinutesAreRoundedOnce(t *testing.T) {
 	}
 }
 
-// Any stays: the figures are what counting millisecond by millisecond gives.
+// For random stays, the figures equal those of counting millisecond by millisecond.
 func TestOverlappingStaysCountOnce(t *testing.T) {
 	const long = 60
 	for seed := range uint64(2000) {
 		r := rand.New(rand.NewPCG(seed, 0))
-		known := func() int64 { return min(1, r.Int64N(8)) } // 0 means unknown, and comes more often than other moments
+		known := func() int64 { return min(1, r.Int64N(8)) } // 0 means unknown, and is frequent
 		room := metering.Room{Create: known() * r.Int64N(long/2+1), Close: long/3 + r.Int64N(long-long/3+1)}
 		accounts := []string{"a", "b", "c"}
 		roles := map[string]zego.Code{}
@@ -178,7 +178,7 @@ func TestOverlappingStaysCountOnce(t *testing.T) {
 					users[user] = true
 					from, to := s.Login, cmp.Or(s.Logout, room.Close)
 					if from == 0 && room.Create == 0 {
-						continue // nobody knows
+						continue // the start is unknown
 					}
 					there = there || from <= ms && ms < to
 				}
@@ -216,7 +216,7 @@ func TestTooLargeSumIsAnError(t *testing.T) {
 	}
 }
 
-// A session may be large: its users aren't kept.
+// A Meter doesn't store the users of a session, which may be many.
 func TestMeterKeepsNoUsers(t *testing.T) {
 	m := metering.NewMeter(metering.Room{Create: 1, Close: time.Now().UnixMilli()})
 	heap := func() uint64 {
