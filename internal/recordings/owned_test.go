@@ -37,7 +37,7 @@ func TestSessionOwnsOnlyKeysOfItsAppAndPrefix(t *testing.T) {
 	}
 }
 
-// A room's name may be anything. It leads to no other app's folder.
+// A room's name may be anything, but never leads to another app's folder.
 func TestRoomNameLeadsToNoOtherFolder(t *testing.T) {
 	for _, tt := range []struct {
 		prefix, room string

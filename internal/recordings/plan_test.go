@@ -15,13 +15,13 @@ import (
 
 const theTask = "YZ4joOE4IwmFAAAT"
 
-// named is the name of a recording that begins at a time, by ZEGO's rule.
+// named returns the name that ZEGO gives a recording that begins at the given time.
 func named(task, room string, begin time.Time) string {
 	return fmt.Sprintf("%s_%s_u_s_A_%s000.aac", task, room, begin.Format("20060102150405"))
 }
 
-// planned plans for session 2 of room "r", which lasted from 20 to 30, as the Activity
-// does: what the plan needs is taken from the bucket. It returns what it looked up.
+// planned plans for session 2 of room "r", which lasted from minute 20 to 30, as the Activity does:
+// it reads what the plan needs from the bucket. It also returns what it read and saved.
 func planned(t *testing.T, f recordings.Facts, bucket map[string]recordings.Object) (p recordings.Plan, needed []string) {
 	t.Helper()
 	f.Session = session.Session{ID: session.ID{AppID: 7, RoomSessionID: 2}, RoomID: "r", RoomCloseTime: at(30)}
@@ -105,10 +105,10 @@ func TestPlan(t *testing.T) {
 		bucket map[string]recordings.Object
 		move   []string
 		lost   []string
-		wait   string        // part of what it waits for
+		wait   string        // part of what the step waits for
 		pause  time.Duration // 0: any
-		block  string        // part of why it is blocked
-		needs  string        // one of what it looked up
+		block  string        // part of why the step is blocked
+		needs  string        // one of the things read or saved
 	}{
 		{name: "nothing, within the grace", facts: recordings.Facts{Waited: after(early)}, wait: "begin to show, until 2026-11-26T12:30:00Z", pause: time.Minute, needs: "list zego/"},
 		{name: "nothing, after it", facts: recordings.Facts{Waited: after(late)}},
@@ -172,7 +172,7 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-// Files without a callback are complete when two looks so far apart see the same.
+// Files without a callback are complete once they haven't changed for ten minutes.
 func TestPlanTakesUnchangedFiles(t *testing.T) {
 	bucket := map[string]recordings.Object{"7/2/a.mp4": {Size: 5}}
 	first, _ := planned(t, recordings.Facts{Waited: recordings.Waited{Elapsed: 3 * time.Minute}}, bucket)

@@ -13,14 +13,14 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// at is a minute after noon.
+// at returns the given minute after noon.
 func at(minute float64) time.Time {
 	return time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC).Add(time.Duration(minute * float64(time.Minute)))
 }
 
 var none time.Time
 
-// task is one with files that begin at these times, of room "r" of app 7.
+// task returns a task of app 7 in room "r", with files that begin at the given times.
 func task(change func(*ledger.RecordingTask), begins ...time.Time) ledger.RecordingTask {
 	t := ledger.RecordingTask{AppID: 7, TaskID: "T", RoomID: "r", Uploaded: true, First: at(100), Last: at(100)}
 	for i, b := range begins {
@@ -52,7 +52,7 @@ func TestMatch(t *testing.T) {
 		name       string
 		lives      []ledger.RoomLife
 		task       ledger.RecordingTask
-		want       recordings.Of // of session 2, which closed at 30
+		want       recordings.Of // for session 2, which closes at 30
 		candidates []uint64
 	}{
 		{"within its life", known, task(nil, at(25)), mine, nil},
@@ -111,9 +111,8 @@ func TestMatch(t *testing.T) {
 	}
 }
 
-// Whatever is known of a room's lives: no recording is taken for that of a session
-// that it isn't of, unless nothing is known of the one that it is of; and none is
-// taken for that of two.
+// Whichever facts are missing about a room's sessions, no recording goes to a wrong session or to
+// two, and its own session never rules it out.
 func TestNoRecordingIsGuessed(t *testing.T) {
 	seed := rand.Uint64()
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -121,7 +120,7 @@ func TestNoRecordingIsGuessed(t *testing.T) {
 		var truth, known []ledger.RoomLife
 		clock := 0.0
 		for id := range uint64(1 + random.IntN(5)) {
-			clock += 1 + random.Float64()*30 // well apart
+			clock += 1 + random.Float64()*30 // the gaps are wide enough to tell sessions apart
 			created := at(clock)
 			clock += random.Float64() * 60
 			l := ledger.RoomLife{RoomSessionID: id, Created: created, Login: created.Add(time.Duration(random.IntN(1000)) * time.Millisecond), Closed: at(clock)}
@@ -129,7 +128,7 @@ func TestNoRecordingIsGuessed(t *testing.T) {
 				l.Login = l.Closed
 			}
 			truth = append(truth, l)
-			switch random.IntN(6) { // what is known of it
+			switch random.IntN(6) { // the facts that the ledger lacks
 			case 0:
 				l.Created = none
 			case 1:
@@ -193,10 +192,10 @@ func TestPrefix(t *testing.T) {
 		{"/", "", false, false},
 		{"zego/", "zego/", false, false},
 		{"zego/{{.room_id}}/", "zego/a/b/", true, false},
-		{"zego/{{.room_id}}", "zego/a/b", false, false}, // "a/b" begins the folder of the room "a/bc", too
+		{"zego/{{.room_id}}", "zego/a/b", false, false}, // "a/b" is also the beginning of the folder of room "a/bc"
 		{`{{slice .room_id 0 1}}/`, "a/", false, false},
 		{"{{.room_id}}/{{.room_session_id}}/", "a/b/18446744073709551615/", true, true},
-		{"{{.room_session_id}}", "18446744073709551615", false, false}, // and others of more digits
+		{"{{.room_session_id}}", "18446744073709551615", false, false}, // also the beginning of longer IDs
 	} {
 		p, err := recordings.ParsePrefix(test.text)
 		if err != nil {
