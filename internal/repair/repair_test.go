@@ -26,7 +26,7 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// temporalOf is a Temporal with histories, by run ID, and the last completed runs.
+// temporalOf is a Temporal client with histories, by run ID, and the last completed runs.
 type temporalOf struct {
 	client.Client
 	histories map[string][]*history.HistoryEvent
@@ -76,8 +76,8 @@ func payloads(t *testing.T, v any) *common.Payloads {
 	return p
 }
 
-// A bill is in the history of the run that made it, be it an Activity's result or a
-// local Activity's, and of a run that was reset in that of the run before.
+// A bill is found in the history of the run that made it, whether an Activity or a local Activity
+// returned it. After a reset, it is found in the history of the run before.
 func TestABillIsFoundInTheHistoryOfItsRun(t *testing.T) {
 	want := ledger.Bill{ID: uuid.New(), Session: session.Session{ID: session.ID{AppID: 1, RoomSessionID: 1<<64 - 1}, RoomCloseTime: time.UnixMilli(1e12).UTC()}}
 	at := time.UnixMilli(1e12 + 5)
@@ -115,8 +115,8 @@ func TestABillIsFoundInTheHistoryOfItsRun(t *testing.T) {
 	}
 }
 
-// A ledger is restored under a worker that goes on, or while none runs: in both cases
-// the loss is stored in it before a bill is made.
+// The loss is stored before a bill is made, whether the ledger is restored under a running worker
+// or while none runs.
 func TestLossIsStoredBeforeABill(t *testing.T) {
 	made := time.Now().Add(-time.Minute).Truncate(time.Millisecond)
 	of := func(number uint64) ledger.Bill {
@@ -130,7 +130,7 @@ func TestLossIsStoredBeforeABill(t *testing.T) {
 	histories := map[string][]*history.HistoryEvent{"one": billed(1), "two": billed(2), "skipped": {}}
 	for name, tt := range map[string]struct {
 		runs  []run
-		bills []uint64 // that the ledger has
+		bills []uint64 // in the ledger
 		lost  bool
 	}{
 		"no run yet":                           {},
@@ -154,7 +154,7 @@ func TestLossIsStoredBeforeABill(t *testing.T) {
 			if lost, err := w.Lost(t.Context()); err != nil || (lost != nil) != tt.lost {
 				t.Errorf("lost %v, %v", lost, err)
 			}
-			for range 2 { // stored once, also by a worker that starts later
+			for range 2 { // the loss is stored once, also if another worker starts later
 				w = witness(books, &temporalOf{runs: tt.runs, histories: histories})
 				if err := w.Confirm(t.Context()); err != nil {
 					t.Fatal(err)
@@ -166,7 +166,7 @@ func TestLossIsStoredBeforeABill(t *testing.T) {
 		})
 	}
 	t.Run("under a worker that goes on", func(t *testing.T) {
-		before, after := open(t), open(t) // the copy has seen one look less
+		before, after := open(t), open(t) // the copy is one look behind
 		temporal := &temporalOf{}
 		w := witness(before, temporal)
 		for n, books := range []*ledger.Ledger{before, before, after} {
@@ -210,8 +210,8 @@ func witness(books *ledger.Ledger, temporal client.Client) *repair.Witness {
 	return &repair.Witness{Temporal: temporal, TaskQueue: "q", Data: converter.GetDefaultDataConverter(), Ledger: books, Log: slog.New(slog.DiscardHandler)}
 }
 
-// A copy is noticed by what was seen before, over a restart as well, and whoever looks
-// first into it.
+// A restored copy is noticed because it lacks a look that the file has. That works across restarts,
+// and if a worker without the file looks first.
 func TestRestoredLedgerIsNoticedByAnEarlierLook(t *testing.T) {
 	for name, first := range map[string]string{"the one that remembers looks first": "", "a worker without a memory looks first": "worker"} {
 		t.Run(name, func(t *testing.T) {
@@ -277,7 +277,7 @@ func TestRestoredLedgerIsNoticedByAnEarlierLook(t *testing.T) {
 			made := time.Now()
 			use(func(books *ledger.Ledger) {
 				before := number(books)
-				watch(books, func() bool { return number(books) > before }) // a single look is enough
+				watch(books, func() bool { return number(books) > before }) // one look is enough
 				if n := len(losses(books)); n > 0 {
 					t.Errorf("%d losses without a copy", n)
 				}
