@@ -31,7 +31,7 @@ const (
 	gap          = time.Minute
 )
 
-// world is a ledger, a ZEGO and what was started, with a clock that the test turns.
+// world is a ledger, a fake of ZEGO, the started sessions, and a clock that the test advances.
 type world struct {
 	*reconcile.Reconciler
 	t   *testing.T
@@ -40,10 +40,10 @@ type world struct {
 	mu      sync.Mutex
 	now     time.Time
 	started map[uint64]session.Session
-	refuse  error // of starts
+	refuse  error // returned by every start
 }
 
-// newWorld makes one in which app 1 has a server secret.
+// newWorld returns a world in which app 1 has a server secret.
 func newWorld(t *testing.T, databaseURL string) *world {
 	t.Helper()
 	books, err := ledger.Open(databaseURL)
@@ -71,7 +71,7 @@ func newWorld(t *testing.T, databaseURL string) *world {
 	return w
 }
 
-// inProcess lets a client talk to a server without a network.
+// inProcess calls a handler without a network.
 type inProcess struct{ http.Handler }
 
 func (p inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -86,14 +86,14 @@ func (w *world) clock() time.Time {
 	return w.now
 }
 
-// pass lets time go by.
+// pass advances the clock.
 func (w *world) pass(d time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.now = w.now.Add(d)
 }
 
-// told records events of a session, received now: its creation, unless that is zero, and its
+// told records events of a session, received now: its room_create, unless create is zero, and its
 // stays.
 func (w *world) told(app uint32, room string, number uint64, create time.Time, stays ...ledger.Event) {
 	w.t.Helper()
@@ -120,7 +120,7 @@ func stay(user string, login, logout time.Time) ledger.Event {
 	return ledger.Event{Stay: fmt.Sprint(user, login.UnixMilli()), User: user, Login: login, Logout: logout}
 }
 
-// check goes through all pages, as a run does.
+// check checks all pages, as a run does.
 func (w *world) check() map[uint32]reconcile.Counts {
 	w.t.Helper()
 	all, _ := w.checkFrom(reconcile.Progress{})
@@ -157,7 +157,8 @@ func (w *world) checkFrom(p reconcile.Progress) (map[uint32]reconcile.Counts, re
 	}
 }
 
-// until checks every minute, and says after how many times sessions were started.
+// until checks once a minute until that many sessions have been started. It returns the number of
+// checks, or 0 if most checks weren't enough.
 func (w *world) until(started, most int) int {
 	w.t.Helper()
 	for n := 1; n <= most; n++ {
@@ -185,8 +186,8 @@ func onBoth(t *testing.T, test func(t *testing.T, w *world)) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) { test(t, newWorld(t, databaseURL)) })
 }
 
-// The room is gone, and no room_close came: after three answers a minute apart the
-// session is closed out, at the time of the last logout.
+// The room is gone, but no room_close came. After three answers a minute apart, the session is
+// closed out with the time of its last logout.
 func TestGoneSessionIsClosedOutAfterSeveralAnswers(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		noon := w.now
@@ -215,7 +216,7 @@ func TestGoneSessionIsClosedOutAfterSeveralAnswers(t *testing.T) {
 	})
 }
 
-// Two empty answers, then somebody: it begins anew.
+// An answer with a user in the room resets the count of empty answers.
 func TestAnswersCountInARow(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.told(1, "lobby", 7, w.now, stay("a", w.now, time.Time{}))
@@ -236,7 +237,7 @@ func TestAnswersCountInARow(t *testing.T) {
 	})
 }
 
-// Recorders stay when everybody has left.
+// Only recorders are left in the room.
 func TestRoomWithOnlyRecordersIsEmpty(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.told(1, "lobby", 7, w.now, stay("a", w.now, w.now.Add(time.Minute)))
@@ -254,7 +255,7 @@ func TestRoomWithANewSession(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
 		first    func(noon time.Time) []ledger.Event
-		second   bool // callbacks have told of it
+		second   bool // callbacks reported it
 		login    time.Duration
 		gone     []uint64
 		lifetime int
@@ -281,7 +282,7 @@ func TestRoomWithANewSession(t *testing.T) {
 					w.pass(gap)
 					w.check()
 				}
-				w.pass(overdueAfter) // since it was seen alive
+				w.pass(overdueAfter) // the session that was seen alive is overdue again
 				w.check()
 				if got := w.sessions(); !slices.Equal(got, tt.gone) {
 					t.Errorf("closed out %d, want %d", got, tt.gone)
@@ -291,7 +292,7 @@ func TestRoomWithANewSession(t *testing.T) {
 	}
 }
 
-// An app without a secret is reported, and keeps nothing from being done for others.
+// An app without a server secret is reported, and doesn't delay the other apps.
 func TestWithoutASecretSessionsAreReported(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.told(1, "lobby", 7, w.now, stay("a", w.now, w.now))
@@ -310,7 +311,7 @@ func TestWithoutASecretSessionsAreReported(t *testing.T) {
 	})
 }
 
-// While ZEGO answers with errors, or not at all, nothing is taken for gone.
+// Without a valid answer from ZEGO, no session is closed out.
 func TestWithoutAnAnswerNothingIsClosedOut(t *testing.T) {
 	for name, failure := range map[string]zegofake.Failure{
 		"busy":           {Code: 1, Message: "failed"},
@@ -345,8 +346,7 @@ func TestWithoutAnAnswerNothingIsClosedOut(t *testing.T) {
 	}
 }
 
-// An app that ZEGO doesn't answer for holds up the others for three calls of a run,
-// also if there are few of its sessions in each page.
+// A failing app costs a run three calls, even if each page has only a few of its sessions.
 func TestFailingAppIsLeftAloneAcrossPages(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "sqlite:"+t.TempDir()+"/ledger.db")
@@ -388,8 +388,8 @@ func TestFailingAppIsLeftAloneAcrossPages(t *testing.T) {
 	}
 }
 
-// waiting keeps the calls about all apps but the last from being answered until that
-// one was asked about.
+// waiting passes on the calls for the last app. The calls for all other apps fail, and not before
+// the last app has been called.
 type waiting struct {
 	http.RoundTripper
 	t    *testing.T
@@ -413,8 +413,8 @@ func (w *waiting) RoundTrip(r *http.Request) (*http.Response, error) {
 	return nil, errors.New("no answer")
 }
 
-// Where ZEGO answers for no app, as for a firewall between, a page takes no longer
-// than one of them does. One after the other, ten would take longer than a page may.
+// If ZEGO answers for no app, for instance because of a firewall, a page takes as long as one app.
+// One after the other, ten apps would exceed the page's limit.
 func TestUnansweredAppsDelayNoOther(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		const apps = 20
@@ -441,7 +441,7 @@ func TestUnansweredAppsDelayNoOther(t *testing.T) {
 	})
 }
 
-// A room that ZEGO makes no sense of fails by itself.
+// A room that ZEGO refuses fails alone.
 func TestRefusedRoomDelaysNoOther(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		for n := range 12 {
@@ -462,8 +462,8 @@ func TestRefusedRoomDelaysNoOther(t *testing.T) {
 	})
 }
 
-// Nor does a room that ZEGO's answer lacks. It would fail the same call in each run, because
-// each asks about the oldest sessions first.
+// A room that is missing from ZEGO's answer fails alone, too. Otherwise the same call would fail in
+// each run, because each run asks about the oldest sessions first.
 func TestRoomMissingFromAnAnswerDelaysNoOther(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		for n := range 12 {
@@ -491,7 +491,7 @@ func TestRoomMissingFromAnAnswerDelaysNoOther(t *testing.T) {
 	})
 }
 
-// A call that fails once is made again.
+// A failed call is repeated.
 func TestTransientError(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "sqlite:"+t.TempDir()+"/ledger.db")
@@ -508,7 +508,7 @@ func TestTransientError(t *testing.T) {
 	w.expect("one of two", w.check()[1], reconcile.Counts{Overdue: 1, Asked: 1, Doubtful: 1})
 }
 
-// Where the workflow can't be started, the session stays overdue.
+// If the Workflow can't be started, the session stays overdue.
 func TestFailedStartIsRetried(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.told(1, "lobby", 7, w.now, stay("a", w.now, w.now))
@@ -529,10 +529,10 @@ func TestFailedStartIsRetried(t *testing.T) {
 	})
 }
 
-// Rooms are asked about ten a call, one of several sessions once, and all of many
-// pages.
+// A call asks about ten rooms. A room with several sessions is in one call, and all pages are
+// checked.
 func TestSessionsAreCheckedTenPerCall(t *testing.T) {
-	t.Parallel() // it waits for ZEGO's limit: some five seconds
+	t.Parallel() // the rate limit makes it take about five seconds
 	w := newWorld(t, "sqlite:"+t.TempDir()+"/ledger.db")
 	const rooms = 450
 	for n := range rooms {
@@ -547,8 +547,8 @@ func TestSessionsAreCheckedTenPerCall(t *testing.T) {
 	}
 }
 
-// Those that can't be started, or that have been running for long, don't keep others
-// from being started: there is no first so many of them.
+// Adjustments that can't be started, or whose runs are still open, don't keep others from being
+// started, however many there are.
 func TestAllBillsWithLaterEventsAreAdjusted(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		const bills = 450
@@ -601,7 +601,7 @@ func TestAllBillsWithLaterEventsAreAdjusted(t *testing.T) {
 	})
 }
 
-// archived has a session of app 1 archived that lived for the hour before the clock.
+// archived archives a session of app 1 that began an hour ago.
 func (w *world) archived(number uint64) {
 	w.t.Helper()
 	now := w.clock()
@@ -611,7 +611,7 @@ func (w *world) archived(number uint64) {
 	}
 }
 
-// recorded tells of a recording of the lobby that began so long before the clock.
+// recorded records the callback of a recording in the lobby that began the given time ago.
 func (w *world) recorded(task string, before time.Duration) {
 	w.t.Helper()
 	now := w.clock()
@@ -649,10 +649,10 @@ func TestLateRecordingsAreHandedOver(t *testing.T) {
 		w.archived(1)
 		w.pass(2 * time.Hour)
 		w.archived(2)
-		w.recorded("A", 2*time.Hour+30*time.Minute) // of the first
-		w.recorded("B", 30*time.Minute)             // of the second
-		w.recorded("C", 20*time.Minute)             // likewise
-		w.recorded("D", 90*time.Minute)             // of none
+		w.recorded("A", 2*time.Hour+30*time.Minute) // in session 1
+		w.recorded("B", 30*time.Minute)             // in session 2
+		w.recorded("C", 20*time.Minute)             // in session 2
+		w.recorded("D", 90*time.Minute)             // in no session
 		refuse = errors.New("Temporal is away")
 		start("while Temporal is away")
 		refuse, running = nil, true
@@ -678,7 +678,7 @@ func TestLateRecordingsAreHandedOver(t *testing.T) {
 	})
 }
 
-// activity runs one of the Activities that only return how many they started.
+// activity runs an Activity that returns only the number of started runs.
 func (w *world) activity(f func(context.Context) (int, error)) {
 	w.t.Helper()
 	env := (&testsuite.WorkflowTestSuite{}).NewTestActivityEnvironment()

@@ -18,13 +18,14 @@ import (
 	"github.com/closeouthq/closeout/zego/serverapi"
 )
 
-// What ZEGO counts and the ledger lacks is known per app, if it lasts: not a room whose
-// callbacks came late, that closed or began meanwhile, and nothing while the ledger has more.
+// A difference between ZEGO's counts and the ledger is recorded per app if it lasts. A room whose
+// callbacks came late, or that closed or began meanwhile, is no difference. Nor is a ledger that
+// has more.
 func TestRoomsThatTheLedgerLacksAreCounted(t *testing.T) {
 	const lasting = 6 * time.Minute
 	for name, tt := range map[string]struct {
-		rooms, users int // at ZEGO, and
-		peak         int // one minute's
+		rooms, users int // counted by ZEGO
+		peak         int // more rooms in one minute
 		every        time.Duration
 		known        func(w *world)
 		want         [2]int64
@@ -77,12 +78,12 @@ func TestRoomsThatTheLedgerLacksAreCounted(t *testing.T) {
 	}
 }
 
-// Since when it is so stays until it is so no more. An app that can't be asked keeps
-// neither the others nor its last answer.
+// Since stays the same until the difference ends. An app that can't be asked keeps its last answer,
+// and doesn't delay the other apps.
 func TestComparisonRecordsItsFirstDifference(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.now = time.Now().Truncate(time.Millisecond).UTC()
-		watch := w.comparing(1, 3) // 3 has no secret
+		watch := w.comparing(1, 3) // app 3 has no secret
 		var failed, done atomic.Int64
 		w.Swept = func(of string, err error) {
 			if of != "usage" {
@@ -139,7 +140,7 @@ func TestComparisonRecordsItsFirstDifference(t *testing.T) {
 	})
 }
 
-// However many workers compare, an app is asked once an interval.
+// With any number of workers, ZEGO is asked about an app once an interval.
 func TestOneWorkerCompares(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.now = time.Now()

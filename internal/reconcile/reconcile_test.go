@@ -22,7 +22,7 @@ import (
 
 var do *reconcile.Reconciler
 
-// run is the workflow, with pages that the test makes of how far it has come.
+// run runs the Workflow with pages that the test makes from the progress.
 func run(t *testing.T, from reconcile.Progress, page func(reconcile.Progress) (reconcile.Page, error), adjust, late func(context.Context) (int, error)) *testsuite.TestWorkflowEnvironment {
 	t.Helper()
 	env := (&testsuite.WorkflowTestSuite{}).NewTestWorkflowEnvironment()
@@ -65,7 +65,7 @@ func TestRunChecksAllPages(t *testing.T) {
 	}
 }
 
-// details is what the Web UI shows.
+// details returns the details that the Web UI shows.
 func details(t *testing.T, env *testsuite.TestWorkflowEnvironment) string {
 	t.Helper()
 	value, err := env.QueryWorkflow("__temporal_workflow_metadata")
@@ -79,8 +79,8 @@ func details(t *testing.T, env *testsuite.TestWorkflowEnvironment) string {
 	return metadata.GetCurrentDetails()
 }
 
-// However many sessions there are, a history doesn't grow beyond what Temporal
-// takes: the run goes on as another, with what it knows so far.
+// A run with many sessions continues as a new run before its history is too long. The new run has
+// the old one's progress.
 func TestLongRunContinuesAsNew(t *testing.T) {
 	pages := 0
 	env := run(t, reconcile.Progress{}, func(reconcile.Progress) (reconcile.Page, error) {
@@ -108,7 +108,7 @@ func TestLongRunContinuesAsNew(t *testing.T) {
 	}
 }
 
-// What goes wrong is seen, and holds up nothing else.
+// An error is reported and delays nothing else.
 func TestErrorsFailTheRunAtItsEnd(t *testing.T) {
 	broken := func(reconcile.Progress) (reconcile.Page, error) {
 		return reconcile.Page{}, temporal.NewNonRetryableApplicationError("the ledger is away", "", nil)

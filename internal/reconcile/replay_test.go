@@ -9,7 +9,7 @@ import (
 	"github.com/closeouthq/closeout/internal/reconcile"
 )
 
-// A run that is under way when a new version is deployed is replayed by it.
+// A new version must be able to replay runs that an older one started.
 func TestReplayRecordedRuns(t *testing.T) {
 	replayer := worker.NewWorkflowReplayer()
 	replayer.RegisterWorkflowWithOptions(reconcile.Reconcile, workflow.RegisterOptions{Name: reconcile.Name})

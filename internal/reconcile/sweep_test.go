@@ -13,7 +13,7 @@ import (
 	"github.com/closeouthq/closeout/zego/serverapi"
 )
 
-// ended is a task of the lobby that ended half an hour ago, with a file of each status.
+// ended returns a task in the lobby that ended half an hour ago, with one file of each status.
 func (w *world) ended(n int, statuses ...int) zegofake.Task {
 	now := w.clock()
 	task := zegofake.Task{TaskID: fmt.Sprintf("%016d", n), RoomID: "lobby", Status: 3, Begin: now.Add(-time.Hour), End: now.Add(-30 * time.Minute)}
@@ -23,8 +23,8 @@ func (w *world) ended(n int, statuses ...int) zegofake.Task {
 	return task
 }
 
-// The ended tasks of all rooms are read, whatever callbacks came; each is asked about until
-// it is complete.
+// A sweep reads the ended tasks of all rooms, whether callbacks came or not. It asks about a task
+// until the task is complete.
 func TestSweepStoresFilesWithoutCallbacks(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.now = time.Now()
@@ -49,7 +49,7 @@ func TestSweepStoresFilesWithoutCallbacks(t *testing.T) {
 			t.Fatal(err)
 		}
 		tasks := []zegofake.Task{w.ended(1, 3, 5), w.ended(2, 3, 2), w.ended(3)}
-		for n := range 60 { // more than a page, in which nobody published
+		for n := range 60 { // more than a page, without published streams
 			tasks = append(tasks, w.ended(100+n))
 		}
 		w.api.Tasks(1, tasks...)
@@ -60,7 +60,7 @@ func TestSweepStoresFilesWithoutCallbacks(t *testing.T) {
 		if calls := len(w.api.Calls("DescribeRecordStatus")); calls != len(tasks) {
 			t.Errorf("%d tasks were asked about, want %d", calls, len(tasks))
 		}
-		// Only the one that was still uploaded is asked about again.
+		// Only the task with a file that was still being uploaded is asked about again.
 		tasks[1] = w.ended(2, 3, 4)
 		w.api.Tasks(1, tasks...)
 		sweep()
@@ -82,7 +82,7 @@ func TestSweepStoresFilesWithoutCallbacks(t *testing.T) {
 	})
 }
 
-// A task that ZEGO's answer can't be stored of holds up no other.
+// A task whose answer can't be stored doesn't delay the others.
 func TestFaultyTaskDelaysNoOtherOfASweep(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.now = time.Now()
@@ -105,7 +105,7 @@ func TestFaultyTaskDelaysNoOtherOfASweep(t *testing.T) {
 	})
 }
 
-// An API that fails holds up nothing else.
+// A failing API doesn't delay late recordings.
 func TestFailedSweepLeavesLateRecordingsAlone(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.now = time.Now()

@@ -15,10 +15,10 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
-// watches are some workers' watches on one ledger. runs counts the runs that they start.
+// watches returns n workers' watches on one ledger, and a counter of the runs they start.
 func (w *world) watches(n int) (all []*reconcile.Watch, runs *int) {
 	runs = new(int)
-	w.now = time.Now().Add(time.Hour) // what is archived now was archived before
+	w.now = time.Now().Add(time.Hour) // the ledger archives at the real time, which is in the past then
 	w.Adjust = func(context.Context, ledger.BilledSession) error { return nil }
 	w.AddLate = func(context.Context, session.Session) (bool, error) { return true, nil }
 	for range n {
@@ -27,7 +27,7 @@ func (w *world) watches(n int) (all []*reconcile.Watch, runs *int) {
 	return all, runs
 }
 
-// looks advances the time in small steps. At each step, one of the workers may look.
+// looks advances the clock in steps. At each step, one of the workers may look.
 func (w *world) looks(watches []*reconcile.Watch, during, step time.Duration) {
 	w.t.Helper()
 	for passed := time.Duration(0); passed < during; passed += step {
@@ -38,16 +38,15 @@ func (w *world) looks(watches []*reconcile.Watch, during, step time.Duration) {
 	}
 }
 
-// Nothing is due for a day: no run, and one look a minute however many workers there
-// are. Sessions of an app without a server secret, and recordings of sessions that are
-// still open, are nothing to do.
+// On a day without work, no run starts, and any number of workers take one look a minute. Sessions
+// of an app without a server secret, and recordings of open sessions, are no work.
 func TestIdleDayStartsNoRun(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		watches, runs := w.watches(3)
-		w.Reconciler.Apps, w.SweepEvery = []uint32{1}, time.Minute // no recording is at ZEGO
+		w.Reconciler.Apps, w.SweepEvery = []uint32{1}, time.Minute // ZEGO has no recordings
 		w.archived(1)
 		w.pass(time.Hour)
-		w.recorded("A", 10*time.Minute) // of a session that is open
+		w.recorded("A", 10*time.Minute) // in an open session
 		w.told(2, "lobby", 2, w.now, stay("a", w.now, w.now.Add(time.Minute)))
 		if err := w.Ledger.Closed(t.Context(), session.ID{AppID: 1, RoomSessionID: 1}); err != nil {
 			t.Fatal(err)
@@ -63,7 +62,7 @@ func TestIdleDayStartsNoRun(t *testing.T) {
 	})
 }
 
-// A worker whose clock is an hour ahead takes a look, and keeps the others from none.
+// A worker whose clock is an hour ahead may look, and doesn't keep the others from looking.
 func TestWrongClockPreventsNoLook(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		for n, at := range []time.Time{w.now, w.now.Add(time.Hour), w.now, w.now.Add(time.Minute)} {
@@ -74,7 +73,7 @@ func TestWrongClockPreventsNoLook(t *testing.T) {
 	})
 }
 
-// Whatever is due starts a run at the next look, and none once it is done.
+// Due work starts a run at the next look, and no further run once it is done.
 func TestRunStartsWhenSomethingIsDue(t *testing.T) {
 	for name, tt := range map[string]struct{ happens, done func(w *world) }{
 		"an overdue session": {
@@ -142,7 +141,7 @@ func TestRecordingIsCheckedAgainAfterItsRoomIsArchived(t *testing.T) {
 		if tasks, err := w.Ledger.LateRecordings(t.Context(), w.now, w.now.Add(-time.Hour), ledger.RecordingTask{}, 10); *runs != 0 || len(tasks) != 0 || err != nil {
 			t.Fatalf("%d runs while its session is open; to be looked at again: %+v, %v", *runs, tasks, err)
 		}
-		w.archived(2) // it lived for the hour before, and its archive lacks the recording
+		w.archived(2) // it began an hour ago, and its archive lacks the recording
 		w.looks(watches, gap, gap)
 		if *runs != 1 {
 			t.Errorf("%d runs when it is late", *runs)
@@ -150,8 +149,8 @@ func TestRecordingIsCheckedAgainAfterItsRoomIsArchived(t *testing.T) {
 	})
 }
 
-// While the ledger can't be trusted, or Temporal is away, nothing is started, and the
-// next look tries again.
+// If the ledger isn't confirmed or Temporal is unavailable, no run starts, and the next look tries
+// again.
 func TestFailedLookIsRetried(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "sqlite:"+t.TempDir()+"/ledger.db")
