@@ -18,14 +18,14 @@ import (
 
 // Authority signs certificates.
 type Authority struct {
-	// Cert is its own certificate, a PEM file.
+	// Cert is the path of the authority's own certificate, a PEM file.
 	Cert string
 
 	parsed *x509.Certificate
 	key    *ecdsa.PrivateKey
 }
 
-// NewAuthority makes one that lasts as long as the test.
+// NewAuthority returns an authority that is valid for an hour.
 func NewAuthority(t *testing.T) *Authority {
 	t.Helper()
 	a := &Authority{}
@@ -36,8 +36,8 @@ func NewAuthority(t *testing.T) *Authority {
 	return a
 }
 
-// Issue signs a certificate for servers and clients, an hour old. It returns the PEM
-// files of it and of its key.
+// Issue signs a certificate for servers and clients that has been valid for an hour. It returns the
+// paths of PEM files with the certificate and its key.
 func (a *Authority) Issue(t *testing.T, template *x509.Certificate) (cert, key string) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -67,7 +67,7 @@ func (a *Authority) Issue(t *testing.T, template *x509.Certificate) (cert, key s
 	return write("CERTIFICATE", der), write("PRIVATE KEY", privateDER)
 }
 
-// Intermediate issues an authority between this one and a leaf, and the leaf.
+// Intermediate issues an intermediate authority, and a leaf signed by it.
 func (a *Authority) Intermediate(t *testing.T, between, of *x509.Certificate) (intermediate, leaf, leafKey string) {
 	t.Helper()
 	between.NotAfter = time.Now().Add(time.Hour)
@@ -81,7 +81,8 @@ func (a *Authority) Intermediate(t *testing.T, between, of *x509.Certificate) (i
 	return intermediate, leaf, leafKey
 }
 
-// For is a template of a certificate for a name or an IP address.
+// For returns the template of a certificate for a host name or an IP address that expires after
+// lasts.
 func For(name string, lasts time.Duration) *x509.Certificate {
 	c := &x509.Certificate{Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().Add(lasts)}
 	if ip := net.ParseIP(name); ip != nil {

@@ -16,14 +16,14 @@ import (
 	_ "gocloud.dev/blob/s3blob" // s3:// buckets
 )
 
-// s3Variable names the program that is a store for the tests.
+// s3Variable is the environment variable with the path of versitygw.
 const s3Variable = "CLOSEOUT_TEST_VERSITYGW"
 
-// S3 is a store that speaks S3's protocol, a versitygw on this machine.
+// S3 is a versitygw process on this machine, a store that speaks S3's protocol.
 type S3 struct {
-	// Folder is what it keeps its buckets in.
+	// Folder has the store's buckets.
 	Folder string
-	// Address is where it listens.
+	// Address is the address that the store listens on.
 	Address string
 
 	t       testing.TB
@@ -33,8 +33,8 @@ type S3 struct {
 	process *exec.Cmd
 }
 
-// StartS3 starts a store, which is stopped after the test. It sets the credentials
-// for it in the environment.
+// StartS3 starts a store and stops it after the test. It sets the store's credentials in the
+// environment.
 func StartS3(t testing.TB) *S3 {
 	t.Helper()
 	program := os.Getenv(s3Variable)
@@ -61,7 +61,7 @@ func StartS3(t testing.TB) *S3 {
 	return s
 }
 
-// Start starts it, and waits until it answers.
+// Start starts the store and waits until it answers.
 func (s *S3) Start() {
 	s.t.Helper()
 	s.mu.Lock()
@@ -82,7 +82,7 @@ func (s *S3) Start() {
 	}
 }
 
-// Kill kills it, as a power failure would.
+// Kill kills the store, as a power failure would.
 func (s *S3) Kill() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -93,10 +93,10 @@ func (s *S3) Kill() {
 	}
 }
 
-// URL makes a bucket, if there is none of that name, and returns its URL.
+// URL returns the URL of a bucket, and creates the bucket if there is none of that name.
 func (s *S3) URL(name string) string { return s.URLBy(name, s.Address) }
 
-// URLBy is [S3.URL] by way of a proxy at another address.
+// URLBy is [S3.URL] with the address of a proxy to the store.
 func (s *S3) URLBy(name, address string) string {
 	s.t.Helper()
 	direct := bucketURL(name, s.Address)

@@ -19,14 +19,14 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
 )
 
-// postgresVariable names a PostgreSQL server on which tests may make schemas.
+// postgresVariable is the environment variable with the URL of a PostgreSQL database in which tests
+// may create schemas.
 const postgresVariable = "CLOSEOUT_TEST_POSTGRES_URL"
 
-// Databases runs a test on each database that Closeout supports, with the URL of
-// an empty one.
+// Databases runs a test on each database that Closeout supports. It passes the URL of an empty one.
 func Databases(t *testing.T, test func(t *testing.T, databaseURL string)) {
 	t.Run("sqlite", func(t *testing.T) {
-		test(t, "sqlite:"+filepath.Join(t.TempDir(), "ledger #1?.db")) // a path that a URL has to escape
+		test(t, "sqlite:"+filepath.Join(t.TempDir(), "ledger #1?.db")) // a path that must be escaped in a URL
 	})
 	t.Run("postgres", func(t *testing.T) {
 		test(t, Postgres(t))
@@ -72,7 +72,7 @@ func PgBouncer(t testing.TB) string {
 	}
 	settings := fmt.Sprintf("[databases]\n* = %s\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %d\nunix_socket_dir =\n"+
 		"auth_type = any\npool_mode = transaction\ndefault_pool_size = 4\n", to, port)
-	if os.Getuid() == 0 { // which it refuses
+	if os.Getuid() == 0 { // PgBouncer refuses to run as root
 		settings += "user = nobody\n"
 	}
 	file := filepath.Join(t.TempDir(), "pgbouncer.ini")
@@ -108,7 +108,7 @@ func isThere(file string) bool {
 	return err == nil
 }
 
-// Postgres makes an empty schema, drops it after the test and returns its URL.
+// Postgres creates an empty schema, drops it after the test, and returns its URL.
 func Postgres(t testing.TB) string {
 	t.Helper()
 	server := os.Getenv(postgresVariable)

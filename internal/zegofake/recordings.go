@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// posts are the actions that are called by POST.
+// posts has the actions that are called by POST.
 var posts = map[string]bool{"DescribeTasks": true, "DescribeRecordStatus": true}
 
-// Task is a recording task as DescribeRecordStatus answers about it.
+// Task is a recording task in ZEGO's answers.
 type Task struct {
 	TaskID, RoomID string
 	// Status is 1 initialising, 2 recording, 3 ended, 4 ended abnormally or 5 paused.
@@ -31,7 +31,7 @@ type File struct {
 	Status                            int
 }
 
-// Usage is what is counted at a minute.
+// Usage has the counts of one minute.
 type Usage struct {
 	At           time.Time
 	Rooms, Users int
@@ -44,7 +44,7 @@ func (a *API) Tasks(appID uint32, tasks ...Task) {
 	a.tasks[appID] = tasks
 }
 
-// Realtime replaces what is counted of an app.
+// Realtime replaces the counts of an app.
 func (a *API) Realtime(appID uint32, usage ...Usage) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -38,7 +38,7 @@ type API struct {
 	tasks   map[uint32][]Task
 	usage   map[uint32][]Usage
 	calls   []url.Values
-	lately  map[string][]time.Time // calls by what limits them
+	lately  map[string][]time.Time // recent calls, by the key of their limit
 	fail    func(url.Values) *Failure
 }
 
@@ -66,7 +66,7 @@ func New(appID uint32, secret string) *API {
 	return a
 }
 
-// Serve serves it on this machine until the test ends, and returns its URL.
+// Serve serves the API on this machine until the test ends, and returns its URL.
 func (a *API) Serve(t testing.TB) string {
 	server := httptest.NewServer(a)
 	t.Cleanup(server.Close)
@@ -87,14 +87,14 @@ func (a *API) Room(appID uint32, name string, users ...User) {
 	a.rooms[room{appID, name}] = users
 }
 
-// Fail sets a function that may return a failure for a call's parameters.
+// Fail sets a function that may return a failure for the parameters of a call.
 func (a *API) Fail(fail func(url.Values) *Failure) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.fail = fail
 }
 
-// Calls returns the parameters of the calls so far, of one action unless it is empty.
+// Calls returns the parameters of all calls so far, or only those of one action.
 func (a *API) Calls(action string) (calls []url.Values) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -201,7 +201,8 @@ func (a *API) answer(q url.Values, body []byte) (code int, message string, data 
 	}
 }
 
-// limited counts a call and reports whether there were too many within a second.
+// limited records a call, and reports whether there were more than most calls of its kind within a
+// second.
 func (a *API) limited(kind string, most int) bool {
 	now := a.Now()
 	a.lately[kind] = append(slices.DeleteFunc(a.lately[kind], func(t time.Time) bool { return now.Sub(t) >= time.Second }), now)
