@@ -1,5 +1,5 @@
-// Package check holds the manifests against what they will meet: the API
-// server's own validation, the pod security standards, and Closeout's settings.
+// Package check tests the manifests against the API server's validation, the pod security
+// standards, and Closeout's settings.
 package check
 
 import (
@@ -57,8 +57,8 @@ import (
 	"github.com/closeouthq/closeout/internal/config"
 )
 
-// build gives the objects of a kustomization, as kubectl apply -k would send them.
-// An unknown field, or one given twice, is an error.
+// build returns the objects of a kustomization, as kubectl apply -k sends them. An unknown or
+// repeated field is an error.
 func build(t *testing.T, dir string) []runtime.Object {
 	t.Helper()
 	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
@@ -103,7 +103,7 @@ func decode(text []byte) (objects []runtime.Object, err error) {
 	}
 }
 
-// podMonitor is what we use of the Prometheus Operator's kind.
+// podMonitor has the fields that we use of the Prometheus Operator's kind.
 type podMonitor struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`
@@ -149,7 +149,7 @@ func withComponent(t *testing.T, component string) string {
 	return dir
 }
 
-// installations are all that an operator may apply.
+// installations returns everything that an operator may apply.
 func installations(t *testing.T) map[string][]runtime.Object {
 	t.Helper()
 	all := map[string][]runtime.Object{}
@@ -180,7 +180,8 @@ func TestTheAPIServerAcceptsTheManifests(t *testing.T) {
 	}
 }
 
-// TestTheValidationIsNoFormality breaks the manifests, each in a way of its own.
+// TestTheValidationIsNoFormality breaks the manifests in different ways. The validation finds each
+// fault.
 func TestTheValidationIsNoFormality(t *testing.T) {
 	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), "../example")
 	if err != nil {
@@ -215,12 +216,12 @@ func TestTheValidationIsNoFormality(t *testing.T) {
 	}
 }
 
-// validate is what the API server does to a new object.
+// validate validates a new object as the API server does.
 func validate(t *testing.T, object runtime.Object) field.ErrorList {
 	t.Helper()
 	namespaced(object)
 	if _, ok := object.(*podMonitor); ok {
-		return nil // the operator's, and strictly decoded
+		return nil // a kind of the Prometheus Operator, and strictly decoded
 	}
 	internal, err := legacyscheme.Scheme.ConvertToVersion(object, schema.GroupVersion{Group: object.GetObjectKind().GroupVersionKind().Group, Version: runtime.APIVersionInternal})
 	if err != nil {
@@ -232,13 +233,13 @@ func validate(t *testing.T, object runtime.Object) field.ErrorList {
 	case *apps.Deployment:
 		return appsvalidation.ValidateDeployment(o, corevalidation.PodValidationOptions{})
 	case *batch.Job:
-		// What the API server itself would fill in.
+		// The API server fills in the selector.
 		o.Spec.Selector, o.Spec.ManualSelector = &metav1.LabelSelector{MatchLabels: o.Spec.Template.Labels}, new(bool)
 		*o.Spec.ManualSelector = true
 		return batchvalidation.ValidateJob(o, batchvalidation.JobValidationOptions{})
 	case *core.Service:
 		if o.Spec.ClusterIP != "" {
-			o.Spec.ClusterIPs = []string{o.Spec.ClusterIP} // so does the API server
+			o.Spec.ClusterIPs = []string{o.Spec.ClusterIP} // as the API server does
 		}
 		return corevalidation.ValidateServiceCreate(o)
 	case *core.Secret:
@@ -343,7 +344,7 @@ func TestWhatSelectsPodsFindsThem(t *testing.T) {
 					found(o, selector(t, o.Spec.Selector))
 				case *podMonitor:
 					if strings.HasPrefix(where, "example/setup") {
-						continue // it is about pods that come later
+						continue // selects pods that are applied later
 					}
 					found(o, selector(t, &o.Spec.Selector), o.Spec.PodMetricsEndpoints[0].Port)
 				}
@@ -357,7 +358,7 @@ func TestWhatSelectsPodsFindsThem(t *testing.T) {
 	}
 }
 
-// TestWhatIsDeployedIsWhatIsMeant counts what must not go missing.
+// TestWhatIsDeployedIsWhatIsMeant checks the namespaces, and counts the objects of important kinds.
 func TestWhatIsDeployedIsWhatIsMeant(t *testing.T) {
 	for where, objects := range installations(t) {
 		for _, object := range objects {
@@ -378,8 +379,8 @@ func TestWhatIsDeployedIsWhatIsMeant(t *testing.T) {
 	}
 }
 
-// TestTheSettingsAreCloseouts loads the settings that a pod would have, and holds
-// them against the rest of the pod.
+// TestTheSettingsAreCloseouts loads the settings of each pod, and compares them with the rest of
+// the pod.
 func TestTheSettingsAreCloseouts(t *testing.T) {
 	known := map[string]bool{}
 	for _, s := range config.Settings() {
@@ -431,7 +432,8 @@ func TestTheSettingsAreCloseouts(t *testing.T) {
 					}
 					t.Setenv(env, value)
 				}
-				// A Secret of its own, with only the files that the settings name, and a name that changes with them.
+				// The pod has its own Secret, which has only the files named in the settings. Its
+				// name changes with its content.
 				name := pod.Spec.Volumes[slices.IndexFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Secret != nil })].Secret.SecretName
 				if len(secrets) > 0 {
 					if given := slices.Sorted(maps.Keys(secrets[name])); !slices.Equal(given, slices.Sorted(slices.Values(files))) {
@@ -481,7 +483,8 @@ func TestTheSettingsAreCloseouts(t *testing.T) {
 	}
 }
 
-// checkMemory works out GOMEMLIMIT as the kubelet does: below the limit, and not far below.
+// checkMemory computes GOMEMLIMIT as the kubelet does. It must be below the limit, and not far
+// below.
 func checkMemory(t *testing.T, container *corev1.Container) {
 	t.Helper()
 	limit := container.Resources.Limits.Memory().Value()
@@ -503,7 +506,7 @@ func checkMemory(t *testing.T, container *corev1.Container) {
 	}
 }
 
-// template gives the pods that an object makes, if it makes any.
+// template returns an object's pod template, or nil.
 func template(object runtime.Object) *corev1.PodTemplateSpec {
 	switch o := object.(type) {
 	case *appsv1.StatefulSet:

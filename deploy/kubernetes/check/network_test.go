@@ -16,7 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// end is one of the two that talk: a pod, or an address outside of the cluster.
+// end is one end of a connection: a pod, or an address outside of the cluster.
 type end struct {
 	pod       bool
 	namespace string
@@ -25,19 +25,19 @@ type end struct {
 	address   netip.Addr
 }
 
-// namespaces that the documentation names have the label that each namespace has
-// by itself, and those that were labeled for it.
+// namespaces has the labels of the namespaces that the documentation tells the operator to label.
+// Kubernetes adds the label with the name.
 var namespaces = map[string]labels.Set{"observability": {"closeout/admin": "allowed"}}
 
 func namespaceLabels(name string) labels.Set {
 	return labels.Merge(labels.Set{"kubernetes.io/metadata.name": name}, namespaces[name])
 }
 
-// policies are those of a namespace, as a network plugin evaluates them.
+// policies are network policies, evaluated as a network plugin does.
 type policies []*networkingv1.NetworkPolicy
 
-// allow reports whether one end reaches a port of the other: whether what isolates
-// the sender lets it out, and what isolates the receiver lets it in.
+// allow reports whether one end reaches a port of the other: the sender's policies must let it out,
+// and the receiver's must let it in.
 func (p policies) allow(t *testing.T, from, to end, port int32, protocol corev1.Protocol) bool {
 	t.Helper()
 	out := p.permit(t, networkingv1.PolicyTypeEgress, from, to, to, port, protocol)
@@ -45,8 +45,8 @@ func (p policies) allow(t *testing.T, from, to end, port int32, protocol corev1.
 	return out && in
 }
 
-// permit evaluates one direction for a subject. Without a policy that selects it,
-// everything is permitted; with some, what any of their rules permits.
+// permit evaluates one direction for a subject. If no policy selects the subject, everything is
+// permitted. Otherwise, everything that a rule of any selecting policy permits is.
 func (p policies) permit(t *testing.T, direction networkingv1.PolicyType, subject, peer, receiver end, port int32, protocol corev1.Protocol) bool {
 	t.Helper()
 	if !subject.pod {
@@ -79,7 +79,7 @@ func peersMatch(t *testing.T, peers []networkingv1.NetworkPolicyPeer, own string
 	t.Helper()
 	return len(peers) == 0 || slices.ContainsFunc(peers, func(peer networkingv1.NetworkPolicyPeer) bool {
 		if peer.IPBlock != nil {
-			// Some network plugins never match a pod by its address, so none is taken to.
+			// Some network plugins never match a pod by its address, so assume that none does.
 			within := func(cidr string) bool { return netip.MustParsePrefix(cidr).Contains(e.address) }
 			return !e.pod && within(peer.IPBlock.CIDR) && !slices.ContainsFunc(peer.IPBlock.Except, within)
 		}
@@ -106,7 +106,7 @@ func portsMatch(ports []networkingv1.NetworkPolicyPort, receiver end, port int32
 	})
 }
 
-// ends are all who might talk to Closeout, by the names that the documentation has for them.
+// ends returns all possible ends by their names in the documentation.
 func ends(t *testing.T, objects []runtime.Object) map[string]end {
 	t.Helper()
 	pod := func(namespace string, l labels.Set) end { return end{pod: true, namespace: namespace, labels: l} }
@@ -137,7 +137,7 @@ func ends(t *testing.T, objects []runtime.Object) map[string]end {
 	return all
 }
 
-// anywhere are those without policies of ours.
+// anywhere returns the names of the ends without policies of ours.
 func anywhere(all map[string]end) (names []string) {
 	for name, e := range all {
 		if e.namespace != "closeout" {
@@ -149,9 +149,8 @@ func anywhere(all map[string]end) (names []string) {
 
 var networkRow = regexp.MustCompile(`(?m)^\| ([^|\n]+) \| ([^|\n]+) \| (\d+)(/UDP)? \|([^|\n]*)\|$`)
 
-// TestTheNetworkPoliciesAllowWhatIsDocumented evaluates the rendered policies for
-// every pair of peers: what docs/kubernetes.md says that may talk does, and nobody
-// else.
+// TestTheNetworkPoliciesAllowWhatIsDocumented evaluates the rendered policies for each pair of
+// ends. Exactly the connections in docs/kubernetes.md are allowed.
 func TestTheNetworkPoliciesAllowWhatIsDocumented(t *testing.T) {
 	page, err := os.ReadFile("../../../docs/kubernetes.md")
 	if err != nil {
@@ -225,8 +224,8 @@ func TestTheNetworkPoliciesAllowWhatIsDocumented(t *testing.T) {
 	}
 }
 
-// TestASelectorOnAPeerWouldBeFound breaks a policy as kustomize's includeSelectors
-// does: it adds the labels of our own pods to the selector of the peer.
+// TestASelectorOnAPeerWouldBeFound breaks a policy as kustomize's includeSelectors does, which adds
+// the labels of our own pods to the peer's selector.
 func TestASelectorOnAPeerWouldBeFound(t *testing.T) {
 	objects := build(t, "../example")
 	all := ends(t, objects)

@@ -15,8 +15,8 @@ import (
 	"k8s.io/kubernetes/pkg/apis/core"
 )
 
-// TestTheMinimumVersionIsWhatIsDocumented has API servers of two versions drop the
-// fields that they don't know: the documented minimum drops none, the one before does.
+// TestTheMinimumVersionIsWhatIsDocumented drops the fields that an API server of a version doesn't
+// know. The documented minimum version drops none, and the version before it drops some.
 func TestTheMinimumVersionIsWhatIsDocumented(t *testing.T) {
 	page, err := os.ReadFile("../../../docs/kubernetes.md")
 	if err != nil {
