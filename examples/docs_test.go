@@ -16,8 +16,8 @@ var (
 	shell = regexp.MustCompile("(?s)```sh\n(.*?)```")
 )
 
-// The commands in the documentation run as printed, and make modules with passing tests.
-// They need only the checkout beside them.
+// The commands in the documentation run as printed, and create modules with passing tests. They
+// need only the checkout beside them.
 func TestTheCommandsInTheDocumentationRunAsPrinted(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds programs")

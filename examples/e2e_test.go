@@ -1,5 +1,5 @@
-// Package examples tests on a real Temporal server that the programs in its folders do
-// what their READMEs say.
+// Package examples tests the programs in its folders on a real Temporal server: they do what their
+// READMEs say.
 package examples
 
 import (

@@ -156,8 +156,8 @@ func TestRoomGivesTheDigestUp(t *testing.T) {
 	}
 }
 
-// The recorded runs are those of a room in the digest and of one that came too late, a
-// digest that was sent at once, and one that a mail server refused at first.
+// The recorded runs are of a room in the digest, of a room that came too late, of a digest that was
+// sent at once, and of a digest that a mail server refused at first.
 func TestRunsUnderWayGoOn(t *testing.T) {
 	closeouttest.Replay(t, "testdata", CloseShowRoom, Digest)
 }

@@ -59,7 +59,7 @@ func TestServiceIsComplete(t *testing.T) {
 	}
 }
 
-// fake is a Temporal client with one answer. Another test uses a real server.
+// fake is a Temporal client that always returns err. Another test uses a real server.
 type fake struct {
 	client.Client
 	client.WorkflowUpdateHandle

@@ -8,7 +8,7 @@ import (
 	"github.com/closeouthq/closeout/pricing"
 )
 
-// The other table is generated from the standard's list one.
+// The table of bojanz/currency is generated from the standard's list one.
 func TestCurrenciesHaveTheDecimalsOfISO4217(t *testing.T) {
 	codes := currency.GetCurrencyCodes()
 	if len(codes) < 150 {

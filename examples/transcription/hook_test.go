@@ -83,8 +83,8 @@ func TestTokenDependsOnSecretAndRun(t *testing.T) {
 	}
 }
 
-// An order that is repeated after its answer was lost makes one job. The API posts the
-// report until Temporal accepts it.
+// An order repeated after a lost answer makes one job. The API posts the report until Temporal
+// accepts it.
 func TestFakeCallsBackOncePerKeyUntilItIsHeard(t *testing.T) {
 	session := closeouttest.Session()
 	task := activities.Task{Session: session, IdempotencyKey: session.IdempotencyKey("order")}

@@ -79,7 +79,7 @@ func (w *world) booked() string {
 	return strings.Join(all, ", ")
 }
 
-// The wallet's bookings at the end.
+// The wallet's bookings at the end of a run.
 const (
 	charged  = "charge caller 300, charge guest 40"
 	paidOut  = charged + ", payout host 150"
@@ -95,7 +95,7 @@ func outcomes(r workflows.Result) string {
 	return strings.Join(all, ", ")
 }
 
-// failure returns why a step has no result.
+// failure returns the failure of a step.
 func failure(r workflows.Result, step string) string {
 	for _, s := range r.Steps {
 		if s.Step == step {
@@ -212,7 +212,7 @@ func TestCancelledRunIsNotRefunded(t *testing.T) {
 	}
 }
 
-// Which refusals wait for an operator depends on the step and the status.
+// The step and the status decide which refusals wait for an operator.
 func TestOnlyWhatNobodyCouldMendIsGivenUp(t *testing.T) {
 	for name, tt := range map[string]struct {
 		step    string
@@ -285,7 +285,7 @@ func sorted(list string) string {
 	return strings.Join(all, ", ")
 }
 
-// One caller has no money. The others pay, and the host is paid.
+// One participant has no money. The others pay, and the host is paid.
 func TestADebtHoldsUpNobody(t *testing.T) {
 	w := newWorld(t)
 	w.trouble = func(rw http.ResponseWriter, r *http.Request, wallet http.Handler) {
