@@ -14,7 +14,7 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// proxy forwards connections. While it is deaf, requests pass and answers don't.
+// proxy forwards connections. While it is deaf, it forwards requests and drops answers.
 type proxy struct {
 	net.Listener
 	deaf atomic.Bool

@@ -75,7 +75,8 @@ func TestDoctorOnARealTemporal(t *testing.T) {
 	}
 }
 
-// A Namespace that is too new for Temporal to know is not an outage.
+// Temporal reports a Namespace as missing for a short time after it was registered. That is not an
+// outage.
 func TestSetupOfANewNamespaceLogsNoError(t *testing.T) {
 	t.Parallel()
 	c := settings(t, nil)

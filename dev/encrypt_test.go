@@ -228,8 +228,8 @@ func TestARunGoesOnWhenItsKeyIsBack(t *testing.T) {
 	blocked(workflowID(plain))
 	stop()
 
-	// Switch encryption on. The change of a version marker would be skipped if it
-	// couldn't be decrypted.
+	// Turn encryption on. A version marker that can't be decrypted would change the run's course if
+	// it were skipped.
 	stop = worker(payloadKeys(t, "old"))
 	post(t, webhook("old"), old)
 	blocked(workflowID(old))
@@ -302,7 +302,7 @@ func TestReplayWithoutTheKeyTakesNoOtherPath(t *testing.T) {
 		}
 		h.Events = append(h.Events, event)
 	}
-	// The worker has the key of everything else.
+	// Decrypt the input, so that the worker lacks only the key of the later events.
 	if err := payloadKeys(t, "old").DecryptHistory(t.Context(), &history.History{Events: h.Events[:1]}); err != nil {
 		t.Fatal(err)
 	}

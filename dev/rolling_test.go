@@ -73,7 +73,7 @@ type replica struct {
 	log *lines
 }
 
-// stop ends it in order.
+// stop sends SIGTERM, and reports an error if the process doesn't exit in order.
 func (r *replica) stop(t *testing.T) {
 	t.Helper()
 	if err := r.Process.Signal(syscall.SIGTERM); err != nil {
@@ -173,7 +173,7 @@ func TestARollingRestartLosesAndRepeatsNothing(t *testing.T) {
 			old := webhooks[n]
 			front.remove(old.address)
 			old.stop(t)
-			webhooks[n] = webhookStarts(n, old.config) // with the inbox of the old one
+			webhooks[n] = webhookStarts(n, old.config) // uses the inbox of the old one
 			front.add(webhooks[n].address)
 
 			oldWorker := workers[n]

@@ -14,9 +14,8 @@ import (
 	"github.com/closeouthq/closeout/workflows"
 )
 
-// `status` describes a session that was closed out and a session that waits for an
-// operator, by number, by Workflow ID and by any room name. Without a worker it says that
-// nobody can answer.
+// `status` describes a session that was closed out and a session that waits for an operator, by
+// number, by Workflow ID and by any room name. Without a worker it says why details are missing.
 func TestStatusShowsWhereASessionIs(t *testing.T) {
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "no such customer", http.StatusUnprocessableEntity)

@@ -243,7 +243,7 @@ func exported(t *testing.T) map[string]*dto.MetricFamily {
 		"room_id": again.RoomID, "room_session_id": again.RoomSessionID, "close_reason": "kicked", "room_close_time": strconv.FormatInt(again.RoomCloseTime.UnixMilli(), 10),
 	})
 	result(t, temporalClient, again)
-	// Usage to compare with ZEGO's counts. Without a server secret no app is asked about.
+	// Store a comparison with ZEGO's counts. No app is compared without a server secret.
 	if err := books.NoteComparison(t.Context(), ledger.Comparison{AppID: again.AppID, At: time.Now(), Rooms: 2, Users: 2, UnknownRooms: 1, UnknownUsers: 1}); err != nil {
 		t.Fatal(err)
 	}

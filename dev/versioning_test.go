@@ -44,7 +44,7 @@ func (after) CloseShow(ctx workflow.Context, s session.Session) (workflows.Resul
 	return run.Finish()
 }
 
-// careful makes the same change with GetVersion, so it can.
+// careful makes the same change with GetVersion, so it can replay an older run.
 type careful struct{}
 
 func (careful) CloseShow(ctx workflow.Context, s session.Session) (workflows.Result, error) {
@@ -106,7 +106,7 @@ func (d *deployment) start(parts service.Parts, build string, closeShow workflow
 	return start(d.t, &c, parts)
 }
 
-// makeCurrent makes new runs go to a build, as soon as a worker of the build polls.
+// makeCurrent sends new runs to a build, as soon as a worker of the build polls.
 func (d *deployment) makeCurrent(build string) {
 	d.t.Helper()
 	name := d.settings.DeploymentName
@@ -115,7 +115,7 @@ func (d *deployment) makeCurrent(build string) {
 			SetCurrentVersion(d.t.Context(), client.WorkerDeploymentSetCurrentVersionOptions{BuildID: build})
 		return err == nil
 	})
-	// Task Queues apply it a little later.
+	// Task Queues apply the change a little later.
 	wait(d.t, "build "+build+" is current everywhere", func() bool {
 		answer, err := d.temporal.WorkflowService().DescribeWorkerDeployment(d.t.Context(),
 			&workflowservice.DescribeWorkerDeploymentRequest{Namespace: d.settings.Temporal.Namespace, DeploymentName: name})

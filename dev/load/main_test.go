@@ -33,7 +33,8 @@ func send(args string) (code int, stdout, stderr string) {
 	return code, out.String(), err.String()
 }
 
-// receiver is a webhook that answers genuine callbacks with code, and others with forged.
+// receiver starts a webhook that answers genuine callbacks with code and others with forged. It
+// returns the flags to send to it.
 func receiver(t *testing.T, code, forged int) string {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -62,7 +62,7 @@ func TestWorkflowsAndSearchAttributesSurviveARestart(t *testing.T) {
 	}
 	w.Stop()
 	awaitListed(t, c, `RoomId = "r-1" AND RoomCount = 3 AND ExecutionStatus = "Completed"`, run.GetRunID())
-	// Another run waits for a worker over the restart.
+	// Another run waits for a worker during the restart.
 	open := startGreet(t, c, "greet-2")
 	c.Close()
 	stop(t, s)
@@ -244,7 +244,8 @@ func TestAKilledProcessLosesNothing(t *testing.T) {
 	}
 }
 
-// childDir is the variable with the folder of a server in a process of its own.
+// childDir is the environment variable with a data folder. If it is set, the test binary runs a
+// server, as a process that can be killed.
 const childDir = "CLOSEOUT_TEST_CHILD_DIR"
 
 func TestMain(m *testing.M) {

@@ -41,8 +41,8 @@ func (c *collector) Receive(_ context.Context, event zego.Event) (webhook.Receip
 	return webhook.Receipt{Status: webhook.Stored}, nil
 }
 
-// life runs a sender against a webhook, and returns the journal and the events that the
-// webhook received.
+// life sends sessions to a webhook. It returns the journal, the events that the webhook received,
+// the report and the output.
 func life(t *testing.T, change func(*load.Options)) ([]audit.Entry, map[string]int, *load.Report, string) {
 	t.Helper()
 	ring, err := zego.NewKeyring(map[uint32][]string{7: {"secret"}}, time.Minute, time.Now)

@@ -81,11 +81,11 @@ type arrival struct {
 	zego.RoomClose
 }
 
-// far is the receiver of a run in a bubble with skipped time. It records arrivals and
+// far is a receiver inside a synctest bubble, where the clock is fake. It records arrivals and
 // answers as configured.
 type far struct {
 	began    time.Time
-	answer   func(a arrival, nth int) (int, string) // nth of the session, from 1
+	answer   func(a arrival, nth int) (int, string) // nth delivery of the session, from 1
 	takes    time.Duration
 	mu       sync.Mutex
 	arrivals []arrival
@@ -131,7 +131,7 @@ func (f *far) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: code, Status: fmt.Sprint(code, " ", http.StatusText(code)), Body: io.NopCloser(strings.NewReader(text))}, nil
 }
 
-// inBubble runs with skipped time, and returns the arrivals, sorted by session and time.
+// inBubble runs o in a synctest bubble, and returns the arrivals, sorted by session and time.
 func inBubble(t *testing.T, o load.Options, f *far, check func(report *load.Report, err error, out string)) []arrival {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -204,12 +204,12 @@ func TestReportCounts(t *testing.T) {
 			return 202, `{"status":"queued"}`
 		case 102: // lost
 			return 500, `{"status":"started"}`
-		case 103: // at the last
+		case 103: // acknowledged at the last attempt
 			if nth < 4 {
 				return hang, ""
 			}
 			return 200, `{"status":"` + "\x1b" + `[31m"}`
-		case 104: // lost, each time for another reason
+		case 104: // lost, each time for a different reason
 			return []int{hang, refuse, 404, 503}[nth-1], ""
 		default:
 			return 200, ""
@@ -235,7 +235,7 @@ func TestReportCounts(t *testing.T) {
 		if l := r.Latency; r.Attempts != 17 || l.All.Count != 17 || l.Acknowledged.Count != 4 || l.Session.Count != 4 || l.Waited.Count != 17 {
 			t.Errorf("%d attempts, latency %+v", r.Attempts, l)
 		}
-		// The last is 103: three timeouts and three pauses.
+		// Session 103 ends last, after three timeouts and three pauses.
 		if r.Duration != 21 || math.Abs(r.Latency.Session.Max/21000-1) > 0.001 || r.Latency.Session.P50 != 0 {
 			t.Errorf("took %v s, sessions %+v", r.Duration, r.Latency.Session)
 		}
@@ -512,8 +512,8 @@ func TestResign(t *testing.T) {
 	}
 }
 
-// Copies are genuine, and badly signed callbacks are refused, by the package that
-// verifies real ones.
+// Package zego, which verifies real callbacks, accepts the copies and refuses the badly signed
+// callbacks.
 func TestDuplicatesAndBadSignatures(t *testing.T) {
 	ring, err := zego.NewKeyring(map[uint32][]string{7: {"secret"}}, time.Minute, time.Now)
 	if err != nil {
@@ -541,7 +541,7 @@ func TestDuplicatesAndBadSignatures(t *testing.T) {
 			t.Errorf("answers %v, failures %v", r.Answers, r.Failures)
 		}
 	})
-	// They are wrong in different ways, and all look like signatures.
+	// The signatures are wrong in different ways, but all look like signatures.
 	kinds := map[bool]int{}
 	for _, a := range arrivals {
 		if a.RoomSessionID >= 1100 {
@@ -556,7 +556,7 @@ func TestDuplicatesAndBadSignatures(t *testing.T) {
 	}
 }
 
-// A receiver that accepts everything is found out, and a forgery isn't retried.
+// The report counts forgeries that the receiver accepts. A forgery isn't retried.
 func TestBadSignatureAccepted(t *testing.T) {
 	inBubble(t, options(func(o *load.Options) { o.Count, o.BadSignatures = 4, 1 }), &far{answer: func(a arrival, _ int) (int, string) {
 		return []int{200, 200, 401, 503}[a.RoomSessionID%4], ""
@@ -633,7 +633,7 @@ func TestStop(t *testing.T) {
 	})
 }
 
-// A journal that is written and read again is the same.
+// A written journal can be read again without a difference.
 func TestJournalRoundTrip(t *testing.T) {
 	var file strings.Builder
 	enc := json.NewEncoder(&file)
@@ -750,7 +750,7 @@ func TestProgress(t *testing.T) {
 	inBubble(t, options(func(o *load.Options) {
 		o.Count, o.Rate, o.Seed, o.Progress = 30, 1, 9, &progress
 	}), &far{answer: func(a arrival, nth int) (int, string) {
-		if a.RoomSessionID%10 == 9 { // 109, 119 and 129, and none of them at a tick
+		if a.RoomSessionID%10 == 9 { // lost: 109, 119 and 129, none of them at a tick
 			return 503, ""
 		}
 		return 200, ""
@@ -763,7 +763,7 @@ func TestProgress(t *testing.T) {
 	if lines[0] != "sending 30 sessions to http://closeout.test/zego/callbacks, seed 9" {
 		t.Errorf("first line: %s", lines[0])
 	}
-	// After 80 s: 109 is lost since 71 s, 119 and 129 wait for their last attempt.
+	// After 80 s, 109 is lost since 71 s, and 119 and 129 wait for their last attempt.
 	if want := "28 of 30 sessions: 27 acknowledged, 2 retrying, 1 lost"; len(lines) != 11 || lines[8] != want {
 		t.Errorf("found %d lines, want %q as the ninth of ten:\n%s", len(lines)-1, want, progress.String())
 	}
