@@ -427,7 +427,7 @@ func (t *truth) checkLate(test *testing.T, l *ledger.Ledger, life uint64, billed
 	createLost := t.createLost
 	t.createLost = false
 	waiting := dirty(test, l)
-	if len(waiting) == 0 { // the late callbacks change no figure
+	if len(waiting) == 0 { // the late callbacks add nothing to the others
 		return
 	}
 	due, err := adjust(test, l, waiting[0])
