@@ -65,9 +65,12 @@ func TestIdleDayStartsNoRun(t *testing.T) {
 // A worker whose clock is an hour ahead may look, and doesn't keep the others from looking.
 func TestWrongClockPreventsNoLook(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
-		for n, at := range []time.Time{w.now, w.now.Add(time.Hour), w.now, w.now.Add(time.Minute)} {
-			if mine, err := w.Ledger.TakeLook(t.Context(), at, gap); err != nil || mine != (n != 2) && n != 2 {
-				t.Errorf("look %d at %v: %v, %v", n, at, mine, err)
+		for n, look := range []struct {
+			at   time.Time
+			want bool
+		}{{w.now, true}, {w.now.Add(time.Hour), true}, {w.now, true}, {w.now.Add(gap / 2), false}, {w.now.Add(gap), true}} {
+			if got, err := w.Ledger.TakeLook(t.Context(), look.at, gap); err != nil || got != look.want {
+				t.Errorf("look %d at %v: %v, want %v, error %v", n, look.at, got, look.want, err)
 			}
 		}
 	})
