@@ -21,6 +21,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"gocloud.dev/blob"
@@ -703,24 +704,42 @@ func (c *cutShort) Write(p []byte) (int, error) {
 	return c.ResponseWriter.Write(p)
 }
 
+// drip is the body of a response. Each byte arrives after a pause.
+type drip struct {
+	ctx   context.Context
+	pause time.Duration
+	left  int
+}
+
+func (d *drip) Read(p []byte) (int, error) {
+	if d.left == 0 {
+		return 0, io.EOF
+	}
+	select {
+	case <-d.ctx.Done():
+		return 0, d.ctx.Err()
+	case <-time.After(d.pause):
+		d.left--
+		return copy(p, "x"), nil
+	}
+}
+
+// A transfer may take longer than the stall timeout if something arrives often enough.
 func TestProgressPreventsATimeout(t *testing.T) {
 	defer func(d time.Duration) { stallTimeout = d }(stallTimeout)
-	stallTimeout = 50 * time.Millisecond
-	hang := make(chan struct{})
-	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Length", "1000")
-		_, _ = io.WriteString(w, "some")
-		w.(http.Flusher).Flush()
-		select {
-		case <-hang:
-		case <-r.Context().Done():
-		}
-	}))
-	defer server.Close()
-	defer close(hang)
-	w := newWorld(t, Options{Client: server.Client()})
-	if _, err := w.move(Progress{}, Item{URL: server.URL + "/a"}); !errors.Is(err, errStalled) {
-		t.Errorf("error %v", err)
+	stallTimeout = time.Second
+	const size = 10
+	for pause, want := range map[time.Duration]error{stallTimeout - 1: nil, stallTimeout + 1: errStalled} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, Options{Client: &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+				return &http.Response{StatusCode: http.StatusOK, ContentLength: size, Body: io.NopCloser(&drip{r.Context(), pause, size})}, nil
+			})}})
+			begun := time.Now()
+			m, err := w.move(Progress{}, Item{URL: "https://example.com/a"})
+			if !errors.Is(err, want) || want == nil && (m.Files[0].Size != size || time.Since(begun) != size*pause) {
+				t.Errorf("a byte each %v: %+v after %v, error %v, want %v", pause, m.Files, time.Since(begun), err, want)
+			}
+		})
 	}
 }
 
