@@ -271,8 +271,8 @@ func TestRecordingsHaveClassTagsAndEncryption(t *testing.T) {
 	s := testenv.StartS3(t)
 	p := newProxy(t, s)
 	w := newWorld(t, Options{SourceURL: folderURL(t), ArchiveURL: s.URLBy("archive", p.address)})
-	w.store.(*s3Store).options = Options{Class: "STANDARD_IA", Encryption: "aws:kms=key-1", Tags: map[string]string{"team": "voice & video"}}
-	var told, manifest atomic.Int64
+	w.store.(*s3Store).options = Options{Class: "STANDARD_IA", Encryption: "aws:kms=key-1", Tags: map[string]string{"team": "voice + video"}}
+	var recordings, manifests atomic.Int64
 	p.do(func(rw http.ResponseWriter, r *http.Request) bool {
 		h := r.Header
 		begins := r.Method == http.MethodPut && r.URL.Query().Get("partNumber") == "" || r.Method == http.MethodPost && r.URL.Query().Has("uploads")
@@ -280,17 +280,17 @@ func TestRecordingsHaveClassTagsAndEncryption(t *testing.T) {
 		case !begins:
 		case strings.HasSuffix(r.URL.Path, "manifest.json"):
 			if h.Get("X-Amz-Storage-Class") == "" && h.Get("X-Amz-Server-Side-Encryption") == "aws:kms" && h.Get("If-None-Match") == "*" {
-				manifest.Add(1)
+				manifests.Add(1)
 			}
 		case h.Get("X-Amz-Storage-Class") == "STANDARD_IA" && h.Get("X-Amz-Server-Side-Encryption") == "aws:kms" &&
-			h.Get("X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id") == "key-1" && h.Get("X-Amz-Tagging") == "team=voice+%26+video":
-			told.Add(1)
+			h.Get("X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id") == "key-1" && h.Get("X-Amz-Tagging") == "team=voice+%2B+video":
+			recordings.Add(1)
 		}
 		return false
 	})
 	_, err := w.move(Progress{}, w.put("small.mp4", random(1, 1000)), w.put("large.mp4", random(2, partSize+1)))
-	if told.Load() < 2 || manifest.Load() != 1 && err == nil {
-		t.Errorf("told of %d recordings and %d manifests, error %v", told.Load(), manifest.Load(), err)
+	if err != nil || recordings.Load() != 2 || manifests.Load() != 1 {
+		t.Errorf("sent for %d recordings and %d manifests, want 2 and 1, error %v", recordings.Load(), manifests.Load(), err)
 	}
 }
 
