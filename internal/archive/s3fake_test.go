@@ -36,7 +36,6 @@ type fakeS3 struct {
 	objects  map[string]*fakeObject // by bucket/key
 	uploads  map[string]*fakeUpload
 	requests []string
-	signed   []string // names of signed headers
 }
 
 type fakeObject struct {
@@ -124,10 +123,6 @@ func (s *fakeS3) serve(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.requests = append(s.requests, r.Method+" "+r.URL.RequestURI())
-	if _, list, ok := strings.Cut(r.Header.Get("Authorization"), "SignedHeaders="); ok {
-		list, _, _ = strings.Cut(list, ",")
-		s.signed = append(s.signed, strings.Split(list, ";")...)
-	}
 	if s.before != nil && s.before(w, r) {
 		return
 	}
