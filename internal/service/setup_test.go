@@ -41,7 +41,7 @@ type crowded struct {
 	mu    sync.Mutex
 	room  int
 	names []string
-	asked int
+	asked int // number of AddSearchAttributes requests
 }
 
 func (c *crowded) DescribeNamespace(context.Context, *workflowservice.DescribeNamespaceRequest) (*workflowservice.DescribeNamespaceResponse, error) {
@@ -118,11 +118,12 @@ func TestSetupContinuesAfterAFailure(t *testing.T) {
 		temporal *crowded
 		want     []string
 		names    int
+		asked    int // all at once, then one by one
 	}{
-		{"no room for a search attribute", &crowded{room: 0}, []string{"RoomSessionId", "cannot have more than 10", "temporal operator search-attribute remove", "TEMPORAL_NAMESPACE"}, 0},
-		{"room for all but one", &crowded{room: total - 1}, []string{"cannot have more than 10"}, total - 1},
-		{"not allowed", &crowded{namespace: status.Error(codes.PermissionDenied, "not yours")}, []string{"set up the namespace", "not yours"}, 0},
-		{"not known", &crowded{namespace: status.Error(codes.Unauthenticated, "who are you")}, []string{"set up the namespace", "who are you"}, 0},
+		{"no room for a search attribute", &crowded{room: 0}, []string{"RoomSessionId", "cannot have more than 10", "temporal operator search-attribute remove", "TEMPORAL_NAMESPACE"}, 0, 1 + total},
+		{"room for all but one", &crowded{room: total - 1}, []string{"cannot have more than 10"}, total - 1, 1 + total},
+		{"not allowed", &crowded{namespace: status.Error(codes.PermissionDenied, "not yours")}, []string{"set up the namespace", "not yours"}, 0, 0},
+		{"not known", &crowded{namespace: status.Error(codes.Unauthenticated, "who are you")}, []string{"set up the namespace", "who are you"}, 0, 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -141,6 +142,9 @@ func TestSetupContinuesAfterAFailure(t *testing.T) {
 			defer tt.temporal.mu.Unlock()
 			if len(tt.temporal.names) != tt.names {
 				t.Errorf("%d search attributes, want %d", len(tt.temporal.names), tt.names)
+			}
+			if tt.temporal.asked != tt.asked {
+				t.Errorf("%d requests to add search attributes, want %d", tt.temporal.asked, tt.asked)
 			}
 			books, err := ledger.Open(c.DatabaseURL)
 			if err != nil {
