@@ -28,7 +28,6 @@ import (
 type proxy struct {
 	address string
 	before  atomic.Pointer[func(w http.ResponseWriter, r *http.Request) bool]
-	seen    atomic.Int64
 	copies  atomic.Int64 // number of copies by the store itself
 	bare    atomic.Bool  // removes checksums from responses
 }
@@ -48,7 +47,6 @@ func newProxy(t *testing.T, s *testenv.S3) *proxy {
 	}
 	to.ErrorHandler = func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) }
 	p.address = newServer(t, func(w http.ResponseWriter, r *http.Request) {
-		p.seen.Add(1)
 		if r.Header.Get("X-Amz-Copy-Source") != "" {
 			p.copies.Add(1)
 		}
