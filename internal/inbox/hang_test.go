@@ -224,9 +224,13 @@ func TestListsTruncateBodies(t *testing.T) {
 	if _, err := b.Put(t.Context(), Entry{Key: "a", Body: body}); err != nil {
 		t.Fatal(err)
 	}
+	n := 0
 	for e, err := range b.All(t.Context()) {
-		if err != nil || !e.Truncated || string(e.Body) != string(body[:maxListedBody]) {
+		if n++; err != nil || !e.Truncated || string(e.Body) != string(body[:maxListedBody]) {
 			t.Errorf("%v, truncated %v, %d bytes", err, e.Truncated, len(e.Body))
 		}
+	}
+	if n != 1 {
+		t.Errorf("%d entries are listed, want 1", n)
 	}
 }
