@@ -65,15 +65,19 @@ func TestPricedSessionTotalsParticipants(t *testing.T) {
 
 func TestStepReadsTheLinesOfTheTest(t *testing.T) {
 	line := pricing.Line{Payee: "harry", Amount: -5}
+	lines, blocked := 0, 0
 	for l, err := range activities.Lines(WithLines(t.Context(), line), activities.Task{Session: Session()}) {
-		if err != nil || l != line {
+		if lines++; err != nil || l != line {
 			t.Errorf("%+v, %v", l, err)
 		}
 	}
 	for _, err := range activities.Lines(t.Context(), activities.Task{Session: Session()}) {
-		if !activities.IsBlocked(err) {
+		if blocked++; !activities.IsBlocked(err) {
 			t.Errorf("without a ledger: %v", err)
 		}
+	}
+	if lines != 1 || blocked != 1 {
+		t.Errorf("%d lines, and %d errors without a ledger, want one of each", lines, blocked)
 	}
 }
 
