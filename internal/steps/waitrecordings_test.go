@@ -2,7 +2,9 @@ package steps_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -154,8 +156,11 @@ func (w *world) archives(waited time.Duration, names ...string) activities.Archi
 	}
 	for list := w.Archive.List(nil); ; {
 		object, err := list.Next(w.t.Context())
-		if err != nil {
+		if errors.Is(err, io.EOF) {
 			break
+		}
+		if err != nil {
+			w.t.Fatal(err)
 		}
 		if !strings.HasPrefix(object.Key, w.task.Session.Folder()) && !strings.HasPrefix(object.Key, w.other) {
 			w.t.Errorf("%s is outside of the session's folder", object.Key)
