@@ -191,8 +191,8 @@ const nondeterminism = "[TMPRL1100]"
 func histories(t *testing.T) []string {
 	t.Helper()
 	files, err := filepath.Glob("testdata/*.json")
-	if err != nil {
-		t.Fatal(err)
+	if err != nil || len(files) == 0 {
+		t.Fatalf("histories %q, %v", files, err)
 	}
 	return files
 }

@@ -52,12 +52,11 @@ func update(env env, name string, d workflows.Decision) *outcome {
 type outcome struct {
 	accepted bool
 	err      error
-	result   any
 }
 
-func (o *outcome) Accept()                      { o.accepted = true }
-func (o *outcome) Reject(err error)             { o.err = err }
-func (o *outcome) Complete(result any, _ error) { o.result = result }
+func (o *outcome) Accept()             { o.accepted = true }
+func (o *outcome) Reject(err error)    { o.err = err }
+func (o *outcome) Complete(any, error) {}
 
 func TestRoomClose(t *testing.T) {
 	env := newEnv(t)
