@@ -16,8 +16,8 @@ import (
 func TestThePublicAPIHasNoInternalTypes(t *testing.T) {
 	for _, dir := range []string{".", "activities", "closeouttest", "pricing", "session", "webhook", "workflows", "zego", "zego/serverapi"} {
 		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
-		if err != nil {
-			t.Fatal(err)
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: files %q, %v", dir, files, err)
 		}
 		fset := token.NewFileSet()
 		for _, name := range files {
