@@ -506,7 +506,9 @@ func TestNothingAcknowledgedIsLostInABurst(t *testing.T) {
 	if most := slices.Max(l.transactions()); most > 1000 {
 		t.Errorf("a transaction of %d", most)
 	}
-	t.Logf("%d were queued, %d transactions", queued.Load(), len(l.transactions()))
+	if queued.Load() == 0 {
+		t.Error("no callback was queued")
+	}
 }
 
 // The relay ends with its context, even if the ledger never recovers.
