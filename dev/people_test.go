@@ -168,13 +168,18 @@ func TestPublishedTimeIsBilledAndALateLogoutCorrectsOnePerson(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	n := 0
 	for p, err := range people.All {
 		if err != nil {
 			t.Fatal(err)
 		}
+		n++
 		if (p.Billed() != p.Before) != (p.User == "alice") || !p.InRoom.Exact() || !p.Published.Exact() {
 			t.Errorf("%s: %+v, %+v, %+v before", p.User, p.InRoom, p.Published, p.Before)
 		}
+	}
+	if n != 4 {
+		t.Errorf("%d participants, want 4", n)
 	}
 	if !people.Callbacks.Complete() {
 		t.Errorf("callbacks %v", people.Callbacks)

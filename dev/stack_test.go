@@ -146,8 +146,7 @@ func newClose() zego.RoomClose {
 
 // answer is the webhook's answer.
 type answer struct {
-	code   int
-	header http.Header
+	code int
 	webhook.Receipt
 }
 
@@ -163,7 +162,7 @@ func post(t *testing.T, address string, event any) answer {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	a := answer{code: resp.StatusCode, header: resp.Header}
+	a := answer{code: resp.StatusCode}
 	text, err := io.ReadAll(resp.Body)
 	if err != nil {
 		t.Fatal(err)

@@ -283,13 +283,18 @@ func TestMetricsMatchTheDocumentation(t *testing.T) {
 	// The metrics count what the process did.
 	for name, want := range map[string]float64{`closeout_bills_total{outcome="made"}`: 2, `closeout_bills_total{outcome="found"}`: 3, `closeout_bills_total{outcome="posted"}`: 2, "closeout_archived_files_total": 1, "closeout_archived_bytes_total": 4} {
 		name, label, _ := strings.Cut(name, "{")
+		found := false
 		for _, series := range families[name].GetMetric() {
 			if of := series.Label; len(of) == 1 && label != of[0].GetName()+`="`+of[0].GetValue()+`"}` {
 				continue
 			}
+			found = true
 			if got := series.Counter.GetValue(); got != want {
 				t.Errorf("%s{%s is %v, want %v", name, label, got, want)
 			}
+		}
+		if !found {
+			t.Errorf("there is no %s{%s", name, label)
 		}
 	}
 	if n := families["closeout_runs_blocked"].GetMetric(); len(n) != 1 || n[0].Gauge.GetValue() < 1 {

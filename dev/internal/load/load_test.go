@@ -482,7 +482,11 @@ func TestSpreadReorders(t *testing.T) {
 // A session is closed when its callback is first sent, however often it is repeated.
 func TestRoomCloseTime(t *testing.T) {
 	fails := func(_ arrival, nth int) (int, string) { return []int{0, 503, 200}[nth], "" }
-	for _, a := range inBubble(t, options(func(o *load.Options) { o.Count, o.Rate, o.Resign = 2, 1, 1 }), &far{answer: fails}, nil) {
+	arrivals := inBubble(t, options(func(o *load.Options) { o.Count, o.Rate, o.Resign = 2, 1, 1 }), &far{answer: fails}, nil)
+	if len(arrivals) != 4 {
+		t.Errorf("%d callbacks, want 4", len(arrivals))
+	}
+	for _, a := range arrivals {
 		sent := time.Duration(a.RoomSessionID-100) * time.Second
 		if closed := a.RoomCloseTime.Sub(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)); closed != sent {
 			t.Errorf("%d, sent after %v: closed after %v", a.RoomSessionID, a.at, closed)
