@@ -25,9 +25,9 @@ func closing(number uint64, seconds int64) ledger.Bill {
 		Charge: pricing.Charge{Price: pricing.Price{Currency: "EUR", PerMinute: 2}}}
 }
 
-func record(t *testing.T, l *ledger.Ledger, told ...ledger.Event) {
+func record(t *testing.T, l *ledger.Ledger, events ...ledger.Event) {
 	t.Helper()
-	if err := l.Record(t.Context(), told); err != nil {
+	if err := l.Record(t.Context(), events); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -125,7 +125,7 @@ func TestLateLogoutMakesAnAdjustment(t *testing.T) {
 		bill := finalize(t, l, closing(life, 130)) // a: 120 s, b: 60 s
 		record(t, l, logout("b", "2", 0, 60), created(0))
 		if d := dirty(t, l); len(d) != 0 {
-			t.Errorf("repeats made it dirty: %+v", d)
+			t.Errorf("dirty after repeated callbacks: %+v", d)
 		}
 		record(t, l, logout("a", "1", 10, 50), logout("a", "1", 10, 50)) // 40 s
 		d := dirty(t, l)
@@ -166,10 +166,10 @@ func TestLateLogoutMakesAnAdjustment(t *testing.T) {
 			t.Errorf("adjustments: %+v, %v", all, err)
 		}
 		if _, err := l.Adjust(t.Context(), uuid.New(), session.ID{AppID: app, RoomSessionID: life}, 4); err == nil {
-			t.Error("a number was left out")
+			t.Error("Adjust accepts a number that leaves one out")
 		}
 		if _, err := l.Adjust(t.Context(), uuid.New(), session.ID{AppID: app, RoomSessionID: 5}, 1); !errors.Is(err, sql.ErrNoRows) {
-			t.Errorf("of a session without a bill: %v", err)
+			t.Errorf("session without a bill: %v", err)
 		}
 	})
 }
@@ -336,7 +336,7 @@ func TestEveryBillIsExactOrAnEstimate(t *testing.T) {
 			begin := r.Int64N(1000)
 			end := begin + r.Int64N(500)
 			reconciled, lossy := r.IntN(10) == 0, r.IntN(3) == 0
-			told := []ledger.Event{created(begin)}
+			events := []ledger.Event{created(begin)}
 			type ends struct {
 				user     string
 				from, to int64
@@ -347,16 +347,16 @@ func TestEveryBillIsExactOrAnEstimate(t *testing.T) {
 					from := begin - 2 + r.Int64N(end-begin+4)
 					id, s := fmt.Sprintf("%d/%d", u, i), ends{fmt.Sprintf("user %d", u), from, from + r.Int64N(end-from+5)}
 					stays[id] = s
-					told = append(told, login(s.user, id, s.from), logout(s.user, id, s.from, s.to))
+					events = append(events, login(s.user, id, s.from), logout(s.user, id, s.from, s.to))
 				}
 			}
 			if r.IntN(3) == 0 { // a recorder
 				in, out := login("recorder", "r", begin), logout("recorder", "r", begin, end)
 				in.Role, out.Role = "4", "4"
-				told = append(told, in, out)
+				events = append(events, in, out)
 			}
 			var sent []ledger.Event
-			for _, u := range told {
+			for _, u := range events {
 				u.RoomSessionID = number
 				for range 1 + r.IntN(2) {
 					if !lossy || r.IntN(4) > 0 {
@@ -412,7 +412,7 @@ func TestEveryBillIsExactOrAnEstimate(t *testing.T) {
 		}
 		t.Logf("%d of %d sessions were estimated", estimates, sessions)
 		if estimates > sessions*6/10 {
-			t.Errorf("%d of %d sessions are estimates, so that the test says little", estimates, sessions)
+			t.Errorf("%d of %d sessions are estimates, want at most 60%%", estimates, sessions)
 		}
 	})
 }
@@ -539,7 +539,7 @@ func TestSecondCloseOfASessionIsReported(t *testing.T) {
 		}
 		record(t, l, after...)
 		if b := finalize(t, l, closing(5, 100)); b.Usage.Estimated != 0 {
-			t.Errorf("without one: %+v", b.Usage)
+			t.Errorf("without a contradiction: %+v", b.Usage)
 		}
 		second.RoomSessionID = 5
 		record(t, l, second)

@@ -20,29 +20,29 @@ func TestCheckReportsMissingTablesAndCreatesNone(t *testing.T) {
 		defer l.Close()
 		for range 2 { // the first call creates nothing for the second
 			if err := l.Check(t.Context()); !errors.Is(err, ledger.ErrNotSetUp) {
-				t.Errorf("before it is set up: %v", err)
+				t.Errorf("before setup: %v", err)
 			}
 		}
 		if path, ok := strings.CutPrefix(databaseURL, "sqlite:"); ok {
 			if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
-				t.Errorf("it made the file: %v", err)
+				t.Errorf("Check created the file: %v", err)
 			}
 			if err := os.WriteFile(path, nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
 			if err := l.Check(t.Context()); !errors.Is(err, ledger.ErrNotSetUp) {
-				t.Errorf("of an empty file: %v", err)
+				t.Errorf("empty file: %v", err)
 			}
 		}
 		if err := l.Migrate(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if err := l.Check(t.Context()); err != nil {
-			t.Errorf("once it is set up: %v", err)
+			t.Errorf("after setup: %v", err)
 		}
 		l.Forget(t)
 		if err := l.Check(t.Context()); !errors.Is(err, ledger.ErrNotSetUp) || !strings.Contains(err.Error(), "have version 0, want ") {
-			t.Errorf("of an older version: %v", err)
+			t.Errorf("older version: %v", err)
 		}
 	})
 }

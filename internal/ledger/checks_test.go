@@ -10,8 +10,8 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// told records events of a session, received at seenAt. All sessions are of one room.
-func told(t *testing.T, l *ledger.Ledger, session uint64, seenAt time.Time, usage ...ledger.Event) {
+// recordSession records events of a session, received at seenAt. All sessions are of one room.
+func recordSession(t *testing.T, l *ledger.Ledger, session uint64, seenAt time.Time, usage ...ledger.Event) {
 	t.Helper()
 	for i := range usage {
 		u := &usage[i]
@@ -47,10 +47,10 @@ func TestChecksOfOverdueSessions(t *testing.T) {
 		}
 		recorder := stay("recorder", 1, 0)
 		recorder.Role = zego.RoleService
-		told(t, l, 1, minute(20), ledger.Event{Create: minute(0)}, stay("a", 0, 0), stay("b", 3, 7)) // a is still in the room
-		told(t, l, 2, minute(21), ledger.Event{Create: minute(8)}, stay("c", 8, 9), recorder)        // everyone but the recorder has left
-		told(t, l, 3, minute(22), ledger.Event{Create: minute(30)})                                  // the room's next session
-		told(t, l, 18446744073709551615, minute(23), stay("a", 5, 6), stay("b", 1, 0))               // seen last, but its times are before session 3
+		recordSession(t, l, 1, minute(20), ledger.Event{Create: minute(0)}, stay("a", 0, 0), stay("b", 3, 7)) // a is still in the room
+		recordSession(t, l, 2, minute(21), ledger.Event{Create: minute(8)}, stay("c", 8, 9), recorder)        // everyone but the recorder has left
+		recordSession(t, l, 3, minute(22), ledger.Event{Create: minute(30)})                                  // the room's next session
+		recordSession(t, l, 18446744073709551615, minute(23), stay("a", 5, 6), stay("b", 1, 0))               // seen last, but its times are before session 3
 		all, err := l.Overdue(t.Context(), minute(60), ledger.OpenSession{}, 10)
 		if err != nil || len(all) != 4 {
 			t.Fatalf("overdue %v, %v", all, err)
@@ -87,8 +87,8 @@ func TestChecksOfOverdueSessions(t *testing.T) {
 func TestAnswersCountUntilASignOfLife(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
-		told(t, l, 1, minute(0), ledger.Event{Create: minute(0)})
-		told(t, l, 2, minute(0), ledger.Event{Create: minute(0)})
+		recordSession(t, l, 1, minute(0), ledger.Event{Create: minute(0)})
+		recordSession(t, l, 2, minute(0), ledger.Event{Create: minute(0)})
 		overdue := func(before int) []ledger.Check {
 			t.Helper()
 			all, err := l.Overdue(t.Context(), minute(before), ledger.OpenSession{}, 10)
@@ -116,7 +116,7 @@ func TestAnswersCountUntilASignOfLife(t *testing.T) {
 		if checks := overdue(11); len(checks) != 1 || checks[0].Gone != 2 || !checks[0].AskedAt.Equal(minute(11)) {
 			t.Errorf("checks %+v", checks)
 		}
-		told(t, l, 1, minute(12), ledger.Event{Stay: "a", Login: minute(12)})
+		recordSession(t, l, 1, minute(12), ledger.Event{Stay: "a", Login: minute(12)})
 		if checks := overdue(30); len(checks) != 2 || checks[0].Gone != 0 || checks[1].Gone != 0 {
 			t.Errorf("after signs of life: %+v", checks)
 		}

@@ -51,7 +51,7 @@ func TestEventHasTheCallbacksFields(t *testing.T) {
 		}
 	}
 	if _, ok := ledger.EventOf(&zego.RoomClose{}, at(9)); ok {
-		t.Error("a room_close is taken for usage")
+		t.Error("EventOf returned an event for a room_close")
 	}
 }
 
@@ -59,12 +59,12 @@ func TestEventHasTheCallbacksFields(t *testing.T) {
 func TestEventsInAnyOrderAndNumberGiveTheSameRows(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
-		told := []ledger.Event{created(0), login("a", "1", 1), logout("a", "1", 1, 10), login("b", "2", 2), logout("c", "3", 3, 7), login("é'\"", "4", 5)}
-		told[1].Role = "" // only the logout has the role
+		events := []ledger.Event{created(0), login("a", "1", 1), logout("a", "1", 1, 10), login("b", "2", 2), logout("c", "3", 3, 7), login("é'\"", "4", 5)}
+		events[1].Role = "" // only the logout has the role
 		for round := range uint64(20) {
 			random := rand.New(rand.NewPCG(round, 1))
 			var batch []ledger.Event
-			for _, u := range append(append([]ledger.Event{}, told...), told...) {
+			for _, u := range append(append([]ledger.Event{}, events...), events...) {
 				u.RoomSessionID = round
 				batch = append(batch, u)
 			}
@@ -146,7 +146,7 @@ func TestContradictingCallbacksGiveTheSameInEveryOrder(t *testing.T) {
 		for round := range uint64(12) {
 			random := rand.New(rand.NewPCG(round, 7))
 			pick := func(n int64) int64 { return random.Int64N(n) }
-			var told []ledger.Event
+			var events []ledger.Event
 			for range 5 {
 				var u ledger.Event
 				switch pick(5) {
@@ -163,14 +163,14 @@ func TestContradictingCallbacksGiveTheSameInEveryOrder(t *testing.T) {
 				}
 				u.RoomID = []string{"Zimmer", "zimmer"}[pick(2)]
 				u.Implausible = pick(4) == 0
-				told = append(told, u)
+				events = append(events, u)
 			}
-			told = append(told, login("c", "2", 0), logout("c", "2", 0, 50)) // without contradictions
+			events = append(events, login("c", "2", 0), logout("c", "2", 0, 50)) // without contradictions
 			var rows []ledger.StayRow
 			var figures session.Usage
 			for order := range 10 {
 				number++
-				batch := slices.Clone(told)
+				batch := slices.Clone(events)
 				random.Shuffle(len(batch), func(i, j int) { batch[i], batch[j] = batch[j], batch[i] })
 				for i := range batch {
 					batch[i].RoomSessionID = number
@@ -236,7 +236,7 @@ func TestImpossibleTimeIsIgnored(t *testing.T) {
 		})
 	}
 	if got := (ledger.Event{SentAt: sent, Login: ancient}).Plausible(0); got.Implausible {
-		t.Error("a room may live for ever, and doesn't")
+		t.Error("implausible, although the life of rooms has no limit")
 	}
 }
 
@@ -349,23 +349,23 @@ func TestLastTimeIsTheLatestInCallbacks(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		for _, tt := range []struct {
-			told ledger.Event
-			want time.Time
+			events ledger.Event
+			want   time.Time
 		}{
 			{created(5), at(5)},
 			{login("a", "1", 3), at(5)},
 			{login("b", "2", 8), at(8)},
 			{logout("a", "1", 3, 20), at(20)},
 		} {
-			if err := l.Record(t.Context(), []ledger.Event{tt.told}); err != nil {
+			if err := l.Record(t.Context(), []ledger.Event{tt.events}); err != nil {
 				t.Fatal(err)
 			}
 			if got, err := l.LastTime(t.Context(), session.ID{AppID: app, RoomSessionID: life}); err != nil || !got.Equal(tt.want) {
-				t.Errorf("after %+v: %v, %v, want %v", tt.told, got, err, tt.want)
+				t.Errorf("after %+v: %v, %v, want %v", tt.events, got, err, tt.want)
 			}
 		}
 		if got, err := l.LastTime(t.Context(), session.ID{AppID: app, RoomSessionID: 1}); err != nil || !got.IsZero() {
-			t.Errorf("of a session that nothing is known of: %v, %v", got, err)
+			t.Errorf("unknown session: %v, %v", got, err)
 		}
 	})
 }

@@ -59,11 +59,11 @@ func TestLinesOfAllEntriesAddUpToTheCurrentPrice(t *testing.T) {
 		l.Price = shared
 		for seed := range uint64(60) {
 			r := rand.New(rand.NewPCG(seed, 23))
-			var told []ledger.Event
+			var events []ledger.Event
 			add := func(u ledger.Event) {
 				u.RoomSessionID = seed + 1
 				if r.IntN(5) > 0 {
-					told = append(told, u)
+					events = append(events, u)
 				}
 			}
 			add(created(0))
@@ -74,11 +74,11 @@ func TestLinesOfAllEntriesAddUpToTheCurrentPrice(t *testing.T) {
 				add(login(user, stay, from))
 				add(logout(user, stay, from, to))
 			}
-			r.Shuffle(len(told), func(i, j int) { told[i], told[j] = told[j], told[i] })
+			r.Shuffle(len(events), func(i, j int) { events[i], events[j] = events[j], events[i] })
 			part := func() {
-				n := r.IntN(len(told) + 1)
-				record(t, l, told[:n]...)
-				told = told[n:]
+				n := r.IntN(len(events) + 1)
+				record(t, l, events[:n]...)
+				events = events[n:]
 			}
 			part()
 			bill := closing(seed+1, 1000)
@@ -87,7 +87,7 @@ func TestLinesOfAllEntriesAddUpToTheCurrentPrice(t *testing.T) {
 			all := linesOf(t, l, app, seed+1, 0, b.Charge.Amount, b.Charge.Lines)
 			for round := range 3 {
 				if round == 2 {
-					record(t, l, told...)
+					record(t, l, events...)
 				} else {
 					part()
 				}
@@ -258,13 +258,13 @@ func TestRestoredEntriesHaveLinesThatAddUp(t *testing.T) {
 		l := open(t, databaseURL)
 		l.Price = shared
 		for number, whole := range map[uint64]bool{1: true, 2: false} {
-			told := []ledger.Event{created(0), logout("a", "1", 0, 500), logout("b", "2", 0, 90)}
+			events := []ledger.Event{created(0), logout("a", "1", 0, 500), logout("b", "2", 0, 90)}
 			late := logout("c", "3", 0, 700)
-			for i := range told {
-				told[i].RoomSessionID = number
+			for i := range events {
+				events[i].RoomSessionID = number
 			}
 			late.RoomSessionID = number
-			record(t, l, told...)
+			record(t, l, events...)
 			bill := closing(number, 1000)
 			bill.Charge = pricing.Charge{}
 			b := finalize(t, l, bill)
@@ -275,8 +275,8 @@ func TestRestoredEntriesHaveLinesThatAddUp(t *testing.T) {
 				t.Fatal(err)
 			}
 			l.Lose(t, session.ID{AppID: app, RoomSessionID: number})
-			if record(t, l, told[:2]...); whole {
-				record(t, l, told[2])
+			if record(t, l, events[:2]...); whole {
+				record(t, l, events[2])
 			}
 			made := ledger.MadeBill{Bill: b, MadeAt: at(2000)}
 			if restored, err := l.RestoreBill(t.Context(), made); err != nil || !restored {

@@ -52,7 +52,7 @@ type truth struct {
 	inRoom, streamed map[string][][2]int64
 	// doubtful has the users with contradicting callbacks.
 	doubtful map[string]bool
-	told     []ledger.Event
+	events   []ledger.Event
 	late     []ledger.Event
 }
 
@@ -145,7 +145,7 @@ func generate(seed uint64) *truth {
 			continue
 		}
 		for range 1 + r.IntN(2) {
-			t.told = append(t.told, u)
+			t.events = append(t.events, u)
 		}
 		if again && chance(10) { // a repeated callback states another time
 			lie := u
@@ -154,7 +154,7 @@ func generate(seed uint64) *truth {
 			} else {
 				lie.Login = ms(within(begin, t.close))
 			}
-			if t.told = append(t.told, lie); lie != u {
+			if t.events = append(t.events, lie); lie != u {
 				t.doubtful[h.user] = true
 			}
 		}
@@ -163,7 +163,7 @@ func generate(seed uint64) *truth {
 	if t.createLost {
 		t.late = append(t.late, create)
 	} else {
-		t.told = append(t.told, create)
+		t.events = append(t.events, create)
 	}
 	return t
 }
@@ -298,17 +298,17 @@ func (t *truth) checkCompleteness(c session.Completeness, stream bool) error {
 func ms(t int64) time.Time { return time.UnixMilli(t).UTC() }
 
 // recordShuffled records a session's callbacks in random order and in a few batches.
-func recordShuffled(t *testing.T, l *ledger.Ledger, r *rand.Rand, life uint64, told []ledger.Event) {
+func recordShuffled(t *testing.T, l *ledger.Ledger, r *rand.Rand, life uint64, events []ledger.Event) {
 	t.Helper()
-	told = slices.Clone(told)
-	for i := range told {
-		told[i].RoomSessionID = life
+	events = slices.Clone(events)
+	for i := range events {
+		events[i].RoomSessionID = life
 	}
-	r.Shuffle(len(told), func(i, j int) { told[i], told[j] = told[j], told[i] })
-	for len(told) > 0 {
-		n := min(len(told), 1+r.IntN(2*len(told)))
-		record(t, l, told[:n]...)
-		told = told[n:]
+	r.Shuffle(len(events), func(i, j int) { events[i], events[j] = events[j], events[i] })
+	for len(events) > 0 {
+		n := min(len(events), 1+r.IntN(2*len(events)))
+		record(t, l, events[:n]...)
+		events = events[n:]
 	}
 }
 
@@ -339,9 +339,9 @@ func TestFiguresAgainstAnOracle(t *testing.T) {
 				life := 2*seed + order + 1
 				fail := func(format string, args ...any) {
 					t.Helper()
-					t.Errorf("room %d: %s\nit is made again by: go test ./internal/ledger -run %s -args -room %[1]d -rooms 1", seed, fmt.Sprintf(format, args...), "TestFiguresAgainstAnOracle")
+					t.Errorf("room %d: %s\nreproduce it with: go test ./internal/ledger -run %s -args -room %[1]d -rooms 1", seed, fmt.Sprintf(format, args...), "TestFiguresAgainstAnOracle")
 				}
-				recordShuffled(t, l, rand.New(rand.NewPCG(seed, order)), life, truth.told)
+				recordShuffled(t, l, rand.New(rand.NewPCG(seed, order)), life, truth.events)
 				bill := closing(life, 0)
 				bill.RoomCloseTime, bill.Charge = ms(truth.close), pricing.Charge{}
 				b := finalize(t, l, bill)

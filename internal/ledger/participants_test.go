@@ -116,9 +116,9 @@ func TestNumbersProveWhichCallbacksAreMissing(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		for i, tt := range []struct {
-			name string
-			told []ledger.Event
-			want string
+			name   string
+			events []ledger.Event
+			want   string
 		}{
 			{"nothing", nil, "unknown"},
 			{"all of them", []ledger.Event{numbered(5, login("a", "1", 1)), numbered(6, logout("a", "1", 1, 2))}, "complete"},
@@ -133,10 +133,10 @@ func TestNumbersProveWhichCallbacksAreMissing(t *testing.T) {
 			{"a recorder that is not numbered", []ledger.Event{service(login("r", "1", 1)), numbered(2, login("b", "2", 1)), numbered(3, logout("b", "2", 1, 9))}, "complete"},
 			{"a number twice", []ledger.Event{numbered(1, login("a", "1", 1)), numbered(1, logout("a", "1", 1, 9))}, "unknown"},
 		} {
-			for j := range tt.told {
-				tt.told[j].RoomSessionID = uint64(i + 1)
+			for j := range tt.events {
+				tt.events[j].RoomSessionID = uint64(i + 1)
 			}
-			if err := l.Record(t.Context(), append(tt.told, tt.told...)); err != nil {
+			if err := l.Record(t.Context(), append(tt.events, tt.events...)); err != nil {
 				t.Fatal(err)
 			}
 			users, streams, err := l.Completeness(t.Context(), session.ID{AppID: app, RoomSessionID: uint64(i + 1)})
@@ -178,10 +178,10 @@ func TestTwoNumbersOfOneLoginContradictEachOther(t *testing.T) {
 		l := open(t, databaseURL)
 		first, second, out := numbered(1, login("a", "1", 10)), numbered(2, login("a", "1", 10)), numbered(3, logout("a", "1", 10, 20))
 		unnumberedLogin := login("a", "1", 10)
-		for i, told := range [][]ledger.Event{{first, second, out}, {out, second, first}, {first, unnumberedLogin, second, out}, {unnumberedLogin, out, first}, {first, first, out}} {
-			for j := range told {
-				told[j].RoomSessionID = uint64(i + 1)
-				record(t, l, told[j])
+		for i, events := range [][]ledger.Event{{first, second, out}, {out, second, first}, {first, unnumberedLogin, second, out}, {unnumberedLogin, out, first}, {first, first, out}} {
+			for j := range events {
+				events[j].RoomSessionID = uint64(i + 1)
+				record(t, l, events[j])
 			}
 			_, all := participants(t, l, uint64(i+1), at(100), 0)
 			if doubtful := i < 4; len(all) != 1 || (all[0].InRoom.Reasons&session.Contradicted != 0) != doubtful || all[0].InRoom.Exact() == doubtful || doubtful && all[0].InRoom.Max < 90_000 {

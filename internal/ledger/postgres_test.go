@@ -46,7 +46,7 @@ func TestConnectionToDemotedPrimaryIsDropped(t *testing.T) {
 				if err := l.Record(t.Context(), []ledger.Event{login("u", string(rune('a'+n)), 1)}); err == nil {
 					continue
 				} else if ledger.Refusal(err) {
-					t.Errorf("it is taken for the callback's fault: %v", err)
+					t.Errorf("Refusal blames the callback: %v", err)
 				}
 				failed++
 			}
@@ -123,7 +123,7 @@ func TestProbeReportsAnUnwritableStore(t *testing.T) {
 				t.Errorf("advice %q, final %v, want %q, %v", advice, final, tt.advice, tt.final)
 			}
 			if ledger.Refusal(err) {
-				t.Error("it is taken for the content's fault")
+				t.Error("Refusal blames the content")
 			}
 		})
 	}

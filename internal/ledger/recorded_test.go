@@ -54,7 +54,7 @@ func TestAnswerReplacesLostCallbacks(t *testing.T) {
 		}
 		answer(serverapi.TaskEnded, false, all...)
 		if task().ArchivedAt.IsZero() {
-			t.Error("a repeated answer makes it late")
+			t.Error("late after a repeated answer")
 		}
 		// The recorder crashed, and ZEGO reports its second file late.
 		answer(serverapi.TaskEnded, true, append(all, file("c", zego.FileUploaded))...)
@@ -66,7 +66,7 @@ func TestAnswerReplacesLostCallbacks(t *testing.T) {
 		answer(serverapi.TaskEnded, false, file("b", zego.FileFailed))
 		changed := file("b", zego.FileUploaded)
 		changed.Size = 77
-		if err := l.Record(t.Context(), []ledger.Event{tells(t, "T", zego.RecordingUploaded, 3, 0, changed)}); err != nil {
+		if err := l.Record(t.Context(), []ledger.Event{recordingEvent(t, "T", zego.RecordingUploaded, 3, 0, changed)}); err != nil {
 			t.Fatal(err)
 		}
 		if got := task(); got.Files[1].Status != zego.FileUploaded || got.Files[1].Size != 77 || len(got.Files) != 3 {

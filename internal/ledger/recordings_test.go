@@ -16,13 +16,13 @@ import (
 	"github.com/closeouthq/closeout/zego"
 )
 
-// tells returns the event of a recording callback that ZEGO sends the given seconds after noon.
-func tells(t *testing.T, task string, event zego.RecordingEvent, sequence uint64, sent int64, files ...zego.RecordedFile) ledger.Event {
+// recordingEvent returns the event of a recording callback that ZEGO sends the given seconds after noon.
+func recordingEvent(t *testing.T, task string, event zego.RecordingEvent, sequence uint64, sent int64, files ...zego.RecordedFile) ledger.Event {
 	t.Helper()
 	u, ok := ledger.EventOf(&zego.Recording{Common: zego.Common{Event: zego.EventRecording, AppID: math.MaxUint32, Timestamp: noon.Unix() + sent},
 		TaskID: task, RoomID: "Zimmer 7 é'\"", EventType: event, Sequence: sequence, Files: files}, time.Now())
 	if !ok {
-		t.Fatal("a recording callback is of no use")
+		t.Fatal("EventOf returned no event for a recording callback")
 	}
 	return u
 }
@@ -52,13 +52,13 @@ func TestRecordingCallbacksInAnyOrder(t *testing.T) {
 		l := open(t, databaseURL)
 		all := func(task string) []ledger.Event {
 			return []ledger.Event{
-				tells(t, task, zego.RecordingNoStream, 0, 10),
-				tells(t, task, zego.RecordingUploaded, 1, 20, file("a", zego.FileInBackup), file("b", zego.FileFailed)),
-				tells(t, task, zego.RecordingUploading, 2, 30),
-				tells(t, task, zego.RecordingUploaded, 3, 40, file("a", zego.FileInBackup), file("b", zego.FileUploaded), file("c", zego.FileUploaded)),
-				tells(t, task, zego.RecordingAborted, 4, 50),
-				tells(t, task, 4711, 5, 60),
-				tells(t, task, zego.RecordingUploaded, 6, 70, file("a", zego.FileFailed), file("c", zego.FileFailed)),
+				recordingEvent(t, task, zego.RecordingNoStream, 0, 10),
+				recordingEvent(t, task, zego.RecordingUploaded, 1, 20, file("a", zego.FileInBackup), file("b", zego.FileFailed)),
+				recordingEvent(t, task, zego.RecordingUploading, 2, 30),
+				recordingEvent(t, task, zego.RecordingUploaded, 3, 40, file("a", zego.FileInBackup), file("b", zego.FileUploaded), file("c", zego.FileUploaded)),
+				recordingEvent(t, task, zego.RecordingAborted, 4, 50),
+				recordingEvent(t, task, 4711, 5, 60),
+				recordingEvent(t, task, zego.RecordingUploaded, 6, 70, file("a", zego.FileFailed), file("c", zego.FileFailed)),
 			}
 		}
 		want := ledger.RecordingTask{AppID: math.MaxUint32, TaskID: "0000000000000000", RoomID: "Zimmer 7 é'\"",
@@ -115,19 +115,19 @@ func TestFilesMissingFromAnArchiveAreLateInAnyOrder(t *testing.T) {
 			}
 			return len(tasks)
 		}
-		highest := tells(t, "0000000000000001", zego.RecordingUploaded, math.MaxInt64, 5, file("b", zego.FileUploaded))
+		highest := recordingEvent(t, "0000000000000001", zego.RecordingUploaded, math.MaxInt64, 5, file("b", zego.FileUploaded))
 		record(highest)
 		if err := l.ArchivedRecordings(t.Context(), session.Session{ID: session.ID{AppID: app, RoomSessionID: number}, RoomID: room, RoomCloseTime: noon}, []string{"0000000000000001"}); err != nil {
 			t.Fatal(err)
 		}
 		record(highest)
-		record(tells(t, "0000000000000001", zego.RecordingUploaded, 2, 6, file("b", zego.FileFailed)))
+		record(recordingEvent(t, "0000000000000001", zego.RecordingUploaded, 2, 6, file("b", zego.FileFailed)))
 		if n := late(); n != 0 {
-			t.Errorf("after what was known %d are late", n)
+			t.Errorf("%d late tasks after a callback without news, want 0", n)
 		}
-		record(tells(t, "0000000000000001", zego.RecordingUploaded, 1, 4, file("a", zego.FileUploaded), file("b", zego.FileUploaded)))
+		record(recordingEvent(t, "0000000000000001", zego.RecordingUploaded, 1, 4, file("a", zego.FileUploaded), file("b", zego.FileUploaded)))
 		if n := late(); n != 1 {
-			t.Errorf("after another file %d are late", n)
+			t.Errorf("%d late tasks after a callback about another file, want 1", n)
 		}
 	})
 }
@@ -139,12 +139,12 @@ func TestContinuingTaskIsNotUploaded(t *testing.T) {
 			usage ledger.Event
 			want  bool
 		}{
-			{tells(t, "T", zego.RecordingNoStream, 0, 0), false},
-			{tells(t, "T", zego.RecordingUploaded, 3, 1), true},
-			{tells(t, "T", zego.RecordingNoStream, 2, 0), true}, // arrives late
-			{tells(t, "T", zego.RecordingResumed, 4, 2), false},
-			{tells(t, "T", zego.RecordingEnded, 6, 3), false},
-			{tells(t, "T", zego.RecordingUploaded, 5, 3), true},
+			{recordingEvent(t, "T", zego.RecordingNoStream, 0, 0), false},
+			{recordingEvent(t, "T", zego.RecordingUploaded, 3, 1), true},
+			{recordingEvent(t, "T", zego.RecordingNoStream, 2, 0), true}, // arrives late
+			{recordingEvent(t, "T", zego.RecordingResumed, 4, 2), false},
+			{recordingEvent(t, "T", zego.RecordingEnded, 6, 3), false},
+			{recordingEvent(t, "T", zego.RecordingUploaded, 5, 3), true},
 		} {
 			if err := l.Record(t.Context(), []ledger.Event{step.usage}); err != nil {
 				t.Fatal(err)
@@ -190,9 +190,9 @@ func TestRecordingBelongsToOneSession(t *testing.T) {
 	testenv.Databases(t, func(t *testing.T, databaseURL string) {
 		l := open(t, databaseURL)
 		if err := l.AssignRecording(t.Context(), session.ID{AppID: math.MaxUint32, RoomSessionID: 1}, "T"); !errors.Is(err, ledger.ErrNoRecording) {
-			t.Errorf("assign one that isn't there: %v", err)
+			t.Errorf("assign an unknown task: %v", err)
 		}
-		if err := l.Record(t.Context(), []ledger.Event{tells(t, "T", zego.RecordingUploaded, 0, 0, file("a", zego.FileUploaded)), tells(t, "U", zego.RecordingUploaded, 0, 0)}); err != nil {
+		if err := l.Record(t.Context(), []ledger.Event{recordingEvent(t, "T", zego.RecordingUploaded, 0, 0, file("a", zego.FileUploaded)), recordingEvent(t, "U", zego.RecordingUploaded, 0, 0)}); err != nil {
 			t.Fatal(err)
 		}
 		left := func() (names []string) {
@@ -206,7 +206,7 @@ func TestRecordingBelongsToOneSession(t *testing.T) {
 			return names
 		}
 		if got := left(); !slices.Equal(got, []string{"T"}) {
-			t.Errorf("left: %v, want the one that has a file", got)
+			t.Errorf("left: %v, want only the task with a file", got)
 		}
 		for _, number := range []uint64{1, math.MaxUint64} { // an operator may correct a mistake
 			if err := l.AssignRecording(t.Context(), session.ID{AppID: math.MaxUint32, RoomSessionID: number}, "T"); err != nil {
@@ -229,7 +229,7 @@ func TestRecordingBelongsToOneSession(t *testing.T) {
 			t.Errorf("got %+v", tasks)
 		}
 		if err := l.AssignRecording(t.Context(), session.ID{AppID: math.MaxUint32, RoomSessionID: 1}, "T"); !errors.Is(err, ledger.ErrRecordingArchived) {
-			t.Errorf("assign one that was archived: %v", err)
+			t.Errorf("assign an archived task: %v", err)
 		}
 		if got := left(); len(got) != 0 {
 			t.Errorf("left: %v", got)
@@ -244,8 +244,8 @@ func TestLateRecordingsAreListedUntilHandedOver(t *testing.T) {
 		const app, room = math.MaxUint32, "Zimmer 7 é'\""
 		a := file("a", zego.FileUploaded)
 		if err := l.Record(t.Context(), []ledger.Event{
-			tells(t, "C", zego.RecordingUploaded, 0, 1, a), tells(t, "B", zego.RecordingUploaded, 0, 2, a), tells(t, "A", zego.RecordingUploaded, 0, 2, a),
-			tells(t, "no files", zego.RecordingUploaded, 0, 3), tells(t, "long ago", zego.RecordingUploaded, 0, -4000, a),
+			recordingEvent(t, "C", zego.RecordingUploaded, 0, 1, a), recordingEvent(t, "B", zego.RecordingUploaded, 0, 2, a), recordingEvent(t, "A", zego.RecordingUploaded, 0, 2, a),
+			recordingEvent(t, "no files", zego.RecordingUploaded, 0, 3), recordingEvent(t, "long ago", zego.RecordingUploaded, 0, -4000, a),
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -301,15 +301,15 @@ func TestLateRecordingsAreListedUntilHandedOver(t *testing.T) {
 				}
 				expect("with C taken on", "A", "B")
 			}
-			if err := l.Record(t.Context(), []ledger.Event{tells(t, "C", zego.RecordingUploaded, sequence, 5, a)}); err != nil {
+			if err := l.Record(t.Context(), []ledger.Event{recordingEvent(t, "C", zego.RecordingUploaded, sequence, 5, a)}); err != nil {
 				t.Fatal(err)
 			}
-			expect(fmt.Sprintf("with C told again, as number %d", sequence), [][]string{{"A", "B"}, {"A", "B", "C"}, {"A", "B", "C"}}[sequence]...)
+			expect(fmt.Sprintf("after another callback about C, with number %d", sequence), [][]string{{"A", "B"}, {"A", "B", "C"}, {"A", "B", "C"}}[sequence]...)
 		}
 
 		// An operator may assign a task to a session of another room.
 		other := session.Session{ID: session.ID{AppID: app, RoomSessionID: 7}, RoomID: "other", RoomCloseTime: noon}
-		u := tells(t, "elsewhere", zego.RecordingUploaded, 0, 9, a)
+		u := recordingEvent(t, "elsewhere", zego.RecordingUploaded, 0, 9, a)
 		u.RoomID = "nowhere"
 		if err := errors.Join(l.Record(t.Context(), []ledger.Event{u}), l.ArchivedRecordings(t.Context(), other, nil)); err != nil {
 			t.Fatal(err)

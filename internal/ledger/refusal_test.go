@@ -30,7 +30,7 @@ func TestRefusalIsAboutContent(t *testing.T) {
 		}
 	})
 	if ledger.Refusal(nil) || ledger.Refusal(errors.New("connection refused")) {
-		t.Error("what isn't the database's word is a refusal")
+		t.Error("Refusal is true for an error that the database did not return")
 	}
 }
 

@@ -76,8 +76,8 @@ func TestRestoredLedgerKnowsItsLoss(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer books.Close()
-		if mine, err := books.TakeLook(t.Context(), time.Now(), time.Minute); err != nil || !mine {
-			t.Fatalf("took the look: %v, %v", mine, err)
+		if taken, err := books.TakeLook(t.Context(), time.Now(), time.Minute); err != nil || !taken {
+			t.Fatalf("TakeLook = %v, %v", taken, err)
 		}
 		last, err := books.LastLook(t.Context())
 		if err != nil || last.Number != 1 {

@@ -17,7 +17,7 @@ func TestRefusedCallbackIsStoredOnce(t *testing.T) {
 			u, ok := ledger.EventOf(&zego.Unreadable{Common: zego.Common{Event: event, AppID: 7, Timestamp: sent.Add(after).Unix()}, RoomID: "r", TaskID: task,
 				Fault: zego.FieldError{Field: "f", Problem: problem}}, time.Now())
 			if !ok {
-				t.Fatal("it tells of nothing")
+				t.Fatal("EventOf returned no event")
 			}
 			return u
 		}
@@ -31,13 +31,13 @@ func TestRefusedCallbackIsStoredOnce(t *testing.T) {
 			t.Errorf("%+v, %v", all, err)
 		}
 		if all, err := l.UnreadableSince(t.Context(), sent.Add(6*time.Second), 10); err != nil || len(all) != 0 {
-			t.Errorf("of later: %+v, %v", all, err)
+			t.Errorf("since a later time: %+v, %v", all, err)
 		}
 		// A readable callback of the same task replaces the refused one.
 		u, _ := ledger.EventOf(&zego.Recording{Common: zego.Common{Event: zego.EventRecording, AppID: 7, Timestamp: sent.Unix()}, TaskID: "T", RoomID: "r",
 			EventType: zego.RecordingUploaded, Files: []zego.RecordedFile{{FileID: "f", Status: zego.FileUploaded}}}, time.Now())
 		if all, err := l.UnreadableRecordings(t.Context(), 7, "r", sent); err != nil || len(all) != 1 {
-			t.Errorf("of the room: %+v, %v", all, err)
+			t.Errorf("in the room: %+v, %v", all, err)
 		}
 		if err := l.Record(t.Context(), []ledger.Event{u}); err != nil {
 			t.Fatal(err)
