@@ -64,8 +64,8 @@ func (a *asking) file(name string, status int) zegofake.File {
 	return zegofake.File{ID: name, Format: "aac", UserID: "u_1", StreamID: "s", Size: 5, Duration: time.Second, Begin: parts.Begin, Status: status}
 }
 
-// look runs the step at the current time, as if it had waited for the given time.
-func (a *asking) look(waited time.Duration) (activities.Archived, error) {
+// run runs the step at the current time, as if it had waited for the given time.
+func (a *asking) run(waited time.Duration) (activities.Archived, error) {
 	a.t.Helper()
 	task := a.world.task
 	if waited > 0 {
@@ -84,14 +84,14 @@ func (a *asking) look(waited time.Duration) (activities.Archived, error) {
 
 func (a *asking) waits(waited time.Duration, words string) {
 	a.t.Helper()
-	if done, err := a.look(waited); err != nil || done.Waiting == nil || !strings.Contains(done.Waiting.For, words) {
+	if done, err := a.run(waited); err != nil || done.Waiting == nil || !strings.Contains(done.Waiting.For, words) {
 		a.t.Errorf("after %v: %+v, %v, want it to wait for %q", waited, done.Waiting, err, words)
 	}
 }
 
 func (a *asking) archives(waited time.Duration, files int) {
 	a.t.Helper()
-	if done, err := a.look(waited); err != nil || done.Waiting != nil || done.Files != files {
+	if done, err := a.run(waited); err != nil || done.Waiting != nil || done.Files != files {
 		a.t.Errorf("after %v: %+v, %v, want %d files", waited, done, err, files)
 	}
 }
@@ -114,7 +114,7 @@ func TestCallbacksCountWithoutAnAnswer(t *testing.T) {
 		for name, failure := range map[string]zegofake.Failure{"limited": {Code: 300000003}, "too many": {Status: 429, Body: "slow down"}, "broken": {Status: 500, Body: "x"},
 			"no recording service": {Code: 300000002}} {
 			a.api.Fail(func(url.Values) *zegofake.Failure { return &failure })
-			if done, err := a.look(0); err != nil || done.Waiting == nil || !strings.Contains(done.Waiting.For, "begin to show") {
+			if done, err := a.run(0); err != nil || done.Waiting == nil || !strings.Contains(done.Waiting.For, "begin to show") {
 				t.Errorf("%s: %+v, %v", name, done, err)
 			}
 		}
@@ -153,7 +153,7 @@ func TestFileLostByZEGOIsNamed(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		a := newAsking(t, w)
 		a.api.Tasks(7, a.task(taskID, 4, a.file(a.name(taskID, 10), 5)), a.task("NNNNNNNNNNNNNNNN", 3)) // nobody published in the second
-		done, err := a.look(3 * time.Minute)
+		done, err := a.run(3 * time.Minute)
 		if err != nil || done.LostFiles != 1 || done.Files != 0 {
 			t.Errorf("%+v, %v", done, err)
 		}

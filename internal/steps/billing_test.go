@@ -234,7 +234,7 @@ func TestImpossibleCloseTimeIsNotBilled(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		close   time.Time
-		told    []ledger.Event
+		events  []ledger.Event
 		seconds int64
 		reasons session.Reasons
 		asks    string
@@ -248,8 +248,8 @@ func TestImpossibleCloseTimeIsNotBilled(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			books := sqlite(t)
-			if len(tt.told) > 0 {
-				if err := books.Record(t.Context(), tt.told); err != nil {
+			if len(tt.events) > 0 {
+				if err := books.Record(t.Context(), tt.events); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -282,11 +282,11 @@ func TestPostedBillHasLinesAndResultTheirNumber(t *testing.T) {
 		api, posted := posts(t)
 		books := sqlite(t)
 		books.Price = perHead
-		var told []ledger.Event
+		var events []ledger.Event
 		for u := range users {
-			told = append(told, stay(fmt.Sprint(u), time.Minute, 0))
+			events = append(events, stay(fmt.Sprint(u), time.Minute, 0))
 		}
-		if err := books.Record(t.Context(), told); err != nil {
+		if err := books.Record(t.Context(), events); err != nil {
 			t.Fatal(err)
 		}
 		billing := &steps.Billing{Ledger: books, API: api}
@@ -332,7 +332,7 @@ func TestBillWaitsForMissingCallbacks(t *testing.T) {
 		"at first":              {func(*steps.Billing, *activities.Task) {}, true},
 		"until the wait ends":   {func(_ *steps.Billing, task *activities.Task) { task.Waited = waited(5*time.Minute - time.Second) }, true},
 		"no longer":             {func(_ *steps.Billing, task *activities.Task) { task.Waited = waited(5 * time.Minute) }, false},
-		"not if it is told to":  {func(b *steps.Billing, _ *activities.Task) { b.MissingWait = 0 }, false},
+		"not if waiting is off": {func(b *steps.Billing, _ *activities.Task) { b.MissingWait = 0 }, false},
 		"not if retried":        {func(_ *steps.Billing, task *activities.Task) { task.Retried = &activities.Retried{} }, false},
 		"not if none collected": {func(b *steps.Billing, _ *activities.Task) { b.NotCollected = true }, false},
 	} {

@@ -131,10 +131,10 @@ func FuzzNoCallbackReachesAnothersKeys(f *testing.F) {
 		w, all := shared(t, "zego/")
 		u := file(name, zego.FileUploaded, url)
 		u.Begin = closed.Add(-time.Minute)
-		w.told(task, zego.RecordingUploaded, 0, 0, u)
-		first, err := w.look(3 * time.Minute)
+		w.callback(task, zego.RecordingUploaded, 0, 0, u)
+		first, err := w.run(3 * time.Minute)
 		if err == nil && first.Waiting != nil {
-			_, _ = w.look(13*time.Minute, first.Waiting.Note)
+			_, _ = w.run(13*time.Minute, first.Waiting.Note)
 		}
 		if keys := all.outside(); len(keys) > 0 {
 			t.Errorf("asked for %q", keys)
@@ -162,8 +162,8 @@ func TestRequestsAreAsManyAsFiles(t *testing.T) {
 		u.Begin = closed.Add(-time.Minute)
 		files = append(files, u)
 	}
-	w.told(taskID, zego.RecordingUploaded, 0, 0, files...)
-	if _, err := w.look(3 * time.Minute); err != nil && !activities.IsBlocked(err) {
+	w.callback(taskID, zego.RecordingUploaded, 0, 0, files...)
+	if _, err := w.run(3 * time.Minute); err != nil && !activities.IsBlocked(err) {
 		t.Fatal(err)
 	}
 	if len(all.heads) > 8*n || len(all.asked) > 16*n {
@@ -186,9 +186,9 @@ func TestResultIsBoundedHoweverMuchIsLost(t *testing.T) {
 		missing = append(missing, f)
 	}
 	for i := range 3 {
-		w.told(fmt.Sprintf("lost%012d", i), zego.RecordingUploaded, 0, 0, lost...)
+		w.callback(fmt.Sprintf("lost%012d", i), zego.RecordingUploaded, 0, 0, lost...)
 	}
-	done, err := w.look(3 * time.Minute)
+	done, err := w.run(3 * time.Minute)
 	b, _ := json.Marshal(done)
 	if err != nil || done.LostFiles != 4500 || len(b) > most || len(done.String()) > most {
 		t.Errorf("%d lost in a result of %d bytes, %v", done.LostFiles, len(b), err)
@@ -197,11 +197,11 @@ func TestResultIsBoundedHoweverMuchIsLost(t *testing.T) {
 		t.Errorf("the manifest has %d lost, %v", len(m.Lost), err)
 	}
 	w = newWorld(t, "sqlite:"+filepath.Join(t.TempDir(), "l.db"))
-	w.told(taskID, zego.RecordingUploaded, 0, 0, missing...)
+	w.callback(taskID, zego.RecordingUploaded, 0, 0, missing...)
 	if waits, err := json.Marshal(w.waits(3 * time.Minute)); err != nil || len(waits) > 8<<10 {
 		t.Errorf("it waits for %d bytes, %v", len(waits), err)
 	}
-	if _, err := w.look(80 * time.Hour); !activities.IsBlocked(err) || len(err.Error()) > 8<<10 {
+	if _, err := w.run(80 * time.Hour); !activities.IsBlocked(err) || len(err.Error()) > 8<<10 {
 		t.Errorf("blocked by %d bytes", len(fmt.Sprint(err)))
 	}
 }

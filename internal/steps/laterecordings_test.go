@@ -63,7 +63,7 @@ func TestRecordingAfterTheManifestIsAdded(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		w.created(w.task.Session.RoomSessionID, time.Hour)
 		w.archives(time.Hour)
-		w.told(taskID, zego.RecordingUploaded, 1, 2*time.Hour, file(fileID(taskID, 30), zego.FileUploaded, ""))
+		w.callback(taskID, zego.RecordingUploaded, 1, 2*time.Hour, file(fileID(taskID, 30), zego.FileUploaded, ""))
 
 		// The callback may arrive before the file, and after the time limit of a step's first
 		// attempt.
@@ -85,18 +85,18 @@ func TestRecordingAfterTheManifestIsAdded(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.upload(fileID(taskID, 20))
-		w.told(taskID, zego.RecordingUploaded, 2, 3*time.Hour, file(fileID(taskID, 30), zego.FileUploaded, ""), file(fileID(taskID, 20), zego.FileUploaded, ""))
+		w.callback(taskID, zego.RecordingUploaded, 2, 3*time.Hour, file(fileID(taskID, 30), zego.FileUploaded, ""), file(fileID(taskID, 20), zego.FileUploaded, ""))
 		if n := w.left(); n != 1 {
 			t.Errorf("%d tasks are left, want the one that has another file", n)
 		}
 		w.adds("manifest-3.json", 2)
 
 		// The step doesn't wait for a resumed recording, which may report more files later.
-		w.told(taskID, zego.RecordingResumed, 3, 4*time.Hour)
+		w.callback(taskID, zego.RecordingResumed, 3, 4*time.Hour)
 		w.adds("manifest-3.json", 2)
 
 		// The session's run may be retried, and finds the archived files.
-		if done, err := w.look(0); err != nil || done.Files != 2 {
+		if done, err := w.run(0); err != nil || done.Files != 2 {
 			t.Errorf("%+v, %v", done, err)
 		}
 	})
@@ -105,12 +105,12 @@ func TestRecordingAfterTheManifestIsAdded(t *testing.T) {
 func TestLostRecordingThatArrivesIsNoLongerLost(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		found, lost := fileID(taskID, 30), fileID(taskID, 20)
-		w.told(taskID, zego.RecordingUploaded, 1, 0, file(found, zego.FileFailed, ""), file(lost, zego.FileFailed, ""))
+		w.callback(taskID, zego.RecordingUploaded, 1, 0, file(found, zego.FileFailed, ""), file(lost, zego.FileFailed, ""))
 		if done := w.archives(time.Hour); len(done.Lost) != 2 {
 			t.Errorf("lost %q", done.Lost)
 		}
 		w.upload(found)
-		w.told(taskID, zego.RecordingUploaded, 2, 2*time.Hour, file(found, zego.FileUploaded, ""), file(lost, zego.FileFailed, ""))
+		w.callback(taskID, zego.RecordingUploaded, 2, 2*time.Hour, file(found, zego.FileUploaded, ""), file(lost, zego.FileFailed, ""))
 		if done := w.adds("manifest-2.json", 1); !slices.Equal(done.Lost, []string{lost}) {
 			t.Errorf("lost %q", done.Lost)
 		}
@@ -127,9 +127,9 @@ func TestLateFileDiffersFromOneWithItsNameAsSuffix(t *testing.T) {
 			return f
 		}
 		first := named("xa.mp4")
-		w.told(taskID, zego.RecordingUploaded, 1, 0, first)
+		w.callback(taskID, zego.RecordingUploaded, 1, 0, first)
 		w.archives(time.Hour, "xa.mp4")
-		w.told(taskID, zego.RecordingUploaded, 2, time.Hour, first, named("a.mp4"))
+		w.callback(taskID, zego.RecordingUploaded, 2, time.Hour, first, named("a.mp4"))
 		w.adds("manifest-2.json", 2)
 	})
 }
@@ -139,7 +139,7 @@ func TestAmbiguousLateRecordingBlocksTheStep(t *testing.T) {
 		const before = 1 // without a room_close
 		w.created(before, time.Hour)
 		w.archives(time.Hour)
-		w.told(taskID, zego.RecordingUploaded, 1, 2*time.Hour, file(fileID(taskID, 30), zego.FileUploaded, ""))
+		w.callback(taskID, zego.RecordingUploaded, 1, 2*time.Hour, file(fileID(taskID, 30), zego.FileUploaded, ""))
 		w.upload(fileID(taskID, 30))
 		if done, err := w.add(0); !activities.IsBlocked(err) || !strings.Contains(err.Error(), "assign it to one") {
 			t.Fatalf("%+v, %v, want it blocked", done, err)
@@ -158,7 +158,7 @@ func TestLateFileInBackupStorageIsSaved(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		w.upload(fileID(taskID, 30))
 		w.created(w.task.Session.RoomSessionID, time.Hour)
-		w.told(taskID, zego.RecordingUploaded, 1, 0, file(fileID(taskID, 30), zego.FileUploaded, ""))
+		w.callback(taskID, zego.RecordingUploaded, 1, 0, file(fileID(taskID, 30), zego.FileUploaded, ""))
 		w.archives(time.Hour, fileID(taskID, 30))
 		backup := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			http.ServeContent(rw, r, "", closed, strings.NewReader("sound"))
@@ -166,7 +166,7 @@ func TestLateFileInBackupStorageIsSaved(t *testing.T) {
 		defer backup.Close()
 		late := &steps.Recordings{Source: w.Source, Archive: w.Archive, Finding: w.Finding, Options: archive.Options{Client: backup.Client()}}
 		const other = "YZ4joOE4IwmFBBBT"
-		w.told(other, zego.RecordingUploaded, 1, time.Hour, file(fileID(other, 10), zego.FileInBackup, backup.URL+"/x"), file(fileID(other, 5), zego.FileFailed, ""))
+		w.callback(other, zego.RecordingUploaded, 1, time.Hour, file(fileID(other, 10), zego.FileInBackup, backup.URL+"/x"), file(fileID(other, 5), zego.FileFailed, ""))
 		w.Recordings = late // as another worker
 		done := w.adds("manifest-2.json", 2)
 		if len(done.Lost) != 1 {

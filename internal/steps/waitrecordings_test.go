@@ -62,8 +62,8 @@ func newWorld(t *testing.T, databaseURL string) *world {
 		"none"}
 }
 
-// told records a recording callback about a task.
-func (w *world) told(task string, event zego.RecordingEvent, sequence uint64, after time.Duration, files ...zego.RecordedFile) {
+// callback records a recording callback about a task.
+func (w *world) callback(task string, event zego.RecordingEvent, sequence uint64, after time.Duration, files ...zego.RecordedFile) {
 	w.t.Helper()
 	u, _ := ledger.EventOf(&zego.Recording{Common: zego.Common{AppID: 7, Timestamp: closed.Add(after).Unix()}, TaskID: task, RoomID: room, EventType: event, Sequence: sequence, Files: files}, time.Now())
 	if err := w.ledger.Record(w.t.Context(), []ledger.Event{u}); err != nil {
@@ -87,8 +87,8 @@ func file(name string, status zego.FileStatus, url string) zego.RecordedFile {
 	return f
 }
 
-// look runs the step as if it had waited for the given time.
-func (w *world) look(waited time.Duration, note ...string) (activities.Archived, error) {
+// run runs the step as if it had waited for the given time.
+func (w *world) run(waited time.Duration, note ...string) (activities.Archived, error) {
 	w.t.Helper()
 	task := w.task
 	if waited > 0 {
@@ -108,7 +108,7 @@ func (w *world) look(waited time.Duration, note ...string) (activities.Archived,
 // waits fails the test unless the step waits for something that contains the words.
 func (w *world) waits(waited time.Duration, words ...string) *activities.Waiting {
 	w.t.Helper()
-	done, err := w.look(waited)
+	done, err := w.run(waited)
 	if err != nil || done.Waiting == nil {
 		w.t.Fatalf("after %v: %+v, %v, want it to wait", waited, done, err)
 	}
@@ -123,7 +123,7 @@ func (w *world) waits(waited time.Duration, words ...string) *activities.Waiting
 // blocks fails the test unless the step is blocked by something that contains the words.
 func (w *world) blocks(waited time.Duration, words ...string) {
 	w.t.Helper()
-	done, err := w.look(waited)
+	done, err := w.run(waited)
 	if !activities.IsBlocked(err) {
 		w.t.Fatalf("after %v: %+v, %v, want it blocked", waited, done, err)
 	}
@@ -138,7 +138,7 @@ func (w *world) blocks(waited time.Duration, words ...string) {
 // session's folder.
 func (w *world) archives(waited time.Duration, names ...string) activities.Archived {
 	w.t.Helper()
-	done, err := w.look(waited)
+	done, err := w.run(waited)
 	if err != nil || done.Waiting != nil {
 		w.t.Fatalf("after %v: %+v, %+v, %v, want it done", waited, done, done.Waiting, err)
 	}
@@ -176,9 +176,9 @@ func each(t *testing.T, test func(t *testing.T, w *world)) {
 func TestSessionWithoutRecordingsIsDoneAfterTheGrace(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		if pause := w.waits(0, "recordings that begin to show").Pause; pause != 2*time.Minute {
-			t.Errorf("it looks again after %v", pause)
+			t.Errorf("it pauses for %v", pause)
 		}
-		w.told(taskID, zego.RecordingUploaded, 0, time.Second) // nobody published
+		w.callback(taskID, zego.RecordingUploaded, 0, time.Second) // nobody published
 		w.archives(2 * time.Minute)
 		w.Finding.Ledger = nil // not configured
 		w.other = w.task.Session.Folder()
@@ -221,7 +221,7 @@ func TestEarlyRecordingsAreArchivedAfterTheGrace(t *testing.T) {
 		put(t, w.Source, "zego/"+name, []byte("sound"))
 		put(t, w.Source, "zego/"+strings.TrimSuffix(name, "aac")+"sw", []byte("waves"))
 		for range 2 {
-			w.told(taskID, zego.RecordingUploaded, 1, -time.Minute, file(name, zego.FileUploaded, "https://b.s3.example/zego/"+name))
+			w.callback(taskID, zego.RecordingUploaded, 1, -time.Minute, file(name, zego.FileUploaded, "https://b.s3.example/zego/"+name))
 		}
 		w.waits(0)
 		done := w.archives(2*time.Minute, name, strings.TrimSuffix(name, "aac")+"sw")
@@ -244,12 +244,12 @@ func TestEarlyRecordingsAreArchivedAfterTheGrace(t *testing.T) {
 func TestLateRecordingsAreWaitedFor(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		w.created(w.task.Session.RoomSessionID, time.Hour)
-		w.told(taskID, zego.RecordingNoStream, 0, 10*time.Second)
+		w.callback(taskID, zego.RecordingNoStream, 0, 10*time.Second)
 		w.waits(time.Hour, taskID, "may be of this session")
 		name := fileID(taskID, 10)
-		w.told(taskID, zego.RecordingUploaded, 2, 2*time.Hour, file(name, zego.FileUploaded, ""))
+		w.callback(taskID, zego.RecordingUploaded, 2, 2*time.Hour, file(name, zego.FileUploaded, ""))
 		if pause := w.waits(3*time.Hour, name, "isn't in the bucket").Pause; pause != 80*time.Second {
-			t.Errorf("it looks again after %v", pause)
+			t.Errorf("it pauses for %v", pause)
 		}
 		put(t, w.Source, "zego/"+name, []byte("soun"))
 		w.waits(4*time.Hour, name, "has 4 bytes in the bucket and 5 by ZEGO's word")
@@ -261,8 +261,8 @@ func TestLateRecordingsAreWaitedFor(t *testing.T) {
 func TestMissingRecordingsBlockTheStep(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		other := "ZZZZZZZZZZZZZZZZ"
-		w.told(taskID, zego.RecordingUploading, 0, 10*time.Second)
-		w.told(other, zego.RecordingUploaded, 0, time.Minute, file(fileID(other, 5), zego.FileUploaded, ""), file(fileID(other, 4), 9, ""))
+		w.callback(taskID, zego.RecordingUploading, 0, 10*time.Second)
+		w.callback(other, zego.RecordingUploaded, 0, time.Minute, file(fileID(other, 5), zego.FileUploaded, ""), file(fileID(other, 4), 9, ""))
 		w.waits(71 * time.Hour)
 		w.blocks(72*time.Hour, "after 72h0m0s", taskID, fileID(other, 5), fileID(other, 4)+", which has the unknown status 9")
 		// An operator may assign a task to another session, or to none.
@@ -283,11 +283,11 @@ func TestAnnouncedRecordingIsWaitedFor(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.waits(3*time.Minute, taskID)
-		w.told(taskID, zego.RecordingNoStream, 0, 10*time.Second)
+		w.callback(taskID, zego.RecordingNoStream, 0, 10*time.Second)
 		w.waits(time.Hour, taskID)
 		name := fileID(taskID, 10)
 		put(t, w.Source, "zego/"+name, []byte("sound"))
-		w.told(taskID, zego.RecordingUploaded, 1, time.Hour, file(name, zego.FileUploaded, ""))
+		w.callback(taskID, zego.RecordingUploaded, 1, time.Hour, file(name, zego.FileUploaded, ""))
 		w.archives(2*time.Hour, name)
 	})
 }
@@ -297,7 +297,7 @@ func TestAmbiguousRecordingWaitsForAnOperator(t *testing.T) {
 		w.created(1, 2*time.Hour) // its end is unknown
 		name := fileID(taskID, 10)
 		put(t, w.Source, "zego/"+name, []byte("sound"))
-		w.told(taskID, zego.RecordingUploaded, 0, time.Minute, file(name, zego.FileUploaded, ""))
+		w.callback(taskID, zego.RecordingUploaded, 0, time.Minute, file(name, zego.FileUploaded, ""))
 		w.waits(time.Minute)
 		w.blocks(2*time.Minute, taskID, "1 or 858012925204410417")
 		if err := w.ledger.AssignRecording(t.Context(), session.ID{AppID: 7, RoomSessionID: w.task.Session.RoomSessionID}, taskID); err != nil {
@@ -314,7 +314,7 @@ func TestEachSessionOfARoomGetsItsOwnRecordings(t *testing.T) {
 		for i, minutes := range []int{90, 10} {
 			id := strings.Repeat(string(rune('A'+i)), 16)
 			put(t, w.Source, "zego/"+fileID(id, minutes), []byte("sound"))
-			w.told(id, zego.RecordingUploaded, 0, time.Minute, file(fileID(id, minutes), zego.FileUploaded, ""))
+			w.callback(id, zego.RecordingUploaded, 0, time.Minute, file(fileID(id, minutes), zego.FileUploaded, ""))
 		}
 		earlier.other = w.task.Session.Folder()
 		earlier.waits(0) // records the end of the earlier session
@@ -336,18 +336,18 @@ func TestExpiringFilesAreSavedFirst(t *testing.T) {
 		defer backup.Close()
 		w.Options = archive.Options{Client: backup.Client()}
 		saved, late, never := fileID(taskID, 10), fileID("ZZZZZZZZZZZZZZZZ", 9), fileID(taskID, 8)
-		w.told("ZZZZZZZZZZZZZZZZ", zego.RecordingUploading, 0, 10*time.Second)
-		w.told(taskID, zego.RecordingUploaded, 0, 0, file(saved, zego.FileInBackup, backup.URL+"/x?key=wrong"), file(never, zego.FileFailed, ""))
+		w.callback("ZZZZZZZZZZZZZZZZ", zego.RecordingUploading, 0, 10*time.Second)
+		w.callback(taskID, zego.RecordingUploaded, 0, 0, file(saved, zego.FileInBackup, backup.URL+"/x?key=wrong"), file(never, zego.FileFailed, ""))
 		if what := w.waits(60*time.Hour, saved, "not saved yet", "1 in ZEGO's backup storage, for 12 h more").For; strings.Contains(what, "wrong") {
 			t.Errorf("it shows a secret: %s", what)
 		}
-		w.told(taskID, zego.RecordingUploaded, 1, time.Hour, file(saved, zego.FileInBackup, backup.URL+"/x?key=hunter2"), file(never, zego.FileFailed, ""))
+		w.callback(taskID, zego.RecordingUploaded, 1, time.Hour, file(saved, zego.FileInBackup, backup.URL+"/x?key=hunter2"), file(never, zego.FileFailed, ""))
 		if what := w.waits(61*time.Hour, "ZZZZZZZZZZZZZZZZ").For; strings.Contains(what, "backup") {
 			t.Errorf("after it was saved: %s", what)
 		}
 		gone = true
 		put(t, w.Source, "zego/"+late, []byte("sound"))
-		w.told("ZZZZZZZZZZZZZZZZ", zego.RecordingUploaded, 1, 70*time.Hour, file(late, zego.FileUploaded, ""))
+		w.callback("ZZZZZZZZZZZZZZZZ", zego.RecordingUploaded, 1, 70*time.Hour, file(late, zego.FileUploaded, ""))
 		done := w.archives(70*time.Hour, saved, late)
 		if !slices.Equal(done.Lost, []string{never}) || !strings.Contains(done.String(), "1 lost ("+never+")") {
 			t.Errorf("result %v, lost %v", done, done.Lost)
@@ -361,7 +361,7 @@ func TestExpiredFilesBlockTheStep(t *testing.T) {
 		defer backup.Close()
 		w.Options = archive.Options{Client: backup.Client()}
 		w.Finding.Deadline = 200 * time.Hour
-		w.told(taskID, zego.RecordingUploaded, 0, 0, file(fileID(taskID, 1), zego.FileInBackup, backup.URL+"/x"))
+		w.callback(taskID, zego.RecordingUploaded, 0, 0, file(fileID(taskID, 1), zego.FileInBackup, backup.URL+"/x"))
 		w.waits(71*time.Hour, "for 1 h more")
 		w.blocks(73*time.Hour, fileID(taskID, 1), "2026-11-26T12:00:00Z", "404")
 	})
@@ -405,9 +405,9 @@ func (w *world) saved(task string, want int) {
 func TestExpiringFilesAreSavedWhileTheBucketIsUnavailable(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		backup := w.keeping()
-		w.told(taskID, zego.RecordingUploaded, 0, 0, file(fileID(taskID, 1), zego.FileInBackup, backup.URL+"/x"))
+		w.callback(taskID, zego.RecordingUploaded, 0, 0, file(fileID(taskID, 1), zego.FileInBackup, backup.URL+"/x"))
 		_ = w.Source.Close()
-		if done, err := w.look(time.Hour); err == nil {
+		if done, err := w.run(time.Hour); err == nil {
 			t.Fatalf("%+v, want an error of the bucket", done)
 		}
 		w.saved(taskID, 1)
@@ -426,7 +426,7 @@ func TestFailedSaveDelaysNoOther(t *testing.T) {
 		}
 		bad, good := fileID(taskID, 20), fileID(taskID, 1)
 		files = append(files, file(bad, zego.FileInBackup, "http://example.com/x"), file(good, zego.FileInBackup, backup.URL+"/x"))
-		w.told(taskID, zego.RecordingUploaded, 0, 0, files...)
+		w.callback(taskID, zego.RecordingUploaded, 0, 0, files...)
 
 		// A blocked step doesn't try again, so this one waits. Each file reports only its own
 		// fault.
@@ -442,7 +442,7 @@ func TestFailedSaveDelaysNoOther(t *testing.T) {
 func TestBlockedStepSaysHowLongZEGOKeepsFiles(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		w.created(1, 2*time.Hour) // its end is unknown
-		w.told(taskID, zego.RecordingUploaded, 0, 0, file(fileID(taskID, 10), zego.FileInBackup, w.keeping().URL+"/x"))
+		w.callback(taskID, zego.RecordingUploaded, 0, 0, file(fileID(taskID, 10), zego.FileInBackup, w.keeping().URL+"/x"))
 		w.blocks(2*time.Minute, "1 or 858012925204410417", "1 in ZEGO's backup storage, for 71 h more")
 	})
 }
@@ -479,12 +479,12 @@ func TestTaskAssignedToNoSessionLeavesNoFiles(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		name := fileID(taskID, 10)
 		put(t, w.Source, w.task.Session.Folder()+name, []byte("sound"))
-		w.told(taskID, zego.RecordingUploaded, 0, 0, file(name, zego.FileUploaded, ""))
+		w.callback(taskID, zego.RecordingUploaded, 0, 0, file(name, zego.FileUploaded, ""))
 		if err := w.ledger.AssignRecording(t.Context(), session.ID{AppID: 7, RoomSessionID: 0}, taskID); err != nil {
 			t.Fatal(err)
 		}
 		first := w.waits(2*time.Minute, "files in the bucket to stay unchanged: 1")
-		done, err := w.look(12*time.Minute, first.Note)
+		done, err := w.run(12*time.Minute, first.Note)
 		if err != nil || done.Waiting != nil || done.Files != 1 {
 			t.Fatalf("got %+v, %v", done, err)
 		}
@@ -506,7 +506,7 @@ func TestFilesAreFoundInFoldersBelowThePrefix(t *testing.T) {
 		put(t, w.Source, "zego/7/5/"+fileID("ZZZZZZZZZZZZZZZZ", 9), []byte("of another session, by its folder"))
 		put(t, w.Source, "kept/7/858012925204410417/recordings/"+name, []byte("an archive's"))
 		first := w.waits(2*time.Minute, "files in the bucket to stay unchanged: 1")
-		done, err := w.look(12*time.Minute, first.Note)
+		done, err := w.run(12*time.Minute, first.Note)
 		if err != nil || done.Waiting != nil || done.Files != 1 {
 			t.Fatalf("got %+v, %v", done, err)
 		}
@@ -530,14 +530,14 @@ func TestBucketIsWatchedWithoutCallbacks(t *testing.T) {
 		put(t, w.Source, "zego/notes.txt", []byte("whatever"))
 		first := w.waits(2*time.Minute, "files in the bucket to stay unchanged: 2")
 		if first.Pause != 10*time.Minute {
-			t.Errorf("it looks again after %v", first.Pause)
+			t.Errorf("it pauses for %v", first.Pause)
 		}
 		put(t, w.Source, "zego/"+fileID(taskID, 9), []byte("sound"))
-		if done, err := w.look(12*time.Minute, first.Note); err != nil || done.Waiting == nil || done.Waiting.Note == first.Note {
+		if done, err := w.run(12*time.Minute, first.Note); err != nil || done.Waiting == nil || done.Waiting.Note == first.Note {
 			t.Fatalf("with another file: %+v, %v", done.Waiting, err)
 		}
 		second := w.waits(12 * time.Minute)
-		if done, err := w.look(22*time.Minute, second.Note); err != nil || done.Waiting != nil || done.Files != 3 {
+		if done, err := w.run(22*time.Minute, second.Note); err != nil || done.Waiting != nil || done.Files != 3 {
 			t.Errorf("got %+v, %v", done, err)
 		}
 	})
