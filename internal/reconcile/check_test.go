@@ -93,9 +93,9 @@ func (w *world) pass(d time.Duration) {
 	w.now = w.now.Add(d)
 }
 
-// told records events of a session, received now: its room_create, unless create is zero, and its
+// record records events of a session, received now: its room_create, unless create is zero, and its
 // stays.
-func (w *world) told(app uint32, room string, number uint64, create time.Time, stays ...ledger.Event) {
+func (w *world) record(app uint32, room string, number uint64, create time.Time, stays ...ledger.Event) {
 	w.t.Helper()
 	usage := []ledger.Event{}
 	if !create.IsZero() {
@@ -191,7 +191,7 @@ func onBoth(t *testing.T, test func(t *testing.T, w *world)) {
 func TestGoneSessionIsClosedOutAfterSeveralAnswers(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		noon := w.now
-		w.told(1, "lobby", 7, noon, stay("a", noon, noon.Add(time.Minute)), stay("b", noon, noon.Add(2*time.Minute)))
+		w.record(1, "lobby", 7, noon, stay("a", noon, noon.Add(time.Minute)), stay("b", noon, noon.Add(2*time.Minute)))
 		w.pass(overdueAfter)
 		w.expect("not overdue yet", w.check()[1], reconcile.Counts{})
 		w.pass(time.Minute)
@@ -201,7 +201,7 @@ func TestGoneSessionIsClosedOutAfterSeveralAnswers(t *testing.T) {
 		w.pass(gap / 2)
 		w.expect("the second", w.check()[1], reconcile.Counts{Overdue: 1, Asked: 1, Doubtful: 1})
 		if len(w.started) != 0 {
-			t.Fatal("two answers were enough")
+			t.Fatal("closed out after two answers")
 		}
 		w.pass(gap)
 		w.expect("the third", w.check()[1], reconcile.Counts{Overdue: 1, Asked: 1, Gone: 1})
@@ -219,7 +219,7 @@ func TestGoneSessionIsClosedOutAfterSeveralAnswers(t *testing.T) {
 // An answer with a user in the room resets the count of empty answers.
 func TestAnswersCountInARow(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
-		w.told(1, "lobby", 7, w.now, stay("a", w.now, time.Time{}))
+		w.record(1, "lobby", 7, w.now, stay("a", w.now, time.Time{}))
 		w.pass(overdueAfter + time.Minute)
 		w.check()
 		w.pass(gap)
@@ -240,7 +240,7 @@ func TestAnswersCountInARow(t *testing.T) {
 // Only recorders are left in the room.
 func TestRoomWithOnlyRecordersIsEmpty(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
-		w.told(1, "lobby", 7, w.now, stay("a", w.now, w.now.Add(time.Minute)))
+		w.record(1, "lobby", 7, w.now, stay("a", w.now, w.now.Add(time.Minute)))
 		w.api.Room(1, "lobby", zegofake.User{ID: "recorder", Login: w.now, Admin: true})
 		w.pass(overdueAfter + time.Minute)
 		if n := w.until(1, 5); n != reconcile.Answers {
@@ -260,20 +260,20 @@ func TestRoomWithANewSession(t *testing.T) {
 		gone     []uint64
 		lifetime int
 	}{
-		{"callbacks have told of it, and a logout was lost", func(noon time.Time) []ledger.Event { return []ledger.Event{stay("a", noon, time.Time{})} }, true, 5 * time.Minute, []uint64{7}, 2},
-		{"callbacks have told of it, and all had left", func(noon time.Time) []ledger.Event { return []ledger.Event{stay("a", noon, noon.Add(time.Minute))} }, true, 5 * time.Minute, []uint64{7}, 2},
+		{"callbacks reported it, and a logout was lost", func(noon time.Time) []ledger.Event { return []ledger.Event{stay("a", noon, time.Time{})} }, true, 5 * time.Minute, []uint64{7}, 2},
+		{"callbacks reported it, and all had left", func(noon time.Time) []ledger.Event { return []ledger.Event{stay("a", noon, noon.Add(time.Minute))} }, true, 5 * time.Minute, []uint64{7}, 2},
 		{"all had left before the others entered", func(noon time.Time) []ledger.Event { return []ledger.Event{stay("a", noon, noon.Add(time.Minute))} }, false, 5 * time.Minute, []uint64{7}, 1},
-		{"somebody of whom no callback told was in it already", func(noon time.Time) []ledger.Event { return []ledger.Event{stay("a", noon, noon.Add(time.Minute))} }, false, 30 * time.Second, nil, 1},
+		{"somebody without a callback was in it already", func(noon time.Time) []ledger.Event { return []ledger.Event{stay("a", noon, noon.Add(time.Minute))} }, false, 30 * time.Second, nil, 1},
 		{"somebody entered when the last one left", func(noon time.Time) []ledger.Event { return []ledger.Event{stay("a", noon, noon.Add(time.Minute))} }, false, 62 * time.Second, nil, 1},
 		{"somebody hasn't left it", func(noon time.Time) []ledger.Event { return []ledger.Event{stay("a", noon, time.Time{})} }, false, 5 * time.Minute, nil, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			onBoth(t, func(t *testing.T, w *world) {
 				noon := w.now
-				w.told(1, "lobby", 7, noon, tt.first(noon)...)
+				w.record(1, "lobby", 7, noon, tt.first(noon)...)
 				w.pass(10 * time.Minute)
 				if tt.second {
-					w.told(1, "lobby", 8, noon.Add(tt.login), stay("b", noon.Add(tt.login), time.Time{}))
+					w.record(1, "lobby", 8, noon.Add(tt.login), stay("b", noon.Add(tt.login), time.Time{}))
 				}
 				w.api.Room(1, "lobby", zegofake.User{ID: "b", Login: noon.Add(tt.login)}, zegofake.User{ID: "c", Login: noon.Add(tt.login + time.Minute)})
 				w.pass(overdueAfter + time.Minute)
@@ -295,9 +295,9 @@ func TestRoomWithANewSession(t *testing.T) {
 // An app without a server secret is reported, and doesn't delay the other apps.
 func TestWithoutASecretSessionsAreReported(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
-		w.told(1, "lobby", 7, w.now, stay("a", w.now, w.now))
-		w.told(2, "lobby", 7, w.now, stay("a", w.now, w.now))
-		w.told(2, "hall", 9, w.now)
+		w.record(1, "lobby", 7, w.now, stay("a", w.now, w.now))
+		w.record(2, "lobby", 7, w.now, stay("a", w.now, w.now))
+		w.record(2, "hall", 9, w.now)
 		w.pass(overdueAfter + time.Minute)
 		got := w.check()
 		w.expect("with a secret", got[1], reconcile.Counts{Overdue: 1, Asked: 1, Doubtful: 1})
@@ -325,7 +325,7 @@ func TestWithoutAnAnswerNothingIsClosedOut(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, "sqlite:"+t.TempDir()+"/ledger.db")
 			for n := range 40 {
-				w.told(1, fmt.Sprint("room", n), uint64(n+1), w.now, stay("a", w.now, w.now))
+				w.record(1, fmt.Sprint("room", n), uint64(n+1), w.now, stay("a", w.now, w.now))
 			}
 			w.api.App(3, "another")
 			w.pass(overdueAfter + time.Minute)
@@ -423,7 +423,7 @@ func TestUnansweredAppsDelayNoOther(t *testing.T) {
 			w.api.App(app, "server secret")
 			secrets[app] = []string{"server secret"}
 			for n := range uint64(3) {
-				w.told(app, fmt.Sprint("room", n), n+1, w.now, stay("a", w.now, w.now))
+				w.record(app, fmt.Sprint("room", n), n+1, w.now, stay("a", w.now, w.now))
 			}
 		}
 		client, err := serverapi.New(serverapi.DefaultURL, secrets)
@@ -445,7 +445,7 @@ func TestUnansweredAppsDelayNoOther(t *testing.T) {
 func TestRefusedRoomDelaysNoOther(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		for n := range 12 {
-			w.told(1, fmt.Sprint("room", n), uint64(n+1), w.now, stay("a", w.now, w.now))
+			w.record(1, fmt.Sprint("room", n), uint64(n+1), w.now, stay("a", w.now, w.now))
 		}
 		w.api.Fail(func(q url.Values) *zegofake.Failure {
 			if slices.Contains(q["RoomId[]"], "room3") {
@@ -467,20 +467,20 @@ func TestRefusedRoomDelaysNoOther(t *testing.T) {
 func TestRoomMissingFromAnAnswerDelaysNoOther(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		for n := range 12 {
-			w.told(1, fmt.Sprint("room", n), uint64(n+1), w.now, stay("a", w.now, w.now))
+			w.record(1, fmt.Sprint("room", n), uint64(n+1), w.now, stay("a", w.now, w.now))
 		}
 		w.api.Fail(func(q url.Values) *zegofake.Failure {
 			rooms := q["RoomId[]"]
 			if !slices.Contains(rooms, "room3") {
 				return nil
 			}
-			var told []string
+			var answers []string
 			for _, room := range rooms {
 				if room != "room3" {
-					told = append(told, fmt.Sprintf(`{"RoomId":%q,"UserCount":0}`, room))
+					answers = append(answers, fmt.Sprintf(`{"RoomId":%q,"UserCount":0}`, room))
 				}
 			}
-			return &zegofake.Failure{Body: `{"Code":0,"Data":{"UserCountList":[` + strings.Join(told, ",") + `]}}`}
+			return &zegofake.Failure{Body: `{"Code":0,"Data":{"UserCountList":[` + strings.Join(answers, ",") + `]}}`}
 		})
 		w.pass(overdueAfter + time.Minute)
 		got := w.check()[1]
@@ -495,7 +495,7 @@ func TestRoomMissingFromAnAnswerDelaysNoOther(t *testing.T) {
 func TestTransientError(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "sqlite:"+t.TempDir()+"/ledger.db")
-	w.told(1, "lobby", 7, w.now, stay("a", w.now, w.now))
+	w.record(1, "lobby", 7, w.now, stay("a", w.now, w.now))
 	w.pass(overdueAfter + time.Minute)
 	failed := false
 	w.api.Fail(func(url.Values) *zegofake.Failure {
@@ -511,7 +511,7 @@ func TestTransientError(t *testing.T) {
 // If the Workflow can't be started, the session stays overdue.
 func TestFailedStartIsRetried(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
-		w.told(1, "lobby", 7, w.now, stay("a", w.now, w.now))
+		w.record(1, "lobby", 7, w.now, stay("a", w.now, w.now))
 		w.pass(overdueAfter + time.Minute)
 		w.refuse = errors.New("the route panicked")
 		for range 2 {
@@ -536,9 +536,9 @@ func TestSessionsAreCheckedTenPerCall(t *testing.T) {
 	w := newWorld(t, "sqlite:"+t.TempDir()+"/ledger.db")
 	const rooms = 450
 	for n := range rooms {
-		w.told(1, fmt.Sprint("room", n), uint64(n+1), w.now, stay("a", w.now, w.now))
+		w.record(1, fmt.Sprint("room", n), uint64(n+1), w.now, stay("a", w.now, w.now))
 	}
-	w.told(1, "room0", rooms+1, w.now)
+	w.record(1, "room0", rooms+1, w.now)
 	w.pass(overdueAfter + time.Minute)
 	w.expect("all", w.check()[1], reconcile.Counts{Overdue: rooms + 1, Asked: rooms + 1, Doubtful: rooms + 1})
 	calls := w.api.Calls("DescribeUserNum")
@@ -553,11 +553,11 @@ func TestAllBillsWithLaterEventsAreAdjusted(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		const bills = 450
 		for n := uint64(1); n <= bills; n++ {
-			w.told(1, "lobby", n, w.now)
+			w.record(1, "lobby", n, w.now)
 			if _, _, err := w.Ledger.Finalize(t.Context(), ledger.Bill{ID: uuid.New(), Session: session.Session{ID: session.ID{AppID: 1, RoomSessionID: n}, RoomID: "lobby", RoomCloseTime: w.now.Add(time.Hour)}}); err != nil {
 				t.Fatal(err)
 			}
-			w.told(1, "lobby", n, time.Time{}, stay("a", w.now, w.now.Add(time.Minute)))
+			w.record(1, "lobby", n, time.Time{}, stay("a", w.now, w.now.Add(time.Minute)))
 		}
 		adjust := func() (int, error) {
 			env := (&testsuite.WorkflowTestSuite{}).NewTestActivityEnvironment()
@@ -605,7 +605,7 @@ func TestAllBillsWithLaterEventsAreAdjusted(t *testing.T) {
 func (w *world) archived(number uint64) {
 	w.t.Helper()
 	now := w.clock()
-	w.told(1, "lobby", number, now.Add(-time.Hour))
+	w.record(1, "lobby", number, now.Add(-time.Hour))
 	if err := w.Ledger.ArchivedRecordings(w.t.Context(), session.Session{ID: session.ID{AppID: 1, RoomSessionID: number}, RoomID: "lobby", CloseReason: "2", RoomCloseTime: now}, nil); err != nil {
 		w.t.Fatal(err)
 	}

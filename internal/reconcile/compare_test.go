@@ -30,22 +30,24 @@ func TestRoomsThatTheLedgerLacksAreCounted(t *testing.T) {
 		known        func(w *world)
 		want         [2]int64
 	}{
-		"no callback at all":            {rooms: 3, users: 9, want: [2]int64{3, 9}},
-		"as many":                       {rooms: 1, users: 1, known: func(w *world) { w.told(1, "a", 1, w.ago(time.Hour), stay("u", w.ago(time.Hour), time.Time{})) }},
-		"more here":                     {known: func(w *world) { w.told(1, "a", 1, w.ago(time.Hour), stay("u", w.ago(time.Hour), time.Time{})) }},
-		"a user is lacking":             {rooms: 1, users: 2, known: func(w *world) { w.told(1, "a", 1, w.ago(time.Hour), stay("u", w.ago(time.Hour), time.Time{})) }, want: [2]int64{0, 1}},
-		"another app's":                 {rooms: 1, users: 1, known: func(w *world) { w.told(2, "a", 1, w.ago(time.Hour), stay("u", w.ago(time.Hour), time.Time{})) }, want: [2]int64{1, 1}},
-		"one minute only":               {peak: 5},
-		"minutes that ZEGO leaves out":  {rooms: 1, users: 1, every: 2 * time.Minute},
-		"no room_create, and no login":  {rooms: 1, users: 1, known: func(w *world) { w.told(1, "a", 1, time.Time{}, stay("u", time.Time{}, w.ago(time.Second))) }},
-		"billed since":                  {rooms: 1, users: 1, known: func(w *world) { w.billed(1, w.ago(time.Hour), w.ago(time.Minute)) }},
-		"billed before":                 {rooms: 1, users: 1, known: func(w *world) { w.billed(1, w.ago(time.Hour), w.ago(30*time.Minute)) }, want: [2]int64{1, 1}},
-		"the user left before":          {rooms: 1, users: 1, known: func(w *world) { w.told(1, "a", 1, w.ago(time.Hour), stay("u", w.ago(time.Hour), w.ago(time.Hour/2))) }, want: [2]int64{0, 1}},
-		"known since some minutes only": {rooms: 1, users: 1, known: func(w *world) { w.told(1, "a", 1, w.ago(8*time.Minute), stay("u", w.ago(8*time.Minute), time.Time{})) }},
-		"begun after what is compared":  {rooms: 1, users: 1, known: func(w *world) { w.told(1, "a", 1, w.ago(time.Minute), stay("u", w.ago(time.Minute), time.Time{})) }, want: [2]int64{1, 1}},
+		"no callback at all":           {rooms: 3, users: 9, want: [2]int64{3, 9}},
+		"as many":                      {rooms: 1, users: 1, known: func(w *world) { w.record(1, "a", 1, w.ago(time.Hour), stay("u", w.ago(time.Hour), time.Time{})) }},
+		"more here":                    {known: func(w *world) { w.record(1, "a", 1, w.ago(time.Hour), stay("u", w.ago(time.Hour), time.Time{})) }},
+		"a user is lacking":            {rooms: 1, users: 2, known: func(w *world) { w.record(1, "a", 1, w.ago(time.Hour), stay("u", w.ago(time.Hour), time.Time{})) }, want: [2]int64{0, 1}},
+		"another app's":                {rooms: 1, users: 1, known: func(w *world) { w.record(2, "a", 1, w.ago(time.Hour), stay("u", w.ago(time.Hour), time.Time{})) }, want: [2]int64{1, 1}},
+		"one minute only":              {peak: 5},
+		"minutes that ZEGO leaves out": {rooms: 1, users: 1, every: 2 * time.Minute},
+		"no room_create, and no login": {rooms: 1, users: 1, known: func(w *world) { w.record(1, "a", 1, time.Time{}, stay("u", time.Time{}, w.ago(time.Second))) }},
+		"billed since":                 {rooms: 1, users: 1, known: func(w *world) { w.billed(1, w.ago(time.Hour), w.ago(time.Minute)) }},
+		"billed before":                {rooms: 1, users: 1, known: func(w *world) { w.billed(1, w.ago(time.Hour), w.ago(30*time.Minute)) }, want: [2]int64{1, 1}},
+		"the user left before":         {rooms: 1, users: 1, known: func(w *world) { w.record(1, "a", 1, w.ago(time.Hour), stay("u", w.ago(time.Hour), w.ago(time.Hour/2))) }, want: [2]int64{0, 1}},
+		"known since some minutes only": {rooms: 1, users: 1, known: func(w *world) {
+			w.record(1, "a", 1, w.ago(8*time.Minute), stay("u", w.ago(8*time.Minute), time.Time{}))
+		}},
+		"begun after what is compared": {rooms: 1, users: 1, known: func(w *world) { w.record(1, "a", 1, w.ago(time.Minute), stay("u", w.ago(time.Minute), time.Time{})) }, want: [2]int64{1, 1}},
 		"begun half a minute after it": {rooms: 1, users: 1, known: func(w *world) {
 			begin := w.ago(serverapi.RealtimeDelay + 2*time.Minute - 30*time.Second)
-			w.told(1, "a", 1, begin, stay("u", begin, time.Time{}))
+			w.record(1, "a", 1, begin, stay("u", begin, time.Time{}))
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -167,7 +169,7 @@ func (w *world) ago(d time.Duration) time.Time { return w.clock().Add(-d) }
 // billed stores a session with one user, and its bill.
 func (w *world) billed(number uint64, from, to time.Time) {
 	w.t.Helper()
-	w.told(1, "lobby", number, from, stay("u", from, to))
+	w.record(1, "lobby", number, from, stay("u", from, to))
 	if _, _, err := w.Ledger.Finalize(w.t.Context(), ledger.Bill{ID: uuid.New(), Session: session.Session{ID: session.ID{AppID: 1, RoomSessionID: number}, RoomID: "lobby", RoomCloseTime: to}}); err != nil {
 		w.t.Fatal(err)
 	}

@@ -32,7 +32,7 @@ func run(t *testing.T, from reconcile.Progress, page func(reconcile.Progress) (r
 	env.OnActivity(do.StartLateRecordings, mock.Anything).Return(late)
 	env.ExecuteWorkflow(reconcile.Reconcile, from)
 	if !env.IsWorkflowCompleted() {
-		t.Fatal("it doesn't end")
+		t.Fatal("the Workflow doesn't complete")
 	}
 	return env
 }
@@ -97,7 +97,7 @@ func TestLongRunContinuesAsNew(t *testing.T) {
 		t.Fatal(err)
 	}
 	if p.After.RoomSessionID != 200 || p.Result.Apps[1].Overdue != 40_000 || p.Failing[4] != 2 {
-		t.Errorf("it goes on from %+v", p)
+		t.Errorf("the new run has the progress %+v", p)
 	}
 	env = run(t, p, func(p reconcile.Progress) (reconcile.Page, error) {
 		return reconcile.Page{Last: true, Apps: map[uint32]reconcile.Counts{1: {Overdue: 1, Gone: 1, Asked: 1}}}, nil
@@ -147,7 +147,7 @@ func TestErrorsFailTheRunAtItsEnd(t *testing.T) {
 				t.Fatal(err)
 			}
 			if name == "an app" && (r.Apps[2].Gone != 1 || r.Adjustments != 3) || name == "the ledger" && r.Adjustments != 3 {
-				t.Errorf("what was done: %+v", r)
+				t.Errorf("result %+v", r)
 			}
 			env.AssertExpectations(t)
 		})

@@ -47,7 +47,7 @@ func TestIdleDayStartsNoRun(t *testing.T) {
 		w.archived(1)
 		w.pass(time.Hour)
 		w.recorded("A", 10*time.Minute) // in an open session
-		w.told(2, "lobby", 2, w.now, stay("a", w.now, w.now.Add(time.Minute)))
+		w.record(2, "lobby", 2, w.now, stay("a", w.now, w.now.Add(time.Minute)))
 		if err := w.Ledger.Closed(t.Context(), session.ID{AppID: 1, RoomSessionID: 1}); err != nil {
 			t.Fatal(err)
 		}
@@ -81,18 +81,18 @@ func TestRunStartsWhenSomethingIsDue(t *testing.T) {
 	for name, tt := range map[string]struct{ happens, done func(w *world) }{
 		"an overdue session": {
 			func(w *world) {
-				w.told(1, "lobby", 7, w.now, stay("a", w.now, w.now.Add(time.Minute)))
+				w.record(1, "lobby", 7, w.now, stay("a", w.now, w.now.Add(time.Minute)))
 				w.pass(overdueAfter + time.Minute)
 			},
 			func(w *world) { w.until(1, 5) },
 		},
 		"an event after the bill": {
 			func(w *world) {
-				w.told(1, "lobby", 7, w.now)
+				w.record(1, "lobby", 7, w.now)
 				if _, _, err := w.Ledger.Finalize(w.t.Context(), ledger.Bill{ID: uuid.New(), Session: session.Session{ID: session.ID{AppID: 1, RoomSessionID: 7}, RoomID: "lobby", RoomCloseTime: w.now.Add(time.Hour)}}); err != nil {
 					w.t.Fatal(err)
 				}
-				w.told(1, "lobby", 7, time.Time{}, stay("a", w.now, w.now.Add(time.Minute)))
+				w.record(1, "lobby", 7, time.Time{}, stay("a", w.now, w.now.Add(time.Minute)))
 			},
 			func(w *world) { w.activity(w.StartAdjustments) },
 		},
@@ -112,17 +112,17 @@ func TestRunStartsWhenSomethingIsDue(t *testing.T) {
 				watches, runs := w.watches(2)
 				w.looks(watches, gap, gap)
 				if *runs != 0 {
-					t.Fatalf("%d runs ahead of it", *runs)
+					t.Fatalf("%d runs before anything is due, want 0", *runs)
 				}
 				tt.happens(w)
 				w.looks(watches, gap, gap)
 				if *runs != 1 {
-					t.Errorf("%d runs when it is due", *runs)
+					t.Errorf("%d runs when it is due, want 1", *runs)
 				}
 				tt.done(w)
 				w.looks(watches, time.Hour, gap)
 				if *runs != 1 {
-					t.Errorf("%d runs in all", *runs)
+					t.Errorf("%d runs in all, want 1", *runs)
 				}
 			})
 		})
@@ -142,12 +142,12 @@ func TestRecordingIsCheckedAgainAfterItsRoomIsArchived(t *testing.T) {
 		w.recorded("A", 30*time.Minute)
 		w.looks(watches, 20*time.Minute, gap)
 		if tasks, err := w.Ledger.LateRecordings(t.Context(), w.now, w.now.Add(-time.Hour), ledger.RecordingTask{}, 10); *runs != 0 || len(tasks) != 0 || err != nil {
-			t.Fatalf("%d runs while its session is open; to be looked at again: %+v, %v", *runs, tasks, err)
+			t.Fatalf("%d runs while the session is open, late recordings %+v, %v", *runs, tasks, err)
 		}
 		w.archived(2) // it began an hour ago, and its archive lacks the recording
 		w.looks(watches, gap, gap)
 		if *runs != 1 {
-			t.Errorf("%d runs when it is late", *runs)
+			t.Errorf("%d runs when the recording is late, want 1", *runs)
 		}
 	})
 }
@@ -159,7 +159,7 @@ func TestFailedLookIsRetried(t *testing.T) {
 	w := newWorld(t, "sqlite:"+t.TempDir()+"/ledger.db")
 	watches, _ := w.watches(1)
 	watch := watches[0]
-	w.told(1, "lobby", 7, w.now, stay("a", w.now, w.now.Add(time.Minute)))
+	w.record(1, "lobby", 7, w.now, stay("a", w.now, w.now.Add(time.Minute)))
 	w.pass(overdueAfter + time.Minute)
 	away := errors.New("away")
 	started := make(chan struct{}, 1)
