@@ -124,6 +124,6 @@ func TestWaitingStepIsCancelledWithItsRun(t *testing.T) {
 	env.After(90*time.Minute, env.CancelWorkflow)
 	env.Start(workflows.RoomClose, closed)
 	if !env.IsWorkflowCompleted() || env.GetWorkflowError() == nil {
-		t.Error("the run goes on")
+		t.Error("the run continues")
 	}
 }

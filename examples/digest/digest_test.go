@@ -89,7 +89,7 @@ func TestDigestSaysWhatItWaitsFor(t *testing.T) {
 	want := "waiting for launch/backstage until " + first.Session.RoomCloseTime.Add(maxWait).Format(time.RFC3339)
 	env.After(time.Hour, func() {
 		if *answer != want || env.Details() != want {
-			t.Errorf("the room was told %q, people %q; want %q", *answer, env.Details(), want)
+			t.Errorf("the room got %q, the Web UI %q; want %q", *answer, env.Details(), want)
 		}
 	})
 	env.Run(Digest, first.Session)
@@ -105,7 +105,7 @@ func TestRoomThatClosesTooLateIsTold(t *testing.T) {
 	answer := report(env, maxWait+time.Hour, room("launch/backstage"))
 	env.After(maxWait+2*time.Hour, func() { env.Retry("mail", "the address is there now") })
 	if env.Run(Digest, first.Session); *answer != errTooLate.Error() {
-		t.Errorf("the room was told %q", *answer)
+		t.Errorf("the room got %q", *answer)
 	}
 }
 

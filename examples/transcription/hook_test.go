@@ -70,7 +70,7 @@ func TestHookAnswers(t *testing.T) {
 				t.Errorf("%v %s: no problem document: %v", w.Header(), w.Body, err)
 			}
 			if test.want == http.StatusServiceUnavailable && w.Header().Get("Retry-After") == "" {
-				t.Error("the API isn't told when to try again")
+				t.Error("no Retry-After")
 			}
 		})
 	}

@@ -74,7 +74,7 @@ func TestEntriesAreOrderedAndUnique(t *testing.T) {
 	select {
 	case <-b.Wake():
 	default:
-		t.Error("nobody is woken")
+		t.Error("Wake is not signaled")
 	}
 
 	if err := b.Remove(t.Context(), "a"); err != nil {
@@ -466,7 +466,7 @@ func wait(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain until %s", what)
+			t.Fatalf("timed out waiting until %s", what)
 		}
 	}
 }
@@ -488,7 +488,7 @@ func TestUnopenableInboxIsReadOncePossible(t *testing.T) {
 	}
 	b := open(t, dir)
 	if entries, err := b.Next(t.Context(), 0, 10); err == nil {
-		t.Fatalf("it gives %v", entries)
+		t.Fatalf("Next returned %v", entries)
 	}
 	if err := errors.Join(os.Remove(store), os.Rename(hidden, store)); err != nil {
 		t.Fatal(err)

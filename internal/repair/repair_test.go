@@ -192,7 +192,7 @@ func TestLossIsStoredBeforeABill(t *testing.T) {
 	})
 	away := errors.New("away")
 	if err := witness(open(t), &temporalOf{fail: away}).Confirm(t.Context()); !errors.Is(err, away) {
-		t.Errorf("nobody knows, and a bill is made: %v", err)
+		t.Errorf("without Temporal's answer: %v", err)
 	}
 }
 
@@ -242,7 +242,7 @@ func TestRestoredLedgerIsNoticedByAnEarlierLook(t *testing.T) {
 					time.Sleep(time.Millisecond)
 				}
 				if ctx.Err() != nil {
-					t.Error("waited in vain")
+					t.Error("timed out")
 				}
 				cancel()
 				watching.Wait()

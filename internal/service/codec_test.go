@@ -114,7 +114,7 @@ func TestCodecServerRequiresItsToken(t *testing.T) {
 			t.Errorf("%q: %d %s", authorization, code, text)
 		}
 		if strings.Contains(text, "a-long-token") {
-			t.Error("it tells the token")
+			t.Error("the answer has the token")
 		}
 	}
 	// A browser sends a preflight request before one with the Authorization header, so the

@@ -76,6 +76,6 @@ func TestTooLargeBodyEndsItsConnection(t *testing.T) {
 	traceCallbacks(provider.Tracer("test"), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusRequestEntityTooLarge) })).
 		ServeHTTP(w, httptest.NewRequest(http.MethodPost, webhook.Path, nil))
 	if w.Result().Header.Get("Connection") != "close" {
-		t.Error("it goes on")
+		t.Error("the connection stays open")
 	}
 }

@@ -78,7 +78,7 @@ func TestRemoteGaugesAreReadSeldom(t *testing.T) {
 		}
 		time.Sleep(time.Hour)
 		if asked != 0 {
-			t.Error("asked though nobody reads")
+			t.Error("asked without a scrape")
 		}
 		const series = "\ncloseout_runs_blocked{where=\"here\"} "
 		read(0, 1, series+"3\n")

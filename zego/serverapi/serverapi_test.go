@@ -248,7 +248,7 @@ func TestContextEndsAWait(t *testing.T) {
 		ctx, cancel = context.WithTimeout(t.Context(), 10*time.Millisecond)
 		defer cancel()
 		if _, err := c.DescribeUserNum(ctx, apiApp, []string{"lobby"}); err == nil {
-			t.Error("a call ahead of its turn")
+			t.Error("a call before its turn")
 		}
 		if calls := api.Calls("DescribeUserNum"); len(calls) != 1 {
 			t.Errorf("%d calls", len(calls))
