@@ -358,7 +358,7 @@ func TestMemoryIsBounded(t *testing.T) {
 			}
 			grown := int64(most.Load()) - int64(before.HeapInuse) //nolint:gosec // some MiB
 			t.Logf("%d files of %d MiB took %d MiB of heap at most", count, size>>20, grown>>20)
-			if grown > 64<<20 {
+			if most.Load() == 0 || grown > 64<<20 {
 				t.Errorf("%d MiB, want 64 at most", grown>>20)
 			}
 		})
