@@ -69,14 +69,15 @@ const (
 	// maxWaiting bounds the callers that wait for a permit rather than use the inbox. A
 	// direct delivery costs less, but a burst must be answered in time.
 	maxWaiting = 16
-	// maxMemory bounds the items in flight, in bytes. It is room for thousands of usual
-	// callbacks or some of the largest. A hanging sink holds all of them.
-	maxMemory = 16 << 20
 	// openDelay is the time between attempts while the circuit breaker is open.
 	openDelay = time.Second
 	// overdueAfter is the age at which an item is delivered as overdue.
 	overdueAfter = time.Minute
 )
+
+// maxMemory bounds the items in flight, in bytes. It is room for thousands of usual callbacks
+// or some of the largest. A hanging sink holds all of them. The simulation lowers it.
+var maxMemory int64 = 16 << 20
 
 // Options configure a [Delivery].
 type Options[T any] struct {

@@ -10,9 +10,8 @@ import (
 )
 
 const (
-	// page is the number of entries read at once. maxAgain bounds the entries to be retried,
-	// in bytes. Together with the items in flight they are all that is in memory.
-	page, maxAgain = 200, 4 << 20
+	// maxAgain bounds the entries to be retried, in bytes.
+	maxAgain = 4 << 20
 	// lookAgain is how often the inbox is read without a wake-up, because another process may
 	// have retried a dead letter.
 	lookAgain = 2 * time.Second
@@ -30,6 +29,10 @@ const (
 	// it has to wait for the next pass.
 	maxAlone = 3
 )
+
+// page is the number of entries read at once. Together with the entries to be retried and the
+// items in flight they are all that is in memory. The simulation lowers it.
+var page = 200
 
 // Relay delivers the entries of the inbox, oldest first, until ctx ends. It removes an entry
 // once the sink has taken it. It returns after the deliveries in flight.

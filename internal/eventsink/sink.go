@@ -26,10 +26,10 @@ const (
 	probeTimeout = 2 * time.Second
 	// hangsAfter is the duration after which a transaction is considered to hang.
 	hangsAfter = time.Second
-	// maxBatch bounds the events in a transaction, and maxRows the rows that they write. A
-	// row takes at most a tenth of a millisecond. An event with more rows, such as a
-	// recording of many files, has its own transaction.
-	maxBatch, maxRows = 1000, 10_000
+	// maxRows bounds the rows that a transaction writes. A row takes at most a tenth of a
+	// millisecond. An event with more rows, such as a recording of many files, has its own
+	// transaction.
+	maxRows = 10_000
 	// fullBatch is the number of events that are written without waiting for more. A
 	// smaller batch waits after a transaction for a quarter of the transaction's duration,
 	// at most maxGather, because senders that were just answered send again and can share
@@ -39,6 +39,9 @@ const (
 	// others, after which the event is refused. One timeout may be due to a lock.
 	maxTimeouts = 2
 )
+
+// maxBatch bounds the events in a transaction. The simulation lowers it.
+var maxBatch = 1000
 
 // Stored is the outcome of an event that was delivered, for metrics.
 const Stored = "stored"
@@ -80,7 +83,7 @@ func newDelivery(s *sink, box delivery.Inbox, log *slog.Logger, observe func(out
 	return delivery.New(delivery.Options[ledger.Event]{
 		Name: "ledger", Sink: s, Inbox: box, MaxFailures: 1, Log: log, Observe: observe,
 		// One batch is written while the next one fills.
-		MinInFlight: 2 * maxBatch, MaxInFlight: 2 * maxBatch, Size: size,
+		MinInFlight: uint(2 * maxBatch), MaxInFlight: uint(2 * maxBatch), Size: size,
 	})
 }
 

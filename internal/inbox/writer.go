@@ -13,8 +13,6 @@ import (
 const (
 	// maxOps and maxBytes bound a commit. maxOps also bounds the queue for the next one.
 	maxOps, maxBytes = 1024, 1 << 20
-	// maxUnwritten bounds the bodies that are not on disk yet, in bytes.
-	maxUnwritten = 16 << 20
 	// maxCommits bounds the commits in progress. A sync covers all commits before it.
 	maxCommits = 8
 	// commitEvery is the least time between the starts of commits with fewer than fullCommit
@@ -27,6 +25,9 @@ const (
 	// openEvery is the least time between attempts to open the store.
 	openEvery = 200 * time.Millisecond
 )
+
+// maxUnwritten bounds the bodies that are not on disk yet, in bytes. The simulation lowers it.
+var maxUnwritten int64 = 16 << 20
 
 // kind is the kind of an op.
 type kind int
