@@ -43,8 +43,9 @@ type action struct {
 	refused bool
 
 	// signedAt is the time at which the room_close of session nth was signed. A forgery
-	// copies its signature.
+	// copies its signature, unless wrong says what is wrong with its own.
 	signedAt time.Duration
+	wrong    string
 
 	// answer is the answer of a peer: one of temporalAnswers or ledgerAnswers. For diskFails,
 	// it names the operations that fail. nth is the number of the call that gets the answer,
@@ -73,6 +74,15 @@ const (
 	diskFails    kind = "disk fails"
 	crash        kind = "crash"
 	restart      kind = "restart"
+	retry        kind = "retry"
+)
+
+// What is wrong with forgeries.
+const (
+	unknownApp     = "unknown app"
+	wrongSignature = "wrong signature"
+	tooOld         = "timestamp too old"
+	tooNew         = "timestamp too new"
 )
 
 // survival is the part of unsynced data that survives a crash.
@@ -112,7 +122,10 @@ func (a action) String() string {
 		if a.refused {
 			s += ", refused by its sink"
 		}
-		if a.kind == forgery {
+		switch {
+		case a.wrong != "":
+			s += ", with " + a.wrong
+		case a.kind == forgery:
 			s += fmt.Sprintf(", with the signature of session %d's", a.nth)
 		}
 	case temporalCall:
@@ -127,12 +140,14 @@ func (a action) String() string {
 			s = fmt.Sprintf("%10s  %s fails at file operation %d of process %d or the first one after it", "", a.answer, a.op, a.process)
 		}
 	case diskFull, diskSlow:
-		s += fmt.Sprintf(" for %v", a.lasts)
+		s += fmt.Sprintf(" for %v %s", a.lasts, a.answer)
 	case crash:
 		if a.op > 0 {
 			s = fmt.Sprintf("%10s  crash of process %d after file operation %d", "", a.process, a.op)
 		}
 		s += fmt.Sprintf(", %s survives, away for %v", a.survives, a.lasts)
+	case retry:
+		s += " of all dead letters"
 	case restart:
 		s += fmt.Sprintf(", away for %v", a.lasts)
 	}
@@ -205,6 +220,12 @@ func newHistory(seed uint64) history {
 				add(action{kind: temporalAway, at: f.at, lasts: 2 * time.Second, answer: away})
 			}
 			add(f)
+			if one(4) { // the signature is still fresh minutes later
+				f.at = closed + between(r, time.Minute, window)
+				add(f)
+			}
+			f.session, f.wrong = 2000+s, pick(r, []string{unknownApp, wrongSignature, tooOld, tooNew})
+			add(f)
 		}
 		if sessions > 10 {
 			continue
@@ -224,8 +245,12 @@ func newHistory(seed uint64) history {
 			}
 		}
 	}
+	longer := time.Duration(1)
+	if one(25) {
+		longer = 30 // minutes
+	}
 	for one(2) {
-		add(action{kind: temporalAway, at: at(), lasts: between(r, 100*time.Millisecond, 20*time.Second), answer: pick(r, temporalAnswers)})
+		add(action{kind: temporalAway, at: at(), lasts: longer * between(r, 100*time.Millisecond, 20*time.Second), answer: pick(r, temporalAnswers)})
 	}
 	for n := 1; n <= 4; n++ {
 		if one(5) {
@@ -233,13 +258,13 @@ func newHistory(seed uint64) history {
 		}
 	}
 	if one(3) {
-		add(action{kind: ledgerAway, at: at(), lasts: between(r, 100*time.Millisecond, 20*time.Second), answer: pick(r, ledgerAnswers)})
+		add(action{kind: ledgerAway, at: at(), lasts: longer * between(r, 100*time.Millisecond, 20*time.Second), answer: pick(r, ledgerAnswers)})
 	}
 	if one(8) {
-		add(action{kind: diskFull, at: at(), lasts: between(r, 100*time.Millisecond, 5*time.Second)})
+		add(action{kind: diskFull, at: at(), lasts: longer * between(r, 100*time.Millisecond, 5*time.Second)})
 	}
 	if one(4) {
-		add(action{kind: diskSlow, at: at(), lasts: between(r, 100*time.Millisecond, 5*time.Second)})
+		add(action{kind: diskSlow, at: at(), lasts: between(r, 100*time.Millisecond, 5*time.Second), answer: pick(r, []string{slow, hangs})})
 	}
 	for n := range 3 {
 		if one(2) {
@@ -261,15 +286,27 @@ func newHistory(seed uint64) history {
 		h.addLate(sessions)
 	}
 	h.addContradictions()
+	if one(3) {
+		// Long after its sink has stopped to refuse callbacks, an operator retries them.
+		add(action{kind: retry, at: h.end() + between(r, mended, 2*mended)})
+	}
 	h.sort()
 	return h
+}
+
+// end returns when the last action is over.
+func (h history) end() (last time.Duration) {
+	for _, a := range h.actions {
+		last = max(last, a.at+a.lasts)
+	}
+	return last
 }
 
 // addContradictions adds callbacks that contradict others, before or after them.
 func (h *history) addContradictions() {
 	r := h.chance("contradictions")
 	for _, a := range slices.Clone(h.actions) {
-		if a.kind == callback && a.user > 0 && r.IntN(8) == 0 {
+		if a.kind == callback && (a.user > 0 || a.event == zego.EventRoomClose) && r.IntN(8) == 0 {
 			a.at, a.contradicts, a.refused = max(0, a.at+between(r, -10*time.Second, 10*time.Second)), true, false
 			h.actions = append(h.actions, a)
 		}

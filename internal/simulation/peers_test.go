@@ -69,10 +69,14 @@ func (t temporalOf) ExecuteWorkflow(ctx context.Context, o client.StartWorkflowO
 	w.mu.Lock()
 	s.calls[o.ID]++
 	n := s.calls[o.ID]
-	if s.now++; s.now > maxStarts {
-		w.failf("%d starts at once, want at most %d", s.now, maxStarts)
+	if s.now++; s.now > maxStarts || int64(s.now)<<10 > w.limits.memory {
+		w.failf("%d starts at once, want at most %d and %d bytes", s.now, maxStarts, w.limits.memory)
 	}
 	w.mu.Unlock()
+	var older []string
+	if o.TypedSearchAttributes.Size() > 0 { // otherwise it is the second request of an attempt
+		older = t.untried(o.ID)
+	}
 	defer func() { w.mu.Lock(); s.now--; w.mu.Unlock() }()
 
 	answer := w.fault(temporalCall, temporalAway, func(a action) bool { return a.session == number && a.nth == n })
@@ -84,7 +88,8 @@ func (t temporalOf) ExecuteWorkflow(ctx context.Context, o client.StartWorkflowO
 	if !t.wait(ctx, took, chance.IntN(2) == 0) { // the request may arrive although its sender died
 		return nil, t.gone(ctx)
 	}
-	if w.refused[o.ID] {
+	t.checkOrder(o.ID, older)
+	if w.refuses(o.ID) {
 		t.note("temporal", "start", o.ID, "refused")
 		return nil, serviceerror.NewInvalidArgument("simulated: this one never")
 	}
@@ -100,6 +105,7 @@ func (t temporalOf) ExecuteWorkflow(ctx context.Context, o client.StartWorkflowO
 		return nil, serviceerror.NewNamespaceNotFound("simulated")
 	case noAttributes:
 		if o.TypedSearchAttributes.Size() > 0 {
+			t.checkOverdue(o.ID)
 			t.note("temporal", "start", o.ID, answer)
 			return nil, serviceerror.NewInvalidArgument("simulated: no such search attribute")
 		}
@@ -146,6 +152,9 @@ func (s *temporal) start(o client.StartWorkflowOptions, input session.Session) e
 		default:
 			return nil // the SDK returns the existing run
 		}
+	}
+	if first := w.began.Add(w.began1st[o.ID]); o.TypedSearchAttributes.Size() == 0 && time.Since(first) < idle && !w.refused[o.ID] && !w.diskFaults() {
+		w.failf("%s was started without search attributes %v after it came", o.ID, time.Since(first))
 	}
 	e := &execution{o, input, time.Now()}
 	s.runs[o.ID] = append(s.runs[o.ID], e)
@@ -195,8 +204,8 @@ func (b booksOf) Record(ctx context.Context, events []ledger.Event) error {
 	s.calls++
 	n := s.calls
 	w.mu.Unlock()
-	if len(events) > maxBatch {
-		w.failf("%d events in a transaction, want at most %d", len(events), maxBatch)
+	if len(events) > w.limits.batch {
+		w.failf("%d events in a transaction, want at most %d", len(events), w.limits.batch)
 	}
 	answer := w.fault(ledgerCall, ledgerAway, func(a action) bool { return a.nth == n })
 	chance := w.chance("record", n)
@@ -224,7 +233,7 @@ func (b booksOf) Record(ctx context.Context, events []ledger.Event) error {
 		return b.gone(ctx)
 	}
 	for _, e := range events {
-		if w.refused[factsOf(e)] {
+		if w.refuses(factsOf(e)) {
 			note("refused")
 			return &pgconn.PgError{Code: "22001"}
 		}

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -23,6 +24,7 @@ import (
 	_ "unsafe" // for go:linkname
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/closeouthq/closeout/internal/eventsink"
 	"github.com/closeouthq/closeout/internal/inbox"
@@ -44,8 +46,12 @@ const (
 	patience = 5 * time.Second
 	// maxAnswer is the longest time until an answer, even if everything hangs.
 	maxAnswer = webhook.AnswerWithin + 50*time.Millisecond
-	// maxStarts and maxBatch bound what a process has in flight.
-	maxStarts, maxBatch = 200, 1000
+	// window is CLOSEOUT_CALLBACK_WINDOW.
+	window = 10 * time.Minute
+	// maxStarts bounds the starts in flight.
+	maxStarts = 200
+	// mended is the time between the repair of a sink and an operator's retry of dead letters.
+	mended = 15 * time.Second
 	// idle is the longest time that an entry may wait while its sink accepts.
 	idle = time.Minute
 )
@@ -118,7 +124,9 @@ type world struct {
 	temporal *temporal
 	books    *books
 	refused  map[string]bool // by key
+	mendedAt time.Duration   // from then on, nothing is refused; 0 means never
 	offered  map[string]bool
+	limits   limits
 	keyring  *zego.Keyring
 	worker   *worker // nil unless the history bills
 
@@ -126,28 +134,35 @@ type world struct {
 	mem       *vfs.MemFS
 	process   *process // nil between two processes
 	acked     map[string]bool
-	forged    map[string][]taken // by signature
-	ends      bool               // a process ended itself
+	retried   map[string]bool          // dead letters that wait again
+	began1st  map[string]time.Duration // first attempts, by key
+	overdueAt map[string]time.Duration // when Temporal lacked search attributes for an overdue start, by Workflow ID
+	closes    map[string][2]bool       // which room_close callbacks a process acknowledged, by key and process: without and with other times
+	disputed  map[string]bool          // contradictions that must be reported, by contradictionOf
+	forged    map[string][]taken       // by signature
+	ends      bool                     // a process ended itself
 	callbacks sync.WaitGroup
 	shutdowns sync.WaitGroup
 }
 
 // taken is a body that came with a signature.
 type taken struct {
-	genuine     bool
-	process     int
-	began, over time.Duration // over is 0 while the request is in flight
-	accepted    bool
+	genuine           bool
+	process           int
+	began, over       time.Duration // over is 0 while the request is in flight
+	accepted, refused bool
 }
 
 func newWorld(h history, verbose bool) *world {
 	w := &world{history: h, verbose: verbose, began: time.Now(), refused: map[string]bool{}, offered: map[string]bool{},
-		acked: map[string]bool{}, forged: map[string][]taken{}, mem: vfs.NewCrashableMem()}
+		acked: map[string]bool{}, retried: map[string]bool{}, began1st: map[string]time.Duration{}, overdueAt: map[string]time.Duration{},
+		closes: map[string][2]bool{}, disputed: map[string]bool{}, forged: map[string][]taken{}, mem: vfs.NewCrashableMem()}
+	w.limits = h.limit()
 	w.answers = map[string]int{}
 	w.temporal = &temporal{w: w, runs: map[string][]*execution{}, calls: map[string]int{}}
 	w.books = &books{w: w, stored: map[string]int{}}
 	var err error
-	if w.keyring, err = zego.NewKeyring(map[uint32][]string{app: {secret}}, 10*time.Minute, time.Now); err != nil {
+	if w.keyring, err = zego.NewKeyring(map[uint32][]string{app: {secret}}, window, time.Now); err != nil {
 		panic(err)
 	}
 	for _, a := range h.actions {
@@ -155,6 +170,12 @@ func newWorld(h history, verbose bool) *world {
 			key := w.keyOf(a)
 			w.offered[key] = true
 			w.refused[key] = w.refused[key] || a.refused
+			if a.event == zego.EventRoomClose && a.contradicts {
+				w.offered[contradictionOf(a.session)] = true
+			}
+		}
+		if a.kind == retry {
+			w.mendedAt = a.at - mended
 		}
 	}
 	return w
@@ -172,6 +193,9 @@ func (w *world) play() {
 		if a.kind == forgery {
 			w.callbacks.Go(func() { time.Sleep(a.at); w.attempt(a, 0, 0) })
 		}
+		if a.kind == retry {
+			w.callbacks.Go(func() { time.Sleep(a.at); w.retryDeadLetters() })
+		}
 	}
 	done := make(chan struct{})
 	go func() { w.callbacks.Wait(); close(done) }()
@@ -179,7 +203,7 @@ func (w *world) play() {
 	ends := slices.DeleteFunc(slices.Clone(w.actions), func(a action) bool {
 		return a.kind != restart && (a.kind != crash || a.op > 0)
 	})
-	end := time.After(w.healed())
+	end := time.After(w.end())
 	for running := true; running; {
 		var next <-chan time.Time
 		if len(ends) > 0 {
@@ -227,6 +251,12 @@ func (w *world) play() {
 			w.failf("%d permits are held although nothing is in flight", held)
 		}
 	}
+	for _, d := range []any{p.closes.Delivery, p.events.Delivery} {
+		memory := (*semaphore.Weighted)(reflect.ValueOf(d).Elem().FieldByName("memory").UnsafePointer())
+		if !memory.TryAcquire(w.limits.memory) {
+			w.failf("memory of items is held although nothing is in flight")
+		}
+	}
 }
 
 // away lets time pass without a process.
@@ -235,14 +265,6 @@ func (w *world) away(d time.Duration) {
 	w.process = nil
 	w.mu.Unlock()
 	time.Sleep(d)
-}
-
-// healed returns when the last fault is over.
-func (w *world) healed() (last time.Duration) {
-	for _, a := range w.actions {
-		last = max(last, a.at+a.lasts)
-	}
-	return last
 }
 
 // fault returns a peer's answer to a call now, or "" if the peer works.
@@ -298,6 +320,10 @@ type process struct {
 	events  *eventsink.Receiver
 	handler http.Handler
 
+	// posting counts the attempts in flight by key. tried has the Workflow IDs of all starts.
+	posting map[string]int
+	tried   map[string]bool
+
 	dead    atomic.Bool
 	failed  atomic.Bool   // a write or a sync has failed
 	ended   chan struct{} // closed when it has ended
@@ -311,13 +337,16 @@ type process struct {
 
 // start starts a process on the current disk. The process may be dead when start returns.
 func (w *world) start(number int) *process {
-	p := &process{w: w, number: number, ended: make(chan struct{}), crashed: make(chan action, 1)}
+	p := &process{w: w, number: number, posting: map[string]int{}, tried: map[string]bool{}, ended: make(chan struct{}), crashed: make(chan action, 1)}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.disk = newDisk(w.mem)
 	p.disk.full = func() bool { return !p.dead.Load() && w.during(diskFull) }
 	p.disk.slow = func(op int) time.Duration {
 		if p.dead.Load() || !w.during(diskSlow) {
 			return 0
+		}
+		if w.fault("", diskSlow, nil) == hangs { // for longer than a callback waits
+			return between(w.chance("sync", number, op), webhook.AnswerWithin, 2400*time.Millisecond)
 		}
 		return between(w.chance("sync", number, op), time.Millisecond, time.Second)
 	}
@@ -490,6 +519,16 @@ var errDead = errors.New("simulated: the process is dead")
 
 func (p *process) note(who, did, what, answer string) { p.w.note(p, who, did, what, answer) }
 
+// refuses reports whether a callback is refused now.
+func (w *world) refuses(key string) bool {
+	return w.refused[key] && (w.mendedAt == 0 || time.Since(w.began) < w.mendedAt)
+}
+
+// diskFaults reports whether the disk is ever at fault.
+func (w *world) diskFaults() bool {
+	return slices.ContainsFunc(w.actions, func(a action) bool { return a.kind == diskFull || a.kind == diskSlow || a.kind == diskFails })
+}
+
 func (w *world) during(k kind) bool {
 	return w.fault("", k, nil) != "" || w.within(k)
 }
@@ -599,7 +638,18 @@ func (w *world) keyOf(a action) string {
 }
 
 func factsOf(e ledger.Event) string {
-	return fmt.Sprint(e.Event, " of session ", sessionOf(e.RoomSessionID), " ", e.Stay, " ", []int64{e.Create.UnixMilli(), e.Login.UnixMilli(), e.Logout.UnixMilli()})
+	return fmt.Sprint(e.Event, " of session ", sessionOf(e.RoomSessionID), " ", e.Stay, " ", []int64{e.Create.UnixMilli(), e.Login.UnixMilli(), e.Logout.UnixMilli(), e.Close.UnixMilli()})
+}
+
+// contradictionOf returns the key of the events that report contradicting room_close
+// callbacks of a session, without their times.
+func contradictionOf(n int) string {
+	return withoutTimes(factsOf(ledger.Event{Event: zego.EventRoomClose, ID: session.ID{RoomSessionID: firstSession + uint64(n)}}))
+}
+
+func withoutTimes(key string) string {
+	facts, _, _ := strings.Cut(key, " [")
+	return facts
 }
 
 // deliver sends a callback as ZEGO does, until it is acknowledged.
@@ -624,6 +674,10 @@ func (w *world) attempt(a action, copy, n int) bool {
 	p := w.process
 	if p != nil {
 		p.serving.Add(1)
+		p.posting[key]++
+	}
+	if _, again := w.began1st[key]; !again {
+		w.began1st[key] = time.Since(w.began)
 	}
 	w.mu.Unlock()
 	what := fmt.Sprintf("%s attempt %d.%d", key, copy, n+1)
@@ -636,6 +690,13 @@ func (w *world) attempt(a action, copy, n int) bool {
 	nonce := fmt.Sprint(a.event, a.session, a.user, a.contradicts)
 	head.Timestamp = w.began.Add(a.at).Unix()
 	switch {
+	case a.wrong == tooOld:
+		head.Timestamp -= int64(window/time.Second) + 1
+	case a.wrong == tooNew:
+		head.Timestamp += int64(window/time.Second) + 2
+	case a.wrong == unknownApp:
+		head.AppID++
+	case a.wrong != "":
 	case a.kind == forgery: // uses the signature of a room_close
 		head.Timestamp, nonce = w.began.Add(a.signedAt).Unix(), fmt.Sprint(a.event, a.nth, a.user, false)
 		w.mu.Lock()
@@ -648,6 +709,9 @@ func (w *world) attempt(a action, copy, n int) bool {
 	_, _ = sum.Write([]byte(nonce))
 	head.Nonce = fmt.Sprint(sum.Sum64())
 	head.Signature = zego.Sign(secret, head.Timestamp, head.Nonce)
+	if a.wrong == wrongSignature {
+		head.Signature = zego.Sign("another secret", head.Timestamp, head.Nonce)
+	}
 	body, err := json.Marshal(event)
 	if err != nil {
 		panic(err)
@@ -664,6 +728,12 @@ func (w *world) attempt(a action, copy, n int) bool {
 		began := time.Now()
 		p.handler.ServeHTTP(answer, request)
 		took := time.Since(began)
+		for _, box := range p.boxes {
+			_, _ = box.Stats(ctx) // as metrics do at any time
+		}
+		w.mu.Lock()
+		p.posting[key]--
+		w.mu.Unlock()
 		if p.dead.Load() {
 			return
 		}
@@ -671,7 +741,7 @@ func (w *world) attempt(a action, copy, n int) bool {
 			w.failf("%s was answered after %v, want %v", what, took, maxAnswer)
 		}
 		acknowledged = answer.Code/100 == 2 && ctx.Err() == nil
-		w.answered(a, key, head.Signature, mine, answer, acknowledged)
+		w.answered(p, a, key, head.Signature, mine, answer)
 		p.note("zego", "posts", what, fmt.Sprint(answer.Code, " ", statusOf(answer)))
 	}()
 	wait := patience
@@ -706,13 +776,13 @@ func (w *world) signed(signature string, t taken) int {
 	return len(w.forged[signature]) - 1
 }
 
-// answered checks and records an answer that arrived.
-func (w *world) answered(a action, key, signature string, mine int, answer *httptest.ResponseRecorder, acknowledged bool) {
+// answered checks and records an answer.
+func (w *world) answered(p *process, a action, key, signature string, mine int, answer *httptest.ResponseRecorder) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	all := w.forged[signature]
 	t := &all[mine]
-	t.over, t.accepted = time.Since(w.began), answer.Code/100 == 2
+	t.over, t.accepted, t.refused = time.Since(w.began), answer.Code/100 == 2, answer.Code/100 == 4
 	// A refusal is correct if another body with the signature was accepted or is in
 	// flight.
 	other := false
@@ -727,14 +797,61 @@ func (w *world) answered(a action, key, signature string, mine int, answer *http
 	}
 	status := webhook.Status(statusOf(answer))
 	switch {
+	case a.wrong != "":
+		if answer.Code != http.StatusUnauthorized {
+			w.failf("%s with %s was answered %d, want 401", key, a.wrong, answer.Code)
+		}
 	case a.kind == forgery: // it may be accepted if it comes before ZEGO's callback
-		w.offered[key] = answer.Code/100 != 4
+		w.offered[key] = slices.ContainsFunc(all, func(o taken) bool { return !o.genuine && !o.refused })
 	case answer.Code/100 == 4 && !(answer.Code == http.StatusUnauthorized && other):
 		w.failf("%s is genuine, and was answered %d: %s", key, answer.Code, answer.Body)
 	case answer.Code/100 == 2 && status != webhook.Started && status != webhook.Duplicate && status != webhook.Queued && status != webhook.Stored:
 		w.failf("%s was answered %q", key, status)
+	case answer.Code == http.StatusServiceUnavailable && w.canTake(p, a, t.began):
+		w.failf("%s was answered 503, although the disk or its sink works", key)
 	}
-	if acknowledged {
-		w.acked[key] = true
+	if !t.accepted {
+		return
+	}
+	w.acked[key] = true
+	if a.event == zego.EventRoomClose && a.kind == callback {
+		mine := fmt.Sprint(key, " ", p.number)
+		both := w.closes[mine]
+		both[map[bool]int{true: 1}[a.contradicts]] = true
+		if w.closes[mine] = both; both == [2]bool{true, true} || status == webhook.Queued && w.keepsOther(p, a) {
+			w.disputed[contradictionOf(a.session)] = true
+		}
+	}
+}
+
+// retryDeadLetters makes all dead letters wait again, as an operator does.
+func (w *world) retryDeadLetters() {
+	w.mu.Lock()
+	p := w.process
+	if p != nil {
+		p.serving.Add(1)
+	}
+	w.mu.Unlock()
+	if p == nil {
+		return
+	}
+	defer p.serving.Done()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	for n, box := range p.boxes {
+		for e, err := range box.DeadLetters(ctx) {
+			if err != nil {
+				break
+			}
+			key, _ := keyIn(n, e)
+			w.mu.Lock()
+			p.tried[key] = true // it comes back to its place, which the relay may have passed
+			w.mu.Unlock()
+			err := box.Retry(ctx, e.Key)
+			w.note(p, "operator", "retries", key, fmt.Sprint(err == nil))
+			w.mu.Lock()
+			w.retried[key] = w.retried[key] || err == nil && !p.dead.Load()
+			w.mu.Unlock()
+		}
 	}
 }
