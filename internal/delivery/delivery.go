@@ -209,5 +209,5 @@ func (d *Delivery[T]) Deliver(ctx context.Context, item T) (Result, error) {
 			c = nil
 		}
 	}
-	return d.queue(ctx, item, c)
+	return d.queue(ctx, item, c, joined)
 }

@@ -308,9 +308,14 @@ func TestItemFailingAloneDelaysNoOther(t *testing.T) {
 }
 
 func TestItemsOfOneKeyShareADelivery(t *testing.T) {
-	for _, join := range []bool{true, false} {
+	full := errors.New("no space left on device")
+	for n, join := range []bool{true, true, false} {
 		in(t, func(o *delivery.Options[item]) { o.Join = join }, func(w *world) {
 			w.sink.set(100*time.Millisecond, nil)
+			if n == 1 { // all wait for the sink
+				w.disk.err = full
+				w.sink.set(700*time.Millisecond, nil)
+			}
 			var all sync.WaitGroup
 			var joined [3]bool
 			for n := range joined {
@@ -325,7 +330,7 @@ func TestItemsOfOneKeyShareADelivery(t *testing.T) {
 				attempts, want = 1, [3]bool{false, true, true}
 			}
 			if w.sink.attempts != attempts || joined != want {
-				t.Errorf("join %v: %d attempts, joined %v", join, w.sink.attempts, joined)
+				t.Errorf("case %d: %d attempts, joined %v", n, w.sink.attempts, joined)
 			}
 		})
 	}

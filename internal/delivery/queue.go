@@ -12,7 +12,7 @@ import (
 
 // queue stores an item in the inbox. If the disk fails, it waits for the sink until ctx ends.
 // If the disk hangs, it waits for whichever of the two takes the item first.
-func (d *Delivery[T]) queue(ctx context.Context, item T, c *call) (Result, error) {
+func (d *Delivery[T]) queue(ctx context.Context, item T, c *call, joined bool) (Result, error) {
 	body, err := json.Marshal(item)
 	if err != nil {
 		return Result{}, fmt.Errorf("encode callback: %w", err)
@@ -43,7 +43,7 @@ func (d *Delivery[T]) queue(ctx context.Context, item T, c *call) (Result, error
 		delivered = asked
 		go func() {
 			var err error
-			c, err = d.insist(ctx, item, c)
+			c, joined, err = d.insist(ctx, item, c, joined)
 			asked <- err
 		}()
 	}
@@ -62,7 +62,7 @@ func (d *Delivery[T]) queue(ctx context.Context, item T, c *call) (Result, error
 			ask()
 		case err := <-delivered:
 			if err == nil {
-				return Result{Outcome: c.outcome}, nil
+				return Result{Outcome: c.outcome, Joined: joined}, nil
 			}
 			delivered, sinkErr = nil, err
 		case <-ctx.Done():
@@ -82,27 +82,28 @@ func (d *Delivery[T]) queue(ctx context.Context, item T, c *call) (Result, error
 	return Result{}, errors.Join(diskErr, sinkErr)
 }
 
-// insist waits for c, or for a new call if c is nil, until ctx ends.
-func (d *Delivery[T]) insist(ctx context.Context, item T, c *call) (*call, error) {
+// insist waits for c, or for a new call if c is nil, until ctx ends. It reports whether another
+// item began the call, as joined does for c.
+func (d *Delivery[T]) insist(ctx context.Context, item T, c *call, joined bool) (*call, bool, error) {
 	if c == nil {
 		c = &call{}
 		if err := d.acquire(ctx, item, c); err != nil {
-			return nil, fmt.Errorf("%s: limit of deliveries reached: %w", d.Name, err)
+			return nil, false, fmt.Errorf("%s: limit of deliveries reached: %w", d.Name, err)
 		}
 		if d.Join {
 			c.key = d.Sink.Key(item)
 		}
-		c, _ = d.begin(ctx, item, c, true, true)
+		c, joined = d.begin(ctx, item, c, true, true)
 	}
 	select {
 	case <-c.done:
 	case <-ctx.Done():
-		return c, fmt.Errorf("%s: %w", d.Name, context.Cause(ctx))
+		return c, joined, fmt.Errorf("%s: %w", d.Name, context.Cause(ctx))
 	}
 	if c.err != nil {
-		return c, fmt.Errorf("%s: %w", d.Name, c.err)
+		return c, joined, fmt.Errorf("%s: %w", d.Name, c.err)
 	}
-	return c, nil
+	return c, joined, nil
 }
 
 // keptAs removes an item from the inbox if its call succeeds after all.
