@@ -89,15 +89,20 @@ func play(t *testing.T, h history, verbose bool) (o outcome) {
 			t.Fatal(err)
 		}
 	}
-	ends := false // a process ended itself
+	var w *world
 	defer func() {
-		if fault := recover(); fault != nil && !(ends && strings.Contains(fmt.Sprint(fault), "main bubble goroutine has exited")) {
+		switch fault := recover(); {
+		case fault == nil:
+		case !strings.HasPrefix(fmt.Sprint(fault), "deadlock: "):
 			panic(fault)
+		case !w.ends || !strings.Contains(fmt.Sprint(fault), "main bubble goroutine has exited"):
+			w.broken("goroutines wait for each other: %v", fault)
+			o = w.outcome
 		}
 	}()
 	synctest.Test(t, func(*testing.T) {
 		end := seedRuntime(t, h.seed)
-		w := newWorld(h, verbose)
+		w = newWorld(h, verbose)
 		if h.toTheBill() {
 			w.worker = newWorker(w, dir)
 			w.books.store = w.worker
@@ -106,7 +111,7 @@ func play(t *testing.T, h history, verbose bool) (o outcome) {
 		if w.worker != nil {
 			w.worker.finish(dir)
 		}
-		o, ends = w.outcome, w.ends
+		o = w.outcome
 		o.took = time.Since(w.began)
 		o.hash ^= end()
 	})
@@ -134,6 +139,7 @@ type world struct {
 	mem       *vfs.MemFS
 	process   *process // nil between two processes
 	acked     map[string]bool
+	starters  map[string]bool          // keys of callbacks that were answered "started"
 	retried   map[string]bool          // dead letters that wait again
 	began1st  map[string]time.Duration // first attempts, by key
 	overdueAt map[string]time.Duration // when Temporal lacked search attributes for an overdue start, by Workflow ID
@@ -155,7 +161,7 @@ type taken struct {
 
 func newWorld(h history, verbose bool) *world {
 	w := &world{history: h, verbose: verbose, began: time.Now(), refused: map[string]bool{}, offered: map[string]bool{},
-		acked: map[string]bool{}, retried: map[string]bool{}, began1st: map[string]time.Duration{}, overdueAt: map[string]time.Duration{},
+		acked: map[string]bool{}, starters: map[string]bool{}, retried: map[string]bool{}, began1st: map[string]time.Duration{}, overdueAt: map[string]time.Duration{},
 		closes: map[string][2]bool{}, disputed: map[string]bool{}, forged: map[string][]taken{}, mem: vfs.NewCrashableMem()}
 	w.limits = h.limit()
 	w.answers = map[string]int{}
@@ -814,6 +820,10 @@ func (w *world) answered(p *process, a action, key, signature string, mine int, 
 		return
 	}
 	w.acked[key] = true
+	if status == webhook.Started && w.starters[key] {
+		w.failf("%s was answered %q twice", key, status)
+	}
+	w.starters[key] = w.starters[key] || status == webhook.Started
 	if a.event == zego.EventRoomClose && a.kind == callback {
 		mine := fmt.Sprint(key, " ", p.number)
 		both := w.closes[mine]
