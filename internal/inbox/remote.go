@@ -255,7 +255,7 @@ func (c *client) request(ctx context.Context, method, path string, q url.Values,
 		}
 		return nil
 	}
-	text, err := io.ReadAll(io.LimitReader(resp.Body, maxListedBody))
+	text, err := io.ReadAll(io.LimitReader(resp.Body, int64(maxListedBody)))
 	if err != nil {
 		return fmt.Errorf("ask the process with the inbox: %w", err)
 	}

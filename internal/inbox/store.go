@@ -33,13 +33,14 @@ const (
 	memTable, memTables = 4 << 20, 3
 	// cache holds the filters of the tables. Pebble counts the memory tables against it.
 	cache = 8<<20 + memTable*memTables
-	// maxListedBody is the maximum size of a body in lists, in bytes.
-	maxListedBody = 4 << 10
 )
 
 // maxPageBytes bounds a page, unless a single entry is larger. A container with a few hundred
 // megabytes may hold several pages at once. The simulation lowers it.
 var maxPageBytes = 1 << 20
+
+// maxListedBody is the maximum size of a body in lists, in bytes. The simulation lowers it.
+var maxListedBody = 4 << 10
 
 // store is the Pebble store of a folder. One goroutine opens and closes it; any may read.
 type store struct {

@@ -32,6 +32,8 @@ type action struct {
 	// The session, event and user of a callback. Not every event has a user.
 	session, user int
 	event         string
+	// otherApp means that the callback belongs to another app's session of the same number.
+	otherApp bool
 	// contradicts means that it states other times than the callback of the same event.
 	contradicts bool
 	// copies is how many times the callback is sent at once. fresh means that retries are
@@ -49,15 +51,16 @@ type action struct {
 
 	// answer is the answer of a peer: one of temporalAnswers or ledgerAnswers. For diskFails,
 	// it names the operations that fail. nth is the number of the call that gets the answer,
-	// counted for the session or for the ledger.
+	// counted for the session or for the ledger; 0 means all calls while the fault lasts.
 	answer string
 	nth    int
 
 	// process and op identify the file-system operation after which a crash happens, or at
-	// which the disk fails. If op is 0, that happens at the time at. survives is the part of
-	// unsynced data that survives.
-	process, op int
-	survives    survival
+	// which the disk fails. acks is the number of the process's acknowledgment after which a
+	// crash happens; -1 means the first one after the disk has failed. If both are 0, that
+	// happens at the time at. survives is the part of unsynced data that survives.
+	process, op, acks int
+	survives          survival
 }
 
 type kind string
@@ -105,6 +108,9 @@ func (a action) String() string {
 		if a.user > 0 {
 			s += fmt.Sprintf(" user %d", a.user)
 		}
+		if a.otherApp {
+			s += " of another app"
+		}
 		if a.contradicts {
 			s += ", with other times"
 		}
@@ -130,6 +136,9 @@ func (a action) String() string {
 		}
 	case temporalCall:
 		s += fmt.Sprintf(" %d of session %d: %s", a.nth, a.session, a.answer)
+		if a.nth == 0 {
+			s = fmt.Sprintf("%10v  all temporal calls of session %d for %v: %s", a.at, a.session, a.lasts, a.answer)
+		}
 	case ledgerCall:
 		s += fmt.Sprintf(" %d: %s", a.nth, a.answer)
 	case temporalAway, ledgerAway:
@@ -142,6 +151,9 @@ func (a action) String() string {
 	case diskFull, diskSlow:
 		s += fmt.Sprintf(" for %v %s", a.lasts, a.answer)
 	case crash:
+		if a.acks != 0 {
+			s = fmt.Sprintf("%10s  crash of process %d after acknowledgment %d", "", a.process, a.acks)
+		}
 		if a.op > 0 {
 			s = fmt.Sprintf("%10s  crash of process %d after file operation %d", "", a.process, a.op)
 		}
@@ -188,7 +200,10 @@ func newHistory(seed uint64) history {
 	add := func(a action) { h.actions = append(h.actions, a) }
 
 	// Most histories last a few seconds, so that faults and callbacks coincide.
-	span := between(r, 2*time.Second, 15*time.Second)
+	span, longer := between(r, 2*time.Second, 15*time.Second), time.Duration(1)
+	if one(20) { // some last for minutes
+		span, longer = 20*span, 30
+	}
 	at := func() time.Duration { return between(r, 0, span) }
 	sessions := 1 + r.IntN(4)
 	if one(50) {
@@ -212,6 +227,9 @@ func newHistory(seed uint64) history {
 			}
 		}
 		send(action{event: zego.EventRoomClose, at: closed})
+		if one(10) && !h.toTheBill() {
+			add(action{kind: callback, event: zego.EventRoomClose, session: s, otherApp: true, copies: 1, at: at()})
+		}
 		if one(8) { // an attacker has seen the callback, or its retry
 			f := action{kind: forgery, event: zego.EventRoomClose, session: 1000 + s, nth: s, signedAt: closed, at: max(0, closed+between(r, -time.Second, 5*time.Second))}
 			if one(2) { // the forgery comes first, while nothing can be accepted
@@ -226,6 +244,9 @@ func newHistory(seed uint64) history {
 			}
 			f.session, f.wrong = 2000+s, pick(r, []string{unknownApp, wrongSignature, tooOld, tooNew})
 			add(f)
+		}
+		if one(30) { // starts of this session fail for minutes
+			add(action{kind: temporalCall, session: s, at: at(), lasts: between(r, 10*time.Second, 5*time.Minute), answer: pick(r, temporalAnswers)})
 		}
 		if sessions > 10 {
 			continue
@@ -244,10 +265,6 @@ func newHistory(seed uint64) history {
 				add(action{kind: temporalCall, session: s, nth: n, answer: pick(r, temporalAnswers)})
 			}
 		}
-	}
-	longer := time.Duration(1)
-	if one(25) {
-		longer = 30 // minutes
 	}
 	for one(2) {
 		add(action{kind: temporalAway, at: at(), lasts: longer * between(r, 100*time.Millisecond, 20*time.Second), answer: pick(r, temporalAnswers)})
@@ -271,9 +288,11 @@ func newHistory(seed uint64) history {
 			break
 		}
 		down := action{kind: crash, lasts: between(r, 0, 4*time.Second), survives: pick(r, survivals)}
-		switch r.IntN(3) {
+		switch r.IntN(4) {
 		case 0:
 			down.at = at()
+		case 3:
+			down.process, down.acks = n, 1+r.IntN(8)
 		case 1:
 			down.process, down.op = n, 1+r.IntN(300)
 		default:
@@ -323,6 +342,12 @@ func (h *history) addDiskFaults(span time.Duration) {
 			a.process, a.op = process, 1+r.IntN(300)
 		case 1:
 			a.at, a.lasts = between(r, 0, span), between(r, time.Millisecond, 5*time.Second)
+			if r.IntN(3) == 0 { // others write before the failure is known
+				h.actions = append(h.actions, action{kind: diskSlow, at: a.at, lasts: a.lasts, answer: slow})
+			}
+			if r.IntN(2) == 0 {
+				h.actions = append(h.actions, action{kind: crash, process: process, acks: -1, survives: pick(r, survivals), lasts: between(r, 0, 4*time.Second)})
+			}
 		default:
 			continue
 		}

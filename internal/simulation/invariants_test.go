@@ -24,7 +24,7 @@ func (w *world) entries(p *process) (map[string]inbox.Entry, error) {
 		}
 		for e, err := range box.All(context.Background()) {
 			if err == nil {
-				e.Key, err = keyIn(n, e)
+				e.Key, err = keyIn(box, n, e)
 			}
 			if err != nil {
 				return nil, err
@@ -39,25 +39,29 @@ func (w *world) entries(p *process) (map[string]inbox.Entry, error) {
 }
 
 // keyIn returns the key of keyOf for an entry of an inbox.
-func keyIn(box int, e inbox.Entry) (string, error) {
-	if box == 0 {
+func keyIn(box *inbox.Inbox, n int, e inbox.Entry) (key string, err error) {
+	if n == 0 {
 		return e.Key, nil
 	}
+	if e, err = box.Get(context.Background(), e.Key); err != nil { // lists cut bodies
+		return "", err
+	}
 	var event ledger.Event
-	err := json.Unmarshal(e.Body, &event)
+	err = json.Unmarshal(e.Body, &event)
 	return factsOf(event), err
 }
 
 // untried returns the entries that the relay must try before the start of a Workflow ID
 // from the inbox. It returns none if a callback of the ID is being received, because that
-// may be the reason of the start.
+// may be the reason of the start, or if the disk has failed, because the relay may have read
+// entries that the disk has lost.
 func (p *process) untried(id string) (older []string) {
 	entries, err := p.w.entries(p)
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
 	p.tried[id] = true
 	this, queued := entries[id]
-	if err != nil || !queued || !this.DeadAt.IsZero() || p.posting[id] > 0 {
+	if err != nil || !queued || !this.DeadAt.IsZero() || p.posting[id] > 0 || p.failed.Load() {
 		return nil
 	}
 	for key, e := range entries {
@@ -91,7 +95,7 @@ func (p *process) checkOverdue(id string) {
 	if _, again := w.overdueAt[id]; !again {
 		w.overdueAt[id] = now
 	}
-	if waited := now - w.overdueAt[id]; waited > idle {
+	if waited := now - w.overdueAt[id]; waited > 2*idle {
 		w.failf("%s waits for search attributes since %v", id, waited)
 	}
 }
@@ -139,9 +143,9 @@ func (w *world) checkSafe(p *process) {
 // keepsOther reports whether the inbox has another room_close of the session, with another
 // time.
 func (w *world) keepsOther(p *process, a action) bool {
-	entries, err := w.entries(p)
+	e, err := p.boxes[0].Get(context.Background(), w.keyOf(a))
 	var kept session.Session
-	if e := entries[w.keyOf(a)]; err != nil || json.Unmarshal(e.Body, &kept) != nil {
+	if err != nil || json.Unmarshal(e.Body, &kept) != nil {
 		return false
 	}
 	return kept.CloseTimeTold.IsZero() && !kept.RoomCloseTime.Equal(w.event(a).(*zego.RoomClose).RoomCloseTime)
@@ -151,7 +155,7 @@ func (w *world) keepsOther(p *process, a action) bool {
 // since the beginning.
 func (w *world) canTake(p *process, a action, came time.Duration) bool {
 	closes := a.event == zego.EventRoomClose
-	events := !closes || w.offered[contradictionOf(a.session)] // it may need the ledger
+	events := !closes || w.offered[w.contradictionOf(a)] // it may need the ledger
 	disk, sink := !p.failed.Load(), w.limits == usual && len(w.actions) < 50 && !w.refused[w.keyOf(a)]
 	for _, f := range w.actions {
 		during := func(slack time.Duration) bool { return f.at < time.Since(w.began) && came < f.at+f.lasts+slack }
@@ -217,7 +221,7 @@ func (w *world) settle(p *process) bool {
 			w.failf("%s has a run, and was never offered", id)
 		}
 		r := runs[0]
-		want := w.keyOf(action{kind: callback, event: "room_close", session: sessionOf(r.input.RoomSessionID)})
+		want := w.keyOf(action{kind: callback, event: "room_close", session: sessionOf(r.input.RoomSessionID), otherApp: r.input.AppID != app})
 		if r.input.WorkflowID() != id || want != id || r.options.StartDelay != settling {
 			w.failf("%s was started with %+v after %v", id, r.input, r.options.StartDelay)
 		}

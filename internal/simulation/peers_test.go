@@ -79,7 +79,9 @@ func (t temporalOf) ExecuteWorkflow(ctx context.Context, o client.StartWorkflowO
 	}
 	defer func() { w.mu.Lock(); s.now--; w.mu.Unlock() }()
 
-	answer := w.fault(temporalCall, temporalAway, func(a action) bool { return a.session == number && a.nth == n })
+	answer := w.fault(temporalCall, temporalAway, func(a action) bool {
+		return a.session == number && (a.nth == n || a.nth == 0 && w.isNow(a))
+	})
 	chance := w.chance("start", number, n)
 	took := between(chance, time.Millisecond, 30*time.Millisecond)
 	if answer == slow {

@@ -39,6 +39,8 @@ import (
 const (
 	app    = 1234
 	secret = "secret"
+	// otherSecret is the secret of app + 1.
+	otherSecret = "other secret"
 	// settling is CLOSEOUT_SETTLING.
 	settling = 90 * time.Second
 	// patience is how long ZEGO waits for an answer. The real value isn't known; this one
@@ -168,7 +170,7 @@ func newWorld(h history, verbose bool) *world {
 	w.temporal = &temporal{w: w, runs: map[string][]*execution{}, calls: map[string]int{}}
 	w.books = &books{w: w, stored: map[string]int{}}
 	var err error
-	if w.keyring, err = zego.NewKeyring(map[uint32][]string{app: {secret}}, window, time.Now); err != nil {
+	if w.keyring, err = zego.NewKeyring(map[uint32][]string{app: {secret}, app + 1: {otherSecret}}, window, time.Now); err != nil {
 		panic(err)
 	}
 	for _, a := range h.actions {
@@ -177,7 +179,7 @@ func newWorld(h history, verbose bool) *world {
 			w.offered[key] = true
 			w.refused[key] = w.refused[key] || a.refused
 			if a.event == zego.EventRoomClose && a.contradicts {
-				w.offered[contradictionOf(a.session)] = true
+				w.offered[w.contradictionOf(a)] = true
 			}
 		}
 		if a.kind == retry {
@@ -207,7 +209,7 @@ func (w *world) play() {
 	go func() { w.callbacks.Wait(); close(done) }()
 	// These crashes and restarts happen at a given time. The disk starts the other crashes.
 	ends := slices.DeleteFunc(slices.Clone(w.actions), func(a action) bool {
-		return a.kind != restart && (a.kind != crash || a.op > 0)
+		return a.kind != restart && (a.kind != crash || a.op > 0 || a.acks != 0)
 	})
 	end := time.After(w.end())
 	for running := true; running; {
@@ -275,9 +277,8 @@ func (w *world) away(d time.Duration) {
 
 // fault returns a peer's answer to a call now, or "" if the peer works.
 func (w *world) fault(call, window kind, is func(action) bool) string {
-	now := time.Since(w.began)
 	for _, a := range w.actions {
-		if a.kind == call && is(a) || a.kind == window && a.at <= now && now < a.at+a.lasts {
+		if a.kind == call && is(a) || a.kind == window && w.isNow(a) {
 			return a.answer
 		}
 	}
@@ -329,6 +330,7 @@ type process struct {
 	// posting counts the attempts in flight by key. tried has the Workflow IDs of all starts.
 	posting map[string]int
 	tried   map[string]bool
+	acks    int // acknowledgments
 
 	dead    atomic.Bool
 	failed  atomic.Bool   // a write or a sync has failed
@@ -540,13 +542,13 @@ func (w *world) during(k kind) bool {
 }
 
 func (w *world) within(k kind) bool {
+	return slices.ContainsFunc(w.actions, func(a action) bool { return a.kind == k && w.isNow(a) })
+}
+
+// isNow reports whether an action has begun and is not over.
+func (w *world) isNow(a action) bool {
 	now := time.Since(w.began)
-	for _, a := range w.actions {
-		if a.kind == k && a.at <= now && now < a.at+a.lasts {
-			return true
-		}
-	}
-	return false
+	return a.at <= now && now < a.at+a.lasts
 }
 
 // log returns the logger of a process. If w is verbose, warnings and errors are among the
@@ -616,6 +618,9 @@ func (w *world) event(a action) zego.Event {
 	room, number := fmt.Sprint("room-", a.session%2), uint64(firstSession+a.session)
 	begin := w.began.Add(-time.Hour).Add(time.Duration(a.session) * time.Minute).UTC()
 	c := zego.Common{Event: a.event, AppID: app}
+	if a.otherApp {
+		c.AppID++
+	}
 	stay := zego.RoomLogin{Common: c, RoomID: room, RoomSessionID: number, UserAccount: fmt.Sprint("user-", a.user), SessionID: fmt.Sprint(a.session, 100+a.user),
 		LoginTime: begin.Add(time.Duration(a.user) * time.Minute), UserRole: "1"}
 	if a.contradicts {
@@ -644,13 +649,18 @@ func (w *world) keyOf(a action) string {
 }
 
 func factsOf(e ledger.Event) string {
-	return fmt.Sprint(e.Event, " of session ", sessionOf(e.RoomSessionID), " ", e.Stay, " ", []int64{e.Create.UnixMilli(), e.Login.UnixMilli(), e.Logout.UnixMilli(), e.Close.UnixMilli()})
+	other := ""
+	if e.AppID != app {
+		other = "of another app "
+	}
+	return fmt.Sprint(e.Event, " of session ", sessionOf(e.RoomSessionID), " ", other, e.Stay, " ", []int64{e.Create.UnixMilli(), e.Login.UnixMilli(), e.Logout.UnixMilli(), e.Close.UnixMilli()})
 }
 
 // contradictionOf returns the key of the events that report contradicting room_close
 // callbacks of a session, without their times.
-func contradictionOf(n int) string {
-	return withoutTimes(factsOf(ledger.Event{Event: zego.EventRoomClose, ID: session.ID{RoomSessionID: firstSession + uint64(n)}}))
+func (w *world) contradictionOf(a action) string {
+	c := w.event(a).(*zego.RoomClose)
+	return withoutTimes(factsOf(ledger.Event{Event: c.Event, ID: session.ID{AppID: c.AppID, RoomSessionID: c.RoomSessionID}}))
 }
 
 func withoutTimes(key string) string {
@@ -701,7 +711,7 @@ func (w *world) attempt(a action, copy, n int) bool {
 	case a.wrong == tooNew:
 		head.Timestamp += int64(window/time.Second) + 2
 	case a.wrong == unknownApp:
-		head.AppID++
+		head.AppID += 2
 	case a.wrong != "":
 	case a.kind == forgery: // uses the signature of a room_close
 		head.Timestamp, nonce = w.began.Add(a.signedAt).Unix(), fmt.Sprint(a.event, a.nth, a.user, false)
@@ -714,10 +724,11 @@ func (w *world) attempt(a action, copy, n int) bool {
 	sum := fnv.New64a()
 	_, _ = sum.Write([]byte(nonce))
 	head.Nonce = fmt.Sprint(sum.Sum64())
-	head.Signature = zego.Sign(secret, head.Timestamp, head.Nonce)
-	if a.wrong == wrongSignature {
-		head.Signature = zego.Sign("another secret", head.Timestamp, head.Nonce)
+	with := secret
+	if a.otherApp || a.wrong == wrongSignature {
+		with = otherSecret
 	}
+	head.Signature = zego.Sign(with, head.Timestamp, head.Nonce)
 	body, err := json.Marshal(event)
 	if err != nil {
 		panic(err)
@@ -749,6 +760,14 @@ func (w *world) attempt(a action, copy, n int) bool {
 		acknowledged = answer.Code/100 == 2 && ctx.Err() == nil
 		w.answered(p, a, key, head.Signature, mine, answer)
 		p.note("zego", "posts", what, fmt.Sprint(answer.Code, " ", statusOf(answer)))
+		if answer.Code/100 == 2 {
+			p.acks++
+			for _, a := range w.actions {
+				if a.kind == crash && a.process == p.number && (a.acks == p.acks || a.acks < 0 && p.failed.Load()) {
+					p.kill(a)
+				}
+			}
+		}
 	}()
 	wait := patience
 	if a.hangUps&(1<<n) != 0 {
@@ -829,7 +848,7 @@ func (w *world) answered(p *process, a action, key, signature string, mine int, 
 		both := w.closes[mine]
 		both[map[bool]int{true: 1}[a.contradicts]] = true
 		if w.closes[mine] = both; both == [2]bool{true, true} || status == webhook.Queued && w.keepsOther(p, a) {
-			w.disputed[contradictionOf(a.session)] = true
+			w.disputed[w.contradictionOf(a)] = true
 		}
 	}
 }
@@ -853,7 +872,7 @@ func (w *world) retryDeadLetters() {
 			if err != nil {
 				break
 			}
-			key, _ := keyIn(n, e)
+			key, _ := keyIn(box, n, e)
 			w.mu.Lock()
 			p.tried[key] = true // it comes back to its place, which the relay may have passed
 			w.mu.Unlock()
