@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // changes make all choices of the runtime within a synctest bubble depend on a seed: which
@@ -206,31 +208,32 @@ func output(t *testing.T, name string, args ...string) string {
 // silence bounds the real time of a seed.
 const silence = 5 * time.Minute
 
-// spread runs a test of a program in one process per processor, each with a part of the
-// numbers, and calls report with the lines that have results. It returns all other
-// output.
-func spread(t *testing.T, program, test string, report func(line string), args ...string) (printed string, err error) {
+// chunk is the number of seeds that a process plays. What a store keeps that can't be closed,
+// because its disk has failed, stays in the memory of the process.
+const chunk = 5000
+
+// spread plays seeds in one process per processor, and calls report with the lines that have
+// results. It returns all other output.
+func spread(t *testing.T, program string, report func(line string)) (printed string, err error) {
 	t.Helper()
-	var all sync.WaitGroup
 	var mu sync.Mutex
-	n := runtime.NumCPU()
-	for i := range n {
-		all.Go(func() {
-			cmd := exec.CommandContext(t.Context(), program, append([]string{"-test.run", "^" + test + "$", "-test.timeout", "0",
-				"-part", fmt.Sprint(i), "-parts", fmt.Sprint(n), "-lines"}, args...)...)
-			out, pipeErr := cmd.StdoutPipe()
-			cmd.Stderr = cmd.Stdout
-			if pipeErr == nil {
-				pipeErr = cmd.Start()
+	all, ctx := errgroup.WithContext(t.Context())
+	all.SetLimit(runtime.NumCPU())
+	for from := uint64(0); from < *simulate; from += chunk {
+		all.Go(func() error {
+			cmd := exec.CommandContext(ctx, program, "-test.run", "^TestSeeds$", "-test.timeout", "0", "-lines",
+				"-first", fmt.Sprint(*first+from), "-seeds", fmt.Sprint(min(chunk, *simulate-from)))
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				return err
 			}
-			if pipeErr != nil {
-				mu.Lock()
-				err = pipeErr
-				mu.Unlock()
-				return
+			cmd.Stderr = cmd.Stdout
+			if err := cmd.Start(); err != nil {
+				return err
 			}
 			// If the process crashes or hangs, the last "begin" line has its history.
 			last, silent := "", time.AfterFunc(silence, func() { _ = cmd.Process.Kill() })
+			defer silent.Stop()
 			lines := bufio.NewScanner(out)
 			lines.Buffer(nil, 1<<24)
 			for lines.Scan() {
@@ -246,14 +249,12 @@ func spread(t *testing.T, program, test string, report func(line string), args .
 				}
 				mu.Unlock()
 			}
-			silent.Stop()
-			if waitErr := cmd.Wait(); waitErr != nil {
-				mu.Lock()
-				err = fmt.Errorf("%w; the last one was: %s", waitErr, last)
-				mu.Unlock()
+			if err := cmd.Wait(); err != nil {
+				return fmt.Errorf("%w; the last one was: %s", err, last)
 			}
+			return nil
 		})
 	}
-	all.Wait()
+	err = all.Wait()
 	return printed, err
 }

@@ -22,8 +22,6 @@ var (
 	exact    = flag.Bool("exact", false, "TestSimulation and TestReplay rebuild Go's library with a runtime that follows the seed")
 	replay   = flag.Uint64("replay", 0, "the seed that TestReplay prints")
 
-	part  = flag.Uint64("part", 0, "which part of the seeds this process runs")
-	parts = flag.Uint64("parts", 1, "of how many")
 	lines = flag.Bool("lines", false, "print a line about each seed")
 )
 
@@ -38,7 +36,7 @@ func TestMain(m *testing.M) {
 func TestSeeds(t *testing.T) {
 	began, paths := time.Now(), map[uint64]bool{}
 	var virtual time.Duration
-	for seed := *first + *part; seed < *first+*seeds; seed += *parts {
+	for seed := *first; seed < *first+*seeds; seed++ {
 		o := run(t, newHistory(seed))
 		if *lines {
 			fmt.Printf("result %d %d\n", o.path, o.took)
@@ -97,7 +95,7 @@ func TestSimulation(t *testing.T) {
 	program := build(t, nil, *exact)
 	began, done, paths, virtual := time.Now(), uint64(0), map[uint64]bool{}, time.Duration(0)
 	reported := began
-	printed, err := spread(t, program, "TestSeeds", func(line string) {
+	printed, err := spread(t, program, func(line string) {
 		var path uint64
 		var took time.Duration
 		if _, err := fmt.Sscanf(line, "result %d %d", &path, &took); err != nil {
@@ -112,7 +110,7 @@ func TestSimulation(t *testing.T) {
 			fmt.Printf("%d of %d seeds, %.0f a second, %v left, %d interleavings (%.1f%% of the seeds had a new one)\n",
 				done, *simulate, float64(done)/now.Sub(began).Seconds(), left.Round(time.Second), len(paths), 100*float64(len(paths))/float64(done))
 		}
-	}, "-seeds", fmt.Sprint(*simulate), "-first", fmt.Sprint(*first))
+	})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, printed)
 	}
