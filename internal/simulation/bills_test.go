@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -11,8 +12,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+	"go.temporal.io/sdk/client"
 	tlog "go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/testsuite"
+	"gocloud.dev/blob"
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/ledger"
@@ -21,26 +25,36 @@ import (
 	"github.com/closeouthq/closeout/internal/steps"
 	"github.com/closeouthq/closeout/pricing"
 	"github.com/closeouthq/closeout/session"
-	"github.com/closeouthq/closeout/workflows"
 )
 
 // toTheBill reports whether the history has a real ledger, in which a worker bills the
 // sessions and adjusts the bills.
 func (h history) toTheBill() bool { return h.seed%20 == 0 }
 
-// worker owns the real ledger, makes a bill for each run, and adjusts the bills.
+// worker has the real ledger, a Temporal server, and a sequence of worker processes. They make a
+// bill and an archive for each run, and adjust the bills.
 type worker struct {
-	w          *world
-	ledger     *ledger.Ledger
-	billing    *steps.Billing
-	reconciler *reconcile.Reconciler
-	stop       context.CancelFunc
-	ticking    sync.WaitGroup
-	runs       sync.WaitGroup
+	w               *world
+	path            string         // of the ledger
+	ledger          *ledger.Ledger // used by all but the worker processes
+	billing         *steps.Billing
+	source, archive *blob.Bucket
+	reconciler      *reconcile.Reconciler
+	server          *server
+	client          client.Client // used by all but the worker processes
+	lives           int           // number of worker processes
+	visits          int           // number of times that an operator looked at a run
+	indexed         map[string]bool
+	starts          sync.WaitGroup
+	stop            chan struct{}
+	beside          sync.WaitGroup
 
 	mu        sync.Mutex
-	events    []ledger.Event  // all arguments of Record, with repetitions
-	adjusting map[string]bool // open runs, by Workflow ID
+	events    []ledger.Event // all arguments of Record, with repetitions
+	attempts  map[string]int // of steps, by idempotency key
+	files     map[uint64][]string
+	receipts  map[uuid.UUID]string // by idempotency key
+	receipted int                  // receipts that were checked
 }
 
 // emptyLedger returns the database file of a migrated ledger without events.
@@ -100,17 +114,21 @@ func newWorker(w *world, dir string) *worker {
 			return lines, err
 		}
 	}
-	k := &worker{w: w, ledger: l, adjusting: map[string]bool{}}
+	k := &worker{w: w, path: filepath.Join(dir, "ledger.db"), ledger: l, stop: make(chan struct{}), indexed: map[string]bool{}, attempts: map[string]int{}, files: map[uint64][]string{}, receipts: map[uuid.UUID]string{}}
 	k.billing = &steps.Billing{Ledger: l, Prices: metering.Prices{Default: price}}
 	k.reconciler = &reconcile.Reconciler{Ledger: l, Adjust: k.startAdjustment}
-	ctx, stop := context.WithCancel(context.Background())
-	k.stop = stop
-	k.ticking.Go(func() {
+	k.server = newServer(w.broken)
+	if k.client, err = connect(silent, k.server.call); err != nil {
+		panic(err)
+	}
+	k.openBuckets(dir)
+	k.beside.Go(func() { k.work(k.stop) })
+	k.beside.Go(func() {
 		for ticks := time.NewTicker(time.Minute); ; {
 			select {
 			case <-ticks.C:
 				k.adjust()
-			case <-ctx.Done():
+			case <-k.stop:
 				ticks.Stop()
 				return
 			}
@@ -132,65 +150,8 @@ func (k *worker) Record(ctx context.Context, events []ledger.Event) error {
 // Probe implements [eventsink.Store].
 func (k *worker) Probe(ctx context.Context) error { return k.ledger.Probe(ctx) }
 
-// start runs the step that bills a session, once its run begins.
-func (k *worker) start(e *execution) {
-	k.runs.Go(func() {
-		time.Sleep(e.options.StartDelay)
-		k.step("bill", sessionOf(e.input.RoomSessionID), func() error {
-			_, err := k.billing.FinalizeBill(context.Background(), taskOf(e.input))
-			return err
-		})
-	})
-}
-
 func taskOf(s session.Session) activities.Task {
 	return activities.Task{Session: s, IdempotencyKey: s.IdempotencyKey("billing")}
-}
-
-// startAdjustment starts an adjustment's run, unless one is open.
-func (k *worker) startAdjustment(_ context.Context, s ledger.BilledSession) error {
-	a := activities.Adjustment{Session: s.Session, Number: s.Number}
-	id := workflows.AdjustmentID(a)
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.adjusting[id] {
-		return nil
-	}
-	k.adjusting[id] = true
-	k.runs.Go(func() {
-		task := activities.Task{Session: a.Session, IdempotencyKey: a.Session.IdempotencyKey(fmt.Sprint("adjustment-", a.Number)), Adjustment: a.Number}
-		k.step("adjust", sessionOf(s.RoomSessionID), func() error {
-			_, err := k.billing.AdjustBill(context.Background(), task, a.Number)
-			return err
-		})
-		k.mu.Lock()
-		delete(k.adjusting, id)
-		k.mu.Unlock()
-	})
-	return nil
-}
-
-// step attempts a step until Temporal receives its success. Sometimes that answer is lost, and
-// sometimes an attempt that has timed out runs beside the next.
-func (k *worker) step(what string, session int, do func() error) {
-	for n := 1; ; n++ {
-		chance := k.w.chance(what, session, n)
-		time.Sleep(between(chance, 0, 3*time.Second))
-		var beside sync.WaitGroup
-		if chance.IntN(4) == 0 {
-			beside.Go(func() { _ = do() })
-		}
-		err := do()
-		beside.Wait()
-		if err == nil && (n > 3 || chance.IntN(3) > 0) {
-			return
-		}
-		if n == 20 {
-			k.w.broken("%s of session %d: %v", what, session, err)
-			return
-		}
-		time.Sleep(between(chance, time.Second, 10*time.Second))
-	}
 }
 
 // adjust starts the adjustments that are due.
@@ -208,17 +169,19 @@ func (k *worker) adjust() {
 // add up to the bill of a ledger that has all events from the beginning.
 func (k *worker) finish(dir string) {
 	ctx := context.Background()
-	k.stop()
-	k.ticking.Wait()
-	k.runs.Wait()
+	close(k.stop)
+	k.beside.Wait()
+	defer time.Sleep(time.Hour) // the SDK's workers leave goroutines that repeat requests for a while
+	defer k.client.Close()
+	defer func() {
+		if err := errors.Join(k.ledger.Close(), k.source.Close(), k.archive.Close()); err != nil {
+			k.w.broken("close the ledger and the buckets: %v", err)
+		}
+	}()
+	k.awaitRuns()
 	if err := k.closeOut(); err != nil {
 		k.w.broken("%v", err)
 	}
-	defer func() {
-		if err := k.ledger.Close(); err != nil {
-			k.w.broken("close the ledger: %v", err)
-		}
-	}()
 	for rounds := 0; ; rounds++ {
 		dirty, err := k.ledger.Dirty(ctx, time.Now().Add(time.Hour), ledger.BilledSession{}, 1)
 		if err != nil || rounds == 5 {
@@ -230,8 +193,9 @@ func (k *worker) finish(dir string) {
 		}
 		time.Sleep(25 * time.Hour) // after 24 hours, an adjustment that was lost is started again
 		k.adjust()
-		k.runs.Wait()
+		k.awaitRuns()
 	}
+	k.afterRetention()
 	entries := map[uint64]ledger.Entry{} // by session
 	for e, err := range k.ledger.Entries(ctx, ledger.Filter{}) {
 		if err != nil {
@@ -244,6 +208,7 @@ func (k *worker) finish(dir string) {
 	if len(entries) != len(k.w.temporal.runs) {
 		k.w.broken("%d bills for %d runs", len(entries), len(k.w.temporal.runs))
 	}
+	k.checkRuns(entries)
 	if err := k.compare(ctx, dir, entries); err != nil {
 		k.w.broken("%v", err)
 	}
@@ -306,19 +271,19 @@ func (w *world) broken(format string, args ...any) {
 	w.failf(format, args...)
 }
 
-// The seeds that bill include adjustments and sessions without a room_close. Otherwise the
-// comparison of bills would prove little.
+// The seeds that bill include adjustments, sessions without a room_close, and blocked steps.
+// Otherwise their checks would prove little.
 func TestSeedsThatBillAdjust(t *testing.T) {
-	bills, adjustments, overdue := 0, 0, 0
+	bills, adjustments, overdue, decisions := 0, 0, 0, 0
 	for seed := uint64(20); seed <= 400; seed += 20 {
 		o := run(t, newHistory(seed))
 		if o.failure != "" {
 			t.Fatal(explain(t, newHistory(seed), o.failure))
 		}
-		bills, adjustments, overdue = bills+o.bills, adjustments+o.adjustments, overdue+o.overdue
+		bills, adjustments, overdue, decisions = bills+o.bills, adjustments+o.adjustments, overdue+o.overdue, decisions+o.decisions
 	}
-	t.Logf("%d bills with %d adjustments, %d of sessions without a room_close", bills, adjustments, overdue)
-	if bills < 20 || adjustments < 5 || overdue < 5 {
-		t.Errorf("want at least 20, 5 and 5")
+	t.Logf("%d bills with %d adjustments, %d of sessions without a room_close, %d decisions about blocked steps", bills, adjustments, overdue, decisions)
+	if bills < 20 || adjustments < 5 || overdue < 5 || decisions < 20 {
+		t.Errorf("want at least 20, 5, 5 and 20")
 	}
 }

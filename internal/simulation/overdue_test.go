@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.temporal.io/sdk/client"
 	tlog "go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/testsuite"
 
@@ -19,6 +18,7 @@ import (
 	"github.com/closeouthq/closeout/internal/reconcile"
 	"github.com/closeouthq/closeout/internal/zegofake"
 	"github.com/closeouthq/closeout/session"
+	"github.com/closeouthq/closeout/workflows"
 	"github.com/closeouthq/closeout/zego"
 	"github.com/closeouthq/closeout/zego/serverapi"
 )
@@ -116,7 +116,7 @@ func (k *worker) closeOut() error {
 		}
 	}
 	w.overdue += len(overdue)
-	k.runs.Wait()
+	k.awaitRuns()
 	return k.recordLate(ctx, overdue)
 }
 
@@ -153,7 +153,7 @@ func (k *worker) startOverdue(s session.Session, n int) error {
 		return errors.New("simulated: away")
 	}
 	if len(w.temporal.runs[id]) == 0 {
-		e := &execution{options: client.StartWorkflowOptions{ID: id}, input: s, began: time.Now()}
+		e := &execution{options: workflows.StartOptions(s, taskQueue), input: s, began: time.Now()}
 		w.temporal.runs[id] = append(w.temporal.runs[id], e)
 		k.start(e)
 	}

@@ -75,6 +75,7 @@ type outcome struct {
 	// bills and adjustments are their numbers in the ledger at the end. overdue is the number
 	// of sessions that were closed out without a room_close.
 	bills, adjustments, overdue int
+	decisions                   int            // about blocked steps
 	answers                     map[string]int // answers and how often each was given
 }
 

@@ -1,0 +1,394 @@
+package simulation
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"go.temporal.io/api/common/v1"
+	"go.temporal.io/api/enums/v1"
+	historypb "go.temporal.io/api/history/v1"
+	"go.temporal.io/sdk/converter"
+	sdktemporal "go.temporal.io/sdk/temporal"
+
+	"github.com/closeouthq/closeout/activities"
+	"github.com/closeouthq/closeout/internal/archive"
+	"github.com/closeouthq/closeout/internal/ledger"
+	"github.com/closeouthq/closeout/pricing"
+	"github.com/closeouthq/closeout/session"
+	"github.com/closeouthq/closeout/workflows"
+)
+
+// openBuckets opens the bucket of the recordings, with files of some sessions, and that of the
+// archive.
+func (k *worker) openBuckets(dir string) {
+	for s := range 4 {
+		id := session.ID{AppID: app, RoomSessionID: uint64(firstSession + s)}
+		chance := k.w.chance("recordings", s)
+		for n := range chance.IntN(3) {
+			name := fmt.Sprintf("%d.mp4", n)
+			path := filepath.Join(dir, "recordings", filepath.FromSlash(id.Folder()), name)
+			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+				panic(err)
+			}
+			if err := os.WriteFile(path, []byte(strings.Repeat(name, 1+chance.IntN(1000))), 0o600); err != nil {
+				panic(err)
+			}
+			k.files[id.RoomSessionID] = append(k.files[id.RoomSessionID], name)
+		}
+	}
+	for _, name := range []string{"recordings", "archive"} {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o700); err != nil {
+			panic(err)
+		}
+	}
+	var err error
+	if k.source, err = archive.OpenBucket(context.Background(), "file://"+filepath.Join(dir, "recordings")); err != nil {
+		panic(err)
+	}
+	if k.archive, err = archive.OpenBucket(context.Background(), "file://"+filepath.Join(dir, "archive")); err != nil {
+		panic(err)
+	}
+}
+
+// send records a receipt.
+func (k *worker) send(key uuid.UUID, text string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if sent, again := k.receipts[key]; again && sent != text {
+		return activities.GiveUpf("the receipt %s was sent with other figures: %s, then %s", key, sent, text)
+	}
+	k.receipts[key] = text
+	return nil
+}
+
+// afterRetention starts the runs of some sessions again, as a repeated callback does after
+// Temporal has deleted their runs.
+func (k *worker) afterRetention() {
+	k.server.mu.Lock()
+	all := slices.Clone(k.server.all)
+	k.server.mu.Unlock()
+	for n, r := range all {
+		if k.w.chance("again", n).IntN(3) > 0 || !strings.HasPrefix(r.id, session.WorkflowIDPrefix) {
+			continue
+		}
+		s, err := r.session()
+		if err != nil {
+			k.w.broken("%v", err)
+			return
+		}
+		k.server.forget(r.id)
+		if _, err := k.client.ExecuteWorkflow(context.Background(), workflows.StartOptions(s, taskQueue), workflows.Name(route(s)), s); err != nil {
+			k.w.broken("start %s again: %v", r.id, err)
+		}
+	}
+	k.awaitRuns()
+}
+
+// session returns the session that the run closes out.
+func (r *serverRun) session() (s session.Session, err error) {
+	err = converter.GetDefaultDataConverter().FromPayloads(r.start.Input, &s)
+	return s, err
+}
+
+// checkRuns checks the result, the history and the archive of each run.
+func (k *worker) checkRuns(entries map[uint64]ledger.Entry) {
+	for _, r := range k.server.all {
+		err := fmt.Errorf("it ended as %v", r.status)
+		if r.status == enums.WORKFLOW_EXECUTION_STATUS_COMPLETED {
+			err = k.checkRun(r, entries)
+		}
+		if err != nil {
+			k.w.broken("%s: %v\n%s", r.runID, err, r.story())
+			return
+		}
+	}
+	for _, e := range entries {
+		if err := k.checkReceipts(e); err != nil {
+			k.w.broken("session %d: %v", sessionOf(e.RoomSessionID), err)
+			return
+		}
+	}
+	if len(k.receipts) != k.receipted {
+		k.w.broken("%d receipts were sent, want %d", len(k.receipts), k.receipted)
+	}
+}
+
+// stepOf returns the step that an Activity of a run attempts.
+func stepOf(activity string) string {
+	switch activity {
+	case "FinalizeBill":
+		return workflows.Billing.Name
+	case "ArchiveRecordings":
+		return workflows.Recordings.Name
+	case "SendReceipt":
+		return "receipt"
+	case "Deliver":
+		return "delivery"
+	}
+	return "adjustment"
+}
+
+// followed follows a history, and checks each step in it.
+type followed struct {
+	blocked    map[string]bool
+	attempts   map[string]int
+	timers     map[string]string // summaries, by timer ID
+	activities map[int64]string  // names, by the ID of their first event
+	approved   bool
+	indexed    bool // it received SignalIndex
+	searchable bool
+	shown      string // CloseoutState
+	stale      bool   // a Workflow Task has completed since the last check
+	decisions  int
+	skipped    bool // an operator skipped a step
+	givenUp    bool
+	began      time.Time // of the first Workflow Task
+}
+
+// attempt checks that a step is attempted only when it may be.
+func (f *followed) attempt(activity string, r *serverRun, at time.Time) error {
+	step := stepOf(activity)
+	f.attempts[step]++
+	switch {
+	case f.blocked[step]:
+		return fmt.Errorf("%s was attempted while it was blocked", step)
+	case step == "receipt" && f.attempts[workflows.Billing.Name]+f.attempts["adjustment"] == 0:
+		return errors.New("the receipt was sent before the bill was made")
+	case step == workflows.Billing.Name && at.Sub(r.events[0].EventTime.AsTime()) < r.start.WorkflowStartDelay.AsDuration():
+		return errors.New("the session was billed before it was settled")
+	case step == "delivery" && at.Sub(f.began) < noSooner:
+		return errors.New("the delivery didn't wait")
+	}
+	return nil
+}
+
+// failed records the end of a step's attempts.
+func (f *followed) failed(activity string) {
+	switch step := stepOf(activity); {
+	case step == "delivery":
+		f.givenUp = true
+	default:
+		f.blocked[step] = true
+	}
+}
+
+// check checks that the run shows whether it is blocked.
+func (f *followed) check() error {
+	if !f.stale {
+		return nil
+	}
+	f.stale = false
+	if f.approved { // an operator may have decided in the same Workflow Task
+		delete(f.blocked, approval)
+	}
+	want := ""
+	if len(f.blocked) > 0 {
+		want = string(workflows.StateBlocked)
+	}
+	if f.searchable && f.shown != want {
+		return fmt.Errorf("CloseoutState is %q while %v are blocked", f.shown, slices.Sorted(maps.Keys(f.blocked)))
+	}
+	return nil
+}
+
+// upsert follows changes of Search Attributes.
+func (f *followed) upsert(attributes *common.SearchAttributes) error {
+	data := converter.GetDefaultDataConverter()
+	if _, ok := attributes.GetIndexedFields()[workflows.RoomID.GetName()]; ok {
+		f.searchable = true
+	}
+	if value, ok := attributes.GetIndexedFields()[workflows.CloseoutState.GetName()]; ok {
+		f.shown = ""
+		return data.FromPayload(value, &f.shown)
+	}
+	return nil
+}
+
+// event follows one event.
+func (f *followed) event(e *historypb.HistoryEvent, r *serverRun) error {
+	data, at := converter.GetDefaultDataConverter(), e.EventTime.AsTime()
+	switch e.EventType {
+	case enums.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED:
+		return f.upsert(e.GetWorkflowExecutionStartedEventAttributes().SearchAttributes)
+	case enums.EVENT_TYPE_WORKFLOW_TASK_STARTED:
+		if f.began.IsZero() {
+			f.began = at
+		}
+		return f.check()
+	case enums.EVENT_TYPE_WORKFLOW_TASK_COMPLETED:
+		f.stale = true
+	case enums.EVENT_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES:
+		return f.upsert(e.GetUpsertWorkflowSearchAttributesEventAttributes().SearchAttributes)
+	case enums.EVENT_TYPE_TIMER_STARTED:
+		var summary string
+		if err := data.FromPayload(e.UserMetadata.GetSummary(), &summary); err != nil {
+			return err
+		}
+		f.timers[e.GetTimerStartedEventAttributes().TimerId] = summary
+	case enums.EVENT_TYPE_TIMER_FIRED:
+		defer func() {
+			if f.timers[e.GetTimerFiredEventAttributes().TimerId] == approval && !f.approved {
+				f.blocked[approval] = true
+			}
+		}()
+		return f.check()
+	case enums.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED:
+		err := f.check()
+		switch e.GetWorkflowExecutionSignaledEventAttributes().SignalName {
+		case approval:
+			f.approved = true
+		case workflows.SignalIndex:
+			f.indexed = true
+		}
+		return err
+	case enums.EVENT_TYPE_MARKER_RECORDED:
+		a := e.GetMarkerRecordedEventAttributes()
+		var local struct{ ActivityType string }
+		if a.MarkerName != "LocalActivity" {
+			return nil
+		}
+		if err := data.FromPayloads(a.Details["data"], &local); err != nil {
+			return err
+		}
+		err := f.attempt(local.ActivityType, r, at)
+		if a.Failure != nil && activities.IsBlocked(sdktemporal.GetDefaultFailureConverter().FailureToError(a.Failure)) {
+			f.failed(local.ActivityType)
+		}
+		return err
+	case enums.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:
+		name := e.GetActivityTaskScheduledEventAttributes().ActivityType.Name
+		f.activities[e.EventId] = name
+		return f.attempt(name, r, at)
+	case enums.EVENT_TYPE_ACTIVITY_TASK_STARTED:
+		return f.check()
+	case enums.EVENT_TYPE_ACTIVITY_TASK_FAILED:
+		a := e.GetActivityTaskFailedEventAttributes()
+		f.failed(f.activities[a.ScheduledEventId])
+		if a.RetryState != enums.RETRY_STATE_NON_RETRYABLE_FAILURE && a.RetryState != enums.RETRY_STATE_TIMEOUT {
+			return fmt.Errorf("a step is no longer retried: %v", a.RetryState)
+		}
+	case enums.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT:
+		f.failed(f.activities[e.GetActivityTaskTimedOutEventAttributes().ScheduledEventId])
+	case enums.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ACCEPTED:
+		input := e.GetWorkflowExecutionUpdateAcceptedEventAttributes().AcceptedRequest.Input
+		var d workflows.Decision
+		if err := data.FromPayloads(input.Args, &d); err != nil {
+			return err
+		}
+		if d.Step == "" && len(f.blocked) == 1 {
+			d.Step = slices.Collect(maps.Keys(f.blocked))[0]
+		}
+		if !f.blocked[d.Step] {
+			return fmt.Errorf("it accepted %s of %q while %v are blocked", input.Name, d.Step, slices.Sorted(maps.Keys(f.blocked)))
+		}
+		f.decisions++
+		f.skipped = f.skipped || input.Name == workflows.UpdateSkip
+		delete(f.blocked, d.Step)
+	}
+	return nil
+}
+
+func (k *worker) checkRun(r *serverRun, entries map[uint64]ledger.Entry) error {
+	f := followed{blocked: map[string]bool{}, attempts: map[string]int{}, timers: map[string]string{}, activities: map[int64]string{}}
+	for _, e := range r.events {
+		if err := f.event(e, r); err != nil {
+			return fmt.Errorf("event %d: %w", e.EventId, err)
+		}
+	}
+	var result workflows.Result
+	last := r.events[len(r.events)-1].GetWorkflowExecutionCompletedEventAttributes()
+	if err := converter.GetDefaultDataConverter().FromPayloads(last.GetResult(), &result); err != nil {
+		return err
+	}
+	k.w.decisions += f.decisions
+	want := workflows.StateDone
+	switch {
+	case f.givenUp:
+		want = workflows.StateGivenUp
+	case f.skipped:
+		want = workflows.StateSkipped
+	}
+	if result.State != want || len(result.Decisions) != f.decisions {
+		return fmt.Errorf("the result is %q with %d decisions, want %q with %d", result.State, len(result.Decisions), want, f.decisions)
+	}
+	if want == workflows.StateDone {
+		want = ""
+	}
+	if f.indexed && !f.searchable {
+		return errors.New("it has no Search Attributes although it received the Signal for them")
+	}
+	if f.searchable && f.shown != string(want) {
+		return fmt.Errorf("it shows %q at its end, want %q", f.shown, want)
+	}
+	s, err := r.session()
+	if err != nil || !strings.HasPrefix(r.id, session.WorkflowIDPrefix) {
+		return err
+	}
+	for _, step := range result.Steps {
+		if step.Step != workflows.Billing.Name {
+			continue
+		}
+		text, err := json.Marshal(step.Output)
+		if err != nil {
+			return err
+		}
+		var bill activities.Bill
+		if err := json.Unmarshal(text, &bill); err != nil {
+			return err
+		}
+		if e := entries[s.RoomSessionID]; bill.ID != e.ID || bill.Usage != e.Bill.Usage || bill.Charge.Amount != e.Bill.Charge.Amount {
+			return fmt.Errorf("its result has the bill %+v, and the ledger %+v", bill.Bill, e.Bill)
+		}
+	}
+	if f.skipped {
+		return nil // perhaps the recordings
+	}
+	return k.checkArchive(s)
+}
+
+// checkReceipts checks that a receipt was sent for the bill and for each adjustment.
+func (k *worker) checkReceipts(e ledger.Entry) error {
+	if workflows.Name(route(e.Session)) != workflows.Name(Approved) {
+		return nil
+	}
+	want := map[uuid.UUID]pricing.Bill{e.IdempotencyKey("receipt"): e.Bill}
+	for _, a := range e.Adjustments {
+		want[e.IdempotencyKey(fmt.Sprint("receipt-adjustment-", a.Number))] = a.Bill
+	}
+	for key, bill := range want {
+		var sent pricing.Bill
+		if err := json.Unmarshal([]byte(k.receipts[key]), &sent); err != nil {
+			return fmt.Errorf("a receipt is missing: %w", err)
+		}
+		if sent.ID != e.ID || sent.Usage != bill.Usage || sent.Charge.Amount != bill.Charge.Amount {
+			return fmt.Errorf("the receipt %+v was sent for %+v", sent, bill)
+		}
+		k.receipted++
+	}
+	return nil
+}
+
+// checkArchive checks that a session has one manifest that lists its recordings.
+func (k *worker) checkArchive(s session.Session) error {
+	m, err := archive.Latest(context.Background(), k.archive, s.Folder())
+	if err != nil {
+		return err
+	}
+	names := []string{}
+	for _, f := range m.Files {
+		names = append(names, f.Name[strings.LastIndexByte(f.Name, '/')+1:])
+	}
+	if !slices.Equal(names, k.files[s.RoomSessionID]) && len(names)+len(k.files[s.RoomSessionID]) > 0 || m.Number > 1 {
+		return fmt.Errorf("manifest %d lists %q, want %q", m.Number, names, k.files[s.RoomSessionID])
+	}
+	return nil
+}
