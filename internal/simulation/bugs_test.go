@@ -21,7 +21,7 @@ func TestKnownBugsAreFound(t *testing.T) {
 	}
 	program := buildBugs(t)
 	try := func(name, test string) (string, error) {
-		cmd := exec.CommandContext(t.Context(), program, "-test.run", "^"+test+"$", "-seeds", fmt.Sprint(bugSeeds))
+		cmd := exec.CommandContext(t.Context(), program, "-test.run", "^"+test+"$", "-test.timeout", "3m", "-seeds", fmt.Sprint(bugSeeds))
 		cmd.Env = append(os.Environ(), "CLOSEOUT_BUG="+name)
 		out, err := cmd.CombinedOutput()
 		return string(out), err

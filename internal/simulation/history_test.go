@@ -359,7 +359,9 @@ func (h *history) addDiskFaults(span time.Duration) {
 // that time.
 func (h *history) addLate(sessions int) {
 	r := h.chance("late")
-	at := func() time.Duration { return between(r, settling-10*time.Second, settling+4*time.Minute) }
+	at := func() time.Duration {
+		return between(r, settling-10*time.Second, settling+pick(r, []time.Duration{4 * time.Minute, 40 * time.Minute}))
+	}
 	for s := range min(sessions, 10) {
 		if r.IntN(4) == 0 { // its room_close is lost
 			h.actions = slices.DeleteFunc(h.actions, func(a action) bool {

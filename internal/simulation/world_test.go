@@ -58,6 +58,10 @@ const (
 	idle = time.Minute
 )
 
+// maxMemoryOfSeed is the memory in bytes from which on garbage is collected within a seed. Usual
+// seeds take a tenth of it.
+const maxMemoryOfSeed = 2 << 30
+
 // ladder holds ZEGO's pauses before each attempt, from the end of the previous one.
 var ladder = append([]time.Duration{0}, send.Ladder[:]...)
 
@@ -82,6 +86,7 @@ type outcome struct {
 // play plays a history.
 func play(t *testing.T, h history, verbose bool) (o outcome) {
 	debug.SetGCPercent(-1) // it influences which goroutine runs next
+	debug.SetMemoryLimit(maxMemoryOfSeed)
 	if played++; played%20 == 0 {
 		runtime.GC()
 	}
