@@ -122,6 +122,9 @@ func (k *worker) checkRuns(entries map[uint64]ledger.Entry) {
 	}
 }
 
+// adjustment is the name of the step that adjusts a bill, without its number.
+const adjustment = "adjustment"
+
 // stepOf returns the step that an Activity of a run attempts.
 func stepOf(activity string) string {
 	switch activity {
@@ -134,11 +137,12 @@ func stepOf(activity string) string {
 	case "Deliver":
 		return "delivery"
 	}
-	return "adjustment"
+	return adjustment
 }
 
 // followed follows a history, and checks each step in it.
 type followed struct {
+	result     workflows.Result // of the run
 	blocked    map[string]bool
 	attempts   map[string]int
 	timers     map[string]string // summaries, by timer ID
@@ -161,7 +165,7 @@ func (f *followed) attempt(activity string, r *serverRun, at time.Time) error {
 	switch {
 	case f.blocked[step]:
 		return fmt.Errorf("%s was attempted while it was blocked", step)
-	case step == "receipt" && f.attempts[workflows.Billing.Name]+f.attempts["adjustment"] == 0:
+	case step == "receipt" && f.attempts[workflows.Billing.Name]+f.attempts[adjustment] == 0:
 		return errors.New("the receipt was sent before the bill was made")
 	case step == workflows.Billing.Name && at.Sub(r.events[0].EventTime.AsTime()) < r.start.WorkflowStartDelay.AsDuration():
 		return errors.New("the session was billed before it was settled")
@@ -284,31 +288,35 @@ func (f *followed) event(e *historypb.HistoryEvent, r *serverRun) error {
 		if err := data.FromPayloads(input.Args, &d); err != nil {
 			return err
 		}
-		if d.Step == "" && len(f.blocked) == 1 {
-			d.Step = slices.Collect(maps.Keys(f.blocked))[0]
+		if f.decisions == len(f.result.Decisions) {
+			return fmt.Errorf("the result lacks %s of %q", input.Name, d.Step)
 		}
-		if !f.blocked[d.Step] {
-			return fmt.Errorf("it accepted %s of %q while %v are blocked", input.Name, d.Step, slices.Sorted(maps.Keys(f.blocked)))
+		made := f.result.Decisions[f.decisions]
+		if strings.HasPrefix(made.Step, adjustment) {
+			made.Step = adjustment // without its number
 		}
+		if made.Decision != input.Name || d.Step != "" && d.Step != made.Step || !f.blocked[made.Step] {
+			return fmt.Errorf("it accepted %s of %q as %s of %q while %v are blocked", input.Name, d.Step, made.Decision, made.Step, slices.Sorted(maps.Keys(f.blocked)))
+		}
+		delete(f.blocked, made.Step)
 		f.decisions++
 		f.skipped = f.skipped || input.Name == workflows.UpdateSkip
-		delete(f.blocked, d.Step)
 	}
 	return nil
 }
 
 func (k *worker) checkRun(r *serverRun, entries map[uint64]ledger.Entry) error {
 	f := followed{blocked: map[string]bool{}, attempts: map[string]int{}, timers: map[string]string{}, activities: map[int64]string{}}
+	last := r.events[len(r.events)-1].GetWorkflowExecutionCompletedEventAttributes()
+	if err := converter.GetDefaultDataConverter().FromPayloads(last.GetResult(), &f.result); err != nil {
+		return err
+	}
 	for _, e := range r.events {
 		if err := f.event(e, r); err != nil {
 			return fmt.Errorf("event %d: %w", e.EventId, err)
 		}
 	}
-	var result workflows.Result
-	last := r.events[len(r.events)-1].GetWorkflowExecutionCompletedEventAttributes()
-	if err := converter.GetDefaultDataConverter().FromPayloads(last.GetResult(), &result); err != nil {
-		return err
-	}
+	result := f.result
 	k.w.decisions += f.decisions
 	want := workflows.StateDone
 	switch {
