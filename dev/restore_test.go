@@ -257,7 +257,7 @@ func TestALedgerIsRestoredFromAnOlderCopy(t *testing.T) {
 
 		// All are sent again, and the operator approves the bill.
 		told(t, c, open, "a", noon, noon.Add(time.Minute))
-		if code, text := dev("blocked", "retry", "--step", "billing", "--reason", "told again", openID); code != 0 {
+		if code, text := dev("blocked", "retry", "--step", "billing", "--reason", "callbacks were sent again", openID); code != 0 {
 			t.Fatalf("retry: %s", text)
 		}
 		wait(t, "the new figures are to be approved", func() bool { return strings.Contains(detailsOf(temporalClient, openID), "60 s") })

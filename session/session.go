@@ -81,9 +81,9 @@ type Session struct {
 	RoomCloseTime time.Time `json:"room_close_time"`
 	// SentAt is the signed timestamp of the room_close, or zero if none arrived.
 	SentAt time.Time `json:"sent_at,omitzero"`
-	// CloseTimeTold is the callback's room_close_time if that is impossible, because it
+	// ReportedCloseTime is the callback's room_close_time if that is impossible, because it
 	// is later than SentAt by more than [ClockTolerance]. RoomCloseTime is then SentAt.
-	CloseTimeTold time.Time `json:"room_close_time_told,omitzero"`
+	ReportedCloseTime time.Time `json:"reported_room_close_time,omitzero"`
 	// Reconciled reports that no room_close arrived, and that ZEGO was asked and no longer
 	// has the room. RoomCloseTime is then the best estimate.
 	Reconciled bool `json:"reconciled,omitempty"`
@@ -104,7 +104,7 @@ func Of(c *zego.RoomClose) Session {
 		RoomID: c.RoomID, CloseReason: c.CloseReason, RoomCloseTime: c.RoomCloseTime, SentAt: c.SentAt(),
 	}
 	if !s.SentAt.IsZero() && s.RoomCloseTime.After(s.SentAt.Add(ClockTolerance)) {
-		s.CloseTimeTold, s.RoomCloseTime = s.RoomCloseTime, s.SentAt
+		s.ReportedCloseTime, s.RoomCloseTime = s.RoomCloseTime, s.SentAt
 	}
 	return s
 }

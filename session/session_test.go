@@ -82,8 +82,8 @@ func TestCloseTimeAfterItsCallbackIsReplaced(t *testing.T) {
 		{sent.Add(session.ClockTolerance), sent.Add(session.ClockTolerance), time.Time{}},
 		{sent.Add(session.ClockTolerance + time.Millisecond), sent, sent.Add(session.ClockTolerance + time.Millisecond)},
 	} {
-		if s := session.Of(close(tt.at)); !s.RoomCloseTime.Equal(tt.want) || !s.CloseTimeTold.Equal(tt.told) {
-			t.Errorf("a close at %v: RoomCloseTime %v, CloseTimeTold %v", tt.at, s.RoomCloseTime, s.CloseTimeTold)
+		if s := session.Of(close(tt.at)); !s.RoomCloseTime.Equal(tt.want) || !s.ReportedCloseTime.Equal(tt.told) {
+			t.Errorf("a close at %v: RoomCloseTime %v, ReportedCloseTime %v", tt.at, s.RoomCloseTime, s.ReportedCloseTime)
 		}
 	}
 }

@@ -148,8 +148,8 @@ func truthOf(l Entry) (truth session.Usage, whole, ok bool) {
 	room, whole := metering.Room{Close: l.RoomCloseTime.UnixMilli()}, l.Acknowledged
 	type ends struct {
 		metering.Stay
-		user string
-		told bool
+		user     string
+		reported bool
 	}
 	stays := map[string]*ends{}
 	for _, t := range l.Events {
@@ -166,7 +166,7 @@ func truthOf(l Entry) (truth session.Usage, whole, ok bool) {
 			s = &ends{user: t.User, Stay: metering.Stay{Role: t.Role, Login: t.LoginTime.UnixMilli()}}
 			stays[t.Stay] = s
 		}
-		s.told = s.told || t.Acknowledged
+		s.reported = s.reported || t.Acknowledged
 		if t.Event == zego.EventRoomLogout {
 			s.Logout = t.LogoutTime.UnixMilli()
 		}
@@ -179,11 +179,11 @@ func truthOf(l Entry) (truth session.Usage, whole, ok bool) {
 		switch {
 		case s.Logout == 0:
 			return truth, false, false // the journal does not have the end
-		case s.told:
+		case s.reported:
 			users[s.user] = metering.User{Account: s.user, Stays: append(users[s.user].Stays, s.Stay)}
 		}
 	}
-	room.Roles = slices.ContainsFunc(l.Events, func(t Told) bool { return t.Role != "" && t.Role != zego.RoleService })
+	room.Roles = slices.ContainsFunc(l.Events, func(t Callback) bool { return t.Role != "" && t.Role != zego.RoleService })
 	meter := metering.NewMeter(room)
 	for _, u := range users {
 		meter.Add(u, metering.Default.Of(session.Session{}, room))
@@ -209,7 +209,7 @@ func untrue(bill ledger.MadeBill, adjustments []ledger.Adjustment, truth session
 		return fmt.Sprintf("Its bill and adjustments add up to %d ms, %d s and %d min, and the last of them has %d, %d and %d.",
 			sum.Millis, sum.Seconds, sum.Minutes, last.Millis, last.Seconds, last.Minutes)
 	case last.Estimated != 0 && whole:
-		return fmt.Sprintf("All that happened was told and acknowledged, and what is billed is an estimate: %s.", last.Estimated)
+		return fmt.Sprintf("All events were reported and acknowledged, but the bill is an estimate: %s.", last.Estimated)
 	case last.Estimated != 0:
 		return ""
 	case last.Participants != truth.Participants || last.Stays != truth.Stays || last.Millis != truth.Millis || !last.Start.Equal(truth.Start) || !last.End.Equal(truth.End):

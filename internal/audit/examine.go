@@ -227,9 +227,9 @@ func (f *finding) lostBill(run run) {
 // compareBill compares the bill of a session with its run.
 func (a *audit) compareBill(r record, run run, bill ledger.MadeBill, f *finding) {
 	a.phantom(r, "a run", f)
-	if billed := billDetails(bill.Bill); run.told.sum() != 0 && billed != run.told {
-		f.fault(BillDiffers, fmt.Sprintf("The bill is of %v, and the run of %v.", billed, run.told),
-			"Find out which of the two is right. The ledger keeps the first bill of a session, also where a later run was told something else.")
+	if billed := billDetails(bill.Bill); run.stated.sum() != 0 && billed != run.stated {
+		f.fault(BillDiffers, fmt.Sprintf("The bill is of %v, and the run of %v.", billed, run.stated),
+			"Find out which of the two is right. The ledger keeps the first bill of a session, even if a later run states something else.")
 	}
 }
 

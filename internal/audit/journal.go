@@ -36,15 +36,15 @@ type Entry struct {
 	// Duplicates counts the copies sent.
 	Duplicates int `json:"duplicates"`
 	// Events lists the participants' callbacks, if the sender played participants.
-	Events []Told `json:"events,omitempty"`
+	Events []Callback `json:"events,omitempty"`
 	// OfferedAt is the time of the first delivery, by this machine's clock.
 	OfferedAt time.Time `json:"offered_at"`
 	// AcknowledgedAfter is the time from there to the first 2XX, in milliseconds.
 	AcknowledgedAfter float64 `json:"acknowledged_after_ms,omitempty"`
 }
 
-// Told is a callback about a session's life, sent or withheld.
-type Told struct {
+// Callback is a callback about a session's life, sent or withheld.
+type Callback struct {
 	// Event is [zego.EventRoomCreate], [zego.EventRoomLogin] or [zego.EventRoomLogout].
 	Event string `json:"event"`
 	// Stay, User and Role describe a user's stay. They are empty for a room_create.

@@ -69,7 +69,7 @@ func (a *audit) readRuns(ctx context.Context) error {
 		r.set(listed, true)
 		r.set(outside, a.late(run.start))
 		r.set(run.flags, !a.late(run.start))
-		r.told = run.told.sum()
+		r.stated = run.stated.sum()
 		a.sessions[k] = r
 	}
 	return nil
@@ -94,7 +94,7 @@ func (a *audit) readBills(ctx context.Context) error {
 		r.set(billed, true)
 		r.set(old, a.gone(b.MadeAt))
 		r.set(young, b.MadeAt.After(a.began.Add(-a.Grace)))
-		r.set(differs, r.told != 0 && r.told != billDetails(b.Bill).sum())
+		r.set(differs, r.stated != 0 && r.stated != billDetails(b.Bill).sum())
 		a.sessions[k] = r
 		if a.unaccountedFor(r) {
 			a.unaccounted = true

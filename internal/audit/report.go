@@ -218,7 +218,7 @@ func (r Report) WriteText(w io.Writer) error {
 	}
 	fmt.Fprintln(&b)
 	for _, loss := range r.Losses {
-		fmt.Fprintf(&b, "The ledger was restored from a copy and has lost what it was told %v.\n", loss)
+		fmt.Fprintf(&b, "The ledger was restored from a copy and has lost the callbacks that it received %v.\n", loss)
 	}
 	for _, u := range r.Refused {
 		fmt.Fprintf(&b, "A genuine callback of app %d was refused, the last at %s: %s of room %s: %s: %s\n", u.AppID,

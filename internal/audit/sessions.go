@@ -26,7 +26,7 @@ func (s sessions) mark(k session.ID, f flags) {
 // record is the state of a session.
 type record struct {
 	flags
-	told uint32 // details.sum of its run
+	stated uint32 // details.sum of its run
 }
 
 // flags are facts about a session, in a [record] as the places list them, and in a [finding] as

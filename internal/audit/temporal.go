@@ -25,7 +25,7 @@ type run struct {
 	start     time.Time
 	flags              // running, with blocked, stuck and unindexed, or how it closed
 	problems  []string // why its Workflow Task fails, as Temporal reports it
-	told      details  // zero if unreadable
+	stated    details  // zero if unreadable
 }
 
 func (a *audit) runOf(info *workflow.WorkflowExecutionInfo) run {
@@ -53,11 +53,11 @@ func (a *audit) runOf(info *workflow.WorkflowExecutionInfo) run {
 
 	// The memo is unreadable for a run started by hand, or encrypted with an unknown key.
 	memo := info.GetMemo().GetFields()
-	told := details{}
-	if text(memo["room_id"], &told.room) && text(memo["close_reason"], &told.reason) && text(memo["room_close_time"], &closedAt) {
+	stated := details{}
+	if text(memo["room_id"], &stated.room) && text(memo["close_reason"], &stated.reason) && text(memo["room_close_time"], &closedAt) {
 		if t, err := time.Parse(time.RFC3339Nano, closedAt); err == nil {
-			told.closed = t.UnixMilli()
-			r.told = told
+			stated.closed = t.UnixMilli()
+			r.stated = stated
 		}
 	}
 	return r

@@ -41,7 +41,7 @@ func TestUnassignedRecordingsAreListedAndAssigned(t *testing.T) {
 		{"recording list --older 0s", 0, "1 (1 contradicted)"},
 		{"recording assign --app 7 --session x YZ4joOE4IwmFAAAT", 2, `--session: found "x"`},
 		{"recording assign --app 7 --session 1", 2, "no task ID"},
-		{"recording assign --app 8 --session 1 YZ4joOE4IwmFAAAT", 1, "no callback told of such a recording task"},
+		{"recording assign --app 8 --session 1 YZ4joOE4IwmFAAAT", 1, "no callback reported such a recording task"},
 		{"recording assign --app 7 --session 18446744073709551615 YZ4joOE4IwmFAAAT", 0, "YZ4joOE4IwmFAAAT: assigned to session 18446744073709551615"},
 		{"recording list --older 0s", 0, "18446744073709551615"},
 		{"recording assign --announced --app 7 --session 5 unknown-task-000", 0, "unknown-task-000: assigned to session 5, whose run waits for its files"},

@@ -60,7 +60,7 @@ func runRepair(ctx context.Context, op *operation, extension service.Extension) 
 		return fmt.Errorf("find out what the ledger has lost: %w", err)
 	}
 	if lost != nil {
-		fmt.Fprintf(op.out, "the ledger was restored from a copy and has lost what it was told %v\n", lost)
+		fmt.Fprintf(op.out, "the ledger was restored from a copy and has lost the callbacks that it received %v\n", lost)
 		if op.Bool("yes") {
 			if err := witness.Confirm(ctx); err != nil {
 				return err

@@ -31,11 +31,11 @@ type Receiver struct {
 
 // Receive returns after the ledger or the inbox has the event.
 func (r *Receiver) Receive(ctx context.Context, callback zego.Event) (webhook.Receipt, error) {
-	told, ok := ledger.EventOf(callback, time.Now())
+	event, ok := ledger.EventOf(callback, time.Now())
 	if !ok {
 		return webhook.Receipt{Status: webhook.Ignored}, nil
 	}
-	result, err := r.Delivery.Deliver(ctx, r.plausible(told))
+	result, err := r.Delivery.Deliver(ctx, r.plausible(event))
 	if err != nil {
 		return webhook.Receipt{}, err
 	}
@@ -49,15 +49,15 @@ func (r *Receiver) Receive(ctx context.Context, callback zego.Event) (webhook.Re
 }
 
 // plausible returns an event with impossible times replaced, and reports them.
-func (r *Receiver) plausible(told ledger.Event) ledger.Event {
-	e := told.Plausible(r.MaxRoomLife)
+func (r *Receiver) plausible(reported ledger.Event) ledger.Event {
+	e := reported.Plausible(r.MaxRoomLife)
 	if e.Implausible && r.Observe != nil {
 		r.Observe(e.Event)
 	}
 	now, last := time.Now().UnixNano(), r.implausible.Load()
 	if e.Implausible && now-last > int64(time.Minute) && r.implausible.CompareAndSwap(last, now) {
 		r.Log.Warn("callback with impossible time", "event", e.Event, "appid", e.AppID, "room_session_id", e.RoomSessionID, "stay", e.Stay,
-			"sent", told.SentAt, "create_time", told.Create, "login_time", told.Login, "logout_time", told.Logout)
+			"sent", reported.SentAt, "create_time", reported.Create, "login_time", reported.Login, "logout_time", reported.Logout)
 	}
 	return e
 }

@@ -32,8 +32,8 @@ type RecordedFile struct {
 	zego.RecordedFile
 	// Sequence is the sequence number of the last callback about the file.
 	Sequence int64 `json:"-"`
-	// Told is when a callback first reported the current status, by ZEGO's clock.
-	Told time.Time `json:"-"`
+	// ReportedAt is when a callback first reported the current status, by ZEGO's clock.
+	ReportedAt time.Time `json:"-"`
 	// Contradicted is the status in a callback with a higher sequence number than the one that
 	// located the file; 0 without one. The file still counts as located.
 	Contradicted zego.FileStatus `json:"contradicted,omitempty"`
@@ -87,7 +87,8 @@ func (l *Ledger) recordRecordings(ctx context.Context, tx transaction, events []
 	return nil
 }
 
-// writeTask adds what is told of a task, in any order. Sequences are none if it isn't told.
+// writeTask adds what callbacks report about a task, in any order. Sequences are none if no
+// callback reports them.
 const writeTask = `
 	INSERT INTO recording_tasks (appid, task_id, room_id, first_time, last_time, uploaded, alive, ended, room_session_id, archived_at)
 	VALUES ($1, $2, $3, $4, $5, $6, $7, $8, '', 0)

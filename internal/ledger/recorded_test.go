@@ -37,7 +37,7 @@ func TestAnswerReplacesLostCallbacks(t *testing.T) {
 			t.Errorf("while it records: %+v", got)
 		}
 		answer(serverapi.TaskEnded, true, file("a", zego.FileInBackup), file("b", 2))
-		if got := task(); got.Uploaded || len(got.Files) != 1 || got.Files[0].Status != zego.FileInBackup || !got.Files[0].Told.Equal(noon.Add(-time.Minute)) {
+		if got := task(); got.Uploaded || len(got.Files) != 1 || got.Files[0].Status != zego.FileInBackup || !got.Files[0].ReportedAt.Equal(noon.Add(-time.Minute)) {
 			t.Errorf("while it is uploaded: %+v", got)
 		}
 		all := []zego.RecordedFile{file("a", zego.FileInBackup), file("b", zego.FileUploaded)}

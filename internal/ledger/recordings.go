@@ -138,7 +138,7 @@ func (l *Ledger) recordingTasks(ctx context.Context, where string, args ...any) 
 	return tasks, each(ctx, l, func(r row) (f RecordedFile, err error) {
 		var duration int64
 		err = r.Scan(&of.app, &of.task, &f.FileID, &f.Sequence, &f.Status, &f.URL, &f.Format, &f.Size, &duration, &f.UserID, &f.StreamID, &f.MediaTrackType,
-			(*timeColumn)(&f.Begin), (*timeColumn)(&f.Told), &f.Saved, &f.Contradicted)
+			(*timeColumn)(&f.Begin), (*timeColumn)(&f.ReportedAt), &f.Saved, &f.Contradicted)
 		f.Duration = time.Duration(duration) * time.Millisecond
 		return f, err
 	}, func(f RecordedFile) error {
@@ -202,7 +202,7 @@ func (l *Ledger) Archived(ctx context.Context, id session.ID) (session.Session, 
 
 // Errors about one recording task.
 var (
-	ErrNoRecording       = errors.New("no callback told of such a recording task")
+	ErrNoRecording       = errors.New("no callback reported such a recording task")
 	ErrRecordingArchived = errors.New("the recording task was archived with another session already")
 	ErrTaskID            = errors.New("not the ID of a recording task")
 )

@@ -63,9 +63,9 @@ func TestRecordingCallbacksInAnyOrder(t *testing.T) {
 		}
 		want := ledger.RecordingTask{AppID: math.MaxUint32, TaskID: "0000000000000000", RoomID: "Zimmer 7 é'\"",
 			First: noon.Add(10 * time.Second), Last: noon.Add(70 * time.Second), Uploaded: true, Ended: true, Files: []ledger.RecordedFile{
-				{RecordedFile: file("a", zego.FileInBackup), Sequence: 3, Told: noon.Add(20 * time.Second), Contradicted: zego.FileFailed},
-				{RecordedFile: file("b", zego.FileUploaded), Sequence: 3, Told: noon.Add(40 * time.Second)},
-				{RecordedFile: file("c", zego.FileUploaded), Sequence: 3, Told: noon.Add(40 * time.Second), Contradicted: zego.FileFailed},
+				{RecordedFile: file("a", zego.FileInBackup), Sequence: 3, ReportedAt: noon.Add(20 * time.Second), Contradicted: zego.FileFailed},
+				{RecordedFile: file("b", zego.FileUploaded), Sequence: 3, ReportedAt: noon.Add(40 * time.Second)},
+				{RecordedFile: file("c", zego.FileUploaded), Sequence: 3, ReportedAt: noon.Add(40 * time.Second), Contradicted: zego.FileFailed},
 			}}
 		seed := rand.Uint64()
 		random := rand.New(rand.NewPCG(seed, 0))

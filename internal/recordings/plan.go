@@ -86,10 +86,10 @@ type Room struct {
 
 // File is a file of the session.
 type File struct {
-	Object Object               // without a key if it is in ZEGO's backup storage, or saved
-	Name   string               // relative to the session's recordings
-	TaskID string               // empty if unknown
-	Told   *ledger.RecordedFile // from its callback; nil without one
+	Object   Object               // without a key if it is in ZEGO's backup storage, or saved
+	Name     string               // relative to the session's recordings
+	TaskID   string               // empty if unknown
+	Reported *ledger.RecordedFile // from its callback; nil without one
 }
 
 // Plan says what to do about a session's recordings. If the first block is not empty, look
@@ -195,7 +195,7 @@ func (p *planner) task(t *ledger.RecordingTask) {
 		p.Mine = append(p.Mine, t.TaskID)
 		switch {
 		case t.Uploaded:
-		case t.Assigned && !t.Announced: // an operator says that nothing more will be told
+		case t.Assigned && !t.Announced: // an operator expects no more callbacks of it
 			p.open[t.TaskID] = true
 		default:
 			p.miss("recording task %s: no callback has reported its upload", t.TaskID)
@@ -210,7 +210,7 @@ func (p *planner) task(t *ledger.RecordingTask) {
 
 // backedUp adds a file that is or was in ZEGO's backup storage.
 func (p *planner) backedUp(t *ledger.RecordingTask, f *ledger.RecordedFile) {
-	file := File{Name: f.FileID, TaskID: t.TaskID, Told: f}
+	file := File{Name: f.FileID, TaskID: t.TaskID, Reported: f}
 	fault, tried := p.Faults[f]
 	switch {
 	case f.Saved != "":
@@ -219,7 +219,7 @@ func (p *planner) backedUp(t *ledger.RecordingTask, f *ledger.RecordedFile) {
 	case !tried:
 		p.Save = append(p.Save, file)
 	case Left(*f, p.Now) <= 0 || fault.Final:
-		p.stick("%s: in ZEGO's backup storage until %s, can't be saved: %s", f.FileID, f.Told.Add(zego.BackupKept).Format(time.RFC3339), fault.Text)
+		p.stick("%s: in ZEGO's backup storage until %s, can't be saved: %s", f.FileID, f.ReportedAt.Add(zego.BackupKept).Format(time.RFC3339), fault.Text)
 	default:
 		p.retry = true
 		p.miss("%s: in ZEGO's backup storage, not saved yet: %s", f.FileID, fault.Text)
@@ -270,7 +270,7 @@ func (p *planner) files(t *ledger.RecordingTask) {
 			case f.Size != 0 && f.Format != "hls" && o.Size != f.Size:
 				p.miss("%s, which has %d bytes in the bucket and %d by ZEGO's word", printable.Foreign(f.FileID, maxName/2), o.Size, f.Size)
 			default:
-				p.take(File{Object: o, Name: f.FileID, TaskID: t.TaskID, Told: f})
+				p.take(File{Object: o, Name: f.FileID, TaskID: t.TaskID, Reported: f})
 			}
 		case f.Status == zego.FileFailed:
 			p.Lost = append(p.Lost, f.FileID)

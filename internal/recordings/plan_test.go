@@ -47,10 +47,10 @@ func planned(t *testing.T, f recordings.Facts, bucket map[string]recordings.Obje
 		p = rules.Plan(f)
 		for _, s := range p.Save {
 			needed = append(needed, "save "+s.Name)
-			if strings.Contains(s.Told.URL, "gone") {
-				f.Faults[s.Told] = recordings.Fault{Text: "404", Final: strings.Contains(s.Told.URL, "for good")}
+			if strings.Contains(s.Reported.URL, "gone") {
+				f.Faults[s.Reported] = recordings.Fault{Text: "404", Final: strings.Contains(s.Reported.URL, "for good")}
 			} else {
-				s.Told.Saved = "{}"
+				s.Reported.Saved = "{}"
 			}
 		}
 		for _, prefix := range p.List {
@@ -86,7 +86,7 @@ func planned(t *testing.T, f recordings.Facts, bucket map[string]recordings.Obje
 func TestPlan(t *testing.T) {
 	name := named(theTask, "r", at(25))
 	told := func(status zego.FileStatus, change ...func(*ledger.RecordingTask)) []ledger.RecordingTask {
-		f := ledger.RecordedFile{RecordedFile: zego.RecordedFile{FileID: name, Status: status, Size: 5, Begin: at(25)}, Told: at(30)}
+		f := ledger.RecordedFile{RecordedFile: zego.RecordedFile{FileID: name, Status: status, Size: 5, Begin: at(25)}, ReportedAt: at(30)}
 		r := ledger.RecordingTask{AppID: 7, TaskID: theTask, RoomID: "r", Uploaded: true, First: at(26), Files: []ledger.RecordedFile{f}}
 		for _, c := range change {
 			c(&r)

@@ -223,5 +223,5 @@ func candidatesBefore(spans []span, t time.Time) (sessions []uint64) {
 // Left returns how much longer ZEGO's backup storage keeps a file. Negative means that it is
 // gone.
 func Left(f ledger.RecordedFile, now time.Time) time.Duration {
-	return f.Told.Add(zego.BackupKept).Sub(now)
+	return f.ReportedAt.Add(zego.BackupKept).Sub(now)
 }

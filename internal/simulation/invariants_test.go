@@ -148,7 +148,7 @@ func (w *world) keepsOther(p *process, a action) bool {
 	if err != nil || json.Unmarshal(e.Body, &kept) != nil {
 		return false
 	}
-	return kept.CloseTimeTold.IsZero() && !kept.RoomCloseTime.Equal(w.event(a).(*zego.RoomClose).RoomCloseTime)
+	return kept.ReportedCloseTime.IsZero() && !kept.RoomCloseTime.Equal(w.event(a).(*zego.RoomClose).RoomCloseTime)
 }
 
 // canTake reports whether the disk or the sink must have taken a callback that came at a time

@@ -110,13 +110,13 @@ type closing struct {
 }
 
 func closingOf(s session.Session) closing {
-	told := s.RoomCloseTime
-	if !s.CloseTimeTold.IsZero() {
-		told = s.CloseTimeTold
+	reported := s.RoomCloseTime
+	if !s.ReportedCloseTime.IsZero() {
+		reported = s.ReportedCloseTime
 	}
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(s.RoomID))
-	return closing{h.Sum64(), told.UnixMilli()}
+	return closing{h.Sum64(), reported.UnixMilli()}
 }
 
 // compare warns if two room_close callbacks of a session differ in room or time. One of them
@@ -181,13 +181,13 @@ func (s *Starter) closingOfRun(run *workflow.WorkflowExecutionInfo, second sessi
 		}
 		return value
 	}
-	room, told := text("room_id"), text("room_close_time")
+	room, closed := text("room_id"), text("room_close_time")
 	if room == "" {
 		return closing{}, false
 	}
 	first := closingOf(session.Session{RoomID: room})
 	first.time = closingOf(second).time
-	if t, err := time.Parse(time.RFC3339Nano, told); err == nil && memo["reconciled"] == nil && second.CloseTimeTold.IsZero() {
+	if t, err := time.Parse(time.RFC3339Nano, closed); err == nil && memo["reconciled"] == nil && second.ReportedCloseTime.IsZero() {
 		first.time = t.UnixMilli()
 	}
 	return first, true

@@ -59,7 +59,7 @@ func (b *Billing) FinalizeBill(ctx context.Context, task activities.Task) (activ
 	if b.NotCollected {
 		due.Usage.Estimated = session.NotCollected
 	}
-	if !s.CloseTimeTold.IsZero() {
+	if !s.ReportedCloseTime.IsZero() {
 		due.Usage.Estimated |= session.ImplausibleTime
 	}
 	if waiting, err := b.missing(ctx, task); waiting != nil || err != nil {
@@ -72,7 +72,7 @@ func (b *Billing) FinalizeBill(ctx context.Context, task activities.Task) (activ
 	lost := ""
 	if loss != nil {
 		due.Usage.Estimated |= session.EventsLost
-		lost = fmt.Sprintf("the ledger was restored from a copy and has lost what it was told %v, while the room was there", loss)
+		lost = fmt.Sprintf("the ledger was restored from a copy and has lost the callbacks that it received %v, while the room was there", loss)
 	}
 	bill, made, err := b.Ledger.Finalize(ctx, due, b.approve(task, lost))
 	if err != nil {
@@ -209,7 +209,7 @@ func (b *Billing) AdjustBill(ctx context.Context, task activities.Task, number i
 	made, err := b.Ledger.Adjust(ctx, task.IdempotencyKey, s.ID, number, b.approve(task, ""))
 	restored := new(ledger.RestoredError)
 	if errors.As(err, &restored) {
-		return activities.Adjusted{}, activities.Blockedf("%s%v; have the lost callbacks told again, and retry the step to adjust by what is known then, or skip it", restoredQuestion, restored)
+		return activities.Adjusted{}, activities.Blockedf("%s%v; have the lost callbacks sent again and retry the step, or skip it", restoredQuestion, restored)
 	}
 	if errors.Is(err, ledger.ErrNothingToAdjust) {
 		return activities.Adjusted{Nothing: true}, nil

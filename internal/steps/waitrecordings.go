@@ -147,7 +147,7 @@ func (r *Recordings) lookUp(ctx context.Context, f *recordings.Facts, p recordin
 func (r *Recordings) save(ctx context.Context, f *recordings.Facts, p recordings.Plan, before *Manifest) error {
 	var items []archive.Item
 	for _, file := range p.Save {
-		items = append(items, archive.Item{URL: file.Told.URL, Name: file.Name, Size: file.Told.Size, About: about(file)})
+		items = append(items, archive.Item{URL: file.Reported.URL, Name: file.Name, Size: file.Reported.Size, About: about(file)})
 	}
 	for _, file := range p.Move {
 		item, err := itemOf(file)
@@ -162,17 +162,17 @@ func (r *Recordings) save(ctx context.Context, f *recordings.Facts, p recordings
 	}
 	for i, file := range p.Save {
 		if err := faults[i]; err != nil {
-			f.Faults[file.Told] = recordings.Fault{Text: err.Error(), Final: errors.Is(err, archive.ErrImpossible)}
+			f.Faults[file.Reported] = recordings.Fault{Text: err.Error(), Final: errors.Is(err, archive.ErrImpossible)}
 			continue
 		}
 		saved, err := json.Marshal(files[i])
 		if err != nil {
 			return fmt.Errorf("encode what was saved: %w", err)
 		}
-		if err := r.Finding.Ledger.SaveRecording(ctx, f.Session.AppID, file.TaskID, file.Told.FileID, string(saved)); err != nil {
+		if err := r.Finding.Ledger.SaveRecording(ctx, f.Session.AppID, file.TaskID, file.Reported.FileID, string(saved)); err != nil {
 			return err
 		}
-		file.Told.Saved = string(saved)
+		file.Reported.Saved = string(saved)
 	}
 	return nil
 }
@@ -193,9 +193,9 @@ func itemsOf(p *recordings.Plan) (items []archive.Item, err error) {
 }
 
 func itemOf(f recordings.File) (archive.Item, error) {
-	if f.Told != nil && f.Told.Saved != "" {
+	if f.Reported != nil && f.Reported.Saved != "" {
 		kept := new(archive.File)
-		if err := json.Unmarshal([]byte(f.Told.Saved), kept); err != nil {
+		if err := json.Unmarshal([]byte(f.Reported.Saved), kept); err != nil {
 			return archive.Item{}, fmt.Errorf("read what was saved of %s: %w", f.Name, err)
 		}
 		return archive.Item{Name: f.Name, Kept: kept}, nil
@@ -205,10 +205,10 @@ func itemOf(f recordings.File) (archive.Item, error) {
 
 // about returns a file's metadata for the manifest.
 func about(f recordings.File) archive.About {
-	if f.Told == nil {
+	if f.Reported == nil {
 		name, _, _ := recordings.FileName(f.Name)
 		return archive.About{TaskID: f.TaskID, BeginTime: name.Begin}
 	}
-	return archive.About{TaskID: f.TaskID, DurationMS: f.Told.Duration.Milliseconds(), BeginTime: f.Told.Begin,
-		UserID: f.Told.UserID, StreamID: f.Told.StreamID, TrackType: map[uint32]string{1: "audio", 2: "video", 3: "both"}[f.Told.MediaTrackType]}
+	return archive.About{TaskID: f.TaskID, DurationMS: f.Reported.Duration.Milliseconds(), BeginTime: f.Reported.Begin,
+		UserID: f.Reported.UserID, StreamID: f.Reported.StreamID, TrackType: map[uint32]string{1: "audio", 2: "video", 3: "both"}[f.Reported.MediaTrackType]}
 }

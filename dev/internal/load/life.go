@@ -135,10 +135,10 @@ func (r *runner) settleTold(a result) (note string) {
 
 // decideLife counts the outcomes of a session's life at the end, and adds them to the
 // journal.
-func (r *runner) decideLife(s *session) (entries []audit.Told) {
+func (r *runner) decideLife(s *session) (entries []audit.Callback) {
 	u := r.report.Events
 	for _, c := range s.life {
-		t := audit.Told{Event: c.event.Head().Event, Withheld: c.withheld, Acknowledged: c.acknowledged, Undecided: !c.acknowledged && c.cut, Attempts: c.attempts, Duplicates: c.copies}
+		t := audit.Callback{Event: c.event.Head().Event, Withheld: c.withheld, Acknowledged: c.acknowledged, Undecided: !c.acknowledged && c.cut, Attempts: c.attempts, Duplicates: c.copies}
 		switch e := c.event.(type) {
 		case *zego.RoomCreate:
 			t.RoomCreateTime = e.RoomCreateTime
