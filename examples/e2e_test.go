@@ -83,7 +83,7 @@ func TestExamplesDoWhatTheySay(t *testing.T) {
 			{post: `"Event":"AgentInstanceDeleted","AgentInstanceId":"1912","RoomId":"lobby","Data":{"Code":0}`, workflow: "agent-1-1912"},
 		}},
 		{"pricing", nil, []step{
-			{send: "--room call-7 --participants 3 --session 41", workflow: "room-close-1-41", want: "done billing:done recordings:done", bill: "- EUR 6.90 for call: 23 minute at EUR 0.30"},
+			{send: "--room call-7 --participants 3 --session 41", workflow: "room-close-1-41", want: "done billing:done recordings:done", bill: "- EUR 6.90 for call: 23 × EUR 0.30 per minute"},
 		}},
 		{"service", []string{"SUPPORT_APP=2"}, []step{
 			{send: "--room live-tonight --session 31", workflow: "room-close-1-31", want: "done billing:done recordings:done replay:done announcement:done"},

@@ -249,7 +249,7 @@ func printLines(out io.Writer, lines []pricing.Line) {
 	}
 }
 
-// lineText explains a line: "alice pays EUR 0.70 for time in the room: 7 minute at EUR 0.10".
+// lineText explains a line: "alice pays EUR 0.70 for time in the room: 7 × EUR 0.10 per minute".
 func lineText(l pricing.Line) string {
 	who, amount := "", l.Amount
 	switch {
@@ -258,11 +258,11 @@ func lineText(l pricing.Line) string {
 	case l.Payee != "":
 		who, amount = printable.Line(l.Payee)+" is paid ", -amount
 	}
-	text := fmt.Sprintf("%s%s for %s: %d %s", who, pricing.Format(l.Currency, amount), printable.Line(l.Description), l.Quantity, printable.Line(l.Unit))
+	each := printable.Line(l.Unit)
 	if l.UnitPrice != 0 {
-		text += " at " + pricing.Format(l.Currency, l.UnitPrice)
+		each = pricing.Format(l.Currency, l.UnitPrice) + " per " + each
 	}
-	return text
+	return fmt.Sprintf("%s%s for %s: %d × %s", who, pricing.Format(l.Currency, amount), printable.Line(l.Description), l.Quantity, each)
 }
 
 // figures describes what a bill is for.

@@ -66,8 +66,8 @@ func TestBillShowPrintsEntriesAndStays(t *testing.T) {
 	data := bills(t)
 	code, out, stderr := closeout("bill show 18446744073709551615 --app 1 --data " + data)
 	for _, want := range []string{
-		"session 18446744073709551615 of app 1\n", "participants: 1, stays: 1, participant-seconds: 540, minutes: 9, amount: EUR 0.18\n", "- EUR 0.18 for participant-minutes: 9 minute at EUR 0.02\n",
-		"adjustment 1", "+90 participant-seconds, +2 minutes, EUR 0.04", "- EUR 0.04 for participant-minutes: 2 minute at EUR 0.02", "now participants: 2, stays: 2, participant-seconds: 630, minutes: 11",
+		"session 18446744073709551615 of app 1\n", "participants: 1, stays: 1, participant-seconds: 540, minutes: 9, amount: EUR 0.18\n", "- EUR 0.18 for participant-minutes: 9 × EUR 0.02 per minute\n",
+		"adjustment 1", "+90 participant-seconds, +2 minutes, EUR 0.04", "- EUR 0.04 for participant-minutes: 2 × EUR 0.02 per minute", "now participants: 2, stays: 2, participant-seconds: 630, minutes: 11",
 		"2026-11-03T11:00:00.000Z (room_create) to 2026-11-03T12:00:00.000Z (room_close)", "came after the bill",
 	} {
 		if code != 0 || !strings.Contains(out, want) {
@@ -180,8 +180,8 @@ func TestBillExplainShowsTimelinesBoundsAndLines(t *testing.T) {
 	}
 	check("session 7 of app 1, the bill\n", "callbacks of users: missing 1, of streams: unknown\n",
 		"\nada (Ada)\n  in the room: 10m0s, at least 4m0s and at most 10m0s, because of no_logout\n  published:   2m0s\n",
-		"  2026-11-03T11:52:00.000Z  publishes mic   stated\n", "logout, stay 1  bounded, from 2026-11-03T11:54:00.000Z to 2026-11-03T12:00:00.000Z\n  bill: ada pays EUR 0.70 for time: 10 minute at EUR 0.07\n",
-		"\n\n  bill: the house is paid EUR 0.05 for fee: 1 session\n")
+		"  2026-11-03T11:52:00.000Z  publishes mic   stated\n", "logout, stay 1  bounded, from 2026-11-03T11:54:00.000Z to 2026-11-03T12:00:00.000Z\n  bill: ada pays EUR 0.70 for time: 10 × EUR 0.07 per minute\n",
+		"\n\n  bill: the house is paid EUR 0.05 for fee: 1 × session\n")
 
 	record(ledger.Event{Event: "room_logout", Stay: "1", User: "ada", Number: 2, Login: end.Add(-10 * time.Minute), Logout: end.Add(-5 * time.Minute)})
 	if _, err := books.Adjust(t.Context(), uuid.New(), session.ID{AppID: 1, RoomSessionID: 7}, 1); err != nil {
@@ -192,7 +192,7 @@ func TestBillExplainShowsTimelinesBoundsAndLines(t *testing.T) {
 		!strings.Contains(strings.Join(strings.Fields(out), ""), `"in_room":{"milliseconds":300000,"min_milliseconds":300000,"max_milliseconds":300000,"reasons":[]},"published":{"milliseconds":120000,`) {
 		t.Errorf("as JSON: %s", out)
 	}
-	check("adjustment 1\n", "callbacks of users: complete,", "  in the room: 5m0s\n", "  before:      10m0s in the room, 2m0s published\n", "  adjustment 1: ada pays EUR -0.35 for time: -5 minute at EUR 0.07\n")
+	check("adjustment 1\n", "callbacks of users: complete,", "  in the room: 5m0s\n", "  before:      10m0s in the room, 2m0s published\n", "  adjustment 1: ada pays EUR -0.35 for time: -5 × EUR 0.07 per minute\n")
 }
 
 func TestBillListAddsUp(t *testing.T) {
