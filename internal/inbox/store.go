@@ -204,7 +204,7 @@ func (s *store) count(db *pebble.DB) error {
 	s.next.Store(last + 1)
 	s.headMu.Lock()
 	defer s.headMu.Unlock()
-	s.head = 0
+	s.head = 1
 	return nil
 }
 
