@@ -179,8 +179,12 @@ func (k *worker) finish(dir string) {
 		}
 	}()
 	k.awaitRuns()
+	if k.w.failed() {
+		return
+	}
 	if err := k.closeOut(); err != nil {
 		k.w.broken("%v", err)
+		return
 	}
 	for rounds := 0; ; rounds++ {
 		dirty, err := k.ledger.Dirty(ctx, time.Now().Add(time.Hour), ledger.BilledSession{}, 1)
@@ -190,6 +194,9 @@ func (k *worker) finish(dir string) {
 		}
 		if len(dirty) == 0 {
 			break
+		}
+		if k.w.failed() {
+			return
 		}
 		time.Sleep(25 * time.Hour) // after 24 hours, an adjustment that was lost is started again
 		k.adjust()
@@ -262,6 +269,13 @@ func (k *worker) compare(ctx context.Context, dir string, entries map[uint64]led
 		}
 	}
 	return nil
+}
+
+// failed reports whether a guarantee is broken.
+func (w *world) failed() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.failure != ""
 }
 
 // broken calls failf with w.mu locked.

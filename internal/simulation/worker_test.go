@@ -169,7 +169,7 @@ func (k *worker) awaitRuns() {
 	defer func() { close(stop); working.Wait() }()
 	for deadline := time.Now().Add(30 * time.Hour); ; time.Sleep(20 * time.Second) {
 		open := k.server.open()
-		if len(open) == 0 {
+		if len(open) == 0 || k.w.failed() {
 			return
 		}
 		if time.Now().After(deadline) {
