@@ -31,6 +31,7 @@ func TestKnownBugsAreFound(t *testing.T) {
 	}
 	for _, name := range bugs(t) {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // one program per processor
 			began := time.Now()
 			for _, test := range []string{"TestSeeds", "TestEveryCrashPoint"} {
 				out, err := try(name, test)
