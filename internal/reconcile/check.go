@@ -208,6 +208,10 @@ func (a *appCheck) askAbout(ctx context.Context, names []string, rooms map[strin
 			}
 			if err != nil {
 				a.fail(1, err)
+				if c.Gone > 0 { // the room has users, perhaps of the session
+					c.Gone, c.AskedAt = 0, a.now()
+					answered = append(answered, c)
+				}
 				continue
 			}
 			a.Asked++

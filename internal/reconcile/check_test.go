@@ -237,6 +237,36 @@ func TestAnswersCountInARow(t *testing.T) {
 	})
 }
 
+// An answer with users in the room resets the count of empty answers, even if ZEGO does not say
+// since when they are there.
+func TestUnclearAnswerRestartsTheCount(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		noon := w.now
+		w.record(1, "lobby", 7, noon, stay("a", noon, noon.Add(time.Minute)))
+		w.pass(overdueAfter + time.Minute)
+		w.check()
+		w.pass(gap)
+		w.check()
+		w.pass(gap)
+		w.api.Room(1, "lobby", zegofake.User{ID: "b", Login: noon})
+		w.api.Fail(func(q url.Values) *zegofake.Failure {
+			if q.Get("Action") == "DescribeUsers" {
+				return &zegofake.Failure{Status: http.StatusServiceUnavailable}
+			}
+			return nil
+		})
+		if got := w.check()[1]; got.Failed != 1 {
+			t.Errorf("found %+v, want a failure", got)
+		}
+		w.api.Fail(nil)
+		w.api.Room(1, "lobby")
+		w.pass(overdueAfter + time.Minute)
+		if n := w.until(1, 5); n != reconcile.Answers {
+			t.Errorf("closed out after %d answers", n)
+		}
+	})
+}
+
 // Only recorders are left in the room.
 func TestRoomWithOnlyRecordersIsEmpty(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
