@@ -13,9 +13,10 @@ import (
 	"github.com/closeouthq/closeout/session"
 )
 
+// pageSize bounds the rows in memory.
+var pageSize = 200
+
 const (
-	// pageSize bounds the rows in memory.
-	pageSize = 200
 	// adjustAgain is when an adjustment is started again, in case Temporal lost it.
 	adjustAgain = 24 * time.Hour
 	// lateWithin is how long after its last callback a recording is still added to an archive.

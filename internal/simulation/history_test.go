@@ -227,7 +227,7 @@ func newHistory(seed uint64) history {
 			}
 		}
 		send(action{event: zego.EventRoomClose, at: closed})
-		if one(10) && !h.toTheBill() {
+		if one(10) {
 			add(action{kind: callback, event: zego.EventRoomClose, session: s, otherApp: true, copies: 1, at: at()})
 		}
 		if one(8) { // an attacker has seen the callback, or its retry
@@ -360,7 +360,7 @@ func (h *history) addDiskFaults(span time.Duration) {
 func (h *history) addLate(sessions int) {
 	r := h.chance("late")
 	at := func() time.Duration {
-		return between(r, settling-10*time.Second, settling+pick(r, []time.Duration{4 * time.Minute, 40 * time.Minute}))
+		return between(r, settling-10*time.Second, settling+pick(r, []time.Duration{time.Minute, 4 * time.Minute, 40 * time.Minute}))
 	}
 	for s := range min(sessions, 10) {
 		if r.IntN(4) == 0 { // its room_close is lost

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
-	"sync/atomic"
+	"strings"
 	"time"
 
 	tlog "go.temporal.io/sdk/log"
@@ -48,41 +48,33 @@ func (p inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
 func (k *worker) closeOut() error {
 	w, ctx := k.w, context.Background()
 	api := zegofake.New(app, "server secret")
-	var calls, starts atomic.Int64
-	api.Fail(func(url.Values) *zegofake.Failure {
-		switch w.chance("zego", int(calls.Add(1))).IntN(6) {
-		case 0:
-			return &zegofake.Failure{Status: http.StatusServiceUnavailable, Body: "busy"}
-		case 1:
-			return &zegofake.Failure{Hang: true}
-		}
-		return nil
-	})
+	api.Fail(k.failures())
 	asked, err := serverapi.New(serverapi.DefaultURL, map[uint32][]string{app: {"server secret"}})
 	if err != nil {
 		return err
 	}
-	asked.HTTP.Transport = inProcess{api}
+	c := k.newClosing(api)
+	asked.HTTP.Transport = c
 	k.reconciler.API, k.reconciler.OverdueAfter, k.reconciler.Gap = asked, overdueAfter, time.Minute
+	starts := 0
 	k.reconciler.Start = func(_ context.Context, s session.Session) error {
-		return k.startOverdue(s, int(starts.Add(1)))
+		starts++
+		return k.startOverdue(s, c, starts)
 	}
 
-	overdue := map[string]bool{} // sessions without a run, by Workflow ID
-	last := map[string]uint64{}  // newest session, by room
 	occupied := map[string]int{} // number of rounds in which a room has users
 	missed := map[string]int{}   // consecutive rounds in which ZEGO reports no users, by room
 	rooms := []string{"room-0", "room-1"}
-	for _, e := range k.events {
-		last[e.RoomID] = max(last[e.RoomID], e.RoomSessionID)
-		if id := e.ID.WorkflowID(); len(w.temporal.runs[id]) == 0 && !w.refused[id] {
-			overdue[id] = true
-		}
-	}
 	for n, room := range rooms {
-		occupied[room] = w.chance("occupied", n).IntN(7)
+		occupied[room] = w.chance("occupied", n).IntN(10)
 	}
 	for round := 0; ; round++ {
+		if round < 8 {
+			time.Sleep(between(w.chance("pause", round), time.Second, 10*time.Minute))
+			if err := c.recordBetween(ctx, round); err != nil {
+				return err
+			}
+		}
 		time.Sleep(overdueAfter + time.Minute)
 		for n, room := range rooms {
 			api.Room(app, room)
@@ -91,20 +83,29 @@ func (k *worker) closeOut() error {
 				missed[room] = 0
 			}
 		}
-		if err := k.reconcile(ctx); err != nil {
-			return err
+		c.asked = map[string]bool{}
+		// Reconciliations within Gap get one answer about a session that may be gone.
+		for began, n := time.Now(), w.chance("repeat", round).IntN(3); n >= 0 && time.Since(began) < k.reconciler.Gap; n-- {
+			before := maps.Clone(c.answers)
+			err := k.reconcile(ctx)
+			if err != nil && !strings.Contains(err.Error(), errLedger.Error()) {
+				return err
+			}
+			for id := range before {
+				if err != nil { // the ledger may lack an answer
+					c.answers[id] = max(c.answers[id], before[id])
+				}
+			}
 		}
 		left := 0
 		w.mu.Lock()
-		for id := range overdue {
-			if len(w.temporal.runs[id]) == 0 {
+		for id, s := range c.overdue {
+			started := len(w.temporal.runs[id]) > 0
+			if !started {
 				left++
 			}
-		}
-		for _, room := range rooms {
-			id := session.ID{AppID: app, RoomSessionID: last[room]}.WorkflowID()
-			if overdue[id] && round < occupied[room] && len(w.temporal.runs[id]) > 0 {
-				w.failf("session %d was closed out while its room had users", sessionOf(last[room]))
+			if started && round < occupied[s.RoomID] && s.RoomSessionID == c.last[s.RoomID] {
+				w.failf("session %d was closed out while its room had users", sessionOf(s.RoomSessionID))
 			}
 		}
 		w.mu.Unlock()
@@ -115,9 +116,9 @@ func (k *worker) closeOut() error {
 			return fmt.Errorf("%d sessions without a room_close are not closed out after %d reconciliations", left, round)
 		}
 	}
-	w.overdue += len(overdue)
+	w.overdue += len(c.overdue)
 	k.awaitRuns()
-	return k.recordLate(ctx, overdue)
+	return k.recordLate(ctx, c.overdue)
 }
 
 // reconcile checks all overdue sessions.
@@ -142,14 +143,15 @@ func (k *worker) reconcile(ctx context.Context) error {
 
 // startOverdue starts a run as Temporal does: one for each Workflow ID. Sometimes it returns
 // an error, with or without having started the run.
-func (k *worker) startOverdue(s session.Session, n int) error {
+func (k *worker) startOverdue(s session.Session, c *closing, n int) error {
 	w, id, chance := k.w, s.WorkflowID(), k.w.chance("start overdue", n)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	switch {
-	case w.refused[id]:
+	if w.refused[id] {
 		return errors.New("simulated: this one never")
-	case chance.IntN(5) == 0:
+	}
+	c.check(s)
+	if chance.IntN(5) == 0 {
 		return errors.New("simulated: away")
 	}
 	if len(w.temporal.runs[id]) == 0 {
@@ -165,7 +167,7 @@ func (k *worker) startOverdue(s session.Session, n int) error {
 
 // recordLate records logouts that are later than the end of their session in its bill, so
 // that the bill must be adjusted.
-func (k *worker) recordLate(ctx context.Context, overdue map[string]bool) error {
+func (k *worker) recordLate(ctx context.Context, overdue map[string]session.Session) error {
 	for id := range overdue {
 		runs := k.w.temporal.runs[id]
 		if len(runs) != 1 {

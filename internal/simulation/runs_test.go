@@ -22,7 +22,6 @@ import (
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/archive"
 	"github.com/closeouthq/closeout/internal/ledger"
-	"github.com/closeouthq/closeout/pricing"
 	"github.com/closeouthq/closeout/session"
 	"github.com/closeouthq/closeout/workflows"
 )
@@ -42,7 +41,7 @@ func (k *worker) openBuckets(dir string) {
 			if err := os.WriteFile(path, []byte(strings.Repeat(name, 1+chance.IntN(1000))), 0o600); err != nil {
 				panic(err)
 			}
-			k.files[id.RoomSessionID] = append(k.files[id.RoomSessionID], name)
+			k.files[id] = append(k.files[id], name)
 		}
 	}
 	for _, name := range []string{"recordings", "archive"} {
@@ -100,7 +99,7 @@ func (r *serverRun) session() (s session.Session, err error) {
 }
 
 // checkRuns checks the result, the history and the archive of each run.
-func (k *worker) checkRuns(entries map[uint64]ledger.Entry) {
+func (k *worker) checkRuns(entries map[session.ID]ledger.Entry) {
 	for _, r := range k.server.all {
 		err := fmt.Errorf("it ended as %v", r.status)
 		if r.status == enums.WORKFLOW_EXECUTION_STATUS_COMPLETED {
@@ -169,6 +168,8 @@ func (f *followed) attempt(activity string, r *serverRun, at time.Time) error {
 		return errors.New("the receipt was sent before the bill was made")
 	case step == workflows.Billing.Name && at.Sub(r.events[0].EventTime.AsTime()) < r.start.WorkflowStartDelay.AsDuration():
 		return errors.New("the session was billed before it was settled")
+	case step != adjustment && step != "receipt" && !strings.HasPrefix(r.id, session.WorkflowIDPrefix):
+		return fmt.Errorf("%s was attempted in an adjustment", step)
 	case step == "delivery" && at.Sub(f.began) < noSooner:
 		return errors.New("the delivery didn't wait")
 	}
@@ -281,7 +282,8 @@ func (f *followed) event(e *historypb.HistoryEvent, r *serverRun) error {
 			return fmt.Errorf("a step is no longer retried: %v", a.RetryState)
 		}
 	case enums.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT:
-		f.failed(f.activities[e.GetActivityTaskTimedOutEventAttributes().ScheduledEventId])
+		activity := f.activities[e.GetActivityTaskTimedOutEventAttributes().ScheduledEventId]
+		f.failed(activity)
 	case enums.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ACCEPTED:
 		input := e.GetWorkflowExecutionUpdateAcceptedEventAttributes().AcceptedRequest.Input
 		var d workflows.Decision
@@ -305,7 +307,7 @@ func (f *followed) event(e *historypb.HistoryEvent, r *serverRun) error {
 	return nil
 }
 
-func (k *worker) checkRun(r *serverRun, entries map[uint64]ledger.Entry) error {
+func (k *worker) checkRun(r *serverRun, entries map[session.ID]ledger.Entry) error {
 	f := followed{blocked: map[string]bool{}, attempts: map[string]int{}, timers: map[string]string{}, activities: map[int64]string{}}
 	last := r.events[len(r.events)-1].GetWorkflowExecutionCompletedEventAttributes()
 	if err := converter.GetDefaultDataConverter().FromPayloads(last.GetResult(), &f.result); err != nil {
@@ -353,7 +355,7 @@ func (k *worker) checkRun(r *serverRun, entries map[uint64]ledger.Entry) error {
 		if err := json.Unmarshal(text, &bill); err != nil {
 			return err
 		}
-		if e := entries[s.RoomSessionID]; bill.ID != e.ID || bill.Usage != e.Bill.Usage || bill.Charge.Amount != e.Bill.Charge.Amount {
+		if e := entries[s.ID]; bill.ID != e.ID || bill.Usage != e.Bill.Usage || bill.Charge.Amount != e.Bill.Charge.Amount {
 			return fmt.Errorf("its result has the bill %+v, and the ledger %+v", bill.Bill, e.Bill)
 		}
 	}
@@ -361,28 +363,6 @@ func (k *worker) checkRun(r *serverRun, entries map[uint64]ledger.Entry) error {
 		return nil // perhaps the recordings
 	}
 	return k.checkArchive(s)
-}
-
-// checkReceipts checks that a receipt was sent for the bill and for each adjustment.
-func (k *worker) checkReceipts(e ledger.Entry) error {
-	if workflows.Name(route(e.Session)) != workflows.Name(Approved) {
-		return nil
-	}
-	want := map[uuid.UUID]pricing.Bill{e.IdempotencyKey("receipt"): e.Bill}
-	for _, a := range e.Adjustments {
-		want[e.IdempotencyKey(fmt.Sprint("receipt-adjustment-", a.Number))] = a.Bill
-	}
-	for key, bill := range want {
-		var sent pricing.Bill
-		if err := json.Unmarshal([]byte(k.receipts[key]), &sent); err != nil {
-			return fmt.Errorf("a receipt is missing: %w", err)
-		}
-		if sent.ID != e.ID || sent.Usage != bill.Usage || sent.Charge.Amount != bill.Charge.Amount {
-			return fmt.Errorf("the receipt %+v was sent for %+v", sent, bill)
-		}
-		k.receipted++
-	}
-	return nil
 }
 
 // checkArchive checks that a session has one manifest that lists its recordings.
@@ -395,8 +375,8 @@ func (k *worker) checkArchive(s session.Session) error {
 	for _, f := range m.Files {
 		names = append(names, f.Name[strings.LastIndexByte(f.Name, '/')+1:])
 	}
-	if !slices.Equal(names, k.files[s.RoomSessionID]) && len(names)+len(k.files[s.RoomSessionID]) > 0 || m.Number > 1 {
-		return fmt.Errorf("manifest %d lists %q, want %q", m.Number, names, k.files[s.RoomSessionID])
+	if !slices.Equal(names, k.files[s.ID]) && len(names)+len(k.files[s.ID]) > 0 || m.Number > 1 {
+		return fmt.Errorf("manifest %d lists %q, want %q", m.Number, names, k.files[s.ID])
 	}
 	return nil
 }

@@ -47,8 +47,8 @@ func (s *server) giveTask(queue string) *workflowservice.PollWorkflowTaskQueueRe
 }
 
 func (r *serverRun) startTask() *workflowservice.PollWorkflowTaskQueueResponse {
-	if len(r.events) == maxEvents {
-		r.s.broken("%s has %d events, which end with:\n%s", r.id, maxEvents, r.story())
+	if len(r.events) >= maxEvents {
+		r.s.broken("%s has %d events, which end with:\n%s", r.id, len(r.events), r.story())
 	}
 	r.task.started = r.add(&historypb.WorkflowTaskStartedEventAttributes{ScheduledEventId: r.task.scheduled, RequestId: fmt.Sprint(r.s.started)}).EventId
 	r.task.token = r.s.token(r)

@@ -45,10 +45,9 @@ func (k *worker) startWorker() *workerProcess {
 	k.lives++
 	p := &workerProcess{k: k, number: k.lives}
 	var err error
-	if p.ledger, err = ledger.Open("sqlite:" + k.path); err != nil {
+	if p.ledger, err = k.faultyLedger(k.lives, true); err != nil {
 		panic(err)
 	}
-	p.ledger.Price = k.ledger.Price
 	if p.client, err = connect(silent, p.call); err != nil {
 		panic(err)
 	}
@@ -64,7 +63,7 @@ func (p *workerProcess) newWorker() {
 	p.worker = sdkworker.New(p.client, taskQueue, sdkworker.Options{WorkerStopTimeout: 2 * time.Minute,
 		MaxConcurrentWorkflowTaskPollers: 2, MaxConcurrentActivityTaskPollers: 2})
 	p.worker.RegisterActivity(&faultySteps{p, steps.Standard{
-		Billing:    &steps.Billing{Ledger: p.ledger, Prices: p.k.billing.Prices},
+		Billing:    &steps.Billing{Ledger: p.ledger, Prices: p.k.billing.Prices, API: p.k.billing.API},
 		Recordings: &steps.Recordings{Source: p.k.source, Archive: p.k.archive},
 	}})
 	for _, w := range append(workflows.All(), Approved) {

@@ -57,6 +57,8 @@ type Failure struct {
 	Message string
 	// Hang delays the answer until the client gives up.
 	Hang bool
+	// Partial leaves the first element out of each list of the usual answer.
+	Partial bool
 }
 
 // New returns an API with one app. App adds others.
@@ -135,13 +137,16 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		data    any
 	)
 	switch {
-	case failure != nil:
+	case failure != nil && !failure.Partial:
 		code, message = failure.Code, failure.Message
 	case r.Method != map[bool]string{false: http.MethodGet, true: http.MethodPost}[posts[query.Get("Action")]] || r.URL.Path != "/":
 		code, message = 100000007, "unsupported action"
 	default:
 		body, _ := io.ReadAll(r.Body)
 		code, message, data = a.answer(query, body)
+		if failure != nil {
+			leaveOut(data)
+		}
 	}
 	// Both kinds are seen in ZEGO's documentation.
 	id := any(strconv.FormatUint(7840039829955402142+uint64(n), 10))
@@ -149,6 +154,16 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		id = json.Number(id.(string))
 	}
 	_ = json.NewEncoder(w).Encode(map[string]any{"Code": code, "Message": message, "RequestId": id, "Data": data})
+}
+
+// leaveOut removes the first element of each list.
+func leaveOut(data any) {
+	fields, _ := data.(map[string]any)
+	for name, value := range fields {
+		if list, ok := value.([]map[string]any); ok && len(list) > 0 {
+			fields[name] = list[1:]
+		}
+	}
 }
 
 var nonces = regexp.MustCompile(`^[0-9a-f]{16}$`)
