@@ -101,6 +101,15 @@ func (c *cluster) start() {
 	c.query("SELECT 1")
 }
 
+// die ends the server at once, without a checkpoint. Commits in progress get no answer.
+func (c *cluster) die() {
+	c.t.Helper()
+	if err := c.process.Process.Signal(syscall.SIGQUIT); err != nil {
+		c.t.Fatal(err)
+	}
+	_ = c.process.Wait()
+}
+
 // query runs a statement, and retries it for a minute until the server accepts it.
 func (c *cluster) query(statement string) {
 	c.t.Helper()
@@ -119,9 +128,88 @@ func (c *cluster) query(statement string) {
 	}
 }
 
-// The primary is shut down while bills are written, its standby is promoted, and the old primary
-// returns as a read-only standby. Every acknowledged bill is there once, and new bills are made
-// throughout.
+// billers make bills concurrently. Like a step, each repeats a bill with its key until it is
+// acknowledged.
+type billers struct {
+	t       *testing.T
+	books   *ledger.Ledger
+	stop    context.CancelFunc
+	writers sync.WaitGroup
+	made    atomic.Int64
+	billed  [4]map[uint64]uuid.UUID // acknowledged bills of each biller, by session
+}
+
+// startBillers opens the ledger of a URL and starts billers.
+func startBillers(t *testing.T, url string) *billers {
+	t.Helper()
+	books, err := ledger.Open(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = books.Close() })
+	if err := books.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	b := &billers{t: t, books: books, stop: stop}
+	for n := range b.billed {
+		b.billed[n] = map[uint64]uuid.UUID{}
+		b.writers.Go(func() {
+			for number := uint64(n + 1); ctx.Err() == nil; number += uint64(len(b.billed)) {
+				due := ledger.Bill{ID: uuid.New(), Session: session.Session{ID: session.ID{AppID: 1, RoomSessionID: number}, RoomID: "lobby", RoomCloseTime: time.Now()}}
+				for ctx.Err() == nil {
+					attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
+					bill, _, err := books.Finalize(attempt, due)
+					cancel()
+					if err == nil {
+						b.billed[n][number] = bill.ID
+						b.made.Add(1)
+						break
+					}
+				}
+			}
+		})
+	}
+	return b
+}
+
+// more waits for a hundred bills.
+func (b *billers) more(when string) {
+	b.t.Helper()
+	for before, end := b.made.Load(), time.Now().Add(time.Minute); b.made.Load() < before+100; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			b.t.Fatalf("no bills %s", when)
+		}
+	}
+}
+
+// check stops the billers, and checks that the ledger has each acknowledged bill once.
+func (b *billers) check() {
+	b.t.Helper()
+	b.stop()
+	b.writers.Wait()
+	found := map[uint64]uuid.UUID{}
+	for bill, err := range b.books.Bills(b.t.Context(), time.Time{}) {
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if _, twice := found[bill.RoomSessionID]; twice {
+			b.t.Errorf("session %d has two bills", bill.RoomSessionID)
+		}
+		found[bill.RoomSessionID] = bill.ID
+	}
+	for _, acknowledged := range b.billed {
+		for number, id := range acknowledged {
+			if found[number] != id {
+				b.t.Errorf("session %d: bill %v, want %v", number, found[number], id)
+			}
+		}
+	}
+	b.t.Logf("%d bills", b.made.Load())
+}
+
+// The primary dies while bills are written, its standby is promoted, and the old primary returns
+// as a read-only standby. Every acknowledged bill is there once, and new bills are made throughout.
 func TestBillsSurviveAFailOver(t *testing.T) {
 	t.Parallel()
 	primary, standby := newCluster(t), newCluster(t)
@@ -133,74 +221,32 @@ func TestBillsSurviveAFailOver(t *testing.T) {
 	primary.query("ALTER SYSTEM SET synchronous_standby_names = '*'")
 	primary.query("SELECT pg_reload_conf()")
 
-	books, err := ledger.Open("postgres://postgres@127.0.0.1:" + primary.port + ",127.0.0.1:" + standby.port + "/postgres?sslmode=disable")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer books.Close()
-	if err := books.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	var made atomic.Int64
-	billed := make([]map[uint64]uuid.UUID, 4)
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
-	var writers sync.WaitGroup
-	for n := range billed {
-		billed[n] = map[uint64]uuid.UUID{}
-		writers.Go(func() {
-			for number := uint64(n + 1); ctx.Err() == nil; number += uint64(len(billed)) {
-				// A step retries with the same key until it succeeds.
-				id := uuid.New()
-				for ctx.Err() == nil {
-					attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
-					bill, _, err := books.Finalize(attempt, ledger.Bill{ID: id, Session: session.Session{ID: session.ID{AppID: 1, RoomSessionID: number}, RoomID: "lobby", RoomCloseTime: time.Now()}})
-					cancel()
-					if err == nil {
-						billed[n][number] = bill.ID
-						made.Add(1)
-						break
-					}
-				}
-			}
-		})
-	}
-	more := func(what string) {
-		t.Helper()
-		for before, end := made.Load(), time.Now().Add(time.Minute); made.Load() < before+100; time.Sleep(10 * time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatalf("no bills %s", what)
-			}
-		}
-	}
-	more("ahead of the fail-over")
-	primary.run("pg_ctl", "stop", "-D", primary.data, "-m", "fast", "-w")
+	b := startBillers(t, "postgres://postgres@127.0.0.1:"+primary.port+",127.0.0.1:"+standby.port+"/postgres?sslmode=disable")
+	b.more("ahead of the fail-over")
+	primary.die()
 	standby.query("SELECT pg_promote()")
-	more("after the promotion")
+	b.more("after the promotion")
 	if err := os.WriteFile(filepath.Join(primary.data, "standby.signal"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	primary.start()
-	more("with the old primary as a standby, whose address is the first")
-	stop()
-	writers.Wait()
+	b.more("with the old primary as a standby, whose address is the first")
+	b.check()
+}
 
-	found := map[uint64]uuid.UUID{}
-	for b, err := range books.Bills(t.Context(), time.Time{}) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, twice := found[b.RoomSessionID]; twice {
-			t.Errorf("session %d has two bills", b.RoomSessionID)
-		}
-		found[b.RoomSessionID] = b.ID
+// PostgreSQL dies again and again while bills are committed, and PgBouncer keeps the connections
+// of the ledger. Every acknowledged bill is there once.
+func TestBillsSurviveAServerThatDiesBehindPgBouncer(t *testing.T) {
+	t.Parallel()
+	server := newCluster(t)
+	server.run("initdb", "-D", server.data, "-U", "postgres", "-A", "trust", "--no-sync")
+	server.start()
+	b := startBillers(t, testenv.BehindPgBouncer(t, "postgres://postgres@127.0.0.1:"+server.port+"/postgres"))
+	for range 5 {
+		b.more("while the server works")
+		server.die()
+		server.start()
 	}
-	for _, acknowledged := range billed {
-		for number, id := range acknowledged {
-			if found[number] != id {
-				t.Errorf("session %d: bill %v, want %v", number, found[number], id)
-			}
-		}
-	}
-	t.Logf("%d bills", made.Load())
+	b.more("at the end")
+	b.check()
 }

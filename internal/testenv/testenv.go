@@ -45,11 +45,17 @@ func Skip(t testing.TB, reason string) {
 	t.Skip(reason)
 }
 
-// PgBouncer is [Postgres] behind a PgBouncer in transaction mode. PgBouncer sets the schema,
-// because it does not forward search_path.
+// PgBouncer is [Postgres] behind a PgBouncer in transaction mode.
 func PgBouncer(t testing.TB) string {
 	t.Helper()
-	server, err := url.Parse(Postgres(t))
+	return BehindPgBouncer(t, Postgres(t))
+}
+
+// BehindPgBouncer starts a PgBouncer in transaction mode in front of a database, and returns its
+// URL. PgBouncer sets the schema, because it does not forward search_path.
+func BehindPgBouncer(t testing.TB, database string) string {
+	t.Helper()
+	server, err := url.Parse(database)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,12 +72,12 @@ func PgBouncer(t testing.TB) string {
 	port := l.Addr().(*net.TCPAddr).Port
 	_ = l.Close()
 	to := fmt.Sprintf("host=%s port=%s dbname=%s user=%s connect_query='SET search_path TO %s'", server.Hostname(), cmp.Or(server.Port(), "5432"),
-		strings.TrimPrefix(server.Path, "/"), server.User.Username(), server.Query().Get("search_path"))
+		strings.TrimPrefix(server.Path, "/"), server.User.Username(), cmp.Or(server.Query().Get("search_path"), "public"))
 	if password, ok := server.User.Password(); ok {
 		to += " password=" + password
 	}
 	settings := fmt.Sprintf("[databases]\n* = %s\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %d\nunix_socket_dir =\n"+
-		"auth_type = any\npool_mode = transaction\ndefault_pool_size = 4\n", to, port)
+		"auth_type = any\npool_mode = transaction\ndefault_pool_size = 4\nserver_login_retry = 0.2\n", to, port)
 	if os.Getuid() == 0 { // PgBouncer refuses to run as root
 		settings += "user = nobody\n"
 	}
