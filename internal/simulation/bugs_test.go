@@ -10,8 +10,9 @@ import (
 	"time"
 )
 
-// bugSeeds bounds the seeds that run until a bug is found.
-const bugSeeds = 7000
+// bugSeeds bounds the seeds that run until a bug is found, and quickSeeds those that run before
+// the crash points.
+const bugSeeds, quickSeeds = 7000, 1000
 
 // The simulation finds known bugs. One program has all the bugs of testdata/bugs, and its
 // environment turns one of them on.
@@ -20,21 +21,28 @@ func TestKnownBugsAreFound(t *testing.T) {
 		t.Skip("builds the program with bugs; runs with -simulate=20000, as in CI")
 	}
 	program := buildBugs(t)
-	try := func(name, test string) (string, error) {
-		cmd := exec.CommandContext(t.Context(), program, "-test.run", "^"+test+"$", "-test.timeout", "3m", "-seeds", fmt.Sprint(bugSeeds))
+	try := func(name, test string, first, seeds int) (string, error) {
+		cmd := exec.CommandContext(t.Context(), program, "-test.run", "^"+test+"$", "-first", fmt.Sprint(first), "-seeds", fmt.Sprint(seeds))
 		cmd.Env = append(os.Environ(), "CLOSEOUT_BUG="+name)
 		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}
-	if out, err := try("", "TestSeeds"); err != nil {
+	if out, err := try("", "TestSeeds", 1, bugSeeds); err != nil {
 		t.Fatalf("without a bug: %v\n%s", err, out)
 	}
 	for _, name := range bugs(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // one program per processor
 			began := time.Now()
-			for _, test := range []string{"TestSeeds", "TestEveryCrashPoint"} {
-				out, err := try(name, test)
+			for _, part := range []struct {
+				test         string
+				first, seeds int
+			}{
+				{"TestSeeds", 1, quickSeeds},
+				{"TestEveryCrashPoint", 1, 0},
+				{"TestSeeds", 1 + quickSeeds, bugSeeds - quickSeeds},
+			} {
+				out, err := try(name, part.test, part.first, part.seeds)
 				if err == nil {
 					continue
 				}
@@ -43,7 +51,7 @@ func TestKnownBugsAreFound(t *testing.T) {
 					t.Fatalf("the run failed without a history: %v\n%s", err, out)
 				}
 				history, _, _ := strings.Cut(why, "\nWhat happens:")
-				t.Logf("found by %s after %v: %s", test, time.Since(began).Round(time.Millisecond), history)
+				t.Logf("found by %s after %v: %s", part.test, time.Since(began).Round(time.Millisecond), history)
 				return
 			}
 			t.Errorf("not found in %d seeds, nor at any crash point of the short histories", bugSeeds)

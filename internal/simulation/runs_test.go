@@ -85,7 +85,11 @@ func (k *worker) afterRetention() {
 			return
 		}
 		k.server.forget(r.id)
-		if _, err := k.client.ExecuteWorkflow(context.Background(), workflows.StartOptions(s, taskQueue), workflows.Name(route(s)), s); err != nil {
+		options := workflows.StartOptions(s, taskQueue)
+		if k.w.chance("without attributes", n).IntN(3) == 0 { // as the starter does if the Namespace lacks them
+			options.TypedSearchAttributes = sdktemporal.SearchAttributes{}
+		}
+		if _, err := k.client.ExecuteWorkflow(context.Background(), options, workflows.Name(route(s)), s); err != nil {
 			k.w.broken("start %s again: %v", r.id, err)
 		}
 	}

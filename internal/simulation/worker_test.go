@@ -191,14 +191,15 @@ func (k *worker) operate(r *serverRun) {
 	k.server.mu.Unlock()
 	k.visits++
 	chance := k.w.chance("operate", k.visits)
-	if r.start.WorkflowType.Name == workflows.Name(Approved) && chance.IntN(100) == 0 {
+	blocked := strings.Contains(state, string(workflows.StateBlocked))
+	if r.start.WorkflowType.Name == workflows.Name(Approved) && (chance.IntN(100) == 0 || blocked && chance.IntN(4) == 0) {
 		_ = k.client.SignalWorkflow(ctx, r.id, "", approval, Approval{By: "Ada"})
 	}
 	switch {
 	case !indexed && !k.indexed[r.runID]:
 		k.indexed[r.runID] = true
 		_ = k.client.SignalWorkflow(ctx, r.id, "", workflows.SignalIndex, nil)
-	case strings.Contains(state, string(workflows.StateBlocked)) && chance.IntN(3) > 0:
+	case blocked && chance.IntN(3) > 0:
 		update, decision := workflows.UpdateRetry, workflows.Decision{Reason: "mended"}
 		switch chance.IntN(6) {
 		case 0, 1:
