@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/closeouthq/closeout/internal/cli"
 	"github.com/closeouthq/closeout/internal/service"
+	"github.com/closeouthq/closeout/internal/telemetry"
 )
 
 func TestMain(m *testing.M) {
@@ -24,6 +26,7 @@ func TestMain(m *testing.M) {
 			_ = os.Unsetenv(name)
 		}
 	}
+	telemetry.AdoptLibraries(slog.New(slog.DiscardHandler)) // gRPC's logger may not change once a server runs
 	os.Exit(m.Run())
 }
 

@@ -105,10 +105,14 @@ func (op *operation) onClose(f func()) {
 	op.closers = append(op.closers, f)
 }
 
-// close closes the stores, the last one first, and leaves behind one that hangs.
+// close closes the stores, the last one first, and leaves behind one that hangs. A search that hangs may still open
+// others.
 func (op *operation) close() {
+	op.mu.Lock()
+	closers := slices.Clone(op.closers)
+	op.mu.Unlock()
 	_, _ = probe.Do(context.Background(), storeTimeout, probe.Err(func(context.Context) error {
-		for _, f := range slices.Backward(op.closers) {
+		for _, f := range slices.Backward(closers) {
 			f()
 		}
 		return nil
