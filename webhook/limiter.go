@@ -2,9 +2,10 @@ package webhook
 
 import (
 	"net/netip"
-	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/failsafe-go/failsafe-go/ratelimiter"
 
 	"github.com/closeouthq/closeout/internal/recent"
 )
@@ -21,30 +22,18 @@ type limiter struct {
 // bucket is a token bucket. A limit per window would let forgers come all at once when a
 // window begins.
 type bucket struct {
-	perSecond, size float64
-
-	mu     sync.Mutex
-	tokens float64
-	filled time.Time
+	limiter ratelimiter.RateLimiter[any]
+	ahead   time.Duration
 }
 
-func newBucket(perSecond float64, size int) *bucket {
-	return &bucket{perSecond: perSecond, size: float64(size), tokens: float64(size), filled: time.Now()}
+// newBucket returns a full bucket that holds size tokens, and gets one each interval.
+func newBucket(interval time.Duration, size int) *bucket {
+	return &bucket{ratelimiter.NewSmoothWithMaxRate[any](interval), time.Duration(size-1) * interval}
 }
 
-// take takes a token, and reports whether there was one.
-func (b *bucket) take() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	now := time.Now()
-	b.tokens = min(b.size, b.tokens+now.Sub(b.filled).Seconds()*b.perSecond)
-	b.filled = now
-	if b.tokens < 1 {
-		return false
-	}
-	b.tokens--
-	return true
-}
+// take takes a token, and reports whether there was one. A token of the bucket is a permit
+// that the limiter gives in advance.
+func (b *bucket) take() bool { return b.limiter.TryReservePermit(b.ahead) >= 0 }
 
 // source identifies refusals that share a limit of log lines. It includes the outcome, so
 // that forged callbacks behind a proxy don't hide another problem, such as a wrong clock.
@@ -61,7 +50,7 @@ type tally struct {
 
 func newLimiter() *limiter {
 	return &limiter{
-		lines:  newBucket(linesPerSecond, linesAtOnce),
+		lines:  newBucket(time.Second/linesPerSecond, linesAtOnce),
 		tally:  recent.New[source, *tally](rememberSources),
 		failed: recent.New[netip.Prefix, *bucket](rememberSources),
 	}
@@ -70,14 +59,14 @@ func newLimiter() *limiter {
 // tooMany counts a request that could not be verified. It reports whether its network has
 // sent too many of them.
 func (l *limiter) tooMany(remote string) bool {
-	failed, _ := l.failed.Add(network(remote), newBucket(failuresPerSecond, failuresAtOnce))
+	failed, _ := l.failed.Add(network(remote), newBucket(time.Second/failuresPerSecond, failuresAtOnce))
 	return !failed.take()
 }
 
 // line reports whether to log a refusal. unlogged is the number of refusals of the same
 // source that were not logged since the last one that was.
 func (l *limiter) line(remote string, outcome Outcome) (unlogged int64, ok bool) {
-	t, _ := l.tally.Add(source{network(remote), outcome}, &tally{lines: newBucket(sourceLines/60., sourceLines)})
+	t, _ := l.tally.Add(source{network(remote), outcome}, &tally{lines: newBucket(time.Minute/sourceLines, sourceLines)})
 	if !t.lines.take() || !l.lines.take() {
 		t.unlogged.Add(1)
 		return 0, false
