@@ -102,7 +102,7 @@ const writeTask = `
 
 var (
 	fileTypes   = columns(fileColumns)
-	fileColumns = "appid, task_id, file_id, sequence, status, url, format, size, duration, user_id, stream_id, track, begin_time, told_time"
+	fileColumns = "appid, task_id, file_id, sequence, status, url, format, size, duration, user_id, stream_id, track, begin_time, reported_time"
 )
 
 // lookAgain marks a task whose files may differ from its archive. Callbacks arrive in any
@@ -142,7 +142,7 @@ func (l *Ledger) recordFiles(ctx context.Context, tx transaction, u Event) (chan
 			sequence = excluded.sequence, url = excluded.url, format = excluded.format, size = excluded.size, duration = excluded.duration,
 			user_id = excluded.user_id, stream_id = excluded.stream_id, track = excluded.track,
 			begin_time = CASE WHEN excluded.begin_time = 0 THEN recording_files.begin_time ELSE excluded.begin_time END,
-			told_time = CASE WHEN excluded.status = recording_files.status THEN recording_files.told_time ELSE excluded.told_time END,
+			reported_time = CASE WHEN excluded.status = recording_files.status THEN recording_files.reported_time ELSE excluded.reported_time END,
 			status = excluded.status
 		WHERE CASE WHEN (excluded.status IN (3, 4)) <> (recording_files.status IN (3, 4)) THEN excluded.status IN (3, 4) ELSE excluded.sequence > recording_files.sequence END`, args...)
 	if err != nil {
@@ -155,9 +155,9 @@ func (l *Ledger) recordFiles(ctx context.Context, tx transaction, u Event) (chan
 		return false, err
 	}
 	_, err = tx.exec(ctx, `
-		UPDATE recording_files SET told_time = given.told_time FROM `+from+`
+		UPDATE recording_files SET reported_time = given.reported_time FROM `+from+`
 		WHERE recording_files.appid = given.appid AND recording_files.task_id = given.task_id AND recording_files.file_id = given.file_id
-			AND recording_files.status = given.status AND recording_files.told_time > given.told_time`, args...)
+			AND recording_files.status = given.status AND recording_files.reported_time > given.reported_time`, args...)
 	return rows > 0, err
 }
 
@@ -188,7 +188,7 @@ func (l *Ledger) RecordAnswer(ctx context.Context, appID uint32, a serverapi.Tas
 				INSERT INTO recording_files (`+fileColumns+`, saved) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, '')
 				ON CONFLICT (appid, task_id, file_id) DO UPDATE SET
 					status = excluded.status, url = CASE WHEN excluded.url = '' THEN recording_files.url ELSE excluded.url END,
-					size = CASE WHEN excluded.size = 0 THEN recording_files.size ELSE excluded.size END, told_time = excluded.told_time
+					size = CASE WHEN excluded.size = 0 THEN recording_files.size ELSE excluded.size END, reported_time = excluded.reported_time
 				WHERE recording_files.status <> excluded.status AND (excluded.status IN (3, 4) OR recording_files.status NOT IN (3, 4, 5))`,
 				int64(appID), a.TaskID, f.FileID, int64(none), int64(f.Status), f.URL, f.Format, f.Size, f.Duration.Milliseconds(),
 				f.UserID, f.StreamID, int64(f.MediaTrackType), millis(f.Begin), last.UnixMilli())

@@ -147,7 +147,7 @@ func (l *Ledger) recordingTasks(ctx context.Context, where string, args ...any) 
 		}
 		return nil
 	}, `
-		SELECT appid, task_id, file_id, sequence, status, url, format, size, duration, user_id, stream_id, track, begin_time, told_time, saved,
+		SELECT appid, task_id, file_id, sequence, status, url, format, size, duration, user_id, stream_id, track, begin_time, reported_time, saved,
 			CASE WHEN status IN (3, 4) AND other_sequence > sequence THEN other_status ELSE 0 END
 		FROM recording_files WHERE (appid, task_id) IN (SELECT appid, task_id FROM recording_tasks WHERE `+where+`) ORDER BY appid, task_id, file_id`, args...)
 }
