@@ -15,7 +15,7 @@ import (
 
 const theTask = "YZ4joOE4IwmFAAAT"
 
-// named returns the name that ZEGO gives a recording that begins at the given time.
+// named returns ZEGO's name for a recording with the given begin.
 func named(task, room string, begin time.Time) string {
 	return fmt.Sprintf("%s_%s_u_s_A_%s000.aac", task, room, begin.Format("20060102150405"))
 }

@@ -3,7 +3,6 @@ package simulation
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,7 +13,7 @@ import (
 
 	"github.com/google/uuid"
 	"go.temporal.io/sdk/client"
-	tlog "go.temporal.io/sdk/log"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/testsuite"
 	"gocloud.dev/blob"
 
@@ -168,13 +167,18 @@ func taskOf(s session.Session) activities.Task {
 	return activities.Task{Session: s, IdempotencyKey: s.IdempotencyKey("billing")}
 }
 
+// execute executes an Activity.
+func execute(activity any, args ...any) (converter.EncodedValue, error) {
+	suite := new(testsuite.WorkflowTestSuite)
+	suite.SetLogger(silent)
+	env := suite.NewTestActivityEnvironment()
+	env.RegisterActivity(activity)
+	return env.ExecuteActivity(activity, args...)
+}
+
 // adjust starts the adjustments that are due. It returns false if the ledger failed.
 func (k *worker) adjust() bool {
-	suite := new(testsuite.WorkflowTestSuite)
-	suite.SetLogger(tlog.NewStructuredLogger(slog.New(slog.DiscardHandler)))
-	env := suite.NewTestActivityEnvironment()
-	env.RegisterActivity(k.reconciler.StartAdjustments)
-	_, err := env.ExecuteActivity(k.reconciler.StartAdjustments)
+	_, err := execute(k.reconciler.StartAdjustments)
 	if err != nil && !strings.Contains(err.Error(), errLedger.Error()) {
 		k.w.broken("start adjustments: %v", err)
 	}

@@ -118,7 +118,7 @@ func (c faultyConn) QueryContext(ctx context.Context, query string, args []drive
 	return rows, err
 }
 
-// cutRows are rows of which the first one is lost.
+// cutRows fails when its first row is read.
 type cutRows struct{ driver.Rows }
 
 func (cutRows) Next([]driver.Value) error { return errLedger }

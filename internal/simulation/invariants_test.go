@@ -89,7 +89,7 @@ func (p *process) checkOverdue(id string) {
 	w, now := p.w, time.Since(p.w.began)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if now-w.began1st[id] < 4*idle || p.posting[id] > 0 || w.refused[id] {
+	if now-w.firstAt[id] < 4*idle || p.posting[id] > 0 || w.refused[id] {
 		return
 	}
 	if _, again := w.overdueAt[id]; !again {

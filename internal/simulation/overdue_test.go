@@ -4,15 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"time"
-
-	tlog "go.temporal.io/sdk/log"
-	"go.temporal.io/sdk/testsuite"
 
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/reconcile"
@@ -87,7 +84,7 @@ func (k *worker) closeOut() error {
 		// Reconciliations within Gap get one answer about a session that may be gone.
 		for began, n := time.Now(), w.chance("repeat", round).IntN(3); n >= 0 && time.Since(began) < k.reconciler.Gap; n-- {
 			before := maps.Clone(c.answers)
-			err := k.reconcile(ctx)
+			err := k.reconcile()
 			if err != nil && !strings.Contains(err.Error(), errLedger.Error()) {
 				return err
 			}
@@ -122,13 +119,9 @@ func (k *worker) closeOut() error {
 }
 
 // reconcile checks all overdue sessions.
-func (k *worker) reconcile(ctx context.Context) error {
-	suite := new(testsuite.WorkflowTestSuite)
-	suite.SetLogger(tlog.NewStructuredLogger(slog.New(slog.DiscardHandler)))
-	env := suite.NewTestActivityEnvironment()
-	env.RegisterActivity(k.reconciler.CheckOverdueSessions)
+func (k *worker) reconcile() error {
 	for p, last := (reconcile.Progress{}), false; !last; {
-		value, err := env.ExecuteActivity(k.reconciler.CheckOverdueSessions, p)
+		value, err := execute(k.reconciler.CheckOverdueSessions, p)
 		if err != nil {
 			return fmt.Errorf("check overdue sessions: %w", err)
 		}
@@ -168,7 +161,7 @@ func (k *worker) startOverdue(s session.Session, c *closing, n int) error {
 // recordLate records logouts that are later than the end of their session in its bill, so
 // that the bill must be adjusted.
 func (k *worker) recordLate(ctx context.Context, overdue map[string]session.Session) error {
-	for id := range overdue {
+	for _, id := range slices.Sorted(maps.Keys(overdue)) { // the order may depend on nothing but the seed
 		runs := k.w.temporal.runs[id]
 		if len(runs) != 1 {
 			return fmt.Errorf("%s has %d runs", id, len(runs))

@@ -155,7 +155,7 @@ func (s *temporal) start(o client.StartWorkflowOptions, input session.Session) e
 			return nil // the SDK returns the existing run
 		}
 	}
-	if first := w.began.Add(w.began1st[o.ID]); o.TypedSearchAttributes.Size() == 0 && time.Since(first) < idle && !w.refused[o.ID] && !w.diskFaults() {
+	if first := w.began.Add(w.firstAt[o.ID]); o.TypedSearchAttributes.Size() == 0 && time.Since(first) < idle && !w.refused[o.ID] && !w.diskFaults() {
 		w.failf("%s was started without search attributes %v after it came", o.ID, time.Since(first))
 	}
 	e := &execution{o, input, time.Now()}

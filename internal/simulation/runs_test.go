@@ -59,14 +59,13 @@ func (k *worker) openBuckets(dir string) {
 }
 
 // send records a receipt.
-func (k *worker) send(key uuid.UUID, text string) error {
+func (k *worker) send(key uuid.UUID, text string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if sent, again := k.receipts[key]; again && sent != text {
-		return activities.GiveUpf("the receipt %s was sent with other figures: %s, then %s", key, sent, text)
+		k.w.broken("the receipt %s was sent with other figures: %s, then %s", key, sent, text)
 	}
 	k.receipts[key] = text
-	return nil
 }
 
 // afterRetention starts the runs of some sessions again, as a repeated callback does after
@@ -286,8 +285,7 @@ func (f *followed) event(e *historypb.HistoryEvent, r *serverRun) error {
 			return fmt.Errorf("a step is no longer retried: %v", a.RetryState)
 		}
 	case enums.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT:
-		activity := f.activities[e.GetActivityTaskTimedOutEventAttributes().ScheduledEventId]
-		f.failed(activity)
+		f.failed(f.activities[e.GetActivityTaskTimedOutEventAttributes().ScheduledEventId])
 	case enums.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ACCEPTED:
 		input := e.GetWorkflowExecutionUpdateAcceptedEventAttributes().AcceptedRequest.Input
 		var d workflows.Decision
@@ -322,7 +320,6 @@ func (k *worker) checkRun(r *serverRun, entries map[session.ID]ledger.Entry) err
 			return fmt.Errorf("event %d: %w", e.EventId, err)
 		}
 	}
-	result := f.result
 	k.w.decisions += f.decisions
 	want := workflows.StateDone
 	switch {
@@ -331,8 +328,8 @@ func (k *worker) checkRun(r *serverRun, entries map[session.ID]ledger.Entry) err
 	case f.skipped:
 		want = workflows.StateSkipped
 	}
-	if result.State != want || len(result.Decisions) != f.decisions {
-		return fmt.Errorf("the result is %q with %d decisions, want %q with %d", result.State, len(result.Decisions), want, f.decisions)
+	if f.result.State != want || len(f.result.Decisions) != f.decisions {
+		return fmt.Errorf("the result is %q with %d decisions, want %q with %d", f.result.State, len(f.result.Decisions), want, f.decisions)
 	}
 	if want == workflows.StateDone {
 		want = ""
@@ -347,7 +344,7 @@ func (k *worker) checkRun(r *serverRun, entries map[session.ID]ledger.Entry) err
 	if err != nil || !strings.HasPrefix(r.id, session.WorkflowIDPrefix) {
 		return err
 	}
-	for _, step := range result.Steps {
+	for _, step := range f.result.Steps {
 		if step.Step != workflows.Billing.Name {
 			continue
 		}
@@ -363,24 +360,33 @@ func (k *worker) checkRun(r *serverRun, entries map[session.ID]ledger.Entry) err
 			return fmt.Errorf("its result has the bill %+v, and the ledger %+v", bill.Bill, e.Bill)
 		}
 	}
-	if f.skipped {
-		return nil // perhaps the recordings
+	if f.skipped { // only recordings are skipped
+		return nil
 	}
 	return k.checkArchive(s)
 }
 
-// checkArchive checks that a session has one manifest that lists its recordings.
+// checkArchive checks that a session has one manifest, which lists its recordings, and that they
+// are whole.
 func (k *worker) checkArchive(s session.Session) error {
 	m, err := archive.Latest(context.Background(), k.archive, s.Folder())
 	if err != nil {
 		return err
 	}
-	names := []string{}
+	var names []string
 	for _, f := range m.Files {
 		names = append(names, f.Name[strings.LastIndexByte(f.Name, '/')+1:])
 	}
-	if !slices.Equal(names, k.files[s.ID]) && len(names)+len(k.files[s.ID]) > 0 || m.Number > 1 {
+	if !slices.Equal(names, k.files[s.ID]) || m.Number > 1 {
 		return fmt.Errorf("manifest %d lists %q, want %q", m.Number, names, k.files[s.ID])
+	}
+	mover, err := archive.NewMover(k.source, k.archive, archive.Options{})
+	if err != nil {
+		return err
+	}
+	faults, err := mover.Verify(context.Background(), m, nil)
+	if err != nil || len(faults) > 0 {
+		return fmt.Errorf("the archive has the faults %v, %v", faults, err)
 	}
 	return nil
 }

@@ -32,17 +32,17 @@ type server struct {
 	broken func(format string, args ...any)
 
 	mu         sync.Mutex
-	all        []*serverRun            // the oldest first
-	runs       map[string][]*serverRun // by Workflow ID, the latest last
-	tasks      []*serverRun            // queue of Workflow Tasks
-	activities []*activityTask         // queue of Activity Tasks
-	tokens     map[string]any          // the *serverRun or *activityTask of each started task
-	started    int                     // number of started tasks
-	changed    chan struct{}           // closed when there is a task or an outcome of an Update
+	all        []*serverRun          // the oldest first
+	latest     map[string]*serverRun // by Workflow ID
+	tasks      []*serverRun          // queue of Workflow Tasks
+	activities []*activityTask       // queue of Activity Tasks
+	tokens     map[string]any        // the *serverRun or *activityTask of each started task
+	started    int                   // number of started tasks
+	changed    chan struct{}         // closed when there is a task or an outcome of an Update
 }
 
 func newServer(broken func(string, ...any)) *server {
-	return &server{broken: broken, runs: map[string][]*serverRun{}, tokens: map[string]any{}, changed: make(chan struct{})}
+	return &server{broken: broken, latest: map[string]*serverRun{}, tokens: map[string]any{}, changed: make(chan struct{})}
 }
 
 // serverRun is a run of a Workflow.
@@ -108,11 +108,9 @@ func (s *server) call(ctx context.Context, request any) (proto.Message, error) {
 	case *workflowservice.StartWorkflowExecutionRequest:
 		return s.startRun(r)
 	case *workflowservice.PollWorkflowTaskQueueRequest:
-		task, err := poll(ctx, s, func() *workflowservice.PollWorkflowTaskQueueResponse { return s.giveTask(r.TaskQueue.Name) })
-		return task, err
+		return poll(ctx, s, func() *workflowservice.PollWorkflowTaskQueueResponse { return s.giveTask(r.TaskQueue.Name) })
 	case *workflowservice.PollActivityTaskQueueRequest:
-		task, err := poll(ctx, s, func() *workflowservice.PollActivityTaskQueueResponse { return s.giveActivity(r.TaskQueue.Name) })
-		return task, err
+		return poll(ctx, s, func() *workflowservice.PollActivityTaskQueueResponse { return s.giveActivity(r.TaskQueue.Name) })
 	case *workflowservice.RespondWorkflowTaskCompletedRequest:
 		return s.taskCompleted(r)
 	case *workflowservice.RespondWorkflowTaskFailedRequest:
@@ -171,14 +169,6 @@ func (s *server) token(of any) string {
 	return token
 }
 
-// latest returns the latest run of a Workflow ID, or nil.
-func (s *server) latest(id string) *serverRun {
-	if all := s.runs[id]; len(all) > 0 {
-		return all[len(all)-1]
-	}
-	return nil
-}
-
 // open returns the open runs, the oldest first.
 func (s *server) open() (all []*serverRun) {
 	s.mu.Lock()
@@ -191,17 +181,17 @@ func (s *server) open() (all []*serverRun) {
 	return all
 }
 
-// forget deletes the closed runs of a Workflow ID, as Temporal does after its retention.
+// forget deletes the closed run of a Workflow ID, as Temporal does after its retention.
 func (s *server) forget(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.runs, id)
+	delete(s.latest, id)
 }
 
 func (s *server) startRun(request *workflowservice.StartWorkflowExecutionRequest) (*workflowservice.StartWorkflowExecutionResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old := s.latest(request.WorkflowId); old != nil {
+	if old := s.latest[request.WorkflowId]; old != nil {
 		open := old.status == enums.WORKFLOW_EXECUTION_STATUS_RUNNING
 		switch {
 		case old.start.RequestId == request.RequestId: // sent again
@@ -216,7 +206,7 @@ func (s *server) startRun(request *workflowservice.StartWorkflowExecutionRequest
 	r := &serverRun{s: s, id: request.WorkflowId, runID: fmt.Sprint(request.WorkflowId, "-", len(s.all)), start: request, status: enums.WORKFLOW_EXECUTION_STATUS_RUNNING,
 		attributes: map[string]*common.Payload{}, activities: map[int64]*activityTask{}, timers: map[string]*timer{}}
 	r.task.attempt = 1
-	s.all, s.runs[r.id] = append(s.all, r), append(s.runs[r.id], r)
+	s.all, s.latest[r.id] = append(s.all, r), r
 	r.upsert(request.SearchAttributes)
 	started := r.add(&historypb.WorkflowExecutionStartedEventAttributes{
 		WorkflowType: request.WorkflowType, TaskQueue: request.TaskQueue, Input: request.Input, WorkflowTaskTimeout: durationpb.New(taskTimeout),
@@ -298,7 +288,7 @@ func (r *serverRun) upsert(attributes *common.SearchAttributes) {
 func (s *server) signal(request *workflowservice.SignalWorkflowExecutionRequest) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := s.latest(request.WorkflowExecution.WorkflowId)
+	r := s.latest[request.WorkflowExecution.WorkflowId]
 	if r == nil || r.status != enums.WORKFLOW_EXECUTION_STATUS_RUNNING {
 		return serviceerror.NewNotFound("simulated: no open run")
 	}
@@ -311,7 +301,7 @@ func (s *server) signal(request *workflowservice.SignalWorkflowExecutionRequest)
 // update waits for the outcome of an Update.
 func (s *server) update(ctx context.Context, request *workflowservice.UpdateWorkflowExecutionRequest) (*workflowservice.UpdateWorkflowExecutionResponse, error) {
 	s.mu.Lock()
-	r, id := s.latest(request.WorkflowExecution.WorkflowId), request.Request.Meta.UpdateId
+	r, id := s.latest[request.WorkflowExecution.WorkflowId], request.Request.Meta.UpdateId
 	if r == nil {
 		s.mu.Unlock()
 		return nil, serviceerror.NewNotFound("simulated: no run")

@@ -81,7 +81,8 @@ func (f *faultySteps) SendReceipt(ctx context.Context, t activities.Task, bill a
 		if err != nil {
 			return Receipt{}, err
 		}
-		return Receipt{}, f.p.k.send(t.IdempotencyKey, string(text))
+		f.p.k.send(t.IdempotencyKey, string(text))
+		return Receipt{}, nil
 	})
 }
 

@@ -70,7 +70,6 @@ func (p *workerProcess) newWorker() {
 		p.worker.RegisterWorkflow(w)
 	}
 	p.worker.RegisterWorkflowWithOptions(workflows.AdjustBill(route), workflow.RegisterOptions{Name: workflows.AdjustBillName})
-	p.worker.RegisterWorkflow(workflows.LateRecordings)
 }
 
 // kill cuts the process off from Temporal and from its ledger, in whatever it does.
@@ -158,6 +157,9 @@ func (k *worker) work(stop chan struct{}) {
 	}
 }
 
+// maxRun bounds the time until all runs are closed: a step blocks after at most a day.
+const maxRun = 30 * time.Hour
+
 // awaitRuns waits until all runs are closed. Now and then an operator decides about blocked
 // steps and makes runs searchable.
 func (k *worker) awaitRuns() {
@@ -166,13 +168,13 @@ func (k *worker) awaitRuns() {
 	var working sync.WaitGroup
 	working.Go(func() { k.work(stop) })
 	defer func() { close(stop); working.Wait() }()
-	for deadline := time.Now().Add(30 * time.Hour); ; time.Sleep(20 * time.Second) {
+	for deadline := time.Now().Add(maxRun); ; time.Sleep(20 * time.Second) {
 		open := k.server.open()
 		if len(open) == 0 || k.w.failed() {
 			return
 		}
 		if time.Now().After(deadline) {
-			k.w.broken("%s is open after 10 days:\n%s", open[0].id, open[0].story())
+			k.w.broken("%s is open after %v:\n%s", open[0].id, maxRun, open[0].story())
 			return
 		}
 		for _, r := range open {

@@ -135,7 +135,7 @@ type world struct {
 	acked     map[string]bool
 	starters  map[string]bool          // keys of callbacks that were answered "started"
 	retried   map[string]bool          // dead letters that wait again
-	began1st  map[string]time.Duration // first attempts, by key
+	firstAt   map[string]time.Duration // first attempts, by key
 	overdueAt map[string]time.Duration // when Temporal lacked search attributes for an overdue start, by Workflow ID
 	closes    map[string][2]bool       // which room_close callbacks a process acknowledged, by key and process: without and with other times
 	disputed  map[string]bool          // contradictions that must be reported, by contradictionOf
@@ -155,7 +155,7 @@ type taken struct {
 
 func newWorld(h history, verbose bool) *world {
 	w := &world{history: h, verbose: verbose, began: time.Now(), refused: map[string]bool{}, offered: map[string]bool{},
-		acked: map[string]bool{}, starters: map[string]bool{}, retried: map[string]bool{}, began1st: map[string]time.Duration{}, overdueAt: map[string]time.Duration{},
+		acked: map[string]bool{}, starters: map[string]bool{}, retried: map[string]bool{}, firstAt: map[string]time.Duration{}, overdueAt: map[string]time.Duration{},
 		closes: map[string][2]bool{}, disputed: map[string]bool{}, forged: map[string][]taken{}, mem: vfs.NewCrashableMem()}
 	w.limits = h.limit()
 	w.answers = map[string]int{}

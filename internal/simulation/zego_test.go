@@ -102,8 +102,8 @@ func (w *world) attempt(a action, copy, n int) bool {
 		p.serving.Add(1)
 		p.posting[key]++
 	}
-	if _, again := w.began1st[key]; !again {
-		w.began1st[key] = time.Since(w.began)
+	if _, again := w.firstAt[key]; !again {
+		w.firstAt[key] = time.Since(w.began)
 	}
 	w.mu.Unlock()
 	what := fmt.Sprintf("%s attempt %d.%d", key, copy, n+1)
@@ -256,7 +256,11 @@ func (w *world) answered(p *process, a action, key, signature string, mine int, 
 	if a.event == zego.EventRoomClose && a.kind == callback {
 		mine := fmt.Sprint(key, " ", p.number)
 		both := w.closes[mine]
-		both[map[bool]int{true: 1}[a.contradicts]] = true
+		if a.contradicts {
+			both[1] = true
+		} else {
+			both[0] = true
+		}
 		if w.closes[mine] = both; both == [2]bool{true, true} || status == webhook.Queued && w.keepsOther(p, a) {
 			w.disputed[w.contradictionOf(a)] = true
 		}
