@@ -208,7 +208,7 @@ func output(t *testing.T, name string, args ...string) string {
 // silence bounds the real time of a seed.
 const silence = 5 * time.Minute
 
-// chunk is the number of seeds that a process plays. What a store keeps that can't be closed,
+// chunk is the largest number of seeds that a process plays. What a store keeps that can't be closed,
 // because its disk has failed, stays in the memory of the process.
 const chunk = 5000
 
@@ -219,10 +219,11 @@ func spread(t *testing.T, program string, report func(line string)) (printed str
 	var mu sync.Mutex
 	all, ctx := errgroup.WithContext(t.Context())
 	all.SetLimit(runtime.NumCPU())
-	for from := uint64(0); from < *simulate; from += chunk {
+	size := min(chunk, 1+*simulate/uint64(runtime.NumCPU()))
+	for from := uint64(0); from < *simulate; from += size {
 		all.Go(func() error {
 			cmd := exec.CommandContext(ctx, program, "-test.run", "^TestSeeds$", "-test.timeout", "0", "-lines",
-				"-first", fmt.Sprint(*first+from), "-seeds", fmt.Sprint(min(chunk, *simulate-from)))
+				"-first", fmt.Sprint(*first+from), "-seeds", fmt.Sprint(min(size, *simulate-from)))
 			out, err := cmd.StdoutPipe()
 			if err != nil {
 				return err
