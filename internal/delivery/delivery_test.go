@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -94,13 +95,21 @@ type world struct {
 	disk  *disk
 }
 
-// disk is an inbox that can fail.
+// disk is an inbox that can fail or hang.
 type disk struct {
 	*inbox.Inbox
-	err error
+	err   error
+	hangs bool         // until a second after ctx ends
+	puts  atomic.Int64 // ended while it hung
 }
 
 func (d *disk) Put(ctx context.Context, e inbox.Entry) ([]byte, error) {
+	if d.hangs {
+		<-ctx.Done()
+		time.Sleep(time.Second)
+		d.puts.Add(1)
+		return nil, context.Cause(ctx)
+	}
 	if d.err != nil {
 		return nil, d.err
 	}
@@ -349,6 +358,28 @@ func TestFailingDiskLeavesTheSink(t *testing.T) {
 		defer cancel()
 		if _, err := w.Deliver(ctx, item{Key: "b"}); !errors.Is(err, full) || !errors.Is(err, errAway) {
 			t.Errorf("error %v, want the disk's and the sink's", err)
+		}
+		w.expect([]string{"a"}, nil)
+	})
+}
+
+// The inbox must not be closed before the attempts to store an item have ended.
+func TestWaitOutlastsAHangingDisk(t *testing.T) {
+	in(t, nil, func(w *world) {
+		w.disk.hangs = true
+		w.sink.set(2*time.Second, nil)
+		if r := w.deliver("a"); r.Outcome != "started" {
+			t.Errorf("result %+v", r)
+		}
+		w.sink.set(2*time.Second, always(errAway))
+		ctx, cancel := context.WithTimeout(w.t.Context(), time.Second)
+		defer cancel()
+		if r, err := w.Deliver(ctx, item{Key: "b"}); err == nil {
+			t.Errorf("result %+v", r)
+		}
+		w.Wait()
+		if n := w.disk.puts.Load(); n != 2 {
+			t.Errorf("%d of 2 attempts to store an item have ended", n)
 		}
 		w.expect([]string{"a"}, nil)
 	})

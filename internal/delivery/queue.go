@@ -27,10 +27,12 @@ func (d *Delivery[T]) queue(ctx context.Context, item T, c *call, joined bool) (
 		d.logQueued()
 		return Result{}, d.compare(ctx, kept, body, item)
 	}
-	go func() {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends whichever has not taken the item; Wait waits for it
+	d.calls.Go(func() {
 		kept, err := d.Inbox.Put(ctx, entry)
 		puts <- put{kept, err}
-	}()
+	})
 	hangs := time.NewTimer(diskWait)
 	defer hangs.Stop()
 	var diskErr, sinkErr error
@@ -41,11 +43,11 @@ func (d *Delivery[T]) queue(ctx context.Context, item T, c *call, joined bool) (
 		}
 		asked = make(chan error, 1)
 		delivered = asked
-		go func() {
+		d.calls.Go(func() {
 			var err error
 			c, joined, err = d.insist(ctx, item, c, joined)
 			asked <- err
-		}()
+		})
 	}
 	for puts != nil || delivered != nil {
 		select {
