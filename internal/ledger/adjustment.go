@@ -71,7 +71,7 @@ func (l *Ledger) adjust(ctx context.Context, tx transaction, c *computation, id 
 	}
 	same := last
 	same.Usage.Excluded = due.Usage.Excluded // a change of the excluded users alone needs no adjustment
-	switch nothing = due == same && len(lines) == 0; {
+	switch nothing = due == same && len(lines) == 0 && !result.people.billed; {
 	case nothing:
 	case restored:
 		return a, false, &RestoredError{last, due}
@@ -91,7 +91,7 @@ func (l *Ledger) adjust(ctx context.Context, tx transaction, c *computation, id 
 		if _, err := insert(ctx, tx, "adjustments", adjustmentColumns, valuesOf(a), ""); err != nil {
 			return a, false, fmt.Errorf("insert adjustment: %w", err)
 		}
-		if err := l.insertBilled(ctx, tx, k, result.people); err != nil {
+		if err := l.insertBilled(ctx, tx, k, result.people.rows); err != nil {
 			return a, false, err
 		}
 		if err := l.insertLines(ctx, tx, k, number, lines, a.Difference.Amount); err != nil {

@@ -145,7 +145,7 @@ func (l *Ledger) finalize(ctx context.Context, tx transaction, c *computation, b
 		}
 	}
 	due.Bill = result.bill
-	return due.Bill, true, l.insertBill(ctx, tx, due, result.people, result.lines)
+	return due.Bill, true, l.insertBill(ctx, tx, due, result.people.rows, result.lines)
 }
 
 // lockBilled locks a session with a bill. The error wraps [sql.ErrNoRows] if there is none.

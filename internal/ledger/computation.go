@@ -24,7 +24,7 @@ type basis struct {
 // figures must be wrong; it is empty if they are plausible.
 type computed struct {
 	bill   Bill
-	people []billedRow
+	people people
 	lines  []pricing.Line
 	doubt  string
 }

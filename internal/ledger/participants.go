@@ -61,6 +61,13 @@ type billedRow struct {
 	number int64
 }
 
+// people holds the users whose figures differ from those in the earlier entries. billed is set
+// if the billed time of one does, even if the sum of all is the same.
+type people struct {
+	rows   []billedRow
+	billed bool
+}
+
 func scanBilled(r row) (b billedRow, err error) {
 	err = r.Scan(&b.User, &b.number, &b.Excluded, &b.InRoom.Millis, &b.InRoom.Min, &b.InRoom.Max, (*reasonsColumn)(&b.InRoom.Reasons),
 		&b.Published.Millis, &b.Published.Min, &b.Published.Max, (*reasonsColumn)(&b.Published.Reasons))
@@ -266,20 +273,24 @@ func roomOf(ctx context.Context, from source, k key, room metering.Room) (_ mete
 	return room, doubt, nil
 }
 
-// count computes the participants for an entry. It returns those with other figures than in
-// the earlier entries.
-func (l *Ledger) count(ctx context.Context, from source, s session.Session, k key, room metering.Room, number int64) (f session.Usage, changed []billedRow, err error) {
+// count computes the usage and the participants of an entry.
+func (l *Ledger) count(ctx context.Context, from source, s session.Session, k key, room metering.Room, number int64) (f session.Usage, changed people, err error) {
 	room.RolesUnclear = l.Rules.Auto(s.AppID)
 	meter := metering.NewMeter(room)
 	for p, err := range l.peopleOf(ctx, from, k, meter, l.Rules.Of(s, room), number-1) {
 		if err != nil {
-			return f, nil, err
+			return f, changed, err
 		}
 		row := billedRow{p.Participant, number}
 		row.Stays, row.Streams, row.Names = nil, nil, nil
-		if p.now == nil || p.now.Excluded != row.Excluded || p.now.InRoom != row.InRoom || p.now.Published != row.Published {
-			changed = append(changed, row)
+		var earlier session.Participant
+		if p.now != nil {
+			earlier = *p.now
 		}
+		if p.now == nil || earlier.Excluded != row.Excluded || earlier.InRoom != row.InRoom || earlier.Published != row.Published {
+			changed.rows = append(changed.rows, row)
+		}
+		changed.billed = changed.billed || earlier.Billed() != row.Billed()
 	}
 	f, err = meter.Figures()
 	return f, changed, err

@@ -1,6 +1,7 @@
 package ledger_test
 
 import (
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -93,6 +94,31 @@ func TestParticipantsHaveTheFiguresOfTheirEntry(t *testing.T) {
 		}
 		if _, again := participants(t, l, life, at(130), 0); len(again) != 2 || again[0].InRoom.Millis != 120_000 {
 			t.Errorf("the bill's, after the adjustment: %+v", again)
+		}
+	})
+}
+
+// A stay's user is the bytewise smallest of those that contradicting callbacks name.
+func TestMovedStayMakesAnAdjustmentOfTheSameSum(t *testing.T) {
+	testenv.Databases(t, func(t *testing.T, databaseURL string) {
+		l := open(t, databaseURL)
+		record(t, l, created(0), logout("c", "1", 0, 60), logout("b", "1", 0, 60), login("d", "2", 60), logout("d", "2", 60, 80))
+		bill := finalize(t, l, closing(life, 130))
+		record(t, l, logout("a", "1", 0, 60))
+		made, err := adjust(t, l, dirty(t, l)[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if made.Usage != bill.Usage || made.Difference.Millis != 0 || bill.Usage.Estimated&session.Contradicted == 0 {
+			t.Errorf("adjustment %+v of bill %+v", made, bill)
+		}
+		_, all := participants(t, l, life, at(130), 1)
+		got := map[string][2]int64{} // before and now
+		for _, p := range all {
+			got[p.User] = [2]int64{p.Before.InRoom, p.Billed().InRoom}
+		}
+		if want := map[string][2]int64{"a": {0, 60_000}, "b": {60_000, 0}, "d": {20_000, 20_000}}; !maps.Equal(got, want) {
+			t.Errorf("participants %v, want %v", got, want)
 		}
 	})
 }

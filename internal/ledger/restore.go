@@ -71,7 +71,7 @@ func (l *Ledger) RestoreBill(ctx context.Context, b MadeBill) (restored bool, er
 			lines = asBilled(b.Charge, b.Since(Bill{}))
 			b.Charge.Lines = int64(len(lines))
 		}
-		if err := l.insertBill(ctx, tx, b, left.people, lines); err != nil {
+		if err := l.insertBill(ctx, tx, b, left.people.rows, lines); err != nil {
 			return err
 		}
 		restored = true
