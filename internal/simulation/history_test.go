@@ -36,6 +36,8 @@ type action struct {
 	otherApp bool
 	// contradicts means that it states other times than the callback of the same event.
 	contradicts bool
+	// account is the user_account, if it differs from that in the other callbacks of the stay.
+	account string
 	// copies is how many times the callback is sent at once. fresh means that retries are
 	// signed again. hangUps are the attempts that ZEGO ends before the answer.
 	copies  int
@@ -113,6 +115,9 @@ func (a action) String() string {
 		}
 		if a.contradicts {
 			s += ", with other times"
+		}
+		if a.account != "" {
+			s += ", with the user_account " + a.account
 		}
 		if a.copies > 1 {
 			s += fmt.Sprintf(", %d at once", a.copies)
@@ -329,6 +334,19 @@ func (h *history) addContradictions() {
 			a.at, a.contradicts, a.refused = max(0, a.at+between(r, -10*time.Second, 10*time.Second)), true, false
 			h.actions = append(h.actions, a)
 		}
+	}
+	r = h.chance("other users")
+	for _, a := range slices.Clone(h.actions) {
+		if a.kind != callback || a.user == 0 || r.IntN(8) != 0 {
+			continue
+		}
+		a.refused = false
+		a.account, a.at = "user-9", max(0, a.at+between(r, -10*time.Second, 10*time.Second))
+		h.actions = append(h.actions, a)
+		if a.account = "user-0"; h.toTheBill() {
+			a.at = settling + between(r, 0, 4*time.Minute) // moves the stay, mostly after the bill
+		}
+		h.actions = append(h.actions, a)
 	}
 }
 

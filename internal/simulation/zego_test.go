@@ -33,6 +33,9 @@ func (w *world) event(a action) zego.Event {
 	}
 	stay := zego.RoomLogin{Common: c, RoomID: room, RoomSessionID: number, UserAccount: fmt.Sprint("user-", a.user), SessionID: fmt.Sprint(a.session, 100+a.user),
 		LoginTime: begin.Add(time.Duration(a.user) * time.Minute), UserRole: "1"}
+	if a.account != "" {
+		stay.UserAccount = a.account
+	}
 	if a.contradicts {
 		stay.LoginTime, begin = stay.LoginTime.Add(20*time.Second), begin.Add(40*time.Second)
 	}
@@ -63,7 +66,7 @@ func factsOf(e ledger.Event) string {
 	if e.AppID != app {
 		other = "of another app "
 	}
-	return fmt.Sprint(e.Event, " of session ", sessionOf(e.RoomSessionID), " ", other, e.Stay, " ", []int64{e.Create.UnixMilli(), e.Login.UnixMilli(), e.Logout.UnixMilli(), e.Close.UnixMilli()})
+	return fmt.Sprint(e.Event, " of session ", sessionOf(e.RoomSessionID), " ", other, e.Stay, " ", e.User, " ", []int64{e.Create.UnixMilli(), e.Login.UnixMilli(), e.Logout.UnixMilli(), e.Close.UnixMilli()})
 }
 
 // contradictionOf returns the key of the events that report contradicting room_close
@@ -113,7 +116,7 @@ func (w *world) attempt(a action, copy, n int) bool {
 	}
 	event := w.event(a)
 	head := event.Head()
-	nonce := fmt.Sprint(a.event, a.session, a.user, a.contradicts)
+	nonce := fmt.Sprint(a.event, a.session, a.user, a.contradicts, a.account)
 	head.Timestamp = w.began.Add(a.at).Unix()
 	switch {
 	case a.wrong == tooOld:
@@ -124,7 +127,7 @@ func (w *world) attempt(a action, copy, n int) bool {
 		head.AppID += 2
 	case a.wrong != "":
 	case a.kind == forgery: // uses the signature of a room_close
-		head.Timestamp, nonce = w.began.Add(a.signedAt).Unix(), fmt.Sprint(a.event, a.nth, a.user, false)
+		head.Timestamp, nonce = w.began.Add(a.signedAt).Unix(), fmt.Sprint(a.event, a.nth, a.user, false, "")
 		w.mu.Lock()
 		w.offered[key] = true // it may be accepted without an answer
 		w.mu.Unlock()
