@@ -23,10 +23,11 @@ func TestAssignRecordingAnnouncesATask(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer books.Close()
-	if got, err := books.RecordingTask(t.Context(), 7, "YZ4joOE4IwmFAAAT"); err != nil || got.RoomSessionID != s.RoomSessionID || !got.Announced {
+	got, err := books.RecordingTask(t.Context(), 7, "YZ4joOE4IwmFAAAT")
+	if err != nil || got.RoomSessionID != s.RoomSessionID || !got.Announced {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if err := books.ArchivedRecordings(t.Context(), session.Session{ID: session.ID{AppID: 7, RoomSessionID: s.RoomSessionID}}, []string{"YZ4joOE4IwmFAAAT"}); err != nil {
+	if err := books.ArchivedRecordings(t.Context(), session.Session{ID: session.ID{AppID: 7, RoomSessionID: s.RoomSessionID}}, []ledger.RecordingTask{got}); err != nil {
 		t.Fatal(err)
 	}
 	if err := closeout.AssignRecording(t.Context(), url, session.ID{AppID: 7, RoomSessionID: 5}, "YZ4joOE4IwmFAAAT"); !errors.Is(err, ledger.ErrRecordingArchived) {

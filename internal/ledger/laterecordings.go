@@ -17,7 +17,7 @@ const mayBeLate = `t.archived_at = 0 AND t.look_at < 576460752303423488 AND t.lo
 // LateRecordings lists up to limit tasks with files that are not archived and may belong to an
 // archived session. They have a callback since the given time, are ordered by their last
 // one, and come behind the task after. [Ledger.HandOver], [Ledger.NotLate] and
-// [Ledger.LateAt] take a task off the list.
+// [Ledger.LateAt] take a task off the list, unless it has changed since it was listed.
 func (l *Ledger) LateRecordings(ctx context.Context, now, since time.Time, after RecordingTask, limit int) ([]RecordingTask, error) {
 	tasks, err := l.recordingTasks(ctx, `(appid, task_id) IN (
 		SELECT t.appid, t.task_id FROM recording_tasks t
@@ -42,26 +42,27 @@ const clockSkew = time.Minute
 
 // HandOver records that a run adds the task to its session's archive. The task is late again
 // only after it is assigned or its files change.
-func (l *Ledger) HandOver(ctx context.Context, appID uint32, taskID string) error {
-	return l.lookAt(ctx, taskID, "UPDATE recording_tasks SET look_at = $1 WHERE appid = $2 AND task_id = $3", int64(handedOver), int64(appID), taskID)
+func (l *Ledger) HandOver(ctx context.Context, t RecordingTask) error {
+	return l.lookAt(ctx, t, "", handedOver)
 }
 
 // NotLate records that there was no archive to add the task to. The task is late again only
 // after its room gets an archive, it is assigned, or its files change.
-func (l *Ledger) NotLate(ctx context.Context, appID uint32, taskID string, at time.Time) error {
-	return l.lookAt(ctx, taskID, `UPDATE recording_tasks SET look_at = $4 WHERE appid = $1 AND task_id = $2 AND look_at < $4
-		AND NOT EXISTS (SELECT 1 FROM room_ends e WHERE e.appid = $1 AND e.room_id = recording_tasks.room_id AND e.archived_at > $3)`,
-		int64(appID), taskID, at.Add(-clockSkew).UnixMilli(), int64(notLate))
+func (l *Ledger) NotLate(ctx context.Context, t RecordingTask, at time.Time) error {
+	return l.lookAt(ctx, t, ` AND look_at < $1
+		AND NOT EXISTS (SELECT 1 FROM room_ends e WHERE e.appid = $2 AND e.room_id = recording_tasks.room_id AND e.archived_at > $5)`,
+		notLate, at.Add(-clockSkew).UnixMilli())
 }
 
 // LateAt makes the task late again at the given time, or earlier when its room gets an archive.
-func (l *Ledger) LateAt(ctx context.Context, appID uint32, taskID string, at time.Time) error {
-	return l.lookAt(ctx, taskID, "UPDATE recording_tasks SET look_at = $1 WHERE appid = $2 AND task_id = $3", at.UnixMilli(), int64(appID), taskID)
+func (l *Ledger) LateAt(ctx context.Context, t RecordingTask, at time.Time) error {
+	return l.lookAt(ctx, t, "", at.UnixMilli())
 }
 
-func (l *Ledger) lookAt(ctx context.Context, taskID, query string, args ...any) error {
-	_, err := l.exec(ctx, query, args...)
-	return wrap(err, "note when to look at recording task %s", taskID)
+func (l *Ledger) lookAt(ctx context.Context, t RecordingTask, where string, at int64, args ...any) error {
+	_, err := l.exec(ctx, "UPDATE recording_tasks SET look_at = $1 WHERE appid = $2 AND task_id = $3 AND changes = $4"+where,
+		append([]any{at, int64(t.AppID), t.TaskID, t.Changes}, args...)...)
+	return wrap(err, "note when to look at recording task %s", t.TaskID)
 }
 
 // LeftRecordings lists up to limit tasks with files that are not archived and have had no

@@ -105,10 +105,10 @@ var (
 	fileColumns = "appid, task_id, file_id, sequence, status, url, format, size, duration, user_id, stream_id, track, begin_time, reported_time"
 )
 
-// lookAgain marks a task whose files may differ from its archive. Callbacks arrive in any
-// order, so even an early one may arrive after the archive.
+// lookAgain marks a task whose files have changed, and may differ from its archive. Callbacks
+// arrive in any order, so even an early one may arrive after the archive.
 func lookAgain(ctx context.Context, tx transaction, appID uint32, taskID string) error {
-	_, err := tx.exec(ctx, "UPDATE recording_tasks SET archived_at = 0, look_at = 0 WHERE appid = $1 AND task_id = $2 AND (archived_at <> 0 OR look_at <> 0)", int64(appID), taskID)
+	_, err := tx.exec(ctx, "UPDATE recording_tasks SET archived_at = 0, look_at = 0, changes = changes + 1 WHERE appid = $1 AND task_id = $2", int64(appID), taskID)
 	return wrap(err, "note that recording task %s has other files", taskID)
 }
 

@@ -49,7 +49,7 @@ func TestAnswerReplacesLostCallbacks(t *testing.T) {
 		if answered, err := l.AnsweredRecordings(t.Context(), app, []string{"S", "T"}); err != nil || len(answered) != 1 || !answered["T"] {
 			t.Errorf("answered %v, %v", answered, err)
 		}
-		if err := l.ArchivedRecordings(t.Context(), session.Session{ID: session.ID{AppID: app, RoomSessionID: 1}, RoomID: "lobby", RoomCloseTime: noon}, []string{"T"}); err != nil {
+		if err := l.ArchivedRecordings(t.Context(), session.Session{ID: session.ID{AppID: app, RoomSessionID: 1}, RoomID: "lobby", RoomCloseTime: noon}, read(t, l, "T")); err != nil {
 			t.Fatal(err)
 		}
 		answer(serverapi.TaskEnded, false, all...)

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -40,6 +41,8 @@ type RecordingTask struct {
 	// ArchivedAt is when the task was archived, by our clock. It is zero before that, and
 	// again if files may have changed since.
 	ArchivedAt time.Time `json:"archived_at,omitzero"`
+	// Changes counts the changes of the files, and the assignments.
+	Changes int64 `json:"-"`
 	// Files lists the files by name.
 	Files []RecordedFile `json:"files,omitempty"`
 }
@@ -110,7 +113,7 @@ func scanTask(r row) (t RecordingTask, err error) {
 	var uploaded, alive, ended, announced, answered int64
 	var session string
 	err = r.Scan(&t.AppID, &t.TaskID, &t.RoomID, (*timeColumn)(&t.First), (*timeColumn)(&t.Last), &uploaded, &alive, &ended,
-		&session, (*sessionColumn)(&t.RoomSessionID), &announced, &answered, (*timeColumn)(&t.ArchivedAt))
+		&session, (*sessionColumn)(&t.RoomSessionID), &announced, &answered, (*timeColumn)(&t.ArchivedAt), &t.Changes)
 	t.Answered = answered == 1
 	t.Uploaded, t.Ended, t.Assigned, t.Announced = uploaded > alive || t.Answered, ended == 1, session != "", announced == 1
 	return t, err
@@ -125,7 +128,7 @@ type taskKey struct {
 // recordingTasks reads tasks with their files, ordered by ID.
 func (l *Ledger) recordingTasks(ctx context.Context, where string, args ...any) ([]RecordingTask, error) {
 	tasks, err := list(ctx, l, scanTask, `
-		SELECT appid, task_id, room_id, first_time, last_time, uploaded, alive, ended, room_session_id, room_session_id, announced, answered, archived_at
+		SELECT appid, task_id, room_id, first_time, last_time, uploaded, alive, ended, room_session_id, room_session_id, announced, answered, archived_at, changes
 		FROM recording_tasks WHERE `+where+" ORDER BY appid, task_id", args...)
 	if err != nil || len(tasks) == 0 {
 		return nil, err
@@ -161,8 +164,8 @@ func (l *Ledger) SaveRecording(ctx context.Context, appID uint32, taskID, fileID
 }
 
 // ArchivedRecordings records that a session was archived with these tasks, which then belong to
-// no other session.
-func (l *Ledger) ArchivedRecordings(ctx context.Context, s session.Session, taskIDs []string) error {
+// no other session. A task that has changed since it was read counts as not archived.
+func (l *Ledger) ArchivedRecordings(ctx context.Context, s session.Session, tasks []RecordingTask) error {
 	k, now := keyOf(s.ID), time.Now().UnixMilli()
 	return l.in(ctx, func(tx transaction) error {
 		waiting, err := list(ctx, tx, value[string], "SELECT task_id FROM recording_tasks WHERE appid = $1 AND room_id = $2 AND archived_at = 0 AND look_at <> 0 AND look_at <> $3",
@@ -170,13 +173,18 @@ func (l *Ledger) ArchivedRecordings(ctx context.Context, s session.Session, task
 		if err != nil {
 			return fmt.Errorf("list the room's recordings: %w", err)
 		}
-		for _, task := range slices.Compact(slices.Sorted(slices.Values(append(waiting, taskIDs...)))) {
-			query, args := "UPDATE recording_tasks SET look_at = 0 WHERE appid = $1 AND task_id = $2", []any{k.app, task}
-			if slices.Contains(taskIDs, task) {
-				query, args = "UPDATE recording_tasks SET room_session_id = $3, archived_at = $4 WHERE appid = $1 AND task_id = $2 AND archived_at = 0", append(args, k.session, now)
+		archived := map[string]int64{} // changes, by ID
+		for _, t := range tasks {
+			archived[t.TaskID] = t.Changes
+		}
+		// All writers use the same order, so that they never deadlock.
+		for _, id := range slices.Compact(slices.Sorted(slices.Values(slices.AppendSeq(waiting, maps.Keys(archived))))) {
+			query, args := "UPDATE recording_tasks SET look_at = 0 WHERE appid = $1 AND task_id = $2", []any{k.app, id}
+			if changes, ok := archived[id]; ok {
+				query, args = "UPDATE recording_tasks SET room_session_id = $3, archived_at = $4 WHERE appid = $1 AND task_id = $2 AND archived_at = 0 AND changes = $5", append(args, k.session, now, changes)
 			}
 			if _, err := tx.exec(ctx, query, args...); err != nil {
-				return fmt.Errorf("note that recording task %s was archived: %w", task, err)
+				return fmt.Errorf("note that recording task %s was archived: %w", id, err)
 			}
 		}
 		_, err = tx.exec(ctx, `
@@ -211,7 +219,7 @@ var (
 // roomSessionID is 0. It also states that no more callbacks follow.
 func (l *Ledger) AssignRecording(ctx context.Context, id session.ID, taskID string) error {
 	k := keyOf(id)
-	done, err := l.exec(ctx, "UPDATE recording_tasks SET room_session_id = $1, announced = 0, look_at = 0 WHERE appid = $2 AND task_id = $3 AND (archived_at = 0 OR room_session_id = $1)",
+	done, err := l.exec(ctx, "UPDATE recording_tasks SET room_session_id = $1, announced = 0, look_at = 0, changes = changes + 1 WHERE appid = $2 AND task_id = $3 AND (archived_at = 0 OR room_session_id = $1)",
 		k.session, k.app, taskID)
 	if err != nil {
 		return fmt.Errorf("assign recording task %s: %w", taskID, err)
@@ -235,7 +243,7 @@ func (l *Ledger) AnnounceRecording(ctx context.Context, id session.ID, taskID st
 	done, err := l.exec(ctx, `
 		INSERT INTO recording_tasks (appid, task_id, room_id, first_time, last_time, uploaded, alive, ended, room_session_id, announced, archived_at)
 		VALUES ($2, $3, '', $4, $4, $5, $5, 0, $1, 1, 0)
-		ON CONFLICT (appid, task_id) DO UPDATE SET room_session_id = excluded.room_session_id, announced = 1, look_at = 0
+		ON CONFLICT (appid, task_id) DO UPDATE SET room_session_id = excluded.room_session_id, announced = 1, look_at = 0, changes = recording_tasks.changes + 1
 		WHERE recording_tasks.archived_at = 0 OR recording_tasks.room_session_id = excluded.room_session_id`,
 		k.session, k.app, taskID, time.Now().UnixMilli(), int64(none))
 	if err == nil && done == 0 {

@@ -72,25 +72,31 @@ func (r *Reconciler) StartLateRecordings(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	var faults []error
-	sessions := map[session.Session]bool{} // and whether its run was started
-	err := r.lateRecordings(ctx, func(task ledger.RecordingTask, session session.Session) bool {
-		activity.RecordHeartbeat(ctx)
-		started, asked := sessions[session]
-		var err error
-		if !asked {
-			if started, err = r.AddLate(ctx, session); err == nil {
-				sessions[session] = started
+	runs := 0
+	err := r.lateRecordings(ctx, func(page []late) bool {
+		sessions := map[session.Session]bool{} // and whether its run was started, which is later than the page
+		for _, task := range page {
+			activity.RecordHeartbeat(ctx)
+			started, asked := sessions[task.of]
+			var err error
+			if !asked {
+				if started, err = r.AddLate(ctx, task.of); err == nil {
+					sessions[task.of] = started
+				}
+				if started {
+					runs++
+				}
 			}
-		}
-		switch {
-		case err != nil:
-		case started:
-			err = r.Ledger.HandOver(ctx, task.AppID, task.TaskID)
-		default: // a run is open, and may not know of the task
-			err = r.Ledger.LateAt(ctx, task.AppID, task.TaskID, r.now().Add(lateAgain))
-		}
-		if err != nil {
-			faults = append(faults, fmt.Errorf("task %s of app %d: %w", task.TaskID, task.AppID, err))
+			switch {
+			case err != nil:
+			case started:
+				err = r.Ledger.HandOver(ctx, task.RecordingTask)
+			default: // a run is open, and may not know of the task
+				err = r.Ledger.LateAt(ctx, task.RecordingTask, r.now().Add(lateAgain))
+			}
+			if err != nil {
+				faults = append(faults, fmt.Errorf("task %s of app %d: %w", task.TaskID, task.AppID, err))
+			}
 		}
 		return ctx.Err() == nil
 	})
@@ -100,18 +106,18 @@ func (r *Reconciler) StartLateRecordings(ctx context.Context) (int, error) {
 	if n := len(faults); n > 0 {
 		return 0, fmt.Errorf("%d failed: %w", n, faults[n-1])
 	}
-	started := 0
-	for _, was := range sessions {
-		if was {
-			started++
-		}
-	}
-	return started, nil
+	return runs, nil
 }
 
-// lateRecordings calls do with each task to be added to an archive, until do returns false.
-// It marks the other tasks as checked until their next callback.
-func (r *Reconciler) lateRecordings(ctx context.Context, do func(ledger.RecordingTask, session.Session) bool) error {
+// late is a task to be added to the archive of a session.
+type late struct {
+	ledger.RecordingTask
+	of session.Session
+}
+
+// lateRecordings calls do with pages of tasks to be added to an archive, until do returns
+// false. It marks the other tasks as checked until their next callback.
+func (r *Reconciler) lateRecordings(ctx context.Context, do func([]late) bool) error {
 	for after, last := (ledger.RecordingTask{}), false; !last; {
 		began := r.now()
 		tasks, err := r.Ledger.LateRecordings(ctx, began, began.Add(-lateWithin), after, pageSize)
@@ -121,18 +127,20 @@ func (r *Reconciler) lateRecordings(ctx context.Context, do func(ledger.Recordin
 		if last = len(tasks) < pageSize; len(tasks) > 0 {
 			after = tasks[len(tasks)-1]
 		}
+		var page []late
 		for _, task := range tasks {
-			session, late, err := r.archivedSession(ctx, task)
+			session, archived, err := r.archivedSession(ctx, task)
 			if err != nil {
 				return fmt.Errorf("task %s of app %d: %w", task.TaskID, task.AppID, err)
 			}
-			if !late {
-				if err := r.Ledger.NotLate(ctx, task.AppID, task.TaskID, began); err != nil {
-					return err
-				}
-			} else if !do(task, session) {
-				return nil
+			if archived {
+				page = append(page, late{task, session})
+			} else if err := r.Ledger.NotLate(ctx, task, began); err != nil {
+				return err
 			}
+		}
+		if len(page) > 0 && !do(page) {
+			return nil
 		}
 	}
 	return nil

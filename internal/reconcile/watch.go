@@ -8,7 +8,6 @@ import (
 
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/outage"
-	"github.com/closeouthq/closeout/session"
 )
 
 // Watch starts a run when something is due. Every worker has a Watch, and one of them checks
@@ -70,7 +69,7 @@ func (w *Watch) Look(ctx context.Context) error {
 	if due.Late && !due.Overdue && !due.Dirty {
 		// A room's recordings may belong to a session that is still open.
 		due.Late = false
-		if err := w.lateRecordings(ctx, func(ledger.RecordingTask, session.Session) bool { due.Late = true; return false }); err != nil {
+		if err := w.lateRecordings(ctx, func([]late) bool { due.Late = true; return false }); err != nil {
 			return err
 		}
 	}

@@ -100,11 +100,11 @@ type Plan struct {
 	Look  []string // keys to look up
 	Rooms []Room   // rooms to look up sessions of
 
-	Move    []File   // files to archive
-	Lost    []string // files that ZEGO did not upload
-	Mine    []string // tasks of the session
-	Blocked string   // why an operator has to decide, or empty
-	Wait    *Wait    // what to wait for, or nil
+	Move    []File                 // files to archive
+	Lost    []string               // files that ZEGO did not upload
+	Mine    []ledger.RecordingTask // tasks of the session
+	Blocked string                 // why an operator has to decide, or empty
+	Wait    *Wait                  // what to wait for, or nil
 }
 
 // Wait says what to wait for.
@@ -192,7 +192,7 @@ func (p *planner) task(t *ledger.RecordingTask) {
 		}
 	case Mine:
 		p.tasks = append(p.tasks, t)
-		p.Mine = append(p.Mine, t.TaskID)
+		p.Mine = append(p.Mine, *t)
 		switch {
 		case t.Uploaded:
 		case t.Assigned && !t.Announced: // an operator expects no more callbacks of it
@@ -229,9 +229,25 @@ func (p *planner) backedUp(t *ledger.RecordingTask, f *ledger.RecordedFile) {
 
 // listed reports whether the manifest lists a file. Its source may be deleted.
 func (p *planner) listed(t *ledger.RecordingTask, f *ledger.RecordedFile) bool {
-	return slices.ContainsFunc(p.Listed, func(there Listed) bool {
-		return there.TaskID == t.TaskID && strings.HasSuffix("/"+there.Source, "/"+f.FileID)
+	return isListed(p.Listed, t.TaskID, f)
+}
+
+func isListed(listed []Listed, taskID string, f *ledger.RecordedFile) bool {
+	return slices.ContainsFunc(listed, func(there Listed) bool {
+		return there.TaskID == taskID && strings.HasSuffix("/"+there.Source, "/"+f.FileID)
 	})
+}
+
+// AllListed reports whether a manifest with these files lists all files of a task, or lists them
+// as lost.
+func AllListed(t ledger.RecordingTask, listed []Listed, lost []string) bool {
+	for i := range t.Files {
+		f := &t.Files[i]
+		if !isListed(listed, t.TaskID, f) && (f.Status != zego.FileFailed || !slices.Contains(lost, f.FileID)) {
+			return false
+		}
+	}
+	return true
 }
 
 // files adds the files of a task of the session.

@@ -45,7 +45,7 @@ func TestAppAssignsARecordingBeforeItsCallbacks(t *testing.T) {
 	if err != nil || got.RoomSessionID != 1<<64-1 || !got.Assigned || !got.Announced {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if err := books.ArchivedRecordings(t.Context(), session.Session{ID: session.ID{AppID: 7, RoomSessionID: 1<<64 - 1}}, []string{"YZ4joOE4IwmFAAAT"}); err != nil {
+	if err := books.ArchivedRecordings(t.Context(), session.Session{ID: session.ID{AppID: 7, RoomSessionID: 1<<64 - 1}}, []ledger.RecordingTask{got}); err != nil {
 		t.Fatal(err)
 	}
 	put(task, `{"room_session_id":"18446744073709551615"}`, 204)

@@ -102,6 +102,43 @@ func TestRecordingAfterTheManifestIsAdded(t *testing.T) {
 	})
 }
 
+// The step notes which recordings it archived after it has written the manifest.
+func TestFileReportedWhileItsTaskIsArchivedIsLate(t *testing.T) {
+	for name, test := range map[string]func(w *world, report func()){
+		"while a file is copied": func(w *world, report func()) {
+			w.Observe = func(int64) { report() }
+			w.archives(time.Hour, fileID(taskID, 30))
+			w.Observe = nil
+		},
+		"before a repeated attempt finds the manifest": func(w *world, report func()) {
+			w.archives(time.Hour, fileID(taskID, 30))
+			report()
+			if done, err := w.run(0); err != nil || done.Files != 1 {
+				w.t.Errorf("%+v, %v", done, err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			each(t, func(t *testing.T, w *world) {
+				w.created(w.task.Session.RoomSessionID, time.Hour)
+				w.upload(fileID(taskID, 30))
+				w.callback(taskID, zego.RecordingUploaded, 1, time.Minute, file(fileID(taskID, 30), zego.FileUploaded, ""))
+				test(w, func() {
+					w.upload(fileID(taskID, 20))
+					w.callback(taskID, zego.RecordingUploaded, 2, time.Minute, file(fileID(taskID, 20), zego.FileUploaded, ""))
+				})
+				if n := w.left(); n != 1 {
+					t.Errorf("%d tasks are left, want the one that has another file", n)
+				}
+				w.adds("manifest-2.json", 2)
+				if n := w.left(); n != 0 {
+					t.Errorf("%d tasks are left after that", n)
+				}
+			})
+		})
+	}
+}
+
 func TestLostRecordingThatArrivesIsNoLongerLost(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		found, lost := fileID(taskID, 30), fileID(taskID, 20)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/closeouthq/closeout/activities"
 	"github.com/closeouthq/closeout/internal/archive"
+	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/recordings"
 	"github.com/closeouthq/closeout/session"
 )
@@ -116,14 +116,11 @@ func (r *Recordings) outcome(ctx context.Context, s session.Session, m Manifest,
 		return activities.Archived{Waiting: yet.waiting}, nil
 	}
 	if err == nil && r.Finding.Ledger != nil {
-		var tasks []string
+		var tasks []ledger.RecordingTask
 		if plan != nil {
 			tasks = plan.Mine
-		}
-		for _, f := range m.Files {
-			if f.TaskID != "" && !slices.Contains(tasks, f.TaskID) {
-				tasks = append(tasks, f.TaskID)
-			}
+		} else if tasks, err = r.listed(ctx, m); err != nil { // an earlier attempt wrote the manifest
+			return activities.Archived{}, err
 		}
 		err = r.Finding.Ledger.ArchivedRecordings(ctx, s, tasks)
 	}
@@ -131,6 +128,29 @@ func (r *Recordings) outcome(ctx context.Context, s session.Session, m Manifest,
 		return activities.Archived{}, err
 	}
 	return r.archived(m), nil
+}
+
+// listed returns the recording tasks whose files are all in the manifest.
+func (r *Recordings) listed(ctx context.Context, m Manifest) (tasks []ledger.RecordingTask, err error) {
+	known := map[string]bool{"": true}
+	var files []recordings.Listed
+	for _, f := range m.Files {
+		files = append(files, recordings.Listed{TaskID: f.TaskID, Source: f.Source})
+	}
+	for _, f := range files {
+		if known[f.TaskID] {
+			continue
+		}
+		known[f.TaskID] = true
+		switch t, err := r.Finding.Ledger.RecordingTask(ctx, m.AppID, f.TaskID); {
+		case errors.Is(err, ledger.ErrNoRecording): // its name is all that is known
+		case err != nil:
+			return nil, err
+		case recordings.AllListed(t, files, m.Lost):
+			tasks = append(tasks, t)
+		}
+	}
+	return tasks, nil
 }
 
 // notYet means that the step has to wait.

@@ -204,6 +204,7 @@ CREATE TABLE recording_tasks (
     answered        BIGINT NOT NULL DEFAULT 0, -- 1: ZEGO's API has reported its end and all its files
     archived_at     BIGINT NOT NULL, -- when it was archived with that session; 0: it wasn't
     look_at         BIGINT NOT NULL DEFAULT 0, -- when to check whether an archive lacks it; see notLate
+    changes         BIGINT NOT NULL DEFAULT 0, -- number of changes of its files and of its session
     PRIMARY KEY (appid, task_id)
 );
 
