@@ -3,6 +3,7 @@ package simulation
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,6 +22,7 @@ import (
 	"github.com/closeouthq/closeout/internal/ledger"
 	"github.com/closeouthq/closeout/internal/metering"
 	"github.com/closeouthq/closeout/internal/reconcile"
+	"github.com/closeouthq/closeout/internal/starter"
 	"github.com/closeouthq/closeout/internal/steps"
 	"github.com/closeouthq/closeout/pricing"
 	"github.com/closeouthq/closeout/session"
@@ -38,11 +40,14 @@ type worker struct {
 	ledger          *ledger.Ledger // never fails; for callbacks and checks
 	billing         *steps.Billing
 	api             *billingAPI
+	dir             string // of the buckets
 	source, archive *blob.Bucket
+	notifier        *starter.Notifier
 	reconciler      *reconcile.Reconciler
 	server          *server
 	client          client.Client // used by all but the worker processes
 	lives           int           // number of worker processes
+	lateStarts      int           // number of requests to archive late recordings
 	visits          int           // number of times that an operator looked at a run
 	indexed         map[string]bool
 	starts          sync.WaitGroup
@@ -55,6 +60,8 @@ type worker struct {
 	files     map[session.ID][]string
 	receipts  map[uuid.UUID]string // by idempotency key
 	receipted int                  // receipts that were checked
+	reports   map[session.ID]int   // files that more has reported
+	skipped   map[session.ID]bool  // whose recordings a person skipped
 }
 
 // emptyLedger returns the database file of a migrated ledger without events.
@@ -113,18 +120,19 @@ func newWorker(w *world, dir string) *worker {
 			return perUser(s)
 		}
 	}
-	k := &worker{w: w, path: filepath.Join(dir, "ledger.db"), ledger: l, stop: make(chan struct{}), indexed: map[string]bool{}, attempts: map[string]int{}, files: map[session.ID][]string{}, receipts: map[uuid.UUID]string{}}
+	k := &worker{w: w, path: filepath.Join(dir, "ledger.db"), ledger: l, stop: make(chan struct{}), indexed: map[string]bool{}, attempts: map[string]int{}, files: map[session.ID][]string{}, receipts: map[uuid.UUID]string{}, reports: map[session.ID]int{}, skipped: map[session.ID]bool{}}
 	k.api = &billingAPI{w: w, calls: map[string]int{}, taken: map[string]string{}}
 	k.billing = &steps.Billing{Ledger: l, Prices: metering.Prices{Default: price}, API: k.api.endpoint()}
 	due, err := k.faultyLedger(0, false)
 	if err != nil {
 		panic(err)
 	}
-	k.reconciler = &reconcile.Reconciler{Ledger: due, Adjust: k.startAdjustment}
+	k.reconciler = &reconcile.Reconciler{Ledger: due, Adjust: k.startAdjustment, AddLate: k.startLate}
 	k.server = newServer(w.broken)
 	if k.client, err = connect(silent, k.server.call); err != nil {
 		panic(err)
 	}
+	k.notifier = starter.NewNotifier(l, k.client, slog.New(slog.DiscardHandler))
 	k.openBuckets(dir)
 	k.beside.Go(func() { k.work(k.stop) })
 	k.beside.Go(func() {
@@ -157,7 +165,11 @@ func (k *worker) Record(ctx context.Context, events []ledger.Event) error {
 	k.mu.Lock()
 	k.events = append(k.events, events...)
 	k.mu.Unlock()
-	return k.ledger.Record(ctx, events)
+	if err := k.ledger.Record(ctx, events); err != nil {
+		return err
+	}
+	k.announce(events)
+	return nil
 }
 
 // Probe implements [eventsink.Store].
@@ -176,11 +188,15 @@ func execute(activity any, args ...any) (converter.EncodedValue, error) {
 	return env.ExecuteActivity(activity, args...)
 }
 
-// adjust starts the adjustments that are due. It returns false if the ledger failed.
+// adjust starts the adjustments and the late recordings that are due. It returns false if the
+// ledger failed.
 func (k *worker) adjust() bool {
 	_, err := execute(k.reconciler.StartAdjustments)
+	if err == nil {
+		_, err = execute(k.reconciler.StartLateRecordings)
+	}
 	if err != nil && !strings.Contains(err.Error(), errLedger.Error()) {
-		k.w.broken("start adjustments: %v", err)
+		k.w.broken("start adjustments and late recordings: %v", err)
 	}
 	return err == nil
 }
@@ -207,17 +223,20 @@ func (k *worker) finish(dir string) {
 	}
 	for rounds := 0; ; {
 		dirty, err := k.ledger.Dirty(ctx, time.Now().Add(time.Hour), ledger.BilledSession{}, 1)
-		if err != nil || rounds == 5 {
-			k.w.broken("%d sessions to adjust after %d rounds: %v", len(dirty), rounds, err)
+		late, lateErr := k.ledger.LateRecordings(ctx, time.Now().Add(lateAgain), time.Time{}, ledger.RecordingTask{}, 1)
+		if err = errors.Join(err, lateErr); err != nil || rounds == 5 {
+			k.w.broken("sessions %v to adjust and recordings %v to archive after %d rounds: %v", dirty, late, rounds, err)
 			return
 		}
-		if len(dirty) == 0 {
+		if len(dirty)+len(late) == 0 {
 			break
 		}
 		if k.w.failed() {
 			return
 		}
-		time.Sleep(time.Minute)
+		if time.Sleep(time.Minute); len(late) > 0 {
+			time.Sleep(lateAgain)
+		}
 		if k.adjust() {
 			rounds++
 		}

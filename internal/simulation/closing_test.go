@@ -31,6 +31,9 @@ type closing struct {
 func (k *worker) newClosing(api *zegofake.API) *closing {
 	c := &closing{k: k, api: inProcess{api}, overdue: map[string]session.Session{}, last: map[string]uint64{}, answers: map[string]int{}}
 	for _, e := range k.events {
+		if e.Recording != nil {
+			continue
+		}
 		c.last[e.RoomID] = max(c.last[e.RoomID], e.RoomSessionID)
 		if id := e.ID.WorkflowID(); len(k.w.temporal.runs[id]) == 0 && !k.w.refused[id] {
 			c.overdue[id] = session.Session{ID: e.ID, RoomID: e.RoomID}

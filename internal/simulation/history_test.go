@@ -38,6 +38,10 @@ type action struct {
 	contradicts bool
 	// account is the user_account, if it differs from that in the other callbacks of the stay.
 	account string
+	// task, file and status are those in a callback about a recording, which is the nth of its
+	// task. A callback without a status says that an upload begins.
+	task, file int
+	status     zego.FileStatus
 	// copies is how many times the callback is sent at once. fresh means that retries are
 	// signed again. hangUps are the attempts that ZEGO ends before the answer.
 	copies  int
@@ -115,6 +119,9 @@ func (a action) String() string {
 		}
 		if a.contradicts {
 			s += ", with other times"
+		}
+		if a.event == zego.EventRecording {
+			s += fmt.Sprintf(" task %d number %d: file %d has status %d", a.task, a.nth, a.file, a.status)
 		}
 		if a.account != "" {
 			s += ", with the user_account " + a.account
@@ -309,6 +316,9 @@ func newHistory(seed uint64) history {
 	if h.toTheBill() {
 		h.addLate(sessions)
 	}
+	if h.recorded() {
+		h.addRecordings(sessions)
+	}
 	h.addContradictions()
 	if one(3) {
 		// Long after its sink has stopped to refuse callbacks, an operator retries them.
@@ -397,6 +407,30 @@ func (h *history) addLate(sessions int) {
 	}
 	for range r.IntN(3) {
 		h.actions = append(h.actions, action{kind: ledgerAway, at: at(), lasts: between(r, 100*time.Millisecond, 20*time.Second), answer: pick(r, ledgerAnswers)})
+	}
+}
+
+// recorded reports whether ZEGO's callbacks name the recordings.
+func (h history) recorded() bool { return h.toTheBill() && h.chance("recorded").IntN(2) == 0 }
+
+// addRecordings adds callbacks about recordings, before and after the sessions are archived.
+func (h *history) addRecordings(sessions int) {
+	r := h.chance("recording callbacks")
+	for s := range min(sessions, 4) {
+		for task := range r.IntN(3) {
+			begin := between(r, 0, settling+pick(r, []time.Duration{time.Second, 10 * time.Minute, 2 * time.Hour}))
+			for n := range 1 + r.IntN(4) {
+				a := action{kind: callback, event: zego.EventRecording, session: s, task: task, nth: n, file: r.IntN(2), status: zego.FileUploaded, copies: 1 + r.IntN(2)}
+				a.at = begin + between(r, 0, pick(r, []time.Duration{time.Second, time.Minute, time.Hour}))
+				switch r.IntN(8) {
+				case 0:
+					a.status = 0
+				case 1:
+					a.status = zego.FileFailed
+				}
+				h.actions = append(h.actions, a)
+			}
+		}
 	}
 }
 

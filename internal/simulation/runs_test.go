@@ -29,18 +29,16 @@ import (
 // openBuckets opens the bucket of the recordings, with files of some sessions, and that of the
 // archive.
 func (k *worker) openBuckets(dir string) {
+	k.dir = dir
 	for s := range 4 {
+		if k.w.recorded() {
+			break
+		}
 		id := session.ID{AppID: app, RoomSessionID: uint64(firstSession + s)}
 		chance := k.w.chance("recordings", s)
 		for n := range chance.IntN(3) {
 			name := fmt.Sprintf("%d.mp4", n)
-			path := filepath.Join(dir, "recordings", filepath.FromSlash(id.Folder()), name)
-			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-				panic(err)
-			}
-			if err := os.WriteFile(path, []byte(strings.Repeat(name, 1+chance.IntN(1000))), 0o600); err != nil {
-				panic(err)
-			}
+			k.putFile(id, name, strings.Repeat(name, 1+chance.IntN(1000)))
 			k.files[id] = append(k.files[id], name)
 		}
 	}
@@ -114,7 +112,11 @@ func (k *worker) checkRuns(entries map[session.ID]ledger.Entry) {
 		}
 	}
 	for _, e := range entries {
-		if err := k.checkReceipts(e); err != nil {
+		err := k.checkReceipts(e)
+		if err == nil && !k.skipped[e.Session.ID] {
+			err = k.checkArchive(e.Session)
+		}
+		if err != nil {
 			k.w.broken("session %d: %v", sessionOf(e.RoomSessionID), err)
 			return
 		}
@@ -132,7 +134,7 @@ func stepOf(activity string) string {
 	switch activity {
 	case "FinalizeBill":
 		return workflows.Billing.Name
-	case "ArchiveRecordings":
+	case "ArchiveRecordings", "AddRecordings":
 		return workflows.Recordings.Name
 	case "SendReceipt":
 		return "receipt"
@@ -149,6 +151,8 @@ type followed struct {
 	attempts   map[string]int
 	timers     map[string]string // summaries, by timer ID
 	activities map[int64]string  // names, by the ID of their first event
+	waited     map[string]bool   // steps with an attempt that ended without an error
+	woken      map[string]bool   // steps with a Signal that the step has not taken yet
 	approved   bool
 	indexed    bool // it received SignalIndex
 	searchable bool
@@ -164,6 +168,10 @@ type followed struct {
 func (f *followed) attempt(activity string, r *serverRun, at time.Time) error {
 	step := stepOf(activity)
 	f.attempts[step]++
+	if f.woken[step] && f.waited[step] { // it also wakes a blocked step
+		delete(f.blocked, step)
+		f.woken[step] = false
+	}
 	switch {
 	case f.blocked[step]:
 		return fmt.Errorf("%s was attempted while it was blocked", step)
@@ -171,6 +179,7 @@ func (f *followed) attempt(activity string, r *serverRun, at time.Time) error {
 		return errors.New("the receipt was sent before the bill was made")
 	case step == workflows.Billing.Name && at.Sub(r.events[0].EventTime.AsTime()) < r.start.WorkflowStartDelay.AsDuration():
 		return errors.New("the session was billed before it was settled")
+	case activity == "AddRecordings" && strings.HasPrefix(r.id, lateRecordings): // again
 	case step != adjustment && step != "receipt" && !strings.HasPrefix(r.id, session.WorkflowIDPrefix):
 		return fmt.Errorf("%s was attempted in an adjustment", step)
 	case step == "delivery" && at.Sub(f.began) < noSooner:
@@ -254,6 +263,8 @@ func (f *followed) event(e *historypb.HistoryEvent, r *serverRun) error {
 		switch e.GetWorkflowExecutionSignaledEventAttributes().SignalName {
 		case approval:
 			f.approved = true
+		case workflows.Recordings.Name:
+			f.woken[workflows.Recordings.Name] = true
 		case workflows.SignalIndex:
 			f.indexed = true
 		}
@@ -268,7 +279,10 @@ func (f *followed) event(e *historypb.HistoryEvent, r *serverRun) error {
 			return err
 		}
 		err := f.attempt(local.ActivityType, r, at)
-		if a.Failure != nil && activities.IsBlocked(sdktemporal.GetDefaultFailureConverter().FailureToError(a.Failure)) {
+		switch {
+		case a.Failure == nil:
+			f.waited[stepOf(local.ActivityType)] = true
+		case activities.IsBlocked(sdktemporal.GetDefaultFailureConverter().FailureToError(a.Failure)):
 			f.failed(local.ActivityType)
 		}
 		return err
@@ -278,6 +292,8 @@ func (f *followed) event(e *historypb.HistoryEvent, r *serverRun) error {
 		return f.attempt(name, r, at)
 	case enums.EVENT_TYPE_ACTIVITY_TASK_STARTED:
 		return f.check()
+	case enums.EVENT_TYPE_ACTIVITY_TASK_COMPLETED:
+		f.waited[stepOf(f.activities[e.GetActivityTaskCompletedEventAttributes().ScheduledEventId])] = true
 	case enums.EVENT_TYPE_ACTIVITY_TASK_FAILED:
 		a := e.GetActivityTaskFailedEventAttributes()
 		f.failed(f.activities[a.ScheduledEventId])
@@ -310,7 +326,8 @@ func (f *followed) event(e *historypb.HistoryEvent, r *serverRun) error {
 }
 
 func (k *worker) checkRun(r *serverRun, entries map[session.ID]ledger.Entry) error {
-	f := followed{blocked: map[string]bool{}, attempts: map[string]int{}, timers: map[string]string{}, activities: map[int64]string{}}
+	f := followed{blocked: map[string]bool{}, attempts: map[string]int{}, timers: map[string]string{}, activities: map[int64]string{},
+		waited: map[string]bool{}, woken: map[string]bool{}}
 	last := r.events[len(r.events)-1].GetWorkflowExecutionCompletedEventAttributes()
 	if err := converter.GetDefaultDataConverter().FromPayloads(last.GetResult(), &f.result); err != nil {
 		return err
@@ -341,8 +358,14 @@ func (k *worker) checkRun(r *serverRun, entries map[session.ID]ledger.Entry) err
 		return fmt.Errorf("it shows %q at its end, want %q", f.shown, want)
 	}
 	s, err := r.session()
-	if err != nil || !strings.HasPrefix(r.id, session.WorkflowIDPrefix) {
+	if err != nil {
 		return err
+	}
+	if f.skipped { // only recordings are skipped
+		k.skipped[s.ID] = true
+	}
+	if !strings.HasPrefix(r.id, session.WorkflowIDPrefix) {
+		return nil
 	}
 	for _, step := range f.result.Steps {
 		if step.Step != workflows.Billing.Name {
@@ -359,34 +382,6 @@ func (k *worker) checkRun(r *serverRun, entries map[session.ID]ledger.Entry) err
 		if e := entries[s.ID]; bill.ID != e.ID || bill.Usage != e.Bill.Usage || bill.Charge.Amount != e.Bill.Charge.Amount {
 			return fmt.Errorf("its result has the bill %+v, and the ledger %+v", bill.Bill, e.Bill)
 		}
-	}
-	if f.skipped { // only recordings are skipped
-		return nil
-	}
-	return k.checkArchive(s)
-}
-
-// checkArchive checks that a session has one manifest, which lists its recordings, and that they
-// are whole.
-func (k *worker) checkArchive(s session.Session) error {
-	m, err := archive.Latest(context.Background(), k.archive, s.Folder())
-	if err != nil {
-		return err
-	}
-	var names []string
-	for _, f := range m.Files {
-		names = append(names, f.Name[strings.LastIndexByte(f.Name, '/')+1:])
-	}
-	if !slices.Equal(names, k.files[s.ID]) || m.Number > 1 {
-		return fmt.Errorf("manifest %d lists %q, want %q", m.Number, names, k.files[s.ID])
-	}
-	mover, err := archive.NewMover(k.source, k.archive, archive.Options{})
-	if err != nil {
-		return err
-	}
-	faults, err := mover.Verify(context.Background(), m, nil)
-	if err != nil || len(faults) > 0 {
-		return fmt.Errorf("the archive has the faults %v, %v", faults, err)
 	}
 	return nil
 }

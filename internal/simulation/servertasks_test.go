@@ -23,7 +23,7 @@ import (
 const taskTimeout = 10 * time.Second
 
 // maxEvents bounds a history.
-const maxEvents = 600
+const maxEvents = 1000
 
 // schedule schedules a Workflow Task, unless there is one.
 func (r *serverRun) schedule() {

@@ -68,7 +68,14 @@ func (f *faultySteps) AdjustBill(ctx context.Context, t activities.Task, number 
 }
 
 func (f *faultySteps) ArchiveRecordings(ctx context.Context, t activities.Task) (activities.Archived, error) {
-	return attempt(ctx, f.p, "recordings", t, func(ctx context.Context) (activities.Archived, error) { return f.steps.ArchiveRecordings(ctx, t) })
+	return attempt(ctx, f.p, "recordings", t, func(ctx context.Context) (activities.Archived, error) {
+		f.p.k.more(t.Session.ID)
+		return f.steps.ArchiveRecordings(ctx, t)
+	})
+}
+
+func (f *faultySteps) AddRecordings(ctx context.Context, t activities.Task) (activities.Archived, error) {
+	return attempt(ctx, f.p, "late recordings", t, func(ctx context.Context) (activities.Archived, error) { return f.steps.AddRecordings(ctx, t) })
 }
 
 // SendReceipt sends a receipt for a bill or an adjustment.

@@ -64,9 +64,9 @@ func (p *workerProcess) newWorker() {
 		MaxConcurrentWorkflowTaskPollers: 2, MaxConcurrentActivityTaskPollers: 2})
 	p.worker.RegisterActivity(&faultySteps{p, steps.Standard{
 		Billing:    &steps.Billing{Ledger: p.ledger, Prices: p.k.billing.Prices, API: p.k.billing.API},
-		Recordings: &steps.Recordings{Source: p.k.source, Archive: p.k.archive},
+		Recordings: p.recordings(),
 	}})
-	for _, w := range append(workflows.All(), Approved) {
+	for _, w := range append(workflows.All(), workflows.LateRecordings, Approved) {
 		p.worker.RegisterWorkflow(w)
 	}
 	p.worker.RegisterWorkflowWithOptions(workflows.AdjustBill(route), workflow.RegisterOptions{Name: workflows.AdjustBillName})
@@ -210,6 +210,10 @@ func (k *worker) operate(r *serverRun) {
 			update, decision.Step = workflows.UpdateSkip, workflows.Recordings.Name
 		case 3:
 			decision.Reason = "" // is refused
+		case 4:
+			if k.w.recorded() { // some files never come
+				update, decision.Step = workflows.UpdateSkip, workflows.Recordings.Name
+			}
 		}
 		handle, err := k.client.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{WorkflowID: r.id, UpdateName: update, Args: []any{decision}, WaitForStage: client.WorkflowUpdateStageCompleted})
 		if err == nil {

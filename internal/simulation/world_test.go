@@ -51,6 +51,9 @@ const maxMemoryOfSeed = 2 << 30
 // ladder holds ZEGO's pauses before each attempt, from the end of the previous one.
 var ladder = append([]time.Duration{0}, send.Ladder[:]...)
 
+// recordingLadder is [ladder] for callbacks about recordings.
+var recordingLadder = []time.Duration{0, 5 * time.Second, 5 * time.Second}
+
 // boxes are the folders of the inboxes.
 var boxes = []string{"data/inbox/" + inbox.Folder, "data/events/" + inbox.Folder}
 

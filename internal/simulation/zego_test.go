@@ -33,6 +33,9 @@ func (w *world) event(a action) zego.Event {
 	}
 	stay := zego.RoomLogin{Common: c, RoomID: room, RoomSessionID: number, UserAccount: fmt.Sprint("user-", a.user), SessionID: fmt.Sprint(a.session, 100+a.user),
 		LoginTime: begin.Add(time.Duration(a.user) * time.Minute), UserRole: "1"}
+	if a.event == zego.EventRecording {
+		return recordingOf(c, a, room, begin)
+	}
 	if a.account != "" {
 		stay.UserAccount = a.account
 	}
@@ -62,6 +65,9 @@ func (w *world) keyOf(a action) string {
 }
 
 func factsOf(e ledger.Event) string {
+	if r := e.Recording; r != nil {
+		return fmt.Sprint(e.Event, " of task ", r.TaskID, " number ", r.Sequence)
+	}
 	other := ""
 	if e.AppID != app {
 		other = "of another app "
@@ -84,7 +90,12 @@ func withoutTimes(key string) string {
 // deliver sends a callback as ZEGO does, until it is acknowledged.
 func (w *world) deliver(a action, copy int) {
 	time.Sleep(a.at + time.Duration(copy)) // in a fixed order
-	for n, pause := range ladder {
+	pauses := ladder
+	if a.event == zego.EventRecording {
+		pauses = recordingLadder
+		w.worker.upload(a)
+	}
+	for n, pause := range pauses {
 		if n > 0 {
 			pause += between(w.chance("retry", a.session, a.user, len(a.event), copy, n), 0, 50*time.Millisecond)
 		}
@@ -116,7 +127,7 @@ func (w *world) attempt(a action, copy, n int) bool {
 	}
 	event := w.event(a)
 	head := event.Head()
-	nonce := fmt.Sprint(a.event, a.session, a.user, a.contradicts, a.account)
+	nonce := fmt.Sprint(a.event, a.session, a.user, a.contradicts, a.account, a.task, a.nth)
 	head.Timestamp = w.began.Add(a.at).Unix()
 	switch {
 	case a.wrong == tooOld:
@@ -127,7 +138,7 @@ func (w *world) attempt(a action, copy, n int) bool {
 		head.AppID += 2
 	case a.wrong != "":
 	case a.kind == forgery: // uses the signature of a room_close
-		head.Timestamp, nonce = w.began.Add(a.signedAt).Unix(), fmt.Sprint(a.event, a.nth, a.user, false, "")
+		head.Timestamp, nonce = w.began.Add(a.signedAt).Unix(), fmt.Sprint(a.event, a.nth, a.user, false, "", 0, 0)
 		w.mu.Lock()
 		w.offered[key] = true // it may be accepted without an answer
 		w.mu.Unlock()
