@@ -275,19 +275,22 @@ func (w *world) broken(format string, args ...any) {
 	w.failf(format, args...)
 }
 
-// The seeds that bill include adjustments, sessions without a room_close, and blocked steps.
+// The seeds that bill include adjustments, sessions without a room_close, blocked steps, and
+// recordings that are reported before and after the archive.
 // Otherwise their checks would prove little.
 func TestSeedsThatBillAdjust(t *testing.T) {
-	bills, adjustments, overdue, decisions := 0, 0, 0, 0
+	bills, adjustments, overdue, decisions, files, late := 0, 0, 0, 0, 0, 0
 	for seed := uint64(20); seed <= 400; seed += 20 {
 		o := run(t, newHistory(seed))
 		if o.failure != "" {
 			t.Fatal(explain(t, newHistory(seed), o.failure))
 		}
 		bills, adjustments, overdue, decisions = bills+o.bills, adjustments+o.adjustments, overdue+o.overdue, decisions+o.decisions
+		files, late = files+o.files, late+o.late
 	}
-	t.Logf("%d bills with %d adjustments, %d of sessions without a room_close, %d decisions about blocked steps", bills, adjustments, overdue, decisions)
-	if bills < 20 || adjustments < 5 || overdue < 5 || decisions < 20 {
-		t.Errorf("want at least 20, 5, 5 and 20")
+	t.Logf("%d bills with %d adjustments, %d of sessions without a room_close, %d decisions about blocked steps, %d files of which callbacks report, %d sessions with late files",
+		bills, adjustments, overdue, decisions, files, late)
+	if bills < 20 || adjustments < 5 || overdue < 5 || decisions < 20 || files < 10 || late < 3 {
+		t.Errorf("want at least 20, 5, 5, 20, 10 and 3")
 	}
 }

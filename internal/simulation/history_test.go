@@ -42,7 +42,7 @@ type action struct {
 	// task. A callback without a status says that an upload begins.
 	task, file int
 	status     zego.FileStatus
-	// copies is how many times the callback is sent at once. fresh means that retries are
+	// copies is how many times the callback is sent at almost the same time. fresh means that retries are
 	// signed again. hangUps are the attempts that ZEGO ends before the answer.
 	copies  int
 	fresh   bool
@@ -313,6 +313,7 @@ func newHistory(seed uint64) history {
 		add(down)
 	}
 	h.addDiskFaults(span)
+	h.addFailingRepeat()
 	if h.toTheBill() {
 		h.addLate(sessions)
 	}
@@ -383,6 +384,24 @@ func (h *history) addDiskFaults(span time.Duration) {
 	}
 }
 
+// addFailingRepeat lets the disk fail while it stores a callback that comes several times.
+func (h *history) addFailingRepeat() {
+	r := h.chance("failing repeat")
+	i := r.IntN(len(h.actions))
+	if r.IntN(30) > 0 || h.actions[i].kind != callback {
+		return
+	}
+	a := &h.actions[i]
+	a.copies = 2 + r.IntN(3)
+	before := max(0, a.at-time.Second)
+	h.actions = append(h.actions,
+		action{kind: temporalAway, at: before, lasts: 4 * time.Second, answer: away},
+		action{kind: ledgerAway, at: before, lasts: 4 * time.Second, answer: away},
+		action{kind: diskSlow, at: before, lasts: 4 * time.Second, answer: slow},
+		action{kind: diskFails, at: a.at + between(r, 0, time.Second), lasts: 2 * time.Second, answer: pick(r, []string{"write", "sync", "write or sync"})},
+		action{kind: crash, process: r.IntN(2), acks: -1, survives: pick(r, survivals), lasts: between(r, 0, 4*time.Second)})
+}
+
 // addLate adds callbacks that arrive during or after billing, and faults of the ledger at
 // that time.
 func (h *history) addLate(sessions int) {
@@ -417,7 +436,7 @@ func (h history) recorded() bool { return h.toTheBill() && h.chance("recorded").
 func (h *history) addRecordings(sessions int) {
 	r := h.chance("recording callbacks")
 	for s := range min(sessions, 4) {
-		for task := range r.IntN(3) {
+		for task := range r.IntN(4) {
 			begin := between(r, 0, settling+pick(r, []time.Duration{time.Second, 10 * time.Minute, 2 * time.Hour}))
 			for n := range 1 + r.IntN(4) {
 				a := action{kind: callback, event: zego.EventRecording, session: s, task: task, nth: n, file: r.IntN(2), status: zego.FileUploaded, copies: 1 + r.IntN(2)}

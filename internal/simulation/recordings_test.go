@@ -179,6 +179,9 @@ func (k *worker) checkArchive(s session.Session) error {
 		return fmt.Errorf("manifest %d lists %q, want %q", m.Number, names, k.files[s.ID])
 	}
 	uploaded, lost := k.reported(s.ID)
+	if k.w.files += len(uploaded); m.Number > 1 {
+		k.w.late++
+	}
 	for _, name := range uploaded {
 		if !slices.Contains(names, name) {
 			return fmt.Errorf("manifest %d lists %q, and not %s", m.Number, names, name)

@@ -69,6 +69,7 @@ type outcome struct {
 	// of sessions that were closed out without a room_close.
 	bills, adjustments, overdue int
 	decisions                   int            // about blocked steps
+	files, late                 int            // files that callbacks reported, and sessions with several manifests
 	answers                     map[string]int // answers and how often each was given
 }
 

@@ -89,7 +89,11 @@ func withoutTimes(key string) string {
 
 // deliver sends a callback as ZEGO does, until it is acknowledged.
 func (w *world) deliver(a action, copy int) {
-	time.Sleep(a.at + time.Duration(copy)) // in a fixed order
+	apart := time.Duration(1) // in a fixed order
+	if r := w.chance("apart", a.session, a.user, len(a.event)); r.IntN(2) == 0 {
+		apart = between(r, time.Millisecond, 150*time.Millisecond)
+	}
+	time.Sleep(a.at + time.Duration(copy)*apart)
 	pauses := ladder
 	if a.event == zego.EventRecording {
 		pauses = recordingLadder
