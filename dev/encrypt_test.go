@@ -132,9 +132,9 @@ func TestHistoriesAreEncrypted(t *testing.T) {
 			t.Errorf("Temporal keeps %q", secret)
 		}
 	}
-	for _, told := range []string{"new", "rid_1242649", "RoomClose"} { // the key's name, a Search Attribute, the Workflow type
-		if !strings.Contains(text, told) {
-			t.Errorf("Temporal doesn't keep %q, and the documentation says it does", told)
+	for _, plain := range []string{"new", "rid_1242649", "RoomClose"} { // the key's name, a Search Attribute, the Workflow type
+		if !strings.Contains(text, plain) {
+			t.Errorf("Temporal doesn't keep %q, and the documentation says it does", plain)
 		}
 	}
 

@@ -38,8 +38,8 @@ func overdueSoon(t *testing.T, api *zegofake.API) *config.Config {
 	return c
 }
 
-// told stores a user's stay in the ledger by callbacks. A zero logout is lost.
-func told(t *testing.T, c *config.Config, s zego.RoomClose, user string, login, logout time.Time) {
+// stay stores a user's stay in the ledger by callbacks. A zero logout is lost.
+func stay(t *testing.T, c *config.Config, s zego.RoomClose, user string, login, logout time.Time) {
 	t.Helper()
 	books, err := ledger.Open(c.DatabaseURL)
 	if err != nil {
@@ -120,7 +120,7 @@ func TestASessionWhoseRunWasTerminatedStaysOverdue(t *testing.T) {
 		t.Fatal(err)
 	}
 	noon := time.Now().Add(-time.Hour).UTC().Truncate(time.Millisecond)
-	told(t, c, closed, "a", noon, noon.Add(time.Minute))
+	stay(t, c, closed, "a", noon, noon.Add(time.Minute))
 	wait(t, "the reconciliation fails and names the run", func() bool {
 		_, _, failure := reconciled(t, temporal, c)
 		return failure != nil && strings.Contains(failure.Error(), "run "+id+" has ended as Terminated")
@@ -159,14 +159,14 @@ func TestLostRoomCloseIsReconciled(t *testing.T) {
 	gone, first, second, unasked := newClose(), newClose(), newClose(), newClose()
 	gone.RoomID, first.RoomID, second.RoomID, unasked.RoomID = "gone", "lobby", "lobby", "gone"
 	unasked.AppID = 2
-	told(t, c, gone, "a", noon, noon.Add(time.Minute))
-	told(t, c, gone, "b", noon, noon.Add(2*time.Minute))
+	stay(t, c, gone, "a", noon, noon.Add(time.Minute))
+	stay(t, c, gone, "b", noon, noon.Add(2*time.Minute))
 	// The room's name lives on as another session, with the same user.
-	told(t, c, first, "a", noon, time.Time{})
-	told(t, c, second, "a", noon.Add(5*time.Minute), time.Time{})
+	stay(t, c, first, "a", noon, time.Time{})
+	stay(t, c, second, "a", noon.Add(5*time.Minute), time.Time{})
 	api.Room(1, "lobby", zegofake.User{ID: "a", Login: noon.Add(5 * time.Minute)})
 	// This app has no server secret.
-	told(t, c, unasked, "a", noon, noon.Add(time.Minute))
+	stay(t, c, unasked, "a", noon, noon.Add(time.Minute))
 
 	r := result(t, temporal, gone)
 	want := session.Session{ID: session.ID{AppID: 1, RoomSessionID: gone.RoomSessionID}, RoomID: "gone", RoomCloseTime: noon.Add(2 * time.Minute), Reconciled: true}
@@ -196,7 +196,7 @@ func TestLostRoomCloseIsReconciled(t *testing.T) {
 	wait(t, "the run is listed", func() bool { return runs(t, temporal, query) == 1 })
 
 	// Callbacks after the bill lead to an adjustment, which the same schedule starts.
-	told(t, c, gone, "c", noon, noon.Add(90*time.Second))
+	stay(t, c, gone, "c", noon, noon.Add(90*time.Second))
 	adjustment := workflows.AdjustmentID(activities.Adjustment{Session: want, Number: 1})
 	wait(t, "the bill is adjusted", func() bool {
 		info, err := temporal.DescribeWorkflowExecution(t.Context(), adjustment, "")
@@ -229,7 +229,7 @@ func TestNothingIsClosedOutWithoutZEGOsAnswer(t *testing.T) {
 	start(t, c, service.Parts{Worker: true})
 	temporal := dial(t, c)
 	gone := newClose()
-	told(t, c, gone, "a", time.Now().Add(-time.Hour), time.Now().Add(-time.Minute))
+	stay(t, c, gone, "a", time.Now().Add(-time.Hour), time.Now().Add(-time.Minute))
 
 	wait(t, "runs fail", func() bool {
 		result, n, failure := reconciled(t, temporal, c)
@@ -272,7 +272,7 @@ func TestAnIdleCloseoutStartsNoRun(t *testing.T) {
 	}
 	noon := time.Now().Add(-time.Hour).UTC().Truncate(time.Millisecond)
 	gone := newClose()
-	told(t, c, gone, "a", noon, noon.Add(time.Minute))
+	stay(t, c, gone, "a", noon, noon.Add(time.Minute))
 	if r := result(t, temporal, gone); !input(t, temporal, gone).Reconciled {
 		t.Errorf("result %+v", r)
 	}

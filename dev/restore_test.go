@@ -141,8 +141,8 @@ func TestALedgerIsRestoredFromAnOlderCopy(t *testing.T) {
 		noon := time.Now().Add(-time.Hour).UTC().Truncate(time.Millisecond)
 		closeOut := func(s zego.RoomClose) {
 			t.Helper()
-			told(t, c, s, "a", noon, noon.Add(time.Minute))
-			told(t, c, s, "b", noon, noon.Add(10*time.Minute))
+			stay(t, c, s, "a", noon, noon.Add(time.Minute))
+			stay(t, c, s, "b", noon, noon.Add(10*time.Minute))
 			if a := post(t, address, s); a.code != 200 {
 				t.Fatalf("answer %+v", a)
 			}
@@ -159,12 +159,12 @@ func TestALedgerIsRestoredFromAnOlderCopy(t *testing.T) {
 		open.RoomCloseTime = time.Now().UTC().Truncate(time.Millisecond)
 		closeOut(second)
 		closeOut(adjusted)
-		told(t, c, adjusted, "late", noon, noon.Add(15*time.Minute))
+		stay(t, c, adjusted, "late", noon, noon.Add(15*time.Minute))
 		wait(t, "its bill is adjusted", func() bool {
 			made, err := books.Adjustments(t.Context(), session.ID{AppID: 1, RoomSessionID: adjusted.RoomSessionID})
 			return err == nil && len(made) == 1 && adjustmentClosed(t, c, adjusted)
 		})
-		told(t, c, open, "a", noon, noon.Add(time.Minute))
+		stay(t, c, open, "a", noon, noon.Add(time.Minute))
 		looked(look)
 		figures := func(s zego.RoomClose) string {
 			t.Helper()
@@ -246,7 +246,7 @@ func TestALedgerIsRestoredFromAnOlderCopy(t *testing.T) {
 		}
 
 		// One of the lost callbacks is sent again. No adjustment is made from it alone.
-		told(t, c, second, "b", noon, noon.Add(10*time.Minute))
+		stay(t, c, second, "b", noon, noon.Add(10*time.Minute))
 		adjustment := workflows.AdjustmentID(activities.Adjustment{Session: session.Of(&second), Number: 1})
 		wait(t, "its adjustment is blocked", func() bool {
 			return strings.Contains(detailsOf(temporalClient, adjustment), "a person has to decide about a restored bill")
@@ -256,7 +256,7 @@ func TestALedgerIsRestoredFromAnOlderCopy(t *testing.T) {
 		}
 
 		// All are sent again, and the operator approves the bill.
-		told(t, c, open, "a", noon, noon.Add(time.Minute))
+		stay(t, c, open, "a", noon, noon.Add(time.Minute))
 		if code, text := dev("blocked", "retry", "--step", "billing", "--reason", "callbacks were sent again", openID); code != 0 {
 			t.Fatalf("retry: %s", text)
 		}

@@ -179,12 +179,12 @@ func TestTracesAreOffByDefault(t *testing.T) {
 	traces := collect(t)
 	t.Setenv("OTEL_TRACES_EXPORTER", "none")
 	var mu sync.Mutex
-	var told []string
+	var parents []string
 	api := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		if ours(r) {
 			mu.Lock()
 			defer mu.Unlock()
-			told = append(told, r.Header.Get("Traceparent"))
+			parents = append(parents, r.Header.Get("Traceparent"))
 		}
 	}))
 	c := settings(t, map[string]string{"billing-url": api.URL})
@@ -193,8 +193,8 @@ func TestTracesAreOffByDefault(t *testing.T) {
 	post(t, start(t, c, both), closed)
 	result(t, dial(t, c), closed)
 	api.Close()
-	if !slices.Equal(told, []string{""}) || len(traces.all) != 0 {
-		t.Errorf("the billing API received %q, the collector of %v", told, traces.all)
+	if !slices.Equal(parents, []string{""}) || len(traces.all) != 0 {
+		t.Errorf("the billing API received %q, the collector of %v", parents, traces.all)
 	}
 }
 

@@ -191,7 +191,7 @@ func TestAnswers(t *testing.T) {
 			if got := strings.Join(b.outcomes, ","); got != tt.outcome {
 				t.Errorf("observed %q, want %q", got, tt.outcome)
 			}
-			if event, outcome, told := strings.Cut(tt.outcome, ":"); told && !slices.Contains(webhook.Outcomes()[event], webhook.Outcome(outcome)) {
+			if event, outcome, found := strings.Cut(tt.outcome, ":"); found && !slices.Contains(webhook.Outcomes()[event], webhook.Outcome(outcome)) {
 				t.Errorf("%q is not among the outcomes", tt.outcome)
 			}
 			if tt.status == 405 && w.Header().Get("Allow") != "POST" {

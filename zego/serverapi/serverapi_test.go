@@ -61,8 +61,8 @@ func TestServerAPI(t *testing.T) {
 	if err != nil || counts["room+1&a=b"] != (serverapi.RoomUsers{Users: 3, Admins: 1}) || counts["room+1&a=b"].Participants() != 2 {
 		t.Errorf("counts %v, %v", counts, err)
 	}
-	if gone, told := counts["gone"]; !told || gone.Users != 0 {
-		t.Errorf("of a room that is gone: %v, %v", gone, told)
+	if gone, found := counts["gone"]; !found || gone.Users != 0 {
+		t.Errorf("of a room that is gone: %v, %v", gone, found)
 	}
 	if q := api.Calls("DescribeUserNum")[0]; !slices.Equal(q["RoomId[]"], []string{"room+1&a=b", "gone"}) {
 		t.Errorf("asked with %v", q)

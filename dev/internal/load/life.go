@@ -95,10 +95,10 @@ func (r *runner) offerLife(s *session) {
 		}
 		r.report.Events.Callbacks++
 		s.open++
-		r.enqueue(&delivery{session: s, kind: told, callback: c, due: c.due})
+		r.enqueue(&delivery{session: s, kind: event, callback: c, due: c.due})
 		if copied {
 			s.open++
-			r.enqueue(&delivery{session: s, kind: toldAgain, callback: c, due: c.due + later})
+			r.enqueue(&delivery{session: s, kind: eventAgain, callback: c, due: c.due + later})
 		}
 	}
 }
@@ -112,18 +112,18 @@ func (c *callback) sign(secret string) {
 	c.body, _ = c.event.(interface{ MarshalJSON() ([]byte, error) }).MarshalJSON()
 }
 
-// settleTold processes the result of an attempt about a session's life.
-func (r *runner) settleTold(a result) (note string) {
+// settleEvent processes the result of an attempt about a session's life.
+func (r *runner) settleEvent(a result) (note string) {
 	d, c, u := a.delivery, a.delivery.callback, r.report.Events
 	u.Attempts++
 	if a.ok() {
 		count(u.Answers, a.kind)
-		r.told.add(a.ended - d.due)
+		r.events.add(a.ended - d.due)
 		c.acknowledged = true
 	} else {
 		count(u.Failures, a.kind)
 	}
-	if d.kind == told && !a.ok() && d.attempt <= len(r.Ladder) {
+	if d.kind == event && !a.ok() && d.attempt <= len(r.Ladder) {
 		pause := r.Ladder[d.attempt-1]
 		d.due = a.ended + pause
 		r.enqueue(d)

@@ -55,8 +55,8 @@ const (
 	original kind = iota
 	duplicate
 	forged
-	told
-	toldAgain
+	event
+	eventAgain
 )
 
 // String identifies the delivery in a line.
@@ -66,9 +66,9 @@ func (d *delivery) String() string {
 		return fmt.Sprintf("room_session_id %d, duplicate", d.session.RoomSessionID)
 	case forged:
 		return fmt.Sprintf("room_session_id %d, badly signed", d.session.RoomSessionID)
-	case told:
+	case event:
 		return fmt.Sprintf("room_session_id %d, %s, attempt %d", d.session.RoomSessionID, d.callback.describe(), d.attempt)
-	case toldAgain:
+	case eventAgain:
 		return fmt.Sprintf("room_session_id %d, %s, duplicate", d.session.RoomSessionID, d.callback.describe())
 	}
 	return fmt.Sprintf("room_session_id %d, attempt %d", d.session.RoomSessionID, d.attempt)
@@ -93,7 +93,7 @@ type runner struct {
 	all              durations
 	sessions         durations
 	waited           durations
-	told             durations // latencies of participants' callbacks
+	events           durations // latencies of participants' callbacks
 	state            state
 	lines            chan string      // nil if not needed
 	entries          chan audit.Entry // nil if not needed
@@ -120,7 +120,7 @@ func newRunner(o Options) (*runner, error) {
 	}
 	if o.Participants > 0 {
 		r.report.Events = &Events{Answers: map[string]int64{}, Failures: map[string]int64{}}
-		r.told = newDurations()
+		r.events = newDurations()
 	}
 	r.plan = newPlan(&r.Options)
 	return r, nil
@@ -272,9 +272,9 @@ func (r *runner) start(ctx context.Context, d *delivery) {
 			s.begun = true
 			r.report.Sessions++
 		}
-		if c := d.callback; d.kind == told {
+		if c := d.callback; d.kind == event {
 			c.attempts++
-		} else if d.kind == toldAgain {
+		} else if d.kind == eventAgain {
 			c.copies++
 		} else if d.kind == original {
 			s.attempts++
@@ -341,7 +341,7 @@ func (r *runner) settle(ctx context.Context, a result) {
 	if d.kind == forged {
 		r.settleForged(a)
 	} else if d.callback != nil {
-		note = r.settleTold(a)
+		note = r.settleEvent(a)
 	} else {
 		note = r.settleGenuine(a)
 	}
@@ -474,7 +474,7 @@ func (r *runner) finalReport() *Report {
 		report.AcknowledgedRate = float64(report.Acknowledged) / at.Seconds()
 	}
 	if report.Events != nil {
-		report.Events.Latency = r.told.percentiles()
+		report.Events.Latency = r.events.percentiles()
 	}
 	report.Latency = Latency{
 		Acknowledged: r.acknowledged.percentiles(), All: r.all.percentiles(),
