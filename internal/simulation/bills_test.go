@@ -60,7 +60,9 @@ type worker struct {
 	files     map[session.ID][]string
 	receipts  map[uuid.UUID]string // by idempotency key
 	receipted int                  // receipts that were checked
+	uploads   map[string]bool      // files in ZEGO's bucket, by name
 	reports   map[session.ID]int   // files that more has reported
+	done      bool                 // nothing new is reported
 	skipped   map[session.ID]bool  // whose recordings a person skipped
 }
 
@@ -120,7 +122,7 @@ func newWorker(w *world, dir string) *worker {
 			return perUser(s)
 		}
 	}
-	k := &worker{w: w, path: filepath.Join(dir, "ledger.db"), ledger: l, stop: make(chan struct{}), indexed: map[string]bool{}, attempts: map[string]int{}, files: map[session.ID][]string{}, receipts: map[uuid.UUID]string{}, reports: map[session.ID]int{}, skipped: map[session.ID]bool{}}
+	k := &worker{w: w, path: filepath.Join(dir, "ledger.db"), ledger: l, stop: make(chan struct{}), indexed: map[string]bool{}, attempts: map[string]int{}, files: map[session.ID][]string{}, receipts: map[uuid.UUID]string{}, uploads: map[string]bool{}, reports: map[session.ID]int{}, skipped: map[session.ID]bool{}}
 	k.api = &billingAPI{w: w, calls: map[string]int{}, taken: map[string]string{}}
 	k.billing = &steps.Billing{Ledger: l, Prices: metering.Prices{Default: price}, API: k.api.endpoint()}
 	due, err := k.faultyLedger(0, false)
@@ -222,6 +224,7 @@ func (k *worker) finish(dir string) {
 		return
 	}
 	for rounds := 0; ; {
+		k.starts.Wait()
 		dirty, err := k.ledger.Dirty(ctx, time.Now().Add(time.Hour), ledger.BilledSession{}, 1)
 		late, lateErr := k.ledger.LateRecordings(ctx, time.Now().Add(lateAgain), time.Time{}, ledger.RecordingTask{}, 1)
 		if err = errors.Join(err, lateErr); err != nil || rounds == 5 {
@@ -242,6 +245,9 @@ func (k *worker) finish(dir string) {
 		}
 		k.awaitRuns()
 	}
+	k.mu.Lock()
+	k.done = true
+	k.mu.Unlock()
 	k.afterRetention()
 	entries := map[session.ID]ledger.Entry{}
 	for e, err := range k.ledger.Entries(ctx, ledger.Filter{}) {

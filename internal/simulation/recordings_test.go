@@ -47,12 +47,18 @@ func recordingOf(c zego.Common, a action, room string, begin time.Time) *zego.Re
 
 func content(name string) string { return strings.Repeat(name, 20+len(name)) }
 
-// upload puts the files that a callback names into ZEGO's bucket.
+// upload puts the files that a callback names into ZEGO's bucket, once.
 func (k *worker) upload(a action) {
 	for _, f := range k.w.event(a).(*zego.Recording).Files {
-		if f.Status == zego.FileUploaded {
-			id := session.ID{AppID: app, RoomSessionID: uint64(firstSession + a.session)}
-			k.putFile(id, f.FileID, content(f.FileID))
+		if f.Status != zego.FileUploaded {
+			continue
+		}
+		k.mu.Lock()
+		again := k.uploads[f.FileID]
+		k.uploads[f.FileID] = true
+		k.mu.Unlock()
+		if !again {
+			k.putFile(session.ID{AppID: app, RoomSessionID: uint64(firstSession + a.session)}, f.FileID, content(f.FileID))
 		}
 	}
 }
@@ -66,9 +72,12 @@ func (k *worker) putFile(id session.ID, name, content string) {
 	}
 }
 
+// deletes reports whether recordings are deleted from ZEGO's bucket once they are archived.
+func (k *worker) deletes() bool { return k.w.chance("deletes").IntN(2) == 0 }
+
 // recordings returns the step that archives recordings.
 func (p *workerProcess) recordings() *steps.Recordings {
-	r := &steps.Recordings{Source: p.k.source, Archive: p.k.archive}
+	r := &steps.Recordings{Source: p.k.source, Archive: p.k.archive, Options: archive.Options{DeleteSources: p.k.deletes()}}
 	if p.k.w.recorded() {
 		r.Finding = steps.Finding{Ledger: p.ledger, Rules: rules}
 		var copied atomic.Int64
@@ -94,7 +103,7 @@ func (k *worker) more(id session.ID) {
 	}
 	n := k.reports[id]
 	chance := k.w.chance("more", sessionOf(id.RoomSessionID), n)
-	if last == nil || n == maxMore || chance.IntN(2) == 0 {
+	if last == nil || k.done || n == maxMore || chance.IntN(2) == 0 {
 		k.mu.Unlock()
 		return
 	}
@@ -194,6 +203,11 @@ func (k *worker) checkArchive(s session.Session) error {
 	}
 	if slices.Sort(names); len(slices.Compact(slices.Clone(names))) < len(names) {
 		return fmt.Errorf("manifest %d lists %q: one file twice", m.Number, names)
+	}
+	for _, f := range m.Files {
+		if _, err := os.Stat(filepath.Join(k.dir, "recordings", filepath.FromSlash(f.Source))); k.deletes() == (err == nil) {
+			return fmt.Errorf("%s was archived, CLOSEOUT_RECORDINGS_DELETE is %t, and looking for it in ZEGO's bucket gives %v", f.Source, k.deletes(), err)
+		}
 	}
 	mover, err := archive.NewMover(k.source, k.archive, archive.Options{})
 	if err != nil {
