@@ -51,6 +51,7 @@ type worker struct {
 	visits          int           // number of times that an operator looked at a run
 	indexed         map[string]bool
 	starts          sync.WaitGroup
+	asides          atomic.Int64 // goroutines of aside
 	stop            chan struct{}
 	beside          sync.WaitGroup
 
@@ -224,7 +225,7 @@ func (k *worker) finish(dir string) {
 		return
 	}
 	for rounds := 0; ; {
-		k.starts.Wait()
+		k.awaitAsides()
 		dirty, err := k.ledger.Dirty(ctx, time.Now().Add(time.Hour), ledger.BilledSession{}, 1)
 		late, lateErr := k.ledger.LateRecordings(ctx, time.Now().Add(lateAgain), time.Time{}, ledger.RecordingTask{}, 1)
 		if err = errors.Join(err, lateErr); err != nil || rounds == 5 {

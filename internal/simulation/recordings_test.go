@@ -109,7 +109,7 @@ func (k *worker) more(id session.ID) {
 	}
 	k.reports[id]++
 	k.mu.Unlock()
-	k.starts.Go(func() {
+	k.aside(func() {
 		time.Sleep(between(chance, 0, 6*time.Second))
 		r := *last.Recording
 		f := r.Files[0]
@@ -126,11 +126,27 @@ func (k *worker) more(id session.ID) {
 	})
 }
 
+// aside calls f in a goroutine. awaitAsides waits until none is left; unlike a WaitGroup, it may
+// wait while another begins.
+func (k *worker) aside(f func()) {
+	k.asides.Add(1)
+	go func() {
+		defer k.asides.Add(-1)
+		f()
+	}()
+}
+
+func (k *worker) awaitAsides() {
+	for k.asides.Load() > 0 {
+		time.Sleep(time.Second)
+	}
+}
+
 // announce signals the runs that wait for recordings.
 func (k *worker) announce(events []ledger.Event) {
 	for _, e := range events {
 		if e.Recording != nil && len(e.Recording.Files) > 0 {
-			k.starts.Go(func() { _ = k.notifier.Notify(context.Background(), e.AppID, e.Recording.TaskID, e.RoomID, e.SentAt) })
+			k.aside(func() { _ = k.notifier.Notify(context.Background(), e.AppID, e.Recording.TaskID, e.RoomID, e.SentAt) })
 		}
 	}
 }

@@ -151,8 +151,7 @@ type followed struct {
 	attempts   map[string]int
 	timers     map[string]string // summaries, by timer ID
 	activities map[int64]string  // names, by the ID of their first event
-	waited     map[string]bool   // steps with an attempt that ended without an error
-	woken      map[string]bool   // steps with a Signal that the step has not taken yet
+	signals    map[string]*signals
 	approved   bool
 	indexed    bool // it received SignalIndex
 	searchable bool
@@ -164,14 +163,34 @@ type followed struct {
 	began      time.Time // of the first Workflow Task
 }
 
+// signals follows the Signals named after a step, which wake it once it has waited, also while
+// it is blocked. An attempt takes them, unless it is the first one, or the first after a retry.
+type signals struct {
+	pending bool
+	wakes   bool // the step has waited
+	waited  bool // it has waited since the last retry
+	again   bool // its Local Activity has failed, and the Activity belongs to the same attempt
+}
+
+func (f *followed) of(step string) *signals {
+	if f.signals[step] == nil {
+		f.signals[step] = &signals{}
+	}
+	return f.signals[step]
+}
+
 // attempt checks that a step is attempted only when it may be.
 func (f *followed) attempt(activity string, r *serverRun, at time.Time) error {
 	step := stepOf(activity)
 	f.attempts[step]++
-	if f.woken[step] && f.waited[step] { // it also wakes a blocked step
+	s := f.of(step)
+	if s.pending && s.wakes {
 		delete(f.blocked, step)
-		f.woken[step] = false
 	}
+	if s.waited && !s.again {
+		s.pending = false
+	}
+	s.again = false
 	switch {
 	case f.blocked[step]:
 		return fmt.Errorf("%s was attempted while it was blocked", step)
@@ -186,6 +205,12 @@ func (f *followed) attempt(activity string, r *serverRun, at time.Time) error {
 		return errors.New("the delivery didn't wait")
 	}
 	return nil
+}
+
+// completed records an attempt without an error. If others follow, the step waits.
+func (f *followed) completed(activity string) {
+	s := f.of(stepOf(activity))
+	s.wakes, s.waited = true, true
 }
 
 // failed records the end of a step's attempts.
@@ -264,7 +289,7 @@ func (f *followed) event(e *historypb.HistoryEvent, r *serverRun) error {
 		case approval:
 			f.approved = true
 		case workflows.Recordings.Name:
-			f.woken[workflows.Recordings.Name] = true
+			f.of(workflows.Recordings.Name).pending = true
 		case workflows.SignalIndex:
 			f.indexed = true
 		}
@@ -281,9 +306,11 @@ func (f *followed) event(e *historypb.HistoryEvent, r *serverRun) error {
 		err := f.attempt(local.ActivityType, r, at)
 		switch {
 		case a.Failure == nil:
-			f.waited[stepOf(local.ActivityType)] = true
+			f.completed(local.ActivityType)
 		case activities.IsBlocked(sdktemporal.GetDefaultFailureConverter().FailureToError(a.Failure)):
 			f.failed(local.ActivityType)
+		default:
+			f.of(stepOf(local.ActivityType)).again = true
 		}
 		return err
 	case enums.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:
@@ -293,7 +320,7 @@ func (f *followed) event(e *historypb.HistoryEvent, r *serverRun) error {
 	case enums.EVENT_TYPE_ACTIVITY_TASK_STARTED:
 		return f.check()
 	case enums.EVENT_TYPE_ACTIVITY_TASK_COMPLETED:
-		f.waited[stepOf(f.activities[e.GetActivityTaskCompletedEventAttributes().ScheduledEventId])] = true
+		f.completed(f.activities[e.GetActivityTaskCompletedEventAttributes().ScheduledEventId])
 	case enums.EVENT_TYPE_ACTIVITY_TASK_FAILED:
 		a := e.GetActivityTaskFailedEventAttributes()
 		f.failed(f.activities[a.ScheduledEventId])
@@ -319,6 +346,7 @@ func (f *followed) event(e *historypb.HistoryEvent, r *serverRun) error {
 			return fmt.Errorf("it accepted %s of %q as %s of %q while %v are blocked", input.Name, d.Step, made.Decision, made.Step, slices.Sorted(maps.Keys(f.blocked)))
 		}
 		delete(f.blocked, made.Step)
+		f.of(made.Step).waited = false
 		f.decisions++
 		f.skipped = f.skipped || input.Name == workflows.UpdateSkip
 	}
@@ -327,7 +355,7 @@ func (f *followed) event(e *historypb.HistoryEvent, r *serverRun) error {
 
 func (k *worker) checkRun(r *serverRun, entries map[session.ID]ledger.Entry) error {
 	f := followed{blocked: map[string]bool{}, attempts: map[string]int{}, timers: map[string]string{}, activities: map[int64]string{},
-		waited: map[string]bool{}, woken: map[string]bool{}}
+		signals: map[string]*signals{}}
 	last := r.events[len(r.events)-1].GetWorkflowExecutionCompletedEventAttributes()
 	if err := converter.GetDefaultDataConverter().FromPayloads(last.GetResult(), &f.result); err != nil {
 		return err
