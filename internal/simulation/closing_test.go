@@ -90,7 +90,9 @@ func (c *closing) RoundTrip(r *http.Request) (*http.Response, error) {
 			switch {
 			case s.RoomID != room.RoomID:
 			case room.UserCount > 0 && s.RoomSessionID == c.last[s.RoomID]:
-				c.answers[id] = 0
+				if c.k.w.limits == usual { // otherwise the question may be another session's, on another page
+					c.answers[id] = 0
+				}
 			case !c.asked[s.RoomID]:
 				c.answers[id]++
 			}
