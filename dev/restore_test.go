@@ -32,6 +32,12 @@ func dump(t *testing.T, databaseURL string) (restore func()) {
 	list := "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
 	open := func() *sql.DB {
 		driver, name := "pgx", databaseURL
+		if u, err := url.Parse(databaseURL); err == nil { // PgBouncer may use a server connection without the prepared statement
+			q := u.Query()
+			q.Set("default_query_exec_mode", "exec")
+			u.RawQuery = q.Encode()
+			name = u.String()
+		}
 		if path, ok := strings.CutPrefix(databaseURL, "sqlite:"); ok {
 			list = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
 			driver, name = "sqlite", (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: "_pragma=busy_timeout(10000)"}).String()
