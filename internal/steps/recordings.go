@@ -119,10 +119,10 @@ func (r *Recordings) outcome(ctx context.Context, s session.Session, m Manifest,
 		var tasks []ledger.RecordingTask
 		if plan != nil {
 			tasks = plan.Mine
-		} else if tasks, err = r.listed(ctx, m); err != nil { // an earlier attempt wrote the manifest
-			return activities.Archived{}, err
 		}
-		err = r.Finding.Ledger.ArchivedRecordings(ctx, s, tasks)
+		if tasks, err = r.listed(ctx, m, tasks); err == nil {
+			err = r.Finding.Ledger.ArchivedRecordings(ctx, s, tasks)
+		}
 	}
 	if err != nil {
 		return activities.Archived{}, err
@@ -130,9 +130,14 @@ func (r *Recordings) outcome(ctx context.Context, s session.Session, m Manifest,
 	return r.archived(m), nil
 }
 
-// listed returns the recording tasks whose files are all in the manifest.
-func (r *Recordings) listed(ctx context.Context, m Manifest) (tasks []ledger.RecordingTask, err error) {
+// listed adds the recording tasks whose files are all in the manifest: all of them if an
+// earlier attempt wrote it, and else those that are not the session's, but have files in its
+// folder.
+func (r *Recordings) listed(ctx context.Context, m Manifest, tasks []ledger.RecordingTask) ([]ledger.RecordingTask, error) {
 	known := map[string]bool{"": true}
+	for _, t := range tasks {
+		known[t.TaskID] = true
+	}
 	var files []recordings.Listed
 	for _, f := range m.Files {
 		files = append(files, recordings.Listed{TaskID: f.TaskID, Source: f.Source})

@@ -488,6 +488,9 @@ func TestTaskAssignedToNoSessionLeavesNoFiles(t *testing.T) {
 		if err != nil || done.Waiting != nil || done.Files != 1 {
 			t.Fatalf("got %+v, %v", done, err)
 		}
+		if n := w.left(); n != 0 {
+			t.Errorf("%d tasks are left, although their files are archived", n)
+		}
 	})
 }
 
