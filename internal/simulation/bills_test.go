@@ -295,7 +295,7 @@ func TestSeedsThatBillAdjust(t *testing.T) {
 		bills, adjustments, overdue, decisions = bills+o.bills, adjustments+o.adjustments, overdue+o.overdue, decisions+o.decisions
 		files, late = files+o.files, late+o.late
 	}
-	t.Logf("%d bills with %d adjustments, %d of sessions without a room_close, %d decisions about blocked steps, %d files of which callbacks report, %d sessions with late files",
+	t.Logf("%d bills with %d adjustments, %d of sessions without a room_close, %d decisions about blocked steps, %d files in callbacks, %d sessions with late files",
 		bills, adjustments, overdue, decisions, files, late)
 	if bills < 20 || adjustments < 5 || overdue < 5 || decisions < 20 || files < 10 || late < 3 {
 		t.Errorf("want at least 20, 5, 5, 20, 10 and 3")

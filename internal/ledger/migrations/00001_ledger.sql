@@ -227,7 +227,7 @@ CREATE TABLE recording_files (
     stream_id    TEXT   NOT NULL,
     track        BIGINT NOT NULL,
     begin_time   BIGINT NOT NULL,
-    reported_time    BIGINT NOT NULL, -- time of the first callback with this status, by ZEGO's clock
+    reported_time BIGINT NOT NULL, -- time of the first callback with this status, by ZEGO's clock
     other_sequence BIGINT NOT NULL DEFAULT -1, -- of the last callback with a status that is not final
     other_status   BIGINT NOT NULL DEFAULT 0,  -- the status in that callback
     saved        TEXT   NOT NULL, -- the manifest's entry of a file saved from the backup storage, or empty
